@@ -1,0 +1,103 @@
+# `make test` and `make demo` set themselves up: they need Python >= 3.11 and make, nothing else.
+#
+#   PYTHON=python3.12      the interpreter to use (default: python3, or the first new enough one)
+#   VENV=.venv-3.12        where the development environment goes (default: .venv)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+VENV_DEMO ?= .venv-demo
+
+# A PYTHON that was asked for is used or refused; only the default may fall back.
+PYTHONS := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
+
+# An environment belongs to one interpreter and one folder: an editable install that was copied with its
+# tree would test the tree it came from. The stamp's name holds both, so either change makes a new one.
+KEY := $(firstword $(shell printf '%s' '$(CURDIR) $(PYTHON)' | cksum))
+STAMP := $(VENV)/.installed-$(KEY)
+STAMP_DEMO := $(VENV_DEMO)/.installed-$(KEY)
+PY := $(VENV)/bin/python
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# $(call install,ENVIRONMENT,STAMP,REQUIREMENT)
+define install
+@python=''; \
+for candidate in $(PYTHONS); do \
+    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+        python="$$candidate"; break; \
+    fi; \
+done; \
+if [ -z "$$python" ]; then \
+    echo "make: no Python 3.11 or newer found - tried: $(strip $(PYTHONS)); install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; \
+fi; \
+if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+    echo "make: $$python can't make a virtual environment - its module venv or ensurepip is missing; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+fi; \
+if [ ! -e "$(2)" ]; then \
+    echo "make: new environment $(1) with $$("$$python" --version)"; \
+    "$$python" -m venv --clear "$(1)"; \
+fi; \
+"$(1)/bin/python" -m pip install --quiet --prefer-binary -c constraints.txt -e '$(3)'; \
+touch "$(2)"
+endef
+
+.PHONY: help
+help:  ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(call install,$(VENV),$@,.[dev])
+
+$(STAMP_DEMO): pyproject.toml constraints.txt
+	$(call install,$(VENV_DEMO),$@,.)
+
+.PHONY: test
+test:  ## Everything that CI checks: lint, types, floors, pytest, smoke
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory floors
+	@$(MAKE) --no-print-directory pytest
+	@$(MAKE) --no-print-directory smoke
+
+.PHONY: lint
+lint: $(STAMP)  ## Style: ruff check and ruff format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+.PHONY: types
+types: $(STAMP)  ## Types: mypy, strict
+	$(PY) -m mypy
+
+.PHONY: floors
+floors: $(STAMP)  ## Which folder may import which: import-linter
+	$(VENV)/bin/lint-imports
+
+.PHONY: pytest
+pytest: $(STAMP)  ## The tests, in random order (ARGS="-k name" goes to pytest)
+	$(PY) -m pytest $(ARGS)
+
+.PHONY: smoke
+smoke: $(STAMP)  ## The built wheel in a fresh environment without development dependencies
+	$(PY) tests/packaging/smoke.py
+
+.PHONY: demo
+demo: $(STAMP_DEMO)  ## See it work, with the core dependencies only
+	@PATH="$(abspath $(VENV_DEMO))/bin:$$PATH" bash examples/demo.sh
+
+.PHONY: bench
+bench: $(STAMP)  ## The benchmarks, one after the other
+	@for script in benchmarks/[!_]*.py; do \
+	    if [ ! -e "$$script" ]; then echo "make: no benchmarks found - benchmarks/ has no script" >&2; exit 1; fi; \
+	    echo "== $$script"; $(PY) "$$script"; \
+	done
+
+.PHONY: clean
+clean:  ## Remove the environments, what was built, and all caches
+	rm -rf .venv .venv-* $(VENV) $(VENV_DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	    .import_linter_cache
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

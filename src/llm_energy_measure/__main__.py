@@ -1,0 +1,6 @@
+"""`python -m llm_energy_measure` is the command `llm-energy-measure`."""
+
+from llm_energy_measure.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Names and limits that several floors share: schema version, folders, file-name patterns.
+
+The history of the schema stands beside its migrations, in `llm_energy_measure.domain.schema`.
+"""
+
+SCHEMA_VERSION = "2.0.0"
+"""Version written into every new record; see `domain.schema` for what each version means."""
+
+RESULTS_DIR_ENV = "LLM_ENERGY_MEASURE_RESULTS_DIR"
+"""Environment variable that names the results directory where nobody else does."""
+
+DEFAULT_RESULTS_DIR = "results"
+"""Results directory, relative to the working directory, where nothing names another."""
+
+RAW_DIR = "raw"
+AGGREGATED_DIR = "aggregated"
+MULTI_CYCLE_DIR = "multi_cycle"
+TAGS_DIR = "tags"
+
+MANIFEST_NAME = "manifest.json"
+
+PROCESS_FILE_PATTERN = r"process_(0|[1-9][0-9]*)\.json"
+"""Only such a name is ever taken for a raw result; everything else in the folder is left alone."""
+
+SUPERSEDED_AGGREGATE_PATTERN = r"superseded-.+-[0-9]+\.json"
+"""Kept older aggregates; an experiment id may not look like one (see `security`)."""
+
+LEFTOVER_MARK = "~"
+"""Stands in the name of every unfinished file of ours, and can stand in no id: a reader skips it, a sweep finds it."""
+
+MAX_ID_LENGTH = 200
+"""Characters of a sanitised id: file systems hold 255, and suffixes such as `superseded-<id>-<n>.json` need room."""
+
+MAX_RECORD_BYTES = 512 * 1024 * 1024
+"""A larger file is refused before it is read: 10 million latency samples take about 200 MB."""
+
+MAX_RECORD_DEPTH = 100
+"""Levels of nesting; real records have 5. A deeper file is refused before it is parsed."""

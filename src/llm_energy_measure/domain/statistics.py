@@ -1,0 +1,135 @@
+"""Sums, means, percentiles and Student's t, exact enough to be checked by others.
+
+Sums are correctly rounded (`math.fsum`), so that the order of processes never changes a result.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CONFIDENCE = 0.95
+"""Level of every interval that this package gives."""
+
+
+class SampleStatistics(Struct, frozen=True, kw_only=True):
+    """Mean and spread of repeated measurements, in the unit of the samples.
+
+    Attributes:
+        n: Number of samples.
+        mean: Arithmetic mean; None without samples.
+        std: Standard deviation with n - 1 in the denominator; None for fewer than two samples.
+        ci_95_lower: Lower end of the t-based 95 % interval of the mean; None for fewer than two samples.
+        ci_95_upper: Upper end of it.
+        cv: Coefficient of variation, std / mean; None if that can't be formed.
+    """
+
+    n: int
+    mean: float | None = None
+    std: float | None = None
+    ci_95_lower: float | None = None
+    ci_95_upper: float | None = None
+    cv: float | None = None
+
+
+def mean(samples: Sequence[float]) -> float | None:
+    """Arithmetic mean, or None without samples; always between the least and the greatest sample."""
+    if not samples:
+        return None
+    total = math.fsum(samples) / len(samples)
+    # The sum is rounded once and the quotient once more: that may leave the range by one unit in the last place.
+    return min(max(total, min(samples)), max(samples))
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float | None:
+    """Percentile by linear interpolation between the two nearest ranks, or None without samples.
+
+    Args:
+        ordered: Samples in ascending order.
+        percent: 0 to 100.
+
+    Source: Hyndman and Fan, "Sample quantiles in statistical packages", The American Statistician 50 (1996),
+        definition 7, the default of NumPy, R and Excel.
+
+    Example:
+        >>> percentile([1.0, 2.0, 3.0, 4.0], 50)
+        2.5
+    """
+    if not ordered:
+        return None
+    rank = (len(ordered) - 1) * percent / 100
+    below = math.floor(rank)
+    low, high = ordered[below], ordered[math.ceil(rank)]
+    return min(low + (high - low) * (rank - below), high)
+
+
+def sample_statistics(samples: Sequence[float]) -> SampleStatistics:
+    """Mean, standard deviation, t-based 95 % interval and coefficient of variation of independent samples.
+
+    Args:
+        samples: Any number of finite values of one unit.
+
+    Example:
+        >>> sample_statistics([9.0, 10.0, 11.0]).std
+        1.0
+    """
+    n = len(samples)
+    centre = mean(samples)
+    if centre is None or n < 2:  # noqa: PLR2004 - a spread needs two samples
+        return SampleStatistics(n=n, mean=centre)
+    std = math.sqrt(math.fsum((x - centre) ** 2 for x in samples) / (n - 1))
+    half_width = t_quantile((1 + CONFIDENCE) / 2, n - 1) * std / math.sqrt(n)
+    return SampleStatistics(
+        n=n,
+        mean=centre,
+        std=std,
+        ci_95_lower=centre - half_width,
+        ci_95_upper=centre + half_width,
+        cv=std / centre if centre else None,
+    )
+
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """The value that a Student's t variable stays below with the given probability.
+
+    Args:
+        probability: Greater than 0 and less than 1.
+        degrees: Degrees of freedom, a whole number of at least 1.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Source: inverse of the closed form in Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and
+        26.7.4, by bisection; agrees with SciPy to 1e-9 relative in the tests.
+
+    Example:
+        >>> round(t_quantile(0.975, 1), 4)
+        12.7062
+    """
+    if not 0 < probability < 1 or degrees < 1:
+        msg = f"cannot take a t quantile at {probability!r} with {degrees!r} degrees of freedom"
+        raise ValueError(msg)
+    two_sided = abs(2 * probability - 1)
+    low, high = 0.0, math.pi / 2
+    # In the angle atan(t / sqrt(degrees)) the range is finite, and 60 halvings exhaust a double.
+    for _ in range(60):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _t_within(angle, degrees) < two_sided else (low, angle)
+    return math.copysign(math.tan((low + high) / 2) * math.sqrt(degrees), probability - 0.5)
+
+
+def _t_within(angle: float, degrees: int) -> float:
+    """Probability that |t| < sqrt(degrees) * tan(angle)."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = degrees % 2 == 1
+    term = (cosine if odd else 1.0) if degrees > 1 else 0.0
+    total = term
+    for k in range(3 if odd else 2, degrees - 1, 2):
+        term *= cosine * cosine * (k - 1) / k
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

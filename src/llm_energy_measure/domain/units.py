@@ -1,0 +1,74 @@
+"""The units of every recorded quantity, as types, and the conversions between them.
+
+A field typed `Joules | None` is a finite number of joules, not negative, or unknown. The unit also stands in
+the field's name and, for machines, as `x-unit` in the JSON Schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+JOULES_PER_KWH = 3.6e6
+"""Exact by definition: 1 kWh = 1000 W x 3600 s."""
+
+BYTES_PER_MIB = 1024 * 1024
+
+
+def _unit(unit: str) -> dict[str, str]:
+    return {"x-unit": unit}
+
+
+Joules = Annotated[float, Meta(ge=0, extra_json_schema=_unit("J"))]
+JoulesPerToken = Annotated[float, Meta(ge=0, extra_json_schema=_unit("J/token"))]
+Watts = Annotated[float, Meta(ge=0, extra_json_schema=_unit("W"))]
+Seconds = Annotated[float, Meta(ge=0, extra_json_schema=_unit("s"))]
+Milliseconds = Annotated[float, Meta(ge=0, extra_json_schema=_unit("ms"))]
+TokensPerSecond = Annotated[float, Meta(ge=0, extra_json_schema=_unit("token/s"))]
+Tokens = Annotated[int, Meta(ge=0, extra_json_schema=_unit("token"))]
+Count = Annotated[int, Meta(ge=0, extra_json_schema=_unit("1"))]
+PositiveCount = Annotated[int, Meta(ge=1, extra_json_schema=_unit("1"))]
+Flops = Annotated[float, Meta(ge=0, extra_json_schema=_unit("FLOP"))]
+FlopsPerSecond = Annotated[float, Meta(ge=0, extra_json_schema=_unit("FLOP/s"))]
+Mebibytes = Annotated[float, Meta(ge=0, extra_json_schema=_unit("MiB"))]
+KilogramsCO2 = Annotated[float, Meta(ge=0, extra_json_schema=_unit("kg CO2eq"))]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 in lower-case hexadecimal")]
+
+
+def kwh_to_j(energy_kwh: float) -> float:
+    """Energy in joules.
+
+    Args:
+        energy_kwh: Energy in kilowatt-hours.
+
+    Example:
+        >>> kwh_to_j(0.5)
+        1800000.0
+    """
+    return energy_kwh * JOULES_PER_KWH
+
+
+def j_to_kwh(energy_j: float) -> float:
+    """Energy in kilowatt-hours.
+
+    Args:
+        energy_j: Energy in joules.
+
+    Example:
+        >>> j_to_kwh(1800000.0)
+        0.5
+    """
+    return energy_j / JOULES_PER_KWH
+
+
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """The quotient, or None where either is unknown or the denominator is 0.
+
+    Example:
+        >>> ratio(1.0, 4.0), ratio(1.0, 0.0), ratio(None, 4.0)
+        (0.25, None, None)
+    """
+    if numerator is None or not denominator:
+        return None
+    return numerator / denominator

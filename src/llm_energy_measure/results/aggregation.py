@@ -1,0 +1,280 @@
+"""Late aggregation: one honest result from what the processes of an experiment measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.domain.experiment import AggregatedResult, AggregationMetadata
+from llm_energy_measure.domain.latency import pool_latency
+from llm_energy_measure.domain.schema import time_problems
+from llm_energy_measure.domain.units import ratio
+from llm_energy_measure.exceptions import (
+    AggregationError,
+    ConfigurationError,
+    IncompatibleResultsError,
+    IncompleteExperimentError,
+)
+from llm_energy_measure.results.completeness import check_completeness
+from llm_energy_measure.results.layout import folder_name
+from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from llm_energy_measure.domain.experiment import (
+        CompletenessReport,
+        Manifest,
+        RawProcessResult,
+        SourceFile,
+        UnreadableFile,
+    )
+
+NAN = float("nan")
+
+
+def aggregate_results(
+    experiment_id: str,
+    raw_results: Sequence[RawProcessResult],
+    *,
+    strategy: str = DEFAULT_STRATEGY,
+    expected_processes: int | None = None,
+    manifest: Manifest | None = None,
+    unreadable: Sequence[UnreadableFile] = (),
+    strict: bool = False,
+    allow_mixed: bool = False,
+) -> AggregatedResult:
+    """One result from the raw results of an experiment's processes, in any order.
+
+    A missing process makes the sums too small: the result then says that it is a lower bound, in
+    `is_lower_bound`, `completeness` and the warnings, and `strict` refuses it. By default energy, tokens and FLOPs are
+    sums over processes, throughput is the mean over those that report one, and percentiles pool all samples.
+
+    Args:
+        experiment_id: The experiment's id, or its folder name.
+        raw_results: At least one result, one a process.
+        strategy: Name of the rule; see `llm_energy_measure.results.strategies`.
+        expected_processes: Number of processes that should be there, at least 1; by default what the manifest or the
+            results say.
+        manifest: The experiment's manifest, if it has one.
+        unreadable: Files that stand where a result should and can't be read.
+        strict: Refuse an incomplete experiment.
+        allow_mixed: Accept results of different experiments, models or backends.
+
+    Raises:
+        AggregationError: There is no result.
+        IncompleteExperimentError: `strict`, and a process is missing.
+        IncompatibleResultsError: Results that don't belong together, or two of one process.
+        ConfigurationError: No such strategy, or an impossible number of processes.
+
+    Example:
+        >>> from llm_energy_measure.results import FileSystemRepository, aggregate_results
+        >>> repository = FileSystemRepository("results")
+        >>> result = aggregate_results("exp_42", repository.load_all_raw("exp_42"))  # doctest: +SKIP
+    """
+    if expected_processes is not None and expected_processes < 1:
+        found = f"{expected_processes} processes were expected"
+        raise ConfigurationError(f"cannot aggregate {experiment_id!r}", found, "expect at least 1")
+    rule = get_strategy(strategy)
+    if not raw_results:
+        found = "; ".join(f"{file.name}: {file.reason}" for file in unreadable) or "it has no results"
+        raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check the id, or run it again")
+    results = sorted(raw_results, key=lambda result: result.process_index)
+    if not allow_mixed:
+        _require_alike(experiment_id, results)
+    _require_distinct(experiment_id, results)
+    report = check_completeness(
+        results, expected_processes=expected_processes, manifest=manifest, unreadable=unreadable
+    )
+    if strict and not report.is_complete:
+        raise _incomplete(experiment_id, report)
+
+    totals = rule.combine(results)
+    first = results[0]
+    no_energy = [result.process_index for result in results if result.energy_metrics.total_energy_j is None]
+    start, end, comparable = _span(results)
+    return AggregatedResult(
+        experiment_id=experiment_id if allow_mixed else first.experiment_id,
+        backend=first.backend,
+        backend_version=first.backend_version,
+        aggregation=AggregationMetadata(
+            method=rule.name,
+            num_processes=len(results),
+            temporal_overlap_verified=comparable and _overlap(results),
+            gpu_attribution_verified=_gpus_distinct(results),
+            warnings=_warnings(results, report, no_energy, comparable=comparable),
+        ),
+        total_tokens=totals.total_tokens,
+        total_energy_j=totals.total_energy_j,
+        total_inference_time_sec=totals.total_inference_time_sec,
+        avg_tokens_per_second=totals.avg_tokens_per_second,
+        avg_energy_per_token_j=ratio(totals.total_energy_j, totals.total_tokens),
+        total_flops=totals.total_flops,
+        process_results=results,
+        start_time=start,
+        end_time=end,
+        effective_config=first.effective_config,
+        cli_overrides=first.cli_overrides,
+        config_warnings=list(dict.fromkeys(text for result in results for text in result.config_warnings)),
+        latency_stats=pool_latency(
+            metrics.latency_measurements
+            for result in results
+            if (metrics := result.inference_metrics) is not None and metrics.latency_measurements is not None
+        ),
+        is_lower_bound=bool(report.missing or no_energy),
+        completeness=report,
+        sources=_sources(results),
+    )
+
+
+def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, float]:
+    """Efficiency of an experiment; NaN, never 0, where a figure is unknown or a denominator is 0.
+
+    Args:
+        aggregated: The experiment's result.
+
+    Returns:
+        `tokens_per_joule` (token/J), `joules_per_token` (J/token), `flops_per_joule` (FLOP/J), `tokens_per_second`
+        (token/s, the mean of a process) and `effective_batch_throughput` (token/s, that times the processes that
+        report a throughput).
+    """
+    energy, tokens = aggregated.total_energy_j, aggregated.total_tokens
+    throughput = aggregated.avg_tokens_per_second
+    reporting = sum(
+        result.inference_metrics is not None and result.inference_metrics.tokens_per_second is not None
+        for result in aggregated.process_results
+    )
+    metrics = {
+        "tokens_per_joule": ratio(tokens, energy),
+        "joules_per_token": ratio(energy, tokens),
+        "flops_per_joule": ratio(aggregated.total_flops, energy),
+        "tokens_per_second": throughput,
+        "effective_batch_throughput": None
+        if throughput is None
+        else throughput * (reporting or aggregated.aggregation.num_processes),
+    }
+    return {name: NAN if value is None else value for name, value in metrics.items()}
+
+
+def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
+    """Refuse results of different experiments, models or backends, naming the field and both values."""
+    first = results[0]
+    if experiment_id not in (first.experiment_id, folder_name(first.experiment_id)):
+        raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
+    for result in results[1:]:
+        for name in ("experiment_id", "model_name", "backend"):
+            if getattr(result, name) != getattr(first, name):
+                values = getattr(first, name), getattr(result, name)
+                raise _incompatible(experiment_id, name, *values, result.process_index)
+
+
+def _require_distinct(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
+    """Refuse two results of one process: its joules would count twice."""
+    for one, other in pairwise(results):
+        if one.process_index == other.process_index:
+            doing = f"cannot aggregate {experiment_id!r}"
+            found = f"there are two results of process {one.process_index}"
+            refused = IncompatibleResultsError(doing, found, "give each process once")
+            refused.field, refused.values = "process_index", (one.process_index, other.process_index)
+            raise refused
+
+
+def _incompatible(
+    experiment_id: str, field: str, one: object, other: object, process_index: int
+) -> IncompatibleResultsError:
+    found = f"{field} is {one!r} and, in process {process_index}, {other!r}"
+    advice = "aggregate them apart, or pass allow_mixed=True"
+    refused = IncompatibleResultsError(f"cannot aggregate {experiment_id!r}", found, advice)
+    refused.field, refused.values = field, (one, other)
+    return refused
+
+
+def _incomplete(experiment_id: str, report: CompletenessReport) -> IncompleteExperimentError:
+    doing = f"cannot aggregate {experiment_id!r} strictly"
+    advice = "run the missing ones, or take a lower bound without strict (--no-strict)"
+    refused = IncompleteExperimentError(doing, _missing(report), advice)
+    refused.report = report
+    return refused
+
+
+def _missing(report: CompletenessReport) -> str:
+    found = f"{report.found_processes} of {report.expected_processes} processes are there"
+    found += f", missing {_listed(report.missing)} (expected from {report.expected_from})"
+    if report.unreadable:
+        found += "; unreadable: " + ", ".join(f"{file.name} ({file.reason})" for file in report.unreadable)
+    return found
+
+
+def _listed(indices: Sequence[int]) -> str:
+    """Indices for a sentence, the first eight of many."""
+    shown = ", ".join(str(index) for index in indices[:8])
+    return shown if len(indices) <= 8 else f"{shown} and {len(indices) - 8} more"  # noqa: PLR2004 - a readable line
+
+
+def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None, bool]:
+    """Earliest start, latest known end, and whether all stamps can be compared at all."""
+    starts = [result.timestamps.start for result in results]
+    ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
+    if len({stamp.tzinfo is None for stamp in starts + ends}) > 1:
+        return None, None, False
+    return min(starts), max(ends, default=None), True
+
+
+def _overlap(results: Sequence[RawProcessResult]) -> bool:
+    """True if at least two processes are known to have run at one common instant, all together."""
+    ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
+    if len(results) < 2 or len(ends) < len(results):  # noqa: PLR2004 - one process overlaps with nothing
+        return False
+    return max(result.timestamps.start for result in results) < min(ends)
+
+
+def _gpus(results: Sequence[RawProcessResult]) -> list[tuple[str | None, int | str] | None]:
+    """Host and UUID, or index where there is no UUID, of each result's GPU; None where that is unknown.
+
+    One host is assumed where none is named. Slices of one GPU (MIG) share an index and have a UUID each.
+    """
+    hosts = {result.host for result in results if result.host is not None}
+    one_host = len(hosts) < 2  # noqa: PLR2004 - an unnamed host can only be told from none or one named one
+    gpus = [(None if one_host else result.host, result.gpu_uuid or result.gpu_id) for result in results]
+    return [None if gpu is None else (host, gpu) for host, gpu in gpus]
+
+
+def _gpus_distinct(results: Sequence[RawProcessResult]) -> bool:
+    """True if every GPU is known and none appears twice."""
+    gpus = _gpus(results)
+    # An index beside a UUID could name the same GPU: nothing is proven then.
+    comparable = len({result.gpu_uuid is None for result in results}) == 1
+    return comparable and None not in gpus and len(set(gpus)) == len(gpus)
+
+
+def _warnings(
+    results: Sequence[RawProcessResult], report: CompletenessReport, no_energy: Sequence[int], *, comparable: bool
+) -> list[str]:
+    """What a reader has to know, a sentence each."""
+    warnings = []
+    for gpu, times in Counter(gpu for gpu in _gpus(results) if gpu is not None).items():
+        if times > 1:
+            where = f" of host {gpu[0]}" if gpu[0] is not None else ""
+            warnings.append(f"GPU {gpu[1]} appears in multiple processes{where}")
+    if report.missing:
+        warnings.append(f"partial: {_missing(report)}; the sums are lower bounds")
+    if report.unexpected:
+        warnings.append(
+            f"{report.expected_processes} processes were expected (from {report.expected_from}), "
+            f"and there is also {_listed(report.unexpected)}"
+        )
+    if no_energy:
+        warnings.append(f"process {_listed(no_energy)} has no energy; the total is a lower bound")
+    if not comparable:
+        warnings.append("some timestamps have a UTC offset and some have none; start and end can't be told")
+    for result in results:
+        warnings += [f"process {result.process_index}: {problem}" for problem in time_problems(result)]
+    return warnings
+
+
+def _sources(results: Sequence[RawProcessResult]) -> list[SourceFile] | None:
+    """The files the results were read from; None if one of them did not come from a store."""
+    sources = [result.stored.source for result in results if result.stored is not None]
+    return sources if len(sources) == len(results) else None

@@ -1,0 +1,399 @@
+"""Records to JSON bytes and back: limits, versions, migrations, fields that this version does not know.
+
+A file that says exactly what a record says is decoded in one typed pass. Any other goes through an untyped one, which
+brings older versions up to date, keeps unknown fields by JSON pointer (RFC 6901) and forgives what loses nothing: a
+byte order mark, and `3.0` where a whole number belongs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import types
+import typing
+import warnings
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from llm_energy_measure.constants import MAX_RECORD_DEPTH, SCHEMA_VERSION
+from llm_energy_measure.domain.experiment import (
+    AggregatedResult,
+    Manifest,
+    RawProcessResult,
+    SourceFile,
+    StoredBytes,
+)
+from llm_energy_measure.domain.schema import (
+    MIGRATIONS,
+    Document,
+    Migration,
+    migrate,
+    non_finite,
+    parse_version,
+    time_problems,
+)
+from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_BOM = b"\xef\xbb\xbf"
+_BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_KEEP_RAW = "keep the file; repair it or run its process again"
+_REMAKE = "make the aggregate again from its raw results"
+
+RecordT = typing.TypeVar("RecordT", RawProcessResult, AggregatedResult)
+
+
+class NewerMinorVersionWarning(UserWarning):
+    """A file was written by a newer minor version: it loads, and fields this version does not know are kept."""
+
+
+class _AggregateEnvelope(AggregatedResult, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An aggregate whose raw records are still the bytes they were embedded as."""
+
+    process_results: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]  # one step before
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in lower-case hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def source_file(name: str, data: bytes) -> SourceFile:
+    """The identity of a raw file: its name, size and digest."""
+    return SourceFile(name=name, size_bytes=len(data), sha256=digest(data))
+
+
+def decode_raw(data: bytes, name: str, migrations: Sequence[Migration] = MIGRATIONS) -> RawProcessResult:
+    """One process's record, with the bytes it came from as `record.stored`.
+
+    Args:
+        data: Content of the file.
+        name: What to call the file in errors, such as `exp_7/process_3.json`; its last part becomes the source's name.
+        migrations: The steps from older versions.
+
+    Raises:
+        ResultCorruptError: The bytes are no such record; the message says what they are.
+        SchemaVersionError: They are of a newer major version, or of none.
+
+    Warns:
+        NewerMinorVersionWarning: They are of a newer minor version.
+    """
+    what = f"raw result {name}"
+    body = _checked_body(data, what, _KEEP_RAW)
+    record = _decode(RawProcessResult, body, what, _KEEP_RAW, migrations)
+    return record.with_stored(StoredBytes(source=source_file(name.rpartition("/")[2], data), data=data))
+
+
+def decode_aggregated(data: bytes, name: str) -> AggregatedResult:
+    """An experiment's record; each embedded raw record keeps the bytes that it was embedded as.
+
+    Args:
+        data: Content of the file.
+        name: What to call the file in errors.
+
+    Raises:
+        ResultCorruptError: The bytes are no such record.
+        SchemaVersionError: They, or a raw record inside, are of a newer major version, or of none.
+
+    Warns:
+        NewerMinorVersionWarning: They are of a newer minor version.
+    """
+    what = f"aggregated result {name}"
+    body = _checked_body(data, what, _REMAKE)
+    envelope = _decode(_AggregateEnvelope, body, what, _REMAKE)
+    sources = envelope.sources or []
+    processes = []
+    for position, raw in enumerate(envelope.process_results):
+        embedded = bytes(typing.cast("msgspec.Raw", raw))
+        record = _decode(RawProcessResult, embedded, f"{what}, process_results[{position}]", _REMAKE)
+        if len(sources) == len(envelope.process_results):
+            record.with_stored(StoredBytes(source=sources[position], data=embedded))
+        processes.append(record)
+    fields = {field: getattr(envelope, field) for field in AggregatedResult.__struct_fields__}
+    return AggregatedResult(**{**fields, "process_results": processes})
+
+
+def decode_manifest(data: bytes, name: str) -> Manifest:
+    """What was expected of an experiment. Raises `ResultCorruptError` as the other decoders do."""
+    what = f"manifest {name}"
+    try:
+        return msgspec.json.decode(_checked_body(data, what, _KEEP_RAW), type=Manifest)
+    except msgspec.DecodeError as error:
+        raise _corrupt(what, str(error), _KEEP_RAW) from error
+
+
+def encode_raw(record: RawProcessResult) -> bytes:
+    """The bytes of a record as a file holds them: JSON, indented by two, unknown fields where they stood."""
+    return msgspec.json.format(msgspec.json.encode(_document(record)), indent=2) + b"\n"
+
+
+def encode_aggregated(record: AggregatedResult) -> bytes:
+    """The bytes of an aggregate; raw records that came from a store are embedded verbatim, byte for byte."""
+    outer = _document(msgspec.structs.replace(record, process_results=[]))
+    del outer["process_results"]
+    head = msgspec.json.format(msgspec.json.encode(outer), indent=2)
+    embedded = [process.stored.data if process.stored else encode_raw(process) for process in record.process_results]
+    # Spliced, not encoded: whoever hashes an embedded record finds the digest that stands under `sources`.
+    bodies = b",\n".join(data.removeprefix(_BOM).strip() for data in embedded)
+    return head.removesuffix(b"\n}") + b',\n  "process_results": [\n' + bodies + b"\n  ]\n}\n"
+
+
+def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
+    """The record as it will be stored: numpy scalars and the like become plain numbers, every value is checked.
+
+    Raises:
+        InvalidResultError: A value is of the wrong type, not finite, or negative where that is meaningless, or the
+            stamps can't be. `problems` has a sentence for each.
+    """
+    doing = f"cannot save raw result of experiment {record.experiment_id!r}, process {record.process_index!r}"
+    try:
+        document = _document(record)
+        problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in non_finite(document)]
+        checked = None if problems else _convert(RawProcessResult, document)
+    except msgspec.ValidationError as error:
+        problems = [_explain(error, document)]
+    except (TypeError, NotImplementedError, RecursionError) as error:
+        problems = [f"a value can't be stored as JSON ({error})"]
+    else:
+        if checked is not None:
+            problems = time_problems(checked) + _too_deep(msgspec.json.encode(document))
+    if problems or checked is None:
+        refused = InvalidResultError(doing, "; ".join(problems), "correct the values and save again")
+        refused.problems = tuple(problems)
+        raise refused
+    return checked
+
+
+def rejected_document(record: object, problems: Sequence[str]) -> bytes:
+    """The bytes that keep a refused record: the reasons, and the record however odd its values are."""
+    kept = {"rejected": list(problems), "record": _printable(record)}
+    return msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n"
+
+
+def _checked_body(data: bytes, what: str, advice: str) -> bytes:
+    """The JSON text in the bytes, once it is known that parsing it is safe and unambiguous."""
+    if not data.strip(b" \t\r\n\0"):
+        found = "the file is empty (0 bytes)" if not data else f"the file holds nothing but {len(data)} blank bytes"
+        raise _corrupt(what, found, advice)
+    body = data.removeprefix(_BOM)
+    if problem := _too_deep(body):
+        raise _corrupt(what, problem[0], advice)
+    try:
+        json.loads(body, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(what, f"it is not valid JSON ({error})", advice) from error
+    return body
+
+
+def _too_deep(body: bytes) -> list[str]:
+    # Few brackets can't nest deeply, and that is nearly every raw file; only then is the text walked through.
+    if body.count(b"{") + body.count(b"[") <= MAX_RECORD_DEPTH:
+        return []
+    depth = deepest = 0
+    for match in _BRACKETS_AND_STRINGS.finditer(body):
+        first = match[0][0]
+        if first in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif first in b"]}":
+            depth -= 1
+    return (
+        [f"it is nested {deepest} levels deep, at most {MAX_RECORD_DEPTH} are read"]
+        if deepest > MAX_RECORD_DEPTH
+        else []
+    )
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        msg = f"the key {twice!r} stands twice in one object"
+        raise ValueError(msg)
+    return document
+
+
+def _no_constant(name: str) -> None:
+    msg = f"{name} is no JSON number"
+    raise ValueError(msg)
+
+
+def _decode(
+    record_type: type[RecordT], body: bytes, what: str, advice: str, migrations: Sequence[Migration] = MIGRATIONS
+) -> RecordT:
+    try:
+        record = msgspec.json.decode(body, type=record_type)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    else:
+        if record.schema_version == SCHEMA_VERSION and not record.unknown_fields:
+            return record
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _corrupt(what, f"it is not valid JSON ({error})", advice) from error
+    if not isinstance(document, dict):
+        raise _corrupt(what, f"it holds {_kind(document)} where an object belongs", advice)
+    document = _current(document, what, migrations)
+    try:
+        return _convert(record_type, document)
+    except msgspec.ValidationError as error:
+        raise _corrupt(what, _explain(error, document), advice) from error
+
+
+def _current(document: Document, what: str, migrations: Sequence[Migration]) -> Document:
+    """The document in today's version; a newer minor one is taken as it is."""
+    version = document.get("schema_version", SCHEMA_VERSION)
+    known, current = parse_version(version), parse_version(SCHEMA_VERSION)
+    if known is None or current is None:
+        raise SchemaVersionError(
+            f"cannot load {what}", f"{version!r} is no schema version", f"expected one like {SCHEMA_VERSION!r}"
+        )
+    if known[0] > current[0]:
+        raise SchemaVersionError(
+            f"cannot load {what}",
+            f"schema version {version!r} is newer than {SCHEMA_VERSION}",
+            "upgrade llm-energy-measure",
+        )
+    if known > current:
+        message = f"{what} has schema version {version!r}, newer than {SCHEMA_VERSION}; fields unknown here are kept"
+        warnings.warn(message, NewerMinorVersionWarning, stacklevel=5)
+        return document
+    migrated = document if known == current else migrate(document, migrations)
+    if migrated is None:
+        raise SchemaVersionError(
+            f"cannot load {what}", f"no way leads from schema version {version!r} to {SCHEMA_VERSION}", "import it"
+        )
+    return migrated
+
+
+def _convert(record_type: type[RecordT], document: Document) -> RecordT:
+    known, unknown = _split(document, record_type)
+    record = msgspec.convert(known, type=record_type)
+    return msgspec.structs.replace(record, unknown_fields=unknown) if unknown else record
+
+
+def _document(record: RawProcessResult | AggregatedResult) -> Document:
+    """The record as plain objects, unknown fields where they stood."""
+    document: Document = msgspec.to_builtins(record, enc_hook=_plain)
+    for pointer, value in document.pop("unknown_fields", {}).items():
+        parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+        _put(document, parts, value)
+    return document
+
+
+def _put(parent: Any, parts: list[str], value: Any) -> None:
+    """Set a value by its pointer, unless what held it has gone."""
+    for part in parts[:-1]:
+        if isinstance(parent, list) and part.isdigit() and int(part) < len(parent):
+            parent = parent[int(part)]
+        else:
+            parent = parent.get(part) if isinstance(parent, dict) else None
+    if isinstance(parent, dict):
+        parent.setdefault(parts[-1], value)
+
+
+def _split(value: Any, shape: Any, pointer: str = "") -> tuple[Any, dict[str, Any]]:
+    """What a record type knows of a document, and the rest by JSON pointer."""
+    unknown: dict[str, Any] = {}
+    if isinstance(value, list) and isinstance(shape, list):
+        items = [_split(item, shape[0], f"{pointer}/{index}") for index, item in enumerate(value)]
+        for _, more in items:
+            unknown |= more
+        return [item for item, _ in items], unknown
+    if isinstance(value, float) and shape is int and value.is_integer():
+        return int(value), unknown
+    if not isinstance(value, dict) or not _is_record(shape):
+        return value, unknown
+    known = {}
+    for key, item in value.items():
+        place = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+        if key in _shapes(shape) and key != "unknown_fields":
+            known[key], more = _split(item, _shapes(shape)[key], place)
+            unknown |= more
+        else:
+            unknown[place] = item
+    return known, unknown
+
+
+@cache
+def _shapes(record_type: type[msgspec.Struct]) -> dict[str, Any]:
+    """For each field, what can stand inside it: a record type, [a record type], int, or None for anything else."""
+    return {info.encode_name: _shape(info.type) for info in msgspec.structs.fields(record_type)}
+
+
+def _shape(annotation: Any) -> Any:
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _shape(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return next((shape for inner in arguments if (shape := _shape(inner)) is not None), None)
+    if origin is list:
+        inner = _shape(arguments[0])
+        return None if inner is None else [inner]
+    return annotation if annotation is int or _is_record(annotation) else None
+
+
+def _is_record(shape: Any) -> bool:
+    return isinstance(shape, type) and issubclass(shape, msgspec.Struct)
+
+
+def _plain(value: Any) -> Any:
+    """A numpy or torch number or array as plain numbers; neither library is imported for it."""
+    to_list = getattr(value, "tolist", None)
+    if callable(to_list):
+        return to_list()
+    if hasattr(value, "__fspath__"):
+        return value.__fspath__()
+    msg = f"{type(value).__name__} {value!r:.80}"
+    raise NotImplementedError(msg)
+
+
+def _printable(value: Any) -> Any:
+    """Any object as something JSON can hold, without loss to a reader."""
+    if isinstance(value, msgspec.Struct):
+        return _printable({name: getattr(value, name, None) for name in value.__struct_fields__})
+    if isinstance(value, dict):
+        return {str(key): _printable(item) for key, item in value.items() if item is not msgspec.UNSET}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_printable(item) for item in value]
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float and not list(non_finite(value)):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else repr(value)
+
+
+def _explain(error: msgspec.ValidationError, document: Document) -> str:
+    """The complaint of msgspec with the path in plain form and the value that stands there."""
+    complaint, _, place = str(error).partition(" - at `$")
+    path = place.removesuffix("`").removeprefix(".")
+    value: Any = document
+    for part in re.findall(r"[^.\[\]]+", path):
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
+            return f"{path}: {complaint.replace('`', '')}" if path else complaint.replace("`", "")
+    complaint = complaint.replace("`", "")
+    if not path:
+        return complaint
+    shown = repr(value) if not isinstance(value, dict | list) else _kind(value)
+    return f"{path}: {complaint}, found {shown[:80]}"
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _corrupt(what: str, found: str, advice: str) -> ResultCorruptError:
+    return ResultCorruptError(f"Failed to load {what}", found, advice)

@@ -1,0 +1,64 @@
+"""How much of an experiment is there: what was expected, and by whom, beside what was found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.domain.experiment import CompletenessReport
+from llm_energy_measure.results.layout import process_index_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
+
+
+def check_completeness(
+    results: Sequence[RawProcessResult],
+    *,
+    expected_processes: int | None = None,
+    manifest: Manifest | None = None,
+    unreadable: Sequence[UnreadableFile] = (),
+) -> CompletenessReport:
+    """What is there of an experiment, and what is missing.
+
+    The number of processes to expect is the first that is known of: the argument, the manifest, the greatest
+    `world_size`, the greatest `effective_config.num_processes`, the highest index plus one. The last can't notice that
+    the last process is missing.
+
+    Args:
+        results: Readable results.
+        expected_processes: Number of processes, at least 1, if the caller knows it.
+        manifest: The experiment's manifest, if it has one.
+        unreadable: Files that stand where a result should.
+    """
+    found = {result.process_index for result in results}
+    torn = {index for file in unreadable if (index := process_index_of(file.name)) is not None}
+    expected, source = _expected(results, expected_processes, manifest, highest=max(found | torn, default=-1))
+    return CompletenessReport(
+        expected_processes=expected,
+        expected_from=source,
+        found_processes=sum(index < expected for index in found),
+        missing=[index for index in range(expected) if index not in found],
+        unexpected=sorted(index for index in found if index >= expected),
+        unreadable=list(unreadable),
+    )
+
+
+def _expected(
+    results: Sequence[RawProcessResult], argument: int | None, manifest: Manifest | None, highest: int
+) -> tuple[int, str]:
+    if argument is not None:
+        return argument, "argument"
+    if manifest is not None and manifest.expected_processes is not None:
+        return manifest.expected_processes, "manifest"
+    if sizes := [result.world_size for result in results if result.world_size]:
+        return max(sizes), "world_size"
+    if configured := [number for result in results if (number := _configured(result))]:
+        return max(configured), "effective_config.num_processes"
+    return highest + 1, "highest index"
+
+
+def _configured(result: RawProcessResult) -> int | None:
+    number = result.effective_config.get("num_processes")
+    return number if type(number) is int and number > 0 else None

@@ -1,0 +1,110 @@
+"""Where a record lies in the store, and what lies at a key. Pure: names only."""
+
+from __future__ import annotations
+
+import re
+
+from llm_energy_measure.constants import (
+    AGGREGATED_DIR,
+    MANIFEST_NAME,
+    PROCESS_FILE_PATTERN,
+    RAW_DIR,
+    SUPERSEDED_AGGREGATE_PATTERN,
+    TAGS_DIR,
+)
+from llm_energy_measure.exceptions import ExperimentIdError
+from llm_energy_measure.security import sanitize_experiment_id
+
+_PROCESS_FILE = re.compile(PROCESS_FILE_PATTERN)
+_SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
+
+UNNAMED = "_unnamed"
+"""Folder for rejected records whose experiment id can name no folder."""
+
+
+def folder_name(experiment_id: str) -> str:
+    """The one name under which everything of an experiment lies. Raises `ExperimentIdError`."""
+    return sanitize_experiment_id(experiment_id)
+
+
+def is_folder_name(name: str) -> bool:
+    """True if the name is one that an experiment's folder can have: what sanitising would leave as it is."""
+    try:
+        return sanitize_experiment_id(name) == name
+    except ExperimentIdError:
+        return False
+
+
+def raw_folder(folder: str) -> str:
+    """Key prefix of an experiment's raw results."""
+    return f"{RAW_DIR}/{folder}"
+
+
+def raw_key(folder: str, process_index: int) -> str:
+    """Key of one process's raw result.
+
+    Example:
+        >>> raw_key("exp_7", 3)
+        'raw/exp_7/process_3.json'
+    """
+    return f"{RAW_DIR}/{folder}/process_{process_index}.json"
+
+
+def manifest_key(folder: str) -> str:
+    """Key of an experiment's manifest."""
+    return f"{RAW_DIR}/{folder}/{MANIFEST_NAME}"
+
+
+def rejected_key(folder: str, process_index: object, number: int) -> str:
+    """Key of a record that was refused; `number` counts the refusals from 1."""
+    index = process_index if type(process_index) is int and process_index >= 0 else "unknown"
+    return f"{RAW_DIR}/{folder}/rejected-process_{index}-{number}.json"
+
+
+def superseded_raw_key(folder: str, process_index: int, number: int) -> str:
+    """Key of a raw result that an overwrite replaced; `number` counts from 1."""
+    return f"{RAW_DIR}/{folder}/superseded-process_{process_index}-{number}.json"
+
+
+def aggregated_key(folder: str) -> str:
+    """Key of an experiment's aggregate."""
+    return f"{AGGREGATED_DIR}/{folder}.json"
+
+
+def superseded_aggregate_key(folder: str, number: int) -> str:
+    """Key of an aggregate of another tool that ours replaced; `number` counts from 1."""
+    return f"{AGGREGATED_DIR}/superseded-{folder}-{number}.json"
+
+
+def tags_key(folder: str) -> str:
+    """Key of an experiment's tags and notes."""
+    return f"{TAGS_DIR}/{folder}.json"
+
+
+def process_index_of(name: str) -> int | None:
+    """The process that a file name stands for, or None if the file is no raw result.
+
+    Example:
+        >>> process_index_of("process_12.json"), process_index_of("process_x.json"), process_index_of("process_07.json")
+        (12, None, None)
+    """
+    match = _PROCESS_FILE.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def aggregated_folder_of(name: str) -> str | None:
+    """The folder name of the experiment that a file under `aggregated/` stands for, or None if it is no aggregate.
+
+    Example:
+        >>> aggregated_folder_of("exp_7.json"), aggregated_folder_of("superseded-exp_7-1.json")
+        ('exp_7', None)
+    """
+    folder = name.removesuffix(".json")
+    if folder == name or _SUPERSEDED_AGGREGATE.fullmatch(name) or not is_folder_name(folder):
+        return None
+    return folder
+
+
+def is_superseded_aggregate_of(name: str, folder: str) -> bool:
+    """True if a file under `aggregated/` is a kept older aggregate of the experiment."""
+    return re.fullmatch(rf"superseded-{re.escape(folder)}-[0-9]+\.json", name) is not None

@@ -1,0 +1,1 @@
+"""Bytes under keys: the one floor that touches the file system."""

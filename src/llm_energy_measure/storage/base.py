@@ -1,0 +1,70 @@
+"""The `Store` protocol: bytes under keys, and what every store guarantees.
+
+A key is a relative path with `/` between its parts, such as `raw/exp_7/process_0.json`.
+
+Guarantees, of every method of every store:
+
+- A value is either absent or whole. No reader ever sees a part of one.
+- `create` never replaces anything: of two callers with one key, exactly one succeeds.
+- What `create` and a durable `put` have returned from survives a crash of the machine, as far as the file system
+  keeps what it was told to sync.
+- No method follows a symbolic link inside the store, or blocks on a file that is no regular file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Entry(NamedTuple):
+    """One name directly under a prefix.
+
+    Attributes:
+        name: The last part of the key.
+        is_folder: True if it is a prefix of further keys.
+        size_bytes: Size of the value; 0 for a folder.
+    """
+
+    name: str
+    is_folder: bool
+    size_bytes: int
+
+
+class Store(Protocol):
+    """Bytes under keys. The module's docstring has the guarantees.
+
+    Every method raises `StorageError` where the file system refuses, and `UnsafePathError` for a key that leads out.
+    """
+
+    def path(self, key: str) -> Path:
+        """Where the value of a key lies, whether or not it exists."""
+
+    def get(self, key: str) -> bytes:
+        """The value. Raises `ResultNotFoundError` if there is none."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Store a new value durably; False, with nothing changed, if the key has one already."""
+
+    def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        """Store a value, in place of an older one if there is one.
+
+        Args:
+            key: Where.
+            data: What.
+            durable: Also wait until it is on the disk. Derived values, which can be made again, need not.
+        """
+
+    def copy_new(self, key: str, new_key: str) -> bool:
+        """Give a value a second key in the same folder; False, with nothing changed, if that key has one already."""
+
+    def list(self, prefix: str) -> list[Entry]:
+        """What stands directly under a prefix, sorted by name; nothing if the prefix is absent."""
+
+    def delete(self, key: str) -> bool:
+        """Remove a value; False if there was none."""
+
+    def delete_folder(self, prefix: str) -> bool:
+        """Remove everything under a prefix; False if there was nothing. It is out of sight at once, or not at all."""

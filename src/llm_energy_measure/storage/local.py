@@ -1,0 +1,175 @@
+"""A store in a folder of the local file system, or of one that looks like it (NFS, Lustre)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.constants import MAX_RECORD_BYTES
+from llm_energy_measure.exceptions import ResultNotFoundError, StorageError, UnsafePathError
+from llm_energy_measure.storage import atomic
+from llm_energy_measure.storage.base import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+def read_file(path: Path, *, follow_links: bool) -> bytes:
+    """The content of a regular file of at most `constants.MAX_RECORD_BYTES`.
+
+    Args:
+        path: The file.
+        follow_links: Whether a symbolic link may stand there.
+
+    Raises:
+        ResultNotFoundError: Nothing is there.
+        UnsafePathError: A symbolic link, a pipe, a device or a folder is there.
+        StorageError: The file system refused, or the file is too large.
+    """
+    doing = f"cannot read {path}"
+    if not follow_links and path.is_symlink():
+        raise UnsafePathError(doing, "it is a symbolic link", "put the file itself there")
+    with _translated(doing):
+        try:
+            descriptor = os.open(path, _OPEN_FLAGS | (0 if follow_links else _NO_FOLLOW))
+        except FileNotFoundError:
+            raise ResultNotFoundError(doing, "the file was not found", "check the spelling") from None
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise UnsafePathError(doing, "it is not a regular file", "put a file there")
+            if status.st_size > MAX_RECORD_BYTES:
+                found = f"it has {status.st_size} bytes, more than the limit of {MAX_RECORD_BYTES}"
+                raise StorageError(doing, found, "check whether it is a result at all")
+            # A read can return less than was asked for, and the file can have grown since.
+            chunks = []
+            while chunk := os.read(descriptor, status.st_size + 1):
+                chunks.append(chunk)
+            return b"".join(chunks)
+        finally:
+            os.close(descriptor)
+
+
+class LocalStore:
+    """A `Store` in a folder. The folder is made when the first value is stored, not before.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        """Remember the folder; nothing is touched."""
+        self.root = Path(root)
+
+    def path(self, key: str) -> Path:
+        """Where the value of a key lies, whether or not it exists."""
+        parts = key.split("/")
+        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+            raise UnsafePathError(f"cannot use the key {key!r}", "it leads out of the store", "use plain names")
+        return self.root.joinpath(*parts)
+
+    def get(self, key: str) -> bytes:
+        """The value. Raises `ResultNotFoundError` if there is none."""
+        return read_file(self.path(key), follow_links=False)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Store a new value durably; False, with nothing changed, if the key has one already."""
+        path = self.path(key)
+        with _translated(f"cannot write {path}"):
+            atomic.make_folder(path.parent)
+            try:
+                atomic.write_new(path, data)
+            except FileExistsError:
+                return False
+        return True
+
+    def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
+        """Store a value, in place of an older one if there is one."""
+        path = self.path(key)
+        with _translated(f"cannot write {path}"):
+            atomic.make_folder(path.parent)
+            atomic.write_replacing(path, data, durable=durable)
+
+    def copy_new(self, key: str, new_key: str) -> bool:
+        """Give a value a second key in the same folder; False, with nothing changed, if that key has one already."""
+        path = self.path(key)
+        with _translated(f"cannot keep a copy of {path}"):
+            try:
+                atomic.link_new(path, self.path(new_key))
+            except FileExistsError:
+                return False
+        return True
+
+    def list(self, prefix: str) -> list[Entry]:
+        """What stands directly under a prefix, sorted by name; nothing if the prefix is absent."""
+        path = self.path(prefix)
+        found = []
+        with _translated(f"cannot list {path}"):
+            try:
+                entries = os.scandir(path)
+            except FileNotFoundError:
+                if self.root.exists() and not self.root.is_dir():
+                    raise NotADirectoryError(
+                        errno.ENOTDIR, "a file stands where a folder is needed", str(self.root)
+                    ) from None
+                return []
+            with entries:
+                for entry in entries:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    with contextlib.suppress(FileNotFoundError):
+                        size = 0 if is_folder else entry.stat(follow_symlinks=False).st_size
+                        found.append(Entry(entry.name, is_folder, size))
+        return sorted(found)
+
+    def delete(self, key: str) -> bool:
+        """Remove a value; False if there was none."""
+        path = self.path(key)
+        with _translated(f"cannot delete {path}"):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return False
+            atomic.sync_folder(path.parent)
+        return True
+
+    def delete_folder(self, prefix: str) -> bool:
+        """Remove everything under a prefix; False if there was nothing. It is out of sight at once, or not at all."""
+        path = self.path(prefix)
+        hidden = atomic.leftover_path(path)
+        with _translated(f"cannot delete {path}"):
+            try:
+                path.rename(hidden)
+            except FileNotFoundError:
+                return False
+            atomic.sync_folder(path.parent)
+            shutil.rmtree(hidden)
+        return True
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """Turn what the operating system raises into one sentence."""
+    try:
+        yield
+    except (ResultNotFoundError, UnsafePathError, StorageError):
+        raise
+    except OSError as error:
+        refused = StorageError(doing, error.strerror or str(error), _advice(error))
+        refused.errno = error.errno
+        raise refused from error
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "check the permissions"
+    if isinstance(error, NotADirectoryError):
+        return "name a folder as the results directory"
+    return "check the file system, then try again"
