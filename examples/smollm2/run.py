@@ -111,6 +111,7 @@ class Clocks:
 class Counts:
     """What one process counts while it generates; a list has a sample a request, or a gap, in ms."""
 
+    warmup_requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     requests: int = 0
@@ -200,13 +201,12 @@ def find_weights() -> Path | None:
 
 def work(process_index: int, job: Job, barrier: Barrier) -> None:
     """One process: load, warm up, wait for the others, generate, save."""
-    # Set before torch is imported, which sizes its thread pools once.
-    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
+    # Set before the imports, which read them once: thread pools, no look at the model hub, quiet.
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TQDM_DISABLE="1", TRANSFORMERS_VERBOSITY="error")
     import torch  # noqa: PLC0415 - the parent must not load it
     import transformers  # noqa: PLC0415 - as above
 
     torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()
     folder, name = os.path.split(job.gguf_path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
     tokenizer.padding_side = "left"
@@ -221,7 +221,7 @@ def work(process_index: int, job: Job, barrier: Barrier) -> None:
     share = PROMPTS[: job.num_prompts][process_index :: job.num_processes]
     batches = [share[i : i + job.batch_size] for i in range(0, len(share), job.batch_size)]
     crash_at = len(batches) // 2 if process_index == job.crash_process else None
-    counts = Counts()
+    counts = Counts(warmup_requests=len(batches[0]))
     with torch.inference_mode():
         # The first pass pays once for memory and kernels; nothing counts it.
         generate(model, tokenizer, batches[0], WARMUP_TOKENS, Counts())
@@ -234,7 +234,7 @@ def work(process_index: int, job: Job, barrier: Barrier) -> None:
             generate(model, tokenizer, batch, job.max_output_tokens, counts)
         end = Clocks.now()
 
-    record = build_record(process_index, job, software, counts, start, end)
+    record = build_record(process_index, job, software, counts, (start, end))
     path = FileSystemRepository(job.results_dir).save_raw(job.experiment_id, record)
     print(f"{path}: {counts.output_tokens} output tokens in {end.monotonic_s - start.monotonic_s:.1f} s")
 
@@ -296,9 +296,10 @@ def generate(
 
 
 def build_record(
-    process_index: int, job: Job, software: Software, counts: Counts, start: Clocks, end: Clocks
+    process_index: int, job: Job, software: Software, counts: Counts, span: tuple[Clocks, Clocks]
 ) -> RawProcessResult:
-    """The raw result of one process; the energy window is the inference window."""
+    """The raw result of one process; `span` is its inference window and its energy window."""
+    start, end = span
     duration_s = end.monotonic_s - start.monotonic_s
     window = Timestamps(start=start.wall, end=end.wall, duration_sec=duration_s)
     total_tokens = counts.input_tokens + counts.output_tokens
@@ -331,7 +332,7 @@ def build_record(
                 total_output_tokens=counts.output_tokens,
                 excluded_tokens=len(counts.itl_full_ms) - len(counts.itl_trimmed_ms),
                 streaming_mode=True,
-                warmup_requests_excluded=job.batch_size,
+                warmup_requests_excluded=counts.warmup_requests,
             ),
         ),
         energy_metrics=model_energy(job.w_per_core, end.cpu_s - start.cpu_s, window, total_tokens),

@@ -1,0 +1,187 @@
+"""The one table of exported columns: name, unit, type and where the value comes from.
+
+Every table that leaves this package, for a person or a machine, is cut from these. Values are in base units; None is
+unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from msgspec import Struct
+
+from llm_energy_measure.domain.units import ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RecordT = TypeVar("RecordT")
+ColumnType = Literal["text", "integer", "number", "boolean", "time"]
+
+
+class Column(Struct, Generic[RecordT], frozen=True):
+    """One exported column.
+
+    Attributes:
+        name: Its header; a quantity's name ends in its unit or says it.
+        type: Type of its values, where they are known: `text`, `integer`, `number`, `boolean` or `time`.
+        unit: Unit of its values; empty if they have none.
+        getter: Takes a record's value; None is unknown.
+    """
+
+    name: str
+    type: ColumnType
+    unit: str
+    getter: Callable[[RecordT], Any]
+
+
+def _field(path: str, kind: ColumnType, unit: str = "", name: str | None = None) -> Column[Any]:
+    """The column of a field, or of a field inside a field that may be None."""
+    parts = path.split(".")
+
+    def getter(record: object) -> Any:
+        for part in parts:
+            record = getattr(record, part, None)
+        return record
+
+    return Column(name or parts[-1], kind, unit, getter)
+
+
+def model_name(result: AggregatedResult) -> str | None:
+    """The model of an experiment, which stands in its processes, or else in its configuration."""
+    if result.process_results:
+        return result.process_results[0].model_name
+    configured = result.effective_config.get("model_name")
+    return configured if isinstance(configured, str) else None
+
+
+def expected_processes(result: AggregatedResult) -> int | None:
+    """How many processes were expected; None if nobody said."""
+    return None if result.completeness is None else result.completeness.expected_processes
+
+
+_LATENCY = (
+    *(
+        _field(f"latency_stats.ttft_{name}_ms", "number", "ms")
+        for name in ("mean", "median", "p95", "p99", "min", "max")
+    ),
+    _field("latency_stats.ttft_samples", "integer"),
+    *(_field(f"latency_stats.itl_{name}_ms", "number", "ms") for name in ("mean", "median", "p95", "p99")),
+    _field("latency_stats.itl_samples", "integer"),
+    _field("latency_stats.itl_full_mean_ms", "number", "ms"),
+    _field("latency_stats.itl_full_p99_ms", "number", "ms"),
+)
+
+AGGREGATED_COLUMNS: tuple[Column[AggregatedResult], ...] = (
+    _field("experiment_id", "text"),
+    Column("model_name", "text", "", model_name),
+    _field("backend", "text"),
+    _field("backend_version", "text"),
+    _field("aggregation.method", "text"),
+    _field("aggregation.num_processes", "integer"),
+    Column("expected_processes", "integer", "", expected_processes),
+    _field("is_lower_bound", "boolean"),
+    _field("total_energy_j", "number", "J"),
+    _field("total_tokens", "integer", "token"),
+    _field("avg_tokens_per_second", "number", "token/s"),
+    _field("tokens_per_joule", "number", "token/J"),
+    _field("avg_energy_per_token_j", "number", "J/token"),
+    _field("total_flops", "number", "FLOP"),
+    Column("flops_per_joule", "number", "FLOP/J", lambda result: ratio(result.total_flops, result.total_energy_j)),
+    _field("total_inference_time_sec", "number", "s"),
+    _field("duration_sec", "number", "s"),
+    _field("start_time", "time"),
+    _field("end_time", "time"),
+    *_LATENCY,
+    _field("aggregation.temporal_overlap_verified", "boolean"),
+    _field("aggregation.gpu_attribution_verified", "boolean"),
+    Column("warnings", "text", "", lambda result: "; ".join(result.aggregation.warnings) or None),
+    _field("schema_version", "text"),
+)
+
+RAW_COLUMNS: tuple[Column[RawProcessResult], ...] = (
+    _field("experiment_id", "text"),
+    _field("process_index", "integer"),
+    _field("config_name", "text"),
+    _field("model_name", "text"),
+    _field("backend", "text"),
+    _field("backend_version", "text"),
+    _field("host", "text"),
+    _field("gpu_id", "integer"),
+    _field("gpu_uuid", "text"),
+    _field("gpu_name", "text"),
+    _field("gpu_power_limit_w", "number", "W"),
+    _field("world_size", "integer"),
+    _field("timestamps.start", "time", name="start_time"),
+    _field("timestamps.end", "time", name="end_time"),
+    _field("timestamps.duration_sec", "number", "s"),
+    _field("inference_metrics.total_tokens", "integer", "token"),
+    _field("inference_metrics.input_tokens", "integer", "token"),
+    _field("inference_metrics.output_tokens", "integer", "token"),
+    _field("inference_metrics.inference_time_sec", "number", "s"),
+    _field("inference_metrics.tokens_per_second", "number", "token/s"),
+    _field("inference_metrics.latency_per_token_ms", "number", "ms"),
+    _field("inference_metrics.time_to_first_token_ms", "number", "ms"),
+    _field("energy_metrics.total_energy_j", "number", "J"),
+    _field("energy_metrics.gpu_energy_j", "number", "J"),
+    _field("energy_metrics.cpu_energy_j", "number", "J"),
+    _field("energy_metrics.ram_energy_j", "number", "J"),
+    _field("energy_metrics.gpu_power_w", "number", "W"),
+    _field("energy_metrics.cpu_power_w", "number", "W"),
+    _field("energy_metrics.duration_sec", "number", "s", name="energy_window_sec"),
+    _field("energy_metrics.emissions_kg_co2", "number", "kg CO2eq"),
+    _field("energy_metrics.energy_per_token_j", "number", "J/token"),
+    *(
+        _field(f"energy_metrics.{component}_{fact}", "text")
+        for component in ("total", "gpu", "cpu", "ram")
+        for fact in ("scope", "provenance")
+    ),
+    _field("energy_measurement_warning", "text"),
+    _field("compute_metrics.flops_total", "number", "FLOP"),
+    _field("compute_metrics.flops_per_token", "number", "FLOP/token"),
+    _field("compute_metrics.flops_per_second", "number", "FLOP/s"),
+    _field("compute_metrics.flops_method", "text"),
+    _field("compute_metrics.flops_confidence", "text"),
+    _field("compute_metrics.compute_precision", "text"),
+    _field("compute_metrics.peak_memory_mb", "number", "MiB"),
+    _field("compute_metrics.model_memory_mb", "number", "MiB"),
+    _field("origin.tool", "text", name="origin_tool"),
+    _field("origin.file", "text", name="origin_file"),
+    _field("schema_version", "text"),
+)
+
+# What of a process stands in its experiment's row: not what the experiment already says.
+_BREAKDOWN = tuple(
+    column
+    for column in RAW_COLUMNS
+    if column.name
+    in {
+        "host",
+        "gpu_id",
+        "gpu_uuid",
+        "total_energy_j",
+        "gpu_energy_j",
+        "cpu_energy_j",
+        "ram_energy_j",
+        "total_tokens",
+        "tokens_per_second",
+        "inference_time_sec",
+        "flops_total",
+    }
+)
+
+
+def breakdown_columns(results: Sequence[AggregatedResult]) -> tuple[Column[AggregatedResult], ...]:
+    """Columns `process_<i>_<name>` for every process index that occurs in the results."""
+    indices = sorted({process.process_index for result in results for process in result.process_results})
+    return tuple(_of_process(index, column) for index in indices for column in _BREAKDOWN)
+
+
+def _of_process(index: int, column: Column[RawProcessResult]) -> Column[AggregatedResult]:
+    def getter(result: AggregatedResult) -> Any:
+        found = (process for process in result.process_results if process.process_index == index)
+        process = next(found, None)
+        return None if process is None else column.getter(process)
+
+    return Column(f"process_{index}_{column.name}", column.type, column.unit, getter)

@@ -1,0 +1,216 @@
+"""Tables of results as CSV and JSON, over the columns of `columns.py`.
+
+Both hold the same rows and names, in base units; unknown is an empty cell or null. Whole records are the JSON files of
+the results directory itself.
+
+CSV is UTF-8 with a header and reads back to the same numbers to the last bit. Text never starts a formula in a
+spreadsheet (a `'` stands before one that would) and holds no control characters. A byte order mark stands at the
+start only if there is a character beyond ASCII: Excel needs it there, and pandas and polars skip it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+from llm_energy_measure.exceptions import ConfigurationError, ExportError
+from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column, breakdown_columns
+from llm_energy_measure.storage.atomic import make_folder, write_replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Everything that moves a cursor or hides text; a line break inside a quoted cell is harmless.
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def export_to_csv(
+    results: Sequence[AggregatedResult] | Sequence[RawProcessResult],
+    path: str | Path,
+    *,
+    include_process_breakdown: bool = False,
+) -> Path:
+    """Write one row a result, aggregated or raw, and return the file; it is replaced at once or not at all.
+
+    Args:
+        results: Results of one kind; none gives the header of the aggregated ones.
+        path: The file; its folder is made if need be.
+        include_process_breakdown: Add columns `process_<i>_...` to the rows of aggregated results.
+
+    Raises:
+        ExportError: The file can't be written.
+        ConfigurationError: Both kinds at once.
+    """
+    return _write(path, to_csv(results, include_process_breakdown=include_process_breakdown))
+
+
+def export_to_json(
+    results: Sequence[AggregatedResult] | Sequence[RawProcessResult],
+    path: str | Path,
+    *,
+    include_process_breakdown: bool = False,
+) -> Path:
+    """Write a list of one flat object a result, aggregated or raw, and return the file.
+
+    Args:
+        results: As for `export_to_csv`, as are the others.
+        path: The file.
+        include_process_breakdown: Add fields `process_<i>_...`.
+
+    Raises:
+        ExportError: The file can't be written.
+        ConfigurationError: Both kinds at once.
+    """
+    return _write(path, to_json(results, include_process_breakdown=include_process_breakdown))
+
+
+def export_aggregated_to_csv(
+    results: Sequence[AggregatedResult],
+    path: str | Path,
+    include_process_breakdown: bool = False,  # noqa: FBT001, FBT002 - a signature of the field
+) -> Path:
+    """Write one row an experiment; see `export_to_csv`."""
+    return export_to_csv(results, path, include_process_breakdown=include_process_breakdown)
+
+
+def export_raw_to_csv(results: Sequence[RawProcessResult], path: str | Path) -> Path:
+    """Write one row a process; see `export_to_csv`."""
+    return _write(path, to_csv(results, kind=RawProcessResult))
+
+
+class ResultsExporter:
+    """Exports into one folder, each file named by the caller.
+
+    Args:
+        output_dir: The folder; it is made by the first export.
+    """
+
+    def __init__(self, output_dir: str | Path) -> None:
+        """Remember the folder; nothing is touched."""
+        self.output_dir = Path(output_dir)
+
+    def export_aggregated(
+        self,
+        results: Sequence[AggregatedResult],
+        filename: str = "aggregated_results.csv",
+        *,
+        include_process_breakdown: bool = False,
+    ) -> Path:
+        """Write a CSV of one row an experiment; see `export_to_csv`."""
+        path = self.output_dir / filename
+        return export_to_csv(results, path, include_process_breakdown=include_process_breakdown)
+
+    def export_raw(self, results: Sequence[RawProcessResult], filename: str = "raw_results.csv") -> Path:
+        """Write a CSV of one row a process; see `export_to_csv`."""
+        return export_raw_to_csv(results, self.output_dir / filename)
+
+    def export_json(
+        self, results: Sequence[AggregatedResult] | Sequence[RawProcessResult], filename: str = "results.json"
+    ) -> Path:
+        """Write a JSON list of one flat object a result; see `export_to_json`."""
+        return export_to_json(results, self.output_dir / filename)
+
+
+def flatten_model(model: msgspec.Struct, prefix: str = "", separator: str = "_") -> dict[str, Any]:
+    """Every field of a record in one flat dict; the names of nested fields are joined.
+
+    Args:
+        model: Any record.
+        prefix: Stands before every name.
+        separator: Stands between the names of a field and of what it is in.
+
+    Example:
+        >>> from llm_energy_measure.domain.metrics import ComputeMetrics
+        >>> flatten_model(ComputeMetrics(flops_total=2e9, flops_method="counted"), "compute")["compute_flops_total"]
+        2000000000.0
+    """
+    flat: dict[str, Any] = {}
+    for name, value in msgspec.structs.asdict(model).items():
+        if value is not msgspec.UNSET:
+            flat |= _flatten(value, f"{prefix}{separator}{name}" if prefix else name, separator)
+    return flat
+
+
+def to_csv(
+    results: Sequence[AggregatedResult] | Sequence[RawProcessResult],
+    *,
+    include_process_breakdown: bool = False,
+    kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
+) -> bytes:
+    """The CSV that `export_to_csv` writes; `kind` says which header an empty table has."""
+    columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.name for column in columns])
+    for result in results:
+        writer.writerow([_cell(column.getter(result)) for column in columns])
+    content = text.getvalue()
+    return content.encode("utf-8" if content.isascii() else "utf-8-sig", errors="backslashreplace")
+
+
+def to_json(
+    results: Sequence[AggregatedResult] | Sequence[RawProcessResult], *, include_process_breakdown: bool = False
+) -> bytes:
+    """The JSON that `export_to_json` writes."""
+    columns = columns_of(results, include_process_breakdown=include_process_breakdown)
+    rows = [{column.name: column.getter(result) for column in columns} for result in results]
+    return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
+
+
+def columns_of(
+    results: Sequence[AggregatedResult] | Sequence[RawProcessResult],
+    *,
+    include_process_breakdown: bool = False,
+    kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
+) -> tuple[Column[Any], ...]:
+    """The columns of a table of these results; `kind` decides where there are none."""
+    kinds = {type(result) for result in results} or {kind}
+    if kinds == {RawProcessResult}:
+        return RAW_COLUMNS
+    if kinds != {AggregatedResult}:
+        found = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise ConfigurationError("cannot export", f"the results are {found}", "export results of one kind at a time")
+    breakdown = breakdown_columns(results) if include_process_breakdown else ()  # type: ignore[arg-type]  # all of one kind
+    return AGGREGATED_COLUMNS + breakdown
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(value))
+    return f"'{text}" if text.lstrip().startswith(_FORMULA_START) else text
+
+
+def _flatten(value: object, name: str, separator: str) -> dict[str, Any]:
+    if isinstance(value, msgspec.Struct):
+        return flatten_model(value, name, separator)
+    if isinstance(value, dict):
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            flat |= _flatten(item, f"{name}{separator}{key}", separator)
+        return flat
+    return {name: value}
+
+
+def _write(path: str | Path, data: bytes) -> Path:
+    path = Path(path)
+    try:
+        make_folder(path.parent)
+        write_replacing(path, data, durable=False)
+    except OSError as error:
+        raise ExportError(f"cannot write {path}", error.strerror or str(error), "choose another file") from error
+    return path
