@@ -49,7 +49,7 @@ MIN_OUTPUT_TOKENS = 2
 WARMUP_TOKENS = 2
 
 # The processor of a virtual machine often hides its model, and so its power. 4 W is what CodeCarbon
-# assumes for one thread of a processor that it doesn't know (codecarbon/core/cpu.py,
+# assumes for one thread of a processor that it doesn't know (version 3.3.2, codecarbon/core/cpu.py,
 # DEFAULT_POWER_PER_CORE). For comparison, the rated power over the cores of two EPYC 9004: 9654,
 # 360 W / 96 = 3.75 W; 9174F, 320 W / 16 = 20 W.
 DEFAULT_W_PER_CORE = 4.0
@@ -133,7 +133,7 @@ class Software:
 def main() -> int:
     """Run the experiment; 0 if every process saved its result, 1 if not."""
     job = parse_arguments()
-    # spawn, because a forked process would inherit torch's thread pools and the parent's peak memory.
+    # spawn: each process starts clean, as on machines of its own, and its peak memory is its own.
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(job.num_processes)
     processes = [context.Process(target=work, args=(index, job, barrier)) for index in range(job.num_processes)]
@@ -169,6 +169,8 @@ def parse_arguments() -> Job:
         parser.error(f"needs 1 <= --processes <= --prompts <= {len(PROMPTS)}")
     if arguments.batch_size < 1 or arguments.max_output_tokens < MIN_OUTPUT_TOKENS:
         parser.error(f"needs --batch-size >= 1 and --max-output-tokens >= {MIN_OUTPUT_TOKENS}")
+    if arguments.w_per_core <= 0:
+        parser.error("needs --w-per-core > 0")
     if arguments.crash_process not in (None, *range(arguments.processes)):
         parser.error("--crash-process names none of the processes")
     gguf = arguments.gguf or find_weights()

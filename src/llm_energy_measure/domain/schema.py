@@ -93,7 +93,7 @@ def non_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
     elif isinstance(value, dict):
         for key, inner in value.items():
             yield from non_finite(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from non_finite(inner, f"{path}[{index}]")
 

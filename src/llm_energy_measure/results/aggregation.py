@@ -16,7 +16,7 @@ from llm_energy_measure.exceptions import (
     IncompatibleResultsError,
     IncompleteExperimentError,
 )
-from llm_energy_measure.results.completeness import check_completeness
+from llm_energy_measure.results.completeness import check_completeness, describe_found
 from llm_energy_measure.results.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 
@@ -200,7 +200,7 @@ def _incomplete(experiment_id: str, report: CompletenessReport) -> IncompleteExp
 
 
 def _missing(report: CompletenessReport) -> str:
-    found = f"{report.found_processes} of {report.expected_processes} processes are there"
+    found = f"{describe_found(report)} are there"
     found += f", missing {_listed(report.missing)} (expected from {report.expected_from})"
     if report.unreadable:
         found += "; unreadable: " + ", ".join(f"{file.name} ({file.reason})" for file in report.unreadable)

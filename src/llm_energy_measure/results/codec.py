@@ -7,6 +7,7 @@ byte order mark, and `3.0` where a whole number belongs.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -41,7 +42,8 @@ if typing.TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BOM = b"\xef\xbb\xbf"
-_BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# Possessive, and content with a string that never ends: a hostile file costs one pass, not one for each quote.
+_BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _KEEP_RAW = "keep the file; repair it or run its process again"
 _REMAKE = "make the aggregate again from its raw results"
 
@@ -56,6 +58,12 @@ class _AggregateEnvelope(AggregatedResult, frozen=True, kw_only=True, forbid_unk
     """An aggregate whose raw records are still the bytes they were embedded as."""
 
     process_results: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]  # one step before
+
+
+class _Embedded(msgspec.Struct):
+    """The one part of an aggregate that is wanted as bytes."""
+
+    process_results: list[msgspec.Raw] = msgspec.field(default_factory=list)
 
 
 def digest(data: bytes) -> str:
@@ -108,14 +116,23 @@ def decode_aggregated(data: bytes, name: str) -> AggregatedResult:
     envelope = _decode(_AggregateEnvelope, body, what, _REMAKE)
     sources = envelope.sources or []
     processes = []
-    for position, raw in enumerate(envelope.process_results):
-        embedded = bytes(typing.cast("msgspec.Raw", raw))
+    raws = typing.cast("list[msgspec.Raw]", envelope.process_results) or _embedded(body, what)
+    for position, raw in enumerate(raws):
+        embedded = bytes(raw)
         record = _decode(RawProcessResult, embedded, f"{what}, process_results[{position}]", _REMAKE)
-        if len(sources) == len(envelope.process_results):
+        if len(sources) == len(raws):
             record.with_stored(StoredBytes(source=sources[position], data=embedded))
         processes.append(record)
     fields = {field: getattr(envelope, field) for field in AggregatedResult.__struct_fields__}
     return AggregatedResult(**{**fields, "process_results": processes})
+
+
+def _embedded(body: bytes, what: str) -> list[msgspec.Raw]:
+    """The raw records of an aggregate that took the untyped way, as the bytes they were embedded as."""
+    try:
+        return msgspec.json.decode(body, type=_Embedded).process_results
+    except msgspec.DecodeError as error:
+        raise _corrupt(what, str(error), _REMAKE) from error
 
 
 def decode_manifest(data: bytes, name: str) -> Manifest:
@@ -128,18 +145,40 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
 
 
 def encode_raw(record: RawProcessResult) -> bytes:
-    """The bytes of a record as a file holds them: JSON, indented by two, unknown fields where they stood."""
-    return msgspec.json.format(msgspec.json.encode(_document(record)), indent=2) + b"\n"
+    """The bytes of a record as a file holds them: JSON, indented by two, unknown fields where they stood.
+
+    No newline follows: embedded in an aggregate, where it would be white space between values, the very same bytes
+    have to give the very same digest.
+    """
+    return msgspec.json.format(msgspec.json.encode(_document(record)), indent=2)
 
 
 def encode_aggregated(record: AggregatedResult) -> bytes:
-    """The bytes of an aggregate; raw records that came from a store are embedded verbatim, byte for byte."""
+    """The bytes of an aggregate; raw records that came from a store are embedded verbatim, byte for byte.
+
+    Raises:
+        InvalidResultError: A figure is of the wrong type, not finite, or negative where that is meaningless.
+    """
     outer = _document(msgspec.structs.replace(record, process_results=[]))
+    try:
+        problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in non_finite(outer)]
+        if not problems:
+            _convert(AggregatedResult, outer)
+    except msgspec.ValidationError as error:
+        problems = [_explain(error, outer)]
+    if problems:
+        refused = InvalidResultError(
+            f"cannot save aggregated result of experiment {record.experiment_id!r}",
+            "; ".join(problems),
+            "correct what made it",
+        )
+        refused.problems = tuple(problems)
+        raise refused
     del outer["process_results"]
     head = msgspec.json.format(msgspec.json.encode(outer), indent=2)
     embedded = [process.stored.data if process.stored else encode_raw(process) for process in record.process_results]
     # Spliced, not encoded: whoever hashes an embedded record finds the digest that stands under `sources`.
-    bodies = b",\n".join(data.removeprefix(_BOM).strip() for data in embedded)
+    bodies = b",\n".join(data.removeprefix(_BOM) for data in embedded)
     return head.removesuffix(b"\n}") + b',\n  "process_results": [\n' + bodies + b"\n  ]\n}\n"
 
 
@@ -155,13 +194,15 @@ def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
         document = _document(record)
         problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in non_finite(document)]
         checked = None if problems else _convert(RawProcessResult, document)
+        encoded = msgspec.json.encode(document)
     except msgspec.ValidationError as error:
         problems = [_explain(error, document)]
-    except (TypeError, NotImplementedError, RecursionError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        # What msgspec raises for text that is no Unicode, for depth, and for what a foreign `tolist` may raise.
         problems = [f"a value can't be stored as JSON ({error})"]
     else:
         if checked is not None:
-            problems = time_problems(checked) + _too_deep(msgspec.json.encode(document))
+            problems = time_problems(checked) + _too_deep(encoded)
     if problems or checked is None:
         refused = InvalidResultError(doing, "; ".join(problems), "correct the values and save again")
         refused.problems = tuple(problems)
@@ -184,7 +225,7 @@ def _checked_body(data: bytes, what: str, advice: str) -> bytes:
     if problem := _too_deep(body):
         raise _corrupt(what, problem[0], advice)
     try:
-        json.loads(body, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        json.loads(body.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _corrupt(what, f"it is not valid JSON ({error})", advice) from error
     return body
@@ -232,7 +273,7 @@ def _decode(
     except (msgspec.DecodeError, RecursionError):
         pass
     else:
-        if record.schema_version == SCHEMA_VERSION and not record.unknown_fields:
+        if record.schema_version == SCHEMA_VERSION and record.unknown_fields is msgspec.UNSET:
             return record
     try:
         document = msgspec.json.decode(body)
@@ -314,6 +355,8 @@ def _split(value: Any, shape: Any, pointer: str = "") -> tuple[Any, dict[str, An
     known = {}
     for key, item in value.items():
         place = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+        if _shapes(shape).get(key) == [msgspec.Raw]:
+            continue  # `_embedded` takes them from the bytes
         if key in _shapes(shape) and key != "unknown_fields":
             known[key], more = _split(item, _shapes(shape)[key], place)
             unknown |= more
@@ -338,7 +381,7 @@ def _shape(annotation: Any) -> Any:
     if origin is list:
         inner = _shape(arguments[0])
         return None if inner is None else [inner]
-    return annotation if annotation is int or _is_record(annotation) else None
+    return annotation if annotation in (int, msgspec.Raw) or _is_record(annotation) else None
 
 
 def _is_record(shape: Any) -> bool:
@@ -356,19 +399,34 @@ def _plain(value: Any) -> Any:
     raise NotImplementedError(msg)
 
 
-def _printable(value: Any) -> Any:
-    """Any object as something JSON can hold, without loss to a reader."""
+def _printable(value: Any, inside: tuple[int, ...] = ()) -> Any:
+    """Any object as something JSON can hold, without loss to a reader; `inside` has what the object stands in."""
+    if callable(getattr(value, "tolist", None)):
+        # An array's own text leaves out the middle.
+        with contextlib.suppress(TypeError, ValueError, ArithmeticError, RuntimeError):
+            value = value.tolist()
+    if id(value) in inside or len(inside) > 2 * MAX_RECORD_DEPTH:
+        return f"({type(value).__name__} that contains itself, or nested too deeply)"
+    within = (*inside, id(value))
     if isinstance(value, msgspec.Struct):
-        return _printable({name: getattr(value, name, None) for name in value.__struct_fields__})
+        return _printable({name: getattr(value, name, None) for name in value.__struct_fields__}, within)
     if isinstance(value, dict):
-        return {str(key): _printable(item) for key, item in value.items() if item is not msgspec.UNSET}
+        known = {key: item for key, item in value.items() if item is not msgspec.UNSET}
+        return {_writable(str(key)): _printable(item, within) for key, item in known.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_printable(item) for item in value]
-    if value is None or type(value) in (bool, int, str):
+        return [_printable(item, within) for item in value]
+    if value is None or type(value) is bool or (type(value) is int and value.bit_length() < 64):  # noqa: PLR2004 - bits
         return value
     if type(value) is float and not list(non_finite(value)):
         return value
-    return value.isoformat() if hasattr(value, "isoformat") else repr(value)
+    if type(value) is str:
+        return _writable(value)
+    return value.isoformat() if hasattr(value, "isoformat") else _writable(repr(value))
+
+
+def _writable(text: str) -> str:
+    """The text, with what is no Unicode (halves of surrogate pairs, from undecodable file names) spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _explain(error: msgspec.ValidationError, document: Document) -> str:

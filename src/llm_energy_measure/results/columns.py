@@ -16,6 +16,8 @@ from llm_energy_measure.domain.units import ratio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+
 RecordT = TypeVar("RecordT")
 ColumnType = Literal["text", "integer", "number", "boolean", "time"]
 

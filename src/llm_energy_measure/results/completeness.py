@@ -45,6 +45,13 @@ def check_completeness(
     )
 
 
+def describe_found(report: CompletenessReport | None) -> str:
+    """How many processes are there, for a person: `3 of 4 processes`."""
+    if report is None:
+        return "an unknown number of processes"
+    return f"{report.found_processes} of {report.expected_processes} processes"
+
+
 def _expected(
     results: Sequence[RawProcessResult], argument: int | None, manifest: Manifest | None, highest: int
 ) -> tuple[int, str]:

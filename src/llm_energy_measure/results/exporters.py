@@ -33,7 +33,7 @@ _FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def export_to_csv(
-    results: Sequence[AggregatedResult] | Sequence[RawProcessResult],
+    results: Sequence[AggregatedResult | RawProcessResult],
     path: str | Path,
     *,
     include_process_breakdown: bool = False,
@@ -49,11 +49,11 @@ def export_to_csv(
         ExportError: The file can't be written.
         ConfigurationError: Both kinds at once.
     """
-    return _write(path, to_csv(results, include_process_breakdown=include_process_breakdown))
+    return write_export(path, to_csv(results, include_process_breakdown=include_process_breakdown))
 
 
 def export_to_json(
-    results: Sequence[AggregatedResult] | Sequence[RawProcessResult],
+    results: Sequence[AggregatedResult | RawProcessResult],
     path: str | Path,
     *,
     include_process_breakdown: bool = False,
@@ -69,7 +69,7 @@ def export_to_json(
         ExportError: The file can't be written.
         ConfigurationError: Both kinds at once.
     """
-    return _write(path, to_json(results, include_process_breakdown=include_process_breakdown))
+    return write_export(path, to_json(results, include_process_breakdown=include_process_breakdown))
 
 
 def export_aggregated_to_csv(
@@ -83,7 +83,7 @@ def export_aggregated_to_csv(
 
 def export_raw_to_csv(results: Sequence[RawProcessResult], path: str | Path) -> Path:
     """Write one row a process; see `export_to_csv`."""
-    return _write(path, to_csv(results, kind=RawProcessResult))
+    return write_export(path, to_csv(results, kind=RawProcessResult))
 
 
 class ResultsExporter:
@@ -113,7 +113,7 @@ class ResultsExporter:
         return export_raw_to_csv(results, self.output_dir / filename)
 
     def export_json(
-        self, results: Sequence[AggregatedResult] | Sequence[RawProcessResult], filename: str = "results.json"
+        self, results: Sequence[AggregatedResult | RawProcessResult], filename: str = "results.json"
     ) -> Path:
         """Write a JSON list of one flat object a result; see `export_to_json`."""
         return export_to_json(results, self.output_dir / filename)
@@ -140,7 +140,7 @@ def flatten_model(model: msgspec.Struct, prefix: str = "", separator: str = "_")
 
 
 def to_csv(
-    results: Sequence[AggregatedResult] | Sequence[RawProcessResult],
+    results: Sequence[AggregatedResult | RawProcessResult],
     *,
     include_process_breakdown: bool = False,
     kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
@@ -157,16 +157,19 @@ def to_csv(
 
 
 def to_json(
-    results: Sequence[AggregatedResult] | Sequence[RawProcessResult], *, include_process_breakdown: bool = False
+    results: Sequence[AggregatedResult | RawProcessResult],
+    *,
+    include_process_breakdown: bool = False,
+    kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
 ) -> bytes:
     """The JSON that `export_to_json` writes."""
-    columns = columns_of(results, include_process_breakdown=include_process_breakdown)
+    columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
     rows = [{column.name: column.getter(result) for column in columns} for result in results]
     return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
 
 
 def columns_of(
-    results: Sequence[AggregatedResult] | Sequence[RawProcessResult],
+    results: Sequence[AggregatedResult | RawProcessResult],
     *,
     include_process_breakdown: bool = False,
     kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
@@ -178,7 +181,11 @@ def columns_of(
     if kinds != {AggregatedResult}:
         found = " and ".join(sorted(kind.__name__ for kind in kinds))
         raise ConfigurationError("cannot export", f"the results are {found}", "export results of one kind at a time")
-    breakdown = breakdown_columns(results) if include_process_breakdown else ()  # type: ignore[arg-type]  # all of one kind
+    breakdown = (
+        breakdown_columns([result for result in results if isinstance(result, AggregatedResult)])
+        if include_process_breakdown
+        else ()
+    )
     return AGGREGATED_COLUMNS + breakdown
 
 
@@ -206,7 +213,8 @@ def _flatten(value: object, name: str, separator: str) -> dict[str, Any]:
     return {name: value}
 
 
-def _write(path: str | Path, data: bytes) -> Path:
+def write_export(path: str | Path, data: bytes) -> Path:
+    """Write an export, at once or not at all, and return its file. Raises `ExportError`."""
     path = Path(path)
     try:
         make_folder(path.parent)

@@ -98,6 +98,10 @@ class FileSystemRepository:
         self.base_path = Path(base_path) if base_path is not None else default_results_dir()
         self._store = LocalStore(self.base_path)
 
+    def folder_of(self, experiment_id: str) -> str:
+        """Name of an experiment's folder, which can be used as its id."""
+        return layout.folder_name(experiment_id)
+
     # Raw results
 
     def save_raw(self, experiment_id: str, result: RawProcessResult, *, overwrite: bool = False) -> Path:
@@ -244,6 +248,13 @@ class FileSystemRepository:
                 f"Failed to load aggregated result {folder}.json", found, "move it to its own name"
             )
         return result
+
+    def read_aggregated(self, experiment_id: str) -> bytes | None:
+        """The file of an experiment's aggregate as it is, or None if it has none."""
+        try:
+            return self._store.get(layout.aggregated_key(layout.folder_name(experiment_id)))
+        except ResultNotFoundError:
+            return None
 
     def has_aggregated(self, experiment_id: str) -> bool:
         """True if an experiment has an aggregate, readable or not."""

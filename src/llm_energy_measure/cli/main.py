@@ -1,0 +1,129 @@
+"""The command `llm-energy-measure`: its group, its errors and its exit status.
+
+Exit status: 0 done, 1 not done (or not all of it), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from typing import Any, NoReturn
+
+import click
+
+import llm_energy_measure
+from llm_energy_measure.cli import terminal
+from llm_energy_measure.cli.options import results_dir_option
+from llm_energy_measure.exceptions import LLMEnergyMeasureError
+
+PROGRAM = "llm-energy-measure"
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only to run it, or to show that command's own help."""
+
+    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]], **kwargs: Any) -> None:  # noqa: ANN401 - click's own
+        """Remember, for each command, where it is (`module:attribute`) and what it does in a few words."""
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names of the commands, in the order they were given."""
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """The command, imported now."""
+        if cmd_name not in self.lazy:
+            return None
+        module, _, attribute = self.lazy[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in self.lazy.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "aggregate": ("llm_energy_measure.cli.aggregate:aggregate", "Make one result of each experiment's processes."),
+        "results": ("llm_energy_measure.cli.main:results", "List, show, export and delete results."),
+        "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a record."),
+    },
+    epilog=f"Example: {PROGRAM} -o results aggregate --all && {PROGRAM} -o results results list",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@results_dir_option
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only what is amiss.")
+@click.version_option(llm_energy_measure.__version__, "-V", "--version", prog_name=PROGRAM)
+@click.pass_context
+def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
+    """Keep, aggregate and check the energy measurements of language models."""
+    ctx.meta["llm_energy_measure.verbosity"] = int(verbose) - int(quiet)
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "list": ("llm_energy_measure.cli.results_list:list_results", "List the experiments."),
+        "show": ("llm_energy_measure.cli.results_show:show", "Show one experiment."),
+        "cycles": ("llm_energy_measure.cli.results_cycles:cycles", "Mean and spread over repeated runs."),
+        "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV or JSON."),
+        "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete one experiment."),
+    },
+    epilog=f"Example: {PROGRAM} results export --to table.csv",
+)
+@results_dir_option
+def results() -> None:
+    """List, show, export and delete results."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit. Never a traceback."""
+    warnings.showwarning = _show_warning
+    try:
+        cli.main(prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        _exit(done.exit_code)
+    except click.ClickException as wrong:
+        wrong.show()
+        _exit(wrong.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        terminal.error("interrupted; what was finished stays")
+        _exit(1)
+    except BrokenPipeError:
+        # The reader of a pipe (head) has left; what Python still holds for it must not raise at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _exit(0)
+    except LLMEnergyMeasureError as refused:
+        terminal.error(refused)
+        _exit(1)
+    except OSError as refused:
+        terminal.error(f"the system refused: {refused}")
+        _exit(1)
+    except Exception as bug:  # noqa: BLE001 - the last resort: a person gets a sentence, not a traceback
+        terminal.error(f"this is a bug, please report it: {_where(bug)}: {type(bug).__name__}: {bug}")
+        _exit(1)
+    _exit(0)
+
+
+def _exit(status: int) -> NoReturn:
+    raise SystemExit(status)
+
+
+def _where(bug: BaseException) -> str:
+    """File and line of the innermost frame."""
+    trace = bug.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "?" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+
+
+def _show_warning(message: Warning | str, *_details: object, **_more: object) -> None:
+    terminal.warn(message)

@@ -1,0 +1,112 @@
+"""What the commands share: the results directory, experiment ids and their completion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from llm_energy_measure.constants import RESULTS_DIR_ENV
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llm_energy_measure.exceptions import ResultNotFoundError
+    from llm_energy_measure.results.repository import FileSystemRepository
+
+FunctionT = TypeVar("FunctionT", bound="Callable[..., Any] | click.Command")
+
+_RESULTS_DIR = "llm_energy_measure.results_dir"
+_NEAR_MATCHES = 3
+
+
+def results_dir_option(function: FunctionT) -> FunctionT:
+    """Add `-o/--results-dir`, which may stand before and after a subcommand; the last one counts."""
+    return click.option(
+        "-o",
+        "--results-dir",
+        metavar="DIR",
+        expose_value=False,
+        callback=_remember_results_dir,
+        is_eager=True,
+        help=f"Results directory. [env: {RESULTS_DIR_ENV}; default: ./results]",
+    )(function)
+
+
+def experiment_ids(*, required: bool) -> Callable[[FunctionT], FunctionT]:
+    """Add the argument `ID...`, completed from the results directory."""
+    return click.argument("ids", metavar="ID..." if required else "[ID]...", nargs=-1, shell_complete=_complete)
+
+
+def experiment_id(function: FunctionT) -> FunctionT:
+    """Add the argument `ID`, completed from the results directory."""
+    return click.argument("experiment", metavar="ID", shell_complete=_complete)(function)
+
+
+def json_option(function: FunctionT) -> FunctionT:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, in base units.")(function)
+
+
+def repository() -> FileSystemRepository:
+    """The repository that the command line names, which must exist.
+
+    Raises:
+        StorageError: There is no such directory.
+    """
+    from llm_energy_measure.exceptions import StorageError  # noqa: PLC0415 - --help needs none of these
+    from llm_energy_measure.results.repository import FileSystemRepository  # noqa: PLC0415
+
+    found = FileSystemRepository(click.get_current_context().find_root().meta.get(_RESULTS_DIR))
+    if not found.base_path.is_dir():
+        problem = "it is no directory" if found.base_path.exists() else "it does not exist"
+        raise StorageError(f"cannot read results in {found.base_path}", problem, "name another with -o DIR")
+    return found
+
+
+def require_known(repository: FileSystemRepository, name: str) -> str:
+    """The id itself, once the repository is known to hold it.
+
+    Raises:
+        ResultNotFoundError: It doesn't; the message names ids that look alike.
+        ExperimentIdError: It is no possible id.
+    """
+    if repository.has_raw(name) or repository.has_aggregated(name):
+        return name
+    raise not_found(repository, name)
+
+
+def not_found(repository: FileSystemRepository, name: str) -> ResultNotFoundError:
+    """The error for an unknown id, with near matches."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only needed when something is wrong
+
+    from llm_energy_measure.exceptions import ResultNotFoundError  # noqa: PLC0415
+
+    near = get_close_matches(name, _known(repository), n=_NEAR_MATCHES, cutoff=0.5)
+    advice = f"did you mean {' or '.join(near)}?" if near else "'results list --all' names them all"
+    return ResultNotFoundError(f"experiment {name!r} not found", f"nothing of it is in {repository.base_path}", advice)
+
+
+def _known(repository: FileSystemRepository) -> list[str]:
+    return sorted({*repository.list_experiments(), *repository.list_aggregated()})
+
+
+def _remember_results_dir(context: click.Context, _parameter: click.Parameter, value: Path | str | None) -> None:
+    if value == "":
+        raise click.BadParameter("the name of the directory is empty")
+    if value is not None:
+        context.find_root().meta[_RESULTS_DIR] = value
+
+
+def _complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from llm_energy_measure.exceptions import LLMEnergyMeasureError  # noqa: PLC0415 - as above
+    from llm_energy_measure.results.repository import FileSystemRepository  # noqa: PLC0415
+
+    directory = context.find_root().meta.get(_RESULTS_DIR)
+    try:
+        known = _known(FileSystemRepository(directory))
+    except LLMEnergyMeasureError:
+        return []  # a completion must not print into the command line that is being typed
+    return [CompletionItem(name) for name in known if name.startswith(incomplete)]

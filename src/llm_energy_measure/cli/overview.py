@@ -1,0 +1,159 @@
+"""One experiment in a line: what is there of it, what it comes to, and what is amiss."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+
+from llm_energy_measure.results.bulk import Status, inspect_experiment
+from llm_energy_measure.results.columns import model_name
+from llm_energy_measure.results.completeness import check_completeness
+
+if TYPE_CHECKING:
+    from llm_energy_measure.domain.experiment import AggregatedResult, CompletenessReport
+    from llm_energy_measure.results.repository import FileSystemRepository, RawRecovery
+
+
+class Overview(Struct, frozen=True, kw_only=True):
+    """What a list shows of an experiment, in base units; None is unknown.
+
+    Attributes:
+        experiment_id: Its own id, or its folder's name where no file can be read.
+        status: Where its aggregate stands; see `results.bulk.Status`.
+        verdict: `complete`, `partial` or `warned` for a current aggregate, else the status.
+        model_name: Its model.
+        backend: Its inference library.
+        found_processes: Processes with a readable result.
+        expected_processes: Processes that should have one.
+        total_energy_j: Energy in joules.
+        total_tokens: Tokens.
+        avg_tokens_per_second: Mean throughput of a process, in tokens per second.
+        tokens_per_joule: Efficiency, in tokens per joule.
+        is_lower_bound: Whether the sums are too small for certain.
+        start_time: When it began.
+        warnings: What a reader has to know.
+        problems: Files that can't be read, each with its reason.
+    """
+
+    experiment_id: str
+    status: Status
+    verdict: str
+    model_name: str | None = None
+    backend: str | None = None
+    found_processes: int | None = None
+    expected_processes: int | None = None
+    total_energy_j: float | None = None
+    total_tokens: int | None = None
+    avg_tokens_per_second: float | None = None
+    tokens_per_joule: float | None = None
+    is_lower_bound: bool | None = None
+    start_time: datetime | None = None
+    warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def overview(repository: FileSystemRepository, folder: str) -> Overview:
+    """What there is to say about an experiment, whatever state its files are in.
+
+    Args:
+        repository: Where it is stored.
+        folder: Its folder's name.
+    """
+    state = inspect_experiment(repository, folder)
+    problems = [f"aggregated/{folder}.json is unreadable: {state.problem}"] if state.problem else []
+    aggregated = state.aggregated
+    if aggregated is not None and state.status == "current":
+        # The digests agree: the raw files are what the aggregate says that they are.
+        report = aggregated.completeness
+        unreadable = report.unreadable if report is not None else []
+        recovery = None
+    else:
+        recovery = repository.recover_raw(folder)
+        unreadable = recovery.unreadable
+        report = _report(repository, folder, recovery, aggregated)
+    problems += [f"{folder}/{file.name} is unreadable: {file.reason}" for file in unreadable]
+    facts: dict[str, Any] = (
+        {"found_processes": report.found_processes, "expected_processes": report.expected_processes} if report else {}
+    )
+    if aggregated is not None:
+        facts |= _of_aggregated(aggregated)
+    elif recovery is not None and recovery.results:
+        facts |= _of_raw(recovery)
+    return Overview(
+        **{"experiment_id": folder, **facts},
+        status=state.status,
+        verdict=_verdict(state.status, aggregated),
+        problems=problems,
+    )
+
+
+def sort_key(row: Overview, key: str) -> tuple[bool, Any]:
+    """Orders rows by a key of `SORT_KEYS`; unknown comes last."""
+    value = SORT_KEYS[key](row)
+    return value is None, value if value is not None else 0
+
+
+def _instant(row: Overview) -> float | None:
+    """Seconds since 1970, a stamp without a zone taken as UTC: good enough for an order."""
+    stamp = row.start_time
+    if stamp is None:
+        return None
+    return (stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=UTC)).timestamp()
+
+
+SORT_KEYS = {
+    "id": lambda row: row.experiment_id,
+    "model": lambda row: row.model_name,
+    "processes": lambda row: row.found_processes,
+    "energy": lambda row: row.total_energy_j,
+    "tokens": lambda row: row.total_tokens,
+    "throughput": lambda row: row.avg_tokens_per_second,
+    "efficiency": lambda row: row.tokens_per_joule,
+    "verdict": lambda row: row.verdict,
+    "date": _instant,
+}
+
+
+def _report(
+    repository: FileSystemRepository, folder: str, recovery: RawRecovery, aggregated: AggregatedResult | None
+) -> CompletenessReport:
+    results = recovery.results
+    if aggregated is not None and not results and not recovery.unreadable:
+        results = aggregated.process_results  # the raw files are elsewhere; what was aggregated is all there is
+    manifest = repository.load_manifest(folder)
+    return check_completeness(results, manifest=manifest, unreadable=recovery.unreadable)
+
+
+def _of_aggregated(aggregated: AggregatedResult) -> dict[str, Any]:
+    return {
+        "experiment_id": aggregated.experiment_id,
+        "model_name": model_name(aggregated),
+        "backend": aggregated.backend,
+        "total_energy_j": aggregated.total_energy_j,
+        "total_tokens": aggregated.total_tokens,
+        "avg_tokens_per_second": aggregated.avg_tokens_per_second,
+        "tokens_per_joule": aggregated.tokens_per_joule,
+        "is_lower_bound": aggregated.is_lower_bound,
+        "start_time": aggregated.start_time,
+        "warnings": aggregated.aggregation.warnings,
+    }
+
+
+def _of_raw(recovery: RawRecovery) -> dict[str, Any]:
+    first = recovery.results[0]
+    return {
+        "experiment_id": first.experiment_id,
+        "model_name": first.model_name,
+        "backend": first.backend,
+        "start_time": first.timestamps.start,
+    }
+
+
+def _verdict(status: Status, aggregated: AggregatedResult | None) -> str:
+    if status != "current" or aggregated is None:
+        return status
+    if aggregated.is_lower_bound:
+        return "partial"
+    return "warned" if aggregated.aggregation.warnings else "complete"

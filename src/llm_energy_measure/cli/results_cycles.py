@@ -1,0 +1,92 @@
+"""`llm-energy-measure results cycles`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.exceptions import LLMEnergyMeasureError
+from llm_energy_measure.results.cycle_statistics import CycleStatistics, cycle_statistics, group_cycles
+
+if TYPE_CHECKING:
+    from llm_energy_measure.domain.experiment import AggregatedResult
+    from llm_energy_measure.domain.statistics import SampleStatistics
+    from llm_energy_measure.results.repository import FileSystemRepository
+
+_HEADERS = (
+    ("cycles of", "left"),
+    ("model", "left"),
+    ("n", "right"),
+    ("energy", "right"),
+    ("± 95 %", "right"),
+    ("CV", "right"),
+    ("tokens/s", "right"),
+    ("± 95 % ", "right"),
+    ("tokens/J", "right"),
+    ("ms/token", "right"),
+)
+
+
+@click.command(epilog="Example: llm-energy-measure results cycles --json")
+@options.json_option
+@options.results_dir_option
+def cycles(*, as_json: bool) -> None:
+    """Mean and spread over cycles: repeated runs of one configuration.
+
+    Cycles are experiments whose ids differ only in a final _c<n>, or whose configurations differ only in cycle_id. The
+    interval is the t-based 95 % interval of the mean, CV the standard deviation over the mean.
+    """
+    repository = options.repository()
+    aggregated, unread = _aggregated(repository)
+    groups = [cycle_statistics(group) for group in group_cycles(aggregated)]
+    for group in groups:
+        for warning in group.warnings:
+            terminal.warn(f"{group.name}: {warning}")
+    if as_json:
+        terminal.out_json(msgspec.to_builtins(groups))
+    elif groups:
+        terminal.out_table(_HEADERS, map(_cells, groups), optional=("ms/token", "model", "± 95 % "))
+    else:
+        terminal.note("no repeated runs among the aggregated experiments")
+    if unread:
+        raise SystemExit(1)
+
+
+def _aggregated(repository: FileSystemRepository) -> tuple[list[AggregatedResult], int]:
+    """The readable aggregates, and how many can't be read; each of those is named on stderr."""
+    results: list[AggregatedResult] = []
+    unread = 0
+    for name in repository.list_aggregated():
+        try:
+            result = repository.load_aggregated(name)
+        except LLMEnergyMeasureError as error:
+            terminal.warn(error)
+            unread += 1
+        else:
+            results += [result] if result is not None else []
+    return results, unread
+
+
+def _cells(group: CycleStatistics) -> tuple[str, ...]:
+    energy, throughput = group.energy_j, group.tokens_per_second
+    return (
+        group.name,
+        group.model_name or terminal.UNKNOWN,
+        str(len(group.experiment_ids)),
+        terminal.quantity(energy.mean, "J"),
+        terminal.quantity(_half_width(energy), "J"),
+        terminal.UNKNOWN if energy.cv is None else f"{energy.cv:.2%}",
+        terminal.quantity(throughput.mean),
+        terminal.quantity(_half_width(throughput)),
+        terminal.quantity(group.tokens_per_joule.mean),
+        terminal.quantity(group.latency_per_token_ms.mean),
+    )
+
+
+def _half_width(statistics: SampleStatistics) -> float | None:
+    if statistics.ci_95_upper is None or statistics.mean is None:
+        return None
+    return statistics.ci_95_upper - statistics.mean

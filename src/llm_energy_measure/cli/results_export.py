@@ -1,0 +1,82 @@
+"""`llm-energy-measure results export`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultNotFoundError
+from llm_energy_measure.results import exporters
+from llm_energy_measure.results.bulk import inspect_experiment
+
+if TYPE_CHECKING:
+    from llm_energy_measure.results.repository import FileSystemRepository
+
+
+@click.command(
+    epilog="Example: llm-energy-measure results export --to table.csv    "
+    "llm-energy-measure results export exp_7 --raw --to - --format json"
+)
+@options.experiment_ids(required=False)
+@click.option("--to", "target", metavar="FILE|-", required=True, help="The file, or - for stdout.")
+@click.option("--format", "form", type=click.Choice(["csv", "json"]), help="[default: by the file's name, else csv]")
+@click.option("--raw", is_flag=True, help="A row for each process instead of each experiment.")
+@click.option("--per-process", is_flag=True, help="Add columns process_<i>_... to each experiment's row.")
+@options.results_dir_option
+def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, per_process: bool) -> None:
+    """Write a table of experiments, all aggregated ones by default (with --raw all of them).
+
+    Values are in base units. What can't be read is named and left out, and the exit status is then 1.
+    """
+    if raw and per_process:
+        raise click.UsageError("--raw has a row for each process already; leave out --per-process.")
+    repository = options.repository()
+    results: list[AggregatedResult | RawProcessResult] = []
+    failed = False
+    for name in ids or (repository.list_experiments() if raw else repository.list_aggregated()):
+        try:
+            options.require_known(repository, name)
+            more, is_whole = _raw(repository, name) if raw else _aggregated(repository, name)
+        except LLMEnergyMeasureError as error:
+            terminal.error(error)
+            failed = True
+        else:
+            results += more
+            failed = failed or not is_whole
+    as_json = (form or ("json" if target.lower().endswith(".json") else "csv")) == "json"
+    _write(results, target, as_json=as_json, raw=raw, per_process=per_process)
+    if failed:
+        raise SystemExit(1)
+
+
+def _write(
+    results: list[AggregatedResult | RawProcessResult], target: str, *, as_json: bool, raw: bool, per_process: bool
+) -> None:
+    kind = RawProcessResult if raw else AggregatedResult
+    render = exporters.to_json if as_json else exporters.to_csv
+    data = render(results, include_process_breakdown=per_process, kind=kind)
+    if target == "-":
+        terminal.out_bytes(data)
+    else:
+        path = exporters.write_export(target, data)
+        terminal.note(f"{terminal.plural(len(results), 'row')} written to {path}")
+
+
+def _raw(repository: FileSystemRepository, name: str) -> tuple[list[RawProcessResult], bool]:
+    recovery = repository.recover_raw(name)
+    for file in recovery.unreadable:
+        terminal.warn(f"{name}/{file.name} is unreadable and left out: {file.reason}")
+    return recovery.results, not recovery.unreadable
+
+
+def _aggregated(repository: FileSystemRepository, name: str) -> tuple[list[AggregatedResult], bool]:
+    result = repository.load_aggregated(name)
+    if result is None:
+        advice = f"'aggregate {name}' aggregates it, --raw exports its processes"
+        raise ResultNotFoundError(f"aggregate of {name!r} not found", "it is not aggregated yet", advice)
+    if inspect_experiment(repository, name).status == "stale":
+        terminal.warn(f"{name} is stale: raw files came or changed since it was aggregated")
+    return [result], True

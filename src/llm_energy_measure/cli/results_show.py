@@ -1,0 +1,174 @@
+"""`llm-energy-measure results show`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli.overview import Overview, overview
+from llm_energy_measure.exceptions import ResultNotFoundError
+from llm_energy_measure.results import columns
+from llm_energy_measure.results.aggregation import calculate_efficiency_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+    from llm_energy_measure.results.repository import FileSystemRepository
+
+_PROCESS_HEADERS = (
+    ("process", "right"),
+    ("host", "left"),
+    ("GPU", "left"),
+    ("energy", "right"),
+    ("GPU energy", "right"),
+    ("CPU energy", "right"),
+    ("tokens", "right"),
+    ("tokens/s", "right"),
+    ("time", "right"),
+    ("started", "left"),
+)
+
+
+@click.command(epilog="Example: llm-energy-measure results show exp_7 --raw")
+@options.experiment_id
+@click.option("--raw", is_flag=True, help="Every field of each process.")
+@options.json_option
+@options.results_dir_option
+def show(*, experiment: str, raw: bool, as_json: bool) -> None:
+    """Show one experiment: its aggregate, or with --raw each process.
+
+    With --json the fields of the stored files themselves. The exit status is 1 if a file of it can't be read.
+    """
+    repository = options.repository()
+    options.require_known(repository, experiment)
+    # By the folder's name from here on: asking for another experiment's folder was refused above or is here.
+    recovery = repository.recover_raw(experiment)
+    row = overview(repository, repository.folder_of(experiment))
+    for problem in row.problems:
+        terminal.warn(problem)
+    if as_json:
+        _print_json(repository, experiment, recovery.results if raw else None)
+    elif raw:
+        for result in recovery.results:
+            _print_raw(result)
+    else:
+        _print_summary(row, repository, experiment, recovery.results)
+    if row.problems:
+        raise SystemExit(1)
+
+
+def _print_json(
+    repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult] | None
+) -> None:
+    if raw_results is not None:
+        stored = [result.stored.data for result in raw_results if result.stored is not None]
+        terminal.out_json([msgspec.Raw(data.removeprefix(b"\xef\xbb\xbf").strip()) for data in stored])
+        return
+    data = repository.read_aggregated(experiment)
+    if data is None:
+        advice = f"'aggregate {experiment}' aggregates it, --raw shows its processes"
+        raise ResultNotFoundError(f"aggregate of {experiment!r} not found", "it is not aggregated yet", advice)
+    terminal.out_json_text(data)
+
+
+def _print_raw(result: RawProcessResult) -> None:
+    terminal.out(f"process {result.process_index}")
+    fields = [
+        (f"  {column.name}", _for_person(column.getter(result), column.unit))
+        for column in columns.RAW_COLUMNS
+        if column.name not in ("experiment_id", "process_index") and column.getter(result) is not None
+    ]
+    terminal.out_fields(fields)
+
+
+def _print_summary(
+    row: Overview, repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult]
+) -> None:
+    aggregated = repository.load_aggregated(experiment) if row.status not in ("pending", "unreadable") else None
+    terminal.out_fields(_summary(row, aggregated))
+    processes = raw_results or (aggregated.process_results if aggregated is not None else [])
+    if processes:
+        terminal.out("")
+        terminal.out_table(_PROCESS_HEADERS, map(_cells, processes), optional=("started", "time", "host", "GPU"))
+    if row.status == "pending":
+        terminal.note(f"not aggregated yet: 'aggregate {experiment}' does it")
+    elif row.status == "stale":
+        terminal.note(f"raw files came or changed since: 'aggregate {experiment}' makes it anew")
+
+
+def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[str, str]]:
+    """What a person wants to know of an experiment first."""
+    fields = [
+        ("experiment", row.experiment_id),
+        ("verdict", row.verdict),
+        ("model", row.model_name or terminal.UNKNOWN),
+        ("backend", row.backend or terminal.UNKNOWN),
+        ("processes", f"{row.found_processes} of {row.expected_processes}"),
+    ]
+    if aggregated is None:
+        return fields
+    efficiency = calculate_efficiency_metrics(aggregated)
+    bound = "at least " if row.is_lower_bound else ""
+    fields += [
+        ("energy", bound + terminal.quantity(aggregated.total_energy_j, "J")),
+        ("tokens", terminal.count(aggregated.total_tokens)),
+        ("energy per token", terminal.quantity(aggregated.avg_energy_per_token_j, "J/token")),
+        ("tokens per joule", terminal.quantity(aggregated.tokens_per_joule)),
+        ("throughput", terminal.quantity(aggregated.avg_tokens_per_second, "token/s") + " (mean of a process)"),
+        ("all processes", terminal.quantity(_known(efficiency["effective_batch_throughput"]), "token/s")),
+        ("FLOPs", terminal.quantity(aggregated.total_flops, "FLOP")),
+        ("from", terminal.moment(aggregated.start_time)),
+        ("to", terminal.moment(aggregated.end_time)),
+        ("aggregated by", aggregated.aggregation.method),
+    ]
+    latency = aggregated.latency_stats
+    if latency is not None:
+        fields += [
+            ("TTFT median, p99", _pair(latency.ttft_median_ms, latency.ttft_p99_ms)),
+            ("ITL median, p99", _pair(latency.itl_median_ms, latency.itl_p99_ms)),
+        ]
+    return fields + [("warning", warning) for warning in aggregated.aggregation.warnings]
+
+
+def _pair(median_ms: float | None, p99_ms: float | None) -> str:
+    return ", ".join("-" if value is None else f"{value:.4g} ms" for value in (median_ms, p99_ms))
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value  # noqa: PLR0124 - NaN is the one number that differs from itself
+
+
+def _cells(result: RawProcessResult) -> tuple[str, ...]:
+    energy, work = result.energy_metrics, result.inference_metrics
+    gpu = result.gpu_name or terminal.UNKNOWN
+    return (
+        str(result.process_index),
+        result.host or terminal.UNKNOWN,
+        gpu if result.gpu_id is None else f"{result.gpu_id}: {gpu}",
+        terminal.quantity(energy.total_energy_j, "J"),
+        terminal.quantity(energy.gpu_energy_j, "J"),
+        terminal.quantity(energy.cpu_energy_j, "J"),
+        terminal.count(work.total_tokens if work else None),
+        terminal.quantity(work.tokens_per_second if work else None),
+        terminal.quantity(work.inference_time_sec if work else None, "s"),
+        terminal.moment(result.timestamps.start),
+    )
+
+
+def _for_person(value: Any, unit: str) -> str:  # noqa: ANN401 - a cell holds whatever its column says
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g} {unit}".rstrip()
+    if isinstance(value, int):
+        return f"{value} {unit}".rstrip()
+    return _stamp(value) if hasattr(value, "isoformat") else str(value)
+
+
+def _stamp(value: datetime) -> str:
+    return value.isoformat()

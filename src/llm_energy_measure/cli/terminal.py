@@ -1,0 +1,188 @@
+"""What reaches a terminal: data to stdout, everything else to stderr, and nothing from a file as an escape sequence."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from rich.console import Console
+
+UNKNOWN = "-"
+
+# Control characters, and the marks that reorder or hide text around them.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+# Tabs and line ends can stand between the tokens of JSON, and never inside its strings.
+_UNPRINTABLE_IN_JSON = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b\x0c\x0e-\x1f"))
+
+# Wide enough for any row: what is piped is not cut to a width that nobody sees.
+_PIPED_WIDTH = 10_000
+
+
+def plain(text: object) -> str:
+    r"""The text with everything unprintable written out, such as `\x1b`; safe for a terminal."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def note(message: str) -> None:
+    """Tell a person on stderr, unless -q."""
+    if _verbosity() >= 0:
+        click.echo(plain(message), err=True)
+
+
+def detail(message: str) -> None:
+    """Tell a person on stderr, if -v."""
+    if _verbosity() > 0:
+        click.echo(plain(message), err=True)
+
+
+def warn(message: object) -> None:
+    """Tell a person on stderr that something is amiss."""
+    click.echo(f"warning: {plain(message)}", err=True)
+
+
+def error(message: object) -> None:
+    """Tell a person on stderr that something was not done."""
+    click.echo(f"error: {plain(message)}", err=True)
+
+
+def out(text: str) -> None:
+    """Data, a line, to stdout."""
+    click.echo(plain(text))
+
+
+def out_json(value: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
+    """Data, as indented JSON, to stdout."""
+    out_json_text(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def out_json_text(data: bytes) -> None:
+    """JSON text to stdout; what is unprintable, and can only stand inside strings, is escaped as JSON escapes it."""
+    text = data.decode("utf-8", errors="replace").removeprefix("\ufeff").replace("\r", "\n").rstrip("\n")
+    click.echo(_UNPRINTABLE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
+def out_bytes(data: bytes) -> None:
+    """Data as it is to stdout when piped, and made printable on a terminal."""
+    if sys.stdout.isatty():
+        for line in data.decode("utf-8", errors="replace").removeprefix("\ufeff").splitlines():
+            out(line)
+    else:
+        sys.stdout.buffer.write(data)
+
+
+def out_table(
+    headers: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], *, optional: Sequence[str] = ()
+) -> None:
+    """A table to stdout that fits the terminal.
+
+    Args:
+        headers: Title and justification (`left` or `right`) of each column.
+        rows: Cells, already for a person; they may hold anything.
+        optional: Titles of columns to leave out, one by one and in this order, until the table fits.
+    """
+    from rich.measure import Measurement  # noqa: PLC0415 - rich is imported only when a table is drawn
+
+    console = _console()
+    cells = [[plain(cell) for cell in row] for row in rows]
+    titles = [title for title, _ in headers]
+    for leaving in ["", *optional]:
+        titles = [title for title in titles if title != leaving]
+        table = _table(headers, cells, titles)
+        if Measurement.get(console, console.options.update(max_width=_PIPED_WIDTH), table).maximum <= console.width:
+            break
+    console.print(table)
+
+
+def out_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Names and values, a line each, to stdout."""
+    pairs = [(name, value) for name, value in fields]
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        out(f"{name:<{width}}  {value}")
+
+
+def quantity(value: float | None, unit: str = "") -> str:
+    """A number for a person: four digits and a prefix.
+
+    Example:
+        >>> quantity(1971.7, "J"), quantity(0.24, "J/token"), quantity(None, "J")
+        ('1.972 kJ', '240 mJ/token', '-')
+    """
+    if value is None:
+        return UNKNOWN
+    prefix = ""
+    if unit and value:
+        for factor, name in (
+            (1e18, "E"),
+            (1e15, "P"),
+            (1e12, "T"),
+            (1e9, "G"),
+            (1e6, "M"),
+            (1e3, "k"),
+            (1, ""),
+            (1e-3, "m"),
+        ):
+            if abs(value) >= factor:
+                value, prefix = value / factor, name
+                break
+    text = f"{value:.4g}" if abs(value) < 1e4 or unit else f"{value:,.0f}"  # noqa: PLR2004 - four digits
+    return f"{text} {prefix}{unit}".rstrip()
+
+
+def count(value: int | None) -> str:
+    """A whole number with thousands set apart."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def moment(stamp: datetime | None) -> str:
+    """Date and minute, in the zone it was written in."""
+    return UNKNOWN if stamp is None else stamp.strftime("%Y-%m-%d %H:%M")
+
+
+def plural(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    Example:
+        >>> plural(1, "experiment"), plural(3, "process")
+        ('1 experiment', '3 processes')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"
+
+
+def _console() -> Console:
+    from rich.console import Console  # noqa: PLC0415 - rich is imported only when a table is drawn
+
+    width = None if sys.stdout.isatty() else _PIPED_WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+
+
+def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], titles: Sequence[str]) -> Any:  # noqa: ANN401 - rich
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - as above
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    kept = [index for index, (title, _) in enumerate(headers) if title in titles]
+    for index in kept:
+        title, side = headers[index]
+        table.add_column(
+            title, justify="right" if side == "right" else "left", overflow="fold", no_wrap=side == "right"
+        )
+    for row in cells:
+        table.add_row(*(row[index] for index in kept))
+    return table
+
+
+def _verbosity() -> int:
+    context = click.get_current_context(silent=True)
+    return context.find_root().meta.get("llm_energy_measure.verbosity", 0) if context else 0
