@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
+from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.bulk import Status, inspect_experiment
 from llm_energy_measure.results.columns import model_name
 from llm_energy_measure.results.completeness import check_completeness
@@ -61,6 +62,13 @@ def overview(repository: FileSystemRepository, folder: str) -> Overview:
         repository: Where it is stored.
         folder: Its folder's name.
     """
+    try:
+        return _overview(repository, folder)
+    except LLMEnergyMeasureError as error:
+        return Overview(experiment_id=folder, status="unreadable", verdict="unreadable", problems=[str(error)])
+
+
+def _overview(repository: FileSystemRepository, folder: str) -> Overview:
     state = inspect_experiment(repository, folder)
     problems = [f"aggregated/{folder}.json is unreadable: {state.problem}"] if state.problem else []
     aggregated = state.aggregated
@@ -74,9 +82,11 @@ def overview(repository: FileSystemRepository, folder: str) -> Overview:
         unreadable = recovery.unreadable
         report = _report(repository, folder, recovery, aggregated)
     problems += [f"{folder}/{file.name} is unreadable: {file.reason}" for file in unreadable]
-    facts: dict[str, Any] = (
-        {"found_processes": report.found_processes, "expected_processes": report.expected_processes} if report else {}
-    )
+    facts: dict[str, Any] = {}
+    if report is not None:
+        facts = {"found_processes": report.found_processes, "expected_processes": report.expected_processes}
+    elif aggregated is not None:
+        facts = {"found_processes": aggregated.aggregation.num_processes}
     if aggregated is not None:
         facts |= _of_aggregated(aggregated)
     elif recovery is not None and recovery.results:
@@ -118,12 +128,11 @@ SORT_KEYS = {
 
 def _report(
     repository: FileSystemRepository, folder: str, recovery: RawRecovery, aggregated: AggregatedResult | None
-) -> CompletenessReport:
-    results = recovery.results
-    if aggregated is not None and not results and not recovery.unreadable:
-        results = aggregated.process_results  # the raw files are elsewhere; what was aggregated is all there is
+) -> CompletenessReport | None:
+    if aggregated is not None and not recovery.results and not recovery.unreadable:
+        return None  # the raw files are elsewhere
     manifest = repository.load_manifest(folder)
-    return check_completeness(results, manifest=manifest, unreadable=recovery.unreadable)
+    return check_completeness(recovery.results, manifest=manifest, unreadable=recovery.unreadable)
 
 
 def _of_aggregated(aggregated: AggregatedResult) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultNotFoundError
 from llm_energy_measure.results import exporters
-from llm_energy_measure.results.bulk import inspect_experiment
 
 if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
@@ -77,6 +76,6 @@ def _aggregated(repository: FileSystemRepository, name: str) -> tuple[list[Aggre
     if result is None:
         advice = f"'aggregate {name}' aggregates it, --raw exports its processes"
         raise ResultNotFoundError(f"aggregate of {name!r} not found", "it is not aggregated yet", advice)
-    if inspect_experiment(repository, name).status == "stale":
+    if repository.source_changes(result):
         terminal.warn(f"{name} is stale: raw files came or changed since it was aggregated")
     return [result], True

@@ -24,6 +24,9 @@ _UNPRINTABLE = re.compile(
 # Tabs and line ends can stand between the tokens of JSON, and never inside its strings.
 _UNPRINTABLE_IN_JSON = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b\x0c\x0e-\x1f"))
 
+# Between two columns of a table.
+_GAP = 2
+
 # Wide enough for any row: what is piped is not cut to a width that nobody sees.
 _PIPED_WIDTH = 10_000
 
@@ -90,17 +93,16 @@ def out_table(
         rows: Cells, already for a person; they may hold anything.
         optional: Titles of columns to leave out, one by one and in this order, until the table fits.
     """
-    from rich.measure import Measurement  # noqa: PLC0415 - rich is imported only when a table is drawn
+    from rich.cells import cell_len  # noqa: PLC0415 - rich is imported only when a table is drawn
 
     console = _console()
     cells = [[plain(cell) for cell in row] for row in rows]
-    titles = [title for title, _ in headers]
-    for leaving in ["", *optional]:
-        titles = [title for title in titles if title != leaving]
-        table = _table(headers, cells, titles)
-        if Measurement.get(console, console.options.update(max_width=_PIPED_WIDTH), table).maximum <= console.width:
-            break
-    console.print(table)
+    columns = zip(*([title for title, _ in headers], *cells), strict=True)
+    widths = {column[0]: max(map(cell_len, column)) + _GAP for column in columns}
+    for title in optional:
+        if sum(widths.values()) - _GAP > console.width:
+            del widths[title]
+    console.print(_table(headers, cells, list(widths)))
 
 
 def out_fields(fields: Iterable[tuple[str, str]]) -> None:
@@ -171,7 +173,7 @@ def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], t
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415 - as above
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="bold")
     kept = [index for index, (title, _) in enumerate(headers) if title in titles]
     for index in kept:
         title, side = headers[index]

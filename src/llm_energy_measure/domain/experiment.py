@@ -282,6 +282,7 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         experiment_id: The experiment's own id.
         backend: Inference library.
         backend_version: Its version.
+        model_name: The model; None in aggregates of other tools, where it stands in the processes.
         aggregation: How it was made.
         total_tokens: Tokens of all processes; None if none counted any.
         total_energy_j: Plain sum of the energy of all processes, in joules; None if no process knows it.
@@ -307,6 +308,7 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     experiment_id: str
     backend: str | None = None
     backend_version: str | None = None
+    model_name: str | None = None
     aggregation: AggregationMetadata
     total_tokens: Annotated[Tokens | None, Meta(description="tokens of all processes")]
     total_energy_j: Annotated[Joules | None, Meta(description="plain sum of the energy of all processes, in J")]

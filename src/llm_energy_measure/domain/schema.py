@@ -74,15 +74,17 @@ def migrate(
         target: The version wanted.
     """
     steps = {step.source: step for step in migrations}
-    for _ in range(len(migrations) + 1):
-        version = document.get("schema_version")
-        if version == target:
-            return document
-        step = steps.get(version) if isinstance(version, str) else None
-        if step is None:
+    version = document.get("schema_version")
+    chain: list[Migration] = []
+    while version != target:
+        # A chain longer than there are steps goes in a circle.
+        if not isinstance(version, str) or version not in steps or len(chain) == len(steps):
             return None
+        chain.append(steps[version])
+        version = chain[-1].target
+    for step in chain:
         document = {**step.apply(document), "schema_version": step.target}
-    return None
+    return document
 
 
 def non_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:

@@ -99,6 +99,7 @@ def aggregate_results(
         experiment_id=experiment_id if allow_mixed else first.experiment_id,
         backend=first.backend,
         backend_version=first.backend_version,
+        model_name=first.model_name,
         aggregation=AggregationMetadata(
             method=rule.name,
             num_processes=len(results),

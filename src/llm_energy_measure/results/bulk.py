@@ -43,7 +43,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     Attributes:
         experiment_id: The experiment, as it was named.
         result: `aggregated` anew; left alone, being `current` or `foreign` (of another tool); or `failed`.
-        aggregated: Its aggregate; None if it failed.
+        aggregated: Its aggregate, without `process_results` if it was left alone; None if it failed.
         unreadable: Raw files that can't be read.
         error: Why it failed.
     """
@@ -56,9 +56,12 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> ExperimentState:
-    """Whether an experiment's aggregate is there, readable, and made from its raw files as they are now."""
+    """Whether an experiment's aggregate is there, readable, and made from its raw files as they are now.
+
+    The aggregate comes without its `process_results`.
+    """
     try:
-        aggregated = repository.load_aggregated(experiment_id)
+        aggregated = repository.load_aggregated(experiment_id, with_processes=False)
     except ResultCorruptError as error:
         return ExperimentState(status="unreadable", problem=error.found)
     if aggregated is None:

@@ -51,7 +51,9 @@ def _field(path: str, kind: ColumnType, unit: str = "", name: str | None = None)
 
 
 def model_name(result: AggregatedResult) -> str | None:
-    """The model of an experiment, which stands in its processes, or else in its configuration."""
+    """The model of an experiment; aggregates of other tools have it in their processes or configuration."""
+    if result.model_name is not None:
+        return result.model_name
     if result.process_results:
         return result.process_results[0].model_name
     configured = result.effective_config.get("model_name")

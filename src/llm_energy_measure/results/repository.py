@@ -229,8 +229,12 @@ class FileSystemRepository:
         self._store.put(key, codec.encode_aggregated(result), durable=False)
         return self._store.path(key)
 
-    def load_aggregated(self, experiment_id: str) -> AggregatedResult | None:
+    def load_aggregated(self, experiment_id: str, *, with_processes: bool = True) -> AggregatedResult | None:
         """An experiment's aggregate, or None if it has none.
+
+        Args:
+            experiment_id: Its id or folder name.
+            with_processes: Also load its `process_results`, which are left empty, and unchecked, otherwise.
 
         Raises:
             ResultCorruptError: The file is no aggregate.
@@ -238,7 +242,7 @@ class FileSystemRepository:
         folder = layout.folder_name(experiment_id)
         key = layout.aggregated_key(folder)
         try:
-            result = codec.decode_aggregated(self._store.get(key), f"{folder}.json")
+            result = codec.decode_aggregated(self._store.get(key), f"{folder}.json", with_processes=with_processes)
         except ResultNotFoundError:
             return None
         self._require_asked_for(experiment_id, folder, [result])
@@ -282,9 +286,12 @@ class FileSystemRepository:
     # Experiments
 
     def list_experiments(self) -> list[str]:
-        """Folder names of all experiments that have a raw result, sorted: each can be used as an id."""
+        """Folder names of all experiments that have a raw result, sorted: each can be used as an id.
+
+        A folder that can't be looked into is among them: what is done with it then says why.
+        """
         folders = [entry.name for entry in self._store.list(RAW_DIR) if entry.is_folder]
-        return [folder for folder in folders if layout.is_folder_name(folder) and self._process_indices(folder)]
+        return [folder for folder in folders if layout.is_folder_name(folder) and self._may_have_raw(folder)]
 
     def list_aggregated(self) -> list[str]:
         """Folder names of all experiments that have an aggregate, sorted: each can be used as an id."""
@@ -308,6 +315,12 @@ class FileSystemRepository:
         return self._store.delete_folder(layout.raw_folder(folder)) or any(deleted)
 
     # Reading one experiment's folder
+
+    def _may_have_raw(self, folder: str) -> bool:
+        try:
+            return bool(self._process_indices(folder))
+        except StorageError:
+            return True
 
     def _process_indices(self, folder: str) -> list[int]:
         entries = self._store.list(layout.raw_folder(folder))
