@@ -125,6 +125,7 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
         ("from", terminal.moment(aggregated.start_time)),
         ("to", terminal.moment(aggregated.end_time)),
         ("aggregated by", aggregated.aggregation.method),
+        ("energy is", _provenance(aggregated)),
     ]
     latency = aggregated.latency_stats
     if latency is not None:
@@ -133,6 +134,13 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
             ("ITL median, p99", _pair(latency.itl_median_ms, latency.itl_p99_ms)),
         ]
     return fields + [("warning", warning) for warning in aggregated.aggregation.warnings]
+
+
+def _provenance(aggregated: AggregatedResult) -> str:
+    """Where the processes' totals come from and what the sensors saw: `modelled (scope process)`."""
+    energies = [process.energy_metrics for process in aggregated.process_results]
+    facts = {f"{e.total_provenance or 'of unknown origin'} (scope {e.total_scope or 'unknown'})" for e in energies}
+    return "; ".join(sorted(facts)) or terminal.UNKNOWN
 
 
 def _pair(median_ms: float | None, p99_ms: float | None) -> str:

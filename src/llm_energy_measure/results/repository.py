@@ -27,6 +27,7 @@ from llm_energy_measure.exceptions import (
     ResultNotFoundError,
     ResultsError,
     StorageError,
+    UnsafePathError,
 )
 from llm_energy_measure.results import codec, layout
 from llm_energy_measure.storage.local import LocalStore, read_file
@@ -133,7 +134,7 @@ class FileSystemRepository:
         key, data = layout.raw_key(folder, record.process_index), codec.encode_raw(record)
         if self._store.create(key, data):
             return self._store.path(key)
-        stored = self._store.get(key)
+        stored = self._bytes(key)
         if stored == data:
             return self._store.path(key)
         if not overwrite:
@@ -354,8 +355,13 @@ class FileSystemRepository:
                 yield outcome
 
     def _digest(self, key: str) -> str | None:
+        data = self._bytes(key)
+        return None if data is None else codec.digest(data)
+
+    def _bytes(self, key: str) -> bytes | None:
+        """What stands there, or None if it can't be read."""
         try:
-            return codec.digest(self._store.get(key))
+            return self._store.get(key)
         except ResultsError:
             return None
 
@@ -385,12 +391,17 @@ class FileSystemRepository:
         found = f"its folder {folder!r} belongs to the experiment {holder!r}"
         return ExperimentIdError(f"cannot use the experiment id {experiment_id!r}", found, "choose another id")
 
-    def _conflict(self, key: str, stored: bytes, data: bytes) -> ResultExistsError:
-        digests = codec.digest(stored), codec.digest(data)
-        found = f"a different result is there (SHA-256 {digests[0][:12]}, the new one {digests[1][:12]})"
-        advice = "compare the two, or save with overwrite=True, which keeps the old one"
-        refused = ResultExistsError(f"cannot save {self._store.path(key)}", found, advice)
-        refused.path, refused.digests = self._store.path(key), digests
+    def _conflict(self, key: str, stored: bytes | None, data: bytes) -> ResultExistsError:
+        doing = f"cannot save {self._store.path(key)}"
+        if stored is None:
+            refused = ResultExistsError(doing, "what stands there can't be read", "move it away, and save again")
+        else:
+            digests = codec.digest(stored), codec.digest(data)
+            found = f"a different result is there (SHA-256 {digests[0][:12]}, the new one {digests[1][:12]})"
+            advice = "compare the two, or save with overwrite=True, which keeps the old one"
+            refused = ResultExistsError(doing, found, advice)
+            refused.digests = digests
+        refused.path = self._store.path(key)
         return refused
 
     def _refuse(
@@ -400,7 +411,7 @@ class FileSystemRepository:
         data = codec.rejected_document(result, getattr(refused, "problems", ()) or (refused.found,))
         try:
             kept = self._keep(data, lambda number: layout.rejected_key(folder, result.process_index, number))
-        except StorageError as error:
+        except (StorageError, UnsafePathError) as error:
             advice = f"{refused.advice}; the record could not be kept ({error.found}), so keep it yourself"
         else:
             advice = f"{refused.advice}; the record is kept in {kept}"
@@ -414,7 +425,7 @@ class FileSystemRepository:
         """Store bytes under the first free number; the same bytes again take the number they have."""
         number = 1
         while not self._store.create(key_of(number), data):
-            if self._store.get(key_of(number)) == data:
+            if self._bytes(key_of(number)) == data:
                 break
             number += 1
         return self._store.path(key_of(number))

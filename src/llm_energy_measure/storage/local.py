@@ -76,13 +76,23 @@ class LocalStore:
             raise UnsafePathError(f"cannot use the key {key!r}", "it leads out of the store", "use plain names")
         return self.root.joinpath(*parts)
 
+    def _way(self, key: str, *, to_folder: bool = False) -> Path:
+        """Where the value, or the folder, of a key lies, once it is known that no symbolic link stands on the way."""
+        path = self.path(key)
+        folders = [path, *path.parents] if to_folder else path.parents
+        for folder in folders[: len(folders) - len(self.root.parents) - 1]:
+            if folder.is_symlink():
+                found = f"{folder} is a symbolic link"
+                raise UnsafePathError(f"cannot use the key {key!r}", found, "put the folder itself there")
+        return path
+
     def get(self, key: str) -> bytes:
         """The value. Raises `ResultNotFoundError` if there is none."""
-        return read_file(self.path(key), follow_links=False)
+        return read_file(self._way(key), follow_links=False)
 
     def create(self, key: str, data: bytes) -> bool:
         """Store a new value durably; False, with nothing changed, if the key has one already."""
-        path = self.path(key)
+        path = self._way(key)
         with _translated(f"cannot write {path}"):
             atomic.make_folder(path.parent)
             try:
@@ -93,24 +103,24 @@ class LocalStore:
 
     def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
         """Store a value, in place of an older one if there is one."""
-        path = self.path(key)
+        path = self._way(key)
         with _translated(f"cannot write {path}"):
             atomic.make_folder(path.parent)
             atomic.write_replacing(path, data, durable=durable)
 
     def copy_new(self, key: str, new_key: str) -> bool:
         """Give a value a second key in the same folder; False, with nothing changed, if that key has one already."""
-        path = self.path(key)
+        path, new_path = self._way(key), self._way(new_key)
         with _translated(f"cannot keep a copy of {path}"):
             try:
-                atomic.link_new(path, self.path(new_key))
+                atomic.link_new(path, new_path)
             except FileExistsError:
                 return False
         return True
 
     def list(self, prefix: str) -> list[Entry]:
         """What stands directly under a prefix, sorted by name; nothing if the prefix is absent."""
-        path = self.path(prefix)
+        path = self._way(prefix, to_folder=True)
         found = []
         with _translated(f"cannot list {path}"):
             try:
@@ -131,7 +141,7 @@ class LocalStore:
 
     def delete(self, key: str) -> bool:
         """Remove a value; False if there was none."""
-        path = self.path(key)
+        path = self._way(key)
         with _translated(f"cannot delete {path}"):
             try:
                 path.unlink()
@@ -142,7 +152,7 @@ class LocalStore:
 
     def delete_folder(self, prefix: str) -> bool:
         """Remove everything under a prefix; False if there was nothing. It is out of sight at once, or not at all."""
-        path = self.path(prefix)
+        path = self._way(prefix, to_folder=True)
         hidden = atomic.leftover_path(path)
         with _translated(f"cannot delete {path}"):
             try:

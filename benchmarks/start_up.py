@@ -1,0 +1,77 @@
+"""Whole-process times of the commands that one waits for, beside what Python and click cost alone.
+
+Usage: python benchmarks/start_up.py [RUNS]    (default 15; the commands take turns, so that drift hits all alike)
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "results" / "raw" / "smollm2_b1_c0"
+EXPERIMENTS = 100
+LIMIT_SEC = 0.25
+
+
+def make_results(folder: Path) -> None:
+    """A hundred aggregated experiments of two processes each, of the size of real ones."""
+    repository = FileSystemRepository(folder)
+    for number in range(EXPERIMENTS):
+        name = f"exp_{number:03d}"
+        for path in sorted(EXAMPLE.glob("process_*.json")):
+            record = msgspec.structs.replace(repository.load_raw(path), experiment_id=name)
+            repository.save_raw(name, record)
+        aggregate_experiment(repository, name)
+
+
+def wall_sec(command: list[str]) -> float:
+    """Wall time of one run of a command that has to succeed."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 - our own
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure and print."""
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+    folder = Path(tempfile.mkdtemp())
+    try:
+        make_results(folder)
+        tool = str(Path(sys.executable).with_name("llm-energy-measure"))
+        commands = {
+            "python -c pass": [sys.executable, "-c", "pass"],
+            'python -c "import click"': [sys.executable, "-c", "import click"],
+            "llm-energy-measure --help": [tool, "--help"],
+            f"llm-energy-measure results list ({EXPERIMENTS} experiments)": [
+                tool,
+                "-o",
+                str(folder),
+                "results",
+                "list",
+            ],
+        }
+        times: dict[str, list[float]] = {name: [wall_sec(command)][:0] for name, command in commands.items()}
+        for _ in range(runs):
+            for name, command in commands.items():
+                times[name].append(wall_sec(command))
+    finally:
+        shutil.rmtree(folder)
+    floor = statistics.median(times["python -c pass"])
+    print(f"whole processes, {runs} runs each in turn, Python {sys.version.split()[0]}")
+    for name, values in times.items():
+        median = statistics.median(values)
+        print(f"{median * 1e3:7.1f} ms median  {min(values) * 1e3:7.1f} least  {median / floor:5.1f} x pass   {name}")
+    print(f"the promise: --help and results list within {LIMIT_SEC * 1e3:.0f} ms")
+
+
+if __name__ == "__main__":
+    main()
