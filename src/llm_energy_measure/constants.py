@@ -19,7 +19,10 @@ TAGS_DIR = "tags"
 
 MANIFEST_NAME = "manifest.json"
 
-PROCESS_FILE_PATTERN = r"process_(0|[1-9][0-9]*)\.json"
+MAX_PROCESSES = 1_000_000
+"""Processes of an experiment; a greater index or world size is no reading, and would make the list of the missing endless."""
+
+PROCESS_FILE_PATTERN = r"process_(0|[1-9][0-9]{0,5})\.json"
 """Only such a name is ever taken for a raw result; everything else in the folder is left alone."""
 
 SUPERSEDED_AGGREGATE_PATTERN = r"superseded-.+-[0-9]+\.json"

@@ -19,7 +19,8 @@ from llm_energy_measure.domain.units import (
     Flops,
     Joules,
     JoulesPerToken,
-    PositiveCount,
+    ProcessCount,
+    ProcessIndex,
     Seconds,
     Sha256,
     Tokens,
@@ -166,7 +167,7 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     experiment_id: str
     backend: str | None = None
     backend_version: str | None = None
-    process_index: Annotated[Count, Meta(description="rank of the process, from 0")]
+    process_index: Annotated[ProcessIndex, Meta(description="rank of the process, from 0")]
     gpu_id: Annotated[int | None, Meta(description="index of the GPU on its host; null if unknown")]
     gpu_name: str | None = None
     gpu_is_mig: bool | None = None
@@ -181,7 +182,7 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     effective_config: dict[str, Any] = field(default_factory=dict)
     cli_overrides: dict[str, Any] = field(default_factory=dict)
     config_warnings: list[str] = field(default_factory=list)
-    world_size: Annotated[PositiveCount | None, Meta(description="number of processes of the experiment")] = None
+    world_size: Annotated[ProcessCount | None, Meta(description="number of processes of the experiment")] = None
     host: str | None = None
     gpu_uuid: str | None = None
     gpu_power_limit_w: Annotated[Watts | None, Meta(description="power limit of the GPU, in W")] = None
@@ -218,7 +219,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """
 
     experiment_id: str
-    expected_processes: PositiveCount | None = None
+    expected_processes: ProcessCount | None = None
     launcher: Launcher | None = None
     config_digest: str | None = None
     attempt: Count = 0

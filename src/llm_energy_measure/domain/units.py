@@ -10,6 +10,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from llm_energy_measure.constants import MAX_PROCESSES
+
 JOULES_PER_KWH = 3.6e6
 """Exact by definition: 1 kWh = 1000 W x 3600 s."""
 
@@ -28,7 +30,8 @@ Milliseconds = Annotated[float, Meta(ge=0, extra_json_schema=_unit("ms"))]
 TokensPerSecond = Annotated[float, Meta(ge=0, extra_json_schema=_unit("token/s"))]
 Tokens = Annotated[int, Meta(ge=0, extra_json_schema=_unit("token"))]
 Count = Annotated[int, Meta(ge=0, extra_json_schema=_unit("1"))]
-PositiveCount = Annotated[int, Meta(ge=1, extra_json_schema=_unit("1"))]
+ProcessIndex = Annotated[int, Meta(ge=0, lt=MAX_PROCESSES, extra_json_schema=_unit("1"))]
+ProcessCount = Annotated[int, Meta(ge=1, le=MAX_PROCESSES, extra_json_schema=_unit("1"))]
 Flops = Annotated[float, Meta(ge=0, extra_json_schema=_unit("FLOP"))]
 FlopsPerSecond = Annotated[float, Meta(ge=0, extra_json_schema=_unit("FLOP/s"))]
 Mebibytes = Annotated[float, Meta(ge=0, extra_json_schema=_unit("MiB"))]

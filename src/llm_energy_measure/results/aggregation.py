@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import AggregatedResult, AggregationMetadata
 from llm_energy_measure.domain.latency import pool_latency
 from llm_energy_measure.domain.schema import time_problems
@@ -74,9 +75,9 @@ def aggregate_results(
         >>> repository = FileSystemRepository("results")
         >>> result = aggregate_results("exp_42", repository.load_all_raw("exp_42"))  # doctest: +SKIP
     """
-    if expected_processes is not None and expected_processes < 1:
+    if expected_processes is not None and not 1 <= expected_processes <= MAX_PROCESSES:
         found = f"{expected_processes} processes were expected"
-        raise ConfigurationError(f"cannot aggregate {experiment_id!r}", found, "expect at least 1")
+        raise ConfigurationError(f"cannot aggregate {experiment_id!r}", found, f"expect 1 to {MAX_PROCESSES}")
     rule = get_strategy(strategy)
     if not raw_results:
         found = "; ".join(f"{file.name}: {file.reason}" for file in unreadable) or "it has no results"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import CompletenessReport
 from llm_energy_measure.results.layout import process_index_of
 
@@ -68,4 +69,4 @@ def _expected(
 
 def _configured(result: RawProcessResult) -> int | None:
     number = result.effective_config.get("num_processes")
-    return number if type(number) is int and number > 0 else None
+    return number if type(number) is int and 0 < number <= MAX_PROCESSES else None

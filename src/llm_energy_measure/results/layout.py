@@ -7,6 +7,7 @@ import re
 from llm_energy_measure.constants import (
     AGGREGATED_DIR,
     MANIFEST_NAME,
+    MAX_PROCESSES,
     PROCESS_FILE_PATTERN,
     RAW_DIR,
     SUPERSEDED_AGGREGATE_PATTERN,
@@ -57,7 +58,7 @@ def manifest_key(folder: str) -> str:
 
 def rejected_key(folder: str, process_index: object, number: int) -> str:
     """Key of a record that was refused; `number` counts the refusals from 1."""
-    index = process_index if type(process_index) is int and process_index >= 0 else "unknown"
+    index = process_index if type(process_index) is int and 0 <= process_index < MAX_PROCESSES else "unknown"
     return f"{RAW_DIR}/{folder}/rejected-process_{index}-{number}.json"
 
 
