@@ -1,10 +1,14 @@
-"""Names and limits that several floors share: schema version, folders, file-name patterns.
+"""Names and limits that several floors share: schema version, folders, file-name patterns."""
 
-The history of the schema stands beside its migrations, in `llm_energy_measure.domain.schema`.
-"""
-
+# History of the format:
+# - before 2.0.0: no version was written; one folder of up to eight files an experiment. No migration: such folders are
+#   imported, not loaded.
+# - 2.0.0: one JSON file a process and one an experiment. Optional fields added since then (host, GPU UUID, scope,
+#   provenance, energy window, clock, launcher, origin, sources, completeness) don't change the version: a reader that
+#   does not know them loses nothing it knew.
+# A change that older readers would misread gets a new major version, and a step in `domain.schema.MIGRATIONS`.
 SCHEMA_VERSION = "2.0.0"
-"""Version written into every new record; see `domain.schema` for what each version means."""
+"""Version written into every new record."""
 
 RESULTS_DIR_ENV = "LLM_ENERGY_MEASURE_RESULTS_DIR"
 """Environment variable that names the results directory where nobody else does."""
@@ -20,7 +24,7 @@ TAGS_DIR = "tags"
 MANIFEST_NAME = "manifest.json"
 
 MAX_PROCESSES = 1_000_000
-"""Processes of an experiment; a greater index or world size is no reading, and would make the list of the missing endless."""
+"""Processes of an experiment; more are no reading, and would make the list of the missing endless."""
 
 PROCESS_FILE_PATTERN = r"process_(0|[1-9][0-9]{0,5})\.json"
 """Only such a name is ever taken for a raw result; everything else in the folder is left alone."""
@@ -29,7 +33,7 @@ SUPERSEDED_AGGREGATE_PATTERN = r"superseded-.+-[0-9]+\.json"
 """Kept older aggregates; an experiment id may not look like one (see `security`)."""
 
 LEFTOVER_MARK = "~"
-"""Stands in the name of every unfinished file of ours, and can stand in no id: a reader skips it, a sweep finds it."""
+"""Stands in the name of every unfinished file of ours and in no id: a reader skips it, a sweep finds it."""
 
 MAX_ID_LENGTH = 200
 """Characters of a sanitised id: file systems hold 255, and suffixes such as `superseded-<id>-<n>.json` need room."""

@@ -14,7 +14,7 @@ from llm_energy_measure.results import bulk
 from llm_energy_measure.results.completeness import describe_found
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from llm_energy_measure.results.repository import FileSystemRepository
 
@@ -75,21 +75,28 @@ def _outcomes(
 ) -> Iterator[bulk.Outcome]:
     """The outcomes, one by one, with a bar on stderr where that is a terminal."""
     with contextlib.ExitStack() as stack:
-        tracked: Iterable[str] = ids
+        progress = None
         if len(ids) > 1 and sys.stderr.isatty():
             from rich.console import Console  # noqa: PLC0415 - rich is imported only when it draws
             from rich.progress import Progress  # noqa: PLC0415
 
             progress = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-            tracked = progress.track(ids, description="aggregating")
-        for name in tracked:
+            task = progress.add_task("aggregating", total=len(ids))
+        for name in ids:
             try:
                 if check_ids:
                     options.require_known(repository, name)
+                [outcome] = bulk.aggregate_all(repository, [name], **rule)
             except LLMEnergyMeasureError as error:
-                yield bulk.Outcome(experiment_id=name, result="failed", error=error)
+                outcome = bulk.Outcome(experiment_id=name, result="failed", error=error)
+            if progress is None:
+                yield outcome
             else:
-                yield from bulk.aggregate_all(repository, [name], **rule)
+                # What is said of an experiment would otherwise stand in the line of the bar.
+                progress.stop()
+                yield outcome
+                progress.start()
+                progress.advance(task)
 
 
 def _say(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:

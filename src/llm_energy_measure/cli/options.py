@@ -57,7 +57,7 @@ def repository() -> FileSystemRepository:
         StorageError: There is no such directory.
     """
     from llm_energy_measure.exceptions import StorageError  # noqa: PLC0415 - --help needs none of these
-    from llm_energy_measure.results.repository import FileSystemRepository  # noqa: PLC0415
+    from llm_energy_measure.results.repository import FileSystemRepository  # noqa: PLC0415 - as above
 
     found = FileSystemRepository(click.get_current_context().find_root().meta.get(_RESULTS_DIR))
     if not found.base_path.is_dir():
@@ -82,7 +82,7 @@ def not_found(repository: FileSystemRepository, name: str) -> ResultNotFoundErro
     """The error for an unknown id, with near matches."""
     from difflib import get_close_matches  # noqa: PLC0415 - only needed when something is wrong
 
-    from llm_energy_measure.exceptions import ResultNotFoundError  # noqa: PLC0415
+    from llm_energy_measure.exceptions import ResultNotFoundError  # noqa: PLC0415 - as above
 
     near = get_close_matches(name, _known(repository), n=_NEAR_MATCHES, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else "'results list --all' names them all"
@@ -102,7 +102,7 @@ def _remember_results_dir(context: click.Context, _parameter: click.Parameter, v
 
 def _complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from llm_energy_measure.exceptions import LLMEnergyMeasureError  # noqa: PLC0415 - as above
-    from llm_energy_measure.results.repository import FileSystemRepository  # noqa: PLC0415
+    from llm_energy_measure.results.repository import FileSystemRepository  # noqa: PLC0415 - as above
 
     directory = context.find_root().meta.get(_RESULTS_DIR)
     try:

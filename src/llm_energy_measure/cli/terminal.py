@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,6 +26,9 @@ _UNPRINTABLE_IN_JSON = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x0
 
 # Between two columns of a table.
 _GAP = 2
+
+# A column of text may be folded to this, a column of numbers never: what is left of a number is another number.
+_LEAST_TEXT = 10
 
 # Wide enough for any row: what is piped is not cut to a width that nobody sees.
 _PIPED_WIDTH = 10_000
@@ -65,6 +68,8 @@ def out(text: str) -> None:
 
 def out_json(value: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
     """Data, as indented JSON, to stdout."""
+    import msgspec  # noqa: PLC0415 - what prints no JSON starts faster without
+
     out_json_text(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
@@ -86,7 +91,7 @@ def out_bytes(data: bytes) -> None:
 def out_table(
     headers: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], *, optional: Sequence[str] = ()
 ) -> None:
-    """A table to stdout that fits the terminal.
+    """A table to stdout that fits the terminal; on one too narrow for its numbers, each row as lines of its own.
 
     Args:
         headers: Title and justification (`left` or `right`) of each column.
@@ -102,6 +107,13 @@ def out_table(
     for title in optional:
         if sum(widths.values()) - _GAP > console.width:
             del widths[title]
+    texts = {title for title, side in headers if side == "left"}
+    least = sum(min(width, _LEAST_TEXT + _GAP) if title in texts else width for title, width in widths.items())
+    if least - _GAP > console.width:
+        for row in cells:
+            out_fields((title.strip(), cell) for (title, _), cell in zip(headers, row, strict=True))
+            out("")
+        return
     if sum(widths.values()) - _GAP <= console.width:
         # No cell is wrapped then, and a column can be one cell of many lines: rich draws that five times faster.
         cells = [["\n".join(column[1:]) for column in columns]]
@@ -168,8 +180,15 @@ def plural(number: int, noun: str) -> str:
 def _console() -> Console:
     from rich.console import Console  # noqa: PLC0415 - rich is imported only when a table is drawn
 
-    width = None if sys.stdout.isatty() else _PIPED_WIDTH
-    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    is_terminal = sys.stdout.isatty()
+    return Console(
+        file=sys.stdout,
+        width=None if is_terminal else _PIPED_WIDTH,
+        color_system="auto" if is_terminal and not os.environ.get("NO_COLOR") else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], titles: Sequence[str]) -> Any:  # noqa: ANN401 - rich

@@ -1,14 +1,6 @@
-"""The history of the format, the migrations between its versions, and what is checked when a record is saved.
+"""Migrations between versions of the format, what is checked when a record is saved, and the JSON Schema.
 
-History of `constants.SCHEMA_VERSION`:
-
-- before 2.0.0: no version was written; one folder of up to eight files an experiment. No migration: such folders are
-  imported, not loaded.
-- 2.0.0: one JSON file a process and one an experiment. Optional fields added since then (host, GPU UUID, scope,
-  provenance, energy window, clock, launcher, origin, sources, completeness) don't change the version: a reader that
-  does not know them loses nothing it knew.
-
-A change that older readers would misread gets a new major version and a `Migration` from the one before.
+The history of the format stands beside its version, in `llm_energy_measure.constants`.
 """
 
 from __future__ import annotations

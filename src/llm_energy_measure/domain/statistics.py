@@ -41,7 +41,10 @@ def mean(samples: Sequence[float]) -> float | None:
     """Arithmetic mean, or None without samples; always between the least and the greatest sample."""
     if not samples:
         return None
-    total = math.fsum(samples) / len(samples)
+    try:
+        total = math.fsum(samples) / len(samples)
+    except OverflowError:
+        total = math.fsum(sample / len(samples) for sample in samples)
     # The sum is rounded once and the quotient once more: that may leave the range by one unit in the last place.
     return min(max(total, min(samples)), max(samples))
 
@@ -82,7 +85,8 @@ def sample_statistics(samples: Sequence[float]) -> SampleStatistics:
     centre = mean(samples)
     if centre is None or n < 2:  # noqa: PLR2004 - a spread needs two samples
         return SampleStatistics(n=n, mean=centre)
-    std = math.sqrt(math.fsum((x - centre) ** 2 for x in samples) / (n - 1))
+    # hypot scales what it squares: no sample is too great or too small for it.
+    std = math.hypot(*(x - centre for x in samples)) / math.sqrt(n - 1)
     half_width = t_quantile((1 + CONFIDENCE) / 2, n - 1) * std / math.sqrt(n)
     return SampleStatistics(
         n=n,

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.constants import MAX_PROCESSES
+from llm_energy_measure.constants import MAX_PROCESSES, SCHEMA_VERSION
 from llm_energy_measure.domain.experiment import AggregatedResult, AggregationMetadata
 from llm_energy_measure.domain.latency import pool_latency
 from llm_energy_measure.domain.schema import time_problems
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         SourceFile,
         UnreadableFile,
     )
+    from llm_energy_measure.results.strategies import Strategy
 
 NAN = float("nan")
 
@@ -91,13 +92,23 @@ def aggregate_results(
     )
     if strict and not report.is_complete:
         raise _incomplete(experiment_id, report)
+    return _result(experiment_id if allow_mixed else results[0].experiment_id, results, rule, report)
 
-    totals = rule.combine(results)
+
+def _result(
+    experiment_id: str, results: Sequence[RawProcessResult], rule: Strategy, report: CompletenessReport
+) -> AggregatedResult:
+    """The result of an experiment whose processes are known to belong together."""
+    try:
+        totals = rule.combine(results)
+    except ArithmeticError as error:
+        found = f"the rule {rule.name!r} can't calculate with its figures ({error})"
+        raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check its processes") from error
     first = results[0]
     no_energy = [result.process_index for result in results if result.energy_metrics.total_energy_j is None]
     start, end, comparable = _span(results)
     return AggregatedResult(
-        experiment_id=experiment_id if allow_mixed else first.experiment_id,
+        experiment_id=experiment_id,
         backend=first.backend,
         backend_version=first.backend_version,
         model_name=first.model_name,
@@ -114,7 +125,7 @@ def aggregate_results(
         avg_tokens_per_second=totals.avg_tokens_per_second,
         avg_energy_per_token_j=ratio(totals.total_energy_j, totals.total_tokens),
         total_flops=totals.total_flops,
-        process_results=results,
+        process_results=list(results),
         start_time=start,
         end_time=end,
         effective_config=first.effective_config,
@@ -272,6 +283,8 @@ def _warnings(
     if not comparable:
         warnings.append("some timestamps have a UTC offset and some have none; start and end can't be told")
     for result in results:
+        if result.stored is not None and b'"schema_version"' not in result.stored.data:
+            warnings.append(f"process {result.process_index}: no schema_version, read as {SCHEMA_VERSION}")
         warnings += [f"process {result.process_index}: {problem}" for problem in time_problems(result)]
     return warnings
 

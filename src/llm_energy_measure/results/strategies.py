@@ -109,7 +109,7 @@ def strategy_names() -> list[str]:
 
 def _entry_points() -> dict[str, EntryPoint]:
     # Imported late: reading the metadata of every installed package costs more than most commands.
-    from importlib.metadata import entry_points  # noqa: PLC0415
+    from importlib.metadata import entry_points  # noqa: PLC0415 - as said above
 
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
