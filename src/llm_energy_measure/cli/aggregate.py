@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llm_energy_measure.cli import options, terminal
-from llm_energy_measure.exceptions import LLMEnergyMeasureError
+from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.results import bulk
 from llm_energy_measure.results.completeness import describe_found
+from llm_energy_measure.results.strategies import get_strategy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,6 +47,8 @@ def aggregate(
     """
     if every == bool(ids):
         raise click.UsageError("Name experiments, or give --all.")
+    if strategy is not None:
+        _require_strategy(strategy)
     repository = options.repository()
     outcomes = []
     for outcome in _outcomes(
@@ -64,6 +67,13 @@ def aggregate(
     _count(outcomes, is_sweep=every)
     if any(outcome.result == "failed" for outcome in outcomes):
         raise SystemExit(1)
+
+
+def _require_strategy(name: str) -> None:
+    try:
+        get_strategy(name)
+    except ConfigurationError as error:
+        raise click.BadParameter(f"{error.found}; {error.advice}", param_hint="--strategy") from error
 
 
 def _outcomes(

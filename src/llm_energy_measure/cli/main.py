@@ -6,6 +6,7 @@ Exit status: 0 done, 1 not done (or not all of it), 2 wrong usage.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -92,7 +93,10 @@ def main() -> NoReturn:
     except click.exceptions.Exit as done:
         _exit(done.exit_code)
     except click.ClickException as wrong:
-        wrong.show()
+        said = io.StringIO()
+        wrong.show(said)
+        for line in said.getvalue().splitlines():
+            click.echo(terminal.plain(line), err=True)
         _exit(wrong.exit_code)
     except (KeyboardInterrupt, click.Abort):
         terminal.error("interrupted; what was finished stays")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, per_process: bool) -> None:
     """Write a table of experiments, all aggregated ones by default (with --raw all of them).
 
-    Values are in base units. What can't be read is named and left out, and the exit status is then 1.
+    Values are in base units. What can't be read is named and left out, and the exit status is then 1; if that leaves nothing, no table is written.
     """
     if raw and per_process:
         raise click.UsageError("--raw has a row for each process already; leave out --per-process.")
@@ -45,6 +45,8 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
         else:
             results += more
             failed = failed or not is_whole
+    if failed and not results:
+        raise SystemExit(1)  # an empty table would replace a full one
     as_json = (form or ("json" if target.lower().endswith(".json") else "csv")) == "json"
     _write(results, target, as_json=as_json, raw=raw, per_process=per_process)
     if failed:

@@ -45,22 +45,27 @@ def list_results(
     names = set(repository.list_aggregated())
     pending = set(repository.list_experiments()) - names
     rows = [overview(repository, name) for name in sorted(names | pending if with_pending else names)]
-    if model is not None:
-        rows = [row for row in rows if row.model_name is not None and model.casefold() in row.model_name.casefold()]
+    # What can't be read might be of the model that was asked for.
+    problems = [problem for row in rows if row.model_name is None or _is_of(model, row) for problem in row.problems]
+    rows = [row for row in rows if _is_of(model, row)]
     rows.sort(key=lambda row: sort_key(row, key))
     if reverse:
         known = [row for row in rows if not sort_key(row, key)[0]]
         rows = known[::-1] + rows[len(known) :]
     shown = rows if limit is None else rows[:limit]
-    for problem in (problem for row in rows for problem in row.problems):
+    for problem in problems:
         terminal.warn(problem)
     if as_json:
         terminal.out_json(msgspec.to_builtins(shown))
     else:
         _print(shown)
         _count(shown=len(shown), matching=len(rows), hidden=0 if with_pending else len(pending))
-    if any(row.problems for row in rows):
+    if problems:
         raise SystemExit(1)
+
+
+def _is_of(model: str | None, row: Overview) -> bool:
+    return model is None or (row.model_name is not None and model.casefold() in row.model_name.casefold())
 
 
 def _print(rows: list[Overview]) -> None:

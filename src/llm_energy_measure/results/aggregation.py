@@ -92,7 +92,11 @@ def aggregate_results(
     )
     if strict and not report.is_complete:
         raise _incomplete(experiment_id, report)
-    return _result(experiment_id if allow_mixed else results[0].experiment_id, results, rule, report)
+    try:
+        return _result(experiment_id if allow_mixed else results[0].experiment_id, results, rule, report)
+    except OverflowError as error:
+        found = f"its figures are beyond what a number can hold ({error})"
+        raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check the values") from error
 
 
 def _result(

@@ -228,10 +228,10 @@ def _checked_body(data: bytes, what: str, advice: str, *, check_keys: bool = Tru
     body = data.removeprefix(_BOM)
     if problem := _too_deep(body):
         raise _corrupt(what, problem[0], advice)
-    if not check_keys:
-        return body
     try:
-        json.loads(body.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        text = body.decode()
+        if check_keys:
+            json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _corrupt(what, f"it is not valid JSON ({error})", advice) from error
     return body

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import sys
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import LEFTOVER_MARK
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 # How link(2) is refused by file systems without hard links (FAT, some FUSE and network mounts).
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+# How fsync(2) of a folder is refused by file systems that keep names durable by themselves, or not at all.
+_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+# Of renameat2(2), which Linux has since 3.15 and Python has no binding for.
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 
 
 def leftover_path(path: Path) -> Path:
@@ -103,6 +112,9 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -129,12 +141,32 @@ def _write_beside(path: Path, data: bytes, *, durable: bool) -> Path:
 
 
 def _publish_new(temp: Path, path: Path) -> None:
+    """Give the finished file its name, unless the name is taken."""
     try:
         os.link(temp, path, follow_symlinks=False)
+    except FileExistsError:
+        # A server (NFS) that made the link and lost its answer is asked again and says that the name is taken.
+        if temp.stat().st_nlink == 1:
+            raise
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        # Without hard links the check and the rename are two steps: a writer in between would be replaced.
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-        temp.rename(path)
+        _rename_new(temp, path)
+
+
+def _rename_new(temp: Path, path: Path) -> None:
+    """Rename without replacement, for file systems without hard links."""
+    import ctypes  # noqa: PLC0415 - only file systems without hard links need it
+
+    library = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    if hasattr(library, "renameat2"):
+        names = os.fsencode(temp), os.fsencode(path)
+        if library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+            return
+        code = ctypes.get_errno()
+        if code == errno.EEXIST:
+            raise FileExistsError(code, os.strerror(code), str(path))
+    # Neither is to be had: the check and the rename are two steps, and a writer in between would be replaced.
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    temp.rename(path)
