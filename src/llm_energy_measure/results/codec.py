@@ -425,16 +425,18 @@ def _printable(value: Any, inside: tuple[int, ...] = ()) -> Any:
         return {_writable(str(key)): _printable(item, within) for key, item in known.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_printable(item, within) for item in value]
+    return _printable_scalar(value)
+
+
+def _printable_scalar(value: Any) -> Any:
+    if value is None or type(value) is bool or (type(value) is float and not list(non_finite(value))):
+        return value
     if type(value) is int:
         # Python refuses to write thousands of digits in decimals.
         return value if value.bit_length() < 64 else f"{value:#x}"  # noqa: PLR2004 - bits of a machine word
-    if value is None or type(value) is bool:
-        return value
-    if type(value) is float and not list(non_finite(value)):
-        return value
-    if type(value) is str:
-        return _writable(value)
-    return value.isoformat() if hasattr(value, "isoformat") else _writable(repr(value))
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return _writable(value if type(value) is str else repr(value))
 
 
 def _writable(text: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from datetime import datetime
 from pathlib import Path
@@ -151,7 +152,7 @@ def to_csv(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([column.name for column in columns])
     for result in results:
-        writer.writerow([_cell(column.getter(result)) for column in columns])
+        writer.writerow([_cell(_plain(column.getter(result))) for column in columns])
     content = text.getvalue()
     return content.encode("utf-8" if content.isascii() else "utf-8-sig", errors="backslashreplace")
 
@@ -164,7 +165,7 @@ def to_json(
 ) -> bytes:
     """The JSON that `export_to_json` writes."""
     columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
-    rows = [{column.name: column.getter(result) for column in columns} for result in results]
+    rows = [{column.name: _plain(column.getter(result)) for column in columns} for result in results]
     return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
 
 
@@ -187,6 +188,13 @@ def columns_of(
         else ()
     )
     return AGGREGATED_COLUMNS + breakdown
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
+    """A numpy scalar as the number it is; None for a number that is none, or that no double can hold."""
+    if callable(to_plain := getattr(value, "tolist", None)):
+        value = to_plain()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: object) -> str:

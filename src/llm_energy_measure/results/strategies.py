@@ -95,7 +95,11 @@ def get_strategy(name: str) -> Strategy:
     doing = f"cannot aggregate by the strategy {name!r}"
     if name not in added:
         raise ConfigurationError(doing, "there is no such strategy", f"choose one of {', '.join(strategy_names())}")
-    strategy = added[name].load()
+    try:
+        strategy = added[name].load()
+    except (ImportError, AttributeError) as error:
+        found = f"{added[name].value} can't be imported ({error})"
+        raise ConfigurationError(doing, found, "correct the package that provides it") from error
     if not isinstance(strategy, Strategy):
         found = f"{added[name].value} has no name and combine(results)"
         raise ConfigurationError(doing, found, "correct the package that provides it")
@@ -111,7 +115,7 @@ def _entry_points() -> dict[str, EntryPoint]:
     # Imported late: reading the metadata of every installed package costs more than most commands.
     from importlib.metadata import entry_points  # noqa: PLC0415 - as said above
 
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in _BUILT_IN}
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

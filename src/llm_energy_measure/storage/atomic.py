@@ -159,7 +159,7 @@ def _rename_new(temp: Path, path: Path) -> None:
     import ctypes  # noqa: PLC0415 - only file systems without hard links need it
 
     library = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-    if hasattr(library, "renameat2"):
+    if library is not None and hasattr(library, "renameat2"):
         names = os.fsencode(temp), os.fsencode(path)
         if library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
             return

@@ -1,0 +1,49 @@
+"""Results directories for the command line, made once a test from a model that is made once a session."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from tests.support import factories
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def model_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three cycles, aggregated; one experiment of two processes that is pending; one of which a process is missing."""
+    folder = tmp_path_factory.mktemp("model") / "results"
+    repository = FileSystemRepository(folder)
+    for cycle in range(3):
+        for process in range(2):
+            name = f"llama_c{cycle}"
+            joules = factories.energy(process, total_energy_j=2000.0 + 250 * process + 10 * cycle)
+            repository.save_raw(name, factories.raw(name, process, energy_metrics=joules))
+    assert [outcome.result for outcome in aggregate_all(repository)] == ["aggregated"] * 3
+    for record in factories.raws(2, "mistral", model_name="mistralai/Mistral-7B", world_size=2):
+        repository.save_raw("mistral", record)
+    repository.save_raw("torn", factories.raw("torn", 1, world_size=3))
+    return folder
+
+
+@pytest.fixture
+def results(model_results: Path, tmp_path: Path) -> Path:
+    """A copy of `model_results` that a test may change."""
+    return shutil.copytree(model_results, tmp_path / "results")
+
+
+@pytest.fixture
+def baseline(real_data: Path, tmp_path: Path) -> Path:
+    """A copy of real results, aggregates of the tool that wrote them included, with one process file emptied."""
+    folder = tmp_path / "baseline"
+    for path in sorted((real_data / "v2_results" / "baseline").rglob("*.json")):
+        copy = folder / path.relative_to(real_data / "v2_results" / "baseline")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (folder / "raw" / "0001_c0" / "process_0.json").write_bytes(b"")
+    return folder

@@ -1,0 +1,182 @@
+"""`aggregate`: what is made, what is left alone, what fails while the others go on."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.results import FileSystemRepository
+from tests.support import factories
+from tests.support.command import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def aggregate_of(results: Path, name: str) -> bytes:
+    return (results / "aggregated" / f"{name}.json").read_bytes()
+
+
+def test_a_pending_one_is_aggregated(results: Path) -> None:
+    done = run("-o", results, "aggregate", "mistral")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == "mistral: 2 of 2 processes, 4.193 kJ, 16,484 tokens\n"
+    assert json.loads(aggregate_of(results, "mistral"))["total_energy_j"] == 4193.0
+
+
+def test_a_current_one_is_left_alone_and_says_so(results: Path) -> None:
+    before = (results / "aggregated" / "llama_c0.json").stat()
+    done = run("-o", results, "aggregate", "llama_c0")
+    assert (done.status, done.out, done.err) == (0, "llama_c0 is current, nothing to do\n", "")
+    after = (results / "aggregated" / "llama_c0.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_force_makes_a_current_one_anew(results: Path) -> None:
+    before = (results / "aggregated" / "llama_c0.json").stat().st_ino
+    done = run("-o", results, "aggregate", "llama_c0", "--force")
+    assert done.out == "llama_c0: 2 of 2 processes, 4.25 kJ, 16,484 tokens\n"
+    assert (results / "aggregated" / "llama_c0.json").stat().st_ino != before
+
+
+def test_all_takes_pending_and_stale_ones_and_counts(results: Path) -> None:
+    FileSystemRepository(results).save_raw("llama_c1", factories.raw("llama_c1", 2))
+    done = run("-o", results, "aggregate", "--all")
+    assert done.status == 1, "torn is incomplete"
+    assert [line.split(":")[0] for line in done.out.splitlines()] == ["llama_c1", "mistral"]
+    assert done.err.splitlines()[-1] == "2 aggregated, 2 skipped, 1 failed"
+    assert json.loads(aggregate_of(results, "llama_c1"))["aggregation"]["num_processes"] == 3
+
+
+def test_all_of_nothing_is_done(tmp_path: Path) -> None:
+    done = run("-o", tmp_path, "aggregate", "--all")
+    assert (done.status, done.out, done.err) == (0, "", "0 aggregated, 0 skipped, 0 failed\n")
+
+
+def test_strict_is_the_default_and_refuses_an_incomplete_one(results: Path) -> None:
+    for arguments in (["torn"], ["torn", "--strict"], ["torn", "--force"]):
+        done = run("-o", results, "aggregate", *arguments)
+        assert (done.status, done.out) == (1, "")
+        assert done.err == (
+            "error: cannot aggregate 'torn' strictly: 1 of 3 processes are there, missing 0, 2 (expected from world_size); "
+            "run the missing ones, or take a lower bound without strict (--no-strict)\n"
+        )
+    assert not (results / "aggregated" / "torn.json").exists()
+
+
+def test_no_strict_gives_a_lower_bound_that_says_so(results: Path) -> None:
+    done = run("-o", results, "aggregate", "torn", "--no-strict")
+    assert done.status == 0
+    assert done.out == "torn: 1 of 3 processes, at least 2.221 kJ, 8,292 tokens\n"
+    assert "warning: torn: partial: 1 of 3 processes are there, missing 0, 2" in done.err
+    document = json.loads(aggregate_of(results, "torn"))
+    assert document["is_lower_bound"] is True
+    assert document["completeness"]["missing"] == [0, 2]
+
+
+def test_a_failing_one_keeps_its_aggregate_and_the_others_go_on(results: Path) -> None:
+    before = aggregate_of(results, "llama_c0")
+    for process in range(2):
+        (results / "raw" / "llama_c0" / f"process_{process}.json").write_bytes(b"\0" * 100)
+    done = run("-o", results, "aggregate", "--all", "--no-strict")
+    assert done.status == 1
+    assert "error: cannot aggregate 'llama_c0': process_0.json: the file holds nothing but 100 blank bytes" in done.err
+    assert "2 aggregated, 2 skipped, 1 failed" in done.err
+    assert aggregate_of(results, "llama_c0") == before
+
+
+def test_energies_beyond_a_double_fail_alone(results: Path) -> None:
+    beyond = factories.energy(total_energy_j=1.7e308)
+    for record in factories.raws(2, "beyond", energy_metrics=beyond):
+        FileSystemRepository(results).save_raw("beyond", record)
+    done = run("-o", results, "aggregate", "--all", "--no-strict")
+    assert done.status == 1
+    assert "error: cannot aggregate 'beyond'" in done.err
+    assert "this is a bug" not in done.err
+    assert "2 aggregated, 3 skipped, 1 failed" in done.err
+
+
+def test_a_partial_one_with_an_unreadable_file_is_current_afterwards(results: Path) -> None:
+    (results / "raw" / "mistral" / "process_1.json").write_bytes(b"{")
+    done = run("-o", results, "aggregate", "mistral", "--no-strict")
+    assert done.status == 0
+    assert "warning: mistral/process_1.json is unreadable: it is not valid JSON" in done.err
+    assert run("-o", results, "aggregate", "mistral").out == "mistral is current, nothing to do\n"
+
+
+def test_the_number_expected_can_be_said_and_is_remembered(results: Path) -> None:
+    done = run("-o", results, "aggregate", "mistral", "--expected-processes", "4")
+    assert done.status == 1
+    assert "2 of 4 processes are there, missing 2, 3 (expected from argument)" in done.err
+    done = run("-o", results, "aggregate", "torn", "--expected-processes", "1", "--no-strict")
+    assert done.status == 0
+    run("-o", results, "aggregate", "mistral", "--expected-processes", "3", "--no-strict")
+    FileSystemRepository(results).save_raw("mistral", factories.raw("mistral", 2, model_name="mistralai/Mistral-7B"))
+    assert run("-o", results, "aggregate", "mistral").out.startswith("mistral: 3 of 3 processes")
+
+
+def test_json_has_an_object_for_each_experiment(results: Path) -> None:
+    done = run("-o", results, "aggregate", "mistral", "torn", "llama_c0", "nope", "--json")
+    assert done.status == 1
+    outcomes = done.json()
+    assert [(o["experiment_id"], o["result"]) for o in outcomes] == [
+        ("mistral", "aggregated"),
+        ("torn", "failed"),
+        ("llama_c0", "current"),
+        ("nope", "failed"),
+    ]
+    assert outcomes[0]["total_energy_j"] == 4193.0
+    assert outcomes[1]["error"].startswith("cannot aggregate 'torn' strictly")
+    assert "1 aggregated, 1 skipped, 2 failed" in done.err
+
+
+def test_a_warning_of_an_aggregate_is_said_again_when_it_is_named(results: Path) -> None:
+    for index in range(2):
+        FileSystemRepository(results).save_raw("twice", factories.raw("twice", index, gpu_id=0))
+    for _ in range(2):
+        done = run("-o", results, "aggregate", "twice")
+        assert (done.status, done.err) == (0, "warning: twice: GPU 0 appears in multiple processes\n")
+    assert "GPU 0" not in run("-o", results, "aggregate", "--all").err
+
+
+@pytest.mark.parametrize("damage", ["manifest.json", "aggregate"])
+def test_damage_beside_the_results_stops_neither_list_nor_the_others(results: Path, damage: str) -> None:
+    if damage == "aggregate":
+        (results / "aggregated" / "llama_c1.json").write_bytes(aggregate_of(results, "llama_c1")[:500])
+    else:
+        (results / "raw" / "mistral" / "manifest.json").write_bytes(b'{"experiment_id": ')
+    done = run("-o", results, "results", "list", "--all")
+    assert done.status == 1
+    assert [line.split()[0] for line in done.out.splitlines()[2:]] == [
+        "llama_c0",
+        "llama_c1",
+        "llama_c2",
+        "mistral",
+        "torn",
+    ]
+    done = run("-o", results, "aggregate", "--all", "--no-strict")
+    if damage == "aggregate":
+        assert "3 aggregated, 2 skipped, 0 failed" in done.err
+        assert (results / "aggregated" / "superseded-llama_c1-1.json").exists(), "what can't be read is kept"
+    else:
+        assert done.status == 1
+        assert "manifest.json" in done.err
+        assert "1 aggregated, 3 skipped, 1 failed" in done.err
+
+
+def test_a_number_said_makes_up_for_a_manifest_that_cannot_be_read(results: Path) -> None:
+    (results / "raw" / "mistral" / "manifest.json").write_bytes(b"")
+    done = run("-o", results, "aggregate", "mistral")
+    assert (done.status, done.out) == (1, "")
+    assert "manifest" in done.err
+    done = run("-o", results, "aggregate", "mistral", "--expected-processes", "2")
+    assert (done.status, done.out) == (0, "mistral: 2 of 2 processes, 4.193 kJ, 16,484 tokens\n")
+
+
+def test_the_manifest_says_how_many_there_should_be(results: Path) -> None:
+    (results / "raw" / "mistral" / "manifest.json").write_text('{"experiment_id": "mistral", "expected_processes": 4}')
+    done = run("-o", results, "aggregate", "mistral")
+    assert done.status == 1
+    assert "2 of 4 processes are there, missing 2, 3 (expected from manifest)" in done.err

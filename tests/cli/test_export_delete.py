@@ -1,0 +1,169 @@
+"""`results export` and `results delete`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.results import FileSystemRepository, export_to_csv, export_to_json
+from tests.support import factories
+from tests.support.command import on_terminal, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(text.splitlines()))
+
+
+# export
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_export_writes_what_the_library_writes(results: Path, tmp_path: Path, form: str) -> None:
+    repository = FileSystemRepository(results)
+    aggregated = [result for name in repository.list_aggregated() if (result := repository.load_aggregated(name))]
+    write = {"csv": export_to_csv, "json": export_to_json}[form]
+    done = run("-o", results, "results", "export", "--to", tmp_path / f"table.{form}")
+    assert (done.status, done.out) == (0, "")
+    assert done.err == f"3 rows written to {tmp_path / f'table.{form}'}\n"
+    assert (tmp_path / f"table.{form}").read_bytes() == write(aggregated, tmp_path / "library").read_bytes()
+
+
+def test_export_to_stdout_is_data_and_nothing_else(results: Path, tmp_path: Path) -> None:
+    run("-o", results, "results", "export", "--to", tmp_path / "table.csv")
+    done = run("-o", results, "results", "export", "--to", "-")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == (tmp_path / "table.csv").read_text()
+    done = run("-o", results, "results", "export", "--to", "-", "--format", "json", "llama_c2", "llama_c0")
+    assert [row["experiment_id"] for row in done.json()] == ["llama_c2", "llama_c0"]
+
+
+def test_the_format_is_said_or_taken_from_the_name(results: Path, tmp_path: Path) -> None:
+    for name, arguments, is_json in [
+        ("a.csv", [], False),
+        ("a.JSON", [], True),
+        ("a.txt", [], False),
+        ("a.csv", ["--format", "json"], True),
+        ("a.json", ["--format", "csv"], False),
+    ]:
+        run("-o", results, "results", "export", "--to", tmp_path / name, *arguments)
+        assert (tmp_path / name).read_text().startswith("[") is is_json
+
+
+def test_raw_has_a_row_for_each_process_of_all_experiments(results: Path) -> None:
+    found = rows(run("-o", results, "results", "export", "--raw", "--to", "-").out)
+    assert [(row["experiment_id"], row["process_index"]) for row in found] == [
+        *((f"llama_c{cycle}", str(process)) for cycle in range(3) for process in range(2)),
+        ("mistral", "0"),
+        ("mistral", "1"),
+        ("torn", "1"),
+    ]
+
+
+def test_per_process_adds_columns(results: Path) -> None:
+    [row] = rows(run("-o", results, "results", "export", "llama_c0", "--per-process", "--to", "-").out)
+    assert [row["process_0_total_energy_j"], row["process_1_total_energy_j"]] == ["2000.0", "2250.0"]
+    assert [row["process_0_gpu_id"], row["process_1_gpu_id"]] == ["0", "1"]
+
+
+def test_what_cannot_be_had_is_named_and_the_rest_exported(results: Path, tmp_path: Path) -> None:
+    (results / "aggregated" / "llama_c1.json").write_bytes(b"")
+    done = run("-o", results, "results", "export", "--to", "-")
+    assert done.status == 1
+    assert "llama_c1.json: the file is empty (0 bytes)" in done.err
+    assert [row["experiment_id"] for row in rows(done.out)] == ["llama_c0", "llama_c2"]
+    done = run("-o", results, "results", "export", "mistral", "llama_c0", "--to", tmp_path / "t.csv")
+    assert done.status == 1
+    assert "it is not aggregated yet; 'aggregate mistral' aggregates it, --raw exports its processes" in done.err
+    assert len(rows((tmp_path / "t.csv").read_text())) == 1
+    (results / "raw" / "mistral" / "process_1.json").write_bytes(b"")
+    done = run("-o", results, "results", "export", "mistral", "--raw", "--to", "-")
+    assert done.status == 1
+    assert "mistral/process_1.json is unreadable and left out" in done.err
+    assert len(rows(done.out)) == 1
+
+
+def test_an_export_of_nothing_replaces_no_table(results: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("a table\n")
+    done = run("-o", results, "results", "export", "mistral", "nope", "--to", table)
+    assert done.status == 1
+    assert table.read_text() == "a table\n"
+
+
+def test_an_empty_directory_gives_an_empty_table(tmp_path: Path) -> None:
+    done = run("-o", tmp_path, "results", "export", "--to", "-", "--raw")
+    assert done.status == 0
+    assert done.out.startswith("experiment_id,process_index,")
+    assert done.out.count("\n") == 1
+    assert run("-o", tmp_path, "results", "export", "--to", "-", "--format", "json").json() == []
+
+
+def test_a_stale_one_is_exported_with_a_warning(results: Path) -> None:
+    FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
+    done = run("-o", results, "results", "export", "llama_c0", "--to", "-")
+    assert done.status == 0
+    assert "llama_c0 is stale" in done.err
+
+
+def test_a_target_that_refuses_is_said_in_a_sentence(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    for target in (tmp_path, tmp_path / "file" / "table.csv"):
+        done = run("-o", results, "results", "export", "--to", target)
+        assert (done.status, done.out) == (1, "")
+        assert done.err.count("\n") == 1
+        assert done.err.startswith(f"error: cannot write {target}: ")
+    assert (tmp_path / "file").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "results"]
+
+
+# delete
+
+
+def test_delete_with_yes_deletes_everything_of_it_and_nothing_else(results: Path) -> None:
+    done = run("-o", results, "results", "delete", "llama_c0", "--yes")
+    assert (done.status, done.out, done.err) == (0, "", "llama_c0 deleted, 2 raw results\n")
+    assert sorted(path.name for path in (results / "raw").iterdir()) == ["llama_c1", "llama_c2", "mistral", "torn"]
+    assert sorted(path.name for path in (results / "aggregated").iterdir()) == ["llama_c1.json", "llama_c2.json"]
+    assert run("-o", results, "results", "delete", "llama_c0", "--yes").status == 1
+
+
+def test_delete_asks_nobody_where_nobody_is(results: Path) -> None:
+    done = run("-o", results, "results", "delete", "llama_c0", stdin="y\n")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "error: cannot delete 'llama_c0': nobody is there to be asked; give --yes\n"
+    assert (results / "raw" / "llama_c0").is_dir()
+
+
+@pytest.mark.parametrize(("answer", "is_there"), [("y\n", False), ("n\n", True), ("\n", True), ("\x03", True)])
+def test_delete_asks_a_person(results: Path, answer: str, is_there: bool) -> None:  # noqa: FBT001 - a table of cases
+    done = on_terminal("-o", results, "results", "delete", "torn", typed=answer)
+    assert "Delete torn with 1 raw result? It can't be undone. [y/N]" in done.shown
+    assert done.status == int(is_there)
+    assert (results / "raw" / "torn").is_dir() == is_there
+    assert "Traceback" not in done.shown
+
+
+def test_delete_never_deletes_another_experiment_that_shares_the_folder(results: Path) -> None:
+    repository = FileSystemRepository(results)
+    repository.save_raw("a_b", factories.raw("a_b"))
+    repository.save_aggregated(factories.aggregated("c_d"))
+    for name, holder in [("a/b", "a_b"), ("c/d", "c_d")]:
+        done = run("-o", results, "results", "delete", name, "--yes")
+        assert done.status == 1
+        assert f"belongs to the experiment {holder!r}" in done.err
+    assert (results / "raw" / "a_b" / "process_0.json").exists()
+    assert (results / "aggregated" / "c_d.json").exists()
+
+
+def test_an_experiment_of_which_nothing_can_be_read_can_be_deleted(results: Path) -> None:
+    (results / "raw" / "torn" / "process_1.json").write_bytes(b"")
+    (results / "aggregated" / "torn.json").write_text(json.dumps({"broken": 1}))
+    assert run("-o", results, "results", "delete", "torn", "--yes").status == 0
+    assert not (results / "raw" / "torn").exists()
+    assert not (results / "aggregated" / "torn.json").exists()

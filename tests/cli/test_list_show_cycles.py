@@ -1,0 +1,307 @@
+"""`results list`, `results show` and `results cycles`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.results import FileSystemRepository
+from tests.support import factories
+from tests.support.command import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def ids(results: Path, *arguments: str) -> list[str]:
+    return [row["experiment_id"] for row in run("-o", results, "results", "list", "--json", *arguments).json()]
+
+
+# list
+
+
+def test_list_shows_the_aggregated_ones_and_all_adds_the_pending(results: Path) -> None:
+    assert ids(results) == ["llama_c0", "llama_c1", "llama_c2"]
+    assert ids(results, "--all") == ["llama_c0", "llama_c1", "llama_c2", "mistral", "torn"]
+
+
+def test_list_is_a_table_for_a_person(results: Path) -> None:
+    done = run("-o", results, "results", "list", "--all")
+    assert done.status == 0
+    header, _, *rows = done.out.splitlines()
+    assert header.split() == "id model processes energy tokens tokens/s tokens/J verdict date".split()
+    assert rows[0].split() == (
+        "llama_c0 meta-llama/Llama-3.2-1B 2/2 4.25 kJ 16,484 867.5 3.879 complete 2026-01-16 19:39".split()
+    )
+    assert rows[3].split() == "mistral mistralai/Mistral-7B 2/2 - - - - pending 2026-01-16 19:39".split()
+    assert rows[4].split() == "torn meta-llama/Llama-3.2-1B 1/3 - - - - pending 2026-01-16 19:39".split()
+    assert "\x1b" not in done.out
+
+
+def test_list_as_json_is_in_base_units(results: Path) -> None:
+    row = run("-o", results, "results", "list", "--json").json()[0]
+    assert row == {
+        "experiment_id": "llama_c0",
+        "status": "current",
+        "verdict": "complete",
+        "model_name": "meta-llama/Llama-3.2-1B",
+        "backend": "pytorch",
+        "found_processes": 2,
+        "expected_processes": 2,
+        "total_energy_j": 4250.0,
+        "total_tokens": 16484,
+        "avg_tokens_per_second": 867.5,
+        "tokens_per_joule": 16484 / 4250,
+        "is_lower_bound": False,
+        "start_time": "2026-01-16T19:39:58.225937Z",
+        "warnings": [],
+        "problems": [],
+    }
+
+
+SORTED = {
+    "id": ["big_c10", "big_c2", "none", "small"],
+    "model": ["none", "small", "big_c10", "big_c2"],
+    "processes": ["small", "big_c10", "big_c2", "none"],
+    "energy": ["small", "big_c2", "big_c10", "none"],
+    "tokens": ["small", "none", "big_c2", "big_c10"],
+    "throughput": ["big_c10", "big_c2", "small", "none"],
+    "efficiency": ["small", "none"],
+    "verdict": ["none"],
+    "date": ["big_c2", "small", "none", "big_c10"],
+}
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory: pytest.TempPathFactory) -> FileSystemRepository:
+    """Foreign aggregates that differ in every figure; one of them knows none."""
+    repository = FileSystemRepository(tmp_path_factory.mktemp("unlike"))
+    start = factories.START
+    for name, changes in {
+        "big_c10": {"total_energy_j": 9e9, "total_tokens": 900, "avg_tokens_per_second": 1.0, "model_name": "z",
+                    "process_results": factories.raws(2, "big_c10"), "start_time": start.replace(tzinfo=None, year=2027),
+                    "end_time": None},
+        "big_c2": {"total_energy_j": 8e9, "total_tokens": 800, "avg_tokens_per_second": 2.0, "model_name": "z",
+                   "process_results": factories.raws(3, "big_c2"), "start_time": start.replace(year=2020)},
+        "small": {"total_energy_j": 1.0, "total_tokens": 1, "avg_tokens_per_second": 3.0, "model_name": "b",
+                  "process_results": factories.raws(1, "small"), "start_time": start.replace(year=2021)},
+        "none": {"total_energy_j": None, "total_tokens": 5, "avg_tokens_per_second": None, "model_name": "a",
+                 "process_results": factories.raws(4, "none"), "start_time": start.replace(year=2022)},
+    }.items():  # fmt: skip
+        repository.save_aggregated(factories.aggregated(name, **changes))
+    return repository
+
+
+@pytest.mark.parametrize("key", SORTED)
+def test_list_sorts_by_each_key_with_the_unknown_last(unlike: FileSystemRepository, key: str) -> None:
+    found = ids(unlike.base_path, "--sort", key)
+    assert sorted(found) == sorted(SORTED["id"])
+    wanted = SORTED[key]
+    assert [name for name in found if name in wanted] == wanted
+    reverse = ids(unlike.base_path, "--sort", key, "--reverse")
+    if key in ("energy", "throughput"):
+        assert found[-1] == reverse[-1] == "none"
+        assert reverse[:3] == found[:3][::-1]
+    else:
+        assert sorted(reverse) == sorted(found)
+
+
+def test_list_limits_and_says_how_many_there_are(results: Path) -> None:
+    done = run("-o", results, "results", "list", "--limit", "2", "--sort", "energy", "--reverse", "--json")
+    assert [row["experiment_id"] for row in done.json()] == ["llama_c2", "llama_c1"]
+    assert "2 of 3 experiments" in run("-o", results, "results", "list", "--limit", "2").err
+    done = run("-o", results, "results", "list", "--limit", "0")
+    assert (done.status, done.out) == (0, "")
+
+
+def test_list_finds_a_model_in_any_case(results: Path) -> None:
+    assert ids(results, "--all", "--model", "MISTRAL") == ["mistral"]
+    assert ids(results, "--model", "mistral") == []
+    assert len(ids(results, "--all", "--model", "llama-3.2")) == 4
+
+
+def test_list_by_model_still_names_what_cannot_be_read(results: Path) -> None:
+    for process in range(2):
+        (results / "raw" / "mistral" / f"process_{process}.json").write_bytes(b"null")
+    done = run("-o", results, "results", "list", "--all", "--model", "mistral")
+    assert (done.status, done.out) == (1, "")
+    assert "mistral/process_1.json is unreadable: it holds null" in done.err
+
+
+def test_list_of_nothing_is_nothing(tmp_path: Path) -> None:
+    done = run("-o", tmp_path, "results", "list")
+    assert (done.status, done.out, done.err) == (0, "", "0 experiments\n")
+    assert run("-o", tmp_path, "results", "list", "--json").json() == []
+
+
+def test_a_limit_hides_no_problem(results: Path) -> None:
+    (results / "raw" / "llama_c2" / "process_0.json").write_bytes(b"[]")
+    done = run("-o", results, "results", "list", "--limit", "1")
+    assert done.status == 1
+    assert "llama_c2/process_0.json is unreadable: it holds a list where an object belongs" in done.err
+
+
+def test_a_lower_bound_is_shown_as_one(results: Path) -> None:
+    assert run("-o", results, "aggregate", "torn", "--no-strict").status == 0
+    row = next(line for line in run("-o", results, "results", "list").out.splitlines() if line.startswith("torn"))
+    assert "1/3" in row
+    assert "≥ 2.221 kJ" in row
+    assert "partial" in row
+
+
+def test_verdicts_follow_the_files(results: Path) -> None:
+    def verdicts() -> dict[str, str]:
+        rows = run("-o", results, "results", "list", "--all", "--json").json()
+        return {row["experiment_id"]: row["verdict"] for row in rows}
+
+    assert verdicts() == dict.fromkeys(("llama_c0", "llama_c1", "llama_c2"), "complete") | dict.fromkeys(
+        ("mistral", "torn"), "pending"
+    )
+    FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
+    (results / "aggregated" / "llama_c1.json").write_bytes(b'{"experiment_id": "llama_c1", ')
+    document = json.loads((results / "aggregated" / "llama_c2.json").read_bytes())
+    (results / "aggregated" / "llama_c2.json").write_text(json.dumps({**document, "sources": None}))
+    same_gpu = [factories.raw("warned", index, gpu_id=0) for index in range(2)]
+    for record in same_gpu:
+        FileSystemRepository(results).save_raw("warned", record)
+    run("-o", results, "aggregate", "warned")
+    assert verdicts() == {
+        "llama_c0": "stale",
+        "llama_c1": "unreadable",
+        "llama_c2": "foreign",
+        "mistral": "pending",
+        "torn": "pending",
+        "warned": "warned",
+    }
+
+
+# show
+
+
+def test_show_says_what_the_experiment_comes_to(results: Path) -> None:
+    done = run("-o", results, "results", "show", "llama_c0")
+    assert (done.status, done.err) == (0, "")
+    fields = dict(line.split("  ", 1) for line in done.out.partition("\n\n")[0].splitlines())
+    shown = {name: value.strip() for name, value in fields.items()}
+    assert shown["verdict"] == "complete"
+    assert shown["processes"] == "2 of 2"
+    assert shown["energy"] == "4.25 kJ"
+    assert shown["tokens"] == "16,484"
+    assert shown["throughput"] == "867.5 token/s (mean of a process)"
+    assert shown["all processes"] == "1.735 ktoken/s"
+    table = done.out.partition("\n\n")[2].splitlines()
+    assert [line.split()[0] for line in table[2:]] == ["0", "1"]
+
+
+def test_show_of_a_pending_one_says_how_to_aggregate_it(results: Path) -> None:
+    done = run("-o", results, "results", "show", "mistral")
+    assert done.status == 0
+    assert "pending" in done.out
+    assert "'aggregate mistral' does it" in done.err
+    done = run("-o", results, "results", "show", "mistral", "--json")
+    assert (done.status, done.out) == (1, "")
+    assert "it is not aggregated yet; 'aggregate mistral' aggregates it, --raw shows its processes" in done.err
+
+
+def test_show_of_a_stale_one_says_so(results: Path) -> None:
+    FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
+    done = run("-o", results, "results", "show", "llama_c0")
+    assert done.status == 0
+    assert "verdict           stale" in done.out
+    assert "raw files came or changed since: 'aggregate llama_c0' makes it anew" in done.err
+
+
+def test_show_says_that_a_sum_is_a_lower_bound(results: Path) -> None:
+    run("-o", results, "aggregate", "torn", "--no-strict")
+    done = run("-o", results, "results", "show", "torn")
+    assert "at least 2.221 kJ" in done.out
+    assert "partial: 1 of 3 processes are there, missing 0, 2" in done.out
+
+
+def test_show_raw_has_every_field_of_each_process(results: Path) -> None:
+    done = run("-o", results, "results", "show", "llama_c0", "--raw")
+    assert [line for line in done.out.splitlines() if not line.startswith(" ")] == ["process 0", "process 1"]
+    assert "  total_energy_j        2000 J\n" in done.out
+    assert "  latency_per_token_ms  1.16 ms\n" in done.out
+
+
+def test_show_json_is_the_file(results: Path) -> None:
+    path = results / "aggregated" / "llama_c0.json"
+    document = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**document, "a later field": [1, {"deep": None}]}))
+    assert run("-o", results, "results", "show", "llama_c0", "--json").json()["a later field"] == [1, {"deep": None}]
+
+
+def test_show_raw_json_is_the_files(results: Path) -> None:
+    path = results / "raw" / "mistral" / "process_0.json"
+    path.write_text("\ufeff" + json.dumps({**json.loads(path.read_bytes()), "later": 1e300, "energy": 2.0}))
+    shown = run("-o", results, "results", "show", "mistral", "--raw", "--json").json()
+    assert [process["process_index"] for process in shown] == [0, 1]
+    assert shown[0]["later"] == 1e300
+    assert shown[0] == json.loads(path.read_text(encoding="utf-8-sig"))
+
+
+def test_an_experiment_may_be_named_by_id_or_folder(results: Path) -> None:
+    FileSystemRepository(results).save_raw("exp/with/slashes", factories.raw("exp/with/slashes"))
+    for name in ("exp/with/slashes", "exp_with_slashes"):
+        assert "experiment  exp/with/slashes" in run("-o", results, "results", "show", name).out
+    done = run("-o", results, "results", "show", "exp/with_slashes")
+    assert (done.status, done.out) == (1, "")
+    assert "its folder 'exp_with_slashes' belongs to the experiment 'exp/with/slashes'" in done.err
+
+
+def test_show_of_a_torn_aggregate_shows_the_processes(results: Path) -> None:
+    (results / "aggregated" / "llama_c1.json").write_bytes(b'{"experiment_id": "llama_c1", ')
+    done = run("-o", results, "results", "show", "llama_c1")
+    assert done.status == 1
+    assert "aggregated/llama_c1.json is unreadable: it is not valid JSON" in done.err
+    assert "2 of 2" in done.out
+    assert "2.01 kJ" in done.out
+
+
+# cycles
+
+
+def test_cycles_are_a_table_for_a_person(results: Path) -> None:
+    done = run("-o", results, "results", "cycles")
+    assert (done.status, done.err) == (0, "")
+    header, _, row = done.out.splitlines()
+    assert header.split()[:3] == ["cycles", "of", "model"]
+    assert row.split() == (
+        "llama meta-llama/Llama-3.2-1B 3 4.27 kJ 49.68 J 0.47% 867.5 0 3.86 1.16".split()
+    )
+
+
+def test_cycles_as_json_are_in_base_units(results: Path) -> None:
+    [group] = run("-o", results, "results", "cycles", "--json").json()
+    assert group["experiment_ids"] == ["llama_c0", "llama_c1", "llama_c2"]
+    assert group["energy_j"]["mean"] == 4270.0
+    assert group["energy_j"]["std"] == pytest.approx(20.0)
+    assert group["warnings"] == []
+
+
+def test_no_cycles_is_said(tmp_path: Path) -> None:
+    done = run("-o", tmp_path, "results", "cycles")
+    assert (done.status, done.out) == (0, "")
+    assert "no repeated runs" in done.err
+    assert run("-o", tmp_path, "results", "cycles", "--json").json() == []
+
+
+def test_cycles_name_what_cannot_be_read_and_go_on(results: Path) -> None:
+    (results / "aggregated" / "llama_c1.json").write_bytes(b"")
+    done = run("-o", results, "results", "cycles", "--json")
+    assert done.status == 1
+    assert "llama_c1.json: the file is empty (0 bytes)" in done.err
+    assert done.json()[0]["experiment_ids"] == ["llama_c0", "llama_c2"]
+
+
+def test_cycles_with_a_lower_bound_among_them_warn(results: Path) -> None:
+    repository = FileSystemRepository(results)
+    repository.save_raw("llama_c3", factories.raw("llama_c3", 0, world_size=2))
+    run("-o", results, "aggregate", "llama_c3", "--no-strict")
+    done = run("-o", results, "results", "cycles", "--json")
+    assert done.status == 0
+    assert "warning: llama: llama_c3 is a lower bound" in done.err
+    assert done.json()[0]["warnings"] == ["llama_c3 is a lower bound"]

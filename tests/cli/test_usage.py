@@ -1,0 +1,253 @@
+"""Help, options, exit status, streams, completion: what every command has in common."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import jsonschema
+import pytest
+
+import llm_energy_measure
+from llm_energy_measure.domain.schema import json_schema
+from tests.support.command import MODULE, as_process, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMANDS = [
+    (),
+    ("aggregate",),
+    ("results",),
+    ("results", "list"),
+    ("results", "show"),
+    ("results", "cycles"),
+    ("results", "export"),
+    ("results", "delete"),
+    ("schema",),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> None:
+    done = run(*command, "--help")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(f"Usage: llm-energy-measure {' '.join(command)}".strip())
+    assert "Example: llm-energy-measure" in done.out
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != ("schema",)], ids=" ".join)
+def test_every_command_that_reads_results_takes_the_directory(command: tuple[str, ...]) -> None:
+    assert "-o, --results-dir DIR" in run(*command, "--help").out
+
+
+def test_the_commands_that_help_lists_are_those_that_are_tested() -> None:
+    listed = {(name,) for name in _listed("--help")} | {("results", name) for name in _listed("results", "--help")}
+    assert listed == set(COMMANDS) - {()}
+
+
+def _listed(*arguments: str) -> list[str]:
+    lines = run(*arguments).out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    return [line.split()[0] for line in lines]
+
+
+def test_version() -> None:
+    assert run("--version").out == f"llm-energy-measure, version {llm_energy_measure.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["results", "nonsense"],
+        ["results", "list", "--nonsense"],
+        ["results", "list", "--sort", "colour"],
+        ["results", "list", "--limit", "-1"],
+        ["results", "list", "--limit", "many"],
+        ["results", "show"],
+        ["results", "delete"],
+        ["results", "export"],
+        ["results", "export", "--to", "x.csv", "--raw", "--per-process"],
+        ["results", "export", "--to", "x.csv", "--format", "xlsx"],
+        ["aggregate"],
+        ["aggregate", "--all", "llama_c0"],
+        ["aggregate", "--all", "--expected-processes", "0"],
+        ["aggregate", "--all", "--strategy", "nonsense"],
+        ["schema"],
+        ["schema", "nonsense"],
+        ["-o", "", "results", "list"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_said_and_is_2(results: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_ENERGY_MEASURE_RESULTS_DIR", str(results))
+    done = run(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.count("Error: ") == 1
+    assert "Traceback" not in done.err
+
+
+def test_an_unknown_strategy_is_told_once_and_nothing_is_done(results: Path) -> None:
+    done = run("-o", results, "aggregate", "--all", "--strategy", "mean")
+    assert done.status == 2
+    assert "choose one of sum_energy_avg_throughput" in done.err
+    assert not (results / "aggregated" / "mistral.json").exists()
+
+
+def test_the_results_directory_may_be_named_anywhere_and_the_last_counts(results: Path, tmp_path: Path) -> None:
+    wanted = ["llama_c0", "llama_c1", "llama_c2"]
+    for arguments in (
+        ["-o", results, "results", "list", "--json"],
+        ["results", "-o", results, "list", "--json"],
+        ["results", "list", "--json", "-o", results],
+        ["results", "list", f"--results-dir={results}", "--json"],
+        ["-o", tmp_path / "nowhere", "results", "-o", tmp_path / "nowhere", "list", "--json", "-o", results],
+    ):
+        assert [row["experiment_id"] for row in run(*arguments).json()] == wanted, arguments
+    assert run("aggregate", "llama_c0", "-o", results).status == 0
+
+
+def test_the_environment_names_the_directory_where_no_option_does(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_ENERGY_MEASURE_RESULTS_DIR", str(results))
+    assert len(run("results", "list", "--json").json()) == 3
+    (tmp_path / "empty").mkdir()
+    assert run("results", "list", "--json", "-o", tmp_path / "empty").json() == []
+
+
+def test_the_default_directory_is_results_here(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLM_ENERGY_MEASURE_RESULTS_DIR", raising=False)
+    monkeypatch.chdir(results.parent)
+    assert len(run("results", "list", "--json").json()) == 3
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = run("results", "list")
+    assert done.status == 1
+    assert done.err == "error: cannot read results in results: it does not exist; name another with -o DIR\n"
+
+
+def test_quiet_says_only_what_is_amiss(results: Path) -> None:
+    assert run("-o", results, "results", "list").err == (
+        "3 experiments; 2 not aggregated yet (--all lists them, 'aggregate --all' aggregates them)\n"
+    )
+    assert run("-q", "-o", results, "results", "list").err == ""
+    (results / "raw" / "llama_c0" / "process_1.json").write_bytes(b"")
+    done = run("-q", "-o", results, "results", "list")
+    assert done.err == "warning: llama_c0/process_1.json is unreadable: the file is empty (0 bytes)\n"
+
+
+def test_verbose_says_what_was_left_alone(results: Path) -> None:
+    assert "llama_c0 is current" not in run("-o", results, "aggregate", "--all").err
+    assert "llama_c0 is current, nothing to do\n" in run("-v", "-o", results, "aggregate", "--all").err
+
+
+@pytest.mark.parametrize(
+    "command", [["results", "show"], ["aggregate"], ["results", "delete", "--yes"], ["results", "export", "--to", "-"]]
+)
+def test_an_unknown_id_names_near_matches(results: Path, command: list[str]) -> None:
+    done = run("-o", results, *command, "lama_c1")
+    assert (done.status, done.out) == (1, "")
+    assert "experiment 'lama_c1' not found" in done.err
+    assert "did you mean llama_c1 or " in done.err
+    assert "'results list --all' names them all" in run("-o", results, *command, "zzz").err
+
+
+@pytest.mark.parametrize("kind", ["raw", "aggregated"])
+def test_schema_prints_the_json_schema(kind: str) -> None:
+    done = run("schema", kind)
+    assert (done.status, done.err) == (0, "")
+    assert done.json() == json_schema(kind)
+    jsonschema.Draft202012Validator.check_schema(done.json())
+
+
+def test_json_on_stdout_stays_json_whatever_is_amiss(results: Path) -> None:
+    (results / "raw" / "llama_c0" / "process_1.json").write_bytes(b"")
+    (results / "raw" / "mistral" / "process_0.json").write_bytes(b'{"a": 1')
+    for arguments in (
+        ["results", "list", "--all", "--json"],
+        ["results", "show", "llama_c0", "--json"],
+        ["results", "show", "llama_c0", "--raw", "--json"],
+        ["results", "export", "--raw", "--to", "-", "--format", "json"],
+        ["aggregate", "--all", "--json"],
+    ):
+        done = run("-o", results, *arguments)
+        assert done.status == 1, arguments
+        assert "process_1.json is unreadable" in done.err or "process_1.json" in done.err, arguments
+        done.json()
+
+
+# Completion in the shell
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("llm-energy-measure -o {folder} results show ", ["llama_c0", "llama_c1", "llama_c2", "mistral", "torn"]),
+        ("llm-energy-measure -o {folder} results show lla", ["llama_c0", "llama_c1", "llama_c2"]),
+        ("llm-energy-measure aggregate -o {folder} llama_c0 mi", ["mistral"]),
+        ("llm-energy-measure results export -o {folder} --to x.csv to", ["torn"]),
+        ("llm-energy-measure results delete -o {folder} zzz", []),
+        ("llm-energy-measure results show -o {folder}/raw/torn/process_1.json x", []),
+        ("llm-energy-measure results ", ["list", "show", "cycles", "export", "delete"]),
+    ],
+)
+def test_ids_complete_in_the_shell(
+    results: Path, words: str, wanted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = words.format(folder=results)
+    monkeypatch.setenv("_LLM_ENERGY_MEASURE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split(" ")) - 1))
+    done = run()
+    assert (done.status, done.err) == (0, "")
+    assert [line.partition(",")[2] for line in done.out.split()] == wanted
+
+
+# As whole processes
+
+COMMAND = """
+import sys
+from llm_energy_measure.cli.main import main
+try:
+    main()
+except SystemExit:
+    print(*sorted(sys.modules), file=sys.stderr)
+"""
+
+
+def _imported_by(*arguments: object) -> set[str]:
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", COMMAND, *map(str, arguments)], capture_output=True, check=True, text=True
+    )
+    return {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
+
+
+def test_help_imports_neither_records_nor_tables() -> None:
+    assert _imported_by("--help") & {"rich", "msgspec", "csv", "json"} == set()
+
+
+def test_a_list_as_json_imports_no_tables(results: Path) -> None:
+    assert _imported_by("-o", results, "results", "list", "--json") & {"rich", "pygments"} == set()
+
+
+def test_module_and_script_are_the_same_command() -> None:
+    done = as_process("--version")
+    assert done == run("--version")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["results list", "results list --json", "results show llama_c0", "results export --to -", "schema raw", "--help"],
+)
+def test_a_reader_that_leaves_early_is_no_error(results: Path, arguments: str) -> None:
+    """As `| true` does it: nobody reads what is written."""
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [*MODULE, "-q", "-o", str(results), *arguments.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 1)

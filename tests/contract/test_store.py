@@ -1,0 +1,201 @@
+"""What every store promises. Each test goes around the store under test to set up, or to look."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, UnsafePathError
+from llm_energy_measure.storage.base import Entry, Store
+from llm_energy_measure.storage.local import LocalStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = "raw/exp/process_0.json"
+LARGE = bytes(range(256)) * 12_000
+
+
+class Around(Protocol):
+    """A store, and ways around it."""
+
+    store: Store
+
+    def plant(self, key: str, data: bytes) -> None:
+        """Put a value there without the store."""
+
+    def peek(self, key: str) -> bytes | None:
+        """What is there, read without the store."""
+
+    def names(self) -> set[str]:
+        """Everything that is there, leftovers included."""
+
+
+class AroundLocalStore:
+    """`LocalStore`, and ways around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "store"
+        self.store: Store = LocalStore(self.root)
+
+    def plant(self, key: str, data: bytes) -> None:
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def peek(self, key: str) -> bytes | None:
+        path = self.root / key
+        return path.read_bytes() if path.exists() else None
+
+    def names(self) -> set[str]:
+        return {str(path.relative_to(self.root)) for path in self.root.rglob("*") if not path.is_dir()}
+
+
+@pytest.fixture(params=[AroundLocalStore])
+def around(request: pytest.FixtureRequest, tmp_path: Path) -> Around:
+    built: Around = request.param(tmp_path)
+    return built
+
+
+def test_an_absent_value_is_not_found(around: Around) -> None:
+    with pytest.raises(ResultNotFoundError, match="not found"):
+        around.store.get(KEY)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"\0\r\n\xff", LARGE])
+def test_a_value_that_was_created_is_there_whole(around: Around, data: bytes) -> None:
+    assert around.store.create(KEY, data) is True
+    assert around.peek(KEY) == around.store.get(KEY) == data
+    assert around.names() == {KEY}
+
+
+def test_a_value_that_somebody_else_put_there_is_read(around: Around) -> None:
+    around.plant(KEY, LARGE)
+    assert around.store.get(KEY) == LARGE
+
+
+def test_create_never_replaces(around: Around) -> None:
+    around.plant(KEY, b"first")
+    assert around.store.create(KEY, b"second") is False
+    assert around.store.create(KEY, b"first") is False
+    assert around.peek(KEY) == b"first"
+    assert around.names() == {KEY}
+
+
+def test_of_many_who_create_one_key_exactly_one_succeeds(around: Around) -> None:
+    values = [b"%d" % number * 1000 for number in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        outcomes = list(pool.map(lambda value: around.store.create(KEY, value), values))
+    assert sum(outcomes) == 1
+    assert around.peek(KEY) == values[outcomes.index(True)]
+    assert around.names() == {KEY}
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_put_stores_and_replaces(around: Around, durable: bool) -> None:  # noqa: FBT001 - parametrised
+    for data in (b"first", LARGE, b""):
+        around.store.put(KEY, data, durable=durable)
+        assert around.peek(KEY) == data
+    assert around.names() == {KEY}
+
+
+def test_readers_see_the_old_value_or_the_new_one(around: Around) -> None:
+    values = [bytes([65 + number]) * 50_000 for number in range(20)]
+    around.store.put(KEY, values[0])
+
+    def write() -> None:
+        for value in values:
+            around.store.put(KEY, value, durable=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(write)
+        seen = [around.store.get(KEY)]
+        while not writing.done():
+            seen.append(around.store.get(KEY))
+        writing.result()
+    assert set(seen) <= set(values)
+
+
+def test_a_copy_is_its_own(around: Around) -> None:
+    around.plant(KEY, b"first")
+    assert around.store.copy_new(KEY, "raw/exp/kept-1.json") is True
+    around.store.put(KEY, b"second")
+    assert around.peek("raw/exp/kept-1.json") == b"first"
+    around.store.delete(KEY)
+    assert around.peek("raw/exp/kept-1.json") == b"first"
+
+
+def test_a_copy_never_replaces(around: Around) -> None:
+    around.plant(KEY, b"first")
+    around.plant("raw/exp/kept-1.json", b"other")
+    assert around.store.copy_new(KEY, "raw/exp/kept-1.json") is False
+    assert around.peek("raw/exp/kept-1.json") == b"other"
+
+
+def test_a_copy_of_nothing_is_an_error(around: Around) -> None:
+    with pytest.raises(ResultsError):
+        around.store.copy_new(KEY, "raw/exp/kept-1.json")
+
+
+def test_a_list_has_what_stands_directly_under_a_prefix_sorted(around: Around) -> None:
+    for key, data in {"raw/b/x": b"1", "raw/b/y/z": b"2", "raw/a": b"33", "raw/B": b"", "other/c": b"4"}.items():
+        around.plant(key, data)
+    assert around.store.list("raw") == [
+        Entry("B", is_folder=False, size_bytes=0),
+        Entry("a", is_folder=False, size_bytes=2),
+        Entry("b", is_folder=True, size_bytes=0),
+    ]
+    assert [entry.name for entry in around.store.list("raw/b")] == ["x", "y"]
+    assert around.store.list("absent") == around.store.list("raw/absent") == []
+
+
+def test_a_deleted_value_is_gone(around: Around) -> None:
+    around.plant(KEY, b"first")
+    around.plant("raw/exp/other", b"other")
+    assert around.store.delete(KEY) is True
+    assert around.names() == {"raw/exp/other"}
+    assert around.store.delete(KEY) is False
+    assert around.store.create(KEY, b"second") is True
+
+
+def test_a_deleted_folder_is_gone_with_all_in_it(around: Around) -> None:
+    for key in ("raw/a/x", "raw/a/y/z", "raw/ab/x", "raw/b"):
+        around.plant(key, b"1")
+    assert around.store.delete_folder("raw/a") is True
+    assert around.names() == {"raw/ab/x", "raw/b"}
+    assert [entry.name for entry in around.store.list("raw")] == ["ab", "b"]
+    assert around.store.delete_folder("raw/a") is False
+
+
+@pytest.mark.parametrize(
+    "key", ["", ".", "..", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "a/./b", "a\\..\\b", "a\0b"]
+)
+def test_a_key_that_leads_out_is_refused_by_every_method(around: Around, key: str) -> None:
+    for call in (
+        lambda: around.store.path(key),
+        lambda: around.store.get(key),
+        lambda: around.store.create(key, b""),
+        lambda: around.store.put(key, b""),
+        lambda: around.store.copy_new(key, "x"),
+        lambda: around.store.copy_new("x", key),
+        lambda: around.store.list(key),
+        lambda: around.store.delete(key),
+        lambda: around.store.delete_folder(key),
+    ):
+        with pytest.raises(UnsafePathError, match="it leads out of the store"):
+            call()
+
+
+def test_a_path_is_where_the_value_lies_whether_or_not_it_exists(around: Around) -> None:
+    path = around.store.path(KEY)
+    assert not path.exists()
+    around.store.create(KEY, b"first")
+    assert path.read_bytes() == b"first"
+
+
+def test_looking_creates_nothing(around: Around) -> None:
+    assert around.store.list("raw") == []
+    assert around.store.delete(KEY) is around.store.delete_folder("raw") is False
+    assert around.names() == set()

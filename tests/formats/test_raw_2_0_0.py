@@ -1,0 +1,110 @@
+"""Files as they stand on disks today, written out: a change to the format has to change a version, not these."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llm_energy_measure.constants import SCHEMA_VERSION
+from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+from llm_energy_measure.results import codec
+from tests.support import factories
+
+LEAST = """\
+{
+  "experiment_id": "exp_7",
+  "process_index": 0,
+  "gpu_id": null,
+  "config_name": "baseline",
+  "model_name": "m",
+  "timestamps": {"start": "2026-01-16T19:39:58.225937", "end": null, "duration_sec": null},
+  "inference_metrics": null,
+  "energy_metrics": {"total_energy_j": null, "duration_sec": null},
+  "compute_metrics": null
+}
+"""
+
+WRITTEN = """\
+{
+  "schema_version": "2.0.0",
+  "experiment_id": "exp_7",
+  "backend": null,
+  "backend_version": null,
+  "process_index": 0,
+  "gpu_id": null,
+  "gpu_name": null,
+  "gpu_is_mig": null,
+  "gpu_mig_profile": null,
+  "energy_measurement_warning": null,
+  "config_name": "baseline",
+  "model_name": "m",
+  "timestamps": {
+    "start": "2026-01-16T19:39:58.225937",
+    "end": null,
+    "duration_sec": null
+  },
+  "inference_metrics": null,
+  "energy_metrics": {
+    "total_energy_j": null,
+    "duration_sec": null,
+    "gpu_energy_j": null,
+    "cpu_energy_j": null,
+    "ram_energy_j": null,
+    "gpu_power_w": null,
+    "cpu_power_w": null,
+    "emissions_kg_co2": null,
+    "energy_per_token_j": null,
+    "window": null,
+    "total_scope": null,
+    "total_provenance": null,
+    "gpu_scope": null,
+    "gpu_provenance": null,
+    "cpu_scope": null,
+    "cpu_provenance": null,
+    "ram_scope": null,
+    "ram_provenance": null,
+    "devices": null
+  },
+  "compute_metrics": null,
+  "effective_config": {},
+  "cli_overrides": {},
+  "config_warnings": [],
+  "world_size": null,
+  "host": null,
+  "gpu_uuid": null,
+  "gpu_power_limit_w": null,
+  "clock": null,
+  "launcher": null,
+  "origin": null
+}"""
+
+
+def test_the_least_that_a_raw_file_has_to_say() -> None:
+    record = codec.decode_raw(LEAST.encode(), "process_0.json")
+    assert record.schema_version == "2.0.0"
+    assert codec.encode_raw(record).decode() == WRITTEN
+
+
+@pytest.mark.parametrize("line", LEAST.splitlines()[1:-1])
+def test_nothing_of_it_can_be_left_out(line: str) -> None:
+    body = json.loads(LEAST)
+    del body[line.split('"')[1]]
+    with pytest.raises(ValueError, match="missing required field"):
+        codec.decode_raw(json.dumps(body).encode(), "process_0.json")
+
+
+def test_new_files_carry_today_s_version() -> None:
+    assert SCHEMA_VERSION == "2.0.0"
+    assert factories.raw().schema_version == factories.aggregated().schema_version == SCHEMA_VERSION
+
+
+def test_every_field_of_the_records_is_known_to_the_format() -> None:
+    """Adding one is allowed, and is said in the history; taking one away or renaming one is not."""
+    assert set(RawProcessResult.__struct_fields__) >= {*json.loads(WRITTEN), "unknown_fields"}
+    assert set(AggregatedResult.__struct_fields__) >= {
+        *("schema_version", "experiment_id", "backend", "backend_version", "aggregation", "total_tokens"),
+        *("total_energy_j", "total_inference_time_sec", "avg_tokens_per_second", "avg_energy_per_token_j"),
+        *("total_flops", "process_results", "start_time", "end_time", "effective_config", "cli_overrides"),
+        *("config_warnings", "latency_stats"),
+    }

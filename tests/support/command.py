@@ -1,0 +1,128 @@
+"""The command line under test: in this process, as a process of its own, or on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llm_energy_measure.cli.main import main
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+MODULE = [sys.executable, "-m", "llm_energy_measure"]
+PATIENCE_SEC = 60
+
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+_ERASED = re.compile("\x1b\\[\\?25[lh]|\x1b\\[[0-9]*[AK]|\r")
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """What stands on stdout, as JSON."""
+        return json.loads(self.out)
+
+    @property
+    def shown(self) -> str:
+        """What it said without the codes that the command itself colours tables and draws its bar with."""
+        return _ERASED.sub("", _COLOURS.sub("", self.out + self.err))
+
+
+def run(*arguments: object, stdin: str = "") -> Done:
+    """Run the command in this process: fast, and all that it does but for the start."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+    before = sys.argv, sys.stdin
+    sys.argv, sys.stdin = ["llm-energy-measure", *map(str, arguments)], io.StringIO(stdin)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+            warnings.simplefilter("default")
+            try:
+                main()
+            except SystemExit as done:
+                status = done.code
+    finally:
+        sys.argv, sys.stdin = before
+    assert isinstance(status, int)
+    out, err = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]  # a BytesIO
+    return Done(status, out, err)
+
+
+def as_process(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Done:
+    """Run the command as a process of its own, its streams piped."""
+    done = subprocess.run(  # noqa: S603 - our own command
+        [*MODULE, *map(str, arguments)],
+        cwd=cwd,
+        env=_environment(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE_SEC,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def on_terminal(
+    *arguments: object,
+    columns: int = 80,
+    typed: str = "",
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+) -> Done:
+    """Run the command on a terminal; `out` is all that the terminal was sent.
+
+    Args:
+        arguments: Of the command.
+        columns: Width of the terminal.
+        typed: What a person types once something is on screen.
+        env: Changes to the environment.
+        stdout: A file descriptor that takes stdout instead of the terminal.
+    """
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [*MODULE, *map(str, arguments)],
+        stdin=follower,
+        stdout=follower if stdout is None else stdout,
+        stderr=follower,
+        env=_environment({"COLUMNS": str(columns), **(env or {})}),
+    )
+    os.close(follower)
+    screen = b""
+    while chunk := _read(leader):
+        screen += chunk
+        if typed:
+            os.write(leader, typed.encode())
+            typed = ""
+    os.close(leader)
+    return Done(process.wait(PATIENCE_SEC), screen.decode().replace("\r\n", "\n"), "")
+
+
+def _read(descriptor: int) -> bytes:
+    """What came next; nothing once the last writer has gone, or all patience."""
+    ready, _, _ = select.select([descriptor], [], [], PATIENCE_SEC)
+    try:
+        return os.read(descriptor, 65536) if ready else b""
+    except OSError:  # what Linux says at the end
+        return b""
+
+
+def _environment(changes: Mapping[str, str] | None) -> dict[str, str]:
+    """This process's environment without what changes how a command looks, and with these changes."""
+    unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTHONWARNINGS", "LLM_ENERGY_MEASURE_RESULTS_DIR")
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {**kept, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **(changes or {})}

@@ -1,0 +1,248 @@
+"""The only builders of records in the tests. Processes differ in every figure, so that no rule passes by chance."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from llm_energy_measure.domain.experiment import (
+    AggregatedResult,
+    AggregationMetadata,
+    ClockEvidence,
+    CompletenessReport,
+    ImportOrigin,
+    Launcher,
+    RawProcessResult,
+    SourceFile,
+    UnreadableFile,
+)
+from llm_energy_measure.domain.latency import LatencyMeasurements, LatencyStatistics
+from llm_energy_measure.domain.metrics import (
+    ComputeMetrics,
+    DeviceEnergy,
+    EnergyMetrics,
+    InferenceMetrics,
+    Timestamps,
+)
+
+START = datetime(2026, 1, 16, 19, 39, 58, 225937, tzinfo=UTC)
+EXPERIMENT = "exp_7"
+
+
+def stamps(start: datetime = START, seconds: float = 40.5, **changes: Any) -> Timestamps:
+    """A span of that length."""
+    fields = {"start": start, "end": start + timedelta(seconds=seconds), "duration_sec": seconds}
+    return Timestamps(**{**fields, **changes})
+
+
+def inference(process_index: int = 0, **changes: Any) -> InferenceMetrics:
+    """The work of a process: 8192 tokens and 100 more for each index, at 862.5 token/s and 10 more."""
+    fields: dict[str, Any] = {
+        "total_tokens": 8192 + 100 * process_index,
+        "input_tokens": 4096,
+        "output_tokens": 4096 + 100 * process_index,
+        "inference_time_sec": 9.5 + process_index,
+        "tokens_per_second": 862.5 + 10 * process_index,
+        "latency_per_token_ms": 1.16,
+    }
+    return InferenceMetrics(**{**fields, **changes})
+
+
+def energy(process_index: int = 0, **changes: Any) -> EnergyMetrics:
+    """The energy of a process: 1971.5 J and 250 more for each index."""
+    fields: dict[str, Any] = {
+        "total_energy_j": 1971.5 + 250 * process_index,
+        "duration_sec": 9.5 + process_index,
+        "gpu_energy_j": 1062.5 + 250 * process_index,
+        "cpu_energy_j": 901.25,
+        "ram_energy_j": 7.75,
+        "gpu_power_w": 117.5,
+        "cpu_power_w": 114.5,
+        "emissions_kg_co2": 1.3e-6,
+        "energy_per_token_j": 0.24,
+    }
+    return EnergyMetrics(**{**fields, **changes})
+
+
+def compute(process_index: int = 0, **changes: Any) -> ComputeMetrics:
+    """The computation of a process: 2e13 FLOPs and 1e12 more for each index."""
+    fields: dict[str, Any] = {
+        "flops_total": 2e13 + 1e12 * process_index,
+        "flops_per_token": 2471628800.0,
+        "flops_per_second": 2.1e12,
+        "peak_memory_mb": 2900.0,
+        "model_memory_mb": 2358.0,
+        "flops_method": "parameter_estimate",
+        "flops_confidence": "low",
+        "compute_precision": "float16",
+    }
+    return ComputeMetrics(**{**fields, **changes})
+
+
+def raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes: Any) -> RawProcessResult:
+    """A record as a file of the field has it, on a GPU of its own."""
+    rank = process_index if type(process_index) is int and 0 <= process_index < 1000 else 0
+    fields: dict[str, Any] = {
+        "experiment_id": experiment_id,
+        "backend": "pytorch",
+        "backend_version": "transformers=4.57.6",
+        "process_index": process_index,
+        "gpu_id": process_index,
+        "gpu_name": "NVIDIA A100-PCIE-40GB",
+        "gpu_is_mig": False,
+        "config_name": "baseline",
+        "model_name": "meta-llama/Llama-3.2-1B",
+        "timestamps": stamps(START + timedelta(seconds=rank)),
+        "inference_metrics": inference(rank),
+        "energy_metrics": energy(rank),
+        "compute_metrics": compute(rank),
+        "effective_config": {"batch_size": 8, "decoder": {"temperature": 1.0, "top_k": None}, "tags": ["a", "b"]},
+        "cli_overrides": {},
+        "config_warnings": [],
+    }
+    return RawProcessResult(**{**fields, **changes})
+
+
+def raws(count: int, experiment_id: str = EXPERIMENT, **changes: Any) -> list[RawProcessResult]:
+    """Records of the first `count` processes."""
+    return [raw(experiment_id, index, **changes) for index in range(count)]
+
+
+def latency(ttft_ms: list[float], itl_trimmed_ms: list[float], itl_full_ms: list[float]) -> LatencyMeasurements:
+    """Latency samples of one request for each time to the first token."""
+    return LatencyMeasurements(
+        ttft_ms=ttft_ms,
+        itl_full_ms=itl_full_ms,
+        itl_trimmed_ms=itl_trimmed_ms,
+        request_count=len(ttft_ms),
+        total_output_tokens=len(itl_full_ms) + len(ttft_ms),
+        excluded_tokens=len(itl_full_ms) - len(itl_trimmed_ms),
+        streaming_mode=True,
+        warmup_requests_excluded=1,
+    )
+
+
+def full_raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes: Any) -> RawProcessResult:
+    """A record in which every field says something, those that the field's files lack included."""
+    device = DeviceEnergy(
+        gpu_id=process_index,
+        gpu_uuid=f"GPU-{process_index:08d}",
+        gpu_name="NVIDIA A100-PCIE-40GB",
+        gpu_power_limit_w=250.0,
+        mig_profile="1g.5gb",
+        energy_j=531.25,
+        provenance="measured",
+    )
+    scoped = energy(
+        process_index,
+        window=stamps(START + timedelta(seconds=1), 9.5),
+        total_scope="host",
+        total_provenance="integrated",
+        gpu_scope="device",
+        gpu_provenance="measured",
+        cpu_scope="host",
+        cpu_provenance="modelled",
+        ram_scope="process",
+        ram_provenance="modelled",
+        devices=[device, msgspec.structs.replace(device, gpu_id=process_index + 1, energy_j=None)],
+    )
+    fields: dict[str, Any] = {
+        "gpu_is_mig": True,
+        "gpu_mig_profile": "1g.5gb",
+        "energy_measurement_warning": "sampled every 100 ms",
+        "inference_metrics": inference(
+            process_index,
+            time_to_first_token_ms=35.5,
+            latency_measurements=latency([35.5, 36.5], [1.0, 1.5], [0.5, 1.0, 1.5, 9.0]),
+        ),
+        "energy_metrics": scoped,
+        "cli_overrides": {"batch_size": 8},
+        "config_warnings": ["do_sample is off"],
+        "world_size": 4,
+        "host": "node-1",
+        "gpu_uuid": f"GPU-{process_index:08d}",
+        "gpu_power_limit_w": 250.0,
+        "clock": ClockEvidence(
+            boot_id="boot-1",
+            wall_start_sec=1768592398.225937,
+            monotonic_start_sec=12.25,
+            wall_end_sec=1768592438.725937,
+            monotonic_end_sec=52.75,
+        ),
+        "launcher": Launcher(name="slurm", job_id="123", step_id="0", node="n1", local_rank=0, attempt=1),
+        "origin": ImportOrigin(tool="codecarbon", version="3.3.0", file="emissions.csv", sha256="0" * 64, row=7),
+    }
+    return raw(experiment_id, process_index, **{**fields, **changes})
+
+
+def aggregated(experiment_id: str = EXPERIMENT, **changes: Any) -> AggregatedResult:
+    """An aggregate as another tool left it: no sources, no completeness."""
+    processes = changes.pop("process_results", None) or raws(2, experiment_id)
+    fields: dict[str, Any] = {
+        "experiment_id": experiment_id,
+        "backend": "pytorch",
+        "backend_version": "transformers=4.57.6",
+        "aggregation": AggregationMetadata(method="sum_energy_avg_throughput", num_processes=len(processes)),
+        "total_tokens": 16484,
+        "total_energy_j": 4193.0,
+        "total_inference_time_sec": 20.0,
+        "avg_tokens_per_second": 867.5,
+        "avg_energy_per_token_j": 0.25,
+        "total_flops": 4.1e13,
+        "process_results": processes,
+        "start_time": START,
+        "end_time": START + timedelta(seconds=41.5),
+    }
+    return AggregatedResult(**{**fields, **changes})
+
+
+def full_aggregated(experiment_id: str = EXPERIMENT, **changes: Any) -> AggregatedResult:
+    """An aggregate in which every field says something."""
+    source = SourceFile(name="process_0.json", size_bytes=12, sha256="a" * 64)
+    torn = UnreadableFile(name="process_1.json", reason="it is empty", size_bytes=0, sha256="b" * 64)
+    report = CompletenessReport(
+        expected_processes=3,
+        expected_from="manifest",
+        found_processes=1,
+        missing=[1, 2],
+        unexpected=[5],
+        unreadable=[torn],
+    )
+    fields: dict[str, Any] = {
+        "model_name": "meta-llama/Llama-3.2-1B",
+        "process_results": [full_raw(experiment_id)],
+        "effective_config": {"batch_size": 8},
+        "cli_overrides": {"batch_size": 8},
+        "config_warnings": ["do_sample is off"],
+        "latency_stats": LatencyStatistics(ttft_mean_ms=36.0, ttft_samples=2, itl_full_p99_ms=8.5),
+        "is_lower_bound": True,
+        "completeness": report,
+        "sources": [source],
+    }
+    return aggregated(experiment_id, **{**fields, **changes})
+
+
+def document(record: RawProcessResult | AggregatedResult) -> dict[str, Any]:
+    """A record as a decoded JSON object, to be changed and written by hand."""
+    built: dict[str, Any] = json.loads(msgspec.json.encode(record))
+    return built
+
+
+def changed(original: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of a decoded object with the value at a dotted path set."""
+    changed_copy = copy.deepcopy(original)
+    *parents, last = path.split(".")
+    place: Any = changed_copy
+    for part in parents:
+        place = place[int(part)] if isinstance(place, list) else place[part]
+    place[last] = value
+    return changed_copy
+
+
+def as_bytes(built: object) -> bytes:
+    """A decoded object as a file that somebody else wrote."""
+    return json.dumps(built, indent=1).encode()

@@ -1,0 +1,448 @@
+"""Every rule on several unequal processes, with figures worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from llm_energy_measure.constants import MAX_PROCESSES
+from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
+from llm_energy_measure.exceptions import (
+    AggregationError,
+    ConfigurationError,
+    IncompatibleResultsError,
+    IncompleteExperimentError,
+)
+from llm_energy_measure.results import aggregate_results, calculate_efficiency_metrics, codec
+from tests.support import factories
+from tests.support.factories import EXPERIMENT as EXP
+
+if TYPE_CHECKING:
+    from llm_energy_measure.domain.experiment import AggregatedResult
+
+START = factories.START
+
+
+def aggregate(*results: RawProcessResult, **options: Any) -> AggregatedResult:
+    return aggregate_results(EXP, results, **options)
+
+
+def at(start: float, end: float | None, index: int, **changes: Any) -> RawProcessResult:
+    """A process that ran between two seconds after the hour."""
+    span = factories.stamps(
+        START + timedelta(seconds=start), end=None if end is None else START + timedelta(seconds=end)
+    )
+    return factories.raw(process_index=index, timestamps=span, **changes)
+
+
+# The default strategy
+
+
+def test_three_unequal_processes_by_hand() -> None:
+    result = aggregate(
+        factories.raw(
+            process_index=0,
+            inference_metrics=factories.inference(total_tokens=100, inference_time_sec=2.0, tokens_per_second=50.0),
+            energy_metrics=factories.energy(total_energy_j=1000.0),
+            compute_metrics=factories.compute(flops_total=1e12),
+        ),
+        factories.raw(
+            process_index=1,
+            inference_metrics=factories.inference(total_tokens=250, inference_time_sec=4.0, tokens_per_second=62.5),
+            energy_metrics=factories.energy(total_energy_j=1500.0),
+            compute_metrics=factories.compute(flops_total=3e12),
+        ),
+        factories.raw(
+            process_index=2,
+            inference_metrics=factories.inference(total_tokens=150, inference_time_sec=1.5, tokens_per_second=100.0),
+            energy_metrics=factories.energy(total_energy_j=500.0),
+            compute_metrics=factories.compute(flops_total=5e12),
+        ),
+    )
+    assert result.aggregation.method == "sum_energy_avg_throughput"
+    assert result.aggregation.num_processes == 3
+    assert result.total_tokens == 500
+    assert result.total_energy_j == 3000.0
+    assert result.total_inference_time_sec == 7.5
+    assert result.avg_tokens_per_second == pytest.approx(212.5 / 3, rel=1e-15)
+    assert result.avg_energy_per_token_j == 6.0
+    assert result.total_flops == 9e12
+    assert result.tokens_per_joule == pytest.approx(1 / 6, rel=1e-15)
+    assert result.is_lower_bound is False
+    assert result.aggregation.warnings == []
+
+
+def test_start_is_the_earliest_and_end_the_latest() -> None:
+    result = aggregate(at(5, 20, 0), at(2, 11, 1), at(3, 40, 2))
+    assert result.start_time == START + timedelta(seconds=2)
+    assert result.end_time == START + timedelta(seconds=40)
+    assert result.duration_sec == 38.0
+
+
+def test_an_unknown_end_is_left_out() -> None:
+    result = aggregate(at(5, None, 0), at(2, 11, 1))
+    assert result.end_time == START + timedelta(seconds=11)
+    assert aggregate(at(5, None, 0)).end_time is None
+    assert aggregate(at(5, None, 0)).duration_sec is None
+
+
+def test_what_describes_the_experiment_is_the_first_process_s() -> None:
+    result = aggregate(
+        factories.raw(process_index=2, effective_config={"a": 2}, config_warnings=["late", "both"]),
+        factories.raw(
+            process_index=0, effective_config={"a": 0}, cli_overrides={"b": 0}, config_warnings=["early", "both"]
+        ),
+    )
+    assert (result.effective_config, result.cli_overrides) == ({"a": 0}, {"b": 0})
+    assert result.config_warnings == ["early", "both", "late"]
+    assert (result.experiment_id, result.backend, result.backend_version, result.model_name) == (
+        *(EXP, "pytorch", "transformers=4.57.6", "meta-llama/Llama-3.2-1B"),
+    )
+    assert [process.process_index for process in result.process_results] == [0, 2]
+
+
+def test_a_process_that_counted_no_tokens_is_skipped_by_sums_and_means() -> None:
+    result = aggregate(factories.raw(), factories.raw(process_index=1, inference_metrics=None, compute_metrics=None))
+    alone = aggregate(factories.raw())
+    for name in ("total_tokens", "total_inference_time_sec", "avg_tokens_per_second", "total_flops", "latency_stats"):
+        assert getattr(result, name) == getattr(alone, name), name
+    assert result.total_energy_j == 1971.5 + 2221.5
+    assert result.is_lower_bound is False
+
+
+def test_the_mean_is_over_the_processes_that_report_a_throughput() -> None:
+    silent = factories.raw(process_index=1, inference_metrics=factories.inference(1, tokens_per_second=None))
+    result = aggregate(factories.raw(), silent, factories.raw(process_index=2))
+    assert result.avg_tokens_per_second == (862.5 + 882.5) / 2
+    assert calculate_efficiency_metrics(result)["effective_batch_throughput"] == 862.5 + 882.5
+
+
+def test_what_nobody_knows_stays_unknown() -> None:
+    nothing: dict[str, Any] = {
+        "inference_metrics": None,
+        "compute_metrics": factories.compute(flops_total=None),
+        "energy_metrics": factories.energy(total_energy_j=None),
+    }
+    result = aggregate(*factories.raws(2, **nothing))
+    for name in (
+        *("total_tokens", "total_energy_j", "total_inference_time_sec", "avg_tokens_per_second"),
+        *("avg_energy_per_token_j", "total_flops", "latency_stats", "tokens_per_joule"),
+    ):
+        assert getattr(result, name) is None, name
+
+
+def test_a_process_without_energy_makes_the_total_a_lower_bound() -> None:
+    dark = factories.raw(process_index=1, energy_metrics=factories.energy(total_energy_j=None))
+    result = aggregate(factories.raw(), dark)
+    assert result.total_energy_j == 1971.5
+    assert result.is_lower_bound is True
+    assert result.aggregation.warnings == ["process 1 has no energy; the total is a lower bound"]
+
+
+def test_a_sum_that_no_float_holds_is_refused() -> None:
+    huge = factories.raws(2, energy_metrics=factories.energy(total_energy_j=1.7e308))
+    with pytest.raises(AggregationError, match="^cannot aggregate 'exp_7': "):
+        aggregate(*huge)
+
+
+def test_percentiles_are_taken_from_the_pooled_samples() -> None:
+    first = factories.latency([10.0, 20.0, 30.0], [1.0], [1.0, 5.0])
+    second = factories.latency([1000.0], [3.0, 8.0], [3.0, 8.0])
+    stats = aggregate(
+        factories.raw(inference_metrics=factories.inference(latency_measurements=first)),
+        factories.raw(process_index=1, inference_metrics=factories.inference(latency_measurements=second)),
+        factories.raw(process_index=2),
+    ).latency_stats
+    assert stats is not None
+    assert (stats.ttft_mean_ms, stats.ttft_median_ms, stats.ttft_min_ms, stats.ttft_max_ms) == (
+        265.0,
+        25.0,
+        10.0,
+        1000.0,
+    )
+    assert stats.ttft_p95_ms == pytest.approx(30 + 0.85 * 970)
+    assert stats.ttft_p99_ms == pytest.approx(30 + 0.97 * 970)
+    assert (stats.itl_mean_ms, stats.itl_median_ms, stats.itl_p95_ms) == (4.0, 3.0, 7.5)
+    assert stats.itl_full_mean_ms == 4.25
+    assert stats.itl_full_p99_ms == pytest.approx(7.91)
+    assert (stats.ttft_samples, stats.itl_samples) == (4, 3)
+
+
+# Efficiency
+
+
+def test_efficiency_by_hand() -> None:
+    result = aggregate(
+        factories.raw(
+            inference_metrics=factories.inference(total_tokens=100, tokens_per_second=50.0),
+            energy_metrics=factories.energy(total_energy_j=1000.0),
+            compute_metrics=factories.compute(flops_total=1e12),
+        ),
+        factories.raw(
+            process_index=1,
+            inference_metrics=factories.inference(total_tokens=300, tokens_per_second=150.0),
+            energy_metrics=factories.energy(total_energy_j=600.0),
+            compute_metrics=factories.compute(flops_total=3e12),
+        ),
+    )
+    assert calculate_efficiency_metrics(result) == {
+        "tokens_per_joule": 0.25,
+        "joules_per_token": 4.0,
+        "flops_per_joule": 2.5e9,
+        "tokens_per_second": 100.0,
+        "effective_batch_throughput": 200.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "unknown"),
+    [
+        ({"total_energy_j": 0.0}, {"tokens_per_joule", "flops_per_joule"}),
+        ({"total_energy_j": None}, {"tokens_per_joule", "flops_per_joule", "joules_per_token"}),
+        ({"total_tokens": 0}, {"joules_per_token"}),
+        ({"total_tokens": None}, {"joules_per_token", "tokens_per_joule"}),
+        ({"total_flops": None}, {"flops_per_joule"}),
+        ({"avg_tokens_per_second": None}, {"tokens_per_second", "effective_batch_throughput"}),
+    ],
+)
+def test_unknown_efficiency_is_nan_and_never_zero(changes: dict[str, Any], unknown: set[str]) -> None:
+    metrics = calculate_efficiency_metrics(factories.aggregated(**changes))
+    assert {name for name, value in metrics.items() if math.isnan(value)} == unknown
+
+
+def test_a_ratio_with_a_zero_denominator_is_none_in_a_record() -> None:
+    nothing = factories.inference(total_tokens=0, input_tokens=0, output_tokens=0)
+    assert aggregate(factories.raw(inference_metrics=nothing)).avg_energy_per_token_j is None
+    cold = factories.energy(total_energy_j=0.0)
+    assert aggregate(factories.raw(energy_metrics=cold)).tokens_per_joule is None
+
+
+def test_the_effective_throughput_of_figures_without_processes_counts_all_of_them() -> None:
+    figures = msgspec.structs.replace(factories.aggregated(), process_results=[])
+    assert calculate_efficiency_metrics(figures)["effective_batch_throughput"] == 867.5 * 2
+
+
+# GPUs
+
+UUIDS = ("GPU-aaaa", "GPU-bbbb")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "warning", "verified"),
+    [
+        ({"gpu_id": 0}, {"gpu_id": 0}, "GPU 0 appears in multiple processes", False),
+        ({"gpu_id": 0}, {"gpu_id": 1}, None, True),
+        ({"gpu_id": 0, "host": "a"}, {"gpu_id": 0, "host": "a"}, "GPU 0 appears in multiple processes", False),
+        ({"gpu_id": 0, "host": "a"}, {"gpu_id": 0, "host": None}, "GPU 0 appears in multiple processes", False),
+        ({"gpu_id": 0, "host": "a"}, {"gpu_id": 0, "host": "b"}, None, True),
+        ({"gpu_id": None}, {"gpu_id": None}, None, False),
+        ({"gpu_id": 0}, {"gpu_id": None}, None, False),
+        ({"gpu_id": 0, "gpu_uuid": UUIDS[0]}, {"gpu_id": 0, "gpu_uuid": UUIDS[1]}, None, True),
+        (
+            {"gpu_id": 0, "gpu_uuid": UUIDS[0]},
+            {"gpu_id": 1, "gpu_uuid": UUIDS[0]},
+            "GPU GPU-aaaa appears in multiple processes",
+            False,
+        ),
+        ({"gpu_id": 0, "gpu_uuid": UUIDS[0]}, {"gpu_id": 1, "gpu_uuid": None}, None, False),
+    ],
+)
+def test_a_gpu_that_two_processes_measured_is_told(
+    first: dict[str, Any], second: dict[str, Any], warning: str | None, *, verified: bool
+) -> None:
+    result = aggregate(factories.raw(**first), factories.raw(process_index=1, **second))
+    assert result.aggregation.warnings == ([warning] if warning else [])
+    assert result.aggregation.gpu_attribution_verified is verified
+
+
+def test_a_repeated_gpu_of_one_of_several_hosts_is_named_with_it() -> None:
+    hosts = ["a", "a", "b"]
+    result = aggregate(*(factories.raw(process_index=i, gpu_id=0, host=host) for i, host in enumerate(hosts)))
+    assert result.aggregation.warnings == ["GPU 0 appears in multiple processes of host a"]
+    assert result.aggregation.gpu_attribution_verified is False
+
+
+def test_a_repeated_gpu_is_told_once_however_often_it_is_repeated() -> None:
+    result = aggregate(*factories.raws(4, gpu_id=0))
+    assert result.aggregation.warnings == ["GPU 0 appears in multiple processes"]
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    ("spans", "overlap"),
+    [
+        ([(0, 10), (5, 15)], True),
+        ([(0, 10), (5, 15), (9, 20)], True),
+        ([(0, 10), (5, 15), (11, 20)], False),
+        ([(0, 10), (10, 20)], False),
+        ([(0, 10), (20, 30)], False),
+        ([(0, 10), (5, None)], False),
+        ([(0, 10)], False),
+    ],
+)
+def test_overlap_is_one_instant_that_all_processes_ran_at(
+    spans: list[tuple[float, float | None]], *, overlap: bool
+) -> None:
+    result = aggregate(*(at(start, end, index) for index, (start, end) in enumerate(spans)))
+    assert result.aggregation.temporal_overlap_verified is overlap
+
+
+def test_naive_beside_aware_processes_have_no_common_span() -> None:
+    naive = factories.stamps(START.replace(tzinfo=None))
+    result = aggregate(factories.raw(), factories.raw(process_index=1, timestamps=naive))
+    assert (result.start_time, result.end_time, result.duration_sec) == (None, None, None)
+    assert result.aggregation.temporal_overlap_verified is False
+    assert result.aggregation.warnings == [
+        "some timestamps have a UTC offset and some have none; start and end can't be told"
+    ]
+    assert result.total_energy_j == 1971.5 + 2221.5
+
+
+def test_naive_processes_have_a_common_span_among_themselves() -> None:
+    naive = datetime(2026, 1, 16, 12)  # noqa: DTZ001 - as files of the field have it
+    result = aggregate(*factories.raws(2, timestamps=factories.stamps(naive, 10.0)))
+    assert (result.start_time, result.duration_sec) == (naive, 10.0)
+    assert result.aggregation.temporal_overlap_verified is True
+
+
+def test_impossible_times_of_a_process_are_told_and_its_energy_counts() -> None:
+    reversed_span = factories.stamps(seconds=-1.0, duration_sec=None)
+    result = aggregate(factories.raw(timestamps=reversed_span))
+    assert result.total_energy_j == 1971.5
+    assert len(result.aggregation.warnings) == 1
+    assert result.aggregation.warnings[0].startswith("process 0: timestamps: end 2026-01-16T19:39:57")
+
+
+# Completeness
+
+
+def test_a_partial_result_says_that_it_is_a_lower_bound_and_its_coverage() -> None:
+    torn = UnreadableFile(name="process_3.json", reason="the file is empty (0 bytes)")
+    result = aggregate(*factories.raws(3), expected_processes=5, unreadable=[torn])
+    assert result.is_lower_bound is True
+    assert result.completeness is not None
+    assert result.completeness.missing == [3, 4]
+    assert result.completeness.coverage == 0.6
+    assert result.completeness.unreadable == [torn]
+    assert result.aggregation.num_processes == 3
+    [warning] = result.aggregation.warnings
+    assert warning == (
+        "partial: 3 of 5 processes are there, missing 3, 4 (expected from argument); "
+        "unreadable: process_3.json (the file is empty (0 bytes)); the sums are lower bounds"
+    )
+
+
+def test_strict_refuses_an_incomplete_experiment_and_carries_the_report() -> None:
+    with pytest.raises(IncompleteExperimentError) as caught:
+        aggregate(*factories.raws(2), expected_processes=4, strict=True)
+    assert str(caught.value) == (
+        "cannot aggregate 'exp_7' strictly: 2 of 4 processes are there, missing 2, 3 (expected from argument); "
+        "run the missing ones, or take a lower bound without strict (--no-strict)"
+    )
+    assert caught.value.report is not None
+    assert caught.value.report.missing == [2, 3]
+
+
+def test_strict_accepts_a_complete_experiment_whatever_else_is_found() -> None:
+    dark = factories.raw(process_index=1, gpu_id=0, energy_metrics=factories.energy(total_energy_j=None))
+    result = aggregate(factories.raw(), dark, expected_processes=2, strict=True)
+    assert len(result.aggregation.warnings) == 2
+
+
+def test_an_unexpected_process_counts_and_is_told() -> None:
+    result = aggregate(*factories.raws(3), expected_processes=2)
+    assert result.aggregation.num_processes == 3
+    assert result.is_lower_bound is False
+    assert result.aggregation.warnings == ["2 processes were expected (from argument), and there is also 2"]
+
+
+def test_many_missing_processes_fit_in_a_sentence() -> None:
+    [warning] = aggregate(factories.raw(), expected_processes=1000).aggregation.warnings
+    assert "missing 1, 2, 3, 4, 5, 6, 7, 8 and 991 more (expected from argument)" in warning
+
+
+def test_the_manifest_says_what_was_expected() -> None:
+    manifest = Manifest(experiment_id=EXP, expected_processes=3)
+    with pytest.raises(IncompleteExperimentError, match="expected from manifest"):
+        aggregate(factories.raw(), manifest=manifest, strict=True)
+
+
+@pytest.mark.parametrize("expected", [0, -1, MAX_PROCESSES + 1])
+def test_an_impossible_number_of_processes_is_refused(expected: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"{expected} processes were expected; expect 1 to 1000000"):
+        aggregate(factories.raw(), expected_processes=expected)
+
+
+# Refusals
+
+
+def test_no_result_is_no_experiment() -> None:
+    with pytest.raises(AggregationError, match="cannot aggregate 'exp_7': it has no results"):
+        aggregate()
+    torn = UnreadableFile(name="process_0.json", reason="it is empty")
+    with pytest.raises(AggregationError, match="process_0.json: it is empty"):
+        aggregate(unreadable=[torn])
+
+
+@pytest.mark.parametrize("field", ["experiment_id", "model_name", "backend"])
+def test_results_that_differ_are_refused_naming_field_and_both_values(field: str) -> None:
+    first, second = factories.raw(), factories.raw(process_index=1, **{field: "another"})
+    with pytest.raises(IncompatibleResultsError) as caught:
+        aggregate(second, first)
+    assert caught.value.field == field
+    assert caught.value.values == (getattr(first, field), "another")
+    assert str(caught.value) == (
+        f"cannot aggregate 'exp_7': {field} is {getattr(first, field)!r} and, in process 1, 'another'; "
+        "aggregate them apart, or pass allow_mixed=True"
+    )
+
+
+def test_an_unknown_backend_differs_from_a_known_one() -> None:
+    with pytest.raises(IncompatibleResultsError, match="backend is 'pytorch' and, in process 1, None"):
+        aggregate(factories.raw(), factories.raw(process_index=1, backend=None))
+
+
+def test_results_of_another_experiment_than_the_one_named_are_refused() -> None:
+    with pytest.raises(IncompatibleResultsError, match="experiment_id is 'exp_8' and, in process 0, 'exp_7'"):
+        aggregate_results("exp_8", [factories.raw()])
+
+
+def test_an_experiment_may_be_named_by_its_folder() -> None:
+    assert aggregate_results("a_b", [factories.raw("a/b")]).experiment_id == "a/b"
+
+
+def test_unlike_results_are_aggregated_where_that_is_allowed() -> None:
+    mixed = [factories.raw("x", model_name="m"), factories.raw("y", 1, backend="vllm")]
+    result = aggregate_results("both", mixed, allow_mixed=True)
+    assert result.experiment_id == "both"
+    assert result.total_energy_j == 1971.5 + 2221.5
+
+
+@pytest.mark.parametrize("allow_mixed", [True, False])
+def test_a_process_counts_once(allow_mixed: bool) -> None:  # noqa: FBT001 - parametrised
+    with pytest.raises(
+        IncompatibleResultsError, match="there are two results of process 1; give each process once"
+    ) as caught:
+        aggregate(*factories.raws(2), factories.raw(process_index=1), allow_mixed=allow_mixed)
+    assert (caught.value.field, caught.value.values) == ("process_index", (1, 1))
+
+
+# Sources
+
+
+def test_an_aggregate_of_stored_results_names_its_sources_in_the_order_of_its_processes() -> None:
+    files = {f"process_{index}.json": codec.encode_raw(factories.raw(process_index=index)) for index in (2, 0, 1)}
+    result = aggregate(*(codec.decode_raw(data, f"exp_7/{name}") for name, data in files.items()))
+    assert result.sources == [codec.source_file(name, files[name]) for name in sorted(files)]
+
+
+def test_an_aggregate_of_results_that_no_file_holds_names_none() -> None:
+    stored = codec.decode_raw(codec.encode_raw(factories.raw()), "process_0.json")
+    assert aggregate(stored).sources is not None
+    assert aggregate(stored, factories.raw(process_index=1)).sources is None

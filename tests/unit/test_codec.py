@@ -1,0 +1,582 @@
+"""Records to bytes and back: what is forgiven, what is refused and in which words, what is kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from llm_energy_measure.domain.experiment import AggregatedResult, ImportOrigin, RawProcessResult
+from llm_energy_measure.domain.schema import Migration
+from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
+from llm_energy_measure.results import codec
+from tests.support import factories
+from tests.support.factories import as_bytes, changed
+
+NAME = "exp_7/process_0.json"
+DOCUMENT = factories.document(factories.full_raw())
+GOOD = codec.encode_raw(factories.full_raw())
+AGGREGATE = json.loads(codec.encode_aggregated(factories.full_aggregated()))
+
+
+def written_as(found: bytes, written: bytes) -> bytes:
+    assert GOOD.count(found) >= 1
+    return GOOD.replace(found, written, 1)
+
+
+# Reading back
+
+
+@pytest.mark.parametrize("record", [factories.raw(), factories.full_raw()])
+def test_a_raw_record_comes_back(record: RawProcessResult) -> None:
+    assert codec.decode_raw(codec.encode_raw(record), NAME) == record
+
+
+@pytest.mark.parametrize("record", [factories.aggregated(), factories.full_aggregated()])
+def test_an_aggregate_comes_back(record: AggregatedResult) -> None:
+    assert codec.decode_aggregated(codec.encode_aggregated(record), "exp_7.json") == record
+
+
+def test_a_full_record_leaves_no_field_at_its_default() -> None:
+    """Else the tests above would not see a field that gets lost."""
+    full = factories.full_raw()
+    whole = factories.full_aggregated()
+    for record in (
+        *(full, full.timestamps, full.inference_metrics, full.energy_metrics, full.clock, full.launcher, full.origin),
+        *(whole, whole.completeness),
+    ):
+        assert record is not None
+        for info in msgspec.structs.fields(record):
+            if info.name not in ("schema_version", "unknown_fields"):
+                assert getattr(record, info.name) != info.default, info.name
+
+
+def test_fields_stand_in_the_order_of_the_field_s_files() -> None:
+    written = json.loads(codec.encode_raw(factories.raw()))
+    assert list(written)[:19] == [
+        *("schema_version", "experiment_id", "backend", "backend_version", "process_index", "gpu_id", "gpu_name"),
+        *("gpu_is_mig", "gpu_mig_profile", "energy_measurement_warning", "config_name", "model_name", "timestamps"),
+        *("inference_metrics", "energy_metrics", "compute_metrics", "effective_config", "cli_overrides"),
+        "config_warnings",
+    ]
+    assert list(written["timestamps"]) == ["start", "end", "duration_sec"]
+    assert "unknown_fields" not in written
+
+
+def test_a_decoded_record_knows_the_bytes_it_came_from() -> None:
+    stored = codec.decode_raw(GOOD, NAME).stored
+    assert stored is not None
+    assert stored.data == GOOD
+    assert stored.source == codec.source_file("process_0.json", GOOD)
+    assert stored.source.size_bytes == len(GOOD)
+
+
+def test_a_changed_copy_no_longer_claims_the_bytes_it_came_from() -> None:
+    copy = msgspec.structs.replace(codec.decode_raw(GOOD, NAME), gpu_name="another")
+    assert copy.stored is None
+
+
+def test_a_byte_order_mark_is_forgiven() -> None:
+    assert codec.decode_raw(b"\xef\xbb\xbf" + GOOD, NAME) == factories.full_raw()
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    document = changed(changed(DOCUMENT, "process_index", 3.0), "inference_metrics.total_tokens", 8192.0)
+    record = codec.decode_raw(as_bytes(document), NAME)
+    assert (record.process_index, type(record.process_index)) == (3, int)
+    assert type(record.inference_metrics and record.inference_metrics.total_tokens) is int
+
+
+def test_a_file_without_schema_version_is_read_as_2_0_0() -> None:
+    document = {key: value for key, value in DOCUMENT.items() if key != "schema_version"}
+    assert codec.decode_raw(as_bytes(document), NAME) == factories.full_raw()
+
+
+@pytest.mark.parametrize("name", ["gpu_id", "inference_metrics", "compute_metrics", "energy_metrics.total_energy_j"])
+def test_what_may_be_unknown_may_be_null(name: str) -> None:
+    record = codec.decode_raw(as_bytes(changed(DOCUMENT, name, None)), NAME)
+    assert factories.document(record) == changed(DOCUMENT, name, None)
+
+
+@pytest.mark.parametrize("name", ["experiment_id", "process_index", "config_name", "model_name", "timestamps"])
+def test_a_missing_required_field_is_named(name: str) -> None:
+    document = {key: value for key, value in DOCUMENT.items() if key != name}
+    with pytest.raises(ResultCorruptError, match=f"missing required field {name}"):
+        codec.decode_raw(as_bytes(document), NAME)
+
+
+# Unknown fields
+
+
+@pytest.mark.parametrize(
+    "place", ["", "timestamps", "energy_metrics", "energy_metrics.devices.1", "inference_metrics.latency_measurements"]
+)
+@pytest.mark.parametrize("name", ["new", "a/b~c", "", "unknown_fields"])
+def test_an_unknown_field_survives(place: str, name: str) -> None:
+    document = changed(DOCUMENT, f"{place}.{name}" if place else name, {"deep": [1, None]})
+    record = codec.decode_raw(as_bytes(document), NAME)
+    assert json.loads(codec.encode_raw(record)) == document
+
+
+def test_an_empty_field_that_is_named_as_ours_survives() -> None:
+    document = {**DOCUMENT, "unknown_fields": {}}
+    assert json.loads(codec.encode_raw(codec.decode_raw(as_bytes(document), NAME))) == document
+
+
+def test_unknown_fields_are_had_by_json_pointer() -> None:
+    document = changed(changed(DOCUMENT, "new", 1), "energy_metrics.devices.0.a/b", 2)
+    assert codec.decode_raw(as_bytes(document), NAME).unknown_fields == {"/new": 1, "/energy_metrics/devices/0/a~1b": 2}
+
+
+def test_an_unknown_field_goes_with_the_object_that_held_it() -> None:
+    record = codec.decode_raw(as_bytes(changed(DOCUMENT, "energy_metrics.window.new", 1)), NAME)
+    without = msgspec.structs.replace(record, energy_metrics=factories.energy())
+    assert "new" not in codec.encode_raw(without).decode()
+
+
+@pytest.mark.parametrize("place", ["new", "aggregation.new", "completeness.unreadable.0.new", "process_results.0.new"])
+def test_an_unknown_field_of_an_aggregate_survives(place: str) -> None:
+    document = changed(AGGREGATE, place, [1])
+    record = codec.decode_aggregated(as_bytes(document), "exp_7.json")
+    assert json.loads(codec.encode_aggregated(record)) == document
+
+
+# Aggregates embed raw files
+
+
+def test_an_aggregate_embeds_raw_files_byte_for_byte() -> None:
+    files = [b'{"odd":   "spacing",' + codec.encode_raw(record).removeprefix(b"{") for record in factories.raws(3)]
+    loaded = [codec.decode_raw(data, f"process_{index}.json") for index, data in enumerate(files)]
+    encoded = codec.encode_aggregated(factories.aggregated(process_results=loaded))
+    assert all(data in encoded for data in files)
+    assert codec.decode_aggregated(encoded, "exp_7.json").process_results == loaded
+
+
+def test_an_embedded_record_has_the_digest_of_its_source() -> None:
+    record = codec.decode_raw(codec.encode_raw(factories.raw()), NAME)
+    assert record.stored is not None
+    built = factories.aggregated(process_results=[record], sources=[record.stored.source])
+    [embedded] = codec.decode_aggregated(codec.encode_aggregated(built), "exp_7.json").process_results
+    assert embedded.stored is not None
+    assert codec.digest(embedded.stored.data) == record.stored.source.sha256
+
+
+def test_a_byte_order_mark_is_left_out_of_an_aggregate() -> None:
+    record = codec.decode_raw(b"\xef\xbb\xbf" + GOOD, NAME)
+    encoded = codec.encode_aggregated(factories.aggregated(process_results=[record]))
+    assert GOOD in encoded
+    assert b"\xef\xbb\xbf" not in encoded
+
+
+def test_the_figures_of_an_aggregate_can_be_had_without_its_processes() -> None:
+    data = codec.encode_aggregated(factories.full_aggregated())
+    figures = codec.decode_aggregated(data, "exp_7.json", with_processes=False)
+    assert figures == msgspec.structs.replace(factories.full_aggregated(), process_results=[])
+
+
+def test_an_aggregate_without_processes_is_an_aggregate() -> None:
+    empty = factories.aggregated()
+    empty = msgspec.structs.replace(empty, process_results=[])
+    assert codec.decode_aggregated(codec.encode_aggregated(empty), "exp_7.json") == empty
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [("process_results", None), ("process_results", {}), ("process_results", [None]), ("total_energy_j", -1.0)],
+)
+@pytest.mark.parametrize("extra", [{}, {"new": 1}])
+def test_an_impossible_aggregate_is_refused(place: str, value: object, extra: dict[str, Any]) -> None:
+    with pytest.raises(ResultCorruptError, match=r"^Failed to load aggregated result exp_7.json.*make the aggregate"):
+        codec.decode_aggregated(as_bytes({**AGGREGATE, place: value, **extra}), "exp_7.json")
+
+
+@pytest.mark.parametrize(("name", "value"), [("total_energy_j", float("nan")), ("total_flops", -1.0)])
+def test_an_impossible_figure_of_an_aggregate_is_not_written(name: str, value: float) -> None:
+    figures: dict[str, Any] = {name: value}
+    with pytest.raises(InvalidResultError, match=name):
+        codec.encode_aggregated(factories.aggregated(**figures))
+
+
+# Bad files
+
+BAD_FILES = {
+    "empty": (b"", r"the file is empty \(0 bytes\)"),
+    "blank": (b" \n\t" * 9, "nothing but 27 blank bytes"),
+    "full of NUL": (b"\0" * 4096, "nothing but 4096 blank bytes"),
+    "half": (GOOD[: len(GOOD) // 2], "not valid JSON"),
+    "twice": (GOOD + GOOD, "not valid JSON"),
+    "null": (b"null", "it holds null where an object belongs"),
+    "a list": (b"[]", "it holds a list where an object belongs"),
+    "a number": (b"12", "it holds a number where an object belongs"),
+    "a text": (b'"x"', "it holds a text where an object belongs"),
+    "NaN": (written_as(b"1971.5", b"NaN"), "NaN is no JSON number"),
+    "Infinity": (written_as(b"1971.5", b"-Infinity"), "-Infinity is no JSON number"),
+    "too large a number": (written_as(b"1971.5", b"1e999"), "out of range"),
+    "too large a number in the configuration": (written_as(b'"batch_size": 8', b'"batch_size": 1e999'), "out of range"),
+    "5000 digits": (written_as(b'"batch_size": 8', b'"batch_size": ' + b"9" * 5000), "not valid JSON"),
+    "negative energy": (written_as(b"1971.5", b"-1.0"), "energy_metrics.total_energy_j: .*found -1.0"),
+    "text for a number": (written_as(b"1971.5", b'"1971.5"'), "energy_metrics.total_energy_j: .*found '1971.5'"),
+    "number for a text": (written_as(b'"pytorch"', b"12"), "backend: .*found 12"),
+    "true for a number": (written_as(b'"process_index": 0', b'"process_index": true'), "process_index: .*found True"),
+    "broken number": (written_as(b'"process_index": 0', b'"process_index": 0.5'), "process_index: .*found 0.5"),
+    "negative index": (written_as(b'"process_index": 0', b'"process_index": -1'), "process_index: .*found -1"),
+    "no date": (written_as(b'"2026-01-16T', b'"once'), "timestamps.start: .*found 'once"),
+    "unknown scope": (written_as(b'"host"', b'"galaxy"'), "energy_metrics.total_scope: .*found 'galaxy'"),
+    "duplicate key": (written_as(b"{", b'{"gpu_id": 0, '), "the key 'gpu_id' stands twice"),
+    "nested duplicate key": (written_as(b'"start":', b'"end": null, "start":'), "the key 'end' stands twice"),
+    "200 levels": (written_as(b'"batch_size": 8', b'"d": ' + b"[" * 200 + b"]" * 200), "it is nested 202 levels deep"),
+    "100,000 levels": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "it is nested 100000 levels deep"),
+    "100,000 open brackets": (b"[" * 100_000, "it is nested 100000 levels deep"),
+    "latin-1": (written_as(b"pytorch", b"caf\xe9"), "can't decode byte 0xe9"),
+    "half a surrogate pair": (written_as(b"pytorch", b"\xed\xa0\x80"), "can't decode byte 0xed"),
+    "half an escaped pair": (written_as(b"pytorch", rb"\ud800"), "not valid JSON"),
+    "UTF-16": (json.dumps(DOCUMENT).encode("utf-16"), "can't decode byte"),
+    "line break in a text": (written_as(b"pytorch", b"py\ntorch"), "not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_is_refused_in_one_sentence(kind: str) -> None:
+    data, found = BAD_FILES[kind]
+    with pytest.raises(ResultCorruptError, match=found) as caught:
+        codec.decode_raw(data, NAME)
+    assert str(caught.value).startswith(f"Failed to load raw result {NAME}: ")
+    assert str(caught.value).endswith("; keep the file; repair it or run its process again")
+    assert "\n" not in str(caught.value)
+    assert not isinstance(caught.value, SchemaVersionError)
+
+
+def test_a_file_cut_at_any_byte_is_refused() -> None:
+    data = codec.encode_raw(factories.raw())
+    for length in range(len(data)):
+        with pytest.raises(ResultCorruptError, match="^Failed to load"):
+            codec.decode_raw(data[:length], NAME)
+
+
+@pytest.mark.parametrize(
+    "kind", ["empty", "half", "null", "NaN", "duplicate key", "100,000 levels", "latin-1", "half a surrogate pair"]
+)
+def test_a_bad_manifest_or_aggregate_is_refused_alike(kind: str) -> None:
+    for decode in (codec.decode_manifest, codec.decode_aggregated):
+        with pytest.raises(ResultCorruptError, match="^Failed to load [a-z ]+ x: "):
+            decode(BAD_FILES[kind][0], "x")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BAD_FILES if "duplicate" not in kind])
+def test_the_figures_alone_of_a_bad_file_are_refused_alike(kind: str) -> None:
+    with pytest.raises(ResultCorruptError, match="^Failed to load aggregated result x: "):
+        codec.decode_aggregated(BAD_FILES[kind][0], "x", with_processes=False)
+
+
+def test_brackets_in_texts_are_no_levels() -> None:
+    record = factories.raw(effective_config={"prompt": '[{"\\' * 200, "list": [[i] for i in range(200)]})
+    assert codec.decode_raw(codec.encode_raw(record), NAME) == record
+
+
+def test_a_hundred_levels_are_read_and_one_more_is_not() -> None:
+    at_the_limit = written_as(b'"batch_size": 8', b'"d": ' + b"[" * 98 + b"]" * 98)
+    assert codec.decode_raw(at_the_limit, NAME).effective_config["d"]
+    with pytest.raises(ResultCorruptError, match="101 levels deep, at most 100"):
+        codec.decode_raw(written_as(b'"batch_size": 8', b'"d": ' + b"[" * 99 + b"]" * 99), NAME)
+
+
+def test_a_hostile_file_costs_one_pass() -> None:
+    """Each quote of a text that never ends must not cost a pass of its own: that was 5 s for 40 kB."""
+    started = time.perf_counter()
+    with pytest.raises(ResultCorruptError):
+        codec.decode_raw(b"[" * 101 + b'"' + b'\\"' * 200_000, NAME)
+    assert time.perf_counter() - started < 2
+
+
+# Versions
+
+
+def test_a_newer_major_version_is_refused_with_advice() -> None:
+    with pytest.raises(SchemaVersionError) as caught:
+        codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": "4.0.0"}), NAME)
+    assert str(caught.value) == (
+        "cannot load raw result exp_7/process_0.json: schema version '4.0.0' is newer than 2.0.0; "
+        "upgrade llm-energy-measure"
+    )
+
+
+def test_a_newer_major_version_is_refused_whatever_else_is_in_the_file() -> None:
+    with pytest.raises(SchemaVersionError, match="newer than 2.0.0"):
+        codec.decode_raw(b'{"schema_version": "3.0.0"}', NAME)
+
+
+def test_a_newer_minor_version_loads_with_a_warning_and_keeps_what_is_new() -> None:
+    document = {**DOCUMENT, "schema_version": "2.7.0", "new": {"a": 1}}
+    with pytest.warns(codec.NewerMinorVersionWarning, match=r"2\.7\.0.*newer than 2\.0\.0"):
+        record = codec.decode_raw(as_bytes(document), NAME)
+    assert json.loads(codec.encode_raw(record)) == document
+
+
+def test_a_newer_minor_version_of_an_aggregate_loads_with_a_warning() -> None:
+    with pytest.warns(codec.NewerMinorVersionWarning):
+        record = codec.decode_aggregated(as_bytes({**AGGREGATE, "schema_version": "2.1.0"}), "exp_7.json")
+    assert record.process_results == [factories.full_raw()]
+
+
+def test_a_patch_version_says_nothing_new() -> None:
+    assert codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": "2.0.5"}), NAME).schema_version == "2.0.5"
+
+
+@pytest.mark.parametrize("version", [None, 2, "two", "", "2", "2.0.0.0", "-2.0.0", "٢.0.0", ["2.0.0"]])
+def test_what_is_no_version_is_refused(version: object) -> None:
+    with pytest.raises(SchemaVersionError, match="is no schema version"):
+        codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": version}), NAME)
+
+
+def test_a_version_from_before_versions_is_refused() -> None:
+    with pytest.raises(SchemaVersionError, match="no way leads from schema version '1.0.0' to 2.0.0"):
+        codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": "1.0.0"}), NAME)
+
+
+def _to_1_9_0(document: dict[str, Any]) -> dict[str, Any]:
+    """Invented: 1.8.0 wrote millijoules."""
+    energy = dict(document["energy_metrics"])
+    energy["total_energy_j"] = energy.pop("total_energy_mj") / 1000
+    return {**document, "energy_metrics": energy}
+
+
+def _to_2_0_0(document: dict[str, Any]) -> dict[str, Any]:
+    """Invented: 1.9.0 called the index a rank."""
+    return {"process_index" if key == "rank" else key: value for key, value in document.items()}
+
+
+STEPS = (
+    Migration(source="1.8.0", target="1.9.0", apply=_to_1_9_0),
+    Migration(source="1.9.0", target="2.0.0", apply=_to_2_0_0),
+)
+
+
+def _as_1_9_0() -> dict[str, Any]:
+    document = {"rank" if key == "process_index" else key: value for key, value in DOCUMENT.items()}
+    return {**document, "schema_version": "1.9.0"}
+
+
+def _as_1_8_0() -> dict[str, Any]:
+    energy = dict(DOCUMENT["energy_metrics"])
+    energy["total_energy_mj"] = energy.pop("total_energy_j") * 1000
+    return {**_as_1_9_0(), "schema_version": "1.8.0", "energy_metrics": energy}
+
+
+@pytest.mark.parametrize("document", [_as_1_8_0(), _as_1_9_0()])
+def test_older_versions_are_brought_up_to_date_step_by_step(document: dict[str, Any]) -> None:
+    migrated = codec.decode_raw(as_bytes({**document, "new": 1}), NAME, migrations=STEPS)
+    assert migrated == msgspec.structs.replace(factories.full_raw(), unknown_fields={"/new": 1})
+    assert migrated.schema_version == "2.0.0"
+
+
+def test_a_migrated_record_still_knows_the_bytes_it_came_from() -> None:
+    data = as_bytes(_as_1_8_0())
+    stored = codec.decode_raw(data, NAME, migrations=STEPS).stored
+    assert stored is not None
+    assert stored.data == data
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        STEPS[:1],
+        STEPS[1:],
+        (STEPS[0], Migration(source="1.9.0", target="1.8.0", apply=dict)),
+        (Migration(source="1.8.0", target="1.8.0", apply=dict),),
+    ],
+    ids=["ends early", "starts late", "a circle of two", "a circle of one"],
+)
+def test_a_chain_of_migrations_that_does_not_lead_to_today_is_refused(steps: tuple[Migration, ...]) -> None:
+    with pytest.raises(SchemaVersionError, match="no way leads from schema version '1.8.0'"):
+        codec.decode_raw(as_bytes(_as_1_8_0()), NAME, migrations=steps)
+
+
+def test_an_older_file_that_a_step_can_make_nothing_of_is_corrupt() -> None:
+    with pytest.raises(ResultCorruptError, match=r"^Failed to load .* no record of schema version '1.8.0' \(KeyError"):
+        codec.decode_raw(b'{"schema_version": "1.8.0"}', NAME, migrations=STEPS)
+
+
+# What is checked when a record is saved
+
+
+class TorchLike:
+    """What a tensor of one value looks like to us."""
+
+    def tolist(self) -> float:
+        return 12.5
+
+
+class Uncooperative:
+    """A tensor that lives elsewhere."""
+
+    def tolist(self) -> float:
+        raise RuntimeError("cannot copy out of a meta tensor")
+
+    def __repr__(self) -> str:
+        return "<tensor>"
+
+
+class Odd:
+    def __repr__(self) -> str:
+        return "<odd>"
+
+
+@pytest.mark.parametrize(
+    "number",
+    [np.float64(12.5), np.float32(12.5), np.array(12.5), TorchLike(), 12.5],
+    ids=lambda value: repr(type(value)),
+)
+def test_foreign_numbers_become_plain_ones(number: object) -> None:
+    record = codec.require_valid_raw(factories.raw(energy_metrics=factories.energy(total_energy_j=number)))
+    assert record.energy_metrics.total_energy_j == 12.5
+    assert type(record.energy_metrics.total_energy_j) is float
+
+
+def test_foreign_integers_and_arrays_become_plain_ones() -> None:
+    record = codec.require_valid_raw(
+        factories.raw(
+            process_index=np.int64(3),  # type: ignore[arg-type]  # as in the field
+            gpu_is_mig=np.bool_(False),  # noqa: FBT003 - numpy takes no keyword
+            model_name=np.str_("m"),
+            effective_config={"sizes": np.arange(3), "path": Path("a/b"), "pair": (1, 2)},
+            inference_metrics=factories.inference(
+                latency_measurements=factories.latency(np.array([1.0, 2.0]), [], []),  # type: ignore[arg-type]  # as in the field
+            ),
+        )
+    )
+    assert (type(record.process_index), record.gpu_is_mig, type(record.model_name)) == (int, False, str)
+    expected = {"sizes": [0, 1, 2], "path": "a/b", "pair": [1, 2]}
+    assert json.loads(codec.encode_raw(record))["effective_config"] == expected
+    assert record.inference_metrics is not None
+    assert record.inference_metrics.latency_measurements is not None
+    assert record.inference_metrics.latency_measurements.ttft_ms == [1.0, 2.0]
+
+
+def _loop() -> dict[str, Any]:
+    loop: dict[str, Any] = {}
+    loop["self"] = [loop, loop]
+    return loop
+
+
+def _deep(levels: int) -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(levels):
+        deep = [deep]
+    return deep
+
+
+NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 - as files of the field have it
+AWARE = datetime(2026, 1, 1, tzinfo=UTC)
+
+INVALID: dict[str, tuple[dict[str, Any], str]] = {
+    "NaN": ({"energy_metrics": factories.energy(total_energy_j=float("nan"))}, "energy_metrics.total_energy_j is nan"),
+    "infinity": (
+        {"compute_metrics": factories.compute(flops_total=float("inf"))},
+        "compute_metrics.flops_total is inf",
+    ),
+    "numpy NaN": (
+        {"energy_metrics": factories.energy(gpu_power_w=np.float64("nan"))},
+        "energy_metrics.gpu_power_w is nan",
+    ),
+    "negative": ({"energy_metrics": factories.energy(total_energy_j=-1.0)}, "total_energy_j: .*found -1.0"),
+    "text for a number": ({"energy_metrics": factories.energy(total_energy_j="5")}, "total_energy_j: .*found '5'"),
+    "true for a number": ({"process_index": True}, "process_index: .*found True"),
+    "negative index": ({"process_index": -1}, "process_index: .*found -1"),
+    "null for a record": ({"energy_metrics": None}, "energy_metrics: .*null"),
+    "array for a number": (
+        {"energy_metrics": factories.energy(total_energy_j=np.arange(2.0))},
+        "total_energy_j: .*array",
+    ),
+    "NaN in the configuration": (
+        {"effective_config": {"a": [{"b": float("nan")}]}},
+        r"effective_config.a\[0\].b is nan",
+    ),
+    "NaN in a tuple": ({"effective_config": {"a": (1, float("nan"))}}, r"effective_config.a\[1\] is nan"),
+    "NaN in an array": ({"effective_config": {"a": np.array([1, np.nan])}}, r"effective_config.a\[1\] is nan"),
+    "NaN among samples": (
+        {"inference_metrics": factories.inference(latency_measurements=factories.latency([1.0, float("nan")], [], []))},
+        r"latency_measurements.ttft_ms\[1\] is nan",
+    ),
+    "an object": ({"effective_config": {"a": Odd()}}, r"can't be stored as JSON \(Odd <odd>\)"),
+    "a complex number": ({"effective_config": {"a": 1j}}, "can't be stored as JSON"),
+    "an unwilling tensor": ({"effective_config": {"a": Uncooperative()}}, "meta tensor"),
+    "numbers as keys": ({"effective_config": {1: 2}}, "effective_config"),
+    "half a surrogate pair": ({"model_name": "m\ud800"}, "can't be stored as JSON"),
+    "undecodable path": ({"effective_config": {"\udcff": "\udcff"}}, "can't be stored as JSON"),
+    "itself inside": ({"effective_config": _loop()}, "can't be stored as JSON"),
+    "200 levels": ({"effective_config": {"a": _deep(197)}}, "nested 200 levels deep"),
+    "100,000 levels": ({"effective_config": {"a": _deep(100_000)}}, "can't be stored as JSON"),
+    "end before start": ({"timestamps": factories.stamps(seconds=-1.0, duration_sec=1.0)}, "is before start"),
+    "naive beside aware": (
+        {"timestamps": factories.stamps(NAIVE, end=AWARE)},
+        "timestamps: one of start and end has a UTC offset and the other has none",
+    ),
+    "negative duration": (
+        {"timestamps": factories.stamps(duration_sec=-0.5)},
+        "timestamps.duration_sec: -0.5 is negative",
+    ),
+    "reversed window": (
+        {"energy_metrics": factories.energy(window=factories.stamps(seconds=-1.0, duration_sec=None))},
+        "energy_metrics.window: end .* is before start",
+    ),
+    "no digest": ({"origin": ImportOrigin(tool="codecarbon", sha256="XYZ")}, "origin.sha256"),
+}
+
+
+@pytest.mark.parametrize("kind", INVALID)
+def test_an_impossible_value_is_refused_in_one_sentence(kind: str) -> None:
+    changes, found = INVALID[kind]
+    with pytest.raises(InvalidResultError, match=found) as caught:
+        codec.require_valid_raw(factories.raw(**changes))
+    assert caught.value.problems
+    assert str(caught.value).startswith("cannot save raw result of experiment 'exp_7', process ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", INVALID)
+def test_a_refused_record_can_be_kept_with_its_reasons(kind: str) -> None:
+    record = factories.raw(**INVALID[kind][0])
+    kept = json.loads(codec.rejected_document(record, ["the reason"]))
+    assert kept["rejected"] == ["the reason"]
+    assert kept["record"]["experiment_id"] == "exp_7"
+    assert set(kept["record"]) >= set(RawProcessResult.__struct_fields__) - {"unknown_fields"}
+
+
+def test_a_kept_record_shows_what_was_wrong_with_it() -> None:
+    samples = np.full(5000, 1.5)
+    samples[4999] = np.nan
+    odd = {"path": "\udcff", "odd": Odd(), "when": AWARE, "cost": Decimal("1.5"), "huge": 10**5000, "samples": samples}
+    kept = json.loads(codec.rejected_document(factories.raw(effective_config=odd), []))["record"]["effective_config"]
+    assert kept["path"] == "\\udcff"
+    assert kept["odd"] == "<odd>"
+    assert kept["when"] == "2026-01-01T00:00:00+00:00"
+    assert kept["cost"] == "Decimal('1.5')"
+    assert int(kept["huge"], 16) == 10**5000
+    assert kept["samples"] == [1.5] * 4999 + ["nan"]
+
+
+def test_all_impossible_times_and_numbers_of_a_kind_are_named_at_once() -> None:
+    record = factories.raw(
+        energy_metrics=factories.energy(total_energy_j=float("nan"), gpu_power_w=float("inf")),
+    )
+    with pytest.raises(InvalidResultError) as caught:
+        codec.require_valid_raw(record)
+    assert len(caught.value.problems) == 2
+    reversed_twice = factories.raw(timestamps=factories.stamps(seconds=-1.0))
+    with pytest.raises(InvalidResultError) as caught:
+        codec.require_valid_raw(reversed_twice)
+    assert len(caught.value.problems) == 2
+
+
+def test_neither_numpy_nor_torch_is_imported_for_foreign_numbers() -> None:
+    source = Path(sys.modules[codec.__name__].__file__ or "").read_text(encoding="utf-8")
+    assert "import numpy" not in source
+    assert "import torch" not in source

@@ -1,0 +1,145 @@
+"""Versions, migrations, what is checked when a record is saved, and the JSON Schemas."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from datetime import timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from llm_energy_measure import constants
+from llm_energy_measure.constants import SCHEMA_VERSION
+from llm_energy_measure.domain import schema
+from llm_energy_measure.domain.schema import Migration, json_schema, migrate, non_finite, parse_version, time_problems
+from llm_energy_measure.results import codec
+from tests.support import factories
+
+NAIVE = factories.START.replace(tzinfo=None)
+
+
+@pytest.mark.parametrize(("text", "version"), [("2.0.0", (2, 0)), ("2.1", (2, 1)), ("10.20.30", (10, 20))])
+def test_a_version_is_its_major_and_minor_number(text: str, version: tuple[int, int]) -> None:
+    assert parse_version(text) == version
+
+
+@pytest.mark.parametrize(
+    "text", [None, 2, 2.0, "", "2", "2.", "v2.0", "2.0.0 ", "2.0.0\n", "2.0.0.0", "1" * 5000 + ".0"]
+)
+def test_anything_else_is_no_version(text: object) -> None:
+    assert parse_version(text) is None
+
+
+def test_the_history_tells_of_today_s_version() -> None:
+    told = Path(constants.__file__).read_text(encoding="utf-8")
+    assert re.search(rf"^# - {re.escape(SCHEMA_VERSION)}: ", told, re.MULTILINE)
+    assert schema.MIGRATIONS == ()
+
+
+def _rename(old: str, new: str, source: str, target: str) -> Migration:
+    def apply(document: dict[str, Any]) -> dict[str, Any]:
+        return {new if key == old else key: value for key, value in document.items()}
+
+    return Migration(source=source, target=target, apply=apply)
+
+
+STEPS = (_rename("a", "b", "1.8.0", "1.9.0"), _rename("b", "c", "1.9.0", "2.0.0"))
+
+
+@pytest.mark.parametrize("steps", [STEPS, STEPS[::-1]])
+def test_migrations_apply_one_after_the_other(steps: tuple[Migration, ...]) -> None:
+    old = {"schema_version": "1.8.0", "a": [1]}
+    assert migrate(old, steps) == {"schema_version": "2.0.0", "c": [1]}
+
+
+def test_a_migration_leaves_its_input_as_it_was() -> None:
+    old = {"schema_version": "1.8.0", "a": {"deep": [1]}}
+    before = copy.deepcopy(old)
+    migrate(old, STEPS)
+    assert old == before
+
+
+def test_a_document_of_the_target_version_is_left_alone() -> None:
+    assert migrate({"schema_version": "1.9.0", "b": 1}, STEPS, target="1.9.0") == {"schema_version": "1.9.0", "b": 1}
+
+
+@pytest.mark.parametrize("version", ["1.7.0", "3.0.0", None, 2, ["1.8.0"]])
+def test_where_no_chain_leads_there_is_no_document(version: object) -> None:
+    assert migrate({"schema_version": version}, STEPS) is None
+
+
+def test_a_circle_of_migrations_ends_without_being_walked() -> None:
+    def never(_: dict[str, Any]) -> dict[str, Any]:
+        raise AssertionError
+
+    there = Migration(source="1.8.0", target="1.9.0", apply=never)
+    back = Migration(source="1.9.0", target="1.8.0", apply=never)
+    assert migrate({"schema_version": "1.8.0"}, (there, back)) is None
+
+
+def test_numbers_that_json_cannot_hold_are_found_with_their_path() -> None:
+    nan, inf = float("nan"), float("inf")
+    document = {"a": nan, "b": [1.0, {"c": inf}], "d": (-inf,), "e": "nan", "f": 1, "g": None}
+    assert [path for path, _ in non_finite(document)] == ["a", "b[1].c", "d[0]"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, []),
+        ({"end": None, "duration_sec": None}, []),
+        ({"end": factories.START}, []),
+        (
+            {"end": (factories.START - timedelta(minutes=1)).astimezone(timezone(timedelta(hours=9)))},
+            ["is before start"],
+        ),
+        ({"end": NAIVE}, ["one of start and end has a UTC offset"]),
+        ({"start": NAIVE, "end": factories.START}, ["one of start and end has a UTC offset"]),
+        ({"duration_sec": -1.0}, ["-1.0 is negative"]),
+        ({"end": factories.START - timedelta(1), "duration_sec": -1.0}, ["is before start", "is negative"]),
+    ],
+)
+@pytest.mark.parametrize("place", ["timestamps", "energy_metrics.window"])
+def test_impossible_times_are_found(place: str, changes: dict[str, Any], found: list[str]) -> None:
+    span = factories.stamps(**changes)
+    record = factories.raw(timestamps=span)
+    if place != "timestamps":
+        record = factories.raw(energy_metrics=factories.energy(window=span))
+    problems = time_problems(record)
+    assert len(problems) == len(found)
+    for problem, words in zip(problems, found, strict=True):
+        assert problem.startswith(place)
+        assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("raw", codec.encode_raw(factories.raw())),
+        ("raw", codec.encode_raw(factories.full_raw(unknown_fields={"/new": 1, "/energy_metrics/new": 1}))),
+        ("aggregated", codec.encode_aggregated(factories.full_aggregated())),
+    ],
+)
+def test_what_we_write_fits_the_json_schema(kind: str, data: bytes) -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema(kind))
+    jsonschema.Draft202012Validator(json_schema(kind)).validate(json.loads(data))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("energy_metrics.total_energy_j", -1.0), ("process_index", "0"), ("timestamps", None), ("origin.sha256", "x")],
+)
+def test_the_json_schema_refuses_what_we_refuse(path: str, value: object) -> None:
+    document = factories.changed(factories.document(factories.full_raw()), path, value)
+    assert not jsonschema.Draft202012Validator(json_schema("raw")).is_valid(document)
+
+
+def test_the_json_schema_names_units_and_not_our_own_field() -> None:
+    text = json.dumps(json_schema("aggregated"))
+    assert '"x-unit": "J"' in text
+    assert "unknown_fields" not in text
+    assert "additionalProperties" not in text

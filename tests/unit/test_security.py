@@ -1,0 +1,126 @@
+"""Ids and paths that can't escape."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llm_energy_measure.constants import LEFTOVER_MARK
+from llm_energy_measure.exceptions import ExperimentIdError, UnsafePathError
+from llm_energy_measure.security import is_safe_path, sanitize_experiment_id, validate_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("experiment_id", "safe"),
+    [
+        ("exp_7", "exp_7"),
+        ("exp/with/slashes", "exp_with_slashes"),
+        ("/etc/passwd", "_etc_passwd"),
+        ("..\\..", ".._.."),
+        ("a b\tc\nd\0e", "a_b_c_d_e"),
+        ("ümlaut-²", "_mlaut-_"),
+        ("-rf", "-rf"),
+        ("~", "_"),
+        ("x" * 200, "x" * 200),
+    ],
+)
+def test_other_characters_become_underscores(experiment_id: str, safe: str) -> None:
+    assert sanitize_experiment_id(experiment_id) == safe
+
+
+@pytest.mark.parametrize(
+    ("experiment_id", "found"),
+    [
+        ("", "'' is empty"),
+        (" \n", "is empty"),
+        (".", "would name a folder of the file system itself"),
+        ("..", "would name a folder of the file system itself"),
+        ("....", "would name a folder of the file system itself"),
+        ("x" * 201, r"'xxxxxxxxxxxxxxxxxxxx'\.\.\. has 201 characters, at most 200 fit"),
+        ("superseded-exp-1", "looks like a file kept by this tool"),
+        ("superseded-a/b-12", "looks like a file kept by this tool"),
+        (None, "None is no text"),
+        (7, "7 is no text"),
+    ],
+)
+def test_an_impossible_id_is_refused_in_one_sentence(experiment_id: str, found: str) -> None:
+    with pytest.raises(ExperimentIdError, match=f"^cannot use the experiment id: .*{found}; choose another id$"):
+        sanitize_experiment_id(experiment_id)
+
+
+@given(st.text(max_size=250))
+@example("superseded-a\n-1")
+@example("superseded--1")
+def test_a_sanitised_id_is_one_plain_name_and_stays_as_it_is(experiment_id: str) -> None:
+    try:
+        safe = sanitize_experiment_id(experiment_id)
+    except ExperimentIdError:
+        return
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,200}", safe)
+    assert safe.strip(".")
+    assert LEFTOVER_MARK not in safe
+    assert sanitize_experiment_id(safe) == safe
+
+
+@pytest.mark.parametrize(
+    ("target", "safe"),
+    [
+        ("base", True),
+        ("base/a/b", True),
+        ("base/a/../b", True),
+        ("base/..", False),
+        ("base/../base-evil", False),
+        ("base-evil", False),
+        ("base/out", False),
+        ("base/out/x", False),
+        ("base/in", True),
+        ("base/nul\0", False),
+    ],
+)
+def test_a_safe_path_lies_inside_with_every_link_resolved(tmp_path: Path, target: str, *, safe: bool) -> None:
+    base = tmp_path / "base"
+    (base / "a").mkdir(parents=True)
+    (tmp_path / "base-evil").mkdir()
+    (base / "out").symlink_to(tmp_path / "base-evil")
+    (base / "in").symlink_to(base / "a")
+    assert is_safe_path(base, tmp_path / target) is safe
+    assert is_safe_path(str(base), str(tmp_path / target)) is safe
+
+
+def test_a_relative_path_is_taken_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_safe_path(tmp_path, "anything")
+    assert not is_safe_path(tmp_path, "../anything")
+
+
+def test_a_valid_path_comes_back_absolute(tmp_path: Path) -> None:
+    assert validate_path("a/../b", tmp_path) == tmp_path.resolve() / "b"
+    assert validate_path(str(tmp_path)) == tmp_path.resolve()
+    assert validate_path(tmp_path, must_exist=True) == tmp_path.resolve()
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_no_path_is_refused(path: str) -> None:
+    with pytest.raises(UnsafePathError, match="empty or holds a NUL character"):
+        validate_path(path)
+
+
+@pytest.mark.parametrize("path", ["..", "../x", "/etc/passwd", "out/x"])
+def test_a_path_that_leads_out_is_refused(tmp_path: Path, path: str) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "out").symlink_to(tmp_path)
+    with pytest.raises(UnsafePathError, match="leads out of"):
+        validate_path(path, base)
+
+
+def test_a_path_that_must_exist_and_does_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsafePathError, match="nothing is there; check the spelling"):
+        validate_path("absent", tmp_path, must_exist=True)

@@ -1,0 +1,101 @@
+"""Sums, means, percentiles and Student's t against SciPy, NumPy and the standard library."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llm_energy_measure.domain.statistics import mean, percentile, sample_statistics, t_quantile
+
+readings = st.floats(-1e12, 1e12, allow_subnormal=False)
+DEGREES = [1, 2, 3, 4, 5, 9, 10, 29, 30, 99, 100, 999, 1000]
+PROBABILITIES = [1e-4, 0.025, 0.1, 0.3, 0.499, 0.5, 0.5001, 0.6, 0.9, 0.95, 0.975, 0.995, 0.9999]
+
+
+@pytest.mark.parametrize("degrees", DEGREES)
+def test_t_quantiles_are_scipy_s(degrees: int) -> None:
+    for probability in PROBABILITIES:
+        expected = float(scipy.stats.t.ppf(probability, degrees))
+        assert t_quantile(probability, degrees) == pytest.approx(expected, rel=1e-9, abs=1e-12), probability
+
+
+@given(st.floats(1e-4, 1 - 1e-4), st.integers(1, 120))
+def test_any_t_quantile_is_scipy_s(probability: float, degrees: int) -> None:
+    expected = float(scipy.stats.t.ppf(probability, degrees))
+    assert t_quantile(probability, degrees) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(("probability", "degrees"), [(0.0, 1), (1.0, 1), (-0.1, 1), (1.5, 1), (math.nan, 1), (0.9, 0)])
+def test_a_t_quantile_outside_its_range_is_refused(probability: float, degrees: int) -> None:
+    with pytest.raises(ValueError, match="cannot take a t quantile at"):
+        t_quantile(probability, degrees)
+
+
+@given(st.lists(readings, min_size=1), st.floats(0, 100))
+def test_percentiles_are_numpy_s(samples: list[float], percent: float) -> None:
+    expected = float(np.percentile(samples, percent))
+    scale = max(abs(sample) for sample in samples)
+    assert percentile(sorted(samples), percent) == pytest.approx(expected, rel=1e-12, abs=scale * 1e-12)
+
+
+@given(st.lists(readings, min_size=1), st.floats(0, 100))
+def test_a_percentile_lies_within_the_samples(samples: list[float], percent: float) -> None:
+    found = percentile(sorted(samples), percent)
+    assert found is not None
+    assert min(samples) <= found <= max(samples)
+    assert percentile(sorted(samples), 0) == min(samples)
+    assert percentile(sorted(samples), 100) == max(samples)
+
+
+@given(st.lists(readings, min_size=1))
+@example([0.1, 0.1, 0.1])
+@example([5e-324])
+def test_a_mean_lies_within_the_samples(samples: list[float]) -> None:
+    centre = mean(samples)
+    assert centre is not None
+    assert min(samples) <= centre <= max(samples)
+    assert centre == pytest.approx(statistics.fmean(samples), rel=1e-12, abs=1e-12)
+
+
+def test_a_sum_is_rounded_once() -> None:
+    assert mean([1e16, 1.0, -1e16]) == 1 / 3
+
+
+def test_without_samples_there_is_no_mean_and_no_percentile() -> None:
+    assert mean([]) is percentile([], 50) is None
+
+
+@given(st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=2, max_size=20))
+def test_spread_is_the_standard_library_s(samples: list[float]) -> None:
+    found = sample_statistics(samples)
+    scale = max(abs(sample) for sample in samples)
+    assert found.n == len(samples)
+    assert found.mean == pytest.approx(statistics.fmean(samples), rel=1e-12, abs=scale * 1e-12)
+    assert found.std == pytest.approx(statistics.stdev(samples), rel=1e-9, abs=scale * 1e-12)
+
+
+@pytest.mark.parametrize("samples", [[9.0, 10.0, 12.5], [3.0, 4.0], [float(x**2) for x in range(30)]])
+def test_the_interval_is_scipy_s(samples: list[float]) -> None:
+    found = sample_statistics(samples)
+    error = scipy.stats.sem(samples)
+    low, high = scipy.stats.t.interval(0.95, len(samples) - 1, loc=np.mean(samples), scale=error)
+    assert found.ci_95_lower == pytest.approx(low, rel=1e-9)
+    assert found.ci_95_upper == pytest.approx(high, rel=1e-9)
+    assert found.cv == pytest.approx(statistics.stdev(samples) / statistics.fmean(samples), rel=1e-12)
+
+
+def test_one_sample_has_a_mean_and_no_spread() -> None:
+    one = sample_statistics([4.5])
+    assert (one.n, one.mean, one.std, one.ci_95_lower, one.ci_95_upper, one.cv) == (1, 4.5, None, None, None, None)
+    assert sample_statistics([]).mean is None
+
+
+def test_equal_samples_have_no_spread_and_a_mean_of_zero_no_variation() -> None:
+    assert sample_statistics([0.1] * 3).std == 0.0
+    assert sample_statistics([-1.0, 1.0]).cv is None

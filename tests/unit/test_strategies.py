@@ -1,0 +1,94 @@
+"""Strategies by name, and those that another package adds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.results import aggregate_results
+from llm_energy_measure.results.strategies import (
+    DEFAULT_STRATEGY,
+    SumEnergyAvgThroughput,
+    get_strategy,
+    strategy_names,
+)
+from tests.support import factories
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODULE = """
+from llm_energy_measure.results.strategies import Totals
+
+class Greatest:
+    name = "greatest"
+
+    def combine(self, results):
+        energy = max(result.energy_metrics.total_energy_j for result in results)
+        return Totals(total_tokens=1, total_energy_j=energy, total_inference_time_sec=None,
+                      avg_tokens_per_second=None, total_flops=None)
+
+GREATEST = Greatest()
+NOT_A_STRATEGY = object()
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed distribution that adds strategies, one of them broken."""
+    (tmp_path / "greatest_rule.py").write_text(MODULE, encoding="utf-8")
+    info = tmp_path / "greatest_rule-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greatest-rule\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(
+        "[llm_energy_measure.strategies]\n"
+        "greatest = greatest_rule:GREATEST\n"
+        "broken = greatest_rule:NOT_A_STRATEGY\n"
+        "absent = no_such_module:RULE\n"
+        f"{DEFAULT_STRATEGY} = greatest_rule:GREATEST\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_the_default_is_there_and_first() -> None:
+    assert strategy_names()[0] == DEFAULT_STRATEGY == "sum_energy_avg_throughput"
+    assert isinstance(get_strategy(DEFAULT_STRATEGY), SumEnergyAvgThroughput)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_strategy_of_another_package_is_listed_and_used() -> None:
+    assert strategy_names() == [DEFAULT_STRATEGY, "absent", "broken", "greatest"]
+    result = aggregate_results(factories.EXPERIMENT, factories.raws(3), strategy="greatest")
+    assert result.aggregation.method == "greatest"
+    assert (result.total_energy_j, result.total_tokens, result.avg_tokens_per_second) == (2471.5, 1, None)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_no_package_can_take_the_place_of_the_default() -> None:
+    result = aggregate_results(factories.EXPERIMENT, factories.raws(3))
+    assert result.total_energy_j == 1971.5 + 2221.5 + 2471.5
+
+
+@pytest.mark.usefixtures("plugin")
+def test_an_unknown_name_lists_the_choices() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        aggregate_results(factories.EXPERIMENT, factories.raws(1), strategy="median")
+    assert str(caught.value) == (
+        "cannot aggregate by the strategy 'median': there is no such strategy; "
+        f"choose one of {DEFAULT_STRATEGY}, absent, broken, greatest"
+    )
+
+
+@pytest.mark.usefixtures("plugin")
+def test_an_object_that_is_no_strategy_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="greatest_rule:NOT_A_STRATEGY has no name and combine"):
+        get_strategy("broken")
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_strategy_that_cannot_be_imported_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConfigurationError, match="^cannot aggregate by the strategy 'absent': no_such_module:RULE"):
+        get_strategy("absent")

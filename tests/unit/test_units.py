@@ -1,0 +1,56 @@
+"""Conversions and ratios; every quantity of a record names its unit."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics
+from llm_energy_measure.domain.units import j_to_kwh, kwh_to_j, ratio
+
+UNITS = {
+    "_per_token_j": "J/token",
+    "_j": "J",
+    "_w": "W",
+    "_sec": "s",
+    "_ms": "ms",
+    "_mb": "MiB",
+    "_tokens": "token",
+    "_per_second": "/s",
+}
+
+
+def test_a_kilowatt_hour_is_3_6_megajoules() -> None:
+    assert kwh_to_j(1.0) == 3.6e6
+    assert j_to_kwh(3.6e6) == 1.0
+
+
+@given(st.floats(0, 1e200, allow_subnormal=False))
+def test_energy_converted_there_and_back_is_the_same(energy: float) -> None:
+    assert j_to_kwh(kwh_to_j(energy)) == pytest.approx(energy, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "expected"),
+    [(1.0, 4.0, 0.25), (0.0, 4.0, 0.0), (1.0, 0.0, None), (1.0, 0, None), (None, 4.0, None), (1.0, None, None)],
+)
+def test_a_ratio_is_none_and_never_zero_where_it_is_unknown(
+    numerator: float | None, denominator: float | None, expected: float | None
+) -> None:
+    assert ratio(numerator, denominator) == expected
+
+
+@pytest.mark.parametrize("record", [EnergyMetrics, InferenceMetrics, ComputeMetrics])
+def test_a_quantity_s_name_and_schema_agree_on_its_unit(record: type[msgspec.Struct]) -> None:
+    properties = msgspec.json.schema(record)["$defs"][record.__name__]["properties"]
+    checked = 0
+    for name, shape in properties.items():
+        for suffix, unit in UNITS.items():
+            if name.endswith(suffix) and not (suffix == "_j" and name.endswith("_per_token_j")):
+                found = [part["x-unit"] for part in shape.get("anyOf", [shape]) if "x-unit" in part]
+                assert len(found) == 1, name
+                assert found[0].endswith(unit), name
+                checked += 1
+    assert checked >= 3
