@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,11 @@ def ids(results: Path, *arguments: str) -> list[str]:
     return [row["experiment_id"] for row in run("-o", results, "results", "list", "--json", *arguments).json()]
 
 
+def spaced(line: str) -> str:
+    """A line of a table with one space between words."""
+    return " ".join(line.split())
+
+
 # list
 
 
@@ -31,12 +36,12 @@ def test_list_is_a_table_for_a_person(results: Path) -> None:
     done = run("-o", results, "results", "list", "--all")
     assert done.status == 0
     header, _, *rows = done.out.splitlines()
-    assert header.split() == "id model processes energy tokens tokens/s tokens/J verdict date".split()
-    assert rows[0].split() == (
-        "llama_c0 meta-llama/Llama-3.2-1B 2/2 4.25 kJ 16,484 867.5 3.879 complete 2026-01-16 19:39".split()
+    assert spaced(header) == "id model processes energy tokens tokens/s tokens/J verdict date"
+    assert spaced(rows[0]) == (
+        "llama_c0 meta-llama/Llama-3.2-1B 2/2 4.25 kJ 16,484 867.5 3.879 complete 2026-01-16 19:39"
     )
-    assert rows[3].split() == "mistral mistralai/Mistral-7B 2/2 - - - - pending 2026-01-16 19:39".split()
-    assert rows[4].split() == "torn meta-llama/Llama-3.2-1B 1/3 - - - - pending 2026-01-16 19:39".split()
+    assert spaced(rows[3]) == "mistral mistralai/Mistral-7B 2/2 - - - - pending 2026-01-16 19:39"
+    assert spaced(rows[4]) == "torn meta-llama/Llama-3.2-1B 1/3 - - - - pending 2026-01-16 19:39"
     assert "\x1b" not in done.out
 
 
@@ -79,17 +84,18 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> FileSystemRepository:
     """Foreign aggregates that differ in every figure; one of them knows none."""
     repository = FileSystemRepository(tmp_path_factory.mktemp("unlike"))
     start = factories.START
-    for name, changes in {
+    experiments: dict[str, dict[str, Any]] = {
         "big_c10": {"total_energy_j": 9e9, "total_tokens": 900, "avg_tokens_per_second": 1.0, "model_name": "z",
-                    "process_results": factories.raws(2, "big_c10"), "start_time": start.replace(tzinfo=None, year=2027),
-                    "end_time": None},
+                    "process_results": factories.raws(2, "big_c10"), "end_time": None,
+                    "start_time": start.replace(tzinfo=None, year=2027)},
         "big_c2": {"total_energy_j": 8e9, "total_tokens": 800, "avg_tokens_per_second": 2.0, "model_name": "z",
                    "process_results": factories.raws(3, "big_c2"), "start_time": start.replace(year=2020)},
         "small": {"total_energy_j": 1.0, "total_tokens": 1, "avg_tokens_per_second": 3.0, "model_name": "b",
                   "process_results": factories.raws(1, "small"), "start_time": start.replace(year=2021)},
         "none": {"total_energy_j": None, "total_tokens": 5, "avg_tokens_per_second": None, "model_name": "a",
                  "process_results": factories.raws(4, "none"), "start_time": start.replace(year=2022)},
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, changes in experiments.items():
         repository.save_aggregated(factories.aggregated(name, **changes))
     return repository
 
@@ -269,9 +275,7 @@ def test_cycles_are_a_table_for_a_person(results: Path) -> None:
     assert (done.status, done.err) == (0, "")
     header, _, row = done.out.splitlines()
     assert header.split()[:3] == ["cycles", "of", "model"]
-    assert row.split() == (
-        "llama meta-llama/Llama-3.2-1B 3 4.27 kJ 49.68 J 0.47% 867.5 0 3.86 1.16".split()
-    )
+    assert spaced(row) == "llama meta-llama/Llama-3.2-1B 3 4.27 kJ 49.68 J 0.47% 867.5 0 3.86 1.16"
 
 
 def test_cycles_as_json_are_in_base_units(results: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import jsonschema
 import pytest
 
 from tests.support.command import as_process, run
@@ -83,3 +84,19 @@ def test_cycles_are_those_of_the_tool_that_wrote_them(baseline: Path) -> None:
     assert group["name"] == "0001"
     assert group["energy_j"]["mean"] == pytest.approx(theirs["energy_mean_j"], rel=1e-12)
     assert group["energy_j"]["cv"] == pytest.approx(theirs["energy_cv"], rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["raw", "aggregated"])
+def test_every_real_file_and_every_file_we_write_is_as_the_printed_schema_says(
+    real_data: Path, baseline: Path, results: Path, kind: str
+) -> None:
+    validator = jsonschema.Draft202012Validator(run("schema", kind).json())
+    for folder in (baseline, results):
+        run("-o", folder, "aggregate", "--all", "--no-strict", "--force")
+    pattern = "raw/*/process_*.json" if kind == "raw" else "aggregated/*.json"
+    files = [path for path in (real_data / "v2_results").glob(f"*/{pattern}") if path.stat().st_size]
+    ours = [path for folder in (baseline, results) for path in folder.glob(pattern) if path.stat().st_size]
+    assert len(files) == 10
+    assert len(ours) > 5
+    for path in files + ours:
+        validator.validate(json.loads(path.read_bytes()))

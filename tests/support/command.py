@@ -59,7 +59,7 @@ def run(*arguments: object, stdin: str = "") -> Done:
     finally:
         sys.argv, sys.stdin = before
     assert isinstance(status, int)
-    out, err = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]  # a BytesIO
+    out, err = (stream.buffer.getvalue().decode() for stream in streams)
     return Done(status, out, err)
 
 

@@ -140,7 +140,7 @@ def test_a_process_without_energy_makes_the_total_a_lower_bound() -> None:
     result = aggregate(factories.raw(), dark)
     assert result.total_energy_j == 1971.5
     assert result.is_lower_bound is True
-    assert result.aggregation.warnings == ["process 1 has no energy; the total is a lower bound"]
+    assert result.aggregation.warnings == ["process 1 has no energy; the total is a lower bound, and so is the energy per token"]
 
 
 def test_a_sum_that_no_float_holds_is_refused() -> None:
@@ -399,7 +399,7 @@ def test_results_that_differ_are_refused_naming_field_and_both_values(field: str
     assert caught.value.values == (getattr(first, field), "another")
     assert str(caught.value) == (
         f"cannot aggregate 'exp_7': {field} is {getattr(first, field)!r} and, in process 1, 'another'; "
-        "aggregate them apart, or pass allow_mixed=True"
+        "aggregate them apart (in Python, allow_mixed=True takes them together)"
     )
 
 

@@ -544,7 +544,7 @@ def test_an_impossible_value_is_refused_in_one_sentence(kind: str) -> None:
 @pytest.mark.parametrize("kind", INVALID)
 def test_a_refused_record_can_be_kept_with_its_reasons(kind: str) -> None:
     record = factories.raw(**INVALID[kind][0])
-    kept = json.loads(codec.rejected_document(record, ["the reason"]))
+    kept = json.loads(rejected_document(record, ["the reason"]))
     assert kept["rejected"] == ["the reason"]
     assert kept["record"]["experiment_id"] == "exp_7"
     assert set(kept["record"]) >= set(RawProcessResult.__struct_fields__) - {"unknown_fields"}
@@ -554,7 +554,7 @@ def test_a_kept_record_shows_what_was_wrong_with_it() -> None:
     samples = np.full(5000, 1.5)
     samples[4999] = np.nan
     odd = {"path": "\udcff", "odd": Odd(), "when": AWARE, "cost": Decimal("1.5"), "huge": 10**5000, "samples": samples}
-    kept = json.loads(codec.rejected_document(factories.raw(effective_config=odd), []))["record"]["effective_config"]
+    kept = json.loads(rejected_document(factories.raw(effective_config=odd), []))["record"]["effective_config"]
     assert kept["path"] == "\\udcff"
     assert kept["odd"] == "<odd>"
     assert kept["when"] == "2026-01-01T00:00:00+00:00"

@@ -47,10 +47,15 @@ def test_the_greatest_configured_number_outdoes_the_highest_index() -> None:
     assert (report.expected_processes, report.expected_from) == (3, "effective_config.num_processes")
 
 
-@pytest.mark.parametrize("configured", ["4", 4.5, True, 0, -1, None, [4], MAX_PROCESSES + 1, 10**30])
+@pytest.mark.parametrize("configured", ["four", "4.0", "-4", 4.5, float("nan"), True, 0, -1, None, [4], MAX_PROCESSES + 1, 10**30])
 def test_a_configured_number_that_is_none_says_nothing(configured: object) -> None:
     report = check_completeness(processes(0, configured=configured))
     assert (report.expected_processes, report.expected_from) == (1, "highest index")
+
+
+@pytest.mark.parametrize("configured", ["4", 4.0])
+def test_a_configured_number_may_be_written_in_another_way(configured: object) -> None:
+    assert check_completeness(processes(0, configured=configured)).expected_processes == 4
 
 
 def test_the_highest_index_counts_unreadable_files_too() -> None:

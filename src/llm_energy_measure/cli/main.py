@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     lazy={
         "aggregate": ("llm_energy_measure.cli.aggregate:aggregate", "Make one result of each experiment's processes."),
-        "results": ("llm_energy_measure.cli.main:results", "List, show, export and delete results."),
+        "results": ("llm_energy_measure.cli.main:results", "List, show, export, check, merge and delete results."),
         "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a record."),
     },
     epilog=f"Example: {PROGRAM} -o results aggregate --all && {PROGRAM} -o results results list",
@@ -75,28 +75,28 @@ def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
         "show": ("llm_energy_measure.cli.results_show:show", "Show one experiment."),
         "cycles": ("llm_energy_measure.cli.results_cycles:cycles", "Mean and spread over repeated runs."),
         "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV or JSON."),
+        "check": ("llm_energy_measure.cli.results_check:check", "Say what is amiss in the files."),
+        "merge": ("llm_energy_measure.cli.results_merge:merge", "Bring results directories together."),
         "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete one experiment."),
     },
     epilog=f"Example: {PROGRAM} results export --to table.csv",
 )
 @results_dir_option
 def results() -> None:
-    """List, show, export and delete results."""
+    """List, show, export, check, merge and delete results."""
 
 
 def main() -> NoReturn:
     """Run the command line and exit. Never a traceback."""
     warnings.showwarning = _show_warning
+    _accept_any_letter()
     try:
         cli.main(prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as done:
         _exit(done.exit_code)
     except click.ClickException as wrong:
-        said = io.StringIO()
-        wrong.show(said)
-        for line in said.getvalue().splitlines():
-            click.echo(terminal.plain(line), err=True)
+        _show_usage(wrong)
         _exit(wrong.exit_code)
     except (KeyboardInterrupt, click.Abort):
         terminal.error("interrupted; what was finished stays")
@@ -119,6 +119,20 @@ def main() -> NoReturn:
 
 def _exit(status: int) -> NoReturn:
     raise SystemExit(status)
+
+
+def _accept_any_letter() -> None:
+    """A name with letters that the terminal's encoding lacks is written out, and no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _show_usage(wrong: click.ClickException) -> None:
+    said = io.StringIO()
+    wrong.show(said)
+    for line in said.getvalue().splitlines():
+        click.echo(terminal.plain(line), err=True)
 
 
 def _where(bug: BaseException) -> str:

@@ -50,17 +50,20 @@ def json_option(function: FunctionT) -> FunctionT:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, in base units.")(function)
 
 
-def repository() -> FileSystemRepository:
-    """The repository that the command line names, which must exist.
+def repository(*, must_exist: bool = True) -> FileSystemRepository:
+    """The repository that the command line names.
+
+    Args:
+        must_exist: Whether its directory has to be there already.
 
     Raises:
-        StorageError: There is no such directory.
+        StorageError: It has to, and there is none.
     """
     from llm_energy_measure.exceptions import StorageError  # noqa: PLC0415 - --help needs none of these
     from llm_energy_measure.results.repository import FileSystemRepository  # noqa: PLC0415 - as above
 
     found = FileSystemRepository(click.get_current_context().find_root().meta.get(_RESULTS_DIR))
-    if not found.base_path.is_dir():
+    if must_exist and not found.base_path.is_dir():
         problem = "it is no directory" if found.base_path.exists() else "it does not exist"
         raise StorageError(f"cannot read results in {found.base_path}", problem, "name another with -o DIR")
     return found

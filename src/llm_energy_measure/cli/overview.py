@@ -80,7 +80,7 @@ def _overview(repository: FileSystemRepository, folder: str) -> Overview:
     else:
         recovery = repository.recover_raw(folder)
         unreadable = recovery.unreadable
-        report = _report(repository, folder, recovery, aggregated)
+        report = _report(recovery, aggregated)
     problems += [f"{folder}/{file.name} is unreadable: {file.reason}" for file in unreadable]
     facts: dict[str, Any] = {}
     if report is not None:
@@ -126,13 +126,10 @@ SORT_KEYS = {
 }
 
 
-def _report(
-    repository: FileSystemRepository, folder: str, recovery: RawRecovery, aggregated: AggregatedResult | None
-) -> CompletenessReport | None:
+def _report(recovery: RawRecovery, aggregated: AggregatedResult | None) -> CompletenessReport | None:
     if aggregated is not None and not recovery.results and not recovery.unreadable:
         return None  # the raw files are elsewhere
-    manifest = repository.load_manifest(folder)
-    return check_completeness(recovery.results, manifest=manifest, unreadable=recovery.unreadable)
+    return check_completeness(recovery.results, manifest=recovery.manifest, unreadable=recovery.unreadable)
 
 
 def _of_aggregated(aggregated: AggregatedResult) -> dict[str, Any]:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, per_process: bool) -> None:
     """Write a table of experiments, all aggregated ones by default (with --raw all of them).
 
-    Values are in base units. What can't be read is named and left out, and the exit status is then 1; if that leaves nothing, no table is written.
+    Values are in base units. What can't be read is named and left out, and the exit status is then 1; if that leaves
+    nothing, no table is written.
     """
     if raw and per_process:
         raise click.UsageError("--raw has a row for each process already; leave out --per-process.")

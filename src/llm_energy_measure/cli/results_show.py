@@ -108,7 +108,7 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
         ("verdict", row.verdict),
         ("model", row.model_name or terminal.UNKNOWN),
         ("backend", row.backend or terminal.UNKNOWN),
-        ("processes", f"{row.found_processes} of {row.expected_processes}"),
+        ("processes", f"{_number(row.found_processes)} of {_number(row.expected_processes)}"),
     ]
     if aggregated is None:
         return fields
@@ -134,6 +134,10 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
             ("ITL median, p99", _pair(latency.itl_median_ms, latency.itl_p99_ms)),
         ]
     return fields + [("warning", warning) for warning in aggregated.aggregation.warnings]
+
+
+def _number(value: int | None) -> str:
+    return terminal.UNKNOWN if value is None else str(value)
 
 
 def _provenance(aggregated: AggregatedResult) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from llm_energy_measure.cli import terminal
+from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.domain.schema import json_schema
 
 
 @click.command(epilog="Example: llm-energy-measure schema raw > raw.schema.json")
 @click.argument("kind", type=click.Choice(["raw", "aggregated"]))
+@options.results_dir_option
 def schema(*, kind: str) -> None:
     """Print the JSON Schema of a record: raw (one process) or aggregated (one experiment)."""
     terminal.out_json(json_schema(kind))

@@ -11,6 +11,7 @@ from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.domain.units import (
     Flops,
     FlopsPerSecond,
+    FlopsPerToken,
     Joules,
     JoulesPerToken,
     KilogramsCO2,
@@ -155,7 +156,7 @@ class ComputeMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     flops_total: Annotated[Flops | None, Meta(description="floating-point operations, a count")]
-    flops_per_token: Annotated[Flops | None, Meta(description="floating-point operations per token")] = None
+    flops_per_token: Annotated[FlopsPerToken | None, Meta(description="floating-point operations per token")] = None
     flops_per_second: Annotated[FlopsPerSecond | None, Meta(description="floating-point operations per second")] = None
     peak_memory_mb: Annotated[Mebibytes | None, Meta(description="peak memory, in MiB")] = None
     model_memory_mb: Annotated[Mebibytes | None, Meta(description="memory of the model, in MiB")] = None

@@ -22,7 +22,7 @@ from llm_energy_measure.results.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from llm_energy_measure.domain.experiment import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         SourceFile,
         UnreadableFile,
     )
+    from llm_energy_measure.domain.metrics import EnergyMetrics
     from llm_energy_measure.results.strategies import Strategy
 
 NAN = float("nan")
@@ -76,14 +77,17 @@ def aggregate_results(
         >>> repository = FileSystemRepository("results")
         >>> result = aggregate_results("exp_42", repository.load_all_raw("exp_42"))  # doctest: +SKIP
     """
-    if expected_processes is not None and not 1 <= expected_processes <= MAX_PROCESSES:
-        found = f"{expected_processes} processes were expected"
+    is_number = type(expected_processes) is int and 1 <= expected_processes <= MAX_PROCESSES
+    if expected_processes is not None and not is_number:
+        found = f"{expected_processes!r} processes were expected"
         raise ConfigurationError(f"cannot aggregate {experiment_id!r}", found, f"expect 1 to {MAX_PROCESSES}")
     rule = get_strategy(strategy)
+    raw_results = list(raw_results)
     if not raw_results:
         found = "; ".join(f"{file.name}: {file.reason}" for file in unreadable) or "it has no results"
-        raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check the id, or run it again")
-    results = sorted(raw_results, key=lambda result: result.process_index)
+        advice = "repair the files, or run it again" if unreadable else "check the id, or run it again"
+        raise AggregationError(f"cannot aggregate {experiment_id!r}", found, advice)
+    results = sorted(raw_results, key=lambda result: (result.process_index, result.experiment_id))
     if not allow_mixed:
         _require_alike(experiment_id, results)
     _require_distinct(experiment_id, results)
@@ -105,8 +109,8 @@ def _result(
     """The result of an experiment whose processes are known to belong together."""
     try:
         totals = rule.combine(results)
-    except ArithmeticError as error:
-        found = f"the rule {rule.name!r} can't calculate with its figures ({error})"
+    except Exception as error:
+        found = f"the rule {rule.name!r} can't calculate with its figures ({type(error).__name__}: {error})"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check its processes") from error
     first = results[0]
     no_energy = [result.process_index for result in results if result.energy_metrics.total_energy_j is None]
@@ -190,7 +194,7 @@ def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> N
 def _require_distinct(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
     """Refuse two results of one process: its joules would count twice."""
     for one, other in pairwise(results):
-        if one.process_index == other.process_index:
+        if (one.process_index, one.experiment_id) == (other.process_index, other.experiment_id):
             doing = f"cannot aggregate {experiment_id!r}"
             found = f"there are two results of process {one.process_index}"
             refused = IncompatibleResultsError(doing, found, "give each process once")
@@ -202,7 +206,7 @@ def _incompatible(
     experiment_id: str, field: str, one: object, other: object, process_index: int
 ) -> IncompatibleResultsError:
     found = f"{field} is {one!r} and, in process {process_index}, {other!r}"
-    advice = "aggregate them apart, or pass allow_mixed=True"
+    advice = "aggregate them apart (in Python, allow_mixed=True takes them together)"
     refused = IncompatibleResultsError(f"cannot aggregate {experiment_id!r}", found, advice)
     refused.field, refused.values = field, (one, other)
     return refused
@@ -219,9 +223,11 @@ def _incomplete(experiment_id: str, report: CompletenessReport) -> IncompleteExp
 def _missing(report: CompletenessReport) -> str:
     found = f"{describe_found(report)} are there"
     found += f", missing {_listed(report.missing)} (expected from {report.expected_from})"
-    if report.unreadable:
-        found += "; unreadable: " + ", ".join(f"{file.name} ({file.reason})" for file in report.unreadable)
-    return found
+    return f"{found}; {_unreadable(report)}" if report.unreadable else found
+
+
+def _unreadable(report: CompletenessReport) -> str:
+    return "unreadable: " + ", ".join(f"{file.name} ({file.reason})" for file in report.unreadable)
 
 
 def _listed(indices: Sequence[int]) -> str:
@@ -247,43 +253,60 @@ def _overlap(results: Sequence[RawProcessResult]) -> bool:
     return max(result.timestamps.start for result in results) < min(ends)
 
 
-def _gpus(results: Sequence[RawProcessResult]) -> list[tuple[str | None, int | str] | None]:
-    """Host and UUID, or index where there is no UUID, of each result's GPU; None where that is unknown.
+def _gpus(results: Sequence[RawProcessResult]) -> list[list[tuple[str | None, int | str]]]:
+    """Host and UUID, or index where there is no UUID, of every GPU that each result is known to have measured.
 
     One host is assumed where none is named. Slices of one GPU (MIG) share an index and have a UUID each.
     """
     hosts = {result.host for result in results if result.host is not None}
     one_host = len(hosts) < 2  # noqa: PLR2004 - an unnamed host can only be told from none or one named one
-    gpus = [(None if one_host else result.host, result.gpu_uuid or result.gpu_id) for result in results]
-    return [None if gpu is None else (host, gpu) for host, gpu in gpus]
+    gpus = []
+    for result in results:
+        host = None if one_host else result.host
+        names = [gpu_uuid or gpu_id for gpu_uuid, gpu_id in _devices(result)]
+        gpus.append([(host, name) for name in names if name is not None])
+    return gpus
+
+
+def _devices(result: RawProcessResult) -> list[tuple[str | None, int | None]]:
+    """UUID and index of each device of a result: those it lists, else its own."""
+    listed = result.energy_metrics.devices
+    if listed:
+        return [(device.gpu_uuid, device.gpu_id) for device in listed]
+    return [(result.gpu_uuid, result.gpu_id)]
 
 
 def _gpus_distinct(results: Sequence[RawProcessResult]) -> bool:
-    """True if every GPU is known and none appears twice."""
-    gpus = _gpus(results)
-    # An index beside a UUID could name the same GPU: nothing is proven then.
-    comparable = len({result.gpu_uuid is None for result in results}) == 1
-    return comparable and None not in gpus and len(set(gpus)) == len(gpus)
+    """True only if every GPU is known, none appears twice, and no sensor is known to have seen more than its GPUs."""
+    devices = [device for result in results for device in _devices(result)]
+    known = [gpu for gpus in _gpus(results) for gpu in gpus]
+    # An index beside a UUID, or an unnamed host beside several named ones, could be the same GPU: nothing is proven.
+    comparable = len({gpu_uuid is None for gpu_uuid, _ in devices}) == 1
+    hosts = {result.host for result in results}
+    placed = None not in hosts or len(hosts) <= 2  # noqa: PLR2004 - the unnamed and one named host
+    return comparable and placed and len(set(known)) == len(devices) and not _shared_hosts(results)
+
+
+def _shared_hosts(results: Sequence[RawProcessResult]) -> list[int]:
+    """Processes whose sensors saw all of a host that another one's sensors saw too: the sum counts that host again."""
+    seen = [result for result in results if _saw_host(result.energy_metrics)]
+    times = Counter(result.host for result in seen)
+    return [result.process_index for result in seen if times[result.host] > 1]
+
+
+def _saw_host(energy: EnergyMetrics) -> bool:
+    return "host" in (energy.total_scope, energy.gpu_scope, energy.cpu_scope, energy.ram_scope)
 
 
 def _warnings(
     results: Sequence[RawProcessResult], report: CompletenessReport, no_energy: Sequence[int], *, comparable: bool
 ) -> list[str]:
-    """What a reader has to know, a sentence each."""
-    warnings = []
-    for gpu, times in Counter(gpu for gpu in _gpus(results) if gpu is not None).items():
-        if times > 1:
-            where = f" of host {gpu[0]}" if gpu[0] is not None else ""
-            warnings.append(f"GPU {gpu[1]} appears in multiple processes{where}")
-    if report.missing:
-        warnings.append(f"partial: {_missing(report)}; the sums are lower bounds")
-    if report.unexpected:
-        warnings.append(
-            f"{report.expected_processes} processes were expected (from {report.expected_from}), "
-            f"and there is also {_listed(report.unexpected)}"
-        )
+    """What a reader has to know, a sentence each: joules counted twice, joules missing, times that can't be."""
+    warnings = [*_sharing_warnings(results), *_completeness_warnings(results, report)]
     if no_energy:
-        warnings.append(f"process {_listed(no_energy)} has no energy; the total is a lower bound")
+        warnings.append(
+            f"process {_listed(no_energy)} has no energy; the total is a lower bound, and so is the energy per token"
+        )
     if not comparable:
         warnings.append("some timestamps have a UTC offset and some have none; start and end can't be told")
     for result in results:
@@ -291,6 +314,28 @@ def _warnings(
             warnings.append(f"process {result.process_index}: no schema_version, read as {SCHEMA_VERSION}")
         warnings += [f"process {result.process_index}: {problem}" for problem in time_problems(result)]
     return warnings
+
+
+def _sharing_warnings(results: Sequence[RawProcessResult]) -> Iterator[str]:
+    for gpu, times in Counter(gpu for gpus in _gpus(results) for gpu in set(gpus)).items():
+        if times > 1:
+            where = f" of host {gpu[0]}" if gpu[0] is not None else ""
+            yield f"GPU {gpu[1]} appears in multiple processes{where}"
+    if shared := _shared_hosts(results):
+        yield f"processes {_listed(shared)} measured a whole host each; the sum counts it more than once"
+
+
+def _completeness_warnings(results: Sequence[RawProcessResult], report: CompletenessReport) -> Iterator[str]:
+    if report.missing:
+        yield f"partial: {_missing(report)}; the sums are lower bounds"
+    elif report.unreadable:
+        yield _unreadable(report)
+    if report.unexpected:
+        expected = f"{report.expected_processes} processes were expected (from {report.expected_from})"
+        yield f"{expected}, and there is also {_listed(report.unexpected)}"
+    sizes = sorted({result.world_size for result in results if result.world_size is not None})
+    if len(sizes) > 1:
+        yield f"world_size is {sizes[0]} in some processes and {sizes[-1]} in others: two runs may be mixed"
 
 
 def _sources(results: Sequence[RawProcessResult]) -> list[SourceFile] | None:

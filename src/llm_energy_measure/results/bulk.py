@@ -100,22 +100,18 @@ def aggregate_experiment(
     """
     state = inspect_experiment(repository, experiment_id)
     older = state.aggregated if state.status in ("current", "stale") else None
-    report = older.completeness if older is not None else None
-    if older is not None and strategy is None:
-        strategy = older.aggregation.method
-    if report is not None and report.expected_from == "argument" and expected_processes is None:
-        expected_processes = report.expected_processes
     if strategy is not None:
         get_strategy(strategy)
-
     if not force and state.status == "foreign":
         return Outcome(experiment_id=experiment_id, result="foreign", aggregated=state.aggregated)
-    same_rule = older is not None and older.aggregation.method == strategy
-    same_expectation = expected_processes is None or (
-        report is not None and report.expected_from == "argument" and report.expected_processes == expected_processes
-    )
-    if not force and state.status == "current" and same_rule and same_expectation:
-        return Outcome(experiment_id=experiment_id, result="current", aggregated=older)
+    if older is not None and not force:
+        told = older.completeness if _was_told(older) else None
+        same_rule = strategy in (None, older.aggregation.method)
+        same_number = expected_processes in (None, told.expected_processes if told else None)
+        if state.status == "current" and same_rule and same_number:
+            return Outcome(experiment_id=experiment_id, result="current", aggregated=older)
+        strategy = strategy or older.aggregation.method
+        expected_processes = expected_processes or (told.expected_processes if told else None)
 
     recovery = repository.recover_raw(experiment_id)
     aggregated = aggregate_results(
@@ -123,7 +119,7 @@ def aggregate_experiment(
         recovery.results,
         strategy=strategy or DEFAULT_STRATEGY,
         expected_processes=expected_processes,
-        manifest=repository.load_manifest(experiment_id),
+        manifest=recovery.manifest,
         unreadable=recovery.unreadable,
         strict=strict,
     )
@@ -131,6 +127,11 @@ def aggregate_experiment(
     return Outcome(
         experiment_id=experiment_id, result="aggregated", aggregated=aggregated, unreadable=recovery.unreadable
     )
+
+
+def _was_told(older: AggregatedResult) -> bool:
+    """True if somebody said how many processes an aggregate should have."""
+    return older.completeness is not None and older.completeness.expected_from == "argument"
 
 
 def aggregate_all(

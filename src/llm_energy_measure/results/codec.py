@@ -7,7 +7,6 @@ byte order mark, and `3.0` where a whole number belongs.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -41,10 +40,14 @@ from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError
 if typing.TYPE_CHECKING:
     from collections.abc import Sequence
 
+# How much deeper a raw record is nested when it stands in an aggregate.
+_EMBEDDED_LEVELS = 2
+
 _BOM = b"\xef\xbb\xbf"
 # Possessive, and content with a string that never ends: a hostile file costs one pass, not one for each quote.
 _BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _KEEP_RAW = "keep the file; repair it or run its process again"
+_DROP_MANIFEST = "remove it; what was expected is then unknown"
 _REMAKE = "make the aggregate again from its raw results"
 
 RecordT = typing.TypeVar("RecordT", RawProcessResult, AggregatedResult)
@@ -114,7 +117,7 @@ def decode_aggregated(data: bytes, name: str, *, with_processes: bool = True) ->
         NewerMinorVersionWarning: They are of a newer minor version.
     """
     what = f"aggregated result {name}"
-    body = _checked_body(data, what, _REMAKE, check_keys=with_processes)
+    body = _checked_body(data, what, _REMAKE, check_keys=with_processes, levels=MAX_RECORD_DEPTH + _EMBEDDED_LEVELS)
     envelope = _decode(_AggregateEnvelope, body, what, _REMAKE)
     sources = envelope.sources or []
     processes = []
@@ -142,10 +145,21 @@ def _embedded(body: bytes, what: str) -> list[msgspec.Raw]:
 def decode_manifest(data: bytes, name: str) -> Manifest:
     """What was expected of an experiment. Raises `ResultCorruptError` as the other decoders do."""
     what = f"manifest {name}"
+    body = _checked_body(data, what, _DROP_MANIFEST)
     try:
-        return msgspec.json.decode(_checked_body(data, what, _KEEP_RAW), type=Manifest)
+        manifest = msgspec.json.decode(body, type=Manifest)
     except msgspec.DecodeError as error:
-        raise _corrupt(what, str(error), _KEEP_RAW) from error
+        raise _corrupt(what, str(error).replace("`", ""), _DROP_MANIFEST) from error
+    version = parse_version(manifest.schema_version)
+    if version is None or version > (parse_version(SCHEMA_VERSION) or version):
+        found = f"schema version {manifest.schema_version!r} is newer than {SCHEMA_VERSION}, or none"
+        raise SchemaVersionError(f"cannot load {what}", found, "upgrade llm-energy-measure")
+    return manifest
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The bytes of a manifest; the same manifest always has the same."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
 def encode_raw(record: RawProcessResult) -> bytes:
@@ -193,41 +207,45 @@ def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
         InvalidResultError: A value is of the wrong type, not finite, or negative where that is meaningless, or the
             stamps can't be. `problems` has a sentence for each.
     """
+    if not isinstance(record, RawProcessResult):
+        raise _refused("cannot save a raw result", [f"it is a {type(record).__name__}, no RawProcessResult"])
     doing = f"cannot save raw result of experiment {record.experiment_id!r}, process {record.process_index!r}"
+    checked = None
     try:
         document = _document(record)
         problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in non_finite(document)]
         checked = None if problems else _convert(RawProcessResult, document)
-        encoded = msgspec.json.encode(document)
+        # What is written has to be read: keys that only differ in type (1 and "1") are one key of JSON.
+        _checked_body(msgspec.json.encode(document), "", "")
     except msgspec.ValidationError as error:
         problems = [_explain(error, document)]
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        # What msgspec raises for text that is no Unicode, for depth, and for what a foreign `tolist` may raise.
-        problems = [f"a value can't be stored as JSON ({error})"]
+    except ResultCorruptError as error:
+        problems = [error.found]
+    except Exception as error:  # noqa: BLE001 - msgspec's own, and whatever somebody else's `tolist` raises: it is kept
+        problems = [f"a value can't be stored as JSON ({type(error).__name__}: {error})"]
     else:
-        if checked is not None:
-            problems = time_problems(checked) + _too_deep(encoded)
+        problems += time_problems(checked) if checked is not None else []
     if problems or checked is None:
-        refused = InvalidResultError(doing, "; ".join(problems), "correct the values and save again")
-        refused.problems = tuple(problems)
-        raise refused
+        raise _refused(doing, problems)
     return checked
 
 
-def rejected_document(record: object, problems: Sequence[str]) -> bytes:
-    """The bytes that keep a refused record: the reasons, and the record however odd its values are."""
-    kept = {"rejected": list(problems), "record": _printable(record)}
-    return msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n"
+def _refused(doing: str, problems: list[str]) -> InvalidResultError:
+    refused = InvalidResultError(doing, "; ".join(problems), "correct the values and save again")
+    refused.problems = tuple(problems)
+    return refused
 
 
-def _checked_body(data: bytes, what: str, advice: str, *, check_keys: bool = True) -> bytes:
+def _checked_body(
+    data: bytes, what: str, advice: str, *, check_keys: bool = True, levels: int = MAX_RECORD_DEPTH
+) -> bytes:
     """The JSON text in the bytes, once it is known that parsing it is safe and unambiguous."""
     if not data.strip(b" \t\r\n\0"):
         found = "the file is empty (0 bytes)" if not data else f"the file holds nothing but {len(data)} blank bytes"
         raise _corrupt(what, found, advice)
     body = data.removeprefix(_BOM)
-    if problem := _too_deep(body):
-        raise _corrupt(what, problem[0], advice)
+    if (depth := _depth(body, levels)) > levels:
+        raise _corrupt(what, f"it is nested {depth} levels deep, at most {levels} are read", advice)
     try:
         text = body.decode()
         if check_keys:
@@ -237,10 +255,11 @@ def _checked_body(data: bytes, what: str, advice: str, *, check_keys: bool = Tru
     return body
 
 
-def _too_deep(body: bytes) -> list[str]:
+def _depth(body: bytes, enough: int) -> int:
+    """How deep the text is nested; 0 if it is no deeper than `enough` for certain."""
     # Few brackets can't nest deeply, and that is nearly every raw file; only then is the text walked through.
-    if body.count(b"{") + body.count(b"[") <= MAX_RECORD_DEPTH:
-        return []
+    if body.count(b"{") + body.count(b"[") <= enough:
+        return 0
     depth = deepest = 0
     for match in _BRACKETS_AND_STRINGS.finditer(body):
         first = match[0][0]
@@ -249,18 +268,14 @@ def _too_deep(body: bytes) -> list[str]:
             deepest = max(deepest, depth)
         elif first in b"]}":
             depth -= 1
-    return (
-        [f"it is nested {deepest} levels deep, at most {MAX_RECORD_DEPTH} are read"]
-        if deepest > MAX_RECORD_DEPTH
-        else []
-    )
+    return deepest
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # falsy
         msg = f"the key {twice!r} stands twice in one object"
         raise ValueError(msg)
     return document
@@ -288,8 +303,9 @@ def _decode(
     if not isinstance(document, dict):
         raise _corrupt(what, f"it holds {_kind(document)} where an object belongs", advice)
     document = _current(document, what, migrations)
+    is_newer = document.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION
     try:
-        return _convert(record_type, document)
+        return _convert_newer(record_type, document) if is_newer else _convert(record_type, document)
     except msgspec.ValidationError as error:
         raise _corrupt(what, _explain(error, document), advice) from error
 
@@ -319,7 +335,9 @@ def _current(document: Document, what: str, migrations: Sequence[Migration]) -> 
         raise _corrupt(what, found, _KEEP_RAW) from error
     if migrated is None:
         raise SchemaVersionError(
-            f"cannot load {what}", f"no way leads from schema version {version!r} to {SCHEMA_VERSION}", "import it"
+            f"cannot load {what}",
+            f"no way leads from schema version {version!r} to {SCHEMA_VERSION}",
+            "ask whoever wrote it for a newer form",
         )
     return migrated
 
@@ -328,6 +346,25 @@ def _convert(record_type: type[RecordT], document: Document) -> RecordT:
     known, unknown = _split(document, record_type)
     record = msgspec.convert(known, type=record_type)
     return msgspec.structs.replace(record, unknown_fields=unknown) if unknown else record
+
+
+def _convert_newer(record_type: type[RecordT], document: Document) -> RecordT:
+    """A record of a newer minor version: a value that this one can't hold (a new scope, say) is kept as unknown."""
+    kept: dict[str, Any] = {}
+    rest: Document = msgspec.json.decode(msgspec.json.encode(document))
+    while True:
+        try:
+            record = _convert(record_type, rest)
+        except msgspec.ValidationError as error:
+            parts = _place(error)
+            parent, name = _holder(rest, parts[:-1]), parts[-1] if parts else ""
+            if not isinstance(parent, dict) or parent.get(name) is None:
+                raise
+            kept["".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)] = parent[name]
+            parent[name] = None
+        else:
+            unknown = {**(record.unknown_fields or {}), **kept}
+            return msgspec.structs.replace(record, unknown_fields=unknown) if unknown else record
 
 
 def _document(record: RawProcessResult | AggregatedResult) -> Document:
@@ -339,15 +376,21 @@ def _document(record: RawProcessResult | AggregatedResult) -> Document:
     return document
 
 
-def _put(parent: Any, parts: list[str], value: Any) -> None:
-    """Set a value by its pointer, unless what held it has gone."""
-    for part in parts[:-1]:
-        if isinstance(parent, list) and part.isdigit() and int(part) < len(parent):
-            parent = parent[int(part)]
+def _put(document: Document, parts: list[str], value: Any) -> None:
+    """Set a value by its pointer, unless what held it has gone or holds something there by now."""
+    parent = _holder(document, parts[:-1])
+    if isinstance(parent, dict) and parent.get(parts[-1]) is None:
+        parent[parts[-1]] = value
+
+
+def _holder(value: Any, parts: list[str]) -> Any:
+    """What stands at a place in a document, or None."""
+    for part in parts:
+        if isinstance(value, list):
+            value = value[int(part)] if part.isdecimal() and int(part) < len(value) else None
         else:
-            parent = parent.get(part) if isinstance(parent, dict) else None
-    if isinstance(parent, dict):
-        parent.setdefault(parts[-1], value)
+            value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _split(value: Any, shape: Any, pointer: str = "") -> tuple[Any, dict[str, Any]]:
@@ -409,57 +452,24 @@ def _plain(value: Any) -> Any:
     raise NotImplementedError(msg)
 
 
-def _printable(value: Any, inside: tuple[int, ...] = ()) -> Any:
-    """Any object as something JSON can hold, without loss to a reader; `inside` has what the object stands in."""
-    if callable(getattr(value, "tolist", None)):
-        # An array's own text leaves out the middle.
-        with contextlib.suppress(TypeError, ValueError, ArithmeticError, RuntimeError):
-            value = value.tolist()
-    if id(value) in inside or len(inside) > 2 * MAX_RECORD_DEPTH:
-        return f"({type(value).__name__} that contains itself, or nested too deeply)"
-    within = (*inside, id(value))
-    if isinstance(value, msgspec.Struct):
-        return _printable({name: getattr(value, name, None) for name in value.__struct_fields__}, within)
-    if isinstance(value, dict):
-        known = {key: item for key, item in value.items() if item is not msgspec.UNSET}
-        return {_writable(str(key)): _printable(item, within) for key, item in known.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_printable(item, within) for item in value]
-    return _printable_scalar(value)
-
-
-def _printable_scalar(value: Any) -> Any:
-    if value is None or type(value) is bool or (type(value) is float and not list(non_finite(value))):
-        return value
-    if type(value) is int:
-        # Python refuses to write thousands of digits in decimals.
-        return value if value.bit_length() < 64 else f"{value:#x}"  # noqa: PLR2004 - bits of a machine word
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    return _writable(value if type(value) is str else repr(value))
-
-
-def _writable(text: str) -> str:
-    """The text, with what is no Unicode (halves of surrogate pairs, from undecodable file names) spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _place(error: msgspec.ValidationError) -> list[str]:
+    """Where in the document a complaint of msgspec is about, part by part."""
+    _, _, place = str(error).partition(" - at `$")
+    return re.findall(r"[^.\[\]]+", place.removesuffix("`"))
 
 
 def _explain(error: msgspec.ValidationError, document: Document) -> str:
     """The complaint of msgspec with the path in plain form and the value that stands there."""
     complaint, _, place = str(error).partition(" - at `$")
-    path = place.removesuffix("`").removeprefix(".")
-    value: Any = document
-    for part in re.findall(r"[^.\[\]]+", path):
-        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
-        elif isinstance(value, dict) and part in value:
-            value = value[part]
-        else:
-            return f"{path}: {complaint.replace('`', '')}" if path else complaint.replace("`", "")
-    complaint = complaint.replace("`", "")
+    complaint, path = complaint.replace("`", ""), place.removesuffix("`").removeprefix(".")
     if not path:
         return complaint
-    shown = repr(value) if not isinstance(value, dict | list) else _kind(value)
+    parts = _place(error)
+    holder = _holder(document, parts[:-1])
+    if isinstance(holder, dict) and parts[-1] not in holder:
+        return f"{path}: {complaint}"
+    value = _holder(document, parts)
+    shown = _kind(value) if isinstance(value, dict | list) else repr(value)
     return f"{path}: {complaint}, found {shown[:80]}"
 
 

@@ -69,4 +69,7 @@ def _expected(
 
 def _configured(result: RawProcessResult) -> int | None:
     number = result.effective_config.get("num_processes")
+    # Configurations come from YAML and command lines: 4.0 and "4" mean 4.
+    if (isinstance(number, str) and number.isdecimal()) or (isinstance(number, float) and number.is_integer()):
+        number = int(number)
     return number if type(number) is int and 0 < number <= MAX_PROCESSES else None

@@ -227,6 +227,7 @@ def write_export(path: str | Path, data: bytes) -> Path:
     try:
         make_folder(path.parent)
         write_replacing(path, data, durable=False)
-    except OSError as error:
-        raise ExportError(f"cannot write {path}", error.strerror or str(error), "choose another file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        found = getattr(error, "strerror", None) or str(error)
+        raise ExportError(f"cannot write {path}", found, "choose another file") from error
     return path

@@ -6,6 +6,7 @@ import re
 
 from llm_energy_measure.constants import (
     AGGREGATED_DIR,
+    LEFTOVER_MARK,
     MANIFEST_NAME,
     MAX_PROCESSES,
     PROCESS_FILE_PATTERN,
@@ -17,6 +18,10 @@ from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.security import sanitize_experiment_id
 
 _PROCESS_FILE = re.compile(PROCESS_FILE_PATTERN)
+_KEPT_IN_RAW = re.compile(
+    rf"{PROCESS_FILE_PATTERN}|{re.escape(MANIFEST_NAME)}"
+    r"|(?:rejected|superseded)-process_(?:[0-9]+|unknown)-[0-9]+\.json|partial-process_[0-9]+\.json"
+)
 _SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
 UNNAMED = "_unnamed"
@@ -34,6 +39,25 @@ def is_folder_name(name: str) -> bool:
         return sanitize_experiment_id(name) == name
     except ExperimentIdError:
         return False
+
+
+def names_folder(experiment_id: str, folder: str, *, any_case: bool = False) -> bool:
+    """True if an experiment of that id lies in that folder, with `any_case` on file systems that tell no case."""
+    try:
+        own = sanitize_experiment_id(experiment_id)
+    except ExperimentIdError:
+        return False
+    return own == folder or (any_case and own.casefold() == folder.casefold())
+
+
+def folder_of_key(key: str) -> str:
+    """The folder name in the key of something under `raw/`.
+
+    Example:
+        >>> folder_of_key("raw/exp_7/process_3.json")
+        'exp_7'
+    """
+    return key.split("/")[1]
 
 
 def raw_folder(folder: str) -> str:
@@ -54,6 +78,21 @@ def raw_key(folder: str, process_index: int) -> str:
 def manifest_key(folder: str) -> str:
     """Key of an experiment's manifest."""
     return f"{RAW_DIR}/{folder}/{MANIFEST_NAME}"
+
+
+def earlier_attempt_folder(folder: str, attempt: int) -> str:
+    """Key prefix under which an experiment's folder is kept when a later attempt of it begins; no id can name it."""
+    return f"{RAW_DIR}/.{folder}{LEFTOVER_MARK}attempt-{attempt}"
+
+
+def is_earlier_attempt(name: str) -> bool:
+    """True if a folder under `raw/` is a kept earlier attempt.
+
+    Example:
+        >>> is_earlier_attempt(".exp_7~attempt-0"), is_earlier_attempt("exp_7")
+        (True, False)
+    """
+    return re.fullmatch(rf"\..+{LEFTOVER_MARK}attempt-[0-9]+", name) is not None
 
 
 def rejected_key(folder: str, process_index: object, number: int) -> str:
@@ -93,6 +132,16 @@ def process_index_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def is_kept_in_raw(name: str) -> bool:
+    """True if a file in an experiment's folder is one of ours that holds something to keep.
+
+    Example:
+        >>> [is_kept_in_raw(name) for name in ("process_0.json", "rejected-process_0-1.json", "notes.txt")]
+        [True, True, False]
+    """
+    return _KEPT_IN_RAW.fullmatch(name) is not None
+
+
 def aggregated_folder_of(name: str) -> str | None:
     """The folder name of the experiment that a file under `aggregated/` stands for, or None if it is no aggregate.
 
@@ -104,6 +153,11 @@ def aggregated_folder_of(name: str) -> str | None:
     if folder == name or _SUPERSEDED_AGGREGATE.fullmatch(name) or not is_folder_name(folder):
         return None
     return folder
+
+
+def is_superseded_aggregate(name: str) -> bool:
+    """True if a file under `aggregated/` is a kept older aggregate."""
+    return _SUPERSEDED_AGGREGATE.fullmatch(name) is not None
 
 
 def is_superseded_aggregate_of(name: str, folder: str) -> bool:

@@ -11,14 +11,16 @@ Guarantees, on top of those of `llm_energy_measure.storage.base`:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
 from msgspec import Struct
 
-from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, RAW_DIR, RESULTS_DIR_ENV
-from llm_energy_measure.domain.experiment import RawProcessResult, UnreadableFile
+from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, MANIFEST_NAME, RAW_DIR, RESULTS_DIR_ENV
+from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
 from llm_energy_measure.exceptions import (
     ExperimentIdError,
     InvalidResultError,
@@ -30,12 +32,17 @@ from llm_energy_measure.exceptions import (
     UnsafePathError,
 )
 from llm_energy_measure.results import codec, layout
+from llm_energy_measure.results.rejected import rejected_document
 from llm_energy_measure.storage.local import LocalStore, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from llm_energy_measure.domain.experiment import AggregatedResult, Manifest, SourceFile
+    from llm_energy_measure.domain.experiment import AggregatedResult, CompletenessReport, SourceFile
+
+
+# How often a manifest that another process removes under our hands is tried again.
+_PATIENCE = 100
 
 
 class RawRecovery(Struct, frozen=True, kw_only=True):
@@ -43,11 +50,13 @@ class RawRecovery(Struct, frozen=True, kw_only=True):
 
     Attributes:
         results: The readable results, by process index.
-        unreadable: The others, by process index, each with its reason.
+        unreadable: The others, by process index, each with its reason; last a manifest that can't be read.
+        manifest: What was expected of the experiment, if that was written down.
     """
 
     results: list[RawProcessResult]
     unreadable: list[UnreadableFile]
+    manifest: Manifest | None = None
 
 
 class SourceChanges(Struct, frozen=True, kw_only=True):
@@ -97,13 +106,41 @@ class FileSystemRepository:
     def __init__(self, base_path: str | Path | None = None) -> None:
         """Remember the directory; nothing is touched."""
         self.base_path = Path(base_path) if base_path is not None else default_results_dir()
-        self._store = LocalStore(self.base_path)
+        self.store = LocalStore(self.base_path)
 
     def folder_of(self, experiment_id: str) -> str:
         """Name of an experiment's folder, which can be used as its id."""
         return layout.folder_name(experiment_id)
 
     # Raw results
+
+    def begin_experiment(self, manifest: Manifest, process_index: int | None = None) -> None:
+        """Agree with the other processes, before the run, on what the experiment is.
+
+        Whichever process comes first writes the manifest, the others compare theirs with it. A rerun under an id that
+        has results is found here, and not after the run. A later attempt of the same experiment (`manifest.attempt`,
+        as SLURM and torchrun count restarts) begins anew: what the earlier one left is kept beside, out of sight.
+
+        Args:
+            manifest: What every process knows alike.
+            process_index: The process that is about to run, if it is one.
+
+        Raises:
+            ExperimentIdError: The id is impossible, or its folder is another experiment's.
+            ResultExistsError: Another run has this id, a later attempt has begun, or this process has a result already.
+        """
+        folder = layout.folder_name(manifest.experiment_id)
+        doing = f"cannot begin experiment {manifest.experiment_id!r}"
+        earlier = self._pin(folder, manifest)
+        while earlier.attempt < manifest.attempt:
+            # Of several processes one moves the folder; it can't be moved onto the earlier attempt a second time.
+            self.store.move_folder(layout.raw_folder(folder), layout.earlier_attempt_folder(folder, earlier.attempt))
+            earlier = self._pin(folder, manifest)
+        if problem := _differences(earlier, manifest):
+            raise ResultExistsError(doing, problem, "choose another id, or count the attempt")
+        if process_index is not None and process_index in self._process_indices(folder):
+            found = f"process {process_index} has a result already"
+            raise ResultExistsError(doing, found, "choose another id, or count the attempt")
 
     def save_raw(self, experiment_id: str, result: RawProcessResult, *, overwrite: bool = False) -> Path:
         """Store what one process measured, durably, and return its file.
@@ -129,24 +166,25 @@ class FileSystemRepository:
         try:
             record = codec.require_valid_raw(result)
             self._require_own_id(experiment_id, folder, record)
-        except (InvalidResultError, ExperimentIdError) as refused:
+        except (InvalidResultError, ExperimentIdError, ResultExistsError) as refused:
             self._refuse(refused, folder, result)
         key, data = layout.raw_key(folder, record.process_index), codec.encode_raw(record)
-        if self._store.create(key, data):
-            return self._store.path(key)
+        if self.store.create(key, data):
+            return self.store.path(key)
         stored = self._bytes(key)
         if stored == data:
-            return self._store.path(key)
+            return self.store.path(key)
         if not overwrite:
             self._refuse(self._conflict(key, stored, data), folder, record)
-        self._keep_copy(key, lambda number: layout.superseded_raw_key(folder, record.process_index, number))
-        self._store.put(key, data)
-        return self._store.path(key)
+        replaced = self.store.exchange(key, data)
+        self._keep_copy(replaced, lambda number: layout.superseded_raw_key(folder, record.process_index, number))
+        self.store.delete(replaced)
+        return self.store.path(key)
 
     def list_raw(self, experiment_id: str) -> list[Path]:
         """Files of an experiment's raw results, by process index; empty if there are none."""
         folder = layout.folder_name(experiment_id)
-        return [self._store.path(layout.raw_key(folder, index)) for index in self._process_indices(folder)]
+        return [self.store.path(layout.raw_key(folder, index)) for index in self._process_indices(folder)]
 
     def load_raw(self, path: str | Path) -> RawProcessResult:
         """One raw result, from any path, inside this directory or not.
@@ -183,13 +221,18 @@ class FileSystemRepository:
         results: list[RawProcessResult] = []
         unreadable = []
         for index in self._process_indices(folder):
-            outcome = self._read_raw(folder, index)
+            outcome = self.read_raw(folder, index)
             if isinstance(outcome, UnreadableFile):
                 unreadable.append(outcome)
             else:
                 results.append(outcome)
         self._require_asked_for(experiment_id, folder, results)
-        return RawRecovery(results=results, unreadable=unreadable)
+        manifest = None
+        try:
+            manifest = self.load_manifest(folder)
+        except ResultsError as error:
+            unreadable.append(UnreadableFile(name=MANIFEST_NAME, reason=error.found))
+        return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
 
     def has_raw(self, experiment_id: str) -> bool:
         """True if an experiment has a raw result, readable or not."""
@@ -197,11 +240,16 @@ class FileSystemRepository:
 
     def load_manifest(self, experiment_id: str) -> Manifest | None:
         """What was expected of an experiment, or None if nobody wrote it down. Raises `ResultCorruptError`."""
-        key = layout.manifest_key(layout.folder_name(experiment_id))
+        folder = layout.folder_name(experiment_id)
+        key = layout.manifest_key(folder)
         try:
-            return codec.decode_manifest(self._store.get(key), key)
+            manifest = codec.decode_manifest(self.store.get(key), f"{folder}/{MANIFEST_NAME}")
         except ResultNotFoundError:
             return None
+        if not layout.names_folder(manifest.experiment_id, folder, any_case=True):
+            found = f"it is the manifest of {manifest.experiment_id!r}"
+            raise ResultCorruptError(f"Failed to load manifest {key}", found, "move it to its own experiment")
+        return manifest
 
     # Aggregated results
 
@@ -213,22 +261,27 @@ class FileSystemRepository:
 
         Raises:
             ExperimentIdError: The id is impossible, or its place is taken by another experiment's aggregate.
+            InvalidResultError: A figure can't be right, or the result was loaded without its processes.
         """
         folder = layout.folder_name(result.experiment_id)
         key = layout.aggregated_key(folder)
+        if result.sources is not None and len(result.sources) != len(result.process_results):
+            doing = f"cannot save the aggregate of {result.experiment_id!r}"
+            raise InvalidResultError(doing, "it was loaded without its processes", "load it whole")
+        data = codec.encode_aggregated(result)
         try:
-            older = codec.decode_aggregated(self._store.get(key), key)
+            older = codec.decode_aggregated(self.store.get(key), key, with_processes=False)
         except ResultNotFoundError:
             pass
-        except ResultCorruptError:
+        except (ResultCorruptError, StorageError):
             self._keep_copy(key, lambda number: layout.superseded_aggregate_key(folder, number))
         else:
             if older.experiment_id != result.experiment_id:
                 raise self._taken(result.experiment_id, older.experiment_id)
             if older.sources is None and result.sources is not None:
                 self._keep_copy(key, lambda number: layout.superseded_aggregate_key(folder, number))
-        self._store.put(key, codec.encode_aggregated(result), durable=False)
-        return self._store.path(key)
+        self.store.put(key, data)
+        return self.store.path(key)
 
     def load_aggregated(self, experiment_id: str, *, with_processes: bool = True) -> AggregatedResult | None:
         """An experiment's aggregate, or None if it has none.
@@ -243,7 +296,7 @@ class FileSystemRepository:
         folder = layout.folder_name(experiment_id)
         key = layout.aggregated_key(folder)
         try:
-            result = codec.decode_aggregated(self._store.get(key), f"{folder}.json", with_processes=with_processes)
+            result = codec.decode_aggregated(self.store.get(key), f"{folder}.json", with_processes=with_processes)
         except ResultNotFoundError:
             return None
         self._require_asked_for(experiment_id, folder, [result])
@@ -257,14 +310,14 @@ class FileSystemRepository:
     def read_aggregated(self, experiment_id: str) -> bytes | None:
         """The file of an experiment's aggregate as it is, or None if it has none."""
         try:
-            return self._store.get(layout.aggregated_key(layout.folder_name(experiment_id)))
+            return self.store.get(layout.aggregated_key(layout.folder_name(experiment_id)))
         except ResultNotFoundError:
             return None
 
     def has_aggregated(self, experiment_id: str) -> bool:
         """True if an experiment has an aggregate, readable or not."""
         name = f"{layout.folder_name(experiment_id)}.json"
-        return any(entry.name == name for entry in self._store.list(AGGREGATED_DIR))
+        return any(entry.name == name for entry in self.store.list(AGGREGATED_DIR))
 
     def source_changes(self, aggregated: AggregatedResult) -> SourceChanges:
         """How the raw files differ from those that an aggregate was made from: if at all, it is stale.
@@ -275,14 +328,30 @@ class FileSystemRepository:
             return SourceChanges(added=[], removed=[], changed=[])
         folder = layout.folder_name(aggregated.experiment_id)
         unreadable = aggregated.completeness.unreadable if aggregated.completeness else []
-        then: dict[str, SourceFile | UnreadableFile] = {file.name: file for file in unreadable}
+        then: dict[str, SourceFile | UnreadableFile] = {
+            file.name: file for file in unreadable if file.name != MANIFEST_NAME
+        }
         then.update({file.name: file for file in aggregated.sources})
         now = {f"process_{index}.json": layout.raw_key(folder, index) for index in self._process_indices(folder)}
+        changed = [name for name in now.keys() & then.keys() if self._digest(now[name]) != then[name].sha256]
+        if self._expects_otherwise(folder, aggregated.completeness):
+            changed.append(MANIFEST_NAME)
         return SourceChanges(
             added=sorted(now.keys() - then.keys()),
             removed=sorted(then.keys() - now.keys()),
-            changed=sorted(name for name in now.keys() & then.keys() if self._digest(now[name]) != then[name].sha256),
+            changed=sorted(changed),
         )
+
+    def _expects_otherwise(self, folder: str, report: CompletenessReport | None) -> bool:
+        """True if the manifest names another number of processes than an aggregate took to be expected."""
+        if report is None or report.expected_from == "argument":
+            return False
+        try:
+            manifest = self.load_manifest(folder)
+        except ResultsError:
+            return False
+        expected = manifest.expected_processes if manifest is not None else None
+        return expected is not None and expected != report.expected_processes
 
     # Experiments
 
@@ -291,12 +360,12 @@ class FileSystemRepository:
 
         A folder that can't be looked into is among them: what is done with it then says why.
         """
-        folders = [entry.name for entry in self._store.list(RAW_DIR) if entry.is_folder]
+        folders = [entry.name for entry in self.store.list(RAW_DIR) if entry.is_folder]
         return [folder for folder in folders if layout.is_folder_name(folder) and self._may_have_raw(folder)]
 
     def list_aggregated(self) -> list[str]:
         """Folder names of all experiments that have an aggregate, sorted: each can be used as an id."""
-        entries = [entry for entry in self._store.list(AGGREGATED_DIR) if not entry.is_folder]
+        entries = [entry for entry in self.store.list(AGGREGATED_DIR) if not entry.is_folder]
         return sorted(folder for entry in entries if (folder := layout.aggregated_folder_of(entry.name)) is not None)
 
     def delete_experiment(self, experiment_id: str) -> bool:
@@ -306,14 +375,26 @@ class FileSystemRepository:
         """
         folder = layout.folder_name(experiment_id)
         self._require_asked_for(experiment_id, folder, [*self._readable(folder)])
+        with contextlib.suppress(ResultCorruptError):  # such a file can't say whose it is
+            self.load_aggregated(experiment_id, with_processes=False)
         superseded = [
             f"{AGGREGATED_DIR}/{entry.name}"
-            for entry in self._store.list(AGGREGATED_DIR)
+            for entry in self.store.list(AGGREGATED_DIR)
             if layout.is_superseded_aggregate_of(entry.name, folder)
         ]
         keys = [layout.aggregated_key(folder), layout.tags_key(folder), *superseded]
-        deleted = [self._store.delete(key) for key in keys]
-        return self._store.delete_folder(layout.raw_folder(folder)) or any(deleted)
+        deleted = [self.store.delete(key) for key in keys]
+        return self.store.delete_folder(layout.raw_folder(folder)) or any(deleted)
+
+    def holder_of(self, folder: str) -> str | None:
+        """The exact id of the experiment that has a folder, from its manifest or its first readable result, if any."""
+        try:
+            manifest = self.load_manifest(folder)
+        except ResultCorruptError:
+            manifest = None
+        if manifest is not None:
+            return manifest.experiment_id
+        return next(self._claimants(folder), None)
 
     # Reading one experiment's folder
 
@@ -324,16 +405,21 @@ class FileSystemRepository:
             return True
 
     def _process_indices(self, folder: str) -> list[int]:
-        entries = self._store.list(layout.raw_folder(folder))
+        entries = self.store.list(layout.raw_folder(folder))
         indices = [layout.process_index_of(entry.name) for entry in entries if not entry.is_folder]
         return sorted(index for index in indices if index is not None)
 
-    def _read_raw(self, folder: str, index: int) -> RawProcessResult | UnreadableFile:
-        """A raw result, or why it can't be had."""
+    def read_raw(self, folder: str, index: int) -> RawProcessResult | UnreadableFile:
+        """One raw result, or why it can't be had.
+
+        Args:
+            folder: The experiment's folder name.
+            index: The process.
+        """
         key = layout.raw_key(folder, index)
         name = key.rpartition("/")[2]
         try:
-            data = self._store.get(key)
+            data = self.store.get(key)
         except ResultsError as error:
             return UnreadableFile(name=name, reason=error.found)
         size, sha256 = len(data), codec.digest(data)
@@ -342,7 +428,7 @@ class FileSystemRepository:
         except ResultCorruptError as error:
             return UnreadableFile(name=name, reason=error.found, size_bytes=size, sha256=sha256)
         reason = None
-        if not _is_own_id(record.experiment_id, folder):
+        if not layout.names_folder(record.experiment_id, folder):
             reason = f"it is a result of another experiment, {record.experiment_id!r}"
         elif record.process_index != index:
             reason = f"it is the result of process {record.process_index}"
@@ -350,9 +436,17 @@ class FileSystemRepository:
 
     def _readable(self, folder: str) -> Iterator[RawProcessResult]:
         for index in self._process_indices(folder):
-            outcome = self._read_raw(folder, index)
+            outcome = self.read_raw(folder, index)
             if not isinstance(outcome, UnreadableFile):
                 yield outcome
+
+    def _claimants(self, folder: str) -> Iterator[str]:
+        """Ids inside the results of a folder that could be its name, in any case: some file systems tell no case."""
+        for index in self._process_indices(folder):
+            with contextlib.suppress(ResultsError):
+                record = codec.decode_raw(self.store.get(layout.raw_key(folder, index)), folder)
+                if layout.names_folder(record.experiment_id, folder, any_case=True):
+                    yield record.experiment_id
 
     def _digest(self, key: str) -> str | None:
         data = self._bytes(key)
@@ -361,7 +455,7 @@ class FileSystemRepository:
     def _bytes(self, key: str) -> bytes | None:
         """What stands there, or None if it can't be read."""
         try:
-            return self._store.get(key)
+            return self.store.get(key)
         except ResultsError:
             return None
 
@@ -374,9 +468,38 @@ class FileSystemRepository:
             raise ExperimentIdError(
                 doing, f"the record's own id is {record.experiment_id!r}", "save it under its own id"
             )
-        holder = next((other.experiment_id for other in self._readable(folder)), experiment_id)
-        if holder != experiment_id:
-            raise self._taken(experiment_id, holder)
+        launcher = record.launcher
+        attempt = launcher.attempt if launcher is not None else None
+        pinned = self._pin(
+            folder, Manifest(experiment_id=experiment_id, attempt=attempt or 0, expected_processes=record.world_size)
+        )
+        if attempt is not None and attempt != pinned.attempt:
+            doing = f"cannot save raw result of process {record.process_index} of {experiment_id!r}"
+            found = f"it is of attempt {attempt}, and the experiment is at attempt {pinned.attempt}"
+            raise ResultExistsError(doing, found, "leave it to the other attempt")
+
+    def _pin(self, folder: str, manifest: Manifest) -> Manifest:
+        """The manifest that the folder has, or gets now; whoever writes it first gives the folder its experiment."""
+        for _ in range(_PATIENCE):
+            try:
+                pinned = self.load_manifest(folder)
+            except ResultCorruptError:
+                # Not ours to repair here: the results in the folder say whose it is.
+                pinned = msgspec.structs.replace(
+                    manifest, experiment_id=self.holder_of(folder) or manifest.experiment_id
+                )
+            if pinned is None:
+                holder = self.holder_of(folder)
+                if holder not in (None, manifest.experiment_id):
+                    raise self._taken(manifest.experiment_id, holder)
+                if not self.store.create(layout.manifest_key(folder), codec.encode_manifest(manifest)):
+                    continue  # another process was first
+                pinned = manifest
+            if pinned.experiment_id != manifest.experiment_id:
+                raise self._taken(manifest.experiment_id, pinned.experiment_id)
+            return pinned
+        key = self.store.path(layout.manifest_key(folder))
+        raise StorageError(f"cannot write {key}", "it comes and goes", "see who else is at work in this folder")
 
     def _require_asked_for(
         self, experiment_id: str, folder: str, records: Sequence[RawProcessResult | AggregatedResult]
@@ -392,7 +515,7 @@ class FileSystemRepository:
         return ExperimentIdError(f"cannot use the experiment id {experiment_id!r}", found, "choose another id")
 
     def _conflict(self, key: str, stored: bytes | None, data: bytes) -> ResultExistsError:
-        doing = f"cannot save {self._store.path(key)}"
+        doing = f"cannot save {self.store.path(key)}"
         if stored is None:
             refused = ResultExistsError(doing, "what stands there can't be read", "move it away, and save again")
         else:
@@ -401,14 +524,14 @@ class FileSystemRepository:
             advice = "compare the two, or save with overwrite=True, which keeps the old one"
             refused = ResultExistsError(doing, found, advice)
             refused.digests = digests
-        refused.path = self._store.path(key)
+        refused.path = self.store.path(key)
         return refused
 
     def _refuse(
         self, refused: InvalidResultError | ExperimentIdError | ResultExistsError, folder: str, result: RawProcessResult
     ) -> NoReturn:
         """Keep the refused record beside the others, then raise the error that names the file."""
-        data = codec.rejected_document(result, getattr(refused, "problems", ()) or (refused.found,))
+        data = rejected_document(result, getattr(refused, "problems", ()) or (refused.found,))
         try:
             kept = self._keep(data, lambda number: layout.rejected_key(folder, result.process_index, number))
         except (StorageError, UnsafePathError) as error:
@@ -424,21 +547,29 @@ class FileSystemRepository:
     def _keep(self, data: bytes, key_of: Callable[[int], str]) -> Path:
         """Store bytes under the first free number; the same bytes again take the number they have."""
         number = 1
-        while not self._store.create(key_of(number), data):
+        while not self.store.create(key_of(number), data):
             if self._bytes(key_of(number)) == data:
                 break
             number += 1
-        return self._store.path(key_of(number))
+        return self.store.path(key_of(number))
 
     def _keep_copy(self, key: str, key_of: Callable[[int], str]) -> None:
         """Give a value that is about to be replaced a second name, under the first free number."""
         number = 1
-        while not self._store.copy_new(key, key_of(number)):
+        while not self.store.copy_new(key, key_of(number)):
             number += 1
 
 
-def _is_own_id(experiment_id: str, folder: str) -> bool:
-    try:
-        return layout.folder_name(experiment_id) == folder
-    except ExperimentIdError:
-        return False
+def _differences(one: Manifest, other: Manifest) -> str:
+    """The first thing that tells two manifests apart, with both values, or empty; unknown differs from nothing."""
+    job, other_job = (manifest.launcher.job_id if manifest.launcher else None for manifest in (one, other))
+    pairs = (
+        ("attempt", one.attempt, other.attempt),
+        ("launcher job", job, other_job),
+        ("expected_processes", one.expected_processes, other.expected_processes),
+        ("config_digest", one.config_digest, other.config_digest),
+    )
+    for name, value, own in pairs:
+        if value is not None and own is not None and value != own:
+            return f"its manifest says {name} {value!r}, this process {own!r}"
+    return ""

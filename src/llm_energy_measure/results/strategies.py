@@ -97,11 +97,15 @@ def get_strategy(name: str) -> Strategy:
         raise ConfigurationError(doing, "there is no such strategy", f"choose one of {', '.join(strategy_names())}")
     try:
         strategy = added[name].load()
-    except (ImportError, AttributeError) as error:
-        found = f"{added[name].value} can't be imported ({error})"
+    except Exception as error:
+        found = f"{added[name].value} can't be imported ({type(error).__name__}: {error})"
         raise ConfigurationError(doing, found, "correct the package that provides it") from error
     if not isinstance(strategy, Strategy):
         found = f"{added[name].value} has no name and combine(results)"
+        raise ConfigurationError(doing, found, "correct the package that provides it")
+    if strategy.name != name:
+        # An aggregate records the strategy's name, and has to be made again by it.
+        found = f"{added[name].value} calls itself {strategy.name!r}"
         raise ConfigurationError(doing, found, "correct the package that provides it")
     return strategy
 

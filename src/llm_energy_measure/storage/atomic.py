@@ -8,31 +8,88 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
 import secrets
 import sys
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
 
 from llm_energy_measure.constants import LEFTOVER_MARK
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # How link(2) is refused by file systems without hard links (FAT, some FUSE and network mounts).
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
+_LEFTOVER = re.compile(
+    rf"\.(?P<name>.+){LEFTOVER_MARK}(?P<host>[0-9a-f]{{8}})-(?P<boot>[0-9a-f]{{8}})-(?P<pid>[0-9]+)-[0-9a-f]{{8}}"
+)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 # How fsync(2) of a folder is refused by file systems that keep names durable by themselves, or not at all.
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
-# Of renameat2(2), which Linux has since 3.15 and Python has no binding for.
+# From linux/fcntl.h and linux/fs.h.
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
 
 
 def leftover_path(path: Path) -> Path:
-    """A fresh hidden name beside `path` that no reader takes for a result and a sweep recognises."""
-    return path.with_name(f".{path.name}{LEFTOVER_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    """A fresh hidden name beside `path` that no reader takes for a result and a sweep recognises.
+
+    It says who is at work on it, `.<name>~<host>-<boot>-<pid>-<random>`, so that `writer_is_gone` can tell later.
+    """
+    host, boot = _machine()
+    return path.with_name(f".{path.name}{LEFTOVER_MARK}{host}-{boot}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def published_name(leftover: str) -> str | None:
+    """The name that an unfinished file of ours was meant for, or None if the name is none of ours.
+
+    Example:
+        >>> published_name(".process_3.json~1a2b3c4d-5e6f7a8b-4711-89abcdef"), published_name("process_3.json")
+        ('process_3.json', None)
+    """
+    match = _LEFTOVER.fullmatch(leftover)
+    return match["name"] if match else None
+
+
+def writer_is_gone(leftover: str) -> bool:
+    """True only if the process that made an unfinished file is known not to run any more.
+
+    That takes a name of ours, this host, and either another boot of it or no process of that number. What another host
+    is writing can't be told from here.
+    """
+    match = _LEFTOVER.fullmatch(leftover)
+    host, boot = _machine()
+    if match is None or match["host"] != host or os.name != "posix":
+        return False
+    if match["boot"] != boot:
+        return True
+    try:
+        os.kill(int(match["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@cache
+def _machine() -> tuple[str, str]:
+    """Tokens for this host and for this boot of it."""
+    try:
+        boot = _BOOT_ID.read_text(encoding="ascii")
+    except OSError:
+        boot = ""
+    host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    return _token(host), _token(boot)
+
+
+def _token(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -70,6 +127,30 @@ def write_replacing(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def write_exchanging(path: Path, data: bytes) -> Path:
+    """Make `path` hold `data`, durably, and return the hidden file beside it that now holds what it held.
+
+    Of several writers at once each gets another's. Where the system can't exchange two files (it is no Linux, or the
+    file system refuses), keeping and replacing are two steps, and what a writer in between has put there is lost.
+
+    Raises:
+        FileNotFoundError: There is nothing to replace.
+        OSError: The file system refused; `path` is as it was.
+    """
+    temp = _write_beside(path, data, durable=True)
+    try:
+        if _renameat2(temp, path, _RENAME_EXCHANGE) != 0:
+            kept = leftover_path(path)
+            link_new(path, kept)
+            temp.replace(path)
+            temp = kept
+    except OSError:
+        temp.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return temp
 
 
 def link_new(path: Path, new_path: Path) -> None:
@@ -156,17 +237,23 @@ def _publish_new(temp: Path, path: Path) -> None:
 
 def _rename_new(temp: Path, path: Path) -> None:
     """Rename without replacement, for file systems without hard links."""
-    import ctypes  # noqa: PLC0415 - only file systems without hard links need it
-
-    library = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-    if library is not None and hasattr(library, "renameat2"):
-        names = os.fsencode(temp), os.fsencode(path)
-        if library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
-            return
-        code = ctypes.get_errno()
-        if code == errno.EEXIST:
-            raise FileExistsError(code, os.strerror(code), str(path))
+    code = _renameat2(temp, path, _RENAME_NOREPLACE)
+    if code == errno.EEXIST:
+        raise FileExistsError(code, os.strerror(code), str(path))
+    if code == 0:
+        return
     # Neither is to be had: the check and the rename are two steps, and a writer in between would be replaced.
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     temp.rename(path)
+
+
+def _renameat2(source: Path, target: Path, flags: int) -> int:
+    """Call renameat2(2), which Linux has since 3.15 and Python no binding for; 0, or the number of the error."""
+    import ctypes  # noqa: PLC0415 - hardly ever needed
+
+    library = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "renameat2"):
+        return errno.ENOSYS
+    done = library.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
+    return 0 if done == 0 else ctypes.get_errno()

@@ -57,11 +57,20 @@ class Store(Protocol):
             durable: Also wait until it is on the disk. Derived values, which can be made again, need not.
         """
 
+    def exchange(self, key: str, data: bytes) -> str:
+        """Store a value durably in place of the one that is there, and return a fresh key that holds that one.
+
+        Of several callers at once each gets another's value, so that none is lost between them.
+        """
+
     def copy_new(self, key: str, new_key: str) -> bool:
         """Give a value a second key in the same folder; False, with nothing changed, if that key has one already."""
 
     def list(self, prefix: str) -> list[Entry]:
         """What stands directly under a prefix, sorted by name; nothing if the prefix is absent."""
+
+    def move_folder(self, prefix: str, new_prefix: str) -> bool:
+        """Give everything under a prefix another one, at once; False if there is nothing or the new one is taken."""
 
     def delete(self, key: str) -> bool:
         """Remove a value; False if there was none."""

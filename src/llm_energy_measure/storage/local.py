@@ -108,6 +108,13 @@ class LocalStore:
             atomic.make_folder(path.parent)
             atomic.write_replacing(path, data, durable=durable)
 
+    def exchange(self, key: str, data: bytes) -> str:
+        """Store a value durably in place of the one that is there, and return a fresh key that holds that one."""
+        path = self.path(key)
+        with _translated(f"cannot replace {path}"):
+            kept = atomic.write_exchanging(path, data)
+        return f"{key.rpartition('/')[0]}/{kept.name}"
+
     def copy_new(self, key: str, new_key: str) -> bool:
         """Give a value a second key in the same folder; False, with nothing changed, if that key has one already."""
         path, new_path = self._way(key), self._way(new_key)
@@ -139,6 +146,19 @@ class LocalStore:
                         found.append(Entry(entry.name, is_folder, size))
         return sorted(found)
 
+    def move_folder(self, prefix: str, new_prefix: str) -> bool:
+        """Give everything under a prefix another one, at once; False if there is nothing or the new one is taken."""
+        path, new_path = self.path(prefix), self.path(new_prefix)
+        with _translated(f"cannot move {path} to {new_path}"):
+            try:
+                path.rename(new_path)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                    return False
+                raise
+            atomic.sync_folder(new_path.parent)
+        return True
+
     def delete(self, key: str) -> bool:
         """Remove a value; False if there was none."""
         path = self._way(key)
@@ -153,7 +173,7 @@ class LocalStore:
     def delete_folder(self, prefix: str) -> bool:
         """Remove everything under a prefix; False if there was nothing. It is out of sight at once, or not at all."""
         path = self._way(prefix, to_folder=True)
-        hidden = atomic.leftover_path(path)
+        hidden = path if atomic.published_name(path.name) else atomic.leftover_path(path)
         with _translated(f"cannot delete {path}"):
             try:
                 path.rename(hidden)

@@ -1,0 +1,38 @@
+"""`llm-energy-measure results check`."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.results.checking import check_store, sweep
+
+
+@click.command(epilog="Example: llm-energy-measure results check    llm-energy-measure results check --sweep")
+@options.experiment_ids(required=False)
+@click.option("--sweep", "remove", is_flag=True, help="Remove what is provably left over.")
+@options.json_option
+@options.results_dir_option
+def check(*, ids: tuple[str, ...], remove: bool, as_json: bool) -> None:
+    """Say what is amiss in the files: torn, empty, rejected, left over, misnamed, in conflict, stale.
+
+    Everything is looked at unless experiments are named. The exit status is 1 if something needs a person.
+    """
+    repository = options.repository()
+    for name in ids:
+        options.require_known(repository, name)
+    findings = list(check_store(repository, ids or None))
+    swept = sweep(repository, findings) if remove else []
+    left = [finding for finding in findings if finding.key not in swept]
+    if as_json:
+        terminal.out_json(msgspec.to_builtins(left))
+    else:
+        for finding in left:
+            terminal.out(f"{finding.code}  {finding.key}: {finding.message}; {finding.advice}")
+    for key in swept:
+        terminal.note(f"removed {key}")
+    needing = sum(finding.needs_person for finding in left)
+    terminal.note(f"{terminal.plural(len(left), 'finding')}, {needing} of them for a person to decide")
+    if needing:
+        raise SystemExit(1)

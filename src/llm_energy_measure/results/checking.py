@@ -1,0 +1,299 @@
+"""What is amiss in a results directory: torn, empty, rejected, left over, misnamed, in conflict, stale.
+
+A check returns findings and changes nothing. `sweep` removes what is provably left over, and nothing else: an
+unfinished file whose writer is known to be gone, and which holds nothing that isn't stored under its own name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
+from llm_energy_measure.domain.experiment import UnreadableFile
+from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError, UnsafePathError
+from llm_energy_measure.results import codec, layout
+from llm_energy_measure.results.bulk import inspect_experiment
+from llm_energy_measure.storage.atomic import published_name, writer_is_gone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from llm_energy_measure.results.repository import FileSystemRepository
+    from llm_energy_measure.storage.base import Entry
+
+CODES = {
+    "raw.empty": "a result file without content: its writer was killed, or the disk was full",
+    "raw.torn": "a result file that ends too early, or is no JSON",
+    "raw.invalid": "a result file that is JSON and no record this version can read",
+    "raw.unreadable": "a result file that the file system does not hand out",
+    "raw.not_a_file": "a link, a pipe, a device or a folder where a result belongs",
+    "raw.other_experiment": "a result of another experiment",
+    "raw.other_process": "a result of another process than its name says",
+    "raw.misnamed": "a name that looks like a result's and is none",
+    "raw.rejected": "a record that was refused when it was saved",
+    "raw.superseded": "a result that an overwrite replaced",
+    "raw.earlier_attempt": "what an earlier attempt of an experiment left",
+    "raw.partial": "a checkpoint of a process that did not finish",
+    "raw.unpublished": "an unfinished file that may hold the only copy of a result",
+    "raw.id_conflict": "results of two experiments in one folder",
+    "manifest.unreadable": "a manifest that can't be read",
+    "manifest.other_experiment": "a manifest of another experiment",
+    "experiment.misnamed": "a folder whose name no id can have",
+    "aggregate.stale": "an aggregate whose raw files came, changed or went since",
+    "aggregate.unreadable": "an aggregate that can't be read",
+    "aggregate.superseded": "an aggregate of another tool that ours replaced",
+    "leftover.file": "an unfinished file whose writer is gone",
+    "leftover.folder": "what remains of a deleted experiment",
+    "leftover.in_use": "an unfinished file or folder that somebody may be at work on",
+}
+"""Every code that a finding can have, and what it means."""
+
+_NEEDS_NOBODY = frozenset(
+    {
+        *("raw.superseded", "raw.earlier_attempt", "raw.partial", "aggregate.stale", "aggregate.superseded"),
+        *("leftover.file", "leftover.folder", "leftover.in_use"),
+    }
+)
+_SWEEPABLE = frozenset({"leftover.file", "leftover.folder"})
+
+
+class StoreFinding(Struct, frozen=True, kw_only=True):
+    """One thing that is amiss.
+
+    Attributes:
+        code: One of `CODES`.
+        key: Where, relative to the results directory.
+        message: What was found, a sentence.
+        advice: What to do.
+        needs_person: Whether somebody has to decide; the exit status tells.
+        sweepable: Whether `sweep` removes it.
+    """
+
+    code: str
+    key: str
+    message: str
+    advice: str
+    needs_person: bool
+    sweepable: bool
+
+
+def check_store(
+    repository: FileSystemRepository, experiment_ids: Iterable[str] | None = None
+) -> Iterator[StoreFinding]:
+    """Everything that is amiss, experiment by experiment.
+
+    Args:
+        repository: The results directory.
+        experiment_ids: Ids or folder names; by default everything that is there, leftovers of deletions included.
+    """
+    if experiment_ids is not None:
+        for experiment_id in experiment_ids:
+            yield from _check_experiment(repository, layout.folder_name(experiment_id))
+        return
+    folders = set(repository.list_aggregated())
+    for entry in repository.store.list(RAW_DIR):
+        key = f"{RAW_DIR}/{entry.name}"
+        if published_name(entry.name) is not None:
+            yield _leftover(key, entry, is_needed=False)
+        elif layout.is_earlier_attempt(entry.name):
+            advice = "remove it when nobody needs it any more"
+            yield _finding("raw.earlier_attempt", key, "a later attempt took its place", advice)
+        elif entry.is_folder and layout.is_folder_name(entry.name):
+            folders.add(entry.name)
+        elif entry.is_folder and _holds_results(repository, key):
+            yield _finding("experiment.misnamed", key, "no experiment id has this folder name", "rename the folder")
+    for folder in sorted(folders):
+        yield from _check_experiment(repository, folder)
+    yield from _check_aggregates_folder(repository)
+
+
+def sweep(repository: FileSystemRepository, findings: Iterable[StoreFinding]) -> list[str]:
+    """Remove what is provably left over, and return its keys.
+
+    Args:
+        repository: The results directory.
+        findings: What `check_store` found; only the sweepable ones are touched.
+    """
+    swept = []
+    for finding in findings:
+        if finding.code == "leftover.folder":
+            removed = repository.store.delete_folder(finding.key)
+        else:
+            removed = finding.sweepable and repository.store.delete(finding.key)
+        if removed:
+            swept.append(finding.key)
+    return swept
+
+
+def _check_experiment(repository: FileSystemRepository, folder: str) -> Iterator[StoreFinding]:
+    prefix = layout.raw_folder(folder)
+    try:
+        entries = repository.store.list(prefix)
+    except ResultsError as error:
+        yield _finding("raw.unreadable", prefix, error.found, error.advice)
+        return
+    names = {entry.name for entry in entries}
+    for entry in entries:
+        yield from _check_entry(repository, folder, entry, names)
+    yield from _check_ids(repository, folder)
+    yield from _check_aggregate(repository, folder)
+
+
+def _check_entry(
+    repository: FileSystemRepository, folder: str, entry: Entry, names: set[str]
+) -> Iterator[StoreFinding]:
+    key = f"{layout.raw_folder(folder)}/{entry.name}"
+    index = layout.process_index_of(entry.name)
+    meant_for = published_name(entry.name)
+    if index is not None:
+        yield from _check_raw(repository, folder, index, key, entry)
+    elif meant_for is not None:
+        is_raw = layout.process_index_of(meant_for) is not None
+        yield _leftover(key, entry, is_needed=is_raw and _holds_only_copy(repository, folder, key, names))
+    elif entry.name.startswith("rejected-process_"):
+        advice = "read its reasons, save it again corrected, then remove it"
+        yield _finding("raw.rejected", key, "it was refused when it was saved", advice)
+    elif entry.name.startswith("superseded-process_"):
+        yield _finding("raw.superseded", key, "an overwrite replaced it", "remove it when nobody needs it any more")
+    elif entry.name.startswith("partial-process_"):
+        advice = "it is a lower bound of what its process measured; keep it unless the process has a result"
+        yield _finding("raw.partial", key, "its process did not finish", advice)
+    elif entry.name == "manifest.json":
+        yield from _check_manifest(repository, folder, key)
+    elif entry.name.startswith("process_") and entry.name.endswith(".json"):
+        advice = "if it is a result, name it process_<i>.json, i without leading zeros"
+        yield _finding("raw.misnamed", key, "no process has this file name", advice)
+
+
+def _check_raw(
+    repository: FileSystemRepository, folder: str, index: int, key: str, entry: Entry
+) -> Iterator[StoreFinding]:
+    if entry.is_folder:
+        yield _finding("raw.not_a_file", key, "it is a folder", "put the file itself there")
+        return
+    outcome = repository.read_raw(folder, index)
+    if not isinstance(outcome, UnreadableFile):
+        return
+    code, advice = _classify(repository, key)
+    yield _finding(code, key, outcome.reason, advice)
+
+
+def _classify(repository: FileSystemRepository, key: str) -> tuple[str, str]:
+    """The code of an unreadable raw file, and what to do about it."""
+    try:
+        data = repository.store.get(key)
+    except ResultsError as error:
+        return "raw.not_a_file" if isinstance(error, UnsafePathError) else "raw.unreadable", error.advice
+    if not data.strip(b" \t\r\n\0"):
+        return "raw.empty", "nothing can be had from it; run its process again"
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return "raw.torn", "salvage what it holds ('results check --salvage'), or run its process again"
+    try:
+        record = codec.decode_raw(data, key)
+    except ResultCorruptError:
+        return "raw.invalid", "repair it, or run its process again"
+    is_own = layout.names_folder(record.experiment_id, layout.folder_of_key(key))
+    if is_own:
+        return "raw.other_process", "move it to the file of its own process, if that has none"
+    return "raw.other_experiment", "move it to its own experiment"
+
+
+def _check_manifest(repository: FileSystemRepository, folder: str, key: str) -> Iterator[StoreFinding]:
+    try:
+        manifest = repository.load_manifest(folder)
+    except ResultsError as error:
+        yield _finding("manifest.unreadable", key, error.found, "remove it; what was expected is then unknown")
+        return
+    if manifest is not None and not layout.names_folder(manifest.experiment_id, folder):
+        message = f"it is the manifest of {manifest.experiment_id!r}"
+        yield _finding("manifest.other_experiment", key, message, "move it to its own experiment")
+
+
+def _check_ids(repository: FileSystemRepository, folder: str) -> Iterator[StoreFinding]:
+    ids = sorted({record.experiment_id for record in repository.recover_raw(folder).results})
+    if len(ids) > 1:
+        message = f"it holds results of {' and '.join(map(repr, ids))}"
+        advice = "keep the results of one and move the others to a folder with another name"
+        yield _finding("raw.id_conflict", layout.raw_folder(folder), message, advice)
+
+
+def _check_aggregate(repository: FileSystemRepository, folder: str) -> Iterator[StoreFinding]:
+    key = layout.aggregated_key(folder)
+    try:
+        state = inspect_experiment(repository, folder)
+    except ResultsError as error:
+        yield _finding("aggregate.unreadable", key, error.found, error.advice)
+        return
+    if state.status == "unreadable":
+        yield _finding("aggregate.unreadable", key, state.problem or "", f"'aggregate {folder} --force' makes it anew")
+    elif state.changes:
+        changes = state.changes
+        words = (("new", changes.added), ("gone", changes.removed), ("changed", changes.changed))
+        message = "; ".join(f"{word} since: {', '.join(names)}" for word, names in words if names)
+        yield _finding("aggregate.stale", key, message, f"'aggregate {folder}' makes it anew")
+
+
+def _check_aggregates_folder(repository: FileSystemRepository) -> Iterator[StoreFinding]:
+    for entry in repository.store.list(AGGREGATED_DIR):
+        key = f"{AGGREGATED_DIR}/{entry.name}"
+        if published_name(entry.name) is not None:
+            yield _leftover(key, entry, is_needed=False)
+        elif layout.is_superseded_aggregate(entry.name):
+            advice = "remove it when nobody needs it any more"
+            yield _finding("aggregate.superseded", key, "an aggregate of ours took its place", advice)
+
+
+def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:
+    if not writer_is_gone(entry.name):
+        advice = "leave it; if nobody is at work here any more, look into it and remove it"
+        return _finding("leftover.in_use", key, "its writer may still be at work", advice)
+    if is_needed:
+        name = published_name(entry.name)
+        message = f"it is a whole result, meant to be or replaced as {name}, and stored under no other name"
+        return _finding("raw.unpublished", key, message, f"compare it with {name}; if that is missing, rename it")
+    if entry.is_folder:
+        return _finding("leftover.folder", key, "a deletion was interrupted", "'results check --sweep' removes it")
+    return _finding("leftover.file", key, "its writer was stopped", "'results check --sweep' removes it")
+
+
+def _holds_only_copy(repository: FileSystemRepository, folder: str, key: str, names: set[str]) -> bool:
+    """True unless an unfinished file is known to be no whole result, or to be stored under another name as well."""
+    try:
+        data = repository.store.get(key)
+        codec.decode_raw(data, key)
+    except (ResultCorruptError, ResultNotFoundError):
+        return False
+    except ResultsError:
+        return True
+    others = [f"{layout.raw_folder(folder)}/{name}" for name in names if layout.is_kept_in_raw(name)]
+    return all(_bytes(repository, other) != data for other in others)
+
+
+def _bytes(repository: FileSystemRepository, key: str) -> bytes | None:
+    try:
+        return repository.store.get(key)
+    except ResultsError:
+        return None
+
+
+def _holds_results(repository: FileSystemRepository, key: str) -> bool:
+    try:
+        return any(layout.process_index_of(entry.name) is not None for entry in repository.store.list(key))
+    except ResultsError:
+        return False
+
+
+def _finding(code: str, key: str, message: str, advice: str) -> StoreFinding:
+    return StoreFinding(
+        code=code,
+        key=key,
+        message=message,
+        advice=advice,
+        needs_person=code not in _NEEDS_NOBODY,
+        sweepable=code in _SWEEPABLE,
+    )

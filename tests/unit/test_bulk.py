@@ -1,0 +1,355 @@
+"""Bulk aggregation: where experiments stand, what is made anew, what stays when it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.exceptions import (
+    AggregationError,
+    ConfigurationError,
+    IncompleteExperimentError,
+    ResultCorruptError,
+)
+from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_experiment, strategies
+from llm_energy_measure.results.bulk import inspect_experiment
+from tests.support import factories
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> FileSystemRepository:
+    """Two processes of one experiment."""
+    repository = FileSystemRepository(tmp_path)
+    for record in factories.raws(2):
+        repository.save_raw("exp_7", record)
+    return repository
+
+
+def raw_file(repository: FileSystemRepository, process: int = 0) -> Path:
+    return repository.base_path / "raw" / "exp_7" / f"process_{process}.json"
+
+
+def aggregate_file(repository: FileSystemRepository) -> Path:
+    return repository.base_path / "aggregated" / "exp_7.json"
+
+
+def status(repository: FileSystemRepository) -> str:
+    return inspect_experiment(repository, "exp_7").status
+
+
+def save_foreign(repository: FileSystemRepository) -> bytes:
+    """An aggregate of another tool."""
+    repository.save_aggregated(factories.aggregated())
+    return aggregate_file(repository).read_bytes()
+
+
+# Where an experiment stands
+
+
+def test_without_an_aggregate_it_is_pending(repository: FileSystemRepository) -> None:
+    assert inspect_experiment(repository, "exp_7").aggregated is None
+    assert status(repository) == "pending"
+    assert status(FileSystemRepository(repository.base_path / "nothing")) == "pending"
+
+
+def test_aggregated_it_is_current(repository: FileSystemRepository) -> None:
+    outcome = aggregate_experiment(repository, "exp_7")
+    assert (outcome.result, outcome.unreadable, outcome.error) == ("aggregated", [], None)
+    assert outcome.aggregated is not None
+    assert outcome.aggregated.total_energy_j == 4193.0
+    state = inspect_experiment(repository, "exp_7")
+    assert (state.status, state.changes, state.problem) == ("current", None, None)
+    assert state.aggregated is not None
+    assert state.aggregated.process_results == []
+
+
+def test_a_late_file_makes_it_stale(repository: FileSystemRepository) -> None:
+    aggregate_experiment(repository, "exp_7")
+    repository.save_raw("exp_7", factories.raw("exp_7", 2))
+    state = inspect_experiment(repository, "exp_7")
+    assert state.status == "stale"
+    assert state.changes is not None
+    assert (state.changes.added, state.changes.removed, state.changes.changed) == (["process_2.json"], [], [])
+
+
+def test_other_bytes_of_the_same_size_make_it_stale(repository: FileSystemRepository) -> None:
+    aggregate_experiment(repository, "exp_7")
+    path = raw_file(repository)
+    changed = path.read_bytes().replace(b"1971.5", b"1971.6")
+    assert len(changed) == path.stat().st_size
+    path.write_bytes(changed)
+    state = inspect_experiment(repository, "exp_7")
+    assert state.status == "stale"
+    assert state.changes is not None
+    assert state.changes.changed == ["process_0.json"]
+
+
+def test_a_removed_file_makes_it_stale(repository: FileSystemRepository) -> None:
+    aggregate_experiment(repository, "exp_7")
+    raw_file(repository, 1).unlink()
+    state = inspect_experiment(repository, "exp_7")
+    assert state.status == "stale"
+    assert state.changes is not None
+    assert state.changes.removed == ["process_1.json"]
+
+
+def test_a_file_written_anew_with_the_same_bytes_leaves_it_current(repository: FileSystemRepository) -> None:
+    aggregate_experiment(repository, "exp_7")
+    data = raw_file(repository).read_bytes()
+    raw_file(repository).unlink()
+    raw_file(repository).write_bytes(data)
+    assert status(repository) == "current"
+
+
+def test_strangers_leave_it_current(repository: FileSystemRepository) -> None:
+    aggregate_experiment(repository, "exp_7")
+    for name in ("notes.txt", ".completed_0", "process_x.json", "process_01.json"):
+        raw_file(repository).with_name(name).write_bytes(b"?")
+    assert status(repository) == "current"
+
+
+def test_an_aggregate_without_sources_is_foreign_and_never_stale(repository: FileSystemRepository) -> None:
+    save_foreign(repository)
+    raw_file(repository, 1).unlink()
+    assert status(repository) == "foreign"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b'{"experiment_id": "exp_7"}'])
+def test_what_is_no_aggregate_is_unreadable_and_says_why(repository: FileSystemRepository, content: bytes) -> None:
+    save_foreign(repository)
+    aggregate_file(repository).write_bytes(content)
+    state = inspect_experiment(repository, "exp_7")
+    assert (state.status, state.aggregated) == ("unreadable", None)
+    assert state.problem
+
+
+# What is made anew
+
+
+def test_what_is_current_is_left_alone_unless_forced(repository: FileSystemRepository) -> None:
+    aggregate_experiment(repository, "exp_7")
+    before = aggregate_file(repository).stat().st_ino
+    outcome = aggregate_experiment(repository, "exp_7")
+    assert outcome.result == "current"
+    assert outcome.aggregated is not None
+    assert aggregate_file(repository).stat().st_ino == before
+    assert aggregate_experiment(repository, "exp_7", force=True).result == "aggregated"
+    assert aggregate_file(repository).stat().st_ino != before
+
+
+def test_what_is_stale_is_made_anew(repository: FileSystemRepository) -> None:
+    aggregate_experiment(repository, "exp_7")
+    repository.save_raw("exp_7", factories.raw("exp_7", 2))
+    outcome = aggregate_experiment(repository, "exp_7")
+    assert outcome.aggregated is not None
+    assert outcome.aggregated.aggregation.num_processes == 3
+    assert status(repository) == "current"
+
+
+def test_a_torn_aggregate_is_made_anew_and_kept(repository: FileSystemRepository) -> None:
+    save_foreign(repository)
+    aggregate_file(repository).write_bytes(b'{"torn')
+    assert aggregate_experiment(repository, "exp_7").result == "aggregated"
+    assert aggregate_file(repository).with_name("superseded-exp_7-1.json").read_bytes() == b'{"torn'
+
+
+def test_another_tools_aggregate_is_replaced_by_force_only_and_kept(repository: FileSystemRepository) -> None:
+    theirs = save_foreign(repository)
+    outcome = aggregate_experiment(repository, "exp_7")
+    assert outcome.result == "foreign"
+    assert aggregate_file(repository).read_bytes() == theirs
+    assert aggregate_experiment(repository, "exp_7", force=True).result == "aggregated"
+    assert aggregate_file(repository).with_name("superseded-exp_7-1.json").read_bytes() == theirs
+    assert status(repository) == "current"
+    aggregate_experiment(repository, "exp_7", force=True)
+    assert sorted(path.name for path in aggregate_file(repository).parent.iterdir()) == [
+        "exp_7.json",
+        "superseded-exp_7-1.json",
+    ]
+
+
+def test_another_tools_aggregate_is_superseded_only_by_one_that_succeeded(repository: FileSystemRepository) -> None:
+    theirs = save_foreign(repository)
+    raw_file(repository, 0).unlink()
+    with pytest.raises(IncompleteExperimentError):
+        aggregate_experiment(repository, "exp_7", force=True)
+    assert [path.read_bytes() for path in aggregate_file(repository).parent.iterdir()] == [theirs]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_strict_failure_keeps_the_old_aggregate(repository: FileSystemRepository, force: bool) -> None:  # noqa: FBT001 - a table of cases
+    aggregate_experiment(repository, "exp_7")
+    before = aggregate_file(repository).read_bytes()
+    raw_file(repository, 0).write_bytes(b"")
+    with pytest.raises(IncompleteExperimentError) as caught:
+        aggregate_experiment(repository, "exp_7", force=force)
+    assert caught.value.report is not None
+    assert caught.value.report.missing == [0]
+    assert aggregate_file(repository).read_bytes() == before
+
+
+def test_an_unreadable_file_in_a_partial_aggregate_leaves_it_current(repository: FileSystemRepository) -> None:
+    raw_file(repository, 1).write_bytes(b"{")
+    outcome = aggregate_experiment(repository, "exp_7", strict=False)
+    assert [file.name for file in outcome.unreadable] == ["process_1.json"]
+    assert outcome.aggregated is not None
+    assert outcome.aggregated.is_lower_bound is True
+    assert status(repository) == "current"
+    raw_file(repository, 1).write_bytes(b"[")
+    assert status(repository) == "stale", "its bytes are others now"
+
+
+# What an older aggregate was told
+
+
+class Greatest:
+    """The greatest of everything: a rule that another package might add."""
+
+    name = "greatest"
+
+    def combine(self, results: Sequence[RawProcessResult]) -> strategies.Totals:
+        return strategies.Totals(
+            total_tokens=None,
+            total_energy_j=max(result.energy_metrics.total_energy_j or 0 for result in results),
+            total_inference_time_sec=None,
+            avg_tokens_per_second=None,
+            total_flops=None,
+        )
+
+
+@pytest.fixture
+def greatest(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An installed package that adds the rule by an entry point."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "greatest_rule-1.dist-info").mkdir()
+    (folder / "greatest_rule-1.dist-info" / "METADATA").write_text("Name: greatest-rule\nVersion: 1\n")
+    (folder / "greatest_rule-1.dist-info" / "entry_points.txt").write_text(
+        "[llm_energy_measure.strategies]\ngreatest = greatest_rule:RULE\n"
+    )
+    source = Path(__file__).read_text(encoding="utf-8")
+    rule = source.partition("class Greatest:")[2].partition("\n\n\n@pytest")[0]
+    (folder / "greatest_rule.py").write_text(
+        "from __future__ import annotations\nfrom llm_energy_measure.results import strategies\n\n"
+        f"class Greatest:{rule}\n\nRULE = Greatest()\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    yield "greatest"
+    import sys  # noqa: PLC0415 - only to forget the module
+
+    sys.modules.pop("greatest_rule", None)
+
+
+def test_another_strategy_makes_a_current_one_anew_and_is_remembered(
+    repository: FileSystemRepository, greatest: str
+) -> None:
+    aggregate_experiment(repository, "exp_7")
+    outcome = aggregate_experiment(repository, "exp_7", strategy=greatest)
+    assert outcome.result == "aggregated"
+    assert outcome.aggregated is not None
+    assert (outcome.aggregated.total_energy_j, outcome.aggregated.aggregation.method) == (2221.5, "greatest")
+    assert aggregate_experiment(repository, "exp_7").result == "current"
+    assert aggregate_experiment(repository, "exp_7", strategy=greatest).result == "current"
+
+    repository.save_raw("exp_7", factories.raw("exp_7", 2))
+    outcome = aggregate_experiment(repository, "exp_7")
+    assert outcome.aggregated is not None
+    assert (outcome.aggregated.total_energy_j, outcome.aggregated.aggregation.method) == (2471.5, "greatest")
+    outcome = aggregate_experiment(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY)
+    assert outcome.aggregated is not None
+    assert outcome.aggregated.total_energy_j == 1971.5 + 2221.5 + 2471.5
+
+
+def test_an_unknown_strategy_changes_nothing(repository: FileSystemRepository) -> None:
+    aggregate_experiment(repository, "exp_7")
+    before = aggregate_file(repository).read_bytes()
+    for force in (False, True):
+        with pytest.raises(ConfigurationError, match="'nonsense': there is no such strategy"):
+            aggregate_experiment(repository, "exp_7", strategy="nonsense", force=force)
+    assert aggregate_file(repository).read_bytes() == before
+
+
+def test_a_rule_that_has_gone_fails_only_what_has_to_be_made_by_it(repository: FileSystemRepository) -> None:
+    aggregate_experiment(repository, "exp_7")
+    document = json.loads(aggregate_file(repository).read_bytes())
+    document["aggregation"]["method"] = "gone"
+    aggregate_file(repository).write_text(json.dumps(document))
+    with pytest.raises(ConfigurationError, match="'gone': there is no such strategy"):
+        aggregate_experiment(repository, "exp_7", force=True)
+    assert aggregate_experiment(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY).result == "aggregated"
+
+
+def test_the_number_that_an_argument_gave_is_remembered(repository: FileSystemRepository) -> None:
+    with pytest.raises(IncompleteExperimentError):
+        aggregate_experiment(repository, "exp_7", expected_processes=3)
+    first = aggregate_experiment(repository, "exp_7", expected_processes=3, strict=False)
+    assert first.aggregated is not None
+    assert first.aggregated.is_lower_bound is True
+    assert aggregate_experiment(repository, "exp_7", expected_processes=3).result == "current"
+
+    raw_file(repository).write_bytes(raw_file(repository).read_bytes() + b"\n")
+    with pytest.raises(IncompleteExperimentError, match="2 of 3 processes"):
+        aggregate_experiment(repository, "exp_7")
+    other = aggregate_experiment(repository, "exp_7", expected_processes=2)
+    assert other.aggregated is not None
+    assert other.aggregated.is_lower_bound is False
+
+
+def test_another_number_makes_a_current_one_anew(repository: FileSystemRepository) -> None:
+    aggregate_experiment(repository, "exp_7")
+    assert aggregate_experiment(repository, "exp_7", expected_processes=2).result == "aggregated", "it was a guess"
+    assert aggregate_experiment(repository, "exp_7", expected_processes=2).result == "current"
+    with pytest.raises(IncompleteExperimentError):
+        aggregate_experiment(repository, "exp_7", expected_processes=5)
+
+
+def test_an_impossible_number_is_refused(repository: FileSystemRepository) -> None:
+    with pytest.raises(ConfigurationError, match="0 processes were expected; expect "):
+        aggregate_experiment(repository, "exp_7", expected_processes=0)
+
+
+def test_a_manifest_that_cannot_be_read_fails_the_experiment_unless_the_number_is_said(
+    repository: FileSystemRepository,
+) -> None:
+    raw_file(repository).with_name("manifest.json").write_bytes(b"{")
+    with pytest.raises(ResultCorruptError, match=r"manifest\.json"):
+        aggregate_experiment(repository, "exp_7", strict=False)
+    assert aggregate_experiment(repository, "exp_7", expected_processes=2).result == "aggregated"
+    assert aggregate_experiment(repository, "exp_7", force=True).result == "aggregated", "the number is remembered"
+
+
+# Many
+
+
+def test_many_go_on_past_one_that_fails(repository: FileSystemRepository) -> None:
+    repository.save_raw("alone", factories.raw("alone", 1))
+    repository.save_raw("whole", factories.raw("whole"))
+    found = {outcome.experiment_id: outcome for outcome in aggregate_all(repository)}
+    assert {name: outcome.result for name, outcome in found.items()} == {
+        "alone": "failed",
+        "exp_7": "aggregated",
+        "whole": "aggregated",
+    }
+    assert isinstance(found["alone"].error, IncompleteExperimentError)
+    assert [outcome.result for outcome in aggregate_all(repository)] == ["failed", "current", "current"]
+
+
+def test_many_can_be_named_and_those_that_are_not_there_fail(repository: FileSystemRepository) -> None:
+    outcomes = list(aggregate_all(repository, ["exp_7", "nope", "..", "exp_7"]))
+    assert [outcome.result for outcome in outcomes] == ["aggregated", "failed", "failed", "current"]
+    assert isinstance(outcomes[1].error, AggregationError)
+
+
+def test_many_are_aggregated_one_by_one_as_they_are_asked_for(repository: FileSystemRepository) -> None:
+    repository.save_raw("whole", factories.raw("whole"))
+    outcomes = aggregate_all(repository)
+    assert not (repository.base_path / "aggregated").exists()
+    assert next(outcomes).experiment_id == "exp_7"
+    assert repository.list_aggregated() == ["exp_7"]

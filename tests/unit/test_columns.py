@@ -1,0 +1,148 @@
+"""The one table of columns: its names, units and types are those of the records."""
+
+from __future__ import annotations
+
+import typing
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+from llm_energy_measure.domain.schema import json_schema
+from llm_energy_measure.results.columns import (
+    AGGREGATED_COLUMNS,
+    RAW_COLUMNS,
+    Column,
+    breakdown_columns,
+    expected_processes,
+    model_name,
+)
+from tests.support import factories
+
+TYPES = {"text": str, "integer": int, "number": float, "boolean": bool, "time": datetime}
+
+# What the end of a name says of the unit.
+UNITS = {
+    "_per_joule": "/J",
+    "_per_token_j": "J/token",
+    "_per_token_ms": "ms",
+    "_per_token": "/token",
+    "_per_second": "/s",
+    "_kg_co2": "kg CO2eq",
+    "_sec": "s",
+    "_ms": "ms",
+    "_mb": "MiB",
+    "_j": "J",
+    "_w": "W",
+}
+
+# Columns that are no field of that name: renamed because another column has the name, or calculated.
+MADE = {"start_time", "end_time", "energy_window_sec", "origin_tool", "origin_file"}
+CALCULATED = {"model_name", "expected_processes", "flops_per_joule", "tokens_per_joule", "duration_sec", "warnings"}
+
+ALL = [*AGGREGATED_COLUMNS, *RAW_COLUMNS, *breakdown_columns([factories.full_aggregated()])]
+
+
+def unit_of(name: str) -> str | None:
+    return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), None)
+
+
+def fields_inside(record: type) -> dict[str, Any]:
+    """Every field of a record and of what it holds, by name, with its type."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(record):
+        found[field.name] = field.type
+        for inner in [field.type, *typing.get_args(field.type)]:
+            if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+                found |= {name: kind for name, kind in fields_inside(inner).items() if name not in found}
+    return found
+
+
+@pytest.mark.parametrize(
+    "columns", [AGGREGATED_COLUMNS, RAW_COLUMNS, ALL[-20:]], ids=["aggregated", "raw", "processes"]
+)
+def test_names_stand_once(columns: list[Column[Any]]) -> None:
+    names = [column.name for column in columns]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("column", ALL, ids=lambda column: column.name)
+def test_a_unit_is_the_one_that_the_name_ends_in(column: Column[Any]) -> None:
+    expected = unit_of(column.name)
+    if expected is None:
+        assert column.unit in ("", "token", "FLOP", "token/s"), column
+    else:
+        assert column.unit.endswith(expected), column
+    assert bool(column.unit) <= (column.type in ("number", "integer")), column
+
+
+@pytest.mark.parametrize(
+    ("columns", "record", "made"),
+    [(AGGREGATED_COLUMNS, AggregatedResult, CALCULATED), (RAW_COLUMNS, RawProcessResult, MADE)],
+    ids=["aggregated", "raw"],
+)
+def test_a_column_is_named_as_the_field_that_it_shows(
+    columns: tuple[Column[Any], ...], record: type, made: set[str]
+) -> None:
+    assert {column.name for column in columns} - set(fields_inside(record)) <= made
+
+
+def test_the_units_are_those_of_the_schema() -> None:
+    schemas = json_schema("aggregated")["$defs"] | {"": json_schema("aggregated")}
+    stated: dict[str, set[str]] = {}
+    for definition in schemas.values():
+        for name, field in definition.get("properties", {}).items():
+            units = {part["x-unit"] for part in [field, *field.get("anyOf", [])] if "x-unit" in part}
+            stated.setdefault(name, set()).update(units - {"1"})
+    columns: list[Column[Any]] = [*AGGREGATED_COLUMNS, *RAW_COLUMNS]
+    checked = [column for column in columns if len(stated.get(column.name, ())) == 1]
+    assert len(checked) > 30
+    assert {column.name: {column.unit} for column in checked} == {
+        column.name: stated[column.name] for column in checked
+    }
+
+
+@pytest.mark.parametrize(
+    ("columns", "record"),
+    [(AGGREGATED_COLUMNS, factories.full_aggregated()), (RAW_COLUMNS, factories.full_raw())],
+    ids=["aggregated", "raw"],
+)
+def test_values_are_of_the_type_that_the_column_says(columns: tuple[Column[Any], ...], record: object) -> None:
+    for column in columns:
+        value = column.getter(record)
+        assert value is None or type(value) is TYPES[column.type], (column.name, value)
+
+
+def test_every_column_of_a_full_record_says_something() -> None:
+    record = factories.full_raw()
+    assert [column.name for column in RAW_COLUMNS if column.getter(record) is None] == []
+
+
+def test_no_column_fails_on_a_record_that_knows_nothing() -> None:
+    bare = factories.raw(inference_metrics=None, compute_metrics=None, energy_metrics=_no_energy(), gpu_id=None)
+    assert all(column.getter(bare) is None for column in RAW_COLUMNS if column.unit and column.name != "duration_sec")
+    nothing = factories.aggregated(
+        process_results=[bare], total_energy_j=None, total_tokens=None, total_flops=None, start_time=None
+    )
+    values = {column.name: column.getter(nothing) for column in AGGREGATED_COLUMNS}
+    assert values["tokens_per_joule"] is values["flops_per_joule"] is values["duration_sec"] is None
+
+
+def _no_energy() -> Any:
+    return factories.energy(0, **dict.fromkeys(msgspec.structs.asdict(factories.energy())))
+
+
+def test_the_model_is_found_wherever_it_stands() -> None:
+    assert model_name(factories.aggregated(model_name="own")) == "own"
+    assert model_name(factories.aggregated()) == "meta-llama/Llama-3.2-1B"
+    bare = msgspec.structs.replace(factories.aggregated(), process_results=[])
+    assert model_name(bare) is None
+    assert model_name(msgspec.structs.replace(bare, effective_config={"model_name": "configured"})) == "configured"
+    assert model_name(msgspec.structs.replace(bare, effective_config={"model_name": ["x"]})) is None
+
+
+def test_expected_processes_is_unknown_where_nobody_said() -> None:
+    assert expected_processes(factories.aggregated()) is None
+    assert expected_processes(factories.full_aggregated()) == 3
