@@ -140,7 +140,9 @@ def test_a_process_without_energy_makes_the_total_a_lower_bound() -> None:
     result = aggregate(factories.raw(), dark)
     assert result.total_energy_j == 1971.5
     assert result.is_lower_bound is True
-    assert result.aggregation.warnings == ["process 1 has no energy; the total is a lower bound, and so is the energy per token"]
+    assert result.aggregation.warnings == [
+        "process 1 has no energy; the total is a lower bound, and so is the energy per token"
+    ]
 
 
 def test_a_sum_that_no_float_holds_is_refused() -> None:

@@ -12,7 +12,6 @@ from llm_energy_measure.exceptions import (
     AggregationError,
     ConfigurationError,
     IncompleteExperimentError,
-    ResultCorruptError,
 )
 from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_experiment, strategies
 from llm_energy_measure.results.bulk import inspect_experiment
@@ -281,8 +280,10 @@ def test_a_rule_that_has_gone_fails_only_what_has_to_be_made_by_it(repository: F
     document = json.loads(aggregate_file(repository).read_bytes())
     document["aggregation"]["method"] = "gone"
     aggregate_file(repository).write_text(json.dumps(document))
+    assert aggregate_experiment(repository, "exp_7").result == "current"
+    repository.save_raw("exp_7", factories.raw("exp_7", 2))
     with pytest.raises(ConfigurationError, match="'gone': there is no such strategy"):
-        aggregate_experiment(repository, "exp_7", force=True)
+        aggregate_experiment(repository, "exp_7")
     assert aggregate_experiment(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY).result == "aggregated"
 
 
@@ -313,16 +314,18 @@ def test_another_number_makes_a_current_one_anew(repository: FileSystemRepositor
 def test_an_impossible_number_is_refused(repository: FileSystemRepository) -> None:
     with pytest.raises(ConfigurationError, match="0 processes were expected; expect "):
         aggregate_experiment(repository, "exp_7", expected_processes=0)
+    aggregate_experiment(repository, "exp_7")
+    with pytest.raises(ConfigurationError, match="0 processes were expected; expect "):
+        aggregate_experiment(repository, "exp_7", expected_processes=0)
 
 
-def test_a_manifest_that_cannot_be_read_fails_the_experiment_unless_the_number_is_said(
-    repository: FileSystemRepository,
-) -> None:
+def test_a_manifest_that_cannot_be_read_is_named_and_loses_no_measurement(repository: FileSystemRepository) -> None:
     raw_file(repository).with_name("manifest.json").write_bytes(b"{")
-    with pytest.raises(ResultCorruptError, match=r"manifest\.json"):
-        aggregate_experiment(repository, "exp_7", strict=False)
-    assert aggregate_experiment(repository, "exp_7", expected_processes=2).result == "aggregated"
-    assert aggregate_experiment(repository, "exp_7", force=True).result == "aggregated", "the number is remembered"
+    outcome = aggregate_experiment(repository, "exp_7")
+    assert [file.name for file in outcome.unreadable] == ["manifest.json"]
+    assert outcome.aggregated is not None
+    assert outcome.aggregated.total_energy_j == 4193.0
+    assert any("manifest.json" in warning for warning in outcome.aggregated.aggregation.warnings)
 
 
 # Many

@@ -18,6 +18,7 @@ from llm_energy_measure.domain.experiment import AggregatedResult, ImportOrigin,
 from llm_energy_measure.domain.schema import Migration
 from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
 from llm_energy_measure.results import codec
+from llm_energy_measure.results.rejected import rejected_document
 from tests.support import factories
 from tests.support.factories import as_bytes, changed
 
@@ -505,7 +506,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
         {"inference_metrics": factories.inference(latency_measurements=factories.latency([1.0, float("nan")], [], []))},
         r"latency_measurements.ttft_ms\[1\] is nan",
     ),
-    "an object": ({"effective_config": {"a": Odd()}}, r"can't be stored as JSON \(Odd <odd>\)"),
+    "an object": ({"effective_config": {"a": Odd()}}, r"can't be stored as JSON \(NotImplementedError: Odd <odd>\)"),
     "a complex number": ({"effective_config": {"a": 1j}}, "can't be stored as JSON"),
     "an unwilling tensor": ({"effective_config": {"a": Uncooperative()}}, "meta tensor"),
     "numbers as keys": ({"effective_config": {1: 2}}, "effective_config"),

@@ -47,7 +47,9 @@ def test_the_greatest_configured_number_outdoes_the_highest_index() -> None:
     assert (report.expected_processes, report.expected_from) == (3, "effective_config.num_processes")
 
 
-@pytest.mark.parametrize("configured", ["four", "4.0", "-4", 4.5, float("nan"), True, 0, -1, None, [4], MAX_PROCESSES + 1, 10**30])
+@pytest.mark.parametrize(
+    "configured", ["four", "4.0", "-4", 4.5, float("nan"), True, 0, -1, None, [4], MAX_PROCESSES + 1, 10**30]
+)
 def test_a_configured_number_that_is_none_says_nothing(configured: object) -> None:
     report = check_completeness(processes(0, configured=configured))
     assert (report.expected_processes, report.expected_from) == (1, "highest index")

@@ -245,6 +245,8 @@ def test_every_other_id_names_a_folder_inside(
     assert path == base / "raw" / folder / "process_0.json"
     assert sorted(str(found.relative_to(base)) for found in base.rglob("*") if found.is_file()) == [
         f"aggregated/{folder}.json",
+        # Where the folder's name does not say whose it is, the manifest does.
+        *([f"raw/{folder}/manifest.json"] if folder != experiment_id else []),
         f"raw/{folder}/process_0.json",
     ]
     assert repository.list_experiments() == repository.list_aggregated() == [folder]

@@ -111,7 +111,8 @@ def aggregate_experiment(
         if state.status == "current" and same_rule and same_number:
             return Outcome(experiment_id=experiment_id, result="current", aggregated=older)
         strategy = strategy or older.aggregation.method
-        expected_processes = expected_processes or (told.expected_processes if told else None)
+        if expected_processes is None and told is not None:
+            expected_processes = told.expected_processes
 
     recovery = repository.recover_raw(experiment_id)
     aggregated = aggregate_results(

@@ -16,7 +16,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import msgspec
 from msgspec import Struct
 
 from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, MANIFEST_NAME, RAW_DIR, RESULTS_DIR_ENV
@@ -39,10 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from llm_energy_measure.domain.experiment import AggregatedResult, CompletenessReport, SourceFile
-
-
-# How often a manifest that another process removes under our hands is tried again.
-_PATIENCE = 100
+    from llm_energy_measure.storage.base import Store
 
 
 class RawRecovery(Struct, frozen=True, kw_only=True):
@@ -91,6 +87,11 @@ class FileSystemRepository:
     Args:
         base_path: The results directory; by default `LLM_ENERGY_MEASURE_RESULTS_DIR`, else `results`. It is made by
             the first save.
+        store: Where the bytes go instead of that directory.
+
+    Attributes:
+        base_path: The results directory.
+        store: Where the bytes are.
 
     Raises:
         ExperimentIdError: Every method that takes an id: the id is impossible, or its folder is another experiment's.
@@ -103,10 +104,10 @@ class FileSystemRepository:
         ([], [], None)
     """
 
-    def __init__(self, base_path: str | Path | None = None) -> None:
+    def __init__(self, base_path: str | Path | None = None, *, store: Store | None = None) -> None:
         """Remember the directory; nothing is touched."""
         self.base_path = Path(base_path) if base_path is not None else default_results_dir()
-        self.store = LocalStore(self.base_path)
+        self.store: Store = LocalStore(self.base_path) if store is None else store
 
     def folder_of(self, experiment_id: str) -> str:
         """Name of an experiment's folder, which can be used as its id."""
@@ -170,6 +171,7 @@ class FileSystemRepository:
             self._refuse(refused, folder, result)
         key, data = layout.raw_key(folder, record.process_index), codec.encode_raw(record)
         if self.store.create(key, data):
+            self._withdraw_if_taken(experiment_id, folder, record)
             return self.store.path(key)
         stored = self._bytes(key)
         if stored == data:
@@ -243,7 +245,7 @@ class FileSystemRepository:
         folder = layout.folder_name(experiment_id)
         key = layout.manifest_key(folder)
         try:
-            manifest = codec.decode_manifest(self.store.get(key), f"{folder}/{MANIFEST_NAME}")
+            manifest = codec.decode_manifest(self.store.get(key), key)
         except ResultNotFoundError:
             return None
         if not layout.names_folder(manifest.experiment_id, folder, any_case=True):
@@ -388,10 +390,7 @@ class FileSystemRepository:
 
     def holder_of(self, folder: str) -> str | None:
         """The exact id of the experiment that has a folder, from its manifest or its first readable result, if any."""
-        try:
-            manifest = self.load_manifest(folder)
-        except ResultCorruptError:
-            manifest = None
+        manifest = self._readable_manifest(folder)
         if manifest is not None:
             return manifest.experiment_id
         return next(self._claimants(folder), None)
@@ -468,38 +467,46 @@ class FileSystemRepository:
             raise ExperimentIdError(
                 doing, f"the record's own id is {record.experiment_id!r}", "save it under its own id"
             )
-        launcher = record.launcher
-        attempt = launcher.attempt if launcher is not None else None
-        pinned = self._pin(
-            folder, Manifest(experiment_id=experiment_id, attempt=attempt or 0, expected_processes=record.world_size)
-        )
-        if attempt is not None and attempt != pinned.attempt:
+        manifest = self._readable_manifest(folder)
+        if manifest is None and experiment_id != folder:
+            # The folder's name does not say whose it is. The manifest has to, before a result is there.
+            manifest = self._pin(folder, Manifest(experiment_id=experiment_id))
+        holder = self.holder_of(folder) if manifest is None else manifest.experiment_id
+        if holder not in (None, experiment_id):
+            raise self._taken(experiment_id, holder)
+        attempt = record.launcher.attempt if record.launcher is not None else None
+        if manifest is not None and attempt is not None and attempt != manifest.attempt:
             doing = f"cannot save raw result of process {record.process_index} of {experiment_id!r}"
-            found = f"it is of attempt {attempt}, and the experiment is at attempt {pinned.attempt}"
+            found = f"it is of attempt {attempt}, and the experiment is at attempt {manifest.attempt}"
             raise ResultExistsError(doing, found, "leave it to the other attempt")
+
+    def _withdraw_if_taken(self, experiment_id: str, folder: str, record: RawProcessResult) -> None:
+        """Take back a result that was published while another id that shares the folder's name got its manifest."""
+        manifest = self._readable_manifest(folder)
+        if manifest is not None and manifest.experiment_id != experiment_id:
+            self.store.delete(layout.raw_key(folder, record.process_index))
+            self._refuse(self._taken(experiment_id, manifest.experiment_id), folder, record)
 
     def _pin(self, folder: str, manifest: Manifest) -> Manifest:
         """The manifest that the folder has, or gets now; whoever writes it first gives the folder its experiment."""
-        for _ in range(_PATIENCE):
-            try:
-                pinned = self.load_manifest(folder)
-            except ResultCorruptError:
-                # Not ours to repair here: the results in the folder say whose it is.
-                pinned = msgspec.structs.replace(
-                    manifest, experiment_id=self.holder_of(folder) or manifest.experiment_id
-                )
-            if pinned is None:
-                holder = self.holder_of(folder)
-                if holder not in (None, manifest.experiment_id):
-                    raise self._taken(manifest.experiment_id, holder)
-                if not self.store.create(layout.manifest_key(folder), codec.encode_manifest(manifest)):
-                    continue  # another process was first
-                pinned = manifest
-            if pinned.experiment_id != manifest.experiment_id:
-                raise self._taken(manifest.experiment_id, pinned.experiment_id)
-            return pinned
-        key = self.store.path(layout.manifest_key(folder))
-        raise StorageError(f"cannot write {key}", "it comes and goes", "see who else is at work in this folder")
+        key = layout.manifest_key(folder)
+        if self.store.create(key, codec.encode_manifest(manifest)):
+            # Whoever saves under the folder's own name looks for a manifest after publishing, so one of the two sees.
+            rival = next((claimant for claimant in self._claimants(folder) if claimant != manifest.experiment_id), None)
+            if rival is not None:
+                self.store.delete(key)
+                raise self._taken(manifest.experiment_id, rival)
+            return manifest
+        pinned = self._readable_manifest(folder) or manifest
+        if pinned.experiment_id != manifest.experiment_id:
+            raise self._taken(manifest.experiment_id, pinned.experiment_id)
+        return pinned
+
+    def _readable_manifest(self, folder: str) -> Manifest | None:
+        try:
+            return self.load_manifest(folder)
+        except ResultCorruptError:
+            return None  # the results in the folder say whose it is
 
     def _require_asked_for(
         self, experiment_id: str, folder: str, records: Sequence[RawProcessResult | AggregatedResult]
