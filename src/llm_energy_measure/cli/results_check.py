@@ -6,15 +6,18 @@ import click
 import msgspec
 
 from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.results.checking import check_store, sweep
+from llm_energy_measure.results.salvage import salvage_all
 
 
 @click.command(epilog="Example: llm-energy-measure results check    llm-energy-measure results check --sweep")
 @options.experiment_ids(required=False)
 @click.option("--sweep", "remove", is_flag=True, help="Remove what is provably left over.")
+@click.option("--salvage", is_flag=True, help="Store what torn results still hold as partial-process_<i>.json.")
 @options.json_option
 @options.results_dir_option
-def check(*, ids: tuple[str, ...], remove: bool, as_json: bool) -> None:
+def check(*, ids: tuple[str, ...], remove: bool, salvage: bool, as_json: bool) -> None:
     """Say what is amiss in the files: torn, empty, rejected, left over, misnamed, in conflict, stale.
 
     Everything is looked at unless experiments are named. The exit status is 1 if something needs a person.
@@ -32,6 +35,10 @@ def check(*, ids: tuple[str, ...], remove: bool, as_json: bool) -> None:
             terminal.out(f"{finding.code}  {finding.key}: {finding.message}; {finding.advice}")
     for key in swept:
         terminal.note(f"removed {key}")
+    if salvage:
+        torn = [finding.key for finding in findings if finding.code == "raw.torn"]
+        for key, outcome in salvage_all(repository, torn).items():
+            terminal.note(f"{key}: {outcome}" if isinstance(outcome, ResultsError) else f"salvaged as {outcome}")
     needing = sum(finding.needs_person for finding in left)
     terminal.note(f"{terminal.plural(len(left), 'finding')}, {needing} of them for a person to decide")
     if needing:

@@ -72,7 +72,17 @@ def raw_key(folder: str, process_index: int) -> str:
         >>> raw_key("exp_7", 3)
         'raw/exp_7/process_3.json'
     """
-    return f"{RAW_DIR}/{folder}/process_{process_index}.json"
+    return f"{RAW_DIR}/{folder}/{process_file(process_index)}"
+
+
+def process_file(process_index: int) -> str:
+    """File name of one process's raw result."""
+    return f"process_{process_index}.json"
+
+
+def partial_key(folder: str, process_index: int) -> str:
+    """Key of a partial record: a checkpoint, or what was salvaged of a torn result."""
+    return f"{RAW_DIR}/{folder}/partial-process_{process_index}.json"
 
 
 def manifest_key(folder: str) -> str:

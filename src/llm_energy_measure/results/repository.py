@@ -183,6 +183,17 @@ class FileSystemRepository:
         self.store.delete(replaced)
         return self.store.path(key)
 
+    def keep_partial(self, folder: str, record: RawProcessResult) -> Path:
+        """Store a partial record of a process beside its experiment's results, and return its file.
+
+        Raises:
+            ResultExistsError: A different partial record of this process is there.
+        """
+        key, data = layout.partial_key(folder, record.process_index), codec.encode_raw(record)
+        if not self.store.create(key, data) and (stored := self._bytes(key)) != data:
+            raise self._conflict(key, stored, data)
+        return self.store.path(key)
+
     def list_raw(self, experiment_id: str) -> list[Path]:
         """Files of an experiment's raw results, by process index; empty if there are none."""
         folder = layout.folder_name(experiment_id)
