@@ -93,10 +93,9 @@ def test_of_many_who_create_one_key_exactly_one_succeeds(around: Around) -> None
     assert around.names() == {KEY}
 
 
-@pytest.mark.parametrize("durable", [True, False])
-def test_put_stores_and_replaces(around: Around, durable: bool) -> None:  # noqa: FBT001 - parametrised
+def test_put_stores_and_replaces(around: Around) -> None:
     for data in (b"first", LARGE, b""):
-        around.store.put(KEY, data, durable=durable)
+        around.store.put(KEY, data)
         assert around.peek(KEY) == data
     assert around.names() == {KEY}
 
@@ -107,7 +106,7 @@ def test_readers_see_the_old_value_or_the_new_one(around: Around) -> None:
 
     def write() -> None:
         for value in values:
-            around.store.put(KEY, value, durable=False)
+            around.store.put(KEY, value)
 
     with ThreadPoolExecutor(2) as pool:
         writing = pool.submit(write)

@@ -137,15 +137,14 @@ def test_a_deletion_that_is_refused_deletes_nothing_of_the_raw_results(open_fold
 # No space
 
 
-@pytest.mark.parametrize("durable", [True, False])
 @pytest.mark.parametrize("older", [None, b"older"])
-def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path: Path, older: bytes | None, durable: bool) -> None:  # noqa: FBT001 - parametrised
+def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path: Path, older: bytes | None) -> None:
     store = LocalStore(tmp_path)
     path = store.path("raw/exp/process_0.json")
     if older is not None:
         store.put("raw/exp/process_0.json", older)
     for call in (
-        partial(store.put, "raw/exp/process_0.json", LARGE, durable=durable),
+        partial(store.put, "raw/exp/process_0.json", LARGE),
         partial(store.create, "raw/exp/process_1.json", LARGE),
     ):
         outcome = outcome_in_child(call, file_size_limit=100_000)

@@ -86,7 +86,7 @@ def _outcomes(
     """The outcomes, one by one, with a bar on stderr where that is a terminal."""
     with contextlib.ExitStack() as stack:
         progress = None
-        if len(ids) > 1 and sys.stderr.isatty():
+        if len(ids) > 1 and terminal.is_terminal(sys.stderr):
             from rich.console import Console  # noqa: PLC0415 - rich is imported only when it draws
             from rich.progress import Progress  # noqa: PLC0415
 

@@ -91,10 +91,9 @@ def main() -> NoReturn:
     warnings.showwarning = _show_warning
     _accept_any_letter()
     try:
-        cli.main(prog_name=PROGRAM, standalone_mode=False)
-        sys.stdout.flush()
-    except click.exceptions.Exit as done:
-        _exit(done.exit_code)
+        status = cli.main(prog_name=PROGRAM, standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as wrong:
         _show_usage(wrong)
         _exit(wrong.exit_code)
@@ -114,7 +113,7 @@ def main() -> NoReturn:
     except Exception as bug:  # noqa: BLE001 - the last resort: a person gets a sentence, not a traceback
         terminal.error(f"this is a bug, please report it: {_where(bug)}: {type(bug).__name__}: {bug}")
         _exit(1)
-    _exit(0)
+    _exit(status if isinstance(status, int) else 0)
 
 
 def _exit(status: int) -> NoReturn:

@@ -20,7 +20,7 @@ def delete(*, experiment: str, yes: bool) -> None:
     options.require_known(repository, experiment)
     files = terminal.plural(len(repository.list_raw(experiment)), "raw result")
     if not yes:
-        if not sys.stdin.isatty():
+        if not terminal.is_terminal(sys.stdin):
             doing, found = f"cannot delete {experiment!r}", "nobody is there to be asked"
             raise ConfigurationError(doing, found, "give --yes")
         question = f"Delete {terminal.plain(experiment)} with {files}? It can't be undone."

@@ -36,7 +36,7 @@ _PROCESS_HEADERS = (
 
 @click.command(epilog="Example: llm-energy-measure results show exp_7 --raw")
 @options.experiment_id
-@click.option("--raw", is_flag=True, help="Every field of each process.")
+@click.option("--raw", is_flag=True, help="Each process; with --json its file's own fields.")
 @options.json_option
 @options.results_dir_option
 def show(*, experiment: str, raw: bool, as_json: bool) -> None:

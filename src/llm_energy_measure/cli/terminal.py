@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -37,6 +37,11 @@ _PIPED_WIDTH = 10_000
 def plain(text: object) -> str:
     r"""The text with everything unprintable written out, such as `\x1b`; safe for a terminal."""
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """True if a standard stream is open, and a person sees or types what goes through it."""
+    return stream is not None and stream.isatty()
 
 
 def note(message: str) -> None:
@@ -81,11 +86,11 @@ def out_json_text(data: bytes) -> None:
 
 def out_bytes(data: bytes) -> None:
     """Data as it is to stdout when piped, and made printable on a terminal."""
-    if sys.stdout.isatty():
+    if is_terminal(sys.stdout):
         for line in data.decode("utf-8", errors="replace").removeprefix("\ufeff").splitlines():
             out(line)
     else:
-        sys.stdout.buffer.write(data)
+        click.echo(data, nl=False)
 
 
 def out_table(
@@ -180,11 +185,11 @@ def plural(number: int, noun: str) -> str:
 def _console() -> Console:
     from rich.console import Console  # noqa: PLC0415 - rich is imported only when a table is drawn
 
-    is_terminal = sys.stdout.isatty()
+    on_terminal = is_terminal(sys.stdout)
     return Console(
         file=sys.stdout,
-        width=None if is_terminal else _PIPED_WIDTH,
-        color_system="auto" if is_terminal and not os.environ.get("NO_COLOR") else None,
+        width=None if on_terminal else _PIPED_WIDTH,
+        color_system="auto" if on_terminal and not os.environ.get("NO_COLOR") else None,
         highlight=False,
         markup=False,
         emoji=False,

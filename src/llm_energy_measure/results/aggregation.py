@@ -15,9 +15,14 @@ from llm_energy_measure.exceptions import (
     AggregationError,
     ConfigurationError,
     IncompatibleResultsError,
-    IncompleteExperimentError,
 )
-from llm_energy_measure.results.completeness import check_completeness, describe_found
+from llm_energy_measure.results.completeness import (
+    check_completeness,
+    describe_missing,
+    describe_unreadable,
+    listed,
+    require_complete,
+)
 from llm_energy_measure.results.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 
@@ -94,8 +99,8 @@ def aggregate_results(
     report = check_completeness(
         results, expected_processes=expected_processes, manifest=manifest, unreadable=unreadable
     )
-    if strict and not report.is_complete:
-        raise _incomplete(experiment_id, report)
+    if strict:
+        require_complete(experiment_id, report)
     try:
         return _result(experiment_id if allow_mixed else results[0].experiment_id, results, rule, report)
     except OverflowError as error:
@@ -212,30 +217,6 @@ def _incompatible(
     return refused
 
 
-def _incomplete(experiment_id: str, report: CompletenessReport) -> IncompleteExperimentError:
-    doing = f"cannot aggregate {experiment_id!r} strictly"
-    advice = "run the missing ones, or take a lower bound without strict (--no-strict)"
-    refused = IncompleteExperimentError(doing, _missing(report), advice)
-    refused.report = report
-    return refused
-
-
-def _missing(report: CompletenessReport) -> str:
-    found = f"{describe_found(report)} are there"
-    found += f", missing {_listed(report.missing)} (expected from {report.expected_from})"
-    return f"{found}; {_unreadable(report)}" if report.unreadable else found
-
-
-def _unreadable(report: CompletenessReport) -> str:
-    return "unreadable: " + ", ".join(f"{file.name} ({file.reason})" for file in report.unreadable)
-
-
-def _listed(indices: Sequence[int]) -> str:
-    """Indices for a sentence, the first eight of many."""
-    shown = ", ".join(str(index) for index in indices[:8])
-    return shown if len(indices) <= 8 else f"{shown} and {len(indices) - 8} more"  # noqa: PLR2004 - a readable line
-
-
 def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None, bool]:
     """Earliest start, latest known end, and whether all stamps can be compared at all."""
     starts = [result.timestamps.start for result in results]
@@ -305,7 +286,7 @@ def _warnings(
     warnings = [*_sharing_warnings(results), *_completeness_warnings(results, report)]
     if no_energy:
         warnings.append(
-            f"process {_listed(no_energy)} has no energy; the total is a lower bound, and so is the energy per token"
+            f"process {listed(no_energy)} has no energy; the total is a lower bound, and so is the energy per token"
         )
     if not comparable:
         warnings.append("some timestamps have a UTC offset and some have none; start and end can't be told")
@@ -322,17 +303,17 @@ def _sharing_warnings(results: Sequence[RawProcessResult]) -> Iterator[str]:
             where = f" of host {gpu[0]}" if gpu[0] is not None else ""
             yield f"GPU {gpu[1]} appears in multiple processes{where}"
     if shared := _shared_hosts(results):
-        yield f"processes {_listed(shared)} measured a whole host each; the sum counts it more than once"
+        yield f"processes {listed(shared)} measured a whole host each; the sum counts it more than once"
 
 
 def _completeness_warnings(results: Sequence[RawProcessResult], report: CompletenessReport) -> Iterator[str]:
     if report.missing:
-        yield f"partial: {_missing(report)}; the sums are lower bounds"
+        yield f"partial: {describe_missing(report)}; the sums are lower bounds"
     elif report.unreadable:
-        yield _unreadable(report)
+        yield describe_unreadable(report)
     if report.unexpected:
         expected = f"{report.expected_processes} processes were expected (from {report.expected_from})"
-        yield f"{expected}, and there is also {_listed(report.unexpected)}"
+        yield f"{expected}, and there is also {listed(report.unexpected)}"
     sizes = sorted({result.world_size for result in results if result.world_size is not None})
     if len(sizes) > 1:
         yield f"world_size is {sizes[0]} in some processes and {sizes[-1]} in others: two runs may be mixed"

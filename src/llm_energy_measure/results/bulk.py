@@ -104,11 +104,11 @@ def aggregate_experiment(
         get_strategy(strategy)
     if not force and state.status == "foreign":
         return Outcome(experiment_id=experiment_id, result="foreign", aggregated=state.aggregated)
-    if older is not None and not force:
+    if older is not None:
         told = older.completeness if _was_told(older) else None
         same_rule = strategy in (None, older.aggregation.method)
         same_number = expected_processes in (None, told.expected_processes if told else None)
-        if state.status == "current" and same_rule and same_number:
+        if not force and state.status == "current" and same_rule and same_number:
             return Outcome(experiment_id=experiment_id, result="current", aggregated=older)
         strategy = strategy or older.aggregation.method
         if expected_processes is None and told is not None:

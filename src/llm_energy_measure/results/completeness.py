@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.constants import MAX_PROCESSES
+from llm_energy_measure.constants import MANIFEST_NAME, MAX_PROCESSES
 from llm_energy_measure.domain.experiment import CompletenessReport
+from llm_energy_measure.exceptions import IncompleteExperimentError
 from llm_energy_measure.results.layout import process_index_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,49 @@ def check_completeness(
         unexpected=sorted(index for index in found if index >= expected),
         unreadable=list(unreadable),
     )
+
+
+def require_complete(experiment_id: str, report: CompletenessReport) -> None:
+    """Refuse an experiment that is incomplete, or of which nobody can say whether it is.
+
+    Raises:
+        IncompleteExperimentError: A process is missing, or the manifest that says how many there are is unreadable.
+    """
+    blind = report.expected_from != "argument" and any(file.name == MANIFEST_NAME for file in report.unreadable)
+    if report.is_complete and not blind:
+        return
+    doing = f"cannot aggregate {experiment_id!r} strictly"
+    if report.is_complete:
+        advice = "say how many there should be (--expected-processes), or remove the manifest"
+        refused = IncompleteExperimentError(doing, describe_unreadable(report), advice)
+    else:
+        advice = "run the missing ones, or take a lower bound without strict (--no-strict)"
+        refused = IncompleteExperimentError(doing, describe_missing(report), advice)
+    refused.report = report
+    raise refused
+
+
+def describe_missing(report: CompletenessReport) -> str:
+    """What is missing of an experiment, and who says so, for a person."""
+    found = f"{describe_found(report)} are there"
+    found += f", missing {listed(report.missing)} (expected from {report.expected_from})"
+    return f"{found}; {describe_unreadable(report)}" if report.unreadable else found
+
+
+def describe_unreadable(report: CompletenessReport) -> str:
+    """The files that can't be read, each with its reason, for a person."""
+    return "unreadable: " + ", ".join(f"{file.name} ({file.reason})" for file in report.unreadable)
+
+
+def listed(indices: Sequence[int]) -> str:
+    """Indices for a sentence, the first eight of many.
+
+    Example:
+        >>> listed([0, 3])
+        '0, 3'
+    """
+    shown = ", ".join(str(index) for index in indices[:8])
+    return shown if len(indices) <= 8 else f"{shown} and {len(indices) - 8} more"  # noqa: PLR2004 - a readable line
 
 
 def describe_found(report: CompletenessReport | None) -> str:

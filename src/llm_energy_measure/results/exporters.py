@@ -147,6 +147,7 @@ def to_csv(
     kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
 ) -> bytes:
     """The CSV that `export_to_csv` writes; `kind` says which header an empty table has."""
+    results = list(results)  # a generator can be read only once
     columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -164,6 +165,7 @@ def to_json(
     kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
 ) -> bytes:
     """The JSON that `export_to_json` writes."""
+    results = list(results)  # a generator can be read only once
     columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
     rows = [{column.name: _plain(column.getter(result)) for column in columns} for result in results]
     return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
@@ -222,12 +224,23 @@ def _flatten(value: object, name: str, separator: str) -> dict[str, Any]:
 
 
 def write_export(path: str | Path, data: bytes) -> Path:
-    """Write an export, at once or not at all, and return its file. Raises `ExportError`."""
+    """Write an export and return its file.
+
+    A regular file is replaced at once or not at all, and keeps its permissions; where a link leads is replaced, not the
+    link; into a pipe or a device it is written as it is.
+
+    Raises:
+        ExportError: The file can't be written.
+    """
     path = Path(path)
     try:
-        make_folder(path.parent)
-        write_replacing(path, data, durable=False)
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+        else:
+            make_folder(target.parent)
+            write_replacing(target, data)
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL character in the path; links that lead in a circle
         found = getattr(error, "strerror", None) or str(error)
         raise ExportError(f"cannot write {path}", found, "choose another file") from error
     return path

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import sys
 from functools import cache
 from pathlib import Path
@@ -99,7 +100,7 @@ def write_new(path: Path, data: bytes) -> None:
         FileExistsError: The name is taken; it was not touched.
         OSError: The file system refused.
     """
-    temp = _write_beside(path, data, durable=True)
+    temp = _write_beside(path, data)
     try:
         _publish_new(temp, path)
     finally:
@@ -108,25 +109,23 @@ def write_new(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_replacing(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Make `path` hold `data`, in place of what it held; a reader sees the one or the other.
+def write_replacing(path: Path, data: bytes) -> None:
+    """Make `path` hold `data`, durably, in place of what it held; a reader sees the one or the other.
 
-    Args:
-        path: The file.
-        data: Its new content.
-        durable: Also wait until it is on the disk.
+    The permissions of what it replaces stay.
 
     Raises:
         OSError: The file system refused; `path` is as it was.
     """
-    temp = _write_beside(path, data, durable=durable)
+    temp = _write_beside(path, data)
     try:
+        with contextlib.suppress(FileNotFoundError):
+            temp.chmod(stat.S_IMODE(path.stat().st_mode))
         temp.replace(path)
     except OSError:
         temp.unlink(missing_ok=True)
         raise
-    if durable:
-        sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_exchanging(path: Path, data: bytes) -> Path:
@@ -139,7 +138,7 @@ def write_exchanging(path: Path, data: bytes) -> Path:
         FileNotFoundError: There is nothing to replace.
         OSError: The file system refused; `path` is as it was.
     """
-    temp = _write_beside(path, data, durable=True)
+    temp = _write_beside(path, data)
     try:
         if _renameat2(temp, path, _RENAME_EXCHANGE) != 0:
             kept = leftover_path(path)
@@ -200,7 +199,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_beside(path: Path, data: bytes, *, durable: bool) -> Path:
+def _write_beside(path: Path, data: bytes) -> Path:
     """The path of a finished temporary file in the same folder, with the permissions that the folder asks for."""
     temp = leftover_path(path)
     # Not tempfile.mkstemp: its 0600 would lock the group out of its own results.
@@ -211,8 +210,7 @@ def _write_beside(path: Path, data: bytes, *, durable: bool) -> Path:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            if durable:
-                os.fsync(descriptor)
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except BaseException:

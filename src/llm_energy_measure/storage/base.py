@@ -6,7 +6,7 @@ Guarantees, of every method of every store:
 
 - A value is either absent or whole. No reader ever sees a part of one.
 - `create` never replaces anything: of two callers with one key, exactly one succeeds.
-- What `create` and a durable `put` have returned from survives a crash of the machine, as far as the file system
+- What `create`, `put` and `exchange` have returned from survives a crash of the machine, as far as the file system
   keeps what it was told to sync.
 - No method follows a symbolic link inside the store, or blocks on a file that is no regular file.
 """
@@ -48,14 +48,8 @@ class Store(Protocol):
     def create(self, key: str, data: bytes) -> bool:
         """Store a new value durably; False, with nothing changed, if the key has one already."""
 
-    def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
-        """Store a value, in place of an older one if there is one.
-
-        Args:
-            key: Where.
-            data: What.
-            durable: Also wait until it is on the disk. Derived values, which can be made again, need not.
-        """
+    def put(self, key: str, data: bytes) -> None:
+        """Store a value durably, in place of an older one if there is one."""
 
     def exchange(self, key: str, data: bytes) -> str:
         """Store a value durably in place of the one that is there, and return a fresh key that holds that one.

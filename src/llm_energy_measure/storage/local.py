@@ -101,12 +101,12 @@ class LocalStore:
                 return False
         return True
 
-    def put(self, key: str, data: bytes, *, durable: bool = True) -> None:
-        """Store a value, in place of an older one if there is one."""
+    def put(self, key: str, data: bytes) -> None:
+        """Store a value durably, in place of an older one if there is one."""
         path = self._way(key)
         with _translated(f"cannot write {path}"):
             atomic.make_folder(path.parent)
-            atomic.write_replacing(path, data, durable=durable)
+            atomic.write_replacing(path, data)
 
     def exchange(self, key: str, data: bytes) -> str:
         """Store a value durably in place of the one that is there, and return a fresh key that holds that one."""
