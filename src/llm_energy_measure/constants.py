@@ -18,7 +18,6 @@ DEFAULT_RESULTS_DIR = "results"
 
 RAW_DIR = "raw"
 AGGREGATED_DIR = "aggregated"
-MULTI_CYCLE_DIR = "multi_cycle"
 TAGS_DIR = "tags"
 
 MANIFEST_NAME = "manifest.json"

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from llm_energy_measure.constants import MAX_ID_LENGTH, SUPERSEDED_AGGREGATE_PATTERN
-from llm_energy_measure.exceptions import ExperimentIdError, UnsafePathError
+from llm_energy_measure.exceptions import ExperimentIdError, ResultNotFoundError, UnsafePathError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _RESERVED = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
@@ -67,7 +67,8 @@ def validate_path(path: str | Path, base: str | Path | None = None, *, must_exis
         must_exist: Also require that something is there.
 
     Raises:
-        UnsafePathError: The path is empty, holds a NUL character, leaves `base`, or is missing though it must exist.
+        UnsafePathError: The path is empty, holds a NUL character, or leaves `base`.
+        ResultNotFoundError: Nothing is there, though it must exist.
     """
     text = str(path)
     doing = f"cannot use the path {text!r}"
@@ -81,5 +82,5 @@ def validate_path(path: str | Path, base: str | Path | None = None, *, must_exis
     except (OSError, RuntimeError) as error:
         raise UnsafePathError(doing, str(error), "give another path") from error
     if must_exist and not resolved.exists():
-        raise UnsafePathError(doing, "nothing is there", "check the spelling")
+        raise ResultNotFoundError(doing, "it was not found", "check the spelling")
     return resolved

@@ -40,7 +40,15 @@ UNITS = {
 
 # Columns that are no field of that name: renamed because another column has the name, or calculated.
 MADE = {"start_time", "end_time", "energy_window_sec", "origin_tool", "origin_file"}
-CALCULATED = {"model_name", "expected_processes", "flops_per_joule", "tokens_per_joule", "duration_sec", "warnings"}
+CALCULATED = {
+    "model_name",
+    "expected_processes",
+    "flops_per_joule",
+    "tokens_per_joule",
+    "duration_sec",
+    "warnings",
+    "coverage",
+}
 
 ALL = [*AGGREGATED_COLUMNS, *RAW_COLUMNS, *breakdown_columns([factories.full_aggregated()])]
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_energy_measure.constants import LEFTOVER_MARK
-from llm_energy_measure.exceptions import ExperimentIdError, UnsafePathError
+from llm_energy_measure.exceptions import ExperimentIdError, ResultNotFoundError, UnsafePathError
 from llm_energy_measure.security import is_safe_path, sanitize_experiment_id, validate_path
 
 if TYPE_CHECKING:
@@ -122,5 +122,5 @@ def test_a_path_that_leads_out_is_refused(tmp_path: Path, path: str) -> None:
 
 
 def test_a_path_that_must_exist_and_does_not_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsafePathError, match="nothing is there; check the spelling"):
+    with pytest.raises(ResultNotFoundError, match="it was not found; check the spelling"):
         validate_path("absent", tmp_path, must_exist=True)

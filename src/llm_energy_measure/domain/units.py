@@ -15,8 +15,6 @@ from llm_energy_measure.constants import MAX_PROCESSES
 JOULES_PER_KWH = 3.6e6
 """Exact by definition: 1 kWh = 1000 W x 3600 s."""
 
-BYTES_PER_MIB = 1024 * 1024
-
 
 def _unit(unit: str) -> dict[str, str]:
     return {"x-unit": unit}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
+from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import UnreadableFile
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError, UnsafePathError
 from llm_energy_measure.results import codec, layout
@@ -151,8 +151,8 @@ def _check_entry(
     if index is not None:
         yield from _check_raw(repository, folder, index, key, entry)
     elif meant_for is not None:
-        is_raw = layout.process_index_of(meant_for) is not None
-        yield _leftover(key, entry, is_needed=is_raw and _holds_only_copy(repository, folder, key, names))
+        is_data = layout.is_kept_in_raw(meant_for) and meant_for != MANIFEST_NAME
+        yield _leftover(key, entry, is_needed=is_data and _holds_only_copy(repository, folder, key, names))
     elif entry.name.startswith("rejected-process_"):
         advice = "read its reasons, save it again corrected, then remove it"
         yield _finding("raw.rejected", key, "it was refused when it was saved", advice)
@@ -161,7 +161,7 @@ def _check_entry(
     elif entry.name.startswith("partial-process_"):
         advice = "it is a lower bound of what its process measured; keep it unless the process has a result"
         yield _finding("raw.partial", key, "its process did not finish", advice)
-    elif entry.name == "manifest.json":
+    elif entry.name == MANIFEST_NAME:
         yield from _check_manifest(repository, folder, key)
     elif entry.name.startswith("process_") and entry.name.endswith(".json"):
         advice = "if it is a result, name it process_<i>.json, i without leading zeros"
@@ -174,7 +174,7 @@ def _check_raw(
     if entry.is_folder:
         yield _finding("raw.not_a_file", key, "it is a folder", "put the file itself there")
         return
-    outcome = repository.read_raw(folder, index)
+    outcome = repository.raw_folder(folder).read(index)
     if not isinstance(outcome, UnreadableFile):
         return
     code, advice = _classify(repository, key)
@@ -189,9 +189,7 @@ def _classify(repository: FileSystemRepository, key: str) -> tuple[str, str]:
         return "raw.not_a_file" if isinstance(error, UnsafePathError) else "raw.unreadable", error.advice
     if not data.strip(b" \t\r\n\0"):
         return "raw.empty", "nothing can be had from it; run its process again"
-    try:
-        msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    if not _is_whole(data):
         return "raw.torn", "salvage what it holds ('results check --salvage'), or run its process again"
     try:
         record = codec.decode_raw(data, key)
@@ -205,19 +203,22 @@ def _classify(repository: FileSystemRepository, key: str) -> tuple[str, str]:
 
 def _check_manifest(repository: FileSystemRepository, folder: str, key: str) -> Iterator[StoreFinding]:
     try:
-        manifest = repository.load_manifest(folder)
+        manifest = codec.decode_manifest(repository.store.get(key), key)
     except ResultsError as error:
         yield _finding("manifest.unreadable", key, error.found, "remove it; what was expected is then unknown")
         return
-    if manifest is not None and not layout.names_folder(manifest.experiment_id, folder):
+    if not layout.names_folder(manifest.experiment_id, folder):
         message = f"it is the manifest of {manifest.experiment_id!r}"
         yield _finding("manifest.other_experiment", key, message, "move it to its own experiment")
 
 
 def _check_ids(repository: FileSystemRepository, folder: str) -> Iterator[StoreFinding]:
-    ids = sorted({record.experiment_id for record in repository.recover_raw(folder).results})
+    recovery = repository.recover_raw(folder)
+    ids = {record.experiment_id for record in recovery.results}
+    if recovery.manifest is not None:
+        ids.add(recovery.manifest.experiment_id)
     if len(ids) > 1:
-        message = f"it holds results of {' and '.join(map(repr, ids))}"
+        message = f"it holds files of {' and '.join(map(repr, sorted(ids)))}"
         advice = "keep the results of one and move the others to a folder with another name"
         yield _finding("raw.id_conflict", layout.raw_folder(folder), message, advice)
 
@@ -262,16 +263,28 @@ def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:
 
 
 def _holds_only_copy(repository: FileSystemRepository, folder: str, key: str, names: set[str]) -> bool:
-    """True unless an unfinished file is known to be no whole result, or to be stored under another name as well."""
+    """True unless an unfinished file is known not to be whole, or to be stored under another name as well."""
     try:
         data = repository.store.get(key)
-        codec.decode_raw(data, key)
-    except (ResultCorruptError, ResultNotFoundError):
+    except ResultNotFoundError:
         return False
     except ResultsError:
         return True
+    if not _is_whole(data):
+        return False
     others = [f"{layout.raw_folder(folder)}/{name}" for name in names if layout.is_kept_in_raw(name)]
     return all(_bytes(repository, other) != data for other in others)
+
+
+def _is_whole(data: bytes) -> bool:
+    """True if the bytes are JSON to their end; whether this version can read them as a record is another matter."""
+    try:
+        msgspec.json.decode(data.removeprefix(codec.BOM))
+    except msgspec.DecodeError:
+        return False
+    except RecursionError:
+        return True
+    return True
 
 
 def _bytes(repository: FileSystemRepository, key: str) -> bytes | None:

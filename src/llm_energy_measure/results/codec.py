@@ -43,7 +43,7 @@ if typing.TYPE_CHECKING:
 # How much deeper a raw record is nested when it stands in an aggregate.
 _EMBEDDED_LEVELS = 2
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 # Possessive, and content with a string that never ends: a hostile file costs one pass, not one for each quote.
 _BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _KEEP_RAW = "keep the file; repair it or run its process again"
@@ -196,7 +196,7 @@ def encode_aggregated(record: AggregatedResult) -> bytes:
     head = msgspec.json.format(msgspec.json.encode(outer), indent=2)
     embedded = [process.stored.data if process.stored else encode_raw(process) for process in record.process_results]
     # Spliced, not encoded: whoever hashes an embedded record finds the digest that stands under `sources`.
-    bodies = b",\n".join(data.removeprefix(_BOM) for data in embedded)
+    bodies = b",\n".join(data.removeprefix(BOM) for data in embedded)
     return head.removesuffix(b"\n}") + b',\n  "process_results": [\n' + bodies + b"\n  ]\n}\n"
 
 
@@ -243,7 +243,7 @@ def _checked_body(
     if not data.strip(b" \t\r\n\0"):
         found = "the file is empty (0 bytes)" if not data else f"the file holds nothing but {len(data)} blank bytes"
         raise _corrupt(what, found, advice)
-    body = data.removeprefix(_BOM)
+    body = data.removeprefix(BOM)
     if (depth := _depth(body, levels)) > levels:
         raise _corrupt(what, f"it is nested {depth} levels deep, at most {levels} are read", advice)
     try:

@@ -65,6 +65,11 @@ def expected_processes(result: AggregatedResult) -> int | None:
     return None if result.completeness is None else result.completeness.expected_processes
 
 
+def coverage(result: AggregatedResult) -> float | None:
+    """Fraction of the expected processes that went in, 0 to 1; None if nobody said how many were expected."""
+    return None if result.completeness is None else result.completeness.coverage
+
+
 _LATENCY = (
     *(
         _field(f"latency_stats.ttft_{name}_ms", "number", "ms")
@@ -85,6 +90,7 @@ AGGREGATED_COLUMNS: tuple[Column[AggregatedResult], ...] = (
     _field("aggregation.method", "text"),
     _field("aggregation.num_processes", "integer"),
     Column("expected_processes", "integer", "", expected_processes),
+    Column("coverage", "number", "", coverage),
     _field("is_lower_bound", "boolean"),
     _field("total_energy_j", "number", "J"),
     _field("total_tokens", "integer", "token"),

@@ -136,8 +136,17 @@ def flatten_model(model: msgspec.Struct, prefix: str = "", separator: str = "_")
     flat: dict[str, Any] = {}
     for name, value in msgspec.structs.asdict(model).items():
         if value is not msgspec.UNSET:
-            flat |= _flatten(value, f"{prefix}{separator}{name}" if prefix else name, separator)
+            _add(flat, _flatten(value, f"{prefix}{separator}{name}" if prefix else name, separator))
     return flat
+
+
+def _add(flat: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add to a flat dict; a name that is taken (`b_c` beside `b: {c: ...}`) gets an underscore more."""
+    for name, value in more.items():
+        free = name
+        while free in flat:
+            free += "_"
+        flat[free] = value
 
 
 def to_csv(
@@ -218,7 +227,7 @@ def _flatten(value: object, name: str, separator: str) -> dict[str, Any]:
     if isinstance(value, dict):
         flat: dict[str, Any] = {}
         for key, item in value.items():
-            flat |= _flatten(item, f"{name}{separator}{key}", separator)
+            _add(flat, _flatten(item, f"{name}{separator}{key}", separator))
         return flat
     return {name: value}
 

@@ -105,6 +105,11 @@ def is_earlier_attempt(name: str) -> bool:
     return re.fullmatch(rf"\..+{LEFTOVER_MARK}attempt-[0-9]+", name) is not None
 
 
+def is_earlier_attempt_of(name: str, folder: str) -> bool:
+    """True if a folder under `raw/` is a kept earlier attempt of the experiment."""
+    return re.fullmatch(rf"\.{re.escape(folder)}{LEFTOVER_MARK}attempt-[0-9]+", name) is not None
+
+
 def rejected_key(folder: str, process_index: object, number: int) -> str:
     """Key of a record that was refused; `number` counts the refusals from 1."""
     index = process_index if type(process_index) is int and 0 <= process_index < MAX_PROCESSES else "unknown"

@@ -58,7 +58,7 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
 def _merge_experiment(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> Iterator[MergedFile]:
     prefix = layout.raw_folder(folder)
     try:
-        here, there = target.holder_of(folder), source.holder_of(folder)
+        here, there = target.raw_folder(folder).holder(), source.raw_folder(folder).holder()
         names = [entry.name for entry in source.store.list(prefix) if not entry.is_folder]
     except ResultsError as error:
         yield MergedFile(key=prefix, outcome="failed", reason=str(error))

@@ -31,11 +31,12 @@ from llm_energy_measure.exceptions import (
     UnsafePathError,
 )
 from llm_energy_measure.results import codec, layout
+from llm_energy_measure.results.raw_folder import RawFolder, bytes_of, digest_of, keep, keep_copy
 from llm_energy_measure.results.rejected import rejected_document
 from llm_energy_measure.storage.local import LocalStore, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from llm_energy_measure.domain.experiment import AggregatedResult, CompletenessReport, SourceFile
     from llm_energy_measure.storage.base import Store
@@ -113,6 +114,10 @@ class FileSystemRepository:
         """Name of an experiment's folder, which can be used as its id."""
         return layout.folder_name(experiment_id)
 
+    def raw_folder(self, folder: str) -> RawFolder:
+        """What lies under an experiment's folder name, whoever's it is."""
+        return RawFolder(self.store, folder)
+
     # Raw results
 
     def begin_experiment(self, manifest: Manifest, process_index: int | None = None) -> None:
@@ -132,14 +137,18 @@ class FileSystemRepository:
         """
         folder = layout.folder_name(manifest.experiment_id)
         doing = f"cannot begin experiment {manifest.experiment_id!r}"
-        earlier = self._pin(folder, manifest)
+        earlier = self.raw_folder(folder).pin(manifest)
         while earlier.attempt < manifest.attempt:
             # Of several processes one moves the folder; it can't be moved onto the earlier attempt a second time.
-            self.store.move_folder(layout.raw_folder(folder), layout.earlier_attempt_folder(folder, earlier.attempt))
-            earlier = self._pin(folder, manifest)
+            kept, attempt = layout.earlier_attempt_folder(folder, earlier.attempt), earlier.attempt
+            moved = self.store.move_folder(layout.raw_folder(folder), kept)
+            earlier = self.raw_folder(folder).pin(manifest)
+            if not moved and earlier.attempt == attempt:
+                found = f"what another attempt {attempt} left is kept in {self.store.path(kept)}"
+                raise ResultExistsError(doing, found, "move it away")
         if problem := _differences(earlier, manifest):
             raise ResultExistsError(doing, problem, "choose another id, or count the attempt")
-        if process_index is not None and process_index in self._process_indices(folder):
+        if process_index is not None and process_index in self.raw_folder(folder).process_indices():
             found = f"process {process_index} has a result already"
             raise ResultExistsError(doing, found, "choose another id, or count the attempt")
 
@@ -171,15 +180,19 @@ class FileSystemRepository:
             self._refuse(refused, folder, result)
         key, data = layout.raw_key(folder, record.process_index), codec.encode_raw(record)
         if self.store.create(key, data):
-            self._withdraw_if_taken(experiment_id, folder, record)
+            manifest = self.raw_folder(folder).readable_manifest()
+            if manifest is not None and manifest.experiment_id != experiment_id:
+                # Another id that shares the folder's name got its manifest meanwhile: this result is taken back.
+                self.store.delete(key)
+                self._refuse(self.raw_folder(folder).taken(experiment_id, manifest.experiment_id), folder, record)
             return self.store.path(key)
-        stored = self._bytes(key)
+        stored = bytes_of(self.store, key)
         if stored == data:
             return self.store.path(key)
         if not overwrite:
-            self._refuse(self._conflict(key, stored, data), folder, record)
+            self._refuse(self.raw_folder(folder).conflict(key, stored, data), folder, record)
         replaced = self.store.exchange(key, data)
-        self._keep_copy(replaced, lambda number: layout.superseded_raw_key(folder, record.process_index, number))
+        keep_copy(self.store, replaced, lambda number: layout.superseded_raw_key(folder, record.process_index, number))
         self.store.delete(replaced)
         return self.store.path(key)
 
@@ -190,14 +203,14 @@ class FileSystemRepository:
             ResultExistsError: A different partial record of this process is there.
         """
         key, data = layout.partial_key(folder, record.process_index), codec.encode_raw(record)
-        if not self.store.create(key, data) and (stored := self._bytes(key)) != data:
-            raise self._conflict(key, stored, data)
+        if not self.store.create(key, data) and (stored := bytes_of(self.store, key)) != data:
+            raise self.raw_folder(folder).conflict(key, stored, data)
         return self.store.path(key)
 
     def list_raw(self, experiment_id: str) -> list[Path]:
         """Files of an experiment's raw results, by process index; empty if there are none."""
-        folder = layout.folder_name(experiment_id)
-        return [self.store.path(layout.raw_key(folder, index)) for index in self._process_indices(folder)]
+        folder = self._folder(experiment_id)
+        return [self.store.path(layout.raw_key(folder, index)) for index in self.raw_folder(folder).process_indices()]
 
     def load_raw(self, path: str | Path) -> RawProcessResult:
         """One raw result, from any path, inside this directory or not.
@@ -230,11 +243,11 @@ class FileSystemRepository:
 
         No file makes it raise.
         """
-        folder = layout.folder_name(experiment_id)
+        folder = self._folder(experiment_id)
         results: list[RawProcessResult] = []
         unreadable = []
-        for index in self._process_indices(folder):
-            outcome = self.read_raw(folder, index)
+        for index in self.raw_folder(folder).process_indices():
+            outcome = self.raw_folder(folder).read(index)
             if isinstance(outcome, UnreadableFile):
                 unreadable.append(outcome)
             else:
@@ -249,20 +262,11 @@ class FileSystemRepository:
 
     def has_raw(self, experiment_id: str) -> bool:
         """True if an experiment has a raw result, readable or not."""
-        return bool(self._process_indices(layout.folder_name(experiment_id)))
+        return bool(self.raw_folder(self._folder(experiment_id)).process_indices())
 
     def load_manifest(self, experiment_id: str) -> Manifest | None:
         """What was expected of an experiment, or None if nobody wrote it down. Raises `ResultCorruptError`."""
-        folder = layout.folder_name(experiment_id)
-        key = layout.manifest_key(folder)
-        try:
-            manifest = codec.decode_manifest(self.store.get(key), key)
-        except ResultNotFoundError:
-            return None
-        if not layout.names_folder(manifest.experiment_id, folder, any_case=True):
-            found = f"it is the manifest of {manifest.experiment_id!r}"
-            raise ResultCorruptError(f"Failed to load manifest {key}", found, "move it to its own experiment")
-        return manifest
+        return self.raw_folder(self._folder(experiment_id)).manifest()
 
     # Aggregated results
 
@@ -287,12 +291,12 @@ class FileSystemRepository:
         except ResultNotFoundError:
             pass
         except (ResultCorruptError, StorageError):
-            self._keep_copy(key, lambda number: layout.superseded_aggregate_key(folder, number))
+            keep_copy(self.store, key, lambda number: layout.superseded_aggregate_key(folder, number))
         else:
             if older.experiment_id != result.experiment_id:
-                raise self._taken(result.experiment_id, older.experiment_id)
+                raise self.raw_folder(folder).taken(result.experiment_id, older.experiment_id)
             if older.sources is None and result.sources is not None:
-                self._keep_copy(key, lambda number: layout.superseded_aggregate_key(folder, number))
+                keep_copy(self.store, key, lambda number: layout.superseded_aggregate_key(folder, number))
         self.store.put(key, data)
         return self.store.path(key)
 
@@ -306,7 +310,7 @@ class FileSystemRepository:
         Raises:
             ResultCorruptError: The file is no aggregate.
         """
-        folder = layout.folder_name(experiment_id)
+        folder = self._folder(experiment_id)
         key = layout.aggregated_key(folder)
         try:
             result = codec.decode_aggregated(self.store.get(key), f"{folder}.json", with_processes=with_processes)
@@ -323,13 +327,13 @@ class FileSystemRepository:
     def read_aggregated(self, experiment_id: str) -> bytes | None:
         """The file of an experiment's aggregate as it is, or None if it has none."""
         try:
-            return self.store.get(layout.aggregated_key(layout.folder_name(experiment_id)))
+            return self.store.get(layout.aggregated_key(self._folder(experiment_id)))
         except ResultNotFoundError:
             return None
 
     def has_aggregated(self, experiment_id: str) -> bool:
         """True if an experiment has an aggregate, readable or not."""
-        name = f"{layout.folder_name(experiment_id)}.json"
+        name = f"{self._folder(experiment_id)}.json"
         return any(entry.name == name for entry in self.store.list(AGGREGATED_DIR))
 
     def source_changes(self, aggregated: AggregatedResult) -> SourceChanges:
@@ -345,8 +349,9 @@ class FileSystemRepository:
             file.name: file for file in unreadable if file.name != MANIFEST_NAME
         }
         then.update({file.name: file for file in aggregated.sources})
-        now = {f"process_{index}.json": layout.raw_key(folder, index) for index in self._process_indices(folder)}
-        changed = [name for name in now.keys() & then.keys() if self._digest(now[name]) != then[name].sha256]
+        indices = self.raw_folder(folder).process_indices()
+        now = {layout.process_file(index): layout.raw_key(folder, index) for index in indices}
+        changed = [name for name in now.keys() & then.keys() if digest_of(self.store, now[name]) != then[name].sha256]
         if self._expects_otherwise(folder, aggregated.completeness):
             changed.append(MANIFEST_NAME)
         return SourceChanges(
@@ -382,12 +387,17 @@ class FileSystemRepository:
         return sorted(folder for entry in entries if (folder := layout.aggregated_folder_of(entry.name)) is not None)
 
     def delete_experiment(self, experiment_id: str) -> bool:
-        """Delete an experiment: its aggregate, tags and raw folder, strangers in it included. False if there is none.
+        """Delete an experiment: aggregate, tags, earlier attempts, raw folder with all in it. False if there is none.
 
         The raw results go last and all at once: interrupted, they are either there whole or gone.
         """
-        folder = layout.folder_name(experiment_id)
+        folder = self._folder(experiment_id)
         self._require_asked_for(experiment_id, folder, [*self._readable(folder)])
+        raw = self.raw_folder(folder)
+        if experiment_id != folder and raw.process_indices() and raw.holder() is None:
+            found = f"nothing in the folder {folder!r} says that it is its own"
+            advice = f"name it {folder!r} if you mean that folder"
+            raise ExperimentIdError(f"cannot delete {experiment_id!r}", found, advice)
         with contextlib.suppress(ResultCorruptError):  # such a file can't say whose it is
             self.load_aggregated(experiment_id, with_processes=False)
         superseded = [
@@ -397,77 +407,43 @@ class FileSystemRepository:
         ]
         keys = [layout.aggregated_key(folder), layout.tags_key(folder), *superseded]
         deleted = [self.store.delete(key) for key in keys]
+        deleted += [self.store.delete_folder(key) for key in self._earlier_attempts(experiment_id, folder)]
         return self.store.delete_folder(layout.raw_folder(folder)) or any(deleted)
 
-    def holder_of(self, folder: str) -> str | None:
-        """The exact id of the experiment that has a folder, from its manifest or its first readable result, if any."""
-        manifest = self._readable_manifest(folder)
-        if manifest is not None:
-            return manifest.experiment_id
-        return next(self._claimants(folder), None)
+    def _earlier_attempts(self, experiment_id: str, folder: str) -> list[str]:
+        """Kept earlier attempts of an experiment, and of no other that had the folder's name before."""
+        holder = self.raw_folder(folder).holder()
+        found = []
+        for entry in self.store.list(RAW_DIR):
+            if layout.is_earlier_attempt_of(entry.name, folder):
+                with contextlib.suppress(ResultsError):
+                    key = f"{RAW_DIR}/{entry.name}/{MANIFEST_NAME}"
+                    owner = codec.decode_manifest(self.store.get(key), key).experiment_id
+                    if holder == owner or (holder is None and experiment_id in (owner, folder)):
+                        found.append(f"{RAW_DIR}/{entry.name}")
+        return found
 
     # Reading one experiment's folder
 
+    def _folder(self, experiment_id: str) -> str:
+        """The folder of an experiment that is asked for, which must not be another's."""
+        folder = layout.folder_name(experiment_id)
+        holder = None if experiment_id == folder else self.raw_folder(folder).holder()
+        if holder not in (None, experiment_id):
+            raise self.raw_folder(folder).taken(experiment_id, holder)
+        return folder
+
     def _may_have_raw(self, folder: str) -> bool:
         try:
-            return bool(self._process_indices(folder))
+            return bool(self.raw_folder(folder).process_indices())
         except StorageError:
             return True
 
-    def _process_indices(self, folder: str) -> list[int]:
-        entries = self.store.list(layout.raw_folder(folder))
-        indices = [layout.process_index_of(entry.name) for entry in entries if not entry.is_folder]
-        return sorted(index for index in indices if index is not None)
-
-    def read_raw(self, folder: str, index: int) -> RawProcessResult | UnreadableFile:
-        """One raw result, or why it can't be had.
-
-        Args:
-            folder: The experiment's folder name.
-            index: The process.
-        """
-        key = layout.raw_key(folder, index)
-        name = key.rpartition("/")[2]
-        try:
-            data = self.store.get(key)
-        except ResultsError as error:
-            return UnreadableFile(name=name, reason=error.found)
-        size, sha256 = len(data), codec.digest(data)
-        try:
-            record = codec.decode_raw(data, f"{folder}/{name}")
-        except ResultCorruptError as error:
-            return UnreadableFile(name=name, reason=error.found, size_bytes=size, sha256=sha256)
-        reason = None
-        if not layout.names_folder(record.experiment_id, folder):
-            reason = f"it is a result of another experiment, {record.experiment_id!r}"
-        elif record.process_index != index:
-            reason = f"it is the result of process {record.process_index}"
-        return record if reason is None else UnreadableFile(name=name, reason=reason, size_bytes=size, sha256=sha256)
-
     def _readable(self, folder: str) -> Iterator[RawProcessResult]:
-        for index in self._process_indices(folder):
-            outcome = self.read_raw(folder, index)
+        for index in self.raw_folder(folder).process_indices():
+            outcome = self.raw_folder(folder).read(index)
             if not isinstance(outcome, UnreadableFile):
                 yield outcome
-
-    def _claimants(self, folder: str) -> Iterator[str]:
-        """Ids inside the results of a folder that could be its name, in any case: some file systems tell no case."""
-        for index in self._process_indices(folder):
-            with contextlib.suppress(ResultsError):
-                record = codec.decode_raw(self.store.get(layout.raw_key(folder, index)), folder)
-                if layout.names_folder(record.experiment_id, folder, any_case=True):
-                    yield record.experiment_id
-
-    def _digest(self, key: str) -> str | None:
-        data = self._bytes(key)
-        return None if data is None else codec.digest(data)
-
-    def _bytes(self, key: str) -> bytes | None:
-        """What stands there, or None if it can't be read."""
-        try:
-            return self.store.get(key)
-        except ResultsError:
-            return None
 
     # Refusing
 
@@ -478,46 +454,12 @@ class FileSystemRepository:
             raise ExperimentIdError(
                 doing, f"the record's own id is {record.experiment_id!r}", "save it under its own id"
             )
-        manifest = self._readable_manifest(folder)
-        if manifest is None and experiment_id != folder:
-            # The folder's name does not say whose it is. The manifest has to, before a result is there.
-            manifest = self._pin(folder, Manifest(experiment_id=experiment_id))
-        holder = self.holder_of(folder) if manifest is None else manifest.experiment_id
-        if holder not in (None, experiment_id):
-            raise self._taken(experiment_id, holder)
+        manifest = self.raw_folder(folder).require_free_for(experiment_id, Manifest(experiment_id=experiment_id))
         attempt = record.launcher.attempt if record.launcher is not None else None
         if manifest is not None and attempt is not None and attempt != manifest.attempt:
             doing = f"cannot save raw result of process {record.process_index} of {experiment_id!r}"
             found = f"it is of attempt {attempt}, and the experiment is at attempt {manifest.attempt}"
             raise ResultExistsError(doing, found, "leave it to the other attempt")
-
-    def _withdraw_if_taken(self, experiment_id: str, folder: str, record: RawProcessResult) -> None:
-        """Take back a result that was published while another id that shares the folder's name got its manifest."""
-        manifest = self._readable_manifest(folder)
-        if manifest is not None and manifest.experiment_id != experiment_id:
-            self.store.delete(layout.raw_key(folder, record.process_index))
-            self._refuse(self._taken(experiment_id, manifest.experiment_id), folder, record)
-
-    def _pin(self, folder: str, manifest: Manifest) -> Manifest:
-        """The manifest that the folder has, or gets now; whoever writes it first gives the folder its experiment."""
-        key = layout.manifest_key(folder)
-        if self.store.create(key, codec.encode_manifest(manifest)):
-            # Whoever saves under the folder's own name looks for a manifest after publishing, so one of the two sees.
-            rival = next((claimant for claimant in self._claimants(folder) if claimant != manifest.experiment_id), None)
-            if rival is not None:
-                self.store.delete(key)
-                raise self._taken(manifest.experiment_id, rival)
-            return manifest
-        pinned = self._readable_manifest(folder) or manifest
-        if pinned.experiment_id != manifest.experiment_id:
-            raise self._taken(manifest.experiment_id, pinned.experiment_id)
-        return pinned
-
-    def _readable_manifest(self, folder: str) -> Manifest | None:
-        try:
-            return self.load_manifest(folder)
-        except ResultCorruptError:
-            return None  # the results in the folder say whose it is
 
     def _require_asked_for(
         self, experiment_id: str, folder: str, records: Sequence[RawProcessResult | AggregatedResult]
@@ -525,25 +467,7 @@ class FileSystemRepository:
         """The folder holds the experiment that was asked for, by its id or by the folder's name."""
         for record in records:
             if experiment_id not in (record.experiment_id, folder):
-                raise self._taken(experiment_id, record.experiment_id)
-
-    def _taken(self, experiment_id: str, holder: str) -> ExperimentIdError:
-        folder = layout.folder_name(experiment_id)
-        found = f"its folder {folder!r} belongs to the experiment {holder!r}"
-        return ExperimentIdError(f"cannot use the experiment id {experiment_id!r}", found, "choose another id")
-
-    def _conflict(self, key: str, stored: bytes | None, data: bytes) -> ResultExistsError:
-        doing = f"cannot save {self.store.path(key)}"
-        if stored is None:
-            refused = ResultExistsError(doing, "what stands there can't be read", "move it away, and save again")
-        else:
-            digests = codec.digest(stored), codec.digest(data)
-            found = f"a different result is there (SHA-256 {digests[0][:12]}, the new one {digests[1][:12]})"
-            advice = "compare the two, or save with overwrite=True, which keeps the old one"
-            refused = ResultExistsError(doing, found, advice)
-            refused.digests = digests
-        refused.path = self.store.path(key)
-        return refused
+                raise self.raw_folder(folder).taken(experiment_id, record.experiment_id)
 
     def _refuse(
         self, refused: InvalidResultError | ExperimentIdError | ResultExistsError, folder: str, result: RawProcessResult
@@ -551,7 +475,7 @@ class FileSystemRepository:
         """Keep the refused record beside the others, then raise the error that names the file."""
         data = rejected_document(result, getattr(refused, "problems", ()) or (refused.found,))
         try:
-            kept = self._keep(data, lambda number: layout.rejected_key(folder, result.process_index, number))
+            kept = keep(self.store, data, lambda number: layout.rejected_key(folder, result.process_index, number))
         except (StorageError, UnsafePathError) as error:
             advice = f"{refused.advice}; the record could not be kept ({error.found}), so keep it yourself"
         else:
@@ -561,21 +485,6 @@ class FileSystemRepository:
         named = type(refused)(refused.doing, refused.found, advice)
         named.__dict__.update({**refused.__dict__, "advice": advice})
         raise named from refused.__cause__
-
-    def _keep(self, data: bytes, key_of: Callable[[int], str]) -> Path:
-        """Store bytes under the first free number; the same bytes again take the number they have."""
-        number = 1
-        while not self.store.create(key_of(number), data):
-            if self._bytes(key_of(number)) == data:
-                break
-            number += 1
-        return self.store.path(key_of(number))
-
-    def _keep_copy(self, key: str, key_of: Callable[[int], str]) -> None:
-        """Give a value that is about to be replaced a second name, under the first free number."""
-        number = 1
-        while not self.store.copy_new(key, key_of(number)):
-            number += 1
 
 
 def _differences(one: Manifest, other: Manifest) -> str:

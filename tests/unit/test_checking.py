@@ -1,0 +1,502 @@
+"""What `results check` finds, what it says to do, and what a sweep removes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llm_energy_measure.domain.experiment import Manifest
+from llm_energy_measure.exceptions import ResultsError
+from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_results, codec
+from llm_energy_measure.results.checking import CODES, StoreFinding, check_store, sweep
+from llm_energy_measure.storage import atomic
+from tests.support import factories
+from tests.support.children import open_folder, outcome_in_child
+from tests.support.command import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["open_folder"]  # a fixture
+
+EXP = factories.EXPERIMENT
+RAW = codec.encode_raw(factories.raw())
+NOBODY_S_PID = 2**22 + 1  # above what Linux ever hands out
+OTHER = "00000000"
+
+
+def leftover(name: str, *, host: str | None = None, boot: str | None = None, pid: int = NOBODY_S_PID) -> str:
+    """The name of an unfinished file, by default of a process of this boot that is gone."""
+    here, now = atomic._machine()
+    return f".{name}~{host or here}-{boot or now}-{pid}-0123abcd"
+
+
+def plant(path: Path, data: bytes = b"") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> FileSystemRepository:
+    """One experiment of two processes, aggregated: nothing is amiss."""
+    repository = FileSystemRepository(tmp_path / "results")
+    for record in factories.raws(2):
+        repository.save_raw(EXP, record)
+    assert [outcome.result for outcome in aggregate_all(repository)] == ["aggregated"]
+    return repository
+
+
+def raw_file(repository: FileSystemRepository, name: str = "process_2.json", data: bytes = b"") -> str:
+    """Put a file into the experiment's folder and make the aggregate current again; its key."""
+    plant(repository.base_path / "raw" / EXP / name, data)
+    return f"raw/{EXP}/{name}"
+
+
+def found(repository: FileSystemRepository, *ids: str) -> list[tuple[str, str]]:
+    return [(finding.code, finding.key) for finding in check_store(repository, ids or None)]
+
+
+def changed(**changes: object) -> bytes:
+    return factories.as_bytes({**factories.document(factories.raw(process_index=2)), **changes})
+
+
+def torn(repository: FileSystemRepository) -> str:
+    return raw_file(repository, data=RAW[:-20])
+
+
+def empty(repository: FileSystemRepository) -> str:
+    return raw_file(repository, data=b"")
+
+
+def invalid(repository: FileSystemRepository) -> str:
+    return raw_file(repository, data=changed(model_name=7))
+
+
+def other_experiment(repository: FileSystemRepository) -> str:
+    return raw_file(repository, data=changed(experiment_id="other"))
+
+
+def other_process(repository: FileSystemRepository) -> str:
+    return raw_file(repository, data=changed(process_index=3))
+
+
+def not_a_file(repository: FileSystemRepository) -> str:
+    key = raw_file(repository, "target.txt", RAW)
+    (repository.base_path / "raw" / EXP / "process_2.json").symlink_to("target.txt")
+    return key.replace("target.txt", "process_2.json")
+
+
+def misnamed(repository: FileSystemRepository) -> str:
+    return raw_file(repository, "process_02.json", RAW)
+
+
+def rejected(repository: FileSystemRepository) -> str:
+    with pytest.raises(ResultsError) as refused:
+        repository.save_raw(EXP, factories.raw(gpu_name="another"))
+    assert (repository.base_path / "raw" / EXP / "rejected-process_0-1.json") == getattr(refused.value, "kept", None)
+    return f"raw/{EXP}/rejected-process_0-1.json"
+
+
+def superseded(repository: FileSystemRepository) -> str:
+    repository.save_raw(EXP, factories.raw(gpu_name="another"), overwrite=True)
+    list(aggregate_all(repository))
+    return f"raw/{EXP}/superseded-process_0-1.json"
+
+
+def earlier_attempt(repository: FileSystemRepository) -> str:
+    repository.begin_experiment(Manifest(experiment_id="again"))
+    repository.begin_experiment(Manifest(experiment_id="again", attempt=1))
+    return "raw/.again~attempt-0"
+
+
+def partial(repository: FileSystemRepository) -> str:
+    return raw_file(repository, "partial-process_2.json", RAW)
+
+
+def unpublished(repository: FileSystemRepository) -> str:
+    return raw_file(repository, leftover("process_2.json"), codec.encode_raw(factories.raw(process_index=2)))
+
+
+def id_conflict(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "raw" / "a_b" / "process_0.json", codec.encode_raw(factories.raw("a/b")))
+    plant(repository.base_path / "raw" / "a_b" / "process_1.json", codec.encode_raw(factories.raw("a_b", 1)))
+    return "raw/a_b"
+
+
+def id_conflict_with_a_manifest(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "raw" / "a_b" / "process_1.json", codec.encode_raw(factories.raw("a_b", 1)))
+    plant(repository.base_path / "raw" / "a_b" / "manifest.json", codec.encode_manifest(Manifest(experiment_id="a/b")))
+    return "raw/a_b"
+
+
+def manifest_unreadable(repository: FileSystemRepository) -> str:
+    return raw_file(repository, "manifest.json", b"{")
+
+
+def manifest_other(repository: FileSystemRepository) -> str:
+    return raw_file(repository, "manifest.json", codec.encode_manifest(Manifest(experiment_id="other")))
+
+
+def experiment_misnamed(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "raw" / "not an id" / "process_0.json", RAW)
+    return "raw/not an id"
+
+
+def aggregate_stale(repository: FileSystemRepository) -> str:
+    repository.save_raw(EXP, factories.raw(process_index=2))
+    return f"aggregated/{EXP}.json"
+
+
+def aggregate_unreadable(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "aggregated" / f"{EXP}.json", b"[]")
+    return f"aggregated/{EXP}.json"
+
+
+def aggregate_of_another(repository: FileSystemRepository) -> str:
+    data = codec.encode_aggregated(aggregate_results("other", [factories.raw("other")]))
+    plant(repository.base_path / "aggregated" / f"{EXP}.json", data)
+    return f"aggregated/{EXP}.json"
+
+
+def aggregate_superseded(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "aggregated" / f"superseded-{EXP}-1.json", b"{}")
+    return f"aggregated/superseded-{EXP}-1.json"
+
+
+def leftover_file(repository: FileSystemRepository) -> str:
+    return raw_file(repository, leftover("process_2.json"), RAW[:100])
+
+
+def leftover_of_another_boot(repository: FileSystemRepository) -> str:
+    return raw_file(repository, leftover("process_2.json", boot=OTHER, pid=os.getpid()), RAW[:100])
+
+
+def leftover_copy(repository: FileSystemRepository) -> str:
+    data = (repository.base_path / "raw" / EXP / "process_1.json").read_bytes()
+    return raw_file(repository, leftover("process_1.json"), data)
+
+
+def leftover_aggregate(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "aggregated" / leftover(f"{EXP}.json"), b"{")
+    return f"aggregated/{leftover(f'{EXP}.json')}"
+
+
+def leftover_folder(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "raw" / leftover("gone") / "process_0.json", RAW)
+    return f"raw/{leftover('gone')}"
+
+
+def in_use(repository: FileSystemRepository) -> str:
+    return raw_file(repository, leftover("process_2.json", pid=os.getpid()), b"")
+
+
+def in_use_by_another_host(repository: FileSystemRepository) -> str:
+    return raw_file(repository, leftover("process_2.json", host=OTHER), b"")
+
+
+def folder_in_use(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "raw" / leftover("gone", pid=os.getpid()) / "process_0.json", RAW)
+    return f"raw/{leftover('gone', pid=os.getpid())}"
+
+
+def rejected_but_unpublished(repository: FileSystemRepository) -> str:
+    """Its writer was killed when the refused record was written whole and had no name yet."""
+    return raw_file(repository, leftover("rejected-process_0-1.json"), b'{"rejected": [], "record": {}}')
+
+
+def newer_but_unpublished(repository: FileSystemRepository) -> str:
+    return raw_file(repository, leftover("process_2.json"), changed(schema_version="9.0.0"))
+
+
+def unreadable_but_whole(repository: FileSystemRepository) -> str:
+    """What an overwrite exchanged and did not come to keep: no record of ours, and whole."""
+    return raw_file(repository, leftover("process_2.json"), b"\xef\xbb\xbf" + changed(model_name=7))
+
+
+STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
+    ("raw.torn", torn),
+    ("raw.empty", empty),
+    ("raw.invalid", invalid),
+    ("raw.other_experiment", other_experiment),
+    ("raw.other_process", other_process),
+    ("raw.not_a_file", not_a_file),
+    ("raw.misnamed", misnamed),
+    ("raw.rejected", rejected),
+    ("raw.superseded", superseded),
+    ("raw.earlier_attempt", earlier_attempt),
+    ("raw.partial", partial),
+    ("raw.unpublished", unpublished),
+    ("raw.unpublished", rejected_but_unpublished),
+    ("raw.unpublished", newer_but_unpublished),
+    ("raw.unpublished", unreadable_but_whole),
+    ("raw.id_conflict", id_conflict),
+    ("raw.id_conflict", id_conflict_with_a_manifest),
+    ("manifest.unreadable", manifest_unreadable),
+    ("manifest.other_experiment", manifest_other),
+    ("experiment.misnamed", experiment_misnamed),
+    ("aggregate.stale", aggregate_stale),
+    ("aggregate.unreadable", aggregate_unreadable),
+    ("aggregate.unreadable", aggregate_of_another),
+    ("aggregate.superseded", aggregate_superseded),
+    ("leftover.file", leftover_file),
+    ("leftover.file", leftover_of_another_boot),
+    ("leftover.file", leftover_copy),
+    ("leftover.file", leftover_aggregate),
+    ("leftover.folder", leftover_folder),
+    ("leftover.in_use", in_use),
+    ("leftover.in_use", in_use_by_another_host),
+    ("leftover.in_use", folder_in_use),
+]
+NEEDS_NOBODY = {
+    *("raw.superseded", "raw.earlier_attempt", "raw.partial", "aggregate.stale", "aggregate.superseded"),
+    *("leftover.file", "leftover.folder", "leftover.in_use"),
+}
+
+
+def the_one(repository: FileSystemRepository, code: str, key: str) -> StoreFinding:
+    """The finding about a key; all the others are that the aggregate is stale, which a new raw file makes it."""
+    findings = list(check_store(repository))
+    assert {(one.code, one.key) for one in findings} - {("aggregate.stale", f"aggregated/{EXP}.json")} <= {(code, key)}
+    (finding,) = (one for one in findings if one.code == code)
+    assert finding.key == key
+    return finding
+
+
+@pytest.mark.parametrize(("code", "make"), STATES, ids=[make.__name__ for _, make in STATES])
+def test_every_state_has_its_code_and_advice(
+    repository: FileSystemRepository, code: str, make: Callable[[FileSystemRepository], str]
+) -> None:
+    finding = the_one(repository, code, make(repository))
+    assert finding.message
+    assert finding.advice
+    assert finding.needs_person is (code not in NEEDS_NOBODY)
+    assert finding.sweepable is (code in ("leftover.file", "leftover.folder"))
+
+
+def test_every_code_is_produced_here() -> None:
+    in_a_child = {"raw.unreadable"}
+    assert {code for code, _ in STATES} | in_a_child == set(CODES)
+    assert all(CODES.values())
+    assert all(re.fullmatch(r"[a-z]+\.[a-z_]+", code) for code in CODES)
+
+
+def test_what_the_file_system_does_not_hand_out_is_unreadable(open_folder: Path) -> None:
+    repository = FileSystemRepository(open_folder / "results")
+    path = repository.save_raw(EXP, factories.raw())
+    path.chmod(0)
+    key = f"raw/{EXP}/process_0.json"
+    assert outcome_in_child(lambda: found(repository), unprivileged=True) == [("raw.unreadable", key)]
+    path.chmod(0o644)
+    path.parent.chmod(0)
+    outcome = outcome_in_child(lambda: found(repository), unprivileged=True)
+    path.parent.chmod(0o755)
+    assert outcome == [("raw.unreadable", f"raw/{EXP}")]
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_no_file_where_a_result_belongs(repository: FileSystemRepository, kind: str) -> None:
+    path = repository.base_path / "raw" / EXP / "process_2.json"
+    if kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    assert the_one(repository, "raw.not_a_file", f"raw/{EXP}/process_2.json").needs_person
+
+
+def test_a_byte_order_mark_does_not_make_a_record_torn(repository: FileSystemRepository) -> None:
+    the_one(repository, "raw.invalid", raw_file(repository, data=b"\xef\xbb\xbf" + changed(model_name=7)))
+
+
+def test_a_clean_store_has_no_finding(repository: FileSystemRepository, tmp_path: Path) -> None:
+    assert found(repository) == []
+    repository.begin_experiment(Manifest(experiment_id="a/b", expected_processes=1))
+    repository.save_raw("a/b", factories.raw("a/b"))
+    assert found(repository) == []
+    assert found(FileSystemRepository(tmp_path / "absent")) == []
+
+
+def test_strangers_are_no_finding(repository: FileSystemRepository) -> None:
+    for name in (".completed_0", "notes.txt", "claim-rapl.json"):
+        raw_file(repository, name, b"junk")
+    plant(repository.base_path / "raw" / "notes.txt")
+    plant(repository.base_path / "raw" / "not an id" / "notes.txt")
+    plant(repository.base_path / "aggregated" / "notes.txt")
+    assert found(repository) == []
+
+
+def test_experiments_are_checked_by_id_or_folder_name(repository: FileSystemRepository) -> None:
+    key = torn(repository)
+    id_conflict(repository)
+    leftover_folder(repository)
+    stale = ("aggregate.stale", f"aggregated/{EXP}.json")
+    assert found(repository, EXP) == [("raw.torn", key), stale]
+    assert found(repository, "a/b") == found(repository, "a_b") == [("raw.id_conflict", "raw/a_b")]
+    assert found(repository, "unknown") == []
+
+
+def test_a_rejected_record_without_a_usable_id_is_found(repository: FileSystemRepository) -> None:
+    with pytest.raises(ResultsError):
+        repository.save_raw("..", factories.raw(".."))
+    assert found(repository) == [("raw.rejected", "raw/_unnamed/rejected-process_0-1.json")]
+
+
+def test_checking_changes_nothing(repository: FileSystemRepository) -> None:
+    for make in (superseded, rejected, torn, unpublished, leftover_file, leftover_folder, in_use, aggregate_unreadable):
+        make(repository)
+    before = snapshot(repository.base_path)
+    assert found(repository)
+    assert snapshot(repository.base_path) == before
+
+
+# Sweeping
+
+
+def snapshot(base: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(base)): path.read_bytes() for path in sorted(base.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(("code", "make"), STATES, ids=[make.__name__ for _, make in STATES])
+def test_a_sweep_removes_what_is_provably_left_over_and_nothing_else(
+    repository: FileSystemRepository, code: str, make: Callable[[FileSystemRepository], str]
+) -> None:
+    before = snapshot(repository.base_path)
+    key = make(repository)
+    full = snapshot(repository.base_path)
+    swept = sweep(repository, check_store(repository))
+    if code in ("leftover.file", "leftover.folder"):
+        assert swept == [key]
+        assert snapshot(repository.base_path) == before
+        assert found(repository) == []
+    else:
+        assert swept == []
+        assert snapshot(repository.base_path) == full
+
+
+def test_a_second_sweep_finds_nothing(repository: FileSystemRepository) -> None:
+    leftover_file(repository)
+    leftover_folder(repository)
+    findings = list(check_store(repository))
+    assert len(sweep(repository, findings)) == 2
+    assert sweep(repository, findings) == []
+
+
+def test_a_copy_is_left_over_only_while_its_other_is_there(repository: FileSystemRepository) -> None:
+    key = leftover_copy(repository)
+    (repository.base_path / "raw" / EXP / "process_1.json").unlink()
+    the_one(repository, "raw.unpublished", key)
+
+
+def seen(repository: FileSystemRepository) -> object:
+    """All that a reader can have of a store."""
+    experiments = repository.list_experiments()
+    return (
+        experiments,
+        {name: [path.read_bytes() for path in repository.list_raw(name)] for name in experiments},
+        {name: repository.recover_raw(name) for name in experiments},
+        {name: repository.load_aggregated(name) for name in repository.list_aggregated()},
+    )
+
+
+NAMES = st.sampled_from(["process_0.json", "process_2.json", "rejected-process_0-1.json", "manifest.json", "x.json"])
+HIDDEN = st.builds(
+    lambda name, host, boot, pid: leftover(name, host=host, boot=boot, pid=pid),
+    NAMES,
+    st.sampled_from([None, OTHER]),
+    st.sampled_from([None, OTHER]),
+    st.sampled_from([os.getpid(), NOBODY_S_PID]),
+)
+CONTENTS = st.sampled_from([b"", RAW, RAW[:-1], RAW[:60], b"{}", b"null", changed(), b'{"rejected": []}'])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(files=st.dictionaries(NAMES | HIDDEN, CONTENTS, max_size=6))
+def test_a_sweep_never_takes_what_a_reader_sees_nor_the_only_whole_copy(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
+) -> None:
+    repository = FileSystemRepository(tmp_path_factory.mktemp("swept"))
+    for name, data in files.items():
+        plant(repository.base_path / "raw" / EXP / name, data)
+        plant(repository.base_path / "aggregated" / name, data)
+    before = seen(repository)
+    swept = sweep(repository, check_store(repository))
+    assert seen(repository) == before
+    left = snapshot(repository.base_path / "raw").values()
+    for name, data in files.items():
+        kept = (repository.base_path / "raw" / EXP / name).exists()
+        assert kept or (name.startswith(".") and OTHER not in name.split("~")[1].split("-")[0])
+        assert kept or data in left or not is_whole(data) or "manifest" in name or name.startswith(".x")
+    assert all("/." in key for key in swept)
+
+
+def is_whole(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+# The command
+
+
+def test_the_command_says_what_is_amiss_and_fails_only_if_it_needs_a_person(repository: FileSystemRepository) -> None:
+    base = repository.base_path
+    clean = run("-o", base, "results", "check")
+    assert (clean.status, clean.out) == (0, "")
+    assert clean.err == "0 findings, 0 of them for a person to decide\n"
+    swept = leftover_file(repository)
+    told = run("-o", base, "results", "check")
+    assert told.status == 0
+    assert told.out.startswith(f"leftover.file  {swept}: ")
+    key = torn(repository)
+    told = run("results", "check", EXP, "-o", base)
+    assert told.status == 1
+    assert f"raw.torn  {key}: " in told.out
+    assert told.err.endswith("3 findings, 1 of them for a person to decide\n")
+
+
+def test_the_command_s_json_has_every_part(repository: FileSystemRepository) -> None:
+    key = torn(repository)
+    done = run("-o", repository.base_path, "results", "check", "--json")
+    assert done.status == 1
+    first = done.json()[0]
+    assert (first["code"], first["key"], first["needs_person"], first["sweepable"]) == ("raw.torn", key, True, False)
+    assert first["message"]
+    assert first["advice"]
+    assert run("-o", repository.base_path, "results", "check", "--json", "zzz").out == ""
+
+
+def test_the_command_sweeps(repository: FileSystemRepository) -> None:
+    key = leftover_file(repository)
+    done = run("-o", repository.base_path, "results", "check", "--sweep")
+    assert (done.status, done.out) == (0, "")
+    assert f"removed {key}\n" in done.err
+    assert not (repository.base_path / key).exists()
+
+
+def test_the_command_knows_no_other_experiment(repository: FileSystemRepository) -> None:
+    done = run("-o", repository.base_path, "results", "check", "exp_8")
+    assert done.status == 1
+    assert "experiment 'exp_8' not found" in done.err
+    assert "did you mean exp_7?" in done.err
+
+
+def test_a_file_name_reaches_the_terminal_as_text(repository: FileSystemRepository) -> None:
+    name = "process_\x1b[31mred\n\u202efake.json"
+    raw_file(repository, name, RAW)
+    plant(repository.base_path / "raw" / "x\x1b]0;t\x07" / "process_0.json", RAW)
+    for arguments in ([], ["--json"]):
+        done = run("-o", repository.base_path, "results", "check", *arguments)
+        assert done.status == 1
+        for mark in ("\x1b", "\u202e", "\x07", "\nfake"):
+            assert mark not in done.out + done.err
+    assert {finding["key"] for finding in json.loads(done.out)} == {f"raw/{EXP}/{name}", "raw/x\x1b]0;t\x07"}

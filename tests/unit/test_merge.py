@@ -1,0 +1,331 @@
+"""Bringing results directories together: everything of both is there, or a conflict is told; nothing is replaced."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_energy_measure.domain.experiment import Manifest
+from llm_energy_measure.exceptions import ResultsError
+from llm_energy_measure.results import FileSystemRepository, aggregate_all, codec
+from llm_energy_measure.results.checking import check_store
+from llm_energy_measure.results.merge import MergedFile, merge_results
+from tests.support import factories
+from tests.support.command import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXP = factories.EXPERIMENT
+
+
+def plant(path: Path, data: bytes = b"") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def snapshot(repository: FileSystemRepository) -> dict[str, bytes]:
+    base = repository.base_path
+    return {str(path.relative_to(base)): path.read_bytes() for path in sorted(base.rglob("*")) if path.is_file()}
+
+
+def merge(target: FileSystemRepository, source: FileSystemRepository) -> dict[str, str]:
+    return {merged.key: merged.outcome for merged in merge_results(target, source)}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> FileSystemRepository:
+    """What one host has: results, what is kept beside them, an aggregate, tags."""
+    source = FileSystemRepository(tmp_path / "source")
+    source.begin_experiment(Manifest(experiment_id=EXP, expected_processes=4))
+    for record in factories.raws(2):
+        source.save_raw(EXP, record)
+    source.save_raw(EXP, factories.raw(gpu_name="again"), overwrite=True)
+    with pytest.raises(ResultsError):
+        source.save_raw(EXP, factories.raw(gpu_name="refused"))
+    plant(source.base_path / "raw" / EXP / "partial-process_1.json", codec.encode_raw(factories.raw(process_index=1)))
+    # Bytes as another tool wrote them: a byte order mark, tabs, no final newline, fields that are unknown here.
+    document = {**factories.document(factories.raw("other")), "new": [1]}
+    plant(source.base_path / "raw" / "other" / "process_0.json", b"\xef\xbb\xbf\t" + factories.as_bytes(document))
+    plant(source.base_path / "raw" / "other" / "process_1.json", b"")
+    list(aggregate_all(source, strict=False))
+    plant(source.base_path / "aggregated" / "superseded-other-1.json", b"{}")
+    plant(source.base_path / "aggregated" / "only.json", codec.encode_aggregated(factories.aggregated("only")))
+    plant(source.base_path / "tags" / f"{EXP}.json", b'{"tags": ["a"]}')
+    return source
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> FileSystemRepository:
+    return FileSystemRepository(tmp_path / "target")
+
+
+def test_everything_is_copied_byte_for_byte_and_the_source_is_untouched(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    before = snapshot(source)
+    outcomes = merge(target, source)
+    assert set(outcomes.values()) == {"copied"}
+    assert snapshot(target) == snapshot(source) == before
+    assert sorted(outcomes) == sorted(before)
+
+
+def test_a_second_run_changes_nothing(target: FileSystemRepository, source: FileSystemRepository) -> None:
+    merge(target, source)
+    before = snapshot(target)
+    assert set(merge(target, source).values()) == {"same"}
+    assert set(merge(source, source).values()) == {"same"}
+    assert snapshot(target) == snapshot(source) == before
+
+
+def test_interrupted_anywhere_and_run_again_it_ends_the_same(
+    tmp_path: Path, target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    merge(target, source)
+    whole = snapshot(target)
+    for done in range(len(whole)):
+        interrupted = FileSystemRepository(tmp_path / f"after {done}")
+        copied = list(itertools.islice(merge_results(interrupted, source), done))
+        assert len(snapshot(interrupted)) == len(copied) == done
+        counts = Counter(merge(interrupted, source).values())
+        assert counts == Counter(same=done, copied=len(whole) - done) - Counter()
+        assert snapshot(interrupted) == whole
+
+
+def test_files_that_are_none_of_ours_or_unfinished_stay_behind(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    ours = snapshot(source)
+    for name in (
+        *(".completed_0", "notes.txt", "process_07.json", "claim-rapl.json"),
+        ".process_3.json~00000000-00000000-1-0123abcd",
+    ):
+        plant(source.base_path / "raw" / EXP / name, b"junk")
+    plant(source.base_path / "raw" / "not an id" / "process_0.json", b"junk")
+    plant(source.base_path / "raw" / f".{EXP}~00000000-00000000-1-0123abcd" / "process_0.json", b"junk")
+    plant(source.base_path / "aggregated" / "notes.txt", b"junk")
+    plant(source.base_path / "multi_cycle" / "x.json", b"junk")
+    plant(source.base_path / ".catalogue.sqlite", b"junk")
+    (source.base_path / "aggregated" / "folder.json").mkdir()
+    (source.base_path / "raw" / EXP / "process_5.json").mkdir()
+    merge(target, source)
+    assert snapshot(target) == ours
+
+
+def test_hosts_bring_their_processes_together(target: FileSystemRepository, tmp_path: Path) -> None:
+    manifest = Manifest(experiment_id="a/b", expected_processes=4)
+    for host in range(2):
+        node = FileSystemRepository(tmp_path / f"node{host}")
+        node.begin_experiment(manifest)
+        for index in (2 * host, 2 * host + 1):
+            node.save_raw("a/b", factories.raw("a/b", index, host=f"node{host}"))
+        outcomes = merge(target, node)
+        assert outcomes["raw/a_b/manifest.json"] == ("same" if host else "copied")
+    assert [record.process_index for record in target.load_all_raw("a/b")] == [0, 1, 2, 3]
+    assert [outcome.result for outcome in aggregate_all(target)] == ["aggregated"]
+    assert list(check_store(target)) == []
+
+
+def conflicts(target: FileSystemRepository, source: FileSystemRepository) -> list[MergedFile]:
+    """The conflicts of a merge, after which the target holds all that it held."""
+    before = snapshot(target)
+    merged = list(merge_results(target, source))
+    after = snapshot(target)
+    assert {key: after[key] for key in before} == before
+    return [one for one in merged if one.outcome == "conflict"]
+
+
+def test_different_content_is_a_conflict_and_the_rest_goes_on(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    target.save_raw(EXP, factories.raw(gpu_name="third"))
+    (conflict,) = conflicts(target, source)
+    assert conflict.key == f"raw/{EXP}/process_0.json"
+    assert conflict.reason == "other content is here under this name"
+    assert [record.process_index for record in target.load_all_raw(EXP)] == [0, 1]
+    assert target.has_raw("other")
+
+
+@pytest.mark.parametrize("name", ["rejected-process_0-1.json", "superseded-process_0-1.json", "partial-process_1.json"])
+def test_what_is_kept_beside_is_not_replaced_either(
+    target: FileSystemRepository, source: FileSystemRepository, name: str
+) -> None:
+    plant(target.base_path / "raw" / EXP / name, b"mine")
+    assert [conflict.key for conflict in conflicts(target, source)] == [f"raw/{EXP}/{name}"]
+
+
+def test_different_tags_are_a_conflict(target: FileSystemRepository, source: FileSystemRepository) -> None:
+    plant(target.base_path / "tags" / f"{EXP}.json", b"{}")
+    assert [conflict.key for conflict in conflicts(target, source)] == [f"tags/{EXP}.json"]
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_two_ids_that_share_a_folder_are_refused_as_a_whole(
+    target: FileSystemRepository, source: FileSystemRepository, *, pinned: bool
+) -> None:
+    for repository, name in ((target, "a/b"), (source, "a_b")):
+        if pinned:
+            repository.begin_experiment(Manifest(experiment_id=name))
+        repository.save_raw(name, factories.raw(name, 0 if name == "a/b" else 1))
+    list(aggregate_all(source, strict=False))
+    plant(source.base_path / "tags" / "a_b.json", b"{}")
+    plant(source.base_path / "aggregated" / "superseded-a_b-1.json", b"{}")
+    told = conflicts(target, source)
+    assert told[0].key == "raw/a_b"
+    assert told[0].reason == "it belongs to 'a/b' here and to 'a_b' there"
+    # Neither does what belongs to it come without it.
+    assert {one.key for one in told[1:]} == {
+        *("aggregated/a_b.json", "aggregated/superseded-a_b-1.json", "tags/a_b.json")
+    }
+    assert not [key for key in snapshot(target) if "a_b" in key and not key.startswith("raw/")]
+    assert [record.experiment_id for record in target.load_all_raw("a/b")] == ["a/b"]
+
+
+def test_the_aggregate_of_another_id_does_not_come_alone(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    target.save_raw("a_b", factories.raw("a_b"))
+    source.save_aggregated(factories.aggregated("a/b"))
+    assert [conflict.key for conflict in conflicts(target, source)] == ["aggregated/a_b.json"]
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        Manifest(experiment_id=EXP, expected_processes=4, attempt=1),
+        Manifest(experiment_id=EXP, expected_processes=8),
+        Manifest(experiment_id=EXP, config_digest="b" * 64),
+    ],
+)
+def test_two_runs_of_one_id_are_not_mixed(
+    target: FileSystemRepository, source: FileSystemRepository, theirs: Manifest
+) -> None:
+    target.begin_experiment(msgspec.structs.replace(theirs))
+    manifest = source.base_path / "raw" / EXP / "manifest.json"
+    manifest.write_bytes(
+        codec.encode_manifest(Manifest(experiment_id=EXP, expected_processes=4, config_digest="a" * 64))
+    )
+    target.save_raw(EXP, factories.raw(process_index=2))
+    told = conflicts(target, source)
+    assert f"raw/{EXP}" in {one.key for one in told}
+    assert [record.process_index for record in target.load_all_raw(EXP)] == [2]
+
+
+def test_an_aggregate_that_can_be_made_again_is_no_conflict(target: FileSystemRepository, tmp_path: Path) -> None:
+    node = FileSystemRepository(tmp_path / "node")
+    for repository, index in ((target, 0), (node, 1)):
+        repository.save_raw(EXP, factories.raw(process_index=index))
+        list(aggregate_all(repository, strict=False))
+    mine = (target.base_path / "aggregated" / f"{EXP}.json").read_bytes()
+    assert conflicts(target, node) == []
+    assert (target.base_path / "aggregated" / f"{EXP}.json").read_bytes() == mine
+    assert [finding.code for finding in check_store(target)] == ["aggregate.stale"]
+
+
+def test_an_aggregate_of_another_tool_is_never_replaced_and_its_difference_told(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    target.save_aggregated(factories.aggregated("only", total_tokens=1))
+    assert [conflict.key for conflict in conflicts(target, source)] == ["aggregated/only.json"]
+
+
+def test_what_cannot_be_read_or_written_is_told(target: FileSystemRepository, source: FileSystemRepository) -> None:
+    (source.base_path / "raw" / "links").mkdir()
+    (source.base_path / "raw" / "links" / "process_0.json").symlink_to("../other/process_0.json")
+    (target.base_path / "raw").mkdir(parents=True)
+    (target.base_path / "raw" / "other").write_bytes(b"a file")
+    outcomes = merge(target, source)
+    assert {key for key, outcome in outcomes.items() if outcome == "failed"} == {
+        *("raw/links/process_0.json", "raw/other"),
+    }
+    assert outcomes[f"raw/{EXP}/process_0.json"] == "copied"
+
+
+# Any two directories
+
+RESULTS = st.dictionaries(
+    st.tuples(st.sampled_from(["a/b", "a_b", "exp", "x"]), st.integers(0, 2)), st.integers(0, 1), max_size=6
+)
+
+
+def filled(base: Path, contents: dict[tuple[str, int], int]) -> FileSystemRepository:
+    repository = FileSystemRepository(base)
+    for (name, index), variant in contents.items():
+        try:
+            repository.save_raw(name, factories.raw(name, index, gpu_name=f"gpu {variant}"))
+        except ResultsError:
+            for refused in (base / "raw").glob("*/rejected-*"):
+                refused.unlink()
+    return repository
+
+
+def results_of(repository: FileSystemRepository) -> dict[str, bytes]:
+    return {key: data for key, data in snapshot(repository).items() if "/process_" in key}
+
+
+@settings(max_examples=40)
+@given(mine=RESULTS, theirs=RESULTS)
+def test_every_result_of_both_is_there_or_a_conflict_is_told(
+    tmp_path_factory: pytest.TempPathFactory,
+    mine: dict[tuple[str, int], int],
+    theirs: dict[tuple[str, int], int],
+) -> None:
+    base = tmp_path_factory.mktemp("merge")
+    target, source = filled(base / "target", mine), filled(base / "source", theirs)
+    before, others = results_of(target), results_of(source)
+    outcomes = merge(target, source)
+    after = results_of(target)
+    assert after.items() >= before.items()
+    for key, data in others.items():
+        told = {outcomes.get(key), outcomes.get(key.rpartition("/")[0])}
+        assert after.get(key) == data or "conflict" in told
+    assert results_of(source) == others
+    assert not [finding for finding in check_store(target) if finding.needs_person]
+
+    if "conflict" not in outcomes.values():
+        other_way = FileSystemRepository(base / "other way")
+        shutil.copytree(source.base_path, other_way.base_path) if source.base_path.exists() else None
+        assert "conflict" not in merge(other_way, filled(base / "mine", mine)).values()
+        assert snapshot(other_way) == snapshot(target)
+    shutil.rmtree(base)
+
+
+# The command
+
+
+def test_the_command_merges_and_says_so(target: FileSystemRepository, source: FileSystemRepository) -> None:
+    before = len(snapshot(source))
+    done = run("-o", target.base_path, "results", "merge", source.base_path)
+    assert (done.status, done.out) == (0, "")
+    assert done.err == f"{before} copied, 0 same, 0 conflict, 0 failed\n"
+    again = run("results", "merge", source.base_path, source.base_path, "-o", target.base_path)
+    assert (again.status, again.err) == (0, f"0 copied, {2 * before} same, 0 conflict, 0 failed\n")
+
+
+def test_the_command_fails_after_a_conflict_and_names_it(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    target.save_raw(EXP, factories.raw(gpu_name="third"))
+    done = run("-o", target.base_path, "results", "merge", source.base_path)
+    assert done.status == 1
+    key = source.base_path / "raw" / EXP / "process_0.json"
+    assert f"error: conflict: {key}: other content is here under this name\n" in done.err
+    assert target.has_raw("other")
+
+
+def test_the_command_needs_directories_that_are_there(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    done = run("-o", target.base_path, "results", "merge", source.base_path, target.base_path / "absent")
+    assert done.status == 1
+    assert "absent: it is no directory; check the spelling" in done.err
+    assert not target.base_path.exists()
+    assert run("-o", target.base_path, "results", "merge").status == 2
