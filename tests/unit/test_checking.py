@@ -350,7 +350,7 @@ def test_a_rejected_record_without_a_usable_id_is_found(repository: FileSystemRe
 
 
 def test_checking_changes_nothing(repository: FileSystemRepository) -> None:
-    for make in (superseded, rejected, torn, unpublished, leftover_file, leftover_folder, in_use, aggregate_unreadable):
+    for make in (rejected, superseded, torn, unpublished, leftover_file, leftover_folder, in_use, aggregate_unreadable):
         make(repository)
     before = snapshot(repository.base_path)
     assert found(repository)
@@ -402,7 +402,7 @@ def seen(repository: FileSystemRepository) -> object:
         experiments,
         {name: [path.read_bytes() for path in repository.list_raw(name)] for name in experiments},
         {name: repository.recover_raw(name) for name in experiments},
-        {name: repository.load_aggregated(name) for name in repository.list_aggregated()},
+        {name: repository.read_aggregated(name) for name in repository.list_aggregated()},
     )
 
 

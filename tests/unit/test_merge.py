@@ -244,7 +244,7 @@ def test_what_cannot_be_read_or_written_is_told(target: FileSystemRepository, so
     (target.base_path / "raw" / "other").write_bytes(b"a file")
     outcomes = merge(target, source)
     assert {key for key, outcome in outcomes.items() if outcome == "failed"} == {
-        *("raw/links/process_0.json", "raw/other"),
+        *("raw/links/process_0.json", "raw/other", "aggregated/other.json", "aggregated/superseded-other-1.json"),
     }
     assert outcomes[f"raw/{EXP}/process_0.json"] == "copied"
 

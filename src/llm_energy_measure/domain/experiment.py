@@ -225,6 +225,23 @@ class Manifest(Struct, frozen=True, kw_only=True):
     attempt: Count = 0
     schema_version: str = SCHEMA_VERSION
 
+    def difference(self, other: Manifest) -> tuple[str, object, object] | None:
+        """The first fact that tells two runs of one id apart, with both values; what is unknown differs from nothing.
+
+        Example:
+            >>> Manifest(experiment_id="e", expected_processes=4).difference(Manifest(experiment_id="e", attempt=1))
+            ('attempt', 0, 1)
+        """
+        job, other_job = (manifest.launcher.job_id if manifest.launcher else None for manifest in (self, other))
+        facts = (
+            ("attempt", self.attempt, other.attempt),
+            ("launcher job", job, other_job),
+            ("expected_processes", self.expected_processes, other.expected_processes),
+            ("config_digest", self.config_digest, other.config_digest),
+        )
+        known = (fact for fact in facts if None not in fact)
+        return next((fact for fact in known if fact[1] != fact[2]), None)
+
 
 class CompletenessReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much of an experiment is there.

@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import types
 import typing
 import warnings
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -36,6 +34,7 @@ from llm_energy_measure.domain.schema import (
     time_problems,
 )
 from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
+from llm_energy_measure.results.unknown_fields import pointer_to, put_back, split_unknown, value_at
 
 if typing.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -343,7 +342,7 @@ def _current(document: Document, what: str, migrations: Sequence[Migration]) -> 
 
 
 def _convert(record_type: type[RecordT], document: Document) -> RecordT:
-    known, unknown = _split(document, record_type)
+    known, unknown = split_unknown(document, record_type)
     record = msgspec.convert(known, type=record_type)
     return msgspec.structs.replace(record, unknown_fields=unknown) if unknown else record
 
@@ -357,10 +356,10 @@ def _convert_newer(record_type: type[RecordT], document: Document) -> RecordT:
             record = _convert(record_type, rest)
         except msgspec.ValidationError as error:
             parts = _place(error)
-            parent, name = _holder(rest, parts[:-1]), parts[-1] if parts else ""
+            parent, name = value_at(rest, parts[:-1]), parts[-1] if parts else ""
             if not isinstance(parent, dict) or parent.get(name) is None:
                 raise
-            kept["".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)] = parent[name]
+            kept[pointer_to(parts)] = parent[name]
             parent[name] = None
         else:
             unknown = {**(record.unknown_fields or {}), **kept}
@@ -370,75 +369,8 @@ def _convert_newer(record_type: type[RecordT], document: Document) -> RecordT:
 def _document(record: RawProcessResult | AggregatedResult) -> Document:
     """The record as plain objects, unknown fields where they stood."""
     document: Document = msgspec.to_builtins(record, enc_hook=_plain)
-    for pointer, value in document.pop("unknown_fields", {}).items():
-        parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
-        _put(document, parts, value)
+    put_back(document, document.pop("unknown_fields", {}))
     return document
-
-
-def _put(document: Document, parts: list[str], value: Any) -> None:
-    """Set a value by its pointer, unless what held it has gone or holds something there by now."""
-    parent = _holder(document, parts[:-1])
-    if isinstance(parent, dict) and parent.get(parts[-1]) is None:
-        parent[parts[-1]] = value
-
-
-def _holder(value: Any, parts: list[str]) -> Any:
-    """What stands at a place in a document, or None."""
-    for part in parts:
-        if isinstance(value, list):
-            value = value[int(part)] if part.isdecimal() and int(part) < len(value) else None
-        else:
-            value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def _split(value: Any, shape: Any, pointer: str = "") -> tuple[Any, dict[str, Any]]:
-    """What a record type knows of a document, and the rest by JSON pointer."""
-    unknown: dict[str, Any] = {}
-    if isinstance(value, list) and isinstance(shape, list):
-        items = [_split(item, shape[0], f"{pointer}/{index}") for index, item in enumerate(value)]
-        for _, more in items:
-            unknown |= more
-        return [item for item, _ in items], unknown
-    if isinstance(value, float) and shape is int and value.is_integer():
-        return int(value), unknown
-    if not isinstance(value, dict) or not _is_record(shape):
-        return value, unknown
-    known = {}
-    for key, item in value.items():
-        place = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
-        if _shapes(shape).get(key) == [msgspec.Raw]:
-            continue  # `_embedded` takes them from the bytes
-        if key in _shapes(shape) and key != "unknown_fields":
-            known[key], more = _split(item, _shapes(shape)[key], place)
-            unknown |= more
-        else:
-            unknown[place] = item
-    return known, unknown
-
-
-@cache
-def _shapes(record_type: type[msgspec.Struct]) -> dict[str, Any]:
-    """For each field, what can stand inside it: a record type, [a record type], int, or None for anything else."""
-    return {info.encode_name: _shape(info.type) for info in msgspec.structs.fields(record_type)}
-
-
-def _shape(annotation: Any) -> Any:
-    origin = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _shape(arguments[0])
-    if origin in (typing.Union, types.UnionType):
-        return next((shape for inner in arguments if (shape := _shape(inner)) is not None), None)
-    if origin is list:
-        inner = _shape(arguments[0])
-        return None if inner is None else [inner]
-    return annotation if annotation in (int, msgspec.Raw) or _is_record(annotation) else None
-
-
-def _is_record(shape: Any) -> bool:
-    return isinstance(shape, type) and issubclass(shape, msgspec.Struct)
 
 
 def _plain(value: Any) -> Any:
@@ -465,10 +397,10 @@ def _explain(error: msgspec.ValidationError, document: Document) -> str:
     if not path:
         return complaint
     parts = _place(error)
-    holder = _holder(document, parts[:-1])
+    holder = value_at(document, parts[:-1])
     if isinstance(holder, dict) and parts[-1] not in holder:
         return f"{path}: {complaint}"
-    value = _holder(document, parts)
+    value = value_at(document, parts)
     shown = _kind(value) if isinstance(value, dict | list) else repr(value)
     return f"{path}: {complaint}, found {shown[:80]}"
 

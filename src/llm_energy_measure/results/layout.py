@@ -175,6 +175,17 @@ def is_superseded_aggregate(name: str) -> bool:
     return _SUPERSEDED_AGGREGATE.fullmatch(name) is not None
 
 
+def superseded_aggregate_folder_of(name: str) -> str | None:
+    """The folder name of the experiment that a kept older aggregate is of, or None if the file is none.
+
+    Example:
+        >>> superseded_aggregate_folder_of("superseded-exp-7-1.json"), superseded_aggregate_folder_of("exp-7.json")
+        ('exp-7', None)
+    """
+    folder = name.removeprefix("superseded-").rpartition("-")[0]
+    return folder if is_superseded_aggregate(name) and is_folder_name(folder) else None
+
+
 def is_superseded_aggregate_of(name: str, folder: str) -> bool:
     """True if a file under `aggregated/` is a kept older aggregate of the experiment."""
     return re.fullmatch(rf"superseded-{re.escape(folder)}-[0-9]+\.json", name) is not None

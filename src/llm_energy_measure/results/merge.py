@@ -6,12 +6,13 @@ was interrupted is simply run again; different content under one name is a confl
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
-from llm_energy_measure.exceptions import ResultsError
+from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
 from llm_energy_measure.results import layout
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
     """Copy what another results directory holds into this one, experiment by experiment.
 
     Raw results, manifests, what was kept beside them (rejected, superseded, partial), aggregates and tags are copied;
-    unfinished files, and files that are none of ours, are not. An experiment whose id differs from the one that has the
-    folder here is a conflict as a whole.
+    unfinished files, earlier attempts, and files that are none of ours, are not. An experiment is a conflict as a whole,
+    its aggregate and tags included, if its id differs from the one that has the folder here, or its manifest tells of
+    another run.
 
     Args:
         target: Where to.
@@ -52,20 +54,42 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
         for entry in source.store.list(folder):
             is_ours = layout.aggregated_folder_of(entry.name) or layout.is_superseded_aggregate(entry.name)
             if is_ours and not entry.is_folder:
-                yield _merge_derived(target, source, f"{folder}/{entry.name}")
+                yield _merge_derived(target, source, folder, entry.name)
+
+
+def _difference(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> str | None:
+    """Why what lies under a folder name there can't come under it here; None if it can."""
+    here, there = _holder(target, folder), _holder(source, folder)
+    if here is not None and there is not None and here != there:
+        return f"it belongs to {here!r} here and to {there!r} there"
+    mine, theirs = target.raw_folder(folder).readable_manifest(), source.raw_folder(folder).readable_manifest()
+    difference = mine.difference(theirs) if mine is not None and theirs is not None else None
+    if difference is None:
+        return None
+    name, value, other = difference
+    return f"it is another run: its manifest says {name} {value!r} here and {other!r} there"
+
+
+def _holder(repository: FileSystemRepository, folder: str) -> str | None:
+    """Whose a folder name is: that of the raw results, or without any that of the aggregate."""
+    holder = repository.raw_folder(folder).holder()
+    if holder is None:
+        with contextlib.suppress(ResultCorruptError):  # such a file can't say whose it is
+            aggregated = repository.load_aggregated(folder, with_processes=False)
+            holder = aggregated.experiment_id if aggregated is not None else None
+    return holder
 
 
 def _merge_experiment(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> Iterator[MergedFile]:
     prefix = layout.raw_folder(folder)
     try:
-        here, there = target.raw_folder(folder).holder(), source.raw_folder(folder).holder()
+        difference = _difference(target, source, folder)
         names = [entry.name for entry in source.store.list(prefix) if not entry.is_folder]
     except ResultsError as error:
         yield MergedFile(key=prefix, outcome="failed", reason=str(error))
         return
-    if here is not None and there is not None and here != there:
-        reason = f"it belongs to {here!r} here and to {there!r} there"
-        yield MergedFile(key=prefix, outcome="conflict", reason=reason)
+    if difference is not None:
+        yield MergedFile(key=prefix, outcome="conflict", reason=difference)
         return
     for name in names:
         if layout.is_kept_in_raw(name):
@@ -84,11 +108,21 @@ def _merge_file(target: FileSystemRepository, source: FileSystemRepository, key:
     return MergedFile(key=key, outcome="conflict", reason="other content is here under this name")
 
 
-def _merge_derived(target: FileSystemRepository, source: FileSystemRepository, key: str) -> MergedFile:
+def _merge_derived(
+    target: FileSystemRepository, source: FileSystemRepository, parent: str, name: str
+) -> MergedFile:
     """An aggregate that differs is no conflict where it can be made again from raw results that are here."""
+    key = f"{parent}/{name}"
+    folder = layout.aggregated_folder_of(name)
+    try:
+        owner = folder or layout.superseded_aggregate_folder_of(name)
+        difference = _difference(target, source, owner) if owner is not None else None
+        if difference is not None:
+            return MergedFile(key=key, outcome="conflict", reason=difference)
+        can_be_remade = parent == AGGREGATED_DIR and folder is not None and target.has_raw(folder)
+    except ResultsError as error:
+        return MergedFile(key=key, outcome="failed", reason=str(error))
     merged = _merge_file(target, source, key)
-    folder = layout.aggregated_folder_of(key.rpartition("/")[2])
-    can_be_remade = key.startswith(AGGREGATED_DIR) and folder is not None and target.has_raw(folder)
     if merged.outcome == "conflict" and can_be_remade:
         return MergedFile(key=key, outcome="same", reason="it can be made again from the raw results")
     return merged

@@ -7,6 +7,8 @@ Guarantees, on top of those of `llm_energy_measure.storage.base`:
 - A record that is refused is kept as `rejected-process_<i>-<n>.json`, and the error names that file.
 - An unreadable file never hides the readable ones.
 - Files that are no results of ours disturb nothing.
+
+One class whose methods are the public API of the store: that is why the module is long.
 """
 
 from __future__ import annotations
@@ -146,8 +148,10 @@ class FileSystemRepository:
             if not moved and earlier.attempt == attempt:
                 found = f"what another attempt {attempt} left is kept in {self.store.path(kept)}"
                 raise ResultExistsError(doing, found, "move it away")
-        if problem := _differences(earlier, manifest):
-            raise ResultExistsError(doing, problem, "choose another id, or count the attempt")
+        if difference := earlier.difference(manifest):
+            name, value, own = difference
+            found = f"its manifest says {name} {value!r}, this process {own!r}"
+            raise ResultExistsError(doing, found, "choose another id, or count the attempt")
         if process_index is not None and process_index in self.raw_folder(folder).process_indices():
             found = f"process {process_index} has a result already"
             raise ResultExistsError(doing, found, "choose another id, or count the attempt")
@@ -485,18 +489,3 @@ class FileSystemRepository:
         named = type(refused)(refused.doing, refused.found, advice)
         named.__dict__.update({**refused.__dict__, "advice": advice})
         raise named from refused.__cause__
-
-
-def _differences(one: Manifest, other: Manifest) -> str:
-    """The first thing that tells two manifests apart, with both values, or empty; unknown differs from nothing."""
-    job, other_job = (manifest.launcher.job_id if manifest.launcher else None for manifest in (one, other))
-    pairs = (
-        ("attempt", one.attempt, other.attempt),
-        ("launcher job", job, other_job),
-        ("expected_processes", one.expected_processes, other.expected_processes),
-        ("config_digest", one.config_digest, other.config_digest),
-    )
-    for name, value, own in pairs:
-        if value is not None and own is not None and value != own:
-            return f"its manifest says {name} {value!r}, this process {own!r}"
-    return ""

@@ -1,0 +1,96 @@
+"""Fields that this version does not know: taken out of a file by JSON pointer (RFC 6901), put back where they stood."""
+
+from __future__ import annotations
+
+import types
+import typing
+from functools import cache
+from typing import Any
+
+import msgspec
+
+if typing.TYPE_CHECKING:
+    from llm_energy_measure.domain.schema import Document
+
+
+def put_back(document: Document, unknown: dict[str, Any]) -> None:
+    """Set unknown fields where they stood, unless what held them has gone or holds something there by now."""
+    for pointer, value in unknown.items():
+        parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+        parent = value_at(document, parts[:-1])
+        if isinstance(parent, dict) and parent.get(parts[-1]) is None:
+            parent[parts[-1]] = value
+
+
+def pointer_to(parts: list[str]) -> str:
+    """The JSON pointer to a place in a document.
+
+    Example:
+        >>> pointer_to(["energy_metrics", "a/b"])
+        '/energy_metrics/a~1b'
+    """
+    return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
+
+
+def value_at(value: Any, parts: list[str]) -> Any:
+    """What stands at a place in a document, or None."""
+    for part in parts:
+        if isinstance(value, list):
+            value = value[int(part)] if part.isdecimal() and int(part) < len(value) else None
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def split_unknown(value: Any, shape: Any, pointer: str = "") -> tuple[Any, dict[str, Any]]:
+    """What a record type knows of a document, and the rest by JSON pointer.
+
+    Args:
+        value: The document, or what stands at a place in it.
+        shape: The record type, or what can stand at that place: see `_shapes`.
+        pointer: The place.
+    """
+    unknown: dict[str, Any] = {}
+    if isinstance(value, list) and isinstance(shape, list):
+        items = [split_unknown(item, shape[0], f"{pointer}/{index}") for index, item in enumerate(value)]
+        for _, more in items:
+            unknown |= more
+        return [item for item, _ in items], unknown
+    if isinstance(value, float) and shape is int and value.is_integer():
+        return int(value), unknown
+    if not isinstance(value, dict) or not _is_record(shape):
+        return value, unknown
+    known = {}
+    for key, item in value.items():
+        place = pointer + pointer_to([key])
+        if _shapes(shape).get(key) == [msgspec.Raw]:
+            continue  # whoever wants bytes takes them from the file
+        if key in _shapes(shape) and key != "unknown_fields":
+            known[key], more = split_unknown(item, _shapes(shape)[key], place)
+            unknown |= more
+        else:
+            unknown[place] = item
+    return known, unknown
+
+
+@cache
+def _shapes(record_type: type[msgspec.Struct]) -> dict[str, Any]:
+    """For each field, what can stand inside it: a record type, [a record type], int, or None for anything else."""
+    return {info.encode_name: _shape(info.type) for info in msgspec.structs.fields(record_type)}
+
+
+def _shape(annotation: Any) -> Any:
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _shape(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return next((shape for inner in arguments if (shape := _shape(inner)) is not None), None)
+    if origin is list:
+        inner = _shape(arguments[0])
+        return None if inner is None else [inner]
+    return annotation if annotation in (int, msgspec.Raw) or _is_record(annotation) else None
+
+
+def _is_record(shape: Any) -> bool:
+    return isinstance(shape, type) and issubclass(shape, msgspec.Struct)
