@@ -81,6 +81,14 @@ floors: $(STAMP)  ## Which folder may import which: import-linter
 pytest: $(STAMP)  ## The tests, in random order (ARGS="-k name" goes to pytest)
 	$(PY) -m pytest $(ARGS)
 
+CASES ?= 1000000
+SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+
+.PHONY: fuzz
+fuzz: $(STAMP)  ## A million mutated files, ids, paths, cells and lines (CASES=n, SEED=n)
+	@echo "make: fuzz with CASES=$(CASES) SEED=$(SEED)"
+	LLM_ENERGY_MEASURE_FUZZ_CASES=$(CASES) LLM_ENERGY_MEASURE_FUZZ_SEED=$(SEED) $(PY) -m pytest -s tests/fuzz
+
 .PHONY: smoke
 smoke: $(STAMP)  ## The built wheel in a fresh environment without development dependencies
 	$(PY) tests/packaging/smoke.py
@@ -95,6 +103,12 @@ bench: $(STAMP)  ## The benchmarks, one after the other
 	    if [ ! -e "$$script" ]; then echo "make: no benchmarks found - benchmarks/ has no script" >&2; exit 1; fi; \
 	    echo "== $$script"; $(PY) "$$script"; \
 	done
+
+TORTURE_KILLS ?= 10000
+
+.PHONY: torture
+torture: $(STAMP)  ## The kill test with 10,000 kills instead of 300 (TORTURE_KILLS, TORTURE_SEED)
+	TORTURE_KILLS=$(TORTURE_KILLS) $(PY) -m pytest -q tests/faults/test_kill.py
 
 .PHONY: clean
 clean:  ## Remove the environments, what was built, and all caches

@@ -79,8 +79,10 @@ def validate_path(path: str | Path, base: str | Path | None = None, *, must_exis
         raise UnsafePathError(doing, f"it leads out of {str(base)!r}", "give a path inside it")
     try:
         resolved = full.resolve()
-    except (OSError, RuntimeError) as error:
+        is_missing = must_exist and not resolved.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        # ValueError: half of a surrogate pair, which no file system can hold. OSError: too long a name, for one.
         raise UnsafePathError(doing, str(error), "give another path") from error
-    if must_exist and not resolved.exists():
+    if is_missing:
         raise ResultNotFoundError(doing, "it was not found", "check the spelling")
     return resolved

@@ -182,7 +182,7 @@ BAD_FILES = {
         "energy_metrics.total_energy_j: Expected float | null, got str, found '5'",
     ),
     "duplicate keys": (document()[:-1] + b', "host": 1, "host": 2}', "the key 'host' stands twice in one object"),
-    "200 levels deep": (DEEP, "it is nested 200 levels deep"),
+    "200 levels deep": (DEEP, "it is nested more than 100 levels deep"),
     "a newer version": (document(schema_version="4.0.0"), "schema version '4.0.0' is newer than 2.0.0"),
     "no version": (document(schema_version="new"), "'new' is no schema version"),
 }

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, UnsafePathError
+from llm_energy_measure.storage.atomic import published_name
 from llm_energy_measure.storage.base import Entry, Store
 from llm_energy_measure.storage.local import LocalStore
+from llm_energy_measure.storage.memory import MemoryStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +55,24 @@ class AroundLocalStore:
         return {str(path.relative_to(self.root)) for path in self.root.rglob("*") if not path.is_dir()}
 
 
-@pytest.fixture(params=[AroundLocalStore])
+class AroundMemoryStore:
+    """`MemoryStore`, and ways around it."""
+
+    def __init__(self, _: Path) -> None:
+        self.memory = MemoryStore()
+        self.store: Store = self.memory
+
+    def plant(self, key: str, data: bytes) -> None:
+        self.memory._values[key] = data
+
+    def peek(self, key: str) -> bytes | None:
+        return self.memory._values.get(key)
+
+    def names(self) -> set[str]:
+        return set(self.memory._values)
+
+
+@pytest.fixture(params=[AroundLocalStore, AroundMemoryStore])
 def around(request: pytest.FixtureRequest, tmp_path: Path) -> Around:
     built: Around = request.param(tmp_path)
     return built
@@ -180,6 +199,9 @@ def test_a_key_that_leads_out_is_refused_by_every_method(around: Around, key: st
         lambda: around.store.copy_new(key, "x"),
         lambda: around.store.copy_new("x", key),
         lambda: around.store.list(key),
+        lambda: around.store.exchange(key, b""),
+        lambda: around.store.move_folder(key, "x"),
+        lambda: around.store.move_folder("x", key),
         lambda: around.store.delete(key),
         lambda: around.store.delete_folder(key),
     ):
@@ -187,11 +209,90 @@ def test_a_key_that_leads_out_is_refused_by_every_method(around: Around, key: st
             call()
 
 
-def test_a_path_is_where_the_value_lies_whether_or_not_it_exists(around: Around) -> None:
-    path = around.store.path(KEY)
-    assert not path.exists()
-    around.store.create(KEY, b"first")
-    assert path.read_bytes() == b"first"
+def test_a_path_tells_keys_apart_and_ends_in_the_key(around: Around) -> None:
+    paths = {around.store.path(key) for key in (KEY, "raw/exp/process_1.json", "raw/exp", "raw")}
+    assert len(paths) == 4
+    assert around.store.path(KEY).parts[-3:] == ("raw", "exp", "process_0.json")
+    assert not around.store.path(KEY).exists()
+    assert around.names() == set()
+
+
+def test_a_path_of_a_local_store_is_where_the_value_lies(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.create(KEY, b"first")
+    assert store.path(KEY).read_bytes() == b"first"
+
+
+# Replacing and moving
+
+
+def test_an_exchange_returns_a_fresh_key_with_the_value_that_was_there(around: Around) -> None:
+    around.plant(KEY, b"first")
+    kept = around.store.exchange(KEY, b"second")
+    assert around.peek(KEY) == b"second"
+    assert around.peek(kept) == around.store.get(kept) == b"first"
+    assert around.names() == {KEY, kept}
+    assert published_name(kept.rpartition("/")[2]) == "process_0.json"
+    assert kept.rpartition("/")[0] == "raw/exp"
+
+
+def test_an_exchange_with_nothing_is_an_error_and_leaves_nothing(around: Around) -> None:
+    around.plant("raw/exp/other", b"")
+    with pytest.raises(ResultsError):
+        around.store.exchange(KEY, b"second")
+    assert around.names() == {"raw/exp/other"}
+
+
+def test_of_many_who_exchange_each_gets_anothers_value(around: Around) -> None:
+    values = [b"%d" % number * 1000 for number in range(16)]
+    around.plant(KEY, b"first")
+    with ThreadPoolExecutor(16) as pool:
+        kept = list(pool.map(lambda value: around.store.exchange(KEY, value), values))
+    assert len(set(kept)) == 16
+    assert sorted([around.store.get(KEY), *map(around.store.get, kept)]) == sorted([b"first", *values])
+
+
+def test_a_moved_folder_has_all_that_was_in_it(around: Around) -> None:
+    for key in ("raw/a/x", "raw/a/y/z", "raw/ab/x"):
+        around.plant(key, key.encode())
+    assert around.store.move_folder("raw/a", "raw/.a~attempt-0") is True
+    assert around.names() == {"raw/.a~attempt-0/x", "raw/.a~attempt-0/y/z", "raw/ab/x"}
+    assert around.peek("raw/.a~attempt-0/y/z") == b"raw/a/y/z"
+    assert around.store.list("raw/a") == []
+
+
+def test_a_folder_is_never_moved_onto_another(around: Around) -> None:
+    around.plant("raw/a/x", b"first")
+    around.plant("raw/b/y", b"second")
+    assert around.store.move_folder("raw/a", "raw/b") is False
+    assert around.store.move_folder("raw/absent", "raw/c") is False
+    assert around.names() == {"raw/a/x", "raw/b/y"}
+
+
+def test_of_many_who_move_one_folder_exactly_one_does(around: Around) -> None:
+    around.plant("raw/a/x", b"first")
+    with ThreadPoolExecutor(8) as pool:
+        moved = list(pool.map(lambda _: around.store.move_folder("raw/a", "raw/b"), range(8)))
+    assert sum(moved) == 1
+    assert around.names() == {"raw/b/x"}
+
+
+# Files and folders
+
+
+def test_a_file_is_no_folder_and_a_folder_no_file(around: Around) -> None:
+    around.plant("raw/exp/process_0.json", b"first")
+    for call in (
+        lambda: around.store.get("raw/exp"),
+        lambda: around.store.put("raw/exp", b""),
+        lambda: around.store.list(KEY),
+        lambda: around.store.create(f"{KEY}/deeper", b""),
+        lambda: around.store.put(f"{KEY}/deeper", b""),
+    ):
+        with pytest.raises(ResultsError):
+            call()
+    assert around.store.create("raw/exp", b"") is False
+    assert around.names() == {KEY}
 
 
 def test_looking_creates_nothing(around: Around) -> None:

@@ -7,7 +7,6 @@ An operation that was cut short has left what was there before, what it makes, o
 from __future__ import annotations
 
 import json
-import random
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,13 +19,14 @@ from llm_energy_measure.storage.atomic import published_name
 from tests.support import factories
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Mapping
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.storage.base import Store
 
 IDS = ("exp", "a/b", "Z.9")
-LARGE_EVERY = 8  # one variant in so many has half a megabyte
+LARGE_EVERY = 16  # one variant in so many has a quarter of a megabyte
 
 Results = dict[int, int]  # process index -> variant
 
@@ -37,13 +37,13 @@ class Operation(NamedTuple):
     Attributes:
         kind: `save`, `conflict`, `overwrite`, `begin`, `aggregate` or `delete`.
         experiment_id: Of which experiment.
-        index: The process, for `begin` the attempt.
+        number: The process, for `begin` the attempt.
         variant: What tells the content from that of every other operation.
     """
 
     kind: str
     experiment_id: str
-    index: int = 0
+    number: int = 0
     variant: int = 0
 
 
@@ -76,10 +76,10 @@ Directory = dict[str, Experiment]  # by id; an experiment of which nothing is th
 
 def record(operation: Operation) -> RawProcessResult:
     """The record of a `save`, `conflict` or `overwrite`."""
-    prompt = "x" * 500_000 if operation.variant % LARGE_EVERY == 1 else "x"
+    prompt = "x" * 250_000 if operation.variant % LARGE_EVERY == 1 else "x"
     return factories.raw(
         operation.experiment_id,
-        operation.index,
+        operation.number,
         gpu_name=f"variant {operation.variant}",
         effective_config={"prompt": prompt},
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_energy_measure.storage import atomic
+from tests.support.children import outcome_in_child
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
 STORAGE = str(Path(atomic.__file__).parent)
@@ -36,7 +39,7 @@ _LIBRARY = (str(Path(os.__file__).parent), "<frozen ")
 def point(frame: FrameType, event: str, subject: object) -> tuple[str, str] | None:
     """Where the profiler stands: (`before` or `after`, `function.call`) of a call of the store, or None.
 
-    The exchange of two files goes through ctypes, which the profiler does not see; the function around it stands for it.
+    The exchange of two files goes through ctypes, which the profiler does not see: its function stands for it.
     """
     if event in ("c_call", "c_return"):
         name = CALLS.get(subject)
@@ -45,3 +48,85 @@ def point(frame: FrameType, event: str, subject: object) -> tuple[str, str] | No
     if frame.f_code is atomic._renameat2.__code__:
         return "before" if event == "call" else "after", "_renameat2"
     return None
+
+
+class Call(NamedTuple):
+    """One system call.
+
+    Attributes:
+        name: `open`, `write`, `fsync`, `close`, `link`, `rename`, `remove`, `mkdir` or `rmdir`.
+        path: What it is about; of a file descriptor, the file behind it.
+        new_path: The new name, of `link` and `rename`.
+    """
+
+    name: str
+    path: str
+    new_path: str = ""
+
+
+def recorded(work: Callable[[], object]) -> list[Call]:
+    """The system calls of the store while `work` runs in a child process; only on Linux."""
+    calls: list[Call] = []
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        name = _AUDITED.get(event)
+        if name is not None and storage_function(sys._getframe(1)):
+            paths = [os.fspath(path) for path in arguments[: 2 if name in ("link", "rename") else 1]]
+            flags = arguments[2] if name == "open" else 0
+            if name != "open" or flags & os.O_WRONLY or Path(paths[0]).is_dir():
+                calls.append(Call(name, *paths))
+
+    def look(frame: FrameType, event: str, subject: object) -> None:
+        name = CALLS.get(subject) if event == "c_call" else None
+        if name in ("write", "fsync", "close") and storage_function(frame):
+            path = str(Path(f"/proc/self/fd/{frame.f_locals['descriptor']}").readlink())
+            if path in {call.path for call in calls}:  # not what was only read
+                calls.append(Call(name, path))
+
+    def run() -> list[Call]:
+        sys.addaudithook(audit)  # can't be taken away again, hence the child
+        sys.setprofile(look)
+        work()
+        sys.setprofile(None)
+        return calls
+
+    outcome = outcome_in_child(run)
+    if isinstance(outcome, Exception):
+        raise outcome
+    assert isinstance(outcome, list)
+    return outcome
+
+
+_AUDITED = {
+    "open": "open",
+    "os.link": "link",
+    "os.rename": "rename",
+    "os.remove": "remove",
+    "os.mkdir": "mkdir",
+    "os.rmdir": "rmdir",
+}
+
+
+def problems(calls: Sequence[Call], path: str) -> list[str]:
+    """Why a file that was written by these calls could be torn, or gone, after a crash of the machine."""
+    names = {path, *(call.path for call in calls if call.new_path == path)}
+    writes = [at for at, call in enumerate(calls) if call.name == "write" and call.path in names]
+    syncs = [at for at, call in enumerate(calls) if call.name == "fsync" and call.path in names]
+    publishes = [at for at, call in enumerate(calls) if call.new_path == path]
+    folder = str(Path(path).parent)
+    found = []
+    if any(calls[at].path == path for at in writes):
+        found.append("written in place")
+    if len(publishes) != 1:
+        return [*found, f"published {len(publishes)} times"]
+    if not writes or max(writes) > publishes[0]:
+        found.append("written after it was published")
+    if not any(max(writes, default=0) < at < publishes[0] for at in syncs):
+        found.append("not synced between the last write and its publication")
+    if not any(call.name == "fsync" and call.path == folder for call in calls[publishes[0] :]):
+        found.append("its folder not synced after its publication")
+    for at, call in enumerate(calls):
+        parent = str(Path(call.path).parent)
+        if call.name == "mkdir" and Call("fsync", parent) not in calls[at:]:
+            found.append(f"a new folder not synced in {Path(parent).name}")
+    return found

@@ -95,6 +95,13 @@ def not_a_file(repository: FileSystemRepository) -> str:
     return key.replace("target.txt", "process_2.json")
 
 
+def linked_experiment(repository: FileSystemRepository) -> str:
+    """Somebody moved it to another disk; no list shows it any more."""
+    (repository.base_path.parent / "other disk").mkdir()
+    (repository.base_path / "raw" / "moved").symlink_to(repository.base_path.parent / "other disk")
+    return "raw/moved"
+
+
 def misnamed(repository: FileSystemRepository) -> str:
     return raw_file(repository, "process_02.json", RAW)
 
@@ -229,6 +236,7 @@ STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("raw.other_experiment", other_experiment),
     ("raw.other_process", other_process),
     ("raw.not_a_file", not_a_file),
+    ("raw.not_a_file", linked_experiment),
     ("raw.misnamed", misnamed),
     ("raw.rejected", rejected),
     ("raw.superseded", superseded),

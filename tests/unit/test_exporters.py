@@ -331,3 +331,9 @@ def test_a_failing_export_leaves_the_old_table(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     export_to_csv([], path)
     assert path.read_bytes() != before
+
+
+def test_half_of_a_surrogate_pair_is_written_out() -> None:
+    record = factories.raw(host="node\udc80")
+    assert b"node\\udc80" in to_csv([record])
+    assert json.loads(to_json([record]))[0]["host"] == "node\\udc80"

@@ -124,3 +124,16 @@ def test_a_path_that_leads_out_is_refused(tmp_path: Path, path: str) -> None:
 def test_a_path_that_must_exist_and_does_not_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultNotFoundError, match="it was not found; check the spelling"):
         validate_path("absent", tmp_path, must_exist=True)
+
+
+@pytest.mark.parametrize("path", ["\ud949", "a/\udc80/b", "x" * 5000, "/" + "x" * 300])
+@pytest.mark.parametrize("must_exist", [True, False])
+def test_a_path_that_no_file_system_holds_is_refused_or_returned(
+    tmp_path: Path, path: str, *, must_exist: bool
+) -> None:
+    for base in (None, tmp_path):
+        try:
+            assert validate_path(path, base, must_exist=must_exist).is_absolute()
+        except (UnsafePathError, ResultNotFoundError):
+            continue
+        assert not must_exist

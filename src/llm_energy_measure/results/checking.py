@@ -105,6 +105,8 @@ def check_store(
             folders.add(entry.name)
         elif entry.is_folder and _holds_results(repository, key):
             yield _finding("experiment.misnamed", key, "no experiment id has this folder name", "rename the folder")
+        elif not entry.is_folder and (found := _link(repository, key)) is not None:
+            yield _finding("raw.not_a_file", key, found, "put the folder itself there")
     for folder in sorted(folders):
         yield from _check_experiment(repository, folder)
     yield from _check_aggregates_folder(repository)
@@ -292,6 +294,17 @@ def _bytes(repository: FileSystemRepository, key: str) -> bytes | None:
         return repository.store.get(key)
     except ResultsError:
         return None
+
+
+def _link(repository: FileSystemRepository, key: str) -> str | None:
+    """What is wrong with a link where a folder belongs; its experiment is seen by nobody. None if it is no link."""
+    try:
+        repository.store.list(key)
+    except UnsafePathError as error:
+        return error.found
+    except ResultsError:
+        pass
+    return None
 
 
 def _holds_results(repository: FileSystemRepository, key: str) -> bool:

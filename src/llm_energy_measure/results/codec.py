@@ -243,8 +243,8 @@ def _checked_body(
         found = "the file is empty (0 bytes)" if not data else f"the file holds nothing but {len(data)} blank bytes"
         raise _corrupt(what, found, advice)
     body = data.removeprefix(BOM)
-    if (depth := _depth(body, levels)) > levels:
-        raise _corrupt(what, f"it is nested {depth} levels deep, at most {levels} are read", advice)
+    if _is_deeper(body, levels):
+        raise _corrupt(what, f"it is nested more than {levels} levels deep", advice)
     try:
         text = body.decode()
         if check_keys:
@@ -254,20 +254,22 @@ def _checked_body(
     return body
 
 
-def _depth(body: bytes, enough: int) -> int:
-    """How deep the text is nested; 0 if it is no deeper than `enough` for certain."""
-    # Few brackets can't nest deeply, and that is nearly every raw file; only then is the text walked through.
-    if body.count(b"{") + body.count(b"[") <= enough:
-        return 0
-    depth = deepest = 0
+def _is_deeper(body: bytes, levels: int) -> bool:
+    """True if the text is nested deeper than that."""
+    # Few brackets can't nest deeply, and that is nearly every raw file; only then is the text walked through, and no
+    # further than need be: a file of nothing but brackets would take minutes.
+    if body.count(b"{") + body.count(b"[") <= levels:
+        return False
+    depth = 0
     for match in _BRACKETS_AND_STRINGS.finditer(body):
         first = match[0][0]
         if first in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > levels:
+                return True
         elif first in b"]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

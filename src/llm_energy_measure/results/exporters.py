@@ -164,7 +164,7 @@ def to_csv(
     for result in results:
         writer.writerow([_cell(_plain(column.getter(result))) for column in columns])
     content = text.getvalue()
-    return content.encode("utf-8" if content.isascii() else "utf-8-sig", errors="backslashreplace")
+    return content.encode("utf-8" if content.isascii() else "utf-8-sig")
 
 
 def to_json(
@@ -202,9 +202,12 @@ def columns_of(
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
-    """A numpy scalar as the number it is; None for a number that is none, or that no double can hold."""
+    """A numpy scalar as the number it is, text that can be written; None for a number that is none."""
     if callable(to_plain := getattr(value, "tolist", None)):
         value = to_plain()
+    if isinstance(value, str):
+        # Half of a surrogate pair, from an undecodable file name: no text that can be written.
+        return value.encode("utf-8", errors="backslashreplace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -39,9 +39,9 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
     """Copy what another results directory holds into this one, experiment by experiment.
 
     Raw results, manifests, what was kept beside them (rejected, superseded, partial), aggregates and tags are copied;
-    unfinished files, earlier attempts, and files that are none of ours, are not. An experiment is a conflict as a whole,
-    its aggregate and tags included, if its id differs from the one that has the folder here, or its manifest tells of
-    another run.
+    unfinished files, earlier attempts, and files that are none of ours, are not. An experiment is a conflict as a
+    whole, its aggregate and tags included, if its id differs from the one that has the folder here, or its manifest
+    tells of another run.
 
     Args:
         target: Where to.
@@ -108,9 +108,7 @@ def _merge_file(target: FileSystemRepository, source: FileSystemRepository, key:
     return MergedFile(key=key, outcome="conflict", reason="other content is here under this name")
 
 
-def _merge_derived(
-    target: FileSystemRepository, source: FileSystemRepository, parent: str, name: str
-) -> MergedFile:
+def _merge_derived(target: FileSystemRepository, source: FileSystemRepository, parent: str, name: str) -> MergedFile:
     """An aggregate that differs is no conflict where it can be made again from raw results that are here."""
     key = f"{parent}/{name}"
     folder = layout.aggregated_folder_of(name)

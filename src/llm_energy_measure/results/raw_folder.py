@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from llm_energy_measure.constants import MANIFEST_NAME
 from llm_energy_measure.domain.experiment import RawProcessResult, UnreadableFile
 from llm_energy_measure.exceptions import (
     ExperimentIdError,
@@ -16,6 +17,8 @@ from llm_energy_measure.exceptions import (
     ResultExistsError,
     ResultNotFoundError,
     ResultsError,
+    StorageError,
+    UnsafePathError,
 )
 from llm_energy_measure.results import codec, layout
 
@@ -81,7 +84,7 @@ class RawFolder:
         """The manifest, or None if there is none that can be read: the results then say whose the folder is."""
         try:
             return self.manifest()
-        except ResultCorruptError:
+        except (ResultCorruptError, StorageError, UnsafePathError):
             return None
 
     def holder(self) -> str | None:
@@ -96,17 +99,48 @@ class RawFolder:
             ExperimentIdError: The folder is another experiment's.
         """
         key = layout.manifest_key(self.name)
-        if self.store.create(key, codec.encode_manifest(manifest)):
+        is_new = self.store.create(key, codec.encode_manifest(manifest))
+        pinned = None if is_new else self.readable_manifest()
+        if pinned is None:
             # Whoever saves under the folder's own name looks for a manifest after publishing, so one of the two sees.
-            rival = next((claimant for claimant in self._claimants() if claimant != manifest.experiment_id), None)
-            if rival is not None:
-                self.store.delete(key)
-                raise self.taken(manifest.experiment_id, rival)
-            return manifest
-        pinned = self.readable_manifest() or manifest
-        if pinned.experiment_id != manifest.experiment_id:
-            raise self.taken(manifest.experiment_id, pinned.experiment_id)
-        return pinned
+            # Where a manifest is there that can't be read, the results alone say whose the folder is.
+            rival = self.rival_of(manifest.experiment_id)
+            if rival is not None and is_new:
+                self.give_way(manifest.experiment_id)
+        else:
+            rival = pinned.experiment_id if pinned.experiment_id != manifest.experiment_id else None
+        if rival is not None:
+            raise self.taken(manifest.experiment_id, rival)
+        return manifest if pinned is None else pinned
+
+    def rival_of(self, experiment_id: str) -> str | None:
+        """The id of a result in the folder that is another experiment's, if any."""
+        return next((claimant for claimant in self._claimants() if claimant != experiment_id), None)
+
+    def give_way(self, experiment_id: str) -> None:
+        """Take an experiment's manifest back, unless a result of it has come to stand in the folder meanwhile."""
+        # Whose result has come to stand here has relied on the manifest, and the rival gives way when it sees it.
+        manifest = self.readable_manifest()
+        if manifest is not None and manifest.experiment_id == experiment_id not in set(self._claimants()):
+            self.store.delete(layout.manifest_key(self.name))
+
+    def require_settled_for(self, experiment_id: str) -> Manifest | None:
+        """The folder's manifest, once a result was published and still no other experiment has the folder.
+
+        Raises:
+            ExperimentIdError: Another id that shares the folder's name got it meanwhile.
+        """
+        # An id that does not name the folder relies on its manifest, which a process that saw a rival may take back.
+        rival = None if experiment_id == self.name else self.rival_of(experiment_id)
+        found = self.readable_manifest()
+        if rival is None and found is None and experiment_id != self.name:
+            names = {entry.name for entry in self.store.list(layout.raw_folder(self.name))}
+            rival = None if MANIFEST_NAME in names else self.name  # one that can't be read was not taken back
+        if found is not None and found.experiment_id != experiment_id:
+            rival = found.experiment_id
+        if rival is not None:
+            raise self.taken(experiment_id, rival)
+        return found
 
     def require_free_for(self, experiment_id: str, manifest: Manifest) -> Manifest | None:
         """The folder's manifest, if it has or needs one, once no other experiment has the folder.
@@ -147,11 +181,20 @@ class RawFolder:
 
     def _claimants(self) -> Iterator[str]:
         """Ids inside the results that could be the folder's, in any case: some file systems tell no case."""
+        first = self._claimant(0)  # as a rule it is there: no list of thousands for every save
+        if first is not None:
+            yield first
         for index in self.process_indices():
-            with contextlib.suppress(ResultsError):
-                record = codec.decode_raw(self.store.get(layout.raw_key(self.name, index)), self.name)
-                if layout.names_folder(record.experiment_id, self.name, any_case=True):
-                    yield record.experiment_id
+            claimant = self._claimant(index) if index else None
+            if claimant is not None:
+                yield claimant
+
+    def _claimant(self, process_index: int) -> str | None:
+        with contextlib.suppress(ResultsError):
+            record = codec.decode_raw(self.store.get(layout.raw_key(self.name, process_index)), self.name)
+            if layout.names_folder(record.experiment_id, self.name, any_case=True):
+                return record.experiment_id
+        return None
 
 
 def digest_of(store: Store, key: str) -> str | None:

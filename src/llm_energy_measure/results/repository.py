@@ -184,11 +184,15 @@ class FileSystemRepository:
             self._refuse(refused, folder, result)
         key, data = layout.raw_key(folder, record.process_index), codec.encode_raw(record)
         if self.store.create(key, data):
-            manifest = self.raw_folder(folder).readable_manifest()
-            if manifest is not None and manifest.experiment_id != experiment_id:
-                # Another id that shares the folder's name got its manifest meanwhile: this result is taken back.
-                self.store.delete(key)
-                self._refuse(self.raw_folder(folder).taken(experiment_id, manifest.experiment_id), folder, record)
+            try:
+                _require_attempt(record, self.raw_folder(folder).require_settled_for(experiment_id))
+            except (ExperimentIdError, ResultExistsError) as refused:
+                # The folder may have been moved aside with this result in it, and hold another's by now.
+                if bytes_of(self.store, key) == data:
+                    self.store.delete(key)
+                if isinstance(refused, ExperimentIdError):
+                    self.raw_folder(folder).give_way(experiment_id)
+                self._refuse(refused, folder, record)
             return self.store.path(key)
         stored = bytes_of(self.store, key)
         if stored == data:
@@ -458,12 +462,9 @@ class FileSystemRepository:
             raise ExperimentIdError(
                 doing, f"the record's own id is {record.experiment_id!r}", "save it under its own id"
             )
-        manifest = self.raw_folder(folder).require_free_for(experiment_id, Manifest(experiment_id=experiment_id))
         attempt = record.launcher.attempt if record.launcher is not None else None
-        if manifest is not None and attempt is not None and attempt != manifest.attempt:
-            doing = f"cannot save raw result of process {record.process_index} of {experiment_id!r}"
-            found = f"it is of attempt {attempt}, and the experiment is at attempt {manifest.attempt}"
-            raise ResultExistsError(doing, found, "leave it to the other attempt")
+        own = Manifest(experiment_id=experiment_id, attempt=attempt or 0)
+        _require_attempt(record, self.raw_folder(folder).require_free_for(experiment_id, own))
 
     def _require_asked_for(
         self, experiment_id: str, folder: str, records: Sequence[RawProcessResult | AggregatedResult]
@@ -489,3 +490,12 @@ class FileSystemRepository:
         named = type(refused)(refused.doing, refused.found, advice)
         named.__dict__.update({**refused.__dict__, "advice": advice})
         raise named from refused.__cause__
+
+
+def _require_attempt(record: RawProcessResult, manifest: Manifest | None) -> None:
+    """The record is of the attempt that the experiment is at, as far as both are known."""
+    attempt = record.launcher.attempt if record.launcher is not None else None
+    if manifest is not None and attempt is not None and attempt != manifest.attempt:
+        doing = f"cannot save raw result of process {record.process_index} of {record.experiment_id!r}"
+        found = f"it is of attempt {attempt}, and the experiment is at attempt {manifest.attempt}"
+        raise ResultExistsError(doing, found, "leave it to the other attempt")

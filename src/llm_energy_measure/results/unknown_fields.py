@@ -61,12 +61,15 @@ def split_unknown(value: Any, shape: Any, pointer: str = "") -> tuple[Any, dict[
     if not isinstance(value, dict) or not _is_record(shape):
         return value, unknown
     known = {}
+    shapes = _shapes(shape)
     for key, item in value.items():
-        place = pointer + pointer_to([key])
-        if _shapes(shape).get(key) == [msgspec.Raw]:
+        if shapes.get(key) == [msgspec.Raw]:
             continue  # whoever wants bytes takes them from the file
-        if key in _shapes(shape) and key != "unknown_fields":
-            known[key], more = split_unknown(item, _shapes(shape)[key], place)
+        is_known = key in shapes and key != "unknown_fields"
+        # Every save comes through here, and a place costs more than everything else: none for the many plain values.
+        place = "" if is_known and not isinstance(item, dict | list) else pointer + pointer_to([key])
+        if is_known:
+            known[key], more = split_unknown(item, shapes[key], place)
             unknown |= more
         else:
             unknown[place] = item

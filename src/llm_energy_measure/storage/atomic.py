@@ -180,7 +180,8 @@ def make_folder(path: Path) -> None:
     for folder in reversed(missing):
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
-        if not folder.is_dir():
+        # One look only: what is no folder because it was deleted just now is no file either.
+        if not stat.S_ISDIR(folder.stat().st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed", str(folder))
         sync_folder(folder.parent)
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from llm_energy_measure.exceptions import UnsafePathError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -31,6 +33,18 @@ class Entry(NamedTuple):
     name: str
     is_folder: bool
     size_bytes: int
+
+
+def parts_of(key: str) -> list[str]:
+    """The parts of a key.
+
+    Raises:
+        UnsafePathError: It leads out of a store, or could on some system.
+    """
+    parts = key.split("/")
+    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+        raise UnsafePathError(f"cannot use the key {key!r}", "it leads out of the store", "use plain names")
+    return parts
 
 
 class Store(Protocol):

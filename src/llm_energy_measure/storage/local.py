@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.constants import MAX_RECORD_BYTES
 from llm_energy_measure.exceptions import ResultNotFoundError, StorageError, UnsafePathError
 from llm_energy_measure.storage import atomic
-from llm_energy_measure.storage.base import Entry
+from llm_energy_measure.storage.base import Entry, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+# How often a folder may vanish under a writer before it gives up: each later attempt, or deletion, moves it once.
+_TRIES = 10
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -71,10 +73,7 @@ class LocalStore:
 
     def path(self, key: str) -> Path:
         """Where the value of a key lies, whether or not it exists."""
-        parts = key.split("/")
-        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
-            raise UnsafePathError(f"cannot use the key {key!r}", "it leads out of the store", "use plain names")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*parts_of(key))
 
     def _way(self, key: str, *, to_folder: bool = False) -> Path:
         """Where the value, or the folder, of a key lies, once it is known that no symbolic link stands on the way."""
@@ -94,12 +93,21 @@ class LocalStore:
         """Store a new value durably; False, with nothing changed, if the key has one already."""
         path = self._way(key)
         with _translated(f"cannot write {path}"):
-            atomic.make_folder(path.parent)
             try:
-                atomic.write_new(path, data)
+                self._write_new(path, data)
             except FileExistsError:
                 return False
         return True
+
+    def _write_new(self, path: Path, data: bytes) -> None:
+        """Write a new file, also if its folder is moved or deleted meanwhile: in a new folder then."""
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(FileNotFoundError):
+                atomic.make_folder(path.parent)
+                atomic.write_new(path, data)
+                return
+        atomic.make_folder(path.parent)
+        atomic.write_new(path, data)
 
     def put(self, key: str, data: bytes) -> None:
         """Store a value durably, in place of an older one if there is one."""

@@ -1,0 +1,130 @@
+"""A disk that fails at any step (EIO), an answer that gets lost, and a clock that goes backwards."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.domain.experiment import Manifest
+from llm_energy_measure.exceptions import InvalidResultError, ResultsError, StorageError
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.storage.memory import MemoryStore
+from tests.support import factories
+from tests.support.faulty_store import FaultyStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.faulty_store import When
+
+EXP = factories.EXPERIMENT
+OLD, NEW = factories.raw(), factories.raw(gpu_name="another")
+
+OPERATIONS: dict[str, Callable[[FileSystemRepository], object]] = {
+    "save": lambda repository: repository.save_raw(EXP, factories.raw(process_index=1)),
+    "overwrite": lambda repository: repository.save_raw(EXP, NEW, overwrite=True),
+    "save of an id that its folder does not name": lambda repository: repository.save_raw("a/b", factories.raw("a/b")),
+    "aggregate": lambda repository: repository.save_aggregated(aggregate_results(EXP, [OLD])),
+    "begin": lambda repository: repository.begin_experiment(Manifest(experiment_id=EXP)),
+    "load": lambda repository: repository.load_all_raw(EXP),
+    "list": lambda repository: repository.list_experiments(),
+    "delete": lambda repository: repository.delete_experiment(EXP),
+}
+
+
+def prepared() -> MemoryStore:
+    store = MemoryStore()
+    FileSystemRepository(store=store).save_raw(EXP, OLD)
+    return store
+
+
+def step_count(operation: str) -> int:
+    counting = FaultyStore(prepared(), at=-1, reads_too=True)
+    OPERATIONS[operation](FileSystemRepository(store=counting))
+    return len(counting.steps)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_input_output_error_at_any_step_loses_nothing(operation: str, when: When) -> None:
+    for at in range(step_count(operation)):
+        store = prepared()
+        faulty = FaultyStore(store, at, when, reads_too=True)
+        with contextlib.suppress(ResultsError):  # not every step has to raise; what is raised is ours
+            OPERATIONS[operation](FileSystemRepository(store=faulty))
+        repository = FileSystemRepository(store=store)
+        if operation == "delete":
+            assert repository.load_all_raw(EXP) in ([OLD], [])
+            continue
+        first = repository.load_all_raw(EXP)[0]
+        kept = [store.get(f"raw/{EXP}/{entry.name}") for entry in store.list(f"raw/{EXP}")]
+        assert first in (OLD, NEW)
+        if first == NEW:
+            assert any(b'"NVIDIA A100-PCIE-40GB"' in data for data in kept), "what was replaced is gone"
+
+
+@pytest.mark.parametrize("operation", ["save", "aggregate", "begin", "list"])
+def test_an_input_output_error_is_told_as_one(operation: str) -> None:
+    faulty = FaultyStore(prepared(), at=0, reads_too=operation == "list")
+    with pytest.raises(StorageError, match="Input/output error") as caught:
+        OPERATIONS[operation](FileSystemRepository(store=faulty))
+    assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("operation", ["save", "overwrite", "aggregate", "begin", "delete"])
+def test_what_an_input_output_error_stopped_can_be_done_again(operation: str) -> None:
+    for at in range(step_count(operation)):
+        store = prepared()
+        faulty = FaultyStore(store, at, "before", reads_too=True)
+        repository = FileSystemRepository(store=faulty)
+        try:
+            OPERATIONS[operation](repository)
+        except ResultsError:
+            OPERATIONS[operation](repository)
+        if operation == "delete":
+            assert not repository.has_raw(EXP)
+        else:
+            assert {result.process_index for result in repository.load_all_raw(EXP)} >= {0}
+
+
+def test_one_file_that_the_disk_does_not_hand_out_does_not_hide_the_others() -> None:
+    store = prepared()
+    FileSystemRepository(store=store).save_raw(EXP, factories.raw(process_index=1))
+    faulty = FaultyStore(store, at=1, reads_too=True)  # the list, then the first file
+    recovery = FileSystemRepository(store=faulty).recover_raw(EXP)
+    assert [result.process_index for result in recovery.results] == [1]
+    assert [(file.name, file.reason) for file in recovery.unreadable] == [("process_0.json", "Input/output error")]
+
+
+# A clock that goes backwards
+
+
+def test_a_record_whose_end_is_before_its_start_is_refused_and_kept() -> None:
+    stepped_back = factories.stamps(end=factories.START - timedelta(seconds=3), duration_sec=40.5)
+    store = prepared()
+    with pytest.raises(InvalidResultError) as caught:
+        FileSystemRepository(store=store).save_raw(EXP, factories.raw(process_index=1, timestamps=stepped_back))
+    assert caught.value.kept is not None
+    assert b'"duration_sec": 40.5' in store.get(f"raw/{EXP}/{caught.value.kept.name}")
+
+
+def test_no_order_of_saves_depends_on_a_clock() -> None:
+    """The second record was measured an hour before the first, by its clock: it is stored and replaces all the same."""
+    store = prepared()
+    repository = FileSystemRepository(store=store)
+    earlier = factories.raw(timestamps=factories.stamps(factories.START - timedelta(hours=1)))
+    repository.save_raw(EXP, earlier, overwrite=True)
+    repository.save_raw(EXP, factories.raw(process_index=1))
+    assert repository.load_all_raw(EXP) == [earlier, factories.raw(process_index=1)]
+    made = aggregate_results(EXP, repository.load_all_raw(EXP))
+    repository.save_aggregated(made)
+    assert made.start_time == earlier.timestamps.start
+    assert not repository.source_changes(made)
+    save = partial(repository.save_raw, EXP, OLD, overwrite=True)
+    save()
+    assert repository.source_changes(made).changed == ["process_0.json"]

@@ -1,0 +1,41 @@
+"""A folder that is deleted or moved aside while somebody writes into it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.results import FileSystemRepository
+from tests.support import factories
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXP = factories.EXPERIMENT
+SAVES = 300
+
+
+def test_a_result_is_saved_while_its_experiment_is_being_deleted(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    done = threading.Event()
+    deleted = 0
+
+    def delete() -> None:
+        nonlocal deleted
+        # Over and over, but not at once: a folder that never lives as long as a sync can't be written into.
+        while not done.wait(0.005):
+            deleted += repository.delete_experiment(EXP)
+
+    deleter = threading.Thread(target=delete)
+    deleter.start()
+    try:
+        for record in factories.raws(SAVES):
+            repository.save_raw(EXP, record)
+    finally:
+        done.set()
+        deleter.join()
+    assert deleted
+    last = factories.raw(process_index=SAVES)
+    repository.save_raw(EXP, last)
+    assert repository.load_all_raw(EXP)[-1] == last
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == [EXP]

@@ -1,0 +1,47 @@
+"""A disk that is really full: a small tmpfs in a user namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_disk_that_gets_full_loses_nothing_and_work_goes_on_when_there_is_space(tmp_path: Path) -> None:
+    unshare = shutil.which("unshare")
+    if unshare is None or not shutil.which("mount"):
+        pytest.skip("a really full disk can't be tested here: no unshare or mount")
+    probe = subprocess.run(  # noqa: S603 - our own
+        [unshare, "-Urm", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    if probe.returncode != 0:
+        pytest.skip(f"a really full disk can't be tested here: {probe.stderr.strip()}")
+    done = subprocess.run(  # noqa: S603 - our own
+        [unshare, "-Urm", sys.executable, "-m", "tests.support.full_disk", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    saved = outcome["saved"]
+    assert saved > 5
+    results = tmp_path / "results"
+    refused = "No space left on device; check the file system, then try again"
+    assert outcome["sentence"] == f"cannot write {results}/raw/exp_7/process_{saved}.json: {refused}"
+    assert outcome["loaded"] == list(range(saved))
+    assert outcome["overwrite"].endswith(refused)
+    assert outcome["aggregate"].endswith(refused)
+    assert outcome["first_file_is_as_it_was"] is True
+    assert outcome["left_over"] == outcome["aggregated"] == []
+    assert outcome["loaded_after"] == saved + 1
+    assert outcome["aggregated_after"] == ["exp_7"]

@@ -1,0 +1,179 @@
+"""Nine failures of the tool that this format comes from: what it does is in each test's docstring, and must not be."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.exceptions import (
+    ExperimentIdError,
+    IncompleteExperimentError,
+    InvalidResultError,
+    LLMEnergyMeasureError,
+    UnsafePathError,
+)
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.layout import raw_key
+from llm_energy_measure.security import is_safe_path, validate_path
+from tests.support import factories
+from tests.support.command import as_process, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+EXP = factories.EXPERIMENT
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> FileSystemRepository:
+    return FileSystemRepository(tmp_path / "results")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("experiment_id", ["..", ".", "...", "../..", "/", "../x"])
+def test_1_the_id_of_a_parent_folder_does_not_escape_raw(
+    repository: FileSystemRepository, tmp_path: Path, experiment_id: str
+) -> None:
+    """There, `..` comes out of the sanitiser unchanged: saving writes beside `raw/`, deleting removes everything."""
+    repository.save_raw(EXP, factories.raw())
+    (tmp_path / "mine.txt").write_bytes(b"mine")
+    before = files(tmp_path)
+    for work in (
+        lambda: repository.save_raw(experiment_id, factories.raw(experiment_id)),
+        lambda: repository.delete_experiment(experiment_id),
+    ):
+        try:
+            work()
+        except ExperimentIdError:
+            pass
+        else:
+            assert experiment_id.strip(".")
+    after = files(tmp_path)
+    assert after.items() >= before.items()
+    assert all(name.startswith("results/raw/") and ".." not in name.split("/") for name in after.keys() - {"mine.txt"})
+
+
+def test_2_a_sibling_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
+    """There, paths are compared as text, and `results-evil` starts with `results`."""
+    inside, outside = tmp_path / "results", tmp_path / "results-evil"
+    outside.mkdir()
+    assert str(outside).startswith(str(inside))
+    assert not is_safe_path(inside, outside / "process_0.json")
+    assert is_safe_path(inside, inside / "process_0.json")
+    for path in (outside, "../results-evil/process_0.json"):
+        with pytest.raises(UnsafePathError, match="it leads out of"):
+            validate_path(path, inside)
+
+
+def test_3_ids_that_share_a_folder_name_do_not_overwrite_each_other(repository: FileSystemRepository) -> None:
+    """There, `a/b` and `a_b` are one folder, and the second result of process 0 replaces the first."""
+    path = repository.save_raw("a/b", factories.raw("a/b"))
+    before = path.read_bytes()
+    for index in range(2):
+        with pytest.raises(ExperimentIdError, match="its folder 'a_b' belongs to the experiment 'a/b'") as refused:
+            repository.save_raw("a_b", factories.raw("a_b", index))
+        kept: Path = vars(refused.value)["kept"]
+        assert b'"a_b"' in kept.read_bytes()
+    assert path.read_bytes() == before
+    assert [record.experiment_id for record in repository.load_all_raw("a/b")] == ["a/b"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_4_what_json_can_not_hold_is_refused_when_it_is_saved(repository: FileSystemRepository, value: float) -> None:
+    """There, NaN is written as `NaN` or null, the save succeeds, and the file never loads again."""
+    record = factories.raw(energy_metrics=factories.energy(total_energy_j=value))
+    with pytest.raises(InvalidResultError, match="energy_metrics.total_energy_j is") as refused:
+        repository.save_raw(EXP, record)
+    assert repository.list_raw(EXP) == []
+    # The measurement itself is not lost.
+    kept: Path = vars(refused.value)["kept"]
+    assert repr(value).encode() in kept.read_bytes()
+    assert b'"total_tokens": 8192' in kept.read_bytes()
+    path = repository.save_raw(EXP, factories.raw())
+    assert repository.load_raw(path) == factories.raw()
+
+
+def test_5_a_result_of_another_experiment_is_not_accepted_under_this_id(repository: FileSystemRepository) -> None:
+    """There, `save_raw("exp_7", record of "other")` stores it, and a file copied into the folder is loaded."""
+    with pytest.raises(ExperimentIdError, match="the record's own id is 'other'"):
+        repository.save_raw(EXP, factories.raw("other"))
+    assert repository.list_raw(EXP) == []
+    repository.save_raw(EXP, factories.raw())
+    stranger = repository.save_raw("other", factories.raw("other", 1))
+    shutil.copy(stranger, repository.store.path(raw_key(EXP, 1)))
+    recovery = repository.recover_raw(EXP)
+    assert [record.process_index for record in recovery.results] == [0]
+    assert [(file.name, file.reason) for file in recovery.unreadable] == [
+        ("process_1.json", "it is a result of another experiment, 'other'")
+    ]
+
+
+def test_6_results_of_two_experiments_are_not_summed() -> None:
+    """There, whatever records are passed are added up under the id that is passed."""
+    ours, theirs = factories.raw(), factories.raw("other", 1)
+    for records in ([ours, theirs], [theirs, ours], [theirs]):
+        with pytest.raises(LLMEnergyMeasureError, match="other"):
+            aggregate_results(EXP, records)
+    assert aggregate_results(EXP, [ours]).total_energy_j == ours.energy_metrics.total_energy_j
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:300]),
+        lambda path: path.unlink(),
+    ],
+    ids=["empty", "torn", "missing"],
+)
+def test_7_a_failed_aggregation_does_not_exit_0(
+    repository: FileSystemRepository, spoil: Callable[[Path], object]
+) -> None:
+    """There, the error is printed, and the exit status tells a script that all is well."""
+    for record in factories.raws(3, world_size=3):
+        repository.save_raw(EXP, record)
+    spoil(repository.store.path(raw_key(EXP, 1)))
+    for arguments in (["aggregate", EXP], ["aggregate", "--all"], ["aggregate", "unknown"]):
+        done = as_process("-o", repository.base_path, *arguments)
+        assert done.status == 1
+        assert "error: " in done.err
+    assert not repository.has_aggregated(EXP)
+
+
+def test_8_strict_aggregation_checks_completeness(repository: FileSystemRepository) -> None:
+    """There, `--strict` is accepted and looks at nothing: three of four processes pass as the whole."""
+    for index in (0, 1, 3):
+        repository.save_raw(EXP, factories.raw(process_index=index, world_size=4))
+    records = repository.load_all_raw(EXP)
+    with pytest.raises(IncompleteExperimentError, match="3 of 4 processes") as refused:
+        aggregate_results(EXP, records, strict=True)
+    report = refused.value.report
+    assert report is not None
+    assert report.missing == [2]
+    lenient = aggregate_results(EXP, records)
+    assert lenient.is_lower_bound
+    assert run("-o", repository.base_path, "aggregate", EXP).status == 1
+    assert not repository.has_aggregated(EXP)
+
+
+def test_9_deleting_removes_the_data_and_comes_back(repository: FileSystemRepository) -> None:
+    """There, the results are removed one by one, then `rmdir` raises on whatever else is in the folder."""
+    for record in factories.raws(2):
+        repository.save_raw(EXP, record)
+    folder = repository.base_path / "raw" / EXP
+    (folder / ".completed_0").touch()
+    (folder / "notes.txt").write_bytes(b"mine")
+    (folder / "plots" / "deep").mkdir(parents=True)
+    (folder / "plots" / "deep" / "x.png").touch()
+    done = run("-o", repository.base_path, "results", "delete", EXP, "--yes")
+    assert (done.status, "Traceback" in done.err) == (0, False)
+    assert list((repository.base_path / "raw").iterdir()) == []
+    assert repository.delete_experiment(EXP) is False
+    assert repository.list_experiments() == []

@@ -1,0 +1,105 @@
+"""A store that fails at a step: the process stops there, or the disk says EIO."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, Literal
+
+from llm_energy_measure.exceptions import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llm_energy_measure.storage.base import Entry, Store
+
+Fault = Literal["crash", "EIO"]
+When = Literal["before", "after"]
+
+
+class CrashedError(BaseException):
+    """The process stops here. No code of ours may catch it."""
+
+
+def eio(doing: str) -> StorageError:
+    """What a store raises when the disk fails."""
+    error = StorageError(doing, "Input/output error", "check the file system, then try again")
+    error.errno = errno.EIO
+    return error
+
+
+class FaultyStore:
+    """A `Store` that passes everything on to another one, and fails at one step.
+
+    Args:
+        store: The other one.
+        at: The step that fails, counted from 0.
+        when: `before` it is done, or `after`: the answer gets lost.
+        fault: What happens. After a `crash` every step fails, as no process is there any more.
+        reads_too: Count reading as a step; by default only what changes something is one.
+
+    Attributes:
+        steps: Names of the steps so far.
+    """
+
+    def __init__(
+        self, store: Store, at: int, when: When = "before", fault: Fault = "EIO", *, reads_too: bool = False
+    ) -> None:
+        self.store = store
+        self.at = at
+        self.when = when
+        self.fault = fault
+        self.reads_too = reads_too
+        self.steps: list[str] = []
+        self.has_crashed = False
+
+    def _step(self, name: str, work: Callable[[], Any]) -> Any:
+        if self.has_crashed:
+            raise CrashedError
+        self.steps.append(name)
+        fails = len(self.steps) - 1 == self.at
+        if fails and self.when == "before":
+            self._fail(name)
+        done = work()
+        if fails:
+            self._fail(name)
+        return done
+
+    def _fail(self, name: str) -> None:
+        if self.fault == "EIO":
+            raise eio(f"cannot {name}")
+        self.has_crashed = True
+        raise CrashedError
+
+    def _read(self, name: str, work: Callable[[], Any]) -> Any:
+        return self._step(name, work) if self.reads_too else work()
+
+    def path(self, key: str) -> Path:
+        return self.store.path(key)
+
+    def get(self, key: str) -> bytes:
+        return self._read("get", lambda: self.store.get(key))
+
+    def list(self, prefix: str) -> list[Entry]:
+        return self._read("list", lambda: self.store.list(prefix))
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._step("create", lambda: self.store.create(key, data))
+
+    def put(self, key: str, data: bytes) -> None:
+        self._step("put", lambda: self.store.put(key, data))
+
+    def exchange(self, key: str, data: bytes) -> str:
+        return self._step("exchange", lambda: self.store.exchange(key, data))
+
+    def copy_new(self, key: str, new_key: str) -> bool:
+        return self._step("copy_new", lambda: self.store.copy_new(key, new_key))
+
+    def move_folder(self, prefix: str, new_prefix: str) -> bool:
+        return self._step("move_folder", lambda: self.store.move_folder(prefix, new_prefix))
+
+    def delete(self, key: str) -> bool:
+        return self._step("delete", lambda: self.store.delete(key))
+
+    def delete_folder(self, prefix: str) -> bool:
+        return self._step("delete_folder", lambda: self.store.delete_folder(prefix))
