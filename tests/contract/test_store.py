@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
@@ -160,11 +161,13 @@ def test_a_copy_of_nothing_is_an_error(around: Around) -> None:
 def test_a_list_has_what_stands_directly_under_a_prefix_sorted(around: Around) -> None:
     for key, data in {"raw/b/x": b"1", "raw/b/y/z": b"2", "raw/a": b"33", "raw/B": b"", "other/c": b"4"}.items():
         around.plant(key, data)
-    assert around.store.list("raw") == [
+    listed = around.store.list("raw")
+    assert [entry._replace(modified_sec=0.0) for entry in listed] == [
         Entry("B", is_folder=False, size_bytes=0),
         Entry("a", is_folder=False, size_bytes=2),
         Entry("b", is_folder=True, size_bytes=0),
     ]
+    assert all(entry.modified_sec == 0 or abs(entry.modified_sec - time.time()) < 60 for entry in listed)
     assert [entry.name for entry in around.store.list("raw/b")] == ["x", "y"]
     assert around.store.list("absent") == around.store.list("raw/absent") == []
 

@@ -194,7 +194,7 @@ def fuzz_name(rng: random.Random) -> str:
     assert older is None or layout.is_superseded_aggregate_of(name, older)
     hidden = published_name(name)
     assert hidden is None or (index is None and folder is None)
-    assert hidden is not None or not writer_is_gone(name)
+    assert hidden is not None or not writer_is_gone(name, 1.0)
     assert not (layout.is_earlier_attempt(name) and layout.is_folder_name(name))
     return "ours" if index is not None or folder is not None or hidden is not None else "stranger"
 
@@ -268,7 +268,7 @@ def fuzz_store(rng: random.Random) -> str:
 
 
 def fuzz_folder(rng: random.Random) -> str:
-    """Files of any name and content: everything that looks at a results directory does so, and a sweep hides nothing."""
+    """Files of any name and content: whatever looks at a results directory does so, and a sweep hides nothing."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "results"
         (Path(folder) / "mine").write_bytes(b"mine")

@@ -73,6 +73,14 @@ def torn(repository: FileSystemRepository) -> str:
     return raw_file(repository, data=RAW[:-20])
 
 
+def torn_inside_a_letter(repository: FileSystemRepository) -> str:
+    return raw_file(repository, data=b'{"model_name": "m\xc3')
+
+
+def overwritten_in_part(repository: FileSystemRepository) -> str:
+    return raw_file(repository, data=RAW.replace(b"pytorch", b"py\xff\xfech"))
+
+
 def empty(repository: FileSystemRepository) -> str:
     return raw_file(repository, data=b"")
 
@@ -184,7 +192,18 @@ def leftover_file(repository: FileSystemRepository) -> str:
 
 
 def leftover_of_another_boot(repository: FileSystemRepository) -> str:
-    return raw_file(repository, leftover("process_2.json", boot=OTHER, pid=os.getpid()), RAW[:100])
+    key = raw_file(repository, leftover("process_2.json", boot=OTHER, pid=os.getpid()), RAW[:100])
+    os.utime(repository.base_path / key, (1, 1))
+    return key
+
+
+def in_use_by_another_container(repository: FileSystemRepository) -> str:
+    """Another boot or process namespace of this host, and written since this boot."""
+    return raw_file(repository, leftover("process_2.json", boot=OTHER), b"")
+
+
+def unpublished_by_another_host(repository: FileSystemRepository) -> str:
+    return raw_file(repository, leftover("process_2.json", host=OTHER), changed())
 
 
 def leftover_copy(repository: FileSystemRepository) -> str:
@@ -231,6 +250,8 @@ def unreadable_but_whole(repository: FileSystemRepository) -> str:
 
 STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("raw.torn", torn),
+    ("raw.torn", torn_inside_a_letter),
+    ("raw.torn", overwritten_in_part),
     ("raw.empty", empty),
     ("raw.invalid", invalid),
     ("raw.other_experiment", other_experiment),
@@ -243,6 +264,7 @@ STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("raw.earlier_attempt", earlier_attempt),
     ("raw.partial", partial),
     ("raw.unpublished", unpublished),
+    ("raw.unpublished", unpublished_by_another_host),
     ("raw.unpublished", rejected_but_unpublished),
     ("raw.unpublished", newer_but_unpublished),
     ("raw.unpublished", unreadable_but_whole),
@@ -262,6 +284,7 @@ STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("leftover.folder", leftover_folder),
     ("leftover.in_use", in_use),
     ("leftover.in_use", in_use_by_another_host),
+    ("leftover.in_use", in_use_by_another_container),
     ("leftover.in_use", folder_in_use),
 ]
 NEEDS_NOBODY = {

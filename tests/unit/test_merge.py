@@ -55,7 +55,7 @@ def source(tmp_path: Path) -> FileSystemRepository:
     # Bytes as another tool wrote them: a byte order mark, tabs, no final newline, fields that are unknown here.
     document = {**factories.document(factories.raw("other")), "new": [1]}
     plant(source.base_path / "raw" / "other" / "process_0.json", b"\xef\xbb\xbf\t" + factories.as_bytes(document))
-    plant(source.base_path / "raw" / "other" / "process_1.json", b"")
+    plant(source.base_path / "raw" / "other" / "process_1.json", b'{"torn')
     list(aggregate_all(source, strict=False))
     plant(source.base_path / "aggregated" / "superseded-other-1.json", b"{}")
     plant(source.base_path / "aggregated" / "only.json", codec.encode_aggregated(factories.aggregated("only")))
@@ -104,10 +104,7 @@ def test_files_that_are_none_of_ours_or_unfinished_stay_behind(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     ours = snapshot(source)
-    for name in (
-        *(".completed_0", "notes.txt", "process_07.json", "claim-rapl.json"),
-        ".process_3.json~00000000-00000000-1-0123abcd",
-    ):
+    for name in (".completed_0", "notes.txt", "process_07.json", "claim-rapl.json"):
         plant(source.base_path / "raw" / EXP / name, b"junk")
     plant(source.base_path / "raw" / "not an id" / "process_0.json", b"junk")
     plant(source.base_path / "raw" / f".{EXP}~00000000-00000000-1-0123abcd" / "process_0.json", b"junk")
@@ -116,6 +113,19 @@ def test_files_that_are_none_of_ours_or_unfinished_stay_behind(
     plant(source.base_path / ".catalogue.sqlite", b"junk")
     (source.base_path / "aggregated" / "folder.json").mkdir()
     (source.base_path / "raw" / EXP / "process_5.json").mkdir()
+    assert set(merge(target, source).values()) == {"copied"}
+    assert snapshot(target) == ours
+
+
+@pytest.mark.parametrize(
+    "key",
+    [f"raw/{EXP}/.process_3.json~00000000-00000000-1-0123abcd", f"raw/.{EXP}~attempt-0/process_0.json"],
+)
+def test_unfinished_files_and_earlier_attempts_stay_behind(
+    target: FileSystemRepository, source: FileSystemRepository, key: str
+) -> None:
+    ours = snapshot(source)
+    plant(source.base_path / key, b"junk")
     merge(target, source)
     assert snapshot(target) == ours
 

@@ -76,7 +76,7 @@ def require_known(repository: FileSystemRepository, name: str) -> str:
         ResultNotFoundError: It doesn't; the message names ids that look alike.
         ExperimentIdError: It is no possible id.
     """
-    if repository.has_raw(name) or repository.has_aggregated(name):
+    if repository.has_raw(name) or repository.has_aggregated(name) or repository.has_folder(name):
         return name
     raise not_found(repository, name)
 

@@ -6,6 +6,7 @@ unfinished file whose writer is known to be gone, and which holds nothing that i
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +17,7 @@ from llm_energy_measure.domain.experiment import UnreadableFile
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError, UnsafePathError
 from llm_energy_measure.results import codec, layout
 from llm_energy_measure.results.bulk import inspect_experiment
-from llm_energy_measure.storage.atomic import published_name, writer_is_gone
+from llm_energy_measure.storage.atomic import published_name, writer_is_elsewhere, writer_is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -121,12 +122,13 @@ def sweep(repository: FileSystemRepository, findings: Iterable[StoreFinding]) ->
     """
     swept = []
     for finding in findings:
-        if finding.code == "leftover.folder":
-            removed = repository.store.delete_folder(finding.key)
-        else:
-            removed = finding.sweepable and repository.store.delete(finding.key)
-        if removed:
-            swept.append(finding.key)
+        with contextlib.suppress(ResultsError):  # what can't be removed stays among the findings
+            if finding.code == "leftover.folder":
+                removed = repository.store.delete_folder(finding.key)
+            else:
+                removed = finding.sweepable and repository.store.delete(finding.key)
+            if removed:
+                swept.append(finding.key)
     return swept
 
 
@@ -207,7 +209,7 @@ def _check_manifest(repository: FileSystemRepository, folder: str, key: str) -> 
     try:
         manifest = codec.decode_manifest(repository.store.get(key), key)
     except ResultsError as error:
-        yield _finding("manifest.unreadable", key, error.found, "remove it; what was expected is then unknown")
+        yield _finding("manifest.unreadable", key, error.found, error.advice)
         return
     if not layout.names_folder(manifest.experiment_id, folder):
         message = f"it is the manifest of {manifest.experiment_id!r}"
@@ -252,12 +254,15 @@ def _check_aggregates_folder(repository: FileSystemRepository) -> Iterator[Store
 
 
 def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:
-    if not writer_is_gone(entry.name):
+    is_gone = writer_is_gone(entry.name, entry.modified_sec)
+    if not is_gone and not (is_needed and writer_is_elsewhere(entry.name)):
         advice = "leave it; if nobody is at work here any more, look into it and remove it"
         return _finding("leftover.in_use", key, "its writer may still be at work", advice)
     if is_needed:
         name = published_name(entry.name)
-        message = f"it is a whole result, meant to be or replaced as {name}, and stored under no other name"
+        message = (
+            f"it holds a result or a part of one, meant to be or replaced as {name}, and stored under no other name"
+        )
         return _finding("raw.unpublished", key, message, f"compare it with {name}; if that is missing, rename it")
     if entry.is_folder:
         return _finding("leftover.folder", key, "a deletion was interrupted", "'results check --sweep' removes it")
@@ -282,7 +287,7 @@ def _is_whole(data: bytes) -> bool:
     """True if the bytes are JSON to their end; whether this version can read them as a record is another matter."""
     try:
         msgspec.json.decode(data.removeprefix(codec.BOM))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     except RecursionError:
         return True

@@ -39,6 +39,9 @@ from llm_energy_measure.results.unknown_fields import pointer_to, put_back, spli
 if typing.TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Values of a newer version that are set aside before the file counts as none of ours: each costs another conversion.
+_MAX_NEW_VALUES = 50
+
 # How much deeper a raw record is nested when it stands in an aggregate.
 _EMBEDDED_LEVELS = 2
 
@@ -317,7 +320,7 @@ def _current(document: Document, what: str, migrations: Sequence[Migration]) -> 
     known, current = parse_version(version), parse_version(SCHEMA_VERSION)
     if known is None or current is None:
         raise SchemaVersionError(
-            f"cannot load {what}", f"{version!r} is no schema version", f"expected one like {SCHEMA_VERSION!r}"
+            f"cannot load {what}", f"{version!r:.40} is no schema version", f"expected one like {SCHEMA_VERSION!r}"
         )
     if known[0] > current[0]:
         raise SchemaVersionError(
@@ -353,7 +356,7 @@ def _convert_newer(record_type: type[RecordT], document: Document) -> RecordT:
     """A record of a newer minor version: a value that this one can't hold (a new scope, say) is kept as unknown."""
     kept: dict[str, Any] = {}
     rest: Document = msgspec.json.decode(msgspec.json.encode(document))
-    while True:
+    for _ in range(_MAX_NEW_VALUES):
         try:
             record = _convert(record_type, rest)
         except msgspec.ValidationError as error:
@@ -366,6 +369,7 @@ def _convert_newer(record_type: type[RecordT], document: Document) -> RecordT:
         else:
             unknown = {**(record.unknown_fields or {}), **kept}
             return msgspec.structs.replace(record, unknown_fields=unknown) if unknown else record
+    return _convert(record_type, rest)
 
 
 def _document(record: RawProcessResult | AggregatedResult) -> Document:

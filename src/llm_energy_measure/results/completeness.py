@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import MANIFEST_NAME, MAX_PROCESSES
@@ -114,6 +115,8 @@ def _expected(
 def _configured(result: RawProcessResult) -> int | None:
     number = result.effective_config.get("num_processes")
     # Configurations come from YAML and command lines: 4.0 and "4" mean 4.
-    if (isinstance(number, str) and number.isdecimal()) or (isinstance(number, float) and number.is_integer()):
-        number = int(number)
+    if isinstance(number, str):
+        number = int(number) if re.fullmatch(r"[0-9]{1,7}", number) else None
+    elif isinstance(number, float):
+        number = int(number) if number.is_integer() else None
     return number if type(number) is int and 0 < number <= MAX_PROCESSES else None

@@ -14,6 +14,7 @@ from msgspec import Struct
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
 from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
 from llm_energy_measure.results import layout
+from llm_energy_measure.storage.atomic import published_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,10 +39,10 @@ class MergedFile(Struct, frozen=True, kw_only=True):
 def merge_results(target: FileSystemRepository, source: FileSystemRepository) -> Iterator[MergedFile]:
     """Copy what another results directory holds into this one, experiment by experiment.
 
-    Raw results, manifests, what was kept beside them (rejected, superseded, partial), aggregates and tags are copied;
-    unfinished files, earlier attempts, and files that are none of ours, are not. An experiment is a conflict as a
-    whole, its aggregate and tags included, if its id differs from the one that has the folder here, or its manifest
-    tells of another run.
+    Raw results, manifests, what was kept beside them (rejected, superseded, partial), aggregates and tags are copied.
+    Empty and unfinished files and earlier attempts are not, and told; files that are none of ours are not. An
+    experiment is a conflict as a whole, its aggregate and tags included, if its id differs from the one that has the
+    folder here, or its manifest tells of another run.
 
     Args:
         target: Where to.
@@ -50,6 +51,9 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
     for entry in source.store.list(RAW_DIR):
         if entry.is_folder and layout.is_folder_name(entry.name):
             yield from _merge_experiment(target, source, entry.name)
+        elif layout.is_earlier_attempt(entry.name):
+            reason = "an earlier attempt is not merged; copy it by hand if it is needed"
+            yield MergedFile(key=f"{RAW_DIR}/{entry.name}", outcome="failed", reason=reason)
     for folder in (AGGREGATED_DIR, TAGS_DIR):
         for entry in source.store.list(folder):
             is_ours = layout.aggregated_folder_of(entry.name) or layout.is_superseded_aggregate(entry.name)
@@ -94,11 +98,16 @@ def _merge_experiment(target: FileSystemRepository, source: FileSystemRepository
     for name in names:
         if layout.is_kept_in_raw(name):
             yield _merge_file(target, source, f"{prefix}/{name}")
+        elif published_name(name) is not None:
+            reason = "an unfinished file; 'results check' there says what it is"
+            yield MergedFile(key=f"{prefix}/{name}", outcome="failed", reason=reason)
 
 
 def _merge_file(target: FileSystemRepository, source: FileSystemRepository, key: str) -> MergedFile:
     try:
         data = source.store.get(key)
+        if not data:
+            return MergedFile(key=key, outcome="failed", reason="the file is empty (0 bytes)")
         if target.store.create(key, data):
             return MergedFile(key=key, outcome="copied")
         if target.store.get(key) == data:

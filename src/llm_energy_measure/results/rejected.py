@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,9 +35,10 @@ def _printable(value: Any, inside: tuple[int, ...] = ()) -> Any:
         return _printable({name: getattr(value, name, None) for name in value.__struct_fields__}, within)
     if isinstance(value, dict):
         names = [str(key) for key in value]
+        times = Counter(names)
         return {
             # 1 and "1" would be one key of JSON.
-            _writable(name if names.count(name) == 1 else repr(key)): _printable(item, within)
+            _writable(name if times[name] == 1 else repr(key)): _printable(item, within)
             for (key, item), name in zip(value.items(), names, strict=True)
             if item is not msgspec.UNSET
         }

@@ -188,16 +188,18 @@ class FileSystemRepository:
                 _require_attempt(record, self.raw_folder(folder).require_settled_for(experiment_id))
             except (ExperimentIdError, ResultExistsError) as refused:
                 # The folder may have been moved aside with this result in it, and hold another's by now.
-                if bytes_of(self.store, key) == data:
-                    self.store.delete(key)
-                if isinstance(refused, ExperimentIdError):
-                    self.raw_folder(folder).give_way(experiment_id)
-                self._refuse(refused, folder, record)
+                try:
+                    self._refuse(refused, folder, record)  # kept first, taken back then
+                finally:
+                    if bytes_of(self.store, key) == data:
+                        self.store.delete(key)
+                    if isinstance(refused, ExperimentIdError):
+                        self.raw_folder(folder).give_way(experiment_id)
             return self.store.path(key)
         stored = bytes_of(self.store, key)
         if stored == data:
             return self.store.path(key)
-        if not overwrite:
+        if not overwrite or stored is None:
             self._refuse(self.raw_folder(folder).conflict(key, stored, data), folder, record)
         replaced = self.store.exchange(key, data)
         keep_copy(self.store, replaced, lambda number: layout.superseded_raw_key(folder, record.process_index, number))
@@ -249,7 +251,7 @@ class FileSystemRepository:
     def recover_raw(self, experiment_id: str) -> RawRecovery:
         """The readable raw results of an experiment and, by name and reason, the unreadable ones.
 
-        No file makes it raise.
+        No unreadable file makes it raise.
         """
         folder = self._folder(experiment_id)
         results: list[RawProcessResult] = []
@@ -271,6 +273,10 @@ class FileSystemRepository:
     def has_raw(self, experiment_id: str) -> bool:
         """True if an experiment has a raw result, readable or not."""
         return bool(self.raw_folder(self._folder(experiment_id)).process_indices())
+
+    def has_folder(self, experiment_id: str) -> bool:
+        """True if an experiment has a folder with anything in it: a result, a refused record, a manifest."""
+        return bool(self.store.list(layout.raw_folder(self._folder(experiment_id))))
 
     def load_manifest(self, experiment_id: str) -> Manifest | None:
         """What was expected of an experiment, or None if nobody wrote it down. Raises `ResultCorruptError`."""
@@ -406,7 +412,9 @@ class FileSystemRepository:
             found = f"nothing in the folder {folder!r} says that it is its own"
             advice = f"name it {folder!r} if you mean that folder"
             raise ExperimentIdError(f"cannot delete {experiment_id!r}", found, advice)
-        with contextlib.suppress(ResultCorruptError):  # such a file can't say whose it is
+        with contextlib.suppress(
+            ResultCorruptError, StorageError, UnsafePathError
+        ):  # such a file can't say whose it is
             self.load_aggregated(experiment_id, with_processes=False)
         superseded = [
             f"{AGGREGATED_DIR}/{entry.name}"

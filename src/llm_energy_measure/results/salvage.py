@@ -99,6 +99,7 @@ def salvage_raw(repository: FileSystemRepository, experiment_id: str, process_in
 def _partial(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResult:
     """The record of what is left; raises `ResultCorruptError` if that is no record either."""
     lost = [field for field in ("inference_metrics", "energy_metrics", "compute_metrics") if field not in sections]
+    said = sections.get("energy_measurement_warning")
     warning = f"salvaged from a torn file; lost: {', '.join(lost) or 'no metrics'}"
     document = {
         "gpu_id": None,
@@ -106,9 +107,13 @@ def _partial(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResu
         "energy_metrics": {"total_energy_j": None, "duration_sec": None},
         "compute_metrics": None,
         **sections,
-        "energy_measurement_warning": "; ".join(filter(None, [sections.get("energy_measurement_warning"), warning])),
+        "energy_measurement_warning": f"{said}; {warning}" if isinstance(said, str) else warning,
     }
-    record = codec.decode_raw(msgspec.json.encode(document), name)
+    try:
+        encoded = msgspec.json.encode(document)
+    except (UnicodeEncodeError, OverflowError, RecursionError) as error:
+        raise ResultCorruptError(f"Failed to salvage {name}", str(error), "run its process again") from error
+    record = codec.decode_raw(encoded, name)
     origin = ImportOrigin(tool=TOOL, file=name, sha256=codec.digest(data))
     return msgspec.structs.replace(record, origin=origin)
 

@@ -13,6 +13,10 @@ if typing.TYPE_CHECKING:
     from llm_energy_measure.domain.schema import Document
 
 
+# More digits than any list has entries; Python refuses to read thousands of them.
+_INDEX_DIGITS = 12
+
+
 def put_back(document: Document, unknown: dict[str, Any]) -> None:
     """Set unknown fields where they stood, unless what held them has gone or holds something there by now."""
     for pointer, value in unknown.items():
@@ -36,7 +40,8 @@ def value_at(value: Any, parts: list[str]) -> Any:
     """What stands at a place in a document, or None."""
     for part in parts:
         if isinstance(value, list):
-            value = value[int(part)] if part.isdecimal() and int(part) < len(value) else None
+            is_index = part.isdecimal() and len(part) <= _INDEX_DIGITS and int(part) < len(value)
+            value = value[int(part)] if is_index else None
         else:
             value = value.get(part) if isinstance(value, dict) else None
     return value

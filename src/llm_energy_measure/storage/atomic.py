@@ -14,6 +14,7 @@ import re
 import secrets
 import stat
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,7 @@ _LEFTOVER = re.compile(
     rf"\.(?P<name>.+){LEFTOVER_MARK}(?P<host>[0-9a-f]{{8}})-(?P<boot>[0-9a-f]{{8}})-(?P<pid>[0-9]+)-[0-9a-f]{{8}}"
 )
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PROCESS_NAMESPACE = Path("/proc/self/ns/pid")
 
 # How fsync(2) of a folder is refused by file systems that keep names durable by themselves, or not at all.
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -57,18 +59,22 @@ def published_name(leftover: str) -> str | None:
     return match["name"] if match else None
 
 
-def writer_is_gone(leftover: str) -> bool:
+def writer_is_gone(leftover: str, modified_sec: float) -> bool:
     """True only if the process that made an unfinished file is known not to run any more.
 
-    That takes a name of ours, this host, and either another boot of it or no process of that number. What another host
-    is writing can't be told from here.
+    Either it was a process of this boot and process namespace, and there is none of that number any more, or it was of
+    this host and the file was last written before this boot. What another host writes can't be told from here.
+
+    Args:
+        leftover: Name of the file.
+        modified_sec: When it was last written, in seconds since 1970-01-01 UTC; 0 if that is unknown.
     """
     match = _LEFTOVER.fullmatch(leftover)
     host, boot = _machine()
     if match is None or match["host"] != host or os.name != "posix":
         return False
     if match["boot"] != boot:
-        return True
+        return 0 < modified_sec < _boot_time_sec()
     try:
         os.kill(int(match["pid"]), 0)
     except ProcessLookupError:
@@ -78,15 +84,29 @@ def writer_is_gone(leftover: str) -> bool:
     return False
 
 
+def _boot_time_sec() -> float:
+    """When this machine was started, in seconds since 1970-01-01 UTC; 0 if that can't be told."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return 0.0 if clock is None else time.time() - time.clock_gettime(clock)
+
+
+def writer_is_elsewhere(leftover: str) -> bool:
+    """True if an unfinished file is of another host, boot or container: whether it is being written can't be told."""
+    match = _LEFTOVER.fullmatch(leftover)
+    return match is not None and (match["host"], match["boot"]) != _machine()
+
+
 @cache
 def _machine() -> tuple[str, str]:
-    """Tokens for this host and for this boot of it."""
-    try:
-        boot = _BOOT_ID.read_text(encoding="ascii")
-    except OSError:
-        boot = ""
+    """Tokens for this host, and for this boot and process namespace of it: process numbers mean nothing beyond."""
+    facts = []
+    for path in (_BOOT_ID, _PROCESS_NAMESPACE):
+        try:
+            facts.append(path.read_text(encoding="ascii") if path == _BOOT_ID else str(path.readlink()))
+        except OSError:
+            facts.append("")
     host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-    return _token(host), _token(boot)
+    return _token(host), _token(" ".join(facts))
 
 
 def _token(text: str) -> str:
@@ -106,7 +126,9 @@ def write_new(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temp.unlink()
-    sync_folder(path.parent)
+    # A folder that was moved since (a later attempt begins) took the file along under its name.
+    with contextlib.suppress(FileNotFoundError):
+        sync_folder(path.parent)
 
 
 def write_replacing(path: Path, data: bytes) -> None:

@@ -28,11 +28,13 @@ class Entry(NamedTuple):
         name: The last part of the key.
         is_folder: True if it is a prefix of further keys.
         size_bytes: Size of the value; 0 for a folder.
+        modified_sec: When it was last written, in seconds since 1970-01-01 UTC; 0 if that is unknown.
     """
 
     name: str
     is_folder: bool
     size_bytes: int
+    modified_sec: float = 0.0
 
 
 def parts_of(key: str) -> list[str]:
