@@ -61,7 +61,8 @@ def test_strict_is_the_default_and_refuses_an_incomplete_one(results: Path) -> N
         assert (done.status, done.out) == (1, "")
         assert done.err.count("\n") == 1
         assert done.err.startswith(
-            "error: cannot aggregate 'torn' strictly: 1 of 3 processes are there, missing 0, 2 (expected from "
+            "error: cannot aggregate 'torn' strictly: 1 of 3 processes are there, "
+            "missing processes 0, 2 (expected from "
         )
         assert done.err.endswith("; run the missing ones, or take a lower bound without strict (--no-strict)\n")
     assert not (results / "aggregated" / "torn.json").exists()
@@ -71,7 +72,7 @@ def test_no_strict_gives_a_lower_bound_that_says_so(results: Path) -> None:
     done = run("-o", results, "aggregate", "torn", "--no-strict")
     assert done.status == 0
     assert done.out == "torn: 1 of 3 processes, at least 2.221 kJ, 8,292 tokens\n"
-    assert "warning: torn: partial: 1 of 3 processes are there, missing 0, 2" in done.err
+    assert "warning: torn: partial: 1 of 3 processes are there, missing processes 0, 2" in done.err
     document = json.loads(aggregate_of(results, "torn"))
     assert document["is_lower_bound"] is True
     assert document["completeness"]["missing"] == [0, 2]
@@ -104,13 +105,14 @@ def test_a_partial_one_with_an_unreadable_file_is_current_afterwards(results: Pa
     done = run("-o", results, "aggregate", "mistral", "--no-strict")
     assert done.status == 0
     assert "warning: mistral/process_1.json is unreadable: it is not valid JSON" in done.err
-    assert run("-o", results, "aggregate", "mistral").out == "mistral is current, nothing to do\n"
+    assert run("-o", results, "aggregate", "mistral", "--no-strict").out == "mistral is current, nothing to do\n"
+    assert run("-o", results, "aggregate", "mistral").status == 1, "a lower bound that is current is still one"
 
 
 def test_the_number_expected_can_be_said_and_is_remembered(results: Path) -> None:
     done = run("-o", results, "aggregate", "mistral", "--expected-processes", "4")
     assert done.status == 1
-    assert "2 of 4 processes are there, missing 2, 3 (expected from argument)" in done.err
+    assert "2 of 4 processes are there, missing processes 2, 3 (expected from argument)" in done.err
     done = run("-o", results, "aggregate", "torn", "--expected-processes", "1", "--no-strict")
     assert done.status == 0
     run("-o", results, "aggregate", "mistral", "--expected-processes", "3", "--no-strict")
@@ -170,4 +172,4 @@ def test_the_manifest_says_how_many_there_should_be(results: Path) -> None:
     (results / "raw" / "mistral" / "manifest.json").write_text('{"experiment_id": "mistral", "expected_processes": 4}')
     done = run("-o", results, "aggregate", "mistral")
     assert done.status == 1
-    assert "2 of 4 processes are there, missing 2, 3 (expected from manifest)" in done.err
+    assert "2 of 4 processes are there, missing processes 2, 3 (expected from manifest)" in done.err

@@ -104,6 +104,15 @@ def test_an_empty_directory_gives_an_empty_table(tmp_path: Path) -> None:
     assert run("-o", tmp_path, "results", "export", "--to", "-", "--format", "json").json() == []
 
 
+def test_an_empty_table_replaces_no_file(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("the only copy", encoding="utf-8")
+    done = run("-o", tmp_path, "results", "export", "--to", table)
+    assert done.status == 1
+    assert "nothing to export" in done.err
+    assert table.read_text(encoding="utf-8") == "the only copy"
+
+
 def test_a_stale_one_is_exported_with_a_warning(results: Path) -> None:
     FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
     done = run("-o", results, "results", "export", "llama_c0", "--to", "-")

@@ -223,7 +223,7 @@ def test_show_says_that_a_sum_is_a_lower_bound(results: Path) -> None:
     run("-o", results, "aggregate", "torn", "--no-strict")
     done = run("-o", results, "results", "show", "torn")
     assert "at least 2.221 kJ" in done.out
-    assert "partial: 1 of 3 processes are there, missing 0, 2" in done.out
+    assert "partial: 1 of 3 processes are there, missing processes 0, 2" in done.out
 
 
 def test_show_raw_has_every_field_of_each_process(results: Path) -> None:
@@ -308,4 +308,4 @@ def test_cycles_with_a_lower_bound_among_them_warn(results: Path) -> None:
     done = run("-o", results, "results", "cycles", "--json")
     assert done.status == 0
     assert "warning: llama: llama_c3 is a lower bound" in done.err
-    assert done.json()[0]["warnings"] == ["llama_c3 is a lower bound"]
+    assert done.json()[0]["warnings"] == ["llama_c3 is a lower bound, and left out"]

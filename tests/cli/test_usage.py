@@ -26,7 +26,7 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
     done = run(*command, "--help")
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith(f"Usage: llm-energy-measure {' '.join(command)}".strip())
-    assert "Example: llm-energy-measure" in done.out
+    assert "Examples:\n    llm-energy-measure" in done.out
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != ("schema",)], ids=" ".join)

@@ -335,7 +335,7 @@ def test_a_partial_result_says_that_it_is_a_lower_bound_and_its_coverage() -> No
     assert result.aggregation.num_processes == 3
     [warning] = result.aggregation.warnings
     assert warning == (
-        "partial: 3 of 5 processes are there, missing 3, 4 (expected from argument); "
+        "partial: 3 of 5 processes are there, missing processes 3, 4 (expected from argument); "
         "unreadable: process_3.json (the file is empty (0 bytes)); the sums are lower bounds"
     )
 
@@ -344,7 +344,8 @@ def test_strict_refuses_an_incomplete_experiment_and_carries_the_report() -> Non
     with pytest.raises(IncompleteExperimentError) as caught:
         aggregate(*factories.raws(2), expected_processes=4, strict=True)
     assert str(caught.value) == (
-        "cannot aggregate 'exp_7' strictly: 2 of 4 processes are there, missing 2, 3 (expected from argument); "
+        "cannot aggregate 'exp_7' strictly: 2 of 4 processes are there, "
+        "missing processes 2, 3 (expected from argument); "
         "run the missing ones, or take a lower bound without strict (--no-strict)"
     )
     assert caught.value.report is not None
@@ -366,7 +367,7 @@ def test_an_unexpected_process_counts_and_is_told() -> None:
 
 def test_many_missing_processes_fit_in_a_sentence() -> None:
     [warning] = aggregate(factories.raw(), expected_processes=1000).aggregation.warnings
-    assert "missing 1, 2, 3, 4, 5, 6, 7, 8 and 991 more (expected from argument)" in warning
+    assert "missing processes 1, 2, 3, 4, 5, 6, 7, 8 and 991 more (expected from argument)" in warning
 
 
 def test_the_manifest_says_what_was_expected() -> None:

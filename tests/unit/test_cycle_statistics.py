@@ -151,9 +151,9 @@ def test_lower_bounds_and_differing_configurations_are_warned_of() -> None:
         cycle("exp_c0", effective_config={"batch_size": 8, "cycle_id": 0}),
         cycle("exp_c1", effective_config={"batch_size": 8, "cycle_id": 1}, is_lower_bound=True),
     ]
-    assert cycle_statistics(group).warnings == ["exp_c1 is a lower bound"]
+    assert cycle_statistics(group).warnings == ["exp_c1 is a lower bound, and left out"]
     group[0] = cycle("exp_c0", effective_config={"batch_size": 16})
     assert cycle_statistics(group).warnings == [
-        "exp_c1 is a lower bound",
+        "exp_c1 is a lower bound, and left out",
         "the configurations of these cycles differ",
     ]

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 _SAID = {"current": "is current, nothing to do", "foreign": "was derived by another tool; --force replaces it"}
 
 
-@click.command(epilog="Example: llm-energy-measure aggregate --all    llm-energy-measure aggregate exp_7 --no-strict")
+@click.command(
+    epilog=("\b\nExamples:\n  llm-energy-measure aggregate --all\n  llm-energy-measure aggregate exp_7 --no-strict")
+)
 @options.experiment_ids(required=False)
 @click.option("--all", "every", is_flag=True, help="All pending and stale experiments.")
 @click.option("--force", is_flag=True, help="Also those that are current, or that another tool derived.")

@@ -55,7 +55,7 @@ class LazyGroup(click.Group):
         "results": ("llm_energy_measure.cli.main:results", "List, show, export, check, merge and delete results."),
         "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a record."),
     },
-    epilog=f"Example: {PROGRAM} -o results aggregate --all && {PROGRAM} -o results results list",
+    epilog=(f"\b\nExamples:\n  {PROGRAM} -o results aggregate --all\n  {PROGRAM} -o results results list"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @results_dir_option
@@ -79,7 +79,7 @@ def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
         "merge": ("llm_energy_measure.cli.results_merge:merge", "Bring results directories together."),
         "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete one experiment."),
     },
-    epilog=f"Example: {PROGRAM} results export --to table.csv",
+    epilog=(f"\b\nExamples:\n  {PROGRAM} results export --to table.csv"),
 )
 @results_dir_option
 def results() -> None:

@@ -63,7 +63,7 @@ def repository(*, must_exist: bool = True) -> FileSystemRepository:
     from llm_energy_measure.results.repository import FileSystemRepository  # noqa: PLC0415 - as above
 
     found = FileSystemRepository(click.get_current_context().find_root().meta.get(_RESULTS_DIR))
-    if must_exist and not found.base_path.is_dir():
+    if not found.base_path.is_dir() and (must_exist or found.base_path.exists()):
         problem = "it is no directory" if found.base_path.exists() else "it does not exist"
         raise StorageError(f"cannot read results in {found.base_path}", problem, "name another with -o DIR")
     return found

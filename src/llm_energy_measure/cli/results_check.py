@@ -11,7 +11,7 @@ from llm_energy_measure.results.checking import check_store, sweep
 from llm_energy_measure.results.salvage import salvage_all
 
 
-@click.command(epilog="Example: llm-energy-measure results check    llm-energy-measure results check --sweep")
+@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results check\n  llm-energy-measure results check --sweep"))
 @options.experiment_ids(required=False)
 @click.option("--sweep", "remove", is_flag=True, help="Remove what is provably left over.")
 @click.option("--salvage", is_flag=True, help="Store what torn results still hold as partial-process_<i>.json.")

@@ -30,7 +30,7 @@ _HEADERS = (
 )
 
 
-@click.command(epilog="Example: llm-energy-measure results cycles --json")
+@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results cycles --json"))
 @options.json_option
 @options.results_dir_option
 def cycles(*, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
 
-@click.command(epilog="Example: llm-energy-measure results delete exp_7 --yes")
+@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results delete exp_7 --yes"))
 @options.experiment_id
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @options.results_dir_option

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Example: llm-energy-measure results export --to table.csv    "
-    "llm-energy-measure results export exp_7 --raw --to - --format json"
+    epilog="\b\n"
+    "Examples:\n"
+    "  llm-energy-measure results export --to table.csv\n"
+    "  llm-energy-measure results export exp_7 --raw --to - --format json"
 )
 @options.experiment_ids(required=False)
 @click.option("--to", "target", metavar="FILE|-", required=True, help="The file, or - for stdout.")
@@ -46,8 +48,10 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
         else:
             results += more
             failed = failed or not is_whole
-    if failed and not results:
-        raise SystemExit(1)  # an empty table would replace a full one
+    if not results and (failed or target != "-"):  # an empty table would replace a full one
+        if not failed:
+            terminal.error(f"nothing to export: no experiment in {repository.base_path} is aggregated; aggregate first")
+        raise SystemExit(1)
     as_json = (form or ("json" if target.lower().endswith(".json") else "csv")) == "json"
     _write(results, target, as_json=as_json, raw=raw, per_process=per_process)
     if failed:

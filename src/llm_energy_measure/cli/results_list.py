@@ -23,7 +23,7 @@ _HEADERS = (
 
 @click.command(
     "list",
-    epilog="Example: llm-energy-measure results list --all --sort energy --limit 10 --model llama",
+    epilog=("\b\nExamples:\n  llm-energy-measure results list --all --sort energy --limit 10 --model llama"),
 )
 @click.option("--all", "with_pending", is_flag=True, help="Also those that are not aggregated yet.")
 @click.option("--sort", "key", type=click.Choice(list(SORT_KEYS)), default="id", show_default=True, help="Order by.")

@@ -7,12 +7,13 @@ from collections import Counter
 import click
 
 from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.exceptions import StorageError
 from llm_energy_measure.results.merge import merge_results
 from llm_energy_measure.results.repository import FileSystemRepository
 
 
-@click.command(epilog="Example: llm-energy-measure -o all results merge node1/results node2/results")
+@click.command(epilog=("\b\nExamples:\n  llm-energy-measure -o all results merge node1/results node2/results"))
 @click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=click.Path())
 @options.results_dir_option
 def merge(*, others: tuple[str, ...]) -> None:
@@ -26,6 +27,9 @@ def merge(*, others: tuple[str, ...]) -> None:
     for source in sources:
         if not source.base_path.is_dir():
             raise StorageError(f"cannot merge {source.base_path}", "it is no directory", "check the spelling")
+        if not any((source.base_path / name).is_dir() for name in (RAW_DIR, AGGREGATED_DIR)):
+            found = f"it holds neither {RAW_DIR}/ nor {AGGREGATED_DIR}/"
+            raise StorageError(f"cannot merge {source.base_path}", found, "name a results directory")
     counts: Counter[str] = Counter()
     for source in sources:
         for merged in merge_results(target, source):

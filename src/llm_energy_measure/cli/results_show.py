@@ -34,7 +34,7 @@ _PROCESS_HEADERS = (
 )
 
 
-@click.command(epilog="Example: llm-energy-measure results show exp_7 --raw")
+@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results show exp_7 --raw"))
 @options.experiment_id
 @click.option("--raw", is_flag=True, help="Each process; with --json its file's own fields.")
 @options.json_option

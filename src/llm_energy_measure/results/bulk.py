@@ -9,6 +9,7 @@ from msgspec import Struct, field
 from llm_energy_measure.domain.experiment import AggregatedResult, UnreadableFile
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
 from llm_energy_measure.results.aggregation import aggregate_results
+from llm_energy_measure.results.completeness import require_complete
 from llm_energy_measure.results.repository import SourceChanges
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 
@@ -109,6 +110,8 @@ def aggregate_experiment(
         same_rule = strategy in (None, older.aggregation.method)
         same_number = expected_processes in (None, told.expected_processes if told else None)
         if not force and state.status == "current" and same_rule and same_number:
+            if strict and older.completeness is not None:
+                require_complete(experiment_id, older.completeness)
             return Outcome(experiment_id=experiment_id, result="current", aggregated=older)
         strategy = strategy or older.aggregation.method
         if expected_processes is None and told is not None:

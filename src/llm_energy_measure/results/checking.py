@@ -7,6 +7,7 @@ unfinished file whose writer is known to be gone, and which holds nothing that i
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -288,9 +289,18 @@ def _is_whole(data: bytes) -> bool:
     try:
         msgspec.json.decode(data.removeprefix(codec.BOM))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
+        return _is_loose_json(data)
     except RecursionError:
         return True
+    return True
+
+
+def _is_loose_json(data: bytes) -> bool:
+    """True if the bytes are whole but for what Python's own writer lets through: NaN and the infinities."""
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
     return True
 
 

@@ -65,6 +65,12 @@ class _AggregateEnvelope(AggregatedResult, frozen=True, kw_only=True, forbid_unk
     process_results: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]  # one step before
 
 
+class _Id(msgspec.Struct):
+    """The one field that says whose a raw result is."""
+
+    experiment_id: str
+
+
 class _Embedded(msgspec.Struct):
     """The one part of an aggregate that is wanted as bytes."""
 
@@ -159,6 +165,14 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
     return manifest
 
 
+def peek_id(data: bytes) -> str | None:
+    """The experiment id in the bytes of a raw result, whatever else is in them; None if there is none."""
+    try:
+        return msgspec.json.decode(data.removeprefix(BOM), type=_Id).experiment_id
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """The bytes of a manifest; the same manifest always has the same."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
@@ -170,7 +184,8 @@ def encode_raw(record: RawProcessResult) -> bytes:
     No newline follows: embedded in an aggregate, where it would be white space between values, the very same bytes
     have to give the very same digest.
     """
-    return msgspec.json.format(msgspec.json.encode(_document(record)), indent=2)
+    plain = record if record.unknown_fields is msgspec.UNSET else _document(record)
+    return msgspec.json.format(msgspec.json.encode(plain, enc_hook=_plain), indent=2)
 
 
 def encode_aggregated(record: AggregatedResult) -> bytes:
@@ -212,6 +227,8 @@ def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
     if not isinstance(record, RawProcessResult):
         raise _refused("cannot save a raw result", [f"it is a {type(record).__name__}, no RawProcessResult"])
     doing = f"cannot save raw result of experiment {record.experiment_id!r}, process {record.process_index!r}"
+    if (same := _unchanged_by_json(record)) is not None and not time_problems(same):
+        return same
     checked = None
     try:
         document = _document(record)
@@ -230,6 +247,23 @@ def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
     if problems or checked is None:
         raise _refused(doing, problems)
     return checked
+
+
+def _unchanged_by_json(record: RawProcessResult) -> RawProcessResult | None:
+    """The record, if its bytes give the very same one; None if they don't, or if only a closer look can tell.
+
+    What comes back equal had the right types and ranges, and nothing that JSON changes: no NaN, which turns into null,
+    no numpy scalar, no key that is no text. It is the quick way, since nearly every record is of this kind.
+    """
+    if record.unknown_fields is not msgspec.UNSET:
+        return None
+    try:
+        encoded = msgspec.json.encode(record)
+        decoded = msgspec.json.decode(encoded, type=RawProcessResult)
+        is_same = not _is_deeper(encoded, MAX_RECORD_DEPTH) and decoded == record
+    except Exception:  # noqa: BLE001 - whatever it is, the closer look says it in words
+        return None
+    return decoded if is_same else None
 
 
 def _refused(doing: str, problems: list[str]) -> InvalidResultError:

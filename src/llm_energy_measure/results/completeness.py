@@ -71,7 +71,8 @@ def require_complete(experiment_id: str, report: CompletenessReport) -> None:
 def describe_missing(report: CompletenessReport) -> str:
     """What is missing of an experiment, and who says so, for a person."""
     found = f"{describe_found(report)} are there"
-    found += f", missing {listed(report.missing)} (expected from {report.expected_from})"
+    which = "process" if len(report.missing) == 1 else "processes"
+    found += f", missing {which} {listed(report.missing)} (expected from {report.expected_from})"
     return f"{found}; {describe_unreadable(report)}" if report.unreadable else found
 
 

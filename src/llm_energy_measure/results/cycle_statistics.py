@@ -27,7 +27,7 @@ class CycleStatistics(Struct, frozen=True, kw_only=True):
         name: What the ids share before `_c<n>`, else the first id.
         model_name: The model.
         backend: The inference library.
-        experiment_ids: The cycles, sorted.
+        experiment_ids: The cycles that the statistics are over, sorted.
         energy_j: Total energy, in joules.
         tokens_per_second: Mean throughput of a process, in tokens per second.
         tokens_per_joule: Efficiency, in tokens per joule.
@@ -72,22 +72,24 @@ def cycle_statistics(group: Sequence[AggregatedResult]) -> CycleStatistics:
     """Mean, standard deviation, t-based 95 % interval and coefficient of variation over the cycles of a group.
 
     Args:
-        group: At least one experiment; a figure that one of them doesn't know is left out of that figure's sample.
+        group: At least one experiment. Lower bounds are left out; so is, of one figure's sample, an experiment that
+            doesn't know that figure.
     """
     first = group[0]
+    whole = [result for result in group if not result.is_lower_bound]
     match = _CYCLE_ID.fullmatch(first.experiment_id)
-    warnings = [f"{result.experiment_id} is a lower bound" for result in group if result.is_lower_bound]
+    warnings = [f"{result.experiment_id} is a lower bound, and left out" for result in group if result.is_lower_bound]
     if len({configuration_digest(result.effective_config) for result in group}) > 1:
         warnings.append("the configurations of these cycles differ")
     return CycleStatistics(
         name=match[1] if match else first.experiment_id,
         model_name=model_name(first),
         backend=first.backend,
-        experiment_ids=[result.experiment_id for result in group],
-        energy_j=_over(result.total_energy_j for result in group),
-        tokens_per_second=_over(result.avg_tokens_per_second for result in group),
-        tokens_per_joule=_over(result.tokens_per_joule for result in group),
-        latency_per_token_ms=_over(_latency_per_token_ms(result) for result in group),
+        experiment_ids=[result.experiment_id for result in whole],
+        energy_j=_over(result.total_energy_j for result in whole),
+        tokens_per_second=_over(result.avg_tokens_per_second for result in whole),
+        tokens_per_joule=_over(result.tokens_per_joule for result in whole),
+        latency_per_token_ms=_over(_latency_per_token_ms(result) for result in whole),
         warnings=warnings,
     )
 

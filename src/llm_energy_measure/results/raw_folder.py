@@ -191,9 +191,9 @@ class RawFolder:
 
     def _claimant(self, process_index: int) -> str | None:
         with contextlib.suppress(ResultsError):
-            record = codec.decode_raw(self.store.get(layout.raw_key(self.name, process_index)), self.name)
-            if layout.names_folder(record.experiment_id, self.name, any_case=True):
-                return record.experiment_id
+            claimed = codec.peek_id(self.store.get(layout.raw_key(self.name, process_index)))
+            if claimed is not None and layout.names_folder(claimed, self.name, any_case=True):
+                return claimed
         return None
 
 

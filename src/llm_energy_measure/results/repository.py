@@ -470,8 +470,7 @@ class FileSystemRepository:
             raise ExperimentIdError(
                 doing, f"the record's own id is {record.experiment_id!r}", "save it under its own id"
             )
-        attempt = record.launcher.attempt if record.launcher is not None else None
-        own = Manifest(experiment_id=experiment_id, attempt=attempt or 0)
+        own = Manifest(experiment_id=experiment_id, attempt=_attempt_of(record) or 0)
         _require_attempt(record, self.raw_folder(folder).require_free_for(experiment_id, own))
 
     def _require_asked_for(
@@ -500,9 +499,13 @@ class FileSystemRepository:
         raise named from refused.__cause__
 
 
+def _attempt_of(record: RawProcessResult) -> int | None:
+    return record.launcher.attempt if record.launcher is not None else None
+
+
 def _require_attempt(record: RawProcessResult, manifest: Manifest | None) -> None:
     """The record is of the attempt that the experiment is at, as far as both are known."""
-    attempt = record.launcher.attempt if record.launcher is not None else None
+    attempt = _attempt_of(record)
     if manifest is not None and attempt is not None and attempt != manifest.attempt:
         doing = f"cannot save raw result of process {record.process_index} of {record.experiment_id!r}"
         found = f"it is of attempt {attempt}, and the experiment is at attempt {manifest.attempt}"

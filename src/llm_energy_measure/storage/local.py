@@ -79,10 +79,11 @@ class LocalStore:
         """Where the value, or the folder, of a key lies, once it is known that no symbolic link stands on the way."""
         path = self.path(key)
         folders = [path, *path.parents] if to_folder else path.parents
-        for folder in folders[: len(folders) - len(self.root.parents) - 1]:
-            if folder.is_symlink():
-                found = f"{folder} is a symbolic link"
-                raise UnsafePathError(f"cannot use the key {key!r}", found, "put the folder itself there")
+        with _translated(f"cannot look at {path}"):
+            for folder in folders[: len(folders) - len(self.root.parents) - 1]:
+                if folder.is_symlink():
+                    found = f"{folder} is a symbolic link"
+                    raise UnsafePathError(f"cannot use the key {key!r}", found, "put the folder itself there")
         return path
 
     def get(self, key: str) -> bytes:
