@@ -319,7 +319,7 @@ def test_a_target_below_a_file_is_refused_and_the_file_stays(tmp_path: Path) -> 
 
 
 def test_a_path_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="null byte"):
+    with pytest.raises(ExportError, match="embedded null"):
         export_to_csv([], tmp_path / "nul\0.csv")
 
 
