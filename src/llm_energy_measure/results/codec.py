@@ -3,6 +3,8 @@
 A file that says exactly what a record says is decoded in one typed pass. Any other goes through an untyped one, which
 brings older versions up to date, keeps unknown fields by JSON pointer (RFC 6901) and forgives what loses nothing: a
 byte order mark, and `3.0` where a whole number belongs.
+
+Long, because what is written and what is read have to agree, and are kept in one place for that.
 """
 
 from __future__ import annotations
