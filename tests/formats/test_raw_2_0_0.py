@@ -64,7 +64,9 @@ WRITTEN = """\
     "cpu_provenance": null,
     "ram_scope": null,
     "ram_provenance": null,
-    "devices": null
+    "devices": null,
+    "idle_power_w": null,
+    "sensors": null
   },
   "compute_metrics": null,
   "effective_config": {},
@@ -76,7 +78,11 @@ WRITTEN = """\
   "gpu_power_limit_w": null,
   "clock": null,
   "launcher": null,
-  "origin": null
+  "origin": null,
+  "status": null,
+  "error_type": null,
+  "library_versions": null,
+  "phases": null
 }"""
 
 

@@ -79,7 +79,8 @@ def test_a_raw_file_comes_back_with_no_field_lost(folder: Path, name: str) -> No
     same(written, original)
     assert list(written)[: len(original)] == list(original)
     assert set(written) - set(original) == {
-        *("world_size", "host", "gpu_uuid", "gpu_power_limit_w", "clock", "launcher", "origin")
+        *("world_size", "host", "gpu_uuid", "gpu_power_limit_w", "clock", "launcher", "origin"),
+        *("status", "error_type", "library_versions", "phases"),
     }
 
 

@@ -26,6 +26,8 @@ from llm_energy_measure.domain.metrics import (
     DeviceEnergy,
     EnergyMetrics,
     InferenceMetrics,
+    Phase,
+    SensorReading,
     Timestamps,
 )
 
@@ -149,6 +151,24 @@ def full_raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes:
         ram_scope="process",
         ram_provenance="modelled",
         devices=[device, msgspec.structs.replace(device, gpu_id=process_index + 1, energy_j=None)],
+        idle_power_w=55.5,
+        sensors=[
+            SensorReading(
+                source="rapl",
+                instance="package-0",
+                component="cpu",
+                scope="host",
+                provenance="measured",
+                energy_j=20.5,
+                counter_start_j=262140.0,
+                counter_end_j=17.25,
+                counter_range_j=262143.25,
+                wraps=1,
+                samples=95,
+                sampling_rate_hz=10.0,
+                problems=["sampling_gap"],
+            )
+        ],
     )
     fields: dict[str, Any] = {
         "gpu_is_mig": True,
@@ -175,6 +195,22 @@ def full_raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes:
         ),
         "launcher": Launcher(name="slurm", job_id="123", step_id="0", node="n1", local_rank=0, attempt=1),
         "origin": ImportOrigin(tool="codecarbon", version="3.3.0", file="emissions.csv", sha256="0" * 64, row=7),
+        "status": "failed",
+        "error_type": "OutOfMemoryError",
+        "library_versions": {"torch": "2.9.0", "transformers": "4.57.6"},
+        "phases": [
+            Phase(
+                name="prefill",
+                duration_sec=1.5,
+                occurrences=3,
+                total_energy_j=100.5,
+                gpu_energy_j=90.25,
+                cpu_energy_j=10.0,
+                ram_energy_j=0.25,
+                input_tokens=128,
+                output_tokens=3,
+            )
+        ],
     }
     return raw(experiment_id, process_index, **{**fields, **changes})
 

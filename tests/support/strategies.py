@@ -18,16 +18,20 @@ from llm_energy_measure.domain.experiment import (
     Launcher,
     RawProcessResult,
     SourceFile,
+    Status,
     UnreadableFile,
 )
 from llm_energy_measure.domain.latency import LatencyMeasurements, LatencyStatistics
 from llm_energy_measure.domain.metrics import (
+    Component,
     ComputeMetrics,
     DeviceEnergy,
     EnergyMetrics,
     InferenceMetrics,
+    Phase,
     Provenance,
     Scope,
+    SensorReading,
     Timestamps,
 )
 
@@ -109,6 +113,34 @@ devices = st.builds(
     energy_j=_or_none(amounts),
     provenance=provenances,
 )
+sensors = st.builds(
+    SensorReading,
+    source=texts,
+    instance=_or_none(texts),
+    component=st.sampled_from(typing.get_args(Component)),
+    scope=scopes,
+    provenance=provenances,
+    energy_j=_or_none(amounts),
+    counter_start_j=_or_none(amounts),
+    counter_end_j=_or_none(amounts),
+    counter_range_j=_or_none(amounts),
+    wraps=_or_none(counts),
+    samples=_or_none(counts),
+    sampling_rate_hz=_or_none(amounts),
+    problems=st.lists(texts, max_size=2),
+)
+phases = st.builds(
+    Phase,
+    name=texts,
+    duration_sec=_or_none(amounts),
+    occurrences=_or_none(counts),
+    total_energy_j=_or_none(amounts),
+    gpu_energy_j=_or_none(amounts),
+    cpu_energy_j=_or_none(amounts),
+    ram_energy_j=_or_none(amounts),
+    input_tokens=_or_none(counts),
+    output_tokens=_or_none(counts),
+)
 energy_metrics = st.builds(
     EnergyMetrics,
     total_energy_j=_or_none(amounts),
@@ -130,6 +162,8 @@ energy_metrics = st.builds(
     ram_scope=scopes,
     ram_provenance=provenances,
     devices=_or_none(st.lists(devices, max_size=2)),
+    idle_power_w=_or_none(amounts),
+    sensors=_or_none(st.lists(sensors, max_size=2)),
 )
 compute_metrics = st.builds(
     ComputeMetrics,
@@ -204,6 +238,10 @@ def raw_records(
             clock=_or_none(clocks),
             launcher=_or_none(launchers),
             origin=_or_none(origins),
+            status=_or_none(st.sampled_from(typing.get_args(Status))),
+            error_type=_or_none(texts),
+            library_versions=_or_none(st.dictionaries(texts, texts, max_size=2)),
+            phases=_or_none(st.lists(phases, max_size=2)),
             unknown_fields=st.just(msgspec.UNSET),
         )
     )

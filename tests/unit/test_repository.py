@@ -62,6 +62,18 @@ def plant(path: Path, data: bytes = b"") -> Path:
 # Saving and loading
 
 
+def test_a_record_from_a_file_that_lacks_newer_fields_is_the_same_content(
+    repository: FileSystemRepository, base: Path
+) -> None:
+    older = json.loads(codec.encode_raw(factories.raw()))
+    del older["phases"], older["status"]
+    path = plant(base / "raw" / EXP / "process_0.json", json.dumps(older).encode())
+    before = path.read_bytes()
+    assert repository.save_raw(EXP, repository.load_raw(path)) == path
+    assert path.read_bytes() == before
+    assert names(path.parent) == ["process_0.json"]
+
+
 def test_what_was_saved_is_loaded(repository: FileSystemRepository, base: Path) -> None:
     path = repository.save_raw(EXP, factories.full_raw())
     assert path == base / "raw" / "exp_7" / "process_0.json"

@@ -7,13 +7,13 @@ are unknown.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from llm_energy_measure.constants import SCHEMA_VERSION
 from llm_energy_measure.domain.latency import LatencyStatistics
-from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
+from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Phase, Timestamps
 from llm_energy_measure.domain.units import (
     Count,
     Flops,
@@ -28,6 +28,9 @@ from llm_energy_measure.domain.units import (
     Watts,
     ratio,
 )
+
+Status = Literal["completed", "failed", "interrupted", "partial"]
+"""How a run ended: by itself, by an exception, by a signal; `partial` is a checkpoint of one that may still run."""
 
 UnknownFields = Annotated[
     dict[str, Any] | UnsetType,
@@ -160,6 +163,10 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         clock: Clock readings at start and end.
         launcher: What started it.
         origin: Where it was imported from.
+        status: How the run of the process ended; None in files that don't say, which is as good as `completed`.
+        error_type: Type of the exception or name of the signal that ended it.
+        library_versions: Versions of the libraries that did the work, by name; None if unknown.
+        phases: Parts of the run, with the energy of each; None if it had none.
         unknown_fields: Fields of its file that this version does not know; unset if there are none.
     """
 
@@ -189,6 +196,10 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     clock: ClockEvidence | None = None
     launcher: Launcher | None = None
     origin: ImportOrigin | None = None
+    status: Status | None = None
+    error_type: str | None = None
+    library_versions: dict[str, str] | None = None
+    phases: Annotated[list[Phase] | None, Meta(description="parts of the run")] = None
     unknown_fields: UnknownFields = UNSET
 
     @property

@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.domain.units import (
+    Count,
     Flops,
     FlopsPerSecond,
     FlopsPerToken,
+    Hertz,
     Joules,
     JoulesPerToken,
     KilogramsCO2,
@@ -25,6 +27,9 @@ from llm_energy_measure.domain.units import (
 
 Scope = Literal["device", "process", "host"]
 """What a sensor saw: one device, one process, or everything on the host."""
+
+Component = Literal["gpu", "cpu", "ram", "total"]
+"""What a sensor measures: a component, or everything together."""
 
 Provenance = Literal["measured", "integrated", "modelled"]
 """Where a figure comes from: a counter, a sum of power samples, or a stated constant."""
@@ -93,6 +98,66 @@ class DeviceEnergy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     provenance: Provenance | None = None
 
 
+class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one sensor said over the energy window: the evidence behind an energy figure.
+
+    Attributes:
+        source: The source that read it, such as `nvml`, `rapl` or `cpu_model`.
+        instance: Which of the source's sensors, such as a GPU's UUID or `package-0`.
+        component: What it measures.
+        scope: What it saw.
+        provenance: Where its figure comes from.
+        energy_j: Energy over the energy window, in joules; None if unknown.
+        counter_start_j: Reading of its counter at the start of the window, in joules; None without a counter.
+        counter_end_j: Reading of its counter at the end of the window, in joules.
+        counter_range_j: What the counter counts up to before it begins anew, in joules; None if it does not.
+        wraps: How often the counter began anew within the window.
+        samples: How many readings the figure is made from.
+        sampling_rate_hz: Readings a second, as achieved.
+        problems: What went wrong, a code each: `counter_reset`, `sensor_lost`, `sampling_gap`.
+    """
+
+    source: str
+    instance: str | None = None
+    component: Component
+    scope: Scope | None = None
+    provenance: Provenance | None = None
+    energy_j: Annotated[Joules | None, Meta(description="energy over the energy window, in J")] = None
+    counter_start_j: Annotated[Joules | None, Meta(description="counter at the start, in J")] = None
+    counter_end_j: Annotated[Joules | None, Meta(description="counter at the end, in J")] = None
+    counter_range_j: Annotated[Joules | None, Meta(description="range of the counter, in J")] = None
+    wraps: Annotated[Count | None, Meta(description="times the counter began anew")] = None
+    samples: Annotated[Count | None, Meta(description="readings the figure is made from")] = None
+    sampling_rate_hz: Annotated[Hertz | None, Meta(description="readings a second, as achieved")] = None
+    problems: list[str] = field(default_factory=list)
+
+
+class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of a process's run: its energy and tokens are parts of the whole, never added to it.
+
+    Attributes:
+        name: What it did, such as `load`, `warmup`, `prefill` or `decode`.
+        duration_sec: Time spent in it, in seconds, over all its occurrences.
+        occurrences: How often it was entered.
+        total_energy_j: Energy of all components during it, in joules; None if unknown.
+        gpu_energy_j: Energy of the GPUs, in joules.
+        cpu_energy_j: Energy of the CPUs, in joules.
+        ram_energy_j: Energy of the memory, in joules.
+        input_tokens: Prompt tokens counted during it.
+        output_tokens: Generated tokens counted during it.
+    """
+
+    name: str
+    duration_sec: Annotated[Seconds | None, Meta(description="time spent in it, in s")] = None
+    occurrences: Annotated[Count | None, Meta(description="how often it was entered")] = None
+    total_energy_j: Annotated[Joules | None, Meta(description="energy of all components, in J")] = None
+    gpu_energy_j: Annotated[Joules | None, Meta(description="energy of the GPUs, in J")] = None
+    cpu_energy_j: Annotated[Joules | None, Meta(description="energy of the CPUs, in J")] = None
+    ram_energy_j: Annotated[Joules | None, Meta(description="energy of the memory, in J")] = None
+    input_tokens: Annotated[Tokens | None, Meta(description="prompt tokens")] = None
+    output_tokens: Annotated[Tokens | None, Meta(description="generated tokens")] = None
+
+
 class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The energy that one process measured, and what its sensors saw.
 
@@ -118,6 +183,8 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ram_scope: What the sensor behind `ram_energy_j` saw.
         ram_provenance: Where `ram_energy_j` comes from.
         devices: Energy of each device that this process measured; None if it is not known for each.
+        idle_power_w: Power of what the total covers, measured while nothing ran, in watts; None if it was not measured.
+        sensors: What each sensor said; None if it is not known.
     """
 
     total_energy_j: Annotated[Joules | None, Meta(description="energy of all components, in J")]
@@ -139,6 +206,8 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ram_scope: Scope | None = None
     ram_provenance: Provenance | None = None
     devices: Annotated[list[DeviceEnergy] | None, Meta(description="energy of each measured device")] = None
+    idle_power_w: Annotated[Watts | None, Meta(description="power while nothing ran, in W")] = None
+    sensors: Annotated[list[SensorReading] | None, Meta(description="what each sensor said")] = None
 
 
 class ComputeMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

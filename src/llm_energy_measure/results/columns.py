@@ -158,6 +158,8 @@ RAW_COLUMNS: tuple[Column[RawProcessResult], ...] = (
     _field("compute_metrics.model_memory_mb", "number", "MiB"),
     _field("origin.tool", "text", name="origin_tool"),
     _field("origin.file", "text", name="origin_file"),
+    _field("status", "text"),
+    _field("error_type", "text"),
     _field("schema_version", "text"),
 )
 

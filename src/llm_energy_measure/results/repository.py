@@ -197,7 +197,7 @@ class FileSystemRepository:
                         self.raw_folder(folder).give_way(experiment_id)
             return self.store.path(key)
         stored = bytes_of(self.store, key)
-        if stored == data:
+        if stored == data or _is_record(stored, record):
             return self.store.path(key)
         if not overwrite or stored is None:
             self._refuse(self.raw_folder(folder).conflict(key, stored, data), folder, record)
@@ -497,6 +497,16 @@ class FileSystemRepository:
         named = type(refused)(refused.doing, refused.found, advice)
         named.__dict__.update({**refused.__dict__, "advice": advice})
         raise named from refused.__cause__
+
+
+def _is_record(stored: bytes | None, record: RawProcessResult) -> bool:
+    """True if stored bytes hold this very record, written by a version that lacked fields which are null in it."""
+    if stored is None:
+        return False
+    try:
+        return codec.decode_raw(stored, "") == record
+    except ResultCorruptError:
+        return False
 
 
 def _attempt_of(record: RawProcessResult) -> int | None:
