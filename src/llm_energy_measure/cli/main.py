@@ -75,6 +75,7 @@ def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
         "show": ("llm_energy_measure.cli.results_show:show", "Show one experiment."),
         "cycles": ("llm_energy_measure.cli.results_cycles:cycles", "Mean and spread over repeated runs."),
         "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV or JSON."),
+        "tag": ("llm_energy_measure.cli.results_tag:tag", "Set tags and a note on one experiment."),
         "check": ("llm_energy_measure.cli.results_check:check", "Say what is amiss in the files."),
         "merge": ("llm_energy_measure.cli.results_merge:merge", "Bring results directories together."),
         "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete one experiment."),
