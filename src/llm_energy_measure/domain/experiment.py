@@ -253,6 +253,15 @@ class Manifest(Struct, frozen=True, kw_only=True):
         known = (fact for fact in facts if None not in fact)
         return next((fact for fact in known if fact[1] != fact[2]), None)
 
+    def tells_all_of(self, other: Manifest) -> bool:
+        """True if another manifest of the same run has no fact that this one lacks."""
+        lacks_job = self.launcher is None or self.launcher.job_id is None
+        return not (
+            (self.expected_processes is None and other.expected_processes is not None)
+            or (self.config_digest is None and other.config_digest is not None)
+            or (lacks_job and other.launcher is not None and other.launcher.job_id is not None)
+        )
+
 
 class CompletenessReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much of an experiment is there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import (
     AGGREGATED_DIR,
@@ -17,11 +18,15 @@ from llm_energy_measure.constants import (
 from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.security import sanitize_experiment_id
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _PROCESS_FILE = re.compile(PROCESS_FILE_PATTERN)
 _KEPT_IN_RAW = re.compile(
     rf"{PROCESS_FILE_PATTERN}|{re.escape(MANIFEST_NAME)}"
     r"|(?:rejected|superseded)-process_(?:[0-9]+|unknown)-[0-9]+\.json|partial-process_[0-9]+\.json"
 )
+_NUMBERED = re.compile(r"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+\.json")
 _SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
 UNNAMED = "_unnamed"
@@ -119,6 +124,17 @@ def rejected_key(folder: str, process_index: object, number: int) -> str:
 def superseded_raw_key(folder: str, process_index: int, number: int) -> str:
     """Key of a raw result that an overwrite replaced; `number` counts from 1."""
     return f"{RAW_DIR}/{folder}/superseded-process_{process_index}-{number}.json"
+
+
+def numbered_keys(folder: str, name: str) -> Callable[[int], str] | None:
+    """The keys that a file kept beside the results can have, by number; None if its name has no number.
+
+    Example:
+        >>> numbered_keys("exp_7", "rejected-process_3-1.json")(2), numbered_keys("exp_7", "process_3.json")
+        ('raw/exp_7/rejected-process_3-2.json', None)
+    """
+    match = _NUMBERED.fullmatch(name)
+    return None if match is None else lambda number: f"{RAW_DIR}/{folder}/{match[1]}-{number}.json"
 
 
 def aggregated_key(folder: str) -> str:
