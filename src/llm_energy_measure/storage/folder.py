@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.storage.atomic import leftover_path
@@ -46,7 +46,7 @@ class Folder:
             except OSError:
                 self._descriptor = None  # absent, or whatever the store's own way will say
 
-    def __enter__(self) -> Folder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -81,6 +81,18 @@ class Folder:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mtime_ns
         except OSError:
             return None
+
+    def is_absent(self, name: str) -> bool:
+        """True if it is known that nothing of that name is there."""
+        if self._descriptor is None:
+            return not any(entry.name == name for entry in self.store.list(self.prefix))
+        try:
+            os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def read(self, name: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | ResultsError]]:
         """The files of a folder in it, in any order: name, and content or why it can't be had.
@@ -146,7 +158,7 @@ def clock_ns(store: Store) -> int | None:
     """
     if not isinstance(store, LocalStore):
         return None
-    probe = leftover_path(store.root / "clock")
+    probe = leftover_path(f"{store.root}{os.sep}clock")
     try:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
     except OSError:
@@ -155,7 +167,7 @@ def clock_ns(store: Store) -> int | None:
         return os.fstat(descriptor).st_mtime_ns
     finally:
         os.close(descriptor)
-        probe.unlink(missing_ok=True)
+        os.unlink(probe)
 
 
 def _read(name: str, folder: int) -> bytes | None:
