@@ -25,6 +25,7 @@ _FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
 
 # Most raw results have a tenth of it. One read of it costs no more than one of their size.
 _CHUNK_BYTES = 1 << 16
+_BUFFER = memoryview(bytearray(_CHUNK_BYTES))
 
 
 class Folder:
@@ -178,8 +179,8 @@ def _read(name: str, folder: int) -> bytes | None:
         return None
     try:
         # An empty one may be a pipe, and a full chunk may be a part.
-        data = os.read(descriptor, _CHUNK_BYTES)
-        return data if 0 < len(data) < _CHUNK_BYTES else None
+        size = os.readv(descriptor, [_BUFFER])
+        return bytes(_BUFFER[:size]) if 0 < size < _CHUNK_BYTES else None
     except OSError:
         return None
     finally:
