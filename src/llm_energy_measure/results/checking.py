@@ -18,6 +18,7 @@ from llm_energy_measure.domain.experiment import UnreadableFile
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError, UnsafePathError
 from llm_energy_measure.results import codec, deletion, layout
 from llm_energy_measure.results.bulk import inspect_experiment
+from llm_energy_measure.results.salvage import is_salvaged, whole_sections
 from llm_energy_measure.storage.atomic import published_name, writer_is_elsewhere, writer_is_gone
 
 if TYPE_CHECKING:
@@ -209,6 +210,12 @@ def _check_raw(
     if not isinstance(outcome, UnreadableFile):
         return
     code, advice = _classify(repository, key)
+    data = _bytes(repository, key) if code == "raw.torn" else None
+    if data is not None and is_salvaged(repository, folder, index, data):
+        message = f"{outcome.reason}; salvaged as partial-process_{index}.json"
+        salvaged = _finding(code, key, message, "remove it when nobody needs it any more")
+        yield msgspec.structs.replace(salvaged, needs_person=False)
+        return
     yield _finding(code, key, outcome.reason, advice)
 
 
@@ -291,7 +298,12 @@ def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:
         message = (
             f"it holds a result or a part of one, meant to be or replaced as {name}, and stored under no other name"
         )
-        return _finding("raw.unpublished", key, message, f"compare it with {name}; if that is missing, rename it")
+        return _finding(
+            "raw.unpublished",
+            key,
+            message,
+            f"'results check --salvage' stores what it holds; or compare it with {name}",
+        )
     if entry.is_folder:
         return _finding("leftover.folder", key, "a deletion was interrupted", "'results check --sweep' removes it")
     return _finding("leftover.file", key, "its writer was stopped", "'results check --sweep' removes it")
@@ -306,9 +318,18 @@ def _holds_only_copy(repository: FileSystemRepository, folder: str, key: str, na
     except ResultsError:
         return True
     if not _is_whole(data):
-        return False
+        return _holds_only_energy(repository, key, names, data)
     others = [f"{layout.raw_folder(folder)}/{name}" for name in names if layout.is_kept_in_raw(name)]
     return all(_bytes(repository, other) != data for other in others)
+
+
+def _holds_only_energy(repository: FileSystemRepository, key: str, names: set[str], data: bytes) -> bool:
+    """True if a torn unfinished file holds the energy of a process that has no result, and was not salvaged."""
+    name = published_name(key.rpartition("/")[2]) or ""
+    index = layout.process_index_of(name)
+    if index is None or name in names or "energy_metrics" not in whole_sections(data):
+        return False
+    return not is_salvaged(repository, layout.folder_of_key(key), index, data)
 
 
 def _is_whole(data: bytes) -> bool:
