@@ -274,7 +274,10 @@ def _check_aggregate(repository: FileSystemRepository, folder: str) -> Iterator[
         changes = state.changes
         words = (("new", changes.added), ("gone", changes.removed), ("changed", changes.changed))
         message = "; ".join(f"{word} since: {', '.join(names)}" for word, names in words if names)
-        yield _finding("aggregate.stale", key, message, f"'aggregate {folder}' makes it anew")
+        advice = f"'aggregate {folder}' makes it anew"
+        if not repository.has_raw(folder):
+            advice = "nothing is left to make it from; keep it, or 'results delete' the experiment"
+        yield _finding("aggregate.stale", key, message, advice)
 
 
 def _check_derived_folders(repository: FileSystemRepository) -> Iterator[StoreFinding]:
