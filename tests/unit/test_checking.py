@@ -538,6 +538,7 @@ def test_a_stale_aggregate_whose_results_are_all_gone_is_not_said_to_be_made_ane
 ) -> None:
     repository.save_raw(EXP, factories.raw())
     repository.save_aggregated(aggregate_results(EXP, repository.load_all_raw(EXP)))
-    repository.list_raw(EXP)[0].unlink()
+    for path in repository.list_raw(EXP):
+        path.unlink()
     [finding] = [found for found in check_store(repository) if found.code == "aggregate.stale"]
     assert finding.advice == "nothing is left to make it from; keep it, or 'results delete' the experiment"
