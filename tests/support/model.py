@@ -128,13 +128,7 @@ def outcomes(before: Experiment, operation: Operation) -> list[Experiment]:
         return [before, moved, replace(moved, attempt=index)]
     if kind == "aggregate":
         return [before, replace(before, aggregated=before.raw)]
-    without = replace(before, aggregated=None)
-    attempts = sorted(before.earlier)
-    fewer = [
-        replace(without, earlier={attempt: before.earlier[attempt] for attempt in attempts[number:]})
-        for number in range(len(attempts) + 1)
-    ]
-    return [before, *fewer, Experiment()]
+    return [before, Experiment()]
 
 
 def random_operation(chance: random.Random, experiment_id: str, now: Experiment, variant: int) -> Operation:
@@ -164,6 +158,8 @@ def observe(store: Store) -> Directory:
 
 
 def _observe(store: Store, folder: str) -> Experiment:
+    if store.list(f"raw/.{folder}~deleted") and not store.list(f"raw/{folder}"):
+        return Experiment()
     raw, kept, attempt = _folder(store, f"raw/{folder}")
     earlier = {}
     for entry in store.list("raw"):

@@ -208,7 +208,7 @@ def test_an_impossible_index_names_no_file(repository: FileSystemRepository, ind
 
 def test_a_stranger_in_the_way_of_a_refused_record_does_not_lose_it(repository: FileSystemRepository) -> None:
     (repository.base_path / "raw" / EXP / "rejected-process_0-1.json").mkdir(parents=True)
-    assert refused_file(repository, config_name=None) == "raw/exp_7/rejected-process_0-2.json"
+    assert refused_file(repository, config_name=7) == "raw/exp_7/rejected-process_0-2.json"
 
 
 def test_a_record_of_another_id_is_refused_and_kept(repository: FileSystemRepository) -> None:

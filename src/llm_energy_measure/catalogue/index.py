@@ -299,23 +299,21 @@ class Catalogue:
     def _stamps(self) -> dict[str, Stamps]:
         """What there is, by folder name."""
         store = self.repository.store
+        entries = store.list(RAW_DIR)
         raw = {
-            entry.name: entry.modified_sec
-            for entry in store.list(RAW_DIR)
-            if entry.is_folder and layout.is_folder_name(entry.name)
+            entry.name: entry.modified_sec for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)
         }
+        deleted = {layout.deleted_folder_of(entry.name) for entry in entries} - raw.keys()
         aggregated, tags = (
             {
                 folder: entry.modified_sec
                 for entry in store.list(prefix)
-                if not entry.is_folder and (folder := layout.aggregated_folder_of(entry.name)) is not None
+                if not entry.is_folder and (folder := layout.aggregated_folder_of(entry.name)) not in (None, *deleted)
             }
             for prefix in (AGGREGATED_DIR, TAGS_DIR)
         )
-        return {
-            folder: Stamps(raw.get(folder), aggregated.get(folder), tags.get(folder))
-            for folder in sorted(raw.keys() | aggregated.keys())
-        }
+        folders = sorted(folder for folder in raw.keys() | aggregated.keys() if folder is not None)
+        return {folder: Stamps(raw.get(folder), aggregated.get(folder), tags.get(folder)) for folder in folders}
 
     def _is_known(self, found: Stamps, row: tuple[Any, ...] | None) -> bool:
         """True if a row was made of these very stamps, when they were old enough."""

@@ -27,6 +27,8 @@ _KEPT_IN_RAW = re.compile(
     rf"{PROCESS_FILE_PATTERN}|{re.escape(MANIFEST_NAME)}"
     r"|(?:rejected|superseded)-process_(?:[0-9]+|unknown)-[0-9]+\.json|partial-process_[0-9]+\.json"
 )
+_EARLIER_ATTEMPT = re.compile(rf"\.(.+){LEFTOVER_MARK}attempt-(0|[1-9][0-9]{{0,8}})")
+_DELETED = re.compile(rf"\.(.+){LEFTOVER_MARK}deleted")
 _NUMBERED = re.compile(r"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+\.json")
 _SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
@@ -102,19 +104,31 @@ def earlier_attempt_folder(folder: str, attempt: int) -> str:
     return f"{RAW_DIR}/.{folder}{LEFTOVER_MARK}attempt-{attempt}"
 
 
-def is_earlier_attempt(name: str) -> bool:
-    """True if a folder under `raw/` is a kept earlier attempt.
+def earlier_attempt_of(name: str) -> tuple[str, int] | None:
+    """Folder name and attempt of the experiment that a folder under `raw/` is a kept earlier attempt of, or None.
 
     Example:
-        >>> is_earlier_attempt(".exp_7~attempt-0"), is_earlier_attempt("exp_7")
-        (True, False)
+        >>> earlier_attempt_of(".exp_7~attempt-0"), earlier_attempt_of("exp_7")
+        (('exp_7', 0), None)
     """
-    return re.fullmatch(rf"\..+{LEFTOVER_MARK}attempt-[0-9]+", name) is not None
+    match = _EARLIER_ATTEMPT.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
 
 
-def is_earlier_attempt_of(name: str, folder: str) -> bool:
-    """True if a folder under `raw/` is a kept earlier attempt of the experiment."""
-    return re.fullmatch(rf"\.{re.escape(folder)}{LEFTOVER_MARK}attempt-[0-9]+", name) is not None
+def deleted_folder(folder: str) -> str:
+    """Key prefix under which a deleted experiment's folder waits for its removal; no id can name it."""
+    return f"{RAW_DIR}/.{folder}{LEFTOVER_MARK}deleted"
+
+
+def deleted_folder_of(name: str) -> str | None:
+    """The folder name of the experiment that a folder under `raw/` was before it was deleted, or None.
+
+    Example:
+        >>> deleted_folder_of(".exp_7~deleted"), deleted_folder_of("exp_7")
+        ('exp_7', None)
+    """
+    match = _DELETED.fullmatch(name)
+    return match[1] if match else None
 
 
 def rejected_key(folder: str, process_index: object, number: int) -> str:

@@ -53,7 +53,7 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
     for entry in source.store.list(RAW_DIR):
         if entry.is_folder and layout.is_folder_name(entry.name):
             yield from _merge_experiment(target, source, entry.name)
-        elif layout.is_earlier_attempt(entry.name):
+        elif layout.earlier_attempt_of(entry.name) is not None:
             reason = "an earlier attempt is not merged; copy it by hand if it is needed"
             yield MergedFile(key=f"{RAW_DIR}/{entry.name}", outcome="failed", reason=reason)
     for folder in (AGGREGATED_DIR, TAGS_DIR):

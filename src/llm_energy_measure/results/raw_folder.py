@@ -21,7 +21,7 @@ from llm_energy_measure.exceptions import (
     StorageError,
     UnsafePathError,
 )
-from llm_energy_measure.results import codec, layout
+from llm_energy_measure.results import codec, deletion, layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,16 +37,19 @@ class RawFolder:
     Args:
         store: The store.
         name: The folder's name, which is a sanitised id.
+        attempt: An earlier attempt that was set aside; by default the one that is current.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, *, attempt: int | None = None) -> None:
         """Remember the folder; nothing is touched."""
         self.store = store
         self.name = name
+        prefix = layout.raw_folder(name) if attempt is None else layout.earlier_attempt_folder(name, attempt)
+        self._place = layout.folder_of_key(prefix)
 
     def process_indices(self) -> list[int]:
         """Processes that have a result, readable or not, in order."""
-        entries = self.store.list(layout.raw_folder(self.name))
+        entries = self.store.list(layout.raw_folder(self._place))
         indices = [layout.process_index_of(entry.name) for entry in entries if not entry.is_folder]
         return sorted(index for index in indices if index is not None)
 
@@ -54,7 +57,7 @@ class RawFolder:
         """One raw result, or why it can't be had."""
         name = layout.process_file(process_index)
         try:
-            data = self.store.get(layout.raw_key(self.name, process_index))
+            data = self.store.get(layout.raw_key(self._place, process_index))
         except ResultsError as error:
             return UnreadableFile(name=name, reason=error.found)
         return self.decode(process_index, data)
@@ -82,7 +85,7 @@ class RawFolder:
         Args:
             data: The bytes of its file, if they were read already.
         """
-        key = layout.manifest_key(self.name)
+        key = layout.manifest_key(self._place)
         try:
             manifest = codec.decode_manifest(self.store.get(key) if data is None else data, key)
         except ResultNotFoundError:
@@ -129,6 +132,7 @@ class RawFolder:
             holder = next(self._claimants(), None)
             if holder not in (None, manifest.experiment_id):
                 raise self.taken(manifest.experiment_id, holder)
+            deletion.finish(self.store, self.name)  # what is left of another that had the name
             self._require_not_set_aside(manifest)
             if self.store.create(layout.manifest_key(self.name), codec.encode_manifest(manifest)):
                 return manifest

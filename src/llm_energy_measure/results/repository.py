@@ -32,7 +32,7 @@ from llm_energy_measure.exceptions import (
     StorageError,
     UnsafePathError,
 )
-from llm_energy_measure.results import codec, layout
+from llm_energy_measure.results import codec, deletion, layout
 from llm_energy_measure.results.raw_folder import RawFolder, bytes_of, digest_of, keep, keep_copy
 from llm_energy_measure.results.rejected import rejected_document
 from llm_energy_measure.storage.local import LocalStore, read_file
@@ -247,16 +247,21 @@ class FileSystemRepository:
             raise refused
         return recovery.results
 
-    def recover_raw(self, experiment_id: str) -> RawRecovery:
+    def recover_raw(self, experiment_id: str, *, attempt: int | None = None) -> RawRecovery:
         """The readable raw results of an experiment and, by name and reason, the unreadable ones.
 
         No unreadable file makes it raise.
+
+        Args:
+            experiment_id: Its id or folder name.
+            attempt: An earlier attempt, one of `list_attempts`; by default the one that is current.
         """
         folder = self._folder(experiment_id)
+        raw = self.raw_folder(folder) if attempt is None else RawFolder(self.store, folder, attempt=attempt)
         results: list[RawProcessResult] = []
         unreadable = []
-        for index in self.raw_folder(folder).process_indices():
-            outcome = self.raw_folder(folder).read(index)
+        for index in raw.process_indices():
+            outcome = raw.read(index)
             if isinstance(outcome, UnreadableFile):
                 unreadable.append(outcome)
             else:
@@ -264,10 +269,16 @@ class FileSystemRepository:
         self._require_asked_for(experiment_id, folder, results)
         manifest = None
         try:
-            manifest = self.load_manifest(folder)
+            manifest = raw.manifest()
         except ResultsError as error:
             unreadable.append(UnreadableFile(name=MANIFEST_NAME, reason=error.found))
         return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
+
+    def list_attempts(self, experiment_id: str) -> list[int]:
+        """Earlier attempts of an experiment, which later ones set aside; `recover_raw` reads their results."""
+        folder = self._folder(experiment_id)
+        found = [layout.earlier_attempt_of(entry.name) for entry in self.store.list(RAW_DIR)]
+        return sorted(attempt[1] for attempt in found if attempt is not None and attempt[0] == folder)
 
     def has_raw(self, experiment_id: str) -> bool:
         """True if an experiment has a raw result, readable or not."""
@@ -307,6 +318,7 @@ class FileSystemRepository:
             folder = layout.folder_name(result.experiment_id)
             if owners.setdefault(folder, result.experiment_id) != result.experiment_id:
                 raise self.raw_folder(folder).taken(result.experiment_id, owners[folder])
+            deletion.finish(self.store, folder)
             values[layout.aggregated_key(folder)] = self._encoded_aggregate(folder, result)
         if len(values) == 1:
             self.store.put(*next(iter(values.items())))
@@ -346,6 +358,8 @@ class FileSystemRepository:
         """
         folder = self._folder(experiment_id)
         key = layout.aggregated_key(folder)
+        if deletion.is_deleted(self.store, folder):
+            return None
         try:
             result = codec.decode_aggregated(self.store.get(key), f"{folder}.json", with_processes=with_processes)
         except ResultNotFoundError:
@@ -360,15 +374,19 @@ class FileSystemRepository:
 
     def read_aggregated(self, experiment_id: str) -> bytes | None:
         """The file of an experiment's aggregate as it is, or None if it has none."""
+        folder = self._folder(experiment_id)
+        if deletion.is_deleted(self.store, folder):
+            return None
         try:
-            return self.store.get(layout.aggregated_key(self._folder(experiment_id)))
+            return self.store.get(layout.aggregated_key(folder))
         except ResultNotFoundError:
             return None
 
     def has_aggregated(self, experiment_id: str) -> bool:
         """True if an experiment has an aggregate, readable or not."""
-        name = f"{self._folder(experiment_id)}.json"
-        return any(entry.name == name for entry in self.store.list(AGGREGATED_DIR))
+        folder = self._folder(experiment_id)
+        is_there = any(entry.name == f"{folder}.json" for entry in self.store.list(AGGREGATED_DIR))
+        return is_there and not deletion.is_deleted(self.store, folder)
 
     def source_changes(self, aggregated: AggregatedResult) -> SourceChanges:
         """How the raw files differ from those that an aggregate was made from: if at all, it is stale.
@@ -418,12 +436,14 @@ class FileSystemRepository:
     def list_aggregated(self) -> list[str]:
         """Folder names of all experiments that have an aggregate, sorted: each can be used as an id."""
         entries = [entry for entry in self.store.list(AGGREGATED_DIR) if not entry.is_folder]
-        return sorted(folder for entry in entries if (folder := layout.aggregated_folder_of(entry.name)) is not None)
+        folders = [folder for entry in entries if (folder := layout.aggregated_folder_of(entry.name)) is not None]
+        deleted = deletion.deleted_folders(self.store) if folders else set()
+        return sorted(folder for folder in folders if folder not in deleted)
 
     def delete_experiment(self, experiment_id: str) -> bool:
-        """Delete an experiment: aggregate, tags, earlier attempts, raw folder with all in it. False if there is none.
+        """Delete an experiment: raw folder with all in it, aggregate, tags, earlier attempts. False if there is none.
 
-        The raw results go last and all at once: interrupted, they are either there whole or gone.
+        Interrupted at any point, the experiment is either there whole or gone.
         """
         folder = self._folder(experiment_id)
         self._require_asked_for(experiment_id, folder, [*self._readable(folder)])
@@ -436,28 +456,7 @@ class FileSystemRepository:
             ResultCorruptError, StorageError, UnsafePathError
         ):  # such a file can't say whose it is
             self.load_aggregated(experiment_id, with_processes=False)
-        superseded = [
-            f"{AGGREGATED_DIR}/{entry.name}"
-            for entry in self.store.list(AGGREGATED_DIR)
-            if layout.is_superseded_aggregate_of(entry.name, folder)
-        ]
-        keys = [layout.aggregated_key(folder), layout.tags_key(folder), *superseded]
-        deleted = [self.store.delete(key) for key in keys]
-        deleted += [self.store.delete_folder(key) for key in self._earlier_attempts(experiment_id, folder)]
-        return self.store.delete_folder(layout.raw_folder(folder)) or any(deleted)
-
-    def _earlier_attempts(self, experiment_id: str, folder: str) -> list[str]:
-        """Kept earlier attempts of an experiment, and of no other that had the folder's name before."""
-        holder = self.raw_folder(folder).holder()
-        found = []
-        for entry in self.store.list(RAW_DIR):
-            if layout.is_earlier_attempt_of(entry.name, folder):
-                with contextlib.suppress(ResultsError):
-                    key = f"{RAW_DIR}/{entry.name}/{MANIFEST_NAME}"
-                    owner = codec.decode_manifest(self.store.get(key), key).experiment_id
-                    if holder == owner or (holder is None and experiment_id in (owner, folder)):
-                        found.append(f"{RAW_DIR}/{entry.name}")
-        return found
+        return deletion.delete(self.store, folder, raw.holder() or (None if experiment_id == folder else experiment_id))
 
     # Reading one experiment's folder
 
