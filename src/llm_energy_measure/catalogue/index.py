@@ -96,6 +96,11 @@ class Stamps(NamedTuple):
     aggregated: float | None
     tags: float | None
 
+    @property
+    def settled(self) -> bool:
+        """True if the raw files are known to be those that the aggregate was made from; see `results.bulk`."""
+        return self.raw is not None and self.aggregated is not None and 0 < self.raw < self.aggregated
+
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """What several experiments come to; None is unknown.
@@ -249,6 +254,15 @@ class Catalogue:
         )
         return [problem for row in rows for problem in _OVERVIEW.decode(row[0]).problems]
 
+    def sources(self) -> Iterator[tuple[str, float | None, Stamps]]:
+        """Folder, start (seconds since 1970-01-01 UTC) and stamps of every experiment that has an aggregate."""
+        sql = (
+            "SELECT folder, start_time, raw, aggregated, rows.tags FROM experiments JOIN rows USING (folder) "
+            "WHERE listed AND has_aggregate ORDER BY folder"
+        )
+        for folder, start, *stamps in self._database.execute(sql):
+            yield folder, start, Stamps(*stamps)
+
     def groups(self, question: Question, by: Sequence[str]) -> list[Group]:
         """What the experiments that are asked for come to, by the values of columns; without columns all together."""
         clause = self._where(question)
@@ -322,13 +336,7 @@ class Catalogue:
         return all(stamp is None or 0 < stamp < row[3] - self._skew_sec for stamp in found)
 
     def _look(self, folder: str, stamps: Stamps, *, rehash: bool) -> Look:
-        settled = (
-            not rehash
-            and stamps.raw is not None
-            and stamps.aggregated is not None
-            and 0 < stamps.raw < stamps.aggregated
-        )
-        return look_at(self.repository, folder, settled=settled)
+        return look_at(self.repository, folder, settled=stamps.settled and not rehash)
 
     def _store(self, looks: list[tuple[str, Stamps, Look]], now: float) -> None:
         """Write rows, unless a later look has written them already."""

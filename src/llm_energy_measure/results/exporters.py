@@ -162,7 +162,7 @@ def to_csv(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([column.name for column in columns])
     for result in results:
-        writer.writerow([_cell(_plain(column.getter(result))) for column in columns])
+        writer.writerow([_cell(plain(column.getter(result))) for column in columns])
     content = text.getvalue()
     return content.encode("utf-8" if content.isascii() else "utf-8-sig")
 
@@ -176,7 +176,7 @@ def to_json(
     """The JSON that `export_to_json` writes."""
     results = list(results)  # a generator can be read only once
     columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
-    rows = [{column.name: _plain(column.getter(result)) for column in columns} for result in results]
+    rows = [{column.name: plain(column.getter(result)) for column in columns} for result in results]
     return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
 
 
@@ -201,7 +201,7 @@ def columns_of(
     return AGGREGATED_COLUMNS + breakdown
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
+def plain(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
     """A numpy scalar as the number it is, text that can be written; None for a number that is none."""
     if callable(to_plain := getattr(value, "tolist", None)):
         value = to_plain()
