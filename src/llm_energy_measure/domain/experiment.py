@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from llm_energy_measure.constants import SCHEMA_VERSION
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.latency import LatencyStatistics
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Phase, Timestamps
 from llm_energy_measure.domain.units import (
     Count,
+    Factor,
     Flops,
     Joules,
     JoulesPerToken,
@@ -291,8 +293,9 @@ class AggregationMetadata(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         method: Name of the strategy.
         num_processes: Number of results that went in.
-        temporal_overlap_verified: True only if all processes are known to have run at one common instant.
-        gpu_attribution_verified: True only if every GPU is known and none appears twice.
+        temporal_overlap_verified: True only if all processes are known to have run at one common instant
+            (`time.no_overlap` passed).
+        gpu_attribution_verified: True only if every GPU is known and none is counted twice: the checks of that passed.
         warnings: What a reader has to know, a sentence each.
     """
 
@@ -330,6 +333,17 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             aggregates of other tools, which don't say.
         completeness: What was expected and what was found; None in aggregates of other tools.
         sources: The raw files it was made from, in the order of `process_results`; None in aggregates of other tools.
+        attributed_energy_j: Energy with every joule counted once, in joules, beside the plain sum and never above it;
+            None if no process knows its energy. Like the fields below it, None in aggregates of other tools and in
+            those of before verification.
+        attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
+        attribution_factor: How often the plain sum counts the attributed energy; 1 if each joule once.
+        attribution_rule: The rule that attributed, as `name@version`.
+        attributed_gpu_energy_j: Of it the energy of the GPUs, in joules; None if no process knows it.
+        attributed_cpu_energy_j: Of it the energy of the CPUs, in joules.
+        attributed_ram_energy_j: Of it the energy of the memory, in joules.
+        findings: What verification found when the aggregate was made, the checks that passed left out; a cache, which
+            `results verify` recomputes.
         unknown_fields: Fields of its file that this version does not know; unset if there are none.
     """
 
@@ -355,6 +369,18 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     is_lower_bound: bool | None = None
     completeness: CompletenessReport | None = None
     sources: list[SourceFile] | None = None
+    attributed_energy_j: Annotated[Joules | None, Meta(description="energy with every joule counted once, in J")] = None
+    attributed_bounds_j: Annotated[
+        tuple[Joules, Joules] | None, Meta(description="least and greatest energy that the evidence allows, in J")
+    ] = None
+    attribution_factor: Annotated[
+        Factor | None, Meta(description="how often the plain sum counts the attributed energy")
+    ] = None
+    attribution_rule: Annotated[str | None, Meta(description="the rule that attributed, as name@version")] = None
+    attributed_gpu_energy_j: Annotated[Joules | None, Meta(description="of it the GPUs, in J")] = None
+    attributed_cpu_energy_j: Annotated[Joules | None, Meta(description="of it the CPUs, in J")] = None
+    attributed_ram_energy_j: Annotated[Joules | None, Meta(description="of it the memory, in J")] = None
+    findings: Annotated[list[Finding] | None, Meta(description="what verification found")] = None
     unknown_fields: UnknownFields = UNSET
 
     @property

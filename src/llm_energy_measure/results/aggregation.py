@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,9 @@ from llm_energy_measure.results.completeness import (
 )
 from llm_energy_measure.results.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
+from llm_energy_measure.results.verification.checks import verify_evidence
+from llm_energy_measure.results.verification.codes import SUM_FAMILIES, joules
+from llm_energy_measure.results.verification.evidence import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,10 +39,16 @@ if TYPE_CHECKING:
         SourceFile,
         UnreadableFile,
     )
-    from llm_energy_measure.domain.metrics import EnergyMetrics
     from llm_energy_measure.results.strategies import Strategy
+    from llm_energy_measure.results.verification.checks import Verification
 
 NAN = float("nan")
+
+# What has to have passed before the attribution of GPUs counts as verified.
+_ATTRIBUTION_CODES = (
+    *("energy.over_counted", "attribution.repeated_gpu", "attribution.shared_sensor"),
+    *("attribution.host_counted", "attribution.gpu_on_two_hosts"),
+)
 
 
 def aggregate_results(
@@ -102,14 +110,18 @@ def aggregate_results(
     if strict:
         require_complete(experiment_id, report)
     try:
-        return _result(experiment_id if allow_mixed else results[0].experiment_id, results, rule, report)
+        return _result(experiment_id if allow_mixed else results[0].experiment_id, results, rule, report, manifest)
     except OverflowError as error:
         found = f"its figures are beyond what a number can hold ({error})"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check the values") from error
 
 
 def _result(
-    experiment_id: str, results: Sequence[RawProcessResult], rule: Strategy, report: CompletenessReport
+    experiment_id: str,
+    results: Sequence[RawProcessResult],
+    rule: Strategy,
+    report: CompletenessReport,
+    manifest: Manifest | None,
 ) -> AggregatedResult:
     """The result of an experiment whose processes are known to belong together."""
     try:
@@ -117,6 +129,10 @@ def _result(
     except Exception as error:
         found = f"the rule {rule.name!r} can't calculate with its figures ({type(error).__name__}: {error})"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check its processes") from error
+    verification = verify_evidence(
+        Evidence(experiment_id=experiment_id, records=list(results), report=report, manifest=manifest)
+    )
+    attribution = verification.attribution
     first = results[0]
     no_energy = [result.process_index for result in results if result.energy_metrics.total_energy_j is None]
     start, end, comparable = _span(results)
@@ -129,8 +145,8 @@ def _result(
             method=rule.name,
             num_processes=len(results),
             temporal_overlap_verified=comparable and _overlap(results),
-            gpu_attribution_verified=_gpus_distinct(results),
-            warnings=_warnings(results, report, no_energy, comparable=comparable),
+            gpu_attribution_verified=_gpus_attributed(verification),
+            warnings=_warnings(results, report, verification, no_energy, comparable=comparable),
         ),
         total_tokens=totals.total_tokens,
         total_energy_j=totals.total_energy_j,
@@ -152,6 +168,14 @@ def _result(
         is_lower_bound=bool(report.missing or no_energy),
         completeness=report,
         sources=_sources(results),
+        attributed_energy_j=attribution.energy_j,
+        attributed_bounds_j=attribution.bounds_j,
+        attribution_factor=attribution.factor,
+        attribution_rule=verification.rule,
+        attributed_gpu_energy_j=attribution.gpu_j,
+        attributed_cpu_energy_j=attribution.cpu_j,
+        attributed_ram_energy_j=attribution.ram_j,
+        findings=verification.to_store,
     )
 
 
@@ -234,56 +258,22 @@ def _overlap(results: Sequence[RawProcessResult]) -> bool:
     return max(result.timestamps.start for result in results) < min(ends)
 
 
-def _gpus(results: Sequence[RawProcessResult]) -> list[list[tuple[str | None, int | str]]]:
-    """Host and UUID, or index where there is no UUID, of every GPU that each result is known to have measured.
-
-    One host is assumed where none is named. Slices of one GPU (MIG) share an index and have a UUID each.
-    """
-    hosts = {result.host for result in results if result.host is not None}
-    one_host = len(hosts) < 2  # noqa: PLR2004 - an unnamed host can only be told from none or one named one
-    gpus = []
-    for result in results:
-        host = None if one_host else result.host
-        names = [gpu_uuid or gpu_id for gpu_uuid, gpu_id in _devices(result)]
-        gpus.append([(host, name) for name in names if name is not None])
-    return gpus
-
-
-def _devices(result: RawProcessResult) -> list[tuple[str | None, int | None]]:
-    """UUID and index of each device of a result: those it lists, else its own."""
-    listed = result.energy_metrics.devices
-    if listed:
-        return [(device.gpu_uuid, device.gpu_id) for device in listed]
-    return [(result.gpu_uuid, result.gpu_id)]
-
-
-def _gpus_distinct(results: Sequence[RawProcessResult]) -> bool:
-    """True only if every GPU is known, none appears twice, and no sensor is known to have seen more than its GPUs."""
-    devices = [device for result in results for device in _devices(result)]
-    known = [gpu for gpus in _gpus(results) for gpu in gpus]
-    # An index beside a UUID, or an unnamed host beside several named ones, could be the same GPU: nothing is proven.
-    comparable = len({gpu_uuid is None for gpu_uuid, _ in devices}) == 1
-    hosts = {result.host for result in results}
-    placed = None not in hosts or len(hosts) <= 2  # noqa: PLR2004 - the unnamed and one named host
-    return comparable and placed and len(set(known)) == len(devices) and not _shared_hosts(results)
-
-
-def _shared_hosts(results: Sequence[RawProcessResult]) -> list[int]:
-    """Processes whose sensors saw all of a host that another one's sensors saw too: the sum counts that host again."""
-    seen = [result for result in results if _saw_host(result.energy_metrics)]
-    times = Counter(result.host for result in seen)
-    return [result.process_index for result in seen if times[result.host] > 1]
-
-
-def _saw_host(energy: EnergyMetrics) -> bool:
-    return "host" in (energy.total_scope, energy.gpu_scope, energy.cpu_scope, energy.ram_scope)
+def _gpus_attributed(verification: Verification) -> bool:
+    """True only if every GPU is known, none is counted twice, and none drew more than it can."""
+    beyond = verification.outcome_of("energy.exceeds_devices") == "failed"
+    return verification.outcome_of(*_ATTRIBUTION_CODES) == "passed" and not beyond
 
 
 def _warnings(
-    results: Sequence[RawProcessResult], report: CompletenessReport, no_energy: Sequence[int], *, comparable: bool
+    results: Sequence[RawProcessResult],
+    report: CompletenessReport,
+    verification: Verification,
+    no_energy: Sequence[int],
+    *,
+    comparable: bool,
 ) -> list[str]:
     """What a reader has to know, a sentence each: joules counted twice, joules missing, times that can't be."""
-    warnings = [*_sharing_warnings(results), *_completeness_warnings(results, report)]
+    warnings = [*_sum_warnings(verification), *_completeness_warnings(results, report)]
     if no_energy:
         warnings.append(
             f"process {listed(no_energy)} has no energy; the total is a lower bound, and so is the energy per token"
@@ -297,13 +287,19 @@ def _warnings(
     return warnings
 
 
-def _sharing_warnings(results: Sequence[RawProcessResult]) -> Iterator[str]:
-    for gpu, times in Counter(gpu for gpus in _gpus(results) for gpu in set(gpus)).items():
-        if times > 1:
-            where = f" of host {gpu[0]}" if gpu[0] is not None else ""
-            yield f"GPU {gpu[1]} appears in multiple processes{where}"
-    if shared := _shared_hosts(results):
-        yield f"processes {listed(shared)} measured a whole host each; the sum counts it more than once"
+def _sum_warnings(verification: Verification) -> Iterator[str]:
+    """Why the plain sum is not to be trusted, if it is not: one sentence, with the factor; the findings say more."""
+    failures = [finding for finding in verification.findings if finding.outcome == "failed"]
+    of_sum = [finding for finding in failures if finding.family in SUM_FAMILIES]
+    if of_sum:
+        attribution = verification.attribution
+        said = of_sum[0].message
+        if attribution.factor is not None and attribution.factor > 1:
+            said += (
+                f" (plain sum {joules(attribution.plain_j)}, attributed {joules(attribution.energy_j)}, "
+                f"factor {attribution.factor:.3g})"
+            )
+        yield said
 
 
 def _completeness_warnings(results: Sequence[RawProcessResult], report: CompletenessReport) -> Iterator[str]:
