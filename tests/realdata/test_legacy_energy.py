@@ -1,4 +1,4 @@
-"""Real experiments of one node that every process measured whole: the published totals count a joule up to four times."""
+"""Real experiments of one node that every process measured whole: published totals count a joule up to four times."""
 
 from __future__ import annotations
 

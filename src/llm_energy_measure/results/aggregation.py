@@ -5,10 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.constants import MAX_PROCESSES, SCHEMA_VERSION
+from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import AggregatedResult, AggregationMetadata
 from llm_energy_measure.domain.latency import pool_latency
-from llm_energy_measure.domain.schema import time_problems
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import (
     AggregationError,
@@ -17,19 +16,16 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results.completeness import (
     check_completeness,
-    describe_missing,
-    describe_unreadable,
-    listed,
     require_complete,
 )
 from llm_energy_measure.results.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 from llm_energy_measure.results.verification.checks import verify_evidence
-from llm_energy_measure.results.verification.codes import SUM_FAMILIES, joules
+from llm_energy_measure.results.verification.codes import CODES, SUM_FAMILIES, joules
 from llm_energy_measure.results.verification.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from llm_energy_measure.domain.experiment import (
@@ -39,6 +35,7 @@ if TYPE_CHECKING:
         SourceFile,
         UnreadableFile,
     )
+    from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.strategies import Strategy
     from llm_energy_measure.results.verification.checks import Verification
 
@@ -47,8 +44,13 @@ NAN = float("nan")
 # What has to have passed before the attribution of GPUs counts as verified.
 _ATTRIBUTION_CODES = (
     *("energy.over_counted", "attribution.repeated_gpu", "attribution.shared_sensor"),
-    *("attribution.host_counted", "attribution.gpu_on_two_hosts"),
+    *("attribution.host_counted", "attribution.two_names_one_host"),
 )
+
+# Failures that, besides those of the sum, are told in `warnings`.
+_WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) | {
+    *("time.impossible_span", "time.mixed_offsets", "provenance.schema_version")
+}
 
 
 def aggregate_results(
@@ -134,8 +136,7 @@ def _result(
     )
     attribution = verification.attribution
     first = results[0]
-    no_energy = [result.process_index for result in results if result.energy_metrics.total_energy_j is None]
-    start, end, comparable = _span(results)
+    start, end = _span(results)
     return AggregatedResult(
         experiment_id=experiment_id,
         backend=first.backend,
@@ -144,9 +145,9 @@ def _result(
         aggregation=AggregationMetadata(
             method=rule.name,
             num_processes=len(results),
-            temporal_overlap_verified=comparable and _overlap(results),
+            temporal_overlap_verified=verification.outcome_of("time.no_overlap") == "passed",
             gpu_attribution_verified=_gpus_attributed(verification),
-            warnings=_warnings(results, report, verification, no_energy, comparable=comparable),
+            warnings=_warnings(verification),
         ),
         total_tokens=totals.total_tokens,
         total_energy_j=totals.total_energy_j,
@@ -165,7 +166,7 @@ def _result(
             for result in results
             if (metrics := result.inference_metrics) is not None and metrics.latency_measurements is not None
         ),
-        is_lower_bound=bool(report.missing or no_energy),
+        is_lower_bound=bool(report.missing) or verification.outcome_of("completeness.no_energy") == "failed",
         completeness=report,
         sources=_sources(results),
         attributed_energy_j=attribution.energy_j,
@@ -241,21 +242,13 @@ def _incompatible(
     return refused
 
 
-def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None, bool]:
-    """Earliest start, latest known end, and whether all stamps can be compared at all."""
+def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None]:
+    """Earliest start and latest known end; None unless all stamps can be compared."""
     starts = [result.timestamps.start for result in results]
     ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
     if len({stamp.tzinfo is None for stamp in starts + ends}) > 1:
-        return None, None, False
-    return min(starts), max(ends, default=None), True
-
-
-def _overlap(results: Sequence[RawProcessResult]) -> bool:
-    """True if at least two processes are known to have run at one common instant, all together."""
-    ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
-    if len(results) < 2 or len(ends) < len(results):  # noqa: PLR2004 - one process overlaps with nothing
-        return False
-    return max(result.timestamps.start for result in results) < min(ends)
+        return None, None
+    return min(starts), max(ends, default=None)
 
 
 def _gpus_attributed(verification: Verification) -> bool:
@@ -264,55 +257,31 @@ def _gpus_attributed(verification: Verification) -> bool:
     return verification.outcome_of(*_ATTRIBUTION_CODES) == "passed" and not beyond
 
 
-def _warnings(
-    results: Sequence[RawProcessResult],
-    report: CompletenessReport,
-    verification: Verification,
-    no_energy: Sequence[int],
-    *,
-    comparable: bool,
-) -> list[str]:
-    """What a reader has to know, a sentence each: joules counted twice, joules missing, times that can't be."""
-    warnings = [*_sum_warnings(verification), *_completeness_warnings(results, report)]
-    if no_energy:
-        warnings.append(
-            f"process {listed(no_energy)} has no energy; the total is a lower bound, and so is the energy per token"
-        )
-    if not comparable:
-        warnings.append("some timestamps have a UTC offset and some have none; start and end can't be told")
-    for result in results:
-        if result.stored is not None and b'"schema_version"' not in result.stored.data:
-            warnings.append(f"process {result.process_index}: no schema_version, read as {SCHEMA_VERSION}")
-        warnings += [f"process {result.process_index}: {problem}" for problem in time_problems(result)]
-    return warnings
+def _warnings(verification: Verification) -> list[str]:
+    """What a reader has to know, a sentence each: joules counted twice, joules missing, times that can't be.
 
-
-def _sum_warnings(verification: Verification) -> Iterator[str]:
-    """Why the plain sum is not to be trusted, if it is not: one sentence, with the factor; the findings say more."""
+    The findings say more, and what else is amiss.
+    """
     failures = [finding for finding in verification.findings if finding.outcome == "failed"]
-    of_sum = [finding for finding in failures if finding.family in SUM_FAMILIES]
-    if of_sum:
-        attribution = verification.attribution
-        said = of_sum[0].message
-        if attribution.factor is not None and attribution.factor > 1:
-            said += (
-                f" (plain sum {joules(attribution.plain_j)}, attributed {joules(attribution.energy_j)}, "
-                f"factor {attribution.factor:.3g})"
-            )
-        yield said
+    codes = {finding.code for finding in failures}
+    warnings = []
+    of_sum = next((finding for finding in failures if finding.family in SUM_FAMILIES), None)
+    if of_sum is not None:
+        warnings.append(_sum_warning(of_sum, verification))
+    if "completeness.missing_process" in codes:
+        codes.discard("completeness.unreadable_file")  # what is missing is said with what can't be read
+    return warnings + [finding.message for finding in failures if finding.code in codes & _WARNED]
 
 
-def _completeness_warnings(results: Sequence[RawProcessResult], report: CompletenessReport) -> Iterator[str]:
-    if report.missing:
-        yield f"partial: {describe_missing(report)}; the sums are lower bounds"
-    elif report.unreadable:
-        yield describe_unreadable(report)
-    if report.unexpected:
-        expected = f"{report.expected_processes} processes were expected (from {report.expected_from})"
-        yield f"{expected}, and there is also {listed(report.unexpected)}"
-    sizes = sorted({result.world_size for result in results if result.world_size is not None})
-    if len(sizes) > 1:
-        yield f"world_size is {sizes[0]} in some processes and {sizes[-1]} in others: two runs may be mixed"
+def _sum_warning(first: Finding, verification: Verification) -> str:
+    """Why the plain sum is not to be trusted, in one sentence with the factor."""
+    attribution = verification.attribution
+    if attribution.factor is None or attribution.factor <= 1:
+        return first.message
+    return (
+        f"{first.message} (plain sum {joules(attribution.plain_j)}, attributed {joules(attribution.energy_j)}, "
+        f"factor {attribution.factor:.3g})"
+    )
 
 
 def _sources(results: Sequence[RawProcessResult]) -> list[SourceFile] | None:

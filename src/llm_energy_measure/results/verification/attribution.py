@@ -443,16 +443,21 @@ def _unidentified(evidence: Evidence) -> str:
 
 
 def _two_hosts(evidence: Evidence) -> Finding:
-    code = "attribution.gpu_on_two_hosts"
+    """One GPU or one boot under two names: containers have names of their own, and see the sensors of their host."""
+    code = "attribution.two_names_one_host"
     if len(evidence.hosts) == 1:
         return passed(code)
-    seen: dict[str, str | None] = {}
+    seen: dict[tuple[str, str], str | None] = {}
     for host, records in evidence.hosts.items():
         for record in records:
-            for gpu in gpus_of(record):
-                if isinstance(gpu.name, str) and seen.setdefault(gpu.name, host) != host:
-                    message = f"GPU {gpu.name} appears on host {seen[gpu.name]} and on host {host}: one host, two names"
-                    return failed(code, message, expected=seen[gpu.name], found=host, processes=[record.process_index])
+            facts = [("GPU", gpu.name) for gpu in gpus_of(record) if isinstance(gpu.name, str)]
+            if record.clock is not None and record.clock.boot_id:
+                facts.append(("boot", record.clock.boot_id))
+            for what, name in facts:
+                other = seen.setdefault((what, name), host)
+                if other != host:
+                    message = f"{what} {name} appears on host {other} and on host {host}: one host has two names"
+                    return failed(code, message, expected=other, found=host, processes=[record.process_index])
     return passed(code)
 
 

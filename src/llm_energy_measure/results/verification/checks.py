@@ -8,13 +8,32 @@ from msgspec import Struct
 
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.results.verification.attribution import RULE, Attribution, attribute
+from llm_energy_measure.results.verification.completeness import check_completeness_of
+from llm_energy_measure.results.verification.counters import check_counters
+from llm_energy_measure.results.verification.likeness import check_likeness
+from llm_energy_measure.results.verification.plausibility import check_plausibility
+from llm_energy_measure.results.verification.provenance import check_provenance
+from llm_energy_measure.results.verification.suspicions import check_identical_readings
+from llm_energy_measure.results.verification.timing import check_time
+from llm_energy_measure.results.verification.windows import check_windows
+from llm_energy_measure.results.verification.zeros import check_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from llm_energy_measure.results.verification.evidence import Evidence
 
-FAMILIES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = ()
+FAMILIES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+    check_completeness_of,
+    check_time,
+    check_windows,
+    check_plausibility,
+    check_counters,
+    check_likeness,
+    check_zeros,
+    check_provenance,
+    check_identical_readings,
+)
 """The checks besides power and attribution, a function a family."""
 
 
