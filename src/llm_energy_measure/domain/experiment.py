@@ -396,3 +396,9 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def tokens_per_joule(self) -> float | None:
         """Tokens per joule of the plain sum; None if that can't be formed."""
         return ratio(self.total_tokens, self.total_energy_j)
+
+    @property
+    def failed_codes(self) -> list[str]:
+        """Codes of the checks that failed when it was made, each once."""
+        failures = (finding.code for finding in self.findings or () if finding.outcome == "failed")
+        return list(dict.fromkeys(failures))

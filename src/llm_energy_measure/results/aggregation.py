@@ -92,6 +92,30 @@ def aggregate_results(
         >>> repository = FileSystemRepository("results")
         >>> result = aggregate_results("exp_42", repository.load_all_raw("exp_42"))  # doctest: +SKIP
     """
+    return aggregate_and_verify(
+        experiment_id,
+        raw_results,
+        strategy=strategy,
+        expected_processes=expected_processes,
+        manifest=manifest,
+        unreadable=unreadable,
+        strict=strict,
+        allow_mixed=allow_mixed,
+    )[0]
+
+
+def aggregate_and_verify(
+    experiment_id: str,
+    raw_results: Sequence[RawProcessResult],
+    *,
+    strategy: str = DEFAULT_STRATEGY,
+    expected_processes: int | None = None,
+    manifest: Manifest | None = None,
+    unreadable: Sequence[UnreadableFile] = (),
+    strict: bool = False,
+    allow_mixed: bool = False,
+) -> tuple[AggregatedResult, Verification]:
+    """One result, and all that verification found, the checks that passed included; see `aggregate_results`."""
     is_number = type(expected_processes) is int and 1 <= expected_processes <= MAX_PROCESSES
     if expected_processes is not None and not is_number:
         found = f"{expected_processes!r} processes were expected"
@@ -124,7 +148,7 @@ def _result(
     rule: Strategy,
     report: CompletenessReport,
     manifest: Manifest | None,
-) -> AggregatedResult:
+) -> tuple[AggregatedResult, Verification]:
     """The result of an experiment whose processes are known to belong together."""
     try:
         totals = rule.combine(results)
@@ -137,7 +161,7 @@ def _result(
     attribution = verification.attribution
     first = results[0]
     start, end = _span(results)
-    return AggregatedResult(
+    aggregated = AggregatedResult(
         experiment_id=experiment_id,
         backend=first.backend,
         backend_version=first.backend_version,
@@ -178,6 +202,7 @@ def _result(
         attributed_ram_energy_j=attribution.ram_j,
         findings=verification.to_store,
     )
+    return aggregated, verification
 
 
 def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, float]:

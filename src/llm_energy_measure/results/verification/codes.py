@@ -79,6 +79,13 @@ CODES = {
     "provenance.unknown": "nobody says where the energy comes from",
     "provenance.tool_warning": "the measuring tool warned of its own figures",
     "provenance.schema_version": "a file names no schema version",
+    "sources.missing": "a raw file that the aggregate was made from is gone",
+    "sources.changed": "a raw file has other bytes than the aggregate was made from",
+    "sources.added": "there is a raw file that the aggregate does not know",
+    "sources.embedded": "the aggregate does not hold a raw file as it is",
+    "aggregate.recomputed": "a number of the aggregate does not follow from its raw files",
+    "aggregate.readable": "the aggregate can't be read",
+    "aggregate.possible": "the raw files can't be made into one result",
     "suspicion.identical_readings": "readings of several processes are as good as identical",
     "suspicion.grows_with_processes": "the energy of a sweep grows with the processes at constant work and time",
 }

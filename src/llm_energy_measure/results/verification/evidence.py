@@ -35,10 +35,6 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
         """The results by host; see `by_host`."""
         return by_host(self.records)
 
-    def host_of(self, record: RawProcessResult) -> str | None:
-        """The host that a result is counted under."""
-        return record.host if len(self.hosts) > 1 or record.host in self.hosts else next(iter(self.hosts))
-
 
 def by_host(records: Sequence[RawProcessResult]) -> dict[str | None, list[RawProcessResult]]:
     """Results by host, in their order.
