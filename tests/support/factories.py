@@ -259,6 +259,7 @@ def full_aggregated(experiment_id: str = EXPERIMENT, **changes: Any) -> Aggregat
         "is_lower_bound": True,
         "completeness": report,
         "sources": [source],
+        "plain_energy_j": 4193.0,
         "attributed_energy_j": 2096.5,
         "attributed_bounds_j": (1971.5, 2221.5),
         "attribution_factor": 2.0,

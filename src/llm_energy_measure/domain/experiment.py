@@ -317,7 +317,8 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         model_name: The model; None in aggregates of other tools, where it stands in the processes.
         aggregation: How it was made.
         total_tokens: Tokens of all processes; None if none counted any.
-        total_energy_j: Plain sum of the energy of all processes, in joules; None if no process knows it.
+        total_energy_j: Energy as the strategy makes it, by default the plain sum over processes, in joules; None if no
+            process knows it.
         total_inference_time_sec: Sum of the inference times, in seconds of process time.
         avg_tokens_per_second: Mean throughput of the processes that report one.
         avg_energy_per_token_j: Total energy over total tokens, in joules; None if that can't be formed.
@@ -333,9 +334,10 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             aggregates of other tools, which don't say.
         completeness: What was expected and what was found; None in aggregates of other tools.
         sources: The raw files it was made from, in the order of `process_results`; None in aggregates of other tools.
+        plain_energy_j: Plain sum of the energy of all processes, in joules, whatever the strategy made the total. Like the
+            fields below it, None in aggregates of other tools and in those of before verification.
         attributed_energy_j: Energy with every joule counted once, in joules, beside the plain sum and never above it;
-            None if no process knows its energy. Like the fields below it, None in aggregates of other tools and in
-            those of before verification.
+            None if no process knows its energy.
         attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
         attribution_factor: How often the plain sum counts the attributed energy; 1 if each joule once.
         attribution_rule: The rule that attributed, as `name@version`.
@@ -354,7 +356,7 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model_name: str | None = None
     aggregation: AggregationMetadata
     total_tokens: Annotated[Tokens | None, Meta(description="tokens of all processes")]
-    total_energy_j: Annotated[Joules | None, Meta(description="plain sum of the energy of all processes, in J")]
+    total_energy_j: Annotated[Joules | None, Meta(description="energy of the experiment by its strategy, in J")]
     total_inference_time_sec: Annotated[Seconds | None, Meta(description="sum of inference times, in s")] = None
     avg_tokens_per_second: Annotated[TokensPerSecond | None, Meta(description="mean throughput of a process")] = None
     avg_energy_per_token_j: Annotated[JoulesPerToken | None, Meta(description="energy per token, in J")] = None
@@ -369,6 +371,7 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     is_lower_bound: bool | None = None
     completeness: CompletenessReport | None = None
     sources: list[SourceFile] | None = None
+    plain_energy_j: Annotated[Joules | None, Meta(description="plain sum of the energy of all processes, in J")] = None
     attributed_energy_j: Annotated[Joules | None, Meta(description="energy with every joule counted once, in J")] = None
     attributed_bounds_j: Annotated[
         tuple[Joules, Joules] | None, Meta(description="least and greatest energy that the evidence allows, in J")
@@ -394,7 +397,7 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def tokens_per_joule(self) -> float | None:
-        """Tokens per joule of the plain sum; None if that can't be formed."""
+        """Tokens per joule of the total energy; None if that can't be formed."""
         return ratio(self.total_tokens, self.total_energy_j)
 
     @property

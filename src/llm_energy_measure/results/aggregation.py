@@ -19,7 +19,7 @@ from llm_energy_measure.results.completeness import (
     require_complete,
 )
 from llm_energy_measure.results.layout import folder_name
-from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
+from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, get_strategy
 from llm_energy_measure.results.verification.checks import verify_evidence
 from llm_energy_measure.results.verification.codes import CODES, SUM_FAMILIES, joules
 from llm_energy_measure.results.verification.evidence import Evidence
@@ -193,6 +193,7 @@ def _result(
         is_lower_bound=bool(report.missing) or verification.outcome_of("completeness.no_energy") == "failed",
         completeness=report,
         sources=_sources(results),
+        plain_energy_j=attribution.plain_j,
         attributed_energy_j=attribution.energy_j,
         attributed_bounds_j=attribution.bounds_j,
         attribution_factor=attribution.factor,
@@ -214,7 +215,7 @@ def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, floa
     Returns:
         `tokens_per_joule` (token/J), `joules_per_token` (J/token), `flops_per_joule` (FLOP/J), `tokens_per_second`
         (token/s, the mean of a process) and `effective_batch_throughput` (token/s, that times the processes that
-        report a throughput).
+        report a throughput; that itself where the strategy's throughput is the whole experiment's).
     """
     energy, tokens = aggregated.total_energy_j, aggregated.total_tokens
     throughput = aggregated.avg_tokens_per_second
@@ -222,6 +223,8 @@ def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, floa
         result.inference_metrics is not None and result.inference_metrics.tokens_per_second is not None
         for result in aggregated.process_results
     )
+    if aggregated.aggregation.method in WHOLE_THROUGHPUT:
+        reporting = 1
     metrics = {
         "tokens_per_joule": ratio(tokens, energy),
         "joules_per_token": ratio(energy, tokens),

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct, field
@@ -28,6 +29,7 @@ from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.verification.codes import failed, listed, not_checked, passed
 from llm_energy_measure.results.verification.codes import joules as in_joules
+from llm_energy_measure.results.verification.evidence import by_host
 from llm_energy_measure.results.verification.gpus import gpus_of, model_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
@@ -41,10 +43,9 @@ from llm_energy_measure.results.verification.power import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.results.verification.evidence import Evidence
 
 RULE = "scope_then_physics@1"
 """Name and version of the rule; another version may attribute otherwise."""
@@ -52,6 +53,7 @@ RULE = "scope_then_physics@1"
 SUM_TOLERANCE = 1e-6
 """Fraction of a total that its components may leave or exceed by rounding."""
 
+Hosts = Mapping[str | None, Sequence["RawProcessResult"]]
 Component = Literal["gpu", "cpu", "ram", "rest"]
 _COMPONENTS: tuple[Literal["gpu", "cpu", "ram"], ...] = ("gpu", "cpu", "ram")
 
@@ -124,16 +126,21 @@ class Attribution(Struct, frozen=True, kw_only=True):
     findings: list[Finding]
 
 
-def attribute(evidence: Evidence) -> Attribution:
-    """The energy of an experiment with every joule counted once, and what was found on the way."""
-    powers = [power_of_host(host, records) for host, records in evidence.hosts.items()]
+def attribute(records: Sequence[RawProcessResult]) -> Attribution:
+    """The energy of an experiment with every joule counted once, and what was found on the way.
+
+    Args:
+        records: Its results, by process index, each index once.
+    """
+    hosts = by_host(records)
+    powers = [power_of_host(host, own) for host, own in hosts.items()]
     shares: list[Share] = []
     readings: list[Reading] = []
-    for power, (host, records) in zip(powers, evidence.hosts.items(), strict=True):
-        own = [reading for record in records for reading in readings_of(record)]
+    for power, (host, of_host) in zip(powers, hosts.items(), strict=True):
+        own = [reading for record in of_host for reading in readings_of(record)]
         readings += own
         shares.append(_share(host, own, power))
-    totals = [e for record in evidence.records if (e := record.energy_metrics.total_energy_j) is not None]
+    totals = [e for record in records if (e := record.energy_metrics.total_energy_j) is not None]
     by_physics = {
         (power.host, process): again_j
         for power, share in zip(powers, shares, strict=True)
@@ -141,7 +148,7 @@ def attribute(evidence: Evidence) -> Attribution:
     }
     findings = [
         *check_power(powers, by_physics),
-        *_attribution_findings(evidence, shares),
+        *_attribution_findings(hosts, shares),
     ]
     if not totals:
         return Attribution(
@@ -404,19 +411,19 @@ def _counted_again(code: str, host: str | None, groups: Sequence[tuple[Sequence[
     )
 
 
-def _attribution_findings(evidence: Evidence, shares: Sequence[Share]) -> Iterator[Finding]:
+def _attribution_findings(hosts: Hosts, shares: Sequence[Share]) -> Iterator[Finding]:
     """The findings of this family, one a code and host that failed, one a code otherwise."""
     found = [finding for share in shares for finding in share.findings]
     yield from found
     codes = {finding.code for finding in found}
     if "attribution.repeated_gpu" not in codes:
-        reason = _unidentified(evidence)
+        reason = _unidentified(hosts)
         yield not_checked("attribution.repeated_gpu", reason) if reason else passed("attribution.repeated_gpu")
     for code in ("attribution.shared_sensor", "attribution.host_counted"):
         if code not in codes:
             yield passed(code)
-    yield _two_hosts(evidence)
-    yield _module_sensor(evidence)
+    yield _two_hosts(hosts)
+    yield _module_sensor(hosts)
     open_scopes = sorted(set().union(*(share.open_scopes for share in shares)))
     code = "attribution.scope_unknown"
     if open_scopes:
@@ -426,13 +433,13 @@ def _attribution_findings(evidence: Evidence, shares: Sequence[Share]) -> Iterat
         yield passed(code)
 
 
-def _unidentified(evidence: Evidence) -> str:
+def _unidentified(hosts: Hosts) -> str:
     """What keeps GPUs from being told apart, if anything does."""
-    several_hosts = len(evidence.hosts) > 1
-    if several_hosts and None in evidence.hosts:
+    several_hosts = len(hosts) > 1
+    if several_hosts and None in hosts:
         return "some processes name their host and some don't"
     has_uuid = set()
-    for record in evidence.records:
+    for record in (record for records in hosts.values() for record in records):
         for gpu in gpus_of(record):
             if gpu.name is None:
                 if gpu_scope(record) in ("host", "process"):
@@ -442,13 +449,13 @@ def _unidentified(evidence: Evidence) -> str:
     return "some GPUs are known by UUID and some by index only" if len(has_uuid) > 1 else ""
 
 
-def _two_hosts(evidence: Evidence) -> Finding:
+def _two_hosts(hosts: Hosts) -> Finding:
     """One GPU or one boot under two names: containers have names of their own, and see the sensors of their host."""
     code = "attribution.two_names_one_host"
-    if len(evidence.hosts) == 1:
+    if len(hosts) == 1:
         return passed(code)
     seen: dict[tuple[str, str], str | None] = {}
-    for host, records in evidence.hosts.items():
+    for host, records in hosts.items():
         for record in records:
             facts = [("GPU", gpu.name) for gpu in gpus_of(record) if isinstance(gpu.name, str)]
             if record.clock is not None and record.clock.boot_id:
@@ -461,21 +468,21 @@ def _two_hosts(evidence: Evidence) -> Finding:
     return passed(code)
 
 
-def _module_sensor(evidence: Evidence) -> Finding:
+def _module_sensor(hosts: Hosts) -> Finding:
     code = "attribution.module_sensor"
-    processes = [
-        record.process_index
-        for record in evidence.records
+    found = [
+        record
+        for records in hosts.values()
+        for record in records
         if record.energy_metrics.gpu_energy_j
         and record.energy_metrics.cpu_energy_j
         and (model := model_of(record.gpu_name)) is not None
         and model.includes_cpu
     ]
-    if not processes:
+    if not found:
         return passed(code)
-    board = next(record.gpu_name for record in evidence.records if record.process_index == processes[0])
-    reason = f"nothing says whether the GPU energy is that of the GPU or of the whole module of {board}"
-    return not_checked(code, reason, processes=processes)
+    reason = f"nothing says whether the GPU energy is that of the GPU or of the whole module of {found[0].gpu_name}"
+    return not_checked(code, reason, processes=(record.process_index for record in found))
 
 
 def _component_sum(

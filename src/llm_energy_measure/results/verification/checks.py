@@ -67,6 +67,6 @@ def verify_evidence(evidence: Evidence) -> Verification:
     Args:
         evidence: What is known of the experiment.
     """
-    attribution = attribute(evidence)
+    attribution = attribute(evidence.records)
     findings = [*attribution.findings, *(finding for check in FAMILIES for finding in check(evidence))]
     return Verification(attribution=attribution, findings=findings)

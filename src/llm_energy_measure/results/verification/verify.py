@@ -38,7 +38,7 @@ _NUMBERS = (
     *("total_flops",),
 )
 _ATTRIBUTED = (
-    *("attributed_energy_j", "attribution_factor"),
+    *("plain_energy_j", "attributed_energy_j", "attribution_factor"),
     *("attributed_gpu_energy_j", "attributed_cpu_energy_j", "attributed_ram_energy_j"),
 )
 
