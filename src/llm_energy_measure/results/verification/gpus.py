@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -36,23 +37,17 @@ def gpus_of(record: RawProcessResult) -> list[Gpu]:
     devices = record.energy_metrics.devices
     if devices:
         return [_listed(record, device) for device in devices]
-    return [
-        _gpu(
-            record.gpu_id,
-            record.gpu_uuid,
-            record.gpu_name,
-            record.gpu_power_limit_w,
-            is_slice=bool(record.gpu_is_mig or record.gpu_mig_profile),
-        )
-    ]
+    is_slice = bool(record.gpu_is_mig or record.gpu_mig_profile)
+    return [_gpu(record.gpu_id, record.gpu_uuid, record.gpu_name, record.gpu_power_limit_w, is_slice)]
 
 
 def _listed(record: RawProcessResult, device: DeviceEnergy) -> Gpu:
     name = device.gpu_name or record.gpu_name
-    return _gpu(device.gpu_id, device.gpu_uuid, name, device.gpu_power_limit_w, is_slice=bool(device.mig_profile))
+    return _gpu(device.gpu_id, device.gpu_uuid, name, device.gpu_power_limit_w, bool(device.mig_profile))
 
 
-def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float | None, *, is_slice: bool) -> Gpu:
+@lru_cache(maxsize=4096)
+def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float | None, is_slice: bool) -> Gpu:  # noqa: FBT001 - the cache hashes positions faster
     model = model_of(board)
     limit = limit_w or (model.limit_w if model is not None else None)
     sensor: str | int | None = uuid or index

@@ -28,6 +28,10 @@ TOLERANCE = 0.05
 
 _TWO = 2
 
+# What a configuration calls the number of GPUs that hold one model.
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
+_HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
+
 Span = tuple[datetime, datetime]
 """Start and end of a window."""
 
@@ -290,12 +294,9 @@ def _reader(record: RawProcessResult, gpus: Sequence[Gpu], energy_j: float) -> R
     window = energy_window_sec(record)
     length = window or longest_sec(record)
     scope = gpu_scope(record)
-    if scope == "device" and any(gpu.sensor is None for gpu in gpus):
+    sensor, boards, limit_w = _together(gpus)
+    if scope == "device" and sensor is None:
         scope = None
-    limits = {gpu.sensor if gpu.sensor is not None else index: gpu.limit_w for index, gpu in enumerate(gpus)}
-    boards = len(limits)
-    known = [limit for limit in limits.values() if limit is not None]
-    limit_w = math.fsum(known) if len(known) == len(limits) else None
     if not record.energy_metrics.devices and (several := _configured_gpus(record)) > 1:
         boards, limit_w = several, None if limit_w is None else limit_w * several
     return Reader(
@@ -305,9 +306,7 @@ def _reader(record: RawProcessResult, gpus: Sequence[Gpu], energy_j: float) -> R
         window_sec=length,
         is_exact=window is not None,
         power_w=energy_j / length if length else None,
-        sensor=None
-        if None in limits or any(gpu.sensor is None for gpu in gpus)
-        else " + ".join(sorted(map(str, limits))),
+        sensor=sensor,
         span=span_of(record),
         boards=boards,
         board=boards_named(gpus[0].board).model_name if gpus[0].board else None,
@@ -315,16 +314,29 @@ def _reader(record: RawProcessResult, gpus: Sequence[Gpu], energy_j: float) -> R
     )
 
 
+def _together(gpus: Sequence[Gpu]) -> tuple[str | None, int, float | None]:
+    """What identifies the GPUs of a process together, how many boards they are, and what these can draw in watts."""
+    if len(gpus) == 1:
+        [gpu] = gpus
+        return None if gpu.sensor is None else str(gpu.sensor), 1, gpu.limit_w
+    limits = {gpu.sensor if gpu.sensor is not None else index: gpu.limit_w for index, gpu in enumerate(gpus)}
+    known = [limit for limit in limits.values() if limit is not None]
+    sensor = None if any(gpu.sensor is None for gpu in gpus) else " + ".join(sorted(map(str, limits)))
+    return sensor, len(limits), math.fsum(known) if len(known) == len(limits) else None
+
+
 def _configured_gpus(record: RawProcessResult) -> int:
     """GPUs that one process works on, as far as its configuration says: 1 unless it says more."""
     config = record.effective_config
+    if _HINTS.isdisjoint(config):
+        return 1
     listed = config.get("gpu_list")
     processes = record.world_size or config.get("num_processes")
     processes = processes if type(processes) is int and processes > 0 else 1
     gpus = len(listed) if isinstance(listed, list) else 1
     for part in (config, config.get("vllm"), config.get("sharding_config")):
-        if isinstance(part, dict):
-            sizes = [part.get(name) for name in ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")]
+        if isinstance(part, dict) and not part.keys().isdisjoint(_SIZES):
+            sizes = [part.get(name) for name in _SIZES]
             gpus = max(gpus, math.prod(size for size in sizes if type(size) is int and 0 < size <= 4096))  # noqa: PLR2004 - a sane size
     return -(-gpus // processes)
 

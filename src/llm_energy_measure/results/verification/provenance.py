@@ -12,42 +12,48 @@ from llm_energy_measure.results.verification.codes import failed, joules, not_ch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.domain.metrics import EnergyMetrics
     from llm_energy_measure.results.verification.evidence import Evidence
-
-_COMPONENTS = ("gpu", "cpu", "ram")
 
 
 def check_provenance(evidence: Evidence) -> Iterator[Finding]:
     """What of the total was modelled, what nobody says the origin of, and what the measuring tool warned of."""
-    yield _modelled(evidence)
-    yield _unknown(evidence)
+    modelled: dict[str, list[float]] = {}
+    unknown: dict[str, None] = {}
+    for record in evidence.records:
+        if record.energy_metrics.total_energy_j is not None:
+            for name, part, provenance in _parts(record.energy_metrics):
+                if provenance == "modelled":
+                    modelled.setdefault(name, []).append(part)
+                elif provenance is None:
+                    unknown[name] = None
+    yield _modelled(evidence, modelled)
+    code = "provenance.unknown"
+    reason = f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled"
+    yield not_checked(code, reason) if unknown else passed(code)
     yield _tool_warning(evidence)
     yield _schema_version(evidence)
 
 
-def _parts(record: RawProcessResult) -> Iterator[tuple[str, float, str | None]]:
+def _parts(energy: EnergyMetrics) -> list[tuple[str, float, str | None]]:
     """Component, energy and provenance of what a total is made of; the total itself if it has no components."""
-    energy = record.energy_metrics
-    any_part = False
-    for name in _COMPONENTS:
-        part = getattr(energy, f"{name}_energy_j")
-        if part:
-            any_part = True
-            yield name.upper(), part, getattr(energy, f"{name}_provenance") or energy.total_provenance
-    if not any_part and energy.total_energy_j:
-        yield "total", energy.total_energy_j, energy.total_provenance
+    whole = energy.total_provenance
+    parts = []
+    if energy.gpu_energy_j:
+        parts.append(("GPU", energy.gpu_energy_j, energy.gpu_provenance or whole))
+    if energy.cpu_energy_j:
+        parts.append(("CPU", energy.cpu_energy_j, energy.cpu_provenance or whole))
+    if energy.ram_energy_j:
+        parts.append(("RAM", energy.ram_energy_j, energy.ram_provenance or whole))
+    if not parts and energy.total_energy_j:
+        parts.append(("total", energy.total_energy_j, whole))
+    return parts
 
 
-def _modelled(evidence: Evidence) -> Finding:
+def _modelled(evidence: Evidence, modelled: dict[str, list[float]]) -> Finding:
+    """What of the total no sensor measured."""
     code = "provenance.modelled"
-    modelled: dict[str, list[float]] = {}
-    for record in evidence.records:
-        if record.energy_metrics.total_energy_j is not None:
-            for name, part, provenance in _parts(record):
-                if provenance == "modelled":
-                    modelled.setdefault(name, []).append(part)
     if not modelled:
         return passed(code)
     totals = [total for record in evidence.records if (total := record.energy_metrics.total_energy_j) is not None]
@@ -56,14 +62,6 @@ def _modelled(evidence: Evidence) -> Finding:
     share = f", {energy_j / plain:.0%} of it" if plain and energy_j <= plain else ""
     message = f"the total contains {joules(energy_j)} of modelled energy ({names}){share}"
     return not_checked(code, "no sensor measured what is modelled", message, found=energy_j)
-
-
-def _unknown(evidence: Evidence) -> Finding:
-    code = "provenance.unknown"
-    unknown = dict.fromkeys(name for record in evidence.records for name, _, origin in _parts(record) if origin is None)
-    if not unknown:
-        return passed(code)
-    return not_checked(code, f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled")
 
 
 def _tool_warning(evidence: Evidence) -> Finding:
