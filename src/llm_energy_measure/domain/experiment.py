@@ -334,8 +334,8 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             aggregates of other tools, which don't say.
         completeness: What was expected and what was found; None in aggregates of other tools.
         sources: The raw files it was made from, in the order of `process_results`; None in aggregates of other tools.
-        plain_energy_j: Plain sum of the energy of all processes, in joules, whatever the strategy made the total. Like the
-            fields below it, None in aggregates of other tools and in those of before verification.
+        plain_energy_j: Plain sum of the energy of all processes, in joules, whatever the strategy made the total. Like
+            the fields below it, None in aggregates of other tools and in those of before verification.
         attributed_energy_j: Energy with every joule counted once, in joules, beside the plain sum and never above it;
             None if no process knows its energy.
         attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.

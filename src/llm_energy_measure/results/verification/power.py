@@ -75,6 +75,7 @@ class HostPower(Struct, frozen=True, kw_only=True):
         over_counted: Those of unknown scope that imply more power together than its boards can draw, in groups of
             processes that ran at one time.
         limit_w: What its boards can draw together, in watts; None if that is unknown.
+        knows_all: Whether these are known to be all of its boards.
         why_not: What about the boards is unknown.
     """
 
@@ -82,6 +83,7 @@ class HostPower(Struct, frozen=True, kw_only=True):
     readers: list[Reader] = field(default_factory=list)
     over_counted: list[list[Reader]] = field(default_factory=list)
     limit_w: float | None = None
+    knows_all: bool = False
     why_not: str = ""
 
     @property
@@ -127,9 +129,16 @@ def power_of_host(host: str | None, records: Sequence[RawProcessResult]) -> Host
             readers.append(_reader(record, own, energy_j))
     if not readers:
         return HostPower(host=host, why_not="no process has GPU energy")
-    limit_w, why_not = _host_limit(gpus)
+    limit_w, knows_all, why_not = _host_limit(gpus)
     over_counted = [] if limit_w is None else _over_counted([r for r in readers if r.scope is None], limit_w)
-    return HostPower(host=host, readers=readers, over_counted=over_counted, limit_w=limit_w, why_not=why_not)
+    return HostPower(
+        host=host,
+        readers=readers,
+        over_counted=over_counted,
+        limit_w=limit_w,
+        knows_all=knows_all,
+        why_not=why_not,
+    )
 
 
 def span_of(record: RawProcessResult) -> Span | None:
@@ -204,7 +213,9 @@ def _check_processes(powers: Sequence[HostPower]) -> Iterator[Finding]:
         for reader in power.readers:
             any_reader = True
             limit = power.limit_w if reader.scope == "host" else reader.limit_w
-            if limit is None:
+            if limit is not None and reader.scope == "host" and not power.knows_all:
+                reasons.append("how many boards the host has is not known")
+            elif limit is None:
                 reasons.append(power.why_not or f"no power limit is known of {reader.board!r}")
             elif reader.power_w is not None and reader.power_w > limit * (1 + TOLERANCE):
                 beyond.append((reader, limit))
@@ -341,8 +352,8 @@ def _configured_gpus(record: RawProcessResult) -> int:
     return -(-gpus // processes)
 
 
-def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[float | None, str]:
-    """What the boards of a host can draw together, each counted once, and what is unknown about them.
+def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[float | None, bool, str]:
+    """What the boards of a host can draw together, each counted once; whether they are all; what is unknown of them.
 
     A name such as `4 x A40` tells the boards of the whole host. Of boards that nothing identifies, each process has
     its own: that is the most there can be.
@@ -355,7 +366,7 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
         for gpu in own:
             if gpu.limit_w is None:
                 board = f"the board {gpu.board!r}" if gpu.board else f"the board of process {record.process_index}"
-                return None, f"no power limit is known of {board}"
+                return None, False, f"no power limit is known of {board}"
             boards = boards_named(gpu.board) if gpu.board else None
             if boards is not None and boards.is_stated:
                 limit = gpu.limit_w * boards.count
@@ -366,7 +377,7 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
                     continue  # its sensor saw the others' boards
                 key = ("process", record.process_index) if unidentified else gpu.sensor
                 single[key] = max(gpu.limit_w * several, single.get(key, 0.0))
-    return max(math.fsum(stated.values()), math.fsum(single.values())), ""
+    return max(math.fsum(stated.values()), math.fsum(single.values())), bool(stated), ""
 
 
 def _power(readers: Sequence[Reader]) -> float:

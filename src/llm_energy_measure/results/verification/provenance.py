@@ -39,7 +39,7 @@ def check_provenance(evidence: Evidence) -> Iterator[Finding]:
 def _parts(energy: EnergyMetrics) -> list[tuple[str, float, str | None]]:
     """Component, energy and provenance of what a total is made of; the total itself if it has no components."""
     whole = energy.total_provenance
-    parts = []
+    parts: list[tuple[str, float, str | None]] = []
     if energy.gpu_energy_j:
         parts.append(("GPU", energy.gpu_energy_j, energy.gpu_provenance or whole))
     if energy.cpu_energy_j:
