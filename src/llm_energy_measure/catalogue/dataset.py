@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from llm_energy_measure.domain.experiment import AggregatedResult
+    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.results.repository import FileSystemRepository
 
 VERSION = 1
@@ -45,7 +45,7 @@ _LARGEST = 2**63 - 1
 
 
 class Month(NamedTuple):
-    """Folders that began in one month, whether their stamps are settled, and a digest of all that they are made from."""
+    """The folders of one month, whether their stamps are settled, and a digest of all that they are made from."""
 
     name: str
     experiments: list[tuple[str, bool]]
@@ -172,7 +172,11 @@ def schemas() -> dict[str, pa.Schema]:
         *(pa.field(name, texts) for name in ("precision", "hosts", "gpus")),
         pa.field("tags", pa.map_(pa.string(), pa.string())),
     ]
-    findings = [pa.field(name, pa.string()) for name in _FINDING_FIELDS]
+    findings = [
+        *(pa.field(name, pa.string()) for name in _FINDING_TEXTS),
+        pa.field("effect_j", pa.float64(), metadata={"unit": "J"}),
+        pa.field("processes", pa.list_(pa.int64())),
+    ]
     return {
         "experiments": pa.schema(experiments),
         "processes": pa.schema([_field(column) for column in RAW_COLUMNS]),
@@ -180,7 +184,7 @@ def schemas() -> dict[str, pa.Schema]:
     }
 
 
-_FINDING_FIELDS = ("experiment_id", "code", "outcome", "expected", "found", "effect")
+_FINDING_TEXTS = ("experiment_id", "code", "outcome", "reason", "message", "expected", "found")
 
 
 def _pyarrow() -> Any:  # noqa: ANN401 - a module without types
@@ -193,7 +197,7 @@ def _pyarrow() -> Any:  # noqa: ANN401 - a module without types
     return pa
 
 
-def _field(column: Column[Any]) -> pa.Field:
+def _field(column: Column[AggregatedResult] | Column[RawProcessResult]) -> pa.Field:
     """The field of an exported column, with its unit."""
     pa = _pyarrow()
     types = {
@@ -223,8 +227,8 @@ def _months(catalogue: Catalogue) -> list[Month]:
 
 
 def _digest(lines: Iterable[str]) -> str:
-    columns = [column.name for column in (*AGGREGATED_COLUMNS, *RAW_COLUMNS)]
-    digest = hashlib.sha256(repr((VERSION, columns, _FINDING_FIELDS)).encode())
+    columns = [*(column.name for column in AGGREGATED_COLUMNS), *(column.name for column in RAW_COLUMNS)]
+    digest = hashlib.sha256(repr((VERSION, columns, _FINDING_TEXTS)).encode())
     for line in lines:
         digest.update(line.encode())
     return digest.hexdigest()
@@ -323,7 +327,21 @@ def _rows(
 
 
 def _finding_rows(result: AggregatedResult) -> list[dict[str, Any]]:
-    return []
+    """What verification found when the aggregate was made; numbers that may also be words are text."""
+    return [
+        {
+            "experiment_id": result.experiment_id,
+            "code": finding.code,
+            "outcome": finding.outcome,
+            "reason": finding.reason,
+            "message": finding.message,
+            "expected": None if finding.expected is None else str(finding.expected),
+            "found": None if finding.found is None else str(finding.found),
+            "effect_j": finding.effect_j,
+            "processes": finding.processes,
+        }
+        for finding in result.findings or ()
+    ]
 
 
 def _row(columns: Iterable[Column[Any]], record: object) -> dict[str, Any]:

@@ -58,6 +58,8 @@ _OF_OVERVIEW = {
     "found_processes": "integer",
     "expected_processes": "integer",
     "total_energy_j": "number",
+    "attributed_energy_j": "number",
+    "attribution_factor": "number",
     "total_tokens": "integer",
     "avg_tokens_per_second": "number",
     "tokens_per_joule": "number",
@@ -68,6 +70,7 @@ _OF_OVERVIEW = {
     "hosts": "text",
     "gpus": "text",
     "warnings": "text",
+    "failed": "text",
     "problems": "text",
 }
 _OF_AGGREGATED = tuple(column for column in AGGREGATED_COLUMNS if column.name not in _OF_OVERVIEW)
