@@ -158,7 +158,7 @@ def test_json_on_stdout_stays_json_whatever_is_amiss(results: Path) -> None:
         ["results", "show", "llama_c0", "--json"],
         ["results", "show", "llama_c0", "--raw", "--json"],
         ["results", "export", "--raw", "--to", "-", "--format", "json"],
-        ["aggregate", "--all", "--json"],
+        ["aggregate", "--all", "--rehash", "--json"],
     ):
         done = run("-o", results, *arguments)
         assert done.status == 1, arguments

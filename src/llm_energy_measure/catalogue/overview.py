@@ -10,11 +10,11 @@ from msgspec import Struct, field
 
 from llm_energy_measure.domain.experiment import AggregatedResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
-from llm_energy_measure.results.bulk import ExperimentState, Status, inspect_experiment
 from llm_energy_measure.results.codec import decode_aggregated
 from llm_energy_measure.results.columns import model_name
 from llm_energy_measure.results.completeness import check_completeness
 from llm_energy_measure.results.layout import names_folder
+from llm_energy_measure.results.state import ExperimentState, Status, inspect_experiment
 from llm_energy_measure.results.tags import load_tags
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Overview(Struct, frozen=True, kw_only=True):
 
     Attributes:
         experiment_id: Its own id, or its folder's name where no file can be read.
-        status: Where its aggregate stands; see `results.bulk.Status`.
+        status: Where its aggregate stands; see `results.state.Status`.
         verdict: For a current aggregate `over-counted` (the plain sum counts joules more than once), `partial` (it is a
             lower bound), `failed` (a check did not hold), `warned` or `complete`; else the status.
         model_name: Its model.

@@ -10,6 +10,9 @@ from pathlib import Path
 CATALOGUE_NAME = "catalogue.sqlite"
 """Its name in a results directory."""
 
+DATASET_NAME = "dataset"
+"""Name of the folder of Parquet files beside it."""
+
 # SQLite's write-ahead log needs shared memory, which no network file system has.
 _NETWORK = frozenset(
     {
@@ -33,11 +36,23 @@ def catalogue_path(results_dir: Path) -> Path | None:
         return own
     folder = cache_folder()
     try:
-        name = hashlib.sha256(os.fsencode(results_dir.resolve())).hexdigest()[:32]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
-    return folder / f"{name}.sqlite" if os.access(folder, os.W_OK) else None
+    return folder / f"{_cached_name(results_dir)}.sqlite" if os.access(folder, os.W_OK) else None
+
+
+def dataset_path(results_dir: Path) -> Path:
+    """The folder of the dataset that is kept up to date for queries: beside the results, or in the user's cache."""
+    own = results_dir / DATASET_NAME
+    if os.access(results_dir, os.W_OK) and not own.is_symlink():
+        return own
+    return cache_folder() / f"{_cached_name(results_dir)}.{DATASET_NAME}"
+
+
+def _cached_name(results_dir: Path) -> str:
+    """A name for a results directory in the cache, which many share."""
+    return hashlib.sha256(os.fsencode(results_dir.resolve())).hexdigest()[:32]
 
 
 def cache_folder() -> Path:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy_measure.exceptions import ConfigurationError
@@ -95,6 +94,8 @@ def column_of(name: str, columns: Mapping[str, str], doing: str) -> Clause:
         return Clause(found, ())
     if tag := _TAG.fullmatch(name):
         return Clause("(SELECT value FROM tags WHERE tags.folder = experiments.folder AND key = ?)", (tag[1],))
+    from difflib import get_close_matches  # noqa: PLC0415 - only needed when something is wrong
+
     known = [*columns, *ALIASES, "tag.<key>"]
     near = get_close_matches(lower, known, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(sorted(known))}"

@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
         "aggregate": ("llm_energy_measure.cli.aggregate:aggregate", "Make one result of each experiment's processes."),
         "results": (
             "llm_energy_measure.cli.main:results",
-            "List, show, verify, export, check, merge and delete results.",
+            "List, show, verify, export, query, tag, check, merge and delete results.",
         ),
         "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a record."),
     },
@@ -77,7 +77,8 @@ def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
         "list": ("llm_energy_measure.cli.results_list:list_results", "List the experiments."),
         "show": ("llm_energy_measure.cli.results_show:show", "Show one experiment."),
         "cycles": ("llm_energy_measure.cli.results_cycles:cycles", "Mean and spread over repeated runs."),
-        "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV or JSON."),
+        "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV, JSON or Parquet."),
+        "sql": ("llm_energy_measure.cli.results_sql:sql", "Run SQL over the aggregated experiments."),
         "tag": ("llm_energy_measure.cli.results_tag:tag", "Set tags and a note on one experiment."),
         "check": ("llm_energy_measure.cli.results_check:check", "Say what is amiss in the files."),
         "verify": ("llm_energy_measure.cli.results_verify:verify", "Recompute from the raw files, and explain."),
@@ -88,7 +89,7 @@ def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
 )
 @results_dir_option
 def results() -> None:
-    """List, show, verify, export, check, merge and delete results."""
+    """List, show, verify, export, query, tag, check, merge and delete results."""
 
 
 def main() -> NoReturn:

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     epilog="\b\n"
     "Examples:\n"
     "  llm-energy-measure results export --to table.csv\n"
-    "  llm-energy-measure results export exp_7 --raw --to - --format json"
+    "  llm-energy-measure results export exp_7 --raw --to - --format json\n"
+    "  llm-energy-measure results export --to dataset --format parquet"
 )
 @options.experiment_ids(required=False)
 @click.option("--to", "target", metavar="FILE|-", required=True, help="The file, or - for stdout.")
-@click.option("--format", "form", type=click.Choice(["csv", "json"]), help="[default: by the file's name, else csv]")
+@click.option(
+    "--format", "form", type=click.Choice(["csv", "json", "parquet"]), help="[default: by the file's name, else csv]"
+)
 @click.option("--raw", is_flag=True, help="A row for each process instead of each experiment.")
 @click.option("--per-process", is_flag=True, help="Add columns process_<i>_... to each experiment's row.")
 @options.results_dir_option
@@ -32,7 +35,15 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
 
     Values are in base units. What can't be read is named and left out, and the exit status is then 1; if that leaves
     nothing, no table is written.
+
+    Parquet is a dataset of all aggregated experiments in a folder: experiments, processes and findings, a file a month.
+    Only months in which something changed are written again. Needs the extra analytics.
     """
+    if form == "parquet":
+        if ids or raw or per_process or target == "-":
+            raise click.UsageError("Parquet is a folder with all experiments: give --to FOLDER, without IDs and --raw.")
+        _write_dataset(target)
+        return
     if raw and per_process:
         raise click.UsageError("--raw has a row for each process already; leave out --per-process.")
     repository = options.repository()
@@ -55,6 +66,18 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
     as_json = (form or ("json" if target.lower().endswith(".json") else "csv")) == "json"
     _write(results, target, as_json=as_json, raw=raw, per_process=per_process)
     if failed:
+        raise SystemExit(1)
+
+
+def _write_dataset(target: str) -> None:
+    from llm_energy_measure.catalogue.dataset import write_dataset  # noqa: PLC0415 - other formats need no catalogue
+
+    report = write_dataset(options.repository(), target, say=terminal.warn)
+    for problem in report.problems:
+        terminal.warn(f"left out: {problem}")
+    written, unchanged = terminal.plural(len(report.written), "month"), len(report.unchanged)
+    terminal.note(f"{written} written to {target}, {unchanged} unchanged, {len(report.removed)} removed")
+    if report.problems:
         raise SystemExit(1)
 
 

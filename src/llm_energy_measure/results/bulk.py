@@ -16,13 +16,14 @@ from msgspec import Struct, field, structs
 
 from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, MAX_PROCESSES, RAW_DIR
 from llm_energy_measure.domain.experiment import AggregatedResult, UnreadableFile
-from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError, ResultsError
+from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultsError
 from llm_energy_measure.results.aggregation import aggregate_results
 from llm_energy_measure.results.codec import encode_aggregated
 from llm_energy_measure.results.completeness import require_complete
 from llm_energy_measure.results.jobs import run_batches
 from llm_energy_measure.results.layout import aggregated_key, is_folder_name, process_index_of
-from llm_energy_measure.results.repository import RawRecovery, SourceChanges
+from llm_energy_measure.results.repository import RawRecovery
+from llm_energy_measure.results.state import ExperimentState, inspect_experiment
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 from llm_energy_measure.storage.folder import Folder, clock_ns
 
@@ -39,32 +40,14 @@ BATCH = 256
 # Experiments that are left alone and still go into one batch with those that are not.
 _MOST_HELD = 4_096
 
-Status = Literal["pending", "current", "stale", "foreign", "unreadable"]
-"""No aggregate yet; made from the raw files as they are; made from others; made by another tool; can't be read."""
-
-
-class ExperimentState(Struct, frozen=True, kw_only=True):
-    """Where an experiment stands.
-
-    Attributes:
-        status: See `Status`.
-        aggregated: Its aggregate, if there is a readable one.
-        changes: How its raw files differ from the aggregate's sources, if it is stale.
-        problem: Why its aggregate can't be read, if it can't.
-    """
-
-    status: Status
-    aggregated: AggregatedResult | None = None
-    changes: SourceChanges | None = None
-    problem: str | None = None
-
 
 class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one experiment.
 
     Attributes:
         experiment_id: The experiment, as it was named.
-        result: `aggregated` anew; left alone, being `current` or `foreign` (of another tool); or `failed`.
+        result: `aggregated` anew; left alone, being `current` (as far as it was looked at) or `foreign` (of another
+            tool); or `failed`.
         aggregated: Its aggregate, without `process_results` if it was left alone or one of many; None if it failed, or
             the stamps said that nothing changed.
         unreadable: Raw files that can't be read.
@@ -76,23 +59,6 @@ class Outcome(Struct, frozen=True, kw_only=True):
     aggregated: AggregatedResult | None = None
     unreadable: list[UnreadableFile] = field(default_factory=list)
     error: LLMEnergyMeasureError | None = None
-
-
-def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> ExperimentState:
-    """Whether an experiment's aggregate is there, readable, and made from its raw files as they are now.
-
-    The aggregate comes without its `process_results`.
-    """
-    try:
-        aggregated = repository.load_aggregated(experiment_id, with_processes=False)
-    except ResultCorruptError as error:
-        return ExperimentState(status="unreadable", problem=error.found)
-    if aggregated is None:
-        return ExperimentState(status="pending")
-    if aggregated.sources is None:
-        return ExperimentState(status="foreign", aggregated=aggregated)
-    changes = repository.source_changes(aggregated)
-    return ExperimentState(status="stale" if changes else "current", aggregated=aggregated, changes=changes or None)
 
 
 def aggregate_experiment(
@@ -191,6 +157,12 @@ def aggregate_all(
     # A sweep takes what a folder without results is for what it is: no experiment.
     aggregate = partial(_aggregate_batch, repository, rule=rule, is_sweep=experiment_ids is None)
     yield from run_batches(aggregate, batches, jobs=jobs, executor=executor)
+
+
+def count_folders(repository: FileSystemRepository) -> int:
+    """How many folders `aggregate_all` will look at; some may hold no result."""
+    with Folder(repository.store, RAW_DIR) as raw:
+        return sum(1 for _ in raw.names())
 
 
 def _sweep(repository: FileSystemRepository, *, trusts_stamps: bool) -> Iterator[str | Outcome]:

@@ -26,7 +26,7 @@ from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, 
 from llm_energy_measure.storage.atomic import make_folder, write_replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 # Everything that moves a cursor or hides text; a line break inside a quoted cell is harmless.
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -158,11 +158,16 @@ def to_csv(
     """The CSV that `export_to_csv` writes; `kind` says which header an empty table has."""
     results = list(results)  # a generator can be read only once
     columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
+    return csv_bytes([column.name for column in columns], ([column.getter(r) for column in columns] for r in results))
+
+
+def csv_bytes(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    """A CSV as all of ours are: see the docstring of this module."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in columns])
-    for result in results:
-        writer.writerow([_cell(plain(column.getter(result))) for column in columns])
+    writer.writerow([_cell(name) for name in names])
+    for row in rows:
+        writer.writerow([_cell(plain(value)) for value in row])
     content = text.getvalue()
     return content.encode("utf-8" if content.isascii() else "utf-8-sig")
 
@@ -176,7 +181,11 @@ def to_json(
     """The JSON that `export_to_json` writes."""
     results = list(results)  # a generator can be read only once
     columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
-    rows = [{column.name: plain(column.getter(result)) for column in columns} for result in results]
+    return json_bytes([{column.name: plain(column.getter(result)) for column in columns} for result in results])
+
+
+def json_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
+    """A JSON list of one flat object a row."""
     return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
 
 

@@ -74,14 +74,16 @@ class Folder:
     def stamp_ns(self, name: str) -> int | None:
         """When a file of that name, or the names in a folder of it, last changed; None if nothing is there or unknown.
 
-        In nanoseconds since 1970-01-01 UTC, by the clock of the file system.
+        In nanoseconds since 1970-01-01 UTC, by the clock of the file system; unknown also of an empty file, in which
+        nothing was written yet.
         """
         if self._descriptor is None:
             return None
         try:
-            return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mtime_ns
+            found = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except OSError:
             return None
+        return found.st_mtime_ns if found.st_size or stat.S_ISDIR(found.st_mode) else None
 
     def is_absent(self, name: str) -> bool:
         """True if it is known that nothing of that name is there."""
