@@ -9,6 +9,7 @@ import msgspec
 
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.cli.overview import Overview, overview
+from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.results import columns
 from llm_energy_measure.results.aggregation import calculate_efficiency_metrics
@@ -147,6 +148,7 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
     bound = "at least " if row.is_lower_bound else ""
     fields += [
         ("energy", bound + terminal.quantity(aggregated.total_energy_j, "J")),
+        *_attributed(aggregated),
         ("tokens", terminal.count(aggregated.total_tokens)),
         ("energy per token", terminal.quantity(aggregated.avg_energy_per_token_j, "J/token")),
         ("tokens per joule", terminal.quantity(aggregated.tokens_per_joule)),
@@ -164,7 +166,18 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
             ("TTFT median, p99", _pair(latency.ttft_median_ms, latency.ttft_p99_ms)),
             ("ITL median, p99", _pair(latency.itl_median_ms, latency.itl_p99_ms)),
         ]
-    return fields + [("warning", warning) for warning in aggregated.aggregation.warnings]
+    fields += [("warning", warning) for warning in aggregated.aggregation.warnings]
+    if row.failed:
+        fields.append(("checks failed", f"{', '.join(row.failed)} ('results verify' explains)"))
+    return fields
+
+
+def _attributed(aggregated: AggregatedResult) -> list[tuple[str, str]]:
+    """The attributed total, if the aggregate has one that says more than its sum."""
+    energy_j, bounds_j = aggregated.attributed_energy_j, aggregated.attributed_bounds_j
+    if bounds_j is None or bounds_j == (aggregated.total_energy_j, aggregated.total_energy_j):
+        return []
+    return [("attributed", attributed_for_person(energy_j, bounds_j, aggregated.attribution_factor))]
 
 
 def _number(value: int | None) -> str:
@@ -175,7 +188,9 @@ def _provenance(aggregated: AggregatedResult) -> str:
     """Where the processes' totals come from and what the sensors saw: `modelled (scope process)`."""
     energies = [process.energy_metrics for process in aggregated.process_results]
     facts = {f"{e.total_provenance or 'of unknown origin'} (scope {e.total_scope or 'unknown'})" for e in energies}
-    return "; ".join(sorted(facts)) or terminal.UNKNOWN
+    text = "; ".join(sorted(facts)) or terminal.UNKNOWN
+    modelled = [finding.message for finding in aggregated.findings or () if finding.code == "provenance.modelled"]
+    return f"{text}; {modelled[0]}" if modelled else text
 
 
 def _pair(median_ms: float | None, p99_ms: float | None) -> str:
