@@ -51,6 +51,13 @@ class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     end: Annotated[datetime | None, Meta(description="wall clock at the end; null if unknown")]
     duration_sec: Annotated[float | None, Meta(description="duration in seconds; null if unknown")]
 
+    @property
+    def span(self) -> tuple[datetime, datetime] | None:
+        """Start and end, where both are known, and both have a UTC offset or both none."""
+        if self.start is None or self.end is None or (self.start.tzinfo is None) != (self.end.tzinfo is None):
+            return None
+        return self.start, self.end
+
 
 class InferenceMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The work that one process did.
