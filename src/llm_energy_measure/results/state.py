@@ -1,4 +1,4 @@
-"""Where a stored experiment stands: whether its aggregate is there, readable, and made from its raw files as they are."""
+"""Where a stored experiment stands: is its aggregate there, readable, and made from its raw files as they are."""
 
 from __future__ import annotations
 
