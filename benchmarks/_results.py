@@ -6,9 +6,9 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.experiment import Manifest, RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
-from llm_energy_measure.results.codec import encode_raw
+from llm_energy_measure.results.codec import encode_manifest, encode_raw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,8 +84,10 @@ def make_raw(folder: Path, experiments: int) -> None:
         place = folder / "raw" / name_of(number)
         place.mkdir(parents=True)
         descriptor = os.open(place, os.O_RDONLY)
-        for process in range(PROCESSES):
-            file = os.open(f"process_{process}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=descriptor)
-            os.write(file, encode_raw(record(number, process)))
+        files = {f"process_{process}.json": encode_raw(record(number, process)) for process in range(PROCESSES)}
+        files["manifest.json"] = encode_manifest(Manifest(experiment_id=name_of(number)))
+        for name, data in files.items():
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=descriptor)
+            os.write(file, data)
             os.close(file)
         os.close(descriptor)
