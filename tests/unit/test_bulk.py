@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_experiment, strategies
 from llm_energy_measure.results.state import inspect_experiment
+from llm_energy_measure.storage.folder import clock_ns
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
@@ -371,16 +373,24 @@ def test_many_are_aggregated_one_by_one_as_they_are_asked_for(repository: FileSy
 # Without opening anything
 
 
-def stamp(path: Path, seconds: float) -> None:
-    os.utime(path, (seconds, seconds))
+def stamp_aggregate(repository: FileSystemRepository, later_ns: int) -> None:
+    """Give the aggregate a stamp that is that much later than its folder's, whose own can't be set."""
+    ns = raw_file(repository).parent.stat().st_ctime_ns + later_ns
+    os.utime(aggregate_file(repository), ns=(ns, ns))
+
+
+def wait_for_tick(repository: FileSystemRepository) -> None:
+    """Wait until the clock of the file system has gone on."""
+    before = clock_ns(repository.store)
+    while clock_ns(repository.store) == before:
+        time.sleep(0.001)
 
 
 @pytest.fixture
 def settled(repository: FileSystemRepository) -> FileSystemRepository:
     """An aggregate whose folder is older than it."""
     list(aggregate_all(repository))
-    stamp(raw_file(repository).parent, 1000)
-    stamp(aggregate_file(repository), 1001)
+    stamp_aggregate(repository, 1)
     return repository
 
 
@@ -393,21 +403,34 @@ def test_an_older_folder_is_not_opened(settled: FileSystemRepository) -> None:
     assert outcome.result == "failed"
 
 
-@pytest.mark.parametrize("seconds", [1001, 1002])
-def test_a_folder_of_the_same_tick_or_a_later_one_is_opened(settled: FileSystemRepository, seconds: float) -> None:
+@pytest.mark.parametrize("later_ns", [0, -1])
+def test_a_folder_of_the_same_tick_or_a_later_one_is_opened(settled: FileSystemRepository, later_ns: int) -> None:
     raw_file(settled, 1).unlink()
     raw_file(settled).write_bytes(b"")
-    stamp(raw_file(settled).parent, seconds)
+    stamp_aggregate(settled, later_ns)
     [outcome] = aggregate_all(settled)
     assert outcome.result == "failed"
 
 
 def test_what_was_opened_for_nothing_is_not_opened_again(settled: FileSystemRepository) -> None:
-    stamp(raw_file(settled).parent, 2000)
+    stamp_aggregate(settled, -(10**9))
+    wait_for_tick(settled)
     [outcome] = aggregate_all(settled)
     assert (outcome.result, outcome.aggregated is not None) == ("current", True)
     [outcome] = aggregate_all(settled)
     assert (outcome.result, outcome.aggregated) == ("current", None)
+
+
+def test_another_folder_in_its_place_is_opened_however_old(settled: FileSystemRepository) -> None:
+    elsewhere = settled.base_path / "elsewhere"
+    shutil.copytree(raw_file(settled).parent, elsewhere)
+    (elsewhere / "process_1.json").write_bytes(b"")
+    os.utime(elsewhere, (1000, 1000))
+    wait_for_tick(settled)
+    raw_file(settled).parent.rename(settled.base_path / "raw" / "put away")
+    elsewhere.rename(raw_file(settled).parent)
+    [outcome] = aggregate_all(settled)
+    assert outcome.result == "failed"
 
 
 def test_an_empty_aggregate_is_no_aggregate(settled: FileSystemRepository) -> None:

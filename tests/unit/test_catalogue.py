@@ -299,7 +299,7 @@ def test_an_older_look_does_not_replace_a_later_one(repository: FileSystemReposi
     """A slow refresher comes to write what it read before another one read something newer."""
     slow, fast = (Catalogue(repository, file_of(repository)) for _ in range(2))
     stamps = slow._stamps()
-    looks = [(name, stamps[name], slow._look(name, stamps[name], rehash=False)) for name in stamps]
+    looks = [(name, stamps[name], slow._look(name, rehash=False)) for name in stamps]
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     fast.refresh()
     slow._store(looks, fast.as_of - 1)

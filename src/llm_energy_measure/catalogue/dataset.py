@@ -17,10 +17,13 @@ from msgspec import Struct
 
 from llm_energy_measure.catalogue.index import Catalogue, Stamps, ask
 from llm_energy_measure.catalogue.overview import look_at
+from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, LLMEnergyMeasureError, MissingExtraError
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
 from llm_energy_measure.results.exporters import plain
+from llm_energy_measure.results.state import is_settled
 from llm_energy_measure.storage.atomic import leftover_path, make_folder, sync_folder
+from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,10 +48,10 @@ _LARGEST = 2**63 - 1
 
 
 class Month(NamedTuple):
-    """The folders of one month, whether their stamps are settled, and a digest of all that they are made from."""
+    """The folders of one month, and a digest of the stamps of all that they are made from."""
 
     name: str
-    experiments: list[tuple[str, bool]]
+    folders: list[str]
     fingerprint: str
 
 
@@ -132,7 +135,7 @@ def to_arrow(repository: FileSystemRepository, table: str = "experiments") -> pa
             "cannot make a table", f"there is no table {table!r}", f"choose one of {', '.join(TABLES)}"
         )
     months = ask(repository, _months)
-    rows = _rows(repository, [one for month in months for one in month.experiments], None)
+    rows = _rows(repository, [name for month in months for name in month.folders], None)
     schema = schemas()[table]
     return pa.Table.from_batches((_batch(found[table], schema) for found in rows), schema)
 
@@ -219,7 +222,7 @@ def _months(catalogue: Catalogue) -> list[Month]:
     return [
         Month(
             name,
-            [(folder, stamps.settled) for folder, stamps in found],
+            [folder for folder, _ in found],
             _digest(f"{folder} {stamps}\n" for folder, stamps in found),
         )
         for name, found in sorted(months.items())
@@ -268,7 +271,7 @@ def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -
                 writers[table] = stack.enter_context(
                     parquet.ParquetWriter(temps[table], made[table], compression="zstd")
                 )
-            for rows in _rows(repository, month.experiments, problems):
+            for rows in _rows(repository, month.folders, problems):
                 for table in order:
                     writers[table].write_batch(_batch(rows[table], made[table]))
         for table in order:
@@ -299,11 +302,11 @@ def _remove_others(folder: Path, months: set[str]) -> list[str]:
 
 
 def _rows(
-    repository: FileSystemRepository, experiments: Iterable[tuple[str, bool]], problems: list[str] | None
+    repository: FileSystemRepository, folders: Iterable[str], problems: list[str] | None
 ) -> Iterator[dict[str, list[dict[str, Any]]]]:
     """Rows by table, some thousand at a time; what can't be read is told, or raised where nobody listens."""
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
-    for folder, settled in experiments:
+    for folder in folders:
         try:
             result = repository.load_aggregated(folder)
         except LLMEnergyMeasureError as error:
@@ -313,7 +316,8 @@ def _rows(
             continue
         if result is None:
             continue  # deleted since
-        row = look_at(repository, folder, settled=settled).overview
+        with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
+            row = look_at(repository, folder, settled=is_settled(raw, aggregated, folder)).overview
         rows["experiments"].append(_row(AGGREGATED_COLUMNS, result) | {
             "status": row.status, "verdict": row.verdict, "config_name": row.config_name,
             "precision": row.precision, "hosts": row.hosts, "gpus": row.gpus, "tags": list(row.tags.items()),

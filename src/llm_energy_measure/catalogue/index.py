@@ -25,6 +25,8 @@ from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
 from llm_energy_measure.exceptions import CatalogueError
 from llm_energy_measure.results import layout
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS
+from llm_energy_measure.results.state import is_settled
+from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -98,11 +100,6 @@ class Stamps(NamedTuple):
     raw: float | None
     aggregated: float | None
     tags: float | None
-
-    @property
-    def settled(self) -> bool:
-        """True if the raw files are known to be those that the aggregate was made from; see `results.bulk`."""
-        return self.raw is not None and self.aggregated is not None and 0 < self.raw < self.aggregated
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,9 +188,7 @@ class Catalogue:
         changed = [folder for folder, found in stamps.items() if rehash or not self._is_known(found, known.get(folder))]
         for start in range(0, len(changed), _ROWS_A_COMMIT):
             batch = changed[start : start + _ROWS_A_COMMIT]
-            self._store(
-                [(folder, stamps[folder], self._look(folder, stamps[folder], rehash=rehash)) for folder in batch], now
-            )
+            self._store([(folder, stamps[folder], self._look(folder, rehash=rehash)) for folder in batch], now)
         gone = [(folder, now) for folder in known.keys() - stamps.keys()]
         settled = [stamp if stamp is not None and stamp < now - self._skew_sec else None for stamp in own]
         if changed or gone or len(stamps) > LOOK_LIMIT:
@@ -338,8 +333,10 @@ class Catalogue:
             return False
         return all(stamp is None or 0 < stamp < row[3] - self._skew_sec for stamp in found)
 
-    def _look(self, folder: str, stamps: Stamps, *, rehash: bool) -> Look:
-        return look_at(self.repository, folder, settled=stamps.settled and not rehash)
+    def _look(self, folder: str, *, rehash: bool) -> Look:
+        store = self.repository.store
+        with Folder(store, RAW_DIR) as raw, Folder(store, AGGREGATED_DIR) as aggregated:
+            return look_at(self.repository, folder, settled=not rehash and is_settled(raw, aggregated, folder))
 
     def _store(self, looks: list[tuple[str, Stamps, Look]], now: float) -> None:
         """Write rows, unless a later look has written them already."""
@@ -386,7 +383,7 @@ def ask(
     Raises:
         CatalogueError: Not even that goes.
     """
-    place = catalogue_path(repository.base_path) if repository.base_path.is_dir() else None
+    place = _place(repository)
     tries = [place, place, None] if place is not None else [None]
     while tries:
         place = tries.pop(0)
@@ -405,6 +402,14 @@ def ask(
                 say(f"the catalogue {place} can't be used ({error}); every experiment is read instead")
                 tries = [None]
     raise AssertionError  # the last try is memory
+
+
+def _place(repository: FileSystemRepository) -> Path | None:
+    """Where the catalogue lies; memory for a store that is no directory, and for one in which nothing is yet."""
+    base = repository.base_path
+    is_directory = repository.store.path(RAW_DIR) == base / RAW_DIR
+    has_results = any((base / name).is_dir() for name in (RAW_DIR, AGGREGATED_DIR))
+    return catalogue_path(base) if is_directory and has_results else None
 
 
 def _open(path: Path | None) -> sqlite3.Connection:

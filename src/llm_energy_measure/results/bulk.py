@@ -1,10 +1,10 @@
 """Aggregation of stored experiments: what is current, what is stale, and making the rest anew.
 
 How one knows without opening anything that nothing changed: an aggregate's stamp is the time, by the clock of the file
-system, at which the reading of its raw folder began, and a folder's stamp is the time of the last change of its names.
-Only where the folder's is older is the aggregate current; an equal one may hide a change within one tick of that clock.
-Where stamps can't tell, as in other stores, the digests do. What is edited in place changes no folder: `rehash` finds
-it.
+system, at which the reading of its raw folder began, and a folder's stamp is the time of its last change. Only where
+the folder's is older is the aggregate current; an equal one may hide a change within one tick of that clock. Where
+stamps can't tell, as in other stores, the digests do. What is edited in place changes no folder: `rehash` finds it. It
+also finds what came between the reading and the saving of a result that somebody saved by `save_aggregated`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llm_energy_measure.results.completeness import require_complete
 from llm_energy_measure.results.jobs import run_batches
 from llm_energy_measure.results.layout import aggregated_key, is_folder_name, process_index_of
 from llm_energy_measure.results.repository import RawRecovery
-from llm_energy_measure.results.state import ExperimentState, inspect_experiment
+from llm_energy_measure.results.state import ExperimentState, inspect_experiment, is_settled
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 from llm_energy_measure.storage.folder import Folder, clock_ns
 
@@ -169,12 +169,9 @@ def _sweep(repository: FileSystemRepository, *, trusts_stamps: bool) -> Iterator
     """Names of the folders to look into, and outcomes of those that the stamps say are current."""
     with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
         for name in raw.names():
-            if trusts_stamps and (made_ns := aggregated.stamp_ns(f"{name}.json")) is not None:
-                changed_ns = raw.stamp_ns(name)
-                if changed_ns is not None and changed_ns < made_ns:
-                    yield Outcome(experiment_id=name, result="current")
-                    continue
-            if is_folder_name(name):
+            if trusts_stamps and is_settled(raw, aggregated, name):
+                yield Outcome(experiment_id=name, result="current")
+            elif is_folder_name(name):
                 yield name
 
 

@@ -12,6 +12,7 @@ from llm_energy_measure.results.repository import SourceChanges
 
 if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
+    from llm_energy_measure.storage.folder import Folder
 
 Status = Literal["pending", "current", "stale", "foreign", "unreadable"]
 """No aggregate yet; made from the raw files as they are; made from others; made by another tool; can't be read."""
@@ -31,6 +32,19 @@ class ExperimentState(Struct, frozen=True, kw_only=True):
     aggregated: AggregatedResult | None = None
     changes: SourceChanges | None = None
     problem: str | None = None
+
+
+def is_settled(raw: Folder, aggregated: Folder, folder: str) -> bool:
+    """True if the stamps say that the raw files are those that the aggregate was made from; see `results.bulk`.
+
+    Args:
+        raw: The folder `raw/`.
+        aggregated: The folder `aggregated/`.
+        folder: The experiment's folder name.
+    """
+    made_ns = aggregated.stamp_ns(f"{folder}.json")
+    changed_ns = None if made_ns is None else raw.stamp_ns(folder)
+    return made_ns is not None and changed_ns is not None and changed_ns < made_ns
 
 
 def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> ExperimentState:

@@ -72,10 +72,10 @@ class Folder:
             yield os.fsdecode(names.pop())
 
     def stamp_ns(self, name: str) -> int | None:
-        """When a file of that name, or the names in a folder of it, last changed; None if nothing is there or unknown.
+        """When a file says that it was last written, or a folder that it was last changed, moved or copied here.
 
-        In nanoseconds since 1970-01-01 UTC, by the clock of the file system; unknown also of an empty file, in which
-        nothing was written yet.
+        In nanoseconds since 1970-01-01 UTC, by the clock of the file system. None if nothing is there, if it is
+        unknown, or of an empty file, in which nothing was written yet.
         """
         if self._descriptor is None:
             return None
@@ -83,7 +83,10 @@ class Folder:
             found = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except OSError:
             return None
-        return found.st_mtime_ns if found.st_size or stat.S_ISDIR(found.st_mode) else None
+        if stat.S_ISDIR(found.st_mode):
+            # Not the time of modification, which a folder keeps that is moved or copied to the place of another.
+            return found.st_ctime_ns
+        return found.st_mtime_ns if found.st_size else None
 
     def is_absent(self, name: str) -> bool:
         """True if it is known that nothing of that name is there."""
