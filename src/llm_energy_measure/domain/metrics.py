@@ -42,12 +42,12 @@ class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     zone-aware ones.
 
     Attributes:
-        start: Wall clock at the start.
+        start: Wall clock at the start; None where an imported file does not tell it.
         end: Wall clock at the end; None if it is unknown.
         duration_sec: Duration in seconds, from a monotonic clock where there was one; None if it is unknown.
     """
 
-    start: Annotated[datetime, Meta(description="wall clock at the start")]
+    start: Annotated[datetime | None, Meta(description="wall clock at the start; null if unknown")]
     end: Annotated[datetime | None, Meta(description="wall clock at the end; null if unknown")]
     duration_sec: Annotated[float | None, Meta(description="duration in seconds; null if unknown")]
 

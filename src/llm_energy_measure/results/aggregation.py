@@ -219,19 +219,20 @@ def _incompatible(
 
 def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None, bool]:
     """Earliest start, latest known end, and whether all stamps can be compared at all."""
-    starts = [result.timestamps.start for result in results]
+    starts = [result.timestamps.start for result in results if result.timestamps.start is not None]
     ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
     if len({stamp.tzinfo is None for stamp in starts + ends}) > 1:
         return None, None, False
-    return min(starts), max(ends, default=None), True
+    return min(starts, default=None), max(ends, default=None), True
 
 
 def _overlap(results: Sequence[RawProcessResult]) -> bool:
     """True if at least two processes are known to have run at one common instant, all together."""
+    starts = [result.timestamps.start for result in results if result.timestamps.start is not None]
     ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
-    if len(results) < 2 or len(ends) < len(results):  # noqa: PLR2004 - one process overlaps with nothing
+    if len(results) < 2 or min(len(starts), len(ends)) < len(results):  # noqa: PLR2004 - one process overlaps with nothing
         return False
-    return max(result.timestamps.start for result in results) < min(ends)
+    return max(starts) < min(ends)
 
 
 def _gpus(results: Sequence[RawProcessResult]) -> list[list[tuple[str | None, int | str]]]:
