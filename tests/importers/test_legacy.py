@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm_energy_measure import importers
-from llm_energy_measure.domain.experiment import RawProcessResult
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
 
 KWH = 3.6e6
 
@@ -21,8 +22,13 @@ def energies(process: int) -> dict[str, Any]:
     kwh = {"cpu_energy": 0.001 + 0.0001 * process, "gpu_energy": 0.005, "ram_energy": 4e-6}
     total = sum(kwh.values())
     return {
-        **{"cpu_power": 112.5, "gpu_power": 62.0, "ram_power": 0.7, **kwh},
-        **{"total_energy_kwh": total, "total_energy_joules": total * KWH, "final_emissions": 0.002},
+        "cpu_power": 112.5,
+        "gpu_power": 62.0,
+        "ram_power": 0.7,
+        **kwh,
+        "total_energy_kwh": total,
+        "total_energy_joules": total * KWH,
+        "final_emissions": 0.002,
     }
 
 
@@ -31,12 +37,17 @@ def write_experiment(folder: Path, processes: int = 2, name: str = "0042") -> Pa
     folder.mkdir(parents=True)
     files: dict[str, Any] = {
         "1_experiment_setup": {
-            **{"experiment_id": name, "date_time": "April 11, 2025 at 01:24:25 PM", "model": "org/model"},
+            "experiment_id": name,
+            "date_time": "April 11, 2025 at 01:24:25 PM",
+            "model": "org/model",
             "gpu_model": "4 x NVIDIA A100-PCIE-40GB",
         },
         "2_experiment_variables": {
-            **{"config_name": "batch_8", "number_input_prompts": 16, "fp_precision": "torch.float32"},
-            **{"accelerate_config": {"num_processes": processes}, "backend": "pytorch"},
+            "config_name": "batch_8",
+            "number_input_prompts": 16,
+            "fp_precision": "torch.float32",
+            "accelerate_config": {"num_processes": processes},
+            "backend": "pytorch",
         },
         "3_model_architecture": {"total_params": 1100048384, "architecture": "Unknown"},
         "4_inference_metrics": {
@@ -44,11 +55,15 @@ def write_experiment(folder: Path, processes: int = 2, name: str = "0042") -> Pa
             "inference_performance": {"total_inference_time_sec": 23.5, "throughput_tokens_per_sec": 2.7},
         },
         "5_compute_metrics": {
-            **{"flops": 10**12, "memory": {"gpu_max_memory_allocated_bytes": 2**30}, "compute_utilisation": {}},
+            "flops": 10**12,
+            "memory": {"gpu_max_memory_allocated_bytes": 2**30},
+            "compute_utilisation": {},
         },
         **{
             f"6_local_energy_results_process_{index}": {
-                **{"process_id": 66929 + index, "local_process_index": index, "energy_results": energies(index)},
+                "process_id": 66929 + index,
+                "local_process_index": index,
+                "energy_results": energies(index),
             }
             for index in range(processes)
         },
@@ -164,9 +179,16 @@ def test_a_copy_of_a_process_is_counted_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"[]", b"{}", b"null", b'{"local_process_index": -1, "energy_results": {}}', b"\x00" * 9, b"{" * 5000]
-    + [b'{"local_process_index": 0, "energy_results": {"total_energy_joules": NaN}}']
-    + [b'{"local_process_index": 0, "energy_results": {"total_energy_joules": "12"}}'],
+    [
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"local_process_index": -1, "energy_results": {}}',
+        b"\x00" * 9,
+        b"{" * 5000,
+        b'{"local_process_index": 0, "energy_results": {"total_energy_joules": NaN}}',
+        b'{"local_process_index": 0, "energy_results": {"total_energy_joules": "12"}}',
+    ],
 )
 def test_nothing_that_a_process_file_can_hold_crashes(tmp_path: Path, content: bytes) -> None:
     folder = write_experiment(tmp_path / "0042")

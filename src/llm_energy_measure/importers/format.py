@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.importers.bounded import Original
 from llm_energy_measure.importers.loss import LossReport
+from llm_energy_measure.importers.mapping import Expression
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str | None = None
     gpu_uuids: tuple[str, ...] = ()
-    mapping: dict[str, Any] = msgspec.field(default_factory=dict)
+    mapping: dict[str, Expression] = msgspec.field(default_factory=dict)
     energy: tuple[RawProcessResult, ...] = ()
 
 
@@ -45,6 +45,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         recognises: Whether a file is of it, or part of it; told from its content.
         read: Makes records.
         is_folder: Whether several files of one folder make a measurement.
+        needs_mapping: Whether it can be read only with a mapping, and is not tried without.
         part_names: Pattern of its file names, where an empty file has no content to tell it by.
     """
 
@@ -53,6 +54,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     recognises: Callable[[Original], bool]
     read: Reader
     is_folder: bool = False
+    needs_mapping: bool = False
     part_names: str | None = None
 
     def names(self, file_name: str) -> bool:

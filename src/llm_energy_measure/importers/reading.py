@@ -11,6 +11,7 @@ from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_FILES, Original, RefusedFileError, read_original, walk
 from llm_energy_measure.importers.format import Options
 from llm_energy_measure.importers.loss import Entry, LossReport
+from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.registry import FORMATS, get_format, recognise, unknown
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def read(
     if not path.exists() and not path.is_symlink():
         raise ResultNotFoundError(f"cannot import {path}", "nothing is there", "check the spelling")
     among = FORMATS if format == "auto" else (get_format(format),)
-    options = Options(host=host, gpu_uuids=tuple(gpu_uuids), energy=tuple(join))
+    options = Options(host=host, gpu_uuids=tuple(gpu_uuids), mapping=parse_mappings(mapping), energy=tuple(join))
     report = LossReport()
     walker = _Walker(among, options, report, progress)
     records = walker.folder(path) if path.is_dir() else walker.file(path)
@@ -182,7 +183,8 @@ class _Walker:
         return originals
 
     def _format_of(self, original: Original) -> Format | None:
-        form = recognise(original, self.among)
+        wanted = [form for form in self.among if self.options.mapping or not form.needs_mapping or len(self.among) == 1]
+        form = recognise(original, wanted)
         if form is None and not original.data.strip(b" \t\r\n\0"):
             self.report.refuse(original.shown, "empty_file", f"it holds {original.found()} and nothing else")
         elif form is None:

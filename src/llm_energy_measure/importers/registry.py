@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ConfigurationError
-from llm_energy_measure.importers import codecarbon, legacy
+from llm_energy_measure.importers import codecarbon, legacy, table, vllm, zeus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 FORMATS: tuple[Format, ...] = (
     legacy.FORMAT,
     codecarbon.FORMAT,
+    vllm.FORMAT,
+    zeus.FORMAT,
+    table.FORMAT,
 )
 """All formats, in the order in which they are tried."""
 
