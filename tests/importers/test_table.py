@@ -57,7 +57,14 @@ def import_text(
     ],
 )
 def test_an_expression_is_worth(expression: str, value: float | None) -> None:
-    row = {"a": "6", "b": 2.0, "zero": 0.0, "blank": None, "word": "x", "GPU energy (kWh)": "0.5"}
+    row: dict[str, str | float | None] = {
+        "a": "6",
+        "b": 2.0,
+        "zero": 0.0,
+        "blank": None,
+        "word": "x",
+        "GPU energy (kWh)": "0.5",
+    }
     [parsed] = parse_mappings([f"energy_j={expression}"]).values()
     found = parsed.value(row)
     assert (float(found) if isinstance(found, str) else found) == value

@@ -41,7 +41,6 @@ _PLACED = frozenset(
     [
         "timestamp",
         "project_name",
-        "run_id",
         "duration",
         "emissions",
         "cpu_power",
@@ -162,7 +161,9 @@ def _experiment(cells: Mapping[str, str], part_number: int) -> str:
     run = run_of(cells)
     if run is not None:
         return identifier(TOOL, project, *run, *restart)
-    digest = hashlib.sha256("\n".join(f"{name}={cells[name]}" for name in sorted(cells)).encode()).hexdigest()
+    # Of values and not of their digits: a row that another tool wrote again is the same.
+    figures = [number_in(cells.get(name, "")) for name in ("duration", "energy_consumed", "emissions")]
+    digest = hashlib.sha256(repr(figures).encode()).hexdigest()
     return identifier(TOOL, project, cells["timestamp"].replace(":", ""), digest[:8])
 
 

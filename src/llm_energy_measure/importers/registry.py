@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ConfigurationError
-from llm_energy_measure.importers import codecarbon, legacy, table, vllm, zeus
+from llm_energy_measure.importers import (
+    codecarbon,
+    legacy,
+    ml_energy,
+    optimum_benchmark,
+    perun,
+    table,
+    vllm,
+    zeus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +25,10 @@ if TYPE_CHECKING:
 FORMATS: tuple[Format, ...] = (
     legacy.FORMAT,
     codecarbon.FORMAT,
+    optimum_benchmark.FORMAT,
+    ml_energy.FORMAT,
     vllm.FORMAT,
+    perun.FORMAT,
     zeus.FORMAT,
     table.FORMAT,
 )
