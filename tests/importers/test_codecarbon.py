@@ -8,6 +8,7 @@ import pytest
 
 from llm_energy_measure import importers
 from llm_energy_measure.importers.codecarbon_rows import LAYOUTS
+from tests.support.peers import CELLS, LATEST, cells, line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,56 +16,6 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
 
 KWH = 3.6e6
-CELLS = {
-    "timestamp": "2026-01-24T14:31:35",
-    "project_name": "llama",
-    "run_id": "r1",
-    "experiment_id": "e1",
-    "duration": "10.0",
-    "emissions": "7e-08",
-    "emissions_rate": "7e-09",
-    "task_name": "",
-    "cpu_power": "112.5",
-    "gpu_power": "300.5",
-    "ram_power": "10.0",
-    "cpu_energy": "0.25",
-    "gpu_energy": "0.5",
-    "ram_energy": "0.25",
-    "energy_consumed": "1.0",
-    "water_consumed": "0.0",
-    "country_name": "Canada",
-    "country_iso_code": "CAN",
-    "region": "quebec",
-    "cloud_provider": "aws",
-    "cloud_region": "ca-1",
-    "os": "Linux-5.15",
-    "python_version": "3.10.12",
-    "codecarbon_version": "3.2.1",
-    "cpu_count": "128",
-    "cpu_model": "AMD EPYC 7742",
-    "gpu_count": "4",
-    "gpu_model": "4 x NVIDIA A100-PCIE-40GB",
-    "longitude": "-71.2",
-    "latitude": "46.8",
-    "ram_total_size": "503.5",
-    "tracking_mode": "machine",
-    "cpu_utilization_percent": "1.5",
-    "gpu_utilization_percent": "98.0",
-    "ram_utilization_percent": "3.0",
-    "ram_used_gb": "15.0",
-    "on_cloud": "N",
-    "pue": "1.0",
-    "wue": "0.0",
-}
-LATEST = LAYOUTS["3.3.0"]
-
-
-def cells(layout: tuple[str, ...] = LATEST, /, **changes: str) -> list[str]:
-    return [{**CELLS, **changes}[name] for name in layout]
-
-
-def line(layout: tuple[str, ...] = LATEST, /, **changes: str) -> str:
-    return ",".join(cells(layout, **changes))
 
 
 def import_lines(tmp_path: Path, *lines: str) -> tuple[list[RawProcessResult], list[importers.Entry]]:

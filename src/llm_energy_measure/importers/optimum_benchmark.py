@@ -1,7 +1,7 @@
 """Runs of optimum-benchmark: a report, its configuration, and CodeCarbon's figures of each task, in one folder.
 
-Each phase is an experiment of its own. The report's energy is already a mean over the local ranks, each of which saw
-the machine: the scope is the host, and the record stands for all ranks. `generate` is prefill and decode together and is
+Each phase is an experiment of its own. The report's energy is a mean over the local ranks, each of which saw the
+machine: the scope is the host, and the record stands for all ranks. `generate` is prefill and decode together and is
 never added to them; where a run has no report, decode is what generate has more than prefill. Times are those of
 CodeCarbon's files; decode has none of its own.
 

@@ -92,7 +92,8 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
 def _runs(tree: _Tree, way: tuple[_Tree, ...]) -> Iterator[tuple[tuple[_Tree, ...], list[_Tree]]]:
     """The nodes of each run, with the way from the application down to it."""
     way = (*way, tree)
-    nodes = [child for child in tree.children if child.level == _NODE]
+    # In one order, whichever form the file has: a node's place is its process index.
+    nodes = sorted((child for child in tree.children if child.level == _NODE), key=lambda node: node.name)
     if nodes:
         yield way, nodes
     for child in tree.children:

@@ -54,6 +54,7 @@ def read(
     gpu_uuids: Sequence[str] = (),
     mapping: Sequence[str] = (),
     join: Sequence[RawProcessResult] = (),
+    max_files: int = MAX_FILES,
     progress: Progress | None = None,
 ) -> Reading:
     """The records in a file or folder of another tool, and what was lost of it.
@@ -67,6 +68,7 @@ def read(
         gpu_uuids: UUIDs of its GPUs, by index.
         mapping: For a generic table, what each field is made of: `energy_j=energy_kwh*3.6e6`.
         join: Records with energy; one without is joined with the one that covers its time.
+        max_files: Files of a folder to read; a folder with more is read up to there, and told.
         progress: Told each path and the bytes read of it so far.
 
     Raises:
@@ -84,7 +86,7 @@ def read(
     among = FORMATS if format == "auto" else (get_format(format),)
     options = Options(host=host, gpu_uuids=tuple(gpu_uuids), mapping=parse_mappings(mapping), energy=tuple(join))
     report = LossReport()
-    walker = _Walker(among, options, report, progress)
+    walker = _Walker(among, options, report, max_files, progress)
     records = walker.folder(path) if path.is_dir() else walker.file(path)
     return Reading((placed(record, options) for record in records), report)
 
@@ -93,12 +95,18 @@ class _Walker:
     """Reads files one by one, so that only those of one measurement are in memory at a time."""
 
     def __init__(
-        self, among: Sequence[Format], options: Options, report: LossReport, progress: Progress | None
+        self,
+        among: Sequence[Format],
+        options: Options,
+        report: LossReport,
+        max_files: int,
+        progress: Progress | None,
     ) -> None:
         """Remember how to read."""
         self.among = among
         self.options = options
         self.report = report
+        self.max_files = max_files
         self.progress = progress
 
     def file(self, path: Path) -> Iterator[RawProcessResult]:
@@ -118,8 +126,8 @@ class _Walker:
         seen = 0
         for folder, paths in walk(top):
             seen += len(paths)
-            if seen > MAX_FILES:
-                sentence = f"more than {MAX_FILES} files are under {top}; import its folders one by one"
+            if seen > self.max_files:
+                sentence = f"more than {self.max_files} files are under {top}; import its folders one by one"
                 self.report.refuse(str(folder), "too_many", sentence)
                 return
             yield from self._files_of(paths)
