@@ -4,79 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from llm_energy_measure import importers
+from tests.support.peers import KWH, energies, write_experiment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llm_energy_measure.domain.experiment import RawProcessResult
-
-KWH = 3.6e6
-
-
-def energies(process: int) -> dict[str, Any]:
-    kwh = {"cpu_energy": 0.001 + 0.0001 * process, "gpu_energy": 0.005, "ram_energy": 4e-6}
-    total = sum(kwh.values())
-    return {
-        "cpu_power": 112.5,
-        "gpu_power": 62.0,
-        "ram_power": 0.7,
-        **kwh,
-        "total_energy_kwh": total,
-        "total_energy_joules": total * KWH,
-        "final_emissions": 0.002,
-    }
-
-
-def write_experiment(folder: Path, processes: int = 2, name: str = "0042") -> Path:
-    """A folder as the old tool left it, small."""
-    folder.mkdir(parents=True)
-    files: dict[str, Any] = {
-        "1_experiment_setup": {
-            "experiment_id": name,
-            "date_time": "April 11, 2025 at 01:24:25 PM",
-            "model": "org/model",
-            "gpu_model": "4 x NVIDIA A100-PCIE-40GB",
-        },
-        "2_experiment_variables": {
-            "config_name": "batch_8",
-            "number_input_prompts": 16,
-            "fp_precision": "torch.float32",
-            "accelerate_config": {"num_processes": processes},
-            "backend": "pytorch",
-        },
-        "3_model_architecture": {"total_params": 1100048384, "architecture": "Unknown"},
-        "4_inference_metrics": {
-            "raw_inference_metrics": {"total_input_tokens": 128, "total_generated_tokens": 64},
-            "inference_performance": {"total_inference_time_sec": 23.5, "throughput_tokens_per_sec": 2.7},
-        },
-        "5_compute_metrics": {
-            "flops": 10**12,
-            "memory": {"gpu_max_memory_allocated_bytes": 2**30},
-            "compute_utilisation": {},
-        },
-        **{
-            f"6_local_energy_results_process_{index}": {
-                "process_id": 66929 + index,
-                "local_process_index": index,
-                "energy_results": energies(index),
-            }
-            for index in range(processes)
-        },
-        "7_global_energy_results": {
-            "local_process_results": {},
-            "global_experiment_results": {
-                "total_energy_joules": sum(energies(index)["total_energy_joules"] for index in range(processes))
-            },
-        },
-    }
-    for kind, document in files.items():
-        (folder / f"{name}_{kind}.json").write_text(json.dumps(document), encoding="utf-8")
-    return folder
 
 
 def read(path: Path) -> tuple[list[RawProcessResult], list[importers.Entry]]:

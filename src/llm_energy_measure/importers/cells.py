@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from datetime import datetime
 from typing import Any
@@ -12,6 +11,8 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _BOARDS = re.compile(r"\s*([0-9]{1,4}) x (.+?)\s*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
 _LONGEST_ID = 150
+_GREATEST = 1e250
+"""No measurement comes near, and its sum with others, or in another unit, is still a number."""
 
 
 def number_in(text: str) -> float | None:
@@ -24,7 +25,7 @@ def number_in(text: str) -> float | None:
     if not _NUMBER.fullmatch(text):
         return None
     value = float(text)
-    return value if math.isfinite(value) else None
+    return value if abs(value) < _GREATEST else None
 
 
 def time_in(text: str) -> datetime | None:
@@ -48,7 +49,7 @@ def number(value: Any) -> float | None:  # noqa: ANN401 - decoded JSON can be an
         value = float(value)
     except OverflowError:
         return None
-    return value if math.isfinite(value) and value >= 0 else None
+    return value if 0 <= value < _GREATEST else None
 
 
 def whole(value: Any) -> int | None:  # noqa: ANN401 - as above

@@ -64,7 +64,7 @@ class _Tree(msgspec.Struct):
     metrics: dict[str, float]
     children: list[_Tree] = []
     kind: str | None = None
-    times: Sequence[float] = ()
+    times: Sequence[float | None] = ()
     values: Sequence[float | None] = ()
     unit: str = ""
     wraps_at: float | None = None
@@ -147,11 +147,13 @@ def _reading(sensor: _Tree) -> SensorReading | None:
     """What a sensor measured, calculated from its samples; None if it measures neither energy nor power."""
     if sensor.unit not in ("J", "W"):
         return None
-    samples = [(time, value) for time, value in zip(sensor.times, sensor.values, strict=False) if value is not None]
+    pairs = zip(sensor.times, sensor.values, strict=False)
+    samples = [(time, value) for time, value in pairs if time is not None and value is not None]
     if len(samples) < 2:  # noqa: PLR2004 - a difference takes two
         return None
     is_counter = sensor.unit == "J"
     joules, wraps = _counted(sensor, samples) if is_counter else (_integrated(samples), None)
+    joules = number(joules)
     span = samples[-1][0] - samples[0][0]
     component = _COMPONENTS.get((sensor.kind or "").lower(), "total")
     return SensorReading(
@@ -296,7 +298,7 @@ def _scaled(values: object, details: Mapping[str, Any], factor: float) -> list[A
     if not isinstance(values, list):
         return []
     fill = details.get("fill")
-    return [None if (value := number(raw)) is None or raw == fill else value * factor for raw in values]
+    return [None if (value := number(raw)) is None or raw == fill else number(value * factor) for raw in values]
 
 
 def _range(details: Mapping[str, Any], factor: float) -> float | None:

@@ -95,7 +95,6 @@ _GETTERS: dict[str, Callable[[RawProcessResult], object]] = {
     "energy_consumed": lambda record: kwh_of(record.energy_metrics.total_energy_j),
     "codecarbon_version": _version,
     "gpu_model": _boards,
-    "tracking_mode": _mode,
 }
 # What an imported record kept as it was, and any other has to be asked for.
 _ELSE: dict[str, Callable[[RawProcessResult], object]] = {
@@ -104,6 +103,7 @@ _ELSE: dict[str, Callable[[RawProcessResult], object]] = {
     "experiment_id": lambda record: record.experiment_id,
     "emissions_rate": lambda record: ratio(record.energy_metrics.emissions_kg_co2, _duration(record)),
     "gpu_count": _count,
+    "tracking_mode": _mode,
     "on_cloud": lambda _: "N",  # CodeCarbon's word for a cloud that it did not find, known or not
 }
 _NAMES = [
