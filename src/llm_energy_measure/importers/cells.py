@@ -7,7 +7,6 @@ import re
 from datetime import datetime
 from typing import Any
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _BOARDS = re.compile(r"\s*([0-9]{1,4}) x (.+?)\s*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
 _LONGEST_ID = 150
@@ -22,10 +21,12 @@ def number_in(text: str) -> float | None:
         >>> number_in("1.5e-3"), number_in("machine"), number_in("nan"), number_in("1_000")
         (0.0015, None, None, None)
     """
-    if not _NUMBER.fullmatch(text):
+    try:
+        value = float(text)
+    except ValueError:
         return None
-    value = float(text)
-    return value if abs(value) < _GREATEST else None
+    # float() also takes NaN, the infinities, digits of other scripts, and underscores between digits.
+    return value if abs(value) < _GREATEST and text.isascii() and "_" not in text else None
 
 
 def time_in(text: str) -> datetime | None:
