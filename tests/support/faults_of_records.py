@@ -81,9 +81,9 @@ def stored(raw: RawProcessResult, without: str) -> RawProcessResult:
     return codec.decode_raw(factories.as_bytes(document), "process_0.json")
 
 
-NO_SCOPE = {"gpu_scope": None, "total_scope": None}
-NO_IDS = {"gpu_id": None, "gpu_uuid": None}
-HOST = {"gpu_scope": "host", "total_scope": "host"}
+NO_SCOPE: dict[str, Any] = {"gpu_scope": None, "total_scope": None}
+NO_IDS: dict[str, Any] = {"gpu_id": None, "gpu_uuid": None}
+HOST: dict[str, Any] = {"gpu_scope": "host", "total_scope": "host"}
 LATER = factories.stamps(START + timedelta(seconds=100), 40.0)
 NAIVE = factories.stamps(START.replace(tzinfo=None), 40.0)
 TORN = UnreadableFile(name="process_1.json", reason="it is empty")
@@ -98,7 +98,7 @@ def one(**changes: Any) -> Experiment:
     return [record(**changes)], {}
 
 
-NODE = {"gpu_name": "4 x NVIDIA A100-PCIE-40GB", **NO_IDS}
+NODE: dict[str, Any] = {"gpu_name": "4 x NVIDIA A100-PCIE-40GB", **NO_IDS}
 
 # The finding has failed in each.
 FAILING: dict[str, Callable[[], Experiment]] = {
