@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.findings import Finding
 
 TOLERANCE = 0.05
-"""Fraction by which power may exceed the limits: sensors are accurate to 5 % (NVML), windows to less."""
+"""Fraction by which power may exceed the limits: NVML documents its power as accurate to within 5 %."""
 
 _TWO = 2
 
