@@ -217,6 +217,23 @@ class FileSystemRepository:
             raise self.raw_folder(folder).conflict(key, stored, data)
         return self.store.path(key)
 
+    def save_checkpoint(self, experiment_id: str, record: RawProcessResult) -> Path:
+        """Store what a process has measured so far, in place of its older checkpoint, and return its file.
+
+        Raises:
+            InvalidResultError: A value can't be right.
+            ResultExistsError: A later attempt of the experiment has begun.
+        """
+        folder, record = layout.folder_name(experiment_id), codec.require_valid_raw(record)
+        _require_attempt(record, self.raw_folder(folder).readable_manifest())
+        key = layout.partial_key(folder, record.process_index)
+        self.store.put(key, codec.encode_raw(record))
+        return self.store.path(key)
+
+    def drop_checkpoint(self, experiment_id: str, process_index: int) -> bool:
+        """Remove the checkpoint of a process that has a result now; False if there was none."""
+        return self.store.delete(layout.partial_key(layout.folder_name(experiment_id), process_index))
+
     def list_raw(self, experiment_id: str) -> list[Path]:
         """Files of an experiment's raw results, by process index; empty if there are none."""
         folder = self._folder(experiment_id)
