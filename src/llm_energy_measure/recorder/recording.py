@@ -186,6 +186,7 @@ class Recording:
         self._model = records.ModelFacts()
         self._tally = Tally()
         self._phases = Phases(self._read)
+        self._marked: tuple[Status, str | None] = ("completed", None)
         self._pid = 0
         self._is_finished = False
         # Reentrant: a signal's handler finishes the recording in the thread that may be writing a checkpoint.
@@ -251,6 +252,15 @@ class Recording:
         for name, value in said.items():
             if value is not None:
                 setattr(self._model, name, value)
+
+    def mark(self, status: Status, error_type: str | None = None) -> None:
+        """Say how the run ended where the end of the block doesn't: a failure that raised nothing, say.
+
+        Args:
+            status: How it ended; an exception that leaves the block says it better, and counts.
+            error_type: What ended it, in a word.
+        """
+        self._marked = status, error_type
 
     # The ends of the block
 
@@ -322,7 +332,7 @@ class Recording:
         """Save what was measured; an exception goes on up."""
         if os.getpid() != self._pid:
             return  # a forked child that ran out of the block: it has no part in the measurement
-        status, error_type = _how_it_ended(error)
+        status, error_type = self._marked if error is None else _how_it_ended(error)
         if self._interruption.received is not None and status != "completed":
             status, error_type = "interrupted", self._interruption.received
         try:
@@ -384,10 +394,11 @@ class Recording:
         """The same in every process that sees what this sensor sees; None for what no other process sees."""
         if sensor.scope == "process":
             return None
-        if sensor.device is not None and sensor.device.gpu_uuid is not None:
-            return sensor.device.gpu_uuid
         # By the boot, which containers of one machine share: their names may differ.
         machine = self._boot_id[:_BOOT_DIGITS] if self._boot_id is not None else self._host
+        device = sensor.device
+        if device is not None and (device.gpu_uuid is not None or device.gpu_id is not None):
+            return device.gpu_uuid or f"{sensor.component}-{machine}-{device.gpu_id}"
         return f"{sensor.component}-{machine}"
 
     def _measure_idle(self) -> float | None:

@@ -27,16 +27,22 @@ class CpuModel:
     Args:
         w_per_core: Watts of one busy core; by default what the recording, or `LLM_ENERGY_MEASURE_W_PER_CORE`, states.
         cpu_seconds: CPU seconds since some instant.
+        is_cheap: Whether they can be had ten times a second.
     """
 
     name = "cpu_model"
 
     def __init__(
-        self, w_per_core: float | None = None, *, cpu_seconds: Callable[[], float] = time.process_time
+        self,
+        w_per_core: float | None = None,
+        *,
+        cpu_seconds: Callable[[], float] = time.process_time,
+        is_cheap: bool = True,
     ) -> None:
         """Remember the watts; nothing is read."""
         self.w_per_core = w_per_core
         self.cpu_seconds = cpu_seconds
+        self.is_cheap = is_cheap
 
     def open(self, setting: Setting) -> list[Sensor]:
         """One sensor. Raises `RecorderError` where nobody stated the watts."""
@@ -63,6 +69,7 @@ class CpuModel:
                 scope="process",
                 provenance="modelled",
                 read=read,
+                is_cheap=self.is_cheap,
             )
         ]
 
