@@ -65,7 +65,8 @@ def clock_evidence(start: Instant, end: Instant, boot_id: str | None) -> ClockEv
 def library_versions(modules: Mapping[str, Any] = sys.modules) -> dict[str, str]:
     """Versions of the inference libraries that are loaded, by name."""
     found = {name: getattr(modules.get(name), "__version__", None) for name in _LIBRARIES}
-    return {name: version for name, version in found.items() if isinstance(version, str)}
+    # torch's is of a type of its own.
+    return {name: str(version) for name, version in found.items() if isinstance(version, str)}
 
 
 def backend_of(versions: Mapping[str, str]) -> tuple[str, str] | None:
