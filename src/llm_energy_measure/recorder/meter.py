@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.domain.metrics import SensorReading
+from llm_energy_measure.domain.metrics import CLAIMED, COUNTER_RESET, SAMPLING_GAP, SENSOR_LOST, SensorReading
 
 if TYPE_CHECKING:
     from llm_energy_measure.recorder.sources import Sensor
-
-CLAIMED = "claimed"
-"""Problem code of a sensor that another process of the experiment reads: its joules are counted there."""
 
 
 class Meter:
@@ -76,20 +73,20 @@ class Meter:
     def _integrate(self, now: float, watts: float, last: float, last_watts: float) -> None:
         self._before_base += (watts + last_watts) / 2 * (now - last)
         if now - last > self._gap_sec:
-            self._problems["sampling_gap"] = None
+            self._problems[SAMPLING_GAP] = None
 
     def _count(self, now: float, joules: float, last: float, last_joules: float) -> None:
         range_j = self.sensor.range_j
         could_draw_j = self.sensor.most_power_w * (now - last)
         if range_j is not None and could_draw_j > range_j:
-            self._problems["sampling_gap"] = None  # it may have wrapped more often than can be seen
+            self._problems[SAMPLING_GAP] = None  # it may have wrapped more often than can be seen
         if joules >= last_joules:
             return
         if range_j is not None and joules - last_joules + range_j <= could_draw_j:
             self._wraps += 1
             self._before_base += range_j
         else:
-            self._problems["counter_reset"] = None
+            self._problems[COUNTER_RESET] = None
             self._before_base += last_joules - self._base
             self._base = 0.0
 
@@ -97,7 +94,7 @@ class Meter:
         """What the sensor said so far, for the record."""
         sensor, is_counter = self.sensor, self.sensor.quantity == "energy"
         span = self._last[0] - self._first[0] if self._first and self._last else 0.0
-        lost = [] if self.failure is None else ["sensor_lost"]
+        lost = [] if self.failure is None else [SENSOR_LOST]
         return SensorReading(
             source=sensor.source,
             instance=sensor.instance,

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from llm_energy_measure.domain.metrics import (
+    CLAIMED,
+    COUNTER_RESET,
+    SAMPLING_GAP,
+    SENSOR_LOST,
     ComputeMetrics,
     DeviceEnergy,
     EnergyMetrics,
@@ -16,7 +20,6 @@ from llm_energy_measure.domain.metrics import (
 )
 from llm_energy_measure.domain.model_info import inference_flops
 from llm_energy_measure.domain.units import ratio
-from llm_energy_measure.recorder.meter import CLAIMED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,9 +31,9 @@ if TYPE_CHECKING:
 _WORST: dict[Provenance, int] = {"measured": 0, "integrated": 1, "modelled": 2}
 
 _SAID = {
-    "sensor_lost": "stopped answering; its energy ends there",
-    "counter_reset": "went backwards; what it counted before that is lost in part",
-    "sampling_gap": "was not read for a while; its energy over that time is a guess",
+    SENSOR_LOST: "stopped answering; its energy ends there",
+    COUNTER_RESET: "went backwards; what it counted before that is lost in part",
+    SAMPLING_GAP: "was not read for a while; its energy over that time is a guess",
 }
 
 
@@ -207,7 +210,7 @@ def energy_warning(
             if problem == CLAIMED:
                 said.append(f"{name} is read and counted by another process")
             else:
-                because = f" ({failures[name]})" if problem == "sensor_lost" and name in failures else ""
+                because = f" ({failures[name]})" if problem == SENSOR_LOST and name in failures else ""
                 said.append(f"{name} {_SAID[problem]}{because}")
     return "; ".join(said) or None
 

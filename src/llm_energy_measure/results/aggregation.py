@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.constants import MAX_PROCESSES, SCHEMA_VERSION
 from llm_energy_measure.domain.experiment import AggregatedResult, AggregationMetadata
 from llm_energy_measure.domain.latency import pool_latency
+from llm_energy_measure.domain.metrics import CLAIMED, COUNTER_RESET, SAMPLING_GAP, SENSOR_LOST
 from llm_energy_measure.domain.schema import time_problems
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import (
@@ -51,6 +52,7 @@ def aggregate_results(
     expected_processes: int | None = None,
     manifest: Manifest | None = None,
     unreadable: Sequence[UnreadableFile] = (),
+    partials: Sequence[RawProcessResult] = (),
     strict: bool = False,
     allow_mixed: bool = False,
 ) -> AggregatedResult:
@@ -68,6 +70,8 @@ def aggregate_results(
             results say.
         manifest: The experiment's manifest, if it has one.
         unreadable: Files that stand where a result should and can't be read.
+        partials: Checkpoints of processes: those of the missing count too, as the lower bounds they are. Their
+            processes stay missing.
         strict: Refuse an incomplete experiment.
         allow_mixed: Accept results of different experiments, models or backends.
 
@@ -87,18 +91,18 @@ def aggregate_results(
         found = f"{expected_processes!r} processes were expected"
         raise ConfigurationError(f"cannot aggregate {experiment_id!r}", found, f"expect 1 to {MAX_PROCESSES}")
     rule = get_strategy(strategy)
-    raw_results = list(raw_results)
-    if not raw_results:
+    if not raw_results and not partials:
         found = "; ".join(f"{file.name}: {file.reason}" for file in unreadable) or "it has no results"
         advice = "repair the files, or run it again" if unreadable else "check the id, or run it again"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, advice)
-    results = sorted(raw_results, key=lambda result: (result.process_index, result.experiment_id))
+    report = check_completeness(
+        raw_results, expected_processes=expected_processes, manifest=manifest, unreadable=unreadable
+    )
+    unfinished = [] if report.is_complete else [one for one in partials if one.process_index in report.missing]
+    results = sorted([*raw_results, *unfinished], key=lambda result: (result.process_index, result.experiment_id))
     if not allow_mixed:
         _require_alike(experiment_id, results)
     _require_distinct(experiment_id, results)
-    report = check_completeness(
-        results, expected_processes=expected_processes, manifest=manifest, unreadable=unreadable
-    )
     if strict:
         require_complete(experiment_id, report)
     try:
@@ -118,12 +122,14 @@ def _result(
         found = f"the rule {rule.name!r} can't calculate with its figures ({type(error).__name__}: {error})"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check its processes") from error
     first = results[0]
-    no_energy = [result.process_index for result in results if result.energy_metrics.total_energy_j is None]
+    backend = next((result for result in results if result.backend is not None), first)
+    no_energy = [result.process_index for result in results if _lacks_energy(result.energy_metrics)]
+    cut_short = any(_is_cut_short(result.energy_metrics) for result in results)
     start, end, comparable = _span(results)
     return AggregatedResult(
         experiment_id=experiment_id,
-        backend=first.backend,
-        backend_version=first.backend_version,
+        backend=backend.backend,
+        backend_version=backend.backend_version,
         model_name=first.model_name,
         aggregation=AggregationMetadata(
             method=rule.name,
@@ -149,7 +155,7 @@ def _result(
             for result in results
             if (metrics := result.inference_metrics) is not None and metrics.latency_measurements is not None
         ),
-        is_lower_bound=bool(report.missing or no_energy),
+        is_lower_bound=bool(report.missing or no_energy or cut_short),
         completeness=report,
         sources=_sources(results),
     )
@@ -189,10 +195,12 @@ def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> N
     first = results[0]
     if experiment_id not in (first.experiment_id, folder_name(first.experiment_id)):
         raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
-    for result in results[1:]:
-        for name in ("experiment_id", "model_name", "backend"):
-            if getattr(result, name) != getattr(first, name):
-                values = getattr(first, name), getattr(result, name)
+    for name in ("experiment_id", "model_name", "backend"):
+        # A process that only measured (a wrapped server, a monitor) doesn't know the backend.
+        known = [result for result in results if getattr(result, name) is not None]
+        for result in known[1:]:
+            values = getattr(known[0], name), getattr(result, name)
+            if values[0] != values[1]:
                 raise _incompatible(experiment_id, name, *values, result.process_index)
 
 
@@ -275,6 +283,18 @@ def _shared_hosts(results: Sequence[RawProcessResult]) -> list[int]:
     return [result.process_index for result in seen if times[result.host] > 1]
 
 
+def _lacks_energy(energy: EnergyMetrics) -> bool:
+    """True if energy is missing; not where all that the process could read, if anything, is another one's to count."""
+    if energy.total_energy_j is not None:
+        return False
+    return energy.sensors is None or not all(CLAIMED in reading.problems for reading in energy.sensors)
+
+
+def _is_cut_short(energy: EnergyMetrics) -> bool:
+    """True if a sensor is known to have seen less than there was."""
+    return any(not {SENSOR_LOST, COUNTER_RESET}.isdisjoint(reading.problems) for reading in energy.sensors or ())
+
+
 def _saw_host(energy: EnergyMetrics) -> bool:
     return "host" in (energy.total_scope, energy.gpu_scope, energy.cpu_scope, energy.ram_scope)
 
@@ -288,6 +308,14 @@ def _warnings(
         warnings.append(
             f"process {listed(no_energy)} has no energy; the total is a lower bound, and so is the energy per token"
         )
+    for result in results:
+        energy = result.energy_metrics
+        if result.status == "partial":
+            warnings.append(f"process {result.process_index} did not finish: its last checkpoint counts, a lower bound")
+        elif result.status in ("failed", "interrupted"):
+            warnings.append(f"process {result.process_index} {result.status} ({result.error_type}) before its end")
+        if _is_cut_short(energy) or any(SAMPLING_GAP in reading.problems for reading in energy.sensors or ()):
+            warnings.append(f"process {result.process_index}: {result.energy_measurement_warning}")
     if not comparable:
         warnings.append("some timestamps have a UTC offset and some have none; start and end can't be told")
     for result in results:

@@ -85,6 +85,16 @@ def partial_key(folder: str, process_index: int) -> str:
     return f"{RAW_DIR}/{folder}/partial-process_{process_index}.json"
 
 
+def partial_index_of(name: str) -> int | None:
+    """The process that a file name is a partial record of, or None if it is none.
+
+    Example:
+        >>> partial_index_of("partial-process_2.json"), partial_index_of("process_2.json")
+        (2, None)
+    """
+    return process_index_of(name.removeprefix("partial-")) if name.startswith("partial-") else None
+
+
 def claim_key(folder: str, name: str, number: int) -> str:
     """Key of a claim: which process reads a sensor, or has a rank; `number` counts the claims of one thing from 1.
 

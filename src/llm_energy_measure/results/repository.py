@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, MANIFEST_NAME, RAW_DIR, RESULTS_DIR_ENV
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
@@ -51,11 +51,13 @@ class RawRecovery(Struct, frozen=True, kw_only=True):
         results: The readable results, by process index.
         unreadable: The others, by process index, each with its reason; last a manifest that can't be read.
         manifest: What was expected of the experiment, if that was written down.
+        partials: Readable checkpoints of processes that have no result, by process index.
     """
 
     results: list[RawProcessResult]
     unreadable: list[UnreadableFile]
     manifest: Manifest | None = None
+    partials: list[RawProcessResult] = field(default_factory=list)
 
 
 class SourceChanges(Struct, frozen=True, kw_only=True):
@@ -285,7 +287,11 @@ class FileSystemRepository:
             manifest = self.load_manifest(folder)
         except ResultsError as error:
             unreadable.append(UnreadableFile(name=MANIFEST_NAME, reason=error.found))
-        return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
+        checkpoints = [
+            self.raw_folder(folder).read(index, partial=True) for index in self.raw_folder(folder).unfinished_indices()
+        ]
+        partials = [record for record in checkpoints if not isinstance(record, UnreadableFile)]
+        return RawRecovery(results=results, unreadable=unreadable, manifest=manifest, partials=partials)
 
     def has_raw(self, experiment_id: str) -> bool:
         """True if an experiment has a raw result, readable or not."""
@@ -382,6 +388,9 @@ class FileSystemRepository:
         then.update({file.name: file for file in aggregated.sources})
         indices = self.raw_folder(folder).process_indices()
         now = {layout.process_file(index): layout.raw_key(folder, index) for index in indices}
+        # A checkpoint that the aggregate counts; one that came since does not make it stale.
+        partials = {layout.partial_key(folder, index) for index in self.raw_folder(folder).unfinished_indices()}
+        now.update({key.rpartition("/")[2]: key for key in partials if key.rpartition("/")[2] in then})
         changed = [name for name in now.keys() & then.keys() if digest_of(self.store, now[name]) != then[name].sha256]
         if self._expects_otherwise(folder, aggregated.completeness):
             changed.append(MANIFEST_NAME)

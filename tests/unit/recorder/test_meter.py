@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,10 +13,13 @@ from llm_energy_measure.recorder.meter import Meter
 from llm_energy_measure.recorder.sampler import Sampler
 from tests.support.replay import ManualClock, Trace, sensor
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 RANGE_J = 262_143.328850  # of RAPL on many processors
 
 
-def replay(points: list[tuple[float, float | None]], **facts: object) -> Meter:
+def replay(points: Sequence[tuple[float, float | None]], **facts: object) -> Meter:
     """A meter that has read every point of a trace."""
     clock = ManualClock()
     meter = Meter(sensor(Trace(clock, points), **facts), gap_sec=1.0)
