@@ -29,6 +29,7 @@ class ManualClock:
     def __init__(self, between: Callable[[], None] | None = None, step_sec: float = 0.1) -> None:
         self.now = 0.0
         self.wall_offset = START_WALL
+        self.boot: str | None = "8cb83392-fc0a-40f4-b649-77d192ce3fb3"
         self.between = between
         self.step_sec = step_sec
 
@@ -38,12 +39,25 @@ class ManualClock:
     def monotonic(self) -> float:
         return self.now
 
+    def boot_id(self) -> str | None:
+        return self.boot
+
     def sleep(self, seconds: float) -> None:
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + self.step_sec)
             if self.between is not None:
                 self.between()
+
+
+class OtherMachineClock(SystemClock):
+    """This machine's clocks, said to be those of a machine of another name."""
+
+    def __init__(self, machine: str) -> None:
+        self.machine = machine
+
+    def boot_id(self) -> str | None:
+        return f"{self.machine}-{super().boot_id()}"
 
 
 class Trace:

@@ -21,6 +21,9 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None:
         """Let that much time pass."""
 
+    def boot_id(self) -> str | None:
+        """Identity of the boot that the monotonic clock counts from; None if unknown."""
+
 
 class SystemClock:
     """The clocks of this machine."""
@@ -30,10 +33,9 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
     sleep = staticmethod(time.sleep)
 
-
-def boot_id(path: Path = _BOOT_ID) -> str | None:
-    """Identity of this boot of this machine, the same in all its containers; None where the system tells none."""
-    try:
-        return path.read_text(encoding="ascii").strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
+    def boot_id(self) -> str | None:
+        """Identity of this boot of this machine, the same in all its containers; None where the system tells none."""
+        try:
+            return _BOOT_ID.read_text(encoding="ascii").strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None

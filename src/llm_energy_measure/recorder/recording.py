@@ -17,7 +17,7 @@ from msgspec import Struct
 from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError, RecorderError
 from llm_energy_measure.recorder import claims, facts, records
-from llm_energy_measure.recorder.clock import Clock, SystemClock, boot_id
+from llm_energy_measure.recorder.clock import Clock, SystemClock
 from llm_energy_measure.recorder.facts import Instant
 from llm_energy_measure.recorder.interruption import Interruption
 from llm_energy_measure.recorder.meter import claimed_reading
@@ -312,7 +312,7 @@ class Recording:
             advice = "mend one (llm-energy-measure doctor), or leave require_energy out: energy is null then"
             raise RecorderError(f"cannot record {self.experiment_id!r} with energy", found, advice)
         self._repository.begin_experiment(self._manifest(), place.process_index)
-        self._boot_id = boot_id()
+        self._boot_id = self._clock.boot_id()
         self._host = options.host or platform.node() or None
         attempt = (place.launcher.attempt if place.launcher else None) or 0
         me = claims.this_process(place.process_index, attempt=attempt, host=self._host, boot_id=self._boot_id)

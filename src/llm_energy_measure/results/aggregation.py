@@ -196,12 +196,20 @@ def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> N
     if experiment_id not in (first.experiment_id, folder_name(first.experiment_id)):
         raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
     for name in ("experiment_id", "model_name", "backend"):
-        # A process that only measured (a wrapped server, a monitor) doesn't know the backend.
-        known = [result for result in results if getattr(result, name) is not None]
-        for result in known[1:]:
-            values = getattr(known[0], name), getattr(result, name)
+        alike = [result for result in results if name != "backend" or not _is_one_side(result)]
+        for result in alike[1:]:
+            values = getattr(alike[0], name), getattr(result, name)
             if values[0] != values[1]:
                 raise _incompatible(experiment_id, name, *values, result.process_index)
+
+
+def _is_one_side(result: RawProcessResult) -> bool:
+    """True if a process only measured energy, or only counted tokens, and so needn't know the backend, and doesn't.
+
+    A server's energy and its client's tokens are such sides of one experiment.
+    """
+    one_side = result.inference_metrics is None or result.energy_metrics.sensors == []
+    return one_side and result.backend is None
 
 
 def _require_distinct(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
