@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from llm_energy_measure.domain.metrics import Component, Provenance, Scope
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError
 from llm_energy_measure.recorder.sampler import Sampler
-from llm_energy_measure.recorder.sources import AUTOMATIC, get_source, source_names
+from llm_energy_measure.recorder.sources import AUTOMATIC, get_source, open_source, source_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ def _examine(wanted: str | Source, setting: Setting, clock: Clock, sample_sec: f
     except LLMEnergyMeasureError as refused:
         return _refused(name, refused)
     try:
-        sensors = source.open(setting)
+        sensors = open_source(source, setting)
         return SourceCheck(
             source=name, works=True, is_automatic=name in AUTOMATIC, sensors=_sample(sensors, clock, sample_sec)
         )

@@ -155,6 +155,21 @@ def _entry_points() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in _BUILT_IN}
 
 
+def open_source(source: Source, setting: Setting) -> list[Sensor]:
+    """The sensors of a source that can be read here.
+
+    Raises:
+        RecorderError: There is none; whatever it is that anybody's source raises, it says so.
+    """
+    try:
+        return source.open(setting)
+    except RecorderError:
+        raise
+    except Exception as bug:
+        found = f"{type(bug).__name__}: {bug}"
+        raise RecorderError(f"cannot read {source.name}", found, "correct that source") from bug
+
+
 class Opened(Struct, kw_only=True, eq=False):
     """What could be opened, and why the rest could not.
 
@@ -189,13 +204,9 @@ def open_sources(wanted: Iterable[str | Source] | None, setting: Setting) -> Ope
         source = get_source(one) if isinstance(one, str) else one
         opened.sources.append(source)
         try:
-            sensors = source.open(setting)
+            sensors = open_source(source, setting)
         except RecorderError as refused:
             opened.refusals[source.name] = refused
-            continue
-        except Exception as bug:  # noqa: BLE001 - anybody's source: whatever it raises, the run goes on without it
-            found = f"{type(bug).__name__}: {bug}"
-            opened.refusals[source.name] = RecorderError(f"cannot read {source.name}", found, "correct that source")
             continue
         measured = {sensor.component for sensor in opened.sensors}
         opened.sensors += [sensor for sensor in sensors if sensor.component not in measured and "total" not in measured]
