@@ -160,6 +160,7 @@ class Recording:
 
     Attributes:
         experiment_id: The experiment.
+        repository: Where its result is saved.
         place: Where this process stands in it; known inside the block.
         result: The saved record, once the block has ended.
         path: Its file.
@@ -179,7 +180,7 @@ class Recording:
         self.place = Place(process_index=0, world_size=1)
         self.result: RawProcessResult | None = None
         self.path: Path | None = None
-        self._repository = repository
+        self.repository = repository
         self._options = options
         self._environ = environ
         self._clock = clock
@@ -311,12 +312,12 @@ class Recording:
             found = "; ".join(str(refused) for refused in self._opened.refusals.values()) or "no source was asked for"
             advice = "mend one (llm-energy-measure doctor), or leave require_energy out: energy is null then"
             raise RecorderError(f"cannot record {self.experiment_id!r} with energy", found, advice)
-        self._repository.begin_experiment(self._manifest(), place.process_index)
+        self.repository.begin_experiment(self._manifest(), place.process_index)
         self._boot_id = self._clock.boot_id()
         self._host = options.host or platform.node() or None
         attempt = (place.launcher.attempt if place.launcher else None) or 0
         me = claims.this_process(place.process_index, attempt=attempt, host=self._host, boot_id=self._boot_id)
-        held = claims.Claims(self._repository.store, layout.folder_name(self.experiment_id), me)
+        held = claims.Claims(self.repository.store, layout.folder_name(self.experiment_id), me)
         undo.callback(held.release)
         held.take_rank()
         self._sensors, self._claimed = self._share(held)
@@ -351,9 +352,9 @@ class Recording:
         with self._exit:
             self._sampler.stop()
             record = self._build(status, error_type)
-            self.path = self._repository.save_raw(self.experiment_id, record)
+            self.path = self.repository.save_raw(self.experiment_id, record)
             self.result = record
-            self._repository.drop_checkpoint(self.experiment_id, self.place.process_index)
+            self.repository.drop_checkpoint(self.experiment_id, self.place.process_index)
 
     def _end_by_signal(self, name: str) -> None:
         self._finish("interrupted", name)
@@ -362,7 +363,7 @@ class Recording:
         """Store what was measured so far, beside the results; where that can't be, the run goes on without."""
         with self._lock, contextlib.suppress(LLMEnergyMeasureError):
             if not self._is_finished:
-                self._repository.save_checkpoint(self.experiment_id, self._build("partial", None))
+                self.repository.save_checkpoint(self.experiment_id, self._build("partial", None))
 
     # What goes into the record
 

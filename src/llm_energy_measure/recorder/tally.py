@@ -98,10 +98,14 @@ class Tally:
 
     def add(self, input_tokens: int, output_tokens: int) -> None:
         """Count prompt tokens and generated tokens, each 0 or more."""
-        more_input, more_output = _whole(input_tokens, "input tokens"), _whole(output_tokens, "output tokens")
+        # Each call costs the run: what is a plain count is not looked at twice.
+        if type(input_tokens) is not int or input_tokens < 0:
+            input_tokens = _whole(input_tokens, "input tokens")
+        if type(output_tokens) is not int or output_tokens < 0:
+            output_tokens = _whole(output_tokens, "output tokens")
         with self._lock:
-            self._input += more_input
-            self._output += more_output
+            self._input += input_tokens
+            self._output += output_tokens
 
     def add_request(self, sent: float, stamps: list[float], *, is_warmup: bool) -> None:
         """Count a request that has ended.

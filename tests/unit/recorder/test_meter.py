@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +19,7 @@ from tests.support.replay import ManualClock, Trace, sensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+REAL_TRACE = Path(__file__).resolve().parents[2] / "data" / "cpu_seconds_of_two_processes.json"
 RANGE_J = 262_143.328850  # of RAPL on many processors
 
 
@@ -174,3 +178,54 @@ def test_a_sensor_of_everything_is_the_total() -> None:
     sampler.start()
     clock.now = 1.0
     assert sampler.energies().total == 300.0
+
+
+# A real counter: CPU seconds of `examples/smollm2` under torchrun, read ten times a second, as a trace of 4 W a core.
+
+
+def real_trace() -> list[tuple[float, float]]:
+    return [(instant, seconds * 4.0) for instant, seconds in json.loads(REAL_TRACE.read_bytes())]
+
+
+def test_a_real_trace_with_wraps_gives_its_energy() -> None:
+    points = real_trace()
+    true_j = points[-1][1] - points[0][1]
+    range_j = 16.25  # of a counter that begins anew every few seconds
+    wrapped = [(instant, math.fmod(joules, range_j)) for instant, joules in points]
+    meter = replay(wrapped, range_j=range_j, most_power_w=60.0)
+    assert meter.energy_j == pytest.approx(true_j, rel=1e-9)
+    assert meter.reading().wraps == int(points[-1][1] // range_j) - int(points[0][1] // range_j) > 3
+    assert meter.reading().problems == []
+
+
+def test_a_real_trace_with_resets_and_gaps_gives_what_was_counted() -> None:
+    points = real_trace()
+    third = len(points) // 3
+    base_j = points[third][1]
+    # Read as it is reset, at a third; not read at all for the last quarter but one point.
+    reset = [*points[:third], *((instant, joules - base_j) for instant, joules in points[third:])]
+    meter = replay([*reset[: -len(reset) // 4], reset[-1]])
+    counted_j = (points[third - 1][1] - points[0][1]) + (points[-1][1] - base_j)
+    assert meter.energy_j == pytest.approx(counted_j, rel=1e-9)
+    assert meter.reading().problems == ["counter_reset"]
+
+
+def test_the_power_of_a_real_trace_sampled_gives_its_energy() -> None:
+    """Power over each second of the trace, sampled ten times a second with a gap of three seconds in it."""
+    points = real_trace()
+    seconds = points[10::10]
+    watts = [
+        (later[0], (later[1] - earlier[1]) / (later[0] - earlier[0]))
+        for earlier, later in zip(seconds, seconds[1:], strict=False)
+    ]
+    true_j = sum((b[1] + a[1]) / 2 * (b[0] - a[0]) for a, b in pairwise(watts))
+    fine = [
+        (a[0] + (b[0] - a[0]) * step / 10, a[1] + (b[1] - a[1]) * step / 10)
+        for a, b in pairwise(watts)
+        for step in range(10)
+    ]
+    fine.append(watts[-1])
+    gap = [point for point in fine if not 10.0 < point[0] - fine[0][0] < 13.0]
+    meter = replay(gap, quantity="power")
+    assert meter.energy_j == pytest.approx(true_j, rel=0.01)
+    assert meter.reading().problems == ["sampling_gap"]
