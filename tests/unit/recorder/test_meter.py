@@ -214,10 +214,7 @@ def test_the_power_of_a_real_trace_sampled_gives_its_energy() -> None:
     """Power over each second of the trace, sampled ten times a second with a gap of three seconds in it."""
     points = real_trace()
     seconds = points[10::10]
-    watts = [
-        (later[0], (later[1] - earlier[1]) / (later[0] - earlier[0]))
-        for earlier, later in zip(seconds, seconds[1:], strict=False)
-    ]
+    watts = [(later[0], (later[1] - earlier[1]) / (later[0] - earlier[0])) for earlier, later in pairwise(seconds)]
     true_j = sum((b[1] + a[1]) / 2 * (b[0] - a[0]) for a, b in pairwise(watts))
     fine = [
         (a[0] + (b[0] - a[0]) * step / 10, a[1] + (b[1] - a[1]) * step / 10)
