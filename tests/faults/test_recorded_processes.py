@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure import record
+from llm_energy_measure.cli.main import results as results_command
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
 from tests.support.command import run as command
 from tests.support.recorded import EXPERIMENT, TOKENS, WATTS
@@ -159,6 +160,15 @@ def test_a_killed_process_s_claims_do_not_count_when_it_is_started_again(tmp_pat
     [result] = repository.load_all_raw(EXPERIMENT)
     assert result.energy_metrics.total_energy_j is not None
     assert "partial-process_0.json" not in names(repository)
+    assert "superseded-process_0-1.json" in names(repository)  # what the first measured before it was killed
+
+
+@pytest.mark.skipif("verify" not in results_command.lazy, reason="results verify is not built yet")
+def test_what_was_recorded_verifies(tmp_path: Path) -> None:
+    repository, statuses = run_experiment(tmp_path, ["complete"] * 4, srun)
+    assert statuses == [0] * 4
+    aggregate_experiment(repository, EXPERIMENT)
+    assert command("-o", repository.base_path, "results", "verify", EXPERIMENT).status == 0
 
 
 def _worker(results: Path, index: int) -> None:

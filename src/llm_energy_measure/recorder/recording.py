@@ -131,25 +131,16 @@ def record(
         >>> run.result.inference_metrics.total_tokens, run.result.energy_metrics.total_provenance
         (42, 'modelled')
     """
-    options = Options(
-        model_name=model_name,
-        config=config,
-        config_name=config_name,
-        cli_overrides=cli_overrides,
-        backend=backend,
-        backend_version=backend_version,
-        sources=sources,
-        require_energy=require_energy,
-        w_per_core=w_per_core,
-        gpus=gpus,
-        idle_sec=idle_sec,
-        interval_sec=interval_sec,
-        checkpoint_sec=checkpoint_sec,
-        process_index=process_index,
-        world_size=world_size,
-        attempt=attempt,
-        host=host,
-    )
+    # Every argument that is an option, by its name: each stands in the signature already, and in `Options`.
+    options = Options(**{name: value for name, value in locals().items() if name in Options.__struct_fields__})
+    for name, least in (
+        ("interval_sec", "above 0, or None"),
+        ("checkpoint_sec", "above 0, or None"),
+        ("idle_sec", "0 or more"),
+    ):
+        value = getattr(options, name)
+        if value is not None and not (value > 0 or (value == 0 and name == "idle_sec")):
+            raise ConfigurationError(f"cannot record {experiment_id!r}", f"{name} is {value!r}", f"choose {least}")
     repository = FileSystemRepository(results_dir) if repository is None else repository
     environ = os.environ if environ is None else environ
     return Recording(experiment_id, repository, options, environ=environ, clock=clock or SystemClock())
@@ -320,6 +311,7 @@ class Recording:
         held = claims.Claims(self.repository.store, layout.folder_name(self.experiment_id), me)
         undo.callback(held.release)
         held.take_rank()
+        self.repository.set_checkpoint_aside(self.experiment_id, place.process_index)
         self._sensors, self._claimed = self._share(held)
         self._idle_power_w = self._measure_idle() if options.idle_sec else None
         self._sampler = Sampler(self._sensors, self._clock, interval_sec=options.interval_sec)

@@ -232,6 +232,14 @@ class FileSystemRepository:
         self.store.put(key, codec.encode_raw(record))
         return self.store.path(key)
 
+    def set_checkpoint_aside(self, experiment_id: str, process_index: int) -> None:
+        """Keep the checkpoint of a process that begins once more, as `superseded-process_<i>-<n>.json`."""
+        folder = layout.folder_name(experiment_id)
+        key = layout.partial_key(folder, process_index)
+        if bytes_of(self.store, key) is not None:
+            keep_copy(self.store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
+            self.store.delete(key)
+
     def drop_checkpoint(self, experiment_id: str, process_index: int) -> bool:
         """Remove the checkpoint of a process that has a result now; False if there was none."""
         return self.store.delete(layout.partial_key(layout.folder_name(experiment_id), process_index))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,8 +23,11 @@ from llm_energy_measure.exceptions import (
     ResultExistsError,
     StorageError,
 )
+from llm_energy_measure.recorder import facts
+from llm_energy_measure.recorder.sources.nvml import Nvml
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
 from tests.support.children import open_folder, outcome_in_child
+from tests.support.devices import Board, FakeNvml
 from tests.support.replay import START_WALL, ManualClock, ReplaySource, Trace, sensor, steady_watts
 
 if TYPE_CHECKING:
@@ -294,13 +298,13 @@ def test_who_counts_nothing_has_no_inference_metrics(repository: FileSystemRepos
 
 
 def test_flops_by_parameters_or_by_a_given_number(repository: FileSystemRepository, clock: ManualClock) -> None:
-    for index, facts in enumerate(
+    for index, said in enumerate(
         ({"parameters": 1e9}, {"parameters": 1e9, "flops_total": 7e12, "flops_method": "profiler"})
     ):
         with made(repository, clock, environ=ranks(index, 2)) as run:
             clock.now += 2.0
             run.add_tokens(input=10, output=10)
-            run.describe_model(precision="float16", **facts)  # type: ignore[arg-type]  # numbers and a name
+            run.describe_model(precision="float16", **said)  # type: ignore[arg-type]  # numbers and a name
     estimated, given = (saved(repository, index).compute_metrics for index in range(2))
     assert estimated is not None
     assert given is not None
@@ -441,6 +445,30 @@ def test_a_sensor_that_dies_midway_is_a_finding(repository: FileSystemRepository
     aggregated = aggregate_results("exp_7", [result])
     assert aggregated.is_lower_bound is True
     assert any("stopped answering" in warning for warning in aggregated.aggregation.warnings)
+
+
+def test_power_that_is_sampled_says_so_and_at_which_rate(repository: FileSystemRepository, clock: ManualClock) -> None:
+    sampled = ReplaySource(sensor(lambda: 120.0, quantity="power", provenance="integrated"))
+    with made(repository, clock, sources=[sampled]) as run:
+        for _ in range(5):
+            clock.now += 0.5
+            with run.phase("decode"):
+                pass
+    result = saved(repository)
+    assert result.energy_metrics.total_energy_j == pytest.approx(300.0)
+    assert result.energy_measurement_warning is not None
+    assert "cpu energy is integrated from power samples at " in result.energy_measurement_warning
+
+
+def test_a_gpu_that_falls_off_the_bus_is_a_finding(repository: FileSystemRepository, clock: ManualClock) -> None:
+    nvml = FakeNvml([Board(index=0, uuid="GPU-0")])
+    with made(repository, clock, sources=[Nvml(nvml)]):
+        nvml.boards[0].is_lost = True
+    result = saved(repository)
+    assert (result.status, result.gpu_uuid, result.energy_metrics.gpu_energy_j) == ("completed", "GPU-0", 0.0)
+    assert result.energy_measurement_warning == (
+        "nvml GPU-0 stopped answering; its energy ends there (NVMLError: GPU is lost)"
+    )
 
 
 def test_a_source_that_breaks_costs_its_sensors_and_not_the_run(
@@ -604,6 +632,45 @@ def test_what_is_no_configuration_is_refused(repository: FileSystemRepository, c
         made(repository, clock, config=[1]),
     ):
         pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"interval_sec": 0}, {"interval_sec": -1}, {"checkpoint_sec": 0}, {"idle_sec": -1}, {"idle_sec": float("nan")}],
+)
+def test_times_that_cannot_be_are_refused(
+    repository: FileSystemRepository, clock: ManualClock, wrong: dict[str, float]
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} is .*; choose"):
+        made(repository, clock, **wrong)
+
+
+class OwnVersion(str):
+    """As torch's version is of a type of its own."""
+
+    __slots__ = ()
+
+
+def test_libraries_backend_and_memory_are_told_from_what_is_loaded() -> None:
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True, device_count=lambda: 2, max_memory_allocated=lambda index: (index + 1) * 2**20
+    )
+    modules = {
+        "torch": SimpleNamespace(__version__=OwnVersion("2.13.0"), cuda=cuda),
+        "transformers": SimpleNamespace(__version__="5.23.0"),
+        "vllm": SimpleNamespace(),
+    }
+    versions = facts.library_versions(modules)
+    assert versions == {"torch": "2.13.0", "transformers": "5.23.0"}
+    assert {type(version) for version in versions.values()} == {str}
+    assert facts.backend_of(versions) == ("pytorch", "transformers=5.23.0, torch=2.13.0")
+    assert facts.backend_of({"vllm": "0.11", "torch": "2.13.0"}) == ("vllm", "vllm=0.11")
+    assert facts.backend_of({"numpy": "2"}) is None
+    assert facts.peak_memory_mib(modules) == 3.0
+    resident = facts.peak_memory_mib({"torch": SimpleNamespace()})
+    assert resident is not None
+    assert resident > 1.0
+    assert facts.peak_memory_mib({}) is None
 
 
 def test_importing_the_package_imports_no_recorder_and_the_recorder_nothing_heavy() -> None:
