@@ -20,7 +20,12 @@ import llm_energy_measure
 from llm_energy_measure.cli.main import cli, results
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON_PAGES = ["README.md", "src/llm_energy_measure/results/README.md", "src/llm_energy_measure/domain/README.md"]
+PYTHON_PAGES = [
+    "README.md",
+    "docs/importing.md",
+    "src/llm_energy_measure/results/README.md",
+    "src/llm_energy_measure/domain/README.md",
+]
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(llm_energy_measure.__path__, "llm_energy_measure.")
