@@ -7,6 +7,7 @@
 #   provenance, energy window, clock, launcher, origin, status, phases, sensors, library versions, sources,
 #   completeness, attribution, findings) don't change the version: a reader that does not know them loses nothing it
 #   knew.
+#   Start, model and configuration may be null, as imported files do not always tell them.
 # A change that older readers would misread gets a new major version, and a step in `domain.schema.MIGRATIONS`.
 SCHEMA_VERSION = "2.0.0"
 """Version written into every new record."""

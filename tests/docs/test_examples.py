@@ -24,6 +24,7 @@ PYTHON_PAGES = [
     "README.md",
     "docs/verification.md",
     "docs/recording.md",
+    "docs/importing.md",
     "src/llm_energy_measure/results/README.md",
     "src/llm_energy_measure/domain/README.md",
 ]
