@@ -14,7 +14,8 @@ from llm_energy_measure.results.completeness import check_completeness
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import AggregatedResult, CompletenessReport
-    from llm_energy_measure.results.repository import FileSystemRepository, RawRecovery
+    from llm_energy_measure.results.raw_folder import RawRecovery
+    from llm_energy_measure.results.repository import FileSystemRepository
 
 
 class Overview(Struct, frozen=True, kw_only=True):
