@@ -70,7 +70,8 @@ def spans(draw: st.DrawFn) -> Timestamps:
     start: datetime = draw(st.datetimes(min_value=_year(2000), max_value=_year(2100), timezones=zones))
     seconds = draw(st.floats(0, 1e6))
     end = draw(_or_none(st.just(start + timedelta(seconds=seconds))))
-    return Timestamps(start=start, end=end, duration_sec=draw(_or_none(st.just(seconds))))
+    known = draw(_or_none(st.just(start)))
+    return Timestamps(start=known, end=end, duration_sec=draw(_or_none(st.just(seconds))))
 
 
 def _year(year: int) -> datetime:
@@ -223,8 +224,8 @@ def raw_records(
             gpu_is_mig=_or_none(st.booleans()),
             gpu_mig_profile=_or_none(texts),
             energy_measurement_warning=_or_none(texts),
-            config_name=texts,
-            model_name=texts,
+            config_name=_or_none(texts),
+            model_name=_or_none(texts),
             timestamps=spans(),
             inference_metrics=_or_none(inference_metrics),
             energy_metrics=energy_metrics,

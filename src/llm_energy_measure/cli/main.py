@@ -52,6 +52,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     lazy={
         "aggregate": ("llm_energy_measure.cli.aggregate:aggregate", "Make one result of each experiment's processes."),
+        "import": ("llm_energy_measure.cli.import_results:import_results", "Bring in results of other tools."),
         "results": (
             "llm_energy_measure.cli.main:results",
             "List, show, verify, export, check, merge and delete results.",

@@ -38,38 +38,67 @@ _PROCESS_HEADERS = (
 @click.command(epilog=("\b\nExamples:\n  llm-energy-measure results show exp_7 --raw"))
 @options.experiment_id
 @click.option("--raw", is_flag=True, help="Each process; with --json its file's own fields.")
+@click.option(
+    "--attempt", type=click.IntRange(min=0), help="The processes of an earlier attempt, which a later set aside."
+)
 @options.json_option
 @options.results_dir_option
-def show(*, experiment: str, raw: bool, as_json: bool) -> None:
+def show(*, experiment: str, raw: bool, attempt: int | None, as_json: bool) -> None:
     """Show one experiment: its aggregate, or with --raw each process.
 
     With --json the fields of the stored files themselves. The exit status is 1 if a file of it can't be read.
     """
     repository = options.repository()
+    if attempt is not None:
+        _show_attempt(repository, experiment, attempt, raw=raw, as_json=as_json)
+        return
     options.require_known(repository, experiment)
     # By the folder's name from here on: asking for another experiment's folder was refused above or is here.
     recovery = repository.recover_raw(experiment)
     row = overview(repository, repository.folder_of(experiment))
     for problem in row.problems:
         terminal.warn(problem)
-    if as_json:
-        _print_json(repository, experiment, recovery.results if raw else None)
-    elif raw:
-        for result in recovery.results:
-            _print_raw(result)
+    if raw:
+        _print_processes(recovery.results, as_json=as_json)
+    elif as_json:
+        _print_json(repository, experiment)
     else:
         _print_summary(row, repository, experiment, recovery.results)
     if row.problems:
         raise SystemExit(1)
 
 
-def _print_json(
-    repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult] | None
-) -> None:
-    if raw_results is not None:
+def _show_attempt(repository: FileSystemRepository, experiment: str, attempt: int, *, raw: bool, as_json: bool) -> None:
+    attempts = repository.list_attempts(experiment)
+    if attempt not in attempts:
+        found = f"kept are {', '.join(map(str, attempts))}" if attempts else "no earlier one is kept"
+        doing = f"attempt {attempt} of {experiment!r} not found"
+        raise ResultNotFoundError(doing, found, "leave --attempt out for the current one")
+    recovery = repository.recover_raw(experiment, attempt=attempt)
+    for file in recovery.unreadable:
+        terminal.warn(f"{experiment}, attempt {attempt}: {file.name}: {file.reason}")
+    if raw or as_json:
+        _print_processes(recovery.results, as_json=as_json)
+    else:
+        _print_table(recovery.results)
+    if recovery.unreadable:
+        raise SystemExit(1)
+
+
+def _print_processes(raw_results: Sequence[RawProcessResult], *, as_json: bool) -> None:
+    if as_json:
         stored = [result.stored.data for result in raw_results if result.stored is not None]
         terminal.out_json([msgspec.Raw(data.removeprefix(b"\xef\xbb\xbf").strip()) for data in stored])
         return
+    for result in raw_results:
+        _print_raw(result)
+
+
+def _print_table(raw_results: Sequence[RawProcessResult]) -> None:
+    terminal.out_table(_PROCESS_HEADERS, map(_cells, raw_results), optional=("started", "time", "host", "GPU"))
+
+
+def _print_json(repository: FileSystemRepository, experiment: str) -> None:
     data = repository.read_aggregated(experiment)
     if data is None:
         advice = f"'aggregate {experiment}' aggregates it, --raw shows its processes"
@@ -95,7 +124,9 @@ def _print_summary(
     processes = raw_results or (aggregated.process_results if aggregated is not None else [])
     if processes:
         terminal.out("")
-        terminal.out_table(_PROCESS_HEADERS, map(_cells, processes), optional=("started", "time", "host", "GPU"))
+        _print_table(processes)
+    if attempts := repository.list_attempts(experiment):
+        terminal.note(f"earlier attempts are kept: {', '.join(map(str, attempts))}; --attempt N shows one")
     if row.status == "pending":
         terminal.note(f"not aggregated yet: 'aggregate {experiment}' does it")
     elif row.status == "stale":

@@ -149,8 +149,8 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         gpu_is_mig: Whether the GPU is a MIG slice.
         gpu_mig_profile: Profile of the slice.
         energy_measurement_warning: What the measuring tool had to say about the energy.
-        config_name: Name of the configuration.
-        model_name: Name of the model.
+        config_name: Name of the configuration; None where an imported file has none.
+        model_name: Name of the model; None where an imported file does not tell it.
         timestamps: When the process ran.
         inference_metrics: Its work; None if it counted no tokens of its own (a tensor-parallel rank above 0).
         energy_metrics: Its energy.
@@ -182,8 +182,8 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gpu_is_mig: bool | None = None
     gpu_mig_profile: str | None = None
     energy_measurement_warning: str | None = None
-    config_name: str
-    model_name: str
+    config_name: Annotated[str | None, Meta(description="name of the configuration; null if unknown")]
+    model_name: Annotated[str | None, Meta(description="name of the model; null if unknown")]
     timestamps: Timestamps
     inference_metrics: InferenceMetrics | None
     energy_metrics: EnergyMetrics
@@ -254,6 +254,15 @@ class Manifest(Struct, frozen=True, kw_only=True):
         )
         known = (fact for fact in facts if None not in fact)
         return next((fact for fact in known if fact[1] != fact[2]), None)
+
+    def tells_all_of(self, other: Manifest) -> bool:
+        """True if another manifest of the same run has no fact that this one lacks."""
+        lacks_job = self.launcher is None or self.launcher.job_id is None
+        return not (
+            (self.expected_processes is None and other.expected_processes is not None)
+            or (self.config_digest is None and other.config_digest is not None)
+            or (lacks_job and other.launcher is not None and other.launcher.job_id is not None)
+        )
 
 
 class CompletenessReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

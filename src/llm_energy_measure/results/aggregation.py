@@ -272,11 +272,11 @@ def _incompatible(
 
 def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None]:
     """Earliest start and latest known end; None unless all stamps can be compared."""
-    starts = [result.timestamps.start for result in results]
+    starts = [result.timestamps.start for result in results if result.timestamps.start is not None]
     ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
     if len({stamp.tzinfo is None for stamp in starts + ends}) > 1:
         return None, None
-    return min(starts), max(ends, default=None)
+    return min(starts, default=None), max(ends, default=None)
 
 
 def _gpus_attributed(verification: Verification) -> bool:

@@ -131,10 +131,10 @@ class WallClockThroughput(SumEnergyAvgThroughput):
     def combine(self, results: Sequence[RawProcessResult]) -> Totals:
         """The figures of the experiment, its throughput in tokens per second of wall time."""
         totals = super().combine(results)
-        starts = [result.timestamps.start for result in results]
+        starts = [result.timestamps.start for result in results if result.timestamps.start is not None]
         ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
         span_sec = None
-        if len(ends) == len(results) and len({stamp.tzinfo is None for stamp in starts + ends}) == 1:
+        if len(starts) == len(ends) == len(results) and len({stamp.tzinfo is None for stamp in starts + ends}) == 1:
             span_sec = (max(ends) - min(starts)).total_seconds()
         known = span_sec is not None and span_sec > 0
         rate = ratio(totals.total_tokens, span_sec) if known else None

@@ -105,10 +105,8 @@ def energy_window_sec(record: RawProcessResult) -> float | None:
     if window is not None:
         if window.duration_sec is not None and window.duration_sec > 0:
             return window.duration_sec
-        if window.end is not None and (window.end.tzinfo is None) == (window.start.tzinfo is None):
-            length = (window.end - window.start).total_seconds()
-            if length > 0:
-                return length
+        if (span := window.span) is not None and span[0] < span[1]:
+            return (span[1] - span[0]).total_seconds()
     return energy.duration_sec or None
 
 
@@ -144,10 +142,9 @@ def power_of_host(host: str | None, records: Sequence[RawProcessResult]) -> Host
 def span_of(record: RawProcessResult) -> Span | None:
     """When a process measured: its energy window, or else its run, in which the window lies; None if unknown."""
     for stamps in (record.energy_metrics.window, record.timestamps):
-        if stamps is None or stamps.end is None:
-            continue
-        if (stamps.start.tzinfo is None) == (stamps.end.tzinfo is None) and stamps.start < stamps.end:
-            return stamps.start, stamps.end
+        span = None if stamps is None else stamps.span
+        if span is not None and span[0] < span[1]:
+            return span
     return None
 
 

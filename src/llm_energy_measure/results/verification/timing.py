@@ -32,10 +32,8 @@ def check_time(evidence: Evidence) -> Iterator[Finding]:
         yield failed("time.impossible_span", f"process {process}: {problem}", processes=[process])
     if not impossible:
         yield passed("time.impossible_span")
-    stamps = [record.timestamps for record in records]
-    is_naive = {stamp.start.tzinfo is None for stamp in stamps} | {
-        stamp.end.tzinfo is None for stamp in stamps if stamp.end is not None
-    }
+    stamps = (stamp for record in records for stamp in (record.timestamps.start, record.timestamps.end))
+    is_naive = {stamp.tzinfo is None for stamp in stamps if stamp is not None}
     if len(is_naive) > 1:
         message = "some timestamps have a UTC offset and some have none; start and end can't be told"
         yield failed("time.mixed_offsets", message)
@@ -65,11 +63,11 @@ def _overlap(evidence: Evidence, is_naive: set[bool]) -> Finding:
     if len(records) == 1:
         return not_checked(code, "a single process overlaps with nothing")
     ends = [record.timestamps.end for record in records if record.timestamps.end is not None]
-    if len(ends) < len(records):
-        return not_checked(code, "some process has no end")
+    starts = [record.timestamps.start for record in records if record.timestamps.start is not None]
+    if min(len(starts), len(ends)) < len(records):
+        return not_checked(code, f"some process has no {'end' if len(ends) < len(records) else 'start'}")
     if len(is_naive) > 1:
         return not_checked(code, "some stamps have a UTC offset and some have none")
-    starts = [record.timestamps.start for record in records]
     common = (min(ends) - max(starts)).total_seconds()
     if common > 0:
         return passed(code, found=common / (max(ends) - min(starts)).total_seconds())
@@ -88,12 +86,11 @@ def _durations(evidence: Evidence) -> Finding:
     checked = 0
     for record in evidence.records:
         stamps = record.timestamps
-        if stamps.end is None or stamps.duration_sec is None:
-            continue
-        if (stamps.start.tzinfo is None) != (stamps.end.tzinfo is None):
+        if stamps.span is None or stamps.duration_sec is None:
             continue
         checked += 1
-        length = (stamps.end - stamps.start).total_seconds()
+        start, end = stamps.span
+        length = (end - start).total_seconds()
         if abs(stamps.duration_sec - length) > max(CLOCK_TOLERANCE_SEC, DURATION_TOLERANCE * abs(length)):
             wrong.append((record.process_index, stamps.duration_sec, length))
     if not wrong:
@@ -138,11 +135,11 @@ def _clock_offset(evidence: Evidence, is_naive: set[bool]) -> Finding:
         return not_checked(code, "some stamps have a UTC offset and some have none")
     spans: list[tuple[str | None, datetime, datetime]] = []
     for host, records in evidence.hosts.items():
-        ends = [record.timestamps.end for record in records if record.timestamps.end is not None]
-        if len(ends) == len(records):
-            spans.append((host, min(record.timestamps.start for record in records), max(ends)))
+        known = [span for record in records if (span := record.timestamps.span) is not None]
+        if len(known) == len(records):
+            spans.append((host, min(start for start, _ in known), max(end for _, end in known)))
     if len(spans) < len(evidence.hosts):
-        return not_checked(code, "some process has no end")
+        return not_checked(code, "some process has no start or no end")
     first, start, end = spans[0]
     for host, other_start, other_end in spans[1:]:
         shift, other_shift = (other_start - start).total_seconds(), (other_end - end).total_seconds()
