@@ -28,12 +28,11 @@ from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.verification.codes import failed, listed, not_checked, passed
 from llm_energy_measure.results.verification.codes import joules as in_joules
 from llm_energy_measure.results.verification.evidence import by_host
-from llm_energy_measure.results.verification.gpus import gpus_of, model_of
+from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, model_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
     Reader,
     check_power,
-    gpu_scope,
     power_of_host,
 )
 from llm_energy_measure.results.verification.readings import (

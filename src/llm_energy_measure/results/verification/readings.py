@@ -83,7 +83,7 @@ def _gpu_readings(record: RawProcessResult, joules: float, scope: Scope | None, 
     """The GPU energy of a process, GPU by GPU where it is known so."""
     gpus = gpus_of(record)
     parts: list[float] | None = None
-    if len(gpus) > 1 and record.energy_metrics.devices:
+    if record.energy_metrics.devices and len(gpus) == len(record.energy_metrics.devices) > 1:
         parts = [device.energy_j or 0.0 for device in record.energy_metrics.devices]
         if abs(math.fsum(parts) - joules) > SUM_TOLERANCE * joules:
             parts = None

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from llm_energy_measure.domain.statistics import mean
 from llm_energy_measure.results.verification.codes import SUSPICION, joules, not_checked, passed, seconds
-from llm_energy_measure.results.verification.power import gpu_scope
+from llm_energy_measure.results.verification.gpus import gpu_scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
