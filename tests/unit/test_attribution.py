@@ -196,6 +196,21 @@ def test_without_a_known_board_nothing_is_passed() -> None:
     assert (found.energy_j, found.bounds_j) == (6e4, (3e4, 6e4))
 
 
+def test_devices_that_nothing_identifies_are_the_boards_of_the_host() -> None:
+    unknown = {"devices": [DeviceEnergy(gpu_name="NVIDIA A100-PCIE-40GB")] * 4}
+    records = [reading(index, 3e4, energy=unknown | NO_SCOPE, **NO_IDS) for index in range(2)]
+    found = attribute(records)
+    assert (found.energy_j, found.factor) == (3e4, 2.0)
+    assert codes(found) == {"energy.over_counted", "energy.exceeds_devices"}
+    [over] = [finding for finding in found.findings if finding.code == "energy.over_counted"]
+    assert over.expected == 1000.0
+
+
+def test_devices_of_scope_device_are_those_that_the_process_measured() -> None:
+    own = {"devices": [DeviceEnergy(gpu_name="NVIDIA A100-PCIE-40GB")] * 4}
+    assert codes(attribute([reading(0, 3e4, energy=own, **NO_IDS)])) == set()
+
+
 def test_one_process_on_several_gpus_may_draw_what_they_draw() -> None:
     wide: dict[str, Any] = {"effective_config": {"vllm": {"tensor_parallel_size": 4}}}
     assert codes(attribute([reading(0, 40 * 900.0, **wide)])) == set()

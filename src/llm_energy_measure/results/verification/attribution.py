@@ -144,13 +144,21 @@ def attribute(records: Sequence[RawProcessResult]) -> Attribution:
         plain_j=plain,
         energy_j=energy,
         bounds_j=(low, max(high, energy)),
-        # An attributed energy of 0 can't be counted any number of times.
-        factor=max(1.0, factor) if (factor := ratio(plain, energy)) is not None and math.isfinite(factor) else None,
+        factor=_factor(plain, energy),
         gpu_j=gpu,
         cpu_j=cpu,
         ram_j=ram,
         findings=findings,
     )
+
+
+def _factor(plain_j: float, energy_j: float) -> float | None:
+    """How often the plain sum counts the attributed energy; None where that is 0, or next to it."""
+    factor = ratio(plain_j, energy_j)
+    if factor is None or not math.isfinite(factor):
+        return None
+    # To twelve digits: k processes make k, and not what the roundings of a mean leave of it.
+    return max(1.0, float(f"{factor:.12g}"))
 
 
 def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> Share:
