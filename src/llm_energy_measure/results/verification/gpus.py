@@ -59,6 +59,7 @@ def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float 
     limit = limit_w or (model.limit_w if model is not None else None)
     sensor: str | int | None = uuid or index
     is_shared = False
+    # NVML has no power and no energy of a MIG slice: tools read those of the GPU that it is a part of.
     if is_slice or (uuid is not None and uuid.startswith("MIG-")):
         parent = parent_of_slice(uuid) if uuid else None
         sensor, is_shared = (parent or (f"GPU {index}" if index is not None else uuid)), True
