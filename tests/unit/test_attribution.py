@@ -71,6 +71,32 @@ def test_a_whole_host_in_components_and_in_one_figure_is_one_host() -> None:
     assert attribute([whole, parts]).energy_j == 9000.0
 
 
+def test_what_a_host_reading_contains_counts_with_it() -> None:
+    host = reading(0, 9000.0, energy=HOST)
+    own = [reading(1, 4000.0), reading(2, 3000.0, energy=NO_SCOPE), reading(3, 500.0, host="node-2")]
+    found = attribute([host, *own])
+    assert (found.plain_j, found.energy_j, found.bounds_j) == (16500.0, 9500.0, (9500.0, 9500.0))
+    assert codes(found) == {"attribution.host_counted"}
+    [finding] = [finding for finding in found.findings if finding.code == "attribution.host_counted"]
+    assert (finding.effect_j, finding.processes) == (7000.0, [0, 1, 2])
+
+
+def test_what_was_read_at_another_time_is_not_in_a_host_reading() -> None:
+    found = attribute([reading(0, 9000.0, energy=HOST), reading(1, 4000.0, start=40.0), reading(2, 1000.0, start=20.0)])
+    assert (found.energy_j, found.bounds_j) == (13000.0, (13000.0, 14000.0))
+
+
+def test_parts_that_are_more_than_their_host_count_themselves() -> None:
+    found = attribute([reading(0, 5000.0, energy=HOST), reading(1, 4000.0), reading(2, 3000.0)])
+    assert found.energy_j == 7000.0
+
+
+def test_a_host_in_one_figure_contains_every_component() -> None:
+    whole = record(0, of=2, energy={"gpu_energy_j": None, "total_energy_j": 12000.0, "total_scope": "host"})
+    part = record(1, of=2, energy={"cpu_energy_j": 900.0, "total_energy_j": 8900.0, "gpu_energy_j": 8000.0})
+    assert attribute([whole, part]).energy_j == 12000.0
+
+
 # Device scope
 
 
