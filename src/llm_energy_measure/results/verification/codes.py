@@ -29,7 +29,7 @@ CODES = {
     "energy.exceeds_devices": "a process implies more GPU power than its own boards can draw",
     "attribution.repeated_gpu": "several processes measured the same GPU at the same time",
     "attribution.shared_sensor": "several processes measured parts that share one sensor",
-    "attribution.host_counted": "several processes measured the same host at the same time",
+    "attribution.host_counted": "several processes measured the same host, or parts of it, at the same time",
     "attribution.two_names_one_host": "one GPU, or one boot of a machine, appears under two names of hosts",
     "attribution.module_sensor": "the GPU's sensor may see the CPU of its module, which is counted besides",
     "attribution.scope_unknown": "nothing says what the sensors of several processes on one host saw",
