@@ -53,11 +53,18 @@ class RawFolder:
         indices = [layout.process_index_of(entry.name) for entry in entries if not entry.is_folder]
         return sorted(index for index in indices if index is not None)
 
-    def read(self, process_index: int) -> RawProcessResult | UnreadableFile:
-        """One raw result, or why it can't be had."""
-        name = layout.process_file(process_index)
+    def unfinished_indices(self) -> list[int]:
+        """Processes that have a partial record and no result, in order."""
+        names = [entry.name for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
+        indices = {layout.partial_index_of(name) for name in names} - set(map(layout.process_index_of, names))
+        return sorted(index for index in indices if index is not None)
+
+    def read(self, process_index: int, *, partial: bool = False) -> RawProcessResult | UnreadableFile:
+        """One raw result, or partial record, or why it can't be had."""
+        key = (layout.partial_key if partial else layout.raw_key)(self._place, process_index)
+        name = key.rpartition("/")[2]
         try:
-            data = self.store.get(layout.raw_key(self._place, process_index))
+            data = self.store.get(key)
         except ResultsError as error:
             return UnreadableFile(name=name, reason=error.found)
         size, sha256 = len(data), codec.digest(data)

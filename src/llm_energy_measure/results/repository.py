@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, MANIFEST_NAME, RAW_DIR, RESULTS_DIR_ENV
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
@@ -51,11 +51,13 @@ class RawRecovery(Struct, frozen=True, kw_only=True):
         results: The readable results, by process index.
         unreadable: The others, by process index, each with its reason; last a manifest that can't be read.
         manifest: What was expected of the experiment, if that was written down.
+        partials: Readable checkpoints of processes that have no result, by process index.
     """
 
     results: list[RawProcessResult]
     unreadable: list[UnreadableFile]
     manifest: Manifest | None = None
+    partials: list[RawProcessResult] = field(default_factory=list)
 
 
 class SourceChanges(Struct, frozen=True, kw_only=True):
@@ -216,6 +218,31 @@ class FileSystemRepository:
             raise self.raw_folder(folder).conflict(key, stored, data)
         return self.store.path(key)
 
+    def save_checkpoint(self, experiment_id: str, record: RawProcessResult) -> Path:
+        """Store what a process has measured so far, in place of its older checkpoint, and return its file.
+
+        Raises:
+            InvalidResultError: A value can't be right.
+            ResultExistsError: A later attempt of the experiment has begun.
+        """
+        folder, record = layout.folder_name(experiment_id), codec.require_valid_raw(record)
+        self._require_place(folder, record)
+        key = layout.partial_key(folder, record.process_index)
+        self.store.put(key, codec.encode_raw(record))
+        return self.store.path(key)
+
+    def set_checkpoint_aside(self, experiment_id: str, process_index: int) -> None:
+        """Keep the checkpoint of a process that begins once more, as `superseded-process_<i>-<n>.json`."""
+        folder = layout.folder_name(experiment_id)
+        key = layout.partial_key(folder, process_index)
+        if bytes_of(self.store, key) is not None:
+            keep_copy(self.store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
+            self.store.delete(key)
+
+    def drop_checkpoint(self, experiment_id: str, process_index: int) -> bool:
+        """Remove the checkpoint of a process that has a result now; False if there was none."""
+        return self.store.delete(layout.partial_key(layout.folder_name(experiment_id), process_index))
+
     def list_raw(self, experiment_id: str) -> list[Path]:
         """Files of an experiment's raw results, by process index; empty if there are none."""
         folder = self._folder(experiment_id)
@@ -272,7 +299,11 @@ class FileSystemRepository:
             manifest = raw.manifest()
         except ResultsError as error:
             unreadable.append(UnreadableFile(name=MANIFEST_NAME, reason=error.found))
-        return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
+        checkpoints = [
+            self.raw_folder(folder).read(index, partial=True) for index in self.raw_folder(folder).unfinished_indices()
+        ]
+        partials = [record for record in checkpoints if not isinstance(record, UnreadableFile)]
+        return RawRecovery(results=results, unreadable=unreadable, manifest=manifest, partials=partials)
 
     def list_attempts(self, experiment_id: str) -> list[int]:
         """Earlier attempts of an experiment, which later ones set aside; `recover_raw` reads their results."""
@@ -403,6 +434,9 @@ class FileSystemRepository:
         then.update({file.name: file for file in aggregated.sources})
         indices = self.raw_folder(folder).process_indices()
         now = {layout.process_file(index): layout.raw_key(folder, index) for index in indices}
+        # A checkpoint that the aggregate counts; one that came since does not make it stale.
+        partials = {layout.partial_key(folder, index) for index in self.raw_folder(folder).unfinished_indices()}
+        now.update({key.rpartition("/")[2]: key for key in partials if key.rpartition("/")[2] in then})
         changed = [name for name in now.keys() & then.keys() if digest_of(self.store, now[name]) != then[name].sha256]
         if self._expects_otherwise(folder, aggregated.completeness):
             changed.append(MANIFEST_NAME)
