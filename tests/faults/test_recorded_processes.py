@@ -221,6 +221,28 @@ def test_a_child_forked_in_the_block_measures_nothing(tmp_path: Path) -> None:
     assert [path.name for path in repository.list_raw(EXPERIMENT)] == ["process_0.json"]
 
 
+def test_recordings_that_overlap_leave_the_signal_as_it_was(tmp_path: Path) -> None:
+    """The first ends while the second runs, which then gives the signal back to the first."""
+    repository = FileSystemRepository(tmp_path / "results")
+
+    def child() -> None:
+        runs = [
+            record(name, repository=repository, sources=[], environ={}, checkpoint_sec=None) for name in ("one", "two")
+        ]
+        for run in runs:
+            run.__enter__()
+        for run in runs:
+            run.__exit__(None, None, None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE_SEC)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(PATIENCE_SEC)
+    assert process.exitcode == -signal.SIGTERM
+    assert repository.list_experiments() == ["one", "two"]
+
+
 def test_a_handler_of_the_program_s_own_decides_whether_the_run_goes_on(tmp_path: Path) -> None:
     received = []
     before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
