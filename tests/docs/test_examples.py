@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON_PAGES = [
     "README.md",
     "docs/recording.md",
+    "docs/verification.md",
     "src/llm_energy_measure/results/README.md",
     "src/llm_energy_measure/domain/README.md",
 ]

@@ -8,7 +8,7 @@ import pytest
 
 from llm_energy_measure.constants import SCHEMA_VERSION
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
-from llm_energy_measure.results import codec
+from llm_energy_measure.results import aggregate_results, codec
 from tests.support import factories
 
 LEAST = """\
@@ -114,3 +114,12 @@ def test_every_field_of_the_records_is_known_to_the_format() -> None:
         *("total_flops", "process_results", "start_time", "end_time", "effective_config", "cli_overrides"),
         *("config_warnings", "latency_stats"),
     }
+
+
+def test_an_imported_file_may_not_know_model_configuration_or_start() -> None:
+    body = json.loads(LEAST)
+    body.update(config_name=None, model_name=None, timestamps={"start": None, "end": None, "duration_sec": 9.5})
+    record = codec.decode_raw(json.dumps(body).encode(), "process_0.json")
+    assert (record.config_name, record.model_name, record.timestamps.start) == (None, None, None)
+    result = aggregate_results("exp_7", [record])
+    assert (result.start_time, result.duration_sec, result.model_name) == (None, None, None)

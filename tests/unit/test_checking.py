@@ -531,3 +531,14 @@ def test_a_file_name_reaches_the_terminal_as_text(repository: FileSystemReposito
         for mark in ("\x1b", "\u202e", "\x07", "\nfake"):
             assert mark not in done.out + done.err
     assert {finding["key"] for finding in json.loads(done.out)} == {f"raw/{EXP}/{name}", "raw/x\x1b]0;t\x07"}
+
+
+def test_a_stale_aggregate_whose_results_are_all_gone_is_not_said_to_be_made_anew(
+    repository: FileSystemRepository,
+) -> None:
+    repository.save_raw(EXP, factories.raw())
+    repository.save_aggregated(aggregate_results(EXP, repository.load_all_raw(EXP)))
+    for path in repository.list_raw(EXP):
+        path.unlink()
+    [finding] = [found for found in check_store(repository) if found.code == "aggregate.stale"]
+    assert finding.advice == "nothing is left to make it from; keep it, or 'results delete' the experiment"

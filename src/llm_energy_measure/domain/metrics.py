@@ -54,14 +54,21 @@ class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     zone-aware ones.
 
     Attributes:
-        start: Wall clock at the start.
+        start: Wall clock at the start; None where an imported file does not tell it.
         end: Wall clock at the end; None if it is unknown.
         duration_sec: Duration in seconds, from a monotonic clock where there was one; None if it is unknown.
     """
 
-    start: Annotated[datetime, Meta(description="wall clock at the start")]
+    start: Annotated[datetime | None, Meta(description="wall clock at the start; null if unknown")]
     end: Annotated[datetime | None, Meta(description="wall clock at the end; null if unknown")]
     duration_sec: Annotated[float | None, Meta(description="duration in seconds; null if unknown")]
+
+    @property
+    def span(self) -> tuple[datetime, datetime] | None:
+        """Start and end, where both are known, and both have a UTC offset or both none."""
+        if self.start is None or self.end is None or (self.start.tzinfo is None) != (self.end.tzinfo is None):
+            return None
+        return self.start, self.end
 
 
 class InferenceMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -106,11 +106,11 @@ def time_problems(record: RawProcessResult) -> list[str]:
     return problems
 
 
-def _span_problems(name: str, start: datetime, end: datetime | None, duration_sec: float | None) -> list[str]:
+def _span_problems(name: str, start: datetime | None, end: datetime | None, duration_sec: float | None) -> list[str]:
     problems = []
-    if end is not None and (start.tzinfo is None) != (end.tzinfo is None):
+    if start is not None and end is not None and (start.tzinfo is None) != (end.tzinfo is None):
         problems.append(f"{name}: one of start and end has a UTC offset and the other has none")
-    elif end is not None and end < start:
+    elif start is not None and end is not None and end < start:
         problems.append(f"{name}: end {end.isoformat()} is before start {start.isoformat()}")
     if duration_sec is not None and duration_sec < 0:
         problems.append(f"{name}.duration_sec: {duration_sec!r} is negative")

@@ -1,7 +1,8 @@
 """Bring results directories together: of several hosts, or of several people.
 
 Bytes are copied as they are. Nothing that is there is replaced: the same content again is skipped, so that a merge that
-was interrupted is simply run again; different content under one name is a conflict, which is told and left to a person.
+was interrupted is simply run again. Records that were kept beside the results (rejected, superseded) get a free number
+where theirs is taken; other different content under one name is a conflict, which is told and left to a person.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
+from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR, TAGS_DIR
 from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
 from llm_energy_measure.results import layout
+from llm_energy_measure.results.raw_folder import keep
 from llm_energy_measure.storage.atomic import published_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from llm_energy_measure.results.repository import FileSystemRepository
 
@@ -26,7 +28,7 @@ class MergedFile(Struct, frozen=True, kw_only=True):
     """What became of one file of the other directory.
 
     Attributes:
-        key: Where it lies, there and here.
+        key: Where it lies there, and here unless the reason names another place.
         outcome: `copied`, `same` (it was here already), `conflict` (other content is here) or `failed`.
         reason: Why it is a conflict or failed.
     """
@@ -51,7 +53,7 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
     for entry in source.store.list(RAW_DIR):
         if entry.is_folder and layout.is_folder_name(entry.name):
             yield from _merge_experiment(target, source, entry.name)
-        elif layout.is_earlier_attempt(entry.name):
+        elif layout.earlier_attempt_of(entry.name) is not None:
             reason = "an earlier attempt is not merged; copy it by hand if it is needed"
             yield MergedFile(key=f"{RAW_DIR}/{entry.name}", outcome="failed", reason=reason)
     for folder in (AGGREGATED_DIR, TAGS_DIR):
@@ -96,11 +98,41 @@ def _merge_experiment(target: FileSystemRepository, source: FileSystemRepository
         yield MergedFile(key=prefix, outcome="conflict", reason=difference)
         return
     for name in names:
-        if layout.is_kept_in_raw(name):
+        if name == MANIFEST_NAME:
+            yield _merge_manifest(target, source, folder)
+        elif (key_of := layout.numbered_keys(folder, name)) is not None:
+            yield _merge_numbered(target, source, f"{prefix}/{name}", key_of)
+        elif layout.is_kept_in_raw(name):
             yield _merge_file(target, source, f"{prefix}/{name}")
         elif published_name(name) is not None:
             reason = "an unfinished file; 'results check' there says what it is"
             yield MergedFile(key=f"{prefix}/{name}", outcome="failed", reason=reason)
+
+
+def _merge_manifest(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> MergedFile:
+    """One of the same run is the same, if it tells nothing that the one here does not."""
+    merged = _merge_file(target, source, layout.manifest_key(folder))
+    mine, theirs = target.raw_folder(folder).readable_manifest(), source.raw_folder(folder).readable_manifest()
+    if merged.outcome != "conflict" or mine is None or theirs is None:
+        return merged
+    if mine.tells_all_of(theirs):
+        return MergedFile(key=merged.key, outcome="same", reason="it is of the same run")
+    reason = "the one there is of the same run and tells more; compare the two"
+    return MergedFile(key=merged.key, outcome="conflict", reason=reason)
+
+
+def _merge_numbered(
+    target: FileSystemRepository, source: FileSystemRepository, key: str, key_of: Callable[[int], str]
+) -> MergedFile:
+    """What was kept beside the results goes to its own name, or to the first number that is free here."""
+    merged = _merge_file(target, source, key)
+    if merged.outcome != "conflict":
+        return merged
+    try:
+        path, is_new = keep(target.store, source.store.get(key), key_of)
+    except ResultsError as error:
+        return MergedFile(key=key, outcome="failed", reason=str(error))
+    return MergedFile(key=key, outcome="copied" if is_new else "same", reason=f"here it is {path.name}")
 
 
 def _merge_file(target: FileSystemRepository, source: FileSystemRepository, key: str) -> MergedFile:
@@ -130,6 +162,15 @@ def _merge_derived(target: FileSystemRepository, source: FileSystemRepository, p
     except ResultsError as error:
         return MergedFile(key=key, outcome="failed", reason=str(error))
     merged = _merge_file(target, source, key)
-    if merged.outcome == "conflict" and can_be_remade:
+    if merged.outcome == "conflict" and can_be_remade and _is_ours(source, owner):
         return MergedFile(key=key, outcome="same", reason="it can be made again from the raw results")
     return merged
+
+
+def _is_ours(repository: FileSystemRepository, folder: str | None) -> bool:
+    """True if an aggregate was made by this package; another tool's can't be made again."""
+    try:
+        aggregated = repository.load_aggregated(folder or "", with_processes=False)
+    except ResultsError:
+        return False
+    return aggregated is not None and aggregated.sources is not None

@@ -1,0 +1,109 @@
+"""A deletion that is stopped at any step: the experiment is there whole, or gone for every reader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.domain.experiment import Manifest
+from llm_energy_measure.results import FileSystemRepository, aggregate_results, codec
+from llm_energy_measure.results.checking import check_store, sweep
+from llm_energy_measure.storage.memory import MemoryStore
+from tests.support import factories
+from tests.support.faulty_store import CrashedError, FaultyStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.faulty_store import When
+
+EXP = factories.EXPERIMENT
+TAGS = f"tags/{EXP}.json"
+
+
+def whole(store: MemoryStore) -> None:
+    """Results, what is kept beside them, an earlier attempt, aggregates of ours and of another tool, tags."""
+    repository = FileSystemRepository(store=store)
+    for attempt in (0, 1):
+        repository.begin_experiment(Manifest(experiment_id=EXP, attempt=attempt))
+        repository.save_raw(EXP, factories.raw())
+    repository.save_raw(EXP, factories.raw(gpu_name="another"), overwrite=True)
+    store.put(f"aggregated/{EXP}.json", codec.encode_aggregated(factories.aggregated()))
+    repository.save_aggregated(aggregate_results(EXP, repository.load_all_raw(EXP)))
+    store.put(TAGS, b"{}")
+
+
+def only_derived(store: MemoryStore) -> None:
+    """An aggregate of another tool and tags, and no raw results."""
+    store.put(f"aggregated/{EXP}.json", codec.encode_aggregated(factories.aggregated()))
+    store.put(TAGS, b"{}")
+
+
+def seen(repository: FileSystemRepository) -> tuple[object, ...]:
+    """What readers see of the experiment."""
+    is_gone = not repository.has_raw(EXP) and not repository.has_aggregated(EXP)
+    return (
+        repository.list_experiments(),
+        repository.list_aggregated(),
+        repository.load_all_raw(EXP),
+        repository.load_aggregated(EXP),
+        repository.read_aggregated(EXP),
+        [] if is_gone else repository.list_attempts(EXP),
+        None if is_gone else repository.store.get(TAGS),
+    )
+
+
+GONE: tuple[object, ...] = ([], [], [], None, None, [], None)
+
+
+@pytest.mark.parametrize("make", [whole, only_derived])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_it_is_there_whole_or_gone_and_a_sweep_finishes_it(make: Callable[[MemoryStore], None], when: When) -> None:
+    counted = FaultyStore(_made(make), at=-1)
+    assert FileSystemRepository(store=counted).delete_experiment(EXP)
+    states = set()
+    for at in range(len(counted.steps)):
+        store = _made(make)
+        before = seen(FileSystemRepository(store=store))
+        with pytest.raises(CrashedError):
+            FileSystemRepository(store=FaultyStore(store, at, when, "crash")).delete_experiment(EXP)
+        repository = FileSystemRepository(store=store)
+        after = seen(repository)
+        assert after in (before, GONE), (at, counted.steps)
+        states.add(after == GONE)
+        if after == GONE:
+            sweep(repository, check_store(repository))
+            assert not store._values, at
+    assert True in states
+    assert (False in states) is (
+        when == "before" or make is only_derived
+    )  # nothing to rename: its first step is no deed
+
+
+@pytest.mark.parametrize("make", [whole, only_derived])
+def test_whoever_uses_the_id_next_gets_nothing_of_what_was_deleted(make: Callable[[MemoryStore], None]) -> None:
+    store = _made(make)
+    with pytest.raises(CrashedError):
+        FileSystemRepository(store=FaultyStore(store, 1, "after", "crash")).delete_experiment(EXP)
+    repository = FileSystemRepository(store=store)
+    assert seen(repository) == GONE
+    repository.save_raw(EXP, factories.raw(gpu_name="new"))
+    assert repository.load_aggregated(EXP) is None
+    assert set(store._values) == {f"raw/{EXP}/manifest.json", f"raw/{EXP}/process_0.json"}
+
+
+def test_nor_does_an_aggregate_that_is_saved_without_its_results() -> None:
+    store = _made(whole)
+    with pytest.raises(CrashedError):
+        FileSystemRepository(store=FaultyStore(store, 0, "after", "crash")).delete_experiment(EXP)
+    repository = FileSystemRepository(store=store)
+    repository.save_aggregated(factories.aggregated())
+    assert repository.load_aggregated(EXP) == factories.aggregated()
+    assert set(store._values) == {f"aggregated/{EXP}.json"}
+
+
+def _made(make: Callable[[MemoryStore], None]) -> MemoryStore:
+    store = MemoryStore()
+    make(store)
+    return store
