@@ -22,8 +22,9 @@ from llm_energy_measure.cli.main import cli, results
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_PAGES = [
     "README.md",
-    "docs/recording.md",
     "docs/verification.md",
+    "docs/recording.md",
+    "docs/importing.md",
     "src/llm_energy_measure/results/README.md",
     "src/llm_energy_measure/domain/README.md",
 ]

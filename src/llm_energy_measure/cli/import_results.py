@@ -177,22 +177,24 @@ def _finish(report: LossReport, *, as_json: bool, dry_run: bool) -> None:
         terminal.out_json(report.document())
     _say_losses(report)
     counts = report.counts
+    there = sum(entry.code == "already_there" for entry in report.entries)
     written = "; nothing was written" if dry_run else ""
-    terminal.note(", ".join(f"{number} {name}" for name, number in counts.items()) + written)
+    said = ", ".join(f"{number} {name}" for name, number in counts.items())
+    terminal.note(f"{said}{f' ({there} were there already)' if there else ''}{written}")
     if counts["kept"] + counts["repaired"] == 0:
         raise SystemExit(1)
 
 
 def _say_losses(report: LossReport) -> None:
-    """The first of each kind of loss in a file, and how many more there are; all of them with -v."""
-    told: dict[tuple[str, str], int] = {}
+    """The first of each kind of loss, of rows in each file, and how many more there are; all of them with -v."""
+    told: dict[tuple[str | None, str], int] = {}
     for entry in report.entries:
         where = entry.file if entry.row is None else f"{entry.file}:{entry.row}"
         sentence = f"{where}: {entry.outcome} ({entry.code}): {entry.message}"
         if entry.code in ("whole", "already_there"):
             terminal.detail(sentence)
             continue
-        kind = (entry.file, entry.code)
+        kind = (None if entry.row is None else entry.file, entry.code)
         told[kind] = told.get(kind, 0) + 1
         if told[kind] == 1:
             terminal.warn(sentence)
@@ -200,7 +202,8 @@ def _say_losses(report: LossReport) -> None:
             terminal.detail(sentence)
     for (file, code), number in told.items():
         if number > 1:
-            terminal.note(f"{file}: {number - 1} more of {code} (-v or --json names them)")
+            where = "" if file is None else f"{file}: "
+            terminal.note(f"{where}{number - 1} more of {code} (-v or --json names them)")
 
 
 @contextlib.contextmanager

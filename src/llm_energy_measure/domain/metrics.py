@@ -229,6 +229,18 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     idle_power_w: Annotated[Watts | None, Meta(description="power while nothing ran, in W")] = None
     sensors: Annotated[list[SensorReading] | None, Meta(description="what each sensor said")] = None
 
+    @property
+    def is_missing(self) -> bool:
+        """True if energy is missing; not where all that the process could read, if anything, another one counts."""
+        if self.total_energy_j is not None:
+            return False
+        return self.sensors is None or not all(CLAIMED in reading.problems for reading in self.sensors)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """True if a sensor is known to have seen less than there was."""
+        return any(not {SENSOR_LOST, COUNTER_RESET}.isdisjoint(reading.problems) for reading in self.sensors or ())
+
 
 class ComputeMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The computation that one process did.

@@ -173,13 +173,18 @@ class Original:
         magic = next((words for start, words in _MAGIC.items() if self.data.startswith(start)), None)
         if magic is not None:
             return magic
+        if {"schema_version", "experiment_id", "energy_metrics"} <= set(self.first_fields):
+            return "a result of this tool, which needs no import ('results merge' brings directories together)"
         if self.first_fields:
             return f"a JSON object with the fields {_some(list(self.first_fields))}"
-        if self.data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
-            return "JSON that is no object, or torn"
-        if len(self.header) > 1:
+        is_json = self.data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+        if not is_json and len(self.header) > 1:
             return f"a table with the columns {_some(self.header)}"
-        return f"{len(self.data)} bytes that are neither JSON nor a table"
+        return (
+            "JSON that is no object, or torn"
+            if is_json
+            else f"{len(self.data)} bytes that are neither JSON nor a table"
+        )
 
     def origin(self, tool: str, version: str | None = None, row: int | None = None) -> ImportOrigin:
         """Where a record of this file comes from.

@@ -12,7 +12,7 @@ from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_FILES, Original,
 from llm_energy_measure.importers.format import Options
 from llm_energy_measure.importers.loss import Entry, LossReport
 from llm_energy_measure.importers.mapping import parse_mappings
-from llm_energy_measure.importers.registry import FORMATS, get_format, recognise, unknown
+from llm_energy_measure.importers.registry import formats_named, recognise, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +49,7 @@ class Reading:
 def read(
     path: str | Path,
     *,
-    format: str = "auto",  # noqa: A002 - the word of the command line
+    format: str | Format = "auto",  # noqa: A002 - the word of the command line
     host: str | None = None,
     gpu_uuids: Sequence[str] = (),
     mapping: Sequence[str] = (),
@@ -63,7 +63,7 @@ def read(
 
     Args:
         path: A file, or a folder of any depth.
-        format: Name of the format; `auto` recognises it from the content of each file.
+        format: Name of the format, or one of your own; `auto` recognises it from the content of each file.
         host: Name of the machine that was measured, where the files don't say.
         gpu_uuids: UUIDs of its GPUs, by index.
         mapping: For a generic table, what each field is made of: `energy_j=energy_kwh*3.6e6`.
@@ -83,7 +83,7 @@ def read(
     path = Path(path)
     if not path.exists() and not path.is_symlink():
         raise ResultNotFoundError(f"cannot import {path}", "nothing is there", "check the spelling")
-    among = FORMATS if format == "auto" else (get_format(format),)
+    among = formats_named(format) if isinstance(format, str) else (format,)
     options = Options(host=host, gpu_uuids=tuple(gpu_uuids), mapping=parse_mappings(mapping), energy=tuple(join))
     report = LossReport()
     walker = _Walker(among, options, report, max_files, progress)

@@ -40,17 +40,17 @@ def format_names() -> list[str]:
     return [form.name for form in FORMATS]
 
 
-def get_format(name: str) -> Format:
-    """The format of that name.
+def formats_named(name: str) -> tuple[Format, ...]:
+    """The format of that name; all of them for `auto`.
 
     Raises:
         ConfigurationError: There is none.
     """
-    for form in FORMATS:
-        if form.name == name:
-            return form
-    found = f"there is no format {name!r}"
-    raise ConfigurationError("cannot import", found, f"choose one of auto, {', '.join(format_names())}")
+    found = tuple(form for form in FORMATS if name in (form.name, "auto"))
+    if not found:
+        problem = f"there is no format {name!r}"
+        raise ConfigurationError("cannot import", problem, f"choose one of auto, {', '.join(format_names())}")
+    return found
 
 
 def recognise(original: Original, among: Iterable[Format]) -> Format | None:

@@ -47,9 +47,6 @@ _ATTRIBUTION_CODES = (
     *("attribution.host_counted", "attribution.two_names_one_host"),
 )
 
-# Failures by which the sums are too small.
-_TOO_SMALL = ("completeness.no_energy", "counter.lost", "counter.reset")
-
 # Failures that, besides those of the sum, are told in `warnings`.
 _WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) | {
     *("time.impossible_span", "time.mixed_offsets", "provenance.schema_version"),
@@ -201,7 +198,8 @@ def _result(
             if (metrics := result.inference_metrics) is not None and metrics.latency_measurements is not None
         ),
         is_lower_bound=bool(report.missing)
-        or any(finding.outcome == "failed" and finding.code in _TOO_SMALL for finding in verification.findings),
+        or verification.outcome_of("completeness.no_energy") == "failed"
+        or any(result.energy_metrics.is_cut_short for result in results),
         completeness=report,
         sources=_sources(results),
         plain_energy_j=attribution.plain_j,

@@ -134,9 +134,8 @@ def test_the_clocks_are_evidence_and_a_wall_clock_that_is_set_back_harms_nothing
         clock.now += 10.0
         clock.wall_offset -= 3600.0
     result = saved(repository)
-    assert result.timestamps.start is not None
-    assert result.timestamps.end is not None
-    assert (result.timestamps.end - result.timestamps.start).total_seconds() == 10.0
+    assert result.timestamps.span is not None
+    assert (result.timestamps.span[1] - result.timestamps.span[0]).total_seconds() == 10.0
     assert result.clock is not None
     assert (result.clock.wall_start_sec, result.clock.wall_end_sec) == (START_WALL, START_WALL - 3590.0)
     assert (result.clock.monotonic_start_sec, result.clock.monotonic_end_sec) == (0.0, 10.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.domain.metrics import CLAIMED
 from llm_energy_measure.results.completeness import describe_missing, describe_unreadable, listed
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed
 
@@ -55,19 +54,11 @@ def _world_size(evidence: Evidence) -> Finding:
 
 def _no_energy(evidence: Evidence) -> Finding:
     code = "completeness.no_energy"
-    without = [record.process_index for record in evidence.records if _lacks_energy(record)]
+    without = [record.process_index for record in evidence.records if record.energy_metrics.is_missing]
     if not without:
         return passed(code)
     message = f"process {listed(without)} has no energy; the total is a lower bound, and so is the energy per token"
     return failed(code, message, processes=without)
-
-
-def _lacks_energy(record: RawProcessResult) -> bool:
-    """True if energy is missing; not where all that the process could read, if anything, is another one's to count."""
-    energy = record.energy_metrics
-    if energy.total_energy_j is not None:
-        return False
-    return energy.sensors is None or not all(CLAIMED in reading.problems for reading in energy.sensors)
 
 
 def _unfinished(evidence: Evidence) -> Finding:
@@ -75,6 +66,10 @@ def _unfinished(evidence: Evidence) -> Finding:
     ended = [record for record in evidence.records if record.status not in (None, "completed")]
     if not ended:
         return passed(code)
+    if all(record.status == "partial" for record in ended):
+        whose = listed([record.process_index for record in ended])
+        message = f"process {whose} did not finish: its last checkpoint counts, a lower bound"
+        return failed(code, message, expected="completed", found="partial", processes=(r.process_index for r in ended))
     how = f"{ended[0].status}{f' by {ended[0].error_type}' if ended[0].error_type else ''}"
     others = f", and {len(ended) - 1} more did not finish" if len(ended) > 1 else ""
     partial = [record.process_index for record in ended if record.status == "partial"]

@@ -143,7 +143,6 @@ def _verify(repository: FileSystemRepository, name: str) -> tuple[Verdict, Aggre
     except ResultsError as error:
         findings.append(failed("aggregate.possible", f"the raw files can't be read: {error.found}"))
         return Verdict(experiment_id=folder, outcome="failed", findings=findings), None
-    recovery = msgspec.structs.replace(recovery, partials=_counted_partials(recovery, stored))
     anew, verification, problem = _anew(folder, recovery, stored)
     findings.append(problem)
     if stored is not None and data is not None:
@@ -172,19 +171,14 @@ def _verify(repository: FileSystemRepository, name: str) -> tuple[Verdict, Aggre
     return verdict, anew
 
 
-def _counted_partials(recovery: RawRecovery, stored: AggregatedResult | None) -> list[RawProcessResult]:
-    """The checkpoints that an aggregate was made from: what came besides it does not change its numbers."""
-    sources = stored.sources if stored is not None and stored.sources is not None else []
-    names = {source.name for source in sources}
-    return [record for record in recovery.partials if record.stored and record.stored.source.name in names]
-
-
 def _anew(
     folder: str, recovery: RawRecovery, stored: AggregatedResult | None
 ) -> tuple[AggregatedResult | None, Verification | None, Finding]:
     """The aggregate made anew as it was made before, and what was found on the way."""
     code = "aggregate.possible"
-    if not recovery.results and not recovery.partials:
+    partials = _counted_partials(recovery, stored)
+    records = recovery.results or partials
+    if not records:
         reasons = "; ".join(f"{file.name}: {file.reason}" for file in recovery.unreadable)
         return None, None, failed(code, f"no raw result can be read{f': {reasons}' if reasons else ''}")
     told = stored.completeness if stored is not None else None
@@ -195,13 +189,13 @@ def _anew(
         for rule, mixed in ((strategy, False), (strategy, True), (DEFAULT_STRATEGY, True)):
             try:
                 made = aggregate_and_verify(
-                    folder if mixed else (recovery.results or recovery.partials)[0].experiment_id,
+                    folder if mixed else records[0].experiment_id,
                     recovery.results,
                     strategy=rule,
                     expected_processes=expected or None,
                     manifest=recovery.manifest,
                     unreadable=recovery.unreadable,
-                    partials=recovery.partials,
+                    partials=partials,
                     allow_mixed=mixed,
                 )
             except (IncompatibleResultsError, ConfigurationError) as error:
@@ -213,6 +207,12 @@ def _anew(
     return None, None, finding
 
 
+def _counted_partials(recovery: RawRecovery, stored: AggregatedResult | None) -> list[RawProcessResult]:
+    """Checkpoints that the stored aggregate counts in place of missing results."""
+    counted = {source.name for source in (stored.sources if stored is not None else None) or ()}
+    return [record for record in recovery.partials if record.stored and record.stored.source.name in counted]
+
+
 def _check_sources(recovery: RawRecovery, stored: AggregatedResult, data: bytes) -> Iterator[Finding]:
     """Whether the raw files are those that the aggregate was made from, and stand in it as they are."""
     codes = ("sources.missing", "sources.changed", "sources.added", "sources.embedded")
@@ -220,8 +220,8 @@ def _check_sources(recovery: RawRecovery, stored: AggregatedResult, data: bytes)
         for code in codes:
             yield not_checked(code, "another tool derived the aggregate, and names no sources")
         return
-    records = [*recovery.results, *recovery.partials]
-    now = {record.stored.source.name: record.stored.source.sha256 for record in records if record.stored}
+    there = [*recovery.results, *_counted_partials(recovery, stored)]
+    now = {record.stored.source.name: record.stored.source.sha256 for record in there if record.stored}
     now |= {file.name: file.sha256 or "" for file in recovery.unreadable if file.name != MANIFEST_NAME}
     unreadable = stored.completeness.unreadable if stored.completeness is not None else []
     then = {file.name: file.sha256 or "" for file in unreadable if file.name != MANIFEST_NAME}
@@ -234,7 +234,7 @@ def _check_sources(recovery: RawRecovery, stored: AggregatedResult, data: bytes)
     yield _about_files("sources.added", added, "there, and the aggregate does not know")
     embedded = [
         record.stored.source.name
-        for record in records
+        for record in there
         if record.stored
         and record.stored.source.name not in (*changed, *added)
         and record.stored.data.removeprefix(codec.BOM) not in data
