@@ -113,7 +113,7 @@ def test_one_killed_process_costs_one_and_leaves_a_lower_bound(tmp_path: Path) -
     done = command("-o", repository.base_path, "aggregate", EXPERIMENT, "--no-strict")
     assert done.status == 0
     assert "3 of 4 processes" in done.out
-    assert "of process 2 the last checkpoint counts, a lower bound" in done.err
+    assert "process 2 did not finish: its last checkpoint counts, a lower bound" in done.err
     aggregated = repository.load_aggregated(EXPERIMENT)
     assert aggregated is not None
     assert aggregated.completeness is not None
