@@ -176,12 +176,13 @@ def generate(
         encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        run.add_tokens(input=int(mask.sum()))
 
         alive = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
         cache = None
         for phase in itertools.chain(["prefill"], itertools.repeat("decode", max_output_tokens - 1)):
             with run.phase(phase):
+                if phase == "prefill":
+                    run.add_tokens(input=int(mask.sum()))
                 output = model(
                     input_ids=ids,
                     attention_mask=mask,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure import record
-from llm_energy_measure.cli.main import results as results_command
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
+from llm_energy_measure.results.verification.verify import verify_experiment
 from tests.support.command import run as command
 from tests.support.recorded import EXPERIMENT, TOKENS, WATTS
 from tests.support.replay import steady_watts
@@ -127,6 +127,12 @@ def test_one_killed_process_costs_one_and_leaves_a_lower_bound(tmp_path: Path) -
         "completed",
     ]
     assert command("-o", repository.base_path, "aggregate", EXPERIMENT, "--no-strict").out.endswith("nothing to do\n")
+    verdict = verify_experiment(repository, EXPERIMENT)
+    outcomes = {finding.code: finding.outcome for finding in verdict.findings}
+    for code in ("sources.missing", "sources.changed", "sources.added", "sources.embedded", "aggregate.recomputed"):
+        assert outcomes[code] == "passed", code
+    (repository.base_path / "raw" / EXPERIMENT / "partial-process_2.json").unlink()
+    assert aggregate_experiment(repository, EXPERIMENT, strict=False).result == "aggregated"  # it was stale
 
 
 @pytest.mark.parametrize(
@@ -163,7 +169,6 @@ def test_a_killed_process_s_claims_do_not_count_when_it_is_started_again(tmp_pat
     assert "superseded-process_0-1.json" in names(repository)  # what the first measured before it was killed
 
 
-@pytest.mark.skipif("verify" not in results_command.lazy, reason="results verify is not built yet")
 def test_what_was_recorded_verifies(tmp_path: Path) -> None:
     repository, statuses = run_experiment(tmp_path, ["complete"] * 4, srun)
     assert statuses == [0] * 4
@@ -219,6 +224,28 @@ def test_a_child_forked_in_the_block_measures_nothing(tmp_path: Path) -> None:
         assert os.WTERMSIG(os.waitpid(waiting, 0)[1]) == signal.SIGTERM
         assert repository.list_raw(EXPERIMENT) == []
     assert [path.name for path in repository.list_raw(EXPERIMENT)] == ["process_0.json"]
+
+
+def test_recordings_that_overlap_leave_the_signal_as_it_was(tmp_path: Path) -> None:
+    """The first ends while the second runs, which then gives the signal back to the first."""
+    repository = FileSystemRepository(tmp_path / "results")
+
+    def child() -> None:
+        runs = [
+            record(name, repository=repository, sources=[], environ={}, checkpoint_sec=None) for name in ("one", "two")
+        ]
+        for run in runs:
+            run.__enter__()
+        for run in runs:
+            run.__exit__(None, None, None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE_SEC)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(PATIENCE_SEC)
+    assert process.exitcode == -signal.SIGTERM
+    assert repository.list_experiments() == ["one", "two"]
 
 
 def test_a_handler_of_the_program_s_own_decides_whether_the_run_goes_on(tmp_path: Path) -> None:

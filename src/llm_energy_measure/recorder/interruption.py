@@ -33,6 +33,7 @@ class Interruption:
         self._on_end = on_end
         self._on_notice = on_notice
         self._before: Any = None
+        self._is_watching = False
         self._pid = os.getpid()
 
     def watch(self) -> None:
@@ -42,25 +43,29 @@ class Interruption:
         before = signal.getsignal(signal.SIGTERM)
         if before not in (None, signal.SIG_IGN):
             self._before = before
+            self._is_watching = True
             signal.signal(signal.SIGTERM, self._handle)
 
     def unwatch(self) -> None:
         """Give the signal back to whoever had it, unless somebody else has taken it meanwhile."""
-        if self._before is not None and threading.current_thread() is threading.main_thread():
-            if signal.getsignal(signal.SIGTERM) == self._handle:
-                signal.signal(signal.SIGTERM, self._before)
-            self._before = None
+        self._is_watching = False
+        if (
+            self._before is not None
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTERM) == self._handle
+        ):
+            signal.signal(signal.SIGTERM, self._before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        before = self._before
+        # A child that was forked inside the block has inherited this handler, and measured nothing. Where recordings
+        # overlap, the one that began later gives the signal back to one that has ended.
+        is_ours = self._is_watching and os.getpid() == self._pid
         self.unwatch()
-        # A child that was forked inside the block has inherited this handler, and measured nothing.
-        is_ours = os.getpid() == self._pid
-        if before != signal.SIG_DFL:
+        if self._before != signal.SIG_DFL:
             if is_ours:
                 self.received = signal.Signals(number).name
                 self._on_notice()
-            before(number, frame)
+            self._before(number, frame)
             return
         try:
             if is_ours:
@@ -68,4 +73,5 @@ class Interruption:
         except Exception as refused:  # noqa: BLE001 - the process ends here, whatever it was
             _LOG.error("the result could not be saved before the end: %s", refused)
         finally:
+            signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -358,6 +358,7 @@ def test_one_process_a_host_reads_what_sees_the_host(repository: FileSystemRepos
     assert results[1].energy_metrics.sensors[0].problems == ["claimed"]
     aggregated = aggregate_results("exp_7", results)
     assert (aggregated.total_energy_j, aggregated.is_lower_bound) == (200.0, False)
+    assert (aggregated.attributed_energy_j, aggregated.attribution_factor) == (200.0, 1.0)
     assert aggregated.aggregation.warnings == []
 
 
@@ -385,6 +386,7 @@ def test_each_process_reads_its_own_gpu(repository: FileSystemRepository, clock:
     assert (second.gpu_uuid, second.gpu_id, second.gpu_power_limit_w, second.gpu_is_mig) == ("GPU-1", 1, 250.0, False)
     aggregated = aggregate_results("exp_7", [first, second])
     assert (aggregated.total_energy_j, aggregated.is_lower_bound) == (450.0, False)
+    assert (aggregated.attributed_energy_j, aggregated.attribution_factor) == (450.0, 1.0)
     assert aggregated.aggregation.gpu_attribution_verified
 
 
@@ -395,7 +397,8 @@ def test_two_processes_on_one_gpu_count_it_once(repository: FileSystemRepository
     clock.now += 1.0
     for run in runs:
         run.__exit__(None, None, None)
-    assert aggregate_results("exp_7", repository.load_all_raw("exp_7")).total_energy_j == 200.0
+    aggregated = aggregate_results("exp_7", repository.load_all_raw("exp_7"))
+    assert (aggregated.total_energy_j, aggregated.attributed_energy_j) == (200.0, 200.0)
 
 
 def test_the_first_source_of_a_component_is_taken(repository: FileSystemRepository, clock: ManualClock) -> None:

@@ -72,7 +72,9 @@ def _unfinished(evidence: Evidence) -> Finding:
         return failed(code, message, expected="completed", found="partial", processes=(r.process_index for r in ended))
     how = f"{ended[0].status}{f' by {ended[0].error_type}' if ended[0].error_type else ''}"
     others = f", and {len(ended) - 1} more did not finish" if len(ended) > 1 else ""
-    message = f"process {ended[0].process_index} {how}{others}: its figures are those of a part of the run"
+    partial = [record.process_index for record in ended if record.status == "partial"]
+    bound = f"; of process {listed(partial)} the last checkpoint counts, a lower bound" if partial else ""
+    message = f"process {ended[0].process_index} {how}{others}: its figures are those of a part of the run{bound}"
     processes = (record.process_index for record in ended)
     return failed(code, message, expected="completed", found=ended[0].status, processes=processes)
 

@@ -235,7 +235,7 @@ def _check_sources(recovery: RawRecovery, stored: AggregatedResult, data: bytes)
     yield _about_files("sources.added", added, "there, and the aggregate does not know")
     embedded = [
         record.stored.source.name
-        for record in recovery.results
+        for record in there
         if record.stored
         and record.stored.source.name not in (*changed, *added)
         and record.stored.data.removeprefix(codec.BOM) not in data
