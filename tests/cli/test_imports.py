@@ -32,6 +32,8 @@ HEAVY = {
 AGGREGATION = {"llm_energy_measure.results.aggregation", "llm_energy_measure.results.verification.verify"}
 
 RECORDS = {"msgspec", "json"}
+# Sensors are found by the packages that are installed for them, and a command is run.
+RECORDER = {"csv", "ctypes", "email", "importlib.metadata", "logging", "socket", "subprocess", "tempfile"}
 ANALYTICS = HEAVY - {"asyncio", "concurrent.futures.process", "polars", "torch", "rich"} | {"sqlite3"}
 
 # The command, what it may import of the heavy, whether it may import aggregation, and how many modules in all.
@@ -41,6 +43,9 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results --help": (set(), False, 140),
     "schema raw": ({"msgspec"}, False, 160),
     "aggregate --all --no-strict": ({*RECORDS, "ctypes"}, True, 240),
+    "record --experiment recorded --no-energy -- true": ({*RECORDS, *RECORDER}, False, 270),
+    "doctor": ({*RECORDS, *RECORDER}, False, 300),
+    "import {folder}/raw --dry-run": ({*RECORDS, "csv"}, True, 260),
     "results list": ({*RECORDS, "sqlite3", "rich"}, False, 270),
     "results list --json --where tokens>1": ({*RECORDS, "sqlite3"}, False, 220),
     "results list --by model --json": ({*RECORDS, "sqlite3"}, False, 220),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_energy_measure import importers
 from llm_energy_measure.results import aggregate_results
 from llm_energy_measure.results.verification.attribution import RULE
-from tests.support.legacy import load_legacy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ OVER_COUNTED = [
 
 
 def aggregated(real_data: Path, name: str) -> AggregatedResult:
-    return aggregate_results(name, load_legacy(real_data / "legacy_v1" / name))
+    return aggregate_results(name, list(importers.read(real_data / "legacy_v1" / name)))
 
 
 def failures(result: AggregatedResult) -> dict[str, Finding]:
@@ -74,3 +74,22 @@ def test_one_process_that_measured_the_node_saw_more_than_its_gpu_and_counts_not
     assert result.attributed_energy_j == result.total_energy_j
     assert result.attribution_factor == 1
     assert result.aggregation.gpu_attribution_verified is False
+
+
+def test_windows_that_are_not_the_inference_s_are_told(real_data: Path) -> None:
+    finding = failures(aggregated(real_data, "0129"))["window.mismatch"]
+    assert finding.processes == [0, 1, 2, 3]
+    assert finding.expected == pytest.approx(23.4, abs=0.1)
+    assert finding.found == pytest.approx(622, abs=1)
+    assert "window.mismatch" not in failures(aggregated(real_data, "0109"))
+
+
+@pytest.mark.parametrize(("name", "processes"), [("3b_0088", [0]), ("0129", [2])])
+def test_a_power_field_that_no_mean_can_be_near_is_told(real_data: Path, name: str, processes: list[int]) -> None:
+    finding = failures(aggregated(real_data, name))["plausibility.power_contradicts_energy"]
+    assert finding.processes == processes
+
+
+def test_modelled_energy_is_named_in_the_total_that_contains_it(real_data: Path) -> None:
+    [finding] = [f for f in aggregated(real_data, "0112").findings or () if f.code == "provenance.modelled"]
+    assert finding.message == "the total contains 13,820.0 J of modelled energy (CPU and RAM), 13% of it"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from llm_energy_measure.domain.experiment import CompletenessReport, RawProcessResult
-    from llm_energy_measure.results.repository import FileSystemRepository, RawRecovery
+    from llm_energy_measure.results.raw_folder import RawRecovery
+    from llm_energy_measure.results.repository import FileSystemRepository
 
 
 class Overview(Struct, frozen=True, kw_only=True):

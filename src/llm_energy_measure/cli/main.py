@@ -51,7 +51,10 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     lazy={
+        "record": ("llm_energy_measure.cli.record:record", "Measure a command."),
+        "doctor": ("llm_energy_measure.cli.doctor:doctor", "Say which energy sensors work here."),
         "aggregate": ("llm_energy_measure.cli.aggregate:aggregate", "Make one result of each experiment's processes."),
+        "import": ("llm_energy_measure.cli.import_results:import_results", "Bring in results of other tools."),
         "results": (
             "llm_energy_measure.cli.main:results",
             "List, show, verify, export, query, tag, check, merge and delete results.",
@@ -67,7 +70,7 @@ class LazyGroup(click.Group):
 @click.version_option(llm_energy_measure.__version__, "-V", "--version", prog_name=PROGRAM)
 @click.pass_context
 def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
-    """Keep, aggregate and check the energy measurements of language models."""
+    """Measure, keep, aggregate and check the energy of language models."""
     ctx.meta["llm_energy_measure.verbosity"] = int(verbose) - int(quiet)
 
 

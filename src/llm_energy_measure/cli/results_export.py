@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 @options.experiment_ids(required=False)
 @click.option("--to", "target", metavar="FILE|-", required=True, help="The file, or - for stdout.")
 @click.option(
-    "--format", "form", type=click.Choice(["csv", "json", "parquet"]), help="[default: by the file's name, else csv]"
+    "--format",
+    "form",
+    type=click.Choice(["csv", "json", "jsonl", "parquet", "codecarbon"]),
+    help="codecarbon has a row for each process, as its emissions.csv. [default: by the file's name, else csv]",
 )
 @click.option("--raw", is_flag=True, help="A row for each process instead of each experiment.")
 @click.option("--per-process", is_flag=True, help="Add columns process_<i>_... to each experiment's row.")
@@ -44,6 +48,8 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
             raise click.UsageError("Parquet is a folder with all experiments: give --to FOLDER, without IDs and --raw.")
         _write_dataset(target)
         return
+    form = form or {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(Path(target).suffix.lower(), "csv")
+    raw = raw or form == "codecarbon"
     if raw and per_process:
         raise click.UsageError("--raw has a row for each process already; leave out --per-process.")
     repository = options.repository()
@@ -63,8 +69,7 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
         if not failed:
             terminal.error(f"nothing to export: no experiment in {repository.base_path} is aggregated; aggregate first")
         raise SystemExit(1)
-    as_json = (form or ("json" if target.lower().endswith(".json") else "csv")) == "json"
-    _write(results, target, as_json=as_json, raw=raw, per_process=per_process)
+    _write(results, target, form=form, raw=raw, per_process=per_process)
     if failed:
         raise SystemExit(1)
 
@@ -82,11 +87,14 @@ def _write_dataset(target: str) -> None:
 
 
 def _write(
-    results: list[AggregatedResult | RawProcessResult], target: str, *, as_json: bool, raw: bool, per_process: bool
+    results: list[AggregatedResult | RawProcessResult], target: str, *, form: str, raw: bool, per_process: bool
 ) -> None:
-    kind = RawProcessResult if raw else AggregatedResult
-    render = exporters.to_json if as_json else exporters.to_csv
-    data = render(results, include_process_breakdown=per_process, kind=kind)
+    if form == "codecarbon":
+        data = exporters.to_codecarbon([result for result in results if isinstance(result, RawProcessResult)])
+    else:
+        render = {"csv": exporters.to_csv, "json": exporters.to_json, "jsonl": exporters.to_json_lines}[form]
+        kind = RawProcessResult if raw else AggregatedResult
+        data = render(results, include_process_breakdown=per_process, kind=kind)
     if target == "-":
         terminal.out_bytes(data)
     else:

@@ -62,7 +62,8 @@ class Launcher(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What started the process, as the launcher told it.
 
     Attributes:
-        name: `torchrun`, `slurm`, `mpi`, or None if nothing did.
+        name: `torchrun`, `slurm`, `mpi`, `environment` (rank and size were set by somebody else), or None if nothing
+            did.
         job_id: Job of the launcher, such as SLURM_JOB_ID.
         step_id: Step of the job.
         node: Name or number of the node in the job.

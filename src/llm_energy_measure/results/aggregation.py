@@ -49,7 +49,8 @@ _ATTRIBUTION_CODES = (
 
 # Failures that, besides those of the sum, are told in `warnings`.
 _WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) | {
-    *("time.impossible_span", "time.mixed_offsets", "provenance.schema_version")
+    *("time.impossible_span", "time.mixed_offsets", "provenance.schema_version"),
+    *("counter.lost", "counter.reset", "counter.gap"),
 }
 
 
@@ -61,6 +62,7 @@ def aggregate_results(
     expected_processes: int | None = None,
     manifest: Manifest | None = None,
     unreadable: Sequence[UnreadableFile] = (),
+    partials: Sequence[RawProcessResult] = (),
     strict: bool = False,
     allow_mixed: bool = False,
 ) -> AggregatedResult:
@@ -78,6 +80,8 @@ def aggregate_results(
             results say.
         manifest: The experiment's manifest, if it has one.
         unreadable: Files that stand where a result should and can't be read.
+        partials: Checkpoints of processes: those of the missing count too, as the lower bounds they are. Their
+            processes stay missing.
         strict: Refuse an incomplete experiment.
         allow_mixed: Accept results of different experiments, models or backends.
 
@@ -99,6 +103,7 @@ def aggregate_results(
         expected_processes=expected_processes,
         manifest=manifest,
         unreadable=unreadable,
+        partials=partials,
         strict=strict,
         allow_mixed=allow_mixed,
     )[0]
@@ -112,6 +117,7 @@ def aggregate_and_verify(
     expected_processes: int | None = None,
     manifest: Manifest | None = None,
     unreadable: Sequence[UnreadableFile] = (),
+    partials: Sequence[RawProcessResult] = (),
     strict: bool = False,
     allow_mixed: bool = False,
 ) -> tuple[AggregatedResult, Verification]:
@@ -121,18 +127,18 @@ def aggregate_and_verify(
         found = f"{expected_processes!r} processes were expected"
         raise ConfigurationError(f"cannot aggregate {experiment_id!r}", found, f"expect 1 to {MAX_PROCESSES}")
     rule = get_strategy(strategy)
-    raw_results = list(raw_results)
-    if not raw_results:
+    if not raw_results and not partials:
         found = "; ".join(f"{file.name}: {file.reason}" for file in unreadable) or "it has no results"
         advice = "repair the files, or run it again" if unreadable else "check the id, or run it again"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, advice)
-    results = sorted(raw_results, key=lambda result: (result.process_index, result.experiment_id))
+    report = check_completeness(
+        raw_results, expected_processes=expected_processes, manifest=manifest, unreadable=unreadable
+    )
+    unfinished = [] if report.is_complete else [one for one in partials if one.process_index in report.missing]
+    results = sorted([*raw_results, *unfinished], key=lambda result: (result.process_index, result.experiment_id))
     if not allow_mixed:
         _require_alike(experiment_id, results)
     _require_distinct(experiment_id, results)
-    report = check_completeness(
-        results, expected_processes=expected_processes, manifest=manifest, unreadable=unreadable
-    )
     if strict:
         require_complete(experiment_id, report)
     try:
@@ -160,11 +166,12 @@ def _result(
     )
     attribution = verification.attribution
     first = results[0]
+    backend = next((result for result in results if result.backend is not None), first)
     start, end = _span(results)
     aggregated = AggregatedResult(
         experiment_id=experiment_id,
-        backend=first.backend,
-        backend_version=first.backend_version,
+        backend=backend.backend,
+        backend_version=backend.backend_version,
         model_name=first.model_name,
         aggregation=AggregationMetadata(
             method=rule.name,
@@ -190,7 +197,9 @@ def _result(
             for result in results
             if (metrics := result.inference_metrics) is not None and metrics.latency_measurements is not None
         ),
-        is_lower_bound=bool(report.missing) or verification.outcome_of("completeness.no_energy") == "failed",
+        is_lower_bound=bool(report.missing)
+        or verification.outcome_of("completeness.no_energy") == "failed"
+        or any(result.energy_metrics.is_cut_short for result in results),
         completeness=report,
         sources=_sources(results),
         plain_energy_j=attribution.plain_j,
@@ -242,11 +251,21 @@ def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> N
     first = results[0]
     if experiment_id not in (first.experiment_id, folder_name(first.experiment_id)):
         raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
-    for result in results[1:]:
-        for name in ("experiment_id", "model_name", "backend"):
-            if getattr(result, name) != getattr(first, name):
-                values = getattr(first, name), getattr(result, name)
+    for name in ("experiment_id", "model_name", "backend"):
+        alike = [result for result in results if name != "backend" or not _is_one_side(result)]
+        for result in alike[1:]:
+            values = getattr(alike[0], name), getattr(result, name)
+            if values[0] != values[1]:
                 raise _incompatible(experiment_id, name, *values, result.process_index)
+
+
+def _is_one_side(result: RawProcessResult) -> bool:
+    """True if a process only measured energy, or only counted tokens, and so needn't know the backend, and doesn't.
+
+    A server's energy and its client's tokens are such sides of one experiment.
+    """
+    one_side = result.inference_metrics is None or result.energy_metrics.sensors == []
+    return one_side and result.backend is None
 
 
 def _require_distinct(experiment_id: str, results: Sequence[RawProcessResult]) -> None:

@@ -21,8 +21,8 @@ from llm_energy_measure.results.aggregation import aggregate_results
 from llm_energy_measure.results.codec import encode_aggregated
 from llm_energy_measure.results.completeness import require_complete
 from llm_energy_measure.results.jobs import run_batches
-from llm_energy_measure.results.layout import aggregated_key, is_folder_name, process_index_of
-from llm_energy_measure.results.repository import RawRecovery
+from llm_energy_measure.results.layout import aggregated_key, is_folder_name, partial_index_of, process_index_of
+from llm_energy_measure.results.raw_folder import RawRecovery
 from llm_energy_measure.results.state import ExperimentState, inspect_experiment, is_settled
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 from llm_energy_measure.storage.folder import Folder, clock_ns
@@ -250,8 +250,15 @@ def _recover(repository: FileSystemRepository, raw: Folder, folder: str) -> RawR
     results: list[RawProcessResult] = []
     unreadable: list[UnreadableFile] = []
     manifest = None
+    unfinished: set[int] = set()
     own = repository.raw_folder(folder)
-    for name, data in raw.read(folder, _is_wanted):
+
+    def is_wanted(name: str) -> bool:
+        if (index := partial_index_of(name)) is not None:
+            unfinished.add(index)
+        return name == MANIFEST_NAME or process_index_of(name) is not None
+
+    for name, data in raw.read(folder, is_wanted):
         index = process_index_of(name)
         if index is None:
             try:
@@ -259,20 +266,19 @@ def _recover(repository: FileSystemRepository, raw: Folder, folder: str) -> RawR
             except ResultsError as error:
                 unreadable.append(UnreadableFile(name=name, reason=error.found))
         elif isinstance(data, bytes):
-            found = own.decode(index, data)
+            found = own.decode(name, index, data)
             if isinstance(found, UnreadableFile):
                 unreadable.append(found)
             else:
                 results.append(found)
         else:
             unreadable.append(UnreadableFile(name=name, reason=data.found))
+    done = {result.process_index for result in results} | {process_index_of(file.name) for file in unreadable}
+    if unfinished - done:
+        return own.recover()  # checkpoints of processes that have no result
     results.sort(key=lambda result: result.process_index)
     unreadable.sort(key=lambda file: MAX_PROCESSES if (index := process_index_of(file.name)) is None else index)
     return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
-
-
-def _is_wanted(name: str) -> bool:
-    return name == MANIFEST_NAME or process_index_of(name) is not None
 
 
 def _left_alone(experiment_id: str, state: ExperimentState, rule: Rule) -> Outcome | None:
@@ -311,6 +317,7 @@ def _aggregated(experiment_id: str, state: ExperimentState, rule: Rule, recovery
         expected_processes=expected_processes,
         manifest=recovery.manifest,
         unreadable=recovery.unreadable,
+        partials=() if rule.strict else recovery.partials,
         strict=rule.strict,
     )
     return Outcome(

@@ -1,7 +1,7 @@
-"""Tables of results as CSV and JSON, over the columns of `columns.py`.
+"""Tables of results as CSV, JSON and JSON lines, over the columns of `columns.py`, and as CodeCarbon writes them.
 
-Both hold the same rows and names, in base units; unknown is an empty cell or null. Whole records are the JSON files of
-the results directory itself.
+The first three hold the same rows and names, in base units; unknown is an empty cell or null. Whole records are the
+JSON files of the results directory itself.
 
 CSV is UTF-8 with a header and reads back to the same numbers to the last bit. Text never starts a formula in a
 spreadsheet (a `'` stands before one that would) and holds no control characters. A byte order mark stands at the
@@ -22,11 +22,12 @@ import msgspec
 
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import ConfigurationError, ExportError
+from llm_energy_measure.results.codecarbon_columns import CODECARBON_COLUMNS
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column, breakdown_columns
 from llm_energy_measure.storage.atomic import make_folder, write_replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 # Everything that moves a cursor or hides text; a line break inside a quoted cell is harmless.
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -158,7 +159,17 @@ def to_csv(
     """The CSV that `export_to_csv` writes; `kind` says which header an empty table has."""
     results = list(results)  # a generator can be read only once
     columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
-    return csv_bytes([column.name for column in columns], ([column.getter(r) for column in columns] for r in results))
+    return _csv(results, columns)
+
+
+def to_codecarbon(results: Sequence[RawProcessResult]) -> bytes:
+    """Raw results as CodeCarbon's `emissions.csv` of version 3.3.0: a row a process, energy in kWh, unknown blank."""
+    return _csv(results, CODECARBON_COLUMNS)
+
+
+def _csv(results: Sequence[AggregatedResult | RawProcessResult], columns: Sequence[Column[Any]]) -> bytes:
+    rows = ([column.getter(result) for column in columns] for result in results)
+    return csv_bytes([column.name for column in columns], rows)
 
 
 def csv_bytes(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
@@ -179,14 +190,37 @@ def to_json(
     kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
 ) -> bytes:
     """The JSON that `export_to_json` writes."""
-    results = list(results)  # a generator can be read only once
-    columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
-    return json_bytes([{column.name: plain(column.getter(result)) for column in columns} for result in results])
+    rows = list(_rows(results, include_process_breakdown=include_process_breakdown, kind=kind))
+    return json_bytes(rows)
 
 
 def json_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
     """A JSON list of one flat object a row."""
     return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
+
+
+def to_json_lines(
+    results: Sequence[AggregatedResult | RawProcessResult],
+    *,
+    include_process_breakdown: bool = False,
+    kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
+) -> bytes:
+    """The objects of `to_json`, each on a line of its own."""
+    rows = _rows(results, include_process_breakdown=include_process_breakdown, kind=kind)
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+
+
+def _rows(
+    results: Sequence[AggregatedResult | RawProcessResult],
+    *,
+    include_process_breakdown: bool,
+    kind: type[AggregatedResult | RawProcessResult],
+) -> Iterator[dict[str, Any]]:
+    """One flat object a result."""
+    results = list(results)  # a generator can be read only once
+    columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
+    for result in results:
+        yield {column.name: plain(column.getter(result)) for column in columns}
 
 
 def columns_of(

@@ -94,6 +94,37 @@ def partial_key(folder: str, process_index: int) -> str:
     return f"{RAW_DIR}/{folder}/partial-process_{process_index}.json"
 
 
+def partial_index_of(name: str) -> int | None:
+    """The process that a file name is a partial record of, or None if it is none.
+
+    Example:
+        >>> partial_index_of("partial-process_2.json"), partial_index_of("process_2.json")
+        (2, None)
+    """
+    return process_index_of(name.removeprefix("partial-")) if name.startswith("partial-") else None
+
+
+def claim_key(folder: str, name: str, number: int) -> str:
+    """Key of a claim: which process reads a sensor, or has a rank; `number` counts the claims of one thing from 1.
+
+    Example:
+        >>> claim_key("exp_7", "cpu@1a2b", 1)
+        'raw/exp_7/claim-cpu_1a2b-1.json'
+    """
+    return f"{RAW_DIR}/{folder}/claim-{sanitize_experiment_id(name)}-{number}.json"
+
+
+def claim_number(file: str, name: str) -> int | None:
+    """The number of a file that is a claim of that name, else None.
+
+    Example:
+        >>> claim_number("claim-cpu_1a2b-3.json", "cpu@1a2b"), claim_number("claim-cpu-3.json", "ram")
+        (3, None)
+    """
+    match = re.fullmatch(rf"claim-{re.escape(sanitize_experiment_id(name))}-([0-9]{{1,7}})\.json", file)
+    return int(match[1]) if match else None
+
+
 def manifest_key(folder: str) -> str:
     """Key of an experiment's manifest."""
     return f"{RAW_DIR}/{folder}/{MANIFEST_NAME}"

@@ -10,8 +10,10 @@ import contextlib
 from itertools import count
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
+
 from llm_energy_measure.constants import MANIFEST_NAME
-from llm_energy_measure.domain.experiment import RawProcessResult, UnreadableFile
+from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
 from llm_energy_measure.exceptions import (
     ExperimentIdError,
     ResultCorruptError,
@@ -27,8 +29,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from llm_energy_measure.domain.experiment import Manifest
     from llm_energy_measure.storage.base import Store
+
+
+_TRIES = 10
+"""How often a folder may be set aside under a reader before it takes what it has."""
+
+
+class RawRecovery(Struct, frozen=True, kw_only=True):
+    """What of an experiment's raw results can be read, and what can't.
+
+    Attributes:
+        results: The readable results, by process index.
+        unreadable: The others, by process index, each with its reason; last a manifest that can't be read.
+        manifest: What was expected of the experiment, if that was written down.
+        partials: Readable checkpoints of processes that have no result, by process index.
+    """
+
+    results: list[RawProcessResult]
+    unreadable: list[UnreadableFile]
+    manifest: Manifest | None = None
+    partials: list[RawProcessResult] = field(default_factory=list)
 
 
 class RawFolder:
@@ -53,18 +74,24 @@ class RawFolder:
         indices = [layout.process_index_of(entry.name) for entry in entries if not entry.is_folder]
         return sorted(index for index in indices if index is not None)
 
-    def read(self, process_index: int) -> RawProcessResult | UnreadableFile:
-        """One raw result, or why it can't be had."""
-        name = layout.process_file(process_index)
+    def unfinished_indices(self) -> list[int]:
+        """Processes that have a partial record and no result, in order."""
+        names = [entry.name for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
+        indices = {layout.partial_index_of(name) for name in names} - set(map(layout.process_index_of, names))
+        return sorted(index for index in indices if index is not None)
+
+    def read(self, process_index: int, *, partial: bool = False) -> RawProcessResult | UnreadableFile:
+        """One raw result, or partial record, or why it can't be had."""
+        key = (layout.partial_key if partial else layout.raw_key)(self._place, process_index)
+        name = key.rpartition("/")[2]
         try:
-            data = self.store.get(layout.raw_key(self._place, process_index))
+            data = self.store.get(key)
         except ResultsError as error:
             return UnreadableFile(name=name, reason=error.found)
-        return self.decode(process_index, data)
+        return self.decode(name, process_index, data)
 
-    def decode(self, process_index: int, data: bytes) -> RawProcessResult | UnreadableFile:
-        """One raw result from the bytes of its file, or why they are none."""
-        name = layout.process_file(process_index)
+    def decode(self, name: str, process_index: int, data: bytes) -> RawProcessResult | UnreadableFile:
+        """One raw result from the name and the bytes of its file, or why they are none."""
         reason = None
         try:
             record = codec.decode_raw(data, f"{self.name}/{name}")
@@ -94,6 +121,36 @@ class RawFolder:
             found = f"it is the manifest of {manifest.experiment_id!r}"
             raise ResultCorruptError(f"Failed to load manifest {key}", found, "move it to its own experiment")
         return manifest
+
+    def recover(self) -> RawRecovery:
+        """Its readable results and, by name and reason, the unreadable ones, all of one attempt."""
+        recovery = self._recover()
+        for _ in range(_TRIES):
+            again = self._manifest_or_reason()
+            if again == (recovery.manifest or again):
+                break
+            recovery = self._recover()  # a later attempt set the folder aside between two of its files
+        return recovery
+
+    def _recover(self) -> RawRecovery:
+        manifest = self._manifest_or_reason()
+        outcomes = [self.read(index) for index in self.process_indices()]
+        unreadable = [outcome for outcome in outcomes if isinstance(outcome, UnreadableFile)]
+        if isinstance(manifest, UnreadableFile):
+            unreadable.append(manifest)
+        checkpoints = [self.read(index, partial=True) for index in self.unfinished_indices()]
+        return RawRecovery(
+            results=[outcome for outcome in outcomes if not isinstance(outcome, UnreadableFile)],
+            unreadable=unreadable,
+            manifest=None if isinstance(manifest, UnreadableFile) else manifest,
+            partials=[record for record in checkpoints if not isinstance(record, UnreadableFile)],
+        )
+
+    def _manifest_or_reason(self) -> Manifest | UnreadableFile | None:
+        try:
+            return self.manifest()
+        except ResultsError as error:
+            return UnreadableFile(name=MANIFEST_NAME, reason=error.found)
 
     def has_no_manifest(self) -> bool:
         """True if there is none; one that can't be read is one."""
@@ -132,9 +189,15 @@ class RawFolder:
             holder = next(self._claimants(), None)
             if holder not in (None, manifest.experiment_id):
                 raise self.taken(manifest.experiment_id, holder)
-            deletion.finish(self.store, self.name)  # what is left of another that had the name
+            with contextlib.suppress(StorageError, UnsafePathError):  # a measurement does not wait for that
+                deletion.finish(self.store, self.name)  # what is left of another that had the name
             self._require_not_set_aside(manifest)
             if self.store.create(layout.manifest_key(self.name), codec.encode_manifest(manifest)):
+                try:
+                    self._require_not_set_aside(manifest)  # it could have been between the look and the manifest
+                except ResultExistsError:
+                    self.store.delete(layout.manifest_key(self.name))
+                    raise
                 return manifest
             found = self.readable_manifest() or manifest
         if found.experiment_id != manifest.experiment_id:
@@ -216,8 +279,9 @@ def keep(store: Store, data: bytes, key_of: Callable[[int], str]) -> tuple[Path,
     raise AssertionError  # there is always a next number
 
 
-def keep_copy(store: Store, key: str, key_of: Callable[[int], str]) -> None:
+def keep_copy(store: Store, key: str, key_of: Callable[[int], str]) -> Path:
     """Give a value that is about to be replaced a second name, under the first free number."""
     number = 1
     while not store.copy_new(key, key_of(number)):
         number += 1
+    return store.path(key_of(number))

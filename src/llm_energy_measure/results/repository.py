@@ -33,7 +33,7 @@ from llm_energy_measure.exceptions import (
     UnsafePathError,
 )
 from llm_energy_measure.results import codec, deletion, layout
-from llm_energy_measure.results.raw_folder import RawFolder, bytes_of, digest_of, keep, keep_copy
+from llm_energy_measure.results.raw_folder import RawFolder, RawRecovery, bytes_of, digest_of, keep, keep_copy
 from llm_energy_measure.results.rejected import rejected_document
 from llm_energy_measure.storage.local import LocalStore, read_file
 
@@ -44,18 +44,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.storage.base import Store
 
 
-class RawRecovery(Struct, frozen=True, kw_only=True):
-    """What of an experiment's raw results can be read, and what can't.
-
-    Attributes:
-        results: The readable results, by process index.
-        unreadable: The others, by process index, each with its reason; last a manifest that can't be read.
-        manifest: What was expected of the experiment, if that was written down.
-    """
-
-    results: list[RawProcessResult]
-    unreadable: list[UnreadableFile]
-    manifest: Manifest | None = None
+_TRIES = 10
+"""How often something may be deleted or set aside under a call before it gives up."""
 
 
 class SourceChanges(Struct, frozen=True, kw_only=True):
@@ -143,7 +133,7 @@ class FileSystemRepository:
         doing = f"cannot begin experiment {manifest.experiment_id!r}"
         raw = self.raw_folder(folder)
         advice = "choose another id, or count the attempt"
-        if raw.has_no_manifest() and raw.process_indices():
+        if raw.process_indices() and raw.has_no_manifest():  # in this order: results come after their manifest
             if not manifest.attempt:
                 raise ResultExistsError(doing, "it has results already, and nothing says of which run", advice)
             raw.pin(Manifest(experiment_id=manifest.experiment_id))  # what another tool left is the first attempt
@@ -191,11 +181,11 @@ class FileSystemRepository:
         except (InvalidResultError, ExperimentIdError, ResultExistsError) as refused:
             self._refuse(refused, folder, result)
         key, data = layout.raw_key(folder, record.process_index), codec.encode_raw(record)
-        if self.store.create(key, data):
+        is_new, stored = self._create_or_read(key, data)
+        if is_new:
             if self.raw_folder(folder).readable_manifest() != pinned:
                 self._require_place_still(folder, record, key, data)
             return self.store.path(key)
-        stored = bytes_of(self.store, key)
         if stored == data or _is_record(stored, record):
             return self.store.path(key)
         if not overwrite or stored is None:
@@ -205,16 +195,54 @@ class FileSystemRepository:
         self.store.delete(replaced)
         return self.store.path(key)
 
+    def _create_or_read(self, key: str, data: bytes) -> tuple[bool, bytes | None]:
+        """Whether a value was stored, or else what stands in its place; None if that can't be read."""
+        for _ in range(_TRIES):
+            if self.store.create(key, data):
+                return True, None
+            try:
+                return False, self.store.get(key)
+            except ResultNotFoundError:
+                continue  # deleted, or set aside, since
+            except ResultsError:
+                break
+        return False, None
+
     def keep_partial(self, folder: str, record: RawProcessResult) -> Path:
         """Store a partial record of a process beside its experiment's results, and return its file.
 
-        Raises:
-            ResultExistsError: A different partial record of this process is there.
+        A different one that is there is kept as `superseded-process_<i>-<n>.json`.
         """
         key, data = layout.partial_key(folder, record.process_index), codec.encode_raw(record)
-        if not self.store.create(key, data) and (stored := bytes_of(self.store, key)) != data:
-            raise self.raw_folder(folder).conflict(key, stored, data)
+        if not self.store.create(key, data) and bytes_of(self.store, key) != data:
+            self.set_checkpoint_aside(folder, record.process_index)
+            self.store.put(key, data)
         return self.store.path(key)
+
+    def save_checkpoint(self, experiment_id: str, record: RawProcessResult) -> Path:
+        """Store what a process has measured so far, in place of its older checkpoint, and return its file.
+
+        Raises:
+            InvalidResultError: A value can't be right.
+            ResultExistsError: A later attempt of the experiment has begun.
+        """
+        folder, record = layout.folder_name(experiment_id), codec.require_valid_raw(record)
+        self._require_place(folder, record)
+        key = layout.partial_key(folder, record.process_index)
+        self.store.put(key, codec.encode_raw(record))
+        return self.store.path(key)
+
+    def set_checkpoint_aside(self, experiment_id: str, process_index: int) -> None:
+        """Keep the checkpoint of a process that begins once more, as `superseded-process_<i>-<n>.json`."""
+        folder = layout.folder_name(experiment_id)
+        key = layout.partial_key(folder, process_index)
+        if bytes_of(self.store, key) is not None:
+            keep_copy(self.store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
+            self.store.delete(key)
+
+    def drop_checkpoint(self, experiment_id: str, process_index: int) -> bool:
+        """Remove the checkpoint of a process that has a result now; False if there was none."""
+        return self.store.delete(layout.partial_key(layout.folder_name(experiment_id), process_index))
 
     def list_raw(self, experiment_id: str) -> list[Path]:
         """Files of an experiment's raw results, by process index; empty if there are none."""
@@ -258,21 +286,9 @@ class FileSystemRepository:
         """
         folder = self._folder(experiment_id)
         raw = self.raw_folder(folder) if attempt is None else RawFolder(self.store, folder, attempt=attempt)
-        results: list[RawProcessResult] = []
-        unreadable = []
-        for index in raw.process_indices():
-            outcome = raw.read(index)
-            if isinstance(outcome, UnreadableFile):
-                unreadable.append(outcome)
-            else:
-                results.append(outcome)
-        self._require_asked_for(experiment_id, folder, results)
-        manifest = None
-        try:
-            manifest = raw.manifest()
-        except ResultsError as error:
-            unreadable.append(UnreadableFile(name=MANIFEST_NAME, reason=error.found))
-        return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
+        recovery = raw.recover()
+        self._require_asked_for(experiment_id, folder, recovery.results)
+        return recovery
 
     def list_attempts(self, experiment_id: str) -> list[int]:
         """Earlier attempts of an experiment, which later ones set aside; `recover_raw` reads their results."""
@@ -403,6 +419,9 @@ class FileSystemRepository:
         then.update({file.name: file for file in aggregated.sources})
         indices = self.raw_folder(folder).process_indices()
         now = {layout.process_file(index): layout.raw_key(folder, index) for index in indices}
+        # A checkpoint that the aggregate counts; one that came since does not make it stale.
+        partials = {layout.partial_key(folder, index) for index in self.raw_folder(folder).unfinished_indices()}
+        now.update({key.rpartition("/")[2]: key for key in partials if key.rpartition("/")[2] in then})
         changed = [name for name in now.keys() & then.keys() if digest_of(self.store, now[name]) != then[name].sha256]
         if self._expects_otherwise(folder, aggregated.completeness):
             changed.append(MANIFEST_NAME)
@@ -517,6 +536,8 @@ class FileSystemRepository:
         self, refused: InvalidResultError | ExperimentIdError | ResultExistsError, folder: str, result: RawProcessResult
     ) -> NoReturn:
         """Keep the refused record beside the others, then raise the error that names the file."""
+        with contextlib.suppress(StorageError, UnsafePathError):
+            deletion.finish(self.store, folder)
         data = rejected_document(result, getattr(refused, "problems", ()) or (refused.found,))
         try:
             kept, _ = keep(self.store, data, lambda number: layout.rejected_key(folder, result.process_index, number))

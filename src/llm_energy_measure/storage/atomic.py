@@ -40,6 +40,9 @@ _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 _NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
+# Neither a link is followed nor a pipe waited for.
+_COPY_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
 _HAS_SYNCFS = sys.platform == "linux"
 
 # From linux/fcntl.h and linux/fs.h.
@@ -223,7 +226,12 @@ def link_new(path: str, new_path: str) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        write_new(new_path, Path(path).read_bytes())
+        descriptor = os.open(path, _COPY_FLAGS)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise
+            data = file.read()
+        write_new(new_path, data)
     else:
         sync_folder(os.path.dirname(path))
 
@@ -294,9 +302,9 @@ def _write_beside(path: str, data: bytes, *, sync: bool = True, modified_ns: int
 def _replace(temp: str, path: str) -> None:
     """Give the finished file its name, and the permissions of what had it."""
     with contextlib.suppress(FileNotFoundError):
-        mode = stat.S_IMODE(os.stat(path).st_mode)
-        if mode != stat.S_IMODE(os.stat(temp).st_mode):
-            os.chmod(temp, mode)
+        found = os.lstat(path).st_mode
+        if stat.S_ISREG(found) and found & 0o777 != os.lstat(temp).st_mode & 0o777:
+            os.chmod(temp, found & 0o777)
     os.replace(temp, path)
 
 

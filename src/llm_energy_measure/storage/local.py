@@ -245,9 +245,13 @@ class LocalStore:
 
 
 def _make_writable(folder: str) -> None:
-    for where, _, _ in os.walk(folder):
-        with contextlib.suppress(OSError):
-            os.chmod(where, 0o700)
+    """Let a folder and those in it be emptied; what is ours and locked would keep its content for ever."""
+    with contextlib.suppress(OSError):
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as entries:
+            inside = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for path in inside:
+            _make_writable(path)
 
 
 class _translated:  # noqa: N801 - reads as the context manager it is

@@ -71,7 +71,6 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
             _row("a800 pcie 80gb", 300, f"{_NVIDIA}, A800 80GB PCIe"),
             _row("a30", 165, f"{_NVIDIA}, A30"),
             _row("a40", 300, f"{_NVIDIA}, A40"),
-            _row("a16", 250, f"{_NVIDIA}, A16"),
             _row("a10", 150, f"{_NVIDIA}, A10"),
             _row("a10g", 300, "limit that NVML reports for the A10G of AWS G5 instances"),
             _row("a2", 60, f"{_NVIDIA}, A2"),
@@ -101,6 +100,7 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
             _row("rtx a5000", 230, f"{_NVIDIA}, RTX A5000"),
             _row("rtx a6000", 300, f"{_NVIDIA}, RTX A6000"),
             _row("rtx 6000 ada", 300, f"{_NVIDIA}, RTX 6000 Ada Generation"),
+            _row("rtx pro 6000 blackwell", 600, f"{_NVIDIA}, RTX PRO 6000 Blackwell"),
             _row("rtx 2080 ti", 260, _GEFORCE),
             _row("rtx 3080", 320, _GEFORCE),
             _row("rtx 3080 ti", 350, _GEFORCE),
@@ -121,8 +121,6 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
     )
 )
 """The models, those with the longest names first: `h200 nvl` is no `h200`."""
-
-MIG_SOURCE = "NVML: power and energy are read from the physical GPU; a MIG slice has no sensor of its own"
 
 _MIG_PARENT = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
 

@@ -54,7 +54,7 @@ def _world_size(evidence: Evidence) -> Finding:
 
 def _no_energy(evidence: Evidence) -> Finding:
     code = "completeness.no_energy"
-    without = [record.process_index for record in evidence.records if record.energy_metrics.total_energy_j is None]
+    without = [record.process_index for record in evidence.records if record.energy_metrics.is_missing]
     if not without:
         return passed(code)
     message = f"process {listed(without)} has no energy; the total is a lower bound, and so is the energy per token"
@@ -66,9 +66,15 @@ def _unfinished(evidence: Evidence) -> Finding:
     ended = [record for record in evidence.records if record.status not in (None, "completed")]
     if not ended:
         return passed(code)
+    if all(record.status == "partial" for record in ended):
+        whose = listed([record.process_index for record in ended])
+        message = f"process {whose} did not finish: its last checkpoint counts, a lower bound"
+        return failed(code, message, expected="completed", found="partial", processes=(r.process_index for r in ended))
     how = f"{ended[0].status}{f' by {ended[0].error_type}' if ended[0].error_type else ''}"
     others = f", and {len(ended) - 1} more did not finish" if len(ended) > 1 else ""
-    message = f"process {ended[0].process_index} {how}{others}: its figures are those of a part of the run"
+    partial = [record.process_index for record in ended if record.status == "partial"]
+    bound = f"; of process {listed(partial)} the last checkpoint counts, a lower bound" if partial else ""
+    message = f"process {ended[0].process_index} {how}{others}: its figures are those of a part of the run{bound}"
     processes = (record.process_index for record in ended)
     return failed(code, message, expected="completed", found=ended[0].status, processes=processes)
 

@@ -7,9 +7,9 @@ import statistics
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed, seconds, watts
-from llm_energy_measure.results.verification.gpus import gpus_of
+from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of
 from llm_energy_measure.results.verification.power import TOLERANCE as POWER_TOLERANCE
-from llm_energy_measure.results.verification.power import energy_window_sec, gpu_scope, longest_sec
+from llm_energy_measure.results.verification.power import energy_window_sec, longest_sec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

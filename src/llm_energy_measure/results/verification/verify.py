@@ -26,8 +26,9 @@ from llm_energy_measure.results.verification.suspicions import sweep_suspicions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from llm_energy_measure.domain.experiment import AggregatedResult
-    from llm_energy_measure.results.repository import FileSystemRepository, RawRecovery
+    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+    from llm_energy_measure.results.raw_folder import RawRecovery
+    from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.results.verification.checks import Verification
 
 AGREEMENT = 1e-9
@@ -176,7 +177,9 @@ def _anew(
 ) -> tuple[AggregatedResult | None, Verification | None, Finding]:
     """The aggregate made anew as it was made before, and what was found on the way."""
     code = "aggregate.possible"
-    if not recovery.results:
+    partials = _counted_partials(recovery, stored)
+    records = recovery.results or partials
+    if not records:
         reasons = "; ".join(f"{file.name}: {file.reason}" for file in recovery.unreadable)
         return None, None, failed(code, f"no raw result can be read{f': {reasons}' if reasons else ''}")
     told = stored.completeness if stored is not None else None
@@ -187,12 +190,13 @@ def _anew(
         for rule, mixed in ((strategy, False), (strategy, True), (DEFAULT_STRATEGY, True)):
             try:
                 made = aggregate_and_verify(
-                    folder if mixed else recovery.results[0].experiment_id,
+                    folder if mixed else records[0].experiment_id,
                     recovery.results,
                     strategy=rule,
                     expected_processes=expected or None,
                     manifest=recovery.manifest,
                     unreadable=recovery.unreadable,
+                    partials=partials,
                     allow_mixed=mixed,
                 )
             except (IncompatibleResultsError, ConfigurationError) as error:
@@ -204,6 +208,12 @@ def _anew(
     return None, None, finding
 
 
+def _counted_partials(recovery: RawRecovery, stored: AggregatedResult | None) -> list[RawProcessResult]:
+    """Checkpoints that the stored aggregate counts in place of missing results."""
+    counted = {source.name for source in (stored.sources if stored is not None else None) or ()}
+    return [record for record in recovery.partials if record.stored and record.stored.source.name in counted]
+
+
 def _check_sources(recovery: RawRecovery, stored: AggregatedResult, data: bytes) -> Iterator[Finding]:
     """Whether the raw files are those that the aggregate was made from, and stand in it as they are."""
     codes = ("sources.missing", "sources.changed", "sources.added", "sources.embedded")
@@ -211,7 +221,8 @@ def _check_sources(recovery: RawRecovery, stored: AggregatedResult, data: bytes)
         for code in codes:
             yield not_checked(code, "another tool derived the aggregate, and names no sources")
         return
-    now = {record.stored.source.name: record.stored.source.sha256 for record in recovery.results if record.stored}
+    there = [*recovery.results, *_counted_partials(recovery, stored)]
+    now = {record.stored.source.name: record.stored.source.sha256 for record in there if record.stored}
     now |= {file.name: file.sha256 or "" for file in recovery.unreadable if file.name != MANIFEST_NAME}
     unreadable = stored.completeness.unreadable if stored.completeness is not None else []
     then = {file.name: file.sha256 or "" for file in unreadable if file.name != MANIFEST_NAME}
@@ -224,7 +235,7 @@ def _check_sources(recovery: RawRecovery, stored: AggregatedResult, data: bytes)
     yield _about_files("sources.added", added, "there, and the aggregate does not know")
     embedded = [
         record.stored.source.name
-        for record in recovery.results
+        for record in there
         if record.stored
         and record.stored.source.name not in (*changed, *added)
         and record.stored.data.removeprefix(codec.BOM) not in data

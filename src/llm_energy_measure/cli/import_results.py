@@ -1,0 +1,233 @@
+"""`llm-energy-measure import`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from llm_energy_measure import importers
+from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.exceptions import (
+    LLMEnergyMeasureError,
+    ResultExistsError,
+    ResultNotFoundError,
+    StorageError,
+)
+from llm_energy_measure.importers.loss import merge
+from llm_energy_measure.results import aggregate_results
+from llm_energy_measure.results.completeness import describe_found
+from llm_energy_measure.results.layout import process_file, raw_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.importers import Entry, LossReport, Reading
+    from llm_energy_measure.results.repository import FileSystemRepository
+
+    Pair = tuple[RawProcessResult, Entry]
+
+
+@click.command(
+    name="import",
+    epilog="\b\n"
+    "Examples:\n"
+    "  llm-energy-measure import emissions.csv --dry-run\n"
+    "  llm-energy-measure -o results import old_results/ --host node-1\n"
+    "  llm-energy-measure import table.csv --map energy_j=energy_kwh*3.6e6 --map model_name=model",
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", *importers.format_names()]),
+    default="auto",
+    show_default=True,
+    help="Format of the files; auto recognises it from their content.",
+)
+@click.option("--dry-run", is_flag=True, help="Write nothing; show what would be written, and the verdicts.")
+@click.option("--host", metavar="NAME", help="The machine that was measured, where the files don't say.")
+@click.option("--gpu-uuids", metavar="UUID,...", multiple=True, help="UUIDs of its GPUs, by index.")
+@click.option("--map", "mapping", metavar="FIELD=EXPRESSION", multiple=True, help="A field of a generic table.")
+@click.option(
+    "--join", "joined", metavar="PATH", multiple=True, type=click.Path(path_type=Path), help="Energy records."
+)
+@options.json_option
+@options.results_dir_option
+def import_results(
+    *,
+    paths: tuple[Path, ...],
+    form: str,
+    dry_run: bool,
+    host: str | None,
+    gpu_uuids: tuple[str, ...],
+    mapping: tuple[str, ...],
+    joined: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Bring in results of other tools, each as an experiment of its own.
+
+    Nothing is replaced, and importing twice changes nothing. What could not be read is told with a reason code and a
+    sentence (all of it with --json or -v); the exit status is 0 if anything was kept, 1 if nothing was.
+    """
+    repository = options.repository(must_exist=False)
+    given: dict[str, Any] = {
+        "format": form,
+        "host": host,
+        "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",")],
+        "mapping": mapping,
+    }
+    reports: list[LossReport] = []
+    with _progress() as (progress, aside):
+        energy = []
+        for path in joined:
+            reading = importers.read(path, format="auto", host=host, gpu_uuids=given["gpu_uuids"], progress=progress)
+            energy += [record for record in reading if record.energy_metrics.total_energy_j is not None]
+        for path in paths:
+            try:
+                reading = importers.read(path, **given, join=energy, progress=progress)
+            except ResultNotFoundError as error:
+                reports.append(importers.LossReport())
+                reports[-1].refuse(str(path), "unreadable", error.found)
+                continue
+            reports.append(reading.report)
+            for pairs in _experiments(reading):
+                if not dry_run:
+                    _store_all(repository, pairs)
+                with aside():
+                    _say(repository, pairs, dry_run=dry_run, as_json=as_json)
+    report = merge(reports)
+    _finish(report, as_json=as_json, dry_run=dry_run)
+
+
+def _experiments(reading: Reading) -> Iterator[list[Pair]]:
+    """The records of each experiment, with their entries."""
+    for _, pairs in groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id):
+        yield list(pairs)
+
+
+def _store_all(repository: FileSystemRepository, pairs: Sequence[Pair]) -> None:
+    for record, entry in pairs:
+        _store(repository, record, entry)
+
+
+def _store(repository: FileSystemRepository, record: RawProcessResult, entry: Entry) -> None:
+    """Save a record, unless the same measurement is there; what is refused is told in its entry."""
+    try:
+        if _is_there(repository, record):
+            if entry.outcome == "kept":
+                entry.code = "already_there"
+            entry.message = "the results hold the same measurement already"
+            return
+        repository.save_raw(record.experiment_id, record)
+    except StorageError:
+        raise
+    except LLMEnergyMeasureError as error:
+        entry.outcome = "refused"
+        entry.code = "conflict" if isinstance(error, ResultExistsError) else "refused_at_save"
+        entry.message = str(error)
+
+
+def _is_there(repository: FileSystemRepository, record: RawProcessResult) -> bool:
+    """True if a stored record says the same, whichever file it was imported from: a log grows, and is copied."""
+    folder = repository.raw_folder(repository.folder_of(record.experiment_id))
+    if record.process_index not in folder.process_indices():
+        return False
+    stored = folder.read(record.process_index)
+    if isinstance(stored, type(record)):
+        return msgspec.structs.replace(stored, origin=None) == msgspec.structs.replace(record, origin=None)
+    return False
+
+
+def _say(repository: FileSystemRepository, pairs: Sequence[Pair], *, dry_run: bool, as_json: bool) -> None:
+    """One line about an experiment; in a dry run also where it would lie, and what a check has to say of it."""
+    kept = [record for record, entry in pairs if entry.outcome != "refused"]
+    if not kept:
+        return
+    experiment_id = kept[0].experiment_id
+    try:
+        result = aggregate_results(experiment_id, kept)
+    except LLMEnergyMeasureError as error:
+        terminal.warn(error)
+        return
+    if dry_run:
+        for warning in result.aggregation.warnings:
+            terminal.warn(f"{experiment_id}: {warning}")
+    if as_json:
+        return
+    energy, tokens = terminal.quantity(result.total_energy_j, "J"), terminal.count(result.total_tokens)
+    found = describe_found(result.completeness)
+    line = f"{experiment_id}: {found}, {energy}, {tokens} tokens"
+    if dry_run:
+        folder = raw_folder(repository.folder_of(experiment_id))
+        files = ", ".join(f"{folder}/{process_file(record.process_index)}" for record in kept)
+        line += f", {'partial' if result.is_lower_bound else 'complete'}; would write {files}"
+    terminal.out(line)
+
+
+def _finish(report: LossReport, *, as_json: bool, dry_run: bool) -> None:
+    """Say what became of all that was seen."""
+    if as_json:
+        terminal.out_json(report.document())
+    _say_losses(report)
+    counts = report.counts
+    there = sum(entry.code == "already_there" for entry in report.entries)
+    written = "; nothing was written" if dry_run else ""
+    said = ", ".join(f"{number} {name}" for name, number in counts.items())
+    terminal.note(f"{said}{f' ({there} were there already)' if there else ''}{written}")
+    if counts["kept"] + counts["repaired"] == 0:
+        raise SystemExit(1)
+
+
+def _say_losses(report: LossReport) -> None:
+    """The first of each kind of loss, of rows in each file, and how many more there are; all of them with -v."""
+    told: dict[tuple[str | None, str], int] = {}
+    for entry in report.entries:
+        where = entry.file if entry.row is None else f"{entry.file}:{entry.row}"
+        sentence = f"{where}: {entry.outcome} ({entry.code}): {entry.message}"
+        if entry.code in ("whole", "already_there"):
+            terminal.detail(sentence)
+            continue
+        kind = (None if entry.row is None else entry.file, entry.code)
+        told[kind] = told.get(kind, 0) + 1
+        if told[kind] == 1:
+            terminal.warn(sentence)
+        else:
+            terminal.detail(sentence)
+    for (file, code), number in told.items():
+        if number > 1:
+            where = "" if file is None else f"{file}: "
+            terminal.note(f"{where}{number - 1} more of {code} (-v or --json names them)")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[tuple[Callable[[Path, int], None] | None, Callable[[], Any]]]:
+    """A line on stderr that says what is being read, where that is a terminal; and a way to print beside it."""
+    if not terminal.is_terminal(sys.stderr):
+        yield None, contextlib.nullcontext
+        return
+    from rich.console import Console  # noqa: PLC0415 - rich is imported only when it draws
+    from rich.progress import Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TextColumn("{task.completed} files")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading")
+
+        def tell(path: Path, size: int) -> None:
+            name = terminal.plain(path.name)
+            progress.update(task, description=f"{name} {size / 2**20:.0f} MiB", advance=1 if size <= 2**20 else 0)
+
+        @contextlib.contextmanager
+        def aside() -> Iterator[None]:
+            # What is said of an experiment would otherwise stand in the line of the bar.
+            progress.stop()
+            yield
+            progress.start()
+
+        yield tell, aside

@@ -1,0 +1,298 @@
+"""Reading what nobody vouches for: whole files of a known size, walked folders, and nothing that changed meanwhile.
+
+A file is read once, whole, and used only from memory: what is parsed, what is hashed and what is reported are the very
+same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import stat
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from llm_energy_measure.domain.experiment import ImportOrigin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MAX_BYTES = 256 * 1024 * 1024
+"""A larger file is refused before it is read; 100,000 rows of CodeCarbon have about 40 MB."""
+
+MAX_PARSED_BYTES = 64 * 1024 * 1024
+"""JSON that is parsed to the last value takes ten times its size in memory; larger parts are refused."""
+
+MAX_FILES = 100_000
+"""Files of one import; more are refused with the advice to import part of them."""
+
+MAX_CELL = 131_072
+"""Characters of a cell: the limit of Python's own csv module."""
+
+_CHUNK = 1024 * 1024
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_MAGIC = {
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "gzip-compressed data",
+    b"BZh": "bzip2-compressed data",
+    b"\xfd7zXZ": "xz-compressed data",
+    b"\x28\xb5\x2f\xfd": "zstd-compressed data",
+    b"SQLite format 3": "an SQLite database",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"PAR1": "a Parquet file",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+
+
+class RefusedFileError(Exception):
+    """A file, or a part of it, that is not read; for the loss report, and caught inside this package.
+
+    Attributes:
+        code: The reason code.
+        sentence: What was found, and what to do.
+    """
+
+    def __init__(self, code: str, sentence: str) -> None:
+        """Remember why."""
+        self.code = code
+        self.sentence = sentence
+        super().__init__(sentence)
+
+
+class Original:
+    """A file of another tool: its bytes, and views of them that are made when first asked for.
+
+    Args:
+        path: Where it is.
+        data: All of its bytes.
+
+    Attributes:
+        path: Where it is.
+        shown: The path as text, for the report.
+        data: All of its bytes.
+    """
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        """Remember both."""
+        self.path = path
+        self.shown = str(path)
+        self.data = data
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def text(self) -> str:
+        """The bytes as text; what is no UTF-8 is replaced."""
+        return self.data.decode("utf-8-sig", errors="replace")
+
+    @cached_property
+    def header(self) -> list[str]:
+        """Cells of the first line, without blanks around them; empty if that is no line of a table."""
+        line = self.data[: MAX_CELL + 1].partition(b"\n")[0]
+        if b"\0" in line or len(line) > MAX_CELL or line.lstrip(b"\xef\xbb\xbf \t")[:1] in (b"{", b"["):
+            return []
+        try:
+            [cells] = csv.reader([line.decode("utf-8-sig", errors="replace").rstrip("\r")], strict=True)
+        except (csv.Error, ValueError):
+            return []
+        return [cell.strip() for cell in cells]
+
+    @cached_property
+    def fields(self) -> dict[str, msgspec.Raw]:
+        """Top-level fields of the file's one JSON object, not parsed yet; empty if it is none.
+
+        A large file costs no more than its bytes for that.
+        """
+        return _fields(self.data)
+
+    @cached_property
+    def first_fields(self) -> dict[str, msgspec.Raw]:
+        """Top-level fields of the first of one or more JSON objects that stand one behind the other."""
+        body = self.data.lstrip(b"\xef\xbb\xbf \t\r\n")
+        if self.fields or not body.startswith(b"{"):
+            return self.fields
+        first_line = body[:MAX_PARSED_BYTES].partition(b"\n")[0]
+        if found := _fields(first_line):
+            return found
+        try:
+            first = next(self.objects(), None)
+        except RefusedFileError:
+            first = None
+        return {} if first is None else {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in first.items()}
+
+    def objects(self) -> Iterator[dict[str, Any]]:
+        """The JSON objects of the file, one behind the other; stops at the first thing that is none.
+
+        `stopped_at` says afterwards where that was, and how many lines came before.
+
+        Raises:
+            RefusedFileError: There is too much to parse.
+        """
+        require_parsable(self.data, "the file")
+        decoder = json.JSONDecoder(parse_constant=_unknown)
+        position, self.stopped_at = 0, None
+        text = self.text
+        while True:
+            while position < len(text) and text[position] in " \t\r\n,":
+                position += 1
+            if position == len(text):
+                return
+            try:
+                value, position = decoder.raw_decode(text, position)
+            except (ValueError, RecursionError):
+                value = None
+            if not isinstance(value, dict):
+                self.stopped_at = text.count("\n", 0, position) + 1
+                return
+            yield value
+
+    stopped_at: int | None = None
+    """Line at which `objects` found something that is no JSON object; None if it came to the end."""
+
+    def json(self) -> Any:  # noqa: ANN401 - JSON can be anything
+        """The file as one JSON value; NaN and the infinities, which other tools write, are None.
+
+        Raises:
+            RefusedFileError: It is none, or there is too much to parse.
+        """
+        return parsed(self.data, "the file")
+
+    def found(self) -> str:
+        """What is in the file, for a person who expected something else."""
+        if not self.data.strip(b" \t\r\n\0"):
+            return f"{len(self.data)} blank bytes"
+        magic = next((words for start, words in _MAGIC.items() if self.data.startswith(start)), None)
+        if magic is not None:
+            return magic
+        if {"schema_version", "experiment_id", "energy_metrics"} <= set(self.first_fields):
+            return "a result of this tool, which needs no import ('results merge' brings directories together)"
+        if self.first_fields:
+            return f"a JSON object with the fields {_some(list(self.first_fields))}"
+        is_json = self.data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+        if not is_json and len(self.header) > 1:
+            return f"a table with the columns {_some(self.header)}"
+        return (
+            "JSON that is no object, or torn"
+            if is_json
+            else f"{len(self.data)} bytes that are neither JSON nor a table"
+        )
+
+    def origin(self, tool: str, version: str | None = None, row: int | None = None) -> ImportOrigin:
+        """Where a record of this file comes from.
+
+        Args:
+            tool: The tool that wrote the file.
+            version: Its version.
+            row: The line, counted from 1.
+        """
+        return ImportOrigin(tool=tool, version=version, file=self.path.name, sha256=self.sha256, row=row)
+
+
+def _fields(data: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        pass
+    # NaN and Infinity are no JSON, and Python writes them all the same.
+    if len(data) <= MAX_PARSED_BYTES and any(name in data for name in (b"NaN", b"Infinity")):
+        try:
+            value = parsed(data, "the file")
+        except RefusedFileError:
+            return {}
+        if isinstance(value, dict):
+            return {name: msgspec.Raw(msgspec.json.encode(inner)) for name, inner in value.items()}
+    return {}
+
+
+def parsed(data: bytes, what: str) -> Any:  # noqa: ANN401 - JSON can be anything
+    """Bytes as one JSON value; NaN and the infinities are None.
+
+    Raises:
+        RefusedFileError: They are none, or too many.
+    """
+    require_parsable(data, what)
+    try:
+        return json.loads(data.decode("utf-8-sig"), parse_constant=_unknown)
+    except (ValueError, RecursionError) as error:
+        raise RefusedFileError("not_json", f"{what} is no JSON that can be read ({error})") from error
+
+
+def require_parsable(data: bytes | msgspec.Raw, what: str) -> None:
+    """Refuse what would take too much memory to parse."""
+    size = len(bytes(data)) if isinstance(data, msgspec.Raw) else len(data)
+    if size > MAX_PARSED_BYTES:
+        limit = MAX_PARSED_BYTES // 2**20
+        raise RefusedFileError("too_large", f"{what} has {size} bytes, and at most {limit} MiB are parsed; split it")
+
+
+def read_original(path: Path, progress: Callable[[Path, int], None] | None = None) -> Original:
+    """A file, whole.
+
+    Args:
+        path: The file.
+        progress: Told the path and the bytes read so far, after each mebibyte.
+
+    Raises:
+        RefusedFileError: It is no regular file, too large, can't be read, or changed while it was read.
+    """
+    try:
+        descriptor = os.open(path, _OPEN_FLAGS)
+        try:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise RefusedFileError("not_a_file", "it is not a regular file")
+            if before.st_size > MAX_BYTES:
+                limit = f"more than the limit of {MAX_BYTES // 2**20} MiB"
+                raise RefusedFileError("too_large", f"it has {before.st_size} bytes, {limit}; split it")
+            data = bytearray()
+            while len(data) <= before.st_size and (chunk := os.read(descriptor, _CHUNK)):
+                data += chunk
+                if progress is not None:
+                    progress(path, len(data))
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        now = path.stat()
+    except (OSError, ValueError) as error:
+        found = getattr(error, "strerror", None) or str(error)
+        raise RefusedFileError("unreadable", f"the system refused: {found}") from error
+    if len(data) != before.st_size or not _same(before, after) or not _same(before, now):
+        raise RefusedFileError("changed_while_read", "it changed while it was read; import it when it is finished")
+    return Original(path, bytes(data))
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Each folder under one, itself first, with its files in order; names that begin with a dot are passed over.
+
+    Links to folders are not followed.
+    """
+    for name, folders, files in os.walk(folder):
+        folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
+        yield Path(name), sorted(Path(name) / file for file in files if not file.startswith("."))
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    """True if nothing says that a file changed between two looks at it."""
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev")
+    )
+
+
+def _unknown(_constant: str) -> None:
+    """NaN and the infinities are no readings."""
+
+
+def _some(names: list[str]) -> str:
+    """The first few of many names."""
+    shown = [name if len(name) <= 40 else f"{name[:40]}..." for name in names[:8]]  # noqa: PLR2004 - a line of a terminal
+    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004 - as above

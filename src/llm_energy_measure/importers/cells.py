@@ -1,0 +1,91 @@
+"""Values out of text and JSON that other tools wrote: a number is a number, or it is unknown."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime
+from typing import Any
+
+_BOARDS = re.compile(r"\s*([0-9]{1,4}) x (.+?)\s*")
+_UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
+_LONGEST_ID = 150
+_GREATEST = 1e250
+"""No measurement comes near, and its sum with others, or in another unit, is still a number."""
+
+
+def number_in(text: str) -> float | None:
+    """The finite number that a text is, or None if it is none.
+
+    Example:
+        >>> number_in("1.5e-3"), number_in("machine"), number_in("nan"), number_in("1_000")
+        (0.0015, None, None, None)
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    # float() also takes NaN, the infinities, digits of other scripts, and underscores between digits.
+    return value if abs(value) < _GREATEST and text.isascii() and "_" not in text else None
+
+
+def time_in(text: str) -> datetime | None:
+    """The time stamp that a text is, in ISO 8601; None if it is none. One without a zone stays without."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def number(value: Any) -> float | None:  # noqa: ANN401 - decoded JSON can be anything
+    """A finite number of decoded JSON that is not negative, or None.
+
+    Example:
+        >>> number(3), number(True), number("3"), number(-1.0)
+        (3.0, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        value = float(value)
+    except OverflowError:
+        return None
+    return value if 0 <= value < _GREATEST else None
+
+
+def whole(value: Any) -> int | None:  # noqa: ANN401 - as above
+    """A whole number of decoded JSON that is not negative, or None; `8.0` is one."""
+    found = number(value)
+    return int(found) if found is not None and found.is_integer() else None
+
+
+def text(value: Any) -> str | None:  # noqa: ANN401 - as above
+    """A text of decoded JSON that says something, or None."""
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def boards(gpu_model: str | None) -> tuple[int | None, str | None]:
+    """Number and model of the boards that `N x MODEL` names; the number is None where it is not said.
+
+    Example:
+        >>> boards("4 x NVIDIA A100-PCIE-40GB"), boards("Apple M1"), boards(None)
+        ((4, 'NVIDIA A100-PCIE-40GB'), (None, 'Apple M1'), (None, None))
+    """
+    if gpu_model is None or not gpu_model.strip():
+        return None, None
+    match = _BOARDS.fullmatch(gpu_model)
+    return (int(match[1]), match[2]) if match else (None, gpu_model.strip())
+
+
+def identifier(*parts: object) -> str:
+    """An experiment id of these parts: readable, safe as a folder name, and always the same for the same parts.
+
+    Example:
+        >>> identifier("codecarbon", "my project", "3d0c0253-711f")
+        'codecarbon-my_project-3d0c0253-711f'
+    """
+    words = (_UNSAFE.sub("_", str(part)).strip("_") for part in parts)
+    name = "-".join(word for word in words if word)
+    if len(name) <= _LONGEST_ID:
+        return name
+    return f"{name[:_LONGEST_ID]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,0 +1,264 @@
+"""Runs of optimum-benchmark: a report, its configuration, and CodeCarbon's figures of each task, in one folder.
+
+Each phase is an experiment of its own. The report's energy is a mean over the local ranks, each of which saw the
+machine: the scope is the host, and the record stands for all ranks. `generate` is prefill and decode together and is
+never added to them; where a run has no report, decode is what generate has more than prefill. Times are those of
+CodeCarbon's files; decode has none of its own.
+
+Source: optimum-benchmark, `benchmark_report.json`, `benchmark_config.json` and `<task>_codecarbon.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.metrics import ComputeMetrics, DeviceEnergy, EnergyMetrics, Timestamps
+from llm_energy_measure.domain.units import JOULES_PER_KWH, kwh_to_j
+from llm_energy_measure.importers.bounded import RefusedFileError
+from llm_energy_measure.importers.cells import boards, identifier, number, text, time_in
+from llm_energy_measure.importers.codecarbon import is_constant
+from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.loss import LossReport, Remarks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llm_energy_measure.importers.bounded import Original
+
+TOOL = "optimum-benchmark"
+
+_TARGETS = frozenset(
+    [
+        "load_dataset",
+        "preprocess_dataset",
+        "load_model",
+        "prefill",
+        "decode",
+        "per_token",
+        "forward",
+        "call",
+        "train",
+        "generate",
+        "warmup",
+    ]
+)
+_MEASURES = {"memory", "latency", "throughput", "energy", "efficiency"}
+_CONFIG = {"scenario", "launcher", "environment", "backend"}
+_CARBON = {"timestamp", "duration", "energy_consumed", "codecarbon_version", "run_id"}
+_TASK = re.compile(r"(.+)_codecarbon\.json")
+_TOLERANCE = 1e-9
+_MIB_PER_MB = 1e6 / 2**20
+
+
+def _kind(original: Original) -> str | None:
+    """What kind of file it is."""
+    fields = set(original.fields)
+    if fields >= _CONFIG:
+        return "config"
+    if fields >= _CARBON:
+        return "carbon"
+    if fields == {"config", "report"}:
+        return "both"
+    if fields and fields <= _TARGETS and all(b'"energy"' in bytes(value) for value in original.fields.values()):
+        return "report"
+    return None
+
+
+class _Run:
+    """The files of one run, parsed."""
+
+    def __init__(self, originals: list[Original], report: LossReport) -> None:
+        """Parse each file; what can't be parsed is refused and taken for absent."""
+        self.report_file: Original | None = None
+        self.report: dict[str, Any] = {}
+        self.config: dict[str, Any] = {}
+        self.carbon: dict[str, tuple[Original, dict[str, Any]]] = {}
+        both: list[tuple[Original, dict[str, Any]]] = []
+        for original in originals:
+            try:
+                document = original.json()
+            except RefusedFileError as refused:
+                report.refuse(original.shown, refused.code, refused.sentence)
+                continue
+            kind = _kind(original)
+            if kind == "config":
+                self.config = document
+            elif kind == "report":
+                self.report, self.report_file = document, original
+            elif kind == "both":
+                both.append((original, document))
+            elif kind == "carbon":
+                match = _TASK.fullmatch(original.path.name)
+                self.carbon[match[1] if match else original.path.stem] = original, document
+        for original, document in both:
+            if self.report_file is not None:
+                report.refuse(original.shown, "duplicate", f"{self.report_file.path.name} says it already")
+            elif isinstance(document["report"], dict) and isinstance(document["config"], dict):
+                self.report, self.report_file = document["report"], original
+                self.config = self.config or document["config"]
+
+    @property
+    def name(self) -> str:
+        """The same for the same run, wherever its files lie."""
+        runs = [text(document.get("run_id")) for _, document in self.carbon.values()]
+        digest = (runs[0] or "")[:8] if runs else ""
+        if not digest and self.report_file is not None:
+            digest = hashlib.sha256(self.report_file.data).hexdigest()[:8]
+        return identifier(TOOL, text(self.config.get("name")) or "run", digest)
+
+
+def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
+    """One record for each phase that has energy."""
+    del options
+    run = _Run(originals, report)
+    phases = _phases(run)
+    if not phases:
+        shown = (run.report_file or originals[0]).shown
+        report.refuse(shown, "no_measurement", "no phase of the run has energy: a configuration, or a run without it")
+    for phase, (file, kwh) in phases.items():
+        remarks = Remarks()
+        if run.report_file is None:
+            remarks.repair("incomplete_run", "the run has no report: it was interrupted, and this phase was measured")
+        carbon = run.carbon.get(phase, (None, {}))[1]
+        own = number(carbon.get("energy_consumed"))
+        if own is not None and kwh["total"] is not None and not math.isclose(own, kwh["total"], rel_tol=_TOLERANCE):
+            remarks.note("own_aggregate_differs", f"CodeCarbon says {own!r} kWh and the report {kwh['total']!r}")
+        yield report.record(file.shown, _record(run, phase, file, kwh, carbon), remarks)
+
+
+def _phases(run: _Run) -> dict[str, tuple[Original, dict[str, float | None]]]:
+    """Energy of each phase in kWh, from the report, else from CodeCarbon's files; never generate beside its parts."""
+    phases: dict[str, tuple[Original, dict[str, float | None]]] = {}
+    if run.report_file is not None:
+        for phase, measures in run.report.items():
+            energy = measures.get("energy") if isinstance(measures, dict) else None
+            if isinstance(energy, dict) and energy.get("unit") == "kWh" and number(energy.get("total")) is not None:
+                phases[phase] = run.report_file, {name: number(energy.get(name)) for name in _PARTS}
+        if {"prefill", "decode"} <= set(phases):
+            phases.pop("generate", None)
+        return phases
+    found = {phase: (file, _carbon_kwh(document)) for phase, (file, document) in run.carbon.items()}
+    if {"generate", "prefill"} <= set(found):
+        file, whole = found.pop("generate")
+        prefill = found["prefill"][1]
+        decode = {
+            name: None if (all_of := whole[name]) is None or (part := prefill[name]) is None else all_of - part
+            for name in _PARTS
+        }
+        if all(value is None or value >= 0 for value in decode.values()):
+            found["decode"] = file, decode
+    return {phase: (file, kwh) for phase, (file, kwh) in found.items() if kwh["total"] is not None}
+
+
+_PARTS = ("cpu", "ram", "gpu", "total")
+
+
+def _carbon_kwh(document: dict[str, Any]) -> dict[str, float | None]:
+    kwh = {name: number(document.get(f"{name}_energy")) for name in ("cpu", "ram", "gpu")}
+    return {**kwh, "total": number(document.get("energy_consumed"))}
+
+
+def _record(
+    run: _Run, phase: str, file: Original, kwh: dict[str, float | None], carbon: dict[str, Any]
+) -> RawProcessResult:
+    """The record of one phase."""
+    backend, environment = _dict(run.config, "backend"), _dict(run.config, "environment")
+    measures = _dict(run.report, phase)
+    ids = str(backend.get("device_ids"))
+    names = [name for name in environment.get("gpu") or [] if isinstance(name, str)]
+    board = names[0] if names else boards(text(carbon.get("gpu_model")))[1]
+    return RawProcessResult(
+        experiment_id=identifier(run.name, phase),
+        backend=text(backend.get("name")),
+        backend_version=text(backend.get("version")),
+        process_index=0,
+        gpu_id=int(ids) if ids.isdecimal() and len(ids) < 4 else None,  # noqa: PLR2004 - one index, no list of them
+        gpu_name=board,
+        config_name=text(run.config.get("name")),
+        model_name=text(backend.get("model")),
+        timestamps=_stamps(carbon),
+        inference_metrics=None,
+        energy_metrics=_energy(run, phase, kwh, carbon, names),
+        compute_metrics=_memory(measures),
+        effective_config=run.config | {TOOL: {"phase": phase, **measures}},
+        origin=file.origin(TOOL, text(environment.get("optimum_benchmark_version"))),
+        status="interrupted" if run.report_file is None else None,
+        library_versions=_versions(environment, backend),
+    )
+
+
+def _stamps(carbon: dict[str, Any]) -> Timestamps:
+    end, duration = time_in(str(carbon.get("timestamp"))), number(carbon.get("duration"))
+    start: datetime | None = end - timedelta(seconds=duration) if end is not None and duration is not None else None
+    return Timestamps(start=start, end=end, duration_sec=duration)
+
+
+def _energy(
+    run: _Run, phase: str, kwh: dict[str, float | None], carbon: dict[str, Any], names: list[str]
+) -> EnergyMetrics:
+    """Energy of one phase, of the whole host."""
+    joules = {name: None if value is None else kwh_to_j(value) for name, value in kwh.items()}
+    efficiency = _dict(_dict(run.report, phase), "efficiency")
+    per_kwh = number(efficiency.get("value")) if efficiency.get("unit") == "tokens/kWh" else None
+    duration = number(carbon.get("duration"))
+    if phase == "decode" and duration is None and {"generate", "prefill"} <= set(run.carbon):
+        whole, part = (number(run.carbon[name][1].get("duration")) for name in ("generate", "prefill"))
+        duration = whole - part if whole is not None and part is not None and whole >= part else None
+    is_modelled = is_constant(number(carbon.get("cpu_power")))
+    boards_known = [DeviceEnergy(gpu_name=name) for name in names]
+    return EnergyMetrics(
+        total_energy_j=joules["total"],
+        duration_sec=duration,
+        gpu_energy_j=joules["gpu"],
+        cpu_energy_j=joules["cpu"],
+        ram_energy_j=joules["ram"],
+        gpu_power_w=number(carbon.get("gpu_power")),
+        cpu_power_w=number(carbon.get("cpu_power")),
+        emissions_kg_co2=number(carbon.get("emissions")),
+        energy_per_token_j=JOULES_PER_KWH / per_kwh if per_kwh else None,
+        total_scope="host",
+        gpu_scope=None if joules["gpu"] is None else "host",
+        gpu_provenance="measured" if joules["gpu"] is not None and any("NVIDIA" in name for name in names) else None,
+        cpu_scope=None if joules["cpu"] is None else "host",
+        cpu_provenance="modelled" if joules["cpu"] is not None and is_modelled else None,
+        ram_scope=None if joules["ram"] is None else "host",
+        ram_provenance=None if joules["ram"] is None else "modelled",
+        devices=boards_known or None,
+    )
+
+
+def _memory(measures: dict[str, Any]) -> ComputeMetrics | None:
+    memory = _dict(measures, "memory")
+    peak_mb = number(memory.get("max_allocated")) if memory.get("unit") == "MB" else None
+    return None if peak_mb is None else ComputeMetrics(flops_total=None, peak_memory_mb=peak_mb * _MIB_PER_MB)
+
+
+def _versions(environment: dict[str, Any], backend: dict[str, Any]) -> dict[str, str] | None:
+    found = {
+        name.removesuffix("_version"): version
+        for name, value in environment.items()
+        if name.endswith("_version") and (version := text(value)) is not None
+    }
+    if (name := text(backend.get("name"))) is not None and (version := text(backend.get("version"))) is not None:
+        found[name] = version
+    return found or None
+
+
+def _dict(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object inside an object, or an empty one."""
+    inner = document.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
+FORMAT = Format(
+    name=TOOL,
+    looks_for="a folder with JSON of phases (prefill, decode, ...) that have energy, or of CodeCarbon's fields",
+    recognises=lambda original: _kind(original) is not None,
+    read=_read,
+    is_folder=True,
+)

@@ -1,0 +1,228 @@
+"""`read`: a file or folder of another tool as records, one by one, and the report of all that was seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_energy_measure.exceptions import ResultNotFoundError
+from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_FILES, Original, RefusedFileError, read_original, walk
+from llm_energy_measure.importers.format import Options
+from llm_energy_measure.importers.loss import Entry, LossReport
+from llm_energy_measure.importers.mapping import parse_mappings
+from llm_energy_measure.importers.registry import formats_named, recognise, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.domain.metrics import DeviceEnergy
+    from llm_energy_measure.importers.format import Format
+
+    Progress = Callable[[Path, int], None]
+
+
+class Reading:
+    """Records of a file or folder, to be iterated over once; the report grows meanwhile, and is whole at the end.
+
+    Attributes:
+        report: What became of all that was seen.
+    """
+
+    def __init__(self, pairs: Iterator[RawProcessResult], report: LossReport) -> None:
+        """Remember what to iterate over; nothing is read yet."""
+        self.report = report
+        self._records = pairs
+
+    def __iter__(self) -> Iterator[RawProcessResult]:
+        """The records; those of one experiment come one behind the other."""
+        return self._records
+
+    def with_entries(self) -> Iterator[tuple[RawProcessResult, Entry]]:
+        """The records, each with its entry in the report, which may be changed if the record is refused later on."""
+        for record in self._records:
+            yield record, self.report.entries[-1]
+
+
+def read(
+    path: str | Path,
+    *,
+    format: str | Format = "auto",  # noqa: A002 - the word of the command line
+    host: str | None = None,
+    gpu_uuids: Sequence[str] = (),
+    mapping: Sequence[str] = (),
+    join: Sequence[RawProcessResult] = (),
+    max_files: int = MAX_FILES,
+    progress: Progress | None = None,
+) -> Reading:
+    """The records in a file or folder of another tool, and what was lost of it.
+
+    What is wrong with the content is said in the report and never raised. Unknown is None in every field.
+
+    Args:
+        path: A file, or a folder of any depth.
+        format: Name of the format, or one of your own; `auto` recognises it from the content of each file.
+        host: Name of the machine that was measured, where the files don't say.
+        gpu_uuids: UUIDs of its GPUs, by index.
+        mapping: For a generic table, what each field is made of: `energy_j=energy_kwh*3.6e6`.
+        join: Records with energy; one without is joined with the one that covers its time.
+        max_files: Files of a folder to read; a folder with more is read up to there, and told.
+        progress: Told each path and the bytes read of it so far.
+
+    Raises:
+        ConfigurationError: No such format, or a mapping that is none.
+        ResultNotFoundError: Nothing is there.
+
+    Example:
+        >>> reading = read("results/raw/smollm2_b1_c0/process_0.json")  # not of another tool
+        >>> list(reading), reading.report.counts
+        ([], {'seen': 1, 'kept': 0, 'repaired': 0, 'refused': 1})
+    """
+    path = Path(path)
+    if not path.exists() and not path.is_symlink():
+        raise ResultNotFoundError(f"cannot import {path}", "nothing is there", "check the spelling")
+    among = formats_named(format) if isinstance(format, str) else (format,)
+    options = Options(host=host, gpu_uuids=tuple(gpu_uuids), mapping=parse_mappings(mapping), energy=tuple(join))
+    report = LossReport()
+    walker = _Walker(among, options, report, max_files, progress)
+    records = walker.folder(path) if path.is_dir() else walker.file(path)
+    return Reading((placed(record, options) for record in records), report)
+
+
+class _Walker:
+    """Reads files one by one, so that only those of one measurement are in memory at a time."""
+
+    def __init__(
+        self,
+        among: Sequence[Format],
+        options: Options,
+        report: LossReport,
+        max_files: int,
+        progress: Progress | None,
+    ) -> None:
+        """Remember how to read."""
+        self.among = among
+        self.options = options
+        self.report = report
+        self.max_files = max_files
+        self.progress = progress
+
+    def file(self, path: Path) -> Iterator[RawProcessResult]:
+        """Records of a file that was named itself."""
+        original = self._open(path)
+        form = None if original is None else self._format_of(original)
+        if original is None or form is None:
+            return
+        if form.is_folder:
+            sentence = f"it is one file of a {form.name} measurement; import its folder {path.parent}"
+            self.report.refuse(original.shown, "part_of_folder", sentence)
+            return
+        yield from self._read(form, [original])
+
+    def folder(self, top: Path) -> Iterator[RawProcessResult]:
+        """Records of all files under a folder."""
+        seen = 0
+        for folder, paths in walk(top):
+            seen += len(paths)
+            if seen > self.max_files:
+                sentence = f"more than {self.max_files} files are under {top}; import its folders one by one"
+                self.report.refuse(str(folder), "too_many", sentence)
+                return
+            yield from self._files_of(paths)
+
+    def _files_of(self, paths: Sequence[Path]) -> Iterator[RawProcessResult]:
+        """Records of the files of one folder: single ones at once, those that belong together at its end."""
+        parts: dict[str, list[Path]] = {}
+        empty: list[Path] = []
+        for path in paths:
+            if path.is_symlink():
+                self.report.refuse(str(path), "not_a_file", "it is a symbolic link, which is not followed")
+                continue
+            original = self._open(path, or_empty=empty)
+            form = None if original is None else self._format_of(original)
+            if original is None or form is None:
+                continue
+            if form.is_folder:
+                parts.setdefault(form.name, []).append(path)
+            else:
+                yield from self._read(form, [original])
+        for form in self.among:
+            own = {path for path in empty if form.names(path.name)}
+            empty = [path for path in empty if path not in own]
+            if group := sorted([*parts.get(form.name, []), *own]):
+                yield from self._read(form, self._open_all(form, group))
+        for path in empty:
+            self.report.refuse(str(path), "empty_file", "it is empty (0 bytes)")
+
+    def _read(self, form: Format, originals: list[Original]) -> Iterator[RawProcessResult]:
+        if not originals:
+            return
+        try:
+            yield from form.read(originals, self.options, self.report)
+        except RefusedFileError as refused:
+            self.report.refuse(originals[0].shown, refused.code, refused.sentence)
+
+    def _open(self, path: Path, or_empty: list[Path] | None = None) -> Original | None:
+        """The file; None if it was refused, or is empty and put aside for those that know it by name."""
+        try:
+            original = read_original(path, self.progress)
+        except RefusedFileError as refused:
+            self.report.refuse(str(path), refused.code, refused.sentence)
+            return None
+        if not original.data and or_empty is not None:
+            or_empty.append(path)
+            return None
+        return original
+
+    def _open_all(self, form: Format, paths: Sequence[Path]) -> list[Original]:
+        """The files of one measurement, all at once."""
+        originals: list[Original] = []
+        for path in paths:
+            original = self._open(path)
+            if original is None:
+                continue
+            originals.append(original)
+            if sum(len(one.data) for one in originals) > MAX_BYTES:
+                sentence = f"the {form.name} files of this folder have more than {MAX_BYTES // 2**20} MiB together"
+                self.report.refuse(str(path.parent), "too_large", sentence)
+                return []
+        return originals
+
+    def _format_of(self, original: Original) -> Format | None:
+        wanted = [form for form in self.among if self.options.mapping or not form.needs_mapping or len(self.among) == 1]
+        form = recognise(original, wanted)
+        if form is None and not original.data.strip(b" \t\r\n\0"):
+            self.report.refuse(original.shown, "empty_file", f"it holds {original.found()} and nothing else")
+        elif form is None:
+            self.report.refuse(original.shown, "unknown_format", unknown(original, self.among))
+        return form
+
+
+def placed(record: RawProcessResult, options: Options) -> RawProcessResult:
+    """The record with what the caller knows of the machine; what the file itself says stands."""
+    changes: dict[str, object] = {}
+    if options.host is not None and record.host is None:
+        changes["host"] = options.host
+    if options.gpu_uuids:
+        devices = record.energy_metrics.devices
+        if devices:
+            named = _named(devices, options.gpu_uuids)
+            changes["energy_metrics"] = msgspec.structs.replace(record.energy_metrics, devices=named)
+        if record.gpu_uuid is None and record.gpu_id is not None and 0 <= record.gpu_id < len(options.gpu_uuids):
+            changes["gpu_uuid"] = options.gpu_uuids[record.gpu_id]
+    return msgspec.structs.replace(record, **changes) if changes else record
+
+
+def _named(devices: Sequence[DeviceEnergy], gpu_uuids: Sequence[str]) -> list[DeviceEnergy]:
+    """The devices with their UUIDs: by index, or all of them in order where no index is known and the number is."""
+    indices = [device.gpu_id for device in devices]
+    if all(index is None for index in indices) and len(devices) == len(gpu_uuids):
+        indices = list(range(len(devices)))
+    return [
+        msgspec.structs.replace(device, gpu_uuid=gpu_uuids[index])
+        if index is not None and 0 <= index < len(gpu_uuids) and device.gpu_uuid is None
+        else device
+        for device, index in zip(devices, indices, strict=True)
+    ]

@@ -1,0 +1,286 @@
+"""Any table: CSV, JSON lines or Parquet, with a mapping that says what each field is made of.
+
+A row is a record. What the mapping does not name is unknown; nothing is taken from a column because of its name. A
+column that is needed and missing refuses the file, a value that is none refuses the row, a blank is unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from llm_energy_measure.constants import MAX_PROCESSES
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
+from llm_energy_measure.exceptions import ExperimentIdError
+from llm_energy_measure.importers.bounded import MAX_CELL, RefusedFileError
+from llm_energy_measure.importers.cells import identifier, number_in, time_in
+from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.loss import LossReport, Remarks
+from llm_energy_measure.importers.mapping import FIELDS
+from llm_energy_measure.security import sanitize_experiment_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llm_energy_measure.importers.bounded import Original
+    from llm_energy_measure.importers.mapping import Cell
+
+TOOL = "table"
+
+_PARQUET = b"PAR1"
+_MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
+_BATCH_ROWS = 1024
+_EPOCH_SEC = 1e9
+_EXACT = 2**53  # a greater whole number, such as an id, would not survive as a float
+
+
+def _recognises(original: Original) -> bool:
+    return original.data.startswith(_PARQUET) or bool(original.first_fields) or len(original.header) > 1
+
+
+def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
+    """One record for each row."""
+    [original] = originals
+    if not options.mapping:
+        sentence = "a table needs a mapping, such as --map energy_j=energy_kwh*3.6e6"
+        raise RefusedFileError("missing_field", f"{original.found()}; {sentence}")
+    needed = {column for expression in options.mapping.values() for column in expression.columns()}
+    seen: set[tuple[str, int]] = set()
+    for row, cells in _rows(original, needed):
+        try:
+            record = _record(_values(cells, options), original, row)
+        except RefusedFileError as refused:
+            report.refuse(original.shown, refused.code, refused.sentence, row=row)
+            continue
+        key = record.experiment_id, record.process_index
+        if key in seen:
+            found = f"a row of process {key[1]} of {key[0]} came before; map process_index or experiment_id"
+            report.refuse(original.shown, "duplicate", found, row=row)
+            continue
+        seen.add(key)
+        remarks = Remarks()
+        if record.energy_metrics.total_energy_j is None:
+            remarks.note("no_energy", "energy_j is blank, or not mapped")
+        yield report.record(original.shown, record, remarks, row=row)
+
+
+def _rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
+    """Line or number of each row, and its cells by column, or what is wrong with it."""
+    if original.data.startswith(_PARQUET):
+        return _parquet_rows(original, needed)
+    if original.first_fields:
+        return _json_rows(original)
+    return _csv_rows(original, needed)
+
+
+def _require_columns(needed: set[str], columns: list[str]) -> None:
+    if missing := sorted(needed - set(columns)):
+        found = f"there is no column {', '.join(missing)}; the columns are {', '.join(columns[:20])}"
+        raise RefusedFileError("missing_field", found)
+
+
+def _csv_rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
+    header = original.header
+    _require_columns(needed, header)
+    reader = csv.reader(io.StringIO(original.text, newline=""), strict=True)
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, f"it is no row ({error}; a cell has at most {MAX_CELL} characters)"
+            continue
+        if reader.line_num == 1 or not cells:
+            continue
+        if len(cells) != len(header):
+            yield reader.line_num, f"it has {len(cells)} cells under {len(header)} columns"
+            continue
+        yield reader.line_num, {name: cell.strip() or None for name, cell in zip(header, cells, strict=True)}
+
+
+def _json_rows(original: Original) -> Iterator[tuple[int, dict[str, Cell] | str]]:
+    for line, data in enumerate(io.BytesIO(original.data.removeprefix(b"\xef\xbb\xbf")), start=1):
+        if not data.strip():
+            continue
+        try:
+            document = json.loads(data, parse_constant=lambda _: None)
+        except (ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict):
+            yield line, {name: _cell(value) for name, value in document.items()}
+        else:
+            yield line, "it is no JSON object"
+
+
+def _parquet_rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra, and heavy
+        import pyarrow.parquet as pq  # noqa: PLC0415 - as above
+    except ImportError as error:
+        found = "reading Parquet needs pyarrow: pip install 'llm-energy-measure[parquet]'"
+        raise RefusedFileError("missing_extra", found) from error
+    try:
+        file = pq.ParquetFile(pa.BufferReader(original.data))
+        meta = file.metadata
+        size = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
+        if size > _MAX_UNPACKED_BYTES:
+            found = f"it has {size} bytes when unpacked, and at most {_MAX_UNPACKED_BYTES // 2**20} MiB are; split it"
+            raise RefusedFileError("too_large", found)
+        _require_columns(needed, list(file.schema_arrow.names))
+        row = 0
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=sorted(needed)):
+            for cells in batch.to_pylist():
+                row += 1
+                yield row, {name: _cell(value) for name, value in cells.items()}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise RefusedFileError("unreadable", f"it is no Parquet that can be read ({error})") from error
+
+
+def _cell(value: Any) -> Cell:  # noqa: ANN401 - a value of somebody else's table
+    """A value as text, as a number, or as unknown."""
+    if isinstance(value, bool) or value is None:
+        return None if value is None else str(value).lower()
+    if isinstance(value, int | float):
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        return float(value) if abs(value) < _EXACT else str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.strip() or None if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _values(cells: dict[str, Cell] | str, options: Options) -> dict[str, Any]:
+    """The value of each mapped field, of the kind that it holds; None where it is unknown."""
+    if isinstance(cells, str):
+        raise RefusedFileError("torn", cells)
+    try:
+        found = {field: expression.value(cells) for field, expression in options.mapping.items()}
+    except ValueError as error:
+        raise RefusedFileError("torn", str(error)) from error
+    return {field: _value(field, cell, options.mapping[field].source) for field, cell in found.items()}
+
+
+def _value(field: str, found: Cell, source: str) -> Any:  # noqa: ANN401 - as the field's kind says
+    kind = FIELDS[field]
+    if found is None or found == "":
+        return None
+    if kind == "text":
+        return f"{found:.15g}" if isinstance(found, float) else found
+    if kind == "scope":
+        if found in ("device", "process", "host"):
+            return found
+        raise RefusedFileError("torn", f"{field} ({source}) is {found!r}, neither device, process nor host")
+    number = number_in(found) if isinstance(found, str) else found
+    if kind == "time":
+        return _time(f"{field} ({source})", found, number)
+    if number is None:
+        raise RefusedFileError("torn", f"{field} ({source}) is {str(found)[:40]!r}")
+    if number < 0:
+        raise RefusedFileError("impossible_value", f"{field} ({source}) is negative, {number!r}")
+    if kind == "whole" and not number.is_integer():
+        raise RefusedFileError("torn", f"{field} ({source}) is {number!r}, no whole number")
+    return int(number) if kind == "whole" else number
+
+
+def _time(what: str, found: Cell, number: float | None) -> datetime:
+    """A stamp in ISO 8601, or seconds since 1970."""
+    stamp = time_in(found) if isinstance(found, str) else None
+    if stamp is None and number is not None and _EPOCH_SEC < number < 10 * _EPOCH_SEC:
+        stamp = datetime.fromtimestamp(number, UTC)
+    if stamp is None:
+        raise RefusedFileError("torn", f"{what} is {str(found)[:40]!r}, neither ISO 8601 nor seconds since 1970")
+    return stamp
+
+
+def _record(values: dict[str, Any], original: Original, row: int) -> RawProcessResult:
+    """The record of one row."""
+    digest = hashlib.sha256(msgspec.json.encode(values, order="sorted")).hexdigest()[:12]
+    experiment_id = values.get("experiment_id") or identifier(TOOL, values.get("model_name") or "", digest)
+    try:
+        sanitize_experiment_id(experiment_id)
+    except ExperimentIdError as error:
+        raise RefusedFileError("impossible_value", error.found) from error
+    for field, limit in (("process_index", MAX_PROCESSES - 1), ("world_size", MAX_PROCESSES)):
+        if (values.get(field) or 0) > limit or (field == "world_size" and values.get(field) == 0):
+            raise RefusedFileError("impossible_value", f"{field} is {values[field]}")
+    duration = values.get("duration_sec")
+    get = values.get
+    return RawProcessResult(
+        experiment_id=experiment_id,
+        backend=get("backend"),
+        backend_version=get("backend_version"),
+        process_index=get("process_index") or 0,
+        gpu_id=get("gpu_id"),
+        gpu_name=get("gpu_name"),
+        config_name=get("config_name"),
+        model_name=get("model_name"),
+        timestamps=_stamps(get("start"), get("end"), duration),
+        inference_metrics=_inference(values),
+        energy_metrics=EnergyMetrics(
+            total_energy_j=get("energy_j"),
+            duration_sec=duration,
+            **{name: get(name) for name in ("gpu_energy_j", "cpu_energy_j", "ram_energy_j")},
+            **{name: get(name) for name in ("gpu_power_w", "cpu_power_w", "emissions_kg_co2", "energy_per_token_j")},
+            **{name: get(name) for name in ("total_scope", "gpu_scope", "cpu_scope", "ram_scope")},
+        ),
+        compute_metrics=_compute(values),
+        world_size=get("world_size"),
+        host=get("host"),
+        gpu_uuid=get("gpu_uuid"),
+        origin=original.origin(TOOL, row=row),
+    )
+
+
+def _stamps(start: datetime | None, end: datetime | None, duration: float | None) -> Timestamps:
+    if start is not None and end is not None and (start.tzinfo is None) != (end.tzinfo is None):
+        raise RefusedFileError("impossible_value", "one of start and end has a UTC offset and the other has none")
+    if start is not None and end is not None and end < start:
+        raise RefusedFileError("impossible_value", f"the end {end.isoformat()} is before the start {start.isoformat()}")
+    return Timestamps(start=start, end=end, duration_sec=duration)
+
+
+def _inference(values: dict[str, Any]) -> InferenceMetrics | None:
+    """The work; of input, output and total tokens, two give the third, and one alone is not enough."""
+    given: int | None = values.get("input_tokens")
+    generated: int | None = values.get("output_tokens")
+    total: int | None = values.get("total_tokens")
+    if total is not None:
+        if given is None and generated is not None:
+            given = total - generated
+        elif generated is None and given is not None:
+            generated = total - given
+    if given is None or generated is None:
+        return None
+    if given < 0 or generated < 0 or total not in (None, given + generated):
+        raise RefusedFileError("impossible_value", f"{given} input and {generated} output tokens are no {total} in all")
+    return InferenceMetrics(
+        total_tokens=given + generated,
+        input_tokens=given,
+        output_tokens=generated,
+        inference_time_sec=values.get("inference_time_sec"),
+        tokens_per_second=values.get("tokens_per_second"),
+        time_to_first_token_ms=values.get("time_to_first_token_ms"),
+    )
+
+
+def _compute(values: dict[str, Any]) -> ComputeMetrics | None:
+    found = {name: values.get(name) for name in ("flops_total", "peak_memory_mb", "compute_precision")}
+    return ComputeMetrics(**found) if any(value is not None for value in found.values()) else None
+
+
+FORMAT = Format(
+    name=TOOL,
+    looks_for="with --map, any CSV, JSON lines or Parquet",
+    recognises=_recognises,
+    read=_read,
+    needs_mapping=True,
+)

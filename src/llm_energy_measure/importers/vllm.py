@@ -1,0 +1,185 @@
+"""Results of `vllm bench serve`, one JSON object or several appended to each other, of old and new shapes.
+
+They tell what a client saw: tokens, throughput and latencies, and no energy. `date` is the local end, without a zone. A
+run of which no request succeeded is a failed one, and no throughput of 0. Energy comes from a record of the same time,
+where the caller has one.
+
+Source: vLLM, `vllm bench serve --save-result [--save-detailed] [--append-result]`, versions of 2025-03 to 0.25.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.latency import LatencyMeasurements
+from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics, Timestamps
+from llm_energy_measure.importers.cells import identifier, number, text, whole
+from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.loss import LossReport, Remarks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llm_energy_measure.importers.bounded import Original
+
+TOOL = "vllm"
+
+_FIELDS = {"date", "model_id", "tokenizer_id", "num_prompts", "request_rate"}
+# One value a request: samples of latency, which have a place of their own, and texts, which are nobody's business.
+_DETAILS = frozenset(("input_lens", "output_lens", "ttfts", "itls", "start_times", "generated_texts", "errors"))
+_SAME_TIME_SEC = 2.0
+_SAME_TIME = 0.05
+"""Two records are of the same time if both ends agree to this part of the duration, or to two seconds."""
+
+
+def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
+    """One record for each object; `row` counts them."""
+    [original] = originals
+    row = 0
+    for document in original.objects():
+        row += 1
+        if not set(document) >= _FIELDS:
+            lost = ", ".join(sorted(_FIELDS - set(document)))
+            report.refuse(original.shown, "missing_field", f"object {row} has no {lost}", row=row)
+            continue
+        remarks = Remarks()
+        record = _joined(_record(document, original, row, remarks), options.energy, remarks)
+        yield report.record(original.shown, record, remarks, row=row)
+    if original.stopped_at is not None:
+        sentence = f"behind object {row} stands, at line {original.stopped_at}, what is no whole object"
+        report.refuse(original.shown, "torn", sentence, row=row + 1)
+
+
+def _record(document: dict[str, Any], original: Original, row: int, remarks: Remarks) -> RawProcessResult:
+    """The record of one run, without energy unless it has its own."""
+    duration = number(document.get("duration"))
+    end = _end(document["date"])
+    start = None if end is None or duration is None else end - timedelta(seconds=duration)
+    completed, failed = whole(document.get("completed")), whole(document.get("failed"))
+    has_failed = completed == 0
+    if has_failed:
+        remarks.note("run_failed", f"none of {failed or document.get('num_prompts')} requests succeeded")
+    digest = hashlib.sha256(msgspec.json.encode(document, order="sorted")).hexdigest()[:8]
+    label, model = text(document.get("label")), text(document["model_id"])
+    config = {name: value for name, value in document.items() if name not in _DETAILS}
+    return RawProcessResult(
+        experiment_id=identifier(TOOL, label or "", model or "", str(document["date"]), digest),
+        backend=text(document.get("backend")),
+        process_index=0,
+        gpu_id=None,
+        config_name=label,
+        model_name=model,
+        timestamps=Timestamps(start=start, end=end, duration_sec=duration),
+        inference_metrics=None if has_failed else _inference(document, duration),
+        energy_metrics=_energy(document),
+        compute_metrics=None,
+        effective_config={TOOL: config},
+        origin=original.origin(TOOL, row=row),
+        status="failed" if has_failed else None,
+    )
+
+
+def _end(date: object) -> datetime | None:
+    """The local end, such as `20260816-160853`."""
+    try:
+        return datetime.strptime(str(date), "%Y%m%d-%H%M%S")  # noqa: DTZ007 - the file has no zone
+    except ValueError:
+        return None
+
+
+def _inference(document: dict[str, Any], duration: float | None) -> InferenceMetrics | None:
+    """The work as the client counted it; older shapes have no counts."""
+    given, generated = whole(document.get("total_input_tokens")), whole(document.get("total_output_tokens"))
+    if given is None or generated is None:
+        return None
+    return InferenceMetrics(
+        total_tokens=given + generated,
+        input_tokens=given,
+        output_tokens=generated,
+        inference_time_sec=duration,
+        tokens_per_second=number(document.get("total_token_throughput")),
+        time_to_first_token_ms=number(document.get("mean_ttft_ms")),
+        latency_measurements=latency(document.get("ttfts"), document.get("itls"), whole(document.get("completed"))),
+    )
+
+
+def latency(ttfts: object, itls: object, requests: int | None) -> LatencyMeasurements | None:
+    """Latency samples in milliseconds, of one value in seconds, and one list of gaps in seconds, for each request.
+
+    Args:
+        ttfts: Times to the first token; a request that failed has 0.
+        itls: Gaps between tokens.
+        requests: Requests that succeeded.
+    """
+    if not isinstance(ttfts, list) or not isinstance(itls, list):
+        return None
+    first = [sec * 1e3 for value in ttfts if (sec := number(value))]
+    gaps = [[sec * 1e3 for value in gap if (sec := number(value)) is not None] for gap in itls if isinstance(gap, list)]
+    return LatencyMeasurements(
+        ttft_ms=first,
+        itl_full_ms=[gap for gaps_of_one in gaps for gap in gaps_of_one],
+        itl_trimmed_ms=[gap for gaps_of_one in gaps for gap in gaps_of_one[1:-1]],
+        request_count=requests,
+        streaming_mode=True,
+    )
+
+
+def _energy(document: dict[str, Any]) -> EnergyMetrics:
+    """Energy that the server counted, where a version writes it; else null."""
+    joules = number(document.get("gpu_energy_j"))
+    if joules is None:
+        return EnergyMetrics(total_energy_j=None, duration_sec=None)
+    return EnergyMetrics(
+        total_energy_j=joules,
+        duration_sec=number(document.get("gpu_energy_duration_s")),
+        gpu_energy_j=joules,
+        gpu_power_w=number(document.get("gpu_avg_power_w")),
+        total_scope="device",
+        gpu_scope="device",
+    )
+
+
+def _joined(record: RawProcessResult, energy: Sequence[RawProcessResult], remarks: Remarks) -> RawProcessResult:
+    """The record with the energy of the one record of the same time, if there is one."""
+    if record.energy_metrics.total_energy_j is not None:
+        return record
+    if not energy:
+        remarks.note("no_energy", "a client measures none; --join takes it from a record of the same time")
+        return record
+    found = [other for other in energy if _same_time(record.timestamps, other.timestamps)]
+    if len(found) != 1:
+        remarks.note("energy_unjoined", f"{len(found)} of {len(energy)} energy records are of the same time")
+        return record
+    [source] = found
+    remarks.repair("energy_joined", f"the energy is that of {source.experiment_id}, which is of the same time")
+    return msgspec.structs.replace(
+        record,
+        energy_metrics=source.energy_metrics,
+        host=source.host,
+        gpu_id=source.gpu_id,
+        gpu_uuid=source.gpu_uuid,
+        gpu_name=source.gpu_name,
+        effective_config=record.effective_config | {"joined": msgspec.to_builtins(source.origin)},
+    )
+
+
+def _same_time(one: Timestamps, other: Timestamps) -> bool:
+    stamps = one.start, one.end, other.start, other.end
+    if None in stamps or len({stamp.tzinfo is None for stamp in stamps if stamp is not None}) > 1:
+        return False
+    ends = zip((one.start, one.end), (other.start, other.end), strict=True)
+    apart = [abs((mine - theirs).total_seconds()) for mine, theirs in ends if mine is not None and theirs is not None]
+    return max(apart) <= max(_SAME_TIME_SEC, _SAME_TIME * (one.duration_sec or 0.0))
+
+
+FORMAT = Format(
+    name=TOOL,
+    looks_for="JSON objects with date, model_id, tokenizer_id, num_prompts and request_rate",
+    recognises=lambda original: set(original.first_fields) >= _FIELDS,
+    read=_read,
+)

@@ -1,0 +1,252 @@
+"""`import`: what is written, what is told, and that a second time changes nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm_energy_measure.results import FileSystemRepository
+from tests.support import peers
+from tests.support.command import as_process, on_terminal, run
+from tests.support.peers import LATEST, line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def emissions(tmp_path: Path) -> Path:
+    """Two runs, one of them cumulative, and a torn row."""
+    path = tmp_path / "emissions.csv"
+    grown = line(run_id="r2", timestamp="2026-01-24T14:31:40", duration="15.0", energy_consumed="1.5")
+    path.write_text("\n".join([",".join(LATEST), line(), line(run_id="r2"), grown, line(duration="x")]) + "\n")
+    return path
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_import_writes_raw_results_and_says_what_was_lost(emissions: Path, results: Path) -> None:
+    done = run("-o", results, "import", emissions)
+    assert done.status == 0
+    assert done.out == (
+        "codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, - tokens\n"
+        "codecarbon-llama-r2: 1 of 1 processes, 5.4 MJ, - tokens\n"
+    )
+    assert f"warning: {emissions}:5: refused (torn): duration is 'x'\n" in done.err
+    assert f"warning: {emissions}:3: refused (cumulative): line 4 of the same run has 1.5 kWh" in done.err
+    assert done.err.endswith("4 seen, 2 kept, 0 repaired, 2 refused\n")
+    repository = FileSystemRepository(results)
+    assert repository.list_experiments() == ["codecarbon-llama-r1", "codecarbon-llama-r2"]
+    [record] = repository.load_all_raw("codecarbon-llama-r1")
+    assert record.origin is not None
+    assert (record.origin.tool, record.origin.version, record.origin.file, record.origin.row) == (
+        *("codecarbon", "3.2.1", "emissions.csv"),
+        2,
+    )
+
+
+def test_importing_twice_changes_nothing(emissions: Path, results: Path) -> None:
+    run("-o", results, "import", emissions)
+    before = files(results)
+    done = run("-o", results, "import", emissions, "--json")
+    assert files(results) == before
+    assert (done.status, done.json()["kept"]) == (0, 2)
+    assert [entry["code"] for entry in done.json()["entries"]] == [
+        *("already_there", "cumulative", "already_there", "torn"),
+    ]
+
+
+def test_a_log_that_grew_and_a_copy_of_it_add_only_what_is_new(emissions: Path, results: Path, tmp_path: Path) -> None:
+    run("-o", results, "import", emissions)
+    before = files(results)
+    copy = tmp_path / "emissions.csv.bak"
+    copy.write_bytes(emissions.read_bytes() + line(run_id="r3").encode() + b"\n")
+    assert run("-o", results, "import", copy).status == 0
+    after = files(results)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {
+        f"raw/codecarbon-llama-r3/{name}" for name in ("manifest.json", "process_0.json")
+    }
+
+
+def test_another_measurement_of_the_same_run_is_a_conflict_and_kept_beside(emissions: Path, results: Path) -> None:
+    run("-o", results, "import", emissions)
+    emissions.write_text(emissions.read_text().replace("r2,e1,15.0", "r2,e1,16.0"))
+    done = run("-o", results, "import", emissions, "--json")
+    [entry] = [entry for entry in done.json()["entries"] if entry["code"] == "conflict"]
+    assert (done.status, entry["outcome"], entry["row"]) == (0, "refused", 4)
+    assert "a different result is there" in entry["message"]
+    assert (results / "raw" / "codecarbon-llama-r2" / "rejected-process_0-1.json").is_file()
+
+
+def test_json_has_the_counts_and_an_entry_for_each_thing_seen(emissions: Path, results: Path) -> None:
+    done = run("-o", results, "import", emissions, "--json")
+    document = done.json()
+    assert list(document) == ["seen", "kept", "repaired", "refused", "entries"]
+    assert [document[name] for name in ("seen", "kept", "repaired", "refused")] == [4, 2, 0, 2]
+    for entry in document["entries"]:
+        assert list(entry) == ["file", "row", "outcome", "code", "message", "experiment_id"]
+    assert document["entries"][-1] == {
+        "file": str(emissions),
+        "row": 5,
+        "outcome": "refused",
+        "code": "torn",
+        "message": "duration is 'x'",
+        "experiment_id": None,
+    }
+
+
+def test_a_dry_run_writes_nothing_and_shows_files_and_verdicts(emissions: Path, results: Path) -> None:
+    done = run("-o", results, "import", emissions, "--dry-run")
+    assert done.status == 0
+    assert not results.exists()
+    assert (
+        "codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, - tokens, complete; "
+        "would write raw/codecarbon-llama-r1/process_0.json\n"
+    ) in done.out
+    assert done.err.endswith("; nothing was written\n")
+    peers.write_json(emissions.parent / "result.json", peers.vllm_result())
+    done = run("-o", results, "import", emissions.parent / "result.json", "--dry-run")
+    assert ", partial; would write" in done.out
+    assert "process 0 has no energy; the total is a lower bound" in done.err
+
+
+def test_a_dry_run_warns_of_a_host_that_is_counted_twice(results: Path, tmp_path: Path) -> None:
+    text = "rank,j\n0,100\n1,100\n"
+    (tmp_path / "t.csv").write_text(text)
+    mapping = [
+        "--map=experiment_id='e'",
+        "--map=process_index=rank",
+        "--map=energy_j=j",
+        "--map=total_scope='host'",
+        "--map=world_size=3",
+    ]
+    done = run("-o", results, "import", tmp_path / "t.csv", "--dry-run", "--host", "node-1", *mapping)
+    assert "measured the whole host node-1 each" in done.err
+    assert "e: 2 of 3 processes" in done.out
+    assert ", partial; would write raw/e/process_0.json, raw/e/process_1.json" in done.out
+
+
+def test_nothing_kept_is_1(tmp_path: Path, results: Path) -> None:
+    (tmp_path / "notes.txt").write_text("notes")
+    for arguments in (["notes.txt"], ["nowhere"], ["notes.txt", "nowhere"]):
+        done = run("-o", results, "import", "--json", *(tmp_path / name for name in arguments))
+        assert (done.status, done.json()["kept"], done.json()["refused"]) == (1, 0, len(arguments))
+    assert not results.exists()
+
+
+def test_one_bad_path_hides_none_of_the_others(tmp_path: Path, results: Path, emissions: Path) -> None:
+    done = run("-o", results, "import", tmp_path / "nowhere", emissions)
+    assert done.status == 0
+    assert f"warning: {tmp_path / 'nowhere'}: refused (unreadable): nothing is there\n" in done.err
+    assert len(FileSystemRepository(results).list_experiments()) == 2
+
+
+def test_verbose_names_each_thing_and_quiet_only_what_is_amiss(emissions: Path, results: Path) -> None:
+    rows = [line(run_id=f"r{index}", duration="x") for index in range(3)]
+    emissions.write_text("\n".join([",".join(LATEST), *rows, line()]) + "\n")
+    said = run("-o", results, "import", emissions, "--dry-run").err
+    assert f"{emissions}:2: refused (torn)" in said
+    assert f"{emissions}:3" not in said
+    assert "2 more of torn (-v or --json names them)" in said
+    said = run("-v", "-o", results, "import", emissions, "--dry-run").err
+    assert f"{emissions}:3: refused (torn)" in said
+    assert f"{emissions}:5: kept (whole)" in said
+    assert "seen" not in run("-q", "-o", results, "import", emissions, "--dry-run").err
+
+
+def test_a_folder_of_older_results_imports_as_many(real_data: Path, results: Path) -> None:
+    done = run("-o", results, "import", real_data / "legacy_v1", "--json", "--host", "node-1")
+    assert done.status == 0
+    assert [done.json()[name] for name in ("seen", "kept", "repaired", "refused")] == [39, 35, 0, 4]
+    assert run("-o", results, "aggregate", "--all").status == 0
+    record = FileSystemRepository(results).load_all_raw("0112")[3]
+    assert (record.host, record.world_size) == ("node-1", 4)
+    before = files(results)
+    assert run("-o", results, "import", real_data / "legacy_v1", "--host", "node-1").status == 0
+    assert files(results) == before
+
+
+def test_join_takes_energy_from_a_record_of_the_same_time(tmp_path: Path, results: Path) -> None:
+    energy = tmp_path / "emissions.csv"
+    energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
+    result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
+    done = run("-o", results, "import", result, "--join", energy, "--json")
+    assert [(entry["outcome"], entry["code"]) for entry in done.json()["entries"]] == [("repaired", "energy_joined")]
+    [name] = FileSystemRepository(results).list_experiments()
+    [record] = FileSystemRepository(results).load_all_raw(name)
+    assert record.energy_metrics.total_energy_j == 3.6e6
+
+
+def test_gpu_uuids_may_be_given_together_or_one_by_one(tmp_path: Path, results: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text(peers.zeus_lines([(1.0, "w", 10.0, [5.0, 6.0])]))
+    for number, given in enumerate((["--gpu-uuids", "GPU-a, GPU-b"], ["--gpu-uuids", "GPU-a", "--gpu-uuids", "GPU-b"])):
+        folder = results / str(number)
+        assert run("-o", folder, "import", log, *given).status == 0
+        repository = FileSystemRepository(folder)
+        [record] = repository.load_all_raw(repository.list_experiments()[0])
+        assert [device.gpu_uuid for device in record.energy_metrics.devices or []] == ["GPU-a", "GPU-b"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["import"], ["import", "x", "--format", "nonsense"]], ids=["no path", "no such format"]
+)
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    assert run(*arguments).status == 2
+
+
+def test_a_mapping_that_is_none_is_an_error(emissions: Path, results: Path) -> None:
+    done = run("-o", results, "import", emissions, "--map", "energy_j=system('x')")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: cannot map \"energy_j=system('x')\"")
+
+
+def test_what_a_file_holds_reaches_no_terminal_as_an_escape(tmp_path: Path, results: Path) -> None:
+    path = tmp_path / "emissions.csv"
+    path.write_text(f"{','.join(LATEST)}\n{line(duration=chr(27) + '[2Jx')}\n{line(project_name=chr(27) + '[2J')}\n")
+    done = run("-o", results, "import", path)
+    assert "\x1b" not in done.out + done.err
+    assert run("-o", results, "import", path, "--json").out.count("\x1b") == 0
+
+
+def test_progress_is_drawn_on_a_terminal_and_gone_at_the_end(emissions: Path, results: Path) -> None:
+    done = on_terminal("-o", results, "import", emissions, columns=200)
+    assert done.status == 0
+    assert "codecarbon-llama-r1: 1 of 1 processes" in done.shown
+    assert as_process("-o", results, "import", emissions).err.count("\r") == 0
+
+
+# Exchange forms
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.ndjson"])
+def test_json_lines_hold_the_rows_of_the_json_export(results: Path, emissions: Path, tmp_path: Path, name: str) -> None:
+    run("-o", results, "import", emissions)
+    assert run("-o", results, "results", "export", "--raw", "--to", tmp_path / name).status == 0
+    lines = (tmp_path / name).read_text().splitlines()
+    rows: list[dict[str, Any]] = run(
+        "-o", results, "results", "export", "--raw", "--to", "-", "--format", "json"
+    ).json()
+    assert [json.loads(text) for text in lines] == rows
+    assert len(rows) == 2
+
+
+def test_what_is_exported_for_codecarbon_imports_as_the_same(results: Path, emissions: Path, tmp_path: Path) -> None:
+    run("-o", results, "import", emissions)
+    table = tmp_path / "again.csv"
+    assert run("-o", results, "results", "export", "--format", "codecarbon", "--to", table).status == 0
+    assert table.read_text().splitlines()[0] == ",".join(LATEST)
+    before = files(results)
+    done = run("-o", results, "import", table, "--json")
+    assert {entry["code"] for entry in done.json()["entries"]} == {"already_there"}
+    assert files(results) == before

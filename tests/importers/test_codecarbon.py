@@ -1,0 +1,292 @@
+"""CodeCarbon's emissions.csv: columns by name, cumulative runs, torn, shifted and padded rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure import importers
+from llm_energy_measure.importers.codecarbon_rows import LAYOUTS
+from tests.support.peers import CELLS, LATEST, cells, line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+KWH = 3.6e6
+
+
+def import_lines(tmp_path: Path, *lines: str) -> tuple[list[RawProcessResult], list[importers.Entry]]:
+    path = tmp_path / "table.txt"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    reading = importers.read(path)
+    records = list(reading)
+    counts = reading.report.counts
+    assert counts["kept"] + counts["repaired"] == len(records)
+    assert counts["kept"] + counts["repaired"] + counts["refused"] == counts["seen"] == len(reading.report.entries)
+    return records, reading.report.entries
+
+
+def outcomes(entries: list[importers.Entry]) -> list[tuple[int | None, str, str]]:
+    return [(entry.row, entry.outcome, entry.code) for entry in entries]
+
+
+@pytest.mark.parametrize("version", LAYOUTS)
+def test_columns_of_every_version_are_told_by_name(tmp_path: Path, version: str) -> None:
+    layout = LAYOUTS[version]
+    [record], [entry] = import_lines(tmp_path, ",".join(layout), line(layout))
+    assert (entry.row, entry.outcome, entry.code) == (2, "kept", "whole")
+    assert record.energy_metrics.total_energy_j == KWH
+    assert record.energy_metrics.emissions_kg_co2 == 7e-08
+    assert record.timestamps.start is not None
+    assert record.timestamps.end is not None
+    assert record.timestamps.end.isoformat() == "2026-01-24T14:31:35"
+    assert (record.timestamps.end - record.timestamps.start).total_seconds() == 10.0
+    assert (record.config_name, record.model_name, record.host, record.gpu_id) == ("llama", None, None, None)
+    if "gpu_energy" in layout:
+        assert record.energy_metrics.gpu_energy_j == 0.5 * KWH
+    shuffled = tuple(sorted(layout))
+    [same], _ = import_lines(tmp_path, ",".join(shuffled), line(shuffled))
+    assert (same.energy_metrics, same.timestamps, same.effective_config) == (
+        *(record.energy_metrics, record.timestamps),
+        record.effective_config,
+    )
+
+
+def test_what_the_sensors_saw_and_what_is_modelled_is_named(tmp_path: Path) -> None:
+    records, _ = import_lines(
+        tmp_path,
+        ",".join(LATEST),
+        line(),
+        line(run_id="r2", tracking_mode="process", cpu_power="41.73"),
+        line(run_id="r3", gpu_model="Apple M1", gpu_count="1"),
+    )
+    machine, process, apple = (record.energy_metrics for record in records)
+    assert (machine.total_scope, machine.cpu_scope, machine.gpu_scope, machine.ram_scope) == ("host",) * 4
+    assert (process.total_scope, process.cpu_scope, process.gpu_scope, process.ram_scope) == (
+        *(None, "host", "host"),
+        "process",
+    )
+    assert (machine.cpu_provenance, machine.gpu_provenance, machine.ram_provenance, machine.total_provenance) == (
+        *("modelled", "measured", "modelled"),
+        None,
+    )
+    assert (process.cpu_provenance, apple.gpu_provenance) == (None, None)
+    assert [device.gpu_name for device in machine.devices or []] == ["NVIDIA A100-PCIE-40GB"] * 4
+
+
+def test_the_list_of_models_counts_and_not_the_number_beside_it(tmp_path: Path) -> None:
+    [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(gpu_count="1"))
+    assert len(record.energy_metrics.devices or []) == 4
+    assert (entry.outcome, entry.code) == ("kept", "gpu_count_differs")
+
+
+def test_no_power_and_no_energy_is_not_measured(tmp_path: Path) -> None:
+    zero = {"cpu_power": "0.0", "cpu_energy": "0.0", "energy_consumed": "0.75"}
+    [record], _ = import_lines(tmp_path, ",".join(LATEST), line(**zero))
+    assert (record.energy_metrics.cpu_energy_j, record.energy_metrics.cpu_power_w) == (None, None)
+    assert record.energy_metrics.total_energy_j == 0.75 * KWH
+
+
+def test_a_run_is_counted_once_with_its_last_row(tmp_path: Path) -> None:
+    grown = [
+        line(timestamp=f"2026-01-24T14:31:{30 + 5 * step}", duration=f"{5.0 + 5 * step}", energy_consumed=f"{step}.5")
+        for step in range(3)
+    ]
+    other = line(run_id="r2", energy_consumed="0.25")
+    records, entries = import_lines(tmp_path, ",".join(LATEST), grown[0], other, *grown[1:])
+    assert outcomes(entries) == [
+        (2, "refused", "cumulative"),
+        (3, "kept", "components_disagree"),
+        (4, "refused", "cumulative"),
+        (5, "kept", "components_disagree"),
+    ]
+    assert [record.energy_metrics.total_energy_j for record in records] == [0.25 * KWH, 2.5 * KWH]
+    assert entries[0].experiment_id == records[1].experiment_id == "codecarbon-llama-r1"
+    assert "line 5" in entries[0].message
+
+
+def test_energy_that_falls_is_a_restart_and_both_parts_count(tmp_path: Path) -> None:
+    later = line(timestamp="2026-01-24T15:00:00", energy_consumed="0.5")
+    last = line(timestamp="2026-01-24T15:00:10", duration="20.0", energy_consumed="0.75")
+    records, entries = import_lines(tmp_path, ",".join(LATEST), line(), later, last)
+    assert outcomes(entries)[1:] == [(3, "refused", "cumulative"), (4, "repaired", "restart")]
+    assert [record.experiment_id for record in records] == ["codecarbon-llama-r1", "codecarbon-llama-r1-restart1"]
+    assert sum(record.energy_metrics.total_energy_j or 0 for record in records) == 1.75 * KWH
+
+
+def test_rows_out_of_order_are_no_restart(tmp_path: Path) -> None:
+    """Concurrent writers: the row of the end stands before rows of the middle, and all of them began at once."""
+    middle = line(timestamp="2026-01-24T14:31:30", duration="5.2", energy_consumed="0.5")
+    records, entries = import_lines(tmp_path, ",".join(LATEST), line(), middle)
+    assert outcomes(entries) == [(2, "kept", "whole"), (3, "refused", "out_of_order")]
+    assert [record.energy_metrics.total_energy_j for record in records] == [KWH]
+
+
+def test_tasks_of_a_run_are_no_cumulative_rows(tmp_path: Path) -> None:
+    layout = (*LATEST, "task_name")
+    tasks = [line(layout, task_name=name, energy_consumed="1.0") for name in ("load", "generate")]
+    records, _ = import_lines(tmp_path, ",".join(layout), *tasks)
+    assert [record.experiment_id for record in records] == ["codecarbon-llama-r1-load", "codecarbon-llama-r1-generate"]
+
+
+def test_rows_that_name_no_run_stand_for_themselves(tmp_path: Path) -> None:
+    rows = [line(run_id="", experiment_id="", timestamp=f"2026-01-24T14:31:3{second}") for second in range(3)]
+    records, _ = import_lines(tmp_path, ",".join(LATEST), *rows)
+    assert len({record.experiment_id for record in records}) == 3
+    again, _ = import_lines(tmp_path, ",".join(LATEST), *reversed(rows))
+    assert {record.experiment_id for record in again} == {record.experiment_id for record in records}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"timestamp": "2-01-24T14:31:35"},
+        {"timestamp": ""},
+        {"duration": ""},
+        {"duration": "machine"},
+        {"energy_consumed": "nan"},
+        {"energy_consumed": "1_0"},
+        {"gpu_power": "N"},
+        {"longitude": "Linux"},
+        {"tracking_mode": "achine"},
+        {"country_iso_code": "3.10"},
+        {"on_cloud": ""},
+        {"cpu_model": "-71.2"},
+    ],
+    ids=str,
+)
+def test_a_row_of_the_right_width_whose_cells_do_not_parse_is_torn(tmp_path: Path, changes: dict[str, str]) -> None:
+    records, entries = import_lines(tmp_path, ",".join(LATEST), line(run_id="r0"), line(**changes), line(run_id="r2"))
+    assert outcomes(entries)[1] == (3, "refused", "torn")
+    assert next(iter(changes)) in entries[1].message
+    assert [record.experiment_id for record in records] == ["codecarbon-llama-r0", "codecarbon-llama-r2"]
+
+
+def test_a_row_padded_with_commas_is_torn(tmp_path: Path) -> None:
+    torn = ",".join([*cells()[:6], *[""] * (len(LATEST) - 6)])
+    tail = ",".join(["hine", "N", *[""] * (len(LATEST) - 2)])
+    records, entries = import_lines(tmp_path, ",".join(LATEST), torn, tail)
+    assert records == []
+    assert outcomes(entries) == [(2, "refused", "torn"), (3, "refused", "torn")]
+
+
+def test_blank_energy_is_unknown_and_not_zero(tmp_path: Path) -> None:
+    blank = {"energy_consumed": "", "cpu_energy": "", "emissions": "", "cpu_power": ""}
+    [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(**blank))
+    assert (record.energy_metrics.total_energy_j, record.energy_metrics.gpu_energy_j) == (None, 0.5 * KWH)
+    assert (entry.outcome, entry.code) == ("kept", "no_energy")
+
+
+def test_negative_energy_is_refused(tmp_path: Path) -> None:
+    records, [entry] = import_lines(tmp_path, ",".join(LATEST), line(gpu_energy="-0.5"))
+    assert (records, entry.code) == ([], "impossible_value")
+
+
+def test_omitted_cells_are_found_again_where_there_is_one_way_only(tmp_path: Path) -> None:
+    omitted = ("gpu_count", "gpu_model", "longitude", "latitude")
+    short = ",".join(CELLS[name] for name in LATEST if name not in omitted)
+    [record], [entry] = import_lines(tmp_path, ",".join(LATEST), short)
+    assert (entry.outcome, entry.code) == ("repaired", "realigned")
+    assert (record.gpu_name, record.energy_metrics.devices) == (None, None)
+    assert record.energy_metrics.total_scope == "host"
+    assert record.effective_config["codecarbon"]["ram_total_size"] == 503.5
+    assert record.effective_config["codecarbon"]["pue"] == 1.0
+
+
+def test_what_stays_uncertain_in_a_realigned_row_stays_unknown(tmp_path: Path) -> None:
+    """One of longitude and latitude is missing: nobody can say which."""
+    short = ",".join(CELLS[name] for name in LATEST if name != "latitude")
+    [record], [entry] = import_lines(tmp_path, ",".join(LATEST), short)
+    assert entry.code == "realigned"
+    assert not {"longitude", "latitude"} & set(record.effective_config["codecarbon"])
+    assert record.energy_metrics.total_energy_j == KWH
+
+
+@pytest.mark.parametrize("missing", ["duration", "gpu_energy", "cpu_power", "energy_consumed", "run_id"])
+def test_a_row_without_a_cell_that_counts_is_refused_and_never_shifted(tmp_path: Path, missing: str) -> None:
+    short = ",".join(CELLS[name] for name in LATEST if name != missing)
+    records, [entry] = import_lines(tmp_path, ",".join(LATEST), short)
+    assert (records, entry.code) == ([], "shifted")
+
+
+@pytest.mark.parametrize("version", [version for version in LAYOUTS if version != "3.3.0"])
+def test_rows_of_another_version_under_the_header_are_told_by_their_types(tmp_path: Path, version: str) -> None:
+    layout = LAYOUTS[version]
+    [first, second], entries = import_lines(tmp_path, ",".join(LATEST), line(run_id="r0"), line(layout))
+    assert (entries[1].outcome, entries[1].code) == ("repaired", "other_layout")
+    assert first.energy_metrics.total_energy_j == second.energy_metrics.total_energy_j == KWH
+
+
+def test_a_longer_row_is_refused_unless_blanks_make_it_longer(tmp_path: Path) -> None:
+    records, entries = import_lines(tmp_path, ",".join(LATEST), line() + ",,", line(run_id="r2") + ",x")
+    assert outcomes(entries) == [(2, "repaired", "padded"), (3, "refused", "shifted")]
+    assert len(records) == 1
+
+
+def test_blanks_around_cells_are_dropped(tmp_path: Path) -> None:
+    [record], [entry] = import_lines(tmp_path, ", ".join(LATEST), " , ".join(cells()))
+    assert (entry.outcome, entry.code) == ("repaired", "padded")
+    assert record.experiment_id == "codecarbon-llama-r1"
+
+
+def test_a_header_in_the_middle_is_no_row_and_holds_from_there(tmp_path: Path) -> None:
+    older = LAYOUTS["2.4"]
+    records, entries = import_lines(
+        tmp_path,
+        ",".join(LATEST),
+        line(),
+        ",".join(LATEST),
+        line(run_id="r2"),
+        ",".join(older),
+        line(older, run_id="r3"),
+    )
+    assert [entry.code for entry in entries] == ["whole", "repeated_header", "whole", "repeated_header", "whole"]
+    assert [record.experiment_id[-2:] for record in records] == ["r1", "r2", "r3"]
+
+
+def test_a_quote_that_does_not_close_costs_one_row(tmp_path: Path) -> None:
+    records, entries = import_lines(tmp_path, ",".join(LATEST), line(region='"que'), line(run_id="r2"))
+    assert outcomes(entries) == [(2, "refused", "torn"), (3, "kept", "whole")]
+    assert len(records) == 1
+
+
+def test_quoted_cells_may_hold_commas(tmp_path: Path) -> None:
+    [record], _ = import_lines(tmp_path, ",".join(LATEST), line(cpu_model='"AMD, 64 cores"'))
+    assert record.effective_config["codecarbon"]["cpu_model"] == "AMD, 64 cores"
+
+
+def test_a_cell_of_ten_megabytes_costs_one_row(tmp_path: Path) -> None:
+    records, entries = import_lines(tmp_path, ",".join(LATEST), line(region="x" * 10**7), line(run_id="r2"))
+    assert outcomes(entries) == [(2, "refused", "torn"), (3, "kept", "whole")]
+    assert len(entries[0].message) < 200
+    assert len(records) == 1
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "emissions.csv"
+    path.write_bytes(f"{','.join(LATEST)}\n{line(region='@')}\n".encode().replace(b"@", b"\xeele"))
+    reading = importers.read(path)
+    assert len(list(reading)) == 1
+    assert [(entry.outcome, entry.code) for entry in reading.report.entries] == [("repaired", "undecodable_text")]
+
+
+def test_a_byte_order_mark_and_carriage_returns_disturb_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "emissions.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{','.join(LATEST)}\r\n{line()}\r\n\r\n".encode())
+    reading = importers.read(path)
+    assert [record.experiment_id for record in reading] == ["codecarbon-llama-r1"]
+    assert [entry.code for entry in reading.report.entries] == ["whole"]
+
+
+def test_what_the_caller_knows_of_the_machine_is_filled_in(tmp_path: Path) -> None:
+    path = tmp_path / "emissions.csv"
+    path.write_text(f"{','.join(LATEST)}\n{line()}\n", encoding="utf-8")
+    uuids = [f"GPU-{index}" for index in range(4)]
+    [record] = importers.read(path, host="node-1", gpu_uuids=uuids)
+    assert (record.host, record.gpu_uuid) == ("node-1", None)
+    assert [device.gpu_uuid for device in record.energy_metrics.devices or []] == uuids
+    [record] = importers.read(path, gpu_uuids=uuids[:2])
+    assert [device.gpu_uuid for device in record.energy_metrics.devices or []] == [None] * 4

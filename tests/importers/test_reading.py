@@ -1,0 +1,211 @@
+"""What is read at all: limits, changes meanwhile, links, unknown files, folders of many."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm_energy_measure import importers
+from llm_energy_measure.exceptions import ConfigurationError, ResultNotFoundError
+from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_FILES
+from llm_energy_measure.importers.registry import FORMATS
+from tests.support import peers
+from tests.support.peers import LATEST, line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def write_emissions(path: Path, rows: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [",".join(LATEST), *(line(run_id=f"{path.stem}-{row}") for row in range(rows))]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def read(path: Path, **options: Any) -> tuple[int, list[importers.Entry]]:
+    reading = importers.read(path, **options)
+    return len(list(reading)), reading.report.entries
+
+
+def test_a_report_adds_up_and_knows_no_other_code(tmp_path: Path) -> None:
+    report = importers.LossReport()
+    report.refuse("x", "torn", "it is torn", row=3)
+    assert report.document() == {
+        "seen": 1,
+        "kept": 0,
+        "repaired": 0,
+        "refused": 1,
+        "entries": [
+            {
+                "file": "x",
+                "row": 3,
+                "outcome": "refused",
+                "code": "torn",
+                "message": "it is torn",
+                "experiment_id": None,
+            }
+        ],
+    }
+    assert (report.kept, report.repaired, report.refused) == (0, 0, 1)
+    with pytest.raises(KeyError, match="no reason code"):
+        report.refuse("x", "nonsense", "")
+    assert tmp_path.is_dir()
+
+
+def test_a_file_of_two_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = write_emissions(tmp_path / "emissions.csv")
+    os.truncate(path, 2 * 2**30)
+    count, [entry] = read(path)
+    assert (count, entry.code) == (0, "too_large")
+    assert str(2 * 2**30) in entry.message
+    assert f"{MAX_BYTES // 2**20} MiB" in entry.message
+
+
+@pytest.mark.parametrize("how", ["grows", "shrinks", "is replaced", "is rewritten"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, how: str) -> None:
+    path = write_emissions(tmp_path / "emissions.csv")
+    content = path.read_bytes()
+
+    def change(of: Path, _size: int) -> None:
+        if how == "grows":
+            of.write_bytes(content + content)
+        elif how == "shrinks":
+            of.write_bytes(content[:100])
+        elif how == "is rewritten":
+            of.write_bytes(content.replace(b"llama", b"mistr"))
+        else:
+            other = tmp_path / "other"
+            other.write_bytes(content)
+            other.replace(of)
+
+    count, [entry] = read(path, progress=change)
+    assert (count, entry.outcome, entry.code) == (0, "refused", "changed_while_read")
+    path.write_bytes(content)
+    assert read(path)[0] == 1
+
+
+def zip_bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("emissions.csv", b"0" * 10**7)
+
+
+@pytest.mark.parametrize(
+    ("write", "found"),
+    [
+        (zip_bomb, "a ZIP archive"),
+        (lambda path: path.write_bytes(gzip.compress(b"0" * 10**7)), "gzip-compressed data"),
+        (lambda path: path.write_bytes(b"a,b\n1,2\n"), "a table with the columns a, b"),
+        (lambda path: path.write_bytes(b'{"a": 1, "b": 2}'), "a JSON object with the fields a, b"),
+        (lambda path: path.write_bytes(b'{"a": 1, "b'), "JSON that is no object, or torn"),
+        (lambda path: path.write_bytes(b"[" * 10**5), "JSON that is no object, or torn"),
+        (lambda path: path.write_bytes(b'{"a":' * 10**5), "JSON that is no object, or torn"),
+        (lambda path: path.write_bytes(bytes(range(128, 256))), "128 bytes that are neither JSON nor a table"),
+        (lambda path: path.write_bytes(b"x" * 10**6), "1000000 bytes that are neither JSON nor a table"),
+    ],
+)
+def test_an_unknown_file_says_what_was_found_and_what_was_looked_for(
+    tmp_path: Path, write: Callable[[Path], object], found: str
+) -> None:
+    write(tmp_path / "emissions.csv")
+    count, [entry] = read(tmp_path / "emissions.csv")
+    assert (count, entry.code) == (0, "unknown_format")
+    assert found in entry.message
+    for form in FORMATS:
+        assert form.needs_mapping or form.looks_for in entry.message
+    assert len(entry.message) < 1500
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\0" * 4096])
+def test_an_empty_file_is_refused_as_that(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    for path in (tmp_path / "x", tmp_path):
+        count, [entry] = read(path)
+        assert (count, entry.code, entry.file) == (0, "empty_file", str(tmp_path / "x"))
+
+
+def test_a_folder_of_many_experiments_imports_as_many(tmp_path: Path) -> None:
+    write_emissions(tmp_path / "a" / "emissions.csv", 2)
+    write_emissions(tmp_path / "a" / "b" / "more.txt", 3)
+    peers.write_json(tmp_path / "c" / "result.json", peers.vllm_result())
+    (tmp_path / "c" / "notes.md").write_text("notes")
+    (tmp_path / ".hidden").write_text("hidden")
+    count, entries = read(tmp_path)
+    assert count == 6
+    assert [entry.code for entry in entries if entry.outcome == "refused"] == ["unknown_format"]
+
+
+def test_the_order_of_a_folder_is_always_the_same(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        write_emissions(tmp_path / name / "emissions.csv")
+    assert read(tmp_path)[1] == read(tmp_path)[1]
+    assert [entry.file for entry in read(tmp_path)[1]] == [str(tmp_path / name / "emissions.csv") for name in "abc"]
+
+
+def test_links_and_pipes_in_a_folder_are_not_followed(tmp_path: Path) -> None:
+    outside = write_emissions(tmp_path / "outside" / "emissions.csv")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").symlink_to(outside)
+    (folder / "folder").symlink_to(outside.parent)
+    (folder / "circle").symlink_to(folder)
+    os.mkfifo(folder / "pipe")
+    count, entries = read(folder)
+    assert count == 0
+    assert sorted((entry.file.rpartition("/")[2], entry.code) for entry in entries) == [
+        ("file", "not_a_file"),
+        ("pipe", "not_a_file"),
+    ]
+    assert read(folder / "file")[0] == 1  # a link that was named itself is meant
+
+
+def test_a_folder_of_more_files_than_the_limit_is_told(tmp_path: Path) -> None:
+    assert MAX_FILES == 100_000
+    for number in range(3):
+        write_emissions(tmp_path / "a" / f"{number}.csv")
+    write_emissions(tmp_path / "b" / "3.csv")
+    count, entries = read(tmp_path, max_files=3)
+    assert count == 3
+    assert [(entry.code, entry.file) for entry in entries[3:]] == [("too_many", str(tmp_path / "b"))]
+
+
+def test_progress_tells_each_file(tmp_path: Path) -> None:
+    paths = [write_emissions(tmp_path / f"{number}.csv") for number in range(3)]
+    told: list[tuple[Path, int]] = []
+    list(importers.read(tmp_path, progress=lambda path, size: told.append((path, size))))
+    assert told == [(path, path.stat().st_size) for path in paths]
+
+
+def test_a_format_that_was_named_is_the_only_one_tried(tmp_path: Path) -> None:
+    path = write_emissions(tmp_path / "emissions.csv")
+    assert read(path, format="codecarbon")[0] == 1
+    count, [entry] = read(path, format="zeus")
+    assert (count, entry.code) == (0, "unknown_format")
+    with pytest.raises(ConfigurationError, match=r"no format 'nonsense'; choose one of auto, legacy, codecarbon"):
+        importers.read(path, format="nonsense")
+
+
+def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ResultNotFoundError, match="nothing is there"):
+        importers.read(tmp_path / "nowhere")
+
+
+def test_the_public_names_are_those_that_all_says() -> None:
+    assert importers.__all__ == sorted(importers.__all__)
+    assert set(importers.__all__) == {"CODES", "Entry", "LossReport", "Reading", "format_names", "read"}
+    for form in FORMATS:
+        assert form.name in importers.format_names()
+
+
+def test_importers_need_no_extra_to_be_imported() -> None:
+    import subprocess  # noqa: PLC0415 - a process of its own, and only here
+    import sys  # noqa: PLC0415 - as above
+
+    code = "import sys, llm_energy_measure.importers; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own line
+    assert {"h5py", "pyarrow", "numpy", "pandas"} & set(done.stdout.split()) == set()

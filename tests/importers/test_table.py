@@ -1,0 +1,261 @@
+"""Any table, and the closed grammar of its mapping."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_energy_measure import importers
+from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.importers.mapping import parse_mappings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+ENERGY = "energy_j=energy_kwh*3.6e6"
+
+
+def import_text(
+    tmp_path: Path, text: str | bytes, *mapping: str
+) -> tuple[list[RawProcessResult], list[importers.Entry]]:
+    path = tmp_path / "table"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    reading = importers.read(path, mapping=mapping)
+    return list(reading), reading.report.entries
+
+
+# The grammar
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("a", 6.0),
+        ("a*3.6e6", 6 * 3.6e6),
+        ("a-b-1", 3.0),
+        ("a/b/2", 1.5),
+        ("a-(b-1)", 5.0),
+        ("2*a+b", 14.0),
+        ("2*(a+b)", 16.0),
+        ("-a+b", -4.0),
+        ("--a", 6.0),
+        ("[GPU energy (kWh)]*2", 1.0),
+        (" a * b ", 12.0),
+        ("a/zero", None),
+        ("a*blank", None),
+        ("nowhere", None),
+        (".5", 0.5),
+        ("1e308*1e308", None),
+    ],
+)
+def test_an_expression_is_worth(expression: str, value: float | None) -> None:
+    row: dict[str, str | float | None] = {
+        "a": "6",
+        "b": 2.0,
+        "zero": 0.0,
+        "blank": None,
+        "word": "x",
+        "GPU energy (kWh)": "0.5",
+    }
+    [parsed] = parse_mappings([f"energy_j={expression}"]).values()
+    found = parsed.value(row)
+    assert (float(found) if isinstance(found, str) else found) == value
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        "energy_j",
+        "energy_j=",
+        "joules=a",
+        "energy_j=a+",
+        "energy_j=(a",
+        "energy_j=a b",
+        "energy_j=a**2",
+        "energy_j=[]",
+        "energy_j=__import__('os')",
+        "energy_j=a.b",
+        "energy_j=a;b",
+        "energy_j=f(x)",
+        "energy_j=a)",
+        "energy_j=*a",
+        "energy_j='",
+        "energy_j=a" + "+a" * 60,
+        "energy_j=" + "(" * 5000,
+        "=a",
+        "energy_j=1_0",
+    ],
+)
+def test_what_is_no_mapping_is_refused_in_a_sentence(mapping: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot map"):
+        parse_mappings([mapping])
+
+
+def test_text_is_no_number_to_calculate_with() -> None:
+    [parsed] = parse_mappings(["energy_j=a*2"]).values()
+    with pytest.raises(ValueError, match="a is 'x', no number"):
+        parsed.value({"a": "x"})
+
+
+def test_a_field_is_mapped_once() -> None:
+    with pytest.raises(ConfigurationError, match="twice"):
+        parse_mappings([ENERGY, ENERGY])
+
+
+@given(st.text(max_size=30))
+def test_no_text_is_evaluated_or_crashes(text: str) -> None:
+    try:
+        [parsed] = parse_mappings([f"energy_j={text}"]).values()
+    except ConfigurationError:
+        return
+    assert parsed.value({}) is None or isinstance(parsed.value({}), float | str)
+
+
+@given(a=st.floats(-1e6, 1e6), b=st.floats(-1e6, 1e6), c=st.floats(0.001, 1e6))
+def test_the_grammar_calculates_as_python_does(a: float, b: float, c: float) -> None:
+    [parsed] = parse_mappings(["energy_j=a-b*2/(c+1)-a"]).values()
+    assert parsed.value({"a": a, "b": b, "c": c}) == a - b * 2 / (c + 1) - a
+
+
+# CSV
+
+CSV = """name,energy_kwh,in,out,began,uuid
+llama,0.5,100,28,2026-01-16T19:39:58,GPU-1
+opt,,100,,1768592398.5,GPU-2
+"""
+MAPPING = (
+    ENERGY,
+    "model_name=name",
+    "input_tokens=in",
+    "output_tokens=out",
+    "start=began",
+    "gpu_uuid=uuid",
+    "gpu_id=0",
+)
+
+
+def test_columns_become_fields(tmp_path: Path) -> None:
+    [first, second], entries = import_text(tmp_path, CSV, *MAPPING, "host='node 1'")
+    assert [(entry.row, entry.code) for entry in entries] == [(2, "whole"), (3, "no_energy")]
+    assert (first.energy_metrics.total_energy_j, first.model_name, first.host) == (1.8e6, "llama", "node 1")
+    assert first.inference_metrics is not None
+    assert first.inference_metrics.total_tokens == 128
+    assert (first.gpu_uuid, first.gpu_id, first.energy_metrics.gpu_energy_j) == ("GPU-1", 0, None)
+    assert first.timestamps.start is not None
+    assert first.timestamps.start.isoformat() == "2026-01-16T19:39:58"
+    assert second.timestamps.start is not None
+    assert second.timestamps.start.isoformat() == "2026-01-16T19:39:58.500000+00:00"
+    assert (second.energy_metrics.total_energy_j, second.inference_metrics) == (None, None)
+    assert first.experiment_id != second.experiment_id
+
+
+def test_nothing_is_taken_from_a_column_because_of_its_name(tmp_path: Path) -> None:
+    [record], _ = import_text(tmp_path, "energy_j,model_name,host\n5,llama,node-1\n", "cpu_energy_j=energy_j")
+    assert (record.energy_metrics.total_energy_j, record.model_name, record.host) == (None, None, None)
+    assert record.energy_metrics.cpu_energy_j == 5.0
+
+
+def test_without_a_mapping_no_table_is_taken(tmp_path: Path) -> None:
+    records, [entry] = import_text(tmp_path, CSV)
+    assert (records, entry.code) == ([], "unknown_format")
+    assert "name, energy_kwh, in, out" in entry.message
+    assert "--map" in entry.message
+    reading = importers.read(tmp_path / "table", format="table")
+    assert (list(reading), [entry.code for entry in reading.report.entries]) == ([], ["missing_field"])
+
+
+def test_a_column_that_is_not_there_refuses_the_file_and_names_those_that_are(tmp_path: Path) -> None:
+    records, [entry] = import_text(tmp_path, CSV, "energy_j=joules")
+    assert (records, entry.code) == ([], "missing_field")
+    assert "joules" in entry.message
+    assert "energy_kwh" in entry.message
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("llama,x,1,1,2026-01-16,u", "torn"),
+        ("llama,-1,1,1,2026-01-16,u", "impossible_value"),
+        ("llama,1,1.5,1,2026-01-16,u", "torn"),
+        ("llama,1,1,1,yesterday,u", "torn"),
+        ("llama,1,1,1", "torn"),
+        ("llama,1,1,1,2026-01-16,u,v", "torn"),
+        (f"{'x' * 200_000},1,1,1,2026-01-16,u", "torn"),
+    ],
+    ids=range(7),
+)
+def test_a_row_that_is_wrong_costs_itself(tmp_path: Path, line: str, code: str) -> None:
+    records, entries = import_text(tmp_path, f"{CSV}{line}\nlast,1,1,1,2026-01-16,u\n", *MAPPING)
+    assert [entry.code for entry in entries] == ["whole", "no_energy", code, "whole"]
+    assert records[-1].model_name == "last"
+
+
+def test_two_rows_of_one_process_are_told(tmp_path: Path) -> None:
+    text = "id,rank,j\ne1,0,1\ne1,1,2\ne1,1,3\n"
+    mapping = ("experiment_id=id", "process_index=rank", "energy_j=j", "world_size=2")
+    records, entries = import_text(tmp_path, text, *mapping)
+    assert [(record.experiment_id, record.process_index) for record in records] == [("e1", 0), ("e1", 1)]
+    assert [entry.code for entry in entries] == ["whole", "whole", "duplicate"]
+
+
+@pytest.mark.parametrize(
+    "cells", ["..,0,4,,", "e,1000000,4,,", "e,0,0,,", "e,0,4,9,8", "e,0,4,5,9"], ids=lambda cells: cells
+)
+def test_values_that_cannot_be_are_refused(tmp_path: Path, cells: str) -> None:
+    mapping = ("experiment_id=id", "process_index=rank", "world_size=size", "input_tokens=a", "total_tokens=b")
+    records, [entry] = import_text(tmp_path, f"id,rank,size,a,b\n{cells}\n", *mapping)
+    if cells.endswith("5,9"):
+        assert records[0].inference_metrics is not None
+        assert records[0].inference_metrics.output_tokens == 4
+    else:
+        assert (records, entry.code) == ([], "impossible_value")
+
+
+# JSON lines and Parquet
+
+ROWS: list[dict[str, Any]] = [
+    {"name": "llama", "energy_kwh": 0.5, "in": 100, "out": 28, "began": "2026-01-16T19:39:58", "uuid": "GPU-1"},
+    {"name": "opt", "energy_kwh": None, "in": 100, "out": None, "began": "2026-01-16T19:40:58", "uuid": "GPU-2"},
+]
+
+
+def test_json_lines_and_parquet_give_the_same_records(tmp_path: Path) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    from_lines, entries = import_text(tmp_path, lines + "\n", *MAPPING)
+    assert [(entry.row, entry.code) for entry in entries] == [(1, "whole"), (2, "no_energy")]
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.bin")
+    from_parquet, entries = import_text(tmp_path, (tmp_path / "rows.bin").read_bytes(), *MAPPING)
+    assert [(entry.row, entry.code) for entry in entries] == [(1, "whole"), (2, "no_energy")]
+    for one, other in zip(from_lines, from_parquet, strict=True):
+        assert one.energy_metrics == other.energy_metrics
+        assert (one.experiment_id, one.timestamps, one.inference_metrics) == (
+            *(other.experiment_id, other.timestamps),
+            other.inference_metrics,
+        )
+
+
+def test_a_line_that_is_no_object_costs_itself(tmp_path: Path) -> None:
+    text = '{"j": 1}\n{"j": 2\n[3]\n{"j": NaN}\n{"j": 4}\n'
+    records, entries = import_text(tmp_path, text, "energy_j=j")
+    assert [record.energy_metrics.total_energy_j for record in records] == [1.0, None, 4.0]
+    assert [(entry.row, entry.code) for entry in entries if entry.outcome == "refused"] == [(2, "torn"), (3, "torn")]
+
+
+@pytest.mark.parametrize("content", [b"PAR1", b"PAR1" + b"\xff" * 4000 + b"PAR1"])
+def test_what_only_looks_like_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
+    records, [entry] = import_text(tmp_path, content, "energy_j=j")
+    assert (records, entry.code) == ([], "unreadable")
+
+
+def test_a_column_that_parquet_lacks_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.bin")
+    _, [entry] = import_text(tmp_path, (tmp_path / "rows.bin").read_bytes(), "energy_j=joules")
+    assert entry.code == "missing_field"
