@@ -131,7 +131,7 @@ def test_a_dry_run_warns_of_a_host_that_is_counted_twice(results: Path, tmp_path
         "--map=world_size=3",
     ]
     done = run("-o", results, "import", tmp_path / "t.csv", "--dry-run", "--host", "node-1", *mapping)
-    assert "measured the whole host node-1 each" in done.err
+    assert "processes 0, 1 measured the whole host node-1" in done.err
     assert "e: 2 of 3 processes" in done.out
     assert ", partial; would write raw/e/process_0.json, raw/e/process_1.json" in done.out
 
