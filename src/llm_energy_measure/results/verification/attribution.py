@@ -29,7 +29,7 @@ from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.verification.codes import failed, listed, not_checked, passed
 from llm_energy_measure.results.verification.codes import joules as in_joules
-from llm_energy_measure.results.verification.evidence import by_host
+from llm_energy_measure.results.verification.evidence import by_host, read_elsewhere
 from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, model_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
@@ -377,10 +377,11 @@ def _unidentified(hosts: Hosts) -> str:
     if several_hosts and None in hosts:
         return "some processes name their host and some don't"
     has_uuid = set()
-    for record in (record for records in hosts.values() for record in records):
+    of_hosts = [(record, peers) for peers in hosts.values() for record in peers]
+    for record, peers in of_hosts:
         for gpu in gpus_of(record):
             if gpu.name is None:
-                if gpu_scope(record) in ("host", "process"):
+                if gpu_scope(record) in ("host", "process") or read_elsewhere(record, peers):
                     continue
                 return f"the GPU of process {record.process_index} is unknown"
             has_uuid.add(isinstance(gpu.name, str))
