@@ -170,16 +170,19 @@ def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> S
     share = Share()
     by_sensor: dict[tuple[str, object], list[Reading]] = {}
     in_one_form, is_whole = _in_one_form(readings)
-    others = [reading for reading in in_one_form if reading.scope != "host"]
-    for reading in in_one_form:
-        if reading.scope == "host":
-            by_sensor.setdefault(("host", reading.component), []).append(reading)
+    # A whole host contains what is known of single components of it, too.
+    hosts = [r for r in in_one_form if r.scope == "host" and (not is_whole or r.component == "rest")]
+    others = [r for r in in_one_form if r.scope != "host" or (is_whole and r.component != "rest")]
+    for reading in hosts:
+        by_sensor.setdefault(("host", reading.component), []).append(reading)
     counted: dict[str, list[tuple[list[Reading], float]]] = {}
     if by_sensor and others:
         others = _take_contained(share, by_sensor, others, counted, is_whole=is_whole)
     unscoped: list[Reading] = []
     for reading in others:
-        if reading.scope == "device" and reading.sensor is not None:
+        if reading.scope == "host":
+            by_sensor.setdefault(("host", reading.component), []).append(reading)
+        elif reading.scope == "device" and reading.sensor is not None:
             by_sensor.setdefault(("device", reading.sensor), []).append(reading)
         elif reading.scope != "process":
             unscoped.append(reading)
