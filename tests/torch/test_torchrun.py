@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
+from llm_energy_measure.results.verification.verify import verify_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SEC = 300
@@ -61,6 +62,7 @@ def test_all_results_are_there_and_the_host_is_counted_once(tmp_path: Path, proc
     assert outcome.aggregated.total_tokens == 40 * processes
     assert outcome.aggregated.aggregation.warnings == []
     assert outcome.aggregated.is_lower_bound is False
+    assert verify_experiment(repository, "exp_7").outcome == "passed"
     manifest = repository.load_manifest("exp_7")
     assert manifest is not None
     assert manifest.expected_processes == processes

@@ -278,14 +278,16 @@ class Recording:
             raise ConfigurationError(f"cannot record {self.experiment_id!r}", found, "give a mapping") from error
         with contextlib.ExitStack() as undo:
             self._prepare(undo)
+            self._sampler.start()
+            self._start = Instant.now(self._clock)
+            self._interruption.watch()
+            undo.callback(self._interruption.unwatch)
+            if options.checkpoint_sec is not None:
+                ticker = Ticker("checkpoint", options.checkpoint_sec, self._checkpoint)
+                undo.callback(ticker.stop)
+                ticker.start()
             # From here on the end of the block undoes it.
             self._exit = undo.pop_all()
-        self._sampler.start()
-        self._start = Instant.now(self._clock)
-        if options.checkpoint_sec is not None:
-            ticker = Ticker("checkpoint", options.checkpoint_sec, self._checkpoint)
-            self._exit.callback(ticker.stop)
-            ticker.start()
         return self
 
     def _prepare(self, undo: contextlib.ExitStack) -> None:
@@ -316,8 +318,6 @@ class Recording:
         self._idle_power_w = self._measure_idle() if options.idle_sec else None
         self._sampler = Sampler(self._sensors, self._clock, interval_sec=options.interval_sec)
         undo.callback(self._sampler.stop)
-        self._interruption.watch()
-        undo.callback(self._interruption.unwatch)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -64,10 +64,12 @@ class Sampler:
             if self._has_ended or self._is_reading:
                 return
             self._is_reading = True
-            for meter in self._meters:
-                if meter.sensor.is_cheap or not only_cheap:
-                    meter.take(self._clock.monotonic())
-            self._is_reading = False
+            try:
+                for meter in self._meters:
+                    if meter.sensor.is_cheap or not only_cheap:
+                        meter.take(self._clock.monotonic())
+            finally:
+                self._is_reading = False
 
     def _take_cheap(self) -> None:
         self.take(only_cheap=True)
