@@ -170,7 +170,7 @@ def _timeline(original: Original) -> dict[str, float | None]:
     raw = original.fields.get("timeline")
     try:
         fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]) if raw is not None else {}
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
     return {name: number(parsed(bytes(value), name)) for name, value in fields.items() if name.endswith("_time")}
 
@@ -207,7 +207,7 @@ def _latency(original: Original, completed: int | None) -> Any:  # noqa: ANN401 
     raw = original.fields.get("results")
     try:
         requests = msgspec.json.decode(raw, type=list[_Request]) if raw is not None else []
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     good = [request for request in requests if request.success is not False]
     return latency([request.ttft for request in good], [request.itl for request in good], completed) if good else None
