@@ -11,6 +11,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 VENV_DEMO ?= .venv-demo
+VENV_TORCH ?= .venv-torch
 
 # A PYTHON that was asked for is used or refused; only the default may fall back.
 PYTHONS := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
@@ -20,11 +21,12 @@ PYTHONS := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 
 KEY := $(firstword $(shell printf '%s' '$(CURDIR) $(PYTHON)' | cksum))
 STAMP := $(VENV)/.installed-$(KEY)
 STAMP_DEMO := $(VENV_DEMO)/.installed-$(KEY)
+STAMP_TORCH := $(VENV_TORCH)/.installed-$(KEY)
 PY := $(VENV)/bin/python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# $(call install,ENVIRONMENT,STAMP,REQUIREMENT)
+# $(call install,ENVIRONMENT,STAMP,REQUIREMENT,MORE REQUIREMENTS)
 define install
 @python=''; \
 for candidate in $(PYTHONS); do \
@@ -42,19 +44,30 @@ if [ ! -e "$(2)" ]; then \
     echo "make: new environment $(1) with $$("$$python" --version)"; \
     "$$python" -m venv --clear "$(1)"; \
 fi; \
-"$(1)/bin/python" -m pip install --quiet --prefer-binary -c constraints.txt -e '$(3)'; \
+"$(1)/bin/python" -m pip install --quiet --prefer-binary -c constraints.txt -e '$(3)' $(4); \
 touch "$(2)"
 endef
 
 .PHONY: help
 help:  ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(call install,$(VENV),$@,.[dev])
 
 $(STAMP_DEMO): pyproject.toml constraints.txt
 	$(call install,$(VENV_DEMO),$@,.)
+
+# torch first, and its CPU build where the index that has it can be reached: a third of the size, and no CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+$(STAMP_TORCH): pyproject.toml constraints.txt examples/smollm2/requirements.txt
+	$(call install,$(VENV_TORCH),$@,.,pytest hypothesis)
+	@rm "$@"  # not yet
+	@$(VENV_TORCH)/bin/python -m pip install --quiet --retries 0 --timeout 20 --index-url $(TORCH_INDEX) \
+	    $$(grep ^torch== examples/smollm2/requirements.txt) || echo "make: no torch from $(TORCH_INDEX); taking it from elsewhere"
+	@$(VENV_TORCH)/bin/python -m pip install --quiet --prefer-binary -r examples/smollm2/requirements.txt
+	@touch "$@"
 
 .PHONY: test
 test:  ## Everything that CI checks: lint, types, floors, pytest, smoke
@@ -84,6 +97,10 @@ pytest: $(STAMP)  ## The tests, in random order (ARGS="-k name" goes to pytest)
 CASES ?= 1000000
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
+.PHONY: test-torch
+test-torch: $(STAMP_TORCH)  ## What is recorded under torchrun with 2 and 4 processes (brings torch for the CPU)
+	$(VENV_TORCH)/bin/python -m pytest tests/torch $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(STAMP)  ## A million mutated files, ids, paths, cells and lines (CASES=n, SEED=n)
 	@echo "make: fuzz with CASES=$(CASES) SEED=$(SEED)"
@@ -96,6 +113,13 @@ smoke: $(STAMP)  ## The built wheel in a fresh environment without development d
 .PHONY: demo
 demo: $(STAMP_DEMO)  ## See it work, with the core dependencies only
 	@PATH="$(abspath $(VENV_DEMO))/bin:$$PATH" bash examples/demo.sh
+
+RESULTS ?= results-live
+
+.PHONY: demo-live
+demo-live: $(STAMP_TORCH)  ## Record the demo's results anew: a small language model under torchrun (RESULTS=dir)
+	@PATH="$(abspath $(VENV_TORCH))/bin:$$PATH" bash examples/smollm2/record.sh "$(abspath $(RESULTS))"
+	@PATH="$(abspath $(VENV_TORCH))/bin:$$PATH" bash examples/demo.sh "$(abspath $(RESULTS))"
 
 .PHONY: bench
 bench: $(STAMP)  ## The benchmarks, one after the other

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The main job on real results: aggregate what each process saved, list it, look at one experiment, export a table.
-# Works on a copy, so that examples/results stays as it was recorded. `make demo` runs it in an environment of its own.
+# Works on a copy, so that examples/results, or the directory that is named, stays as it was recorded. `make demo` runs it in
+# an environment of its own; `make demo-live` records the results anew first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp -r examples/results "$work/results"
+cp -r "${1:-examples/results}" "$work/results"
 cd "$work"
 
 show() { # print a command as one would type it, then run it

@@ -5,7 +5,8 @@
 #   imported, not loaded.
 # - 2.0.0: one JSON file a process and one an experiment. Optional fields added since then (host, GPU UUID, scope,
 #   provenance, energy window, clock, launcher, origin, status, phases, sensors, library versions, sources,
-#   completeness) don't change the version: a reader that does not know them loses nothing it knew.
+#   completeness, attribution, findings) don't change the version: a reader that does not know them loses nothing it
+#   knew.
 #   Start, model and configuration may be null, as imported files do not always tell them.
 # A change that older readers would misread gets a new major version, and a step in `domain.schema.MIGRATIONS`.
 SCHEMA_VERSION = "2.0.0"

@@ -13,9 +13,10 @@
     │       ├── StorageError                (+ OSError)
     │       ├── ExportError                 (+ OSError)
     │       └── MissingExtraError           (+ ImportError) names the extra to install
-    └── AggregationError
-        ├── IncompleteExperimentError       carries the completeness report
-        └── IncompatibleResultsError        (+ ValueError) field and both values
+    ├── AggregationError
+    │   ├── IncompleteExperimentError       carries the completeness report
+    │   └── IncompatibleResultsError        (+ ValueError) field and both values
+    └── RecorderError                       (+ RuntimeError) a process can't be measured, or a sensor can't be read
 
 A message is one sentence, `what was being done: what was found; what to do`, and the three parts stand in
 the attributes `doing`, `found` and `advice`, so that nobody parses text.
@@ -151,3 +152,7 @@ class IncompatibleResultsError(AggregationError, ValueError):
 
     field: str = ""
     values: tuple[object, object] = (None, None)
+
+
+class RecorderError(LLMEnergyMeasureError, RuntimeError):
+    """A process can't be measured as was asked, or a sensor can't be read."""

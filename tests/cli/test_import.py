@@ -73,7 +73,9 @@ def test_a_log_that_grew_and_a_copy_of_it_add_only_what_is_new(emissions: Path, 
     assert run("-o", results, "import", copy).status == 0
     after = files(results)
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {"raw/codecarbon-llama-r3/process_0.json"}
+    assert set(after) - set(before) == {
+        f"raw/codecarbon-llama-r3/{name}" for name in ("manifest.json", "process_0.json")
+    }
 
 
 def test_another_measurement_of_the_same_run_is_a_conflict_and_kept_beside(emissions: Path, results: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_dry_run_warns_of_a_host_that_is_counted_twice(results: Path, tmp_path
         "--map=world_size=3",
     ]
     done = run("-o", results, "import", tmp_path / "t.csv", "--dry-run", "--host", "node-1", *mapping)
-    assert "measured a whole host each" in done.err
+    assert "measured the whole host node-1 each" in done.err
     assert "e: 2 of 3 processes" in done.out
     assert ", partial; would write raw/e/process_0.json, raw/e/process_1.json" in done.out
 

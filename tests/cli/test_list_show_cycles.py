@@ -56,12 +56,15 @@ def test_list_as_json_is_in_base_units(results: Path) -> None:
         "found_processes": 2,
         "expected_processes": 2,
         "total_energy_j": 4250.0,
+        "attributed_energy_j": 4250.0,
+        "attribution_factor": 1.0,
         "total_tokens": 16484,
         "avg_tokens_per_second": 867.5,
         "tokens_per_joule": 16484 / 4250,
         "is_lower_bound": False,
         "start_time": "2026-01-16T19:39:58.225937Z",
         "warnings": [],
+        "failed": [],
         "problems": [],
     }
 
@@ -169,17 +172,19 @@ def test_verdicts_follow_the_files(results: Path) -> None:
     (results / "aggregated" / "llama_c1.json").write_bytes(b'{"experiment_id": "llama_c1", ')
     document = json.loads((results / "aggregated" / "llama_c2.json").read_bytes())
     (results / "aggregated" / "llama_c2.json").write_text(json.dumps({**document, "sources": None}))
-    same_gpu = [factories.raw("warned", index, gpu_id=0) for index in range(2)]
-    for record in same_gpu:
-        FileSystemRepository(results).save_raw("warned", record)
-    run("-o", results, "aggregate", "warned")
+    for index in range(2):
+        FileSystemRepository(results).save_raw("twice", factories.raw("twice", index, gpu_id=0))
+        zero = factories.compute(peak_memory_mb=0.0)
+        FileSystemRepository(results).save_raw("zeros", factories.raw("zeros", index, compute_metrics=zero))
+    run("-o", results, "aggregate", "twice", "zeros")
     assert verdicts() == {
         "llama_c0": "stale",
         "llama_c1": "unreadable",
         "llama_c2": "foreign",
         "mistral": "pending",
         "torn": "pending",
-        "warned": "warned",
+        "twice": "over-counted",
+        "zeros": "failed",
     }
 
 

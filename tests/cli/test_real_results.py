@@ -60,10 +60,10 @@ def test_without_force_the_aggregates_of_another_tool_stay(baseline: Path) -> No
     assert (done.status, done.out) == (0, "0001_c1 was derived by another tool; --force replaces it\n")
 
 
-def test_an_aggregate_made_now_lists_as_complete(baseline: Path) -> None:
+def test_an_aggregate_made_now_lists_what_its_checks_found(baseline: Path) -> None:
     run("-o", baseline, "aggregate", "--all", "--force")
     rows = run("-o", baseline, "results", "list", "--json").json()
-    assert [(row["experiment_id"], row["verdict"]) for row in rows] == [("0001_c0", "foreign"), ("0001_c1", "complete")]
+    assert [(row["experiment_id"], row["verdict"]) for row in rows] == [("0001_c0", "foreign"), ("0001_c1", "failed")]
 
 
 @pytest.mark.parametrize("kind", ["raw", "aggregated"])

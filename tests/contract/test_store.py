@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, UnsafePathError
+from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, StorageError, UnsafePathError
 from llm_energy_measure.storage.atomic import published_name
 from llm_energy_measure.storage.base import Entry, Store
 from llm_energy_measure.storage.local import LocalStore
@@ -77,6 +77,26 @@ class AroundMemoryStore:
 def around(request: pytest.FixtureRequest, tmp_path: Path) -> Around:
     built: Around = request.param(tmp_path)
     return built
+
+
+def test_several_values_are_put_at_once_each_in_place_of_what_was_there(around: Around) -> None:
+    around.plant("a/one", b"older")
+    around.store.put_many({"a/one": b"1", "a/two": b"", "b/c/three": b"3"})
+    assert [around.peek(key) for key in ("a/one", "a/two", "b/c/three")] == [b"1", b"", b"3"]
+    around.store.put_many({})
+    assert around.names() == {"a/one", "a/two", "b/c/three"}
+
+
+def test_what_cannot_be_put_leaves_every_value_whole(around: Around) -> None:
+    for key, data in (("a/one", b"older"), ("a/two", b"older"), ("b/file", b"")):
+        around.plant(key, data)
+    with pytest.raises(StorageError):
+        around.store.put_many({"a/one": b"newer", "b/file/below": b"", "a/two": b"newer"})
+    assert {around.peek("a/one"), around.peek("a/two")} <= {b"older", b"newer"}
+    with pytest.raises(UnsafePathError):
+        around.store.put_many({"a/one": b"newest", "../out": b""})
+    assert around.peek("a/one") != b"newest"
+    assert around.names() == {"a/one", "a/two", "b/file"}
 
 
 def test_an_absent_value_is_not_found(around: Around) -> None:

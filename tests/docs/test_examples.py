@@ -22,6 +22,8 @@ from llm_energy_measure.cli.main import cli, results
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_PAGES = [
     "README.md",
+    "docs/verification.md",
+    "docs/recording.md",
     "docs/importing.md",
     "src/llm_energy_measure/results/README.md",
     "src/llm_energy_measure/domain/README.md",
@@ -106,6 +108,34 @@ def sorted_if_mixed(text: str) -> list[str]:
 def test_docstring_examples(name: str) -> None:
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/recording.md"])
+def test_shell_examples_that_need_nothing_else_run(page: str, tour: Path) -> None:
+    """The recipes, which need launchers and frameworks, are checked for their syntax below."""
+    text = (ROOT / page).read_text(encoding="utf-8").partition("## Recipes")[0]
+    found = [
+        block for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if "make " not in block
+    ]
+    assert found
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for block in found:
+        done = subprocess.run(  # noqa: S603 - our own pages
+            ["/bin/bash", "-euc", block],
+            cwd=tour,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (block, done.stdout, done.stderr)
+
+
+def test_recipes_have_no_error_of_syntax() -> None:
+    for code in blocks("docs/recording.md", "py"):
+        compile(code, "docs/recording.md", "exec")
+    for block in blocks("docs/recording.md", "sh"):
+        subprocess.run(["/bin/bash", "-nc", block], check=True)  # noqa: S603 - our own pages
 
 
 def test_every_command_is_in_the_readme() -> None:

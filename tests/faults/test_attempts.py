@@ -8,8 +8,10 @@ import pytest
 
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ResultExistsError
-from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results import FileSystemRepository, codec
+from llm_energy_measure.results.checking import check_store
 from tests.support import factories
+from tests.support.command import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,3 +59,53 @@ def test_an_attempt_whose_place_beside_is_taken_is_refused_and_changes_nothing(t
     assert str(caught.value).endswith(f"{taken}; move it away")
     assert repository.list_raw(EXP) == [path]
     assert [file.name for file in taken.iterdir()] == ["notes.txt"]
+
+
+def attempts(repository: FileSystemRepository) -> None:
+    """Two results of attempt 0, one of which can't be read, and one of attempt 1."""
+    begin(repository, 0)
+    paths = [repository.save_raw(EXP, record) for record in factories.raws(2)]
+    paths[1].write_bytes(b"")
+    begin(repository, 1)
+    repository.save_raw(EXP, factories.raw(gpu_name="second"))
+
+
+def test_the_results_of_an_earlier_attempt_are_read_on_request(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    attempts(repository)
+    assert repository.list_attempts(EXP) == [0]
+    assert repository.list_attempts("other") == []
+    recovery = repository.recover_raw(EXP, attempt=0)
+    assert recovery.results == [factories.raw()]
+    assert [file.name for file in recovery.unreadable] == ["process_1.json"]
+    assert recovery.manifest == Manifest(experiment_id=EXP)
+    assert [record.gpu_name for record in repository.load_all_raw(EXP)] == ["second"]
+
+
+def test_show_names_earlier_attempts_and_shows_one(tmp_path: Path) -> None:
+    attempts(FileSystemRepository(tmp_path))
+    done = run("-o", tmp_path, "results", "show", EXP)
+    assert "earlier attempts are kept: 0; --attempt N shows one" in done.err
+    shown = run("-o", tmp_path, "results", "show", EXP, "--attempt", "0", "--json")
+    assert [record["gpu_name"] for record in shown.json()] == [factories.raw().gpu_name]
+    assert shown.status == 1
+    assert f"{EXP}, attempt 0: process_1.json: the file is empty (0 bytes)" in shown.err
+    assert "NVIDIA" in run("-o", tmp_path, "results", "show", EXP, "--attempt", "0").out
+    missing = run("-o", tmp_path, "results", "show", EXP, "--attempt", "5")
+    assert missing.status == 1
+    assert missing.err == (
+        f"error: attempt 5 of {EXP!r} not found: kept are 0; leave --attempt out for the current one\n"
+    )
+
+
+def test_check_of_one_experiment_names_its_earlier_attempts_and_what_is_unfinished_in_them(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    attempts(repository)
+    aside = tmp_path / "raw" / f".{EXP}~attempt-0"
+    unfinished = aside / ".process_3.json~00000000-00000000-1-0123abcd"
+    unfinished.write_bytes(codec.encode_raw(factories.raw(process_index=3)))
+    found = {finding.key: finding for finding in check_store(repository, [EXP])}
+    assert found[f"raw/{aside.name}"].code == "raw.earlier_attempt"
+    assert found[f"raw/{aside.name}"].message == "a later attempt took its place; it holds 2 results"
+    assert found[f"raw/{aside.name}/{unfinished.name}"].code == "raw.unpublished"
+    assert found.keys() <= {finding.key for finding in check_store(repository)}

@@ -30,7 +30,7 @@ OPERATIONS: dict[str, Callable[[FileSystemRepository], object]] = {
     "overwrite": lambda repository: repository.save_raw(EXP, NEW, overwrite=True),
     "save of an id that its folder does not name": lambda repository: repository.save_raw("a/b", factories.raw("a/b")),
     "aggregate": lambda repository: repository.save_aggregated(aggregate_results(EXP, [OLD])),
-    "begin": lambda repository: repository.begin_experiment(Manifest(experiment_id=EXP)),
+    "begin": lambda repository: repository.begin_experiment(Manifest(experiment_id="other"), 1),
     "load": lambda repository: repository.load_all_raw(EXP),
     "list": lambda repository: repository.list_experiments(),
     "delete": lambda repository: repository.delete_experiment(EXP),

@@ -181,6 +181,7 @@ def require_sober(done: list[tuple[list[object], Done]]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_command_follows_blocks_or_crashes(tmp_path: Path, place: str, kind: Callable[[Path, Path], None]) -> None:
     results, outside = make_store(tmp_path)
+    (results / place).unlink(missing_ok=True)
     kind(results / place, outside)
     before = contents(outside)
     done = outcome_in_child(lambda: run_all(results))

@@ -75,7 +75,7 @@ def test_a_read_only_folder_is_told_in_one_sentence_and_nothing_is_left_over(ope
     outcome = outcome_in_child(save, unprivileged=True)
     assert isinstance(outcome, StorageError)
     assert str(outcome) == f"cannot write {path.parent / 'process_1.json'}: Permission denied; check the permissions"
-    assert [file.name for file in path.parent.iterdir()] == ["process_0.json"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["manifest.json", "process_0.json"]
 
 
 def test_a_record_that_is_refused_in_a_read_only_folder_is_told_to_be_lost(open_folder: Path) -> None:
@@ -184,7 +184,7 @@ def test_of_processes_that_race_for_one_result_exactly_one_wins(tmp_path: Path) 
 def test_processes_that_save_the_same_all_succeed(tmp_path: Path) -> None:
     saves = [partial(FileSystemRepository(tmp_path).save_raw, EXP, factories.raw()) for _ in range(8)]
     assert len(set(outcomes_in_children(saves))) == 1
-    assert [path.name for path in (tmp_path / "raw" / EXP).iterdir()] == ["process_0.json"]
+    assert sorted(path.name for path in (tmp_path / "raw" / EXP).iterdir()) == ["manifest.json", "process_0.json"]
 
 
 def test_processes_of_one_experiment_save_at_once_without_a_lock(tmp_path: Path) -> None:

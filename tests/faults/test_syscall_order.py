@@ -45,7 +45,7 @@ def told(calls: list[Call], base: Path) -> list[str]:
     def short(path: str) -> str:
         if not path:
             return ""
-        return "temp" if published_name(Path(path).name) else str(Path(path).relative_to(base))
+        return "temp" if published_name(Path(path).name) else os.path.relpath(path, base)
 
     return [" ".join(filter(None, (call.name, short(call.path), short(call.new_path)))) for call in calls]
 
@@ -57,6 +57,7 @@ def repository(tmp_path: Path) -> FileSystemRepository:
 
 
 def test_a_raw_result_is_synced_before_and_its_folder_after_it_gets_its_name(repository: FileSystemRepository) -> None:
+    repository.save_raw(EXP, factories.raw(process_index=1))
     calls = recorded(partial(repository.save_raw, EXP, factories.raw()))
     folder = f"raw/{EXP}"
     assert told(calls, repository.base_path) == [
@@ -71,6 +72,16 @@ def test_a_raw_result_is_synced_before_and_its_folder_after_it_gets_its_name(rep
         f"close {folder}",
     ]
     assert problems(calls, str(repository.list_raw(EXP)[0])) == []
+
+
+def test_a_folder_that_somebody_else_made_has_a_durable_name_before_a_result_stands_in_it(
+    repository: FileSystemRepository,
+) -> None:
+    """Its maker may have been stopped before it synced the folder above."""
+    calls = recorded(partial(repository.save_raw, EXP, factories.raw()))
+    said = told(calls, repository.base_path)
+    assert [call for call in said if call.startswith("fsync")][:3] == ["fsync raw", "fsync .", "fsync .."]
+    assert said.index("fsync ..") < said.index("open temp")
 
 
 def test_new_folders_are_synced_in_their_parents_before_a_result_stands_in_them(tmp_path: Path) -> None:
@@ -100,6 +111,21 @@ def test_a_durable_put_is_synced_before_it_is_renamed_and_its_folder_after(tmp_p
     assert problems(calls, str(tmp_path / "derived" / "one")) == []
 
 
+def test_a_batch_is_written_whole_synced_once_then_renamed_and_its_folders_synced(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put_many({"derived/one": b"older", "other/three": b""})
+    calls = recorded(partial(store.put_many, {"derived/one": b"1", "derived/two": b"2", "other/three": b"3"}))
+    assert told(calls, tmp_path) == [
+        *(["open temp", "write temp", "close temp"] * 3),
+        "syncfs temp",
+        "close temp",
+        *(f"rename temp {name}" for name in ("derived/one", "derived/two", "other/three")),
+        *(f"{call} {folder}" for folder in ("derived", "other") for call in ("open", "fsync", "close")),
+    ]
+    for name in ("derived/one", "derived/two", "other/three"):
+        assert problems(calls, str(tmp_path / name)) == []
+
+
 def test_an_aggregate_is_synced_before_it_is_renamed(repository: FileSystemRepository) -> None:
     repository.save_raw(EXP, factories.raw())
     made = aggregate_results(EXP, repository.load_all_raw(EXP))
@@ -122,6 +148,30 @@ def test_an_overwritten_result_has_its_second_name_before_the_first_is_removed(
     assert said[-1] == f"close {folder}"
 
 
+def test_an_overwriting_exchange_is_synced_in_its_folder(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("raw/one", b"older")
+    calls = recorded(partial(store.exchange, "raw/one", b"newer"))
+    assert told(calls, tmp_path)[-3:] == ["open raw", "fsync raw", "close raw"]
+
+
+def test_a_moved_folder_has_a_durable_name(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("raw/a/one", b"")
+    calls = recorded(partial(store.move_folder, "raw/a", "raw/b"))
+    assert told(calls, tmp_path) == ["rename raw/a raw/b", "open raw", "fsync raw", "close raw"]
+
+
+def test_a_name_that_somebody_else_gave_is_durable_before_it_is_said_to_be_taken(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("raw/one", b"theirs")
+    calls = recorded(partial(store.create, "raw/one", b"ours"))
+    said = told(calls, tmp_path)
+    assert said[said.index("link temp raw/one") :] == [
+        *("link temp raw/one", "remove temp", "open raw", "fsync raw", "close raw")
+    ]
+
+
 # The checker has to see what is wrong
 
 
@@ -141,6 +191,7 @@ def without(name: str, path: str) -> list[Call]:
         ([Call("fsync", TEMP), *without("fsync", TEMP)], "not synced between the last write and its publication"),
         (without("fsync", FOLDER), "its folder not synced after its publication"),
         ([Call("fsync", FOLDER), *without("fsync", FOLDER)], "its folder not synced after its publication"),
+        ([*without("fsync", TEMP), Call("syncfs", TEMP)], "not synced between the last write and its publication"),
         (without("link", TEMP), "published 0 times"),
         ([*without("write", TEMP), Call("write", TEMP)], "written after it was published"),
         ([*RIGHT, Call("write", RESULT)], "written in place"),

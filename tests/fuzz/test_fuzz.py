@@ -195,7 +195,8 @@ def fuzz_name(rng: random.Random) -> str:
     hidden = published_name(name)
     assert hidden is None or (index is None and folder is None)
     assert hidden is not None or not writer_is_gone(name, 1.0)
-    assert not (layout.is_earlier_attempt(name) and layout.is_folder_name(name))
+    assert not (layout.earlier_attempt_of(name) is not None and layout.is_folder_name(name))
+    assert not (layout.deleted_folder_of(name) is not None and layout.is_folder_name(name))
     return "ours" if index is not None or folder is not None or hidden is not None else "stranger"
 
 

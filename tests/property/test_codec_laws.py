@@ -47,7 +47,8 @@ def test_an_unknown_field_survives_wherever_it_stands(
     record: RawProcessResult, name: str, value: object, data: st.DataObject
 ) -> None:
     document = json.loads(codec.encode_raw(record))
-    place = data.draw(st.sampled_from(_objects(document)))
+    # But for the versions of libraries, whose names are anybody's.
+    place = data.draw(st.sampled_from([one for one in _objects(document) if one is not document["library_versions"]]))
     place[name] = value
     there_and_back = codec.encode_raw(codec.decode_raw(factories.as_bytes(document), "process_0.json"))
     assert json.loads(there_and_back) == document

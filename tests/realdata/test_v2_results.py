@@ -100,3 +100,15 @@ def test_our_aggregate_holds_the_raw_file_itself(folder: Path, name: str) -> Non
     assert path.read_bytes() in codec.encode_aggregated(ours)
     assert ours.sources == [codec.source_file("process_0.json", path.read_bytes())]
     assert not repository.source_changes(ours)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_nothing_is_counted_twice_and_the_real_faults_are_found(folder: Path, name: str) -> None:
+    result = aggregate_results(name, FileSystemRepository(folder).load_all_raw(name))
+    assert (result.attribution_factor, result.attributed_energy_j) == (1.0, result.total_energy_j)
+    failed = set(result.failed_codes)
+    assert failed >= {"zero.duration", "zero.energy_per_token", "zero.peak_memory", "window.unknown"}
+    assert not {code for code in failed if code.startswith(("energy.", "attribution."))}
+    odd = {"plausibility.power_above_limit", "plausibility.power_contradicts_energy"}
+    expected = {("batch_32", "0001_c0"): odd, ("batch_1", "0001_c0"): {"plausibility.power_contradicts_energy"}}
+    assert {code for code in failed if code.startswith("plausibility.")} == expected.get((folder.name, name), set())

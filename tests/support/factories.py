@@ -20,6 +20,7 @@ from llm_energy_measure.domain.experiment import (
     SourceFile,
     UnreadableFile,
 )
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.latency import LatencyMeasurements, LatencyStatistics
 from llm_energy_measure.domain.metrics import (
     ComputeMetrics,
@@ -258,8 +259,32 @@ def full_aggregated(experiment_id: str = EXPERIMENT, **changes: Any) -> Aggregat
         "is_lower_bound": True,
         "completeness": report,
         "sources": [source],
+        "plain_energy_j": 4193.0,
+        "attributed_energy_j": 2096.5,
+        "attributed_bounds_j": (1971.5, 2221.5),
+        "attribution_factor": 2.0,
+        "attribution_rule": "scope_then_physics@1",
+        "attributed_gpu_energy_j": 1187.5,
+        "attributed_cpu_energy_j": 901.25,
+        "attributed_ram_energy_j": 7.75,
+        "findings": [full_finding()],
     }
     return aggregated(experiment_id, **{**fields, **changes})
+
+
+def full_finding(**changes: Any) -> Finding:
+    """A finding in which every field says something."""
+    fields: dict[str, Any] = {
+        "code": "energy.over_counted",
+        "outcome": "failed",
+        "reason": "no reason",
+        "message": "2 processes imply 550 W together",
+        "expected": 250.0,
+        "found": "much more",
+        "effect_j": 2096.5,
+        "processes": [0, 1],
+    }
+    return Finding(**{**fields, **changes})
 
 
 def document(record: RawProcessResult | AggregatedResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llm_energy_measure.exceptions import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from llm_energy_measure.storage.base import Entry, Store
@@ -88,6 +88,9 @@ class FaultyStore:
 
     def put(self, key: str, data: bytes) -> None:
         self._step("put", lambda: self.store.put(key, data))
+
+    def put_many(self, values: Mapping[str, bytes]) -> None:
+        self._step("put_many", lambda: self.store.put_many(values))
 
     def exchange(self, key: str, data: bytes) -> str:
         return self._step("exchange", lambda: self.store.exchange(key, data))

@@ -7,6 +7,7 @@ operation through a pipe: what the parent has read is what somebody was told to 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.checking import check_store, sweep
+from llm_energy_measure.results.salvage import whole_sections
 from llm_energy_measure.storage.atomic import published_name
 from tests.support import model, syscalls
 
@@ -33,7 +35,8 @@ POINTS = [
     *((when, "write_new.unlink") for when in ("before", "after")),
     *((when, f"sync_folder.{call}") for call in ("open", "fsync", "close") for when in ("before", "after")),
     *((when, "make_folder.mkdir") for when in ("before", "after")),
-    *((when, "write_replacing.replace") for when in ("before", "after")),
+    *((when, "_replace.replace") for when in ("before", "after")),
+    *((when, "_sync_file_system") for when in ("before", "after")),
     *((when, "_renameat2") for when in ("before", "after")),
     *((when, "link_new.link") for when in ("before", "after")),
     *((when, "delete.unlink") for when in ("before", "after")),
@@ -193,6 +196,15 @@ def _work(repository: FileSystemRepository, operations: list[model.Operation], a
         os._exit(1)
 
 
+def is_json(data: bytes) -> bool:
+    """True if bytes are whole JSON."""
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
+
+
 def hold(repository: FileSystemRepository, plan: Plan, acknowledged: int, where: str) -> model.Directory:
     """Hold what a killed process left to be right, clean up as a user would, and return what is there then."""
     told = (
@@ -220,6 +232,9 @@ def hold(repository: FileSystemRepository, plan: Plan, acknowledged: int, where:
     left_over = {path for path in repository.base_path.rglob("*") if published_name(path.name)}
     assert left_over == {repository.store.path(key) for key in unpublished}, told
     for number, path in enumerate(sorted(left_over)):
+        if whole_sections(path.read_bytes()) and not is_json(path.read_bytes()):
+            path.unlink()  # a part of what was never acknowledged; it could be salvaged
+            continue
         # What the finding advises: somebody looks into it, and keeps it under a name of its own.
         process = (published_name(path.name) or "").removesuffix(".json").removeprefix("rejected-")
         kind = "rejected" if "rejected-" in path.name else "superseded"

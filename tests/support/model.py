@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.storage.base import Store
 
 IDS = ("exp", "a/b", "Z.9")
+LATE = 1000  # no process that has a result
 LARGE_EVERY = 16  # one variant in so many has a quarter of a megabyte
 
 Results = dict[int, int]  # process index -> variant
@@ -37,7 +38,7 @@ class Operation(NamedTuple):
     Attributes:
         kind: `save`, `conflict`, `overwrite`, `begin`, `aggregate` or `delete`.
         experiment_id: Of which experiment.
-        number: The process, for `begin` the attempt.
+        number: The process, for `begin` the attempt, for `aggregate` how many others in the same batch.
         variant: What tells the content from that of every other operation.
     """
 
@@ -89,10 +90,12 @@ def perform(repository: FileSystemRepository, operation: Operation) -> None:
     """Make the call."""
     kind, experiment_id, index, _ = operation
     if kind == "begin":
-        repository.begin_experiment(Manifest(experiment_id=experiment_id, attempt=index))
+        # A process that comes late: it joins those of this attempt, or begins the next one.
+        repository.begin_experiment(Manifest(experiment_id=experiment_id, attempt=index), process_index=LATE)
     elif kind == "aggregate":
-        raw_results = repository.load_all_raw(experiment_id)
-        repository.save_aggregated(aggregate_results(experiment_id, raw_results))
+        made = aggregate_results(experiment_id, repository.load_all_raw(experiment_id))
+        # Alone, or in a batch with one that nobody looks at.
+        repository.save_all_aggregated([made, factories.aggregated("filler")] if index else [made])
     elif kind == "delete":
         repository.delete_experiment(experiment_id)
     elif kind == "conflict":
@@ -107,10 +110,10 @@ def perform(repository: FileSystemRepository, operation: Operation) -> None:
 
 def outcomes(before: Experiment, operation: Operation) -> list[Experiment]:
     """The states that a call goes through: what was there, what is there in between, and last what it makes."""
-    kind, experiment_id, index, variant = operation
+    kind, _, index, variant = operation
     if kind in ("save", "conflict", "overwrite"):
         states = [before]
-        if before.attempt is None and experiment_id != layout.folder_name(experiment_id):
+        if before.attempt is None:
             states.append(replace(before, attempt=0))
         pinned = states[-1]
         if kind == "conflict":
@@ -125,13 +128,7 @@ def outcomes(before: Experiment, operation: Operation) -> list[Experiment]:
         return [before, moved, replace(moved, attempt=index)]
     if kind == "aggregate":
         return [before, replace(before, aggregated=before.raw)]
-    without = replace(before, aggregated=None)
-    attempts = sorted(before.earlier)
-    fewer = [
-        replace(without, earlier={attempt: before.earlier[attempt] for attempt in attempts[number:]})
-        for number in range(len(attempts) + 1)
-    ]
-    return [before, *fewer, Experiment()]
+    return [before, Experiment()]
 
 
 def random_operation(chance: random.Random, experiment_id: str, now: Experiment, variant: int) -> Operation:
@@ -149,7 +146,7 @@ def random_operation(chance: random.Random, experiment_id: str, now: Experiment,
     if kind == "begin":
         least = now.attempt if now.attempt is not None else max(now.earlier, default=-1) + 1
         return Operation(kind, experiment_id, least + chance.randrange(2))
-    return Operation(kind, experiment_id)
+    return Operation(kind, experiment_id, chance.randrange(2) if kind == "aggregate" else 0)
 
 
 # What is really there, looked up without the repository
@@ -161,6 +158,8 @@ def observe(store: Store) -> Directory:
 
 
 def _observe(store: Store, folder: str) -> Experiment:
+    if store.list(f"raw/.{folder}~deleted") and not store.list(f"raw/{folder}"):
+        return Experiment()
     raw, kept, attempt = _folder(store, f"raw/{folder}")
     earlier = {}
     for entry in store.list("raw"):

@@ -21,6 +21,7 @@ from llm_energy_measure.domain.experiment import (
     Status,
     UnreadableFile,
 )
+from llm_energy_measure.domain.findings import Finding, Outcome
 from llm_energy_measure.domain.latency import LatencyMeasurements, LatencyStatistics
 from llm_energy_measure.domain.metrics import (
     Component,
@@ -278,6 +279,20 @@ metadata = st.builds(
 )
 
 
+values_found = st.one_of(st.none(), numbers, texts)
+findings = st.builds(
+    Finding,
+    code=texts,
+    outcome=st.sampled_from(typing.get_args(Outcome)),
+    reason=_or_none(texts),
+    message=texts,
+    expected=values_found,
+    found=values_found,
+    effect_j=_or_none(amounts),
+    processes=st.lists(counts, max_size=2),
+)
+
+
 @st.composite
 def aggregated_records(draw: st.DrawFn) -> AggregatedResult:
     """An aggregate in which any field may say anything that it may say, with unknown fields at any level."""
@@ -306,6 +321,15 @@ def aggregated_records(draw: st.DrawFn) -> AggregatedResult:
             is_lower_bound=_or_none(st.booleans()),
             completeness=_or_none(completeness_reports),
             sources=_or_none(st.lists(sources, max_size=2)),
+            plain_energy_j=_or_none(amounts),
+            attributed_energy_j=_or_none(amounts),
+            attributed_bounds_j=_or_none(st.tuples(amounts, amounts)),
+            attribution_factor=_or_none(st.floats(1, 1e6)),
+            attribution_rule=_or_none(texts),
+            attributed_gpu_energy_j=_or_none(amounts),
+            attributed_cpu_energy_j=_or_none(amounts),
+            attributed_ram_energy_j=_or_none(amounts),
+            findings=_or_none(st.lists(findings, max_size=2)),
             unknown_fields=st.just(msgspec.UNSET),
         )
     )

@@ -39,14 +39,16 @@ _LIBRARY = (str(Path(os.__file__).parent), "<frozen ")
 def point(frame: FrameType, event: str, subject: object) -> tuple[str, str] | None:
     """Where the profiler stands: (`before` or `after`, `function.call`) of a call of the store, or None.
 
-    The exchange of two files goes through ctypes, which the profiler does not see: its function stands for it.
+    What goes through ctypes, the exchange of two files and the sync of a file system, the profiler does not see: its
+    function stands for it.
     """
     if event in ("c_call", "c_return"):
         name = CALLS.get(subject)
         function = storage_function(frame) if name else None
         return None if function is None else ("before" if event == "c_call" else "after", f"{function}.{name}")
-    if frame.f_code is atomic._renameat2.__code__:
-        return "before" if event == "call" else "after", "_renameat2"
+    for through in (atomic._renameat2, atomic._sync_file_system):
+        if frame.f_code is through.__code__:
+            return "before" if event == "call" else "after", through.__name__
     return None
 
 
@@ -54,7 +56,7 @@ class Call(NamedTuple):
     """One system call.
 
     Attributes:
-        name: `open`, `write`, `fsync`, `close`, `link`, `rename`, `remove`, `mkdir` or `rmdir`.
+        name: `open`, `write`, `fsync`, `syncfs`, `close`, `link`, `rename`, `remove`, `mkdir` or `rmdir`.
         path: What it is about; of a file descriptor, the file behind it.
         new_path: The new name, of `link` and `rename`.
     """
@@ -78,6 +80,8 @@ def recorded(work: Callable[[], object]) -> list[Call]:
 
     def look(frame: FrameType, event: str, subject: object) -> None:
         name = CALLS.get(subject) if event == "c_call" else None
+        if event == "call" and frame.f_code is atomic._sync_file_system.__code__:
+            calls.append(Call("syncfs", frame.f_locals["path"]))
         if name in ("write", "fsync", "close") and storage_function(frame):
             path = str(Path(f"/proc/self/fd/{frame.f_locals['descriptor']}").readlink())
             if path in {call.path for call in calls}:  # not what was only read
@@ -111,7 +115,9 @@ def problems(calls: Sequence[Call], path: str) -> list[str]:
     """Why a file that was written by these calls could be torn, or gone, after a crash of the machine."""
     names = {path, *(call.path for call in calls if call.new_path == path)}
     writes = [at for at, call in enumerate(calls) if call.name == "write" and call.path in names]
-    syncs = [at for at, call in enumerate(calls) if call.name == "fsync" and call.path in names]
+    syncs = [
+        at for at, call in enumerate(calls) if (call.name == "fsync" and call.path in names) or call.name == "syncfs"
+    ]
     publishes = [at for at, call in enumerate(calls) if call.new_path == path]
     folder = str(Path(path).parent)
     found = []

@@ -110,10 +110,58 @@ def test_a_result_that_cannot_be_read_is_one_all_the_same(repository: FileSystem
         repository.begin_experiment(manifest(), 0)
 
 
-def test_a_rerun_beside_results_without_a_manifest_is_found_too(repository: FileSystemRepository) -> None:
+def test_a_rerun_of_what_was_saved_without_beginning_is_found_too(repository: FileSystemRepository) -> None:
     repository.save_raw(EXP, factories.raw())
     with pytest.raises(ResultExistsError, match="process 0 has a result already"):
-        repository.begin_experiment(manifest(), 0)
+        repository.begin_experiment(manifest(attempt=0), 0)
+    repository.begin_experiment(manifest(attempt=0), 1)  # one of its processes that comes late
+
+
+def test_without_a_process_no_result_may_be_there_unless_it_is_known_to_be_of_the_same_job(
+    repository: FileSystemRepository,
+) -> None:
+    repository.begin_experiment(manifest())
+    repository.begin_experiment(manifest(launcher=None))
+    repository.save_raw(EXP, of_attempt(1))
+    repository.begin_experiment(manifest())
+    with pytest.raises(ResultExistsError, match="it has results already, of 1 processes; choose another id, or count"):
+        repository.begin_experiment(manifest(launcher=None))
+
+
+def results_of_another_tool(repository: FileSystemRepository) -> None:
+    repository.save_raw(EXP, factories.raw())
+    (repository.base_path / "raw" / EXP / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize("process_index", [None, 0, 1])
+def test_results_that_no_manifest_goes_with_are_of_another_run(
+    repository: FileSystemRepository, process_index: int | None
+) -> None:
+    results_of_another_tool(repository)
+    with pytest.raises(ResultExistsError, match="it has results already, and nothing says of which run"):
+        repository.begin_experiment(manifest(attempt=0), process_index)
+    assert names(repository) == ["exp_7/process_0.json"]
+
+
+def test_a_later_attempt_sets_them_aside(repository: FileSystemRepository) -> None:
+    results_of_another_tool(repository)
+    repository.begin_experiment(manifest(attempt=1), 0)
+    assert names(repository) == [
+        *(".exp_7~attempt-0/manifest.json", ".exp_7~attempt-0/process_0.json", "exp_7/manifest.json")
+    ]
+
+
+def test_nobody_brings_an_attempt_back_that_was_set_aside(repository: FileSystemRepository) -> None:
+    """The next one's manifest is still to come: its process was killed, or is about to write it."""
+    repository.begin_experiment(manifest(attempt=0), 0)
+    folder = repository.base_path / "raw" / EXP
+    folder.rename(folder.with_name(f".{EXP}~attempt-0"))
+    with pytest.raises(ResultExistsError, match="its attempt 0 was set aside for a later one") as refused:
+        repository.save_raw(EXP, of_attempt(0))
+    assert refused.value.kept is not None
+    assert repository.list_raw(EXP) == []
+    repository.begin_experiment(manifest(attempt=1), 0)
+    repository.save_raw(EXP, of_attempt(1))
 
 
 # Attempts
@@ -269,7 +317,7 @@ def test_results_pin_it_where_there_is_no_manifest(repository: FileSystemReposit
     repository.save_raw("a_b", factories.raw("a_b"))
     with pytest.raises(ExperimentIdError, match="belongs to the experiment 'a_b'"):
         repository.begin_experiment(manifest("a/b"))
-    assert names(repository) == ["a_b/process_0.json"]
+    assert names(repository) == ["a_b/manifest.json", "a_b/process_0.json"]
 
 
 @pytest.mark.parametrize("experiment_id", ["", "..", "x" * 300])

@@ -48,6 +48,9 @@ CALCULATED = {
     "duration_sec",
     "warnings",
     "coverage",
+    "attributed_low_j",
+    "attributed_high_j",
+    "failed_checks",
 }
 
 ALL = [*AGGREGATED_COLUMNS, *RAW_COLUMNS, *breakdown_columns([factories.full_aggregated()])]

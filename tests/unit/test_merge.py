@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_energy_measure.domain.experiment import Manifest
+from llm_energy_measure.domain.experiment import Launcher, Manifest
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all, codec
 from llm_energy_measure.results.checking import check_store
@@ -100,13 +100,60 @@ def test_interrupted_anywhere_and_run_again_it_ends_the_same(
         assert snapshot(interrupted) == whole
 
 
+@pytest.mark.parametrize("kind", ["link", "misnamed"])
+def test_results_that_cannot_be_merged_are_told(
+    target: FileSystemRepository, source: FileSystemRepository, kind: str, tmp_path: Path
+) -> None:
+    folder = source.base_path / "raw" / EXP
+    if kind == "link":
+        moved = folder.rename(tmp_path / "scratch")
+        folder.symlink_to(moved)
+    else:
+        folder = folder.rename(folder.with_name("my exp"))
+    assert merge(target, source)[f"raw/{folder.name}"] == "failed"
+    assert run("-o", target.base_path, "results", "merge", source.base_path).status == 1
+
+
+def interrupted_deletion(repository: FileSystemRepository) -> None:
+    folder = repository.base_path / "raw" / EXP
+    folder.rename(folder.with_name(f".{EXP}~deleted"))
+
+
+def test_what_was_deleted_there_is_not_copied(target: FileSystemRepository, source: FileSystemRepository) -> None:
+    interrupted_deletion(source)
+    assert not [key for key in merge(target, source) if EXP in key]
+
+
+def test_what_was_deleted_here_does_not_come_back(target: FileSystemRepository, source: FileSystemRepository) -> None:
+    target.save_raw(EXP, factories.raw(process_index=3))
+    plant(target.base_path / "tags" / f"{EXP}.json", b'{"tags": ["old"]}')
+    interrupted_deletion(target)
+    assert conflicts_none(target, source)
+    assert [record.process_index for record in target.load_all_raw(EXP)] == [0, 1]
+    assert target.store.get(f"tags/{EXP}.json") == b'{"tags": ["a"]}'
+
+
+def conflicts_none(target: FileSystemRepository, source: FileSystemRepository) -> bool:
+    return "conflict" not in merge(target, source).values()
+
+
+def test_an_attempt_that_was_set_aside_is_not_merged_back(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    merge(target, source)
+    folder = target.base_path / "raw" / EXP
+    folder.rename(folder.with_name(f".{EXP}~attempt-0"))  # the next one is about to write its manifest
+    assert merge(target, source)[f"raw/{EXP}"] == "failed"
+    assert not folder.exists()
+
+
 def test_files_that_are_none_of_ours_or_unfinished_stay_behind(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     ours = snapshot(source)
     for name in (".completed_0", "notes.txt", "process_07.json", "claim-rapl.json"):
         plant(source.base_path / "raw" / EXP / name, b"junk")
-    plant(source.base_path / "raw" / "not an id" / "process_0.json", b"junk")
+    plant(source.base_path / "raw" / "not an id" / "notes.txt", b"junk")
     plant(source.base_path / "raw" / f".{EXP}~00000000-00000000-1-0123abcd" / "process_0.json", b"junk")
     plant(source.base_path / "aggregated" / "notes.txt", b"junk")
     plant(source.base_path / "multi_cycle" / "x.json", b"junk")
@@ -156,20 +203,65 @@ def conflicts(target: FileSystemRepository, source: FileSystemRepository) -> lis
 def test_different_content_is_a_conflict_and_the_rest_goes_on(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
+    target.begin_experiment(Manifest(experiment_id=EXP, expected_processes=4))
     target.save_raw(EXP, factories.raw(gpu_name="third"))
-    (conflict,) = conflicts(target, source)
-    assert conflict.key == f"raw/{EXP}/process_0.json"
-    assert conflict.reason == "other content is here under this name"
-    assert [record.process_index for record in target.load_all_raw(EXP)] == [0, 1]
+    conflict, whole = conflicts(target, source)
+    assert (conflict.key, conflict.reason) == (f"raw/{EXP}/process_0.json", "another result is here")
+    assert whole.key == f"raw/{EXP}"
+    assert whole.reason == "another run's result of a process is here; none of the experiment was copied"
+    # Process 1 of the other run would complete this one: two halves, and nobody would be told.
+    assert [record.process_index for record in target.load_all_raw(EXP)] == [0]
     assert target.has_raw("other")
 
 
-@pytest.mark.parametrize("name", ["rejected-process_0-1.json", "superseded-process_0-1.json", "partial-process_1.json"])
-def test_what_is_kept_beside_is_not_replaced_either(
-    target: FileSystemRepository, source: FileSystemRepository, name: str
+def test_a_partial_record_is_not_replaced_either(target: FileSystemRepository, source: FileSystemRepository) -> None:
+    plant(target.base_path / "raw" / EXP / "partial-process_1.json", b"mine")
+    assert [conflict.key for conflict in conflicts(target, source)] == [f"raw/{EXP}/partial-process_1.json"]
+
+
+@pytest.mark.parametrize("kind", ["rejected", "superseded"])
+def test_what_was_kept_beside_gets_a_number_that_is_free_here(
+    target: FileSystemRepository, source: FileSystemRepository, kind: str
 ) -> None:
-    plant(target.base_path / "raw" / EXP / name, b"mine")
-    assert [conflict.key for conflict in conflicts(target, source)] == [f"raw/{EXP}/{name}"]
+    folder = target.base_path / "raw" / EXP
+    theirs = (source.base_path / "raw" / EXP / f"{kind}-process_0-1.json").read_bytes()
+    plant(folder / f"{kind}-process_0-1.json", b"mine")
+    assert conflicts(target, source) == []
+    assert (folder / f"{kind}-process_0-2.json").read_bytes() == theirs
+    again = {merged.key: merged for merged in merge_results(target, source)}[f"raw/{EXP}/{kind}-process_0-1.json"]
+    assert (again.outcome, again.reason) == ("same", f"here it is {kind}-process_0-2.json")
+    assert not (folder / f"{kind}-process_0-3.json").exists()
+
+
+def test_manifests_of_one_run_are_the_same_whatever_node_wrote_them(tmp_path: Path) -> None:
+    repositories = [FileSystemRepository(tmp_path / node) for node in ("n1", "n2")]
+    for index, repository in enumerate(repositories):
+        launcher = Launcher(name="slurm", job_id="7", node=repository.base_path.name)
+        repository.begin_experiment(Manifest(experiment_id=EXP, expected_processes=2, launcher=launcher), index)
+        repository.save_raw(EXP, factories.raw(process_index=index))
+    outcomes = {merged.key: merged for merged in merge_results(*repositories)}
+    assert outcomes[f"raw/{EXP}/manifest.json"].outcome == "same"
+    assert outcomes[f"raw/{EXP}/manifest.json"].reason == "it is of the same run"
+    assert outcomes[f"raw/{EXP}/process_1.json"].outcome == "copied"
+
+
+def test_a_manifest_that_tells_more_is_not_lost_without_a_word(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    target.save_raw(EXP, factories.raw(process_index=3))
+    (conflict,) = conflicts(target, source)
+    assert conflict.key == f"raw/{EXP}/manifest.json"
+    assert conflict.reason == "the one there is of the same run and tells more; compare the two"
+
+
+def test_an_aggregate_of_another_tool_that_differs_is_a_conflict_although_the_results_are_here(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    target.save_raw("other", factories.raw("other", process_index=2))
+    foreign = codec.encode_aggregated(factories.aggregated("other"))
+    plant(source.base_path / "aggregated" / "other.json", foreign)
+    plant(target.base_path / "aggregated" / "other.json", foreign.replace(b"16484", b"16485"))
+    assert "aggregated/other.json" in {conflict.key for conflict in conflicts(target, source)}
 
 
 def test_different_tags_are_a_conflict(target: FileSystemRepository, source: FileSystemRepository) -> None:
@@ -327,7 +419,7 @@ def test_the_command_fails_after_a_conflict_and_names_it(
     done = run("-o", target.base_path, "results", "merge", source.base_path)
     assert done.status == 1
     key = source.base_path / "raw" / EXP / "process_0.json"
-    assert f"error: conflict: {key}: other content is here under this name\n" in done.err
+    assert f"error: conflict: {key}: another result is here\n" in done.err
     assert target.has_raw("other")
 
 

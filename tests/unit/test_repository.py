@@ -71,7 +71,7 @@ def test_a_record_from_a_file_that_lacks_newer_fields_is_the_same_content(
     before = path.read_bytes()
     assert repository.save_raw(EXP, repository.load_raw(path)) == path
     assert path.read_bytes() == before
-    assert names(path.parent) == ["process_0.json"]
+    assert names(path.parent) == ["manifest.json", "process_0.json"]
 
 
 def test_what_was_saved_is_loaded(repository: FileSystemRepository, base: Path) -> None:
@@ -79,7 +79,7 @@ def test_what_was_saved_is_loaded(repository: FileSystemRepository, base: Path) 
     assert path == base / "raw" / "exp_7" / "process_0.json"
     assert repository.load_raw(path) == repository.load_raw(str(path)) == factories.full_raw()
     assert repository.load_all_raw(EXP) == [factories.full_raw()]
-    assert names(path.parent) == ["process_0.json"]
+    assert names(path.parent) == ["manifest.json", "process_0.json"]
 
 
 def test_looking_makes_no_folder(repository: FileSystemRepository, base: Path) -> None:
@@ -107,7 +107,7 @@ def test_saving_the_same_again_changes_nothing(repository: FileSystemRepository)
     assert repository.save_raw(EXP, factories.raw(), overwrite=True) == path
     after = path.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    assert names(path.parent) == ["process_0.json"]
+    assert names(path.parent) == ["manifest.json", "process_0.json"]
 
 
 def test_a_loaded_record_can_be_saved_elsewhere(repository: FileSystemRepository, tmp_path: Path) -> None:
@@ -137,8 +137,13 @@ def test_an_overwrite_keeps_what_it_replaces(repository: FileSystemRepository, b
     for version in versions:
         repository.save_raw(EXP, version, overwrite=True)
     folder = base / "raw" / "exp_7"
-    assert names(folder) == ["process_0.json", "superseded-process_0-1.json", "superseded-process_0-2.json"]
-    assert [(folder / name).read_bytes() for name in names(folder)] == [
+    assert names(folder) == [
+        "manifest.json",
+        "process_0.json",
+        "superseded-process_0-1.json",
+        "superseded-process_0-2.json",
+    ]
+    assert [(folder / name).read_bytes() for name in names(folder) if name != "manifest.json"] == [
         codec.encode_raw(versions[number]) for number in (2, 0, 1)
     ]
     assert repository.load_all_raw(EXP) == [versions[2]]
@@ -203,7 +208,7 @@ def test_an_impossible_index_names_no_file(repository: FileSystemRepository, ind
 
 def test_a_stranger_in_the_way_of_a_refused_record_does_not_lose_it(repository: FileSystemRepository) -> None:
     (repository.base_path / "raw" / EXP / "rejected-process_0-1.json").mkdir(parents=True)
-    assert refused_file(repository, config_name=None) == "raw/exp_7/rejected-process_0-2.json"
+    assert refused_file(repository, config_name=7) == "raw/exp_7/rejected-process_0-2.json"
 
 
 def test_a_record_of_another_id_is_refused_and_kept(repository: FileSystemRepository) -> None:
@@ -257,8 +262,7 @@ def test_every_other_id_names_a_folder_inside(
     assert path == base / "raw" / folder / "process_0.json"
     assert sorted(str(found.relative_to(base)) for found in base.rglob("*") if found.is_file()) == [
         f"aggregated/{folder}.json",
-        # Where the folder's name does not say whose it is, the manifest does.
-        *([f"raw/{folder}/manifest.json"] if folder != experiment_id else []),
+        f"raw/{folder}/manifest.json",
         f"raw/{folder}/process_0.json",
     ]
     assert repository.list_experiments() == repository.list_aggregated() == [folder]
@@ -448,7 +452,7 @@ def test_no_link_leads_out_of_the_store(repository: FileSystemRepository, tmp_pa
             method(EXP)
     with pytest.raises(UnsafePathError, match="is a symbolic link"):
         repository.save_raw(EXP, factories.raw(process_index=1))
-    assert names(target.parent) == ["process_0.json"]
+    assert names(target.parent) == ["manifest.json", "process_0.json"]
 
 
 def test_the_results_directory_itself_may_be_a_link(repository: FileSystemRepository, tmp_path: Path) -> None:

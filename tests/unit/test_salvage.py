@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.exceptions import ResultCorruptError, ResultExistsError, ResultNotFoundError
+from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.results import FileSystemRepository, codec
+from llm_energy_measure.results.checking import check_store, sweep
 from llm_energy_measure.results.salvage import TOOL, salvage_raw, whole_sections
 from tests.support import factories
+from tests.support.command import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,12 +78,12 @@ def test_what_is_whole_or_too_little_is_not_salvaged(repository: FileSystemRepos
         salvage_raw(repository, EXP, 0)
 
 
-def test_an_older_partial_record_is_not_replaced(repository: FileSystemRepository) -> None:
+def test_an_older_partial_record_is_kept_beside(repository: FileSystemRepository) -> None:
     path = tear(repository, WHOLE[: WHOLE.index(b'"compute_metrics"')])
     path.with_name("partial-process_0.json").write_bytes(b"a checkpoint")
-    with pytest.raises(ResultExistsError):
-        salvage_raw(repository, EXP, 0)
-    assert path.with_name("partial-process_0.json").read_bytes() == b"a checkpoint"
+    record = repository.load_raw(salvage_raw(repository, EXP, 0))
+    assert (record.energy_metrics, record.status) == (factories.raw(EXP).energy_metrics, "partial")
+    assert path.with_name("superseded-process_0-1.json").read_bytes() == b"a checkpoint"
 
 
 @pytest.mark.parametrize("odd", [b'"energy_measurement_warning": 5,', b'"zz": "\\ud800",'])
@@ -93,3 +95,66 @@ def test_hostile_sections_are_refused_or_left_out_in_a_sentence(repository: File
     except ResultCorruptError:
         return
     assert record.energy_metrics == factories.raw(EXP).energy_metrics
+
+
+# What was never published
+
+GONE = "~00000000-00000000-1-0123abcd"  # of another host
+
+
+def leave(repository: FileSystemRepository, name: str, data: bytes) -> Path:
+    path = repository.base_path / "raw" / EXP / f".{name}{GONE}"
+    path.write_bytes(data)
+    return path
+
+
+def codes(repository: FileSystemRepository) -> dict[str, str]:
+    return {finding.key.rpartition("/")[2]: finding.code for finding in check_store(repository)}
+
+
+def test_a_torn_unpublished_file_with_the_only_energy_is_not_swept_and_can_be_salvaged(
+    repository: FileSystemRepository,
+) -> None:
+    whole = codec.encode_raw(factories.raw(EXP, 1))
+    torn = leave(repository, "process_1.json", whole[: whole.index(b'"compute_metrics"')])
+    assert codes(repository) == {torn.name: "raw.unpublished"}
+    assert sweep(repository, check_store(repository)) == []
+    done = run("-o", repository.base_path, "results", "check", "--salvage")
+    assert done.status == 1
+    partial = torn.with_name("partial-process_1.json")
+    assert f"salvaged as {partial}" in done.err
+    assert repository.load_raw(partial).energy_metrics == factories.raw(EXP, 1).energy_metrics
+    assert codes(repository)[torn.name] == "leftover.in_use"  # of another host: a person removes it
+
+
+def test_one_without_energy_or_beside_its_result_is_only_left_over(repository: FileSystemRepository) -> None:
+    whole = codec.encode_raw(factories.raw(EXP, 1))
+    torn = leave(repository, "process_1.json", whole[: whole.index(b'"energy_metrics"')])
+    assert codes(repository) == {torn.name: "leftover.in_use"}
+    torn.unlink()
+    torn = leave(repository, "process_0.json", WHOLE[: WHOLE.index(b'"compute_metrics"')])
+    assert codes(repository) == {torn.name: "leftover.in_use"}
+
+
+def test_a_whole_unpublished_result_is_saved_as_the_result_that_it_is(repository: FileSystemRepository) -> None:
+    left = leave(repository, "process_1.json", codec.encode_raw(factories.raw(EXP, 1)))
+    run("-o", repository.base_path, "results", "check", "--salvage")
+    assert repository.load_all_raw(EXP) == factories.raws(2, EXP)
+    assert codes(repository) == {left.name: "leftover.in_use"}
+
+
+def test_a_torn_result_that_was_salvaged_needs_nobody_any_more(repository: FileSystemRepository) -> None:
+    tear(repository, WHOLE[: WHOLE.index(b'"compute_metrics"')])
+    assert run("-o", repository.base_path, "results", "check", "--salvage").status == 1
+    done = run("-o", repository.base_path, "results", "check", "--json")
+    assert done.status == 0
+    [torn] = [finding for finding in done.json() if finding["code"] == "raw.torn"]
+    assert torn["message"].endswith("salvaged as partial-process_0.json")
+
+
+def test_a_whole_unpublished_one_beside_another_result_is_kept_and_settled(repository: FileSystemRepository) -> None:
+    left = leave(repository, "process_0.json", codec.encode_raw(factories.raw(EXP, gpu_name="another")))
+    assert codes(repository) == {left.name: "raw.unpublished"}
+    run("-o", repository.base_path, "results", "check", "--salvage")
+    assert left.with_name("superseded-process_0-1.json").read_bytes() == left.read_bytes()
+    assert codes(repository)[left.name] == "leftover.in_use"

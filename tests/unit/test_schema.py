@@ -142,4 +142,4 @@ def test_the_json_schema_names_units_and_not_our_own_field() -> None:
     text = json.dumps(json_schema("aggregated"))
     assert '"x-unit": "J"' in text
     assert "unknown_fields" not in text
-    assert "additionalProperties" not in text
+    assert '"additionalProperties": false' not in text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from llm_energy_measure.exceptions import ConfigurationError
-from llm_energy_measure.results import aggregate_results
+from llm_energy_measure.results import aggregate_results, calculate_efficiency_metrics
 from llm_energy_measure.results.strategies import (
     DEFAULT_STRATEGY,
     SumEnergyAvgThroughput,
@@ -18,6 +19,8 @@ from tests.support import factories
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+BUILT_IN = ["sum_energy_avg_throughput", "attributed_energy", "model_parallel", "wall_clock_throughput"]
 
 MODULE = """
 from llm_energy_measure.results.strategies import Totals
@@ -58,9 +61,64 @@ def test_the_default_is_there_and_first() -> None:
     assert isinstance(get_strategy(DEFAULT_STRATEGY), SumEnergyAvgThroughput)
 
 
+def test_attributed_energy_is_the_total_of_its_strategy_and_the_plain_sum_stands_beside_it() -> None:
+    same_gpu = factories.raws(2, gpu_id=0)
+    plain = aggregate_results(factories.EXPERIMENT, same_gpu)
+    result = aggregate_results(factories.EXPERIMENT, same_gpu, strategy="attributed_energy")
+    assert plain.attributed_energy_j is not None
+    assert plain.total_energy_j == plain.plain_energy_j == 1971.5 + 2221.5
+    assert plain.attributed_energy_j < 1971.5 + 2221.5
+    assert (result.total_energy_j, result.plain_energy_j) == (plain.attributed_energy_j, plain.plain_energy_j)
+    assert result.attribution_factor == plain.attribution_factor
+    assert result.avg_energy_per_token_j == plain.attributed_energy_j / (plain.total_tokens or 0)
+    assert (result.total_tokens, result.avg_tokens_per_second) == (plain.total_tokens, plain.avg_tokens_per_second)
+
+
+def test_parts_of_one_model_count_their_tokens_once_and_their_energy_each() -> None:
+    work = factories.inference(total_tokens=8192, tokens_per_second=860.0)
+    ranks = factories.raws(4, inference_metrics=work)
+    result = aggregate_results(factories.EXPERIMENT, ranks, strategy="model_parallel")
+    plain = aggregate_results(factories.EXPERIMENT, ranks)
+    assert (result.total_tokens, result.avg_tokens_per_second) == (8192, 860.0)
+    assert result.total_energy_j == plain.total_energy_j
+    assert result.total_flops == 2e13 + 3e12, "an estimate from the parameters is that of the whole model"
+    assert calculate_efficiency_metrics(result)["effective_batch_throughput"] == 860.0
+    assert calculate_efficiency_metrics(plain)["effective_batch_throughput"] == 4 * 860.0
+
+
+def test_flops_that_each_rank_counted_are_summed() -> None:
+    counted = [
+        factories.raw(process_index=index, compute_metrics=factories.compute(flops_total=1e12, flops_method="profiler"))
+        for index in range(3)
+    ]
+    assert aggregate_results(factories.EXPERIMENT, counted, strategy="model_parallel").total_flops == 3e12
+
+
+def test_a_rank_that_counted_no_tokens_of_its_own_is_no_hindrance() -> None:
+    ranks = [factories.raw(), factories.raw(process_index=1, inference_metrics=None, compute_metrics=None)]
+    result = aggregate_results(factories.EXPERIMENT, ranks, strategy="model_parallel")
+    assert (result.total_tokens, result.avg_tokens_per_second) == (8192, 862.5)
+    silent = factories.raws(2, inference_metrics=None, compute_metrics=None)
+    assert aggregate_results(factories.EXPERIMENT, silent, strategy="model_parallel").total_tokens is None
+
+
+def test_wall_clock_throughput_is_all_tokens_over_the_span_of_all_processes() -> None:
+    records = [
+        factories.raw(process_index=0, timestamps=factories.stamps(factories.START, 40.0)),
+        factories.raw(process_index=1, timestamps=factories.stamps(factories.START + timedelta(seconds=10), 40.0)),
+    ]
+    result = aggregate_results(factories.EXPERIMENT, records, strategy="wall_clock_throughput")
+    assert result.avg_tokens_per_second == (8192 + 8292) / 50
+    assert calculate_efficiency_metrics(result)["effective_batch_throughput"] == (8192 + 8292) / 50
+    for unknown in (factories.stamps(end=None), factories.stamps(factories.START.replace(tzinfo=None))):
+        other = factories.raw(process_index=1, timestamps=unknown)
+        result = aggregate_results(factories.EXPERIMENT, [records[0], other], strategy="wall_clock_throughput")
+        assert result.avg_tokens_per_second is None
+
+
 @pytest.mark.usefixtures("plugin")
 def test_a_strategy_of_another_package_is_listed_and_used() -> None:
-    assert strategy_names() == [DEFAULT_STRATEGY, "absent", "broken", "greatest"]
+    assert strategy_names() == [*BUILT_IN, "absent", "broken", "greatest"]
     result = aggregate_results(factories.EXPERIMENT, factories.raws(3), strategy="greatest")
     assert result.aggregation.method == "greatest"
     assert (result.total_energy_j, result.total_tokens, result.avg_tokens_per_second) == (2471.5, 1, None)
@@ -78,7 +136,7 @@ def test_an_unknown_name_lists_the_choices() -> None:
         aggregate_results(factories.EXPERIMENT, factories.raws(1), strategy="median")
     assert str(caught.value) == (
         "cannot aggregate by the strategy 'median': there is no such strategy; "
-        f"choose one of {DEFAULT_STRATEGY}, absent, broken, greatest"
+        f"choose one of {', '.join(BUILT_IN)}, absent, broken, greatest"
     )
 
 

@@ -13,10 +13,12 @@ from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureEr
 from llm_energy_measure.results import bulk
 from llm_energy_measure.results.completeness import describe_found
 from llm_energy_measure.results.strategies import get_strategy
+from llm_energy_measure.results.verification.codes import SUM_FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from llm_energy_measure.domain.experiment import AggregatedResult
     from llm_energy_measure.results.repository import FileSystemRepository
 
 _SAID = {"current": "is current, nothing to do", "foreign": "was derived by another tool; --force replaces it"}
@@ -123,6 +125,11 @@ def _say(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:
     for warning in result.aggregation.warnings:
         if outcome.result == "aggregated" or is_named:
             terminal.warn(f"{outcome.experiment_id}: {warning}")
+    if outcome.result == "aggregated" and (untold := _untold(result)):
+        terminal.note(
+            f"{outcome.experiment_id}: {terminal.plural(len(untold), 'check')} failed ({', '.join(untold)}); "
+            f"'results verify {outcome.experiment_id}' explains"
+        )
     if as_json:
         return
     if outcome.result != "aggregated":
@@ -133,6 +140,12 @@ def _say(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:
     energy, tokens = terminal.quantity(result.total_energy_j, "J"), terminal.count(result.total_tokens)
     bound = "at least " if result.is_lower_bound else ""
     terminal.out(f"{outcome.experiment_id}: {found}, {bound}{energy}, {tokens} tokens")
+
+
+def _untold(result: AggregatedResult) -> list[str]:
+    """Codes of failed checks that no warning tells."""
+    told = {finding.code for finding in result.findings or () if finding.family in ("completeness", *SUM_FAMILIES)}
+    return [code for code in result.failed_codes if code not in told]
 
 
 def _count(outcomes: Sequence[bulk.Outcome], *, is_sweep: bool) -> None:
@@ -149,10 +162,13 @@ def _document(outcome: bulk.Outcome) -> dict[str, Any]:
         "experiment_id": outcome.experiment_id,
         "result": outcome.result,
         "total_energy_j": result.total_energy_j if result else None,
+        "attributed_energy_j": result.attributed_energy_j if result else None,
+        "attribution_factor": result.attribution_factor if result else None,
         "total_tokens": result.total_tokens if result else None,
         "avg_tokens_per_second": result.avg_tokens_per_second if result else None,
         "is_lower_bound": result.is_lower_bound if result else None,
         "warnings": result.aggregation.warnings if result else [],
+        "failed": result.failed_codes if result else [],
         "unreadable": [{"name": file.name, "reason": file.reason} for file in outcome.unreadable],
         "error": str(outcome.error) if outcome.error else None,
     }

@@ -51,9 +51,14 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     lazy={
+        "record": ("llm_energy_measure.cli.record:record", "Measure a command."),
+        "doctor": ("llm_energy_measure.cli.doctor:doctor", "Say which energy sensors work here."),
         "aggregate": ("llm_energy_measure.cli.aggregate:aggregate", "Make one result of each experiment's processes."),
         "import": ("llm_energy_measure.cli.import_results:import_results", "Bring in results of other tools."),
-        "results": ("llm_energy_measure.cli.main:results", "List, show, export, check, merge and delete results."),
+        "results": (
+            "llm_energy_measure.cli.main:results",
+            "List, show, verify, export, check, merge and delete results.",
+        ),
         "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a record."),
     },
     epilog=(f"\b\nExamples:\n  {PROGRAM} -o results aggregate --all\n  {PROGRAM} -o results results list"),
@@ -65,7 +70,7 @@ class LazyGroup(click.Group):
 @click.version_option(llm_energy_measure.__version__, "-V", "--version", prog_name=PROGRAM)
 @click.pass_context
 def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
-    """Keep, aggregate and check the energy measurements of language models."""
+    """Measure, keep, aggregate and check the energy of language models."""
     ctx.meta["llm_energy_measure.verbosity"] = int(verbose) - int(quiet)
 
 
@@ -77,6 +82,7 @@ def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
         "cycles": ("llm_energy_measure.cli.results_cycles:cycles", "Mean and spread over repeated runs."),
         "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV or JSON."),
         "check": ("llm_energy_measure.cli.results_check:check", "Say what is amiss in the files."),
+        "verify": ("llm_energy_measure.cli.results_verify:verify", "Recompute from the raw files, and explain."),
         "merge": ("llm_energy_measure.cli.results_merge:merge", "Bring results directories together."),
         "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete one experiment."),
     },
@@ -84,7 +90,7 @@ def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
 )
 @results_dir_option
 def results() -> None:
-    """List, show, export, check, merge and delete results."""
+    """List, show, verify, export, check, merge and delete results."""
 
 
 def main() -> NoReturn:

@@ -14,7 +14,8 @@ from llm_energy_measure.results.completeness import check_completeness
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import AggregatedResult, CompletenessReport
-    from llm_energy_measure.results.repository import FileSystemRepository, RawRecovery
+    from llm_energy_measure.results.raw_folder import RawRecovery
+    from llm_energy_measure.results.repository import FileSystemRepository
 
 
 class Overview(Struct, frozen=True, kw_only=True):
@@ -23,18 +24,22 @@ class Overview(Struct, frozen=True, kw_only=True):
     Attributes:
         experiment_id: Its own id, or its folder's name where no file can be read.
         status: Where its aggregate stands; see `results.bulk.Status`.
-        verdict: `complete`, `partial` or `warned` for a current aggregate, else the status.
+        verdict: For a current aggregate `over-counted` (the plain sum counts joules more than once), `partial` (it is a
+            lower bound), `failed` (a check did not hold), `warned` or `complete`; else the status.
         model_name: Its model.
         backend: Its inference library.
         found_processes: Processes with a readable result.
         expected_processes: Processes that should have one.
-        total_energy_j: Energy in joules.
+        total_energy_j: Plain sum of the energy, in joules.
+        attributed_energy_j: Energy with every joule counted once, in joules.
+        attribution_factor: How often the plain sum counts it.
         total_tokens: Tokens.
         avg_tokens_per_second: Mean throughput of a process, in tokens per second.
         tokens_per_joule: Efficiency, in tokens per joule.
         is_lower_bound: Whether the sums are too small for certain.
         start_time: When it began.
         warnings: What a reader has to know.
+        failed: Codes of the checks that failed when it was aggregated; `results verify` explains them.
         problems: Files that can't be read, each with its reason.
     """
 
@@ -46,12 +51,15 @@ class Overview(Struct, frozen=True, kw_only=True):
     found_processes: int | None = None
     expected_processes: int | None = None
     total_energy_j: float | None = None
+    attributed_energy_j: float | None = None
+    attribution_factor: float | None = None
     total_tokens: int | None = None
     avg_tokens_per_second: float | None = None
     tokens_per_joule: float | None = None
     is_lower_bound: bool | None = None
     start_time: datetime | None = None
     warnings: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -138,12 +146,15 @@ def _of_aggregated(aggregated: AggregatedResult) -> dict[str, Any]:
         "model_name": model_name(aggregated),
         "backend": aggregated.backend,
         "total_energy_j": aggregated.total_energy_j,
+        "attributed_energy_j": aggregated.attributed_energy_j,
+        "attribution_factor": aggregated.attribution_factor,
         "total_tokens": aggregated.total_tokens,
         "avg_tokens_per_second": aggregated.avg_tokens_per_second,
         "tokens_per_joule": aggregated.tokens_per_joule,
         "is_lower_bound": aggregated.is_lower_bound,
         "start_time": aggregated.start_time,
         "warnings": aggregated.aggregation.warnings,
+        "failed": aggregated.failed_codes,
     }
 
 
@@ -160,6 +171,10 @@ def _of_raw(recovery: RawRecovery) -> dict[str, Any]:
 def _verdict(status: Status, aggregated: AggregatedResult | None) -> str:
     if status != "current" or aggregated is None:
         return status
+    if aggregated.attribution_factor is not None and aggregated.attribution_factor > 1:
+        return "over-counted"
     if aggregated.is_lower_bound:
         return "partial"
+    if aggregated.failed_codes:
+        return "failed"
     return "warned" if aggregated.aggregation.warnings else "complete"

@@ -14,7 +14,7 @@ from llm_energy_measure.results.salvage import salvage_all
 @click.command(epilog=("\b\nExamples:\n  llm-energy-measure results check\n  llm-energy-measure results check --sweep"))
 @options.experiment_ids(required=False)
 @click.option("--sweep", "remove", is_flag=True, help="Remove what is provably left over.")
-@click.option("--salvage", is_flag=True, help="Store what torn results still hold as partial-process_<i>.json.")
+@click.option("--salvage", is_flag=True, help="Store what torn or unpublished results still hold.")
 @options.json_option
 @options.results_dir_option
 def check(*, ids: tuple[str, ...], remove: bool, salvage: bool, as_json: bool) -> None:
@@ -36,10 +36,11 @@ def check(*, ids: tuple[str, ...], remove: bool, salvage: bool, as_json: bool) -
     for key in swept:
         terminal.note(f"removed {key}")
     if salvage:
-        torn = [finding.key for finding in findings if finding.code == "raw.torn"]
+        torn = [finding.key for finding in left if finding.code in ("raw.torn", "raw.unpublished")]
         for key, outcome in salvage_all(repository, torn).items():
             terminal.note(f"{key}: {outcome}" if isinstance(outcome, ResultsError) else f"salvaged as {outcome}")
-    needing = sum(finding.needs_person for finding in left)
+    # What a sweep could not remove is for somebody with more rights.
+    needing = sum(finding.needs_person or (remove and finding.sweepable) for finding in left)
     terminal.note(f"{terminal.plural(len(left), 'finding')}, {needing} of them for a person to decide")
     if needing:
         raise SystemExit(1)

@@ -37,9 +37,10 @@ def list_results(
 ) -> None:
     """List the experiments.
 
-    The verdict is complete, partial (a lower bound) or warned for an aggregate that is current, else stale (raw files
-    came or changed since), pending (not aggregated), foreign (derived by another tool) or unreadable. The exit status
-    is 1 if a file can't be read.
+    The verdict on an aggregate that is current is complete, over-counted (the sum counts joules more than once),
+    partial (a lower bound), failed (a check did not hold: 'results verify' explains) or warned; else it is stale (raw
+    files came or changed since), pending (not aggregated), foreign (derived by another tool) or unreadable. The exit
+    status is 1 if a file can't be read.
     """
     repository = options.repository()
     names = set(repository.list_aggregated())

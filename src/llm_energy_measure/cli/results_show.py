@@ -9,6 +9,7 @@ import msgspec
 
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.cli.overview import Overview, overview
+from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.results import columns
 from llm_energy_measure.results.aggregation import calculate_efficiency_metrics
@@ -37,38 +38,67 @@ _PROCESS_HEADERS = (
 @click.command(epilog=("\b\nExamples:\n  llm-energy-measure results show exp_7 --raw"))
 @options.experiment_id
 @click.option("--raw", is_flag=True, help="Each process; with --json its file's own fields.")
+@click.option(
+    "--attempt", type=click.IntRange(min=0), help="The processes of an earlier attempt, which a later set aside."
+)
 @options.json_option
 @options.results_dir_option
-def show(*, experiment: str, raw: bool, as_json: bool) -> None:
+def show(*, experiment: str, raw: bool, attempt: int | None, as_json: bool) -> None:
     """Show one experiment: its aggregate, or with --raw each process.
 
     With --json the fields of the stored files themselves. The exit status is 1 if a file of it can't be read.
     """
     repository = options.repository()
+    if attempt is not None:
+        _show_attempt(repository, experiment, attempt, raw=raw, as_json=as_json)
+        return
     options.require_known(repository, experiment)
     # By the folder's name from here on: asking for another experiment's folder was refused above or is here.
     recovery = repository.recover_raw(experiment)
     row = overview(repository, repository.folder_of(experiment))
     for problem in row.problems:
         terminal.warn(problem)
-    if as_json:
-        _print_json(repository, experiment, recovery.results if raw else None)
-    elif raw:
-        for result in recovery.results:
-            _print_raw(result)
+    if raw:
+        _print_processes(recovery.results, as_json=as_json)
+    elif as_json:
+        _print_json(repository, experiment)
     else:
         _print_summary(row, repository, experiment, recovery.results)
     if row.problems:
         raise SystemExit(1)
 
 
-def _print_json(
-    repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult] | None
-) -> None:
-    if raw_results is not None:
+def _show_attempt(repository: FileSystemRepository, experiment: str, attempt: int, *, raw: bool, as_json: bool) -> None:
+    attempts = repository.list_attempts(experiment)
+    if attempt not in attempts:
+        found = f"kept are {', '.join(map(str, attempts))}" if attempts else "no earlier one is kept"
+        doing = f"attempt {attempt} of {experiment!r} not found"
+        raise ResultNotFoundError(doing, found, "leave --attempt out for the current one")
+    recovery = repository.recover_raw(experiment, attempt=attempt)
+    for file in recovery.unreadable:
+        terminal.warn(f"{experiment}, attempt {attempt}: {file.name}: {file.reason}")
+    if raw or as_json:
+        _print_processes(recovery.results, as_json=as_json)
+    else:
+        _print_table(recovery.results)
+    if recovery.unreadable:
+        raise SystemExit(1)
+
+
+def _print_processes(raw_results: Sequence[RawProcessResult], *, as_json: bool) -> None:
+    if as_json:
         stored = [result.stored.data for result in raw_results if result.stored is not None]
         terminal.out_json([msgspec.Raw(data.removeprefix(b"\xef\xbb\xbf").strip()) for data in stored])
         return
+    for result in raw_results:
+        _print_raw(result)
+
+
+def _print_table(raw_results: Sequence[RawProcessResult]) -> None:
+    terminal.out_table(_PROCESS_HEADERS, map(_cells, raw_results), optional=("started", "time", "host", "GPU"))
+
+
+def _print_json(repository: FileSystemRepository, experiment: str) -> None:
     data = repository.read_aggregated(experiment)
     if data is None:
         advice = f"'aggregate {experiment}' aggregates it, --raw shows its processes"
@@ -94,7 +124,9 @@ def _print_summary(
     processes = raw_results or (aggregated.process_results if aggregated is not None else [])
     if processes:
         terminal.out("")
-        terminal.out_table(_PROCESS_HEADERS, map(_cells, processes), optional=("started", "time", "host", "GPU"))
+        _print_table(processes)
+    if attempts := repository.list_attempts(experiment):
+        terminal.note(f"earlier attempts are kept: {', '.join(map(str, attempts))}; --attempt N shows one")
     if row.status == "pending":
         terminal.note(f"not aggregated yet: 'aggregate {experiment}' does it")
     elif row.status == "stale":
@@ -116,6 +148,7 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
     bound = "at least " if row.is_lower_bound else ""
     fields += [
         ("energy", bound + terminal.quantity(aggregated.total_energy_j, "J")),
+        *_attributed(aggregated),
         ("tokens", terminal.count(aggregated.total_tokens)),
         ("energy per token", terminal.quantity(aggregated.avg_energy_per_token_j, "J/token")),
         ("tokens per joule", terminal.quantity(aggregated.tokens_per_joule)),
@@ -133,7 +166,18 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
             ("TTFT median, p99", _pair(latency.ttft_median_ms, latency.ttft_p99_ms)),
             ("ITL median, p99", _pair(latency.itl_median_ms, latency.itl_p99_ms)),
         ]
-    return fields + [("warning", warning) for warning in aggregated.aggregation.warnings]
+    fields += [("warning", warning) for warning in aggregated.aggregation.warnings]
+    if row.failed:
+        fields.append(("checks failed", f"{', '.join(row.failed)} ('results verify' explains)"))
+    return fields
+
+
+def _attributed(aggregated: AggregatedResult) -> list[tuple[str, str]]:
+    """The attributed total, if the aggregate has one that says more than its sum."""
+    energy_j, bounds_j = aggregated.attributed_energy_j, aggregated.attributed_bounds_j
+    if bounds_j is None or bounds_j == (aggregated.total_energy_j, aggregated.total_energy_j):
+        return []
+    return [("attributed", attributed_for_person(energy_j, bounds_j, aggregated.attribution_factor))]
 
 
 def _number(value: int | None) -> str:
@@ -144,7 +188,9 @@ def _provenance(aggregated: AggregatedResult) -> str:
     """Where the processes' totals come from and what the sensors saw: `modelled (scope process)`."""
     energies = [process.energy_metrics for process in aggregated.process_results]
     facts = {f"{e.total_provenance or 'of unknown origin'} (scope {e.total_scope or 'unknown'})" for e in energies}
-    return "; ".join(sorted(facts)) or terminal.UNKNOWN
+    text = "; ".join(sorted(facts)) or terminal.UNKNOWN
+    modelled = [finding.message for finding in aggregated.findings or () if finding.code == "provenance.modelled"]
+    return f"{text}; {modelled[0]}" if modelled else text
 
 
 def _pair(median_ms: float | None, p99_ms: float | None) -> str:

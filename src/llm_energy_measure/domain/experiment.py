@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from llm_energy_measure.constants import SCHEMA_VERSION
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.latency import LatencyStatistics
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Phase, Timestamps
 from llm_energy_measure.domain.units import (
     Count,
+    Factor,
     Flops,
     Joules,
     JoulesPerToken,
@@ -60,7 +62,8 @@ class Launcher(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What started the process, as the launcher told it.
 
     Attributes:
-        name: `torchrun`, `slurm`, `mpi`, or None if nothing did.
+        name: `torchrun`, `slurm`, `mpi`, `environment` (rank and size were set by somebody else), or None if nothing
+            did.
         job_id: Job of the launcher, such as SLURM_JOB_ID.
         step_id: Step of the job.
         node: Name or number of the node in the job.
@@ -253,6 +256,15 @@ class Manifest(Struct, frozen=True, kw_only=True):
         known = (fact for fact in facts if None not in fact)
         return next((fact for fact in known if fact[1] != fact[2]), None)
 
+    def tells_all_of(self, other: Manifest) -> bool:
+        """True if another manifest of the same run has no fact that this one lacks."""
+        lacks_job = self.launcher is None or self.launcher.job_id is None
+        return not (
+            (self.expected_processes is None and other.expected_processes is not None)
+            or (self.config_digest is None and other.config_digest is not None)
+            or (lacks_job and other.launcher is not None and other.launcher.job_id is not None)
+        )
+
 
 class CompletenessReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much of an experiment is there.
@@ -291,8 +303,9 @@ class AggregationMetadata(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         method: Name of the strategy.
         num_processes: Number of results that went in.
-        temporal_overlap_verified: True only if all processes are known to have run at one common instant.
-        gpu_attribution_verified: True only if every GPU is known and none appears twice.
+        temporal_overlap_verified: True only if all processes are known to have run at one common instant
+            (`time.no_overlap` passed).
+        gpu_attribution_verified: True only if every GPU is known and none is counted twice: the checks of that passed.
         warnings: What a reader has to know, a sentence each.
     """
 
@@ -314,7 +327,8 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         model_name: The model; None in aggregates of other tools, where it stands in the processes.
         aggregation: How it was made.
         total_tokens: Tokens of all processes; None if none counted any.
-        total_energy_j: Plain sum of the energy of all processes, in joules; None if no process knows it.
+        total_energy_j: Energy as the strategy makes it, by default the plain sum over processes, in joules; None if no
+            process knows it.
         total_inference_time_sec: Sum of the inference times, in seconds of process time.
         avg_tokens_per_second: Mean throughput of the processes that report one.
         avg_energy_per_token_j: Total energy over total tokens, in joules; None if that can't be formed.
@@ -330,6 +344,18 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             aggregates of other tools, which don't say.
         completeness: What was expected and what was found; None in aggregates of other tools.
         sources: The raw files it was made from, in the order of `process_results`; None in aggregates of other tools.
+        plain_energy_j: Plain sum of the energy of all processes, in joules, whatever the strategy made the total. Like
+            the fields below it, None in aggregates of other tools and in those of before verification.
+        attributed_energy_j: Energy with every joule counted once, in joules, beside the plain sum and never above it;
+            None if no process knows its energy.
+        attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
+        attribution_factor: How often the plain sum counts the attributed energy; 1 if each joule once.
+        attribution_rule: The rule that attributed, as `name@version`.
+        attributed_gpu_energy_j: Of it the energy of the GPUs, in joules; None if no process knows it.
+        attributed_cpu_energy_j: Of it the energy of the CPUs, in joules.
+        attributed_ram_energy_j: Of it the energy of the memory, in joules.
+        findings: What verification found when the aggregate was made, the checks that passed left out; a cache, which
+            `results verify` recomputes.
         unknown_fields: Fields of its file that this version does not know; unset if there are none.
     """
 
@@ -340,7 +366,7 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model_name: str | None = None
     aggregation: AggregationMetadata
     total_tokens: Annotated[Tokens | None, Meta(description="tokens of all processes")]
-    total_energy_j: Annotated[Joules | None, Meta(description="plain sum of the energy of all processes, in J")]
+    total_energy_j: Annotated[Joules | None, Meta(description="energy of the experiment by its strategy, in J")]
     total_inference_time_sec: Annotated[Seconds | None, Meta(description="sum of inference times, in s")] = None
     avg_tokens_per_second: Annotated[TokensPerSecond | None, Meta(description="mean throughput of a process")] = None
     avg_energy_per_token_j: Annotated[JoulesPerToken | None, Meta(description="energy per token, in J")] = None
@@ -355,6 +381,19 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     is_lower_bound: bool | None = None
     completeness: CompletenessReport | None = None
     sources: list[SourceFile] | None = None
+    plain_energy_j: Annotated[Joules | None, Meta(description="plain sum of the energy of all processes, in J")] = None
+    attributed_energy_j: Annotated[Joules | None, Meta(description="energy with every joule counted once, in J")] = None
+    attributed_bounds_j: Annotated[
+        tuple[Joules, Joules] | None, Meta(description="least and greatest energy that the evidence allows, in J")
+    ] = None
+    attribution_factor: Annotated[
+        Factor | None, Meta(description="how often the plain sum counts the attributed energy")
+    ] = None
+    attribution_rule: Annotated[str | None, Meta(description="the rule that attributed, as name@version")] = None
+    attributed_gpu_energy_j: Annotated[Joules | None, Meta(description="of it the GPUs, in J")] = None
+    attributed_cpu_energy_j: Annotated[Joules | None, Meta(description="of it the CPUs, in J")] = None
+    attributed_ram_energy_j: Annotated[Joules | None, Meta(description="of it the memory, in J")] = None
+    findings: Annotated[list[Finding] | None, Meta(description="what verification found")] = None
     unknown_fields: UnknownFields = UNSET
 
     @property
@@ -368,5 +407,11 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def tokens_per_joule(self) -> float | None:
-        """Tokens per joule of the plain sum; None if that can't be formed."""
+        """Tokens per joule of the total energy; None if that can't be formed."""
         return ratio(self.total_tokens, self.total_energy_j)
+
+    @property
+    def failed_codes(self) -> list[str]:
+        """Codes of the checks that failed when it was made, each once."""
+        failures = (finding.code for finding in self.findings or () if finding.outcome == "failed")
+        return list(dict.fromkeys(failures))

@@ -34,6 +34,18 @@ Component = Literal["gpu", "cpu", "ram", "total"]
 Provenance = Literal["measured", "integrated", "modelled"]
 """Where a figure comes from: a counter, a sum of power samples, or a stated constant."""
 
+CLAIMED = "claimed"
+"""Problem of a sensor that another process of the experiment reads, which counts its joules."""
+
+SENSOR_LOST = "sensor_lost"
+"""Problem of a sensor that stopped answering: its energy ends there."""
+
+COUNTER_RESET = "counter_reset"
+"""Problem of a counter that went backwards: a part of what it counted is lost."""
+
+SAMPLING_GAP = "sampling_gap"
+"""Problem of a sensor that was not read for a while: its energy over that time is a guess."""
+
 
 class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A span of time: wall-clock stamps for the when, a monotonic difference for the how long.
@@ -50,6 +62,13 @@ class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     start: Annotated[datetime | None, Meta(description="wall clock at the start; null if unknown")]
     end: Annotated[datetime | None, Meta(description="wall clock at the end; null if unknown")]
     duration_sec: Annotated[float | None, Meta(description="duration in seconds; null if unknown")]
+
+    @property
+    def span(self) -> tuple[datetime, datetime] | None:
+        """Start and end, where both are known, and both have a UTC offset or both none."""
+        if self.start is None or self.end is None or (self.start.tzinfo is None) != (self.end.tzinfo is None):
+            return None
+        return self.start, self.end
 
 
 class InferenceMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +133,8 @@ class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         wraps: How often the counter began anew within the window.
         samples: How many readings the figure is made from.
         sampling_rate_hz: Readings a second, as achieved.
-        problems: What went wrong, a code each: `counter_reset`, `sensor_lost`, `sampling_gap`.
+        problems: What went wrong, a code each: `counter_reset`, `sensor_lost`, `sampling_gap`; or `claimed`, where
+            another process reads it.
     """
 
     source: str
@@ -208,6 +228,18 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     devices: Annotated[list[DeviceEnergy] | None, Meta(description="energy of each measured device")] = None
     idle_power_w: Annotated[Watts | None, Meta(description="power while nothing ran, in W")] = None
     sensors: Annotated[list[SensorReading] | None, Meta(description="what each sensor said")] = None
+
+    @property
+    def is_missing(self) -> bool:
+        """True if energy is missing; not where all that the process could read, if anything, another one counts."""
+        if self.total_energy_j is not None:
+            return False
+        return self.sensors is None or not all(CLAIMED in reading.problems for reading in self.sensors)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """True if a sensor is known to have seen less than there was."""
+        return any(not {SENSOR_LOST, COUNTER_RESET}.isdisjoint(reading.problems) for reading in self.sensors or ())
 
 
 class ComputeMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.constants import MAX_PROCESSES, SCHEMA_VERSION
+from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import AggregatedResult, AggregationMetadata
 from llm_energy_measure.domain.latency import pool_latency
-from llm_energy_measure.domain.schema import time_problems
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import (
     AggregationError,
@@ -18,16 +16,16 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results.completeness import (
     check_completeness,
-    describe_missing,
-    describe_unreadable,
-    listed,
     require_complete,
 )
 from llm_energy_measure.results.layout import folder_name
-from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
+from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, get_strategy
+from llm_energy_measure.results.verification.checks import verify_evidence
+from llm_energy_measure.results.verification.codes import CODES, SUM_FAMILIES, joules
+from llm_energy_measure.results.verification.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from llm_energy_measure.domain.experiment import (
@@ -37,10 +35,23 @@ if TYPE_CHECKING:
         SourceFile,
         UnreadableFile,
     )
-    from llm_energy_measure.domain.metrics import EnergyMetrics
+    from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.strategies import Strategy
+    from llm_energy_measure.results.verification.checks import Verification
 
 NAN = float("nan")
+
+# What has to have passed before the attribution of GPUs counts as verified.
+_ATTRIBUTION_CODES = (
+    *("energy.over_counted", "attribution.repeated_gpu", "attribution.shared_sensor"),
+    *("attribution.host_counted", "attribution.two_names_one_host"),
+)
+
+# Failures that, besides those of the sum, are told in `warnings`.
+_WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) | {
+    *("time.impossible_span", "time.mixed_offsets", "provenance.schema_version"),
+    *("counter.lost", "counter.reset", "counter.gap"),
+}
 
 
 def aggregate_results(
@@ -51,6 +62,7 @@ def aggregate_results(
     expected_processes: int | None = None,
     manifest: Manifest | None = None,
     unreadable: Sequence[UnreadableFile] = (),
+    partials: Sequence[RawProcessResult] = (),
     strict: bool = False,
     allow_mixed: bool = False,
 ) -> AggregatedResult:
@@ -68,6 +80,8 @@ def aggregate_results(
             results say.
         manifest: The experiment's manifest, if it has one.
         unreadable: Files that stand where a result should and can't be read.
+        partials: Checkpoints of processes: those of the missing count too, as the lower bounds they are. Their
+            processes stay missing.
         strict: Refuse an incomplete experiment.
         allow_mixed: Accept results of different experiments, models or backends.
 
@@ -82,55 +96,89 @@ def aggregate_results(
         >>> repository = FileSystemRepository("results")
         >>> result = aggregate_results("exp_42", repository.load_all_raw("exp_42"))  # doctest: +SKIP
     """
+    return aggregate_and_verify(
+        experiment_id,
+        raw_results,
+        strategy=strategy,
+        expected_processes=expected_processes,
+        manifest=manifest,
+        unreadable=unreadable,
+        partials=partials,
+        strict=strict,
+        allow_mixed=allow_mixed,
+    )[0]
+
+
+def aggregate_and_verify(
+    experiment_id: str,
+    raw_results: Sequence[RawProcessResult],
+    *,
+    strategy: str = DEFAULT_STRATEGY,
+    expected_processes: int | None = None,
+    manifest: Manifest | None = None,
+    unreadable: Sequence[UnreadableFile] = (),
+    partials: Sequence[RawProcessResult] = (),
+    strict: bool = False,
+    allow_mixed: bool = False,
+) -> tuple[AggregatedResult, Verification]:
+    """One result, and all that verification found, the checks that passed included; see `aggregate_results`."""
     is_number = type(expected_processes) is int and 1 <= expected_processes <= MAX_PROCESSES
     if expected_processes is not None and not is_number:
         found = f"{expected_processes!r} processes were expected"
         raise ConfigurationError(f"cannot aggregate {experiment_id!r}", found, f"expect 1 to {MAX_PROCESSES}")
     rule = get_strategy(strategy)
-    raw_results = list(raw_results)
-    if not raw_results:
+    if not raw_results and not partials:
         found = "; ".join(f"{file.name}: {file.reason}" for file in unreadable) or "it has no results"
         advice = "repair the files, or run it again" if unreadable else "check the id, or run it again"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, advice)
-    results = sorted(raw_results, key=lambda result: (result.process_index, result.experiment_id))
+    report = check_completeness(
+        raw_results, expected_processes=expected_processes, manifest=manifest, unreadable=unreadable
+    )
+    unfinished = [] if report.is_complete else [one for one in partials if one.process_index in report.missing]
+    results = sorted([*raw_results, *unfinished], key=lambda result: (result.process_index, result.experiment_id))
     if not allow_mixed:
         _require_alike(experiment_id, results)
     _require_distinct(experiment_id, results)
-    report = check_completeness(
-        results, expected_processes=expected_processes, manifest=manifest, unreadable=unreadable
-    )
     if strict:
         require_complete(experiment_id, report)
     try:
-        return _result(experiment_id if allow_mixed else results[0].experiment_id, results, rule, report)
+        return _result(experiment_id if allow_mixed else results[0].experiment_id, results, rule, report, manifest)
     except OverflowError as error:
         found = f"its figures are beyond what a number can hold ({error})"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check the values") from error
 
 
 def _result(
-    experiment_id: str, results: Sequence[RawProcessResult], rule: Strategy, report: CompletenessReport
-) -> AggregatedResult:
+    experiment_id: str,
+    results: Sequence[RawProcessResult],
+    rule: Strategy,
+    report: CompletenessReport,
+    manifest: Manifest | None,
+) -> tuple[AggregatedResult, Verification]:
     """The result of an experiment whose processes are known to belong together."""
     try:
         totals = rule.combine(results)
     except Exception as error:
         found = f"the rule {rule.name!r} can't calculate with its figures ({type(error).__name__}: {error})"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check its processes") from error
+    verification = verify_evidence(
+        Evidence(experiment_id=experiment_id, records=list(results), report=report, manifest=manifest)
+    )
+    attribution = verification.attribution
     first = results[0]
-    no_energy = [result.process_index for result in results if result.energy_metrics.total_energy_j is None]
-    start, end, comparable = _span(results)
-    return AggregatedResult(
+    backend = next((result for result in results if result.backend is not None), first)
+    start, end = _span(results)
+    aggregated = AggregatedResult(
         experiment_id=experiment_id,
-        backend=first.backend,
-        backend_version=first.backend_version,
+        backend=backend.backend,
+        backend_version=backend.backend_version,
         model_name=first.model_name,
         aggregation=AggregationMetadata(
             method=rule.name,
             num_processes=len(results),
-            temporal_overlap_verified=comparable and _overlap(results),
-            gpu_attribution_verified=_gpus_distinct(results),
-            warnings=_warnings(results, report, no_energy, comparable=comparable),
+            temporal_overlap_verified=verification.outcome_of("time.no_overlap") == "passed",
+            gpu_attribution_verified=_gpus_attributed(verification),
+            warnings=_warnings(verification),
         ),
         total_tokens=totals.total_tokens,
         total_energy_j=totals.total_energy_j,
@@ -149,10 +197,22 @@ def _result(
             for result in results
             if (metrics := result.inference_metrics) is not None and metrics.latency_measurements is not None
         ),
-        is_lower_bound=bool(report.missing or no_energy),
+        is_lower_bound=bool(report.missing)
+        or verification.outcome_of("completeness.no_energy") == "failed"
+        or any(result.energy_metrics.is_cut_short for result in results),
         completeness=report,
         sources=_sources(results),
+        plain_energy_j=attribution.plain_j,
+        attributed_energy_j=attribution.energy_j,
+        attributed_bounds_j=attribution.bounds_j,
+        attribution_factor=attribution.factor,
+        attribution_rule=verification.rule,
+        attributed_gpu_energy_j=attribution.gpu_j,
+        attributed_cpu_energy_j=attribution.cpu_j,
+        attributed_ram_energy_j=attribution.ram_j,
+        findings=verification.to_store,
     )
+    return aggregated, verification
 
 
 def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, float]:
@@ -164,7 +224,7 @@ def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, floa
     Returns:
         `tokens_per_joule` (token/J), `joules_per_token` (J/token), `flops_per_joule` (FLOP/J), `tokens_per_second`
         (token/s, the mean of a process) and `effective_batch_throughput` (token/s, that times the processes that
-        report a throughput).
+        report a throughput; that itself where the strategy's throughput is the whole experiment's).
     """
     energy, tokens = aggregated.total_energy_j, aggregated.total_tokens
     throughput = aggregated.avg_tokens_per_second
@@ -172,6 +232,8 @@ def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, floa
         result.inference_metrics is not None and result.inference_metrics.tokens_per_second is not None
         for result in aggregated.process_results
     )
+    if aggregated.aggregation.method in WHOLE_THROUGHPUT:
+        reporting = 1
     metrics = {
         "tokens_per_joule": ratio(tokens, energy),
         "joules_per_token": ratio(energy, tokens),
@@ -189,11 +251,21 @@ def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> N
     first = results[0]
     if experiment_id not in (first.experiment_id, folder_name(first.experiment_id)):
         raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
-    for result in results[1:]:
-        for name in ("experiment_id", "model_name", "backend"):
-            if getattr(result, name) != getattr(first, name):
-                values = getattr(first, name), getattr(result, name)
+    for name in ("experiment_id", "model_name", "backend"):
+        alike = [result for result in results if name != "backend" or not _is_one_side(result)]
+        for result in alike[1:]:
+            values = getattr(alike[0], name), getattr(result, name)
+            if values[0] != values[1]:
                 raise _incompatible(experiment_id, name, *values, result.process_index)
+
+
+def _is_one_side(result: RawProcessResult) -> bool:
+    """True if a process only measured energy, or only counted tokens, and so needn't know the backend, and doesn't.
+
+    A server's energy and its client's tokens are such sides of one experiment.
+    """
+    one_side = result.inference_metrics is None or result.energy_metrics.sensors == []
+    return one_side and result.backend is None
 
 
 def _require_distinct(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
@@ -217,107 +289,46 @@ def _incompatible(
     return refused
 
 
-def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None, bool]:
-    """Earliest start, latest known end, and whether all stamps can be compared at all."""
+def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None]:
+    """Earliest start and latest known end; None unless all stamps can be compared."""
     starts = [result.timestamps.start for result in results if result.timestamps.start is not None]
     ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
     if len({stamp.tzinfo is None for stamp in starts + ends}) > 1:
-        return None, None, False
-    return min(starts, default=None), max(ends, default=None), True
+        return None, None
+    return min(starts, default=None), max(ends, default=None)
 
 
-def _overlap(results: Sequence[RawProcessResult]) -> bool:
-    """True if at least two processes are known to have run at one common instant, all together."""
-    starts = [result.timestamps.start for result in results if result.timestamps.start is not None]
-    ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
-    if len(results) < 2 or min(len(starts), len(ends)) < len(results):  # noqa: PLR2004 - one process overlaps with nothing
-        return False
-    return max(starts) < min(ends)
+def _gpus_attributed(verification: Verification) -> bool:
+    """True only if every GPU is known, none is counted twice, and none drew more than it can."""
+    beyond = verification.outcome_of("energy.exceeds_devices") == "failed"
+    return verification.outcome_of(*_ATTRIBUTION_CODES) == "passed" and not beyond
 
 
-def _gpus(results: Sequence[RawProcessResult]) -> list[list[tuple[str | None, int | str]]]:
-    """Host and UUID, or index where there is no UUID, of every GPU that each result is known to have measured.
+def _warnings(verification: Verification) -> list[str]:
+    """What a reader has to know, a sentence each: joules counted twice, joules missing, times that can't be.
 
-    One host is assumed where none is named. Slices of one GPU (MIG) share an index and have a UUID each.
+    The findings say more, and what else is amiss.
     """
-    hosts = {result.host for result in results if result.host is not None}
-    one_host = len(hosts) < 2  # noqa: PLR2004 - an unnamed host can only be told from none or one named one
-    gpus = []
-    for result in results:
-        host = None if one_host else result.host
-        names = [gpu_uuid or gpu_id for gpu_uuid, gpu_id in _devices(result)]
-        gpus.append([(host, name) for name in names if name is not None])
-    return gpus
+    failures = [finding for finding in verification.findings if finding.outcome == "failed"]
+    codes = {finding.code for finding in failures}
+    warnings = []
+    of_sum = next((finding for finding in failures if finding.family in SUM_FAMILIES), None)
+    if of_sum is not None:
+        warnings.append(_sum_warning(of_sum, verification))
+    if "completeness.missing_process" in codes:
+        codes.discard("completeness.unreadable_file")  # what is missing is said with what can't be read
+    return warnings + [finding.message for finding in failures if finding.code in codes & _WARNED]
 
 
-def _devices(result: RawProcessResult) -> list[tuple[str | None, int | None]]:
-    """UUID and index of each device of a result: those it lists, else its own."""
-    listed = result.energy_metrics.devices
-    if listed:
-        return [(device.gpu_uuid, device.gpu_id) for device in listed]
-    return [(result.gpu_uuid, result.gpu_id)]
-
-
-def _gpus_distinct(results: Sequence[RawProcessResult]) -> bool:
-    """True only if every GPU is known, none appears twice, and no sensor is known to have seen more than its GPUs."""
-    devices = [device for result in results for device in _devices(result)]
-    known = [gpu for gpus in _gpus(results) for gpu in gpus]
-    # An index beside a UUID, or an unnamed host beside several named ones, could be the same GPU: nothing is proven.
-    comparable = len({gpu_uuid is None for gpu_uuid, _ in devices}) == 1
-    hosts = {result.host for result in results}
-    placed = None not in hosts or len(hosts) <= 2  # noqa: PLR2004 - the unnamed and one named host
-    return comparable and placed and len(set(known)) == len(devices) and not _shared_hosts(results)
-
-
-def _shared_hosts(results: Sequence[RawProcessResult]) -> list[int]:
-    """Processes whose sensors saw all of a host that another one's sensors saw too: the sum counts that host again."""
-    seen = [result for result in results if _saw_host(result.energy_metrics)]
-    times = Counter(result.host for result in seen)
-    return [result.process_index for result in seen if times[result.host] > 1]
-
-
-def _saw_host(energy: EnergyMetrics) -> bool:
-    return "host" in (energy.total_scope, energy.gpu_scope, energy.cpu_scope, energy.ram_scope)
-
-
-def _warnings(
-    results: Sequence[RawProcessResult], report: CompletenessReport, no_energy: Sequence[int], *, comparable: bool
-) -> list[str]:
-    """What a reader has to know, a sentence each: joules counted twice, joules missing, times that can't be."""
-    warnings = [*_sharing_warnings(results), *_completeness_warnings(results, report)]
-    if no_energy:
-        warnings.append(
-            f"process {listed(no_energy)} has no energy; the total is a lower bound, and so is the energy per token"
-        )
-    if not comparable:
-        warnings.append("some timestamps have a UTC offset and some have none; start and end can't be told")
-    for result in results:
-        if result.stored is not None and b'"schema_version"' not in result.stored.data:
-            warnings.append(f"process {result.process_index}: no schema_version, read as {SCHEMA_VERSION}")
-        warnings += [f"process {result.process_index}: {problem}" for problem in time_problems(result)]
-    return warnings
-
-
-def _sharing_warnings(results: Sequence[RawProcessResult]) -> Iterator[str]:
-    for gpu, times in Counter(gpu for gpus in _gpus(results) for gpu in set(gpus)).items():
-        if times > 1:
-            where = f" of host {gpu[0]}" if gpu[0] is not None else ""
-            yield f"GPU {gpu[1]} appears in multiple processes{where}"
-    if shared := _shared_hosts(results):
-        yield f"processes {listed(shared)} measured a whole host each; the sum counts it more than once"
-
-
-def _completeness_warnings(results: Sequence[RawProcessResult], report: CompletenessReport) -> Iterator[str]:
-    if report.missing:
-        yield f"partial: {describe_missing(report)}; the sums are lower bounds"
-    elif report.unreadable:
-        yield describe_unreadable(report)
-    if report.unexpected:
-        expected = f"{report.expected_processes} processes were expected (from {report.expected_from})"
-        yield f"{expected}, and there is also {listed(report.unexpected)}"
-    sizes = sorted({result.world_size for result in results if result.world_size is not None})
-    if len(sizes) > 1:
-        yield f"world_size is {sizes[0]} in some processes and {sizes[-1]} in others: two runs may be mixed"
+def _sum_warning(first: Finding, verification: Verification) -> str:
+    """Why the plain sum is not to be trusted, in one sentence with the factor."""
+    attribution = verification.attribution
+    if attribution.factor is None or attribution.factor <= 1:
+        return first.message
+    return (
+        f"{first.message} (plain sum {joules(attribution.plain_j)}, attributed {joules(attribution.energy_j)}, "
+        f"factor {attribution.factor:.3g})"
+    )
 
 
 def _sources(results: Sequence[RawProcessResult]) -> list[SourceFile] | None:

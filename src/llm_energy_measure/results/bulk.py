@@ -125,6 +125,7 @@ def aggregate_experiment(
         expected_processes=expected_processes,
         manifest=recovery.manifest,
         unreadable=recovery.unreadable,
+        partials=() if strict else recovery.partials,
         strict=strict,
     )
     repository.save_aggregated(aggregated)

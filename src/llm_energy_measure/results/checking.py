@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR
+from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR, TAGS_DIR
 from llm_energy_measure.domain.experiment import UnreadableFile
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError, UnsafePathError
-from llm_energy_measure.results import codec, layout
+from llm_energy_measure.results import codec, deletion, layout
 from llm_energy_measure.results.bulk import inspect_experiment
+from llm_energy_measure.results.salvage import is_salvaged, whole_sections
 from llm_energy_measure.storage.atomic import published_name, writer_is_elsewhere, writer_is_gone
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ CODES = {
     "experiment.misnamed": "a folder whose name no id can have",
     "aggregate.stale": "an aggregate whose raw files came, changed or went since",
     "aggregate.unreadable": "an aggregate that can't be read",
+    "aggregate.misnamed": "an aggregate whose name no experiment has",
+    "folder.unreadable": "a folder of ours that can't be looked into",
     "aggregate.superseded": "an aggregate of another tool that ours replaced",
     "leftover.file": "an unfinished file whose writer is gone",
     "leftover.folder": "what remains of a deleted experiment",
@@ -93,25 +96,37 @@ def check_store(
     """
     if experiment_ids is not None:
         for experiment_id in experiment_ids:
-            yield from _check_experiment(repository, layout.folder_name(experiment_id))
+            folder = layout.folder_name(experiment_id)
+            for attempt in repository.list_attempts(folder):
+                yield from _guarded(
+                    layout.earlier_attempt_folder(folder, attempt), _check_attempt(repository, folder, attempt)
+                )
+            yield from _check_experiment(repository, folder)
         return
-    folders = set(repository.list_aggregated())
+    yield from _guarded(RAW_DIR, _check_raw_folder(repository))
+    for parent in (AGGREGATED_DIR, TAGS_DIR):
+        yield from _guarded(parent, _check_derived_folder(repository, parent))
+
+
+def _guarded(key: str, findings: Iterator[StoreFinding]) -> Iterator[StoreFinding]:
+    """Findings about a place, or the one that it can't be looked into: the others are told all the same."""
+    try:
+        yield from findings
+    except ResultsError as error:
+        yield _finding("folder.unreadable", key, error.found, error.advice)
+
+
+def _check_raw_folder(repository: FileSystemRepository) -> Iterator[StoreFinding]:
+    folders = set()
+    with contextlib.suppress(ResultsError):  # told where that folder is looked into
+        folders.update(repository.list_aggregated())
     for entry in repository.store.list(RAW_DIR):
-        key = f"{RAW_DIR}/{entry.name}"
-        if published_name(entry.name) is not None:
-            yield _leftover(key, entry, is_needed=False)
-        elif layout.is_earlier_attempt(entry.name):
-            advice = "remove it when nobody needs it any more"
-            yield _finding("raw.earlier_attempt", key, "a later attempt took its place", advice)
-        elif entry.is_folder and layout.is_folder_name(entry.name):
+        if entry.is_folder and layout.is_folder_name(entry.name):
             folders.add(entry.name)
-        elif entry.is_folder and _holds_results(repository, key):
-            yield _finding("experiment.misnamed", key, "no experiment id has this folder name", "rename the folder")
-        elif not entry.is_folder and (found := _link(repository, key)) is not None:
-            yield _finding("raw.not_a_file", key, found, "put the folder itself there")
+        else:
+            yield from _check_beside_experiments(repository, entry)
     for folder in sorted(folders):
         yield from _check_experiment(repository, folder)
-    yield from _check_aggregates_folder(repository)
 
 
 def sweep(repository: FileSystemRepository, findings: Iterable[StoreFinding]) -> list[str]:
@@ -124,13 +139,47 @@ def sweep(repository: FileSystemRepository, findings: Iterable[StoreFinding]) ->
     swept = []
     for finding in findings:
         with contextlib.suppress(ResultsError):  # what can't be removed stays among the findings
-            if finding.code == "leftover.folder":
+            deleted = layout.deleted_folder_of(finding.key.removeprefix(f"{RAW_DIR}/"))
+            if deleted is not None and deletion.finish(repository.store, deleted):
+                removed = True
+            elif finding.code == "leftover.folder":
                 removed = repository.store.delete_folder(finding.key)
             else:
                 removed = finding.sweepable and repository.store.delete(finding.key)
             if removed:
                 swept.append(finding.key)
     return swept
+
+
+def _check_beside_experiments(repository: FileSystemRepository, entry: Entry) -> Iterator[StoreFinding]:
+    """What stands under `raw/` and is no experiment's folder."""
+    key = f"{RAW_DIR}/{entry.name}"
+    if published_name(entry.name) is not None:
+        yield _leftover(key, entry, is_needed=False)
+    elif layout.deleted_folder_of(entry.name) is not None and entry.is_folder:
+        yield _finding("leftover.folder", key, "a deletion was interrupted", "'results check --sweep' removes it")
+    elif (attempt := layout.earlier_attempt_of(entry.name)) is not None:
+        yield from _guarded(key, _check_attempt(repository, *attempt))
+    elif not entry.is_folder and layout.process_index_of(entry.name) is not None:
+        advice = "move it to the folder of its own experiment"
+        yield _finding("raw.misnamed", key, "it stands outside of every experiment's folder", advice)
+    elif entry.is_folder and _holds_results(repository, key):
+        yield _finding("experiment.misnamed", key, "no experiment id has this folder name", "rename the folder")
+    elif not entry.is_folder and (found := _link(repository, key)) is not None:
+        yield _finding("raw.not_a_file", key, found, "put the folder itself there")
+
+
+def _check_attempt(repository: FileSystemRepository, folder: str, attempt: int) -> Iterator[StoreFinding]:
+    """An earlier attempt that was set aside, and what is unfinished in it."""
+    key = layout.earlier_attempt_folder(folder, attempt)
+    entries = repository.store.list(key)
+    results = sum(layout.process_index_of(entry.name) is not None for entry in entries)
+    message = f"a later attempt took its place; it holds {results} results"
+    yield _finding("raw.earlier_attempt", key, message, "remove it when nobody needs it any more")
+    names = {entry.name for entry in entries}
+    for entry in entries:
+        if published_name(entry.name) is not None:
+            yield from _check_entry(repository, layout.folder_of_key(key), entry, names)
 
 
 def _check_experiment(repository: FileSystemRepository, folder: str) -> Iterator[StoreFinding]:
@@ -183,6 +232,12 @@ def _check_raw(
     if not isinstance(outcome, UnreadableFile):
         return
     code, advice = _classify(repository, key)
+    data = _bytes(repository, key) if code == "raw.torn" else None
+    if data is not None and is_salvaged(repository, folder, index, data):
+        message = f"{outcome.reason}; salvaged as partial-process_{index}.json"
+        salvaged = _finding(code, key, message, "remove it when nobody needs it any more")
+        yield msgspec.structs.replace(salvaged, needs_person=False)
+        return
     yield _finding(code, key, outcome.reason, advice)
 
 
@@ -241,17 +296,24 @@ def _check_aggregate(repository: FileSystemRepository, folder: str) -> Iterator[
         changes = state.changes
         words = (("new", changes.added), ("gone", changes.removed), ("changed", changes.changed))
         message = "; ".join(f"{word} since: {', '.join(names)}" for word, names in words if names)
-        yield _finding("aggregate.stale", key, message, f"'aggregate {folder}' makes it anew")
+        advice = f"'aggregate {folder}' makes it anew"
+        if not repository.has_raw(folder):
+            advice = "nothing is left to make it from; keep it, or 'results delete' the experiment"
+        yield _finding("aggregate.stale", key, message, advice)
 
 
-def _check_aggregates_folder(repository: FileSystemRepository) -> Iterator[StoreFinding]:
-    for entry in repository.store.list(AGGREGATED_DIR):
-        key = f"{AGGREGATED_DIR}/{entry.name}"
+def _check_derived_folder(repository: FileSystemRepository, parent: str) -> Iterator[StoreFinding]:
+    for entry in repository.store.list(parent):
+        key = f"{parent}/{entry.name}"
         if published_name(entry.name) is not None:
             yield _leftover(key, entry, is_needed=False)
+        elif parent != AGGREGATED_DIR:
+            continue
         elif layout.is_superseded_aggregate(entry.name):
             advice = "remove it when nobody needs it any more"
             yield _finding("aggregate.superseded", key, "an aggregate of ours took its place", advice)
+        elif entry.name.endswith(".json") and layout.aggregated_folder_of(entry.name) is None:
+            yield _finding("aggregate.misnamed", key, "no experiment id has this folder name", "rename it")
 
 
 def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:
@@ -264,7 +326,12 @@ def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:
         message = (
             f"it holds a result or a part of one, meant to be or replaced as {name}, and stored under no other name"
         )
-        return _finding("raw.unpublished", key, message, f"compare it with {name}; if that is missing, rename it")
+        return _finding(
+            "raw.unpublished",
+            key,
+            message,
+            f"'results check --salvage' stores what it holds; or compare it with {name}",
+        )
     if entry.is_folder:
         return _finding("leftover.folder", key, "a deletion was interrupted", "'results check --sweep' removes it")
     return _finding("leftover.file", key, "its writer was stopped", "'results check --sweep' removes it")
@@ -279,9 +346,18 @@ def _holds_only_copy(repository: FileSystemRepository, folder: str, key: str, na
     except ResultsError:
         return True
     if not _is_whole(data):
-        return False
+        return _holds_only_energy(repository, key, names, data)
     others = [f"{layout.raw_folder(folder)}/{name}" for name in names if layout.is_kept_in_raw(name)]
     return all(_bytes(repository, other) != data for other in others)
+
+
+def _holds_only_energy(repository: FileSystemRepository, key: str, names: set[str], data: bytes) -> bool:
+    """True if a torn unfinished file holds the energy of a process that has no result, and was not salvaged."""
+    name = published_name(key.rpartition("/")[2]) or ""
+    index = layout.process_index_of(name)
+    if index is None or name in names or "energy_metrics" not in whole_sections(data):
+        return False
+    return not is_salvaged(repository, layout.folder_of_key(key), index, data)
 
 
 def _is_whole(data: bytes) -> bool:

@@ -14,6 +14,7 @@ import json
 import re
 import typing
 import warnings
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -51,6 +52,7 @@ BOM = b"\xef\xbb\xbf"
 # Possessive, and content with a string that never ends: a hostile file costs one pass, not one for each quote.
 _BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _KEEP_RAW = "keep the file; repair it or run its process again"
+_CACHED_BYTES = 4096  # a larger manifest is decoded each time: it is none of ours
 _DROP_MANIFEST = "remove it; what was expected is then unknown"
 _REMAKE = "make the aggregate again from its raw results"
 
@@ -154,6 +156,13 @@ def _embedded(body: bytes, what: str) -> list[msgspec.Raw]:
 
 def decode_manifest(data: bytes, name: str) -> Manifest:
     """What was expected of an experiment. Raises `ResultCorruptError` as the other decoders do."""
+    # Each save reads the manifest before and after it publishes: the same bytes, time and again.
+    decode = _decode_manifest if len(data) <= _CACHED_BYTES else _decode_manifest.__wrapped__
+    return decode(data, name)
+
+
+@lru_cache(maxsize=64)
+def _decode_manifest(data: bytes, name: str) -> Manifest:
     what = f"manifest {name}"
     body = _checked_body(data, what, _DROP_MANIFEST)
     try:

@@ -93,6 +93,14 @@ AGGREGATED_COLUMNS: tuple[Column[AggregatedResult], ...] = (
     Column("coverage", "number", "", coverage),
     _field("is_lower_bound", "boolean"),
     _field("total_energy_j", "number", "J"),
+    _field("attributed_energy_j", "number", "J"),
+    Column(
+        "attributed_low_j", "number", "J", lambda result: result.attributed_bounds_j and result.attributed_bounds_j[0]
+    ),
+    Column(
+        "attributed_high_j", "number", "J", lambda result: result.attributed_bounds_j and result.attributed_bounds_j[1]
+    ),
+    _field("attribution_factor", "number"),
     _field("total_tokens", "integer", "token"),
     _field("avg_tokens_per_second", "number", "token/s"),
     _field("tokens_per_joule", "number", "token/J"),
@@ -107,6 +115,7 @@ AGGREGATED_COLUMNS: tuple[Column[AggregatedResult], ...] = (
     _field("aggregation.temporal_overlap_verified", "boolean"),
     _field("aggregation.gpu_attribution_verified", "boolean"),
     Column("warnings", "text", "", lambda result: "; ".join(result.aggregation.warnings) or None),
+    Column("failed_checks", "text", "", lambda result: "; ".join(result.failed_codes) or None),
     _field("schema_version", "text"),
 )
 

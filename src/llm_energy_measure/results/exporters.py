@@ -281,8 +281,8 @@ def write_export(path: str | Path, data: bytes) -> Path:
         if target.exists() and not target.is_file():
             target.write_bytes(data)
         else:
-            make_folder(target.parent)
-            write_replacing(target, data)
+            make_folder(str(target.parent))
+            write_replacing(str(target), data)
     except (OSError, ValueError, RuntimeError) as error:  # a NUL character in the path; links that lead in a circle
         found = getattr(error, "strerror", None) or str(error)
         raise ExportError(f"cannot write {path}", found, "choose another file") from error

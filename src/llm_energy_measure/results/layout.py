@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import (
     AGGREGATED_DIR,
@@ -17,11 +18,17 @@ from llm_energy_measure.constants import (
 from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.security import sanitize_experiment_id
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _PROCESS_FILE = re.compile(PROCESS_FILE_PATTERN)
 _KEPT_IN_RAW = re.compile(
     rf"{PROCESS_FILE_PATTERN}|{re.escape(MANIFEST_NAME)}"
     r"|(?:rejected|superseded)-process_(?:[0-9]+|unknown)-[0-9]+\.json|partial-process_[0-9]+\.json"
 )
+_EARLIER_ATTEMPT = re.compile(rf"\.(.+){LEFTOVER_MARK}attempt-(0|[1-9][0-9]{{0,8}})")
+_DELETED = re.compile(rf"\.(.+){LEFTOVER_MARK}deleted")
+_NUMBERED = re.compile(r"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+\.json")
 _SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
 UNNAMED = "_unnamed"
@@ -85,6 +92,37 @@ def partial_key(folder: str, process_index: int) -> str:
     return f"{RAW_DIR}/{folder}/partial-process_{process_index}.json"
 
 
+def partial_index_of(name: str) -> int | None:
+    """The process that a file name is a partial record of, or None if it is none.
+
+    Example:
+        >>> partial_index_of("partial-process_2.json"), partial_index_of("process_2.json")
+        (2, None)
+    """
+    return process_index_of(name.removeprefix("partial-")) if name.startswith("partial-") else None
+
+
+def claim_key(folder: str, name: str, number: int) -> str:
+    """Key of a claim: which process reads a sensor, or has a rank; `number` counts the claims of one thing from 1.
+
+    Example:
+        >>> claim_key("exp_7", "cpu@1a2b", 1)
+        'raw/exp_7/claim-cpu_1a2b-1.json'
+    """
+    return f"{RAW_DIR}/{folder}/claim-{sanitize_experiment_id(name)}-{number}.json"
+
+
+def claim_number(file: str, name: str) -> int | None:
+    """The number of a file that is a claim of that name, else None.
+
+    Example:
+        >>> claim_number("claim-cpu_1a2b-3.json", "cpu@1a2b"), claim_number("claim-cpu-3.json", "ram")
+        (3, None)
+    """
+    match = re.fullmatch(rf"claim-{re.escape(sanitize_experiment_id(name))}-([0-9]{{1,7}})\.json", file)
+    return int(match[1]) if match else None
+
+
 def manifest_key(folder: str) -> str:
     """Key of an experiment's manifest."""
     return f"{RAW_DIR}/{folder}/{MANIFEST_NAME}"
@@ -95,19 +133,31 @@ def earlier_attempt_folder(folder: str, attempt: int) -> str:
     return f"{RAW_DIR}/.{folder}{LEFTOVER_MARK}attempt-{attempt}"
 
 
-def is_earlier_attempt(name: str) -> bool:
-    """True if a folder under `raw/` is a kept earlier attempt.
+def earlier_attempt_of(name: str) -> tuple[str, int] | None:
+    """Folder name and attempt of the experiment that a folder under `raw/` is a kept earlier attempt of, or None.
 
     Example:
-        >>> is_earlier_attempt(".exp_7~attempt-0"), is_earlier_attempt("exp_7")
-        (True, False)
+        >>> earlier_attempt_of(".exp_7~attempt-0"), earlier_attempt_of("exp_7")
+        (('exp_7', 0), None)
     """
-    return re.fullmatch(rf"\..+{LEFTOVER_MARK}attempt-[0-9]+", name) is not None
+    match = _EARLIER_ATTEMPT.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
 
 
-def is_earlier_attempt_of(name: str, folder: str) -> bool:
-    """True if a folder under `raw/` is a kept earlier attempt of the experiment."""
-    return re.fullmatch(rf"\.{re.escape(folder)}{LEFTOVER_MARK}attempt-[0-9]+", name) is not None
+def deleted_folder(folder: str) -> str:
+    """Key prefix under which a deleted experiment's folder waits for its removal; no id can name it."""
+    return f"{RAW_DIR}/.{folder}{LEFTOVER_MARK}deleted"
+
+
+def deleted_folder_of(name: str) -> str | None:
+    """The folder name of the experiment that a folder under `raw/` was before it was deleted, or None.
+
+    Example:
+        >>> deleted_folder_of(".exp_7~deleted"), deleted_folder_of("exp_7")
+        ('exp_7', None)
+    """
+    match = _DELETED.fullmatch(name)
+    return match[1] if match else None
 
 
 def rejected_key(folder: str, process_index: object, number: int) -> str:
@@ -119,6 +169,17 @@ def rejected_key(folder: str, process_index: object, number: int) -> str:
 def superseded_raw_key(folder: str, process_index: int, number: int) -> str:
     """Key of a raw result that an overwrite replaced; `number` counts from 1."""
     return f"{RAW_DIR}/{folder}/superseded-process_{process_index}-{number}.json"
+
+
+def numbered_keys(folder: str, name: str) -> Callable[[int], str] | None:
+    """The keys that a file kept beside the results can have, by number; None if its name has no number.
+
+    Example:
+        >>> numbered_keys("exp_7", "rejected-process_3-1.json")(2), numbered_keys("exp_7", "process_3.json")
+        ('raw/exp_7/rejected-process_3-2.json', None)
+    """
+    match = _NUMBERED.fullmatch(name)
+    return None if match is None else lambda number: f"{RAW_DIR}/{folder}/{match[1]}-{number}.json"
 
 
 def aggregated_key(folder: str) -> str:

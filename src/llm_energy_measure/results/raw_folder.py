@@ -1,16 +1,19 @@
 """One experiment's folder of raw results: what is in it, whose it is, and keeping what must not be lost.
 
-Whose a folder is: its manifest says so, or else the ids inside its results. A folder whose name is its experiment's own
-id needs no manifest; one that several ids could have (`a_b` for `a/b`) gets it before its first result.
+Whose a folder is: its manifest says so, which it gets before its first result. Folders that another tool wrote have
+none; there the ids inside the results say it.
 """
 
 from __future__ import annotations
 
 import contextlib
+from itertools import count
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
+
 from llm_energy_measure.constants import MANIFEST_NAME
-from llm_energy_measure.domain.experiment import RawProcessResult, UnreadableFile
+from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
 from llm_energy_measure.exceptions import (
     ExperimentIdError,
     ResultCorruptError,
@@ -20,14 +23,33 @@ from llm_energy_measure.exceptions import (
     StorageError,
     UnsafePathError,
 )
-from llm_energy_measure.results import codec, layout
+from llm_energy_measure.results import codec, deletion, layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from llm_energy_measure.domain.experiment import Manifest
     from llm_energy_measure.storage.base import Store
+
+
+_TRIES = 10
+"""How often a folder may be set aside under a reader before it takes what it has."""
+
+
+class RawRecovery(Struct, frozen=True, kw_only=True):
+    """What of an experiment's raw results can be read, and what can't.
+
+    Attributes:
+        results: The readable results, by process index.
+        unreadable: The others, by process index, each with its reason; last a manifest that can't be read.
+        manifest: What was expected of the experiment, if that was written down.
+        partials: Readable checkpoints of processes that have no result, by process index.
+    """
+
+    results: list[RawProcessResult]
+    unreadable: list[UnreadableFile]
+    manifest: Manifest | None = None
+    partials: list[RawProcessResult] = field(default_factory=list)
 
 
 class RawFolder:
@@ -36,24 +58,34 @@ class RawFolder:
     Args:
         store: The store.
         name: The folder's name, which is a sanitised id.
+        attempt: An earlier attempt that was set aside; by default the one that is current.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, *, attempt: int | None = None) -> None:
         """Remember the folder; nothing is touched."""
         self.store = store
         self.name = name
+        prefix = layout.raw_folder(name) if attempt is None else layout.earlier_attempt_folder(name, attempt)
+        self._place = layout.folder_of_key(prefix)
 
     def process_indices(self) -> list[int]:
         """Processes that have a result, readable or not, in order."""
-        entries = self.store.list(layout.raw_folder(self.name))
+        entries = self.store.list(layout.raw_folder(self._place))
         indices = [layout.process_index_of(entry.name) for entry in entries if not entry.is_folder]
         return sorted(index for index in indices if index is not None)
 
-    def read(self, process_index: int) -> RawProcessResult | UnreadableFile:
-        """One raw result, or why it can't be had."""
-        name = layout.process_file(process_index)
+    def unfinished_indices(self) -> list[int]:
+        """Processes that have a partial record and no result, in order."""
+        names = [entry.name for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
+        indices = {layout.partial_index_of(name) for name in names} - set(map(layout.process_index_of, names))
+        return sorted(index for index in indices if index is not None)
+
+    def read(self, process_index: int, *, partial: bool = False) -> RawProcessResult | UnreadableFile:
+        """One raw result, or partial record, or why it can't be had."""
+        key = (layout.partial_key if partial else layout.raw_key)(self._place, process_index)
+        name = key.rpartition("/")[2]
         try:
-            data = self.store.get(layout.raw_key(self.name, process_index))
+            data = self.store.get(key)
         except ResultsError as error:
             return UnreadableFile(name=name, reason=error.found)
         size, sha256 = len(data), codec.digest(data)
@@ -70,7 +102,7 @@ class RawFolder:
 
     def manifest(self) -> Manifest | None:
         """What was expected, or None if nobody wrote it down. Raises `ResultCorruptError`."""
-        key = layout.manifest_key(self.name)
+        key = layout.manifest_key(self._place)
         try:
             manifest = codec.decode_manifest(self.store.get(key), key)
         except ResultNotFoundError:
@@ -79,6 +111,46 @@ class RawFolder:
             found = f"it is the manifest of {manifest.experiment_id!r}"
             raise ResultCorruptError(f"Failed to load manifest {key}", found, "move it to its own experiment")
         return manifest
+
+    def recover(self) -> RawRecovery:
+        """Its readable results and, by name and reason, the unreadable ones, all of one attempt."""
+        recovery = self._recover()
+        for _ in range(_TRIES):
+            again = self._manifest_or_reason()
+            if again == (recovery.manifest or again):
+                break
+            recovery = self._recover()  # a later attempt set the folder aside between two of its files
+        return recovery
+
+    def _recover(self) -> RawRecovery:
+        manifest = self._manifest_or_reason()
+        outcomes = [self.read(index) for index in self.process_indices()]
+        unreadable = [outcome for outcome in outcomes if isinstance(outcome, UnreadableFile)]
+        if isinstance(manifest, UnreadableFile):
+            unreadable.append(manifest)
+        checkpoints = [self.read(index, partial=True) for index in self.unfinished_indices()]
+        return RawRecovery(
+            results=[outcome for outcome in outcomes if not isinstance(outcome, UnreadableFile)],
+            unreadable=unreadable,
+            manifest=None if isinstance(manifest, UnreadableFile) else manifest,
+            partials=[record for record in checkpoints if not isinstance(record, UnreadableFile)],
+        )
+
+    def _manifest_or_reason(self) -> Manifest | UnreadableFile | None:
+        try:
+            return self.manifest()
+        except ResultsError as error:
+            return UnreadableFile(name=MANIFEST_NAME, reason=error.found)
+
+    def has_no_manifest(self) -> bool:
+        """True if there is none; one that can't be read is one."""
+        try:
+            self.store.get(layout.manifest_key(self.name))
+        except ResultNotFoundError:
+            return True
+        except ResultsError:
+            return False
+        return False
 
     def readable_manifest(self) -> Manifest | None:
         """The manifest, or None if there is none that can be read: the results then say whose the folder is."""
@@ -95,70 +167,44 @@ class RawFolder:
     def pin(self, manifest: Manifest) -> Manifest:
         """The manifest that the folder has, or gets now; whoever writes it first gives the folder its experiment.
 
-        Raises:
-            ExperimentIdError: The folder is another experiment's.
-        """
-        key = layout.manifest_key(self.name)
-        is_new = self.store.create(key, codec.encode_manifest(manifest))
-        pinned = None if is_new else self.readable_manifest()
-        if pinned is None:
-            # Whoever saves under the folder's own name looks for a manifest after publishing, so one of the two sees.
-            # Where a manifest is there that can't be read, the results alone say whose the folder is.
-            rival = self.rival_of(manifest.experiment_id)
-            if rival is not None and is_new:
-                self.give_way(manifest.experiment_id)
-        else:
-            rival = pinned.experiment_id if pinned.experiment_id != manifest.experiment_id else None
-        if rival is not None:
-            raise self.taken(manifest.experiment_id, rival)
-        return manifest if pinned is None else pinned
-
-    def rival_of(self, experiment_id: str) -> str | None:
-        """The id of a result in the folder that is another experiment's, if any."""
-        return next((claimant for claimant in self._claimants() if claimant != experiment_id), None)
-
-    def give_way(self, experiment_id: str) -> None:
-        """Take an experiment's manifest back, unless a result of it has come to stand in the folder meanwhile."""
-        # Whose result has come to stand here has relied on the manifest, and the rival gives way when it sees it.
-        manifest = self.readable_manifest()
-        if manifest is not None and manifest.experiment_id == experiment_id not in set(self._claimants()):
-            self.store.delete(layout.manifest_key(self.name))
-
-    def require_settled_for(self, experiment_id: str) -> Manifest | None:
-        """The folder's manifest, once a result was published and still no other experiment has the folder.
-
-        Raises:
-            ExperimentIdError: Another id that shares the folder's name got it meanwhile.
-        """
-        # An id that does not name the folder relies on its manifest, which a process that saw a rival may take back.
-        rival = None if experiment_id == self.name else self.rival_of(experiment_id)
-        found = self.readable_manifest()
-        if rival is None and found is None and experiment_id != self.name:
-            names = {entry.name for entry in self.store.list(layout.raw_folder(self.name))}
-            rival = None if MANIFEST_NAME in names else self.name  # one that can't be read was not taken back
-        if found is not None and found.experiment_id != experiment_id:
-            rival = found.experiment_id
-        if rival is not None:
-            raise self.taken(experiment_id, rival)
-        return found
-
-    def require_free_for(self, experiment_id: str, manifest: Manifest) -> Manifest | None:
-        """The folder's manifest, if it has or needs one, once no other experiment has the folder.
-
-        Args:
-            experiment_id: The experiment that wants to save here.
-            manifest: What to write where the folder's name does not say whose it is.
+        It comes before every result, so that of two ids that share a folder's name exactly one ever has results in it.
 
         Raises:
             ExperimentIdError: The folder is another experiment's.
+            ResultExistsError: The folder was set aside just now, for a later attempt.
         """
         found = self.readable_manifest()
-        if found is None and experiment_id != self.name:
-            return self.pin(manifest)
-        holder = next(self._claimants(), None) if found is None else found.experiment_id
-        if holder not in (None, experiment_id):
-            raise self.taken(experiment_id, holder)
+        if found is None:
+            # Results without a manifest are none that this package saved, or theirs can't be read.
+            holder = next(self._claimants(), None)
+            if holder not in (None, manifest.experiment_id):
+                raise self.taken(manifest.experiment_id, holder)
+            with contextlib.suppress(StorageError, UnsafePathError):  # a measurement does not wait for that
+                deletion.finish(self.store, self.name)  # what is left of another that had the name
+            self._require_not_set_aside(manifest)
+            if self.store.create(layout.manifest_key(self.name), codec.encode_manifest(manifest)):
+                try:
+                    self._require_not_set_aside(manifest)  # it could have been between the look and the manifest
+                except ResultExistsError:
+                    self.store.delete(layout.manifest_key(self.name))
+                    raise
+                return manifest
+            found = self.readable_manifest() or manifest
+        if found.experiment_id != manifest.experiment_id:
+            raise self.taken(manifest.experiment_id, found.experiment_id)
         return found
+
+    def _require_not_set_aside(self, manifest: Manifest) -> None:
+        """Between setting an attempt aside and the next one's manifest nobody may bring the earlier one back."""
+        key = f"{layout.earlier_attempt_folder(self.name, manifest.attempt)}/{MANIFEST_NAME}"
+        try:
+            aside = codec.decode_manifest(self.store.get(key), key)
+        except (ResultNotFoundError, ResultCorruptError, UnsafePathError):
+            return
+        if aside.experiment_id == manifest.experiment_id:
+            doing = f"cannot use the experiment id {manifest.experiment_id!r}"
+            found = f"its attempt {manifest.attempt} was set aside for a later one"
+            raise ResultExistsError(doing, found, "count the attempt")
 
     def taken(self, experiment_id: str, holder: str) -> ExperimentIdError:
         """The error for an id whose folder is another experiment's."""
@@ -211,18 +257,21 @@ def bytes_of(store: Store, key: str) -> bytes | None:
         return None
 
 
-def keep(store: Store, data: bytes, key_of: Callable[[int], str]) -> Path:
-    """Store bytes under the first free number; the same bytes again take the number they have."""
-    number = 1
-    while not store.create(key_of(number), data):
-        if bytes_of(store, key_of(number)) == data:
-            break
-        number += 1
-    return store.path(key_of(number))
+def keep(store: Store, data: bytes, key_of: Callable[[int], str]) -> tuple[Path, bool]:
+    """Store bytes under the first free number, and say whether they are new; the same bytes keep the number they have.
+
+    Values are read until one is missing, so that only a number that seems free is written to.
+    """
+    for number in count(1):
+        stored = bytes_of(store, key_of(number))
+        if stored == data or (stored is None and store.create(key_of(number), data)):
+            return store.path(key_of(number)), stored is None
+    raise AssertionError  # there is always a next number
 
 
-def keep_copy(store: Store, key: str, key_of: Callable[[int], str]) -> None:
+def keep_copy(store: Store, key: str, key_of: Callable[[int], str]) -> Path:
     """Give a value that is about to be replaced a second name, under the first free number."""
     number = 1
     while not store.copy_new(key, key_of(number)):
         number += 1
+    return store.path(key_of(number))

@@ -32,8 +32,8 @@ from llm_energy_measure.exceptions import (
     StorageError,
     UnsafePathError,
 )
-from llm_energy_measure.results import codec, layout
-from llm_energy_measure.results.raw_folder import RawFolder, bytes_of, digest_of, keep, keep_copy
+from llm_energy_measure.results import codec, deletion, layout
+from llm_energy_measure.results.raw_folder import RawFolder, RawRecovery, bytes_of, digest_of, keep, keep_copy
 from llm_energy_measure.results.rejected import rejected_document
 from llm_energy_measure.storage.local import LocalStore, read_file
 
@@ -44,18 +44,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.storage.base import Store
 
 
-class RawRecovery(Struct, frozen=True, kw_only=True):
-    """What of an experiment's raw results can be read, and what can't.
-
-    Attributes:
-        results: The readable results, by process index.
-        unreadable: The others, by process index, each with its reason; last a manifest that can't be read.
-        manifest: What was expected of the experiment, if that was written down.
-    """
-
-    results: list[RawProcessResult]
-    unreadable: list[UnreadableFile]
-    manifest: Manifest | None = None
+_TRIES = 10
+"""How often something may be deleted or set aside under a call before it gives up."""
 
 
 class SourceChanges(Struct, frozen=True, kw_only=True):
@@ -131,30 +121,37 @@ class FileSystemRepository:
 
         Args:
             manifest: What every process knows alike.
-            process_index: The process that is about to run, if it is one.
+            process_index: The process that is about to run. Without it the experiment must have no result yet, unless
+                both manifests name the same job of a launcher.
 
         Raises:
             ExperimentIdError: The id is impossible, or its folder is another experiment's.
-            ResultExistsError: Another run has this id, a later attempt has begun, or this process has a result already.
+            ResultExistsError: Another run has this id, a later attempt has begun, there are results of nobody knows
+                which run, or this process has a result already.
         """
         folder = layout.folder_name(manifest.experiment_id)
         doing = f"cannot begin experiment {manifest.experiment_id!r}"
-        earlier = self.raw_folder(folder).pin(manifest)
+        raw = self.raw_folder(folder)
+        advice = "choose another id, or count the attempt"
+        if raw.process_indices() and raw.has_no_manifest():  # in this order: results come after their manifest
+            if not manifest.attempt:
+                raise ResultExistsError(doing, "it has results already, and nothing says of which run", advice)
+            raw.pin(Manifest(experiment_id=manifest.experiment_id))  # what another tool left is the first attempt
+        earlier = raw.pin(manifest)
         while earlier.attempt < manifest.attempt:
             # Of several processes one moves the folder; it can't be moved onto the earlier attempt a second time.
             kept, attempt = layout.earlier_attempt_folder(folder, earlier.attempt), earlier.attempt
             moved = self.store.move_folder(layout.raw_folder(folder), kept)
-            earlier = self.raw_folder(folder).pin(manifest)
+            earlier = raw.pin(manifest)
             if not moved and earlier.attempt == attempt:
                 found = f"what another attempt {attempt} left is kept in {self.store.path(kept)}"
                 raise ResultExistsError(doing, found, "move it away")
         if difference := earlier.difference(manifest):
             name, value, own = difference
             found = f"its manifest says {name} {value!r}, this process {own!r}"
-            raise ResultExistsError(doing, found, "choose another id, or count the attempt")
-        if process_index is not None and process_index in self.raw_folder(folder).process_indices():
-            found = f"process {process_index} has a result already"
-            raise ResultExistsError(doing, found, "choose another id, or count the attempt")
+            raise ResultExistsError(doing, found, advice)
+        if in_the_way := _in_the_way(earlier, manifest, process_index, raw.process_indices()):
+            raise ResultExistsError(doing, in_the_way, advice)
 
     def save_raw(self, experiment_id: str, result: RawProcessResult, *, overwrite: bool = False) -> Path:
         """Store what one process measured, durably, and return its file.
@@ -179,24 +176,16 @@ class FileSystemRepository:
             self._refuse(refused, layout.UNNAMED, result)
         try:
             record = codec.require_valid_raw(result)
-            self._require_own_id(experiment_id, folder, record)
+            _require_own_id(experiment_id, record)
+            pinned = self._require_place(folder, record)
         except (InvalidResultError, ExperimentIdError, ResultExistsError) as refused:
             self._refuse(refused, folder, result)
         key, data = layout.raw_key(folder, record.process_index), codec.encode_raw(record)
-        if self.store.create(key, data):
-            try:
-                _require_attempt(record, self.raw_folder(folder).require_settled_for(experiment_id))
-            except (ExperimentIdError, ResultExistsError) as refused:
-                # The folder may have been moved aside with this result in it, and hold another's by now.
-                try:
-                    self._refuse(refused, folder, record)  # kept first, taken back then
-                finally:
-                    if bytes_of(self.store, key) == data:
-                        self.store.delete(key)
-                    if isinstance(refused, ExperimentIdError):
-                        self.raw_folder(folder).give_way(experiment_id)
+        is_new, stored = self._create_or_read(key, data)
+        if is_new:
+            if self.raw_folder(folder).readable_manifest() != pinned:
+                self._require_place_still(folder, record, key, data)
             return self.store.path(key)
-        stored = bytes_of(self.store, key)
         if stored == data or _is_record(stored, record):
             return self.store.path(key)
         if not overwrite or stored is None:
@@ -206,16 +195,54 @@ class FileSystemRepository:
         self.store.delete(replaced)
         return self.store.path(key)
 
+    def _create_or_read(self, key: str, data: bytes) -> tuple[bool, bytes | None]:
+        """Whether a value was stored, or else what stands in its place; None if that can't be read."""
+        for _ in range(_TRIES):
+            if self.store.create(key, data):
+                return True, None
+            try:
+                return False, self.store.get(key)
+            except ResultNotFoundError:
+                continue  # deleted, or set aside, since
+            except ResultsError:
+                break
+        return False, None
+
     def keep_partial(self, folder: str, record: RawProcessResult) -> Path:
         """Store a partial record of a process beside its experiment's results, and return its file.
 
-        Raises:
-            ResultExistsError: A different partial record of this process is there.
+        A different one that is there is kept as `superseded-process_<i>-<n>.json`.
         """
         key, data = layout.partial_key(folder, record.process_index), codec.encode_raw(record)
-        if not self.store.create(key, data) and (stored := bytes_of(self.store, key)) != data:
-            raise self.raw_folder(folder).conflict(key, stored, data)
+        if not self.store.create(key, data) and bytes_of(self.store, key) != data:
+            self.set_checkpoint_aside(folder, record.process_index)
+            self.store.put(key, data)
         return self.store.path(key)
+
+    def save_checkpoint(self, experiment_id: str, record: RawProcessResult) -> Path:
+        """Store what a process has measured so far, in place of its older checkpoint, and return its file.
+
+        Raises:
+            InvalidResultError: A value can't be right.
+            ResultExistsError: A later attempt of the experiment has begun.
+        """
+        folder, record = layout.folder_name(experiment_id), codec.require_valid_raw(record)
+        self._require_place(folder, record)
+        key = layout.partial_key(folder, record.process_index)
+        self.store.put(key, codec.encode_raw(record))
+        return self.store.path(key)
+
+    def set_checkpoint_aside(self, experiment_id: str, process_index: int) -> None:
+        """Keep the checkpoint of a process that begins once more, as `superseded-process_<i>-<n>.json`."""
+        folder = layout.folder_name(experiment_id)
+        key = layout.partial_key(folder, process_index)
+        if bytes_of(self.store, key) is not None:
+            keep_copy(self.store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
+            self.store.delete(key)
+
+    def drop_checkpoint(self, experiment_id: str, process_index: int) -> bool:
+        """Remove the checkpoint of a process that has a result now; False if there was none."""
+        return self.store.delete(layout.partial_key(layout.folder_name(experiment_id), process_index))
 
     def list_raw(self, experiment_id: str) -> list[Path]:
         """Files of an experiment's raw results, by process index; empty if there are none."""
@@ -248,27 +275,26 @@ class FileSystemRepository:
             raise refused
         return recovery.results
 
-    def recover_raw(self, experiment_id: str) -> RawRecovery:
+    def recover_raw(self, experiment_id: str, *, attempt: int | None = None) -> RawRecovery:
         """The readable raw results of an experiment and, by name and reason, the unreadable ones.
 
         No unreadable file makes it raise.
+
+        Args:
+            experiment_id: Its id or folder name.
+            attempt: An earlier attempt, one of `list_attempts`; by default the one that is current.
         """
         folder = self._folder(experiment_id)
-        results: list[RawProcessResult] = []
-        unreadable = []
-        for index in self.raw_folder(folder).process_indices():
-            outcome = self.raw_folder(folder).read(index)
-            if isinstance(outcome, UnreadableFile):
-                unreadable.append(outcome)
-            else:
-                results.append(outcome)
-        self._require_asked_for(experiment_id, folder, results)
-        manifest = None
-        try:
-            manifest = self.load_manifest(folder)
-        except ResultsError as error:
-            unreadable.append(UnreadableFile(name=MANIFEST_NAME, reason=error.found))
-        return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
+        raw = self.raw_folder(folder) if attempt is None else RawFolder(self.store, folder, attempt=attempt)
+        recovery = raw.recover()
+        self._require_asked_for(experiment_id, folder, recovery.results)
+        return recovery
+
+    def list_attempts(self, experiment_id: str) -> list[int]:
+        """Earlier attempts of an experiment, which later ones set aside; `recover_raw` reads their results."""
+        folder = self._folder(experiment_id)
+        found = [layout.earlier_attempt_of(entry.name) for entry in self.store.list(RAW_DIR)]
+        return sorted(attempt[1] for attempt in found if attempt is not None and attempt[0] == folder)
 
     def has_raw(self, experiment_id: str) -> bool:
         """True if an experiment has a raw result, readable or not."""
@@ -294,7 +320,30 @@ class FileSystemRepository:
             ExperimentIdError: The id is impossible, or its place is taken by another experiment's aggregate.
             InvalidResultError: A figure can't be right, or the result was loaded without its processes.
         """
-        folder = layout.folder_name(result.experiment_id)
+        return self.save_all_aggregated([result])[0]
+
+    def save_all_aggregated(self, results: Sequence[AggregatedResult]) -> list[Path]:
+        """Store several experiments' aggregates as `save_aggregated` does, with one sync for all.
+
+        Raises:
+            ExperimentIdError, InvalidResultError: As `save_aggregated`; none of them was stored then.
+        """
+        values: dict[str, bytes] = {}
+        owners: dict[str, str] = {}
+        for result in results:
+            folder = layout.folder_name(result.experiment_id)
+            if owners.setdefault(folder, result.experiment_id) != result.experiment_id:
+                raise self.raw_folder(folder).taken(result.experiment_id, owners[folder])
+            deletion.finish(self.store, folder)
+            values[layout.aggregated_key(folder)] = self._encoded_aggregate(folder, result)
+        if len(values) == 1:
+            self.store.put(*next(iter(values.items())))
+        elif values:
+            self.store.put_many(values)
+        return [self.store.path(layout.aggregated_key(layout.folder_name(result.experiment_id))) for result in results]
+
+    def _encoded_aggregate(self, folder: str, result: AggregatedResult) -> bytes:
+        """The bytes to store, once what they replace is known to be of the same experiment, or kept."""
         key = layout.aggregated_key(folder)
         if result.sources is not None and len(result.sources) != len(result.process_results):
             doing = f"cannot save the aggregate of {result.experiment_id!r}"
@@ -311,8 +360,7 @@ class FileSystemRepository:
                 raise self.raw_folder(folder).taken(result.experiment_id, older.experiment_id)
             if older.sources is None and result.sources is not None:
                 keep_copy(self.store, key, lambda number: layout.superseded_aggregate_key(folder, number))
-        self.store.put(key, data)
-        return self.store.path(key)
+        return data
 
     def load_aggregated(self, experiment_id: str, *, with_processes: bool = True) -> AggregatedResult | None:
         """An experiment's aggregate, or None if it has none.
@@ -326,6 +374,8 @@ class FileSystemRepository:
         """
         folder = self._folder(experiment_id)
         key = layout.aggregated_key(folder)
+        if deletion.is_deleted(self.store, folder):
+            return None
         try:
             result = codec.decode_aggregated(self.store.get(key), f"{folder}.json", with_processes=with_processes)
         except ResultNotFoundError:
@@ -340,15 +390,19 @@ class FileSystemRepository:
 
     def read_aggregated(self, experiment_id: str) -> bytes | None:
         """The file of an experiment's aggregate as it is, or None if it has none."""
+        folder = self._folder(experiment_id)
+        if deletion.is_deleted(self.store, folder):
+            return None
         try:
-            return self.store.get(layout.aggregated_key(self._folder(experiment_id)))
+            return self.store.get(layout.aggregated_key(folder))
         except ResultNotFoundError:
             return None
 
     def has_aggregated(self, experiment_id: str) -> bool:
         """True if an experiment has an aggregate, readable or not."""
-        name = f"{self._folder(experiment_id)}.json"
-        return any(entry.name == name for entry in self.store.list(AGGREGATED_DIR))
+        folder = self._folder(experiment_id)
+        is_there = any(entry.name == f"{folder}.json" for entry in self.store.list(AGGREGATED_DIR))
+        return is_there and not deletion.is_deleted(self.store, folder)
 
     def source_changes(self, aggregated: AggregatedResult) -> SourceChanges:
         """How the raw files differ from those that an aggregate was made from: if at all, it is stale.
@@ -365,6 +419,9 @@ class FileSystemRepository:
         then.update({file.name: file for file in aggregated.sources})
         indices = self.raw_folder(folder).process_indices()
         now = {layout.process_file(index): layout.raw_key(folder, index) for index in indices}
+        # A checkpoint that the aggregate counts; one that came since does not make it stale.
+        partials = {layout.partial_key(folder, index) for index in self.raw_folder(folder).unfinished_indices()}
+        now.update({key.rpartition("/")[2]: key for key in partials if key.rpartition("/")[2] in then})
         changed = [name for name in now.keys() & then.keys() if digest_of(self.store, now[name]) != then[name].sha256]
         if self._expects_otherwise(folder, aggregated.completeness):
             changed.append(MANIFEST_NAME)
@@ -398,12 +455,14 @@ class FileSystemRepository:
     def list_aggregated(self) -> list[str]:
         """Folder names of all experiments that have an aggregate, sorted: each can be used as an id."""
         entries = [entry for entry in self.store.list(AGGREGATED_DIR) if not entry.is_folder]
-        return sorted(folder for entry in entries if (folder := layout.aggregated_folder_of(entry.name)) is not None)
+        folders = [folder for entry in entries if (folder := layout.aggregated_folder_of(entry.name)) is not None]
+        deleted = deletion.deleted_folders(self.store) if folders else set()
+        return sorted(folder for folder in folders if folder not in deleted)
 
     def delete_experiment(self, experiment_id: str) -> bool:
-        """Delete an experiment: aggregate, tags, earlier attempts, raw folder with all in it. False if there is none.
+        """Delete an experiment: raw folder with all in it, aggregate, tags, earlier attempts. False if there is none.
 
-        The raw results go last and all at once: interrupted, they are either there whole or gone.
+        Interrupted at any point, the experiment is either there whole or gone.
         """
         folder = self._folder(experiment_id)
         self._require_asked_for(experiment_id, folder, [*self._readable(folder)])
@@ -416,28 +475,7 @@ class FileSystemRepository:
             ResultCorruptError, StorageError, UnsafePathError
         ):  # such a file can't say whose it is
             self.load_aggregated(experiment_id, with_processes=False)
-        superseded = [
-            f"{AGGREGATED_DIR}/{entry.name}"
-            for entry in self.store.list(AGGREGATED_DIR)
-            if layout.is_superseded_aggregate_of(entry.name, folder)
-        ]
-        keys = [layout.aggregated_key(folder), layout.tags_key(folder), *superseded]
-        deleted = [self.store.delete(key) for key in keys]
-        deleted += [self.store.delete_folder(key) for key in self._earlier_attempts(experiment_id, folder)]
-        return self.store.delete_folder(layout.raw_folder(folder)) or any(deleted)
-
-    def _earlier_attempts(self, experiment_id: str, folder: str) -> list[str]:
-        """Kept earlier attempts of an experiment, and of no other that had the folder's name before."""
-        holder = self.raw_folder(folder).holder()
-        found = []
-        for entry in self.store.list(RAW_DIR):
-            if layout.is_earlier_attempt_of(entry.name, folder):
-                with contextlib.suppress(ResultsError):
-                    key = f"{RAW_DIR}/{entry.name}/{MANIFEST_NAME}"
-                    owner = codec.decode_manifest(self.store.get(key), key).experiment_id
-                    if holder == owner or (holder is None and experiment_id in (owner, folder)):
-                        found.append(f"{RAW_DIR}/{entry.name}")
-        return found
+        return deletion.delete(self.store, folder, raw.holder() or (None if experiment_id == folder else experiment_id))
 
     # Reading one experiment's folder
 
@@ -463,15 +501,28 @@ class FileSystemRepository:
 
     # Refusing
 
-    def _require_own_id(self, experiment_id: str, folder: str, record: RawProcessResult) -> None:
-        """The record carries the id it is saved under, and no other experiment has the folder."""
-        if record.experiment_id != experiment_id:
-            doing = f"cannot save raw result of process {record.process_index} under {experiment_id!r}"
-            raise ExperimentIdError(
-                doing, f"the record's own id is {record.experiment_id!r}", "save it under its own id"
-            )
-        own = Manifest(experiment_id=experiment_id, attempt=_attempt_of(record) or 0)
-        _require_attempt(record, self.raw_folder(folder).require_free_for(experiment_id, own))
+    def _require_place(self, folder: str, record: RawProcessResult) -> Manifest:
+        """The folder is the record's experiment's, at the record's attempt as far as that is known."""
+        attempt = record.launcher.attempt if record.launcher is not None else None
+        pinned = self.raw_folder(folder).pin(Manifest(experiment_id=record.experiment_id, attempt=attempt or 0))
+        if attempt is not None and attempt != pinned.attempt:
+            doing = f"cannot save raw result of process {record.process_index} of {record.experiment_id!r}"
+            found = f"it is of attempt {attempt}, and the experiment is at attempt {pinned.attempt}"
+            raise ResultExistsError(doing, found, "leave it to the other attempt")
+        return pinned
+
+    def _require_place_still(self, folder: str, record: RawProcessResult, key: str, data: bytes) -> None:
+        """The folder was not set aside, and did not become another's, while the record was being published in it."""
+        if self.raw_folder(folder).has_no_manifest() and bytes_of(self.store, key) != data:
+            return  # deleted since, or set aside with the record in it
+        try:
+            self._require_place(folder, record)
+        except (ExperimentIdError, ResultExistsError) as refused:
+            try:
+                self._refuse(refused, folder, record)  # kept first, taken back then
+            finally:
+                if bytes_of(self.store, key) == data:
+                    self.store.delete(key)
 
     def _require_asked_for(
         self, experiment_id: str, folder: str, records: Sequence[RawProcessResult | AggregatedResult]
@@ -485,9 +536,11 @@ class FileSystemRepository:
         self, refused: InvalidResultError | ExperimentIdError | ResultExistsError, folder: str, result: RawProcessResult
     ) -> NoReturn:
         """Keep the refused record beside the others, then raise the error that names the file."""
+        with contextlib.suppress(StorageError, UnsafePathError):
+            deletion.finish(self.store, folder)
         data = rejected_document(result, getattr(refused, "problems", ()) or (refused.found,))
         try:
-            kept = keep(self.store, data, lambda number: layout.rejected_key(folder, result.process_index, number))
+            kept, _ = keep(self.store, data, lambda number: layout.rejected_key(folder, result.process_index, number))
         except (StorageError, UnsafePathError) as error:
             advice = f"{refused.advice}; the record could not be kept ({error.found}), so keep it yourself"
         else:
@@ -509,14 +562,16 @@ def _is_record(stored: bytes | None, record: RawProcessResult) -> bool:
         return False
 
 
-def _attempt_of(record: RawProcessResult) -> int | None:
-    return record.launcher.attempt if record.launcher is not None else None
+def _require_own_id(experiment_id: str, record: RawProcessResult) -> None:
+    if record.experiment_id != experiment_id:
+        doing = f"cannot save raw result of process {record.process_index} under {experiment_id!r}"
+        raise ExperimentIdError(doing, f"the record's own id is {record.experiment_id!r}", "save it under its own id")
 
 
-def _require_attempt(record: RawProcessResult, manifest: Manifest | None) -> None:
-    """The record is of the attempt that the experiment is at, as far as both are known."""
-    attempt = _attempt_of(record)
-    if manifest is not None and attempt is not None and attempt != manifest.attempt:
-        doing = f"cannot save raw result of process {record.process_index} of {record.experiment_id!r}"
-        found = f"it is of attempt {attempt}, and the experiment is at attempt {manifest.attempt}"
-        raise ResultExistsError(doing, found, "leave it to the other attempt")
+def _in_the_way(theirs: Manifest, own: Manifest, process_index: int | None, there: Sequence[int]) -> str | None:
+    """Why a run can't begin although nothing that is known tells it from the one whose results are there."""
+    if process_index is not None:
+        return f"process {process_index} has a result already" if process_index in there else None
+    job = own.launcher.job_id if own.launcher is not None else None
+    is_same_job = job is not None and theirs.launcher is not None and theirs.launcher.job_id == job
+    return f"it has results already, of {len(there)} processes" if there and not is_same_job else None

@@ -14,8 +14,11 @@ import msgspec
 from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult
 from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
 from llm_energy_measure.results import codec, layout
+from llm_energy_measure.results.raw_folder import keep_copy
+from llm_energy_measure.storage.atomic import published_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from llm_energy_measure.results.repository import FileSystemRepository
@@ -73,23 +76,74 @@ def salvage_raw(repository: FileSystemRepository, experiment_id: str, process_in
     Raises:
         ResultNotFoundError: There is no such file.
         ResultCorruptError: The file is whole, or too little of it is.
-        ResultExistsError: A different partial record of this process is there already.
     """
     folder = layout.folder_name(experiment_id)
     key = layout.raw_key(folder, process_index)
     data = repository.store.get(key)
-    doing = f"Failed to salvage {key}"
     try:
         codec.decode_raw(data, key)
     except ResultCorruptError:
-        sections = whole_sections(data)
-    else:
-        raise ResultCorruptError(doing, "nothing is wrong with it", "load it")
+        return _salvage(repository, key, process_index, data)
+    raise ResultCorruptError(f"Failed to salvage {key}", "nothing is wrong with it", "load it")
+
+
+def salvage_all(repository: FileSystemRepository, keys: Iterable[str]) -> dict[str, Path | ResultsError]:
+    """Salvage torn raw files, and what was written and never published; for each its new file, or why there is none.
+
+    A file that was never published and is whole is saved as the result that it is.
+    """
+    outcomes: dict[str, Path | ResultsError] = {}
+    for key in keys:
+        name = key.rpartition("/")[2]
+        meant_for = published_name(name)
+        index = layout.process_index_of(meant_for or name)
+        if index is not None:
+            try:
+                data = repository.store.get(key)
+                record = None if meant_for is None else _whole(data, key)
+                if record is None:
+                    outcomes[key] = _salvage(repository, key, index, data)
+                else:
+                    outcomes[key] = _publish(repository, key, index, record)
+            except ResultsError as error:
+                outcomes[key] = error
+    return outcomes
+
+
+def is_salvaged(repository: FileSystemRepository, folder: str, process_index: int, data: bytes) -> bool:
+    """True if a partial record was made from these bytes."""
+    key = layout.partial_key(folder, process_index)
+    try:
+        origin = codec.decode_raw(repository.store.get(key), key).origin
+    except ResultsError:
+        return False
+    return origin is not None and origin.sha256 == codec.digest(data)
+
+
+def _publish(repository: FileSystemRepository, key: str, process_index: int, record: RawProcessResult) -> Path:
+    """Save a whole result that was never published, or keep it beside the one that its process has."""
+    folder = layout.folder_of_key(key)
+    if process_index not in repository.raw_folder(folder).process_indices():
+        return repository.save_raw(record.experiment_id, record)
+    return keep_copy(repository.store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
+
+
+def _whole(data: bytes, key: str) -> RawProcessResult | None:
+    try:
+        return codec.decode_raw(data, key)
+    except ResultCorruptError:
+        return None
+
+
+def _salvage(repository: FileSystemRepository, key: str, process_index: int, data: bytes) -> Path:
+    doing = f"Failed to salvage {key}"
+    folder, name = layout.folder_of_key(key), key.rpartition("/")[2]
+    sections = whole_sections(data)
     lost = [name for name in _NEEDED if name not in sections]
     if lost:
         found = f"it ends before {lost[0]}: nothing of it can be attributed"
         raise ResultCorruptError(doing, found, "run its process again")
-    record = _partial(sections, layout.process_file(process_index), data)
+    record = _partial(sections, name, data)
     if not layout.names_folder(record.experiment_id, folder) or record.process_index != process_index:
         found = f"it is of process {record.process_index} of {record.experiment_id!r}"
         raise ResultCorruptError(doing, found, "move it to its own place first")
@@ -108,6 +162,7 @@ def _partial(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResu
         "compute_metrics": None,
         **sections,
         "energy_measurement_warning": f"{said}; {warning}" if isinstance(said, str) else warning,
+        "status": sections.get("status") or "partial",
     }
     try:
         encoded = msgspec.json.encode(document)
@@ -116,19 +171,6 @@ def _partial(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResu
     record = codec.decode_raw(encoded, name)
     origin = ImportOrigin(tool=TOOL, file=name, sha256=codec.digest(data))
     return msgspec.structs.replace(record, origin=origin)
-
-
-def salvage_all(repository: FileSystemRepository, keys: list[str]) -> dict[str, Path | ResultsError]:
-    """Salvage the torn raw files of these keys; for each, the partial record's file, or why there is none."""
-    outcomes: dict[str, Path | ResultsError] = {}
-    for key in keys:
-        index = layout.process_index_of(key.rpartition("/")[2])
-        if index is not None:
-            try:
-                outcomes[key] = salvage_raw(repository, layout.folder_of_key(key), index)
-            except ResultsError as error:
-                outcomes[key] = error
-    return outcomes
 
 
 def _skip(text: str, position: int) -> int:

@@ -1,6 +1,8 @@
 """How the figures of several processes become one: strategies, chosen by name.
 
-A package can add one by an entry point in the group `llm_energy_measure.strategies` that names a `Strategy` object:
+Built in are `sum_energy_avg_throughput` (the default), `attributed_energy`, `model_parallel` and
+`wall_clock_throughput`; `docs/strategies.md` tells when to choose which. A package can add one by an entry point in the
+group `llm_energy_measure.strategies` that names a `Strategy` object:
 
     [project.entry-points."llm_energy_measure.strategies"]
     my_rule = "my_package:MY_RULE"
@@ -11,10 +13,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from llm_energy_measure.domain.statistics import mean
+from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.results.verification.attribution import attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,7 +84,70 @@ class SumEnergyAvgThroughput:
         )
 
 
-_BUILT_IN: dict[str, Strategy] = {strategy.name: strategy for strategy in (SumEnergyAvgThroughput(),)}
+class AttributedEnergy(SumEnergyAvgThroughput):
+    """As the default, but for the energy: every joule once, as attribution finds it."""
+
+    name = "attributed_energy"
+
+    def combine(self, results: Sequence[RawProcessResult]) -> Totals:
+        """The figures of the experiment; the energy per token and all ratios follow the attributed energy."""
+        return structs.replace(super().combine(results), total_energy_j=attribute(results).energy_j)
+
+
+class ModelParallel(SumEnergyAvgThroughput):
+    """Ranks that hold parts of one model (tensor or pipeline parallel) work on the same tokens: those count once.
+
+    Energy and inference time are sums. So are FLOPs that a rank counted; an estimate from the parameters is that of the
+    whole model, and counts once.
+    """
+
+    name = "model_parallel"
+
+    def combine(self, results: Sequence[RawProcessResult]) -> Totals:
+        """The figures of the experiment; tokens and throughput are those of the rank that reports the most."""
+        work = [result.inference_metrics for result in results if result.inference_metrics is not None]
+        rates = [metrics.tokens_per_second for metrics in work if metrics.tokens_per_second is not None]
+        computed = [result.compute_metrics for result in results if result.compute_metrics is not None]
+        estimates = [metrics.flops_total for metrics in computed if "estimate" in (metrics.flops_method or "")]
+        counted = [metrics.flops_total for metrics in computed if "estimate" not in (metrics.flops_method or "")]
+        whole = max((flops for flops in estimates if flops is not None), default=None)
+        return structs.replace(
+            super().combine(results),
+            total_tokens=max((metrics.total_tokens for metrics in work), default=None),
+            avg_tokens_per_second=max(rates, default=None),
+            total_flops=_sum([whole, *counted]),
+        )
+
+
+class WallClockThroughput(SumEnergyAvgThroughput):
+    """As the default, but for the throughput: the tokens of all processes over the span of all of them.
+
+    The span is from the earliest start to the latest end, loading and waiting included; the throughput is unknown where
+    an end is.
+    """
+
+    name = "wall_clock_throughput"
+
+    def combine(self, results: Sequence[RawProcessResult]) -> Totals:
+        """The figures of the experiment, its throughput in tokens per second of wall time."""
+        totals = super().combine(results)
+        starts = [result.timestamps.start for result in results if result.timestamps.start is not None]
+        ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
+        span_sec = None
+        if len(starts) == len(ends) == len(results) and len({stamp.tzinfo is None for stamp in starts + ends}) == 1:
+            span_sec = (max(ends) - min(starts)).total_seconds()
+        known = span_sec is not None and span_sec > 0
+        rate = ratio(totals.total_tokens, span_sec) if known else None
+        return structs.replace(totals, avg_tokens_per_second=rate)
+
+
+_BUILT_IN: dict[str, Strategy] = {
+    strategy.name: strategy
+    for strategy in (SumEnergyAvgThroughput(), AttributedEnergy(), ModelParallel(), WallClockThroughput())
+}
+
+WHOLE_THROUGHPUT = frozenset({ModelParallel.name, WallClockThroughput.name})
+"""Strategies whose throughput is the experiment's already, and is not multiplied by its processes."""
 
 
 def get_strategy(name: str) -> Strategy:

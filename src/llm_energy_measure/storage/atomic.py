@@ -2,6 +2,8 @@
 
 Source: the sequence is the one that ext4, xfs and POSIX agree on; see rename(2), link(2) and fsync(2), whose notes
 say that a new name is only durable once its folder was synced too.
+
+Paths are strings here: to make a `Path` costs as much as the system call that it is for.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import stat
 import sys
 import time
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import LEFTOVER_MARK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # How link(2) is refused by file systems without hard links (FAT, some FUSE and network mounts).
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -33,19 +38,27 @@ _PROCESS_NAMESPACE = Path("/proc/self/ns/pid")
 # How fsync(2) of a folder is refused by file systems that keep names durable by themselves, or not at all.
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
+_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+# Neither a link is followed nor a pipe waited for.
+_COPY_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+_HAS_SYNCFS = sys.platform == "linux"
+
 # From linux/fcntl.h and linux/fs.h.
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 
 
-def leftover_path(path: Path) -> Path:
+def leftover_path(path: str) -> str:
     """A fresh hidden name beside `path` that no reader takes for a result and a sweep recognises.
 
     It says who is at work on it, `.<name>~<host>-<boot>-<pid>-<random>`, so that `writer_is_gone` can tell later.
     """
     host, boot = _machine()
-    return path.with_name(f".{path.name}{LEFTOVER_MARK}{host}-{boot}-{os.getpid()}-{secrets.token_hex(4)}")
+    folder, separator, name = path.rpartition(os.sep)
+    return f"{folder}{separator}.{name}{LEFTOVER_MARK}{host}-{boot}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def published_name(leftover: str) -> str | None:
@@ -113,7 +126,7 @@ def _token(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: str, data: bytes) -> None:
     """Create `path` with `data`, durably, or leave everything as it was.
 
     Raises:
@@ -125,13 +138,13 @@ def write_new(path: Path, data: bytes) -> None:
         _publish_new(temp, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            temp.unlink()
+            os.unlink(temp)
     # A folder that was moved since (a later attempt begins) took the file along under its name.
     with contextlib.suppress(FileNotFoundError):
-        sync_folder(path.parent)
+        sync_folder(os.path.dirname(path))
 
 
-def write_replacing(path: Path, data: bytes) -> None:
+def write_replacing(path: str, data: bytes) -> None:
     """Make `path` hold `data`, durably, in place of what it held; a reader sees the one or the other.
 
     The permissions of what it replaces stay.
@@ -141,16 +154,42 @@ def write_replacing(path: Path, data: bytes) -> None:
     """
     temp = _write_beside(path, data)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            temp.chmod(stat.S_IMODE(path.stat().st_mode))
-        temp.replace(path)
+        _replace(temp, path)
     except OSError:
-        temp.unlink(missing_ok=True)
+        _remove(temp)
         raise
-    sync_folder(path.parent)
+    sync_folder(os.path.dirname(path))
 
 
-def write_exchanging(path: Path, data: bytes) -> Path:
+def write_all_replacing(files: Mapping[str, bytes]) -> None:
+    """Make each path hold its data, durably, as `write_replacing` does, with one sync for all.
+
+    Either every file's bytes are on the disk before the first takes its name, or none takes it. A file system that
+    can't be synced as a whole (it is no Linux) gets a sync a file.
+
+    Args:
+        files: The bytes of each path. All paths lie on one file system.
+
+    Raises:
+        OSError: The file system refused; each path holds what it held, or its data.
+    """
+    temps: dict[str, str] = {}
+    try:
+        for path, data in files.items():
+            temps[path] = _write_beside(path, data, sync=not _HAS_SYNCFS)
+        if _HAS_SYNCFS and temps:
+            _sync_file_system(next(iter(temps.values())))
+        for path in files:
+            _replace(temps[path], path)
+            del temps[path]
+    finally:
+        for temp in temps.values():
+            _remove(temp)
+    for folder in sorted({os.path.dirname(path) for path in files}):
+        sync_folder(folder)
+
+
+def write_exchanging(path: str, data: bytes) -> str:
     """Make `path` hold `data`, durably, and return the hidden file beside it that now holds what it held.
 
     Of several writers at once each gets another's. Where the system can't exchange two files (it is no Linux, or the
@@ -165,16 +204,16 @@ def write_exchanging(path: Path, data: bytes) -> Path:
         if _renameat2(temp, path, _RENAME_EXCHANGE) != 0:
             kept = leftover_path(path)
             link_new(path, kept)
-            temp.replace(path)
+            os.replace(temp, path)
             temp = kept
     except OSError:
-        temp.unlink(missing_ok=True)
+        _remove(temp)
         raise
-    sync_folder(path.parent)
+    sync_folder(os.path.dirname(path))
     return temp
 
 
-def link_new(path: Path, new_path: Path) -> None:
+def link_new(path: str, new_path: str) -> None:
     """Give the file a second name, durably.
 
     Raises:
@@ -186,33 +225,48 @@ def link_new(path: Path, new_path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        write_new(new_path, path.read_bytes())
+        descriptor = os.open(path, _COPY_FLAGS)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise
+            data = file.read()
+        write_new(new_path, data)
     else:
-        sync_folder(path.parent)
+        sync_folder(os.path.dirname(path))
 
 
-def make_folder(path: Path) -> None:
-    """Create a folder and its parents, each durable in its own parent; fine if it is there already."""
-    missing = []
-    while not path.is_dir():
-        missing.append(path)
-        if path.parent == path:
+def make_folder(path: str, *, root: str | None = None) -> None:
+    """Create a folder and its parents, each durable in its own parent; fine if it is there already.
+
+    Args:
+        path: The folder.
+        root: A folder above it, down from which names are made durable even if they are there: somebody else may have
+            made them this instant, and not have synced them.
+    """
+    missing, folder = [], path
+    while not os.path.isdir(folder or os.curdir):
+        missing.append(folder)
+        if os.path.dirname(folder) == folder:
             break
-        path = path.parent
-    for folder in reversed(missing):
+        folder = os.path.dirname(folder)
+    for new in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            folder.mkdir()
+            os.mkdir(new)
         # One look only: what is no folder because it was deleted just now is no file either.
-        if not stat.S_ISDIR(folder.stat().st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed", str(folder))
-        sync_folder(folder.parent)
+        if not stat.S_ISDIR(os.stat(new).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed", new)
+        sync_folder(os.path.dirname(new))
+    while root is not None and len(root) <= len(folder) != len(parent := os.path.dirname(folder)):
+        with contextlib.suppress(PermissionError):  # a folder that was there for long needs no leave to be read
+            sync_folder(parent)
+        folder = parent
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: str) -> None:
     """Make the names in a folder durable. Does nothing where folders can't be opened (Windows)."""
     if not hasattr(os, "O_DIRECTORY"):
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder or os.curdir, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -222,33 +276,47 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_beside(path: Path, data: bytes) -> Path:
+def _write_beside(path: str, data: bytes, *, sync: bool = True) -> str:
     """The path of a finished temporary file in the same folder, with the permissions that the folder asks for."""
     temp = leftover_path(path)
     # Not tempfile.mkstemp: its 0600 would lock the group out of its own results.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temp, flags, 0o666)
+    descriptor = os.open(temp, _NEW_FLAGS, 0o666)
     try:
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
+            if sync:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except BaseException:
-        temp.unlink(missing_ok=True)
+        _remove(temp)
         raise
     return temp
 
 
-def _publish_new(temp: Path, path: Path) -> None:
+def _replace(temp: str, path: str) -> None:
+    """Give the finished file its name, and the permissions of what had it."""
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(path).st_mode
+        if stat.S_ISREG(found) and found & 0o777 != os.lstat(temp).st_mode & 0o777:
+            os.chmod(temp, found & 0o777)
+    os.replace(temp, path)
+
+
+def _remove(temp: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temp)
+
+
+def _publish_new(temp: str, path: str) -> None:
     """Give the finished file its name, unless the name is taken."""
     try:
         os.link(temp, path, follow_symlinks=False)
     except FileExistsError:
         # A server (NFS) that made the link and lost its answer is asked again and says that the name is taken.
-        if temp.stat().st_nlink == 1:
+        if os.stat(temp).st_nlink == 1:
             raise
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
@@ -256,20 +324,20 @@ def _publish_new(temp: Path, path: Path) -> None:
         _rename_new(temp, path)
 
 
-def _rename_new(temp: Path, path: Path) -> None:
+def _rename_new(temp: str, path: str) -> None:
     """Rename without replacement, for file systems without hard links."""
     code = _renameat2(temp, path, _RENAME_NOREPLACE)
     if code == errno.EEXIST:
-        raise FileExistsError(code, os.strerror(code), str(path))
+        raise FileExistsError(code, os.strerror(code), path)
     if code == 0:
         return
     # Neither is to be had: the check and the rename are two steps, and a writer in between would be replaced.
     if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    temp.rename(path)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    os.rename(temp, path)
 
 
-def _renameat2(source: Path, target: Path, flags: int) -> int:
+def _renameat2(source: str, target: str, flags: int) -> int:
     """Call renameat2(2), which Linux has since 3.15 and Python no binding for; 0, or the number of the error."""
     import ctypes  # noqa: PLC0415 - hardly ever needed
 
@@ -278,3 +346,20 @@ def _renameat2(source: Path, target: Path, flags: int) -> int:
         return errno.ENOSYS
     done = library.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
     return 0 if done == 0 else ctypes.get_errno()
+
+
+def _sync_file_system(path: str) -> None:
+    """Call syncfs(2), which Linux has since 2.6.39 and Python no binding for, on the file system of a file.
+
+    Since Linux 5.8 it tells of data that could not be written.
+    """
+    import ctypes  # noqa: PLC0415 - for batches only
+
+    library = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if library.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), path)
+    finally:
+        os.close(descriptor)

@@ -6,8 +6,8 @@ Guarantees, of every method of every store:
 
 - A value is either absent or whole. No reader ever sees a part of one.
 - `create` never replaces anything: of two callers with one key, exactly one succeeds.
-- What `create`, `put` and `exchange` have returned from survives a crash of the machine, as far as the file system
-  keeps what it was told to sync.
+- What `create`, `put`, `put_many` and `exchange` have returned from survives a crash of the machine, as far as the
+  file system keeps what it was told to sync.
 - No method follows a symbolic link inside the store, or blocks on a file that is no regular file.
 """
 
@@ -18,7 +18,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from llm_energy_measure.exceptions import UnsafePathError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+
+_NO_NAMES = frozenset({"", ".", ".."})
 
 
 class Entry(NamedTuple):
@@ -44,7 +48,7 @@ def parts_of(key: str) -> list[str]:
         UnsafePathError: It leads out of a store, or could on some system.
     """
     parts = key.split("/")
-    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+    if "\\" in key or "\0" in key or not _NO_NAMES.isdisjoint(parts):
         raise UnsafePathError(f"cannot use the key {key!r}", "it leads out of the store", "use plain names")
     return parts
 
@@ -66,6 +70,12 @@ class Store(Protocol):
 
     def put(self, key: str, data: bytes) -> None:
         """Store a value durably, in place of an older one if there is one."""
+
+    def put_many(self, values: Mapping[str, bytes]) -> None:
+        """Store several values durably, each in place of an older one if there is one, with one sync for all.
+
+        Where it raises, each of them is as it was or stored, and whole.
+        """
 
     def exchange(self, key: str, data: bytes) -> str:
         """Store a value durably in place of the one that is there, and return a fresh key that holds that one.

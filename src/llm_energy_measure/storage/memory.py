@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import RLock
+from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
 from llm_energy_measure.storage.atomic import leftover_path
 from llm_energy_measure.storage.base import Entry, parts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = Path("/memory")
 
@@ -56,9 +60,18 @@ class MemoryStore:
                 raise StorageError(doing, "a file stands where a folder is needed", "move it away")
             self._values[key] = bytes(data)
 
+    def put_many(self, values: Mapping[str, bytes]) -> None:
+        """Store several values, each in place of an older one if there is one."""
+        for key in values:
+            parts_of(key)
+        with self._lock:
+            for key, data in values.items():
+                self.put(key, data)
+
     def exchange(self, key: str, data: bytes) -> str:
         """Store a value in place of the one that is there, and return a fresh key that holds that one."""
-        kept = f"{key.rpartition('/')[0]}/{leftover_path(self.path(key)).name}".removeprefix("/")
+        parent, slash, name = key.rpartition("/")
+        kept = f"{parent}{slash}{leftover_path(name)}"
         with self._lock:
             if key not in self._values:
                 raise StorageError(f"cannot replace {self.path(key)}", "nothing is there", "store it")

@@ -1,0 +1,153 @@
+"""What recording costs the process that is recorded, each figure beside the floor under it.
+
+Usage: python benchmarks/recording.py [SECONDS]    (default 10: how long the sampler is watched)
+
+The table that this prints stands in docs/recording.md.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_energy_measure import record
+from llm_energy_measure.recorder.sources.rapl import Rapl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_energy_measure.recorder.recording import Recording
+
+CALLS = 200_000
+ROUNDS = 15
+HERTZ = 10
+
+
+def powercap(folder: Path) -> Path:
+    """The files of a machine of two processors with memory counted apart: four counters to open, read and parse."""
+    for socket in range(2):
+        for name, part in ((f"package-{socket}", ""), ("dram", ":0")):
+            zone = folder / f"intel-rapl:{socket}{part}"
+            zone.mkdir(parents=True)
+            (zone / "name").write_text(name)
+            (zone / "energy_uj").write_text("123456789")
+            (zone / "max_energy_range_uj").write_text("262143328850")
+    return folder
+
+
+def made(folder: Path, experiment: str, *, is_sampled: bool) -> Recording:
+    """A recording of four counters, sampled at 10 Hz or not at all."""
+    return record(
+        experiment,
+        results_dir=folder / "results",
+        sources=[Rapl(folder / "powercap")],
+        interval_sec=1 / HERTZ if is_sampled else None,
+        checkpoint_sec=None,
+        environ={},
+    )
+
+
+def nanoseconds(call: Callable[[], object], calls: int = CALLS) -> float:
+    """Median time of one call over several rounds, without that of the loop around it."""
+
+    def loop(work: Callable[[], object]) -> float:
+        start = time.perf_counter_ns()
+        for _ in range(calls):
+            work()
+        return (time.perf_counter_ns() - start) / calls
+
+    def nothing() -> None:
+        """The floor: a call of Python."""
+
+    return statistics.median(loop(call) - loop(nothing) for _ in range(ROUNDS))
+
+
+def cpu_share(seconds: float) -> float:
+    """CPU time of this process over a while in which its main thread sleeps, as a share of one core."""
+    start, cpu_start = time.perf_counter(), time.process_time()
+    time.sleep(seconds)
+    return (time.process_time() - cpu_start) / (time.perf_counter() - start)
+
+
+def calls_of(run: Recording) -> list[tuple[str, float, float]]:
+    """What is called inside the block, and its floor: time of a call, in microseconds."""
+    stamps: list[float] = []
+    counts = {"input": 0, "output": 0}
+
+    def stamp() -> None:
+        stamps.append(time.monotonic())
+
+    def count() -> None:
+        counts["input"] += 3
+        counts["output"] += 5
+
+    rows = [("`add_tokens(input, output)`", nanoseconds(lambda: run.add_tokens(3, 5)), nanoseconds(count))]
+    with run.request() as request:
+        rows.append(("`request.token()`", nanoseconds(request.token), nanoseconds(stamp)))
+
+    def one_phase() -> None:
+        with run.phase("decode"):
+            pass
+
+    path = next(Path(run_folder(run)).glob("powercap/*/energy_uj"))
+
+    def read_eight() -> None:
+        for _ in range(8):  # four counters, at both ends
+            path.read_bytes()
+
+    rows.append(("`phase(name)`, four counters", nanoseconds(one_phase, 500), nanoseconds(read_eight, 500)))
+    return [(name, cost / 1e3, floor / 1e3) for name, cost, floor in rows]
+
+
+def run_folder(run: Recording) -> Path:
+    """The folder that the benchmark works in."""
+    return Path(run.repository.base_path).parent
+
+
+def ends(folder: Path) -> tuple[float, float]:
+    """Median time to enter a block and to leave it, in milliseconds."""
+    entering, leaving = [], []
+    for number in range(ROUNDS):
+        recording = made(folder, f"ends-{number}", is_sampled=False)
+        start = time.perf_counter()
+        with recording:
+            entered = time.perf_counter()
+        entering.append(entered - start)
+        leaving.append(time.perf_counter() - entered)
+    return statistics.median(entering) * 1e3, statistics.median(leaving) * 1e3
+
+
+def main() -> None:
+    """Measure and print."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        powercap(folder / "powercap")
+        with made(folder, "calls", is_sampled=False) as run:
+            rows = calls_of(run)
+        with made(folder, "idle", is_sampled=False):
+            floor = cpu_share(seconds)
+        with made(folder, "sampled", is_sampled=True):
+            sampled = cpu_share(seconds)
+        enter_ms, leave_ms = ends(folder)
+    print(f"Python {sys.version.split()[0]}, medians of {ROUNDS} rounds, sampler watched for {seconds:g} s\n")
+    print("| what | costs | floor | the floor is | promise |")
+    print("|---|---|---|---|---|")
+    floors = ("two counts in a dict", "`list.append(time.monotonic())`", "reading one such file eight times")
+    promises = ("< 2 us", "< 2 us", "")
+    for (what, cost, under), is_floor, promise in zip(rows, floors, promises, strict=True):
+        print(f"| {what} | {cost:.2f} us | {under:.2f} us | {is_floor} | {promise} |")
+    print(
+        f"| sampling four counters at {HERTZ} Hz | {sampled:.3%} of a core | {floor:.3%} | the same without a sampler"
+        " | < 1 % |"
+    )
+    print(f"| entering the block | {enter_ms:.1f} ms | | manifest and claims, durable | |")
+    print(f"| leaving the block | {leave_ms:.1f} ms | | the result, durable | |")
+
+
+if __name__ == "__main__":
+    main()

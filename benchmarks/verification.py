@@ -1,0 +1,100 @@
+"""What it costs to verify aggregated experiments, beside what aggregating them cost.
+
+Usage: python benchmarks/verification.py [EXPERIMENTS] [FOLDER]
+
+EXPERIMENTS is 10,000 by default, of 8 processes each, every tenth of them counted twice; FOLDER decides the disk
+(default: a temporary folder on the disk of the current one). Each experiment is aggregated and verified from its files.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
+from llm_energy_measure.results import FileSystemRepository, aggregate_all, codec
+from llm_energy_measure.results.verification.verify import verify_experiments
+
+EXPERIMENTS = 10_000
+PROCESSES = 8
+LIMIT_RATIO = 2.0
+START = datetime(2026, 1, 16, tzinfo=UTC)
+CONFIG = {"batch_size": 8, "fp_precision": "float16", "decoder": {"temperature": 1.0, "top_k": 50, "top_p": 1.0}}
+
+
+def record(name: str, index: int, watts: float) -> RawProcessResult:
+    """A result of the size that results of the field have; it says nothing of scopes, so that physics has to decide."""
+    span = Timestamps(start=START, end=START + timedelta(seconds=40), duration_sec=40.0)
+    return RawProcessResult(
+        experiment_id=name,
+        backend="pytorch",
+        process_index=index,
+        world_size=PROCESSES,
+        host="node-1",
+        gpu_id=index,
+        gpu_name="NVIDIA A100-PCIE-40GB",
+        config_name="baseline",
+        model_name="meta-llama/Llama-3.2-1B",
+        timestamps=span,
+        inference_metrics=InferenceMetrics(
+            total_tokens=8192,
+            input_tokens=4096,
+            output_tokens=4096,
+            inference_time_sec=40.0,
+            tokens_per_second=204.8,
+        ),
+        energy_metrics=EnergyMetrics(
+            total_energy_j=(watts + 100.0 + index) * 40.0,
+            duration_sec=40.0,
+            gpu_energy_j=watts * 40.0,
+            cpu_energy_j=(100.0 + index) * 40.0,
+            gpu_power_w=watts,
+            window=span,
+        ),
+        compute_metrics=ComputeMetrics(flops_total=2e13, peak_memory_mb=2900.0),
+        effective_config=CONFIG,
+    )
+
+
+def make(repository: FileSystemRepository, experiments: int) -> None:
+    """Raw files, written plainly: what is measured comes after."""
+    for number in range(experiments):
+        name = f"exp_{number:05d}"
+        folder = repository.base_path / "raw" / name
+        folder.mkdir(parents=True)
+        watts = 1800.0 if number % 10 == 0 else 200.0
+        for index in range(PROCESSES):
+            (folder / f"process_{index}.json").write_bytes(codec.encode_raw(record(name, index, watts + index)))
+
+
+def main() -> None:
+    """Measure and print."""
+    experiments = int(sys.argv[1]) if len(sys.argv) > 1 else EXPERIMENTS
+    base = Path(sys.argv[2]) if len(sys.argv) > 2 else Path.cwd()  # noqa: PLR2004 - the second argument
+    folder = Path(tempfile.mkdtemp(prefix=".verification-", dir=base))
+    try:
+        repository = FileSystemRepository(folder)
+        make(repository, experiments)
+        names = repository.list_experiments()
+        start = time.perf_counter()
+        aggregated = sum(outcome.result == "aggregated" for outcome in aggregate_all(repository, names))
+        aggregating = time.perf_counter() - start
+        start = time.perf_counter()
+        verdicts = list(verify_experiments(repository, names))
+        verifying = time.perf_counter() - start
+    finally:
+        shutil.rmtree(folder)
+    over_counted = sum(verdict.factor is not None and verdict.factor > 1 for verdict in verdicts)
+    print(f"{aggregated} experiments of {PROCESSES} processes, {over_counted} of them over-counted")
+    print(f"{aggregating:8.2f} s aggregating, {aggregating / experiments * 1e3:.3f} ms each")
+    print(f"{verifying:8.2f} s verifying,   {verifying / experiments * 1e3:.3f} ms each")
+    print(f"{verifying / aggregating:8.2f} x aggregating; the promise: at most {LIMIT_RATIO}")
+
+
+if __name__ == "__main__":
+    main()

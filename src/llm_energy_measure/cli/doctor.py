@@ -1,0 +1,60 @@
+"""`llm-energy-measure doctor`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+import msgspec
+
+from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.recorder.clock import SystemClock
+from llm_energy_measure.recorder.doctor import SourceCheck, examine_sources
+from llm_energy_measure.recorder.place import Place
+from llm_energy_measure.recorder.sources import Setting
+
+_COLUMNS = [
+    *(("source", "left"), ("sensor", "left"), ("measures", "left"), ("sees", "left"), ("figure is", "left")),
+    ("reads now", "right"),
+]
+
+
+@click.command(epilog="\b\nExamples:\n  llm-energy-measure doctor\n  llm-energy-measure doctor --json")
+@click.option("--w-per-core", metavar="WATTS", type=click.FloatRange(min=0, min_open=True), help="For cpu_model.")
+@options.json_option
+def doctor(*, w_per_core: float | None, as_json: bool) -> int:
+    """Say which energy sensors work here, which do not and why, and what to do.
+
+    The exit status is 1 if none works.
+    """
+    # Everything this machine shows, not what would be one rank's share of it.
+    setting = Setting(environ=os.environ, place=Place(process_index=0, world_size=1), w_per_core=w_per_core)
+    checks = examine_sources(setting, SystemClock())
+    if as_json:
+        terminal.out_json([msgspec.to_builtins(check) for check in checks])
+    else:
+        _show(checks)
+    return 0 if any(check.works for check in checks) else 1
+
+
+def _show(checks: list[SourceCheck]) -> None:
+    rows = [
+        (
+            check.source,
+            sensor.instance,
+            sensor.component,
+            sensor.scope,
+            sensor.provenance,
+            sensor.problem or terminal.quantity(sensor.power_w, "W"),
+        )
+        for check in checks
+        for sensor in check.sensors
+    ]
+    if rows:
+        terminal.out_table(_COLUMNS, rows)
+        terminal.out("")
+    for check in checks:
+        if not check.works:
+            terminal.out(f"{check.source} does not work: {check.problem}; {check.advice}")
+    automatic = [check.source for check in checks if check.works and check.is_automatic]
+    terminal.note(f"record takes, where none is named: {', '.join(automatic) or 'none, so that energy is unknown'}")

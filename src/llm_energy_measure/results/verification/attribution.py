@@ -1,0 +1,432 @@
+"""Attribution: for each joule, whose reading counts it.
+
+Each process's energy is taken apart into readings: one a component (GPUs one by one, CPU, RAM, and what of the total is
+none of these). A reading is of one sensor. Readings of one sensor that overlap in time are the same joules, so of each
+sensor those count that don't overlap and come to the most:
+
+- scope `device`: one sensor a GPU of a host, or a module whose parts share one;
+- scope `host`: one sensor a component of a host, which contains what its devices and processes read;
+- scope `process`: one sensor a process; they are summed;
+- unknown scope: physics decides (see `power.py`). If a host's processes imply more power than its boards can draw,
+  each of them measured the host, and the mean of their readings counts. Else a GPU that several of them name counts
+  once, and everything else is summed, which the lower bound does not trust.
+
+The plain sum is never touched; what is taken from it is what was counted again, so that the attributed total can't
+exceed it.
+
+One rule in one module, which is long for that: what takes a joule in one place must not take it in another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+
+from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.units import ratio
+from llm_energy_measure.results.verification.codes import failed, listed, not_checked, passed
+from llm_energy_measure.results.verification.codes import joules as in_joules
+from llm_energy_measure.results.verification.evidence import by_host
+from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, model_of
+from llm_energy_measure.results.verification.power import (
+    HostPower,
+    Reader,
+    check_power,
+    power_of_host,
+)
+from llm_energy_measure.results.verification.readings import (
+    COMPONENTS,
+    Component,
+    Reading,
+    dropped_of,
+    lies_within,
+    overlap,
+    possible_more,
+    readings_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+RULE = "scope_then_physics@1"
+"""Name and version of the rule; another version may attribute otherwise."""
+
+Hosts = Mapping[str | None, Sequence["RawProcessResult"]]
+
+
+class Share(Struct):
+    """What one host contributes, and what of its readings was counted again.
+
+    Attributes:
+        again: Readings or parts of readings that the plain sum has too much, in joules, by component.
+        low_j: How much less than attributed it can be, in joules.
+        high_j: How much more than attributed it can be, in joules.
+        by_physics_j: What of `again` physics took, in joules, by the first process of each group.
+        findings: What was found on the way.
+        open_scopes: Components of several processes of which nobody knows what the sensors saw.
+    """
+
+    again: list[tuple[Component, float]] = field(default_factory=list)
+    low_j: float = 0.0
+    high_j: float = 0.0
+    by_physics_j: dict[int, float] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    open_scopes: set[str] = field(default_factory=set)
+
+
+class Attribution(Struct, frozen=True, kw_only=True):
+    """An experiment's energy with every joule counted once.
+
+    Attributes:
+        plain_j: Plain sum over processes, in joules; None if no process knows its energy.
+        energy_j: The attributed energy, in joules; never above the plain sum.
+        bounds_j: Least and greatest energy that the evidence allows, in joules.
+        factor: Plain sum over attributed energy, at least 1; None if that can't be formed.
+        gpu_j: Of it the GPUs, in joules; None if no process knows it.
+        cpu_j: Of it the CPUs, in joules.
+        ram_j: Of it the memory, in joules.
+        findings: What was found about power and attribution.
+    """
+
+    plain_j: float | None
+    energy_j: float | None
+    bounds_j: tuple[float, float] | None
+    factor: float | None
+    gpu_j: float | None
+    cpu_j: float | None
+    ram_j: float | None
+    findings: list[Finding]
+
+
+def attribute(records: Sequence[RawProcessResult]) -> Attribution:
+    """The energy of an experiment with every joule counted once, and what was found on the way.
+
+    Args:
+        records: Its results, by process index, each index once.
+    """
+    hosts = by_host(records)
+    powers = [power_of_host(host, own) for host, own in hosts.items()]
+    shares: list[Share] = []
+    readings: list[Reading] = []
+    for power, (host, of_host) in zip(powers, hosts.items(), strict=True):
+        own = [reading for record in of_host for reading in readings_of(record)]
+        readings += own
+        shares.append(_share(host, own, power))
+    totals = [e for record in records if (e := record.energy_metrics.total_energy_j) is not None]
+    by_physics = {
+        (power.host, process): again_j
+        for power, share in zip(powers, shares, strict=True)
+        for process, again_j in share.by_physics_j.items()
+    }
+    findings = [
+        *check_power(powers, by_physics),
+        *_attribution_findings(hosts, shares),
+    ]
+    if not totals:
+        return Attribution(
+            plain_j=None,
+            energy_j=None,
+            bounds_j=None,
+            factor=None,
+            gpu_j=None,
+            cpu_j=None,
+            ram_j=None,
+            findings=findings,
+        )
+    plain = math.fsum(totals)
+    again = [part for share in shares for part in share.again]
+    energy = max(0.0, math.fsum([*totals, *(-joules for _, joules in again)]))
+    low = max(0.0, energy - math.fsum(share.low_j for share in shares))
+    high = min(plain, energy + math.fsum(share.high_j for share in shares))
+    gpu, cpu, ram = (_component_sum(name, readings, again) for name in COMPONENTS)
+    return Attribution(
+        plain_j=plain,
+        energy_j=energy,
+        bounds_j=(low, max(high, energy)),
+        factor=_factor(plain, energy),
+        gpu_j=gpu,
+        cpu_j=cpu,
+        ram_j=ram,
+        findings=findings,
+    )
+
+
+def _factor(plain_j: float, energy_j: float) -> float | None:
+    """How often the plain sum counts the attributed energy; None where that is 0, or next to it."""
+    factor = ratio(plain_j, energy_j)
+    if factor is None or not math.isfinite(factor):
+        return None
+    # To twelve digits: k processes make k, and not what the roundings of a mean leave of it.
+    return max(1.0, float(f"{factor:.12g}"))
+
+
+def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> Share:
+    """What the readings of one host come to."""
+    share = Share()
+    by_sensor: dict[tuple[str, object], list[Reading]] = {}
+    in_one_form, is_whole = _in_one_form(readings)
+    others = [reading for reading in in_one_form if reading.scope != "host"]
+    for reading in in_one_form:
+        if reading.scope == "host":
+            by_sensor.setdefault(("host", reading.component), []).append(reading)
+    counted: dict[str, list[tuple[list[Reading], float]]] = {}
+    if by_sensor and others:
+        others = _take_contained(share, by_sensor, others, counted, is_whole=is_whole)
+    unscoped: list[Reading] = []
+    for reading in others:
+        if reading.scope == "device" and reading.sensor is not None:
+            by_sensor.setdefault(("device", reading.sensor), []).append(reading)
+        elif reading.scope != "process":
+            unscoped.append(reading)
+    for group in power.over_counted:
+        unscoped = _take_mean(share, unscoped, group)
+    unscoped = _sort_in_named_gpus(by_sensor, unscoped)
+    _doubt(share, unscoped)
+    for (kind, _), same in by_sensor.items():
+        if len(same) > 1 and (dropped := dropped_of(same)):
+            share.again += _by_component(dropped)
+            share.high_j += possible_more(same, dropped)
+            code = "attribution.host_counted" if kind == "host" else _code_of_gpu(same)
+            counted.setdefault(code, []).append((same, math.fsum(reading.energy_j for reading in dropped)))
+    share.findings += [_counted_again(code, host, groups) for code, groups in counted.items()]
+    return share
+
+
+def _take_contained(
+    share: Share,
+    by_sensor: dict[tuple[str, object], list[Reading]],
+    others: Sequence[Reading],
+    counted: dict[str, list[tuple[list[Reading], float]]],
+    *,
+    is_whole: bool,
+) -> list[Reading]:
+    """Count no joule of a device or process that a reading of its host contains; the other readings are returned.
+
+    Where the parts come to more than the host, the sensors contradict each other, and the parts count.
+    """
+    left = list(others)
+    for (_, component), same in list(by_sensor.items()):
+        dropped = {id(reading) for reading in dropped_of(same)}
+        kept = [reading for reading in same if id(reading) not in dropped]
+        inside = [
+            reading
+            for reading in left
+            if (is_whole or reading.component == component) and any(overlap(reading, host) for host in kept)
+        ]
+        parts: dict[object, float] = {}
+        for reading in inside:
+            key = (reading.component, reading.process if reading.sensor is None else reading.sensor)
+            parts[key] = max(reading.energy_j, parts.get(key, 0.0))
+        if not inside:
+            continue
+        if math.fsum(parts.values()) > math.fsum(reading.energy_j for reading in kept):
+            gone = same
+            del by_sensor["host", component]
+        else:
+            gone = inside
+            chosen = {id(reading) for reading in inside}
+            left = [reading for reading in left if id(reading) not in chosen]
+            share.high_j += math.fsum(
+                reading.energy_j for reading in inside if not any(lies_within(reading, host) for host in kept)
+            )
+        share.again += _by_component(gone)
+        energy_j = math.fsum(reading.energy_j for reading in gone)
+        counted.setdefault("attribution.host_counted", []).append(([*kept, *inside], energy_j))
+    return left
+
+
+def _in_one_form(readings: Sequence[Reading]) -> tuple[list[Reading], bool]:
+    """The readings, whole hosts' in one form, and whether that is the whole: if one is, none is in components."""
+    whole = {reading.process for reading in readings if reading.scope == "host"}
+    whole -= {reading.process for reading in readings if reading.scope != "host"}
+    of_process: dict[int, list[Reading]] = {}
+    for reading in readings:
+        if reading.process in whole:
+            of_process.setdefault(reading.process, []).append(reading)
+    if not any(len(own) == 1 and own[0].component == "rest" for own in of_process.values()):
+        return list(readings), False
+    joined = [
+        Reading(
+            process=process,
+            component="rest",
+            energy_j=math.fsum(reading.energy_j for reading in own),
+            scope="host",
+            span=own[0].span,
+            parts=tuple(own),
+        )
+        for process, own in of_process.items()
+    ]
+    return [*(reading for reading in readings if reading.process not in whole), *joined], True
+
+
+def _by_component(readings: Sequence[Reading]) -> list[tuple[Component, float]]:
+    """Energies by component, those of a joined reading as they were before."""
+    return [(part.component, part.energy_j) for reading in readings for part in reading.parts or (reading,)]
+
+
+def _take_mean(share: Share, unscoped: Sequence[Reading], group: Sequence[Reader]) -> list[Reading]:
+    """Count the mean of the readings of processes that each measured the whole host; the others are returned."""
+    sums = {reader.process: 0.0 for reader in group}
+    by_component: dict[Component, dict[int, float]] = {}
+    for reading in unscoped:
+        if reading.process in sums:
+            sums[reading.process] += reading.energy_j
+            of_process = by_component.setdefault(reading.component, {})
+            of_process[reading.process] = of_process.get(reading.process, 0.0) + reading.energy_j
+    mean, again = 0.0, []
+    for component, of_process in by_component.items():
+        energy_j = math.fsum(of_process.values())
+        part = energy_j / len(of_process)
+        mean += part
+        again.append((component, energy_j - part))
+    share.again += again
+    share.by_physics_j[group[0].process] = math.fsum(energy_j for _, energy_j in again)
+    share.low_j += max(0.0, mean - min(sums.values()))
+    share.high_j += max(0.0, max(sums.values()) - mean)
+    return [reading for reading in unscoped if reading.process not in sums]
+
+
+def _sort_in_named_gpus(
+    by_sensor: dict[tuple[str, object], list[Reading]], unscoped: Sequence[Reading]
+) -> list[Reading]:
+    """Count a GPU that several processes name once: no sensor tells them apart. The other readings are returned."""
+    named: dict[object, list[Reading]] = {}
+    for reading in unscoped:
+        if reading.component == "gpu" and reading.sensor is not None:
+            named.setdefault(reading.sensor, []).append(reading)
+    repeated = {sensor for sensor, same in named.items() if len(same) > 1 or ("device", sensor) in by_sensor}
+    for sensor in repeated:
+        by_sensor.setdefault(("device", sensor), []).extend(named[sensor])
+    return [reading for reading in unscoped if reading.component != "gpu" or reading.sensor not in repeated]
+
+
+def _doubt(share: Share, unscoped: Sequence[Reading]) -> None:
+    """Widen the bounds by what would be counted again if sensors of unknown scope had seen the whole host."""
+    by_component: dict[str, list[Reading]] = {}
+    for reading in unscoped:
+        by_component.setdefault(reading.component, []).append(reading)
+    for component, same in by_component.items():
+        if len({reading.process for reading in same}) > 1:
+            share.open_scopes.add(component)
+            joules = [reading.energy_j for reading in same]
+            share.low_j += math.fsum(joules) - min(joules)
+
+
+def _code_of_gpu(same: Sequence[Reading]) -> str:
+    """Whether readings of one sensor are of one GPU, or of several that share it."""
+    if any(reading.is_shared for reading in same) and len({reading.gpu for reading in same}) > 1:
+        return "attribution.shared_sensor"
+    return "attribution.repeated_gpu"
+
+
+def _counted_again(code: str, host: str | None, groups: Sequence[tuple[Sequence[Reading], float]]) -> Finding:
+    """The finding that readings of one host are the same joules."""
+    where = f" of host {host}" if host is not None else ""
+    processes = sorted({reading.process for same, _ in groups for reading in same})
+    effect = math.fsum(joules for _, joules in groups)
+    if code == "attribution.host_counted":
+        whole = "the whole host" if host is None else f"the whole host {host}"
+        message = f"processes {listed(processes)} measured {whole}, or parts of it"
+    elif code == "attribution.shared_sensor":
+        message = (
+            f"processes {listed(processes)} measured parts{where} that share the sensor of {groups[0][0][0].sensor}"
+        )
+    else:
+        names = ", ".join(dict.fromkeys(str(same[0].gpu) for same, _ in groups))
+        message = f"GPU {names} appears in multiple processes{where}"
+    return failed(
+        code,
+        f"{message}; the plain sum counts {in_joules(effect)} of it more than once",
+        expected=1.0,
+        found=float(max(len({reading.process for reading in same}) for same, _ in groups)),
+        effect_j=effect,
+        processes=processes,
+    )
+
+
+def _attribution_findings(hosts: Hosts, shares: Sequence[Share]) -> Iterator[Finding]:
+    """The findings of this family, one a code and host that failed, one a code otherwise."""
+    found = [finding for share in shares for finding in share.findings]
+    yield from found
+    codes = {finding.code for finding in found}
+    if "attribution.repeated_gpu" not in codes:
+        reason = _unidentified(hosts)
+        yield not_checked("attribution.repeated_gpu", reason) if reason else passed("attribution.repeated_gpu")
+    for code in ("attribution.shared_sensor", "attribution.host_counted"):
+        if code not in codes:
+            yield passed(code)
+    yield _two_hosts(hosts)
+    yield _module_sensor(hosts)
+    open_scopes = sorted(set().union(*(share.open_scopes for share in shares)))
+    code = "attribution.scope_unknown"
+    if open_scopes:
+        what = ", ".join("what is no component" if name == "rest" else name.upper() for name in open_scopes)
+        yield not_checked(code, f"no process says what the sensors of {what} saw; they are summed")
+    else:
+        yield passed(code)
+
+
+def _unidentified(hosts: Hosts) -> str:
+    """What keeps GPUs from being told apart, if anything does."""
+    several_hosts = len(hosts) > 1
+    if several_hosts and None in hosts:
+        return "some processes name their host and some don't"
+    has_uuid = set()
+    for record in (record for records in hosts.values() for record in records):
+        for gpu in gpus_of(record):
+            if gpu.name is None:
+                if gpu_scope(record) in ("host", "process"):
+                    continue
+                return f"the GPU of process {record.process_index} is unknown"
+            has_uuid.add(isinstance(gpu.name, str))
+    return "some GPUs are known by UUID and some by index only" if len(has_uuid) > 1 else ""
+
+
+def _two_hosts(hosts: Hosts) -> Finding:
+    """One GPU or one boot under two names: containers have names of their own, and see the sensors of their host."""
+    code = "attribution.two_names_one_host"
+    if len(hosts) == 1:
+        return passed(code)
+    seen: dict[tuple[str, str], str | None] = {}
+    for host, records in hosts.items():
+        for record in records:
+            facts = [("GPU", gpu.name) for gpu in gpus_of(record) if isinstance(gpu.name, str)]
+            if record.clock is not None and record.clock.boot_id:
+                facts.append(("boot", record.clock.boot_id))
+            for what, name in facts:
+                other = seen.setdefault((what, name), host)
+                if other != host:
+                    message = f"{what} {name} appears on host {other} and on host {host}: one host has two names"
+                    return failed(code, message, expected=other, found=host, processes=[record.process_index])
+    return passed(code)
+
+
+def _module_sensor(hosts: Hosts) -> Finding:
+    code = "attribution.module_sensor"
+    found = [
+        record
+        for records in hosts.values()
+        for record in records
+        if record.energy_metrics.gpu_energy_j
+        and record.energy_metrics.cpu_energy_j
+        and (model := model_of(record.gpu_name)) is not None
+        and model.includes_cpu
+    ]
+    if not found:
+        return passed(code)
+    reason = f"nothing says whether the GPU energy is that of the GPU or of the whole module of {found[0].gpu_name}"
+    return not_checked(code, reason, processes=(record.process_index for record in found))
+
+
+def _component_sum(
+    name: Component, readings: Sequence[Reading], again: Sequence[tuple[Component, float]]
+) -> float | None:
+    own = [reading.energy_j for reading in readings if reading.component == name]
+    if not own:
+        return None
+    return max(0.0, math.fsum([*own, *(-joules for component, joules in again if component == name)]))

@@ -1,0 +1,167 @@
+"""What boards can draw, and which of their parts share a sensor: the table, and the reading of their names.
+
+A record's own limit (NVML's, in `gpu_power_limit_w`) always comes first. The table answers where a record has only a
+name, and an ambiguous name (`NVIDIA A100`, of 250, 300 or 400 W) is as good as an unknown one.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from msgspec import Struct
+
+_MAX_NAME = 200
+_COUNTED = re.compile(r"\s*(\d{1,3}) x (.+)")
+_WORD = re.compile(r"[a-z0-9]+")
+# A board's virtual or mobile namesake draws something else.
+_OTHER_BOARDS = frozenset({"laptop", "mobile", "max", "grid", "vgpu", "mxm"})
+
+_NVIDIA = "NVIDIA data sheet"
+_GEFORCE = "NVIDIA product page, reference card; partner cards can be set higher"
+_AMD = "AMD data sheet"
+
+
+class BoardModel(Struct, frozen=True):
+    """A model of board.
+
+    Attributes:
+        words: Words that its name has, in lower case.
+        limit_w: Greatest power that it draws for longer than an instant, in watts.
+        source: Who says so.
+        gpus_per_sensor: GPUs, as the driver counts them, that one power sensor sees.
+        includes_cpu: Whether the module's sensor sees a CPU as well.
+    """
+
+    words: frozenset[str]
+    limit_w: float
+    source: str
+    gpus_per_sensor: int = 1
+    includes_cpu: bool = False
+
+
+class Boards(Struct, frozen=True):
+    """Boards of one model, as a name tells them.
+
+    Attributes:
+        count: How many.
+        model_name: Name of the model, as it stands there.
+        model: What the table knows of it; None if it is unknown or ambiguous.
+        is_stated: Whether the name itself gives the number, which then is that of the whole node: `4 x A40`.
+    """
+
+    count: int
+    model_name: str
+    model: BoardModel | None
+    is_stated: bool
+
+
+def _row(words: str, limit_w: float, source: str, gpus: int = 1, *, cpu: bool = False) -> BoardModel:
+    return BoardModel(frozenset(words.split()), float(limit_w), source, gpus, cpu)
+
+
+BOARD_MODELS: tuple[BoardModel, ...] = tuple(
+    sorted(
+        (
+            _row("a100 pcie 40gb", 250, f"{_NVIDIA}, A100 40GB PCIe"),
+            _row("a100 pcie 80gb", 300, f"{_NVIDIA}, A100 80GB PCIe"),
+            _row("a100 sxm4 40gb", 400, f"{_NVIDIA}, A100 SXM"),
+            _row("a100 sxm4 80gb", 400, f"{_NVIDIA}, A100 SXM"),
+            _row("a800 sxm4 80gb", 400, f"{_NVIDIA}, A800 SXM"),
+            _row("a800 pcie 80gb", 300, f"{_NVIDIA}, A800 80GB PCIe"),
+            _row("a30", 165, f"{_NVIDIA}, A30"),
+            _row("a40", 300, f"{_NVIDIA}, A40"),
+            _row("a10", 150, f"{_NVIDIA}, A10"),
+            _row("a10g", 300, "limit that NVML reports for the A10G of AWS G5 instances"),
+            _row("a2", 60, f"{_NVIDIA}, A2"),
+            _row("h100 pcie", 350, f"{_NVIDIA}, H100 PCIe"),
+            _row("h100 nvl", 400, f"{_NVIDIA}, H100 NVL"),
+            _row("h100 80gb hbm3", 700, f"{_NVIDIA}, H100 SXM5 (NVML's name for it)"),
+            _row("h100 sxm5", 700, f"{_NVIDIA}, H100 SXM5"),
+            _row("h800 80gb hbm3", 700, f"{_NVIDIA}, H800 SXM5 (NVML's name for it)"),
+            _row("h200", 700, f"{_NVIDIA}, H200 SXM (NVML's name for it)"),
+            _row("h200 nvl", 600, f"{_NVIDIA}, H200 NVL"),
+            _row("b200", 1000, f"{_NVIDIA}, B200 SXM"),
+            _row("gh200", 1000, f"{_NVIDIA}, GH200: 450 to 1000 W for CPU, GPU and memory", cpu=True),
+            _row("gb200", 1200, f"{_NVIDIA}, GB200: 1200 W a GPU; a module has a CPU and two GPUs", cpu=True),
+            _row("v100 sxm2", 300, f"{_NVIDIA}, V100 SXM2"),
+            _row("v100 sxm3", 350, f"{_NVIDIA}, V100 SXM3"),
+            _row("v100 pcie", 250, f"{_NVIDIA}, V100 PCIe"),
+            _row("v100s pcie", 250, f"{_NVIDIA}, V100S"),
+            _row("p100 pcie", 250, f"{_NVIDIA}, P100 PCIe"),
+            _row("p100 sxm2", 300, f"{_NVIDIA}, P100 SXM2"),
+            _row("p40", 250, f"{_NVIDIA}, P40"),
+            _row("p4", 75, f"{_NVIDIA}, P4"),
+            _row("t4", 70, f"{_NVIDIA}, T4"),
+            _row("l4", 72, f"{_NVIDIA}, L4"),
+            _row("l40", 300, f"{_NVIDIA}, L40"),
+            _row("l40s", 350, f"{_NVIDIA}, L40S"),
+            _row("rtx a4000", 140, f"{_NVIDIA}, RTX A4000"),
+            _row("rtx a5000", 230, f"{_NVIDIA}, RTX A5000"),
+            _row("rtx a6000", 300, f"{_NVIDIA}, RTX A6000"),
+            _row("rtx 6000 ada", 300, f"{_NVIDIA}, RTX 6000 Ada Generation"),
+            _row("rtx pro 6000 blackwell", 600, f"{_NVIDIA}, RTX PRO 6000 Blackwell"),
+            _row("rtx 2080 ti", 260, _GEFORCE),
+            _row("rtx 3080", 320, _GEFORCE),
+            _row("rtx 3080 ti", 350, _GEFORCE),
+            _row("rtx 3090", 350, _GEFORCE),
+            _row("rtx 3090 ti", 450, _GEFORCE),
+            _row("rtx 4080", 320, _GEFORCE),
+            _row("rtx 4090", 450, _GEFORCE),
+            _row("rtx 5090", 575, _GEFORCE),
+            _row("mi100", 300, f"{_AMD}, Instinct MI100"),
+            _row("mi210", 300, f"{_AMD}, Instinct MI210"),
+            _row("mi250", 560, f"{_AMD}, Instinct MI250, peak; one sensor sees both dies", 2),
+            _row("mi250x", 560, f"{_AMD}, Instinct MI250X, peak; one sensor sees both dies", 2),
+            _row("mi300x", 750, f"{_AMD}, Instinct MI300X"),
+            _row("mi300a", 760, f"{_AMD}, Instinct MI300A, peak, for CPU, GPU and memory", cpu=True),
+            _row("mi325x", 1000, f"{_AMD}, Instinct MI325X"),
+        ),
+        key=lambda row: -len(row.words),
+    )
+)
+"""The models, those with the longest names first: `h200 nvl` is no `h200`."""
+
+_MIG_PARENT = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
+
+
+@lru_cache(maxsize=4096)
+def boards_named(name: str) -> Boards:
+    """What a board's name says.
+
+    Args:
+        name: As a driver or a tool gives it: `NVIDIA A100-PCIE-40GB`, `4 x NVIDIA A100-PCIE-40GB`.
+
+    Example:
+        >>> boards = boards_named("4 x NVIDIA A100-PCIE-40GB")
+        >>> boards.count, boards.model.limit_w
+        (4, 250.0)
+    """
+    counted = _COUNTED.fullmatch(name[:_MAX_NAME])
+    count, model_name = (int(counted[1]), counted[2].strip()) if counted else (1, name.strip())
+    return Boards(max(count, 1), model_name, model_named(model_name), counted is not None)
+
+
+@lru_cache(maxsize=4096)
+def model_named(name: str) -> BoardModel | None:
+    """The model of a name, or None if the table has none or the name could be several.
+
+    Example:
+        >>> [model and model.limit_w for model in map(model_named, ["Tesla V100-SXM2-16GB", "NVIDIA A100", "L4"])]
+        [300.0, None, 72.0]
+    """
+    words = frozenset(_WORD.findall(name[:_MAX_NAME].lower()))
+    if words & _OTHER_BOARDS:
+        return None
+    return next((model for model in BOARD_MODELS if model.words <= words), None)
+
+
+def parent_of_slice(uuid: str) -> str | None:
+    """The UUID of the GPU that a MIG slice is a part of, where the slice's own name has it (drivers before 470).
+
+    Example:
+        >>> parent_of_slice("MIG-GPU-5c89/1/0"), parent_of_slice("MIG-7f31")
+        ('GPU-5c89', None)
+    """
+    found = _MIG_PARENT.fullmatch(uuid)
+    return found[1] if found else None

@@ -1,0 +1,72 @@
+"""All checks of one experiment: the one list of families."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.results.verification.attribution import RULE, Attribution, attribute
+from llm_energy_measure.results.verification.completeness import check_completeness_of
+from llm_energy_measure.results.verification.counters import check_counters
+from llm_energy_measure.results.verification.likeness import check_likeness
+from llm_energy_measure.results.verification.plausibility import check_plausibility
+from llm_energy_measure.results.verification.provenance import check_provenance
+from llm_energy_measure.results.verification.suspicions import check_identical_readings
+from llm_energy_measure.results.verification.timing import check_time
+from llm_energy_measure.results.verification.windows import check_windows
+from llm_energy_measure.results.verification.zeros import check_zeros
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from llm_energy_measure.results.verification.evidence import Evidence
+
+FAMILIES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+    check_completeness_of,
+    check_time,
+    check_windows,
+    check_plausibility,
+    check_counters,
+    check_likeness,
+    check_zeros,
+    check_provenance,
+    check_identical_readings,
+)
+"""The checks besides power and attribution, a function a family."""
+
+
+class Verification(Struct, frozen=True, kw_only=True):
+    """What the evidence of one experiment says.
+
+    Attributes:
+        attribution: Its energy with every joule counted once.
+        rule: The rule that attributed, as `name@version`.
+        findings: Every finding, those that passed included.
+    """
+
+    attribution: Attribution
+    findings: list[Finding]
+    rule: str = RULE
+
+    def outcome_of(self, *codes: str) -> str:
+        """The worst outcome of checks: `failed`, `not_checked` or `passed`."""
+        outcomes = {finding.outcome for finding in self.findings if finding.code in codes}
+        return next(outcome for outcome in ("failed", "not_checked", "passed") if outcome in outcomes or not outcomes)
+
+    @property
+    def to_store(self) -> list[Finding]:
+        """The findings that an aggregate keeps: those that passed follow from the rest."""
+        return [finding for finding in self.findings if finding.outcome != "passed"]
+
+
+def verify_evidence(evidence: Evidence) -> Verification:
+    """Every finding about an experiment; nothing that is in the evidence makes it raise.
+
+    Args:
+        evidence: What is known of the experiment.
+    """
+    attribution = attribute(evidence.records)
+    findings = [*attribution.findings, *(finding for check in FAMILIES for finding in check(evidence))]
+    return Verification(attribution=attribution, findings=findings)

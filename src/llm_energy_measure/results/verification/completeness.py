@@ -1,0 +1,110 @@
+"""Completeness: every process that should be there is there, once, finished, with its energy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.results.completeness import describe_missing, describe_unreadable, listed
+from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.results.verification.evidence import Evidence
+
+
+def check_completeness_of(evidence: Evidence) -> Iterator[Finding]:
+    """Whether all of the experiment is there, and nothing besides."""
+    report = evidence.report
+    code = "completeness.missing_process"
+    if report.missing:
+        message = f"partial: {describe_missing(report)}; the sums are lower bounds"
+        expected, found = float(report.expected_processes), float(report.found_processes)
+        yield failed(code, message, expected=expected, found=found, processes=report.missing[:100])
+    elif report.expected_from == "highest index":
+        yield not_checked(code, "nobody says how many processes there should be")
+    else:
+        yield passed(code)
+    code = "completeness.unreadable_file"
+    yield failed(code, describe_unreadable(report)) if report.unreadable else passed(code)
+    code = "completeness.unexpected_process"
+    if report.unexpected:
+        expected_text = f"{report.expected_processes} processes were expected (from {report.expected_from})"
+        message = f"{expected_text}, and there is also {listed(report.unexpected)}"
+        yield failed(code, message, expected=float(report.expected_processes), processes=report.unexpected)
+    else:
+        yield passed(code)
+    yield _world_size(evidence)
+    yield _no_energy(evidence)
+    yield _unfinished(evidence)
+    yield _duplicates(evidence)
+
+
+def _world_size(evidence: Evidence) -> Finding:
+    code = "completeness.world_size"
+    sizes = sorted({record.world_size for record in evidence.records if record.world_size is not None})
+    if len(sizes) > 1:
+        least, greatest = sizes[0], sizes[-1]
+        message = f"world_size is {least} in some processes and {greatest} in others: two runs may be mixed"
+        return failed(code, message, expected=float(least), found=float(greatest))
+    return passed(code)
+
+
+def _no_energy(evidence: Evidence) -> Finding:
+    code = "completeness.no_energy"
+    without = [record.process_index for record in evidence.records if record.energy_metrics.is_missing]
+    if not without:
+        return passed(code)
+    message = f"process {listed(without)} has no energy; the total is a lower bound, and so is the energy per token"
+    return failed(code, message, processes=without)
+
+
+def _unfinished(evidence: Evidence) -> Finding:
+    code = "completeness.unfinished_process"
+    ended = [record for record in evidence.records if record.status not in (None, "completed")]
+    if not ended:
+        return passed(code)
+    if all(record.status == "partial" for record in ended):
+        whose = listed([record.process_index for record in ended])
+        message = f"process {whose} did not finish: its last checkpoint counts, a lower bound"
+        return failed(code, message, expected="completed", found="partial", processes=(r.process_index for r in ended))
+    how = f"{ended[0].status}{f' by {ended[0].error_type}' if ended[0].error_type else ''}"
+    others = f", and {len(ended) - 1} more did not finish" if len(ended) > 1 else ""
+    partial = [record.process_index for record in ended if record.status == "partial"]
+    bound = f"; of process {listed(partial)} the last checkpoint counts, a lower bound" if partial else ""
+    message = f"process {ended[0].process_index} {how}{others}: its figures are those of a part of the run{bound}"
+    processes = (record.process_index for record in ended)
+    return failed(code, message, expected="completed", found=ended[0].status, processes=processes)
+
+
+def _duplicates(evidence: Evidence) -> Finding:
+    """Two processes on one GPU that agree in time and energy to the last digit are one, saved under two indices."""
+    code = "completeness.duplicate_process"
+    seen: dict[object, int] = {}
+    copies: list[tuple[int, RawProcessResult]] = []
+    for record in evidence.records:
+        if record.energy_metrics.total_energy_j:
+            stamps, energy = record.timestamps, record.energy_metrics
+            device = record.host, record.gpu_id, record.gpu_uuid
+            key = (device, stamps.start, stamps.duration_sec, energy.total_energy_j, energy.gpu_energy_j)
+            first = seen.setdefault(key, record.process_index)
+            if first != record.process_index:
+                copies.append((first, record))
+    shared = [(first, record) for first, record in copies if record.energy_metrics.total_scope != "host"]
+    if not shared:
+        return passed(code)
+    first, record = shared[0]
+    energy_j = record.energy_metrics.total_energy_j
+    others = f", and {len(shared) - 1} more are copies" if len(shared) > 1 else ""
+    message = (
+        f"process {record.process_index} started at the same instant as process {first} and has the same "
+        f"{joules(energy_j)}: it is the same result under another index{others}"
+    )
+    return failed(
+        code,
+        message,
+        effect_j=sum(copy.energy_metrics.total_energy_j or 0.0 for _, copy in shared),
+        processes=(copy.process_index for _, copy in shared),
+    )

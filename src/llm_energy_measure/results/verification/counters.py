@@ -1,0 +1,76 @@
+"""Counters: readings of energy counters that began anew, ran over, or were taken for the energy of the window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.domain.metrics import SensorReading
+    from llm_energy_measure.results.verification.evidence import Evidence
+
+TOLERANCE = 0.01
+"""Fraction that a sensor's energy may differ from the difference of its counter."""
+
+_CODES = ("counter.reset", "counter.wrap", "counter.cumulative", "counter.lost", "counter.gap")
+_SAID = {"counter_reset": "counter.reset", "sensor_lost": "counter.lost", "sampling_gap": "counter.gap"}
+_WORDS = {
+    "counter.reset": "was set back within the window: what it counted before is lost",
+    "counter.lost": "was lost within the window: the energy after that is missing",
+    "counter.gap": "was not sampled for a time: power in the gap is a guess",
+}
+
+
+def check_counters(evidence: Evidence) -> Iterator[Finding]:
+    """Whether each sensor's energy follows from its counter. Without sensor readings nothing can be said."""
+    found: dict[str, tuple[str, float | None, float | None, list[int]]] = {}
+    any_reading = False
+    for record in evidence.records:
+        for sensor in record.energy_metrics.sensors or ():
+            any_reading = True
+            for code, message, expected, value in _problems(sensor):
+                name = f"{sensor.source}{f' {sensor.instance}' if sensor.instance else ''}"
+                sentence = f"sensor {name} of process {record.process_index} {message}"
+                found.setdefault(code, (sentence, expected, value, []))[3].append(record.process_index)
+    if not any_reading:
+        yield not_checked("counter.recorded", "no process recorded the readings of its sensors")
+        return
+    yield passed("counter.recorded")
+    for code in _CODES:
+        if code in found:
+            sentence, expected, value, processes = found[code]
+            yield failed(code, sentence, expected=expected, found=value, processes=set(processes))
+        else:
+            yield passed(code)
+
+
+def _problems(sensor: SensorReading) -> Iterator[tuple[str, str, float | None, float | None]]:
+    """Code, words, expected and found value of what is wrong with one reading."""
+    for problem in sensor.problems:
+        if problem in _SAID:
+            code = _SAID[problem]
+            yield code, _WORDS[code], None, None
+    start, end, energy_j = sensor.counter_start_j, sensor.counter_end_j, sensor.energy_j
+    if start is None or end is None:
+        return
+    counted = end - start + (sensor.wraps or 0) * (sensor.counter_range_j or 0.0)
+    if counted < 0:
+        if sensor.counter_range_j is None:
+            words = f"went back from {joules(start)} to {joules(end)}: it was set back, and the energy is unknown"
+            yield "counter.reset", words, start, end
+        else:
+            words = f"went from {joules(start)} to {joules(end)} over its range, and no wrap was counted"
+            yield "counter.wrap", words, end - start + sensor.counter_range_j, energy_j
+        return
+    if energy_j is None or abs(energy_j - counted) <= TOLERANCE * counted:
+        return
+    if abs(energy_j - end) <= TOLERANCE * end:
+        words = f"gave {joules(energy_j)}, its counter's reading, for a window in which it counted {joules(counted)}"
+        yield "counter.cumulative", words, counted, energy_j
+    elif "counter_reset" not in sensor.problems:
+        words = f"gave {joules(energy_j)}, and its counter counted {joules(counted)}"
+        yield "counter.wrap", words, counted, energy_j

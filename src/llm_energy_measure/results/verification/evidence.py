@@ -1,0 +1,51 @@
+"""What the checks see of an experiment."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TWO = 2
+
+
+class Evidence(Struct, frozen=True, kw_only=True, dict=True):
+    """The facts of one experiment, from which every finding follows and nothing else does.
+
+    Attributes:
+        experiment_id: The experiment's id.
+        records: Its readable results, at least one, by process index.
+        report: What was expected and what was found.
+        manifest: What was written down before the run, if anything was.
+    """
+
+    experiment_id: str
+    records: list[RawProcessResult]
+    report: CompletenessReport
+    manifest: Manifest | None = None
+
+    @cached_property
+    def hosts(self) -> dict[str | None, list[RawProcessResult]]:
+        """The results by host; see `by_host`."""
+        return by_host(self.records)
+
+
+def by_host(records: Sequence[RawProcessResult]) -> dict[str | None, list[RawProcessResult]]:
+    """Results by host, in their order.
+
+    Where fewer than two hosts are named, one host is assumed for all: an unnamed one can't be told from it. Beside
+    several named hosts the unnamed ones are taken as one more.
+    """
+    named = {record.host for record in records} - {None}
+    if len(named) < _TWO:
+        return {next(iter(named), None): list(records)}
+    groups: dict[str | None, list[RawProcessResult]] = {}
+    for record in records:
+        groups.setdefault(record.host, []).append(record)
+    return groups

@@ -1,0 +1,121 @@
+"""Likeness: the processes of one experiment did the same work in the same way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llm_energy_measure.results.verification.codes import failed, passed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.results.verification.evidence import Evidence
+
+OF_A_PROCESS = frozenset(
+    {"process_index", "rank", "local_rank", "global_rank", "gpu_id", "gpu_ids", "gpu_list", "gpu_uuid", "device"}
+    | {"devices", "device_id", "host", "hostname", "seed", "random_seed", "port", "pid", "output_dir", "results_dir"}
+)
+"""Names in a configuration that are a process's own, and may differ."""
+
+OF_AN_IMPORT = frozenset({"legacy", "joined"})
+"""Names, besides the tool's own, under which an import keeps the rest of the original: figures, not settings."""
+
+_LEVELS = 8
+
+
+def check_likeness(evidence: Evidence) -> Iterator[Finding]:
+    """Whether model, backend, precision, batch size, configuration and libraries are the same in all processes.
+
+    What is unknown differs from nothing.
+    """
+    for code, getter in _FACTS.items():
+        yield _same(code, evidence, getter)
+    yield from _configuration(evidence)
+
+
+def _backend(record: RawProcessResult) -> object:
+    return None if record.backend is None else f"{record.backend} {record.backend_version or ''}".strip()
+
+
+def _precision(record: RawProcessResult) -> object:
+    return record.compute_metrics.compute_precision if record.compute_metrics is not None else None
+
+
+_FACTS: dict[str, Callable[[RawProcessResult], object]] = {
+    "likeness.model": lambda record: record.model_name,
+    "likeness.backend": _backend,
+    "likeness.precision": _precision,
+    "likeness.library_versions": lambda record: record.library_versions,
+}
+
+
+def _same(code: str, evidence: Evidence, getter: Callable[[RawProcessResult], object]) -> Finding:
+    first: object = None
+    first_process = 0
+    for record in evidence.records:
+        value = getter(record)
+        if value is None:
+            continue
+        if first is None:
+            first, first_process = value, record.process_index
+        elif value != first:
+            one, other = _texts(first, value)
+            what = code.partition(".")[2].replace("_", " ")
+            message = f"{what} is {one} in process {first_process} and {other} in process {record.process_index}"
+            return failed(code, message, expected=one, found=other, processes=[first_process, record.process_index])
+    return passed(code)
+
+
+def _texts(one: object, other: object) -> tuple[str, str]:
+    """Two unlike values for a sentence; of dictionaries what differs."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+        return (
+            ", ".join(f"{name} {one.get(name)}" for name in names[:4]),
+            ", ".join(f"{name} {other.get(name)}" for name in names[:4]),
+        )
+    return str(one)[:200], str(other)[:200]
+
+
+def _configuration(evidence: Evidence) -> Iterator[Finding]:
+    """Differences of the configurations: those of the batch size and the rest, each once."""
+    first = evidence.records[0]
+    found: dict[str, Finding] = {}
+    for record in evidence.records[1:]:
+        if record.effective_config == first.effective_config:
+            continue
+        if not record.effective_config or not first.effective_config:
+            continue
+        kept = {result.origin.tool for result in (first, record) if result.origin is not None} | OF_AN_IMPORT
+        one_config, other_config = (
+            {name: value for name, value in result.effective_config.items() if name not in kept}
+            for result in (first, record)
+        )
+        for path, one, other in _differences(one_config, other_config):
+            code = "likeness.batch_size" if "batch" in path.rpartition(".")[2] else "likeness.configuration"
+            if code not in found:
+                one_text, other_text = _texts(one, other)
+                processes = [first.process_index, record.process_index]
+                message = (
+                    f"{path} is {one_text} in process {first.process_index} and {other_text} in process "
+                    f"{record.process_index}"
+                )
+                found[code] = failed(code, message, expected=one_text, found=other_text, processes=processes)
+    for code in ("likeness.batch_size", "likeness.configuration"):
+        yield found.get(code) or passed(code)
+
+
+def _differences(
+    one: dict[str, Any], other: dict[str, Any], prefix: str = "", levels: int = _LEVELS
+) -> Iterator[tuple[str, object, object]]:
+    """Path and both values of what differs between two configurations, a process's own names left out."""
+    for name in sorted({*one, *other} - OF_A_PROCESS):
+        values = one.get(name), other.get(name)
+        if values[0] == values[1]:
+            continue
+        if levels and isinstance(values[0], dict) and isinstance(values[1], dict):
+            yield from _differences(values[0], values[1], f"{prefix}{name}.", levels - 1)
+        else:
+            yield f"{prefix}{name}", *values

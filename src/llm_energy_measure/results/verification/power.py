@@ -1,0 +1,387 @@
+"""Implied power: what a process's energy says that its sensor saw, beside what the boards can draw.
+
+Power is energy over the energy window. Where no energy window is recorded, the longest time that is known of the
+process stands in: the power is then a lower bound, which can prove too much and never too little.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+
+from llm_energy_measure.domain.metrics import Scope
+from llm_energy_measure.results.verification.boards import boards_named
+from llm_energy_measure.results.verification.codes import failed, not_checked, passed, seconds, watts
+from llm_energy_measure.results.verification.gpus import Gpu, gpu_scope, gpus_of, host_boards
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.domain.findings import Finding
+
+TOLERANCE = 0.05
+"""Fraction by which power may exceed the limits: NVML documents its power as accurate to within 5 %."""
+
+_TWO = 2
+
+# What a configuration calls the number of GPUs that hold one model.
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
+_HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
+
+Span = tuple[datetime, datetime]
+"""Start and end of a window."""
+
+
+class Reader(Struct, frozen=True, kw_only=True):
+    """A process that measured GPU energy.
+
+    Attributes:
+        process: Its index.
+        energy_j: GPU energy, more than 0.
+        scope: What its sensor saw; None if that is unknown, or if a device's reading names no device.
+        window_sec: Length of the energy window, or the longest time that is known; None if no time is known.
+        is_exact: Whether that is the energy window itself.
+        power_w: Energy over that time; None without a time.
+        sensor: The GPUs that it read; None if nothing identifies them.
+        span: When it measured, where that is known.
+        boards: How many boards it works on.
+        board: Their name; None if unknown.
+        limit_w: What they can draw together, in watts; None if unknown.
+    """
+
+    process: int
+    energy_j: float
+    scope: Scope | None
+    window_sec: float | None
+    is_exact: bool
+    power_w: float | None
+    sensor: str | None
+    span: Span | None
+    boards: int
+    board: str | None
+    limit_w: float | None
+
+
+class HostPower(Struct, frozen=True, kw_only=True):
+    """The GPU power that the processes of one host imply.
+
+    Attributes:
+        host: The host; None if it is unnamed.
+        readers: Its processes that measured GPU energy, by index.
+        over_counted: Those of unknown scope that imply more power together than its boards can draw, in groups of
+            processes that ran at one time.
+        limit_w: What its boards can draw together, in watts; None if that is unknown.
+        knows_all: Whether these are known to be all of its boards.
+        why_not: What about the boards is unknown.
+    """
+
+    host: str | None
+    readers: list[Reader] = field(default_factory=list)
+    over_counted: list[list[Reader]] = field(default_factory=list)
+    limit_w: float | None = None
+    knows_all: bool = False
+    why_not: str = ""
+
+    @property
+    def unscoped(self) -> list[Reader]:
+        """Processes of which nobody knows what their sensors saw."""
+        return [reader for reader in self.readers if reader.scope is None]
+
+
+def energy_window_sec(record: RawProcessResult) -> float | None:
+    """Length of the energy window, in seconds; None if it is not recorded (0 is no length)."""
+    energy = record.energy_metrics
+    window = energy.window
+    if window is not None:
+        if window.duration_sec is not None and window.duration_sec > 0:
+            return window.duration_sec
+        if (span := window.span) is not None and span[0] < span[1]:
+            return (span[1] - span[0]).total_seconds()
+    return energy.duration_sec or None
+
+
+def longest_sec(record: RawProcessResult) -> float | None:
+    """The longest time that is known of a process, in seconds: its run or its inference."""
+    run = record.timestamps.duration_sec or 0.0
+    work = record.inference_metrics.inference_time_sec if record.inference_metrics is not None else None
+    return max(run, work or 0.0) or None
+
+
+def power_of_host(host: str | None, records: Sequence[RawProcessResult]) -> HostPower:
+    """What the processes of one host imply."""
+    gpus = [(record, gpus_of(record)) for record in records]
+    readers = []
+    for record, own in gpus:
+        energy_j = record.energy_metrics.gpu_energy_j
+        if energy_j:
+            readers.append(_reader(record, own, energy_j))
+    if not readers:
+        return HostPower(host=host, why_not="no process has GPU energy")
+    limit_w, knows_all, why_not = _host_limit(gpus)
+    over_counted = [] if limit_w is None else _over_counted([r for r in readers if r.scope is None], limit_w)
+    return HostPower(
+        host=host,
+        readers=readers,
+        over_counted=over_counted,
+        limit_w=limit_w,
+        knows_all=knows_all,
+        why_not=why_not,
+    )
+
+
+def span_of(record: RawProcessResult) -> Span | None:
+    """When a process measured: its energy window, or else its run, in which the window lies; None if unknown."""
+    for stamps in (record.energy_metrics.window, record.timestamps):
+        span = None if stamps is None else stamps.span
+        if span is not None and span[0] < span[1]:
+            return span
+    return None
+
+
+def comparable(spans: Sequence[Span | None]) -> bool:
+    """Whether windows can be set in order: all known, and all with a UTC offset or all without."""
+    return None not in spans and len({span[0].tzinfo is None for span in spans if span is not None}) == 1
+
+
+def check_power(
+    powers: Sequence[HostPower], counted_again_j: Mapping[tuple[str | None, int], float]
+) -> Iterator[Finding]:
+    """Whether the processes of each host, and each process, imply less than their boards can draw.
+
+    Args:
+        powers: What is implied, host by host.
+        counted_again_j: What the plain sum has too much of each group of processes that measured one host, in joules,
+            by host and first process.
+    """
+    yield from _check_hosts(powers, counted_again_j)
+    yield from _check_processes(powers)
+
+
+def _check_hosts(
+    powers: Sequence[HostPower], counted_again_j: Mapping[tuple[str | None, int], float]
+) -> Iterator[Finding]:
+    code = "energy.over_counted"
+    failures = [(power, group) for power in powers for group in power.over_counted]
+    for power, readers in failures:
+        k, together, limit = len(readers), _power(readers), power.limit_w
+        yield failed(
+            code,
+            f"{k} processes{_on(power.host)} imply {watts(together)} of GPU power together, and its boards can draw "
+            f"{watts(limit)}: each measured the whole host, whose energy the plain sum counts {k} times",
+            expected=limit,
+            found=together,
+            effect_j=counted_again_j.get((power.host, readers[0].process)),
+            processes=(reader.process for reader in readers),
+        )
+    if failures:
+        return
+    open_ones = [reason for power in powers if (reason := _why_not_checked(power))]
+    yield not_checked(code, open_ones[0]) if open_ones else passed(code)
+
+
+def _why_not_checked(power: HostPower) -> str:
+    readers = power.unscoped
+    if len(readers) < _TWO:
+        return ""
+    if power.limit_w is None:
+        return power.why_not
+    unknown = [reader.process for reader in readers if not reader.is_exact]
+    return f"no energy window is known of process {', '.join(map(str, unknown[:8]))}" if unknown else ""
+
+
+def _check_processes(powers: Sequence[HostPower]) -> Iterator[Finding]:
+    """Failed for each host whose processes saw more than their own boards."""
+    code = "energy.exceeds_devices"
+    reasons: list[str] = []
+    failures: list[Finding] = []
+    any_reader = False
+    for power in powers:
+        beyond = []
+        for reader in power.readers:
+            any_reader = True
+            limit = power.limit_w if reader.scope == "host" else reader.limit_w
+            if limit is not None and reader.scope == "host" and not power.knows_all:
+                reasons.append("how many boards the host has is not known")
+            elif limit is None:
+                reasons.append(power.why_not or f"no power limit is known of {reader.board!r}")
+            elif reader.power_w is not None and reader.power_w > limit * (1 + TOLERANCE):
+                beyond.append((reader, limit))
+            elif not reader.is_exact:
+                reasons.append(f"no energy window is known of process {reader.process}")
+        failures += [_beyond_devices(code, power, beyond)] if beyond else []
+        failures += _shared_boards(code, power)
+    if failures:
+        yield from failures
+        return
+    if not any_reader:
+        yield not_checked(code, "no process has GPU energy")
+    else:
+        yield not_checked(code, reasons[0]) if reasons else passed(code)
+
+
+def _beyond_devices(code: str, power: HostPower, beyond: Sequence[tuple[Reader, float]]) -> Finding:
+    worst, limit = max(beyond, key=lambda pair: ((pair[0].power_w or 0.0) / pair[1], -pair[0].process))
+    others = f" ({len(beyond) - 1} more exceed theirs)" if len(beyond) > 1 else ""
+    whose = "the host's boards" if worst.scope == "host" else _boards(worst)
+    too_much = [
+        max(0.0, reader.energy_j - limit_w * reader.window_sec)
+        for reader, limit_w in beyond
+        if reader.window_sec is not None
+    ]
+    return failed(
+        code,
+        f"process {worst.process}{_on(power.host)} implies {watts(worst.power_w)} of GPU power over "
+        f"{seconds(worst.window_sec)}{others}, and {whose} can draw {watts(limit)}: it saw more than them",
+        expected=limit,
+        found=worst.power_w,
+        effect_j=math.fsum(too_much),
+        processes=(reader.process for reader, _ in beyond),
+    )
+
+
+def _shared_boards(code: str, power: HostPower) -> Iterator[Finding]:
+    """Shares that processes claim of their boards, and that are more than the boards together."""
+    readers = [reader for reader in power.readers if reader.scope == "process"]
+    if len(readers) < _TWO or power.limit_w is None:
+        return
+    together = _power(readers)
+    if together > power.limit_w * (1 + TOLERANCE):
+        yield failed(
+            code,
+            f"{len(readers)} processes{_on(power.host)} claim {watts(together)} of GPU power as their own shares, and "
+            f"its boards can draw {watts(power.limit_w)}",
+            expected=power.limit_w,
+            found=together,
+            processes=(reader.process for reader in readers),
+        )
+
+
+def _over_counted(readers: Sequence[Reader], limit_w: float) -> list[list[Reader]]:
+    """Groups of processes that ran at one time and imply more power together than the limit."""
+    left, groups = list(readers), []
+    while len(left) >= _TWO and _power(left) > limit_w * (1 + TOLERANCE):
+        peak = _at_the_peak(left)
+        if len(peak) < _TWO or _power_by_sensor(peak) <= limit_w * (1 + TOLERANCE):
+            break
+        groups.append(peak)
+        left = [reader for reader in left if reader not in peak]
+    return groups
+
+
+def _at_the_peak(readers: Sequence[Reader]) -> list[Reader]:
+    """Of processes those that ran at the instant of the greatest power; all, unless it is known when each ran."""
+    if not comparable([reader.span for reader in readers]):
+        return list(readers)
+    starts = sorted({reader.span[0] for reader in readers if reader.span})
+    running = (
+        [reader for reader in readers if reader.span and reader.span[0] <= start < reader.span[1]] for start in starts
+    )
+    return max(running, key=_power)
+
+
+def _power_by_sensor(readers: Sequence[Reader]) -> float:
+    """Power of several processes in watts, that of GPUs which several of them name counted once."""
+    by_sensor: dict[object, float] = {}
+    for reader in readers:
+        key = reader.process if reader.sensor is None else reader.sensor
+        by_sensor[key] = max(by_sensor.get(key, 0.0), reader.power_w or 0.0)
+    return math.fsum(by_sensor.values())
+
+
+def _reader(record: RawProcessResult, gpus: Sequence[Gpu], energy_j: float) -> Reader:
+    window = energy_window_sec(record)
+    length = window or longest_sec(record)
+    scope = gpu_scope(record)
+    sensor, boards, limit_w = _together(gpus)
+    if scope == "device" and sensor is None:
+        scope = None
+    if len(gpus) == 1 and (several := _configured_gpus(record)) > 1:
+        boards, limit_w = several, None if limit_w is None else limit_w * several
+    return Reader(
+        process=record.process_index,
+        energy_j=energy_j,
+        scope=scope,
+        window_sec=length,
+        is_exact=window is not None,
+        power_w=energy_j / length if length else None,
+        sensor=sensor,
+        span=span_of(record),
+        boards=boards,
+        board=boards_named(gpus[0].board).model_name if gpus[0].board else None,
+        limit_w=limit_w,
+    )
+
+
+def _together(gpus: Sequence[Gpu]) -> tuple[str | None, int, float | None]:
+    """What identifies the GPUs of a process together, how many boards they are, and what these can draw in watts."""
+    if len(gpus) == 1:
+        [gpu] = gpus
+        return None if gpu.sensor is None else str(gpu.sensor), 1, gpu.limit_w
+    limits = {gpu.sensor if gpu.sensor is not None else index: gpu.limit_w for index, gpu in enumerate(gpus)}
+    known = [limit for limit in limits.values() if limit is not None]
+    sensor = None if any(gpu.sensor is None for gpu in gpus) else " + ".join(sorted(map(str, limits)))
+    return sensor, len(limits), math.fsum(known) if len(known) == len(limits) else None
+
+
+def _configured_gpus(record: RawProcessResult) -> int:
+    """GPUs that one process works on, as far as its configuration says: 1 unless it says more."""
+    config = record.effective_config
+    if _HINTS.isdisjoint(config):
+        return 1
+    listed = config.get("gpu_list")
+    processes = record.world_size or config.get("num_processes")
+    processes = processes if type(processes) is int and processes > 0 else 1
+    gpus = len(listed) if isinstance(listed, list) else 1
+    for part in (config, config.get("vllm"), config.get("sharding_config")):
+        if isinstance(part, dict) and not part.keys().isdisjoint(_SIZES):
+            sizes = [part.get(name) for name in _SIZES]
+            gpus = max(gpus, math.prod(size for size in sizes if type(size) is int and 0 < size <= 4096))  # noqa: PLR2004 - a sane size
+    return -(-gpus // processes)
+
+
+def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[float | None, bool, str]:
+    """What the boards of a host can draw together, each counted once; whether they are all; what is unknown of them.
+
+    What states the boards of the whole host does so for all of its processes. Of boards that nothing identifies, each
+    process has its own: that is the most there can be.
+    """
+    stated: dict[str, float] = {}
+    single: dict[object, float] = {}
+    all_hosts = all(gpu_scope(record) == "host" for record, _ in gpus)
+    for record, own in gpus:
+        boards = host_boards(record)
+        if boards is not None:
+            name, limit = boards
+            if limit is None:
+                return None, False, f"no power limit is known of the board {name!r}"
+            stated[name] = max(limit, stated.get(name, 0.0))
+            continue
+        several = _configured_gpus(record) if len(own) == 1 else 1
+        for position, gpu in enumerate(own):
+            if gpu.limit_w is None:
+                board = f"the board {gpu.board!r}" if gpu.board else f"the board of process {record.process_index}"
+                return None, False, f"no power limit is known of {board}"
+            unidentified = gpu.sensor is None or several > 1
+            if unidentified and gpu_scope(record) == "host" and not all_hosts:
+                continue  # its sensor saw the others' boards
+            key = ("process", record.process_index, position) if unidentified else gpu.sensor
+            single[key] = max(gpu.limit_w * several, single.get(key, 0.0))
+    return max(math.fsum(stated.values()), math.fsum(single.values())), bool(stated), ""
+
+
+def _power(readers: Sequence[Reader]) -> float:
+    """Power that several processes imply together, in watts, as far as it is known."""
+    return math.fsum(reader.power_w for reader in readers if reader.power_w is not None)
+
+
+def _on(host: str | None) -> str:
+    return f" on host {host}" if host is not None else ""
+
+
+def _boards(reader: Reader) -> str:
+    board = reader.board or "board"
+    return f"its {reader.boards} x {board}" if reader.boards > 1 else f"its one {board}"

@@ -1,0 +1,87 @@
+"""Provenance: which joules a sensor counted, and which a constant made."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.constants import SCHEMA_VERSION
+from llm_energy_measure.results.completeness import listed
+from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.domain.metrics import EnergyMetrics
+    from llm_energy_measure.results.verification.evidence import Evidence
+
+
+def check_provenance(evidence: Evidence) -> Iterator[Finding]:
+    """What of the total was modelled, what nobody says the origin of, and what the measuring tool warned of."""
+    modelled: dict[str, list[float]] = {}
+    unknown: dict[str, None] = {}
+    for record in evidence.records:
+        if record.energy_metrics.total_energy_j is not None:
+            for name, part, provenance in _parts(record.energy_metrics):
+                if provenance == "modelled":
+                    modelled.setdefault(name, []).append(part)
+                elif provenance is None:
+                    unknown[name] = None
+    yield _modelled(evidence, modelled)
+    code = "provenance.unknown"
+    reason = f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled"
+    yield not_checked(code, reason) if unknown else passed(code)
+    yield _tool_warning(evidence)
+    yield _schema_version(evidence)
+
+
+def _parts(energy: EnergyMetrics) -> list[tuple[str, float, str | None]]:
+    """Component, energy and provenance of what a total is made of; the total itself if it has no components."""
+    whole = energy.total_provenance
+    parts: list[tuple[str, float, str | None]] = []
+    if energy.gpu_energy_j:
+        parts.append(("GPU", energy.gpu_energy_j, energy.gpu_provenance or whole))
+    if energy.cpu_energy_j:
+        parts.append(("CPU", energy.cpu_energy_j, energy.cpu_provenance or whole))
+    if energy.ram_energy_j:
+        parts.append(("RAM", energy.ram_energy_j, energy.ram_provenance or whole))
+    if not parts and energy.total_energy_j:
+        parts.append(("total", energy.total_energy_j, whole))
+    return parts
+
+
+def _modelled(evidence: Evidence, modelled: dict[str, list[float]]) -> Finding:
+    """What of the total no sensor measured."""
+    code = "provenance.modelled"
+    if not modelled:
+        return passed(code)
+    totals = [total for record in evidence.records if (total := record.energy_metrics.total_energy_j) is not None]
+    energy_j, plain = math.fsum(part for parts in modelled.values() for part in parts), math.fsum(totals)
+    names = " and ".join("the whole" if name == "total" else name for name in modelled)
+    share = f", {energy_j / plain:.0%} of it" if plain and energy_j <= plain else ""
+    message = f"the total contains {joules(energy_j)} of modelled energy ({names}){share}"
+    return not_checked(code, "no sensor measured what is modelled", message, found=energy_j)
+
+
+def _tool_warning(evidence: Evidence) -> Finding:
+    code = "provenance.tool_warning"
+    warned = [record for record in evidence.records if record.energy_measurement_warning]
+    if not warned:
+        return passed(code)
+    message = f"process {warned[0].process_index}: {warned[0].energy_measurement_warning}"[:500]
+    reason = "what the measuring tool itself had to say"
+    return not_checked(code, reason, message, processes=(record.process_index for record in warned))
+
+
+def _schema_version(evidence: Evidence) -> Finding:
+    code = "provenance.schema_version"
+    without = [
+        record.process_index
+        for record in evidence.records
+        if record.stored is not None and b'"schema_version"' not in record.stored.data
+    ]
+    if not without:
+        return passed(code)
+    message = f"process {listed(without)}: no schema_version, read as {SCHEMA_VERSION}"
+    return failed(code, message, expected="a version", processes=without)

@@ -1,0 +1,165 @@
+"""Readings: what each process read, sensor by sensor, and which readings of one sensor are the same joules."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from llm_energy_measure.domain.metrics import Scope
+from llm_energy_measure.results.verification.gpus import gpus_of
+from llm_energy_measure.results.verification.power import Span, comparable, span_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+SUM_TOLERANCE = 1e-6
+"""Fraction of a total that its components may leave or exceed by rounding."""
+
+Component = Literal["gpu", "cpu", "ram", "rest"]
+COMPONENTS: tuple[Literal["gpu", "cpu", "ram"], ...] = ("gpu", "cpu", "ram")
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """Energy that one process read from one sensor.
+
+    Attributes:
+        process: Index of the process.
+        component: What it is the energy of; `rest` is what of a total is none of the components.
+        energy_j: Energy, in joules.
+        scope: What the sensor saw; None if unknown.
+        sensor: The GPU's sensor, within its host; None if it is no GPU's or nothing identifies it.
+        gpu: Name of the GPU.
+        is_shared: Whether other GPUs have the same sensor.
+        span: Start and end of the window, where both are known and can be compared.
+        parts: The readings that it joins, if it joins any.
+    """
+
+    process: int
+    component: Component
+    energy_j: float
+    scope: Scope | None
+    sensor: str | int | None = None
+    gpu: str | int | None = None
+    is_shared: bool = False
+    span: Span | None = None
+    parts: tuple[Reading, ...] = ()
+
+
+def readings_of(record: RawProcessResult) -> list[Reading]:
+    """What one process read, sensor by sensor; together they are its total. Empty if that is unknown."""
+    energy = record.energy_metrics
+    total = energy.total_energy_j
+    if total is None:
+        return []
+    process, span = record.process_index, span_of(record)
+    components = ((name, getattr(energy, f"{name}_energy_j")) for name in COMPONENTS)
+    known = [(name, joules) for name, joules in components if joules]
+    rest = total - math.fsum(joules for _, joules in known)
+    if rest < -SUM_TOLERANCE * total:
+        known, rest = [], total  # they are no parts of this total
+    readings: list[Reading] = []
+    for name, joules in known:
+        scope: Scope | None = getattr(energy, f"{name}_scope") or energy.total_scope
+        if name == "gpu":
+            readings += _gpu_readings(record, joules, scope, span)
+        else:
+            # Which package or module a CPU's or a memory's sensor saw is not recorded.
+            scope = None if scope == "device" else scope
+            readings.append(Reading(process=process, component=name, energy_j=joules, scope=scope, span=span))
+    if rest > SUM_TOLERANCE * total:
+        scope = None if energy.total_scope == "device" else energy.total_scope
+        if energy.total_scope == "device" and energy.gpu_energy_j is None:
+            # A total of devices alone, without its components, is the GPUs'.
+            readings += _gpu_readings(record, rest, "device", span)
+        else:
+            readings.append(Reading(process=process, component="rest", energy_j=rest, scope=scope, span=span))
+    return readings
+
+
+def _gpu_readings(record: RawProcessResult, joules: float, scope: Scope | None, span: Span | None) -> list[Reading]:
+    """The GPU energy of a process, GPU by GPU where it is known so."""
+    gpus = gpus_of(record)
+    parts: list[float] | None = None
+    if record.energy_metrics.devices and len(gpus) == len(record.energy_metrics.devices) > 1:
+        parts = [device.energy_j or 0.0 for device in record.energy_metrics.devices]
+        if abs(math.fsum(parts) - joules) > SUM_TOLERANCE * joules:
+            parts = None
+    process = record.process_index
+    if len(gpus) == 1 or parts is not None:
+        return [
+            Reading(
+                process=process,
+                component="gpu",
+                energy_j=part,
+                scope=scope,
+                sensor=gpu.sensor,
+                gpu=gpu.name,
+                is_shared=gpu.is_shared,
+                span=span,
+            )
+            for gpu, part in zip(gpus, parts or [joules], strict=True)
+        ]
+    # One figure for several GPUs: the set of them is the sensor.
+    names = [gpu.sensor for gpu in gpus]
+    sensor = None if None in names else " + ".join(sorted(map(str, names)))
+    return [
+        Reading(process=process, component="gpu", energy_j=joules, scope=scope, sensor=sensor, gpu=sensor, span=span)
+    ]
+
+
+def overlap(one: Reading, other: Reading) -> bool:
+    """Whether two readings are of one time, in part; without comparable windows they are taken to be."""
+    if one.span is None or other.span is None or not comparable([one.span, other.span]):
+        return True
+    return one.span[0] < other.span[1] and other.span[0] < one.span[1]
+
+
+def lies_within(inner: Reading, outer: Reading) -> bool:
+    """Whether the window of one reading lies within another's; without comparable windows it is taken to."""
+    if inner.span is None or outer.span is None or not comparable([inner.span, outer.span]):
+        return True
+    return outer.span[0] <= inner.span[0] and inner.span[1] <= outer.span[1]
+
+
+def dropped_of(same: Sequence[Reading]) -> list[Reading]:
+    """Readings of one sensor whose joules others have: all but those that don't overlap and come to the most.
+
+    Without comparable windows all are taken to be of one time.
+    """
+    ordered = sorted(same, key=lambda reading: reading.process)
+    in_order = comparable([reading.span for reading in ordered])
+    kept = _most_without_overlap(ordered) if in_order else [max(ordered, key=lambda reading: reading.energy_j)]
+    chosen = {id(reading) for reading in kept}
+    return [reading for reading in ordered if id(reading) not in chosen]
+
+
+def _most_without_overlap(readings: Sequence[Reading]) -> list[Reading]:
+    """Of readings with windows, those that don't overlap and come to the most energy.
+
+    Source: weighted interval scheduling; Kleinberg and Tardos, Algorithm Design (2005), section 6.1.
+    """
+    by_end = sorted(((reading.span, reading) for reading in readings if reading.span), key=lambda pair: pair[0][1])
+    ends = [span[1] for span, _ in by_end]
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for index, (span, reading) in enumerate(by_end):
+        before, chosen = best[bisect_right(ends, span[0], 0, index)]
+        with_it = before + reading.energy_j
+        best.append((with_it, (*chosen, index)) if with_it > best[-1][0] else best[-1])
+    return [by_end[index][1] for index in best[-1][1]] or [readings[0]]
+
+
+def possible_more(same: Sequence[Reading], dropped: Sequence[Reading]) -> float:
+    """How much of what was dropped may be joules of its own: windows that only partly overlap share a part."""
+    known = [reading.span for reading in same if reading.span is not None]
+    if len(known) < len(same) or not comparable(known):
+        return 0.0
+    if any(outer[0] <= min(s[0] for s in known) and outer[1] >= max(s[1] for s in known) for outer in known):
+        return 0.0
+    distinct = {(reading.span, reading.energy_j) for reading in same}
+    kept = math.fsum(r.energy_j for r in same) - math.fsum(r.energy_j for r in dropped)
+    return max(0.0, math.fsum(joules for _, joules in distinct) - kept)

@@ -1,0 +1,153 @@
+"""Time: the processes ran together, by clocks that agree, for as long as they say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.domain.schema import time_problems
+from llm_energy_measure.results.verification.codes import SUSPICION, failed, not_checked, passed, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.results.verification.evidence import Evidence
+
+CLOCK_TOLERANCE_SEC = 1.0
+"""Seconds that two readings of clocks may differ: NTP keeps hosts to milliseconds, steps are whole seconds."""
+
+DURATION_TOLERANCE = 0.05
+"""Fraction that a duration may differ from end - start; never less than `CLOCK_TOLERANCE_SEC`."""
+
+OFFSET_AGREEMENT = 0.1
+"""How closely starts and ends of two hosts have to be shifted alike, as a fraction of the shift."""
+
+
+def check_time(evidence: Evidence) -> Iterator[Finding]:
+    """Whether the processes' times can be right, and are those of one run."""
+    records = evidence.records
+    impossible = [(record.process_index, problem) for record in records for problem in time_problems(record)]
+    for process, problem in impossible:
+        yield failed("time.impossible_span", f"process {process}: {problem}", processes=[process])
+    if not impossible:
+        yield passed("time.impossible_span")
+    stamps = (stamp for record in records for stamp in (record.timestamps.start, record.timestamps.end))
+    is_naive = {stamp.tzinfo is None for stamp in stamps if stamp is not None}
+    if len(is_naive) > 1:
+        message = "some timestamps have a UTC offset and some have none; start and end can't be told"
+        yield failed("time.mixed_offsets", message)
+    else:
+        yield passed("time.mixed_offsets")
+    yield _naive(evidence, is_naive)
+    yield _overlap(evidence, is_naive)
+    yield _durations(evidence)
+    yield _clock_jump(evidence)
+    yield _clock_offset(evidence, is_naive)
+
+
+def _naive(evidence: Evidence, is_naive: set[bool]) -> Finding:
+    code = "time.naive_stamps"
+    if True not in is_naive:
+        return passed(code)
+    if len(evidence.hosts) > 1:
+        message = f"stamps of {len(evidence.hosts)} hosts have no UTC offset: which came first depends on their zones"
+        return failed(code, message, found=float(len(evidence.hosts)))
+    return not_checked(code, "the stamps have no UTC offset; those of one host can be compared with each other alone")
+
+
+def _overlap(evidence: Evidence, is_naive: set[bool]) -> Finding:
+    """One instant that all processes ran at; `found` is the common time as a fraction of the whole."""
+    code = "time.no_overlap"
+    records = evidence.records
+    if len(records) == 1:
+        return not_checked(code, "a single process overlaps with nothing")
+    ends = [record.timestamps.end for record in records if record.timestamps.end is not None]
+    starts = [record.timestamps.start for record in records if record.timestamps.start is not None]
+    if min(len(starts), len(ends)) < len(records):
+        return not_checked(code, f"some process has no {'end' if len(ends) < len(records) else 'start'}")
+    if len(is_naive) > 1:
+        return not_checked(code, "some stamps have a UTC offset and some have none")
+    common = (min(ends) - max(starts)).total_seconds()
+    if common > 0:
+        return passed(code, found=common / (max(ends) - min(starts)).total_seconds())
+    first = records[ends.index(min(ends))].process_index
+    last = records[starts.index(max(starts))].process_index
+    message = (
+        f"process {first} had ended {seconds(-common)} before process {last} started: the processes did not run "
+        "together, and no throughput of all of them was ever reached"
+    )
+    return failed(code, message, expected="a common instant", found=0.0, processes=[first, last])
+
+
+def _durations(evidence: Evidence) -> Finding:
+    code = "time.duration_mismatch"
+    wrong: list[tuple[int, float, float]] = []
+    checked = 0
+    for record in evidence.records:
+        stamps = record.timestamps
+        if stamps.span is None or stamps.duration_sec is None:
+            continue
+        checked += 1
+        start, end = stamps.span
+        length = (end - start).total_seconds()
+        if abs(stamps.duration_sec - length) > max(CLOCK_TOLERANCE_SEC, DURATION_TOLERANCE * abs(length)):
+            wrong.append((record.process_index, stamps.duration_sec, length))
+    if not wrong:
+        return passed(code) if checked else not_checked(code, "no process has both an end and a duration")
+    process, duration, length = wrong[0]
+    message = f"process {process} says that it lasted {seconds(duration)}, and its stamps are {seconds(length)} apart"
+    return failed(code, message, expected=length, found=duration, processes=(entry[0] for entry in wrong))
+
+
+def _clock_jump(evidence: Evidence) -> Finding:
+    """Wall minus monotonic time is one constant a boot, unless the wall clock was set."""
+    code = "time.clock_jump"
+    offsets: dict[str, list[tuple[float, int]]] = {}
+    for record in evidence.records:
+        clock = record.clock
+        if clock is None:
+            continue
+        key = clock.boot_id or f"process {record.process_index}"
+        for wall, monotonic in (
+            (clock.wall_start_sec, clock.monotonic_start_sec),
+            (clock.wall_end_sec, clock.monotonic_end_sec),
+        ):
+            if wall is not None and monotonic is not None:
+                offsets.setdefault(key, []).append((wall - monotonic, record.process_index))
+    if not any(len(readings) > 1 for readings in offsets.values()):
+        return not_checked(code, "no process has readings of both clocks")
+    for readings in offsets.values():
+        (least, one), (greatest, other) = min(readings), max(readings)
+        if greatest - least > CLOCK_TOLERANCE_SEC:
+            where = f"of process {one}" if one == other else f"between processes {one} and {other}"
+            message = f"the wall clock {where} was set by {seconds(greatest - least)} while they ran"
+            return failed(code, message, expected=0.0, found=greatest - least, processes={one, other})
+    return passed(code)
+
+
+def _clock_offset(evidence: Evidence, is_naive: set[bool]) -> Finding:
+    """Whether the spans of one host look like those of another, shifted: by a clock, or by a later start."""
+    code = "time.clock_offset"
+    if len(evidence.hosts) == 1:
+        return passed(code)
+    if len(is_naive) > 1:
+        return not_checked(code, "some stamps have a UTC offset and some have none")
+    spans: list[tuple[str | None, datetime, datetime]] = []
+    for host, records in evidence.hosts.items():
+        known = [span for record in records if (span := record.timestamps.span) is not None]
+        if len(known) == len(records):
+            spans.append((host, min(start for start, _ in known), max(end for _, end in known)))
+    if len(spans) < len(evidence.hosts):
+        return not_checked(code, "some process has no start or no end")
+    first, start, end = spans[0]
+    for host, other_start, other_end in spans[1:]:
+        shift, other_shift = (other_start - start).total_seconds(), (other_end - end).total_seconds()
+        alike = abs(shift - other_shift) <= OFFSET_AGREEMENT * abs(shift)
+        if alike and abs(shift) > max(CLOCK_TOLERANCE_SEC, DURATION_TOLERANCE * (end - start).total_seconds()):
+            message = (
+                f"host {host} started and ended {seconds(abs(shift))} {'after' if shift > 0 else 'before'} host "
+                f"{first}: its processes started at another time, or its clock differs"
+            )
+            return not_checked(code, SUSPICION, message, expected=0.0, found=shift)
+    return passed(code)

@@ -1,0 +1,294 @@
+"""Verification of stored experiments: everything anew from the raw bytes, beside what the aggregate says."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct, field
+
+from llm_energy_measure.constants import MANIFEST_NAME
+from llm_energy_measure.domain.findings import Finding, Outcome
+from llm_energy_measure.exceptions import (
+    AggregationError,
+    ConfigurationError,
+    ExperimentIdError,
+    IncompatibleResultsError,
+    ResultsError,
+)
+from llm_energy_measure.results import codec
+from llm_energy_measure.results.aggregation import aggregate_and_verify
+from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
+from llm_energy_measure.results.verification.codes import failed, not_checked, passed
+from llm_energy_measure.results.verification.suspicions import sweep_suspicions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+    from llm_energy_measure.results.raw_folder import RawRecovery
+    from llm_energy_measure.results.repository import FileSystemRepository
+    from llm_energy_measure.results.verification.checks import Verification
+
+AGREEMENT = 1e-9
+"""Fraction by which a number of an aggregate may differ from the same number made anew."""
+
+_NUMBERS = (
+    *("total_energy_j", "total_tokens", "total_inference_time_sec", "avg_tokens_per_second", "avg_energy_per_token_j"),
+    *("total_flops",),
+)
+_ATTRIBUTED = (
+    *("plain_energy_j", "attributed_energy_j", "attribution_factor"),
+    *("attributed_gpu_energy_j", "attributed_cpu_energy_j", "attributed_ram_energy_j"),
+)
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What verification says of one stored experiment, made anew from its raw files.
+
+    Attributes:
+        experiment_id: The experiment's own id, or its folder's name where no file can be read.
+        outcome: `failed` if a check failed, `not_checked` if nothing could be checked, else `passed`.
+        total_energy_j: Plain sum, in joules; None if unknown.
+        attributed_energy_j: Energy with every joule counted once, in joules.
+        attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
+        factor: How often the plain sum counts the attributed energy.
+        findings: Every finding, those that passed included.
+    """
+
+    experiment_id: str
+    outcome: Outcome
+    total_energy_j: float | None = None
+    attributed_energy_j: float | None = None
+    attributed_bounds_j: tuple[float, float] | None = None
+    factor: float | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+
+def verify_experiment(repository: FileSystemRepository, experiment_id: str) -> Verdict:
+    """What the raw files of an experiment say, and whether its aggregate says the same.
+
+    Nothing that is wrong with the files makes it raise: it is among the findings.
+
+    Args:
+        repository: Where it is stored.
+        experiment_id: Its id or folder name.
+
+    Raises:
+        ExperimentIdError: No experiment can have that id, or its folder is another's.
+    """
+    return _verify(repository, experiment_id)[0]
+
+
+def verify_experiments(
+    repository: FileSystemRepository, experiment_ids: Iterable[str], *, sweeps: bool = True
+) -> Iterator[Verdict]:
+    """Verdicts on many experiments, one by one, and what only several of them together show.
+
+    Args:
+        repository: Where they are stored.
+        experiment_ids: Which, by id or folder name.
+        sweeps: Look also for energy that grows with the number of processes; that needs all experiments, so that
+            no verdict comes before the last experiment was read.
+    """
+    if not sweeps:
+        for name in experiment_ids:
+            yield _verify(repository, name)[0]
+        return
+    verdicts, results = [], []
+    for name in experiment_ids:
+        verdict, aggregated = _verify(repository, name)
+        verdicts.append(verdict)
+        if aggregated is not None:
+            results.append(_sketch(aggregated))
+    grown = sweep_suspicions(results)
+    for verdict in verdicts:
+        finding = grown.get(verdict.experiment_id)
+        yield verdict if finding is None else msgspec.structs.replace(verdict, findings=[*verdict.findings, finding])
+
+
+def _sketch(aggregated: AggregatedResult) -> AggregatedResult:
+    """What a sweep needs of an experiment, without the bytes and samples that weigh."""
+    processes = [
+        msgspec.structs.replace(
+            process,
+            effective_config={},
+            inference_metrics=None
+            if process.inference_metrics is None
+            else msgspec.structs.replace(process.inference_metrics, latency_measurements=None),
+        )
+        for process in aggregated.process_results
+    ]
+    return msgspec.structs.replace(aggregated, process_results=processes, findings=None, latency_stats=None)
+
+
+def _verify(repository: FileSystemRepository, name: str) -> tuple[Verdict, AggregatedResult | None]:
+    folder = repository.folder_of(name)
+    stored: AggregatedResult | None = None
+    data: bytes | None = None
+    findings: list[Finding] = []
+    try:
+        data = repository.read_aggregated(name)
+        if data is not None:
+            stored = codec.decode_aggregated(data, f"{folder}.json", with_processes=False)
+    except ResultsError as error:
+        findings.append(failed("aggregate.readable", f"the aggregate can't be read: {error.found}"))
+    else:
+        reason = "it is not aggregated yet"
+        findings.append(passed("aggregate.readable") if data is not None else not_checked("aggregate.readable", reason))
+    try:
+        recovery = repository.recover_raw(name)
+    except ExperimentIdError:
+        raise
+    except ResultsError as error:
+        findings.append(failed("aggregate.possible", f"the raw files can't be read: {error.found}"))
+        return Verdict(experiment_id=folder, outcome="failed", findings=findings), None
+    anew, verification, problem = _anew(folder, recovery, stored)
+    findings.append(problem)
+    if stored is not None and data is not None:
+        source_findings = list(_check_sources(recovery, stored, data))
+        findings += source_findings
+        findings.append(_compare(stored, anew, is_same=all(found.outcome != "failed" for found in source_findings)))
+    if verification is None or anew is None:
+        verdict = Verdict(
+            experiment_id=stored.experiment_id if stored is not None else folder,
+            outcome=_outcome(findings),
+            total_energy_j=stored.total_energy_j if stored is not None else None,
+            findings=findings,
+        )
+        return verdict, None
+    findings += verification.findings
+    attribution = verification.attribution
+    verdict = Verdict(
+        experiment_id=anew.experiment_id,
+        outcome=_outcome(findings),
+        total_energy_j=attribution.plain_j,
+        attributed_energy_j=attribution.energy_j,
+        attributed_bounds_j=attribution.bounds_j,
+        factor=attribution.factor,
+        findings=findings,
+    )
+    return verdict, anew
+
+
+def _anew(
+    folder: str, recovery: RawRecovery, stored: AggregatedResult | None
+) -> tuple[AggregatedResult | None, Verification | None, Finding]:
+    """The aggregate made anew as it was made before, and what was found on the way."""
+    code = "aggregate.possible"
+    partials = _counted_partials(recovery, stored)
+    records = recovery.results or partials
+    if not records:
+        reasons = "; ".join(f"{file.name}: {file.reason}" for file in recovery.unreadable)
+        return None, None, failed(code, f"no raw result can be read{f': {reasons}' if reasons else ''}")
+    told = stored.completeness if stored is not None else None
+    expected = told.expected_processes if told is not None and told.expected_from == "argument" else None
+    strategy = stored.aggregation.method if stored is not None and stored.sources is not None else DEFAULT_STRATEGY
+    finding = passed(code)
+    try:
+        for rule, mixed in ((strategy, False), (strategy, True), (DEFAULT_STRATEGY, True)):
+            try:
+                made = aggregate_and_verify(
+                    folder if mixed else records[0].experiment_id,
+                    recovery.results,
+                    strategy=rule,
+                    expected_processes=expected or None,
+                    manifest=recovery.manifest,
+                    unreadable=recovery.unreadable,
+                    partials=partials,
+                    allow_mixed=mixed,
+                )
+            except (IncompatibleResultsError, ConfigurationError) as error:
+                finding = failed(code, f"{error.found}; {error.advice}")
+            else:
+                return *made, finding
+    except AggregationError as error:
+        finding = failed(code, error.found)
+    return None, None, finding
+
+
+def _counted_partials(recovery: RawRecovery, stored: AggregatedResult | None) -> list[RawProcessResult]:
+    """Checkpoints that the stored aggregate counts in place of missing results."""
+    counted = {source.name for source in (stored.sources if stored is not None else None) or ()}
+    return [record for record in recovery.partials if record.stored and record.stored.source.name in counted]
+
+
+def _check_sources(recovery: RawRecovery, stored: AggregatedResult, data: bytes) -> Iterator[Finding]:
+    """Whether the raw files are those that the aggregate was made from, and stand in it as they are."""
+    codes = ("sources.missing", "sources.changed", "sources.added", "sources.embedded")
+    if stored.sources is None:
+        for code in codes:
+            yield not_checked(code, "another tool derived the aggregate, and names no sources")
+        return
+    there = [*recovery.results, *_counted_partials(recovery, stored)]
+    now = {record.stored.source.name: record.stored.source.sha256 for record in there if record.stored}
+    now |= {file.name: file.sha256 or "" for file in recovery.unreadable if file.name != MANIFEST_NAME}
+    unreadable = stored.completeness.unreadable if stored.completeness is not None else []
+    then = {file.name: file.sha256 or "" for file in unreadable if file.name != MANIFEST_NAME}
+    then |= {source.name: source.sha256 for source in stored.sources}
+    missing = sorted(then.keys() - now.keys())
+    changed = sorted(name for name in then.keys() & now.keys() if then[name] != now[name])
+    added = sorted(now.keys() - then.keys())
+    yield _about_files("sources.missing", missing, "gone since the aggregate was made")
+    yield _about_files("sources.changed", changed, "changed since the aggregate was made")
+    yield _about_files("sources.added", added, "there, and the aggregate does not know")
+    embedded = [
+        record.stored.source.name
+        for record in there
+        if record.stored
+        and record.stored.source.name not in (*changed, *added)
+        and record.stored.data.removeprefix(codec.BOM) not in data
+    ]
+    yield _about_files("sources.embedded", embedded, "not in the aggregate as it stands on disk")
+
+
+def _about_files(code: str, names: Sequence[str], what: str) -> Finding:
+    if not names:
+        return passed(code)
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004 - a readable line
+    return failed(code, f"{shown} {'is' if len(names) == 1 else 'are'} {what}", found=shown)
+
+
+def _compare(stored: AggregatedResult, anew: AggregatedResult | None, *, is_same: bool) -> Finding:
+    """Whether the numbers of an aggregate follow from its raw files."""
+    code = "aggregate.recomputed"
+    if anew is None:
+        return not_checked(code, "the raw files can't be made into one result")
+    if not is_same:
+        return not_checked(code, "the raw files are not those it was made from")
+    if stored.aggregation.method != anew.aggregation.method:
+        return not_checked(code, f"the rule {stored.aggregation.method!r} is not installed")
+    names = list(_NUMBERS)
+    if stored.attribution_rule is not None and stored.attribution_rule == anew.attribution_rule:
+        names += _ATTRIBUTED
+    wrong = [name for name in names if not _agree(getattr(stored, name), getattr(anew, name))]
+    if stored.attributed_bounds_j and anew.attributed_bounds_j and "attributed_energy_j" in names:
+        pairs = zip(stored.attributed_bounds_j, anew.attributed_bounds_j, strict=True)
+        wrong += [] if all(_agree(*pair) for pair in pairs) else ["attributed_bounds_j"]
+    if stored.aggregation.num_processes != anew.aggregation.num_processes:
+        wrong.append("aggregation.num_processes")
+    if not wrong:
+        return passed(code)
+    first = wrong[0]
+    values = [getattr(result, first, None) for result in (stored, anew)]
+    if first == "aggregation.num_processes":
+        values = [result.aggregation.num_processes for result in (stored, anew)]
+    others = ", and neither do " + ", ".join(wrong[1:]) if len(wrong) > 1 else ""
+    message = f"{first} is {values[0]} in the aggregate and {values[1]} made anew: it does not follow{others}"
+    expected, found = (float(value) if isinstance(value, int | float) else None for value in reversed(values))
+    return failed(code, message, expected=expected, found=found)
+
+
+def _agree(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=AGREEMENT, abs_tol=0.0)
+
+
+def _outcome(findings: Iterable[Finding]) -> Outcome:
+    """The outcome of all: one failure fails, and what was not checked at all did not pass."""
+    outcomes = {finding.outcome for finding in findings}
+    if "failed" in outcomes:
+        return "failed"
+    return "passed" if "passed" in outcomes else "not_checked"

@@ -1,0 +1,169 @@
+"""`record` and `doctor`: a command measured with no change to it, and what can be measured here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.recorder.command import TreeTime
+from llm_energy_measure.recorder.sources import source_names
+from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
+from tests.support.command import MODULE, as_process, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+ALONE = {"RANK": "", "WORLD_SIZE": "", "SLURM_STEP_ID": "", "LLM_ENERGY_MEASURE_W_PER_CORE": ""}
+BURN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+PATIENCE_SEC = 60
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ALONE:
+        monkeypatch.delenv(name, raising=False)
+
+
+def saved(folder: Path) -> RawProcessResult:
+    [path] = (folder / "raw").glob("*/process_0.json")
+    return FileSystemRepository(folder).load_raw(path)
+
+
+def test_a_command_is_measured_with_its_children(tmp_path: Path) -> None:
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\n{BURN}"
+    done = as_process(
+        *("-o", tmp_path, "record", "--experiment", "exp_7", "--model", "m", "--w-per-core", "10", "--"),
+        *(sys.executable, "-c", child),
+    )
+    assert (done.status, done.out) == (0, "")
+    assert "warning: cpu energy is modelled, not measured (cpu_model 10 W per core)" in done.err
+    assert re.search(r"raw/exp_7/process_0\.json: completed, [\d.]+ m?J in", done.err)
+    result = saved(tmp_path)
+    energy_j = result.energy_metrics.total_energy_j
+    assert energy_j is not None
+    assert energy_j >= 2 * 0.3 * 10
+    assert (result.experiment_id, result.model_name, result.status) == ("exp_7", "m", "completed")
+    assert result.cli_overrides == {"command": [sys.executable, "-c", child]}
+    assert (result.inference_metrics, result.energy_metrics.total_provenance) == (None, "modelled")
+    assert aggregate_experiment(FileSystemRepository(tmp_path), "exp_7").result == "aggregated"
+
+
+def test_the_command_has_the_streams_and_the_exit_status(tmp_path: Path) -> None:
+    code = "import sys\nprint('out', sys.argv[1:])\nprint('err', file=sys.stderr)\nsys.exit(3)"
+    done = as_process("-o", tmp_path, "-q", "record", "--no-energy", sys.executable, "-c", code, "--flag", "-o", "x")
+    assert (done.status, done.out) == (3, "out ['--flag', '-o', 'x']\n")
+    assert done.err == "err\n"
+    result = saved(tmp_path)
+    assert (result.status, result.error_type) == ("failed", "exit status 3")
+    assert re.fullmatch(r"python[\d.]*-\d{8}T\d{6}Z-\d+", result.experiment_id)
+
+
+def test_a_command_that_a_signal_ends_is_interrupted(tmp_path: Path) -> None:
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    done = as_process("-o", tmp_path, "record", "--no-energy", "--", sys.executable, "-c", code)
+    assert done.status == 128 + signal.SIGKILL
+    assert (saved(tmp_path).status, saved(tmp_path).error_type) == ("interrupted", "SIGKILL")
+
+
+@pytest.mark.parametrize(
+    ("number", "ended"),
+    [(signal.SIGTERM, ("interrupted", "SIGTERM")), (signal.SIGUSR1, ("failed", "exit status 5"))],
+)
+def test_signals_go_to_the_command_which_decides(
+    tmp_path: Path, number: signal.Signals, ended: tuple[str, str]
+) -> None:
+    ready = tmp_path / "ready"
+    code = (
+        f"import signal, sys, time\nsignal.signal({int(number)}, lambda *_: sys.exit(5))\n"
+        f"open({str(ready)!r}, 'w').close()\ntime.sleep({PATIENCE_SEC})"
+    )
+    arguments = ["-o", str(tmp_path / "results"), "record", "--no-energy", "--", sys.executable, "-c", code]
+    process = subprocess.Popen([*MODULE, *arguments], stderr=subprocess.DEVNULL)  # noqa: S603 - our own command
+    deadline = time.monotonic() + PATIENCE_SEC
+    while not ready.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert process.wait(PATIENCE_SEC) == 5
+    result = saved(tmp_path / "results")
+    assert (result.status, result.error_type) == ended
+
+
+def test_ranks_come_from_the_launcher_or_from_options(tmp_path: Path) -> None:
+    told = {**os.environ, "RANK": "1", "WORLD_SIZE": "2"}
+    done = as_process("-o", tmp_path, "record", "--no-energy", "--", "true", env=told)
+    assert (done.status, "--experiment ID" in done.err) == (2, True)
+    assert as_process("-o", tmp_path, "record", "--experiment", "e", "--no-energy", "true", env=told).status == 0
+    options = ["--experiment", "e", "--no-energy", "--process-index", "0", "--world-size", "2"]
+    assert as_process("-o", tmp_path, "record", *options, "true").status == 0
+    assert [path.name for path in FileSystemRepository(tmp_path).list_raw("e")] == ["process_0.json", "process_1.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        ([], 2, "Name the command to measure"),
+        (["--", "no-such-program-anywhere"], 127, "cannot run 'no-such-program-anywhere': there is no such program"),
+        (["--source", "nope", "--", "true"], 1, "there is no such source; choose from nvml, amdsmi, rapl"),
+        (["--source", "cpu_model", "--require-energy", "--", "true"], 1, "nobody stated the watts of a core"),
+        (["--w-per-core", "0", "--", "true"], 2, "--w-per-core"),
+        (["--process-index", "3", "--", "true"], 1, "set both process_index and world_size"),
+    ],
+)
+def test_what_cannot_be_recorded_is_not_started(tmp_path: Path, arguments: list[str], status: int, told: str) -> None:
+    done = run("-o", tmp_path / "results", "record", *arguments)
+    assert done.status == status
+    assert told in done.err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_rerun_is_not_started(tmp_path: Path) -> None:
+    arguments = ["-o", tmp_path / "results", "record", "--experiment", "e", "--no-energy", "--"]
+    assert as_process(*arguments, "true").status == 0
+    done = as_process(*arguments, "touch", tmp_path / "ran")
+    assert (done.status, "process 0 has a result already" in done.err) == (1, True)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_cpu_time_of_a_tree_never_falls() -> None:
+    cpu_time = TreeTime()
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])"
+    process = subprocess.Popen([sys.executable, "-c", child])  # noqa: S603 - our own
+    cpu_time.pid = process.pid
+    seen = [cpu_time()]
+    while process.poll() is None:
+        seen.append(cpu_time())
+        time.sleep(0.01)
+    cpu_time.pid = None
+    seen.append(cpu_time())
+    assert seen == sorted(seen)
+    assert max(seen[:-1]) > 0.1  # while the child of the child was still running
+    assert seen[-1] >= 0.3
+
+
+def test_doctor_says_of_each_source_whether_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("doctor", "--json", "--w-per-core", "4")
+    assert done.status == 0
+    checks = {check["source"]: check for check in done.json()}
+    assert list(checks) == source_names()
+    [model] = checks["cpu_model"]["sensors"]
+    assert (model["provenance"], model["scope"], model["power_w"] >= 0) == ("modelled", "process", True)
+    for check in checks.values():
+        assert check["works"] or (check["problem"] and check["advice"]), check
+    shown = run("doctor", "--w-per-core", "4")
+    assert "cpu_model  4 W per core" in shown.out
+    for name, check in checks.items():
+        if not check["works"]:
+            assert f"{name} does not work: {check['problem'][:20]}" in shown.out
+    assert "record takes, where none is named: " in shown.err
+    assert json.loads(json.dumps(list(checks.values()))) == done.json()

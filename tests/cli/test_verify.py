@@ -1,0 +1,313 @@
+"""`results verify`: what it finds in stored experiments, says of it, and exits with; and the verdict elsewhere."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from llm_energy_measure import importers
+from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, codec
+from llm_energy_measure.results.verification.codes import CODES
+from llm_energy_measure.results.verification.verify import Verdict, verify_experiment, verify_experiments
+from tests.support import factories
+from tests.support.command import on_terminal, run
+from tests.support.faults_of_records import NO_SCOPE, NODE, honest, records
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+KEYS = [
+    *("experiment_id", "outcome", "total_energy_j", "attributed_energy_j", "attributed_bounds_j", "factor", "findings")
+]
+FINDING_KEYS = ["code", "outcome", "reason", "message", "expected", "found", "effect_j", "processes"]
+
+
+def save(folder: Path, name: str, raws: list[RawProcessResult], *, aggregate: bool = True) -> None:
+    repository = FileSystemRepository(folder)
+    for raw in raws:
+        repository.save_raw(name, msgspec.structs.replace(raw, experiment_id=name))
+    if aggregate:
+        aggregate_experiment(repository, name, strict=False)
+
+
+def node(count: int) -> list[RawProcessResult]:
+    """Processes that each measured a node of four boards."""
+    return [
+        msgspec.structs.replace(raw, energy_metrics=factories.energy(**_node_energy(raw.process_index)))
+        for raw in records(count, energy=NO_SCOPE, **NODE)
+    ]
+
+
+def _node_energy(index: int) -> dict[str, Any]:
+    joules = 30_000.0 + 1000 * index
+    return {"total_energy_j": joules, "gpu_energy_j": joules, "cpu_energy_j": None, "ram_energy_j": None,
+            "duration_sec": 40.0, "gpu_power_w": 750.0, "cpu_power_w": None}  # fmt: skip
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """An experiment that nothing is held against, and one in which four processes each measured the node."""
+    save(tmp_path, "good", honest())
+    save(tmp_path, "node", node(4))
+    return tmp_path
+
+
+def failures(verdict: Verdict) -> dict[str, str]:
+    return {finding.code: finding.message for finding in verdict.findings if finding.outcome == "failed"}
+
+
+def test_an_honest_experiment_passes(mixed: Path) -> None:
+    done = run("-o", mixed, "results", "verify", "good")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == "good: passed, plain sum 32.01 kJ, attributed 32.01 kJ\n"
+
+
+def test_what_fails_is_explained_with_its_numbers_and_both_totals(mixed: Path) -> None:
+    done = run("-o", mixed, "results", "verify", "node")
+    assert done.status == 1
+    first, *explained = done.out.splitlines()
+    assert first == "node: failed, plain sum 126 kJ, attributed 31.5 kJ (30 kJ to 33 kJ), counted 4 times"
+    assert explained[0] == (
+        "  energy.over_counted: 4 processes on host node-1 imply 3,150 W of GPU power together, and its boards can "
+        "draw 1,000 W: each measured the whole host, whose energy the plain sum counts 4 times"
+    )
+
+
+def test_all_are_verified_and_counted(mixed: Path) -> None:
+    done = run("-o", mixed, "results", "verify", "--all")
+    assert done.status == 1
+    assert [line.partition(":")[0] for line in done.out.splitlines() if not line.startswith(" ")] == ["good", "node"]
+    assert done.err == "2 experiments verified, 1 with a failed check\n"
+
+
+def test_json_is_a_list_of_verdicts_with_every_finding(mixed: Path) -> None:
+    done = run("-o", mixed, "results", "verify", "--all", "--json")
+    assert done.status == 1
+    good, bad = done.json()
+    assert list(good) == list(bad) == KEYS
+    assert (good["outcome"], bad["outcome"]) == ("passed", "failed")
+    assert (bad["total_energy_j"], bad["attributed_energy_j"], bad["factor"]) == (126000.0, 31500.0, 4.0)
+    assert bad["attributed_bounds_j"] == [30000.0, 33000.0]
+    for finding in good["findings"] + bad["findings"]:
+        assert list(finding) == FINDING_KEYS
+        assert finding["code"] in CODES
+    [over] = [finding for finding in bad["findings"] if finding["code"] == "energy.over_counted"]
+    assert (over["outcome"], over["expected"], over["found"], over["effect_j"]) == ("failed", 1000, 3150, 94500)
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "status"),
+    [
+        ("energy.over_counted", 1),
+        ("energy", 1),
+        ("time.no_overlap, energy.exceeds_devices", 1),
+        ("sources.changed", 0),
+        ("time,zero", 0),
+    ],
+)
+def test_fail_on_chooses_what_counts(mixed: Path, fail_on: str, status: int) -> None:
+    assert run("-o", mixed, "results", "verify", "--all", "--fail-on", fail_on).status == status
+
+
+def test_an_unknown_code_is_wrong_usage(mixed: Path) -> None:
+    done = run("-o", mixed, "results", "verify", "--all", "--fail-on", "energy.overcounted")
+    assert done.status == 2
+    assert "there is no code or family 'energy.overcounted'; families are energy, attribution" in done.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--all", "good"]])
+def test_experiments_are_named_or_all_are_meant(mixed: Path, arguments: list[str]) -> None:
+    assert run("-o", mixed, "results", "verify", *arguments).status == 2
+
+
+def test_an_unknown_experiment_is_refused(mixed: Path) -> None:
+    done = run("-o", mixed, "results", "verify", "godo")
+    assert done.status == 1
+    assert "did you mean good" in done.err
+
+
+def test_verify_writes_nothing(mixed: Path) -> None:
+    def state() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in mixed.rglob("*") if path.is_file()}
+
+    before = state()
+    run("-o", mixed, "results", "verify", "--all")
+    assert state() == before
+
+
+def test_verbose_says_what_passed_and_what_was_not_checked(tmp_path: Path) -> None:
+    save(tmp_path, "exp", factories.raws(2))
+    done = run("-v", "-o", tmp_path, "results", "verify", "exp")
+    assert "energy.over_counted passed" in done.err
+    assert "counter.recorded not checked: no process recorded the readings of its sensors" in done.err
+
+
+def test_a_narrow_terminal_loses_nothing(mixed: Path) -> None:
+    done = on_terminal("-o", mixed, "results", "verify", "--all", columns=40)
+    assert done.status == 1
+    assert "whose energy the plain sum counts 4 times" in done.shown
+
+
+# The aggregate beside its sources
+
+
+def test_a_changed_raw_file_is_told(mixed: Path) -> None:
+    path = mixed / "raw" / "good" / "process_1.json"
+    path.write_bytes(path.read_bytes().replace(b'"batch_size": 8', b'"batch_size": 9'))
+    found = failures(verify_experiment(FileSystemRepository(mixed), "good"))
+    assert found["sources.changed"] == "process_1.json is changed since the aggregate was made"
+    assert run("-o", mixed, "results", "verify", "good", "--fail-on", "sources.changed").status == 1
+
+
+def test_missing_new_and_torn_raw_files_are_told(mixed: Path) -> None:
+    folder = mixed / "raw" / "good"
+    (folder / "process_0.json").unlink()
+    (folder / "process_2.json").write_bytes(b'{"experiment_id": ')
+    (folder / "process_9.json").write_bytes(codec.encode_raw(factories.raw("good", 9)))
+    found = failures(verify_experiment(FileSystemRepository(mixed), "good"))
+    assert found["sources.missing"].startswith("process_0.json is gone")
+    assert found["sources.changed"].startswith("process_2.json is changed")
+    assert found["sources.added"].startswith("process_9.json is there")
+    assert "completeness.unreadable_file" in found
+    assert "completeness.missing_process" in found
+
+
+@pytest.mark.parametrize(
+    "field", ["total_energy_j", "total_tokens", "attributed_energy_j", "attributed_bounds_j", "avg_energy_per_token_j"]
+)
+def test_a_number_that_no_longer_follows_is_told_with_both_values(mixed: Path, field: str) -> None:
+    path = mixed / "aggregated" / "good.json"
+    document = json.loads(path.read_bytes())
+    value = document[field]
+    document[field] = [joules / 2 for joules in value] if isinstance(value, list) else value * 2
+    data = path.read_bytes()
+    old, new = (json.dumps(part).encode() for part in (value, document[field]))
+    if isinstance(value, list):
+        old, new = (json.dumps(part, indent=2).replace("\n", "\n  ").encode() for part in (value, document[field]))
+    line = b'"' + field.encode() + b'": '
+    assert data.count(line + old) >= 1
+    path.write_bytes(data.replace(line + old, line + new, 1))
+    found = failures(verify_experiment(FileSystemRepository(mixed), "good"))
+    assert list(found) == ["aggregate.recomputed"]
+    assert found["aggregate.recomputed"].startswith(field)
+
+
+def test_a_raw_file_that_the_aggregate_holds_otherwise_is_told(mixed: Path) -> None:
+    path = mixed / "aggregated" / "good.json"
+    head, mark, embedded = path.read_bytes().partition(b'"process_results"')
+    path.write_bytes(head + mark + embedded.replace(b'"process_index": 1,', b'"process_index": 7,'))
+    found = failures(verify_experiment(FileSystemRepository(mixed), "good"))
+    assert found == {"sources.embedded": "process_1.json is not in the aggregate as it stands on disk"}
+
+
+def test_an_aggregate_that_cannot_be_read_is_told_and_the_raw_files_are_judged(mixed: Path) -> None:
+    (mixed / "aggregated" / "good.json").write_bytes(b"{")
+    verdict = verify_experiment(FileSystemRepository(mixed), "good")
+    assert list(failures(verdict)) == ["aggregate.readable"]
+    assert verdict.attributed_energy_j == pytest.approx(32006.0)
+
+
+def test_an_experiment_of_which_nothing_can_be_read_is_told(mixed: Path) -> None:
+    for path in (mixed / "raw" / "good").iterdir():
+        if path.name.startswith("process_"):
+            path.write_bytes(b"")
+    verdict = verify_experiment(FileSystemRepository(mixed), "good")
+    assert verdict.outcome == "failed"
+    assert "no raw result can be read: process_0.json" in failures(verdict)["aggregate.possible"]
+    assert json.loads(run("-o", mixed, "results", "verify", "good", "--json").out)[0]["experiment_id"] == "good"
+
+
+def test_what_is_not_aggregated_yet_is_judged_by_its_raw_files(tmp_path: Path) -> None:
+    save(tmp_path, "node", node(2), aggregate=False)
+    verdict = verify_experiment(FileSystemRepository(tmp_path), "node")
+    assert "energy.over_counted" in failures(verdict)
+    [finding] = [finding for finding in verdict.findings if finding.code == "aggregate.readable"]
+    assert (finding.outcome, finding.reason) == ("not_checked", "it is not aggregated yet")
+
+
+def test_processes_that_do_not_belong_together_are_judged_all_the_same(tmp_path: Path) -> None:
+    mixed_up = [factories.raw("exp", 0, backend="pytorch"), factories.raw("exp", 1, backend="vllm")]
+    save(tmp_path, "exp", mixed_up, aggregate=False)
+    found = failures(verify_experiment(FileSystemRepository(tmp_path), "exp"))
+    assert "backend is 'pytorch' and, in process 1, 'vllm'" in found["aggregate.possible"]
+    assert "likeness.backend" in found
+
+
+def test_what_an_aggregate_was_told_holds_when_it_is_verified(tmp_path: Path) -> None:
+    save(tmp_path, "exp", factories.raws(2), aggregate=False)
+    repository = FileSystemRepository(tmp_path)
+    aggregate_experiment(repository, "exp", strategy="model_parallel", expected_processes=3, strict=False)
+    found = failures(verify_experiment(repository, "exp"))
+    assert "aggregate.recomputed" not in found
+    assert "(expected from argument)" in found["completeness.missing_process"]
+
+
+def test_an_aggregate_of_another_tool_is_compared_as_far_as_it_goes(real_data: Path) -> None:
+    repository = FileSystemRepository(real_data / "v2_results" / "baseline")
+    verdict = verify_experiment(repository, "0001_c0")
+    outcomes = {finding.code: finding.outcome for finding in verdict.findings}
+    assert outcomes["sources.changed"] == "not_checked"
+    assert outcomes["aggregate.recomputed"] == "passed"
+
+
+# Several experiments
+
+
+def test_energy_that_grows_with_the_processes_of_a_sweep_is_suspected(real_data: Path, tmp_path: Path) -> None:
+    for name in ("0109", "0110", "0111", "0112"):
+        save(tmp_path, name, list(importers.read(real_data / "legacy_v1" / name)))
+    verdicts = verify_experiments(FileSystemRepository(tmp_path), ["0109", "0110", "0111", "0112"])
+    grown = {
+        verdict.experiment_id: finding
+        for verdict in verdicts
+        for finding in verdict.findings
+        if finding.code == "suspicion.grows_with_processes"
+    }
+    assert list(grown) == ["0110", "0111", "0112"]
+    assert grown["0112"].outcome == "not_checked"
+    assert "took 6.78 times the energy of '0109'" in grown["0112"].message
+
+
+def test_more_work_or_less_time_is_no_suspicion(tmp_path: Path) -> None:
+    for count in (1, 2, 4):
+        for raw in records(count, seconds=40.0 / count):
+            FileSystemRepository(tmp_path).save_raw(
+                f"s{count}", msgspec.structs.replace(raw, experiment_id=f"s{count}")
+            )
+    verdicts = list(verify_experiments(FileSystemRepository(tmp_path), ["s1", "s2", "s4"]))
+    assert [f.code for verdict in verdicts for f in verdict.findings if f.code.startswith("suspicion.grows")] == []
+
+
+# The verdict elsewhere
+
+
+def test_aggregate_warns_once_with_the_factor_and_keeps_its_exit_status(tmp_path: Path) -> None:
+    save(tmp_path, "node", node(4), aggregate=False)
+    done = run("-o", tmp_path, "aggregate", "node")
+    assert done.status == 0
+    assert done.err.count("warning:") == 1
+    assert "(plain sum 126,000.0 J, attributed 31,500.0 J, factor 4)" in done.err
+    [row] = json.loads(run("-o", tmp_path, "aggregate", "node", "--force", "--json").out)
+    assert (row["attributed_energy_j"], row["attribution_factor"]) == (31500.0, 4.0)
+    assert "energy.over_counted" in row["failed"]
+
+
+def test_aggregate_names_the_other_checks_that_failed(tmp_path: Path) -> None:
+    save(tmp_path, "exp", factories.raws(2, compute_metrics=factories.compute(peak_memory_mb=0.0)), aggregate=False)
+    done = run("-o", tmp_path, "aggregate", "exp")
+    assert done.status == 0
+    assert done.err == "exp: 1 check failed (zero.peak_memory); 'results verify exp' explains\n"
+
+
+def test_list_and_show_carry_the_verdict(mixed: Path) -> None:
+    rows = run("-o", mixed, "results", "list", "--json").json()
+    assert [(row["verdict"], row["attribution_factor"]) for row in rows] == [("complete", 1.0), ("over-counted", 4.0)]
+    shown = run("-o", mixed, "results", "show", "node").out
+    assert "31.5 kJ (30 kJ to 33 kJ), counted 4 times" in shown
+    assert "checks failed" in shown
+    assert "attributed" not in run("-o", mixed, "results", "show", "good").out

@@ -1,0 +1,268 @@
+"""Experiments of several real processes: each leaves its result, a host counts once, a death costs one result."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure import record
+from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
+from llm_energy_measure.results.verification.verify import verify_experiment
+from tests.support.command import run as command
+from tests.support.recorded import EXPERIMENT, TOKENS, WATTS
+from tests.support.replay import steady_watts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "TORCHELASTIC", "SLURM", "OMPI", "PMI", "MPI", "LLM_")
+PATIENCE_SEC = 120
+
+
+def torchrun(index: int, count: int) -> dict[str, str]:
+    told = {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    return {**told, "TORCHELASTIC_RUN_ID": "job-1", "TORCHELASTIC_RESTART_COUNT": "0"}
+
+
+def srun(index: int, count: int) -> dict[str, str]:
+    """Two tasks on each of two nodes; the recorded programs take the nodes for machines of their own."""
+    return {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_STEP_ID": "0",
+        "SLURM_PROCID": str(index),
+        "SLURM_LOCALID": str(index % 2),
+        "SLURM_NTASKS": str(count),
+        "SLURM_NODEID": str(index // 2),
+        "SLURMD_NODENAME": f"node-{index // 2}",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+    }
+
+
+def run_experiment(
+    folder: Path, ends: Sequence[str], launcher: Callable[[int, int], dict[str, str]] = torchrun
+) -> tuple[FileSystemRepository, list[int]]:
+    """Run one process for each way to end, all at one time; the store, and how each of them ended."""
+    (folder / "gate").mkdir()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
+    processes = [
+        subprocess.Popen(  # noqa: S603 - our own
+            [sys.executable, "-m", "tests.support.recorded", str(folder / "results"), end],
+            cwd=ROOT,
+            env={**inherited, **launcher(index, len(ends))},
+            stderr=subprocess.DEVNULL,
+        )
+        for index, end in enumerate(ends)
+    ]
+    statuses = [process.wait(PATIENCE_SEC) for process in processes]
+    return FileSystemRepository(folder / "results"), statuses
+
+
+def names(repository: FileSystemRepository) -> list[str]:
+    return sorted(path.name for path in (repository.base_path / "raw" / EXPERIMENT).iterdir())
+
+
+@pytest.mark.parametrize(("launcher", "hosts"), [(torchrun, 1), (srun, 2)])
+def test_all_results_are_there_and_the_host_is_counted_once(
+    tmp_path: Path, launcher: Callable[[int, int], dict[str, str]], hosts: int
+) -> None:
+    repository, statuses = run_experiment(tmp_path, ["complete"] * 4, launcher)
+    assert statuses == [0] * 4
+    assert names(repository) == ["manifest.json", *(f"process_{index}.json" for index in range(4))]
+    results = repository.load_all_raw(EXPERIMENT)
+    readers = [result for result in results if result.energy_metrics.total_energy_j is not None]
+    assert len({result.host for result in readers}) == len(readers) == hosts
+    duration_sec = sum(result.energy_metrics.duration_sec or 0.0 for result in readers)
+    outcome = aggregate_experiment(repository, EXPERIMENT)
+    assert outcome.aggregated is not None
+    assert outcome.aggregated.total_energy_j == pytest.approx(WATTS * duration_sec, rel=0.05)
+    assert outcome.aggregated.total_tokens == 4 * TOKENS
+    assert outcome.aggregated.is_lower_bound is False
+    assert outcome.aggregated.aggregation.warnings == []
+    manifest = repository.load_manifest(EXPERIMENT)
+    assert manifest is not None
+    assert manifest.expected_processes == 4
+    if launcher is srun:
+        assert [result.launcher.node for result in results if result.launcher] == [
+            "node-0",
+            "node-0",
+            "node-1",
+            "node-1",
+        ]
+        assert manifest.launcher is not None
+        assert (manifest.launcher.name, manifest.launcher.job_id) == ("slurm", "4711")
+
+
+def test_one_killed_process_costs_one_and_leaves_a_lower_bound(tmp_path: Path) -> None:
+    repository, statuses = run_experiment(tmp_path, ["complete", "complete", "kill", "complete"])
+    assert statuses == [0, 0, -signal.SIGKILL, 0]
+    assert [path.name for path in repository.list_raw(EXPERIMENT)] == [f"process_{index}.json" for index in (0, 1, 3)]
+    assert "partial-process_2.json" in names(repository)
+    refused = command("-o", repository.base_path, "aggregate", EXPERIMENT)
+    assert refused.status == 1
+    assert "3 of 4 processes are there, missing process 2 (expected from manifest)" in refused.err
+    done = command("-o", repository.base_path, "aggregate", EXPERIMENT, "--no-strict")
+    assert done.status == 0
+    assert "3 of 4 processes" in done.out
+    assert "process 2 did not finish: its last checkpoint counts, a lower bound" in done.err
+    aggregated = repository.load_aggregated(EXPERIMENT)
+    assert aggregated is not None
+    assert aggregated.completeness is not None
+    assert (aggregated.completeness.found_processes, aggregated.completeness.coverage) == (3, 0.75)
+    assert aggregated.is_lower_bound is True
+    assert aggregated.total_tokens == 4 * TOKENS
+    assert [result.status for result in aggregated.process_results] == [
+        "completed",
+        "completed",
+        "partial",
+        "completed",
+    ]
+    assert command("-o", repository.base_path, "aggregate", EXPERIMENT, "--no-strict").out.endswith("nothing to do\n")
+    verdict = verify_experiment(repository, EXPERIMENT)
+    outcomes = {finding.code: finding.outcome for finding in verdict.findings}
+    for code in ("sources.missing", "sources.changed", "sources.added", "sources.embedded", "aggregate.recomputed"):
+        assert outcomes[code] == "passed", code
+    (repository.base_path / "raw" / EXPERIMENT / "partial-process_2.json").unlink()
+    assert aggregate_experiment(repository, EXPERIMENT, strict=False).result == "aggregated"  # it was stale
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "ended", "error_type"),
+    [
+        ("raise", 1, "failed", "MemoryError"),
+        ("term", -signal.SIGTERM, "interrupted", "SIGTERM"),
+        ("interrupt", -signal.SIGINT, "interrupted", "KeyboardInterrupt"),
+    ],
+)
+def test_however_a_process_ends_its_result_is_there(
+    tmp_path: Path, end: str, status: int, ended: str, error_type: str
+) -> None:
+    repository, statuses = run_experiment(tmp_path, [end, "complete"])
+    assert statuses == [status, 0]
+    assert names(repository) == ["manifest.json", "process_0.json", "process_1.json"]
+    first = repository.load_all_raw(EXPERIMENT)[0]
+    assert (first.status, first.error_type) == (ended, error_type)
+    assert first.inference_metrics is not None
+    assert first.inference_metrics.total_tokens == TOKENS
+
+
+def test_a_killed_process_s_claims_do_not_count_when_it_is_started_again(tmp_path: Path) -> None:
+    repository, statuses = run_experiment(tmp_path, ["kill"])
+    assert statuses == [-signal.SIGKILL]
+    assert [name for name in names(repository) if name.startswith("claim-")] != []
+    with record(
+        EXPERIMENT, model_name="m", repository=repository, sources=[steady_watts(WATTS)], environ=torchrun(0, 1)
+    ):
+        pass
+    [result] = repository.load_all_raw(EXPERIMENT)
+    assert result.energy_metrics.total_energy_j is not None
+    assert "partial-process_0.json" not in names(repository)
+    assert "superseded-process_0-1.json" in names(repository)  # what the first measured before it was killed
+
+
+def test_what_was_recorded_verifies(tmp_path: Path) -> None:
+    repository, statuses = run_experiment(tmp_path, ["complete"] * 4, srun)
+    assert statuses == [0] * 4
+    aggregate_experiment(repository, EXPERIMENT)
+    assert command("-o", repository.base_path, "results", "verify", EXPERIMENT).status == 0
+
+
+def _worker(results: Path, index: int) -> None:
+    with record(
+        EXPERIMENT,
+        model_name="m",
+        results_dir=results,
+        process_index=index,
+        world_size=3,
+        sources=[steady_watts(WATTS)],
+    ) as run:
+        run.add_tokens(output=TOKENS)
+
+
+def test_plain_multiprocessing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_worker, args=(tmp_path / "results", index)) for index in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(PATIENCE_SEC)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    outcome = aggregate_experiment(FileSystemRepository(tmp_path / "results"), EXPERIMENT)
+    assert outcome.aggregated is not None
+    assert outcome.aggregated.total_tokens == 3 * TOKENS
+
+
+def test_a_child_forked_in_the_block_measures_nothing(tmp_path: Path) -> None:
+    """Neither when it runs out of the block nor when it is terminated, as a pool does with its workers."""
+    repository = FileSystemRepository(tmp_path / "results")
+    recording = record(EXPERIMENT, model_name="m", repository=repository, sources=[], environ={}, checkpoint_sec=None)
+    with recording:
+        leaving = os.fork()
+        if leaving == 0:
+            recording.__exit__(None, None, None)
+            os._exit(len(repository.list_raw(EXPERIMENT)))
+        assert os.waitpid(leaving, 0)[1] == 0
+        reader, writer = os.pipe()
+        waiting = os.fork()
+        if waiting == 0:
+            os.write(writer, b".")  # Python drops signals that come while it forks
+            time.sleep(PATIENCE_SEC)
+            os._exit(0)
+        os.read(reader, 1)
+        os.close(reader)
+        os.close(writer)
+        os.kill(waiting, signal.SIGTERM)
+        assert os.WTERMSIG(os.waitpid(waiting, 0)[1]) == signal.SIGTERM
+        assert repository.list_raw(EXPERIMENT) == []
+    assert [path.name for path in repository.list_raw(EXPERIMENT)] == ["process_0.json"]
+
+
+def test_recordings_that_overlap_leave_the_signal_as_it_was(tmp_path: Path) -> None:
+    """The first ends while the second runs, which then gives the signal back to the first."""
+    repository = FileSystemRepository(tmp_path / "results")
+
+    def child() -> None:
+        runs = [
+            record(name, repository=repository, sources=[], environ={}, checkpoint_sec=None) for name in ("one", "two")
+        ]
+        for run in runs:
+            run.__enter__()
+        for run in runs:
+            run.__exit__(None, None, None)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE_SEC)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(PATIENCE_SEC)
+    assert process.exitcode == -signal.SIGTERM
+    assert repository.list_experiments() == ["one", "two"]
+
+
+def test_a_handler_of_the_program_s_own_decides_whether_the_run_goes_on(tmp_path: Path) -> None:
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    repository = FileSystemRepository(tmp_path / "results")
+    folder = repository.base_path / "raw" / EXPERIMENT
+    try:
+        with record(
+            EXPERIMENT, model_name="m", repository=repository, sources=[], environ={}, checkpoint_sec=None
+        ) as run:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (folder / "partial-process_0.json").exists()
+            run.add_tokens(output=7)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
+    written = json.loads((folder / "process_0.json").read_bytes())
+    assert (written["status"], written["inference_metrics"]["total_tokens"]) == ("completed", 7)
+    assert not (folder / "partial-process_0.json").exists()

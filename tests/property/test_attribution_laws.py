@@ -1,0 +1,179 @@
+"""Laws of attribution, over processes of any scope on any hosts; and honest runs, which nothing may be held against."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_energy_measure.results import aggregate_results
+from tests.support import factories, strategies
+
+if TYPE_CHECKING:
+    import random
+
+    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+
+BOARDS = ["NVIDIA A100-PCIE-40GB", "NVIDIA A100-SXM4-80GB MIG 1g.10gb", "4 x NVIDIA A40", "AMD Instinct MI250X", None]
+scopes = st.sampled_from([None, "device", "process", "host"])
+readings = st.one_of(st.none(), st.just(0.0), st.floats(0.1, 1e5))
+
+
+@st.composite
+def spans(draw: st.DrawFn) -> Any:
+    start = factories.START + timedelta(seconds=draw(st.integers(0, 4)) * 10)
+    return factories.stamps(start, float(draw(st.integers(1, 4))) * 10)
+
+
+@st.composite
+def processes(draw: st.DrawFn) -> RawProcessResult:
+    parts = [draw(readings) for _ in range(3)]
+    known = [part for part in parts if part is not None]
+    total = draw(st.sampled_from([math.fsum(known), math.fsum(known) + 50.0, 10.0, None]))
+    uuid = draw(st.sampled_from([None, "GPU-a", "MIG-GPU-a/1/0", "MIG-GPU-a/2/0"]))
+    return factories.raw(
+        process_index=draw(st.integers(0, 50)),
+        host=draw(st.sampled_from(["a", "b", "c"])),
+        gpu_id=draw(st.sampled_from([None, 0, 1])),
+        gpu_uuid=uuid,
+        gpu_name=draw(st.sampled_from(BOARDS)),
+        timestamps=draw(spans()),
+        energy_metrics=factories.energy(
+            total_energy_j=total,
+            gpu_energy_j=parts[0],
+            cpu_energy_j=parts[1],
+            ram_energy_j=parts[2],
+            duration_sec=draw(st.sampled_from([None, 0.0, 5.0, 20.0])),
+            window=draw(st.one_of(st.none(), spans())),
+            total_scope=draw(scopes),
+            gpu_scope=draw(scopes),
+            cpu_scope=draw(scopes),
+            ram_scope=draw(scopes),
+        ),
+    )
+
+
+experiments = st.lists(processes(), min_size=1, max_size=8, unique_by=lambda record: record.process_index)
+
+
+def attributed(records: list[RawProcessResult]) -> AggregatedResult:
+    return aggregate_results(factories.EXPERIMENT, records)
+
+
+@given(st.one_of(experiments, st.lists(strategies.raw_records(), min_size=1, unique_by=lambda r: r.process_index)))
+def test_the_attributed_total_never_exceeds_the_plain_sum(records: list[RawProcessResult]) -> None:
+    result = aggregate_results("x", records, allow_mixed=True)
+    assert (result.attributed_energy_j is None) == (result.total_energy_j is None)
+    if result.attributed_energy_j is not None:
+        assert result.total_energy_j is not None
+        assert result.attributed_bounds_j is not None
+        low, high = result.attributed_bounds_j
+        assert 0 <= low <= result.attributed_energy_j <= high <= result.total_energy_j
+        assert result.attribution_factor is None or result.attribution_factor >= 1
+        parts = [result.attributed_gpu_energy_j, result.attributed_cpu_energy_j, result.attributed_ram_energy_j]
+        assert math.fsum(part or 0.0 for part in parts) <= result.attributed_energy_j * (1 + 1e-5) + 1e-6
+
+
+@given(experiments, st.randoms(use_true_random=False))
+def test_the_order_of_processes_never_matters(records: list[RawProcessResult], order: random.Random) -> None:
+    one, other = attributed(records), attributed(order.sample(records, len(records)))
+    for name in ("attributed_energy_j", "attributed_bounds_j", "attribution_factor", "findings"):
+        assert getattr(one, name) == getattr(other, name), name
+
+
+@given(experiments)
+def test_hosts_apart_add_up_to_hosts_together(records: list[RawProcessResult]) -> None:
+    together = attributed(records)
+    apart = [attributed([r for r in records if r.host == host]) for host in sorted({r.host or "" for r in records})]
+    for name in ("attributed_gpu_energy_j", "attributed_energy_j"):
+        parts = [value for result in apart if (value := getattr(result, name)) is not None]
+        expected = math.fsum(parts) if parts else None
+        found = getattr(together, name)
+        assert found == (expected if expected is None else pytest.approx(expected, rel=1e-9, abs=1e-6)), name
+
+
+@given(experiments, st.data())
+def test_a_second_copy_of_a_host_reading_changes_nothing(records: list[RawProcessResult], data: st.DataObject) -> None:
+    host_scope = {f"{name}_scope": "host" for name in ("total", "gpu", "cpu", "ram")}
+    index = data.draw(st.integers(0, len(records) - 1))
+    energy = msgspec.structs.replace(records[index].energy_metrics, **host_scope)
+    records = [*records]
+    records[index] = msgspec.structs.replace(records[index], energy_metrics=energy)
+    copies = [
+        msgspec.structs.replace(records[index], process_index=100 + n) for n in range(data.draw(st.integers(1, 3)))
+    ]
+    one, more = attributed(records), attributed([*records, *copies])
+    assert more.attributed_energy_j == (
+        None if one.attributed_energy_j is None else pytest.approx(one.attributed_energy_j, rel=1e-9, abs=1e-6)
+    )
+    if one.attributed_bounds_j is not None:
+        assert more.attributed_bounds_j == pytest.approx(one.attributed_bounds_j, rel=1e-9, abs=1e-6)
+
+
+@st.composite
+def honest_runs(draw: st.DrawFn) -> list[RawProcessResult]:
+    """Processes that each measured their own GPU: in step to 0.1 %, and never above the board's limit."""
+    hosts = draw(st.integers(1, 4))
+    says_scope, says_host = draw(st.booleans()), hosts > 1 or draw(st.booleans())
+    ids = draw(st.sampled_from(["uuid", "index", "both"]))
+    boards = draw(
+        st.lists(
+            st.sampled_from(["NVIDIA A100-PCIE-40GB", "NVIDIA H100 80GB HBM3", "NVIDIA L4"]), min_size=1, max_size=2
+        )
+    )
+    limits = {"NVIDIA A100-PCIE-40GB": 250.0, "NVIDIA H100 80GB HBM3": 700.0, "NVIDIA L4": 72.0}
+    load = draw(st.floats(0.2, 0.99))
+    seconds = draw(st.floats(1.0, 600.0))
+    count = draw(st.integers(hosts, 16))
+    records = []
+    for index in range(count):
+        host, local = index % hosts, index // hosts
+        board = boards[local % len(boards)]
+        watts = limits[board] * load * (1 + draw(st.floats(-0.0005, 0.0005)))
+        span = factories.stamps(factories.START + timedelta(milliseconds=draw(st.integers(0, 200))), seconds)
+        tokens = factories.inference(
+            total_tokens=1000, input_tokens=400, output_tokens=600, inference_time_sec=seconds,
+            tokens_per_second=1000 / seconds, latency_per_token_ms=seconds,
+        )  # fmt: skip
+        energy_j = watts * seconds
+        records.append(
+            factories.raw(
+                process_index=index,
+                world_size=count,
+                host=f"node-{host}" if says_host else None,
+                gpu_id=local if ids != "uuid" else None,
+                gpu_uuid=f"GPU-{host}-{local}" if ids != "index" else None,
+                gpu_name=board,
+                timestamps=span,
+                inference_metrics=tokens,
+                energy_metrics=factories.energy(
+                    total_energy_j=energy_j,
+                    gpu_energy_j=energy_j,
+                    cpu_energy_j=None,
+                    ram_energy_j=None,
+                    gpu_power_w=watts,
+                    cpu_power_w=None,
+                    duration_sec=seconds,
+                    energy_per_token_j=energy_j / 1000,
+                    window=span,
+                    gpu_scope="device" if says_scope else None,
+                    gpu_provenance="measured",
+                ),
+            )
+        )
+    return records
+
+
+@given(honest_runs())
+def test_nothing_is_held_against_an_honest_run(records: list[RawProcessResult]) -> None:
+    result = attributed(records)
+    assert result.findings is not None
+    assert [finding for finding in result.findings if finding.outcome == "failed"] == []
+    assert result.attributed_energy_j == result.total_energy_j
+    assert result.aggregation.warnings == []
+    assert result.aggregation.gpu_attribution_verified is True

@@ -1,0 +1,204 @@
+"""For each reason code an experiment that has the fault, and nothing but what it takes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from llm_energy_measure.domain.experiment import ClockEvidence, UnreadableFile
+from llm_energy_measure.domain.metrics import SensorReading
+from llm_energy_measure.results import codec
+from tests.support import factories
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+START = factories.START
+Experiment = tuple[list["RawProcessResult"], dict[str, Any]]
+
+
+def record(index: int = 0, seconds: float = 40.0, **changes: Any) -> RawProcessResult:
+    """A process that measured its own A100 at 200 W for as long as it inferred, and says all of that."""
+    span = factories.stamps(START, seconds)
+    energy = {
+        "total_energy_j": 200.0 * seconds + index,
+        "gpu_energy_j": 200.0 * seconds + index,
+        "cpu_energy_j": None,
+        "ram_energy_j": None,
+        "gpu_power_w": 200.0,
+        "cpu_power_w": None,
+        "duration_sec": seconds,
+        "window": span,
+        "gpu_scope": "device",
+        "total_scope": "device",
+        "gpu_provenance": "measured",
+        "total_provenance": "measured",
+        "energy_per_token_j": None,
+    } | changes.pop("energy", {})
+    work = {
+        "total_tokens": 8192,
+        "input_tokens": 4096,
+        "output_tokens": 4096,
+        "inference_time_sec": seconds,
+        "tokens_per_second": 8192 / seconds,
+    } | changes.pop("work", {})
+    fields: dict[str, Any] = {
+        "host": "node-1",
+        "gpu_uuid": f"GPU-{index}",
+        "world_size": changes.pop("of", 1),
+        "timestamps": span,
+        "energy_metrics": factories.energy(**energy),
+        "inference_metrics": factories.inference(**work),
+    }
+    return factories.raw(process_index=index, **(fields | changes))
+
+
+def records(count: int, **changes: Any) -> list[RawProcessResult]:
+    return [record(index, of=count, **changes) for index in range(count)]
+
+
+def sensor(**changes: Any) -> dict[str, Any]:
+    reading = {"source": "rapl", "instance": "package-0", "component": "cpu", "scope": "host", "energy_j": 100.0}
+    return {"sensors": [SensorReading(**{**reading, **changes})]}
+
+
+def clock(offset_sec: float, jump_sec: float = 0.0, boot: str = "b") -> ClockEvidence:
+    return ClockEvidence(
+        boot_id=boot,
+        wall_start_sec=1e9 + offset_sec,
+        monotonic_start_sec=1.0,
+        wall_end_sec=1e9 + offset_sec + 40 + jump_sec,
+        monotonic_end_sec=41.0,
+    )
+
+
+def stored(raw: RawProcessResult, without: str) -> RawProcessResult:
+    """The record as it is read from a file that lacks a field."""
+    document = factories.document(raw)
+    del document[without]
+    return codec.decode_raw(factories.as_bytes(document), "process_0.json")
+
+
+NO_SCOPE: dict[str, Any] = {"gpu_scope": None, "total_scope": None}
+NO_IDS: dict[str, Any] = {"gpu_id": None, "gpu_uuid": None}
+HOST: dict[str, Any] = {"gpu_scope": "host", "total_scope": "host"}
+LATER = factories.stamps(START + timedelta(seconds=100), 40.0)
+NAIVE = factories.stamps(START.replace(tzinfo=None), 40.0)
+TORN = UnreadableFile(name="process_1.json", reason="it is empty")
+HOUR = timedelta(hours=1)
+
+
+def two(first: dict[str, Any], second: dict[str, Any]) -> Experiment:
+    return [record(0, of=2, **first), record(1, of=2, **second)], {}
+
+
+def one(**changes: Any) -> Experiment:
+    return [record(**changes)], {}
+
+
+NODE: dict[str, Any] = {"gpu_name": "4 x NVIDIA A100-PCIE-40GB", **NO_IDS}
+
+# The finding has failed in each.
+FAILING: dict[str, Callable[[], Experiment]] = {
+    "energy.over_counted": lambda: (
+        records(4, energy={"gpu_energy_j": 3e4, "total_energy_j": 3e4, **NO_SCOPE}, **NODE),
+        {},
+    ),
+    "energy.exceeds_devices": lambda: one(energy={"gpu_energy_j": 3e4, "total_energy_j": 3e4}),
+    "attribution.repeated_gpu": lambda: (records(2, gpu_uuid="GPU-a"), {}),
+    "attribution.shared_sensor": lambda: two(
+        {"gpu_is_mig": True, "gpu_id": 0, "gpu_uuid": "MIG-1"}, {"gpu_is_mig": True, "gpu_id": 0, "gpu_uuid": "MIG-2"}
+    ),
+    "attribution.host_counted": lambda: (records(2, energy=HOST), {}),
+    "attribution.two_names_one_host": lambda: two({"clock": clock(0)}, {"clock": clock(0), "host": "container-2"}),
+    "completeness.missing_process": lambda: ([record(0, of=2)], {}),
+    "completeness.unreadable_file": lambda: ([record(0, of=2)], {"unreadable": [TORN]}),
+    "completeness.unexpected_process": lambda: (records(2), {"expected_processes": 1}),
+    "completeness.world_size": lambda: ([record(0, of=2), record(1, of=3)], {}),
+    "completeness.no_energy": lambda: one(energy={"total_energy_j": None}),
+    "completeness.unfinished_process": lambda: one(status="failed", error_type="OutOfMemoryError"),
+    "completeness.duplicate_process": lambda: two(
+        {"gpu_uuid": "GPU-a", "gpu_id": 0}, {"gpu_uuid": "GPU-a", "gpu_id": 0, "energy": {"total_energy_j": 8000.0,
+         "gpu_energy_j": 8000.0}},
+    ),
+    "time.no_overlap": lambda: two({}, {"timestamps": LATER}),
+    "time.impossible_span": lambda: one(timestamps=factories.stamps(START, end=START - HOUR, duration_sec=None)),
+    "time.mixed_offsets": lambda: two({}, {"timestamps": NAIVE}),
+    "time.naive_stamps": lambda: two({"timestamps": NAIVE}, {"timestamps": NAIVE, "host": "node-2"}),
+    "time.duration_mismatch": lambda: one(timestamps=factories.stamps(START, 40.0, duration_sec=50.0)),
+    "time.clock_jump": lambda: one(clock=clock(0, jump_sec=-30.0)),
+    "window.mismatch": lambda: one(work={"inference_time_sec": 4.0}),
+    "window.unknown": lambda: one(
+        energy={"window": None, "duration_sec": None}, work={"inference_time_sec": 9.5, "tokens_per_second": 862.0}
+    ),
+    "plausibility.power_above_limit": lambda: one(energy={"gpu_power_w": 329.0}),
+    "plausibility.power_contradicts_energy": lambda: one(energy={"gpu_power_w": 0.0}),
+    "plausibility.below_idle": lambda: one(energy={"idle_power_w": 300.0}),
+    "plausibility.components": lambda: one(energy={"cpu_energy_j": 500.0}),
+    "plausibility.throughput": lambda: one(work={"tokens_per_second": 5000.0}),
+    "plausibility.tokens": lambda: one(work={"output_tokens": 9000}),
+    "plausibility.missing_gpu_energy": lambda: two({}, {"energy": {"gpu_energy_j": 0.0}}),
+    "plausibility.outlier": lambda: (
+        [*records(3), record(3, of=4, energy={"total_energy_j": 900.0, "gpu_energy_j": 900.0})], {}
+    ),
+    "counter.reset": lambda: one(energy=sensor(counter_start_j=50.0, counter_end_j=20.0)),
+    "counter.wrap": lambda: one(energy=sensor(counter_start_j=50.0, counter_end_j=20.0, counter_range_j=100.0)),
+    "counter.cumulative": lambda: one(energy=sensor(energy_j=5100.0, counter_start_j=5000.0, counter_end_j=5100.0)),
+    "counter.lost": lambda: one(energy=sensor(problems=["sensor_lost"])),
+    "counter.gap": lambda: one(energy=sensor(problems=["sampling_gap"])),
+    "likeness.model": lambda: (*two({"model_name": "a"}, {"model_name": "b"})[:1], {"allow_mixed": True}),
+    "likeness.backend": lambda: two({"backend_version": "1"}, {"backend_version": "2"}),
+    "likeness.precision": lambda: two(
+        {"compute_metrics": factories.compute(compute_precision="float16")},
+        {"compute_metrics": factories.compute(compute_precision="float32")},
+    ),
+    "likeness.library_versions": lambda: two(
+        {"library_versions": {"torch": "2.9", "numpy": "2"}}, {"library_versions": {"torch": "2.10", "numpy": "2"}}
+    ),
+    "likeness.batch_size": lambda: two(
+        {"effective_config": {"batching": {"batch_size": 8}}}, {"effective_config": {"batching": {"batch_size": 16}}}
+    ),
+    "likeness.configuration": lambda: two(
+        {"effective_config": {"top_k": 1, "rank": 0}}, {"effective_config": {"top_k": 2, "rank": 1}}
+    ),
+    "zero.duration": lambda: one(energy={"duration_sec": 0.0}),
+    "zero.energy": lambda: one(energy={"total_energy_j": 0.0, "gpu_energy_j": 0.0}),
+    "zero.energy_per_token": lambda: one(energy={"energy_per_token_j": 0.0}),
+    "zero.peak_memory": lambda: one(compute_metrics=factories.compute(peak_memory_mb=0.0)),
+    "zero.cpu_power": lambda: one(energy={"cpu_energy_j": 100.0, "cpu_power_w": 0.0, "total_energy_j": 8100.0}),
+    "zero.cpu_energy": lambda: one(energy={"cpu_energy_j": 0.0, "cpu_power_w": 90.0}),
+    "provenance.schema_version": lambda: ([stored(record(), "schema_version")], {}),
+}  # fmt: skip
+
+# The finding was not checked in each, and says why.
+OPEN: dict[str, Callable[[], Experiment]] = {
+    "energy.over_counted": lambda: (records(2, gpu_name="Zephyr 9000", energy=NO_SCOPE), {}),
+    "energy.exceeds_devices": lambda: one(gpu_name="Zephyr 9000"),
+    "attribution.repeated_gpu": lambda: one(**NO_IDS),
+    "attribution.module_sensor": lambda: one(
+        gpu_name="NVIDIA GH200 480GB", energy={"cpu_energy_j": 100.0, "total_energy_j": 8100.0}
+    ),
+    "attribution.scope_unknown": lambda: (records(2, energy=NO_SCOPE), {}),
+    "completeness.missing_process": lambda: ([record(0, of=None)], {}),
+    "time.naive_stamps": lambda: one(timestamps=NAIVE),
+    "time.no_overlap": one,
+    "time.duration_mismatch": lambda: one(timestamps=factories.stamps(START, end=None)),
+    "time.clock_jump": lambda: one(clock=None),
+    "time.clock_offset": lambda: two({}, {"host": "node-2", "timestamps": factories.stamps(START + HOUR, 40.0)}),
+    "window.mismatch": lambda: one(energy={"window": None, "duration_sec": None}),
+    "window.unknown": lambda: one(energy={"window": None, "duration_sec": None}),
+    "plausibility.outlier": one,
+    "counter.recorded": one,
+    "provenance.modelled": lambda: one(energy={"gpu_provenance": "modelled"}),
+    "provenance.unknown": lambda: one(energy={"gpu_provenance": None, "total_provenance": None}),
+    "provenance.tool_warning": lambda: one(energy_measurement_warning="sampled once"),
+    "suspicion.identical_readings": lambda: (records(2, energy=NO_SCOPE), {}),
+}
+
+
+def honest() -> list[RawProcessResult]:
+    """Four processes against which nothing can be held, and that leave nothing open."""
+    readings = sensor(counter_start_j=50.0, counter_end_j=150.0)
+    return [record(index, of=4, clock=clock(0), energy=readings) for index in range(4)]

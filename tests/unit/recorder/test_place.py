@@ -1,0 +1,121 @@
+"""Which process of an experiment this is: every launcher says it in variables of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.recorder.place import Place, find_place
+
+TORCHRUN = {
+    "RANK": "5",
+    "LOCAL_RANK": "1",
+    "WORLD_SIZE": "8",
+    "LOCAL_WORLD_SIZE": "4",
+    "GROUP_RANK": "1",
+    "TORCHELASTIC_RUN_ID": "none",
+    "TORCHELASTIC_RESTART_COUNT": "0",
+    "TORCHELASTIC_MAX_RESTARTS": "3",
+}
+SRUN = {
+    "SLURM_JOB_ID": "4711",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_NTASKS": "4",
+    "SLURM_NODEID": "1",
+    "SLURMD_NODENAME": "node-b",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+}
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_RANK": "2",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+    "OMPI_COMM_WORLD_NODE_RANK": "0",
+    "PMIX_NAMESPACE": "prterun-node-a-17@1",
+}
+HYDRA = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
+
+
+def facts(place: Place) -> tuple[object, ...]:
+    launcher = place.launcher
+    assert launcher is not None
+    where = launcher.name, launcher.job_id, launcher.step_id, launcher.node, launcher.local_rank, launcher.attempt
+    return place.process_index, place.world_size, place.local_world_size, *where
+
+
+def test_alone_it_is_the_only_one() -> None:
+    assert find_place({"PATH": "/bin"}) == Place(process_index=0, world_size=1)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (TORCHRUN, (5, 8, 4, "torchrun", None, None, "1", 1, 0)),
+        ({**TORCHRUN, "TORCHELASTIC_RUN_ID": "abc"}, (5, 8, 4, "torchrun", "abc", None, "1", 1, 0)),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, (0, 2, None, "environment", None, None, None, None, None)),
+        (SRUN, (3, 4, 2, "slurm", "4711", "0", "node-b", 1, None)),
+        ({**SRUN, "SLURM_RESTART_COUNT": "2"}, (3, 4, 2, "slurm", "4711", "0", "node-b", 1, 2)),
+        (
+            {**SRUN, "SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "9"},
+            (3, 4, 2, "slurm", "4700_9", "0", "node-b", 1, None),
+        ),
+        (OPEN_MPI, (2, 4, 2, "mpi", "prterun-node-a-17@1", None, "0", 0, None)),
+        (HYDRA, (1, 2, 2, "mpi", None, None, None, 1, None)),
+    ],
+)
+def test_each_launcher(environ: dict[str, str], expected: tuple[object, ...]) -> None:
+    assert facts(find_place(environ)) == expected
+
+
+def test_torchrun_inside_srun_knows_better_and_the_job_is_slurm_s() -> None:
+    srun = {**SRUN, "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "1"}
+    found = facts(find_place({**srun, **TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}))
+    # An attempt in the second start of the job comes after all four of the first.
+    assert found == (5, 8, 4, "torchrun", "4711", "0", "1", 1, 1 * 4 + 2)
+
+
+def test_a_batch_script_is_no_task_of_a_step_and_knows_its_job() -> None:
+    batch = {"SLURM_JOB_ID": "4711", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
+    found = find_place(batch)
+    assert (found.process_index, found.world_size) == (0, 1)
+    assert found.launcher is not None
+    assert found.launcher.job_id == "4711"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "expected"),
+    [("2", None), ("3,1", 1), ("2(x2),1", 2), ("x", None), ("4(xx)", None), ("9(x99999999)", None), ("", None)],
+)
+def test_tasks_on_this_node(tasks: str, expected: int | None) -> None:
+    assert find_place({**SRUN, "SLURM_STEP_TASKS_PER_NODE": tasks}).local_world_size == expected
+
+
+def test_the_caller_knows_better() -> None:
+    found = find_place(TORCHRUN, process_index=1, world_size=2, attempt=7)
+    assert facts(found)[:2] == (1, 2)
+    assert facts(found)[-1] == 7
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"RANK": "4", "WORLD_SIZE": "4"}, r"process 4 of 4 can't be; correct RANK and WORLD_SIZE"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, r"process 0 of 0 can't be"),
+        ({"RANK": "one", "WORLD_SIZE": "4"}, r"RANK is 'one'; set it to a whole number"),
+        ({"RANK": "-1", "WORLD_SIZE": "4"}, r"RANK is '-1'"),
+        ({"RANK": "1" * 30, "WORLD_SIZE": "4"}, r"RANK is '1+'"),
+        ({"RANK": "1"}, r"the rank is 1, and the number of processes is None; set both RANK and WORLD_SIZE"),
+        ({"WORLD_SIZE": "4"}, r"the rank is None, and the number of processes is 4"),
+        ({**SRUN, "SLURM_PROCID": "4"}, r"process 4 of 4 can't be; correct SLURM_PROCID and SLURM_NTASKS"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(environ: dict[str, str], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        find_place(environ)
+
+
+def test_one_fact_from_the_caller_alone_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="set both process_index and world_size"):
+        find_place({}, process_index=1)

@@ -1,0 +1,302 @@
+"""Attribution by hand: whose reading counts, scope by scope and sensor by sensor."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm_energy_measure.domain.metrics import DeviceEnergy
+from llm_energy_measure.results.verification.attribution import Attribution, attribute
+from llm_energy_measure.results.verification.boards import BOARD_MODELS, boards_named, model_named
+from tests.support import factories
+from tests.support.faults_of_records import HOST, NO_IDS, NO_SCOPE, NODE, record
+
+if TYPE_CHECKING:
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+START = factories.START
+
+
+def reading(index: int, joules: float, start: float = 0.0, seconds: float = 40.0, **changes: Any) -> RawProcessResult:
+    """A process whose whole energy is one reading of GPU energy, within a window."""
+    window = factories.stamps(START + timedelta(seconds=start), seconds)
+    energy = {"gpu_energy_j": joules, "total_energy_j": joules, "window": window, "duration_sec": seconds}
+    return record(index, of=None, energy=energy | changes.pop("energy", {}), timestamps=window, **changes)
+
+
+def codes(attribution: Attribution) -> set[str]:
+    return {finding.code for finding in attribution.findings if finding.outcome == "failed"}
+
+
+# Host scope
+
+
+def test_a_host_that_several_processes_measured_counts_once() -> None:
+    found = attribute([reading(0, 5000.0, energy=HOST), reading(1, 5200.0, energy=HOST)])
+    assert (found.plain_j, found.energy_j, found.bounds_j) == (10200.0, 5200.0, (5200.0, 5200.0))
+    assert found.factor == pytest.approx(10200 / 5200)
+    assert codes(found) == {"attribution.host_counted"}
+
+
+def test_hosts_are_summed() -> None:
+    records = [reading(index, 5000.0, energy=HOST, host=host) for index, host in enumerate("aab")]
+    assert attribute(records).energy_j == 10000.0
+
+
+def test_readings_of_a_host_one_after_the_other_are_different_joules() -> None:
+    found = attribute([reading(0, 5000.0, energy=HOST), reading(1, 5200.0, start=40.0, energy=HOST)])
+    assert (found.energy_j, found.factor, codes(found)) == (10200.0, 1.0, set())
+
+
+def test_of_readings_that_overlap_in_part_those_count_that_do_not_and_come_to_the_most() -> None:
+    first, between, last = (
+        reading(0, 4000.0, start=0.0, energy=HOST),
+        reading(1, 5000.0, start=30.0, energy=HOST),
+        reading(2, 3000.0, start=60.0, energy=HOST),
+    )
+    found = attribute([first, between, last])
+    assert found.energy_j == 7000.0
+    assert found.bounds_j == (7000.0, 12000.0), "of the reading between, a part may be joules of its own"
+
+
+def test_a_whole_host_in_components_and_in_one_figure_is_one_host() -> None:
+    whole = record(0, of=2, energy={"gpu_energy_j": None, "total_energy_j": 9000.0, "total_scope": "host"})
+    parts = record(
+        1,
+        of=2,
+        energy={"gpu_energy_j": 8000.0, "cpu_energy_j": 900.0, "total_energy_j": 8900.0, **HOST, "cpu_scope": "host"},
+    )
+    assert attribute([whole, parts]).energy_j == 9000.0
+
+
+def test_what_a_host_reading_contains_counts_with_it() -> None:
+    host = reading(0, 9000.0, energy=HOST)
+    own = [reading(1, 4000.0), reading(2, 3000.0, energy=NO_SCOPE), reading(3, 500.0, host="node-2")]
+    found = attribute([host, *own])
+    assert (found.plain_j, found.energy_j, found.bounds_j) == (16500.0, 9500.0, (9500.0, 9500.0))
+    assert codes(found) == {"attribution.host_counted"}
+    [finding] = [finding for finding in found.findings if finding.code == "attribution.host_counted"]
+    assert (finding.effect_j, finding.processes) == (7000.0, [0, 1, 2])
+
+
+def test_what_was_read_at_another_time_is_not_in_a_host_reading() -> None:
+    found = attribute([reading(0, 9000.0, energy=HOST), reading(1, 4000.0, start=40.0), reading(2, 1000.0, start=20.0)])
+    assert (found.energy_j, found.bounds_j) == (13000.0, (13000.0, 14000.0))
+
+
+def test_parts_that_are_more_than_their_host_count_themselves() -> None:
+    found = attribute([reading(0, 5000.0, energy=HOST), reading(1, 4000.0), reading(2, 3000.0)])
+    assert found.energy_j == 7000.0
+
+
+def test_a_host_in_one_figure_contains_every_component() -> None:
+    whole = record(0, of=2, energy={"gpu_energy_j": None, "total_energy_j": 12000.0, "total_scope": "host"})
+    part = record(1, of=2, energy={"cpu_energy_j": 900.0, "total_energy_j": 8900.0, "gpu_energy_j": 8000.0})
+    assert attribute([whole, part]).energy_j == 12000.0
+
+
+# Device scope
+
+
+def test_gpus_are_summed_and_the_same_gpu_counts_once() -> None:
+    records = [reading(0, 5000.0, gpu_uuid="GPU-a"), reading(1, 5200.0, gpu_uuid="GPU-a"), reading(2, 100.0)]
+    found = attribute(records)
+    assert (found.plain_j, found.energy_j, found.gpu_j) == (10300.0, 5300.0, 5300.0)
+    assert codes(found) == {"attribution.repeated_gpu"}
+
+
+def test_the_same_index_on_another_host_is_another_gpu() -> None:
+    records = [reading(index, 5000.0, gpu_uuid=None, gpu_id=0, host=host) for index, host in enumerate("ab")]
+    assert attribute(records).energy_j == 10000.0
+
+
+def test_devices_of_one_process_are_counted_one_by_one() -> None:
+    both = [DeviceEnergy(gpu_id=0, energy_j=3000.0), DeviceEnergy(gpu_id=1, energy_j=2000.0)]
+    records = [
+        reading(0, 5000.0, energy={"devices": both}),
+        reading(1, 2100.0, gpu_uuid=None, gpu_id=1),
+    ]
+    found = attribute(records)
+    assert found.energy_j == 5100.0
+    [finding] = [finding for finding in found.findings if finding.code == "attribution.repeated_gpu"]
+    assert (finding.effect_j, finding.processes) == (2000.0, [0, 1])
+
+
+def test_slices_of_one_gpu_have_one_sensor() -> None:
+    slices = [
+        reading(index, 3000.0 + index, gpu_is_mig=True, gpu_id=0, gpu_uuid=f"MIG-GPU-a/{index}/0") for index in (1, 2)
+    ]
+    found = attribute(slices)
+    assert (found.energy_j, codes(found)) == (3002.0, {"attribution.shared_sensor"})
+    [finding] = [finding for finding in found.findings if finding.code == "attribution.shared_sensor"]
+    assert "GPU-a" in finding.message
+
+
+def test_the_two_dies_of_an_mi250_have_one_sensor() -> None:
+    dies = [reading(index, 9000.0, gpu_uuid=None, gpu_id=index, gpu_name="AMD Instinct MI250X") for index in range(4)]
+    assert attribute(dies).energy_j == 18000.0
+
+
+# Process scope
+
+
+def test_shares_of_processes_are_summed_whatever_they_ran_on() -> None:
+    shares = {"gpu_scope": "process", "total_scope": "process"}
+    found = attribute([reading(index, 2000.0, gpu_uuid="GPU-a", energy=shares) for index in range(3)])
+    assert (found.energy_j, codes(found)) == (6000.0, set())
+
+
+def test_shares_that_are_more_than_the_board_are_told_and_summed() -> None:
+    shares = {"gpu_scope": "process", "total_scope": "process"}
+    found = attribute([reading(index, 8000.0, gpu_uuid="GPU-a", energy=shares) for index in range(3)])
+    assert (found.energy_j, codes(found)) == (24000.0, {"energy.exceeds_devices"})
+
+
+# Components of one process with scopes of their own
+
+
+def test_each_component_is_counted_by_its_own_scope() -> None:
+    records = [
+        record(
+            index,
+            of=2,
+            energy={
+                "gpu_energy_j": 4000.0,
+                "cpu_energy_j": 1000.0 + index,
+                "ram_energy_j": 50.0,
+                "total_energy_j": 5050.0 + index,
+                "gpu_scope": "device",
+                "cpu_scope": "host",
+                "ram_scope": "process",
+            },
+        )
+        for index in range(2)
+    ]
+    found = attribute(records)
+    assert found.energy_j == 8000.0 + 1001.0 + 100.0
+    assert (found.gpu_j, found.cpu_j, found.ram_j) == (8000.0, 1001.0, 100.0)
+
+
+# Unknown scope
+
+
+@pytest.mark.parametrize(("watts", "over"), [(262.4, False), (262.6, True)])
+def test_physics_decides_at_five_percent_over_the_limit(watts: float, *, over: bool) -> None:
+    """Two boards of 250 W each: 525 W together is what they are given."""
+    records = [reading(index, 40 * watts, energy=NO_SCOPE, **NO_IDS) for index in range(2)]
+    found = attribute(records)
+    assert ("energy.over_counted" in codes(found)) is over
+    assert found.energy_j == pytest.approx(40 * watts * (1 if over else 2))
+
+
+def test_a_limit_of_the_record_comes_before_the_table() -> None:
+    records = [reading(index, 40 * 400, energy=NO_SCOPE, gpu_power_limit_w=400.0, **NO_IDS) for index in range(2)]
+    assert attribute(records).factor == 1.0
+
+
+def test_processes_that_ran_one_after_the_other_imply_nothing_together() -> None:
+    one_board: dict[str, Any] = {"gpu_name": "1 x NVIDIA A100-PCIE-40GB", **NO_IDS}
+    after = [reading(index, 8000.0, start=40.0 * index, energy=NO_SCOPE, **one_board) for index in range(3)]
+    assert attribute(after).factor == 1.0
+    at_once = [reading(index, 8000.0, energy=NO_SCOPE, **one_board) for index in range(3)]
+    assert attribute(at_once).factor == pytest.approx(3)
+
+
+def test_each_host_is_judged_by_itself() -> None:
+    records = [
+        reading(index, joules, energy=NO_SCOPE, host=host, **NODE)
+        for index, (joules, host) in enumerate([(3e4, "a"), (3.2e4, "a"), (8e3, "b"), (8.2e3, "b")])
+    ]
+    found = attribute(records)
+    assert found.energy_j == pytest.approx(3.1e4 + 1.62e4)
+    assert found.bounds_j == pytest.approx((3e4 + 8e3, 3.2e4 + 1.62e4))
+
+
+def test_without_a_known_board_nothing_is_passed() -> None:
+    records = [reading(index, 3e4, energy=NO_SCOPE, gpu_name="Zephyr 9000", **NO_IDS) for index in range(2)]
+    found = attribute(records)
+    [finding] = [finding for finding in found.findings if finding.code == "energy.over_counted"]
+    assert (finding.outcome, finding.reason) == ("not_checked", "no power limit is known of the board 'Zephyr 9000'")
+    assert (found.energy_j, found.bounds_j) == (6e4, (3e4, 6e4))
+
+
+def test_devices_that_nothing_identifies_are_the_boards_of_the_host() -> None:
+    unknown = {"devices": [DeviceEnergy(gpu_name="NVIDIA A100-PCIE-40GB")] * 4}
+    records = [reading(index, 3e4, energy=unknown | NO_SCOPE, **NO_IDS) for index in range(2)]
+    found = attribute(records)
+    assert (found.energy_j, found.factor) == (3e4, 2.0)
+    assert codes(found) == {"energy.over_counted", "energy.exceeds_devices"}
+    [over] = [finding for finding in found.findings if finding.code == "energy.over_counted"]
+    assert over.expected == 1000.0
+
+
+def test_devices_of_scope_device_are_those_that_the_process_measured() -> None:
+    own = {"devices": [DeviceEnergy(gpu_name="NVIDIA A100-PCIE-40GB")] * 4}
+    assert codes(attribute([reading(0, 3e4, energy=own, **NO_IDS)])) == set()
+
+
+def test_one_process_on_several_gpus_may_draw_what_they_draw() -> None:
+    wide: dict[str, Any] = {"effective_config": {"vllm": {"tensor_parallel_size": 4}}}
+    assert codes(attribute([reading(0, 40 * 900.0, **wide)])) == set()
+    assert codes(attribute([reading(0, 40 * 900.0)])) == {"energy.exceeds_devices"}
+
+
+def test_without_an_energy_window_power_is_a_lower_bound_that_can_still_prove_too_much() -> None:
+    blind = {"window": None, "duration_sec": 0.0, **NO_SCOPE}
+    records = [reading(index, 3e4, energy=blind, **NODE) for index in range(4)]
+    assert "energy.over_counted" in codes(attribute(records))
+    records = [reading(index, 8e3, energy=blind, **NODE) for index in range(4)]
+    [finding] = [f for f in attribute(records).findings if f.code == "energy.over_counted"]
+    assert finding.outcome == "not_checked"
+
+
+# Boards
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "limit_w"),
+    [
+        ("4 x NVIDIA A100-PCIE-40GB", 4, 250),
+        ("NVIDIA A100 80GB PCIe", 1, 300),
+        ("NVIDIA A100-SXM4-80GB", 1, 400),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 1, 400),
+        ("NVIDIA H100 PCIe", 1, 350),
+        ("NVIDIA H100 80GB HBM3", 1, 700),
+        ("NVIDIA H100 NVL", 1, 400),
+        ("NVIDIA H200", 1, 700),
+        ("NVIDIA H200 NVL", 1, 600),
+        ("8 x NVIDIA B200", 8, 1000),
+        ("Tesla V100-SXM2-16GB", 1, 300),
+        ("8 x NVIDIA A40", 8, 300),
+        ("NVIDIA A10", 1, 150),
+        ("NVIDIA A10G", 1, 300),
+        ("NVIDIA L4", 1, 72),
+        ("NVIDIA L40S", 1, 350),
+        ("Tesla T4", 1, 70),
+        ("NVIDIA GeForce RTX 3090", 1, 350),
+        ("NVIDIA GeForce RTX 4090", 1, 450),
+        ("NVIDIA RTX A6000", 1, 300),
+        ("AMD Instinct MI250X", 1, 560),
+        ("AMD Instinct MI300X", 1, 750),
+        ("NVIDIA GH200 480GB", 1, 1000),
+        ("NVIDIA A100", 1, None),
+        ("NVIDIA H100", 1, None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 1, None),
+        ("GRID A100-10C", 1, None),
+        ("Zephyr 9000", 1, None),
+        ("0 x NVIDIA A40", 1, 300),
+        ("", 1, None),
+        ("9" * 10_000, 1, None),
+    ],
+)
+def test_names_of_boards_are_read(name: str, count: int, limit_w: float | None) -> None:
+    boards = boards_named(name)
+    assert (boards.count, boards.model and boards.model.limit_w) == (count, limit_w)
+
+
+def test_every_row_of_the_table_has_a_source_and_is_found_by_its_own_name() -> None:
+    for row in BOARD_MODELS:
+        assert row.source
+        assert model_named(" ".join(row.words)) == row
