@@ -13,6 +13,8 @@ import msgspec
 
 from llm_energy_measure import importers
 from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli.overview import verdict_of
+from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import (
     LLMEnergyMeasureError,
     ResultExistsError,
@@ -27,7 +29,7 @@ from llm_energy_measure.results.layout import process_file, raw_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.importers import Entry, LossReport, Reading
     from llm_energy_measure.results.repository import FileSystemRepository
 
@@ -167,8 +169,21 @@ def _say(repository: FileSystemRepository, pairs: Sequence[Pair], *, dry_run: bo
     if dry_run:
         folder = raw_folder(repository.folder_of(experiment_id))
         files = ", ".join(f"{folder}/{process_file(record.process_index)}" for record in kept)
-        line += f", {'partial' if result.is_lower_bound else 'complete'}; would write {files}"
+        line += f", {_verdict(result)}; would write {files}"
     terminal.out(line)
+
+
+def _verdict(result: AggregatedResult) -> str:
+    """The verdict, the energy with every joule counted once where that is another, and the checks that failed."""
+    words = [verdict_of(result)]
+    if result.attributed_energy_j not in (None, result.total_energy_j):
+        bounds = result.attributed_bounds_j
+        words.append(
+            f"attributed {attributed_for_person(result.attributed_energy_j, bounds, result.attribution_factor)}"
+        )
+    if result.failed_codes:
+        words.append(f"failed {', '.join(result.failed_codes)}")
+    return ", ".join(words)
 
 
 def _finish(report: LossReport, *, as_json: bool, dry_run: bool) -> None:
