@@ -177,12 +177,10 @@ def _verdict(result: AggregatedResult) -> str:
     """The verdict, the energy with every joule counted once where that is another, and the checks that failed."""
     words = [verdict_of(result)]
     if result.attributed_energy_j not in (None, result.total_energy_j):
-        bounds = result.attributed_bounds_j
-        words.append(
-            f"attributed {attributed_for_person(result.attributed_energy_j, bounds, result.attribution_factor)}"
-        )
+        bounds, factor = result.attributed_bounds_j, result.attribution_factor
+        words.append(f"attributed {attributed_for_person(result.attributed_energy_j, bounds, factor)}")
     if result.failed_codes:
-        words.append(f"failed {', '.join(result.failed_codes)}")
+        words.append(f"failed checks {', '.join(result.failed_codes)}")
     return ", ".join(words)
 
 

@@ -95,7 +95,7 @@ def _read_run(original: Original, report: LossReport) -> Iterator[RawProcessResu
             gpu_name=text(document.get("gpu_model")),
             config_name=None,
             model_name=model,
-            timestamps=_stamps(timeline, window, energy.duration_sec),
+            timestamps=_stamps(timeline, window, energy.duration_sec, remarks),
             inference_metrics=_inference(original, document) if window == "whole" and not has_failed else None,
             energy_metrics=energy,
             compute_metrics=None,
@@ -175,9 +175,12 @@ def _timeline(original: Original) -> dict[str, float | None]:
     return {name: number(parsed(bytes(value), name)) for name, value in fields.items() if name.endswith("_time")}
 
 
-def _stamps(timeline: dict[str, float | None], window: str, duration: float | None) -> Timestamps:
-    start, end = (timeline.get(f"{_WINDOWS[window]}_{end}_time") for end in ("start", "end"))
-    return Timestamps(start=_moment(start), end=_moment(end), duration_sec=duration)
+def _stamps(timeline: dict[str, float | None], window: str, duration: float | None, remarks: Remarks) -> Timestamps:
+    start, end = (_moment(timeline.get(f"{_WINDOWS[window]}_{end}_time")) for end in ("start", "end"))
+    if start is not None and end is not None and end < start:
+        remarks.note("part_unreadable", f"the {window} window ends before it starts; both stamps are null")
+        start = end = None
+    return Timestamps(start=start, end=end, duration_sec=duration)
 
 
 def _moment(seconds: float | None) -> datetime | None:
