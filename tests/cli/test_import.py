@@ -207,10 +207,31 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert run(*arguments).status == 2
 
 
-def test_a_mapping_that_is_none_is_an_error(emissions: Path, results: Path) -> None:
+def test_a_mapping_that_is_none_is_wrong_usage(emissions: Path, results: Path) -> None:
     done = run("-o", results, "import", emissions, "--map", "energy_j=system('x')")
-    assert (done.status, done.out) == (1, "")
-    assert done.err.startswith("error: cannot map \"energy_j=system('x')\"")
+    assert (done.status, done.out) == (2, "")
+    assert "Invalid value for --map: cannot map" in done.err
+    assert not results.exists()
+
+
+def test_two_copies_of_a_log_count_once(emissions: Path, results: Path) -> None:
+    emissions.write_text(f"{','.join(LATEST)}\n{line()}\n")
+    copy = emissions.with_suffix(".bak")
+    copy.write_bytes(emissions.read_bytes() + b"\n")
+    for arguments in (["--dry-run"], []):
+        done = run("-o", results, "import", emissions.parent / "emissions.csv", copy, "--json", *arguments)
+        assert [done.json()[name] for name in ("seen", "kept", "refused")] == [2, 2, 0]
+    assert [name for name in files(results) if "process_" in name] == ["raw/codecarbon-llama-r1/process_0.json"]
+    both = run("-o", results, "import", emissions.parent, "--dry-run")
+    assert "two results" not in both.err
+
+
+def test_a_disk_that_refuses_is_told_for_each_record(emissions: Path, results: Path) -> None:
+    results.mkdir()
+    (results / "raw").write_text("no folder")
+    done = run("-o", results, "import", emissions, "--json")
+    assert (done.status, done.json()["kept"]) == (1, 0)
+    assert [entry["code"] for entry in done.json()["entries"]].count("refused_at_save") == 2
 
 
 def test_what_a_file_holds_reaches_no_terminal_as_an_escape(tmp_path: Path, results: Path) -> None:

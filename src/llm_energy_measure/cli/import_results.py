@@ -16,12 +16,13 @@ from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.cli.overview import verdict_of
 from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import (
+    ConfigurationError,
     LLMEnergyMeasureError,
     ResultExistsError,
     ResultNotFoundError,
-    StorageError,
 )
 from llm_energy_measure.importers.loss import merge
+from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.results import aggregate_results
 from llm_energy_measure.results.completeness import describe_found
 from llm_energy_measure.results.layout import process_file, raw_folder
@@ -78,11 +79,15 @@ def import_results(
     Nothing is replaced, and importing twice changes nothing. What could not be read is told with a reason code and a
     sentence (all of it with --json or -v); the exit status is 0 if anything was kept, 1 if nothing was.
     """
+    try:
+        parse_mappings(mapping)
+    except ConfigurationError as error:
+        raise click.BadParameter(f"{error.doing}: {error.found}; {error.advice}", param_hint="--map") from error
     repository = options.repository(must_exist=False)
     given: dict[str, Any] = {
         "format": form,
         "host": host,
-        "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",")],
+        "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",") if uuid.strip()],
         "mapping": mapping,
     }
     reports: list[LossReport] = []
@@ -128,8 +133,6 @@ def _store(repository: FileSystemRepository, record: RawProcessResult, entry: En
             entry.message = "the results hold the same measurement already"
             return
         repository.save_raw(record.experiment_id, record)
-    except StorageError:
-        raise
     except LLMEnergyMeasureError as error:
         entry.outcome = "refused"
         entry.code = "conflict" if isinstance(error, ResultExistsError) else "refused_at_save"
@@ -149,7 +152,8 @@ def _is_there(repository: FileSystemRepository, record: RawProcessResult) -> boo
 
 def _say(repository: FileSystemRepository, pairs: Sequence[Pair], *, dry_run: bool, as_json: bool) -> None:
     """One line about an experiment; in a dry run also where it would lie, and what a check has to say of it."""
-    kept = [record for record, entry in pairs if entry.outcome != "refused"]
+    # Two copies of a log, one behind the other, have each process twice.
+    kept = list({record.process_index: record for record, entry in pairs if entry.outcome != "refused"}.values())
     if not kept:
         return
     experiment_id = kept[0].experiment_id
