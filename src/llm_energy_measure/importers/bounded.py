@@ -283,12 +283,16 @@ def read_original(path: Path, progress: Callable[[Path, int], None] | None = Non
     return Original(path, bytes(data))
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+def walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[Path, list[Path]]]:
     """Each folder under one, itself first, with its files in order; names that begin with a dot are passed over.
 
     Links to folders are not followed.
+
+    Args:
+        folder: The folder.
+        unreadable: Told the error of each folder that can't be listed.
     """
-    for name, folders, files in os.walk(folder):
+    for name, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
         yield Path(name), sorted(Path(name) / file for file in files if not file.startswith("."))
 
