@@ -422,6 +422,11 @@ def test_links_out_of_an_hdf5_file_are_not_followed(tmp_path: Path) -> None:
         stamp = next(iter(file["app/nodes"]))
         place = file[f"app/nodes/{stamp}/nodes/0/nodes"]
         place["linked"] = h5py.ExternalLink(str(other), f"app/nodes/{stamp}/nodes/0/nodes/secret")
+        values = place["n/nodes/cpu/nodes/CPU_USAGE/raw_data"]
+        del values["values"]
+        values["values"] = h5py.ExternalLink(
+            str(other), f"app/nodes/{stamp}/nodes/0/nodes/secret/nodes/cpu/nodes/cpu_pkg_0/raw_data/values"
+        )
         place["soft"] = h5py.SoftLink(f"/app/nodes/{stamp}/nodes/0/nodes/n")
     records, entries = read(path)
     assert (records, codes(entries)) == ([], ["no_sensor"])

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MAX_OBJECTS = 200_000
-_MAX_SAMPLES = 10_000_000
+_MAX_SAMPLES = 2_000_000
+_MAX_SAMPLE_BYTES = 16
 
 
 def trees(data: bytes) -> list[Tree]:
@@ -75,8 +76,9 @@ def _from_group(group: Any, name: str, budget: list[int], depth: int) -> Tree:  
 
 def _samples(group: Any, name: str, budget: list[int]) -> tuple[list[Any], dict[str, Any]]:  # noqa: ANN401 - h5py has no types
     """A data set, once it is known to be small and to lie in this file."""
-    found = group.get(name)
-    if found is None or not hasattr(found, "shape") or len(found.shape) != 1:
+    is_own = isinstance(group.get(name, getlink=True), h5py.HardLink)
+    found = group.get(name) if is_own else None
+    if not isinstance(found, h5py.Dataset) or len(found.shape) != 1 or found.dtype.itemsize > _MAX_SAMPLE_BYTES:
         return [], {}
     budget[1] -= found.shape[0]
     if found.is_virtual or found.external:
