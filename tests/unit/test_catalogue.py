@@ -34,7 +34,7 @@ def age(folder: Path) -> None:
     """Make every stamp old enough to be trusted, aggregates later than raw folders."""
     for path in sorted(folder.rglob("*"), key=lambda path: len(path.parts), reverse=True):
         later = 100 if path.parent.name == "aggregated" else 0
-        if path.name.startswith("catalogue.sqlite"):
+        if path.name.startswith(".catalogue.sqlite"):
             continue
         os.utime(path, (LONG_AGO + later, LONG_AGO + later))
 
@@ -71,7 +71,7 @@ def listed(repository: FileSystemRepository, *, rehash: bool = False) -> list[Ov
 
 
 def file_of(repository: FileSystemRepository) -> Path:
-    return repository.base_path / "catalogue.sqlite"
+    return repository.base_path / ".catalogue.sqlite"
 
 
 def test_the_rows_are_those_of_a_scan(repository: FileSystemRepository) -> None:
@@ -144,7 +144,7 @@ def test_with_many_the_folders_alone_are_looked_at(
     repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index, "LOOK_LIMIT", 2)
-    (repository.base_path / "catalogue.sqlite").unlink(missing_ok=True)
+    (repository.base_path / ".catalogue.sqlite").unlink(missing_ok=True)
 
     def looked(catalogue: Catalogue) -> tuple[bool, list[str]]:
         return catalogue.looked, [

@@ -246,8 +246,11 @@ def _of_raw(recovery: RawRecovery) -> dict[str, Any]:
 
 
 def _verdict(status: Status, aggregated: AggregatedResult | None) -> str:
-    if status != "current" or aggregated is None:
-        return status
+    return status if status != "current" or aggregated is None else verdict_of(aggregated)
+
+
+def verdict_of(aggregated: AggregatedResult) -> str:
+    """The verdict on an aggregate that is current, in a word; see `Overview.verdict`."""
     if aggregated.attribution_factor is not None and aggregated.attribution_factor > 1:
         return "over-counted"
     if aggregated.is_lower_bound:

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-CATALOGUE_NAME = "catalogue.sqlite"
+CATALOGUE_NAME = ".catalogue.sqlite"
 """Its name in a results directory."""
 
 DATASET_NAME = "dataset"
