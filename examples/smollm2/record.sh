@@ -3,7 +3,10 @@
 #
 #   record.sh RESULTS_DIR [OPTION]...     the options go to run.py
 set -euo pipefail
-results=$1
+case $1 in
+    /*) results=$1 ;;
+    *) results=$PWD/$1 ;;
+esac
 shift
 cd "$(dirname "$0")"
 

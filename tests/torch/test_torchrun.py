@@ -10,30 +10,32 @@ from pathlib import Path
 import pytest
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
+from llm_energy_measure.results.verification.verify import verify_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SEC = 300
 WORKER = """
-import sys, time
-import torch.distributed
+import os, signal, sys, time
+from pathlib import Path
+import torch
 from llm_energy_measure import record
+from tests.support.recorded import wait_for
 from tests.support.replay import steady_watts
 
 results, crash, end = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-torch.distributed.init_process_group("gloo")
+gate = Path(results).parent / "gate"
+gate.mkdir(exist_ok=True)
 with record("exp_7", model_name="m", config={"a": 1}, results_dir=results, checkpoint_sec=0.1,
             sources=[steady_watts(50.0)]) as run:
     run.add_tokens(input=10, output=30)
-    torch.distributed.barrier()
+    wait_for(gate, str(run.place.process_index), size=run.place.world_size)
     time.sleep(0.5)
     if run.place.process_index == crash:
         if end == "kill":
-            import os, signal
             os.kill(os.getpid(), signal.SIGKILL)
         raise MemoryError("of the device")
     if crash >= 0:
         time.sleep(60)
-    torch.distributed.barrier()
 """
 
 
@@ -61,6 +63,7 @@ def test_all_results_are_there_and_the_host_is_counted_once(tmp_path: Path, proc
     assert outcome.aggregated.total_tokens == 40 * processes
     assert outcome.aggregated.aggregation.warnings == []
     assert outcome.aggregated.is_lower_bound is False
+    assert verify_experiment(repository, "exp_7").outcome == "passed"
     manifest = repository.load_manifest("exp_7")
     assert manifest is not None
     assert manifest.expected_processes == processes

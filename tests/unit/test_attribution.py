@@ -95,6 +95,8 @@ def test_a_host_in_one_figure_contains_every_component() -> None:
     whole = record(0, of=2, energy={"gpu_energy_j": None, "total_energy_j": 12000.0, "total_scope": "host"})
     part = record(1, of=2, energy={"cpu_energy_j": 900.0, "total_energy_j": 8900.0, "gpu_energy_j": 8000.0})
     assert attribute([whole, part]).energy_j == 12000.0
+    of_host = {"cpu_energy_j": 900.0, "cpu_scope": "host", "total_energy_j": 8900.0, "gpu_energy_j": 8000.0}
+    assert attribute([whole, record(1, of=2, energy=of_host)]).energy_j == 12000.0
 
 
 # Device scope

@@ -403,6 +403,19 @@ def test_every_result_of_both_is_there_or_a_conflict_is_told(
 # The command
 
 
+def test_an_aggregate_of_fewer_results_than_are_here_is_made_anew(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    """It comes later than the results that are here, and still is no later word on them."""
+    target.begin_experiment(Manifest(experiment_id=EXP, expected_processes=4))
+    target.save_raw(EXP, factories.raw(process_index=3))
+    merge(target, source)
+    outcomes = {outcome.experiment_id: outcome for outcome in aggregate_all(target, strict=False)}
+    made = outcomes[EXP].aggregated
+    assert made is not None
+    assert made.aggregation.num_processes == 3
+
+
 def test_the_command_merges_and_says_so(target: FileSystemRepository, source: FileSystemRepository) -> None:
     before = len(snapshot(source))
     done = run("-o", target.base_path, "results", "merge", source.base_path)

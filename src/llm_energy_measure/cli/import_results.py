@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from llm_energy_measure import importers
+from llm_energy_measure.catalogue.overview import verdict_of
 from llm_energy_measure.cli import options, terminal
-from llm_energy_measure.cli.overview import verdict_of
 from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import (
     ConfigurationError,

@@ -91,10 +91,23 @@ def _printable(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
     return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
-def out_json_text(data: bytes) -> None:
+def out_json_items(values: Iterable[Any]) -> None:
+    """Data, as an indented JSON list, to stdout: item by item, however many there are."""
+    import msgspec  # noqa: PLC0415 - as above
+
+    opening = "["
+    for value in values:
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).replace(b"\n", b"\n  ")
+        click.echo(f"{opening}\n  ", nl=False)
+        out_json_text(text, end="")
+        opening = ","
+    click.echo("[]" if opening == "[" else "\n]")
+
+
+def out_json_text(data: bytes, *, end: str = "\n") -> None:
     """JSON text to stdout; what is unprintable, and can only stand inside strings, is escaped as JSON escapes it."""
     text = data.decode("utf-8", errors="replace").removeprefix("\ufeff").replace("\r", "\n").rstrip("\n")
-    click.echo(_UNPRINTABLE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    click.echo(_UNPRINTABLE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + end, nl=False)
 
 
 def out_bytes(data: bytes) -> None:

@@ -97,10 +97,10 @@ def _refused(name: str, refused: LLMEnergyMeasureError) -> SourceCheck:
 
 def _sample(sensors: Sequence[Sensor], clock: Clock, sample_sec: float) -> list[SensorCheck]:
     sampler = Sampler(sensors, clock, interval_sec=None)
-    sampler.start()
+    sampler.begin()
     start = clock.monotonic()
     clock.sleep(sample_sec)
-    sampler.stop()
+    sampler.end()
     took_sec, failures = clock.monotonic() - start, sampler.failures()
     return [
         SensorCheck(

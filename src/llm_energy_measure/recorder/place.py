@@ -92,7 +92,10 @@ def find_place(
         rank, size = _number(environ, family.rank), _number(environ, family.size)
         local_rank, local_size = _number(environ, family.local_rank), _number(environ, family.local_size)
         node = environ.get(family.node) or environ.get("SLURMD_NODENAME") or environ.get("SLURM_NODEID") or None
-        local_size = _slurm_local_size(environ) if family.launcher == "slurm" else local_size
+    if family is not None and family.launcher == "slurm":
+        local_size = _slurm_local_size(environ)
+        # Of the step, not of the job, where both are told.
+        size = _number(environ, "SLURM_STEP_NUM_TASKS") or size
     rank = process_index if process_index is not None else rank
     size = world_size if world_size is not None else size
     named = f"{family.rank} and {family.size}" if family else "process_index and world_size"

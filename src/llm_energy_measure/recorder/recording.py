@@ -278,14 +278,18 @@ class Recording:
             raise ConfigurationError(f"cannot record {self.experiment_id!r}", found, "give a mapping") from error
         with contextlib.ExitStack() as undo:
             self._prepare(undo)
+            # Nothing stands between these two, as between reading and clock at the end: the window is the block.
+            self._sampler.begin()
+            self._start = Instant.now(self._clock)
+            self._sampler.keep_reading()
+            self._interruption.watch()
+            undo.callback(self._interruption.unwatch)
+            if options.checkpoint_sec is not None:
+                ticker = Ticker("checkpoint", options.checkpoint_sec, self._checkpoint)
+                undo.callback(ticker.stop)
+                ticker.start()
             # From here on the end of the block undoes it.
             self._exit = undo.pop_all()
-        self._sampler.start()
-        self._start = Instant.now(self._clock)
-        if options.checkpoint_sec is not None:
-            ticker = Ticker("checkpoint", options.checkpoint_sec, self._checkpoint)
-            self._exit.callback(ticker.stop)
-            ticker.start()
         return self
 
     def _prepare(self, undo: contextlib.ExitStack) -> None:
@@ -315,9 +319,7 @@ class Recording:
         self._sensors, self._claimed = self._share(held)
         self._idle_power_w = self._measure_idle() if options.idle_sec else None
         self._sampler = Sampler(self._sensors, self._clock, interval_sec=options.interval_sec)
-        undo.callback(self._sampler.stop)
-        self._interruption.watch()
-        undo.callback(self._interruption.unwatch)
+        undo.callback(self._sampler.close)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -342,7 +344,7 @@ class Recording:
                 return
             self._is_finished = True  # a checkpoint that comes now would outlive the result
         with self._exit:
-            self._sampler.stop()
+            self._sampler.end()
             record = self._build(status, error_type)
             self.path = self.repository.save_raw(self.experiment_id, record)
             self.result = record
@@ -397,11 +399,14 @@ class Recording:
     def _measure_idle(self) -> float | None:
         """Mean power while nothing runs, in watts; None if nothing measures it."""
         sampler = Sampler(self._sensors, self._clock, interval_sec=self._options.interval_sec)
-        sampler.start()
+        sampler.begin()
         start = self._clock.monotonic()
+        sampler.keep_reading()
         self._clock.sleep(self._options.idle_sec)
-        sampler.stop()
-        energy_j, took_sec = sampler.energies().total, self._clock.monotonic() - start
+        sampler.end()
+        took_sec = self._clock.monotonic() - start
+        sampler.close()
+        energy_j = sampler.energies().total
         return energy_j / took_sec if energy_j is not None and took_sec > 0 else None
 
     def _read(self) -> Reading:

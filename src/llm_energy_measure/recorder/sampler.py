@@ -51,9 +51,12 @@ class Sampler:
         self._has_ended = False
         self._ticker = Ticker("sampler", interval_sec, self._take_cheap) if interval_sec and sensors else None
 
-    def start(self) -> None:
-        """Read everything once, and go on reading from a thread."""
+    def begin(self) -> None:
+        """Read everything: the window begins."""
         self.take()
+
+    def keep_reading(self) -> None:
+        """Go on reading from a thread."""
         if self._ticker is not None:
             self._ticker.start()
 
@@ -64,19 +67,25 @@ class Sampler:
             if self._has_ended or self._is_reading:
                 return
             self._is_reading = True
-            for meter in self._meters:
-                if meter.sensor.is_cheap or not only_cheap:
-                    meter.take(self._clock.monotonic())
-            self._is_reading = False
+            try:
+                for meter in self._meters:
+                    if meter.sensor.is_cheap or not only_cheap:
+                        meter.take(self._clock.monotonic())
+            finally:
+                self._is_reading = False
 
     def _take_cheap(self) -> None:
         self.take(only_cheap=True)
 
-    def stop(self) -> None:
-        """Read everything a last time. Nothing is read after that."""
+    def end(self) -> None:
+        """Read everything a last time: the window ends, and nothing is read after that."""
         with self._lock:
             self.take()
             self._has_ended = True
+
+    def close(self) -> None:
+        """End the window, if it has not ended, and the thread."""
+        self.end()
         if self._ticker is not None:
             self._ticker.stop()
 

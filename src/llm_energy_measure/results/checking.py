@@ -17,8 +17,8 @@ from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR,
 from llm_energy_measure.domain.experiment import UnreadableFile
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError, UnsafePathError
 from llm_energy_measure.results import codec, deletion, layout
-from llm_energy_measure.results.bulk import inspect_experiment
 from llm_energy_measure.results.salvage import is_salvaged, whole_sections
+from llm_energy_measure.results.state import inspect_experiment
 from llm_energy_measure.storage.atomic import published_name, writer_is_elsewhere, writer_is_gone
 
 if TYPE_CHECKING:

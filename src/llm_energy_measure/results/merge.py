@@ -17,6 +17,7 @@ from llm_energy_measure.exceptions import ExperimentIdError, ResultCorruptError,
 from llm_energy_measure.results import deletion, layout
 from llm_energy_measure.results.raw_folder import bytes_of, keep
 from llm_energy_measure.storage.atomic import published_name
+from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -230,6 +231,10 @@ def _merge_derived(
     except ResultsError as error:
         return MergedFile(key=key, outcome="failed", reason=str(error))
     merged = _merge_file(target, source, key)
+    if merged.outcome == "copied" and parent == AGGREGATED_DIR:
+        # Its own time would say that it was made from the raw files that are here, which may be others.
+        with Folder(target.store, parent) as copied:
+            copied.set_stamp(name, 0)
     if merged.outcome == "conflict" and can_be_remade and _is_ours(source, folder):
         return MergedFile(key=key, outcome="same", reason="it can be made again from the raw results")
     return merged

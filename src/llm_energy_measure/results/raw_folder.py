@@ -88,23 +88,33 @@ class RawFolder:
             data = self.store.get(key)
         except ResultsError as error:
             return UnreadableFile(name=name, reason=error.found)
-        size, sha256 = len(data), codec.digest(data)
+        return self.decode(name, process_index, data)
+
+    def decode(self, name: str, process_index: int, data: bytes) -> RawProcessResult | UnreadableFile:
+        """One raw result from the name and the bytes of its file, or why they are none."""
+        reason = None
         try:
             record = codec.decode_raw(data, f"{self.name}/{name}")
         except ResultCorruptError as error:
-            return UnreadableFile(name=name, reason=error.found, size_bytes=size, sha256=sha256)
-        reason = None
-        if not layout.names_folder(record.experiment_id, self.name):
-            reason = f"it is a result of another experiment, {record.experiment_id!r}"
-        elif record.process_index != process_index:
-            reason = f"it is the result of process {record.process_index}"
-        return record if reason is None else UnreadableFile(name=name, reason=reason, size_bytes=size, sha256=sha256)
+            reason = error.found
+        else:
+            if record.experiment_id != self.name and not layout.names_folder(record.experiment_id, self.name):
+                reason = f"it is a result of another experiment, {record.experiment_id!r}"
+            elif record.process_index != process_index:
+                reason = f"it is the result of process {record.process_index}"
+            else:
+                return record
+        return UnreadableFile(name=name, reason=reason, size_bytes=len(data), sha256=codec.digest(data))
 
-    def manifest(self) -> Manifest | None:
-        """What was expected, or None if nobody wrote it down. Raises `ResultCorruptError`."""
+    def manifest(self, data: bytes | None = None) -> Manifest | None:
+        """What was expected, or None if nobody wrote it down. Raises `ResultCorruptError`.
+
+        Args:
+            data: The bytes of its file, if they were read already.
+        """
         key = layout.manifest_key(self._place)
         try:
-            manifest = codec.decode_manifest(self.store.get(key), key)
+            manifest = codec.decode_manifest(self.store.get(key) if data is None else data, key)
         except ResultNotFoundError:
             return None
         if not layout.names_folder(manifest.experiment_id, self.name, any_case=True):

@@ -161,7 +161,7 @@ def write_replacing(path: str, data: bytes) -> None:
     sync_folder(os.path.dirname(path))
 
 
-def write_all_replacing(files: Mapping[str, bytes]) -> None:
+def write_all_replacing(files: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
     """Make each path hold its data, durably, as `write_replacing` does, with one sync for all.
 
     Either every file's bytes are on the disk before the first takes its name, or none takes it. A file system that
@@ -169,6 +169,7 @@ def write_all_replacing(files: Mapping[str, bytes]) -> None:
 
     Args:
         files: The bytes of each path. All paths lie on one file system.
+        modified_ns: When they shall say that they were last written, in nanoseconds since 1970-01-01 UTC.
 
     Raises:
         OSError: The file system refused; each path holds what it held, or its data.
@@ -176,7 +177,7 @@ def write_all_replacing(files: Mapping[str, bytes]) -> None:
     temps: dict[str, str] = {}
     try:
         for path, data in files.items():
-            temps[path] = _write_beside(path, data, sync=not _HAS_SYNCFS)
+            temps[path] = _write_beside(path, data, sync=not _HAS_SYNCFS, modified_ns=modified_ns)
         if _HAS_SYNCFS and temps:
             _sync_file_system(next(iter(temps.values())))
         for path in files:
@@ -276,7 +277,7 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _write_beside(path: str, data: bytes, *, sync: bool = True) -> str:
+def _write_beside(path: str, data: bytes, *, sync: bool = True, modified_ns: int | None = None) -> str:
     """The path of a finished temporary file in the same folder, with the permissions that the folder asks for."""
     temp = leftover_path(path)
     # Not tempfile.mkstemp: its 0600 would lock the group out of its own results.
@@ -286,6 +287,8 @@ def _write_beside(path: str, data: bytes, *, sync: bool = True) -> str:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
+            if modified_ns is not None:
+                os.utime(descriptor, ns=(modified_ns, modified_ns))
             if sync:
                 os.fsync(descriptor)
         finally:

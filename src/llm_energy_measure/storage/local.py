@@ -157,13 +157,13 @@ class LocalStore:
         with _translated("cannot write", path):
             self._in_folder(path, lambda: atomic.write_replacing(path, data))
 
-    def put_many(self, values: Mapping[str, bytes]) -> None:
+    def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
         """Store several values durably, each in place of an older one if there is one, with one sync for all."""
         files = {self._way(key): data for key, data in values.items()}
         with _translated("cannot write to", self._root):
             for folder in dict.fromkeys(map(os.path.dirname, files)):
                 self._make_folder(folder)
-            atomic.write_all_replacing(files)
+            atomic.write_all_replacing(files, modified_ns=modified_ns)
 
     def exchange(self, key: str, data: bytes) -> str:
         """Store a value durably in place of the one that is there, and return a fresh key that holds that one."""

@@ -163,11 +163,11 @@ def test_a_sampler_adds_up_components_and_reads_nothing_once_it_has_ended() -> N
     sampler = Sampler(
         [*cpus, sensor(lambda: clock.now * 10, component="ram", instance="dram-0")], clock, interval_sec=None
     )
-    sampler.start()
+    sampler.begin()
     clock.now = 2.0
     energies = sampler.energies()
     assert (energies.cpu, energies.ram, energies.gpu, energies.total) == (200.0, 20.0, None, 220.0)
-    sampler.stop()
+    sampler.end()
     clock.now = 3.0
     assert sampler.energies() == energies
 
@@ -175,7 +175,7 @@ def test_a_sampler_adds_up_components_and_reads_nothing_once_it_has_ended() -> N
 def test_a_sensor_of_everything_is_the_total() -> None:
     clock = ManualClock()
     sampler = Sampler([sensor(lambda: clock.now * 300, component="total")], clock, interval_sec=None)
-    sampler.start()
+    sampler.begin()
     clock.now = 1.0
     assert sampler.energies().total == 300.0
 

@@ -76,6 +76,10 @@ def test_torchrun_inside_srun_knows_better_and_the_job_is_slurm_s() -> None:
     assert found == (5, 8, 4, "torchrun", "4711", "0", "1", 1, 1 * 4 + 2)
 
 
+def test_a_step_of_a_larger_job_has_its_own_size() -> None:
+    assert find_place({**SRUN, "SLURM_NTASKS": "16", "SLURM_STEP_NUM_TASKS": "4"}).world_size == 4
+
+
 def test_a_batch_script_is_no_task_of_a_step_and_knows_its_job() -> None:
     batch = {"SLURM_JOB_ID": "4711", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
     found = find_place(batch)

@@ -29,7 +29,7 @@ from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.verification.codes import failed, listed, not_checked, passed
 from llm_energy_measure.results.verification.codes import joules as in_joules
-from llm_energy_measure.results.verification.evidence import by_host
+from llm_energy_measure.results.verification.evidence import by_host, read_elsewhere
 from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, model_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
@@ -170,16 +170,19 @@ def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> S
     share = Share()
     by_sensor: dict[tuple[str, object], list[Reading]] = {}
     in_one_form, is_whole = _in_one_form(readings)
-    others = [reading for reading in in_one_form if reading.scope != "host"]
-    for reading in in_one_form:
-        if reading.scope == "host":
-            by_sensor.setdefault(("host", reading.component), []).append(reading)
+    # A whole host contains what is known of single components of it, too.
+    hosts = [r for r in in_one_form if r.scope == "host" and (not is_whole or r.component == "rest")]
+    others = [r for r in in_one_form if r.scope != "host" or (is_whole and r.component != "rest")]
+    for reading in hosts:
+        by_sensor.setdefault(("host", reading.component), []).append(reading)
     counted: dict[str, list[tuple[list[Reading], float]]] = {}
     if by_sensor and others:
         others = _take_contained(share, by_sensor, others, counted, is_whole=is_whole)
     unscoped: list[Reading] = []
     for reading in others:
-        if reading.scope == "device" and reading.sensor is not None:
+        if reading.scope == "host":
+            by_sensor.setdefault(("host", reading.component), []).append(reading)
+        elif reading.scope == "device" and reading.sensor is not None:
             by_sensor.setdefault(("device", reading.sensor), []).append(reading)
         elif reading.scope != "process":
             unscoped.append(reading)
@@ -377,10 +380,11 @@ def _unidentified(hosts: Hosts) -> str:
     if several_hosts and None in hosts:
         return "some processes name their host and some don't"
     has_uuid = set()
-    for record in (record for records in hosts.values() for record in records):
+    of_hosts = [(record, peers) for peers in hosts.values() for record in peers]
+    for record, peers in of_hosts:
         for gpu in gpus_of(record):
             if gpu.name is None:
-                if gpu_scope(record) in ("host", "process"):
+                if gpu_scope(record) in ("host", "process") or read_elsewhere(record, peers):
                     continue
                 return f"the GPU of process {record.process_index} is unknown"
             has_uuid.add(isinstance(gpu.name, str))
