@@ -18,7 +18,13 @@ from llm_energy_measure.exceptions import (
     IncompleteExperimentError,
     StorageError,
 )
-from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_experiment, strategies
+from llm_energy_measure.results import (
+    FileSystemRepository,
+    aggregate_all,
+    aggregate_experiment,
+    recover_all,
+    strategies,
+)
 from llm_energy_measure.results.state import inspect_experiment
 from llm_energy_measure.storage.folder import clock_ns
 from llm_energy_measure.storage.local import LocalStore
@@ -556,3 +562,14 @@ def test_an_interrupted_run_is_gone_on_with(repository: FileSystemRepository) ->
     assert list(results) == names
     assert all(results[name] == "current" for name in done)
     assert set(results.values()) == {"current", "aggregated"}
+
+
+def test_everything_is_read_as_the_repository_reads_it(repository: FileSystemRepository) -> None:
+    many(repository, 8)
+    (repository.base_path / "raw" / "many_03" / "manifest.json").write_bytes(b"[")
+    repository.keep_partial("many_04", factories.raw("many_04", 5))
+    (repository.base_path / "raw" / "empty").mkdir()
+    found = dict(recover_all(repository))
+    assert list(found) == repository.list_experiments()
+    for name, recovery in found.items():
+        assert recovery == repository.recover_raw(name)

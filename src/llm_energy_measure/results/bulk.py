@@ -159,6 +159,31 @@ def aggregate_all(
     yield from run_batches(aggregate, batches, jobs=jobs, executor=executor)
 
 
+def recover_all(repository: FileSystemRepository) -> Iterator[tuple[str, RawRecovery]]:
+    """What the processes of every experiment measured, one experiment at a time, by folder name in order.
+
+    As `recover_raw` of each, several times faster.
+
+    Raises:
+        StorageError: A folder can't be looked into.
+
+    Example:
+        >>> from llm_energy_measure.results import FileSystemRepository, recover_all
+        >>> [name for name, recovery in recover_all(FileSystemRepository("results"))]  # doctest: +ELLIPSIS
+        ['smollm2_b1_c0', ...]
+    """
+    with Folder(repository.store, RAW_DIR) as raw:
+        for name in filter(is_folder_name, raw.names()):
+            recovery = _recover(repository, raw, name)
+            if not _is_no_experiment(recovery):
+                yield name, recovery
+
+
+def _is_no_experiment(recovery: RawRecovery) -> bool:
+    """True of a folder in which no file stands where a result should."""
+    return not recovery.results and all(process_index_of(file.name) is None for file in recovery.unreadable)
+
+
 def count_folders(repository: FileSystemRepository) -> int:
     """How many folders `aggregate_all` will look at; some may hold no result."""
     with Folder(repository.store, RAW_DIR) as raw:
@@ -233,11 +258,7 @@ def _aggregate_one(
         recovery = repository.recover_raw(name)
     else:
         recovery = _recover(repository, raw, folder)
-        if (
-            is_sweep
-            and not recovery.results
-            and not any(process_index_of(file.name) is not None for file in recovery.unreadable)
-        ):
+        if is_sweep and _is_no_experiment(recovery):
             return None
         is_new = aggregated.is_absent(f"{folder}.json")
         state = ExperimentState(status="pending") if is_new else inspect_experiment(repository, name)
