@@ -132,7 +132,8 @@ def record(
         (42, 'modelled')
     """
     # Every argument that is an option, by its name: each stands in the signature already, and in `Options`.
-    options = Options(**{name: value for name, value in locals().items() if name in Options.__struct_fields__})
+    given = dict(locals())
+    options = Options(**{name: value for name, value in given.items() if name in Options.__struct_fields__})
     for name, least in (
         ("interval_sec", "above 0, or None"),
         ("checkpoint_sec", "above 0, or None"),
