@@ -393,8 +393,11 @@ class Recording:
         # By the boot, which containers of one machine share: their names may differ.
         machine = self._boot_id[:_BOOT_DIGITS] if self._boot_id is not None else self._host
         device = sensor.device
-        if device is not None and (device.gpu_uuid is not None or device.gpu_id is not None):
-            return device.gpu_uuid or f"{sensor.component}-{machine}-{device.gpu_id}"
+        named = sensor.sees or (device.gpu_uuid if device is not None else None)
+        if named is not None:
+            return named
+        if device is not None and device.gpu_id is not None:
+            return f"{sensor.component}-{machine}-{device.gpu_id}"
         return f"{sensor.component}-{machine}"
 
     def _measure_idle(self) -> float | None:

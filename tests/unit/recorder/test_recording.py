@@ -31,7 +31,7 @@ from llm_energy_measure.recorder import facts
 from llm_energy_measure.recorder.sources.nvml import Nvml
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
 from tests.support.children import open_folder, outcome_in_child
-from tests.support.devices import Board, FakeNvml
+from tests.support.devices import Board, FakeNvml, Slice
 from tests.support.replay import START_WALL, ManualClock, ReplaySource, Trace, sensor, steady_watts
 
 if TYPE_CHECKING:
@@ -450,6 +450,26 @@ def test_two_processes_on_one_gpu_count_it_once(repository: FileSystemRepository
     for run in runs:
         run.__exit__(None, None, None)
     aggregated = aggregate_results("exp_7", repository.load_all_raw("exp_7"))
+    assert (aggregated.total_energy_j, aggregated.attributed_energy_j) == (200.0, 200.0)
+
+
+def test_two_slices_of_one_board_count_it_once(repository: FileSystemRepository, clock: ManualClock) -> None:
+    slices = [Slice(uuid=f"MIG-{index}", name="NVIDIA A100-SXM4-40GB MIG 3g.20gb") for index in range(2)]
+    nvml = FakeNvml([Board(index=0, uuid="GPU-0", slices=slices)])
+    runs = [
+        made(repository, clock, environ=ranks(index, 2, CUDA_VISIBLE_DEVICES=f"MIG-{index}"), sources=[Nvml(nvml)])
+        for index in range(2)
+    ]
+    for run in runs:
+        run.__enter__()
+    clock.now += 1.0
+    nvml.boards[0].energy_mj = 1_200_000.0
+    for run in runs:
+        run.__exit__(None, None, None)
+    first, second = repository.load_all_raw("exp_7")
+    assert (first.gpu_uuid, first.gpu_mig_profile, first.gpu_is_mig) == ("MIG-0", "3g.20gb", True)
+    assert (second.gpu_uuid, second.energy_metrics.gpu_energy_j) == ("MIG-1", None)
+    aggregated = aggregate_results("exp_7", [first, second])
     assert (aggregated.total_energy_j, aggregated.attributed_energy_j) == (200.0, 200.0)
 
 
