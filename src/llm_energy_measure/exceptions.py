@@ -11,6 +11,7 @@
     │       ├── ExperimentIdError           (+ ValueError) empty, impossible, not the record's, or taken
     │       ├── UnsafePathError             (+ ValueError)
     │       ├── StorageError                (+ OSError)
+    │       ├── CatalogueError              ends with how to rebuild
     │       ├── ExportError                 (+ OSError)
     │       └── MissingExtraError           (+ ImportError) names the extra to install
     ├── AggregationError
@@ -118,6 +119,10 @@ class UnsafePathError(ResultsError, ValueError):
 
 class StorageError(ResultsError, OSError):
     """The file system refused: no space, no permission, not a directory."""
+
+
+class CatalogueError(ResultsError):
+    """The catalogue can't answer; it is derived, and the advice says how to make it anew."""
 
 
 class ExportError(ResultsError, OSError):

@@ -82,7 +82,7 @@ def test_a_failing_one_keeps_its_aggregate_and_the_others_go_on(results: Path) -
     before = aggregate_of(results, "llama_c0")
     for process in range(2):
         (results / "raw" / "llama_c0" / f"process_{process}.json").write_bytes(b"\0" * 100)
-    done = run("-o", results, "aggregate", "--all", "--no-strict")
+    done = run("-o", results, "aggregate", "--all", "--no-strict", "--rehash")
     assert done.status == 1
     assert "error: cannot aggregate 'llama_c0': process_0.json: the file holds nothing but 100 blank bytes" in done.err
     assert "2 aggregated, 2 skipped, 1 failed" in done.err
@@ -160,7 +160,7 @@ def test_damage_beside_the_results_stops_neither_list_nor_the_others(results: Pa
         "mistral",
         "torn",
     ]
-    done = run("-o", results, "aggregate", "--all", "--no-strict")
+    done = run("-o", results, "aggregate", "--all", "--no-strict", "--rehash")
     if damage == "aggregate":
         assert "3 aggregated, 2 skipped, 0 failed" in done.err
         assert (results / "aggregated" / "superseded-llama_c1-1.json").exists(), "what can't be read is kept"

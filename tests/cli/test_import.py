@@ -109,14 +109,15 @@ def test_a_dry_run_writes_nothing_and_shows_files_and_verdicts(emissions: Path, 
     done = run("-o", results, "import", emissions, "--dry-run")
     assert done.status == 0
     assert not results.exists()
-    assert (
-        "codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, - tokens, complete; "
-        "would write raw/codecarbon-llama-r1/process_0.json\n"
-    ) in done.out
+    # A kilowatt-hour in ten seconds: the verdict of the checks stands there before anything is written.
+    first = done.out.splitlines()[0]
+    assert first.startswith("codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, - tokens, failed, failed checks ")
+    assert "energy.exceeds_devices" in first
+    assert first.endswith("; would write raw/codecarbon-llama-r1/process_0.json")
     assert done.err.endswith("; nothing was written\n")
     peers.write_json(emissions.parent / "result.json", peers.vllm_result())
     done = run("-o", results, "import", emissions.parent / "result.json", "--dry-run")
-    assert ", partial; would write" in done.out
+    assert ", partial, failed checks completeness.no_energy; would write" in done.out
     assert "process 0 has no energy; the total is a lower bound" in done.err
 
 
@@ -131,9 +132,10 @@ def test_a_dry_run_warns_of_a_host_that_is_counted_twice(results: Path, tmp_path
         "--map=world_size=3",
     ]
     done = run("-o", results, "import", tmp_path / "t.csv", "--dry-run", "--host", "node-1", *mapping)
-    assert "measured the whole host node-1 each" in done.err
+    assert "e: processes 0, 1 measured the whole host node-1" in done.err
     assert "e: 2 of 3 processes" in done.out
-    assert ", partial; would write raw/e/process_0.json, raw/e/process_1.json" in done.out
+    assert ", over-counted, attributed 100 J" in done.out
+    assert "; would write raw/e/process_0.json, raw/e/process_1.json\n" in done.out
 
 
 def test_nothing_kept_is_1(tmp_path: Path, results: Path) -> None:
@@ -205,10 +207,31 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert run(*arguments).status == 2
 
 
-def test_a_mapping_that_is_none_is_an_error(emissions: Path, results: Path) -> None:
+def test_a_mapping_that_is_none_is_wrong_usage(emissions: Path, results: Path) -> None:
     done = run("-o", results, "import", emissions, "--map", "energy_j=system('x')")
-    assert (done.status, done.out) == (1, "")
-    assert done.err.startswith("error: cannot map \"energy_j=system('x')\"")
+    assert (done.status, done.out) == (2, "")
+    assert "Invalid value for --map: cannot map" in done.err
+    assert not results.exists()
+
+
+def test_two_copies_of_a_log_count_once(emissions: Path, results: Path) -> None:
+    emissions.write_text(f"{','.join(LATEST)}\n{line()}\n")
+    copy = emissions.with_suffix(".bak")
+    copy.write_bytes(emissions.read_bytes() + b"\n")
+    for arguments in (["--dry-run"], []):
+        done = run("-o", results, "import", emissions.parent / "emissions.csv", copy, "--json", *arguments)
+        assert [done.json()[name] for name in ("seen", "kept", "refused")] == [2, 2, 0]
+    assert [name for name in files(results) if "process_" in name] == ["raw/codecarbon-llama-r1/process_0.json"]
+    both = run("-o", results, "import", emissions.parent, "--dry-run")
+    assert "two results" not in both.err
+
+
+def test_a_disk_that_refuses_is_told_for_each_record(emissions: Path, results: Path) -> None:
+    results.mkdir()
+    (results / "raw").write_text("no folder")
+    done = run("-o", results, "import", emissions, "--json")
+    assert (done.status, done.json()["kept"]) == (1, 0)
+    assert [entry["code"] for entry in done.json()["entries"]].count("refused_at_save") == 2
 
 
 def test_what_a_file_holds_reaches_no_terminal_as_an_escape(tmp_path: Path, results: Path) -> None:

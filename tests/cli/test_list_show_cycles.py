@@ -63,6 +63,11 @@ def test_list_as_json_is_in_base_units(results: Path) -> None:
         "tokens_per_joule": 16484 / 4250,
         "is_lower_bound": False,
         "start_time": "2026-01-16T19:39:58.225937Z",
+        "config_name": "baseline",
+        "precision": ["float16"],
+        "hosts": [],
+        "gpus": ["NVIDIA A100-PCIE-40GB"],
+        "tags": {},
         "warnings": [],
         "failed": [],
         "problems": [],
@@ -147,7 +152,7 @@ def test_list_of_nothing_is_nothing(tmp_path: Path) -> None:
 
 def test_a_limit_hides_no_problem(results: Path) -> None:
     (results / "raw" / "llama_c2" / "process_0.json").write_bytes(b"[]")
-    done = run("-o", results, "results", "list", "--limit", "1")
+    done = run("-o", results, "results", "list", "--limit", "1", "--rehash")
     assert done.status == 1
     assert "llama_c2/process_0.json is unreadable: it holds a list where an object belongs" in done.err
 

@@ -124,7 +124,7 @@ def test_quiet_says_only_what_is_amiss(results: Path) -> None:
     )
     assert run("-q", "-o", results, "results", "list").err == ""
     (results / "raw" / "llama_c0" / "process_1.json").write_bytes(b"")
-    done = run("-q", "-o", results, "results", "list")
+    done = run("-q", "-o", results, "results", "list", "--rehash")
     assert done.err == "warning: llama_c0/process_1.json is unreadable: the file is empty (0 bytes)\n"
 
 
@@ -156,11 +156,11 @@ def test_json_on_stdout_stays_json_whatever_is_amiss(results: Path) -> None:
     (results / "raw" / "llama_c0" / "process_1.json").write_bytes(b"")
     (results / "raw" / "mistral" / "process_0.json").write_bytes(b'{"a": 1')
     for arguments in (
-        ["results", "list", "--all", "--json"],
+        ["results", "list", "--all", "--json", "--rehash"],
         ["results", "show", "llama_c0", "--json"],
         ["results", "show", "llama_c0", "--raw", "--json"],
         ["results", "export", "--raw", "--to", "-", "--format", "json"],
-        ["aggregate", "--all", "--json"],
+        ["aggregate", "--all", "--rehash", "--json"],
     ):
         done = run("-o", results, *arguments)
         assert done.status == 1, arguments

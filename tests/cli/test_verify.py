@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from llm_energy_measure import importers
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, codec
 from llm_energy_measure.results.verification.codes import CODES
 from llm_energy_measure.results.verification.verify import Verdict, verify_experiment, verify_experiments
 from tests.support import factories
 from tests.support.command import on_terminal, run
 from tests.support.faults_of_records import NO_SCOPE, NODE, honest, records
-from tests.support.legacy import load_legacy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -260,7 +260,7 @@ def test_an_aggregate_of_another_tool_is_compared_as_far_as_it_goes(real_data: P
 
 def test_energy_that_grows_with_the_processes_of_a_sweep_is_suspected(real_data: Path, tmp_path: Path) -> None:
     for name in ("0109", "0110", "0111", "0112"):
-        save(tmp_path, name, load_legacy(real_data / "legacy_v1" / name))
+        save(tmp_path, name, list(importers.read(real_data / "legacy_v1" / name)))
     verdicts = verify_experiments(FileSystemRepository(tmp_path), ["0109", "0110", "0111", "0112"])
     grown = {
         verdict.experiment_id: finding

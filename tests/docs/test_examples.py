@@ -25,8 +25,7 @@ PYTHON_PAGES = [
     "docs/verification.md",
     "docs/recording.md",
     "docs/importing.md",
-    "src/llm_energy_measure/results/README.md",
-    "src/llm_energy_measure/domain/README.md",
+    *(f"src/llm_energy_measure/{folder}/README.md" for folder in ("catalogue", "domain", "results")),
 ]
 MODULES = sorted(
     module.name

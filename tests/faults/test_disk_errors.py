@@ -95,7 +95,7 @@ def test_what_an_input_output_error_stopped_can_be_done_again(operation: str) ->
 def test_one_file_that_the_disk_does_not_hand_out_does_not_hide_the_others() -> None:
     store = prepared()
     FileSystemRepository(store=store).save_raw(EXP, factories.raw(process_index=1))
-    faulty = FaultyStore(store, at=1, reads_too=True)  # the list, then the first file
+    faulty = FaultyStore(store, at=2, reads_too=True)  # the manifest, the list, then the first file
     recovery = FileSystemRepository(store=faulty).recover_raw(EXP)
     assert [result.process_index for result in recovery.results] == [1]
     assert [(file.name, file.reason) for file in recovery.unreadable] == [("process_0.json", "Input/output error")]

@@ -17,20 +17,24 @@ SAVES = 300
 
 def test_a_result_is_saved_while_its_experiment_is_being_deleted(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
-    done = threading.Event()
+    done, enough = threading.Event(), threading.Semaphore(0)
     deleted = 0
 
     def delete() -> None:
         nonlocal deleted
-        # Over and over, but not at once: a folder that never lives as long as a sync can't be written into.
-        while not done.wait(0.005):
+        # Over and over, but each time after a few saves: a folder that never lives as long as a sync can't be written
+        # into, and how long that takes is the disk's.
+        while not done.is_set():
+            enough.acquire(timeout=1)
             deleted += repository.delete_experiment(EXP)
 
     deleter = threading.Thread(target=delete)
     deleter.start()
     try:
-        for record in factories.raws(SAVES):
+        for number, record in enumerate(factories.raws(SAVES)):
             repository.save_raw(EXP, record)
+            if number % 3 == 0:
+                enough.release()
     finally:
         done.set()
         deleter.join()

@@ -148,6 +148,30 @@ def test_an_overwritten_result_has_its_second_name_before_the_first_is_removed(
     assert said[-1] == f"close {folder}"
 
 
+def test_an_overwriting_exchange_is_synced_in_its_folder(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("raw/one", b"older")
+    calls = recorded(partial(store.exchange, "raw/one", b"newer"))
+    assert told(calls, tmp_path)[-3:] == ["open raw", "fsync raw", "close raw"]
+
+
+def test_a_moved_folder_has_a_durable_name(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("raw/a/one", b"")
+    calls = recorded(partial(store.move_folder, "raw/a", "raw/b"))
+    assert told(calls, tmp_path) == ["rename raw/a raw/b", "open raw", "fsync raw", "close raw"]
+
+
+def test_a_name_that_somebody_else_gave_is_durable_before_it_is_said_to_be_taken(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("raw/one", b"theirs")
+    calls = recorded(partial(store.create, "raw/one", b"ours"))
+    said = told(calls, tmp_path)
+    assert said[said.index("link temp raw/one") :] == [
+        *("link temp raw/one", "remove temp", "open raw", "fsync raw", "close raw")
+    ]
+
+
 # The checker has to see what is wrong
 
 

@@ -317,6 +317,12 @@ def test_a_steady_state_whose_total_is_another_is_told(tmp_path: Path) -> None:
     assert codes(entries) == ["whole", "own_aggregate_differs"]
 
 
+def test_a_window_that_ends_before_it_starts_has_no_stamps(tmp_path: Path) -> None:
+    timeline = {"benchmark_start_time": 1768592398.5, "benchmark_end_time": 60.0}
+    [whole, _], entries = read(peers.write_json(tmp_path / "x", peers.ml_energy_run(timeline=timeline)))
+    assert (whole.timestamps.start, whole.timestamps.end, entries[0].code) == (None, None, "part_unreadable")
+
+
 def test_a_leaderboard_has_energy_per_token_and_no_total(tmp_path: Path) -> None:
     configuration = {
         "energy_per_token_joules": 0.43,
@@ -416,6 +422,11 @@ def test_links_out_of_an_hdf5_file_are_not_followed(tmp_path: Path) -> None:
         stamp = next(iter(file["app/nodes"]))
         place = file[f"app/nodes/{stamp}/nodes/0/nodes"]
         place["linked"] = h5py.ExternalLink(str(other), f"app/nodes/{stamp}/nodes/0/nodes/secret")
+        values = place["n/nodes/cpu/nodes/CPU_USAGE/raw_data"]
+        del values["values"]
+        values["values"] = h5py.ExternalLink(
+            str(other), f"app/nodes/{stamp}/nodes/0/nodes/secret/nodes/cpu/nodes/cpu_pkg_0/raw_data/values"
+        )
         place["soft"] = h5py.SoftLink(f"/app/nodes/{stamp}/nodes/0/nodes/n")
     records, entries = read(path)
     assert (records, codes(entries)) == ([], ["no_sensor"])

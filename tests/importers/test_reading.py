@@ -174,6 +174,21 @@ def test_a_folder_of_more_files_than_the_limit_is_told(tmp_path: Path) -> None:
     assert [(entry.code, entry.file) for entry in entries[3:]] == [("too_many", str(tmp_path / "b"))]
 
 
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
+    write_emissions(tmp_path / "a" / "emissions.csv")
+
+    def vanish(of: Path, _size: int) -> None:
+        if (tmp_path / "b").exists():
+            (tmp_path / "b").rmdir()
+            (tmp_path / "b").write_bytes(b"no folder")
+        assert of.name == "emissions.csv"
+
+    (tmp_path / "b").mkdir()
+    count, entries = read(tmp_path, progress=vanish)
+    assert count == 1
+    assert [(entry.file, entry.code) for entry in entries[1:]] == [(str(tmp_path / "b"), "unreadable")]
+
+
 def test_progress_tells_each_file(tmp_path: Path) -> None:
     paths = [write_emissions(tmp_path / f"{number}.csv") for number in range(3)]
     told: list[tuple[Path, int]] = []

@@ -75,6 +75,8 @@ def test_the_attributed_total_never_exceeds_the_plain_sum(records: list[RawProce
         low, high = result.attributed_bounds_j
         assert 0 <= low <= result.attributed_energy_j <= high <= result.total_energy_j
         assert result.attribution_factor is None or result.attribution_factor >= 1
+        parts = [result.attributed_gpu_energy_j, result.attributed_cpu_energy_j, result.attributed_ram_energy_j]
+        assert math.fsum(part or 0.0 for part in parts) <= result.attributed_energy_j * (1 + 1e-5) + 1e-6
 
 
 @given(experiments, st.randoms(use_true_random=False))

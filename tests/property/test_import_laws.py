@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_energy_measure import importers
@@ -214,8 +214,21 @@ def test_ml_energy(energies: list[float], duration: float) -> None:
         assert record.energy_metrics.total_energy_j == pytest.approx(sum(energies))
 
 
-@given(st.lists(st.integers(0, 10**6), min_size=2, max_size=6), st.booleans())
-def test_perun(increments: list[int], as_hdf5: bool) -> None:  # noqa: FBT001 - hypothesis gives it
+increments_of_a_counter = st.lists(st.integers(0, 10**6), min_size=2, max_size=6)
+
+
+@given(increments_of_a_counter)
+def test_perun(increments: list[int]) -> None:
+    check_perun(increments, peers.write_json)
+
+
+@settings(max_examples=5)  # each starts a process
+@given(increments_of_a_counter)
+def test_perun_as_hdf5(increments: list[int]) -> None:
+    check_perun(increments, peers.write_perun_hdf5)
+
+
+def check_perun(increments: list[int], write: Callable[[Path, dict[str, Any]], Path]) -> None:
     counter, values = 0, []
     for increment in increments:
         counter += increment
@@ -223,8 +236,7 @@ def test_perun(increments: list[int], as_hdf5: bool) -> None:  # noqa: FBT001 - 
     tree = peers.perun_tree({"node-1": [peers.perun_sensor("cpu", "cpu", "J", values, max=2e6)]})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
-        _ = peers.write_perun_hdf5(path, tree) if as_hdf5 else peers.write_json(path, tree)
-        [record] = read_all(path)
+        [record] = read_all(write(path, tree))
     assert record.energy_metrics.total_energy_j == sum(increments[1:])
     assert record.host == "node-1"
 
@@ -289,7 +301,7 @@ def test_nothing_that_a_file_can_hold_crashes_an_importer(shape: str, tmp_path: 
     paths = sorted(path for path in (tmp_path / "whole").rglob("*") if path.is_file())
     rng = random.Random(20260116)  # noqa: S311 - the same files in every run
     mapping = ["energy_j=j*2", "model_name=m", "start=t"] if shape in ("table", "csv") else []
-    for number in range(150):
+    for number in range(10 if shape == "perun_hdf5" else 150):  # each of its files starts a process
         path = paths[number % len(paths)]
         content = path.read_bytes()
         path.write_bytes(mutate.mutated(rng, [content]))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_energy_measure import importers
 from llm_energy_measure.results import aggregate_results
 from llm_energy_measure.results.verification.attribution import RULE
-from tests.support.legacy import load_legacy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ OVER_COUNTED = [
 
 
 def aggregated(real_data: Path, name: str) -> AggregatedResult:
-    return aggregate_results(name, load_legacy(real_data / "legacy_v1" / name))
+    return aggregate_results(name, list(importers.read(real_data / "legacy_v1" / name)))
 
 
 def failures(result: AggregatedResult) -> dict[str, Finding]:
@@ -92,4 +92,4 @@ def test_a_power_field_that_no_mean_can_be_near_is_told(real_data: Path, name: s
 
 def test_modelled_energy_is_named_in_the_total_that_contains_it(real_data: Path) -> None:
     [finding] = [f for f in aggregated(real_data, "0112").findings or () if f.code == "provenance.modelled"]
-    assert finding.message == "the total contains 13,749.3 J of modelled energy (CPU), 13% of it"
+    assert finding.message == "the total contains 13,820.0 J of modelled energy (CPU and RAM), 13% of it"

@@ -89,8 +89,8 @@ class FaultyStore:
     def put(self, key: str, data: bytes) -> None:
         self._step("put", lambda: self.store.put(key, data))
 
-    def put_many(self, values: Mapping[str, bytes]) -> None:
-        self._step("put_many", lambda: self.store.put_many(values))
+    def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
+        self._step("put_many", lambda: self.store.put_many(values, modified_ns=modified_ns))
 
     def exchange(self, key: str, data: bytes) -> str:
         return self._step("exchange", lambda: self.store.exchange(key, data))

@@ -71,6 +71,34 @@ def test_a_whole_host_in_components_and_in_one_figure_is_one_host() -> None:
     assert attribute([whole, parts]).energy_j == 9000.0
 
 
+def test_what_a_host_reading_contains_counts_with_it() -> None:
+    host = reading(0, 9000.0, energy=HOST)
+    own = [reading(1, 4000.0), reading(2, 3000.0, energy=NO_SCOPE), reading(3, 500.0, host="node-2")]
+    found = attribute([host, *own])
+    assert (found.plain_j, found.energy_j, found.bounds_j) == (16500.0, 9500.0, (9500.0, 9500.0))
+    assert codes(found) == {"attribution.host_counted"}
+    [finding] = [finding for finding in found.findings if finding.code == "attribution.host_counted"]
+    assert (finding.effect_j, finding.processes) == (7000.0, [0, 1, 2])
+
+
+def test_what_was_read_at_another_time_is_not_in_a_host_reading() -> None:
+    found = attribute([reading(0, 9000.0, energy=HOST), reading(1, 4000.0, start=40.0), reading(2, 1000.0, start=20.0)])
+    assert (found.energy_j, found.bounds_j) == (13000.0, (13000.0, 14000.0))
+
+
+def test_parts_that_are_more_than_their_host_count_themselves() -> None:
+    found = attribute([reading(0, 5000.0, energy=HOST), reading(1, 4000.0), reading(2, 3000.0)])
+    assert found.energy_j == 7000.0
+
+
+def test_a_host_in_one_figure_contains_every_component() -> None:
+    whole = record(0, of=2, energy={"gpu_energy_j": None, "total_energy_j": 12000.0, "total_scope": "host"})
+    part = record(1, of=2, energy={"cpu_energy_j": 900.0, "total_energy_j": 8900.0, "gpu_energy_j": 8000.0})
+    assert attribute([whole, part]).energy_j == 12000.0
+    of_host = {"cpu_energy_j": 900.0, "cpu_scope": "host", "total_energy_j": 8900.0, "gpu_energy_j": 8000.0}
+    assert attribute([whole, record(1, of=2, energy=of_host)]).energy_j == 12000.0
+
+
 # Device scope
 
 
@@ -194,6 +222,21 @@ def test_without_a_known_board_nothing_is_passed() -> None:
     [finding] = [finding for finding in found.findings if finding.code == "energy.over_counted"]
     assert (finding.outcome, finding.reason) == ("not_checked", "no power limit is known of the board 'Zephyr 9000'")
     assert (found.energy_j, found.bounds_j) == (6e4, (3e4, 6e4))
+
+
+def test_devices_that_nothing_identifies_are_the_boards_of_the_host() -> None:
+    unknown = {"devices": [DeviceEnergy(gpu_name="NVIDIA A100-PCIE-40GB")] * 4}
+    records = [reading(index, 3e4, energy=unknown | NO_SCOPE, **NO_IDS) for index in range(2)]
+    found = attribute(records)
+    assert (found.energy_j, found.factor) == (3e4, 2.0)
+    assert codes(found) == {"energy.over_counted", "energy.exceeds_devices"}
+    [over] = [finding for finding in found.findings if finding.code == "energy.over_counted"]
+    assert over.expected == 1000.0
+
+
+def test_devices_of_scope_device_are_those_that_the_process_measured() -> None:
+    own = {"devices": [DeviceEnergy(gpu_name="NVIDIA A100-PCIE-40GB")] * 4}
+    assert codes(attribute([reading(0, 3e4, energy=own, **NO_IDS)])) == set()
 
 
 def test_one_process_on_several_gpus_may_draw_what_they_draw() -> None:

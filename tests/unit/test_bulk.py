@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,13 +16,17 @@ from llm_energy_measure.exceptions import (
     AggregationError,
     ConfigurationError,
     IncompleteExperimentError,
+    StorageError,
 )
 from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_experiment, strategies
-from llm_energy_measure.results.bulk import inspect_experiment
+from llm_energy_measure.results.state import inspect_experiment
+from llm_energy_measure.storage.folder import clock_ns
+from llm_energy_measure.storage.local import LocalStore
+from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from llm_energy_measure.domain.experiment import RawProcessResult
 
@@ -360,3 +368,191 @@ def test_many_are_aggregated_one_by_one_as_they_are_asked_for(repository: FileSy
     assert not (repository.base_path / "aggregated").exists()
     assert next(outcomes).experiment_id == "exp_7"
     assert repository.list_aggregated() == ["exp_7"]
+
+
+# Without opening anything
+
+
+def stamp_aggregate(repository: FileSystemRepository, later_ns: int) -> None:
+    """Give the aggregate a stamp that is that much later than its folder's, whose own can't be set."""
+    ns = raw_file(repository).parent.stat().st_ctime_ns + later_ns
+    os.utime(aggregate_file(repository), ns=(ns, ns))
+
+
+def wait_for_tick(repository: FileSystemRepository) -> None:
+    """Wait until the clock of the file system has gone on."""
+    before = clock_ns(repository.store)
+    while clock_ns(repository.store) == before:
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def settled(repository: FileSystemRepository) -> FileSystemRepository:
+    """An aggregate whose folder is older than it."""
+    list(aggregate_all(repository))
+    stamp_aggregate(repository, 1)
+    return repository
+
+
+def test_an_older_folder_is_not_opened(settled: FileSystemRepository) -> None:
+    for process in range(2):
+        raw_file(settled, process).write_bytes(b"edited in place")
+    [outcome] = aggregate_all(settled)
+    assert (outcome.result, outcome.aggregated) == ("current", None)
+    [outcome] = aggregate_all(settled, rehash=True)
+    assert outcome.result == "failed"
+
+
+@pytest.mark.parametrize("later_ns", [0, -1])
+def test_a_folder_of_the_same_tick_or_a_later_one_is_opened(settled: FileSystemRepository, later_ns: int) -> None:
+    raw_file(settled, 1).unlink()
+    raw_file(settled).write_bytes(b"")
+    stamp_aggregate(settled, later_ns)
+    [outcome] = aggregate_all(settled)
+    assert outcome.result == "failed"
+
+
+def test_what_was_opened_for_nothing_is_not_opened_again(settled: FileSystemRepository) -> None:
+    stamp_aggregate(settled, -(10**9))
+    wait_for_tick(settled)
+    [outcome] = aggregate_all(settled)
+    assert (outcome.result, outcome.aggregated is not None) == ("current", True)
+    [outcome] = aggregate_all(settled)
+    assert (outcome.result, outcome.aggregated) == ("current", None)
+
+
+def test_another_folder_in_its_place_is_opened_however_old(settled: FileSystemRepository) -> None:
+    elsewhere = settled.base_path / "elsewhere"
+    shutil.copytree(raw_file(settled).parent, elsewhere)
+    (elsewhere / "process_1.json").write_bytes(b"")
+    os.utime(elsewhere, (1000, 1000))
+    wait_for_tick(settled)
+    raw_file(settled).parent.rename(settled.base_path / "raw" / "put away")
+    elsewhere.rename(raw_file(settled).parent)
+    [outcome] = aggregate_all(settled)
+    assert outcome.result == "failed"
+
+
+def test_an_empty_aggregate_is_no_aggregate(settled: FileSystemRepository) -> None:
+    aggregate_file(settled).write_bytes(b"")
+    [outcome] = aggregate_all(settled)
+    assert outcome.result == "aggregated"
+
+
+@pytest.mark.parametrize(
+    "rule", [{"force": True}, {"rehash": True}, {"expected_processes": 2}, {"strategy": "sum_energy_avg_throughput"}]
+)
+def test_a_rule_that_stamps_cannot_answer_opens_it(settled: FileSystemRepository, rule: dict[str, Any]) -> None:
+    [outcome] = aggregate_all(settled, **rule)
+    assert outcome.aggregated is not None
+
+
+def test_an_aggregate_is_of_the_time_at_which_its_reading_began(repository: FileSystemRepository) -> None:
+    """A raw file that comes while the others are aggregated makes its folder newer than the aggregate."""
+
+    class Late(LocalStore):
+        """A store into which another host saves a result while the aggregates are being written."""
+
+        def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
+            FileSystemRepository(repository.base_path).save_raw("exp_7", factories.raw("exp_7", 2))
+            super().put_many(values, modified_ns=modified_ns)
+
+    late = FileSystemRepository(repository.base_path, store=Late(repository.base_path))
+    assert [outcome.result for outcome in aggregate_all(late)] == ["aggregated"]
+    assert raw_file(repository).parent.stat().st_mtime_ns >= aggregate_file(repository).stat().st_mtime_ns
+    [outcome] = aggregate_all(repository)
+    assert outcome.aggregated is not None
+    assert outcome.aggregated.aggregation.num_processes == 3
+
+
+def test_a_folder_without_results_is_no_experiment_in_a_sweep(repository: FileSystemRepository) -> None:
+    (repository.base_path / "raw" / "empty").mkdir()
+    (repository.base_path / "raw" / "other" / "process_0.json").mkdir(parents=True)
+    (repository.base_path / "raw" / "a file").write_bytes(b"")
+    assert [outcome.experiment_id for outcome in aggregate_all(repository)] == ["exp_7"]
+
+
+# In batches, and several at once
+
+
+def many(repository: FileSystemRepository, number: int = 30) -> list[str]:
+    names = [f"many_{index:02d}" for index in range(number)]
+    for name in names:
+        for record in factories.raws(2, name):
+            repository.save_raw(name, record)
+    (repository.base_path / "raw" / "many_07" / "process_1.json").write_bytes(b"{")
+    return ["exp_7", *names]
+
+
+EXECUTORS: dict[str, dict[str, Any]] = {
+    "one": {"jobs": 1},
+    "two processes": {"jobs": 2},
+    "threads": {"executor": ThreadPoolExecutor(3), "jobs": 3},
+    "default": {},
+}
+
+
+@pytest.mark.parametrize("how", EXECUTORS)
+def test_the_same_comes_out_however_it_is_run(
+    repository: FileSystemRepository, tmp_path_factory: pytest.TempPathFactory, how: str
+) -> None:
+    names = many(repository)
+    apart = FileSystemRepository(tmp_path_factory.mktemp("apart") / "results")
+    shutil.copytree(repository.base_path, apart.base_path)
+    found = list(aggregate_all(repository, **EXECUTORS[how]))
+    assert [outcome.experiment_id for outcome in found] == names
+    assert {outcome.experiment_id for outcome in found if outcome.result != "aggregated"} == {"many_07"}
+    assert isinstance(found[8].error, IncompleteExperimentError)
+    assert "many_07" in str(found[8].error)
+    assert all(outcome.aggregated is None or outcome.aggregated.process_results == [] for outcome in found)
+    for name in apart.list_experiments():
+        if name != "many_07":
+            aggregate_experiment(apart, name)
+            assert apart.read_aggregated(name) == repository.read_aggregated(name)
+    assert [outcome.result for outcome in aggregate_all(repository, strict=False, **EXECUTORS[how])].count(
+        "current"
+    ) == 30
+
+
+def test_a_store_in_memory_is_aggregated_alike() -> None:
+    repository = FileSystemRepository("unused", store=MemoryStore())
+    for record in factories.raws(2):
+        repository.save_raw("exp_7", record)
+    assert [outcome.result for outcome in aggregate_all(repository)] == ["aggregated"]
+    [outcome] = aggregate_all(repository)
+    assert (outcome.result, outcome.aggregated is not None) == ("current", True), "no stamps: by its digests"
+
+
+def test_what_cannot_be_stored_fails_alone(repository: FileSystemRepository) -> None:
+    class Refusing(LocalStore):
+        """A store that can't take one of the aggregates."""
+
+        def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
+            if "aggregated/many_03.json" in values:
+                raise StorageError("cannot write", "no space is left", "make room")
+            super().put_many(values, modified_ns=modified_ns)
+
+    many(repository)
+    refusing = FileSystemRepository(repository.base_path, store=Refusing(repository.base_path))
+    found = {outcome.experiment_id: outcome for outcome in aggregate_all(refusing, strict=False)}
+    assert {name for name, outcome in found.items() if outcome.result != "aggregated"} == {"many_03"}
+    assert isinstance(found["many_03"].error, StorageError)
+    assert not refusing.has_aggregated("many_03")
+    assert refusing.has_aggregated("many_04")
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True])
+def test_an_impossible_number_of_jobs_is_refused(repository: FileSystemRepository, jobs: Any) -> None:
+    with pytest.raises(ConfigurationError, match="jobs were asked for; give 1 or more"):
+        list(aggregate_all(repository, jobs=jobs))
+
+
+def test_an_interrupted_run_is_gone_on_with(repository: FileSystemRepository) -> None:
+    names = many(repository)
+    outcomes = aggregate_all(repository, strict=False)
+    done = [next(outcomes).experiment_id for _ in range(3)]
+    del outcomes
+    results = {outcome.experiment_id: outcome.result for outcome in aggregate_all(repository, strict=False)}
+    assert list(results) == names
+    assert all(results[name] == "current" for name in done)
+    assert set(results.values()) == {"current", "aggregated"}

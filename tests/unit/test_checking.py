@@ -248,6 +248,27 @@ def unreadable_but_whole(repository: FileSystemRepository) -> str:
     return raw_file(repository, leftover("process_2.json"), b"\xef\xbb\xbf" + changed(model_name=7))
 
 
+def stranger_as_attempt(repository: FileSystemRepository) -> str:
+    path = repository.base_path / "raw" / f".{EXP}~attempt-0"
+    path.symlink_to("nowhere")
+    return f"raw/{path.name}"
+
+
+def tags_are_no_folder(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "tags")
+    return "tags"
+
+
+def aggregate_misnamed(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "aggregated" / "my exp.json")
+    return "aggregated/my exp.json"
+
+
+def result_outside(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "raw" / "process_0.json", codec.encode_raw(factories.raw()))
+    return "raw/process_0.json"
+
+
 STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("raw.torn", torn),
     ("raw.torn", torn_inside_a_letter),
@@ -259,6 +280,10 @@ STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("raw.not_a_file", not_a_file),
     ("raw.not_a_file", linked_experiment),
     ("raw.misnamed", misnamed),
+    ("raw.misnamed", result_outside),
+    ("folder.unreadable", stranger_as_attempt),
+    ("folder.unreadable", tags_are_no_folder),
+    ("aggregate.misnamed", aggregate_misnamed),
     ("raw.rejected", rejected),
     ("raw.superseded", superseded),
     ("raw.earlier_attempt", earlier_attempt),
@@ -542,3 +567,49 @@ def test_a_stale_aggregate_whose_results_are_all_gone_is_not_said_to_be_made_ane
         path.unlink()
     [finding] = [found for found in check_store(repository) if found.code == "aggregate.stale"]
     assert finding.advice == "nothing is left to make it from; keep it, or 'results delete' the experiment"
+
+
+@pytest.mark.parametrize("state", [stranger_as_attempt, tags_are_no_folder])
+def test_one_place_that_cannot_be_looked_into_hides_no_other(
+    repository: FileSystemRepository, state: Callable[[FileSystemRepository], str]
+) -> None:
+    state(repository)
+    torn_key = torn(repository)
+    assert {finding.key for finding in check_store(repository)} >= {torn_key}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names there are text")
+def test_names_that_are_no_utf_8_are_told_in_json_too(repository: FileSystemRepository) -> None:
+    folder = os.fsencode(repository.base_path / "raw" / EXP)
+    with open(folder + b"/process_\xff.json", "wb"):  # noqa: PTH123 - the name is bytes
+        pass
+    done = run("-o", repository.base_path, "results", "check", "--json")
+    assert done.status == 1
+    assert done.json()[0]["key"] == f"raw/{EXP}/process_\\xff.json"
+
+
+def test_what_a_sweep_could_not_remove_needs_somebody(open_folder: Path) -> None:
+    repository = FileSystemRepository(open_folder)
+    repository.save_raw(EXP, factories.raw())
+    folder = open_folder / "raw" / EXP
+    folder.rename(folder.with_name(f".{EXP}~deleted"))
+    (open_folder / "raw").chmod(0o555)
+
+    def check(*options: str) -> int:
+        return run("-o", open_folder, "results", "check", *options).status
+
+    assert outcome_in_child(lambda: [check(), check("--sweep")], unprivileged=True) == [0, 1]
+    (open_folder / "raw").chmod(0o755)
+    assert check("--sweep") == 0
+    assert list((open_folder / "raw").iterdir()) == []
+
+
+def test_an_experiment_of_which_only_an_earlier_attempt_is_there_can_be_asked_for(
+    repository: FileSystemRepository,
+) -> None:
+    folder = repository.base_path / "raw" / EXP
+    folder.rename(folder.with_name(f".{EXP}~attempt-0"))
+    (repository.base_path / "aggregated" / f"{EXP}.json").unlink()
+    assert run("-o", repository.base_path, "results", "check", EXP).status == 0
+    assert run("-o", repository.base_path, "results", "delete", EXP, "--yes").status == 0
+    assert list((repository.base_path / "raw").iterdir()) == []

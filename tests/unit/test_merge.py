@@ -100,13 +100,60 @@ def test_interrupted_anywhere_and_run_again_it_ends_the_same(
         assert snapshot(interrupted) == whole
 
 
+@pytest.mark.parametrize("kind", ["link", "misnamed"])
+def test_results_that_cannot_be_merged_are_told(
+    target: FileSystemRepository, source: FileSystemRepository, kind: str, tmp_path: Path
+) -> None:
+    folder = source.base_path / "raw" / EXP
+    if kind == "link":
+        moved = folder.rename(tmp_path / "scratch")
+        folder.symlink_to(moved)
+    else:
+        folder = folder.rename(folder.with_name("my exp"))
+    assert merge(target, source)[f"raw/{folder.name}"] == "failed"
+    assert run("-o", target.base_path, "results", "merge", source.base_path).status == 1
+
+
+def interrupted_deletion(repository: FileSystemRepository) -> None:
+    folder = repository.base_path / "raw" / EXP
+    folder.rename(folder.with_name(f".{EXP}~deleted"))
+
+
+def test_what_was_deleted_there_is_not_copied(target: FileSystemRepository, source: FileSystemRepository) -> None:
+    interrupted_deletion(source)
+    assert not [key for key in merge(target, source) if EXP in key]
+
+
+def test_what_was_deleted_here_does_not_come_back(target: FileSystemRepository, source: FileSystemRepository) -> None:
+    target.save_raw(EXP, factories.raw(process_index=3))
+    plant(target.base_path / "tags" / f"{EXP}.json", b'{"tags": ["old"]}')
+    interrupted_deletion(target)
+    assert conflicts_none(target, source)
+    assert [record.process_index for record in target.load_all_raw(EXP)] == [0, 1]
+    assert target.store.get(f"tags/{EXP}.json") == b'{"tags": ["a"]}'
+
+
+def conflicts_none(target: FileSystemRepository, source: FileSystemRepository) -> bool:
+    return "conflict" not in merge(target, source).values()
+
+
+def test_an_attempt_that_was_set_aside_is_not_merged_back(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    merge(target, source)
+    folder = target.base_path / "raw" / EXP
+    folder.rename(folder.with_name(f".{EXP}~attempt-0"))  # the next one is about to write its manifest
+    assert merge(target, source)[f"raw/{EXP}"] == "failed"
+    assert not folder.exists()
+
+
 def test_files_that_are_none_of_ours_or_unfinished_stay_behind(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     ours = snapshot(source)
     for name in (".completed_0", "notes.txt", "process_07.json", "claim-rapl.json"):
         plant(source.base_path / "raw" / EXP / name, b"junk")
-    plant(source.base_path / "raw" / "not an id" / "process_0.json", b"junk")
+    plant(source.base_path / "raw" / "not an id" / "notes.txt", b"junk")
     plant(source.base_path / "raw" / f".{EXP}~00000000-00000000-1-0123abcd" / "process_0.json", b"junk")
     plant(source.base_path / "aggregated" / "notes.txt", b"junk")
     plant(source.base_path / "multi_cycle" / "x.json", b"junk")
@@ -158,10 +205,12 @@ def test_different_content_is_a_conflict_and_the_rest_goes_on(
 ) -> None:
     target.begin_experiment(Manifest(experiment_id=EXP, expected_processes=4))
     target.save_raw(EXP, factories.raw(gpu_name="third"))
-    (conflict,) = conflicts(target, source)
-    assert conflict.key == f"raw/{EXP}/process_0.json"
-    assert conflict.reason == "other content is here under this name"
-    assert [record.process_index for record in target.load_all_raw(EXP)] == [0, 1]
+    conflict, whole = conflicts(target, source)
+    assert (conflict.key, conflict.reason) == (f"raw/{EXP}/process_0.json", "another result is here")
+    assert whole.key == f"raw/{EXP}"
+    assert whole.reason == "another run's result of a process is here; none of the experiment was copied"
+    # Process 1 of the other run would complete this one: two halves, and nobody would be told.
+    assert [record.process_index for record in target.load_all_raw(EXP)] == [0]
     assert target.has_raw("other")
 
 
@@ -354,6 +403,19 @@ def test_every_result_of_both_is_there_or_a_conflict_is_told(
 # The command
 
 
+def test_an_aggregate_of_fewer_results_than_are_here_is_made_anew(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
+    """It comes later than the results that are here, and still is no later word on them."""
+    target.begin_experiment(Manifest(experiment_id=EXP, expected_processes=4))
+    target.save_raw(EXP, factories.raw(process_index=3))
+    merge(target, source)
+    outcomes = {outcome.experiment_id: outcome for outcome in aggregate_all(target, strict=False)}
+    made = outcomes[EXP].aggregated
+    assert made is not None
+    assert made.aggregation.num_processes == 3
+
+
 def test_the_command_merges_and_says_so(target: FileSystemRepository, source: FileSystemRepository) -> None:
     before = len(snapshot(source))
     done = run("-o", target.base_path, "results", "merge", source.base_path)
@@ -370,7 +432,7 @@ def test_the_command_fails_after_a_conflict_and_names_it(
     done = run("-o", target.base_path, "results", "merge", source.base_path)
     assert done.status == 1
     key = source.base_path / "raw" / EXP / "process_0.json"
-    assert f"error: conflict: {key}: other content is here under this name\n" in done.err
+    assert f"error: conflict: {key}: another result is here\n" in done.err
     assert target.has_raw("other")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.exceptions import ResultCorruptError, ResultExistsError, ResultNotFoundError
+from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.results import FileSystemRepository, codec
 from llm_energy_measure.results.checking import check_store, sweep
 from llm_energy_measure.results.salvage import TOOL, salvage_raw, whole_sections
@@ -78,12 +78,12 @@ def test_what_is_whole_or_too_little_is_not_salvaged(repository: FileSystemRepos
         salvage_raw(repository, EXP, 0)
 
 
-def test_an_older_partial_record_is_not_replaced(repository: FileSystemRepository) -> None:
+def test_an_older_partial_record_is_kept_beside(repository: FileSystemRepository) -> None:
     path = tear(repository, WHOLE[: WHOLE.index(b'"compute_metrics"')])
     path.with_name("partial-process_0.json").write_bytes(b"a checkpoint")
-    with pytest.raises(ResultExistsError):
-        salvage_raw(repository, EXP, 0)
-    assert path.with_name("partial-process_0.json").read_bytes() == b"a checkpoint"
+    record = repository.load_raw(salvage_raw(repository, EXP, 0))
+    assert (record.energy_metrics, record.status) == (factories.raw(EXP).energy_metrics, "partial")
+    assert path.with_name("superseded-process_0-1.json").read_bytes() == b"a checkpoint"
 
 
 @pytest.mark.parametrize("odd", [b'"energy_measurement_warning": 5,', b'"zz": "\\ud800",'])
@@ -150,3 +150,11 @@ def test_a_torn_result_that_was_salvaged_needs_nobody_any_more(repository: FileS
     assert done.status == 0
     [torn] = [finding for finding in done.json() if finding["code"] == "raw.torn"]
     assert torn["message"].endswith("salvaged as partial-process_0.json")
+
+
+def test_a_whole_unpublished_one_beside_another_result_is_kept_and_settled(repository: FileSystemRepository) -> None:
+    left = leave(repository, "process_0.json", codec.encode_raw(factories.raw(EXP, gpu_name="another")))
+    assert codes(repository) == {left.name: "raw.unpublished"}
+    run("-o", repository.base_path, "results", "check", "--salvage")
+    assert left.with_name("superseded-process_0-1.json").read_bytes() == left.read_bytes()
+    assert codes(repository)[left.name] == "leftover.in_use"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,6 +34,8 @@ _SAID = {"current": "is current, nothing to do", "foreign": "was derived by anot
 @click.option("--strict/--no-strict", default=True, show_default=True, help="Refuse incomplete experiments.")
 @click.option("--strategy", metavar="NAME", help="Rule to aggregate by. [default: sum_energy_avg_throughput]")
 @click.option("--expected-processes", metavar="N", type=click.IntRange(min=1), help="Processes that should be there.")
+@click.option("--rehash", is_flag=True, help="Open all: edits in place leave no stamp on a folder.")
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Processes at work. [default: what pays]")
 @options.json_option
 @options.results_dir_option
 def aggregate(
@@ -43,34 +46,72 @@ def aggregate(
     strict: bool,
     strategy: str | None,
     expected_processes: int | None,
+    rehash: bool,
+    jobs: int | None,
     as_json: bool,
 ) -> None:
     """Make one result of each experiment's processes.
 
-    An experiment that fails keeps the aggregate it had, and the others go on. The exit status is 1 if any failed.
+    An experiment that fails keeps the aggregate it had, and the others go on. The exit status is 1 if any failed. With
+    --all, one whose folder did not change since it was aggregated is not opened. Interrupted, the next run goes on.
     """
     if every == bool(ids):
         raise click.UsageError("Name experiments, or give --all.")
     if strategy is not None:
         _require_strategy(strategy)
     repository = options.repository()
-    outcomes = []
-    for outcome in _outcomes(
-        repository.list_experiments() if every else ids,
-        repository,
-        check_ids=not every,
-        strategy=strategy,
-        expected_processes=expected_processes,
-        strict=strict,
-        force=force,
-    ):
-        outcomes.append(outcome)
-        _say(outcome, as_json=as_json, is_named=not every)
+    rule: dict[str, Any] = {
+        "strategy": strategy,
+        "expected_processes": expected_processes,
+        "strict": strict,
+        "force": force,
+    }
+    if every:
+        outcomes = bulk.aggregate_all(repository, rehash=rehash, jobs=jobs, **rule)
+    else:
+        outcomes = _named(repository, ids, rule)
+    counts: Counter[str] = Counter()
+
+    def documents() -> Iterator[dict[str, Any]]:
+        for outcome in _with_bar(repository, outcomes, ids):
+            counts[outcome.result] += 1
+            _say(outcome, as_json=as_json, is_named=not every)
+            yield _document(repository, outcome) if as_json else {}
+
     if as_json:
-        terminal.out_json([_document(outcome) for outcome in outcomes])
-    _count(outcomes, is_sweep=every)
-    if any(outcome.result == "failed" for outcome in outcomes):
+        terminal.out_json_items(documents())
+    else:
+        for _ in documents():
+            pass
+    if every or counts.total() > 1:
+        skipped = counts["current"] + counts["foreign"]
+        terminal.note(f"{counts['aggregated']} aggregated, {skipped} skipped, {counts['failed']} failed")
+    if counts["failed"]:
         raise SystemExit(1)
+
+
+def _named(repository: FileSystemRepository, ids: Sequence[str], rule: dict[str, Any]) -> Iterator[bulk.Outcome]:
+    """The outcomes of experiments that were named, each of which has to be there."""
+    for name in ids:
+        try:
+            options.require_known(repository, name)
+        except LLMEnergyMeasureError as error:
+            yield bulk.Outcome(experiment_id=name, result="failed", error=error)
+        else:
+            yield from bulk.aggregate_all(repository, [name], **rule)
+
+
+def _with_bar(
+    repository: FileSystemRepository, outcomes: Iterator[bulk.Outcome], ids: Sequence[str]
+) -> Iterator[bulk.Outcome]:
+    """The outcomes, with a bar on stderr where that is a terminal and there are several."""
+    if terminal.is_terminal(sys.stderr):
+        total = len(ids) or bulk.count_folders(repository)
+        if total > 1:
+            from llm_energy_measure.cli.progress import with_bar  # noqa: PLC0415 - rich is imported only when it draws
+
+            return with_bar(outcomes, "aggregating", total)
+    return outcomes
 
 
 def _require_strategy(name: str) -> None:
@@ -78,39 +119,6 @@ def _require_strategy(name: str) -> None:
         get_strategy(name)
     except ConfigurationError as error:
         raise click.BadParameter(f"{error.found}; {error.advice}", param_hint="--strategy") from error
-
-
-def _outcomes(
-    ids: Sequence[str],
-    repository: FileSystemRepository,
-    *,
-    check_ids: bool,
-    **rule: Any,  # noqa: ANN401 - passed through
-) -> Iterator[bulk.Outcome]:
-    """The outcomes, one by one, with a bar on stderr where that is a terminal."""
-    with contextlib.ExitStack() as stack:
-        progress = None
-        if len(ids) > 1 and terminal.is_terminal(sys.stderr):
-            from rich.console import Console  # noqa: PLC0415 - rich is imported only when it draws
-            from rich.progress import Progress  # noqa: PLC0415
-
-            progress = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-            task = progress.add_task("aggregating", total=len(ids))
-        for name in ids:
-            try:
-                if check_ids:
-                    options.require_known(repository, name)
-                [outcome] = bulk.aggregate_all(repository, [name], **rule)
-            except LLMEnergyMeasureError as error:
-                outcome = bulk.Outcome(experiment_id=name, result="failed", error=error)
-            if progress is None:
-                yield outcome
-            else:
-                # What is said of an experiment would otherwise stand in the line of the bar.
-                progress.stop()
-                yield outcome
-                progress.start()
-                progress.advance(task)
 
 
 def _say(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:
@@ -121,6 +129,8 @@ def _say(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:
         terminal.error(outcome.error)
     result = outcome.aggregated
     if result is None:
+        if outcome.result == "current" and not as_json:
+            terminal.detail(f"{outcome.experiment_id} {_SAID['current']}")
         return
     for warning in result.aggregation.warnings:
         if outcome.result == "aggregated" or is_named:
@@ -148,16 +158,11 @@ def _untold(result: AggregatedResult) -> list[str]:
     return [code for code in result.failed_codes if code not in told]
 
 
-def _count(outcomes: Sequence[bulk.Outcome], *, is_sweep: bool) -> None:
-    aggregated = sum(outcome.result == "aggregated" for outcome in outcomes)
-    failed = sum(outcome.result == "failed" for outcome in outcomes)
-    skipped = len(outcomes) - aggregated - failed
-    if is_sweep or len(outcomes) > 1:
-        terminal.note(f"{aggregated} aggregated, {skipped} skipped, {failed} failed")
-
-
-def _document(outcome: bulk.Outcome) -> dict[str, Any]:
+def _document(repository: FileSystemRepository, outcome: bulk.Outcome) -> dict[str, Any]:
     result = outcome.aggregated
+    if result is None and outcome.result == "current":  # it was not opened
+        with contextlib.suppress(LLMEnergyMeasureError):
+            result = repository.load_aggregated(outcome.experiment_id, with_processes=False)
     return {
         "experiment_id": outcome.experiment_id,
         "result": outcome.result,

@@ -12,14 +12,17 @@ import click
 import msgspec
 
 from llm_energy_measure import importers
+from llm_energy_measure.catalogue.overview import verdict_of
 from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import (
+    ConfigurationError,
     LLMEnergyMeasureError,
     ResultExistsError,
     ResultNotFoundError,
-    StorageError,
 )
 from llm_energy_measure.importers.loss import merge
+from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.results import aggregate_results
 from llm_energy_measure.results.completeness import describe_found
 from llm_energy_measure.results.layout import process_file, raw_folder
@@ -27,7 +30,7 @@ from llm_energy_measure.results.layout import process_file, raw_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.importers import Entry, LossReport, Reading
     from llm_energy_measure.results.repository import FileSystemRepository
 
@@ -76,11 +79,15 @@ def import_results(
     Nothing is replaced, and importing twice changes nothing. What could not be read is told with a reason code and a
     sentence (all of it with --json or -v); the exit status is 0 if anything was kept, 1 if nothing was.
     """
+    try:
+        parse_mappings(mapping)
+    except ConfigurationError as error:
+        raise click.BadParameter(f"{error.doing}: {error.found}; {error.advice}", param_hint="--map") from error
     repository = options.repository(must_exist=False)
     given: dict[str, Any] = {
         "format": form,
         "host": host,
-        "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",")],
+        "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",") if uuid.strip()],
         "mapping": mapping,
     }
     reports: list[LossReport] = []
@@ -126,8 +133,6 @@ def _store(repository: FileSystemRepository, record: RawProcessResult, entry: En
             entry.message = "the results hold the same measurement already"
             return
         repository.save_raw(record.experiment_id, record)
-    except StorageError:
-        raise
     except LLMEnergyMeasureError as error:
         entry.outcome = "refused"
         entry.code = "conflict" if isinstance(error, ResultExistsError) else "refused_at_save"
@@ -147,7 +152,8 @@ def _is_there(repository: FileSystemRepository, record: RawProcessResult) -> boo
 
 def _say(repository: FileSystemRepository, pairs: Sequence[Pair], *, dry_run: bool, as_json: bool) -> None:
     """One line about an experiment; in a dry run also where it would lie, and what a check has to say of it."""
-    kept = [record for record, entry in pairs if entry.outcome != "refused"]
+    # Two copies of a log, one behind the other, have each process twice.
+    kept = list({record.process_index: record for record, entry in pairs if entry.outcome != "refused"}.values())
     if not kept:
         return
     experiment_id = kept[0].experiment_id
@@ -167,8 +173,19 @@ def _say(repository: FileSystemRepository, pairs: Sequence[Pair], *, dry_run: bo
     if dry_run:
         folder = raw_folder(repository.folder_of(experiment_id))
         files = ", ".join(f"{folder}/{process_file(record.process_index)}" for record in kept)
-        line += f", {'partial' if result.is_lower_bound else 'complete'}; would write {files}"
+        line += f", {_verdict(result)}; would write {files}"
     terminal.out(line)
+
+
+def _verdict(result: AggregatedResult) -> str:
+    """The verdict, the energy with every joule counted once where that is another, and the checks that failed."""
+    words = [verdict_of(result)]
+    if result.attributed_energy_j not in (None, result.total_energy_j):
+        bounds, factor = result.attributed_bounds_j, result.attribution_factor
+        words.append(f"attributed {attributed_for_person(result.attributed_energy_j, bounds, factor)}")
+    if result.failed_codes:
+        words.append(f"failed checks {', '.join(result.failed_codes)}")
+    return ", ".join(words)
 
 
 def _finish(report: LossReport, *, as_json: bool, dry_run: bool) -> None:

@@ -57,7 +57,7 @@ class LazyGroup(click.Group):
         "import": ("llm_energy_measure.cli.import_results:import_results", "Bring in results of other tools."),
         "results": (
             "llm_energy_measure.cli.main:results",
-            "List, show, verify, export, check, merge and delete results.",
+            "List, show, verify, export, query, tag, check, merge and delete results.",
         ),
         "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a record."),
     },
@@ -80,7 +80,9 @@ def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
         "list": ("llm_energy_measure.cli.results_list:list_results", "List the experiments."),
         "show": ("llm_energy_measure.cli.results_show:show", "Show one experiment."),
         "cycles": ("llm_energy_measure.cli.results_cycles:cycles", "Mean and spread over repeated runs."),
-        "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV or JSON."),
+        "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV, JSON or Parquet."),
+        "sql": ("llm_energy_measure.cli.results_sql:sql", "Run SQL over the aggregated experiments."),
+        "tag": ("llm_energy_measure.cli.results_tag:tag", "Set tags and a note on one experiment."),
         "check": ("llm_energy_measure.cli.results_check:check", "Say what is amiss in the files."),
         "verify": ("llm_energy_measure.cli.results_verify:verify", "Recompute from the raw files, and explain."),
         "merge": ("llm_energy_measure.cli.results_merge:merge", "Bring results directories together."),
@@ -90,7 +92,7 @@ def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
 )
 @results_dir_option
 def results() -> None:
-    """List, show, verify, export, check, merge and delete results."""
+    """List, show, verify, export, query, tag, check, merge and delete results."""
 
 
 def main() -> NoReturn:

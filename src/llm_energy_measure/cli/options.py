@@ -78,6 +78,8 @@ def require_known(repository: FileSystemRepository, name: str) -> str:
     """
     if repository.has_raw(name) or repository.has_aggregated(name) or repository.has_folder(name):
         return name
+    if repository.list_attempts(name):  # its next one is still to begin
+        return name
     raise not_found(repository, name)
 
 

@@ -39,7 +39,8 @@ def check(*, ids: tuple[str, ...], remove: bool, salvage: bool, as_json: bool) -
         torn = [finding.key for finding in left if finding.code in ("raw.torn", "raw.unpublished")]
         for key, outcome in salvage_all(repository, torn).items():
             terminal.note(f"{key}: {outcome}" if isinstance(outcome, ResultsError) else f"salvaged as {outcome}")
-    needing = sum(finding.needs_person for finding in left)
+    # What a sweep could not remove is for somebody with more rights.
+    needing = sum(finding.needs_person or (remove and finding.sweepable) for finding in left)
     terminal.note(f"{terminal.plural(len(left), 'finding')}, {needing} of them for a person to decide")
     if needing:
         raise SystemExit(1)

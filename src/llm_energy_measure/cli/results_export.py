@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     epilog="\b\n"
     "Examples:\n"
     "  llm-energy-measure results export --to table.csv\n"
-    "  llm-energy-measure results export exp_7 --raw --to - --format json"
+    "  llm-energy-measure results export exp_7 --raw --to - --format json\n"
+    "  llm-energy-measure results export --to dataset --format parquet"
 )
 @options.experiment_ids(required=False)
 @click.option("--to", "target", metavar="FILE|-", required=True, help="The file, or - for stdout.")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["csv", "json", "jsonl", "codecarbon"]),
+    type=click.Choice(["csv", "json", "jsonl", "parquet", "codecarbon"]),
     help="codecarbon has a row for each process, as its emissions.csv. [default: by the file's name, else csv]",
 )
 @click.option("--raw", is_flag=True, help="A row for each process instead of each experiment.")
@@ -38,7 +39,15 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
 
     Values are in base units. What can't be read is named and left out, and the exit status is then 1; if that leaves
     nothing, no table is written.
+
+    Parquet is a dataset of all aggregated experiments in a folder: experiments, processes and findings, a file a month.
+    Only months in which something changed are written again. Needs the extra analytics.
     """
+    if form == "parquet":
+        if ids or raw or per_process or target == "-":
+            raise click.UsageError("Parquet is a folder with all experiments: give --to FOLDER, without IDs and --raw.")
+        _write_dataset(target)
+        return
     form = form or {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(Path(target).suffix.lower(), "csv")
     raw = raw or form == "codecarbon"
     if raw and per_process:
@@ -62,6 +71,18 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
         raise SystemExit(1)
     _write(results, target, form=form, raw=raw, per_process=per_process)
     if failed:
+        raise SystemExit(1)
+
+
+def _write_dataset(target: str) -> None:
+    from llm_energy_measure.catalogue.dataset import write_dataset  # noqa: PLC0415 - other formats need no catalogue
+
+    report = write_dataset(options.repository(), target, say=terminal.warn)
+    for problem in report.problems:
+        terminal.warn(f"left out: {problem}")
+    written, unchanged = terminal.plural(len(report.written), "month"), len(report.unchanged)
+    terminal.note(f"{written} written to {target}, {unchanged} unchanged, {len(report.removed)} removed")
+    if report.problems:
         raise SystemExit(1)
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
 import click
 import msgspec
 
+from llm_energy_measure.catalogue.index import COLUMNS, Catalogue, Group, Question, ask
+from llm_energy_measure.catalogue.query import column_of, where_clause
 from llm_energy_measure.cli import options, terminal
-from llm_energy_measure.cli.overview import SORT_KEYS, Overview, overview, sort_key
+from llm_energy_measure.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llm_energy_measure.catalogue.overview import Overview
 
 _HEADERS = (
     ("id", "left"),
@@ -19,21 +29,93 @@ _HEADERS = (
     ("verdict", "left"),
     ("date", "left"),
 )
+_GROUP_HEADERS = (
+    ("experiments", "right"),
+    ("energy", "right"),
+    ("tokens", "right"),
+    ("tokens/J", "right"),
+    ("without energy", "right"),
+    ("lower bounds", "right"),
+)
+
+
+class _Answer(msgspec.Struct):
+    """What a list shows: rows or groups, and what has to be said about them."""
+
+    rows: list[Any]
+    matching: int
+    pending: int
+    problems: list[str]
+    as_of: float | None
+
+
+def _meaningful(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """A callback that takes what makes sense: what does not is wrong usage."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                check(value)
+            except ConfigurationError as error:
+                raise click.BadParameter(f"{error.found}; {error.advice}") from error
+        return value
+
+    return callback
+
+
+_CONDITION = _meaningful(lambda text: where_clause(text, COLUMNS))
+_COLUMN = _meaningful(lambda name: column_of(name, COLUMNS, "cannot sort"))
+_COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group") for name in names.split(",")])
 
 
 @click.command(
     "list",
-    epilog=("\b\nExamples:\n  llm-energy-measure results list --all --sort energy --limit 10 --model llama"),
+    epilog=(
+        "\b\n"
+        "Examples:\n"
+        "  llm-energy-measure results list --all --sort energy --limit 10 --model llama\n"
+        '  llm-energy-measure results list --where "energy_j > 1000 and tag.paper = fig3"\n'
+        "  llm-energy-measure results list --by model,precision"
+    ),
 )
 @click.option("--all", "with_pending", is_flag=True, help="Also those that are not aggregated yet.")
-@click.option("--sort", "key", type=click.Choice(list(SORT_KEYS)), default="id", show_default=True, help="Order by.")
+@click.option("--where", metavar="CONDITION", callback=_CONDITION, help="See below.")
+@click.option(
+    "--sort",
+    "key",
+    metavar="COLUMN",
+    default="id",
+    show_default=True,
+    callback=_COLUMN,
+    help="Order by; what is unknown comes last.",
+)
 @click.option("--reverse", is_flag=True, help="Greatest first.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show at most N.")
 @click.option("--model", metavar="TEXT", help="Only models whose name contains TEXT, in any case.")
+@click.option(
+    "--by",
+    metavar="COLUMN,...",
+    callback=_COLUMN_LIST,
+    help="Totals of those alike in these columns.",
+)
+@click.option("--totals", is_flag=True, help="Totals over all of them.")
+@click.option("--refresh", is_flag=True, help="Look at every experiment's stamps, however many there are.")
+@click.option("--rehash", is_flag=True, help="Read every file again: edits in place leave no stamp on a folder.")
 @options.json_option
 @options.results_dir_option
 def list_results(
-    *, with_pending: bool, key: str, reverse: bool, limit: int | None, model: str | None, as_json: bool
+    *,
+    with_pending: bool,
+    where: str | None,
+    key: str,
+    reverse: bool,
+    limit: int | None,
+    model: str | None,
+    by: str | None,
+    totals: bool,
+    refresh: bool,
+    rehash: bool,
+    as_json: bool,
 ) -> None:
     """List the experiments.
 
@@ -41,32 +123,43 @@ def list_results(
     partial (a lower bound), failed (a check did not hold: 'results verify' explains) or warned; else it is stale (raw
     files came or changed since), pending (not aggregated), foreign (derived by another tool) or unreadable. The exit
     status is 1 if a file can't be read.
+
+    A condition compares columns with values: = != < <= > >= ~ (contains) !~, "in (a, b)", "is unknown", joined by and,
+    or, not and parentheses. Columns are those of an export, status, verdict, hosts, gpus, precision and tag.KEY; dates
+    may be a year, a month or a day.
     """
     repository = options.repository()
-    names = set(repository.list_aggregated())
-    pending = set(repository.list_experiments()) - names
-    rows = [overview(repository, name) for name in sorted(names | pending if with_pending else names)]
-    # What can't be read might be of the model that was asked for.
-    problems = [problem for row in rows if row.model_name is None or _is_of(model, row) for problem in row.problems]
-    rows = [row for row in rows if _is_of(model, row)]
-    rows.sort(key=lambda row: sort_key(row, key))
-    if reverse:
-        known = [row for row in rows if not sort_key(row, key)[0]]
-        rows = known[::-1] + rows[len(known) :]
-    shown = rows if limit is None else rows[:limit]
-    for problem in problems:
+    question = Question(where=where, model=model, with_pending=with_pending)
+    columns = by.split(",") if by else []
+
+    def answer(catalogue: Catalogue) -> _Answer:
+        grouped = bool(columns or totals)
+        rows: list[Any] = (
+            catalogue.groups(question, columns)[:limit]
+            if grouped
+            else catalogue.overviews(question, sort=key, reverse=reverse, limit=limit)
+        )
+        return _Answer(
+            rows=rows,
+            matching=catalogue.count(question),
+            pending=0 if with_pending else catalogue.pending(),
+            problems=catalogue.problems(question),
+            as_of=None if catalogue.looked else catalogue.as_of,
+        )
+
+    found = ask(repository, answer, full=refresh, rehash=rehash, say=terminal.warn)
+    for problem in found.problems:
         terminal.warn(problem)
     if as_json:
-        terminal.out_json(msgspec.to_builtins(shown))
+        terminal.out_json(msgspec.to_builtins(found.rows))
+    elif columns or totals:
+        _print_groups(columns, found.rows)
     else:
-        _print(shown)
-        _count(shown=len(shown), matching=len(rows), hidden=0 if with_pending else len(pending))
-    if problems:
+        _print(found.rows)
+    if not as_json:
+        _count(found, shown=found.matching if columns or totals else len(found.rows))
+    if found.problems:
         raise SystemExit(1)
-
-
-def _is_of(model: str | None, row: Overview) -> bool:
-    return model is None or (row.model_name is not None and model.casefold() in row.model_name.casefold())
 
 
 def _print(rows: list[Overview]) -> None:
@@ -90,9 +183,38 @@ def _cells(row: Overview) -> tuple[str, ...]:
     )
 
 
-def _count(*, shown: int, matching: int, hidden: int) -> None:
+def _print_groups(columns: Sequence[str], groups: Sequence[Group]) -> None:
+    headers = (*((name, "left") for name in columns), *_GROUP_HEADERS)
+    cells = [
+        (
+            *(_common(value) for value in group.by.values()),
+            terminal.count(group.experiments),
+            ("≥ " if group.lower_bounds or group.unknown_energy else "") + terminal.quantity(group.total_energy_j, "J"),
+            terminal.count(group.total_tokens),
+            terminal.quantity(group.tokens_per_joule),
+            terminal.count(group.unknown_energy),
+            terminal.count(group.lower_bounds),
+        )
+        for group in groups
+    ]
+    if cells:
+        terminal.out_table(headers, cells, optional=("lower bounds", "without energy", "tokens"))
+
+
+def _common(value: object) -> str:
+    if isinstance(value, datetime):
+        return terminal.moment(value)
+    return terminal.UNKNOWN if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _count(found: _Answer, *, shown: int) -> None:
     """What is not on screen, on stderr."""
-    said = terminal.plural(shown, "experiment") if shown == matching else f"{shown} of {matching} experiments"
-    if hidden:
-        said += f"; {hidden} not aggregated yet (--all lists them, 'aggregate --all' aggregates them)"
+    said = (
+        terminal.plural(shown, "experiment") if shown == found.matching else f"{shown} of {found.matching} experiments"
+    )
+    if found.pending:
+        said += f"; {found.pending} not aggregated yet (--all lists them, 'aggregate --all' aggregates them)"
+    if found.as_of is not None:
+        stamp = datetime.fromtimestamp(found.as_of).astimezone()
+        said += f"; as of {stamp:%Y-%m-%d %H:%M:%S} (--refresh looks at every experiment again)"
     terminal.note(said)

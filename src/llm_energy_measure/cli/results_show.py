@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from llm_energy_measure.catalogue.overview import Overview, overview
 from llm_energy_measure.cli import options, terminal
-from llm_energy_measure.cli.overview import Overview, overview
 from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.results import columns

@@ -75,13 +75,39 @@ def out_json(value: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
     """Data, as indented JSON, to stdout."""
     import msgspec  # noqa: PLC0415 - what prints no JSON starts faster without
 
-    out_json_text(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:  # a name of a file that is no UTF-8
+        encoded = msgspec.json.encode(_printable(msgspec.to_builtins(value)))
+    out_json_text(msgspec.json.format(encoded, indent=2))
 
 
-def out_json_text(data: bytes) -> None:
+def _printable(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
+    r"""Data with bytes of names that are no UTF-8 written as `\xff`."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
+
+
+def out_json_items(values: Iterable[Any]) -> None:
+    """Data, as an indented JSON list, to stdout: item by item, however many there are."""
+    import msgspec  # noqa: PLC0415 - as above
+
+    opening = "["
+    for value in values:
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).replace(b"\n", b"\n  ")
+        click.echo(f"{opening}\n  ", nl=False)
+        out_json_text(text, end="")
+        opening = ","
+    click.echo("[]" if opening == "[" else "\n]")
+
+
+def out_json_text(data: bytes, *, end: str = "\n") -> None:
     """JSON text to stdout; what is unprintable, and can only stand inside strings, is escaped as JSON escapes it."""
     text = data.decode("utf-8", errors="replace").removeprefix("\ufeff").replace("\r", "\n").rstrip("\n")
-    click.echo(_UNPRINTABLE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    click.echo(_UNPRINTABLE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + end, nl=False)
 
 
 def out_bytes(data: bytes) -> None:

@@ -148,6 +148,7 @@ class Original:
                 return
             try:
                 value, position = decoder.raw_decode(text, position)
+                value = storable(value)
             except (ValueError, RecursionError):
                 value = None
             if not isinstance(value, dict):
@@ -221,9 +222,21 @@ def parsed(data: bytes, what: str) -> Any:  # noqa: ANN401 - JSON can be anythin
     """
     require_parsable(data, what)
     try:
-        return json.loads(data.decode("utf-8-sig"), parse_constant=_unknown)
+        return storable(json.loads(data.decode("utf-8-sig"), parse_constant=_unknown))
     except (ValueError, RecursionError) as error:
         raise RefusedFileError("not_json", f"{what} is no JSON that can be read ({error})") from error
+
+
+def storable(value: Any) -> Any:  # noqa: ANN401 - JSON can be anything
+    """What Python's json read, as a record can hold it: a number beyond all numbers, such as 1e400, is None.
+
+    Raises:
+        ValueError: It has half of a surrogate pair, or a whole number of more than 64 bits.
+    """
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value))
+    except (OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 def require_parsable(data: bytes | msgspec.Raw, what: str) -> None:
@@ -270,12 +283,16 @@ def read_original(path: Path, progress: Callable[[Path, int], None] | None = Non
     return Original(path, bytes(data))
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+def walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[Path, list[Path]]]:
     """Each folder under one, itself first, with its files in order; names that begin with a dot are passed over.
 
     Links to folders are not followed.
+
+    Args:
+        folder: The folder.
+        unreadable: Told the error of each folder that can't be listed.
     """
-    for name, folders, files in os.walk(folder):
+    for name, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
         yield Path(name), sorted(Path(name) / file for file in files if not file.startswith("."))
 

@@ -95,7 +95,7 @@ def _read_run(original: Original, report: LossReport) -> Iterator[RawProcessResu
             gpu_name=text(document.get("gpu_model")),
             config_name=None,
             model_name=model,
-            timestamps=_stamps(timeline, window, energy.duration_sec),
+            timestamps=_stamps(timeline, window, energy.duration_sec, remarks),
             inference_metrics=_inference(original, document) if window == "whole" and not has_failed else None,
             energy_metrics=energy,
             compute_metrics=None,
@@ -170,14 +170,17 @@ def _timeline(original: Original) -> dict[str, float | None]:
     raw = original.fields.get("timeline")
     try:
         fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]) if raw is not None else {}
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
     return {name: number(parsed(bytes(value), name)) for name, value in fields.items() if name.endswith("_time")}
 
 
-def _stamps(timeline: dict[str, float | None], window: str, duration: float | None) -> Timestamps:
-    start, end = (timeline.get(f"{_WINDOWS[window]}_{end}_time") for end in ("start", "end"))
-    return Timestamps(start=_moment(start), end=_moment(end), duration_sec=duration)
+def _stamps(timeline: dict[str, float | None], window: str, duration: float | None, remarks: Remarks) -> Timestamps:
+    start, end = (_moment(timeline.get(f"{_WINDOWS[window]}_{end}_time")) for end in ("start", "end"))
+    if start is not None and end is not None and end < start:
+        remarks.note("part_unreadable", f"the {window} window ends before it starts; both stamps are null")
+        start = end = None
+    return Timestamps(start=start, end=end, duration_sec=duration)
 
 
 def _moment(seconds: float | None) -> datetime | None:
@@ -207,7 +210,7 @@ def _latency(original: Original, completed: int | None) -> Any:  # noqa: ANN401 
     raw = original.fields.get("results")
     try:
         requests = msgspec.json.decode(raw, type=list[_Request]) if raw is not None else []
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     good = [request for request in requests if request.success is not False]
     return latency([request.ttft for request in good], [request.itl for request in good], completed) if good else None

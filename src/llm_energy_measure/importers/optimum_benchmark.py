@@ -150,8 +150,8 @@ def _phases(run: _Run) -> dict[str, tuple[Original, dict[str, float | None]]]:
             name: None if (all_of := whole[name]) is None or (part := prefill[name]) is None else all_of - part
             for name in _PARTS
         }
-        if all(value is None or value >= 0 for value in decode.values()):
-            found["decode"] = file, decode
+        is_more = all(value is None or value >= 0 for value in decode.values())
+        found["decode" if is_more else "generate"] = file, decode if is_more else whole
     return {phase: (file, kwh) for phase, (file, kwh) in found.items() if kwh["total"] is not None}
 
 

@@ -10,10 +10,11 @@ Source: perun 0.x and 1.0, `perun export` and its HDF5 files.
 
 from __future__ import annotations
 
-import io
+import importlib.util
 import itertools
 import math
-from collections.abc import Sequence
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,9 +25,19 @@ from llm_energy_measure.importers.bounded import RefusedFileError
 from llm_energy_measure.importers.cells import identifier, number, number_in, text, time_in
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
+from llm_energy_measure.importers.perun_tree import (
+    MAX_DEPTH,
+    SENSOR,
+    Answer,
+    Tree,
+    detail,
+    metrics_of,
+    range_of,
+    scaled,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from llm_energy_measure.importers.bounded import Original
 
@@ -34,40 +45,10 @@ TOOL = "perun"
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _FIELDS = {"id", "type", "metrics", "nodes"}
-_APP, _NODE, _GROUP, _SENSOR = 1, 4, 5, 6
-_MAX_DEPTH = 10
-_MAX_OBJECTS = 200_000
-_MAX_SAMPLES = 10_000_000
+_NODE = 4
+_PATIENCE_SEC = 60
 _TOLERANCE = 0.01
 _COMPONENTS: dict[str, Component] = {"cpu": "cpu", "gpu": "gpu", "ram": "ram", "dram": "ram"}
-
-
-class _Tree(msgspec.Struct):
-    """A node of the tree, of whatever level.
-
-    Attributes:
-        name: Its id.
-        level: Its level, 1 (application) to 6 (sensor).
-        facts: Its metadata.
-        metrics: Its own figures by lower-case name, in base units.
-        children: The nodes below.
-        kind: Kind of device of a group or sensor.
-        times: Seconds of each sample of a sensor.
-        values: Samples, in base units; None where one is missing.
-        unit: Unit of the samples.
-        wraps_at: What a counter counts up to, in base units; None if that is not known.
-    """
-
-    name: str
-    level: int
-    facts: dict[str, Any]
-    metrics: dict[str, float]
-    children: list[_Tree] = []
-    kind: str | None = None
-    times: Sequence[float | None] = ()
-    values: Sequence[float | None] = ()
-    unit: str = ""
-    wraps_at: float | None = None
 
 
 def _recognises(original: Original) -> bool:
@@ -89,7 +70,7 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         report.refuse(original.shown, "no_measurement", "it has no node: no run of it was measured")
 
 
-def _runs(tree: _Tree, way: tuple[_Tree, ...]) -> Iterator[tuple[tuple[_Tree, ...], list[_Tree]]]:
+def _runs(tree: Tree, way: tuple[Tree, ...]) -> Iterator[tuple[tuple[Tree, ...], list[Tree]]]:
     """The nodes of each run, with the way from the application down to it."""
     way = (*way, tree)
     # In one order, whichever form the file has: a node's place is its process index.
@@ -102,7 +83,7 @@ def _runs(tree: _Tree, way: tuple[_Tree, ...]) -> Iterator[tuple[tuple[_Tree, ..
 
 
 def _node_record(
-    original: Original, way: tuple[_Tree, ...], node: _Tree, place: tuple[int, int], report: LossReport
+    original: Original, way: tuple[Tree, ...], node: Tree, place: tuple[int, int], report: LossReport
 ) -> Iterator[RawProcessResult]:
     """The record of one host in one run; refused if no sensor of it measured energy."""
     index, nodes = place
@@ -137,13 +118,13 @@ def _node_record(
     yield report.record(original.shown, record, remarks)
 
 
-def _sensors(node: _Tree) -> list[_Tree]:
-    if node.level == _SENSOR:
+def _sensors(node: Tree) -> list[Tree]:
+    if node.level == SENSOR:
         return [node]
     return [sensor for child in node.children for sensor in _sensors(child)]
 
 
-def _reading(sensor: _Tree) -> SensorReading | None:
+def _reading(sensor: Tree) -> SensorReading | None:
     """What a sensor measured, calculated from its samples; None if it measures neither energy nor power."""
     if sensor.unit not in ("J", "W"):
         return None
@@ -173,7 +154,7 @@ def _reading(sensor: _Tree) -> SensorReading | None:
     )
 
 
-def _counted(sensor: _Tree, samples: Sequence[tuple[float, float]]) -> tuple[float | None, int | None]:
+def _counted(sensor: Tree, samples: Sequence[tuple[float, float]]) -> tuple[float | None, int | None]:
     """Energy of a counter and its wraps; None where it fell and nobody says what it counts up to."""
     total, wraps = 0.0, 0
     for (_, before), (_, after) in itertools.pairwise(samples):
@@ -192,7 +173,7 @@ def _integrated(samples: Sequence[tuple[float, float]]) -> float:
     return math.fsum((one[1] + other[1]) / 2 * max(other[0] - one[0], 0.0) for one, other in pairs)
 
 
-def _energy(node: _Tree, sensors: list[SensorReading]) -> EnergyMetrics:
+def _energy(node: Tree, sensors: list[SensorReading]) -> EnergyMetrics:
     """Energy of a host: what all its sensors measured."""
     by_component: dict[str, list[float | None]] = {}
     for sensor in sensors:
@@ -232,7 +213,7 @@ def _provenance(sensors: Sequence[SensorReading], component: str) -> Any:  # noq
     return found.pop() if len(found) == 1 else None
 
 
-def _compare(node: _Tree, energy: EnergyMetrics, facts: Mapping[str, Any], remarks: Remarks) -> None:
+def _compare(node: Tree, energy: EnergyMetrics, facts: Mapping[str, Any], remarks: Remarks) -> None:
     """Say where perun's own figure, which has the PUE in it, is another."""
     own, pue = node.metrics.get("energy"), number_in(str(facts.get("post-processing.pue", "1"))) or 1.0
     if energy.total_energy_j is None:
@@ -245,26 +226,26 @@ def _compare(node: _Tree, energy: EnergyMetrics, facts: Mapping[str, Any], remar
 # JSON
 
 
-def _from_json(document: object, name: str, depth: int) -> _Tree:
+def _from_json(document: object, name: str, depth: int) -> Tree:
     """The tree of a JSON export; `nodes` is a mapping, or a list that holds one."""
-    if not isinstance(document, dict) or depth > _MAX_DEPTH:
+    if not isinstance(document, dict) or depth > MAX_DEPTH:
         raise RefusedFileError("missing_field", f"{name} is no node of perun's tree")
     raw = document.get("raw_data")
     raw = raw if isinstance(raw, dict) else {}
-    details = _detail(raw, "v_md")
+    details = detail(raw, "v_md")
     nodes = document.get("nodes")
     mappings = [nodes] if isinstance(nodes, dict) else nodes if isinstance(nodes, list) else []
     factor = number(details.get("mag")) or 1.0
-    tree = _Tree(
+    tree = Tree(
         name=text(document.get("id")) or name,
-        level=level if isinstance(level := document.get("type"), int) else _SENSOR,
+        level=level if isinstance(level := document.get("type"), int) else SENSOR,
         facts=facts if isinstance(facts := document.get("metadata"), dict) else {},
-        metrics=_metrics(document.get("metrics")),
+        metrics=metrics_of(document.get("metrics")),
         kind=text(document.get("deviceType")),
-        times=_scaled(raw.get("timesteps"), _detail(raw, "t_md"), 1.0),
-        values=_scaled(raw.get("values"), details, factor),
+        times=scaled(raw.get("timesteps"), detail(raw, "t_md"), 1.0),
+        values=scaled(raw.get("values"), details, factor),
         unit=text(details.get("unit")) or "",
-        wraps_at=_range(details, factor),
+        wraps_at=range_of(details, factor),
     )
     tree.children = [
         _from_json(child, inner, depth + 1)
@@ -275,119 +256,31 @@ def _from_json(document: object, name: str, depth: int) -> _Tree:
     return tree
 
 
-def _detail(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    found = raw.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def _metrics(found: object) -> dict[str, float]:
-    """Figures of a node in base units; what is marked missing is left out."""
-    metrics = {}
-    for name, metric in found.items() if isinstance(found, dict) else ():
-        if not isinstance(metric, dict):
-            continue
-        details = _detail(metric, "metric_md") or metric
-        value = number(metric.get("value", metric.get("sum")))
-        if value is not None and value != number(details.get("fill")):
-            metrics[name.lower()] = value * (number(details.get("mag")) or 1.0)
-    return metrics
-
-
-def _scaled(values: object, details: Mapping[str, Any], factor: float) -> list[Any]:
-    """Samples in base units; None where the mark of a missing one stands."""
-    if not isinstance(values, list):
-        return []
-    fill = details.get("fill")
-    return [None if (value := number(raw)) is None or raw == fill else number(value * factor) for raw in values]
-
-
-def _range(details: Mapping[str, Any], factor: float) -> float | None:
-    """What a counter counts up to, in base units; the greatest number of its type is no such thing."""
-    greatest = number(details.get("max", details.get("valid_max")))
-    if greatest is None or not greatest or greatest >= _NO_RANGE.get(str(details.get("dtype")), 2.0**31 - 1):
-        return None
-    return greatest * factor
-
-
-_NO_RANGE = {"uint64": 2.0**63, "int64": 2.0**62, "uint32": 2.0**32 - 1, "float32": 1e38, "float64": 1e300}
-
-
 # HDF5
 
 
-def _from_hdf5(original: Original) -> list[_Tree]:
-    """The trees of an HDF5 file. Links that lead anywhere else are not followed."""
-    try:
-        import h5py  # noqa: PLC0415 - an extra, and heavy
-    except ImportError as error:
+def _from_hdf5(original: Original) -> list[Tree]:
+    """The trees of an HDF5 file, read by a process of its own: on a torn file the HDF5 library can loop or crash."""
+    if importlib.util.find_spec("h5py") is None:
         found = "reading HDF5 needs h5py: pip install 'llm-energy-measure[hdf5]'"
-        raise RefusedFileError("missing_extra", found) from error
+        raise RefusedFileError("missing_extra", found)
+    # -P: whatever lies in the working directory is not imported.
+    command = [sys.executable, "-P", "-m", "llm_energy_measure.importers.perun_hdf5"]
     try:
-        with h5py.File(io.BytesIO(original.data), "r") as file:
-            budget = [_MAX_OBJECTS, _MAX_SAMPLES]
-            return [_from_group(group, name, budget, 0) for name, group in _groups(h5py, file)]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise RefusedFileError("unreadable", f"it is no HDF5 that can be read ({error})") from error
-
-
-def _groups(h5py: Any, parent: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - h5py has no types
-    """Groups right below one that lie in the same file, by name."""
-    for name in parent:
-        is_own = isinstance(parent.get(name, getlink=True), h5py.HardLink)
-        if is_own and parent.get(name, getclass=True) is h5py.Group:
-            yield name, parent[name]
-
-
-def _from_group(group: Any, name: str, budget: list[int], depth: int) -> _Tree:  # noqa: ANN401 - h5py has no types
-    import h5py  # noqa: PLC0415 - there, or nobody would have come here
-
-    budget[0] -= 1
-    if budget[0] < 0 or depth > _MAX_DEPTH:
-        raise RefusedFileError("too_large", f"it has more than {_MAX_OBJECTS} nodes, or more than {_MAX_DEPTH} levels")
-    facts = {key: _plain(value) for key, value in group.attrs.items()}
-    inner = dict(_groups(h5py, group))
-    level = facts.pop("type", _SENSOR)
-    tree = _Tree(
-        name=name,
-        level=level if isinstance(level, int) else _SENSOR,
-        facts=facts,
-        metrics=_metrics({key: _attributes(found) for key, found in _groups(h5py, inner.get("metrics", {}))}),
-        kind=text(facts.pop("device_type", None)),
-    )
-    if "raw_data" in inner and tree.level == _SENSOR:
-        times, details = _samples(inner["raw_data"], "timesteps", budget)
-        tree.times = _scaled(times, details, number(details.get("mag")) or 1.0)
-        values, details = _samples(inner["raw_data"], "values", budget)
-        factor = number(details.get("mag")) or 1.0
-        tree.values, tree.unit = _scaled(values, details, factor), text(details.get("unit")) or ""
-        tree.wraps_at = _range(details, factor)
-    if "nodes" in inner:
-        tree.children = [_from_group(child, key, budget, depth + 1) for key, child in _groups(h5py, inner["nodes"])]
-    return tree
-
-
-def _samples(group: Any, name: str, budget: list[int]) -> tuple[list[Any], dict[str, Any]]:  # noqa: ANN401 - h5py has no types
-    """A data set, once it is known to be small and to lie in this file."""
-    found = group.get(name)
-    if found is None or not hasattr(found, "shape") or len(found.shape) != 1:
-        return [], {}
-    budget[1] -= found.shape[0]
-    if found.is_virtual or found.external:
-        raise RefusedFileError("not_a_file", f"{name} lies in another file, which is not followed")
-    if budget[1] < 0:
-        raise RefusedFileError("too_large", f"it has more than {_MAX_SAMPLES} samples; split it")
-    return found[()].tolist(), _attributes(found)
-
-
-def _attributes(found: Any) -> dict[str, Any]:  # noqa: ANN401 - h5py has no types
-    return {key: _plain(value) for key, value in found.attrs.items()}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - an attribute can be anything
-    """A value of HDF5 as one of JSON."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    value = value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value
-    return value if isinstance(value, str | int | float | bool | list) else str(value)
+        done = subprocess.run(  # noqa: S603 - our own module
+            command, input=original.data, capture_output=True, timeout=_PATIENCE_SEC, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        found = f"it is no HDF5 that can be read within {_PATIENCE_SEC} s"
+        raise RefusedFileError("unreadable", found) from error
+    try:
+        answer = msgspec.json.decode(done.stdout, type=Answer)
+    except msgspec.DecodeError as error:
+        found = f"the HDF5 library broke off while it read the file (status {done.returncode})"
+        raise RefusedFileError("unreadable", found) from error
+    if answer.code is not None:
+        raise RefusedFileError(answer.code, answer.sentence)
+    return answer.trees
 
 
 FORMAT = Format(

@@ -67,8 +67,8 @@ def read(
         host: Name of the machine that was measured, where the files don't say.
         gpu_uuids: UUIDs of its GPUs, by index.
         mapping: For a generic table, what each field is made of: `energy_j=energy_kwh*3.6e6`.
-        join: Records with energy; one without is joined with the one that covers its time.
-        max_files: Files of a folder to read; a folder with more is read up to there, and told.
+        join: Records with energy; one without is joined with the one of the same time.
+        max_files: Files of a folder to read; the folder inside that goes beyond is told, and not read.
         progress: Told each path and the bytes read of it so far.
 
     Raises:
@@ -124,7 +124,11 @@ class _Walker:
     def folder(self, top: Path) -> Iterator[RawProcessResult]:
         """Records of all files under a folder."""
         seen = 0
-        for folder, paths in walk(top):
+
+        def unreadable(error: OSError) -> None:
+            self.report.refuse(str(error.filename), "unreadable", f"the system refused: {error.strerror}")
+
+        for folder, paths in walk(top, unreadable):
             seen += len(paths)
             if seen > self.max_files:
                 sentence = f"more than {self.max_files} files are under {top}; import its folders one by one"

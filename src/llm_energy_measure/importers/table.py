@@ -20,7 +20,7 @@ from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
 from llm_energy_measure.exceptions import ExperimentIdError
-from llm_energy_measure.importers.bounded import MAX_CELL, RefusedFileError
+from llm_energy_measure.importers.bounded import MAX_CELL, RefusedFileError, storable
 from llm_energy_measure.importers.cells import identifier, number_in, time_in
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
@@ -112,7 +112,7 @@ def _json_rows(original: Original) -> Iterator[tuple[int, dict[str, Cell] | str]
         if not data.strip():
             continue
         try:
-            document = json.loads(data, parse_constant=lambda _: None)
+            document = storable(json.loads(data, parse_constant=lambda _: None))
         except (ValueError, RecursionError):
             document = None
         if isinstance(document, dict):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from llm_energy_measure.results.aggregation import aggregate_results, calculate_efficiency_metrics
-from llm_energy_measure.results.bulk import aggregate_all, aggregate_experiment
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Not late like the others: the module has the function's name, and would stand in its place.
 from llm_energy_measure.results.cycle_statistics import cycle_statistics, group_cycles
-from llm_energy_measure.results.exporters import (
-    ResultsExporter,
-    export_aggregated_to_csv,
-    export_raw_to_csv,
-    export_to_csv,
-    export_to_json,
-    flatten_model,
-)
-from llm_energy_measure.results.repository import FileSystemRepository
+
+if TYPE_CHECKING:
+    from llm_energy_measure.results.aggregation import aggregate_results, calculate_efficiency_metrics
+    from llm_energy_measure.results.bulk import aggregate_all, aggregate_experiment
+    from llm_energy_measure.results.exporters import (
+        ResultsExporter,
+        export_aggregated_to_csv,
+        export_raw_to_csv,
+        export_to_csv,
+        export_to_json,
+        flatten_model,
+    )
+    from llm_energy_measure.results.repository import FileSystemRepository
 
 __all__ = [
     "FileSystemRepository",
@@ -30,3 +36,30 @@ __all__ = [
     "flatten_model",
     "group_cycles",
 ]
+
+# Where each name is: a list needs no aggregation, and a measuring process no exporters.
+_HOMES = {
+    "FileSystemRepository": "repository",
+    "ResultsExporter": "exporters",
+    "aggregate_all": "bulk",
+    "aggregate_experiment": "bulk",
+    "aggregate_results": "aggregation",
+    "calculate_efficiency_metrics": "aggregation",
+    "export_aggregated_to_csv": "exporters",
+    "export_raw_to_csv": "exporters",
+    "export_to_csv": "exporters",
+    "export_to_json": "exporters",
+    "flatten_model": "exporters",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    """A public name, from the module it is in, which is imported now."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

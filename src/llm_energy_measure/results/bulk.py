@@ -1,41 +1,44 @@
-"""Aggregation of stored experiments: what is current, what is stale, and making the rest anew."""
+"""Aggregation of stored experiments: what is current, what is stale, and making the rest anew.
+
+How one knows without opening anything that nothing changed: an aggregate's stamp is the time, by the clock of the file
+system, at which the reading of its raw folder began, and a folder's stamp is the time of its last change. Only where
+the folder's is older is the aggregate current; an equal one may hide a change within one tick of that clock. Where
+stamps can't tell, as in other stores, the digests do. What is edited in place changes no folder: `rehash` finds it. It
+also finds what came between the reading and the saving of a result that somebody saved by `save_aggregated`.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
+from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, MAX_PROCESSES, RAW_DIR
 from llm_energy_measure.domain.experiment import AggregatedResult, UnreadableFile
-from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
+from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultsError
 from llm_energy_measure.results.aggregation import aggregate_results
+from llm_energy_measure.results.codec import encode_aggregated
 from llm_energy_measure.results.completeness import require_complete
-from llm_energy_measure.results.repository import SourceChanges
+from llm_energy_measure.results.jobs import run_batches
+from llm_energy_measure.results.layout import aggregated_key, is_folder_name, partial_index_of, process_index_of
+from llm_energy_measure.results.raw_folder import RawRecovery
+from llm_energy_measure.results.state import ExperimentState, inspect_experiment, is_settled
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
+from llm_energy_measure.storage.folder import Folder, clock_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from concurrent.futures import Executor
 
+    from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.results.repository import FileSystemRepository
 
-Status = Literal["pending", "current", "stale", "foreign", "unreadable"]
-"""No aggregate yet; made from the raw files as they are; made from others; made by another tool; can't be read."""
+# Experiments that are synced together: more gain little, and are what an interruption costs.
+BATCH = 256
 
-
-class ExperimentState(Struct, frozen=True, kw_only=True):
-    """Where an experiment stands.
-
-    Attributes:
-        status: See `Status`.
-        aggregated: Its aggregate, if there is a readable one.
-        changes: How its raw files differ from the aggregate's sources, if it is stale.
-        problem: Why its aggregate can't be read, if it can't.
-    """
-
-    status: Status
-    aggregated: AggregatedResult | None = None
-    changes: SourceChanges | None = None
-    problem: str | None = None
+# Experiments that are left alone and still go into one batch with those that are not.
+_MOST_HELD = 4_096
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -43,8 +46,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     Attributes:
         experiment_id: The experiment, as it was named.
-        result: `aggregated` anew; left alone, being `current` or `foreign` (of another tool); or `failed`.
-        aggregated: Its aggregate, without `process_results` if it was left alone; None if it failed.
+        result: `aggregated` anew; left alone, being `current` (as far as it was looked at) or `foreign` (of another
+            tool); or `failed`.
+        aggregated: Its aggregate, without `process_results` if it was left alone or one of many; None if it failed, or
+            the stamps said that nothing changed.
         unreadable: Raw files that can't be read.
         error: Why it failed.
     """
@@ -54,23 +59,6 @@ class Outcome(Struct, frozen=True, kw_only=True):
     aggregated: AggregatedResult | None = None
     unreadable: list[UnreadableFile] = field(default_factory=list)
     error: LLMEnergyMeasureError | None = None
-
-
-def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> ExperimentState:
-    """Whether an experiment's aggregate is there, readable, and made from its raw files as they are now.
-
-    The aggregate comes without its `process_results`.
-    """
-    try:
-        aggregated = repository.load_aggregated(experiment_id, with_processes=False)
-    except ResultCorruptError as error:
-        return ExperimentState(status="unreadable", problem=error.found)
-    if aggregated is None:
-        return ExperimentState(status="pending")
-    if aggregated.sources is None:
-        return ExperimentState(status="foreign", aggregated=aggregated)
-    changes = repository.source_changes(aggregated)
-    return ExperimentState(status="stale" if changes else "current", aggregated=aggregated, changes=changes or None)
 
 
 def aggregate_experiment(
@@ -99,44 +87,24 @@ def aggregate_experiment(
     Raises:
         LLMEnergyMeasureError: It can't be aggregated; the older aggregate stays.
     """
+    rule = Rule(strategy=strategy, expected_processes=expected_processes, strict=strict, force=force)
+    stamp_ns = clock_ns(repository.store)
     state = inspect_experiment(repository, experiment_id)
-    older = state.aggregated if state.status in ("current", "stale") else None
-    if strategy is not None:
-        get_strategy(strategy)
-    if not force and state.status == "foreign":
-        return Outcome(experiment_id=experiment_id, result="foreign", aggregated=state.aggregated)
-    if older is not None:
-        told = older.completeness if _was_told(older) else None
-        same_rule = strategy in (None, older.aggregation.method)
-        same_number = expected_processes in (None, told.expected_processes if told else None)
-        if not force and state.status == "current" and same_rule and same_number:
-            if strict and older.completeness is not None:
-                require_complete(experiment_id, older.completeness)
-            return Outcome(experiment_id=experiment_id, result="current", aggregated=older)
-        strategy = strategy or older.aggregation.method
-        if expected_processes is None and told is not None:
-            expected_processes = told.expected_processes
-
-    recovery = repository.recover_raw(experiment_id)
-    aggregated = aggregate_results(
-        experiment_id,
-        recovery.results,
-        strategy=strategy or DEFAULT_STRATEGY,
-        expected_processes=expected_processes,
-        manifest=recovery.manifest,
-        unreadable=recovery.unreadable,
-        partials=() if strict else recovery.partials,
-        strict=strict,
-    )
-    repository.save_aggregated(aggregated)
-    return Outcome(
-        experiment_id=experiment_id, result="aggregated", aggregated=aggregated, unreadable=recovery.unreadable
-    )
+    left_alone = _left_alone(experiment_id, state, rule)
+    if left_alone is not None:
+        return left_alone
+    outcome = _aggregated(experiment_id, state, rule, repository.recover_raw(experiment_id))
+    repository.store.put_many(_values(repository, state, outcome), modified_ns=stamp_ns)
+    return outcome
 
 
-def _was_told(older: AggregatedResult) -> bool:
-    """True if somebody said how many processes an aggregate should have."""
-    return older.completeness is not None and older.completeness.expected_from == "argument"
+class Rule(Struct, frozen=True, kw_only=True):
+    """How to aggregate; see `aggregate_experiment`."""
+
+    strategy: str | None = None
+    expected_processes: int | None = None
+    strict: bool = True
+    force: bool = False
 
 
 def aggregate_all(
@@ -147,26 +115,264 @@ def aggregate_all(
     expected_processes: int | None = None,
     strict: bool = True,
     force: bool = False,
+    rehash: bool = False,
+    jobs: int | None = None,
+    executor: Executor | None = None,
 ) -> Iterator[Outcome]:
-    """Aggregate many experiments one by one, going on past those that fail.
+    """Aggregate many experiments in growing batches as they are asked for, going on past those that fail.
+
+    Each batch is synced once. Interrupted anywhere, what was made is whole, and the next run goes on with the rest.
+    Without `experiment_ids`, one whose folder's stamp is older than its aggregate's is not opened: its outcome is
+    `current`, without `aggregated`, and `strict` has nothing to say about it.
 
     Args:
         repository: Where they are stored.
-        experiment_ids: Which; by default all that have a raw result.
+        experiment_ids: Which; by default all that have a raw result, in order of their folders' names.
         strategy: As for `aggregate_experiment`, as are the others.
         expected_processes: Number of processes of each.
         strict: Refuse incomplete experiments.
         force: Make also those anew that are current or another tool's.
+        rehash: Open all of them, since edits in place leave no stamp on a folder.
+        jobs: How many processes, or submissions at a time to the executor; by default 1 for a few experiments, and one
+            for each processor where that pays.
+        executor: Where the batches run instead of in processes of our own: any `concurrent.futures.Executor`, such as
+            Dask's or MPI's. All of its workers have to reach the results directory.
+
+    Yields:
+        What became of each, in order; `aggregated` without its `process_results`.
+
+    Example:
+        >>> from llm_energy_measure.results import FileSystemRepository, aggregate_all
+        >>> [outcome.experiment_id for outcome in aggregate_all(FileSystemRepository("results"))]  # doctest: +ELLIPSIS
+        ['smollm2_b1_c0', ...]
     """
-    for experiment_id in repository.list_experiments() if experiment_ids is None else experiment_ids:
-        try:
-            yield aggregate_experiment(
-                repository,
-                experiment_id,
-                strategy=strategy,
-                expected_processes=expected_processes,
-                strict=strict,
-                force=force,
-            )
-        except LLMEnergyMeasureError as error:
-            yield Outcome(experiment_id=experiment_id, result="failed", error=error)
+    rule = Rule(strategy=strategy, expected_processes=expected_processes, strict=strict, force=force)
+    if strategy is not None:
+        get_strategy(strategy)
+    trusts_stamps = not (force or rehash or strategy is not None or expected_processes is not None)
+    if experiment_ids is None:
+        batches = _batches(_sweep(repository, trusts_stamps=trusts_stamps))
+    else:
+        batches = _batches(iter(experiment_ids))
+    # A sweep takes what a folder without results is for what it is: no experiment.
+    aggregate = partial(_aggregate_batch, repository, rule=rule, is_sweep=experiment_ids is None)
+    yield from run_batches(aggregate, batches, jobs=jobs, executor=executor)
+
+
+def count_folders(repository: FileSystemRepository) -> int:
+    """How many folders `aggregate_all` will look at; some may hold no result."""
+    with Folder(repository.store, RAW_DIR) as raw:
+        return sum(1 for _ in raw.names())
+
+
+def _sweep(repository: FileSystemRepository, *, trusts_stamps: bool) -> Iterator[str | Outcome]:
+    """Names of the folders to look into, and outcomes of those that the stamps say are current."""
+    with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
+        for name in raw.names():
+            if trusts_stamps and is_settled(raw, aggregated, name):
+                yield Outcome(experiment_id=name, result="current")
+            elif is_folder_name(name):
+                yield name
+
+
+def _batches(items: Iterator[str | Outcome]) -> Iterator[list[str | Outcome]]:
+    """Batches that begin with one, so that something is done at once, and hold no experiment twice."""
+    size, batch, names = 1, list[str | Outcome](), set[str]()
+    for item in items:
+        if isinstance(item, str):
+            if item in names:
+                yield batch
+                batch, names = [], set()
+            names.add(item)
+        batch.append(item)
+        if len(names) >= size or len(batch) >= _MOST_HELD:
+            yield batch
+            size, batch, names = min(size * 4, BATCH), [], set()
+    if batch:
+        yield batch
+
+
+def _aggregate_batch(
+    repository: FileSystemRepository, items: list[str | Outcome], *, rule: Rule, is_sweep: bool
+) -> list[Outcome]:
+    """What becomes of the experiments of a batch; all that succeed are saved together."""
+    stamp_ns = clock_ns(repository.store) if any(isinstance(item, str) for item in items) else None
+    outcomes: list[Outcome] = []
+    values: dict[str, bytes] = {}
+    with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
+        for item in items:
+            if not isinstance(item, str):
+                outcomes.append(item)
+                continue
+            try:
+                found = _aggregate_one(repository, item, rule, raw, aggregated, is_sweep=is_sweep)
+                if found is None:
+                    continue
+                state, outcome = found
+                values |= _values(repository, state, outcome)
+            except LLMEnergyMeasureError as error:
+                outcome = Outcome(experiment_id=item, result="failed", error=error)
+            if is_sweep and outcome.result == "current" and stamp_ns is not None:
+                aggregated.set_stamp(f"{item}.json", stamp_ns)  # its digests agree as of now
+            outcomes.append(_light(outcome))
+    refused = _put(repository, values, stamp_ns)
+    return [_refused(repository, outcome, refused) for outcome in outcomes]
+
+
+def _aggregate_one(
+    repository: FileSystemRepository, name: str, rule: Rule, raw: Folder, aggregated: Folder, *, is_sweep: bool
+) -> tuple[ExperimentState, Outcome] | None:
+    """An experiment's outcome, not yet saved; None if a folder of a sweep holds no result.
+
+    Raises:
+        LLMEnergyMeasureError: It can't be aggregated.
+    """
+    folder = repository.folder_of(name)
+    if not is_sweep and folder != name:
+        state = inspect_experiment(repository, name)  # which also says whether the folder is its own
+        recovery = repository.recover_raw(name)
+    else:
+        recovery = _recover(repository, raw, folder)
+        if (
+            is_sweep
+            and not recovery.results
+            and not any(process_index_of(file.name) is not None for file in recovery.unreadable)
+        ):
+            return None
+        is_new = aggregated.is_absent(f"{folder}.json")
+        state = ExperimentState(status="pending") if is_new else inspect_experiment(repository, name)
+    outcome = _left_alone(name, state, rule) or _aggregated(name, state, rule, recovery)
+    return state, outcome
+
+
+def _recover(repository: FileSystemRepository, raw: Folder, folder: str) -> RawRecovery:
+    """What `recover_raw` returns, with one listing of the folder and a read a file."""
+    results: list[RawProcessResult] = []
+    unreadable: list[UnreadableFile] = []
+    manifest = None
+    unfinished: set[int] = set()
+    own = repository.raw_folder(folder)
+
+    def is_wanted(name: str) -> bool:
+        if (index := partial_index_of(name)) is not None:
+            unfinished.add(index)
+        return name == MANIFEST_NAME or process_index_of(name) is not None
+
+    for name, data in raw.read(folder, is_wanted):
+        index = process_index_of(name)
+        if index is None:
+            try:
+                manifest = own.manifest(data if isinstance(data, bytes) else None)
+            except ResultsError as error:
+                unreadable.append(UnreadableFile(name=name, reason=error.found))
+        elif isinstance(data, bytes):
+            found = own.decode(name, index, data)
+            if isinstance(found, UnreadableFile):
+                unreadable.append(found)
+            else:
+                results.append(found)
+        else:
+            unreadable.append(UnreadableFile(name=name, reason=data.found))
+    done = {result.process_index for result in results} | {process_index_of(file.name) for file in unreadable}
+    if unfinished - done:
+        return own.recover()  # checkpoints of processes that have no result
+    results.sort(key=lambda result: result.process_index)
+    unreadable.sort(key=lambda file: MAX_PROCESSES if (index := process_index_of(file.name)) is None else index)
+    return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
+
+
+def _left_alone(experiment_id: str, state: ExperimentState, rule: Rule) -> Outcome | None:
+    """The outcome of an experiment that has the aggregate it should have; None if it has to be made."""
+    if rule.strategy is not None:
+        get_strategy(rule.strategy)
+    if rule.force:
+        return None
+    if state.status == "foreign":
+        return Outcome(experiment_id=experiment_id, result="foreign", aggregated=state.aggregated)
+    older = state.aggregated
+    if older is None or state.status != "current":
+        return None
+    told = older.completeness if _was_told(older) else None
+    same_rule = rule.strategy in (None, older.aggregation.method)
+    same_number = rule.expected_processes in (None, told.expected_processes if told else None)
+    if not same_rule or not same_number:
+        return None
+    if rule.strict and older.completeness is not None:
+        require_complete(experiment_id, older.completeness)
+    return Outcome(experiment_id=experiment_id, result="current", aggregated=older)
+
+
+def _aggregated(experiment_id: str, state: ExperimentState, rule: Rule, recovery: RawRecovery) -> Outcome:
+    """The outcome of an experiment that has to be aggregated, not yet saved."""
+    strategy, expected_processes = rule.strategy, rule.expected_processes
+    older = state.aggregated if state.status in ("current", "stale") else None
+    if older is not None:
+        strategy = strategy or older.aggregation.method
+        if expected_processes is None and older.completeness is not None and _was_told(older):
+            expected_processes = older.completeness.expected_processes
+    aggregated = aggregate_results(
+        experiment_id,
+        recovery.results,
+        strategy=strategy or DEFAULT_STRATEGY,
+        expected_processes=expected_processes,
+        manifest=recovery.manifest,
+        unreadable=recovery.unreadable,
+        partials=() if rule.strict else recovery.partials,
+        strict=rule.strict,
+    )
+    return Outcome(
+        experiment_id=experiment_id, result="aggregated", aggregated=aggregated, unreadable=recovery.unreadable
+    )
+
+
+def _was_told(older: AggregatedResult) -> bool:
+    """True if somebody said how many processes an aggregate should have."""
+    return older.completeness is not None and older.completeness.expected_from == "argument"
+
+
+def _values(repository: FileSystemRepository, state: ExperimentState, outcome: Outcome) -> dict[str, bytes]:
+    """What is to be stored of an outcome; nothing if it was left alone, or is stored already.
+
+    Raises:
+        LLMEnergyMeasureError: It can't be stored.
+    """
+    result, older = outcome.aggregated, state.aggregated
+    if outcome.result != "aggregated" or result is None:
+        return {}
+    is_ours = older is not None and older.sources is not None and older.experiment_id == result.experiment_id
+    if result.sources is not None and (state.status == "pending" or is_ours):
+        return {aggregated_key(repository.folder_of(result.experiment_id)): encode_aggregated(result)}
+    repository.save_aggregated(result)  # which keeps, or refuses to replace, what others made
+    return {}
+
+
+def _put(
+    repository: FileSystemRepository, values: dict[str, bytes], stamp_ns: int | None
+) -> dict[str, LLMEnergyMeasureError]:
+    """Store what was made, with one sync; why some could not be, by key."""
+    try:
+        repository.store.put_many(values, modified_ns=stamp_ns)
+    except LLMEnergyMeasureError:
+        refused = {}
+        for key, data in values.items():
+            try:
+                repository.store.put_many({key: data}, modified_ns=stamp_ns)
+            except LLMEnergyMeasureError as error:
+                refused[key] = error
+        return refused
+    return {}
+
+
+def _refused(repository: FileSystemRepository, outcome: Outcome, refused: dict[str, LLMEnergyMeasureError]) -> Outcome:
+    """The outcome, or that of what could not be stored."""
+    if not refused or outcome.aggregated is None or outcome.result != "aggregated":
+        return outcome
+    error = refused.get(aggregated_key(repository.folder_of(outcome.aggregated.experiment_id)))
+    return outcome if error is None else Outcome(experiment_id=outcome.experiment_id, result="failed", error=error)
+
+
+def _light(outcome: Outcome) -> Outcome:
+    """The outcome without its raw records: what a worker sends back, and what is kept of thousands."""
+    if outcome.aggregated is None or not outcome.aggregated.process_results:
+        return outcome
+    return structs.replace(outcome, aggregated=structs.replace(outcome.aggregated, process_results=[]))

@@ -17,8 +17,8 @@ from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR,
 from llm_energy_measure.domain.experiment import UnreadableFile
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError, UnsafePathError
 from llm_energy_measure.results import codec, deletion, layout
-from llm_energy_measure.results.bulk import inspect_experiment
 from llm_energy_measure.results.salvage import is_salvaged, whole_sections
+from llm_energy_measure.results.state import inspect_experiment
 from llm_energy_measure.storage.atomic import published_name, writer_is_elsewhere, writer_is_gone
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ CODES = {
     "experiment.misnamed": "a folder whose name no id can have",
     "aggregate.stale": "an aggregate whose raw files came, changed or went since",
     "aggregate.unreadable": "an aggregate that can't be read",
+    "aggregate.misnamed": "an aggregate whose name no experiment has",
+    "folder.unreadable": "a folder of ours that can't be looked into",
     "aggregate.superseded": "an aggregate of another tool that ours replaced",
     "leftover.file": "an unfinished file whose writer is gone",
     "leftover.folder": "what remains of a deleted experiment",
@@ -96,10 +98,28 @@ def check_store(
         for experiment_id in experiment_ids:
             folder = layout.folder_name(experiment_id)
             for attempt in repository.list_attempts(folder):
-                yield from _check_attempt(repository, folder, attempt)
+                yield from _guarded(
+                    layout.earlier_attempt_folder(folder, attempt), _check_attempt(repository, folder, attempt)
+                )
             yield from _check_experiment(repository, folder)
         return
-    folders = set(repository.list_aggregated())
+    yield from _guarded(RAW_DIR, _check_raw_folder(repository))
+    for parent in (AGGREGATED_DIR, TAGS_DIR):
+        yield from _guarded(parent, _check_derived_folder(repository, parent))
+
+
+def _guarded(key: str, findings: Iterator[StoreFinding]) -> Iterator[StoreFinding]:
+    """Findings about a place, or the one that it can't be looked into: the others are told all the same."""
+    try:
+        yield from findings
+    except ResultsError as error:
+        yield _finding("folder.unreadable", key, error.found, error.advice)
+
+
+def _check_raw_folder(repository: FileSystemRepository) -> Iterator[StoreFinding]:
+    folders = set()
+    with contextlib.suppress(ResultsError):  # told where that folder is looked into
+        folders.update(repository.list_aggregated())
     for entry in repository.store.list(RAW_DIR):
         if entry.is_folder and layout.is_folder_name(entry.name):
             folders.add(entry.name)
@@ -107,7 +127,6 @@ def check_store(
             yield from _check_beside_experiments(repository, entry)
     for folder in sorted(folders):
         yield from _check_experiment(repository, folder)
-    yield from _check_derived_folders(repository)
 
 
 def sweep(repository: FileSystemRepository, findings: Iterable[StoreFinding]) -> list[str]:
@@ -137,10 +156,13 @@ def _check_beside_experiments(repository: FileSystemRepository, entry: Entry) ->
     key = f"{RAW_DIR}/{entry.name}"
     if published_name(entry.name) is not None:
         yield _leftover(key, entry, is_needed=False)
-    elif layout.deleted_folder_of(entry.name) is not None:
+    elif layout.deleted_folder_of(entry.name) is not None and entry.is_folder:
         yield _finding("leftover.folder", key, "a deletion was interrupted", "'results check --sweep' removes it")
     elif (attempt := layout.earlier_attempt_of(entry.name)) is not None:
-        yield from _check_attempt(repository, *attempt)
+        yield from _guarded(key, _check_attempt(repository, *attempt))
+    elif not entry.is_folder and layout.process_index_of(entry.name) is not None:
+        advice = "move it to the folder of its own experiment"
+        yield _finding("raw.misnamed", key, "it stands outside of every experiment's folder", advice)
     elif entry.is_folder and _holds_results(repository, key):
         yield _finding("experiment.misnamed", key, "no experiment id has this folder name", "rename the folder")
     elif not entry.is_folder and (found := _link(repository, key)) is not None:
@@ -280,15 +302,18 @@ def _check_aggregate(repository: FileSystemRepository, folder: str) -> Iterator[
         yield _finding("aggregate.stale", key, message, advice)
 
 
-def _check_derived_folders(repository: FileSystemRepository) -> Iterator[StoreFinding]:
-    for parent in (AGGREGATED_DIR, TAGS_DIR):
-        for entry in repository.store.list(parent):
-            key = f"{parent}/{entry.name}"
-            if published_name(entry.name) is not None:
-                yield _leftover(key, entry, is_needed=False)
-            elif parent == AGGREGATED_DIR and layout.is_superseded_aggregate(entry.name):
-                advice = "remove it when nobody needs it any more"
-                yield _finding("aggregate.superseded", key, "an aggregate of ours took its place", advice)
+def _check_derived_folder(repository: FileSystemRepository, parent: str) -> Iterator[StoreFinding]:
+    for entry in repository.store.list(parent):
+        key = f"{parent}/{entry.name}"
+        if published_name(entry.name) is not None:
+            yield _leftover(key, entry, is_needed=False)
+        elif parent != AGGREGATED_DIR:
+            continue
+        elif layout.is_superseded_aggregate(entry.name):
+            advice = "remove it when nobody needs it any more"
+            yield _finding("aggregate.superseded", key, "an aggregate of ours took its place", advice)
+        elif entry.name.endswith(".json") and layout.aggregated_folder_of(entry.name) is None:
+            yield _finding("aggregate.misnamed", key, "no experiment id has this folder name", "rename it")
 
 
 def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest
-from llm_energy_measure.exceptions import ResultsError
+from llm_energy_measure.exceptions import ResultsError, StorageError
 from llm_energy_measure.results import codec, layout
 
 if TYPE_CHECKING:
@@ -28,18 +28,20 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
     """
     finish(store, folder)
     marker = layout.deleted_folder(folder)
-    if not store.move_folder(layout.raw_folder(folder), marker):
-        if not _remains(store, folder, owner):
-            return False
-        # Without raw results there is nothing to rename: the marker alone says that it is gone.
-        store.create(f"{marker}/{MANIFEST_NAME}", codec.encode_manifest(Manifest(experiment_id=owner or folder)))
+    moved = store.move_folder(layout.raw_folder(folder), marker)
+    if not moved and not _remains(store, folder, owner):
+        return False
+    if not store.list(marker):
+        # Nothing was there to rename: the marker alone says that it is gone. A full disk does without.
+        with contextlib.suppress(StorageError):
+            store.create(f"{marker}/{MANIFEST_NAME}", codec.encode_manifest(Manifest(experiment_id=owner or folder)))
     _remove(store, folder, owner)
     return True
 
 
 def finish(store: Store, folder: str) -> bool:
     """Remove what an interrupted deletion of an experiment left; False if there is nothing of the kind."""
-    if not store.list(layout.deleted_folder(folder)):
+    if not _has_marker(store, folder):
         return False
     if not is_deleted(store, folder):  # its name was used again since: only what was set apart goes
         return store.delete_folder(layout.deleted_folder(folder))
@@ -53,14 +55,20 @@ def finish(store: Store, folder: str) -> bool:
 
 def is_deleted(store: Store, folder: str) -> bool:
     """True if an experiment was deleted, whatever is left of it."""
-    return bool(store.list(layout.deleted_folder(folder))) and not store.list(layout.raw_folder(folder))
+    return _has_marker(store, folder) and not store.list(layout.raw_folder(folder))
 
 
 def deleted_folders(store: Store) -> set[str]:
     """Folder names of the experiments that were deleted, and of which something is left."""
-    names = {entry.name for entry in store.list(RAW_DIR)}
-    folders = {layout.deleted_folder_of(name) for name in names}
-    return {folder for folder in folders if folder is not None and folder not in names}
+    folders = {layout.deleted_folder_of(entry.name) for entry in store.list(RAW_DIR) if entry.is_folder}
+    return {folder for folder in folders if folder is not None and is_deleted(store, folder)}
+
+
+def _has_marker(store: Store, folder: str) -> bool:
+    try:
+        return bool(store.list(layout.deleted_folder(folder)))
+    except ResultsError:
+        return False  # a stranger has the name
 
 
 def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
@@ -91,7 +99,9 @@ def _remove(store: Store, folder: str, owner: str | None) -> None:
     """Remove what belongs to it, and last the marker that says so."""
     for key in _remains(store, folder, owner):
         if key.endswith("/"):
-            store.delete_folder(key.removesuffix("/"))
+            # Somebody else may have finished this deletion, and be at a later attempt of a new run by now.
+            if not store.list(layout.raw_folder(folder)):
+                store.delete_folder(key.removesuffix("/"))
         else:
             store.delete(key)
     store.delete_folder(layout.deleted_folder(folder))

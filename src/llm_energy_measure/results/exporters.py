@@ -27,7 +27,7 @@ from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, 
 from llm_energy_measure.storage.atomic import make_folder, write_replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 # Everything that moves a cursor or hides text; a line break inside a quoted cell is harmless.
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -158,7 +158,8 @@ def to_csv(
 ) -> bytes:
     """The CSV that `export_to_csv` writes; `kind` says which header an empty table has."""
     results = list(results)  # a generator can be read only once
-    return _csv(results, columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind))
+    columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
+    return _csv(results, columns)
 
 
 def to_codecarbon(results: Sequence[RawProcessResult]) -> bytes:
@@ -167,11 +168,17 @@ def to_codecarbon(results: Sequence[RawProcessResult]) -> bytes:
 
 
 def _csv(results: Sequence[AggregatedResult | RawProcessResult], columns: Sequence[Column[Any]]) -> bytes:
+    rows = ([column.getter(result) for column in columns] for result in results)
+    return csv_bytes([column.name for column in columns], rows)
+
+
+def csv_bytes(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    """A CSV as all of ours are: see the docstring of this module."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in columns])
-    for result in results:
-        writer.writerow([_cell(_plain(column.getter(result))) for column in columns])
+    writer.writerow([_cell(name) for name in names])
+    for row in rows:
+        writer.writerow([_cell(plain(value)) for value in row])
     content = text.getvalue()
     return content.encode("utf-8" if content.isascii() else "utf-8-sig")
 
@@ -184,6 +191,11 @@ def to_json(
 ) -> bytes:
     """The JSON that `export_to_json` writes."""
     rows = list(_rows(results, include_process_breakdown=include_process_breakdown, kind=kind))
+    return json_bytes(rows)
+
+
+def json_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
+    """A JSON list of one flat object a row."""
     return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
 
 
@@ -208,7 +220,7 @@ def _rows(
     results = list(results)  # a generator can be read only once
     columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
     for result in results:
-        yield {column.name: _plain(column.getter(result)) for column in columns}
+        yield {column.name: plain(column.getter(result)) for column in columns}
 
 
 def columns_of(
@@ -232,7 +244,7 @@ def columns_of(
     return AGGREGATED_COLUMNS + breakdown
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
+def plain(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
     """A numpy scalar as the number it is, text that can be written; None for a number that is none."""
     if callable(to_plain := getattr(value, "tolist", None)):
         value = to_plain()

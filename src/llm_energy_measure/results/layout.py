@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import (
@@ -82,6 +83,7 @@ def raw_key(folder: str, process_index: int) -> str:
     return f"{RAW_DIR}/{folder}/{process_file(process_index)}"
 
 
+@lru_cache(maxsize=4096)
 def process_file(process_index: int) -> str:
     """File name of one process's raw result."""
     return f"process_{process_index}.json"
@@ -197,6 +199,7 @@ def tags_key(folder: str) -> str:
     return f"{TAGS_DIR}/{folder}.json"
 
 
+@lru_cache(maxsize=4096)
 def process_index_of(name: str) -> int | None:
     """The process that a file name stands for, or None if the file is no raw result.
 

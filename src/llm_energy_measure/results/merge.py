@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR, TAGS_DIR
-from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
-from llm_energy_measure.results import layout
-from llm_energy_measure.results.raw_folder import keep
+from llm_energy_measure.exceptions import ExperimentIdError, ResultCorruptError, ResultsError, UnsafePathError
+from llm_energy_measure.results import deletion, layout
+from llm_energy_measure.results.raw_folder import bytes_of, keep
 from llm_energy_measure.storage.atomic import published_name
+from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from llm_energy_measure.results.repository import FileSystemRepository
+    from llm_energy_measure.storage.base import Entry
 
 
 class MergedFile(Struct, frozen=True, kw_only=True):
@@ -43,8 +45,8 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
 
     Raw results, manifests, what was kept beside them (rejected, superseded, partial), aggregates and tags are copied.
     Empty and unfinished files and earlier attempts are not, and told; files that are none of ours are not. An
-    experiment is a conflict as a whole, its aggregate and tags included, if its id differs from the one that has the
-    folder here, or its manifest tells of another run.
+    experiment is a conflict as a whole if its id differs from the one that has the folder here, if its manifest tells
+    of another run, or if a result of one of its processes differs.
 
     Args:
         target: Where to.
@@ -53,14 +55,30 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
     for entry in source.store.list(RAW_DIR):
         if entry.is_folder and layout.is_folder_name(entry.name):
             yield from _merge_experiment(target, source, entry.name)
-        elif layout.earlier_attempt_of(entry.name) is not None:
-            reason = "an earlier attempt is not merged; copy it by hand if it is needed"
+        elif (reason := _why_left(source, entry)) is not None:
             yield MergedFile(key=f"{RAW_DIR}/{entry.name}", outcome="failed", reason=reason)
-    for folder in (AGGREGATED_DIR, TAGS_DIR):
-        for entry in source.store.list(folder):
-            is_ours = layout.aggregated_folder_of(entry.name) or layout.is_superseded_aggregate(entry.name)
-            if is_ours and not entry.is_folder:
-                yield _merge_derived(target, source, folder, entry.name)
+    deleted = deletion.deleted_folders(source.store)
+    for parent in (AGGREGATED_DIR, TAGS_DIR):
+        for entry in source.store.list(parent):
+            folder = layout.aggregated_folder_of(entry.name) or layout.superseded_aggregate_folder_of(entry.name)
+            if folder is not None and folder not in deleted and not entry.is_folder:
+                yield _merge_derived(target, source, parent, entry.name, folder)
+
+
+def _why_left(source: FileSystemRepository, entry: Entry) -> str | None:
+    """Why something of ours under `raw/` that is no experiment's folder is not merged; None if it is none of ours."""
+    if layout.earlier_attempt_of(entry.name) is not None:
+        return "an earlier attempt is not merged; copy it by hand if it is needed"
+    if layout.deleted_folder_of(entry.name) is not None or published_name(entry.name) is not None:
+        return None
+    try:
+        inside = source.store.list(f"{RAW_DIR}/{entry.name}")
+    except UnsafePathError as error:
+        return f"{error.found}; {error.advice}"
+    except ResultsError:
+        return None
+    holds_results = any(layout.process_index_of(one.name) is not None for one in inside)
+    return "no experiment id has this folder name; rename the folder there" if holds_results else None
 
 
 def _difference(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> str | None:
@@ -89,36 +107,85 @@ def _holder(repository: FileSystemRepository, folder: str) -> str | None:
 def _merge_experiment(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> Iterator[MergedFile]:
     prefix = layout.raw_folder(folder)
     try:
-        difference = _difference(target, source, folder)
         names = [entry.name for entry in source.store.list(prefix) if not entry.is_folder]
+        difference = _difference(target, source, folder)
+        conflicts = [] if difference else _conflicts(target, source, folder, names)
+        manifest = _merge_manifest(target, source, folder, names) if not (difference or conflicts) else None
+    except ExperimentIdError as error:
+        yield MergedFile(key=prefix, outcome="conflict", reason=error.found)
+        return
     except ResultsError as error:
         yield MergedFile(key=prefix, outcome="failed", reason=str(error))
         return
     if difference is not None:
         yield MergedFile(key=prefix, outcome="conflict", reason=difference)
+    yield from conflicts
+    if manifest is None:
         return
+    if MANIFEST_NAME in names:
+        yield manifest
+    if manifest.outcome in ("copied", "same"):
+        others = (name for name in names if name != MANIFEST_NAME)
+        yield from filter(None, (_merge_kept(target, source, folder, name) for name in others))
+
+
+def _merge_kept(
+    target: FileSystemRepository, source: FileSystemRepository, folder: str, name: str
+) -> MergedFile | None:
+    """A result, or what is kept beside the results; None if it is none of ours."""
+    key = f"{layout.raw_folder(folder)}/{name}"
+    if (key_of := layout.numbered_keys(folder, name)) is not None:
+        return _merge_numbered(target, source, key, key_of)
+    if layout.is_kept_in_raw(name):
+        return _merge_file(target, source, key)
+    if published_name(name) is not None:
+        reason = "an unfinished file; 'results check' there says what it is"
+        return MergedFile(key=key, outcome="failed", reason=reason)
+    return None
+
+
+def _conflicts(
+    target: FileSystemRepository, source: FileSystemRepository, folder: str, names: Sequence[str]
+) -> list[MergedFile]:
+    """Results that differ: what is there is another run then, and none of it is copied, lest two runs be summed."""
+    conflicts = []
     for name in names:
-        if name == MANIFEST_NAME:
-            yield _merge_manifest(target, source, folder)
-        elif (key_of := layout.numbered_keys(folder, name)) is not None:
-            yield _merge_numbered(target, source, f"{prefix}/{name}", key_of)
-        elif layout.is_kept_in_raw(name):
-            yield _merge_file(target, source, f"{prefix}/{name}")
-        elif published_name(name) is not None:
-            reason = "an unfinished file; 'results check' there says what it is"
-            yield MergedFile(key=f"{prefix}/{name}", outcome="failed", reason=reason)
+        key = f"{layout.raw_folder(folder)}/{name}"
+        if layout.process_index_of(name) is not None:
+            mine, theirs = bytes_of(target.store, key), bytes_of(source.store, key)
+            if mine and theirs and mine != theirs:
+                conflicts.append(MergedFile(key=key, outcome="conflict", reason="another result is here"))
+    reason = "another run's result of a process is here; none of the experiment was copied"
+    whole = MergedFile(key=layout.raw_folder(folder), outcome="conflict", reason=reason)
+    return [*conflicts, whole] if conflicts else []
 
 
-def _merge_manifest(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> MergedFile:
-    """One of the same run is the same, if it tells nothing that the one here does not."""
-    merged = _merge_file(target, source, layout.manifest_key(folder))
-    mine, theirs = target.raw_folder(folder).readable_manifest(), source.raw_folder(folder).readable_manifest()
-    if merged.outcome != "conflict" or mine is None or theirs is None:
-        return merged
+def _merge_manifest(
+    target: FileSystemRepository, source: FileSystemRepository, folder: str, names: Sequence[str]
+) -> MergedFile:
+    """Give the folder here its manifest, or hold theirs against the one that it has.
+
+    Raises:
+        ExperimentIdError: The folder is another experiment's here.
+        ResultExistsError: Its attempt was set aside here just now.
+    """
+    key = layout.manifest_key(folder)
+    theirs = source.raw_folder(folder).readable_manifest()
+    if theirs is None:  # another tool's results, or one that can't be read
+        deletion.finish(target.store, folder)
+        return _merge_file(target, source, key) if MANIFEST_NAME in names else MergedFile(key=key, outcome="same")
+    is_new = target.raw_folder(folder).has_no_manifest()
+    mine = target.raw_folder(folder).pin(theirs)
+    if (difference := mine.difference(theirs)) is not None:
+        name, value, other = difference
+        reason = f"it is another run: its manifest says {name} {value!r} here and {other!r} there"
+        return MergedFile(key=key, outcome="conflict", reason=reason)
+    if mine == theirs:
+        return MergedFile(key=key, outcome="copied" if is_new else "same")
     if mine.tells_all_of(theirs):
-        return MergedFile(key=merged.key, outcome="same", reason="it is of the same run")
+        return MergedFile(key=key, outcome="same", reason="it is of the same run")
     reason = "the one there is of the same run and tells more; compare the two"
-    return MergedFile(key=merged.key, outcome="conflict", reason=reason)
+    return MergedFile(key=key, outcome="conflict", reason=reason)
 
 
 def _merge_numbered(
@@ -149,28 +216,34 @@ def _merge_file(target: FileSystemRepository, source: FileSystemRepository, key:
     return MergedFile(key=key, outcome="conflict", reason="other content is here under this name")
 
 
-def _merge_derived(target: FileSystemRepository, source: FileSystemRepository, parent: str, name: str) -> MergedFile:
+def _merge_derived(
+    target: FileSystemRepository, source: FileSystemRepository, parent: str, name: str, folder: str
+) -> MergedFile:
     """An aggregate that differs is no conflict where it can be made again from raw results that are here."""
     key = f"{parent}/{name}"
-    folder = layout.aggregated_folder_of(name)
     try:
-        owner = folder or layout.superseded_aggregate_folder_of(name)
-        difference = _difference(target, source, owner) if owner is not None else None
+        difference = _difference(target, source, folder)
         if difference is not None:
             return MergedFile(key=key, outcome="conflict", reason=difference)
-        can_be_remade = parent == AGGREGATED_DIR and folder is not None and target.has_raw(folder)
+        deletion.finish(target.store, folder)
+        is_aggregate = parent == AGGREGATED_DIR and not layout.is_superseded_aggregate(name)
+        can_be_remade = is_aggregate and target.has_raw(folder)
     except ResultsError as error:
         return MergedFile(key=key, outcome="failed", reason=str(error))
     merged = _merge_file(target, source, key)
-    if merged.outcome == "conflict" and can_be_remade and _is_ours(source, owner):
+    if merged.outcome == "copied" and parent == AGGREGATED_DIR:
+        # Its own time would say that it was made from the raw files that are here, which may be others.
+        with Folder(target.store, parent) as copied:
+            copied.set_stamp(name, 0)
+    if merged.outcome == "conflict" and can_be_remade and _is_ours(source, folder):
         return MergedFile(key=key, outcome="same", reason="it can be made again from the raw results")
     return merged
 
 
-def _is_ours(repository: FileSystemRepository, folder: str | None) -> bool:
+def _is_ours(repository: FileSystemRepository, folder: str) -> bool:
     """True if an aggregate was made by this package; another tool's can't be made again."""
     try:
-        aggregated = repository.load_aggregated(folder or "", with_processes=False)
+        aggregated = repository.load_aggregated(folder, with_processes=False)
     except ResultsError:
         return False
     return aggregated is not None and aggregated.sources is not None

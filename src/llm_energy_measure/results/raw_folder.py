@@ -10,8 +10,10 @@ import contextlib
 from itertools import count
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
+
 from llm_energy_measure.constants import MANIFEST_NAME
-from llm_energy_measure.domain.experiment import RawProcessResult, UnreadableFile
+from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
 from llm_energy_measure.exceptions import (
     ExperimentIdError,
     ResultCorruptError,
@@ -27,8 +29,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from llm_energy_measure.domain.experiment import Manifest
     from llm_energy_measure.storage.base import Store
+
+
+_TRIES = 10
+"""How often a folder may be set aside under a reader before it takes what it has."""
+
+
+class RawRecovery(Struct, frozen=True, kw_only=True):
+    """What of an experiment's raw results can be read, and what can't.
+
+    Attributes:
+        results: The readable results, by process index.
+        unreadable: The others, by process index, each with its reason; last a manifest that can't be read.
+        manifest: What was expected of the experiment, if that was written down.
+        partials: Readable checkpoints of processes that have no result, by process index.
+    """
+
+    results: list[RawProcessResult]
+    unreadable: list[UnreadableFile]
+    manifest: Manifest | None = None
+    partials: list[RawProcessResult] = field(default_factory=list)
 
 
 class RawFolder:
@@ -67,29 +88,69 @@ class RawFolder:
             data = self.store.get(key)
         except ResultsError as error:
             return UnreadableFile(name=name, reason=error.found)
-        size, sha256 = len(data), codec.digest(data)
+        return self.decode(name, process_index, data)
+
+    def decode(self, name: str, process_index: int, data: bytes) -> RawProcessResult | UnreadableFile:
+        """One raw result from the name and the bytes of its file, or why they are none."""
+        reason = None
         try:
             record = codec.decode_raw(data, f"{self.name}/{name}")
         except ResultCorruptError as error:
-            return UnreadableFile(name=name, reason=error.found, size_bytes=size, sha256=sha256)
-        reason = None
-        if not layout.names_folder(record.experiment_id, self.name):
-            reason = f"it is a result of another experiment, {record.experiment_id!r}"
-        elif record.process_index != process_index:
-            reason = f"it is the result of process {record.process_index}"
-        return record if reason is None else UnreadableFile(name=name, reason=reason, size_bytes=size, sha256=sha256)
+            reason = error.found
+        else:
+            if record.experiment_id != self.name and not layout.names_folder(record.experiment_id, self.name):
+                reason = f"it is a result of another experiment, {record.experiment_id!r}"
+            elif record.process_index != process_index:
+                reason = f"it is the result of process {record.process_index}"
+            else:
+                return record
+        return UnreadableFile(name=name, reason=reason, size_bytes=len(data), sha256=codec.digest(data))
 
-    def manifest(self) -> Manifest | None:
-        """What was expected, or None if nobody wrote it down. Raises `ResultCorruptError`."""
+    def manifest(self, data: bytes | None = None) -> Manifest | None:
+        """What was expected, or None if nobody wrote it down. Raises `ResultCorruptError`.
+
+        Args:
+            data: The bytes of its file, if they were read already.
+        """
         key = layout.manifest_key(self._place)
         try:
-            manifest = codec.decode_manifest(self.store.get(key), key)
+            manifest = codec.decode_manifest(self.store.get(key) if data is None else data, key)
         except ResultNotFoundError:
             return None
         if not layout.names_folder(manifest.experiment_id, self.name, any_case=True):
             found = f"it is the manifest of {manifest.experiment_id!r}"
             raise ResultCorruptError(f"Failed to load manifest {key}", found, "move it to its own experiment")
         return manifest
+
+    def recover(self) -> RawRecovery:
+        """Its readable results and, by name and reason, the unreadable ones, all of one attempt."""
+        recovery = self._recover()
+        for _ in range(_TRIES):
+            again = self._manifest_or_reason()
+            if again == (recovery.manifest or again):
+                break
+            recovery = self._recover()  # a later attempt set the folder aside between two of its files
+        return recovery
+
+    def _recover(self) -> RawRecovery:
+        manifest = self._manifest_or_reason()
+        outcomes = [self.read(index) for index in self.process_indices()]
+        unreadable = [outcome for outcome in outcomes if isinstance(outcome, UnreadableFile)]
+        if isinstance(manifest, UnreadableFile):
+            unreadable.append(manifest)
+        checkpoints = [self.read(index, partial=True) for index in self.unfinished_indices()]
+        return RawRecovery(
+            results=[outcome for outcome in outcomes if not isinstance(outcome, UnreadableFile)],
+            unreadable=unreadable,
+            manifest=None if isinstance(manifest, UnreadableFile) else manifest,
+            partials=[record for record in checkpoints if not isinstance(record, UnreadableFile)],
+        )
+
+    def _manifest_or_reason(self) -> Manifest | UnreadableFile | None:
+        try:
+            return self.manifest()
+        except ResultsError as error:
+            return UnreadableFile(name=MANIFEST_NAME, reason=error.found)
 
     def has_no_manifest(self) -> bool:
         """True if there is none; one that can't be read is one."""
@@ -128,9 +189,15 @@ class RawFolder:
             holder = next(self._claimants(), None)
             if holder not in (None, manifest.experiment_id):
                 raise self.taken(manifest.experiment_id, holder)
-            deletion.finish(self.store, self.name)  # what is left of another that had the name
+            with contextlib.suppress(StorageError, UnsafePathError):  # a measurement does not wait for that
+                deletion.finish(self.store, self.name)  # what is left of another that had the name
             self._require_not_set_aside(manifest)
             if self.store.create(layout.manifest_key(self.name), codec.encode_manifest(manifest)):
+                try:
+                    self._require_not_set_aside(manifest)  # it could have been between the look and the manifest
+                except ResultExistsError:
+                    self.store.delete(layout.manifest_key(self.name))
+                    raise
                 return manifest
             found = self.readable_manifest() or manifest
         if found.experiment_id != manifest.experiment_id:
@@ -212,8 +279,9 @@ def keep(store: Store, data: bytes, key_of: Callable[[int], str]) -> tuple[Path,
     raise AssertionError  # there is always a next number
 
 
-def keep_copy(store: Store, key: str, key_of: Callable[[int], str]) -> None:
+def keep_copy(store: Store, key: str, key_of: Callable[[int], str]) -> Path:
     """Give a value that is about to be replaced a second name, under the first free number."""
     number = 1
     while not store.copy_new(key, key_of(number)):
         number += 1
+    return store.path(key_of(number))

@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, MANIFEST_NAME, RAW_DIR, RESULTS_DIR_ENV
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
@@ -33,7 +33,7 @@ from llm_energy_measure.exceptions import (
     UnsafePathError,
 )
 from llm_energy_measure.results import codec, deletion, layout
-from llm_energy_measure.results.raw_folder import RawFolder, bytes_of, digest_of, keep, keep_copy
+from llm_energy_measure.results.raw_folder import RawFolder, RawRecovery, bytes_of, digest_of, keep, keep_copy
 from llm_energy_measure.results.rejected import rejected_document
 from llm_energy_measure.storage.local import LocalStore, read_file
 
@@ -44,20 +44,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.storage.base import Store
 
 
-class RawRecovery(Struct, frozen=True, kw_only=True):
-    """What of an experiment's raw results can be read, and what can't.
-
-    Attributes:
-        results: The readable results, by process index.
-        unreadable: The others, by process index, each with its reason; last a manifest that can't be read.
-        manifest: What was expected of the experiment, if that was written down.
-        partials: Readable checkpoints of processes that have no result, by process index.
-    """
-
-    results: list[RawProcessResult]
-    unreadable: list[UnreadableFile]
-    manifest: Manifest | None = None
-    partials: list[RawProcessResult] = field(default_factory=list)
+_TRIES = 10
+"""How often something may be deleted or set aside under a call before it gives up."""
 
 
 class SourceChanges(Struct, frozen=True, kw_only=True):
@@ -145,7 +133,7 @@ class FileSystemRepository:
         doing = f"cannot begin experiment {manifest.experiment_id!r}"
         raw = self.raw_folder(folder)
         advice = "choose another id, or count the attempt"
-        if raw.has_no_manifest() and raw.process_indices():
+        if raw.process_indices() and raw.has_no_manifest():  # in this order: results come after their manifest
             if not manifest.attempt:
                 raise ResultExistsError(doing, "it has results already, and nothing says of which run", advice)
             raw.pin(Manifest(experiment_id=manifest.experiment_id))  # what another tool left is the first attempt
@@ -193,11 +181,11 @@ class FileSystemRepository:
         except (InvalidResultError, ExperimentIdError, ResultExistsError) as refused:
             self._refuse(refused, folder, result)
         key, data = layout.raw_key(folder, record.process_index), codec.encode_raw(record)
-        if self.store.create(key, data):
+        is_new, stored = self._create_or_read(key, data)
+        if is_new:
             if self.raw_folder(folder).readable_manifest() != pinned:
                 self._require_place_still(folder, record, key, data)
             return self.store.path(key)
-        stored = bytes_of(self.store, key)
         if stored == data or _is_record(stored, record):
             return self.store.path(key)
         if not overwrite or stored is None:
@@ -207,15 +195,28 @@ class FileSystemRepository:
         self.store.delete(replaced)
         return self.store.path(key)
 
+    def _create_or_read(self, key: str, data: bytes) -> tuple[bool, bytes | None]:
+        """Whether a value was stored, or else what stands in its place; None if that can't be read."""
+        for _ in range(_TRIES):
+            if self.store.create(key, data):
+                return True, None
+            try:
+                return False, self.store.get(key)
+            except ResultNotFoundError:
+                continue  # deleted, or set aside, since
+            except ResultsError:
+                break
+        return False, None
+
     def keep_partial(self, folder: str, record: RawProcessResult) -> Path:
         """Store a partial record of a process beside its experiment's results, and return its file.
 
-        Raises:
-            ResultExistsError: A different partial record of this process is there.
+        A different one that is there is kept as `superseded-process_<i>-<n>.json`.
         """
         key, data = layout.partial_key(folder, record.process_index), codec.encode_raw(record)
-        if not self.store.create(key, data) and (stored := bytes_of(self.store, key)) != data:
-            raise self.raw_folder(folder).conflict(key, stored, data)
+        if not self.store.create(key, data) and bytes_of(self.store, key) != data:
+            self.set_checkpoint_aside(folder, record.process_index)
+            self.store.put(key, data)
         return self.store.path(key)
 
     def save_checkpoint(self, experiment_id: str, record: RawProcessResult) -> Path:
@@ -285,23 +286,9 @@ class FileSystemRepository:
         """
         folder = self._folder(experiment_id)
         raw = self.raw_folder(folder) if attempt is None else RawFolder(self.store, folder, attempt=attempt)
-        results: list[RawProcessResult] = []
-        unreadable = []
-        for index in raw.process_indices():
-            outcome = raw.read(index)
-            if isinstance(outcome, UnreadableFile):
-                unreadable.append(outcome)
-            else:
-                results.append(outcome)
-        self._require_asked_for(experiment_id, folder, results)
-        manifest = None
-        try:
-            manifest = raw.manifest()
-        except ResultsError as error:
-            unreadable.append(UnreadableFile(name=MANIFEST_NAME, reason=error.found))
-        checkpoints = [raw.read(index, partial=True) for index in raw.unfinished_indices()]
-        partials = [record for record in checkpoints if not isinstance(record, UnreadableFile)]
-        return RawRecovery(results=results, unreadable=unreadable, manifest=manifest, partials=partials)
+        recovery = raw.recover()
+        self._require_asked_for(experiment_id, folder, recovery.results)
+        return recovery
 
     def list_attempts(self, experiment_id: str) -> list[int]:
         """Earlier attempts of an experiment, which later ones set aside; `recover_raw` reads their results."""
@@ -549,6 +536,8 @@ class FileSystemRepository:
         self, refused: InvalidResultError | ExperimentIdError | ResultExistsError, folder: str, result: RawProcessResult
     ) -> NoReturn:
         """Keep the refused record beside the others, then raise the error that names the file."""
+        with contextlib.suppress(StorageError, UnsafePathError):
+            deletion.finish(self.store, folder)
         data = rejected_document(result, getattr(refused, "problems", ()) or (refused.found,))
         try:
             kept, _ = keep(self.store, data, lambda number: layout.rejected_key(folder, result.process_index, number))

@@ -14,6 +14,7 @@ import msgspec
 from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult
 from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
 from llm_energy_measure.results import codec, layout
+from llm_energy_measure.results.raw_folder import keep_copy
 from llm_energy_measure.storage.atomic import published_name
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ def salvage_raw(repository: FileSystemRepository, experiment_id: str, process_in
     Raises:
         ResultNotFoundError: There is no such file.
         ResultCorruptError: The file is whole, or too little of it is.
-        ResultExistsError: A different partial record of this process is there already.
     """
     folder = layout.folder_name(experiment_id)
     key = layout.raw_key(folder, process_index)
@@ -101,11 +101,10 @@ def salvage_all(repository: FileSystemRepository, keys: Iterable[str]) -> dict[s
             try:
                 data = repository.store.get(key)
                 record = None if meant_for is None else _whole(data, key)
-                outcomes[key] = (
-                    _salvage(repository, key, index, data)
-                    if record is None
-                    else repository.save_raw(record.experiment_id, record)
-                )
+                if record is None:
+                    outcomes[key] = _salvage(repository, key, index, data)
+                else:
+                    outcomes[key] = _publish(repository, key, index, record)
             except ResultsError as error:
                 outcomes[key] = error
     return outcomes
@@ -119,6 +118,14 @@ def is_salvaged(repository: FileSystemRepository, folder: str, process_index: in
     except ResultsError:
         return False
     return origin is not None and origin.sha256 == codec.digest(data)
+
+
+def _publish(repository: FileSystemRepository, key: str, process_index: int, record: RawProcessResult) -> Path:
+    """Save a whole result that was never published, or keep it beside the one that its process has."""
+    folder = layout.folder_of_key(key)
+    if process_index not in repository.raw_folder(folder).process_indices():
+        return repository.save_raw(record.experiment_id, record)
+    return keep_copy(repository.store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
 
 
 def _whole(data: bytes, key: str) -> RawProcessResult | None:
@@ -155,6 +162,7 @@ def _partial(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResu
         "compute_metrics": None,
         **sections,
         "energy_measurement_warning": f"{said}; {warning}" if isinstance(said, str) else warning,
+        "status": sections.get("status") or "partial",
     }
     try:
         encoded = msgspec.json.encode(document)

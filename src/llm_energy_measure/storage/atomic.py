@@ -40,6 +40,9 @@ _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 _NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
+# Neither a link is followed nor a pipe waited for.
+_COPY_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
 _HAS_SYNCFS = sys.platform == "linux"
 
 # From linux/fcntl.h and linux/fs.h.
@@ -158,7 +161,7 @@ def write_replacing(path: str, data: bytes) -> None:
     sync_folder(os.path.dirname(path))
 
 
-def write_all_replacing(files: Mapping[str, bytes]) -> None:
+def write_all_replacing(files: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
     """Make each path hold its data, durably, as `write_replacing` does, with one sync for all.
 
     Either every file's bytes are on the disk before the first takes its name, or none takes it. A file system that
@@ -166,6 +169,7 @@ def write_all_replacing(files: Mapping[str, bytes]) -> None:
 
     Args:
         files: The bytes of each path. All paths lie on one file system.
+        modified_ns: When they shall say that they were last written, in nanoseconds since 1970-01-01 UTC.
 
     Raises:
         OSError: The file system refused; each path holds what it held, or its data.
@@ -173,7 +177,7 @@ def write_all_replacing(files: Mapping[str, bytes]) -> None:
     temps: dict[str, str] = {}
     try:
         for path, data in files.items():
-            temps[path] = _write_beside(path, data, sync=not _HAS_SYNCFS)
+            temps[path] = _write_beside(path, data, sync=not _HAS_SYNCFS, modified_ns=modified_ns)
         if _HAS_SYNCFS and temps:
             _sync_file_system(next(iter(temps.values())))
         for path in files:
@@ -222,7 +226,12 @@ def link_new(path: str, new_path: str) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        write_new(new_path, Path(path).read_bytes())
+        descriptor = os.open(path, _COPY_FLAGS)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise
+            data = file.read()
+        write_new(new_path, data)
     else:
         sync_folder(os.path.dirname(path))
 
@@ -268,7 +277,7 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _write_beside(path: str, data: bytes, *, sync: bool = True) -> str:
+def _write_beside(path: str, data: bytes, *, sync: bool = True, modified_ns: int | None = None) -> str:
     """The path of a finished temporary file in the same folder, with the permissions that the folder asks for."""
     temp = leftover_path(path)
     # Not tempfile.mkstemp: its 0600 would lock the group out of its own results.
@@ -278,6 +287,8 @@ def _write_beside(path: str, data: bytes, *, sync: bool = True) -> str:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
+            if modified_ns is not None:
+                os.utime(descriptor, ns=(modified_ns, modified_ns))
             if sync:
                 os.fsync(descriptor)
         finally:
@@ -291,9 +302,9 @@ def _write_beside(path: str, data: bytes, *, sync: bool = True) -> str:
 def _replace(temp: str, path: str) -> None:
     """Give the finished file its name, and the permissions of what had it."""
     with contextlib.suppress(FileNotFoundError):
-        mode = stat.S_IMODE(os.stat(path).st_mode)
-        if mode != stat.S_IMODE(os.stat(temp).st_mode):
-            os.chmod(temp, mode)
+        found = os.lstat(path).st_mode
+        if stat.S_ISREG(found) and found & 0o777 != os.lstat(temp).st_mode & 0o777:
+            os.chmod(temp, found & 0o777)
     os.replace(temp, path)
 
 

@@ -71,10 +71,11 @@ class Store(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Store a value durably, in place of an older one if there is one."""
 
-    def put_many(self, values: Mapping[str, bytes]) -> None:
+    def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
         """Store several values durably, each in place of an older one if there is one, with one sync for all.
 
-        Where it raises, each of them is as it was or stored, and whole.
+        Where it raises, each of them is as it was or stored, and whole. With `modified_ns` they appear as last written
+        then, in nanoseconds since 1970-01-01 UTC, in a store that keeps stamps.
         """
 
     def exchange(self, key: str, data: bytes) -> str:

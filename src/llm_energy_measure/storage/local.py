@@ -157,13 +157,13 @@ class LocalStore:
         with _translated("cannot write", path):
             self._in_folder(path, lambda: atomic.write_replacing(path, data))
 
-    def put_many(self, values: Mapping[str, bytes]) -> None:
+    def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
         """Store several values durably, each in place of an older one if there is one, with one sync for all."""
         files = {self._way(key): data for key, data in values.items()}
         with _translated("cannot write to", self._root):
             for folder in dict.fromkeys(map(os.path.dirname, files)):
                 self._make_folder(folder)
-            atomic.write_all_replacing(files)
+            atomic.write_all_replacing(files, modified_ns=modified_ns)
 
     def exchange(self, key: str, data: bytes) -> str:
         """Store a value durably in place of the one that is there, and return a fresh key that holds that one."""
@@ -245,9 +245,13 @@ class LocalStore:
 
 
 def _make_writable(folder: str) -> None:
-    for where, _, _ in os.walk(folder):
-        with contextlib.suppress(OSError):
-            os.chmod(where, 0o700)
+    """Let a folder and those in it be emptied; what is ours and locked would keep its content for ever."""
+    with contextlib.suppress(OSError):
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as entries:
+            inside = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for path in inside:
+            _make_writable(path)
 
 
 class _translated:  # noqa: N801 - reads as the context manager it is

@@ -60,7 +60,7 @@ class MemoryStore:
                 raise StorageError(doing, "a file stands where a folder is needed", "move it away")
             self._values[key] = bytes(data)
 
-    def put_many(self, values: Mapping[str, bytes]) -> None:
+    def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:  # noqa: ARG002 - keeps none
         """Store several values, each in place of an older one if there is one."""
         for key in values:
             parts_of(key)

@@ -5,7 +5,7 @@ none of these). A reading is of one sensor. Readings of one sensor that overlap 
 sensor those count that don't overlap and come to the most:
 
 - scope `device`: one sensor a GPU of a host, or a module whose parts share one;
-- scope `host`: one sensor a component of a host;
+- scope `host`: one sensor a component of a host, which contains what its devices and processes read;
 - scope `process`: one sensor a process; they are summed;
 - unknown scope: physics decides (see `power.py`). If a host's processes imply more power than its boards can draw,
   each of them measured the host, and the mean of their readings counts. Else a GPU that several of them name counts
@@ -13,6 +13,8 @@ sensor those count that don't overlap and come to the most:
 
 The plain sum is never touched; what is taken from it is what was counted again, so that the attributed total can't
 exceed it.
+
+One rule in one module, which is long for that: what takes a joule in one place must not take it in another.
 """
 
 from __future__ import annotations
@@ -27,13 +29,12 @@ from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.verification.codes import failed, listed, not_checked, passed
 from llm_energy_measure.results.verification.codes import joules as in_joules
-from llm_energy_measure.results.verification.evidence import by_host
-from llm_energy_measure.results.verification.gpus import gpus_of, model_of
+from llm_energy_measure.results.verification.evidence import by_host, read_elsewhere
+from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, model_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
     Reader,
     check_power,
-    gpu_scope,
     power_of_host,
 )
 from llm_energy_measure.results.verification.readings import (
@@ -41,6 +42,8 @@ from llm_energy_measure.results.verification.readings import (
     Component,
     Reading,
     dropped_of,
+    lies_within,
+    overlap,
     possible_more,
     readings_of,
 )
@@ -145,8 +148,7 @@ def attribute(records: Sequence[RawProcessResult]) -> Attribution:
         plain_j=plain,
         energy_j=energy,
         bounds_j=(low, max(high, energy)),
-        # An attributed energy of 0 can't be counted any number of times.
-        factor=max(1.0, factor) if (factor := ratio(plain, energy)) is not None and math.isfinite(factor) else None,
+        factor=_factor(plain, energy),
         gpu_j=gpu,
         cpu_j=cpu,
         ram_j=ram,
@@ -154,12 +156,30 @@ def attribute(records: Sequence[RawProcessResult]) -> Attribution:
     )
 
 
+def _factor(plain_j: float, energy_j: float) -> float | None:
+    """How often the plain sum counts the attributed energy; None where that is 0, or next to it."""
+    factor = ratio(plain_j, energy_j)
+    if factor is None or not math.isfinite(factor):
+        return None
+    # To twelve digits: k processes make k, and not what the roundings of a mean leave of it.
+    return max(1.0, float(f"{factor:.12g}"))
+
+
 def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> Share:
     """What the readings of one host come to."""
     share = Share()
     by_sensor: dict[tuple[str, object], list[Reading]] = {}
+    in_one_form, is_whole = _in_one_form(readings)
+    # A whole host contains what is known of single components of it, too.
+    hosts = [r for r in in_one_form if r.scope == "host" and (not is_whole or r.component == "rest")]
+    others = [r for r in in_one_form if r.scope != "host" or (is_whole and r.component != "rest")]
+    for reading in hosts:
+        by_sensor.setdefault(("host", reading.component), []).append(reading)
+    counted: dict[str, list[tuple[list[Reading], float]]] = {}
+    if by_sensor and others:
+        others = _take_contained(share, by_sensor, others, counted, is_whole=is_whole)
     unscoped: list[Reading] = []
-    for reading in _in_one_form(readings):
+    for reading in others:
         if reading.scope == "host":
             by_sensor.setdefault(("host", reading.component), []).append(reading)
         elif reading.scope == "device" and reading.sensor is not None:
@@ -170,20 +190,61 @@ def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> S
         unscoped = _take_mean(share, unscoped, group)
     unscoped = _sort_in_named_gpus(by_sensor, unscoped)
     _doubt(share, unscoped)
-    counted: dict[str, list[tuple[list[Reading], float]]] = {}
     for (kind, _), same in by_sensor.items():
         if len(same) > 1 and (dropped := dropped_of(same)):
-            share.again += [(reading.component, reading.energy_j) for reading in dropped]
+            share.again += _by_component(dropped)
             share.high_j += possible_more(same, dropped)
             code = "attribution.host_counted" if kind == "host" else _code_of_gpu(same)
             counted.setdefault(code, []).append((same, math.fsum(reading.energy_j for reading in dropped)))
-    for code, groups in counted.items():
-        share.findings.append(_counted_again(code, host, groups))
+    share.findings += [_counted_again(code, host, groups) for code, groups in counted.items()]
     return share
 
 
-def _in_one_form(readings: Sequence[Reading]) -> list[Reading]:
-    """The readings, whole hosts' in one form: where one is not in components, none of the others is."""
+def _take_contained(
+    share: Share,
+    by_sensor: dict[tuple[str, object], list[Reading]],
+    others: Sequence[Reading],
+    counted: dict[str, list[tuple[list[Reading], float]]],
+    *,
+    is_whole: bool,
+) -> list[Reading]:
+    """Count no joule of a device or process that a reading of its host contains; the other readings are returned.
+
+    Where the parts come to more than the host, the sensors contradict each other, and the parts count.
+    """
+    left = list(others)
+    for (_, component), same in list(by_sensor.items()):
+        dropped = {id(reading) for reading in dropped_of(same)}
+        kept = [reading for reading in same if id(reading) not in dropped]
+        inside = [
+            reading
+            for reading in left
+            if (is_whole or reading.component == component) and any(overlap(reading, host) for host in kept)
+        ]
+        parts: dict[object, float] = {}
+        for reading in inside:
+            key = (reading.component, reading.process if reading.sensor is None else reading.sensor)
+            parts[key] = max(reading.energy_j, parts.get(key, 0.0))
+        if not inside:
+            continue
+        if math.fsum(parts.values()) > math.fsum(reading.energy_j for reading in kept):
+            gone = same
+            del by_sensor["host", component]
+        else:
+            gone = inside
+            chosen = {id(reading) for reading in inside}
+            left = [reading for reading in left if id(reading) not in chosen]
+            share.high_j += math.fsum(
+                reading.energy_j for reading in inside if not any(lies_within(reading, host) for host in kept)
+            )
+        share.again += _by_component(gone)
+        energy_j = math.fsum(reading.energy_j for reading in gone)
+        counted.setdefault("attribution.host_counted", []).append(([*kept, *inside], energy_j))
+    return left
+
+
+def _in_one_form(readings: Sequence[Reading]) -> tuple[list[Reading], bool]:
+    """The readings, whole hosts' in one form, and whether that is the whole: if one is, none is in components."""
     whole = {reading.process for reading in readings if reading.scope == "host"}
     whole -= {reading.process for reading in readings if reading.scope != "host"}
     of_process: dict[int, list[Reading]] = {}
@@ -191,7 +252,7 @@ def _in_one_form(readings: Sequence[Reading]) -> list[Reading]:
         if reading.process in whole:
             of_process.setdefault(reading.process, []).append(reading)
     if not any(len(own) == 1 and own[0].component == "rest" for own in of_process.values()):
-        return list(readings)
+        return list(readings), False
     joined = [
         Reading(
             process=process,
@@ -199,10 +260,16 @@ def _in_one_form(readings: Sequence[Reading]) -> list[Reading]:
             energy_j=math.fsum(reading.energy_j for reading in own),
             scope="host",
             span=own[0].span,
+            parts=tuple(own),
         )
         for process, own in of_process.items()
     ]
-    return [*(reading for reading in readings if reading.process not in whole), *joined]
+    return [*(reading for reading in readings if reading.process not in whole), *joined], True
+
+
+def _by_component(readings: Sequence[Reading]) -> list[tuple[Component, float]]:
+    """Energies by component, those of a joined reading as they were before."""
+    return [(part.component, part.energy_j) for reading in readings for part in reading.parts or (reading,)]
 
 
 def _take_mean(share: Share, unscoped: Sequence[Reading], group: Sequence[Reader]) -> list[Reading]:
@@ -266,7 +333,8 @@ def _counted_again(code: str, host: str | None, groups: Sequence[tuple[Sequence[
     processes = sorted({reading.process for same, _ in groups for reading in same})
     effect = math.fsum(joules for _, joules in groups)
     if code == "attribution.host_counted":
-        message = f"processes {listed(processes)} measured the whole host{f' {host}' if host is not None else ''} each"
+        whole = "the whole host" if host is None else f"the whole host {host}"
+        message = f"processes {listed(processes)} measured {whole}, or parts of it"
     elif code == "attribution.shared_sensor":
         message = (
             f"processes {listed(processes)} measured parts{where} that share the sensor of {groups[0][0][0].sensor}"
@@ -312,10 +380,11 @@ def _unidentified(hosts: Hosts) -> str:
     if several_hosts and None in hosts:
         return "some processes name their host and some don't"
     has_uuid = set()
-    for record in (record for records in hosts.values() for record in records):
+    of_hosts = [(record, peers) for peers in hosts.values() for record in peers]
+    for record, peers in of_hosts:
         for gpu in gpus_of(record):
             if gpu.name is None:
-                if gpu_scope(record) in ("host", "process"):
+                if gpu_scope(record) in ("host", "process") or read_elsewhere(record, peers):
                     continue
                 return f"the GPU of process {record.process_index} is unknown"
             has_uuid.add(isinstance(gpu.name, str))

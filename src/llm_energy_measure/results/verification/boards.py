@@ -122,8 +122,6 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
 )
 """The models, those with the longest names first: `h200 nvl` is no `h200`."""
 
-MIG_SOURCE = "NVML: power and energy are read from the physical GPU; a MIG slice has no sensor of its own"
-
 _MIG_PARENT = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
 
 

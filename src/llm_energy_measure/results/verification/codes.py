@@ -29,7 +29,7 @@ CODES = {
     "energy.exceeds_devices": "a process implies more GPU power than its own boards can draw",
     "attribution.repeated_gpu": "several processes measured the same GPU at the same time",
     "attribution.shared_sensor": "several processes measured parts that share one sensor",
-    "attribution.host_counted": "several processes measured the same host at the same time",
+    "attribution.host_counted": "several processes measured the same host, or parts of it, at the same time",
     "attribution.two_names_one_host": "one GPU, or one boot of a machine, appears under two names of hosts",
     "attribution.module_sensor": "the GPU's sensor may see the CPU of its module, which is counted besides",
     "attribution.scope_unknown": "nothing says what the sensors of several processes on one host saw",
@@ -94,6 +94,8 @@ CODES = {
 SUM_FAMILIES = ("energy", "attribution")
 """Families whose failures mean that the plain sum is not to be trusted."""
 
+_MAX_TEXT = 1000
+
 SUSPICION = "a suspicion and no proof"
 """Reason of what looks wrong, and can be right."""
 
@@ -116,9 +118,9 @@ def failed(
     return Finding(
         code=code,
         outcome="failed",
-        message=message,
-        expected=_finite(expected),
-        found=_finite(found),
+        message=_short(message),
+        expected=_recorded(expected),
+        found=_recorded(found),
         effect_j=effect_j if effect_j is None or math.isfinite(effect_j) else None,
         processes=sorted(processes),
     )
@@ -137,10 +139,10 @@ def not_checked(
     return Finding(
         code=code,
         outcome="not_checked",
-        reason=reason,
-        message=message,
-        expected=_finite(expected),
-        found=_finite(found),
+        reason=_short(reason),
+        message=_short(message),
+        expected=_recorded(expected),
+        found=_recorded(found),
         processes=sorted(processes),
     )
 
@@ -179,5 +181,13 @@ def _digits(value: float, decimals: int) -> str:
     return f"{value:,.{decimals}f}" if abs(value) < 1e12 else f"{value:.4g}"  # noqa: PLR2004 - what a sentence can hold
 
 
-def _finite(value: float | str | None) -> float | str | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _recorded(value: float | str | None) -> float | str | None:
+    """A value as a finding can hold it: no text without end, no number that JSON lacks."""
+    if isinstance(value, str):
+        return _short(value)
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _short(text: str) -> str:
+    """Names of hosts and boards come from files and can be of any length; a sentence can't."""
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."

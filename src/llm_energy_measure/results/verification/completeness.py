@@ -85,7 +85,7 @@ def _duplicates(evidence: Evidence) -> Finding:
     seen: dict[object, int] = {}
     copies: list[tuple[int, RawProcessResult]] = []
     for record in evidence.records:
-        if record.energy_metrics.total_energy_j:
+        if record.energy_metrics.total_energy_j and record.timestamps.start is not None:
             stamps, energy = record.timestamps, record.energy_metrics
             device = record.host, record.gpu_id, record.gpu_uuid
             key = (device, stamps.start, stamps.duration_sec, energy.total_energy_j, energy.gpu_energy_j)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llm_energy_measure.domain.metrics import COUNTER_RESET, SAMPLING_GAP, SENSOR_LOST
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ TOLERANCE = 0.01
 """Fraction that a sensor's energy may differ from the difference of its counter."""
 
 _CODES = ("counter.reset", "counter.wrap", "counter.cumulative", "counter.lost", "counter.gap")
-_SAID = {"counter_reset": "counter.reset", "sensor_lost": "counter.lost", "sampling_gap": "counter.gap"}
+_SAID = {COUNTER_RESET: "counter.reset", SENSOR_LOST: "counter.lost", SAMPLING_GAP: "counter.gap"}
 _WORDS = {
     "counter.reset": "was set back within the window: what it counted before is lost",
     "counter.lost": "was lost within the window: the energy after that is missing",
@@ -71,6 +72,6 @@ def _problems(sensor: SensorReading) -> Iterator[tuple[str, str, float | None, f
     if abs(energy_j - end) <= TOLERANCE * end:
         words = f"gave {joules(energy_j)}, its counter's reading, for a window in which it counted {joules(counted)}"
         yield "counter.cumulative", words, counted, energy_j
-    elif "counter_reset" not in sensor.problems:
+    elif COUNTER_RESET not in sensor.problems:
         words = f"gave {joules(energy_j)}, and its counter counted {joules(counted)}"
         yield "counter.wrap", words, counted, energy_j

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult
+from llm_energy_measure.domain.metrics import CLAIMED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,3 +50,22 @@ def by_host(records: Sequence[RawProcessResult]) -> dict[str | None, list[RawPro
     for record in records:
         groups.setdefault(record.host, []).append(record)
     return groups
+
+
+def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) -> bool:
+    """Whether what a process did not read itself is read by its peers: it left each such sensor to another process.
+
+    Args:
+        record: The process.
+        peers: The processes of its host.
+    """
+    unread = [sensor for sensor in record.energy_metrics.sensors or () if sensor.energy_j is None]
+    if not unread or any(CLAIMED not in sensor.problems for sensor in unread):
+        return False
+    read = {
+        (sensor.source, sensor.instance)
+        for peer in peers
+        for sensor in peer.energy_metrics.sensors or ()
+        if sensor.energy_j is not None
+    }
+    return all((sensor.source, sensor.instance) in read for sensor in unread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ from msgspec import Struct
 from llm_energy_measure.results.verification.boards import BoardModel, boards_named, parent_of_slice
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.domain.metrics import DeviceEnergy
+    from llm_energy_measure.domain.metrics import DeviceEnergy, Scope
 
 
 class Gpu(Struct, frozen=True):
@@ -33,9 +36,13 @@ class Gpu(Struct, frozen=True):
 
 
 def gpus_of(record: RawProcessResult) -> list[Gpu]:
-    """The GPUs that a process measured: those it lists, else its own."""
+    """The GPUs that a process measured: those it lists, else its own.
+
+    Devices that are listed without index, UUID and energy say what boards the host has, and not which of them the
+    process measured, unless the scope is `device`.
+    """
     devices = record.energy_metrics.devices
-    if devices:
+    if devices and not _are_of_host(record, devices):
         return [_listed(record, device) for device in devices]
     is_slice = bool(record.gpu_is_mig or record.gpu_mig_profile)
     return [_gpu(record.gpu_id, record.gpu_uuid, record.gpu_name, record.gpu_power_limit_w, is_slice)]
@@ -52,12 +59,44 @@ def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float 
     limit = limit_w or (model.limit_w if model is not None else None)
     sensor: str | int | None = uuid or index
     is_shared = False
+    # NVML has no power and no energy of a MIG slice: tools read those of the GPU that it is a part of.
     if is_slice or (uuid is not None and uuid.startswith("MIG-")):
         parent = parent_of_slice(uuid) if uuid else None
         sensor, is_shared = (parent or (f"GPU {index}" if index is not None else uuid)), True
     elif model is not None and model.gpus_per_sensor > 1 and index is not None:
         sensor, is_shared = f"module {index // model.gpus_per_sensor}", True
     return Gpu(sensor, uuid or index, is_shared, limit, board)
+
+
+def gpu_scope(record: RawProcessResult) -> Scope | None:
+    """What the sensor behind a process's GPU energy saw, as far as it is said."""
+    energy = record.energy_metrics
+    return energy.gpu_scope or energy.total_scope
+
+
+def host_boards(record: RawProcessResult) -> tuple[str, float | None] | None:
+    """Name and joint power limit, in watts, of all boards of its host, where a record states them.
+
+    It does so by a name such as `4 x A40`, or by devices that nothing identifies. None if it says nothing of them; the
+    limit is None if it is unknown.
+    """
+    devices = record.energy_metrics.devices
+    if devices and _are_of_host(record, devices):
+        gpus = [_listed(record, device) for device in devices]
+        known = [gpu.limit_w for gpu in gpus if gpu.limit_w is not None]
+        name = ", ".join(sorted({gpu.board or "" for gpu in gpus}))
+        return name, math.fsum(known) if len(known) == len(gpus) else None
+    named = boards_named(record.gpu_name) if record.gpu_name else None
+    if named is None or not named.is_stated:
+        return None
+    [gpu] = gpus_of(record)[:1]
+    return named.model_name, None if gpu.limit_w is None else gpu.limit_w * named.count
+
+
+def _are_of_host(record: RawProcessResult, devices: Sequence[DeviceEnergy]) -> bool:
+    return gpu_scope(record) != "device" and all(
+        device.gpu_id is None and device.gpu_uuid is None and device.energy_j is None for device in devices
+    )
 
 
 def model_of(board: str | None) -> BoardModel | None:

@@ -19,6 +19,9 @@ OF_A_PROCESS = frozenset(
 )
 """Names in a configuration that are a process's own, and may differ."""
 
+OF_AN_IMPORT = frozenset({"legacy", "joined"})
+"""Names, besides the tool's own, under which an import keeps the rest of the original: figures, not settings."""
+
 _LEVELS = 8
 
 
@@ -85,7 +88,12 @@ def _configuration(evidence: Evidence) -> Iterator[Finding]:
             continue
         if not record.effective_config or not first.effective_config:
             continue
-        for path, one, other in _differences(first.effective_config, record.effective_config):
+        kept = {result.origin.tool for result in (first, record) if result.origin is not None} | OF_AN_IMPORT
+        one_config, other_config = (
+            {name: value for name, value in result.effective_config.items() if name not in kept}
+            for result in (first, record)
+        )
+        for path, one, other in _differences(one_config, other_config):
             code = "likeness.batch_size" if "batch" in path.rpartition(".")[2] else "likeness.configuration"
             if code not in found:
                 one_text, other_text = _texts(one, other)

@@ -7,9 +7,10 @@ import statistics
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed, seconds, watts
-from llm_energy_measure.results.verification.gpus import gpus_of
+from llm_energy_measure.results.verification.evidence import read_elsewhere
+from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of
 from llm_energy_measure.results.verification.power import TOLERANCE as POWER_TOLERANCE
-from llm_energy_measure.results.verification.power import energy_window_sec, gpu_scope, longest_sec
+from llm_energy_measure.results.verification.power import energy_window_sec, longest_sec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -175,7 +176,7 @@ _EACH: dict[str, Callable[[RawProcessResult], _Problem]] = {
 
 
 def _missing_gpu_energy(evidence: Evidence) -> Finding:
-    """No GPU energy beside peers that have it; a peer that read the whole host for all explains it."""
+    """No GPU energy beside peers that have it; a peer that read its sensors, or the whole host, explains it."""
     code = "plausibility.missing_gpu_energy"
     missing: list[int] = []
     any_has = False
@@ -187,7 +188,9 @@ def _missing_gpu_energy(evidence: Evidence) -> Finding:
         missing += [
             record.process_index
             for record in records
-            if not record.energy_metrics.gpu_energy_j and record.energy_metrics.total_energy_j is not None
+            if not record.energy_metrics.gpu_energy_j
+            and record.energy_metrics.total_energy_j is not None
+            and not read_elsewhere(record, records)
         ]
     if not any_has or not missing:
         return passed(code)

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.results.verification.boards import boards_named
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed, seconds, watts
-from llm_energy_measure.results.verification.gpus import Gpu, gpus_of
+from llm_energy_measure.results.verification.gpus import Gpu, gpu_scope, gpus_of, host_boards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -90,12 +90,6 @@ class HostPower(Struct, frozen=True, kw_only=True):
     def unscoped(self) -> list[Reader]:
         """Processes of which nobody knows what their sensors saw."""
         return [reader for reader in self.readers if reader.scope is None]
-
-
-def gpu_scope(record: RawProcessResult) -> Scope | None:
-    """What the sensor behind a process's GPU energy saw, as far as it is said."""
-    energy = record.energy_metrics
-    return energy.gpu_scope or energy.total_scope
 
 
 def energy_window_sec(record: RawProcessResult) -> float | None:
@@ -231,7 +225,7 @@ def _check_processes(powers: Sequence[HostPower]) -> Iterator[Finding]:
 
 def _beyond_devices(code: str, power: HostPower, beyond: Sequence[tuple[Reader, float]]) -> Finding:
     worst, limit = max(beyond, key=lambda pair: ((pair[0].power_w or 0.0) / pair[1], -pair[0].process))
-    others = f", and so do {len(beyond) - 1} others" if len(beyond) > 1 else ""
+    others = f" ({len(beyond) - 1} more exceed theirs)" if len(beyond) > 1 else ""
     whose = "the host's boards" if worst.scope == "host" else _boards(worst)
     too_much = [
         max(0.0, reader.energy_j - limit_w * reader.window_sec)
@@ -305,7 +299,7 @@ def _reader(record: RawProcessResult, gpus: Sequence[Gpu], energy_j: float) -> R
     sensor, boards, limit_w = _together(gpus)
     if scope == "device" and sensor is None:
         scope = None
-    if not record.energy_metrics.devices and (several := _configured_gpus(record)) > 1:
+    if len(gpus) == 1 and (several := _configured_gpus(record)) > 1:
         boards, limit_w = several, None if limit_w is None else limit_w * several
     return Reader(
         process=record.process_index,
@@ -352,28 +346,30 @@ def _configured_gpus(record: RawProcessResult) -> int:
 def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[float | None, bool, str]:
     """What the boards of a host can draw together, each counted once; whether they are all; what is unknown of them.
 
-    A name such as `4 x A40` tells the boards of the whole host. Of boards that nothing identifies, each process has
-    its own: that is the most there can be.
+    What states the boards of the whole host does so for all of its processes. Of boards that nothing identifies, each
+    process has its own: that is the most there can be.
     """
     stated: dict[str, float] = {}
     single: dict[object, float] = {}
     all_hosts = all(gpu_scope(record) == "host" for record, _ in gpus)
     for record, own in gpus:
-        several = 1 if record.energy_metrics.devices else _configured_gpus(record)
-        for gpu in own:
+        boards = host_boards(record)
+        if boards is not None:
+            name, limit = boards
+            if limit is None:
+                return None, False, f"no power limit is known of the board {name!r}"
+            stated[name] = max(limit, stated.get(name, 0.0))
+            continue
+        several = _configured_gpus(record) if len(own) == 1 else 1
+        for position, gpu in enumerate(own):
             if gpu.limit_w is None:
                 board = f"the board {gpu.board!r}" if gpu.board else f"the board of process {record.process_index}"
                 return None, False, f"no power limit is known of {board}"
-            boards = boards_named(gpu.board) if gpu.board else None
-            if boards is not None and boards.is_stated:
-                limit = gpu.limit_w * boards.count
-                stated[boards.model_name] = max(limit, stated.get(boards.model_name, 0.0))
-            else:
-                unidentified = gpu.sensor is None or several > 1
-                if unidentified and gpu_scope(record) == "host" and not all_hosts:
-                    continue  # its sensor saw the others' boards
-                key = ("process", record.process_index) if unidentified else gpu.sensor
-                single[key] = max(gpu.limit_w * several, single.get(key, 0.0))
+            unidentified = gpu.sensor is None or several > 1
+            if unidentified and gpu_scope(record) == "host" and not all_hosts:
+                continue  # its sensor saw the others' boards
+            key = ("process", record.process_index, position) if unidentified else gpu.sensor
+            single[key] = max(gpu.limit_w * several, single.get(key, 0.0))
     return max(math.fsum(stated.values()), math.fsum(single.values())), bool(stated), ""
 
 

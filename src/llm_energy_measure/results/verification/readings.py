@@ -36,6 +36,7 @@ class Reading(Struct, frozen=True, kw_only=True):
         gpu: Name of the GPU.
         is_shared: Whether other GPUs have the same sensor.
         span: Start and end of the window, where both are known and can be compared.
+        parts: The readings that it joins, if it joins any.
     """
 
     process: int
@@ -46,6 +47,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     gpu: str | int | None = None
     is_shared: bool = False
     span: Span | None = None
+    parts: tuple[Reading, ...] = ()
 
 
 def readings_of(record: RawProcessResult) -> list[Reading]:
@@ -83,7 +85,7 @@ def _gpu_readings(record: RawProcessResult, joules: float, scope: Scope | None, 
     """The GPU energy of a process, GPU by GPU where it is known so."""
     gpus = gpus_of(record)
     parts: list[float] | None = None
-    if len(gpus) > 1 and record.energy_metrics.devices:
+    if record.energy_metrics.devices and len(gpus) == len(record.energy_metrics.devices) > 1:
         parts = [device.energy_j or 0.0 for device in record.energy_metrics.devices]
         if abs(math.fsum(parts) - joules) > SUM_TOLERANCE * joules:
             parts = None
@@ -108,6 +110,20 @@ def _gpu_readings(record: RawProcessResult, joules: float, scope: Scope | None, 
     return [
         Reading(process=process, component="gpu", energy_j=joules, scope=scope, sensor=sensor, gpu=sensor, span=span)
     ]
+
+
+def overlap(one: Reading, other: Reading) -> bool:
+    """Whether two readings are of one time, in part; without comparable windows they are taken to be."""
+    if one.span is None or other.span is None or not comparable([one.span, other.span]):
+        return True
+    return one.span[0] < other.span[1] and other.span[0] < one.span[1]
+
+
+def lies_within(inner: Reading, outer: Reading) -> bool:
+    """Whether the window of one reading lies within another's; without comparable windows it is taken to."""
+    if inner.span is None or outer.span is None or not comparable([inner.span, outer.span]):
+        return True
+    return outer.span[0] <= inner.span[0] and inner.span[1] <= outer.span[1]
 
 
 def dropped_of(same: Sequence[Reading]) -> list[Reading]:

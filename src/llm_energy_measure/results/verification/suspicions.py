@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from llm_energy_measure.domain.statistics import mean
 from llm_energy_measure.results.verification.codes import SUSPICION, joules, not_checked, passed, seconds
-from llm_energy_measure.results.verification.power import gpu_scope
+from llm_energy_measure.results.verification.gpus import gpu_scope
+from llm_energy_measure.results.verification.likeness import OF_AN_IMPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -98,7 +99,9 @@ def _step(result: AggregatedResult) -> _Step | None:
 
 def _work(result: AggregatedResult) -> object:
     """What experiments of one sweep have in common: model, tokens, and a configuration but for the processes."""
-    config = json.dumps(_without_processes(result.effective_config), sort_keys=True, default=str)
+    origins = {process.origin.tool for process in result.process_results if process.origin is not None}
+    settings = {name: value for name, value in result.effective_config.items() if name not in origins | OF_AN_IMPORT}
+    config = json.dumps(_without_processes(settings), sort_keys=True, default=str)
     return result.model_name, result.total_tokens, result.backend, config
 
 

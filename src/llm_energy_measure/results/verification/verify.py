@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
-    from llm_energy_measure.results.repository import FileSystemRepository, RawRecovery
+    from llm_energy_measure.results.raw_folder import RawRecovery
+    from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.results.verification.checks import Verification
 
 AGREEMENT = 1e-9

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import Struct, field
 
-from llm_energy_measure.exceptions import LLMEnergyMeasureError
-from llm_energy_measure.results.bulk import Status, inspect_experiment
+from llm_energy_measure.domain.experiment import AggregatedResult
+from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
+from llm_energy_measure.results.codec import decode_aggregated
 from llm_energy_measure.results.columns import model_name
 from llm_energy_measure.results.completeness import check_completeness
+from llm_energy_measure.results.layout import names_folder
+from llm_energy_measure.results.state import ExperimentState, Status, inspect_experiment
+from llm_energy_measure.results.tags import load_tags
 
 if TYPE_CHECKING:
-    from llm_energy_measure.domain.experiment import AggregatedResult, CompletenessReport
-    from llm_energy_measure.results.repository import FileSystemRepository, RawRecovery
+    from collections.abc import Iterable, Sequence
+
+    from llm_energy_measure.domain.experiment import CompletenessReport, RawProcessResult
+    from llm_energy_measure.results.raw_folder import RawRecovery
+    from llm_energy_measure.results.repository import FileSystemRepository
 
 
 class Overview(Struct, frozen=True, kw_only=True):
@@ -22,7 +30,7 @@ class Overview(Struct, frozen=True, kw_only=True):
 
     Attributes:
         experiment_id: Its own id, or its folder's name where no file can be read.
-        status: Where its aggregate stands; see `results.bulk.Status`.
+        status: Where its aggregate stands; see `results.state.Status`.
         verdict: For a current aggregate `over-counted` (the plain sum counts joules more than once), `partial` (it is a
             lower bound), `failed` (a check did not hold), `warned` or `complete`; else the status.
         model_name: Its model.
@@ -37,6 +45,11 @@ class Overview(Struct, frozen=True, kw_only=True):
         tokens_per_joule: Efficiency, in tokens per joule.
         is_lower_bound: Whether the sums are too small for certain.
         start_time: When it began.
+        config_name: Name of its configuration.
+        precision: Number formats of its computation.
+        hosts: Its machines.
+        gpus: Models of its GPUs.
+        tags: What was said about it, by key.
         warnings: What a reader has to know.
         failed: Codes of the checks that failed when it was aggregated; `results verify` explains them.
         problems: Files that can't be read, each with its reason.
@@ -57,9 +70,45 @@ class Overview(Struct, frozen=True, kw_only=True):
     tokens_per_joule: float | None = None
     is_lower_bound: bool | None = None
     start_time: datetime | None = None
+    config_name: str | None = None
+    precision: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
+    gpus: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+
+class Look(Struct, frozen=True, kw_only=True):
+    """What was found of an experiment.
+
+    Attributes:
+        overview: What there is to say about it.
+        aggregated: Its aggregate without `process_results`, if there is a readable one.
+        listed: False if there is nothing but a folder without a result.
+    """
+
+    overview: Overview
+    aggregated: AggregatedResult | None = None
+    listed: bool = True
+
+
+class _Process(Struct):
+    """What of an embedded raw record says where and how it ran."""
+
+    config_name: str | None = None
+    host: str | None = None
+    gpu_name: str | None = None
+    compute_metrics: _Precision | None = None
+
+
+class _Precision(Struct):
+    compute_precision: str | None = None
+
+
+class _Processes(Struct):
+    process_results: list[_Process] = field(default_factory=list)
 
 
 def overview(repository: FileSystemRepository, folder: str) -> Overview:
@@ -69,18 +118,37 @@ def overview(repository: FileSystemRepository, folder: str) -> Overview:
         repository: Where it is stored.
         folder: Its folder's name.
     """
+    return look_at(repository, folder).overview
+
+
+def look_at(repository: FileSystemRepository, folder: str, *, settled: bool = False) -> Look:
+    """An overview, and what it was made from.
+
+    Args:
+        repository: Where it is stored.
+        folder: Its folder's name.
+        settled: The stamps say that the raw files are those that the aggregate was made from: they are not opened.
+    """
     try:
-        return _overview(repository, folder)
+        look = _look(repository, folder, settled=settled)
     except LLMEnergyMeasureError as error:
-        return Overview(experiment_id=folder, status="unreadable", verdict="unreadable", problems=[str(error)])
+        row = Overview(experiment_id=folder, status="unreadable", verdict="unreadable", problems=[str(error)])
+        look = Look(overview=row)
+    try:
+        said = load_tags(repository, folder).tags
+    except LLMEnergyMeasureError as error:
+        row = msgspec.structs.replace(look.overview, problems=[*look.overview.problems, str(error)])
+        return msgspec.structs.replace(look, overview=row)
+    return msgspec.structs.replace(look, overview=msgspec.structs.replace(look.overview, tags=said)) if said else look
 
 
-def _overview(repository: FileSystemRepository, folder: str) -> Overview:
-    state = inspect_experiment(repository, folder)
+def _look(repository: FileSystemRepository, folder: str, *, settled: bool) -> Look:
+    data = repository.read_aggregated(folder)
+    state = (_settled_state(data, folder) if settled else None) or inspect_experiment(repository, folder)
     problems = [f"aggregated/{folder}.json is unreadable: {state.problem}"] if state.problem else []
     aggregated = state.aggregated
     if aggregated is not None and state.status == "current":
-        # The digests agree: the raw files are what the aggregate says that they are.
+        # The stamps or the digests agree: the raw files are what the aggregate says that they are.
         report = aggregated.completeness
         unreadable = report.unreadable if report is not None else []
         recovery = None
@@ -95,42 +163,52 @@ def _overview(repository: FileSystemRepository, folder: str) -> Overview:
     elif aggregated is not None:
         facts = {"found_processes": aggregated.aggregation.num_processes}
     if aggregated is not None:
-        facts |= _of_aggregated(aggregated)
+        facts |= _of_aggregated(aggregated) | _of_processes(_embedded(data))
     elif recovery is not None and recovery.results:
-        facts |= _of_raw(recovery)
-    return Overview(
+        facts |= _of_raw(recovery) | _of_processes(recovery.results)
+    row = Overview(
         **{"experiment_id": folder, **facts},
         status=state.status,
         verdict=_verdict(state.status, aggregated),
         problems=problems,
     )
+    nothing = state.status == "pending" and recovery is not None and not recovery.results and not unreadable
+    return Look(overview=row, aggregated=aggregated, listed=not nothing)
 
 
-def sort_key(row: Overview, key: str) -> tuple[bool, Any]:
-    """Orders rows by a key of `SORT_KEYS`; unknown comes last."""
-    value = SORT_KEYS[key](row)
-    return value is None, value if value is not None else 0
-
-
-def _instant(row: Overview) -> float | None:
-    """Seconds since 1970, a stamp without a zone taken as UTC: good enough for an order."""
-    stamp = row.start_time
-    if stamp is None:
+def _settled_state(data: bytes | None, folder: str) -> ExperimentState | None:
+    """Where an experiment with settled stamps stands; None if only a closer look can tell."""
+    if data is None:
         return None
-    return (stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=UTC)).timestamp()
+    try:
+        aggregated = decode_aggregated(data, f"{folder}.json", with_processes=False)
+    except ResultCorruptError:
+        return None
+    if not names_folder(aggregated.experiment_id, folder):
+        return None
+    return ExperimentState(status="foreign" if aggregated.sources is None else "current", aggregated=aggregated)
 
 
-SORT_KEYS = {
-    "id": lambda row: row.experiment_id,
-    "model": lambda row: row.model_name,
-    "processes": lambda row: row.found_processes,
-    "energy": lambda row: row.total_energy_j,
-    "tokens": lambda row: row.total_tokens,
-    "throughput": lambda row: row.avg_tokens_per_second,
-    "efficiency": lambda row: row.tokens_per_joule,
-    "verdict": lambda row: row.verdict,
-    "date": _instant,
-}
+def _embedded(data: bytes | None) -> list[_Process]:
+    """Where and how the processes of an aggregate ran, as far as it can be read."""
+    try:
+        return msgspec.json.decode(data or b"{}", type=_Processes).process_results
+    except (msgspec.DecodeError, RecursionError):
+        return []
+
+
+def _of_processes(processes: Sequence[_Process | RawProcessResult]) -> dict[str, Any]:
+    computed = [process.compute_metrics for process in processes]
+    return {
+        "config_name": processes[0].config_name if processes else None,
+        "precision": _distinct(metrics.compute_precision for metrics in computed if metrics is not None),
+        "hosts": _distinct(process.host for process in processes),
+        "gpus": _distinct(process.gpu_name for process in processes),
+    }
+
+
+def _distinct(values: Iterable[str | None]) -> list[str]:
+    return sorted({value for value in values if value is not None})
 
 
 def _report(recovery: RawRecovery, aggregated: AggregatedResult | None) -> CompletenessReport | None:
@@ -168,8 +246,11 @@ def _of_raw(recovery: RawRecovery) -> dict[str, Any]:
 
 
 def _verdict(status: Status, aggregated: AggregatedResult | None) -> str:
-    if status != "current" or aggregated is None:
-        return status
+    return status if status != "current" or aggregated is None else verdict_of(aggregated)
+
+
+def verdict_of(aggregated: AggregatedResult) -> str:
+    """The verdict on an aggregate that is current, in a word; see `Overview.verdict`."""
     if aggregated.attribution_factor is not None and aggregated.attribution_factor > 1:
         return "over-counted"
     if aggregated.is_lower_bound:

@@ -1,0 +1,521 @@
+"""The index: one row an experiment, in a SQLite file that is derived from the results directory and never needed.
+
+A refresh lists `raw/`, `aggregated/` and `tags/`, compares the stamps of what is in them with those of the rows, and
+reads only what is new or changed. Whatever is wrong with the file (damaged, locked, of another version, nowhere to be
+put), the same rows are made in memory: the same answers, later.
+
+A stamp is trusted once it is old enough that no change could have left it as it was: file systems count time in ticks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+import zlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from llm_energy_measure.catalogue.overview import Look, Overview, look_at
+from llm_energy_measure.catalogue.place import catalogue_path, is_on_network
+from llm_energy_measure.catalogue.query import Clause, column_of, where_clause
+from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
+from llm_energy_measure.exceptions import CatalogueError
+from llm_energy_measure.results import layout
+from llm_energy_measure.results.columns import AGGREGATED_COLUMNS
+from llm_energy_measure.results.state import is_settled
+from llm_energy_measure.storage.folder import Folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from llm_energy_measure.results.repository import FileSystemRepository
+
+AnswerT = TypeVar("AnswerT")
+
+VERSION = 1
+"""Counts the forms that the file has had; one of another version is made anew."""
+
+# With more experiments a list looks at the stamps of the folders alone, and says as of when it answers.
+LOOK_LIMIT = 2_000
+
+_BUSY_SEC = 2.0
+_ROWS_A_COMMIT = 1_000
+_OVERVIEW = msgspec.json.Decoder(Overview)
+
+# How long after a change another one could leave the same stamp: a tick of the file system, and on another machine's
+# also as much as its clock may be off.
+_TICK_SEC = 2.0
+_SKEW_SEC = 3600.0
+
+_OF_OVERVIEW = {
+    "experiment_id": "text",
+    "status": "text",
+    "verdict": "text",
+    "model_name": "text",
+    "backend": "text",
+    "found_processes": "integer",
+    "expected_processes": "integer",
+    "total_energy_j": "number",
+    "attributed_energy_j": "number",
+    "attribution_factor": "number",
+    "total_tokens": "integer",
+    "avg_tokens_per_second": "number",
+    "tokens_per_joule": "number",
+    "is_lower_bound": "boolean",
+    "start_time": "time",
+    "config_name": "text",
+    "precision": "text",
+    "hosts": "text",
+    "gpus": "text",
+    "warnings": "text",
+    "failed": "text",
+    "problems": "text",
+}
+_OF_AGGREGATED = tuple(column for column in AGGREGATED_COLUMNS if column.name not in _OF_OVERVIEW)
+
+COLUMNS: dict[str, str] = {**_OF_OVERVIEW, **{column.name: column.type for column in _OF_AGGREGATED}}
+"""Type by name of every column: `text`, `integer`, `number`, `boolean` or `time`."""
+
+_SQL_TYPES = {"text": "TEXT", "integer": "INTEGER", "number": "REAL", "boolean": "INTEGER", "time": "REAL"}
+_DDL = (
+    "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
+    + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
+    + ") WITHOUT ROWID",
+    "CREATE TABLE rows (folder TEXT PRIMARY KEY, raw REAL, aggregated REAL, tags REAL, looked REAL, overview BLOB)",
+    "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
+    "CREATE TABLE looks (only INTEGER PRIMARY KEY, looked REAL, raw REAL, aggregated REAL, tags REAL, number INTEGER)",
+    "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",
+    "CREATE INDEX by_problem ON experiments (folder) WHERE problems IS NOT NULL",
+)
+_INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
+
+
+class Stamps(NamedTuple):
+    """When the folder, the aggregate and the tags of an experiment were last written; 0 is unknown, None is absent."""
+
+    raw: float | None
+    aggregated: float | None
+    tags: float | None
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """What several experiments come to; None is unknown.
+
+    Attributes:
+        by: Values of the columns that they have in common.
+        experiments: How many they are.
+        total_energy_j: Energy of those that know it, in joules.
+        total_tokens: Tokens of those that know them.
+        tokens_per_joule: Tokens over energy, of those that know both.
+        unknown_energy: How many of them don't know their energy.
+        lower_bounds: How many of them are known to be too small.
+    """
+
+    by: dict[str, Any]
+    experiments: int
+    total_energy_j: float | None
+    total_tokens: int | None
+    tokens_per_joule: float | None
+    unknown_energy: int
+    lower_bounds: int
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for.
+
+    Attributes:
+        where: A condition in the grammar of `catalogue.query`; None is all.
+        model: Text that the model's name contains, in any case.
+        with_pending: Also those that have no aggregate.
+    """
+
+    where: str | None = None
+    model: str | None = None
+    with_pending: bool = False
+
+
+class Catalogue:
+    """The rows of a results directory.
+
+    Args:
+        repository: The results directory.
+        path: The file; None is memory.
+
+    Attributes:
+        as_of: When the results were last looked at, in seconds since 1970-01-01 UTC.
+        looked: Whether that was now.
+    """
+
+    def __init__(self, repository: FileSystemRepository, path: Path | None) -> None:
+        """Open the file, or make it; nothing is read of the results yet."""
+        self.repository = repository
+        self.path = path
+        self.as_of = 0.0
+        self.looked = False
+        self._database = _open(path)
+        self._skew_sec = _SKEW_SEC if is_on_network(repository.base_path) else _TICK_SEC
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def refresh(self, *, full: bool = False, rehash: bool = False) -> None:
+        """Bring the rows up to date by difference; `looked` says whether the results were looked at for it.
+
+        Args:
+            full: Look at every stamp also where the folders' own say that nothing came or went.
+            rehash: Read every experiment again: edits in place leave no stamp on a folder.
+        """
+        now = time.time()
+        own = self._folder_stamps()
+        last = self._database.execute("SELECT looked, raw, aggregated, tags, number FROM looks").fetchone()
+        if (
+            not (full or rehash)
+            and last is not None
+            and last[4] > LOOK_LIMIT
+            and tuple(last[1:4]) == own
+            and None not in own
+        ):
+            self.as_of = last[0]
+            return
+        stamps = self._stamps()
+        rows = self._database.execute("SELECT folder, raw, aggregated, tags, looked FROM rows")
+        known = {row[0]: row[1:] for row in rows}
+        changed = [folder for folder, found in stamps.items() if rehash or not self._is_known(found, known.get(folder))]
+        for start in range(0, len(changed), _ROWS_A_COMMIT):
+            batch = changed[start : start + _ROWS_A_COMMIT]
+            self._store([(folder, stamps[folder], self._look(folder, rehash=rehash)) for folder in batch], now)
+        gone = [(folder, now) for folder in known.keys() - stamps.keys()]
+        settled = [stamp if stamp is not None and stamp < now - self._skew_sec else None for stamp in own]
+        if changed or gone or len(stamps) > LOOK_LIMIT:
+            self._finish(gone, (now, *settled, len(stamps)))
+        self.as_of, self.looked = now, True
+
+    def _finish(self, gone: list[tuple[str, float]], look: tuple[float | None, ...]) -> None:
+        """Forget what is gone, and remember the look, unless a later one was faster."""
+        with _writing(self._database):
+            for table in ("experiments", "tags"):
+                self._database.executemany(
+                    f"DELETE FROM {table} WHERE folder IN (SELECT folder FROM rows WHERE folder = ? AND looked < ?)",
+                    gone,
+                )
+            self._database.executemany("DELETE FROM rows WHERE folder = ? AND looked < ?", gone)
+            self._database.execute(
+                "INSERT INTO looks VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET looked = excluded.looked, "
+                "raw = excluded.raw, aggregated = excluded.aggregated, tags = excluded.tags, number = excluded.number "
+                "WHERE excluded.looked >= looked",
+                look,
+            )
+
+    def overviews(
+        self, question: Question, *, sort: str = "id", reverse: bool = False, limit: int | None = None
+    ) -> list[Overview]:
+        """The rows that are asked for, in order; what is unknown comes last."""
+        clause = self._where(question)
+        column = column_of(sort, COLUMNS, "cannot sort")
+        down = " DESC" if reverse else ""
+        # An id is never unknown, and an index has its order already.
+        unknown_last = "" if column.sql == "experiment_id" else f"{column.sql} IS NULL, "
+        sql = (
+            f"SELECT folder FROM experiments WHERE {clause.sql} "
+            f"ORDER BY {unknown_last}{column.sql}{down}, folder{down} LIMIT ?"
+        )
+        values = (*clause.values, *(column.values if unknown_last else ()), *column.values)
+        folders = self._database.execute(sql, (*values, -1 if limit is None else limit)).fetchall()
+        one = "SELECT overview FROM rows WHERE folder = ?"
+        return [_OVERVIEW.decode(self._database.execute(one, folder).fetchone()[0]) for folder in folders]
+
+    def count(self, question: Question) -> int:
+        """How many rows are asked for."""
+        clause = self._where(question)
+        [number] = self._database.execute(
+            f"SELECT count(*) FROM experiments WHERE {clause.sql}", clause.values
+        ).fetchone()
+        return int(number)
+
+    def pending(self) -> int:
+        """How many experiments have no aggregate."""
+        sql = "SELECT count(*) FROM experiments WHERE listed AND NOT has_aggregate"
+        return int(self._database.execute(sql).fetchone()[0])
+
+    def problems(self, question: Question) -> list[str]:
+        """What can't be read of the experiments that are asked for, or of those that might be."""
+        base = self._base(question)
+        clause = self._conditions(question)
+        sql = f"SELECT folder FROM experiments WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
+        rows = self._database.execute(
+            f"SELECT overview FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
+        )
+        return [problem for row in rows for problem in _OVERVIEW.decode(row[0]).problems]
+
+    def sources(self) -> Iterator[tuple[str, float | None, Stamps]]:
+        """Folder, start (seconds since 1970-01-01 UTC) and stamps of every experiment that has an aggregate."""
+        sql = (
+            "SELECT folder, start_time, raw, aggregated, rows.tags FROM experiments JOIN rows USING (folder) "
+            "WHERE listed AND has_aggregate ORDER BY folder"
+        )
+        for folder, start, *stamps in self._database.execute(sql):
+            yield folder, start, Stamps(*stamps)
+
+    def groups(self, question: Question, by: Sequence[str]) -> list[Group]:
+        """What the experiments that are asked for come to, by the values of columns; without columns all together."""
+        clause = self._where(question)
+        columns = [column_of(name, COLUMNS, "cannot group") for name in by]
+        names = [f"c{number}" for number in range(len(columns))]
+        selected = "".join(f"{column.sql} AS {name}, " for column, name in zip(columns, names, strict=True))
+        both = "total_tokens IS NOT NULL AND total_energy_j IS NOT NULL"
+        sql = (
+            f"SELECT {selected}count(*), sum(total_energy_j), "
+            # Not sum(), which refuses whole numbers that are too large together.
+            "CASE WHEN count(total_tokens) THEN total(total_tokens) END, "
+            f"total(iif({both}, total_tokens, NULL)) / nullif(total(iif({both}, total_energy_j, NULL)), 0), "
+            "count(*) - count(total_energy_j), count(CASE WHEN is_lower_bound THEN 1 END) "
+            f"FROM experiments WHERE {clause.sql}"
+        )
+        if names:
+            sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(f'{name} IS NULL, {name}' for name in names)}"
+        values = (*(value for column in columns for value in column.values), *clause.values)
+        kinds = [COLUMNS.get(column.sql, "text") for column in columns]
+        return [_group(by, kinds, row) for row in self._database.execute(sql, values)]
+
+    def _base(self, question: Question) -> str:
+        return "listed" if question.with_pending else "listed AND has_aggregate"
+
+    def _conditions(self, question: Question) -> Clause:
+        clauses = [where_clause(question.where, COLUMNS)] if question.where is not None else []
+        if question.model is not None:
+            escaped = question.model.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+            clauses.append(Clause("model_name LIKE ? ESCAPE '\\'", (f"%{escaped}%",)))
+        sql = " AND ".join(clause.sql for clause in clauses) or "1"
+        return Clause(sql, tuple(value for clause in clauses for value in clause.values))
+
+    def _where(self, question: Question) -> Clause:
+        clause = self._conditions(question)
+        return Clause(f"{self._base(question)} AND {clause.sql}", clause.values)
+
+    def _folder_stamps(self) -> tuple[float | None, ...]:
+        stamps: list[float | None] = []
+        for name in (RAW_DIR, AGGREGATED_DIR, TAGS_DIR):
+            try:
+                stamps.append(self.repository.store.path(name).stat().st_mtime)
+            except FileNotFoundError:
+                stamps.append(0.0)
+            except OSError:
+                stamps.append(None)
+        return tuple(stamps)
+
+    def _stamps(self) -> dict[str, Stamps]:
+        """What there is, by folder name."""
+        store = self.repository.store
+        entries = store.list(RAW_DIR)
+        raw = {
+            entry.name: entry.modified_sec for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)
+        }
+        deleted = {layout.deleted_folder_of(entry.name) for entry in entries} - raw.keys()
+        aggregated, tags = (
+            {
+                folder: entry.modified_sec
+                for entry in store.list(prefix)
+                if not entry.is_folder and (folder := layout.aggregated_folder_of(entry.name)) not in (None, *deleted)
+            }
+            for prefix in (AGGREGATED_DIR, TAGS_DIR)
+        )
+        folders = sorted(folder for folder in raw.keys() | aggregated.keys() if folder is not None)
+        return {folder: Stamps(raw.get(folder), aggregated.get(folder), tags.get(folder)) for folder in folders}
+
+    def _is_known(self, found: Stamps, row: tuple[Any, ...] | None) -> bool:
+        """True if a row was made of these very stamps, when they were old enough."""
+        if row is None or tuple(row[:3]) != tuple(found):
+            return False
+        return all(stamp is None or 0 < stamp < row[3] - self._skew_sec for stamp in found)
+
+    def _look(self, folder: str, *, rehash: bool) -> Look:
+        store = self.repository.store
+        with Folder(store, RAW_DIR) as raw, Folder(store, AGGREGATED_DIR) as aggregated:
+            return look_at(self.repository, folder, settled=not rehash and is_settled(raw, aggregated, folder))
+
+    def _store(self, looks: list[tuple[str, Stamps, Look]], now: float) -> None:
+        """Write rows, unless a later look has written them already."""
+        with _writing(self._database):
+            newer = {
+                folder
+                for folder, _, _ in looks
+                for found in self._database.execute("SELECT looked FROM rows WHERE folder = ?", (folder,))
+                if found[0] > now
+            }
+            looks = [look for look in looks if look[0] not in newer]
+            self._database.executemany(
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
+                [(folder, *stamps, now, msgspec.json.encode(look.overview)) for folder, stamps, look in looks],
+            )
+            self._database.executemany(_INSERT, [_values(folder, stamps, look) for folder, stamps, look in looks])
+            self._database.executemany("DELETE FROM tags WHERE folder = ?", [(folder,) for folder, _, _ in looks])
+            self._database.executemany(
+                "INSERT INTO tags VALUES (?, ?, ?)",
+                [(folder, key, value) for folder, _, look in looks for key, value in look.overview.tags.items()],
+            )
+
+
+def ask(
+    repository: FileSystemRepository,
+    question: Callable[[Catalogue], AnswerT],
+    *,
+    full: bool = False,
+    rehash: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> AnswerT:
+    """The answer of the catalogue of a results directory, once it is up to date.
+
+    A file that is damaged is made anew; where there can be none, or another process locks it, the rows are made in
+    memory. The question may be asked several times for that.
+
+    Args:
+        repository: The results directory.
+        question: What to do with the catalogue.
+        full: Look at every stamp.
+        rehash: Read every experiment again.
+        say: Told why the answer comes later than it might.
+
+    Raises:
+        CatalogueError: Not even that goes.
+    """
+    place = _place(repository)
+    tries = [place, place, None] if place is not None else [None]
+    while tries:
+        place = tries.pop(0)
+        try:
+            with contextlib.closing(Catalogue(repository, place)) as catalogue:
+                catalogue.refresh(full=full, rehash=rehash)
+                return question(catalogue)
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            if place is None:
+                doing, found = f"cannot list {repository.base_path}", f"SQLite refused in memory ({error})"
+                raise CatalogueError(doing, found, "delete the catalogue; it is made anew") from error
+            if _is_damage(error):
+                say(f"the catalogue {place} is damaged ({error}) and made anew")
+                _remove(place)
+            else:
+                say(f"the catalogue {place} can't be used ({error}); every experiment is read instead")
+                tries = [None]
+    raise AssertionError  # the last try is memory
+
+
+def _place(repository: FileSystemRepository) -> Path | None:
+    """Where the catalogue lies; memory for a store that is no directory, and for one in which nothing is yet."""
+    base = repository.base_path
+    is_directory = repository.store.path(RAW_DIR) == base / RAW_DIR
+    has_results = any((base / name).is_dir() for name in (RAW_DIR, AGGREGATED_DIR))
+    return catalogue_path(base) if is_directory and has_results else None
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    """The database with its tables; one of another version is removed and made anew."""
+    version = zlib.crc32(repr((VERSION, _DDL)).encode()) & 0x7FFFFFFF
+    for _ in range(2):
+        # A transaction begins where the code says so.
+        database = sqlite3.connect(":memory:" if path is None else path, timeout=_BUSY_SEC, isolation_level=None)
+        try:
+            found = database.execute("PRAGMA user_version").fetchone()[0]
+            if found == version:
+                return database
+            if found == 0 and not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+                _make(database, version)
+                return database
+        except sqlite3.Error:
+            database.close()
+            raise
+        database.close()
+        if path is not None:
+            _remove(path)
+    msg = "another process keeps making it anew in another version"
+    raise sqlite3.OperationalError(msg)
+
+
+def _make(database: sqlite3.Connection, version: int) -> None:
+    # Derived data needs no durability: what a crash takes is made anew.
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    with _writing(database):
+        if not database.execute("SELECT 1 FROM sqlite_master").fetchone():  # another process may have been faster
+            for statement in _DDL:
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {version}")
+
+
+@contextlib.contextmanager
+def _writing(database: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that takes the lock for writing at once, so that it waits for another and never has to give up."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def _is_damage(error: Exception) -> bool:
+    """True unless the file is fine and only can't be used now."""
+    code = getattr(error, "sqlite_errorcode", None)
+    busy = {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_PERM,
+    }
+    # The low byte is the kind, the rest its variety.
+    return code is None or code & 0xFF not in busy
+
+
+def _remove(path: Path) -> None:
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(name).unlink()
+
+
+def _values(folder: str, stamps: Stamps, look: Look) -> tuple[Any, ...]:
+    """The row of an experiment, in the order of `COLUMNS`."""
+    row = look.overview
+    own = [getattr(row, name) for name in _OF_OVERVIEW]
+    more = [None if look.aggregated is None else column.getter(look.aggregated) for column in _OF_AGGREGATED]
+    return (folder, stamps.aggregated is not None, look.listed, *map(_plain, own), *map(_plain, more))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
+    """What SQLite can hold."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or None
+    if isinstance(value, datetime):
+        return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        return float(value)
+    return value
+
+
+def _group(by: Sequence[str], kinds: Sequence[str], row: Sequence[Any]) -> Group:
+    count = len(by)
+    common = {name: _shown(kind, value) for name, kind, value in zip(by, kinds, row, strict=False)}
+    number, energy, tokens, efficiency, unknown, bounds = row[count:]
+    return Group(
+        by=common,
+        experiments=number,
+        total_energy_j=energy,
+        total_tokens=None if tokens is None else int(tokens),
+        tokens_per_joule=efficiency,
+        unknown_energy=unknown,
+        lower_bounds=bounds,
+    )
+
+
+def _shown(kind: str, value: Any) -> Any:  # noqa: ANN401 - as above
+    if value is not None and kind == "time":
+        return datetime.fromtimestamp(value, UTC)
+    return bool(value) if value is not None and kind == "boolean" else value

@@ -1,0 +1,292 @@
+"""The small closed grammar of `--where`, `--sort` and `--by`, turned into SQL with parameters.
+
+    where       model ~ llama and energy_j > 1000 and not (verdict = failed or date < 2026-03)
+    condition   column operator value | column in (value, ...) | column is [not] unknown
+    operator    = != < <= > >= ~ (contains, in any case) !~
+    value       a word, a number, or text in quotes; a date may be a year, a month, a day or a moment
+    column      any column of the catalogue, or tag.<key>
+
+What is unknown matches no comparison, and no `not` of one either. Nothing that was typed becomes part of the SQL:
+columns come from a table, values are parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from llm_energy_measure.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<sign><=|>=|!=|!~|=|<|>|~|\(|\)|,)"""
+    r"""|(?P<word>[^\s()=!<>~,'"]+))"""
+)
+_DATE = re.compile(r"(?P<year>[0-9]{4})(?:-(?P<month>[0-9]{2})(?:-(?P<day>[0-9]{2}))?)?")
+_TAG = re.compile(r"tag\.([A-Za-z_][A-Za-z0-9_.-]{0,63})")
+_COMPARISONS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_NEGATED = {"!=": "=", "!~": "~"}
+_BOOLEANS = {"true": 1, "yes": 1, "1": 1, "false": 0, "no": 0, "0": 0}
+_WORDS = ("and", "or", "not")
+
+# A condition in thousands of parentheses is no question.
+_MAX_DEPTH = 50
+
+ALIASES = {
+    "id": "experiment_id",
+    "model": "model_name",
+    "processes": "found_processes",
+    "energy": "total_energy_j",
+    "energy_j": "total_energy_j",
+    "tokens": "total_tokens",
+    "throughput": "avg_tokens_per_second",
+    "efficiency": "tokens_per_joule",
+    "date": "start_time",
+    "host": "hosts",
+    "gpu": "gpus",
+    "config": "config_name",
+}
+"""Short names of columns."""
+
+
+class Clause(NamedTuple):
+    """A piece of SQL and the values of its parameters, in order."""
+
+    sql: str
+    values: tuple[object, ...]
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    place: int
+
+
+def where_clause(text: str, columns: Mapping[str, str]) -> Clause:
+    """The condition as SQL.
+
+    Args:
+        text: The condition, in the grammar of this module.
+        columns: Type by name of each column: `text`, `integer`, `number`, `boolean` or `time`.
+
+    Raises:
+        ConfigurationError: It is no condition; the message names the place.
+
+    Example:
+        >>> where_clause("energy_j > 1e3 or verdict = 'x'", {"total_energy_j": "number", "verdict": "text"})
+        Clause(sql='(total_energy_j > ? OR verdict = ?)', values=(1000.0, 'x'))
+    """
+    return _Parser(text, columns).parse()
+
+
+def column_of(name: str, columns: Mapping[str, str], doing: str) -> Clause:
+    """The column of a name that a person typed, as SQL: a column's, a short name or `tag.<key>`.
+
+    Raises:
+        ConfigurationError: There is none; the message names those that look alike.
+    """
+    lower = name.lower()
+    found = ALIASES.get(lower, lower)
+    if found in columns:
+        return Clause(found, ())
+    if tag := _TAG.fullmatch(name):
+        return Clause("(SELECT value FROM tags WHERE tags.folder = experiments.folder AND key = ?)", (tag[1],))
+    from difflib import get_close_matches  # noqa: PLC0415 - only needed when something is wrong
+
+    known = [*columns, *ALIASES, "tag.<key>"]
+    near = get_close_matches(lower, known, n=3, cutoff=0.5)
+    advice = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(sorted(known))}"
+    raise ConfigurationError(doing, f"there is no column {name!r}", advice)
+
+
+class _Parser:
+    """One condition, read from left to right."""
+
+    def __init__(self, text: str, columns: Mapping[str, str]) -> None:
+        self.text = text
+        self.columns = columns
+        self.tokens = list(self._split())
+        self.next = 0
+        self.depth = 0
+
+    def parse(self) -> Clause:
+        clause = self._either()
+        if self.next < len(self.tokens):
+            raise self._wrong("'and' or 'or'")
+        return clause
+
+    def _split(self) -> list[_Token]:
+        tokens = []
+        place = 0
+        end = len(self.text.rstrip())
+        while place < end:
+            match = _TOKEN.match(self.text, place)
+            if match is None or match.lastgroup is None:
+                rest = self.text[place:].strip()
+                raise ConfigurationError(self._doing(), f"{rest[:20]!r} can't be read", "close the quotes")
+            tokens.append(_Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
+            place = match.end()
+        return tokens
+
+    def _doing(self) -> str:
+        return f"cannot filter by {self.text[:200]!r}"
+
+    def _peek(self) -> str:
+        """The next word in lower case, or sign; nothing if that is text in quotes, or the end."""
+        if self.next >= len(self.tokens) or self.tokens[self.next].kind == "quoted":
+            return ""
+        return self.tokens[self.next].text.lower()
+
+    def _take(self, *expected: str) -> bool:
+        if self._peek() in expected:
+            self.next += 1
+            return True
+        return False
+
+    def _wrong(self, expected: str) -> ConfigurationError:
+        if self.next < len(self.tokens):
+            token = self.tokens[self.next]
+            found = f"{token.text[:40]!r} stands at character {token.place + 1} where {expected} belongs"
+        else:
+            found = f"it ends where {expected} belongs"
+        return ConfigurationError(self._doing(), found, 'write it like "model ~ llama and energy_j > 1000"')
+
+    def _either(self) -> Clause:
+        return self._joined("or", self._both)
+
+    def _both(self) -> Clause:
+        return self._joined("and", self._one)
+
+    def _joined(self, word: str, part: Callable[[], Clause]) -> Clause:
+        clauses = [part()]
+        while self._take(word):
+            clauses.append(part())
+        if len(clauses) == 1:
+            return clauses[0]
+        sql = f" {word.upper()} ".join(clause.sql for clause in clauses)
+        return Clause(f"({sql})", tuple(value for clause in clauses for value in clause.values))
+
+    def _one(self) -> Clause:
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise ConfigurationError(
+                self._doing(), f"it is nested more than {_MAX_DEPTH} deep", "say it in fewer words"
+            )
+        if self._take("not"):
+            inner = self._one()
+            clause = Clause(f"NOT {inner.sql}", inner.values)
+        elif self._take("("):
+            clause = self._either()
+            if not self._take(")"):
+                raise self._wrong("')'")
+        else:
+            clause = self._condition()
+        self.depth -= 1
+        return clause
+
+    def _condition(self) -> Clause:
+        if self._peek() in ("", *_WORDS) or self.tokens[self.next].kind != "word":
+            raise self._wrong("a column")
+        name = self.tokens[self.next].text
+        self.next += 1
+        column = column_of(name, self.columns, self._doing())
+        kind = self.columns.get(column.sql, "text")
+        if self._take("is"):
+            wanted = "NOT NULL" if self._take("not") else "NULL"
+            if not self._take("unknown", "null"):
+                raise self._wrong("'unknown'")
+            return Clause(f"{column.sql} IS {wanted}", column.values)
+        if self._take("in"):
+            return self._among(column, kind)
+        sign = self._peek()
+        if sign not in {*_COMPARISONS, "~", "!~"}:
+            raise self._wrong("an operator (= != < <= > >= ~ !~ in is)")
+        self.next += 1
+        return self._compared(column, kind, sign)
+
+    def _among(self, column: Clause, kind: str) -> Clause:
+        if not self._take("("):
+            raise self._wrong("'('")
+        clauses = [self._compared(column, kind, "=")]
+        while self._take(","):
+            clauses.append(self._compared(column, kind, "="))
+        if not self._take(")"):
+            raise self._wrong("',' or ')'")
+        sql = " OR ".join(clause.sql for clause in clauses)
+        return Clause(f"({sql})", tuple(value for clause in clauses for value in clause.values))
+
+    def _compared(self, column: Clause, kind: str, sign: str) -> Clause:
+        """A comparison with the value that comes next."""
+        if self.next >= len(self.tokens) or self.tokens[self.next].kind == "sign":
+            raise self._wrong("a value")
+        token = self.tokens[self.next]
+        text = re.sub(r"\\(.)", r"\1", token.text[1:-1]) if token.kind == "quoted" else token.text
+        if sign in _NEGATED:
+            equal = self._compared(column, kind, _NEGATED[sign])
+            return Clause(f"NOT {equal.sql}", equal.values)
+        self.next += 1
+        if sign == "~":
+            pattern = re.sub(r"([%_\\])", r"\\\1", text)
+            return Clause(f"{column.sql} LIKE ? ESCAPE '\\'", (*column.values, f"%{pattern}%"))
+        if kind == "time":
+            return self._of_time(column, sign, text)
+        if column.values and sign not in ("=", "!=") and (number := _number(text)) is not None:
+            return Clause(f"CAST({column.sql} AS REAL) {sign} ?", (*column.values, number))
+        return Clause(f"{column.sql} {_COMPARISONS[sign]} ?", (*column.values, self._value(kind, text)))
+
+    def _value(self, kind: str, text: str) -> object:
+        if kind == "text":
+            return text
+        value: object = _BOOLEANS.get(text.lower()) if kind == "boolean" else _number(text)
+        if value is None:
+            self.next -= 1
+            raise self._wrong("true or false" if kind == "boolean" else "a number in base units")
+        return value
+
+    def _of_time(self, column: Clause, sign: str, text: str) -> Clause:
+        """A comparison with a span of time: all of a year, month, day, or one moment."""
+        span = _span(text)
+        if span is None:
+            self.next -= 1
+            raise self._wrong("a date like 2026-01-16")
+        first, end = span
+        if sign == "=":
+            if first == end:
+                return Clause(f"{column.sql} = ?", (first,))
+            return Clause(f"({column.sql} >= ? AND {column.sql} < ?)", (first, end))
+        if first == end:
+            return Clause(f"{column.sql} {sign} ?", (first,))
+        return Clause(
+            f"{column.sql} {sign[0] if sign in ('<', '<=') else '>='} ?", (end if sign in ("<=", ">") else first,)
+        )
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value - value == 0 else None
+
+
+def _span(text: str) -> tuple[float, float] | None:
+    """First instant of a span, and the first after it, in seconds since 1970 UTC; both alike for one moment."""
+    try:
+        if match := _DATE.fullmatch(text):
+            year, month, day = (int(match[name]) if match[name] else None for name in ("year", "month", "day"))
+            first = datetime(year or 1, month or 1, day or 1, tzinfo=UTC)
+            if day:
+                end = first + timedelta(days=1)
+            elif month:
+                end = (first + timedelta(days=31)).replace(day=1)
+            else:
+                end = first.replace(year=first.year + 1)
+            return first.timestamp(), end.timestamp()
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        return None
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return moment.timestamp(), moment.timestamp()

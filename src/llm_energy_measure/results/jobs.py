@@ -1,0 +1,92 @@
+"""Batches of work, one after the other here or several at once in other processes; the results come in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import ExitStack
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
+
+from llm_energy_measure.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Executor, Future
+
+BatchT = TypeVar("BatchT")
+ResultT = TypeVar("ResultT")
+
+# Batches after which processes of our own pay for their start, where nobody said how many: about a second of work.
+_BATCHES_THAT_PAY = 12
+
+# Batches that wait for a worker, for each one at work: enough that none is idle, few enough that memory stays flat.
+_AHEAD = 2
+
+
+def run_batches(
+    work: Callable[[BatchT], list[ResultT]],
+    batches: Iterator[BatchT],
+    *,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+) -> Iterator[ResultT]:
+    """What the work makes of each batch, in the order of the batches.
+
+    Args:
+        work: What to do with a batch; in other processes it has to be picklable, as do batches and results.
+        batches: The batches, taken as they are needed.
+        jobs: How many at once, at least 1; by default one here while there are few, and one a processor for many.
+        executor: Where they run; by default here, or in processes of our own.
+
+    Raises:
+        ConfigurationError: An impossible number of jobs.
+    """
+    if jobs is not None and (type(jobs) is not int or jobs < 1):
+        raise ConfigurationError("cannot work in parallel", f"{jobs!r} jobs were asked for", "give 1 or more")
+    if executor is not None:
+        yield from _submitted(executor, jobs or processors(), work, batches)
+        return
+    if jobs is None and processors() > 1:
+        first = [batch for batch, _ in zip(batches, range(_BATCHES_THAT_PAY), strict=False)]
+        jobs = 1 if len(first) < _BATCHES_THAT_PAY else processors()
+        batches = chain(first, batches)
+    if jobs is None or jobs == 1:
+        for batch in batches:
+            yield from work(batch)
+        return
+    with ExitStack() as stack:
+        pool = _processes(jobs)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        yield from _submitted(pool, jobs, work, batches)
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _submitted(
+    executor: Executor, jobs: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
+) -> Iterator[ResultT]:
+    waiting: deque[Future[list[ResultT]]] = deque()
+    try:
+        for batch in batches:
+            waiting.append(executor.submit(work, batch))
+            if len(waiting) >= jobs * _AHEAD:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _processes(jobs: int) -> Executor:
+    # Imported late: what runs in one process does not pay for it.
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - as said above
+    from multiprocessing import get_all_start_methods, get_context  # noqa: PLC0415 - as said above
+
+    # Never plain fork: a lock that another thread holds at that instant would stay locked in the child.
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    return ProcessPoolExecutor(jobs, mp_context=context)

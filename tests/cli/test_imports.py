@@ -1,0 +1,80 @@
+"""What each command may import: a budget, so that no command comes to wait for what it does not use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.cli.main import cli
+from llm_energy_measure.cli.main import results as results_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMAND = """
+import sys
+from llm_energy_measure.cli.main import main
+try:
+    main()
+except SystemExit:
+    print(*sys.modules, file=sys.stderr)
+"""
+
+# Each costs milliseconds to a second. What is in no budget below is imported by no command.
+HEAVY = {
+    *("asyncio", "concurrent.futures.process", "ctypes", "csv", "duckdb", "email", "importlib.metadata"),
+    *("json", "logging", "msgspec", "multiprocessing", "numpy", "pandas", "polars", "pyarrow", "pydoc", "pygments"),
+    *("rich", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "tomllib", "torch", "unittest", "xml", "zoneinfo"),
+}
+AGGREGATION = {"llm_energy_measure.results.aggregation", "llm_energy_measure.results.verification.verify"}
+
+RECORDS = {"msgspec", "json"}
+# Sensors are found by the packages that are installed for them, and a command is run.
+RECORDER = {"csv", "ctypes", "email", "importlib.metadata", "logging", "socket", "subprocess", "tempfile"}
+ANALYTICS = HEAVY - {"asyncio", "concurrent.futures.process", "polars", "torch", "rich"} | {"sqlite3"}
+
+# The command, what it may import of the heavy, whether it may import aggregation, and how many modules in all.
+BUDGETS: dict[str, tuple[set[str], bool, int]] = {
+    "--version": (set(), False, 130),
+    "--help": (set(), False, 140),
+    "results --help": (set(), False, 140),
+    "schema raw": ({"msgspec"}, False, 160),
+    "aggregate --all --no-strict": ({*RECORDS, "ctypes"}, True, 240),
+    "record --experiment recorded --no-energy -- true": ({*RECORDS, *RECORDER}, False, 270),
+    "doctor": ({*RECORDS, *RECORDER}, False, 300),
+    "import {folder}/raw --dry-run": ({*RECORDS, "csv"}, True, 260),
+    "results list": ({*RECORDS, "sqlite3", "rich"}, False, 270),
+    "results list --json --where tokens>1": ({*RECORDS, "sqlite3"}, False, 220),
+    "results list --by model --json": ({*RECORDS, "sqlite3"}, False, 220),
+    "results show llama_c0": ({*RECORDS, "rich"}, True, 290),
+    "results cycles --json": (RECORDS, False, 200),
+    "results export --to -": ({*RECORDS, "csv"}, False, 210),
+    "results export --to {folder}/data --format parquet": (ANALYTICS, False, 1200),
+    "results sql SELECT/**/1 --format json": ({*ANALYTICS, "csv"}, False, 1300),
+    "results tag llama_c0 a=b": (RECORDS, False, 190),
+    "results check": (RECORDS, False, 200),
+    "results verify --all": (RECORDS, True, 240),
+    "results merge {folder}": (RECORDS, False, 200),
+    "results delete mistral --yes": (RECORDS, False, 200),
+}
+
+
+def test_every_command_has_a_budget() -> None:
+    names = {*cli.lazy, *(f"results {name}" for name in results_command.lazy)} - {"results"}
+    assert {name for name in names if not any(line.startswith(name) for line in BUDGETS)} == set()
+
+
+@pytest.mark.parametrize("line", BUDGETS)
+def test_a_command_imports_no_more_than_its_budget(results: Path, line: str) -> None:
+    heavy, aggregates, most = BUDGETS[line]
+    arguments = line.format(folder=results).split()
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", COMMAND, "-o", str(results), *arguments], capture_output=True, check=True, text=True
+    )
+    imported = set(done.stderr.splitlines()[-1].split())
+    assert imported & HEAVY <= heavy
+    assert aggregates or not imported & AGGREGATION
+    assert len(imported) <= most, sorted(imported)

@@ -1,0 +1,83 @@
+"""`results sql` and `results export --format parquet`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from pyarrow import parquet
+
+from llm_energy_measure.results import FileSystemRepository
+from tests.support import factories
+from tests.support.command import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUERY = "select experiment_id as id, total_energy_j as j from experiments order by 1 limit 2"
+
+
+def test_the_answer_is_a_table(results: Path) -> None:
+    done = run("-o", results, "results", "sql", QUERY)
+    assert (done.status, done.err) == (0, "2 rows\n")
+    assert [line.split() for line in done.out.splitlines() if "─" not in line] == [
+        ["id", "j"], ["llama_c0", "4250"], ["llama_c1", "4270"],
+    ]  # fmt: skip
+
+
+def test_the_answer_follows_the_results(results: Path) -> None:
+    count = "select count(*) as n from experiments"
+    assert run("-o", results, "results", "sql", count, "--format", "json").json() == [{"n": 3}]
+    run("-o", results, "aggregate", "mistral")
+    assert run("-o", results, "results", "sql", count, "--format", "json").json() == [{"n": 4}]
+
+
+def test_the_answer_as_csv_json_and_parquet(results: Path, tmp_path: Path) -> None:
+    assert (
+        run("-o", results, "results", "sql", QUERY, "--format", "csv").out == "id,j\nllama_c0,4250.0\nllama_c1,4270.0\n"
+    )
+    assert run("-o", results, "results", "sql", QUERY, "--format", "json").json()[1] == {"id": "llama_c1", "j": 4270.0}
+    done = run("-o", results, "results", "sql", QUERY, "--to", tmp_path / "x.parquet")
+    assert done.err == f"2 rows written to {tmp_path / 'x.parquet'}\n"
+    assert parquet.read_table(tmp_path / "x.parquet").to_pylist()[0] == {"id": "llama_c0", "j": 4250.0}
+    assert run("-o", results, "results", "sql", QUERY, "--format", "parquet").status == 2
+
+
+def test_text_of_an_answer_is_no_formula_and_no_escape_sequence(results: Path) -> None:
+    query = "select '=1+1' as a, chr(27) || '[31m' as b"
+    assert run("-o", results, "results", "sql", query, "--format", "csv").out == "a,b\n'=1+1,\\x1b[31m\n"
+    assert "\x1b" not in run("-o", results, "results", "sql", query).out
+
+
+@pytest.mark.parametrize("query", ["select * from '/etc/passwd'", "drop view experiments", "select"])
+def test_a_wrong_query_is_one_sentence(results: Path, query: str) -> None:
+    done = run("-o", results, "results", "sql", query)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: cannot run the query: ")
+    assert done.err.count("\n") == 1
+
+
+def test_parquet_is_a_dataset_that_sql_reads(results: Path, tmp_path: Path) -> None:
+    done = run("-o", results, "results", "export", "--format", "parquet", "--to", tmp_path / "data")
+    assert (done.status, done.err) == (0, f"1 month written to {tmp_path / 'data'}, 0 unchanged, 0 removed\n")
+    done = run("-o", results, "results", "export", "--format", "parquet", "--to", tmp_path / "data")
+    assert done.err == f"0 months written to {tmp_path / 'data'}, 1 unchanged, 0 removed\n"
+    FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
+    counted = run(
+        "results", "sql", "select count(*) as n from processes", "--dataset", tmp_path / "data", "--format", "json"
+    )
+    assert counted.json() == [{"n": 6}]
+
+
+def test_an_unreadable_aggregate_is_left_out_and_told(results: Path) -> None:
+    (results / "aggregated" / "llama_c1.json").write_bytes(b"{")
+    done = run("-o", results, "results", "sql", "select count(*) as n from experiments", "--format", "json")
+    assert (done.status, done.json()) == (1, [{"n": 2}])
+    assert "warning: left out: Failed to load aggregated result llama_c1.json" in done.err
+
+
+@pytest.mark.parametrize("more", [["llama_c0"], ["--raw"], ["--per-process"]])
+def test_parquet_is_all_or_nothing(results: Path, tmp_path: Path, more: list[str]) -> None:
+    done = run("-o", results, "results", "export", "--format", "parquet", "--to", tmp_path / "data", *more)
+    assert done.status == 2
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,356 @@
+"""The catalogue: the same answers as a scan, whatever happens to its file, and refreshed by difference."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.catalogue import index
+from llm_energy_measure.catalogue.index import Catalogue, Question, ask
+from llm_energy_measure.catalogue.overview import Overview, overview
+from llm_energy_measure.catalogue.place import cache_folder, catalogue_path, is_on_network
+from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.tags import change_tags
+from llm_energy_measure.storage.memory import MemoryStore
+from tests.support import factories
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+ALL = Question(with_pending=True)
+LONG_AGO = 1_700_000_000
+
+
+def age(folder: Path) -> None:
+    """Make every stamp old enough to be trusted, aggregates later than raw folders."""
+    for path in sorted(folder.rglob("*"), key=lambda path: len(path.parts), reverse=True):
+        later = 100 if path.parent.name == "aggregated" else 0
+        if path.name.startswith(".catalogue.sqlite"):
+            continue
+        os.utime(path, (LONG_AGO + later, LONG_AGO + later))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> FileSystemRepository:
+    """Of everything one: current, partial, stale, pending, foreign, torn, empty, tagged."""
+    repository = FileSystemRepository(tmp_path / "results")
+    for name, model in (("a", "llama"), ("b", "llama"), ("c", "mistral"), ("stale", "llama")):
+        for record in factories.raws(2, name, model_name=model):
+            repository.save_raw(name, record)
+    repository.save_raw("half", factories.raw("half", 0, world_size=2, host="node-1"))
+    list(aggregate_all(repository, strict=False))
+    repository.save_raw("stale", factories.raw("stale", 2, model_name="llama"))
+    repository.save_raw("pending", factories.raw("pending"))
+    repository.save_aggregated(factories.aggregated("foreign"))
+    (repository.base_path / "aggregated" / "torn.json").write_bytes(b"{")
+    (repository.base_path / "raw" / "nothing").mkdir()
+    change_tags(repository, "a", {"paper": "fig3"})
+    age(repository.base_path)
+    late = LONG_AGO + 200
+    os.utime(repository.base_path / "raw" / "stale", (late, late))
+    return repository
+
+
+def scanned(repository: FileSystemRepository) -> list[Overview]:
+    """What a scan says, without any catalogue."""
+    names = sorted({*repository.list_experiments(), *repository.list_aggregated()})
+    return [overview(repository, name) for name in names]
+
+
+def listed(repository: FileSystemRepository, *, rehash: bool = False) -> list[Overview]:
+    return ask(repository, lambda catalogue: catalogue.overviews(ALL), rehash=rehash)
+
+
+def file_of(repository: FileSystemRepository) -> Path:
+    return repository.base_path / ".catalogue.sqlite"
+
+
+def test_the_rows_are_those_of_a_scan(repository: FileSystemRepository) -> None:
+    rows = scanned(repository)
+    assert {row.experiment_id: row.verdict for row in rows} == {
+        "a": "complete", "b": "complete", "c": "complete", "foreign": "foreign", "half": "partial",
+        "pending": "pending", "stale": "stale", "torn": "unreadable",
+    }  # fmt: skip
+    assert listed(repository) == rows
+    assert listed(repository) == rows, "from the file"
+    assert file_of(repository).is_file()
+    assert listed(repository, rehash=True) == rows
+
+
+def test_a_store_without_stamps_is_read_every_time() -> None:
+    repository = FileSystemRepository("unused", store=MemoryStore())
+    repository.save_raw("a", factories.raw("a"))
+    assert [row.verdict for row in listed(repository)] == ["pending"]
+    list(aggregate_all(repository))
+    assert listed(repository) == scanned(repository)
+    assert [row.verdict for row in listed(repository)] == ["complete"]
+
+
+# Refreshed by difference
+
+
+class Counting(FileSystemRepository):
+    """A repository that remembers of which experiments it read the aggregate."""
+
+    def __init__(self, base_path: Path) -> None:
+        super().__init__(base_path)
+        self.read: list[str] = []
+
+    def read_aggregated(self, experiment_id: str) -> bytes | None:
+        self.read.append(experiment_id)
+        return super().read_aggregated(experiment_id)
+
+
+def test_only_what_changed_is_read_again(repository: FileSystemRepository) -> None:
+    counting = Counting(repository.base_path)
+    listed(counting)
+    assert sorted(counting.read) == ["a", "b", "c", "foreign", "half", "nothing", "pending", "stale", "torn"]
+    counting.read.clear()
+    listed(counting)
+    assert counting.read == []
+    change_tags(repository, "c", {"x": "1"})
+    repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
+    rows = {row.experiment_id: row for row in listed(counting)}
+    assert sorted(counting.read) == ["b", "c"]
+    assert (rows["b"].verdict, rows["c"].tags) == ("stale", {"x": "1"})
+    counting.read.clear()
+    repository.delete_experiment("a")
+    assert "a" not in {row.experiment_id for row in listed(counting)}
+    counting.read.clear()
+    listed(counting, rehash=True)
+    assert len(counting.read) == 8
+
+
+def test_a_stamp_of_just_now_is_not_trusted(repository: FileSystemRepository) -> None:
+    now = time.time()
+    os.utime(repository.base_path / "raw" / "a", (now, now))
+    counting = Counting(repository.base_path)
+    listed(counting)
+    counting.read.clear()
+    listed(counting)
+    assert counting.read == ["a"]
+
+
+def test_with_many_the_folders_alone_are_looked_at(
+    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    (repository.base_path / ".catalogue.sqlite").unlink(missing_ok=True)
+
+    def looked(catalogue: Catalogue) -> tuple[bool, list[str]]:
+        return catalogue.looked, [
+            row.verdict for row in catalogue.overviews(Question(where="id = b", with_pending=True))
+        ]
+
+    assert ask(repository, looked) == (True, ["complete"])
+    age_own = LONG_AGO + 300
+    assert ask(repository, looked) == (False, ["complete"])
+    repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
+    os.utime(repository.base_path / "raw", (LONG_AGO, LONG_AGO))
+    assert ask(repository, looked) == (False, ["complete"]), "as of before"
+    assert ask(repository, looked, full=True) == (True, ["stale"])
+    os.utime(repository.base_path / "aggregated", (age_own, age_own))
+    assert ask(repository, looked)[0] is True
+
+
+# Whatever happens to the file
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def overwritten(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[4096 : len(data)] = os.urandom(len(data) - 4096)
+    path.write_bytes(data)
+
+
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "deleted": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "no database": lambda path: path.write_bytes(b"This is no database, and long enough to be looked at." * 50),
+    "half-written": truncated,
+    "garbage": overwritten,
+    "a folder": folder_instead,
+    "another version": lambda path: sqlite3.connect(path).execute("PRAGMA user_version = 7").connection.close(),
+    "other tables": lambda path: sqlite3.connect(path).execute("DROP TABLE rows").connection.close(),
+    "a torn row": lambda path: _execute(path, "UPDATE rows SET overview = '{' WHERE folder = 'b'"),
+    "a lost row": lambda path: _execute(path, "DELETE FROM rows WHERE folder = 'b'"),
+}
+
+
+def _execute(path: Path, sql: str) -> None:
+    database = sqlite3.connect(path)
+    database.execute(sql)
+    database.commit()
+    database.close()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_catalogue_gives_the_same_answers(repository: FileSystemRepository, damage: str) -> None:
+    rows = listed(repository)
+    DAMAGES[damage](file_of(repository))
+    assert listed(repository) == rows == scanned(repository)
+    assert listed(repository) == rows
+
+
+def test_damage_is_told_and_mended(repository: FileSystemRepository) -> None:
+    listed(repository)
+    file_of(repository).write_bytes(b"x" * 5000)
+    said: list[str] = []
+    ask(repository, lambda catalogue: catalogue.count(ALL), say=said.append)
+    assert len(said) == 1
+    assert "is damaged" in said[0]
+    ask(repository, lambda catalogue: catalogue.count(ALL), say=said.append)
+    assert len(said) == 1
+
+
+def test_a_locked_catalogue_is_bypassed(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_BUSY_SEC", 0.05)
+    rows = listed(repository)
+    change_tags(repository, "b", {"x": "1"})
+    rows = [row if row.experiment_id != "b" else overview(repository, "b") for row in rows]
+    holder = sqlite3.connect(file_of(repository), isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    said: list[str] = []
+    assert ask(repository, lambda catalogue: catalogue.overviews(ALL), say=said.append) == rows
+    assert "locked" in said[0]
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert listed(repository) == rows
+
+
+def test_a_read_only_directory_has_its_catalogue_in_the_cache(
+    repository: FileSystemRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).startswith(str(repository.base_path)))
+    assert listed(repository) == scanned(repository)
+    assert not file_of(repository).exists()
+    [cached] = (tmp_path / "cache" / "llm-energy-measure").glob("*.sqlite")
+    assert cached == catalogue_path(repository.base_path)
+
+
+def test_without_any_place_it_is_in_memory(
+    repository: FileSystemRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "cache").write_bytes(b"")
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    assert catalogue_path(repository.base_path) is None
+    assert listed(repository) == scanned(repository)
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "llm-energy-measure"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the specification
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder() == tmp_path / "home" / ".cache" / "llm-energy-measure"
+
+
+def test_a_network_file_system_is_known_by_its_mount(tmp_path: Path) -> None:
+    own = tmp_path.resolve()
+    mounts = f"/dev/vda / ext4 rw 0 0\nserver:/x {own} nfs4 rw 0 0\ntmpfs {own}/local tmpfs rw 0 0\n"
+    assert is_on_network(own, mounts)
+    assert is_on_network(own / "results", mounts)
+    assert not is_on_network(own / "local" / "results", mounts)
+    assert not is_on_network(own.parent, mounts)
+    assert is_on_network(tmp_path / "a b", f"x {own}/a\\040b fuse.sshfs rw 0 0\n")
+
+
+REFRESH = """
+import sys
+from llm_energy_measure.catalogue.index import Question, ask
+from llm_energy_measure.results import FileSystemRepository
+rows = ask(FileSystemRepository(sys.argv[1]), lambda c: c.overviews(Question(with_pending=True)))
+print([(row.experiment_id, row.verdict, row.total_energy_j) for row in rows])
+"""
+
+
+def test_two_that_refresh_it_at_once_say_the_same(repository: FileSystemRepository) -> None:
+    for number in range(40):
+        shutil.copytree(repository.base_path / "raw" / "pending", repository.base_path / "raw" / f"more_{number}")
+    wanted = [(row.experiment_id, row.verdict, row.total_energy_j) for row in scanned(repository)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", REFRESH, str(repository.base_path)], stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own line
+        for _ in range(4)
+    ]
+    assert [process.communicate()[0] for process in running] == [f"{wanted}\n"] * 4
+    assert [(row.experiment_id, row.verdict, row.total_energy_j) for row in listed(repository)] == wanted
+
+
+def test_an_older_look_does_not_replace_a_later_one(repository: FileSystemRepository) -> None:
+    """A slow refresher comes to write what it read before another one read something newer."""
+    slow, fast = (Catalogue(repository, file_of(repository)) for _ in range(2))
+    stamps = slow._stamps()
+    looks = [(name, stamps[name], slow._look(name, rehash=False)) for name in stamps]
+    repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
+    fast.refresh()
+    slow._store(looks, fast.as_of - 1)
+    assert [row.verdict for row in slow.overviews(Question(where="id = b"))] == ["stale"]
+    slow.close()
+    fast.close()
+
+
+# Asking
+
+
+def test_groups_add_up_to_the_totals(repository: FileSystemRepository) -> None:
+    def answer(catalogue: Catalogue) -> tuple[list[index.Group], list[index.Group]]:
+        return catalogue.groups(ALL, ["model", "verdict"]), catalogue.groups(ALL, [])
+
+    groups, [total] = ask(repository, answer)
+    assert sum(group.experiments for group in groups) == total.experiments == 8
+    assert sum(group.total_energy_j or 0 for group in groups) == pytest.approx(total.total_energy_j)
+    assert (total.unknown_energy, total.lower_bounds) == (2, 1)
+    llama = next(group for group in groups if group.by == {"model": "llama", "verdict": "complete"})
+    assert (llama.experiments, llama.total_energy_j, llama.total_tokens) == (2, 2 * 4193.0, 2 * 16484)
+    assert llama.tokens_per_joule == pytest.approx(16484 / 4193)
+    assert groups[-1].by["model"] is None
+
+
+def test_a_total_of_what_nobody_knows_is_unknown(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    repository.save_aggregated(factories.aggregated("a", total_energy_j=None, total_tokens=2**62))
+    repository.save_aggregated(factories.aggregated("b", total_energy_j=None, total_tokens=2**63))
+    [group] = ask(repository, lambda catalogue: catalogue.groups(Question(), []))
+    assert (group.total_energy_j, group.tokens_per_joule, group.unknown_energy) == (None, None, 2)
+    assert group.total_tokens == 2**62 + 2**63
+
+
+def test_an_unknown_column_is_refused(repository: FileSystemRepository) -> None:
+    for question in (
+        lambda catalogue: catalogue.groups(ALL, ["colour"]),
+        lambda catalogue: catalogue.overviews(ALL, sort="colour"),
+        lambda catalogue: catalogue.count(Question(where="colour = red")),
+    ):
+        with pytest.raises(ConfigurationError, match="no column 'colour'"):
+            ask(repository, question)
+
+
+@pytest.mark.parametrize("column", [*index.COLUMNS, "tag.paper"])
+def test_every_column_sorts_filters_and_groups(repository: FileSystemRepository, column: str) -> None:
+    def answer(catalogue: Catalogue) -> tuple[int, int, int]:
+        known = catalogue.count(Question(where=f"{column} is not unknown", with_pending=True))
+        unknown = catalogue.count(Question(where=f"{column} is unknown", with_pending=True))
+        grouped = sum(group.experiments for group in catalogue.groups(ALL, [column]))
+        assert len(catalogue.overviews(ALL, sort=column, reverse=True, limit=3)) == 3
+        return known + unknown, grouped, catalogue.count(ALL)
+
+    assert ask(repository, answer) == (8, 8, 8)

@@ -1,0 +1,220 @@
+"""The dataset: three tables of one schema, written by difference; SQL over it that reaches nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from pyarrow import dataset as arrow_dataset
+from pyarrow import parquet
+
+from llm_energy_measure.catalogue.dataset import TABLES, schemas, to_arrow, to_pandas, to_polars, write_dataset
+from llm_energy_measure.catalogue.sql import query_dataset
+from llm_energy_measure.exceptions import ConfigurationError, ExportError, ResultCorruptError
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS
+from llm_energy_measure.results.tags import change_tags
+from tests.support import factories
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> FileSystemRepository:
+    """Two experiments of January 2026, one of March, one whose start is unknown, one pending."""
+    repository = FileSystemRepository(tmp_path / "results")
+    march = factories.stamps(factories.START.replace(month=3))
+    for name, changes in (("a", {}), ("b", {"world_size": 3}), ("c", {"timestamps": march, "host": "node-1"})):
+        for record in factories.raws(2, name, **changes):
+            repository.save_raw(name, record)
+    list(aggregate_all(repository, strict=False))
+    change_tags(repository, "a", {"paper": "fig3"})
+    repository.save_aggregated(factories.aggregated("d", start_time=None, total_energy_j=None))
+    repository.save_raw("pending", factories.raw("pending"))
+    return repository
+
+
+def parts(folder: Path) -> dict[str, int]:
+    """Every file of a dataset, and its inode: another one was written anew."""
+    return {str(path.relative_to(folder)): path.stat().st_ino for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def read(folder: Path, table: str) -> pa.Table:
+    return arrow_dataset.dataset(folder / table, partitioning="hive").to_table()
+
+
+def test_three_tables_by_month(repository: FileSystemRepository, tmp_path: Path) -> None:
+    report = write_dataset(repository, tmp_path / "dataset")
+    assert (report.written, report.unchanged, report.problems) == (["2026-01", "2026-03", "unknown"], [], [])
+    months = ("2026-01", "2026-03", "unknown")
+    assert set(parts(tmp_path / "dataset")) == {f"{t}/month={m}/part-0.parquet" for t in TABLES for m in months}
+    rows = read(tmp_path / "dataset", "experiments").sort_by("experiment_id").to_pylist()
+    assert [(row["experiment_id"], row["month"], row["total_energy_j"]) for row in rows] == [
+        ("a", "2026-01", 4193.0), ("b", "2026-01", 4193.0), ("c", "2026-03", 4193.0), ("d", "unknown", None),
+    ]  # fmt: skip
+    assert (rows[0]["tags"], rows[0]["gpus"], rows[2]["hosts"]) == (
+        *([("paper", "fig3")], ["NVIDIA A100-PCIE-40GB"], ["node-1"]),
+    )
+    assert [row["status"] for row in rows] == ["current", "current", "current", "foreign"]
+    assert (rows[0]["start_time"], rows[1]["verdict"]) == (factories.START, "partial")
+    processes = read(tmp_path / "dataset", "processes").to_pylist()
+    assert len(processes) == 8
+    assert {row["process_index"] for row in processes} == {0, 1}
+    findings = read(tmp_path / "dataset", "findings").to_pylist()
+    assert any(row["experiment_id"] == "b" and row["outcome"] == "failed" for row in findings)
+
+
+def test_each_quantity_has_its_unit() -> None:
+    made = schemas()
+    for table, columns in (("experiments", AGGREGATED_COLUMNS), ("processes", RAW_COLUMNS)):
+        for column in columns:
+            assert (made[table].field(column.name).metadata or {}).get(b"unit", b"").decode() == column.unit
+
+
+def test_the_schema_of_every_file_is_the_same_and_keeps_its_units(
+    repository: FileSystemRepository, tmp_path: Path
+) -> None:
+    write_dataset(repository, tmp_path / "dataset")
+    for path in parts(tmp_path / "dataset"):
+        found = parquet.read_schema(tmp_path / "dataset" / path)
+        wanted = schemas()[path.split("/")[0]]
+        assert found.remove_metadata() == wanted.remove_metadata()
+        assert [found.field(name).metadata for name in found.names if (wanted.field(name).metadata)] == [
+            wanted.field(name).metadata for name in wanted.names if wanted.field(name).metadata
+        ]
+
+
+def test_only_what_changed_is_written_again(repository: FileSystemRepository, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    write_dataset(repository, folder)
+    before = parts(folder)
+    assert write_dataset(repository, folder).written == []
+    assert parts(folder) == before
+    change_tags(repository, "c", {"x": "1"})
+    assert write_dataset(repository, folder).written == ["2026-03"]
+    changed = {path for path, inode in parts(folder).items() if before[path] != inode}
+    assert changed == {path for path in before if "2026-03" in path}
+    repository.save_raw("b", factories.raw("b", 2, world_size=3))
+    list(aggregate_all(repository))
+    report = write_dataset(repository, folder)
+    assert (report.written, report.unchanged) == (["2026-01"], ["2026-03", "unknown"])
+    repository.delete_experiment("d")
+    assert write_dataset(repository, folder).removed == ["unknown"]
+    assert not any("unknown" in path for path in parts(folder))
+    (folder / "experiments" / "month=2026-01" / "part-0.parquet").write_bytes(b"PAR1")
+    assert write_dataset(repository, folder).written == ["2026-01"]
+
+
+def test_what_cannot_be_read_is_named_and_left_out(repository: FileSystemRepository, tmp_path: Path) -> None:
+    (repository.base_path / "aggregated" / "b.json").write_bytes(b"{")
+    report = write_dataset(repository, tmp_path / "dataset")
+    [problem] = report.problems
+    assert "b.json" in problem
+    assert read(tmp_path / "dataset", "experiments").num_rows == 3
+    with pytest.raises(ResultCorruptError):
+        to_arrow(repository)
+
+
+def test_a_place_that_cannot_be_written_is_told(repository: FileSystemRepository, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ExportError, match="cannot write the dataset"):
+        write_dataset(repository, tmp_path / "file")
+
+
+def test_a_count_beyond_64_bits_is_unknown(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    repository.save_aggregated(factories.aggregated("a", total_tokens=2**70))
+    assert to_arrow(repository).column("total_tokens").to_pylist() == [None]
+
+
+def test_frames_hold_what_the_records_hold(repository: FileSystemRepository) -> None:
+    table = to_arrow(repository, "processes")
+    assert table.schema.field("total_energy_j").metadata == {b"unit": b"J"}
+    wanted = [record.energy_metrics.total_energy_j for name in "abc" for record in repository.load_all_raw(name)]
+    assert table.column("total_energy_j").to_pylist()[:6] == wanted
+    frame = to_polars(repository)
+    assert isinstance(frame, pl.DataFrame)
+    assert frame["experiment_id"].to_list() == ["a", "b", "c", "d"]
+    assert frame["total_energy_j"].to_list() == [4193.0, 4193.0, 4193.0, None]
+    pandas = to_pandas(repository)
+    assert isinstance(pandas, pd.DataFrame)
+    assert pandas["total_tokens"].tolist()[:3] == [16484] * 3
+    assert to_arrow(FileSystemRepository("nowhere"), "findings").num_rows == 0
+    with pytest.raises(ConfigurationError, match="there is no table 'colours'"):
+        to_arrow(repository, "colours")
+
+
+# SQL
+
+
+@pytest.fixture
+def dataset(repository: FileSystemRepository, tmp_path: Path) -> Path:
+    write_dataset(repository, tmp_path / "dataset")
+    return tmp_path / "dataset"
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("select count(*) as n from experiments", [{"n": 4}]),
+        ("select month, sum(total_energy_j) as j from experiments group by 1 order by 1 limit 1",
+         [{"month": "2026-01", "j": 8386.0}]),
+        ("select count(*) as n from processes join experiments using (experiment_id) where 'node-1' in hosts",
+         [{"n": 2}]),
+        ("select tags['paper'] as p from experiments where experiment_id = 'a'", [{"p": "fig3"}]),
+        ("with x as (select 1 as one) select * from x;", [{"one": 1}]),
+        ("select count(*) > 0 as some from findings where outcome = 'failed'", [{"some": True}]),
+    ],
+)  # fmt: skip
+def test_a_query_reads_the_tables(dataset: Path, query: str, wanted: list[dict[str, object]]) -> None:
+    assert query_dataset(dataset, query).to_pylist() == wanted
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "nonsense",
+        "select * from nowhere",
+        "select 1; select 2",
+        "select * from read_csv('/etc/passwd')",
+        "select * from '/etc/passwd'",
+        "select * from read_blob('/etc/passwd')",
+        "select * from read_parquet('{dataset}/experiments/month=2026-01/part-0.parquet')",
+        "select * from glob('/*')",
+        "copy experiments to '{dataset}/out.csv'",
+        "create table t as select 1",
+        "attach '{dataset}/other.db'",
+        "install httpfs",
+        "load httpfs",
+        "set enable_external_access = true",
+        "reset lock_configuration",
+        "export database '{dataset}/out'",
+        "delete from experiments",
+        "drop view experiments",
+        "pragma database_list",
+        "call pragma_version()",
+    ],
+)
+def test_a_query_reaches_nothing_else(dataset: Path, query: str) -> None:
+    before = parts(dataset)
+    with pytest.raises(ConfigurationError, match="cannot run the query: "):
+        query_dataset(dataset, query.format(dataset=dataset))
+    assert parts(dataset) == before
+
+
+def test_a_python_variable_is_no_table(dataset: Path) -> None:
+    secret = pa.table({"a": [1]})
+    with pytest.raises(ConfigurationError, match="secret"):
+        query_dataset(dataset, "select * from secret")
+    assert secret.num_rows == 1
+
+
+def test_a_dataset_of_nothing_has_its_columns(tmp_path: Path) -> None:
+    write_dataset(FileSystemRepository(tmp_path / "results"), tmp_path / "dataset")
+    answer = query_dataset(tmp_path / "dataset", "select total_energy_j, month from experiments")
+    assert (answer.num_rows, answer.column_names) == (0, ["total_energy_j", "month"])

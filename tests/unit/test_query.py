@@ -1,0 +1,165 @@
+"""The grammar of conditions: what it means, what it refuses, and that nothing typed becomes SQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_energy_measure.catalogue.query import where_clause
+from llm_energy_measure.exceptions import ConfigurationError
+
+COLUMNS = {
+    "model_name": "text",
+    "total_energy_j": "number",
+    "total_tokens": "integer",
+    "is_lower_bound": "boolean",
+    "start_time": "time",
+    "verdict": "text",
+}
+
+
+def stamp(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+ROWS: dict[str, dict[str, Any]] = {
+    "a": {"model_name": "Llama-1B", "total_energy_j": 500.0, "total_tokens": 10, "is_lower_bound": 0,
+          "start_time": stamp("2026-01-16T10:00"), "verdict": "complete"},
+    "b": {"model_name": "llama 100%", "total_energy_j": 1500.5, "total_tokens": 20, "is_lower_bound": 1,
+          "start_time": stamp("2026-01-31T23:59:59"), "verdict": "partial"},
+    "c": {"model_name": "Mistral", "total_energy_j": 2000.0, "total_tokens": None, "is_lower_bound": None,
+          "start_time": stamp("2026-02-01T00:00"), "verdict": "it's"},
+    "d": {"model_name": None, "total_energy_j": None, "total_tokens": 5, "is_lower_bound": 0,
+          "start_time": None, "verdict": "pending"},
+}  # fmt: skip
+TAGS = {"a": {"paper": "fig3", "run": "9"}, "b": {"run": "10"}}
+
+
+@pytest.fixture(scope="module")
+def database() -> sqlite3.Connection:
+    database = sqlite3.connect(":memory:")
+    database.execute(f"CREATE TABLE experiments (folder TEXT, {', '.join(COLUMNS)})")
+    database.execute("CREATE TABLE tags (folder TEXT, key TEXT, value TEXT)")
+    for folder, row in ROWS.items():
+        database.execute("INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?)", (folder, *row.values()))
+    database.executemany(
+        "INSERT INTO tags VALUES (?, ?, ?)", [(f, k, v) for f, t in TAGS.items() for k, v in t.items()]
+    )
+    return database
+
+
+def found(database: sqlite3.Connection, text: str) -> str:
+    clause = where_clause(text, COLUMNS)
+    rows = database.execute(f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY folder", clause.values)  # noqa: S608 - it is what is tested
+    return "".join(row[0] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("model ~ llama", "ab"),
+        ("model ~ LLAMA and energy_j > 1000", "b"),
+        ("model = Llama-1B", "a"),
+        ("model != Llama-1B", "bc"),
+        ("model !~ llama", "c"),
+        ("model ~ %", "b"),
+        ("model ~ _", ""),
+        ("energy > 1.5e3", "bc"),
+        ("total_energy_j<=500", "a"),
+        ("energy >= 500 and energy < 2000", "ab"),
+        ("tokens is unknown", "c"),
+        ("tokens is not null", "abd"),
+        ("tokens in (10, 5)", "ad"),
+        ("verdict in (partial, 'it\\'s')", "bc"),
+        ('verdict = "it\'s"', "c"),
+        ("is_lower_bound = true", "b"),
+        ("is_lower_bound = no", "ad"),
+        ("is_lower_bound != yes", "ad"),
+        ("date = 2026-01", "ab"),
+        ("date = 2026-01-31", "b"),
+        ("date = 2026", "abc"),
+        ("date > 2026-01", "c"),
+        ("date >= 2026-01-31", "bc"),
+        ("date < 2026-01-31", "a"),
+        ("date <= 2026-01-31", "ab"),
+        ("date != 2026-01", "c"),
+        ("date = 2026-01-16T10:00:00Z", "a"),
+        ("date > '2026-01-31 23:59:58'", "bc"),
+        ("not verdict = pending", "abc"),
+        ("not (verdict = pending or energy > 1000)", "a"),
+        ("energy > 0 or verdict = pending and tokens = 1", "abc"),
+        ("(energy > 0 or verdict = pending) and tokens = 5", "d"),
+        ("not model ~ llama", "c"),
+        ("tag.paper = fig3", "a"),
+        ("tag.run > 9", "b"),
+        ("tag.run >= 9", "ab"),
+        ("tag.run ~ 1", "b"),
+        ("tag.paper is unknown", "bcd"),
+        ("MODEL ~ llama AND NOT Energy > 1000", "a"),
+    ],
+)
+def test_what_a_condition_means(database: sqlite3.Connection, text: str, wanted: str) -> None:
+    assert found(database, text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it ends where a column belongs"),
+        ("modle ~ x", "there is no column 'modle'; did you mean model"),
+        ("model", "it ends where an operator"),
+        ("model ~", "it ends where a value belongs"),
+        ("model ~ x y", "'y' stands at character 11 where 'and' or 'or' belongs"),
+        ("model ~ x and", "it ends where a column belongs"),
+        ("(model ~ x", "it ends where ')' belongs"),
+        ("energy > lots", "'lots' stands at character 10 where a number in base units belongs"),
+        ("energy > nan", "'nan' stands at"),
+        ("is_lower_bound = maybe", "where true or false belongs"),
+        ("date > yesterday", "where a date like 2026-01-16 belongs"),
+        ("date = 2026-13", "where a date like"),
+        ("model = 'open", "can't be read; close the quotes"),
+        ("model is x", "where 'unknown' belongs"),
+        ("model in x", "where '(' belongs"),
+        ("tokens in (1 2)", "where ',' or ')' belongs"),
+        ("1; DROP TABLE experiments", "there is no column '1;'"),
+        ("tag. = x", "there is no column 'tag.'"),
+        ("not " * 60 + "model ~ x", "nested more than 50 deep"),
+    ],
+)
+def test_what_is_no_condition_is_refused_with_its_place(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        where_clause(text, COLUMNS)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("cannot filter by ")
+
+
+@given(st.text(max_size=30), st.sampled_from(["=", "~", "!=", "!~"]))
+def test_any_text_in_quotes_is_a_value_and_never_sql(text: str, sign: str) -> None:
+    quoted = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    clause = where_clause(f"model {sign} {quoted}", COLUMNS)
+    assert clause.sql in ("model_name = ?", "NOT model_name = ?", "model_name LIKE ? ESCAPE '\\'",
+                          "NOT model_name LIKE ? ESCAPE '\\'")  # fmt: skip
+    [value] = clause.values
+    assert isinstance(value, str)
+    if sign in ("=", "!="):
+        assert value == text
+
+
+@given(st.text(alphabet=" ()=!<>~,'\"\\abmodel_and or not in is ;-%?", max_size=40))
+def test_anything_typed_is_a_condition_or_refused(text: str) -> None:
+    try:
+        clause = where_clause(text, COLUMNS)
+    except ConfigurationError:
+        return
+    sqlite3.connect(":memory:").execute(
+        f"SELECT 1 FROM (SELECT 1 AS folder, {', '.join(f'1 AS {name}' for name in COLUMNS)}) AS experiments "  # noqa: S608 - it is what is tested
+        f"JOIN (SELECT 1 AS key, 1 AS value, 1 AS f) AS x WHERE {clause.sql.replace('FROM tags', 'FROM (SELECT 1)')}"
+        if "tags" not in clause.sql
+        else "SELECT ?, ?",
+        clause.values if "tags" not in clause.sql else (1, 2),
+    ).fetchall()
