@@ -136,7 +136,8 @@ class FileSystemRepository:
         if raw.process_indices() and raw.has_no_manifest():  # in this order: results come after their manifest
             if not manifest.attempt:
                 raise ResultExistsError(doing, "it has results already, and nothing says of which run", advice)
-            raw.pin(Manifest(experiment_id=manifest.experiment_id))  # what another tool left is the first attempt
+            with contextlib.suppress(ResultExistsError):  # another process set them aside between the two looks
+                raw.pin(Manifest(experiment_id=manifest.experiment_id))  # another tool's are the first attempt
         earlier = raw.pin(manifest)
         while earlier.attempt < manifest.attempt:
             # Of several processes one moves the folder; it can't be moved onto the earlier attempt a second time.
