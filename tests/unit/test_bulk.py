@@ -381,8 +381,8 @@ def stamp_aggregate(repository: FileSystemRepository, later_ns: int) -> None:
 
 def wait_for_tick(repository: FileSystemRepository) -> None:
     """Wait until the clock of the file system has gone on."""
-    before = clock_ns(repository.store)
-    while clock_ns(repository.store) == before:
+    before = clock_ns(repository.store, "aggregated")
+    while clock_ns(repository.store, "aggregated") == before:
         time.sleep(0.001)
 
 

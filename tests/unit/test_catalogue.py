@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.catalogue import index
+from llm_energy_measure.catalogue import database, index
 from llm_energy_measure.catalogue.index import Catalogue, Question, ask
 from llm_energy_measure.catalogue.overview import Overview, overview
 from llm_energy_measure.catalogue.place import cache_folder, catalogue_path, is_on_network
+from llm_energy_measure.catalogue.rows import COLUMNS
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.tags import change_tags
@@ -221,7 +222,7 @@ def test_damage_is_told_and_mended(repository: FileSystemRepository) -> None:
 
 
 def test_a_locked_catalogue_is_bypassed(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "_BUSY_SEC", 0.05)
+    monkeypatch.setattr(database, "BUSY_SEC", 0.05)
     rows = listed(repository)
     change_tags(repository, "b", {"x": "1"})
     rows = [row if row.experiment_id != "b" else overview(repository, "b") for row in rows]
@@ -344,7 +345,7 @@ def test_an_unknown_column_is_refused(repository: FileSystemRepository) -> None:
             ask(repository, question)
 
 
-@pytest.mark.parametrize("column", [*index.COLUMNS, "tag.paper"])
+@pytest.mark.parametrize("column", [*COLUMNS, "tag.paper"])
 def test_every_column_sorts_filters_and_groups(repository: FileSystemRepository, column: str) -> None:
     def answer(catalogue: Catalogue) -> tuple[int, int, int]:
         known = catalogue.count(Question(where=f"{column} is not unknown", with_pending=True))

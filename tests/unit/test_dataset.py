@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,13 +14,14 @@ from pyarrow import parquet
 
 from llm_energy_measure.catalogue.dataset import TABLES, schemas, to_arrow, to_pandas, to_polars, write_dataset
 from llm_energy_measure.catalogue.sql import query_dataset
-from llm_energy_measure.exceptions import ConfigurationError, ExportError, ResultCorruptError
+from llm_energy_measure.exceptions import ConfigurationError, ExportError, MissingExtraError, ResultCorruptError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS
 from llm_energy_measure.results.tags import change_tags
 from tests.support import factories
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -218,3 +220,26 @@ def test_a_dataset_of_nothing_has_its_columns(tmp_path: Path) -> None:
     write_dataset(FileSystemRepository(tmp_path / "results"), tmp_path / "dataset")
     answer = query_dataset(tmp_path / "dataset", "select total_energy_j, month from experiments")
     assert (answer.num_rows, answer.column_names) == (0, ["total_energy_j", "month"])
+
+
+@pytest.mark.parametrize(
+    ("missing", "call"),
+    [
+        ("pyarrow", write_dataset),
+        ("pyarrow", lambda repository, _: to_arrow(repository, "findings")),
+        ("polars", lambda repository, _: to_polars(repository)),
+        ("pandas", lambda repository, _: to_pandas(repository)),
+        ("duckdb", lambda _, folder: query_dataset(folder, "select 1")),
+    ],
+    ids=["dataset", "arrow", "polars", "pandas", "sql"],
+)
+def test_a_library_that_is_missing_is_named(
+    repository: FileSystemRepository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: str,
+    call: Callable[[FileSystemRepository, Path], object],
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtraError, match=f"{missing} is not installed; pip install"):
+        call(repository, tmp_path / "dataset")

@@ -5,6 +5,8 @@ reads only what is new or changed. Whatever is wrong with the file (damaged, loc
 put), the same rows are made in memory: the same answers, later.
 
 A stamp is trusted once it is old enough that no change could have left it as it was: file systems count time in ticks.
+
+One class refreshes the rows and answers from them, since an answer says as of when it is: so the module is long.
 """
 
 from __future__ import annotations
@@ -12,19 +14,19 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-import zlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from llm_energy_measure.catalogue.database import is_damage, open_database, remove, writing
 from llm_energy_measure.catalogue.overview import Look, Overview, look_at
 from llm_energy_measure.catalogue.place import catalogue_path, is_on_network
 from llm_energy_measure.catalogue.query import Clause, column_of, where_clause
+from llm_energy_measure.catalogue.rows import COLUMNS, INSERT, values_of
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
 from llm_energy_measure.exceptions import CatalogueError
 from llm_energy_measure.results import layout
-from llm_energy_measure.results.columns import AGGREGATED_COLUMNS
 from llm_energy_measure.results.state import is_settled
 from llm_energy_measure.storage.folder import Folder
 
@@ -36,13 +38,9 @@ if TYPE_CHECKING:
 
 AnswerT = TypeVar("AnswerT")
 
-VERSION = 1
-"""Counts the forms that the file has had; one of another version is made anew."""
-
 # With more experiments a list looks at the stamps of the folders alone, and says as of when it answers.
 LOOK_LIMIT = 2_000
 
-_BUSY_SEC = 2.0
 _ROWS_A_COMMIT = 1_000
 _OVERVIEW = msgspec.json.Decoder(Overview)
 
@@ -50,48 +48,6 @@ _OVERVIEW = msgspec.json.Decoder(Overview)
 # also as much as its clock may be off.
 _TICK_SEC = 2.0
 _SKEW_SEC = 3600.0
-
-_OF_OVERVIEW = {
-    "experiment_id": "text",
-    "status": "text",
-    "verdict": "text",
-    "model_name": "text",
-    "backend": "text",
-    "found_processes": "integer",
-    "expected_processes": "integer",
-    "total_energy_j": "number",
-    "attributed_energy_j": "number",
-    "attribution_factor": "number",
-    "total_tokens": "integer",
-    "avg_tokens_per_second": "number",
-    "tokens_per_joule": "number",
-    "is_lower_bound": "boolean",
-    "start_time": "time",
-    "config_name": "text",
-    "precision": "text",
-    "hosts": "text",
-    "gpus": "text",
-    "warnings": "text",
-    "failed": "text",
-    "problems": "text",
-}
-_OF_AGGREGATED = tuple(column for column in AGGREGATED_COLUMNS if column.name not in _OF_OVERVIEW)
-
-COLUMNS: dict[str, str] = {**_OF_OVERVIEW, **{column.name: column.type for column in _OF_AGGREGATED}}
-"""Type by name of every column: `text`, `integer`, `number`, `boolean` or `time`."""
-
-_SQL_TYPES = {"text": "TEXT", "integer": "INTEGER", "number": "REAL", "boolean": "INTEGER", "time": "REAL"}
-_DDL = (
-    "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
-    + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
-    + ") WITHOUT ROWID",
-    "CREATE TABLE rows (folder TEXT PRIMARY KEY, raw REAL, aggregated REAL, tags REAL, looked REAL, overview BLOB)",
-    "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
-    "CREATE TABLE looks (only INTEGER PRIMARY KEY, looked REAL, raw REAL, aggregated REAL, tags REAL, number INTEGER)",
-    "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",
-    "CREATE INDEX by_problem ON experiments (folder) WHERE problems IS NOT NULL",
-)
-_INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
 
 
 class Stamps(NamedTuple):
@@ -156,19 +112,31 @@ class Catalogue:
         self.path = path
         self.as_of = 0.0
         self.looked = False
-        self._database = _open(path)
+        self._database = open_database(path)
         self._skew_sec = _SKEW_SEC if is_on_network(repository.base_path) else _TICK_SEC
 
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
 
-    def refresh(self, *, full: bool = False, rehash: bool = False) -> None:
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything asked inside is answered from one state, whatever others write meanwhile."""
+        self._database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._database.execute("ROLLBACK")
+
+    def refresh(
+        self, *, full: bool = False, rehash: bool = False, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Bring the rows up to date by difference; `looked` says whether the results were looked at for it.
 
         Args:
             full: Look at every stamp also where the folders' own say that nothing came or went.
             rehash: Read every experiment again: edits in place leave no stamp on a folder.
+            tell: Told what takes long.
         """
         now = time.time()
         own = self._folder_stamps()
@@ -186,6 +154,8 @@ class Catalogue:
         rows = self._database.execute("SELECT folder, raw, aggregated, tags, looked FROM rows")
         known = {row[0]: row[1:] for row in rows}
         changed = [folder for folder, found in stamps.items() if rehash or not self._is_known(found, known.get(folder))]
+        if len(changed) > LOOK_LIMIT:
+            tell(f"reading {len(changed):,} experiments into the catalogue; what is unchanged is not read again")
         for start in range(0, len(changed), _ROWS_A_COMMIT):
             batch = changed[start : start + _ROWS_A_COMMIT]
             self._store([(folder, stamps[folder], self._look(folder, rehash=rehash)) for folder in batch], now)
@@ -197,7 +167,7 @@ class Catalogue:
 
     def _finish(self, gone: list[tuple[str, float]], look: tuple[float | None, ...]) -> None:
         """Forget what is gone, and remember the look, unless a later one was faster."""
-        with _writing(self._database):
+        with writing(self._database):
             for table in ("experiments", "tags"):
                 self._database.executemany(
                     f"DELETE FROM {table} WHERE folder IN (SELECT folder FROM rows WHERE folder = ? AND looked < ?)",
@@ -340,7 +310,7 @@ class Catalogue:
 
     def _store(self, looks: list[tuple[str, Stamps, Look]], now: float) -> None:
         """Write rows, unless a later look has written them already."""
-        with _writing(self._database):
+        with writing(self._database):
             newer = {
                 folder
                 for folder, _, _ in looks
@@ -352,7 +322,13 @@ class Catalogue:
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
                 [(folder, *stamps, now, msgspec.json.encode(look.overview)) for folder, stamps, look in looks],
             )
-            self._database.executemany(_INSERT, [_values(folder, stamps, look) for folder, stamps, look in looks])
+            self._database.executemany(
+                INSERT,
+                [
+                    values_of(folder, look, has_aggregate=stamps.aggregated is not None)
+                    for folder, stamps, look in looks
+                ],
+            )
             self._database.executemany("DELETE FROM tags WHERE folder = ?", [(folder,) for folder, _, _ in looks])
             self._database.executemany(
                 "INSERT INTO tags VALUES (?, ?, ?)",
@@ -367,6 +343,7 @@ def ask(
     full: bool = False,
     rehash: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> AnswerT:
     """The answer of the catalogue of a results directory, once it is up to date.
 
@@ -378,7 +355,8 @@ def ask(
         question: What to do with the catalogue.
         full: Look at every stamp.
         rehash: Read every experiment again.
-        say: Told why the answer comes later than it might.
+        say: Told what is wrong with the catalogue, so that the answer comes later.
+        tell: Told what takes long.
 
     Raises:
         CatalogueError: Not even that goes.
@@ -389,15 +367,16 @@ def ask(
         place = tries.pop(0)
         try:
             with contextlib.closing(Catalogue(repository, place)) as catalogue:
-                catalogue.refresh(full=full, rehash=rehash)
-                return question(catalogue)
+                catalogue.refresh(full=full, rehash=rehash, tell=tell)
+                with catalogue.snapshot():
+                    return question(catalogue)
         except (sqlite3.Error, msgspec.DecodeError) as error:
             if place is None:
                 doing, found = f"cannot list {repository.base_path}", f"SQLite refused in memory ({error})"
                 raise CatalogueError(doing, found, "delete the catalogue; it is made anew") from error
-            if _is_damage(error):
+            if is_damage(error):
                 say(f"the catalogue {place} is damaged ({error}) and made anew")
-                _remove(place)
+                remove(place)
             else:
                 say(f"the catalogue {place} can't be used ({error}); every experiment is read instead")
                 tries = [None]
@@ -410,94 +389,6 @@ def _place(repository: FileSystemRepository) -> Path | None:
     is_directory = repository.store.path(RAW_DIR) == base / RAW_DIR
     has_results = any((base / name).is_dir() for name in (RAW_DIR, AGGREGATED_DIR))
     return catalogue_path(base) if is_directory and has_results else None
-
-
-def _open(path: Path | None) -> sqlite3.Connection:
-    """The database with its tables; one of another version is removed and made anew."""
-    version = zlib.crc32(repr((VERSION, _DDL)).encode()) & 0x7FFFFFFF
-    for _ in range(2):
-        # A transaction begins where the code says so.
-        database = sqlite3.connect(":memory:" if path is None else path, timeout=_BUSY_SEC, isolation_level=None)
-        try:
-            found = database.execute("PRAGMA user_version").fetchone()[0]
-            if found == version:
-                return database
-            if found == 0 and not database.execute("SELECT 1 FROM sqlite_master").fetchone():
-                _make(database, version)
-                return database
-        except sqlite3.Error:
-            database.close()
-            raise
-        database.close()
-        if path is not None:
-            _remove(path)
-    msg = "another process keeps making it anew in another version"
-    raise sqlite3.OperationalError(msg)
-
-
-def _make(database: sqlite3.Connection, version: int) -> None:
-    # Derived data needs no durability: what a crash takes is made anew.
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = NORMAL")
-    with _writing(database):
-        if not database.execute("SELECT 1 FROM sqlite_master").fetchone():  # another process may have been faster
-            for statement in _DDL:
-                database.execute(statement)
-            database.execute(f"PRAGMA user_version = {version}")
-
-
-@contextlib.contextmanager
-def _writing(database: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that takes the lock for writing at once, so that it waits for another and never has to give up."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
-
-
-def _is_damage(error: Exception) -> bool:
-    """True unless the file is fine and only can't be used now."""
-    code = getattr(error, "sqlite_errorcode", None)
-    busy = {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_PERM,
-    }
-    # The low byte is the kind, the rest its variety.
-    return code is None or code & 0xFF not in busy
-
-
-def _remove(path: Path) -> None:
-    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-        with contextlib.suppress(OSError):
-            path.with_name(name).unlink()
-
-
-def _values(folder: str, stamps: Stamps, look: Look) -> tuple[Any, ...]:
-    """The row of an experiment, in the order of `COLUMNS`."""
-    row = look.overview
-    own = [getattr(row, name) for name in _OF_OVERVIEW]
-    more = [None if look.aggregated is None else column.getter(look.aggregated) for column in _OF_AGGREGATED]
-    return (folder, stamps.aggregated is not None, look.listed, *map(_plain, own), *map(_plain, more))
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
-    """What SQLite can hold."""
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or None
-    if isinstance(value, datetime):
-        return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, int) and abs(value) >= 1 << 63:
-        return float(value)
-    return value
 
 
 def _group(by: Sequence[str], kinds: Sequence[str], row: Sequence[Any]) -> Group:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from llm_energy_measure.catalogue.index import COLUMNS, Catalogue, Group, Question, ask
+from llm_energy_measure.catalogue.index import Catalogue, Group, Question, ask
 from llm_energy_measure.catalogue.query import column_of, where_clause
+from llm_energy_measure.catalogue.rows import COLUMNS
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
@@ -147,7 +148,7 @@ def list_results(
             as_of=None if catalogue.looked else catalogue.as_of,
         )
 
-    found = ask(repository, answer, full=refresh, rehash=rehash, say=terminal.warn)
+    found = ask(repository, answer, full=refresh, rehash=rehash, say=terminal.warn, tell=terminal.note)
     for problem in found.problems:
         terminal.warn(problem)
     if as_json:

@@ -88,7 +88,7 @@ def aggregate_experiment(
         LLMEnergyMeasureError: It can't be aggregated; the older aggregate stays.
     """
     rule = Rule(strategy=strategy, expected_processes=expected_processes, strict=strict, force=force)
-    stamp_ns = clock_ns(repository.store)
+    stamp_ns = clock_ns(repository.store, AGGREGATED_DIR)
     state = inspect_experiment(repository, experiment_id)
     left_alone = _left_alone(experiment_id, state, rule)
     if left_alone is not None:
@@ -196,7 +196,7 @@ def _aggregate_batch(
     repository: FileSystemRepository, items: list[str | Outcome], *, rule: Rule, is_sweep: bool
 ) -> list[Outcome]:
     """What becomes of the experiments of a batch; all that succeed are saved together."""
-    stamp_ns = clock_ns(repository.store) if any(isinstance(item, str) for item in items) else None
+    stamp_ns = clock_ns(repository.store, AGGREGATED_DIR) if any(isinstance(item, str) for item in items) else 0
     outcomes: list[Outcome] = []
     values: dict[str, bytes] = {}
     with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
@@ -212,7 +212,7 @@ def _aggregate_batch(
                 values |= _values(repository, state, outcome)
             except LLMEnergyMeasureError as error:
                 outcome = Outcome(experiment_id=item, result="failed", error=error)
-            if is_sweep and outcome.result == "current" and stamp_ns is not None:
+            if is_sweep and outcome.result == "current":
                 aggregated.set_stamp(f"{item}.json", stamp_ns)  # its digests agree as of now
             outcomes.append(_light(outcome))
     refused = _put(repository, values, stamp_ns)
@@ -346,9 +346,7 @@ def _values(repository: FileSystemRepository, state: ExperimentState, outcome: O
     return {}
 
 
-def _put(
-    repository: FileSystemRepository, values: dict[str, bytes], stamp_ns: int | None
-) -> dict[str, LLMEnergyMeasureError]:
+def _put(repository: FileSystemRepository, values: dict[str, bytes], stamp_ns: int) -> dict[str, LLMEnergyMeasureError]:
     """Store what was made, with one sync; why some could not be, by key."""
     try:
         repository.store.put_many(values, modified_ns=stamp_ns)

@@ -6,6 +6,7 @@ blocks on what is no regular file, and whatever is unusual (a large file, a link
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING, Self
@@ -157,23 +158,44 @@ class Folder:
             return True  # gone since: nothing to read
 
 
-def clock_ns(store: Store) -> int | None:
-    """The time by the clock that stamps a store's files, which may be another machine's; None if it has none.
+def clock_ns(store: Store, prefix: str) -> int:
+    """The time by the clock that stamps the files of a store, which may be another machine's; 0 if it can't be told.
 
     Whatever is written from here on has this stamp or a later one.
+
+    Args:
+        store: The store.
+        prefix: A folder of it that can be written to; if it is not there yet, the store's own is asked.
     """
     if not isinstance(store, LocalStore):
-        return None
-    probe = leftover_path(f"{store.root}{os.sep}clock")
+        return 0
+    for folder in (store.path(prefix), store.root):
+        try:
+            return _stamp_of_new_file(os.fspath(folder))
+        except OSError:
+            continue
+    return 0
+
+
+def _stamp_of_new_file(folder: str) -> int:
+    """The stamp of a file that is made there and gone at once; where it can, it never has a name."""
+    flags = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
+    if hasattr(os, "O_TMPFILE"):
+        with contextlib.suppress(OSError):  # not every file system has files without names
+            return _closed_stamp(os.open(folder, flags | os.O_TMPFILE, 0o600))
+    probe = leftover_path(f"{folder}{os.sep}clock")
     try:
-        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
-    except OSError:
-        return None
+        return _closed_stamp(os.open(probe, flags | os.O_CREAT | os.O_EXCL, 0o600))
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(probe)
+
+
+def _closed_stamp(descriptor: int) -> int:
     try:
         return os.fstat(descriptor).st_mtime_ns
     finally:
         os.close(descriptor)
-        os.unlink(probe)
 
 
 def _read(name: str, folder: int) -> bytes | None:

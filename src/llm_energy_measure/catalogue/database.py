@@ -1,0 +1,90 @@
+"""The SQLite file of the index: opened or made anew, written under its lock, and told damaged from busy."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import zlib
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.catalogue.rows import DDL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+VERSION = 1
+"""Counts the forms that the file has had; one of another version is made anew."""
+
+BUSY_SEC = 2.0
+"""How long to wait for another process that writes."""
+
+
+def open_database(path: Path | None) -> sqlite3.Connection:
+    """The database with its tables; one of another version is removed and made anew."""
+    version = zlib.crc32(repr((VERSION, DDL)).encode()) & 0x7FFFFFFF
+    for _ in range(2):
+        # A transaction begins where the code says so.
+        database = sqlite3.connect(":memory:" if path is None else path, timeout=BUSY_SEC, isolation_level=None)
+        try:
+            found = database.execute("PRAGMA user_version").fetchone()[0]
+            if found == version:
+                return database
+            if found == 0 and not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+                _make(database, version)
+                return database
+        except sqlite3.Error:
+            database.close()
+            raise
+        database.close()
+        if path is not None:
+            remove(path)
+    msg = "another process keeps making it anew in another version"
+    raise sqlite3.OperationalError(msg)
+
+
+def _make(database: sqlite3.Connection, version: int) -> None:
+    # Derived data needs no durability: what a crash takes is made anew.
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    with writing(database):
+        if not database.execute("SELECT 1 FROM sqlite_master").fetchone():  # another process may have been faster
+            for statement in DDL:
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {version}")
+
+
+@contextlib.contextmanager
+def writing(database: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that takes the lock for writing at once, so that it waits for another and never has to give up."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def is_damage(error: Exception) -> bool:
+    """True unless the file is fine and only can't be used now."""
+    code = getattr(error, "sqlite_errorcode", None)
+    busy = {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_PERM,
+    }
+    # The low byte is the kind, the rest its variety.
+    return code is None or code & 0xFF not in busy
+
+
+def remove(path: Path) -> None:
+    """Remove the file, and what SQLite keeps beside it."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        with contextlib.suppress(OSError):
+            path.with_name(name).unlink()

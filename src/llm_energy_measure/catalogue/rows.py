@@ -1,0 +1,72 @@
+"""The columns of the index, and what stands in them for an experiment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from llm_energy_measure.results.columns import AGGREGATED_COLUMNS
+
+if TYPE_CHECKING:
+    from llm_energy_measure.catalogue.overview import Look
+
+_OF_OVERVIEW = {
+    "experiment_id": "text",
+    "status": "text",
+    "verdict": "text",
+    "model_name": "text",
+    "backend": "text",
+    "found_processes": "integer",
+    "expected_processes": "integer",
+    "total_energy_j": "number",
+    "attributed_energy_j": "number",
+    "attribution_factor": "number",
+    "total_tokens": "integer",
+    "avg_tokens_per_second": "number",
+    "tokens_per_joule": "number",
+    "is_lower_bound": "boolean",
+    "start_time": "time",
+    "config_name": "text",
+    "precision": "text",
+    "hosts": "text",
+    "gpus": "text",
+    "warnings": "text",
+    "failed": "text",
+    "problems": "text",
+}
+_OF_AGGREGATED = tuple(column for column in AGGREGATED_COLUMNS if column.name not in _OF_OVERVIEW)
+
+COLUMNS: dict[str, str] = {**_OF_OVERVIEW, **{column.name: column.type for column in _OF_AGGREGATED}}
+"""Type by name of every column: `text`, `integer`, `number`, `boolean` or `time`."""
+
+_SQL_TYPES = {"text": "TEXT", "integer": "INTEGER", "number": "REAL", "boolean": "INTEGER", "time": "REAL"}
+DDL = (
+    "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
+    + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
+    + ") WITHOUT ROWID",
+    "CREATE TABLE rows (folder TEXT PRIMARY KEY, raw REAL, aggregated REAL, tags REAL, looked REAL, overview BLOB)",
+    "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
+    "CREATE TABLE looks (only INTEGER PRIMARY KEY, looked REAL, raw REAL, aggregated REAL, tags REAL, number INTEGER)",
+    "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",
+    "CREATE INDEX by_problem ON experiments (folder) WHERE problems IS NOT NULL",
+)
+INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
+
+
+def values_of(folder: str, look: Look, *, has_aggregate: bool) -> tuple[Any, ...]:
+    """The row of an experiment, in the order of `COLUMNS`."""
+    row = look.overview
+    own = [getattr(row, name) for name in _OF_OVERVIEW]
+    more = [None if look.aggregated is None else column.getter(look.aggregated) for column in _OF_AGGREGATED]
+    return (folder, has_aggregate, look.listed, *map(_plain, own), *map(_plain, more))
+
+
+def _plain(value: Any) -> Any:
+    """What SQLite can hold."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or None
+    if isinstance(value, datetime):
+        return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        return float(value)
+    return value

@@ -1,0 +1,108 @@
+"""`results list` as a question: conditions, order, groups, totals, and as of when it is answered."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.catalogue import index
+from llm_energy_measure.results import FileSystemRepository
+from tests.support import factories
+from tests.support.command import on_terminal, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def ids(results: Path, *arguments: str) -> list[str]:
+    return [row["experiment_id"] for row in run("-o", results, "results", "list", "--json", *arguments).json()]
+
+
+def test_a_condition_filters_by_any_column(results: Path) -> None:
+    run("-o", results, "results", "tag", "llama_c1", "paper=fig3")
+    assert ids(results, "--where", "energy_j > 4250 and model ~ LLAMA") == ["llama_c1", "llama_c2"]
+    assert ids(results, "--where", "tag.paper = fig3") == ["llama_c1"]
+    assert ids(results, "--all", "--where", "verdict = pending and gpu ~ a100") == ["mistral", "torn"]
+    assert ids(results, "--all", "--where", "date = 2026-01-16 and not id in (llama_c0, torn)", "--sort", "id") == [
+        *("llama_c1", "llama_c2", "mistral"),
+    ]
+    assert ids(results, "--where", "precision = float16", "--sort", "total_energy_j", "--reverse", "--limit", "1") == [
+        "llama_c2"
+    ]
+    done = run("-o", results, "results", "list", "--where", "energy_j > 4250", "--limit", "1")
+    assert done.err.startswith("1 of 2 experiments; 2 not aggregated yet")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--where", "colour = red"], ["--where", "energy_j >"], ["--sort", "colour"], ["--by", "model,colour"]],
+    ids=" ".join,
+)
+def test_what_makes_no_sense_is_wrong_usage(results: Path, arguments: list[str]) -> None:
+    done = run("-o", results, "results", "list", *arguments)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.count("Error: ") == 1
+
+
+def test_groups_and_totals(results: Path) -> None:
+    [llama, mistral] = run("-o", results, "results", "list", "--all", "--by", "model", "--json").json()
+    assert (llama["by"], llama["experiments"], llama["total_energy_j"], llama["unknown_energy"]) == (
+        *({"model": "meta-llama/Llama-3.2-1B"}, 4, 4250.0 + 4270 + 4290, 1),
+    )
+    assert (mistral["experiments"], mistral["total_energy_j"], mistral["tokens_per_joule"]) == (1, None, None)
+    [total] = run("-o", results, "results", "list", "--totals", "--json").json()
+    assert (total["experiments"], total["total_tokens"], total["by"]) == (3, 3 * 16484, {})
+    done = run("-o", results, "results", "list", "--all", "--by", "model,status")
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert lines[0] == "model status experiments energy tokens tokens/J without energy lower bounds"
+    assert "meta-llama/Llama-3.2-1B current 3 12.81 kJ 49,452 3.86 0 0" in lines
+    assert done.err == "5 experiments\n"
+
+
+def test_a_list_without_a_look_says_as_of_when_it_is(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    assert "as of" not in run("-o", results, "results", "list").err
+    for name in ("raw", "aggregated"):
+        os.utime(results / name, (1_700_000_000, 1_700_000_000))
+    assert "as of" not in run("-o", results, "results", "list").err
+    FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
+    done = run("-o", results, "results", "list", "--where", "verdict = stale")
+    assert done.out == ""
+    assert "; as of 20" in done.err
+    assert "(--refresh looks at every experiment again)" in done.err
+    done = run("-o", results, "results", "list", "--where", "verdict = stale", "--refresh")
+    assert done.out.count("llama_c0") == 1
+    assert "as of" not in done.err
+
+
+def test_a_list_leaves_nothing_where_no_results_are(tmp_path: Path) -> None:
+    run("-o", tmp_path, "results", "list")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_look_at_many_is_told(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    assert "reading 5 experiments into the catalogue" in run("-o", results, "results", "list").err
+    assert "reading" not in run("-q", "-o", results, "results", "list", "--rehash").err
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_sweep_in_several_processes_says_the_same(results: Path, jobs: str) -> None:
+    done = run("-o", results, "aggregate", "--all", "--no-strict", "--jobs", jobs)
+    assert done.status == 0
+    assert [line.split(":")[0] for line in done.out.splitlines()] == ["mistral", "torn"]
+    assert done.err.splitlines()[-1] == "2 aggregated, 3 skipped, 0 failed"
+    found = run("-o", results, "aggregate", "--all", "--json", "--jobs", jobs).json()
+    assert [(row["experiment_id"], row["result"]) for row in found] == [
+        (name, "current") for name in ("llama_c0", "llama_c1", "llama_c2", "mistral", "torn")
+    ]
+    assert found[0]["total_energy_j"] == 4250.0
+
+
+def test_a_sweep_on_a_terminal_shows_how_far_it_is(results: Path) -> None:
+    done = on_terminal("-o", results, "aggregate", "--all", "--no-strict", "--rehash", columns=120)
+    assert done.status == 0
+    assert "mistral: 2 of 2 processes, 4.193 kJ" in done.shown
+    assert "2 aggregated, 3 skipped, 0 failed" in done.shown

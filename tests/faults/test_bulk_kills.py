@@ -1,0 +1,56 @@
+"""A sweep that is killed at any instant: what it made is whole, and the next one goes on with the rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.checking import check_store
+from tests.support import factories
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXPERIMENTS = 60
+SWEEP = """
+import sys
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+if __name__ == "__main__":
+    for outcome in aggregate_all(FileSystemRepository(sys.argv[1]), jobs=int(sys.argv[2])):
+        print(outcome.experiment_id, flush=True)
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_killed_sweep_leaves_whole_aggregates_and_is_gone_on_with(tmp_path: Path, jobs: int) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    for number in range(EXPERIMENTS):
+        for record in factories.raws(2, f"exp_{number:02d}"):
+            repository.save_raw(record.experiment_id, record)
+    whole = FileSystemRepository(tmp_path / "whole")
+    shutil.copytree(repository.base_path, whole.base_path)
+    list(aggregate_all(whole))
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    for patience_sec in (0.0, 0.01, 0.03):
+        command = [sys.executable, str(tmp_path / "sweep.py"), str(repository.base_path), str(jobs)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as sweep:  # noqa: S603 - our own
+            assert sweep.stdout is not None
+            sweep.stdout.readline()  # it is at work
+            time.sleep(patience_sec)
+            os.killpg(sweep.pid, signal.SIGKILL)
+        for name in repository.list_aggregated():
+            assert repository.read_aggregated(name) == whole.read_aggregated(name)
+    outcomes = list(aggregate_all(repository))
+    assert len(outcomes) == EXPERIMENTS
+    assert {outcome.result for outcome in outcomes} <= {"aggregated", "current"}
+    for name in whole.list_aggregated():
+        assert repository.read_aggregated(name) == whole.read_aggregated(name)
+    assert {finding.code for finding in check_store(repository)} <= {"leftover.file"}

@@ -1,0 +1,108 @@
+"""A folder of a store, read with few system calls: it says the same as the store, whatever stands in it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.exceptions import StorageError, UnsafePathError
+from llm_energy_measure.storage.folder import Folder, clock_ns
+from llm_energy_measure.storage.local import LocalStore
+from llm_energy_measure.storage.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llm_energy_measure.storage.base import Store
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return LocalStore(tmp_path / "store") if request.param == "local" else MemoryStore()
+
+
+def content(store: Store, name: str) -> dict[str, object]:
+    with Folder(store, "raw") as folder:
+        return {
+            file: data if isinstance(data, bytes) else type(data)
+            for file, data in folder.read(name, lambda file: file != "unwanted")
+        }
+
+
+@pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 300_000])
+def test_files_are_read_whole_whatever_their_size(store: Store, size: int) -> None:
+    data = os.urandom(size)
+    for name in ("one", "unwanted"):
+        store.put(f"raw/e/{name}", data)
+    store.put("raw/e/empty", b"")
+    store.put("raw/e/below/two", b"2")
+    assert content(store, "e") == {"one": data, "empty": b""}
+
+
+def test_folders_are_named_in_order_and_what_is_absent_is_empty(store: Store) -> None:
+    with Folder(store, "raw") as folder:
+        assert (list(folder.names()), list(folder.read("e", bool))) == ([], [])
+        assert folder.is_absent("e")
+    for name in ("b", "a", "c"):
+        store.put(f"raw/{name}/x", b"1")
+    with Folder(store, "raw") as folder:
+        assert list(folder.names()) == ["a", "b", "c"]
+        assert (folder.is_absent("a"), folder.is_absent("d")) == (False, True)
+        assert content(store, "d") == {}
+
+
+def test_what_is_no_regular_file_is_an_error_of_the_store_and_blocks_nothing(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("raw/e/file", b"1")
+    (tmp_path / "secret").write_bytes(b"secret")
+    place = tmp_path / "raw" / "e"
+    (place / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(place / "pipe")
+    (place / "folder").mkdir()
+    assert content(store, "e") == {"file": b"1", "link": UnsafePathError, "pipe": UnsafePathError}
+
+
+def test_a_link_in_place_of_a_folder_is_not_followed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.put("raw/e/file", b"1")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_bytes(b"secret")
+    (tmp_path / "store" / "raw" / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafePathError):
+        content(store, "linked")
+    (tmp_path / "store" / "raw").rename(tmp_path / "store" / "other")
+    (tmp_path / "store" / "raw").symlink_to("other")
+    with Folder(store, "raw") as folder, pytest.raises(UnsafePathError):
+        list(folder.names())
+    with pytest.raises(UnsafePathError):
+        content(store, "e")
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "raw").write_bytes(b"")
+    with pytest.raises(StorageError):
+        content(LocalStore(tmp_path), "e")
+
+
+def test_the_clock_is_that_of_the_files_and_leaves_none(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    before = clock_ns(store, "aggregated")
+    assert before > 0
+    assert list(tmp_path.iterdir()) == []
+    store.put("aggregated/e.json", b"1")
+    with Folder(store, "aggregated") as folder:
+        written = folder.stamp_ns("e.json")
+        assert written is not None
+        assert before <= written <= clock_ns(store, "aggregated")
+        folder.set_stamp("e.json", 5)
+        assert folder.stamp_ns("e.json") == 5
+        assert (folder.stamp_ns("absent"), folder.stamp_ns("absent/e")) == (None, None)
+        folder.set_stamp("absent", 5)
+    assert [path.name for path in (tmp_path / "aggregated").iterdir()] == ["e.json"]
+
+
+def test_without_a_clock_nothing_is_later_than_anything(tmp_path: Path) -> None:
+    assert clock_ns(MemoryStore(), "aggregated") == 0
+    assert clock_ns(LocalStore(tmp_path / "nowhere"), "aggregated") == 0
