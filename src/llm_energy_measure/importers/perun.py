@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -261,6 +260,8 @@ def _from_json(document: object, name: str, depth: int) -> Tree:
 
 def _from_hdf5(original: Original) -> list[Tree]:
     """The trees of an HDF5 file, read by a process of its own: on a torn file the HDF5 library can loop or crash."""
+    import subprocess  # noqa: PLC0415 - no other format needs it
+
     if importlib.util.find_spec("h5py") is None:
         found = "reading HDF5 needs h5py: pip install 'llm-energy-measure[hdf5]'"
         raise RefusedFileError("missing_extra", found)

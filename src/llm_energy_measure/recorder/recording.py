@@ -111,9 +111,9 @@ def record(
         idle_sec: Time to measure idle power before the block, in seconds.
         interval_sec: Time between two readings of the sensors, in seconds; None for none between start and end.
         checkpoint_sec: Time between two checkpoints, in seconds; None for none.
-        process_index: Rank of this process, from 0, where the launcher doesn't say.
-        world_size: Number of processes, where the launcher doesn't say.
-        attempt: How often the experiment was started before, where the launcher doesn't say.
+        process_index: Rank of this process, from 0, where no launcher says it.
+        world_size: Number of processes, where no launcher says it.
+        attempt: How often the experiment was started before, where no launcher says it.
         host: Name of this machine; by default its own.
         environ: Environment variables; by default this process's.
         clock: The clocks; by default this machine's.
@@ -132,7 +132,16 @@ def record(
         (42, 'modelled')
     """
     # Every argument that is an option, by its name: each stands in the signature already, and in `Options`.
-    options = Options(**{name: value for name, value in locals().items() if name in Options.__struct_fields__})
+    given = dict(locals())
+    options = Options(**{name: value for name, value in given.items() if name in Options.__struct_fields__})
+    _require_times(experiment_id, options)
+    repository = FileSystemRepository(results_dir) if repository is None else repository
+    environ = os.environ if environ is None else environ
+    return Recording(experiment_id, repository, options, environ=environ, clock=clock or SystemClock())
+
+
+def _require_times(experiment_id: str, options: Options) -> None:
+    """Refuse times that can't be."""
     for name, least in (
         ("interval_sec", "above 0, or None"),
         ("checkpoint_sec", "above 0, or None"),
@@ -141,9 +150,6 @@ def record(
         value = getattr(options, name)
         if value is not None and not (value > 0 or (value == 0 and name == "idle_sec")):
             raise ConfigurationError(f"cannot record {experiment_id!r}", f"{name} is {value!r}", f"choose {least}")
-    repository = FileSystemRepository(results_dir) if repository is None else repository
-    environ = os.environ if environ is None else environ
-    return Recording(experiment_id, repository, options, environ=environ, clock=clock or SystemClock())
 
 
 class Recording:
@@ -392,8 +398,11 @@ class Recording:
         # By the boot, which containers of one machine share: their names may differ.
         machine = self._boot_id[:_BOOT_DIGITS] if self._boot_id is not None else self._host
         device = sensor.device
-        if device is not None and (device.gpu_uuid is not None or device.gpu_id is not None):
-            return device.gpu_uuid or f"{sensor.component}-{machine}-{device.gpu_id}"
+        named = sensor.sees or (device.gpu_uuid if device is not None else None)
+        if named is not None:
+            return named
+        if device is not None and device.gpu_id is not None:
+            return f"{sensor.component}-{machine}-{device.gpu_id}"
         return f"{sensor.component}-{machine}"
 
     def _measure_idle(self) -> float | None:

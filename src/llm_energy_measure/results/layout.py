@@ -38,7 +38,11 @@ UNNAMED = "_unnamed"
 
 def folder_name(experiment_id: str) -> str:
     """The one name under which everything of an experiment lies. Raises `ExperimentIdError`."""
-    return sanitize_experiment_id(experiment_id)
+    # A save asks for it three times, and what is asked for is mostly the same.
+    return _folder_name(experiment_id) if isinstance(experiment_id, str) else sanitize_experiment_id(experiment_id)
+
+
+_folder_name = lru_cache(maxsize=256)(sanitize_experiment_id)
 
 
 def is_folder_name(name: str) -> bool:
@@ -52,7 +56,7 @@ def is_folder_name(name: str) -> bool:
 def names_folder(experiment_id: str, folder: str, *, any_case: bool = False) -> bool:
     """True if an experiment of that id lies in that folder, with `any_case` on file systems that tell no case."""
     try:
-        own = sanitize_experiment_id(experiment_id)
+        own = folder_name(experiment_id)
     except ExperimentIdError:
         return False
     return own == folder or (any_case and own.casefold() == folder.casefold())

@@ -96,7 +96,7 @@ class LocalStore:
 
     def path(self, key: str) -> Path:
         """Where the value of a key lies, whether or not it exists."""
-        return self.root.joinpath(*parts_of(key))
+        return Path(os.sep.join([self._root, *parts_of(key)]))
 
     def _way(self, key: str, *, to_folder: bool = False) -> str:
         """Where the value, or the folder, of a key lies, once it is known that no symbolic link stands on the way."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +14,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import llm_energy_measure
 from llm_energy_measure import record
@@ -27,7 +31,7 @@ from llm_energy_measure.recorder import facts
 from llm_energy_measure.recorder.sources.nvml import Nvml
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
 from tests.support.children import open_folder, outcome_in_child
-from tests.support.devices import Board, FakeNvml
+from tests.support.devices import Board, FakeNvml, Slice
 from tests.support.replay import START_WALL, ManualClock, ReplaySource, Trace, sensor, steady_watts
 
 if TYPE_CHECKING:
@@ -175,6 +179,21 @@ def test_an_exception_saves_what_was_measured_and_goes_on_up(
     assert names(repository) == ["manifest.json", "process_0.json"]
 
 
+def test_a_task_that_is_cancelled_is_interrupted(repository: FileSystemRepository, clock: ManualClock) -> None:
+    async def work() -> None:
+        with made(repository, clock):
+            await asyncio.sleep(60)
+
+    async def cancel() -> None:
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(cancel())
+    assert (saved(repository).status, saved(repository).error_type) == ("interrupted", "CancelledError")
+
+
 def test_a_failure_that_raises_nothing_can_be_marked(repository: FileSystemRepository, clock: ManualClock) -> None:
     with made(repository, clock) as run:
         run.mark("failed", "exit status 3")
@@ -240,6 +259,39 @@ def test_phases_are_parts_of_the_whole(repository: FileSystemRepository, clock: 
     assert result.energy_metrics.total_energy_j == 1000.0
     assert result.inference_metrics is not None
     assert result.inference_metrics.inference_time_sec == 10.0  # without loading, in which no token was counted
+
+
+@given(
+    spans=st.lists(
+        st.tuples(st.sampled_from(["prefill", "decode", None]), st.floats(0.001, 100.0), st.integers(0, 1000)),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_phases_that_follow_one_another_add_up_to_what_is_left(
+    spans: list[tuple[str | None, float, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Energy, time and tokens of the phases and of the time outside them are those of the whole."""
+    repository, clock = FileSystemRepository(tmp_path_factory.mktemp("phases")), ManualClock()
+    outside = [0.0, 0]
+    with made(repository, clock) as run:
+        for name, seconds, tokens in spans:
+            with run.phase(name) if name else contextlib.nullcontext():
+                clock.now += seconds
+                run.add_tokens(output=tokens)
+            if name is None:
+                outside = [outside[0] + seconds, outside[1] + tokens]
+    result = saved(repository)
+    phases = result.phases or []
+    whole = result.energy_metrics
+    assert whole.total_energy_j is not None
+    energy_j = sum(phase.total_energy_j or 0.0 for phase in phases)
+    assert energy_j + 50.0 * outside[0] == pytest.approx(whole.total_energy_j, rel=1e-9)
+    assert sum(phase.duration_sec or 0.0 for phase in phases) + outside[0] == pytest.approx(
+        whole.duration_sec, rel=1e-9
+    )
+    if result.inference_metrics is not None:
+        assert sum(phase.output_tokens or 0 for phase in phases) + outside[1] == result.inference_metrics.output_tokens
 
 
 def test_a_phase_in_which_it_failed_is_recorded(repository: FileSystemRepository, clock: ManualClock) -> None:
@@ -398,6 +450,26 @@ def test_two_processes_on_one_gpu_count_it_once(repository: FileSystemRepository
     for run in runs:
         run.__exit__(None, None, None)
     aggregated = aggregate_results("exp_7", repository.load_all_raw("exp_7"))
+    assert (aggregated.total_energy_j, aggregated.attributed_energy_j) == (200.0, 200.0)
+
+
+def test_two_slices_of_one_board_count_it_once(repository: FileSystemRepository, clock: ManualClock) -> None:
+    slices = [Slice(uuid=f"MIG-{index}", name="NVIDIA A100-SXM4-40GB MIG 3g.20gb") for index in range(2)]
+    nvml = FakeNvml([Board(index=0, uuid="GPU-0", slices=slices)])
+    runs = [
+        made(repository, clock, environ=ranks(index, 2, CUDA_VISIBLE_DEVICES=f"MIG-{index}"), sources=[Nvml(nvml)])
+        for index in range(2)
+    ]
+    for run in runs:
+        run.__enter__()
+    clock.now += 1.0
+    nvml.boards[0].energy_mj = 1_200_000.0
+    for run in runs:
+        run.__exit__(None, None, None)
+    first, second = repository.load_all_raw("exp_7")
+    assert (first.gpu_uuid, first.gpu_mig_profile, first.gpu_is_mig) == ("MIG-0", "3g.20gb", True)
+    assert (second.gpu_uuid, second.energy_metrics.gpu_energy_j) == ("MIG-1", None)
+    aggregated = aggregate_results("exp_7", [first, second])
     assert (aggregated.total_energy_j, aggregated.attributed_energy_j) == (200.0, 200.0)
 
 

@@ -94,7 +94,8 @@ def test_a_mig_slice_is_read_on_its_board() -> None:
     [sensor_] = Nvml(FakeNvml([board])).open(setting(CUDA_VISIBLE_DEVICES="MIG-5f"))
     device = sensor_.device
     assert device is not None
-    assert (device.gpu_uuid, device.mig_profile, device.gpu_id) == ("GPU-0a2b", "1g.5gb", 0)
+    assert (device.gpu_uuid, device.mig_profile, device.gpu_id) == ("MIG-5f", "1g.5gb", 0)
+    assert sensor_.sees == "GPU-0a2b"
     assert sensor_.read() == 1000.0
 
 

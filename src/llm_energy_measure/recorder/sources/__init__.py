@@ -45,6 +45,8 @@ class Sensor(Struct, kw_only=True, eq=False):
         range_j: What its counter counts up to before it begins anew, in joules; None if it does not.
         most_power_w: More than what it sees can draw, in watts.
         device: The device that it sees, without its energy.
+        sees: What it sees, by a name that is the same in every process that sees it, where that is more than its
+            device: the board of a slice.
         is_cheap: Whether it can be read ten times a second. If not, it is read only where a figure is needed.
     """
 
@@ -58,6 +60,7 @@ class Sensor(Struct, kw_only=True, eq=False):
     range_j: float | None = None
     most_power_w: float = MOST_POWER_W
     device: DeviceEnergy | None = None
+    sees: str | None = None
     is_cheap: bool = True
 
 

@@ -21,7 +21,8 @@ _DOING = "cannot read GPUs through NVML"
 class Nvml:
     """Each GPU of the process: joules since the driver was loaded, or, before Volta, watts now.
 
-    The counter is the whole board's: of a MIG slice it is that of the board that the slice is a part of.
+    The counter is the whole board's: of a MIG slice it is that of the board that the slice is a part of, so that of
+    several processes on one board one reads it.
 
     Args:
         library: The module `pynvml`, or what answers as it does; imported when it is needed.
@@ -96,6 +97,7 @@ class Nvml:
             quantity="energy" if is_counter else "power",
             read=read,
             device=device,
+            sees=_text(nvml.nvmlDeviceGetUUID(board)),
         )
 
 
@@ -130,8 +132,7 @@ def _describe(nvml: Any, handle: Any) -> tuple[DeviceEnergy, Any]:  # noqa: ANN4
     limit_mw = _or_none(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, board)
     device = DeviceEnergy(
         gpu_id=_or_none(nvml, nvml.nvmlDeviceGetIndex, board),
-        # The board's, also for a slice: the counter is the board's, and two slices of it share that counter.
-        gpu_uuid=_text(nvml.nvmlDeviceGetUUID(board)),
+        gpu_uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
         gpu_name=_text(nvml.nvmlDeviceGetName(board)),
         gpu_power_limit_w=None if limit_mw is None else float(limit_mw) * 1e-3,
         mig_profile=profile,
