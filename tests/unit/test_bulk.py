@@ -495,6 +495,7 @@ EXECUTORS: dict[str, dict[str, Any]] = {
     "two processes": {"jobs": 2},
     "threads": {"executor": ThreadPoolExecutor(3), "jobs": 3},
     "default": {},
+    "auto": {"jobs": "auto"},
 }
 
 
@@ -547,7 +548,7 @@ def test_what_cannot_be_stored_fails_alone(repository: FileSystemRepository) -> 
     assert refusing.has_aggregated("many_04")
 
 
-@pytest.mark.parametrize("jobs", [0, -1, 1.5, True])
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "two"])
 def test_an_impossible_number_of_jobs_is_refused(repository: FileSystemRepository, jobs: Any) -> None:
     with pytest.raises(ConfigurationError, match="jobs were asked for; give 1 or more"):
         list(aggregate_all(repository, jobs=jobs))

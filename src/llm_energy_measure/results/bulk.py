@@ -116,7 +116,7 @@ def aggregate_all(
     strict: bool = True,
     force: bool = False,
     rehash: bool = False,
-    jobs: int | None = None,
+    jobs: int | Literal["auto"] | None = None,
     executor: Executor | None = None,
 ) -> Iterator[Outcome]:
     """Aggregate many experiments in growing batches as they are asked for, going on past those that fail.
@@ -133,8 +133,9 @@ def aggregate_all(
         strict: Refuse incomplete experiments.
         force: Make also those anew that are current or another tool's.
         rehash: Open all of them, since edits in place leave no stamp on a folder.
-        jobs: How many processes, or submissions at a time to the executor; by default 1 for a few experiments, and one
-            for each processor where that pays.
+        jobs: How many processes, by default this one alone, or how many batches at a time for the executor; `auto`
+            takes one process for each processor where that pays. Processes import the script that calls this: it needs
+            its `if __name__ == "__main__"`.
         executor: Where the batches run instead of in processes of our own: any `concurrent.futures.Executor`, such as
             Dask's or MPI's. All of its workers have to reach the results directory.
 
