@@ -18,7 +18,13 @@ from llm_energy_measure.exceptions import (
     IncompleteExperimentError,
     StorageError,
 )
-from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_experiment, strategies
+from llm_energy_measure.results import (
+    FileSystemRepository,
+    aggregate_all,
+    aggregate_experiment,
+    recover_all,
+    strategies,
+)
 from llm_energy_measure.results.state import inspect_experiment
 from llm_energy_measure.storage.folder import clock_ns
 from llm_energy_measure.storage.local import LocalStore
@@ -489,6 +495,7 @@ EXECUTORS: dict[str, dict[str, Any]] = {
     "two processes": {"jobs": 2},
     "threads": {"executor": ThreadPoolExecutor(3), "jobs": 3},
     "default": {},
+    "auto": {"jobs": "auto"},
 }
 
 
@@ -541,7 +548,7 @@ def test_what_cannot_be_stored_fails_alone(repository: FileSystemRepository) -> 
     assert refusing.has_aggregated("many_04")
 
 
-@pytest.mark.parametrize("jobs", [0, -1, 1.5, True])
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "two"])
 def test_an_impossible_number_of_jobs_is_refused(repository: FileSystemRepository, jobs: Any) -> None:
     with pytest.raises(ConfigurationError, match="jobs were asked for; give 1 or more"):
         list(aggregate_all(repository, jobs=jobs))
@@ -556,3 +563,14 @@ def test_an_interrupted_run_is_gone_on_with(repository: FileSystemRepository) ->
     assert list(results) == names
     assert all(results[name] == "current" for name in done)
     assert set(results.values()) == {"current", "aggregated"}
+
+
+def test_everything_is_read_as_the_repository_reads_it(repository: FileSystemRepository) -> None:
+    many(repository, 8)
+    (repository.base_path / "raw" / "many_03" / "manifest.json").write_bytes(b"[")
+    repository.keep_partial("many_04", factories.raw("many_04", 5))
+    (repository.base_path / "raw" / "empty").mkdir()
+    found = dict(recover_all(repository))
+    assert list(found) == repository.list_experiments()
+    for name, recovery in found.items():
+        assert recovery == repository.recover_raw(name)

@@ -29,6 +29,7 @@ PUBLIC = {
     "export_to_json",
     "flatten_model",
     "group_cycles",
+    "recover_all",
 }
 
 

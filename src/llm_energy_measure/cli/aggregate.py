@@ -67,7 +67,7 @@ def aggregate(
         "force": force,
     }
     if every:
-        outcomes = bulk.aggregate_all(repository, rehash=rehash, jobs=jobs, **rule)
+        outcomes = bulk.aggregate_all(repository, rehash=rehash, jobs=jobs or "auto", **rule)
     else:
         outcomes = _named(repository, ids, rule)
     counts: Counter[str] = Counter()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import ExitStack
-from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from llm_energy_measure.exceptions import ConfigurationError
 
@@ -28,7 +28,7 @@ def run_batches(
     work: Callable[[BatchT], list[ResultT]],
     batches: Iterator[BatchT],
     *,
-    jobs: int | None = None,
+    jobs: int | Literal["auto"] | None = None,
     executor: Executor | None = None,
 ) -> Iterator[ResultT]:
     """What the work makes of each batch, in the order of the batches.
@@ -36,19 +36,20 @@ def run_batches(
     Args:
         work: What to do with a batch; in other processes it has to be picklable, as do batches and results.
         batches: The batches, taken as they are needed.
-        jobs: How many at once, at least 1; by default one here while there are few, and one a processor for many.
+        jobs: How many at once, at least 1; by default one here, or as many as there are processors for an executor.
+            `auto` is one here while there are few, and one a processor for many.
         executor: Where they run; by default here, or in processes of our own.
 
     Raises:
         ConfigurationError: An impossible number of jobs.
     """
-    if jobs is not None and (type(jobs) is not int or jobs < 1):
+    if jobs not in (None, "auto") and (type(jobs) is not int or jobs < 1):
         raise ConfigurationError("cannot work in parallel", f"{jobs!r} jobs were asked for", "give 1 or more")
     if executor is not None:
-        yield from _submitted(executor, jobs or processors(), work, batches)
+        yield from _submitted(executor, jobs if isinstance(jobs, int) else processors(), work, batches)
         return
-    if jobs is None and processors() > 1:
-        first = [batch for batch, _ in zip(batches, range(_BATCHES_THAT_PAY), strict=False)]
+    if jobs == "auto":
+        first = list(islice(batches, _BATCHES_THAT_PAY))
         jobs = 1 if len(first) < _BATCHES_THAT_PAY else processors()
         batches = chain(first, batches)
     if jobs is None or jobs == 1:

@@ -1,0 +1,50 @@
+"""Batches of work: all of them, once each and in order, however many run at once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm_energy_measure.results.jobs import run_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def doubled(batch: list[int]) -> list[int]:
+    return [2 * number for number in batch]
+
+
+def refused(batch: list[int]) -> list[int]:
+    if 3 in batch:
+        raise ValueError(batch)
+    return batch
+
+
+@pytest.mark.parametrize("number", [0, 1, 11, 12, 13, 14, 40])
+@pytest.mark.parametrize("how", [{}, {"jobs": 1}, {"jobs": 2}, {"jobs": "auto"}, {"executor": ThreadPoolExecutor(3)}])
+def test_every_batch_is_worked_on_once_and_in_order(number: int, how: dict[str, Any]) -> None:
+    batches = ([first, first + 1] for first in range(0, 2 * number, 2))
+    assert list(run_batches(doubled, batches, **how)) == [2 * value for value in range(2 * number)]
+
+
+def test_batches_are_taken_as_they_are_needed() -> None:
+    taken = []
+
+    def batches() -> Iterator[list[int]]:
+        for number in range(100):
+            taken.append(number)
+            yield [number]
+
+    with ThreadPoolExecutor(2) as threads:
+        results = run_batches(doubled, batches(), jobs=2, executor=threads)
+        assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
+        assert len(taken) <= 10, "no more than are at work and in front of them"
+
+
+@pytest.mark.parametrize("how", [{}, {"jobs": 2}, {"executor": ThreadPoolExecutor(2)}])
+def test_what_the_work_raises_is_raised(how: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"\[3\]"):
+        list(run_batches(refused, iter([[1], [2], [3], [4]]), **how))
