@@ -293,7 +293,7 @@ def test_a_torn_report_is_refused_and_what_codecarbon_wrote_is_kept(tmp_path: Pa
 @pytest.mark.parametrize("gpu", ["NVIDIA H100", 5, None])
 def test_boards_that_are_no_list_are_not_counted(tmp_path: Path, gpu: object) -> None:
     folder = write_optimum(tmp_path / "run", {})
-    environment = {**peers.OPTIMUM_CONFIG["environment"], "gpu": gpu}  # type: ignore[dict-item] - a dict of that shape
+    environment = {**peers.OPTIMUM_CONFIG["environment"], "gpu": gpu}
     peers.write_json(folder / "benchmark_config.json", {**peers.OPTIMUM_CONFIG, "environment": environment})
     for record in read(folder)[0]:
         expected = gpu if isinstance(gpu, str) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, datetime, timedelta
 from typing import Any
 
 _BOARDS = re.compile(r"\s*([0-9]{1,4}) x (.+?)\s*")
@@ -52,7 +52,7 @@ def shifted(moment: datetime, seconds: float) -> datetime | None:
 
 def _usable(moment: datetime) -> datetime | None:
     """The moment, unless it is at an end of the calendar, where it would be none in another zone."""
-    return moment if datetime.min.year < moment.year < datetime.max.year else None
+    return moment if MINYEAR < moment.year < MAXYEAR else None
 
 
 def number(value: Any) -> float | None:  # noqa: ANN401 - decoded JSON can be anything
