@@ -185,6 +185,19 @@ def test_negative_energy_is_refused(tmp_path: Path) -> None:
     assert (records, entry.code) == ([], "impossible_value")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"duration": "1e200"}, {"duration": "1e12"}, {"timestamp": "0001-01-01T00:00:05"}, {"duration": "7e10"}],
+    ids=str,
+)
+def test_a_row_that_began_at_no_time_is_refused_and_the_others_are_kept(
+    tmp_path: Path, changes: dict[str, str]
+) -> None:
+    records, entries = import_lines(tmp_path, ",".join(LATEST), line(run_id="r0"), line(**changes), line(run_id="r2"))
+    assert entries[1].code in ("impossible_value", "torn")
+    assert len(records) == 2
+
+
 def test_omitted_cells_are_found_again_where_there_is_one_way_only(tmp_path: Path) -> None:
     omitted = ("gpu_count", "gpu_model", "longitude", "latitude")
     short = ",".join(CELLS[name] for name in LATEST if name not in omitted)

@@ -87,6 +87,8 @@ def test_which_gpu_zeus_saw_is_unknown_unless_the_caller_says_so(tmp_path: Path)
         ("1.0,w,10.0,nan", "torn"),
         ("1.0,w,10.0,", "torn"),
         ("1.0,w,10.0,-5.0", "impossible_value"),
+        ("1768592398.5,w,1e200,5.0", "impossible_value"),
+        ("9.7e9,w,1e12,5.0", "impossible_value"),
         ('1.0,"w,10.0,5.0', "shifted"),
     ],
 )
@@ -131,6 +133,17 @@ def test_appended_results_are_as_many_and_a_torn_one_costs_itself(tmp_path: Path
     assert [(entry.row, entry.outcome) for entry in entries] == [(1, "kept"), (2, "kept"), (3, "kept"), (4, "refused")]
     assert entries[-1].code == "torn"
     assert len({record.experiment_id for record in records}) == 3
+
+
+@pytest.mark.parametrize("changes", [{"duration": 1e200}, {"date": "00010101-000000"}], ids=str)
+def test_a_run_that_began_at_no_time_is_refused_and_the_others_are_kept(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    results = [peers.vllm_result(**changes), peers.vllm_result()]
+    path = tmp_path / "x"
+    path.write_text("".join(json.dumps(result) for result in results))
+    records, entries = read(path)
+    assert (codes(entries), len(records)) == (["impossible_value", "no_energy"], 1)
 
 
 def test_older_shapes_have_no_counts_and_no_duration(tmp_path: Path) -> None:
@@ -275,6 +288,22 @@ def test_a_torn_report_is_refused_and_what_codecarbon_wrote_is_kept(tmp_path: Pa
     records, entries = read(folder)
     assert sorted(codes(entries)) == ["incomplete_run", "unknown_format", "unknown_format"]
     assert [record.energy_metrics.total_energy_j for record in records] == [KWH]
+
+
+@pytest.mark.parametrize("gpu", ["NVIDIA H100", 5, None])
+def test_boards_that_are_no_list_are_not_counted(tmp_path: Path, gpu: object) -> None:
+    folder = write_optimum(tmp_path / "run", {})
+    environment = {**peers.OPTIMUM_CONFIG["environment"], "gpu": gpu}
+    peers.write_json(folder / "benchmark_config.json", {**peers.OPTIMUM_CONFIG, "environment": environment})
+    for record in read(folder)[0]:
+        expected = gpu if isinstance(gpu, str) else None
+        assert (record.gpu_name, record.energy_metrics.devices) == (expected, None)
+
+
+def test_a_phase_that_began_at_no_time_costs_itself(tmp_path: Path) -> None:
+    records, entries = read(write_optimum(tmp_path / "run", {"prefill": peers.codecarbon_task(duration=1e200)}))
+    assert sorted(codes(entries)) == ["duplicate", "impossible_value", "whole", "whole"]
+    assert len(records) == 2
 
 
 # ML.ENERGY

@@ -11,14 +11,19 @@ import pytest
 
 from llm_energy_measure import importers
 from llm_energy_measure.exceptions import ConfigurationError, ResultNotFoundError
+from llm_energy_measure.importers import codecarbon
 from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_FILES
+from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.registry import FORMATS
 from tests.support import peers
 from tests.support.peers import LATEST, line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.importers.bounded import Original
 
 
 def write_emissions(path: Path, rows: int = 1) -> Path:
@@ -187,6 +192,27 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
     count, entries = read(tmp_path, progress=vanish)
     assert count == 1
     assert [(entry.file, entry.code) for entry in entries[1:]] == [(str(tmp_path / "b"), "unreadable")]
+
+
+def test_an_importer_that_breaks_off_costs_its_file_and_not_the_others(tmp_path: Path) -> None:
+    write_emissions(tmp_path / "b.csv")
+    (tmp_path / "a").write_text("break")
+    (tmp_path / "c").write_text("break while it is recognised")
+
+    def recognises(original: Original) -> bool:
+        if original.data == b"break while it is recognised":
+            raise ArithmeticError
+        return True
+
+    def breaks(originals: list[Original], options: Options, report: importers.LossReport) -> Iterator[RawProcessResult]:
+        if originals[0].data == b"break":
+            raise OverflowError("too great")
+        yield from codecarbon.FORMAT.read(originals, options, report)
+
+    form = Format(name="mine", looks_for="anything", recognises=recognises, read=breaks)
+    count, entries = read(tmp_path, format=form)
+    assert (count, [entry.code for entry in entries]) == (1, ["broke_off", "whole", "broke_off"])
+    assert "OverflowError: too great" in entries[0].message
 
 
 def test_progress_tells_each_file(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.results import aggregate_results
 from tests.support import factories, strategies
 
@@ -28,6 +29,13 @@ readings = st.one_of(st.none(), st.just(0.0), st.floats(0.1, 1e5))
 def spans(draw: st.DrawFn) -> Any:
     start = factories.START + timedelta(seconds=draw(st.integers(0, 4)) * 10)
     return factories.stamps(start, float(draw(st.integers(1, 4))) * 10)
+
+
+def devices(joules: float, count: int) -> list[DeviceEnergy]:
+    return [
+        DeviceEnergy(gpu_id=index, gpu_uuid=f"GPU-{index}", gpu_name=BOARDS[0], energy_j=joules / count)
+        for index in range(count)
+    ]
 
 
 @st.composite
@@ -54,6 +62,7 @@ def processes(draw: st.DrawFn) -> RawProcessResult:
             gpu_scope=draw(scopes),
             cpu_scope=draw(scopes),
             ram_scope=draw(scopes),
+            devices=devices(parts[0], draw(st.integers(1, 4))) if parts[0] and draw(st.booleans()) else None,
         ),
     )
 
@@ -113,6 +122,45 @@ def test_a_second_copy_of_a_host_reading_changes_nothing(records: list[RawProces
     )
     if one.attributed_bounds_j is not None:
         assert more.attributed_bounds_j == pytest.approx(one.attributed_bounds_j, rel=1e-9, abs=1e-6)
+
+
+@given(experiments, st.data())
+def test_a_second_copy_of_one_component_of_a_host_changes_nothing(
+    records: list[RawProcessResult], data: st.DataObject
+) -> None:
+    index = data.draw(st.integers(0, len(records) - 1))
+    name = data.draw(st.sampled_from(["gpu", "cpu", "ram"]))
+    energy = records[index].energy_metrics
+    parts = [energy.gpu_energy_j, energy.cpu_energy_j, energy.ram_energy_j]
+    joules = getattr(energy, f"{name}_energy_j")
+    assume(joules and energy.total_energy_j and math.fsum(part or 0.0 for part in parts) <= energy.total_energy_j)
+    scoped = {f"{name}_scope": "host"}
+    records = [*records]
+    records[index] = msgspec.structs.replace(
+        records[index], energy_metrics=msgspec.structs.replace(energy, devices=None, **scoped)
+    )
+    alone = dict.fromkeys(("gpu_energy_j", "cpu_energy_j", "ram_energy_j", "total_scope", "devices"))
+    alone |= {f"{name}_energy_j": joules, "total_energy_j": joules, **scoped}
+    copy = msgspec.structs.replace(
+        records[index],
+        process_index=100,
+        energy_metrics=msgspec.structs.replace(energy, **alone),
+        **dict.fromkeys(("gpu_id", "gpu_uuid", "gpu_name") if name != "gpu" else ()),
+    )
+    one, more = attributed(records), attributed([*records, copy])
+    assert more.attributed_energy_j == pytest.approx(one.attributed_energy_j, rel=1e-9, abs=1e-6)
+
+
+@given(experiments, st.randoms(use_true_random=False))
+def test_the_numbers_of_processes_never_matter(records: list[RawProcessResult], order: random.Random) -> None:
+    numbers = order.sample(range(51), len(records))
+    renumbered = [
+        msgspec.structs.replace(record, process_index=number) for record, number in zip(records, numbers, strict=True)
+    ]
+    one, other = attributed(records), attributed(renumbered)
+    for name in ("attributed_energy_j", "attributed_gpu_energy_j", "attributed_cpu_energy_j"):
+        expected = getattr(one, name)
+        assert getattr(other, name) == (None if expected is None else pytest.approx(expected, rel=1e-9, abs=1e-6)), name
 
 
 @st.composite

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -43,6 +44,7 @@ def read_all(path: Path, **options: Any) -> list[RawProcessResult]:
     records = list(reading)
     counts = reading.report.counts
     assert counts["kept"] + counts["repaired"] == len(records)
+    assert [entry for entry in reading.report.entries if entry.code == "broke_off"] == []
     assert counts["seen"] == counts["kept"] + counts["repaired"] + counts["refused"] == len(reading.report.entries)
     for record in records:
         assert codec.require_valid_raw(record) == record
@@ -307,6 +309,32 @@ def test_nothing_that_a_file_can_hold_crashes_an_importer(shape: str, tmp_path: 
         path.write_bytes(mutate.mutated(rng, [content]))
         read_all(tmp_path / "whole", mapping=mapping, gpu_uuids=["GPU-a"], host="node-1")
         path.write_bytes(content)
+
+
+EXTREME = [
+    *("1e200", "1e12", "-1", "5", "0", "1e999", "9.7e9", "0.0001", "1e30"),
+    *('"0001-01-01T00:00:00"', '"9999-12-31T23:59:59+14:00"', '"00010101-000000"', "0001-01-01T00:00:00", '"x"'),
+    *("null", "[]", "{}", "[5]"),
+]
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "perun_hdf5"])
+def test_no_value_is_too_great_or_of_too_odd_a_kind(shape: str, tmp_path: Path) -> None:
+    SHAPES[shape](tmp_path / "whole" if shape == "legacy" else _made(tmp_path / "whole"))
+    paths = sorted(path for path in (tmp_path / "whole").rglob("*") if path.is_file())
+    rng = random.Random(20260116)  # noqa: S311 - the same files in every run
+    mapping = ["energy_j=j*2", "model_name=m", "start=t", "input_tokens=j"] if shape in ("table", "csv") else []
+    for number in range(200):
+        path = paths[number % len(paths)]
+        content = path.read_text()
+        found = rng.choice(list(_VALUE.finditer(content)))
+        path.write_text(content[: found.start()] + rng.choice(EXTREME) + content[found.end() :])
+        read_all(tmp_path / "whole", mapping=mapping, gpu_uuids=["GPU-a"], host="node-1")
+        path.write_text(content)
+
+
+_VALUE = re.compile(r'(?<=: )"[^"]*"|(?<=[ ,\[])-?[0-9][^ ,\]}\n]*')
+"""A value of a JSON object, or a cell that begins with a digit."""
 
 
 def _made(folder: Path) -> Path:

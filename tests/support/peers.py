@@ -141,7 +141,7 @@ def optimum_energy(total: float) -> dict[str, Any]:
     return {"memory": None, "latency": None, "throughput": None, "energy": energy, "efficiency": None}
 
 
-OPTIMUM_CONFIG = {
+OPTIMUM_CONFIG: dict[str, Any] = {
     "name": "text_generation",
     "backend": {"name": "pytorch", "version": "2.7.0", "model": "meta-llama/Llama-3.1-8B", "device_ids": "0"},
     "scenario": {"name": "energy_star"},

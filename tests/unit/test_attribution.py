@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm_energy_measure.domain.experiment import ClockEvidence, Launcher
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.results.verification.attribution import Attribution, attribute
 from llm_energy_measure.results.verification.boards import BOARD_MODELS, boards_named, model_named
@@ -99,6 +100,54 @@ def test_a_host_in_one_figure_contains_every_component() -> None:
     assert attribute([whole, record(1, of=2, energy=of_host)]).energy_j == 12000.0
 
 
+def whole(index: int, joules: float, start: float = 0.0) -> RawProcessResult:
+    """A process that read its whole host in one figure."""
+    return reading(index, joules, start, energy={"gpu_energy_j": None, "total_scope": "host"})
+
+
+def test_a_process_that_read_its_host_and_lists_its_gpus_counts_whole() -> None:
+    listed = {"devices": [DeviceEnergy(gpu_id=n, gpu_uuid=f"GPU-{n}", energy_j=20_000.0) for n in range(4)]}
+    of_host = {"cpu_energy_j": 5000.0, "total_energy_j": 85_000.0, "cpu_scope": "host", **HOST}
+    found = attribute([reading(0, 80_000.0, energy=listed | of_host, gpu_name="4 x NVIDIA H100 80GB HBM3")])
+    assert (found.energy_j, found.factor, codes(found)) == (85_000.0, 1.0, set())
+
+
+def test_a_component_of_a_host_does_not_contain_the_others() -> None:
+    shares = {"gpu_energy_j": None, "cpu_energy_j": 3000.0, "ram_energy_j": 100.0, "total_energy_j": 3100.0}
+    scopes = {"cpu_scope": "process", "ram_scope": "host", "total_scope": None}
+    records = [whole(0, 40_000.0), reading(1, 0.0, start=200.0, energy=shares | scopes)]
+    memory = {"gpu_energy_j": None, "ram_energy_j": 100.0, "total_energy_j": 100.0, "ram_scope": "host"}
+    assert attribute(records).energy_j == 43_100.0
+    assert attribute([*records, reading(2, 0.0, start=200.0, energy=memory)]).energy_j == 43_100.0
+
+
+def test_parts_are_compared_with_the_host_at_their_own_time() -> None:
+    at_once = [whole(1, 1000.0, start=200.0), reading(2, 7000.0, start=200.0)]
+    assert attribute(at_once).energy_j == 7000.0
+    assert attribute([whole(0, 40_000.0), *at_once]).energy_j == 47_000.0
+
+
+@pytest.mark.parametrize("index", [1, 3])
+def test_the_number_of_a_process_is_not_taken_for_that_of_a_gpu(index: int) -> None:
+    unknown = reading(1, 9000.0, gpu_id=None, gpu_uuid=None, energy=NO_SCOPE)
+    records = [whole(0, 15_000.0), unknown, reading(2, 9000.0, gpu_id=index, gpu_uuid=None)]
+    assert attribute(records).energy_j == 18_000.0
+
+
+@pytest.mark.parametrize("fact", ["boot", "node", "boot beside a host"])
+def test_hosts_without_names_are_told_apart_by_boot_or_node(fact: str) -> None:
+    def told(host: int) -> dict[str, Any]:
+        if fact == "node":
+            return {"host": None, "launcher": Launcher(name="slurm", node=f"n{host}")}
+        name = "named" if fact != "boot" and not host else None
+        return {"host": name, "clock": ClockEvidence(boot_id=f"b{host}")}
+
+    records = [reading(n, 5000.0, gpu_uuid=None, gpu_id=n % 4, **told(n // 4)) for n in range(8)]
+    assert attribute(records).energy_j == 40_000.0
+    records = [reading(n, 5000.0, gpu_uuid=None, gpu_id=n % 4, **told(0)) for n in range(8)]
+    assert attribute(records).energy_j == 20_000.0
+
+
 # Device scope
 
 
@@ -139,6 +188,34 @@ def test_slices_of_one_gpu_have_one_sensor() -> None:
 def test_the_two_dies_of_an_mi250_have_one_sensor() -> None:
     dies = [reading(index, 9000.0, gpu_uuid=None, gpu_id=index, gpu_name="AMD Instinct MI250X") for index in range(4)]
     assert attribute(dies).energy_j == 18000.0
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"gpu_is_mig": True, "gpu_name": "NVIDIA A100-SXM4-80GB", "gpu_id": None},
+        {"gpu_is_mig": True, "gpu_name": "NVIDIA A100-SXM4-80GB"},
+        {"gpu_name": "AMD Instinct MI250X", "gpu_id": None},
+    ],
+)
+def test_parts_of_boards_that_nothing_names_can_be_of_one_board(part: dict[str, Any]) -> None:
+    """All bounds say: each read 300 W, and all of them together are one board's, or as many boards'."""
+    named = [part | ({"gpu_id": n} if "gpu_id" not in part else {}) | {"gpu_uuid": f"MIG-7f3{n}"} for n in range(7)]
+    found = attribute([reading(n, 12_000.0, **named[n]) for n in range(7)])
+    [finding] = [finding for finding in found.findings if finding.code == "attribution.shared_sensor"]
+    assert finding.outcome == "not_checked"
+    assert finding.processes == list(range(7))
+    assert (found.energy_j, found.bounds_j) == (84_000.0, (12_000.0, 84_000.0))
+    [alone] = [f for f in attribute([reading(0, 12_000.0, **named[0])]).findings if f.code == finding.code]
+    assert alone.outcome == "passed", "one slice shares with nobody"
+
+
+def test_a_module_is_known_by_the_names_of_its_devices() -> None:
+    own = {"devices": [DeviceEnergy(gpu_id=0, gpu_name="NVIDIA GH200 480GB", energy_j=8000.0)]}
+    cpu = {"cpu_energy_j": 900.0, "total_energy_j": 8900.0, "cpu_scope": "host"}
+    found = attribute([reading(0, 8000.0, gpu_name=None, energy=own | cpu)])
+    [finding] = [finding for finding in found.findings if finding.code == "attribution.module_sensor"]
+    assert finding.outcome == "not_checked"
 
 
 # Process scope
@@ -191,6 +268,14 @@ def test_physics_decides_at_five_percent_over_the_limit(watts: float, *, over: b
     found = attribute(records)
     assert ("energy.over_counted" in codes(found)) is over
     assert found.energy_j == pytest.approx(40 * watts * (1 if over else 2))
+
+
+def test_a_process_without_a_gpu_has_no_board() -> None:
+    """It reads the CPU beside processes that each measured the node."""
+    node = [reading(index, 3e4, energy=NO_SCOPE, gpu_name="NVIDIA A100-PCIE-40GB", **NO_IDS) for index in range(4)]
+    cpu = {"gpu_energy_j": None, "cpu_energy_j": 900.0, "total_energy_j": 900.0, "cpu_scope": "host"}
+    monitor = reading(4, 0.0, energy=cpu, gpu_name=None, **NO_IDS)
+    assert attribute([*node, monitor]).energy_j == 30_900.0
 
 
 def test_a_limit_of_the_record_comes_before_the_table() -> None:

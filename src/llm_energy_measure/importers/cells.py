@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime, timedelta
 from typing import Any
 
 _BOARDS = re.compile(r"\s*([0-9]{1,4}) x (.+?)\s*")
@@ -32,9 +32,27 @@ def number_in(text: str) -> float | None:
 def time_in(text: str) -> datetime | None:
     """The time stamp that a text is, in ISO 8601; None if it is none. One without a zone stays without."""
     try:
-        return datetime.fromisoformat(text)
+        return _usable(datetime.fromisoformat(text))
     except ValueError:
         return None
+
+
+def shifted(moment: datetime, seconds: float) -> datetime | None:
+    """A moment so many seconds later, or earlier; None if the calendar has no such one.
+
+    Example:
+        >>> shifted(datetime(2026, 1, 16), -60.0), shifted(datetime(2026, 1, 16), 1e200)
+        (datetime.datetime(2026, 1, 15, 23, 59), None)
+    """
+    try:
+        return _usable(moment + timedelta(seconds=seconds))
+    except (OverflowError, ValueError):
+        return None
+
+
+def _usable(moment: datetime) -> datetime | None:
+    """The moment, unless it is at an end of the calendar, where it would be none in another zone."""
+    return moment if MINYEAR < moment.year < MAXYEAR else None
 
 
 def number(value: Any) -> float | None:  # noqa: ANN401 - decoded JSON can be anything

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +19,7 @@ import msgspec
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Provenance, Scope, Timestamps
 from llm_energy_measure.domain.units import kwh_to_j
-from llm_energy_measure.importers.cells import boards, identifier, number_in
+from llm_energy_measure.importers.cells import boards, identifier, number_in, shifted
 from llm_energy_measure.importers.codecarbon_rows import NUMBERS, Row, is_header, rows
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
@@ -79,7 +79,9 @@ class _Runs:
         if key is None:
             return
         duration, energy = float(row.cells["duration"]), float(row.cells["energy_consumed"] or _NO_ENERGY)
-        start = datetime.fromisoformat(row.cells["timestamp"]) - timedelta(seconds=duration)
+        start = shifted(datetime.fromisoformat(row.cells["timestamp"]), -duration)
+        if start is None:  # no such row gets here
+            return
         parts = self.parts.setdefault(key, [])
         part = next((part for part in parts if _is_same(start, part.start, duration)), None)
         # Versions without a run id name each run of its own: only rows of one start can be cumulative there.
@@ -191,7 +193,7 @@ def record_of(cells: Mapping[str, str], *, experiment_id: str, remarks: Remarks)
         gpu_name=board,
         config_name=cells.get("project_name") or None,
         model_name=None,
-        timestamps=Timestamps(start=end - timedelta(seconds=duration), end=end, duration_sec=duration),
+        timestamps=Timestamps(start=shifted(end, -duration), end=end, duration_sec=duration),
         inference_metrics=None,
         energy_metrics=energy,
         compute_metrics=None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llm_energy_measure.importers.bounded import MAX_CELL
-from llm_energy_measure.importers.cells import number_in, time_in
+from llm_energy_measure.importers.cells import number_in, shifted, time_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,7 +78,10 @@ NUMBERS = frozenset(
         "wue",
     ]
 )
-_NOT_NEGATIVE = ("duration", "energy_consumed", "cpu_energy", "gpu_energy", "ram_energy", "emissions")
+_NOT_NEGATIVE = (
+    *("duration", "energy_consumed", "cpu_energy", "gpu_energy", "ram_energy", "emissions"),
+    *("cpu_power", "gpu_power"),
+)
 _WORDS = {
     "tracking_mode": re.compile("machine|process|"),
     "on_cloud": re.compile("[YN]?"),
@@ -163,10 +166,10 @@ def _row(line: int, cells: list[str], header: list[str]) -> Row:
     code = "shifted"
     if len(cells) == len(header):
         named = dict(zip(header, cells, strict=True))
-        problem = _problem(named)
-        if not problem:
+        found = _problem(named)
+        if found is None:
             return Row(line, named)
-        code = "impossible_value" if "negative" in problem else "torn"
+        code, problem = found
     if code != "impossible_value":
         fitting = [
             (version, named)
@@ -193,18 +196,21 @@ def _refused(line: int, code: str, sentence: str) -> Row:
     return Row(line, {}, code, sentence, is_refused=True)
 
 
-def _problem(named: dict[str, str]) -> str:
-    """The first cell that is not what its column holds; empty if there is none."""
+def _problem(named: dict[str, str]) -> tuple[str, str] | None:
+    """Code and sentence of the first cell that is not what its column holds; None if there is none."""
     for name in NEEDED:
         if not named.get(name, "?"):  # a column that the header lacks can't be blank
-            return f"{name} is blank"
+            return "torn", f"{name} is blank"
     for name, cell in named.items():
         if cell and not _fits(name, cell):
-            return f"{name} is {cell[:40]!r}"
+            return "torn", f"{name} is {cell[:40]!r}"
     for name in _NOT_NEGATIVE:
         if named.get(name, "").startswith("-") and (number_in(named[name]) or 0) < 0:
-            return f"{name} is negative, {named[name]}"
-    return ""
+            return "impossible_value", f"{name} is negative, {named[name]}"
+    end, duration = time_in(named["timestamp"]), named["duration"]
+    if end is not None and shifted(end, -float(duration)) is None:
+        return "impossible_value", f"duration is {duration}, and there is no time so long before {named['timestamp']}"
+    return None
 
 
 def _fits(name: str, cell: str) -> bool:

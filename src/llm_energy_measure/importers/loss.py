@@ -53,6 +53,7 @@ CODES: dict[str, str] = {
     "changed_while_read": "the file changed while it was read; nothing of it is used",
     "not_a_file": "a link, a pipe or a device, which is not followed",
     "unreadable": "the system refused to read it",
+    "broke_off": "the importer met what it did not expect; what it read before stands, please report it",
     "part_of_folder": "it is one file of several that make a measurement; import the folder",
     "missing_extra": "reading it needs a library that is not installed",
     "conflict": "the results hold a different measurement of the same process",

@@ -13,14 +13,13 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, DeviceEnergy, EnergyMetrics, Timestamps
 from llm_energy_measure.domain.units import JOULES_PER_KWH, kwh_to_j
 from llm_energy_measure.importers.bounded import RefusedFileError
-from llm_energy_measure.importers.cells import boards, identifier, number, text, time_in
+from llm_energy_measure.importers.cells import boards, identifier, number, shifted, text, time_in
 from llm_energy_measure.importers.codecarbon import is_constant
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
@@ -128,7 +127,12 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         own = number(carbon.get("energy_consumed"))
         if own is not None and kwh["total"] is not None and not math.isclose(own, kwh["total"], rel_tol=_TOLERANCE):
             remarks.note("own_aggregate_differs", f"CodeCarbon says {own!r} kWh and the report {kwh['total']!r}")
-        yield report.record(file.shown, _record(run, phase, file, kwh, carbon), remarks)
+        try:
+            record = _record(run, phase, file, kwh, carbon)
+        except RefusedFileError as refused:
+            report.refuse(file.shown, refused.code, f"{phase}: {refused.sentence}")
+            continue
+        yield report.record(file.shown, record, remarks)
 
 
 def _phases(run: _Run) -> dict[str, tuple[Original, dict[str, float | None]]]:
@@ -170,8 +174,10 @@ def _record(
     backend, environment = _dict(run.config, "backend"), _dict(run.config, "environment")
     measures = _dict(run.report, phase)
     ids = str(backend.get("device_ids"))
-    names = [name for name in environment.get("gpu") or [] if isinstance(name, str)]
-    board = names[0] if names else boards(text(carbon.get("gpu_model")))[1]
+    gpus = environment.get("gpu")
+    names = [name for name in gpus if isinstance(name, str)] if isinstance(gpus, list) else []
+    # One name without a list says which boards they are, and not how many.
+    board = names[0] if names else text(gpus) or boards(text(carbon.get("gpu_model")))[1]
     return RawProcessResult(
         experiment_id=identifier(run.name, phase),
         backend=text(backend.get("name")),
@@ -194,7 +200,10 @@ def _record(
 
 def _stamps(carbon: dict[str, Any]) -> Timestamps:
     end, duration = time_in(str(carbon.get("timestamp"))), number(carbon.get("duration"))
-    start: datetime | None = end - timedelta(seconds=duration) if end is not None and duration is not None else None
+    start = shifted(end, -duration) if end is not None and duration is not None else None
+    if start is None and end is not None and duration is not None:
+        found = f"duration is {duration!r}, and there is no time so long before {end.isoformat()}"
+        raise RefusedFileError("impossible_value", found)
     return Timestamps(start=start, end=end, duration_sec=duration)
 
 

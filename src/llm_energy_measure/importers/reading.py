@@ -167,6 +167,12 @@ class _Walker:
             yield from form.read(originals, self.options, self.report)
         except RefusedFileError as refused:
             self.report.refuse(originals[0].shown, refused.code, refused.sentence)
+        except Exception as error:  # noqa: BLE001 - what one file breaks must not cost the others
+            self._broke_off(form.name, originals[0], error)
+
+    def _broke_off(self, name: str, original: Original, error: Exception) -> None:
+        sentence = f"{name} broke off at what it did not expect ({type(error).__name__}: {str(error)[:200]})"
+        self.report.refuse(original.shown, "broke_off", f"{sentence}; please report it")
 
     def _open(self, path: Path, or_empty: list[Path] | None = None) -> Original | None:
         """The file; None if it was refused, or is empty and put aside for those that know it by name."""
@@ -196,7 +202,11 @@ class _Walker:
 
     def _format_of(self, original: Original) -> Format | None:
         wanted = [form for form in self.among if self.options.mapping or not form.needs_mapping or len(self.among) == 1]
-        form = recognise(original, wanted)
+        try:
+            form = recognise(original, wanted)
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._broke_off("recognising it", original, error)
+            return None
         if form is None and not original.data.strip(b" \t\r\n\0"):
             self.report.refuse(original.shown, "empty_file", f"it holds {original.found()} and nothing else")
         elif form is None:

@@ -10,7 +10,7 @@ Source: vLLM, `vllm bench serve --save-result [--save-detailed] [--append-result
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,7 +18,8 @@ import msgspec
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics, Timestamps
-from llm_energy_measure.importers.cells import identifier, number, text, whole
+from llm_energy_measure.importers.bounded import RefusedFileError
+from llm_energy_measure.importers.cells import identifier, number, shifted, text, whole
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
 
@@ -48,8 +49,12 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
             report.refuse(original.shown, "missing_field", f"object {row} has no {lost}", row=row)
             continue
         remarks = Remarks()
-        record = _joined(_record(document, original, row, remarks), options.energy, remarks)
-        yield report.record(original.shown, record, remarks, row=row)
+        try:
+            record = _record(document, original, row, remarks)
+        except RefusedFileError as refused:
+            report.refuse(original.shown, refused.code, refused.sentence, row=row)
+            continue
+        yield report.record(original.shown, _joined(record, options.energy, remarks), remarks, row=row)
     if original.stopped_at is not None:
         sentence = f"behind object {row} stands, at line {original.stopped_at}, what is no whole object"
         report.refuse(original.shown, "torn", sentence, row=row + 1)
@@ -59,7 +64,10 @@ def _record(document: dict[str, Any], original: Original, row: int, remarks: Rem
     """The record of one run, without energy unless it has its own."""
     duration = number(document.get("duration"))
     end = _end(document["date"])
-    start = None if end is None or duration is None else end - timedelta(seconds=duration)
+    start = None if end is None or duration is None else shifted(end, -duration)
+    if start is None and end is not None and duration is not None:
+        found = f"duration is {duration!r}, and there is no time so long before {document['date']}"
+        raise RefusedFileError("impossible_value", found)
     completed, failed = whole(document.get("completed")), whole(document.get("failed"))
     has_failed = completed == 0
     if has_failed:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
-from llm_energy_measure.importers.cells import identifier, number_in
+from llm_energy_measure.importers.bounded import RefusedFileError
+from llm_energy_measure.importers.cells import identifier, number_in, shifted
 from llm_energy_measure.importers.format import Format, Options
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
             code = "shifted" if len(cells) != len(header) else "impossible_value" if "negative" in problem else "torn"
             report.refuse(original.shown, code, problem, row=row)
             continue
-        record = _record(cells, header, options, original, row)
+        try:
+            record = _record(cells, header, options, original, row)
+        except RefusedFileError as refused:
+            report.refuse(original.shown, refused.code, refused.sentence, row=row)
+            continue
         yield report.record(original.shown, record, row=row)
 
 
@@ -84,7 +89,10 @@ def _record(
         int(name.removeprefix("gpu").removesuffix("_energy")): float(cell) for name, cell in _gpus(header, cells)
     }
     start = datetime.fromtimestamp(start_sec, UTC) if _EPOCH_SEC < start_sec < 10 * _EPOCH_SEC else None
-    end = datetime.fromtimestamp(start_sec + elapsed, UTC) if start is not None else None
+    end = None if start is None else shifted(start, elapsed)
+    if start is not None and end is None:
+        found = f"elapsed_time is {cells[2]}, and there is no time so long after {start.isoformat()}"
+        raise RefusedFileError("impossible_value", found)
     uuids = options.gpu_uuids
     devices = [
         DeviceEnergy(gpu_uuid=uuids[index] if index < len(uuids) else None, energy_j=joules, provenance="measured")

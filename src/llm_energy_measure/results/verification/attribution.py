@@ -57,6 +57,9 @@ RULE = "scope_then_physics@1"
 """Name and version of the rule; another version may attribute otherwise."""
 
 Hosts = Mapping[str | None, Sequence["RawProcessResult"]]
+BySensor = dict[tuple[str, object], list[Reading]]
+# By code: the readings that are of the same joules, and what the plain sum has of them too much.
+Counted = dict[str, list[tuple[Sequence[Reading], float]]]
 
 
 class Share(Struct):
@@ -69,6 +72,7 @@ class Share(Struct):
         by_physics_j: What of `again` physics took, in joules, by the first process of each group.
         findings: What was found on the way.
         open_scopes: Components of several processes of which nobody knows what the sensors saw.
+        open_parts: Processes that measured parts of boards, of which nobody knows whether they are the same.
     """
 
     again: list[tuple[Component, float]] = field(default_factory=list)
@@ -77,6 +81,7 @@ class Share(Struct):
     by_physics_j: dict[int, float] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     open_scopes: set[str] = field(default_factory=set)
+    open_parts: list[int] = field(default_factory=list)
 
 
 class Attribution(Struct, frozen=True, kw_only=True):
@@ -168,21 +173,21 @@ def _factor(plain_j: float, energy_j: float) -> float | None:
 def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> Share:
     """What the readings of one host come to."""
     share = Share()
-    by_sensor: dict[tuple[str, object], list[Reading]] = {}
-    in_one_form, is_whole = _in_one_form(readings)
-    # A whole host contains what is known of single components of it, too.
-    hosts = [r for r in in_one_form if r.scope == "host" and (not is_whole or r.component == "rest")]
-    others = [r for r in in_one_form if r.scope != "host" or (is_whole and r.component != "rest")]
-    for reading in hosts:
-        by_sensor.setdefault(("host", reading.component), []).append(reading)
-    counted: dict[str, list[tuple[list[Reading], float]]] = {}
-    if by_sensor and others:
-        others = _take_contained(share, by_sensor, others, counted, is_whole=is_whole)
+    counted: Counted = {}
+    by_sensor, wholes, left = _sorted_out(readings)
+    for (_, component), same in by_sensor.items():
+        parts = [reading for reading in left if reading.component == component]
+        same[:], gone = _take_contained(share, same, parts, counted)
+        left = [reading for reading in left if id(reading) not in gone]
+    parts = [*(reading for same in by_sensor.values() for reading in same), *left]
+    wholes, gone = _take_contained(share, wholes, parts, counted)
+    left = [reading for reading in left if id(reading) not in gone]
+    for same in by_sensor.values():
+        same[:] = [reading for reading in same if id(reading) not in gone]
+    by_sensor["host", "whole"] = wholes
     unscoped: list[Reading] = []
-    for reading in others:
-        if reading.scope == "host":
-            by_sensor.setdefault(("host", reading.component), []).append(reading)
-        elif reading.scope == "device" and reading.sensor is not None:
+    for reading in left:
+        if reading.scope == "device" and reading.sensor is not None:
             by_sensor.setdefault(("device", reading.sensor), []).append(reading)
         elif reading.scope != "process":
             unscoped.append(reading)
@@ -196,80 +201,94 @@ def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> S
             share.high_j += possible_more(same, dropped)
             code = "attribution.host_counted" if kind == "host" else _code_of_gpu(same)
             counted.setdefault(code, []).append((same, math.fsum(reading.energy_j for reading in dropped)))
+    _doubt_parts(share, by_sensor, unscoped)
     share.findings += [_counted_again(code, host, groups) for code, groups in counted.items()]
     return share
 
 
-def _take_contained(
-    share: Share,
-    by_sensor: dict[tuple[str, object], list[Reading]],
-    others: Sequence[Reading],
-    counted: dict[str, list[tuple[list[Reading], float]]],
-    *,
-    is_whole: bool,
-) -> list[Reading]:
-    """Count no joule of a device or process that a reading of its host contains; the other readings are returned.
-
-    Where the parts come to more than the host, the sensors contradict each other, and the parts count.
-    """
-    left = list(others)
-    for (_, component), same in list(by_sensor.items()):
-        dropped = {id(reading) for reading in dropped_of(same)}
-        kept = [reading for reading in same if id(reading) not in dropped]
-        inside = [
-            reading
-            for reading in left
-            if (is_whole or reading.component == component) and any(overlap(reading, host) for host in kept)
-        ]
-        parts: dict[object, float] = {}
-        for reading in inside:
-            key = (reading.component, reading.process if reading.sensor is None else reading.sensor)
-            parts[key] = max(reading.energy_j, parts.get(key, 0.0))
-        if not inside:
-            continue
-        if math.fsum(parts.values()) > math.fsum(reading.energy_j for reading in kept):
-            gone = same
-            del by_sensor["host", component]
-        else:
-            gone = inside
-            chosen = {id(reading) for reading in inside}
-            left = [reading for reading in left if id(reading) not in chosen]
-            share.high_j += math.fsum(
-                reading.energy_j for reading in inside if not any(lies_within(reading, host) for host in kept)
-            )
-        share.again += _by_component(gone)
-        energy_j = math.fsum(reading.energy_j for reading in gone)
-        counted.setdefault("attribution.host_counted", []).append(([*kept, *inside], energy_j))
-    return left
-
-
-def _in_one_form(readings: Sequence[Reading]) -> tuple[list[Reading], bool]:
-    """The readings, whole hosts' in one form, and whether that is the whole: if one is, none is in components."""
-    whole = {reading.process for reading in readings if reading.scope == "host"}
-    whole -= {reading.process for reading in readings if reading.scope != "host"}
-    of_process: dict[int, list[Reading]] = {}
+def _sorted_out(readings: Sequence[Reading]) -> tuple[BySensor, list[Reading], list[Reading]]:
+    """Readings of a host's components, by component; those of whole hosts in one figure; and the others."""
+    of_process: dict[int, int] = {}
     for reading in readings:
-        if reading.process in whole:
-            of_process.setdefault(reading.process, []).append(reading)
-    if not any(len(own) == 1 and own[0].component == "rest" for own in of_process.values()):
-        return list(readings), False
-    joined = [
-        Reading(
-            process=process,
-            component="rest",
-            energy_j=math.fsum(reading.energy_j for reading in own),
-            scope="host",
-            span=own[0].span,
-            parts=tuple(own),
-        )
-        for process, own in of_process.items()
-    ]
-    return [*(reading for reading in readings if reading.process not in whole), *joined], True
+        of_process[reading.process] = of_process.get(reading.process, 0) + 1
+    by_sensor: BySensor = {}
+    wholes: list[Reading] = []
+    others: list[Reading] = []
+    for reading in readings:
+        if reading.scope != "host":
+            others.append(reading)
+        elif reading.component == "rest" and of_process[reading.process] == 1:
+            wholes.append(reading)
+        else:
+            by_sensor.setdefault(("host", reading.component), []).append(reading)
+    return by_sensor, wholes, others
+
+
+def _take_contained(
+    share: Share, hosts: Sequence[Reading], parts: Sequence[Reading], counted: Counted
+) -> tuple[list[Reading], set[int]]:
+    """Count no joule of a part that a reading of its host contains: the host's readings that count, and what is gone.
+
+    Where the parts come to more than the host did at their time, the sensors contradict each other, and they count.
+    """
+    left, gone = list(hosts), set[int]()
+    for kept, inside in _clusters(_counting(hosts), parts):
+        of_parts = [reading for same in _by_source(inside).values() for reading in _counting(same)]
+        host_j = math.fsum(reading.energy_j for reading in kept)
+        if math.fsum(reading.energy_j for reading in of_parts) > host_j:
+            again = [reading for reading in left if any(overlap(reading, host) for host in kept)]
+            left = [reading for reading in left if not any(overlap(reading, host) for host in kept)]
+        else:
+            again = inside
+            gone.update(id(reading) for reading in inside)
+            share.high_j += math.fsum(
+                reading.energy_j for reading in of_parts if not any(lies_within(reading, host) for host in kept)
+            )
+        share.again += _by_component(again)
+        energy_j = math.fsum(reading.energy_j for reading in again)
+        counted.setdefault("attribution.host_counted", []).append(([*kept, *inside], energy_j))
+    return left, gone
+
+
+def _clusters(hosts: Sequence[Reading], parts: Sequence[Reading]) -> Iterator[tuple[list[Reading], list[Reading]]]:
+    """Readings of a host that share parts, and the parts that overlap with them; a host's without parts is left out."""
+    clusters: list[tuple[list[Reading], list[Reading]]] = [([host], []) for host in hosts]
+    for part in parts:
+        apart = []
+        joined: tuple[list[Reading], list[Reading]] = [], [part]
+        for cluster in clusters:
+            if any(overlap(part, host) for host in cluster[0]):
+                joined = [*joined[0], *cluster[0]], [*cluster[1], *joined[1]]
+            else:
+                apart.append(cluster)
+        clusters = [*apart, joined] if joined[0] else apart
+    return (cluster for cluster in clusters if cluster[1])
+
+
+def _by_source(readings: Sequence[Reading]) -> dict[object, list[Reading]]:
+    """Readings by what they are of: a component of the host, a GPU's sensor, or a process's own share."""
+    groups: dict[object, list[Reading]] = {}
+    for reading in readings:
+        if reading.scope == "host":
+            key: object = ("host", reading.component)
+        elif reading.sensor is None or reading.scope == "process":
+            key = ("process", reading.process, reading.component)
+        else:
+            key = ("sensor", reading.sensor)
+        groups.setdefault(key, []).append(reading)
+    return groups
+
+
+def _counting(same: Sequence[Reading]) -> list[Reading]:
+    """Of the readings of one sensor those that count."""
+    if len(same) < 2:  # noqa: PLR2004 - one counts
+        return list(same)
+    dropped = {id(reading) for reading in dropped_of(same)}
+    return [reading for reading in same if id(reading) not in dropped]
 
 
 def _by_component(readings: Sequence[Reading]) -> list[tuple[Component, float]]:
-    """Energies by component, those of a joined reading as they were before."""
-    return [(part.component, part.energy_j) for reading in readings for part in reading.parts or (reading,)]
+    return [(reading.component, reading.energy_j) for reading in readings]
 
 
 def _take_mean(share: Share, unscoped: Sequence[Reading], group: Sequence[Reader]) -> list[Reading]:
@@ -303,7 +322,7 @@ def _sort_in_named_gpus(
         if reading.component == "gpu" and reading.sensor is not None:
             named.setdefault(reading.sensor, []).append(reading)
     repeated = {sensor for sensor, same in named.items() if len(same) > 1 or ("device", sensor) in by_sensor}
-    for sensor in repeated:
+    for sensor in sorted(repeated, key=str):
         by_sensor.setdefault(("device", sensor), []).extend(named[sensor])
     return [reading for reading in unscoped if reading.component != "gpu" or reading.sensor not in repeated]
 
@@ -318,6 +337,17 @@ def _doubt(share: Share, unscoped: Sequence[Reading]) -> None:
             share.open_scopes.add(component)
             joules = [reading.energy_j for reading in same]
             share.low_j += math.fsum(joules) - min(joules)
+
+
+def _doubt_parts(share: Share, by_sensor: BySensor, unscoped: Sequence[Reading]) -> None:
+    """Widen the bounds by what parts of boards that nothing names have, if they are parts of one."""
+    of_gpus = [_counting(same) for (kind, _), same in by_sensor.items() if kind == "device"]
+    kept = [reading for same in of_gpus for reading in same]
+    unknown = [reading for reading in (*kept, *unscoped) if not reading.knows_sensor]
+    if unknown and len({reading.sensor for reading in (*kept, *unscoped) if reading.is_shared}) > 1:
+        share.open_parts += sorted({reading.process for reading in unknown})
+        joules = [reading.energy_j for reading in kept if not reading.knows_sensor]
+        share.low_j += math.fsum(joules) - max(joules, default=0.0)
 
 
 def _code_of_gpu(same: Sequence[Reading]) -> str:
@@ -360,9 +390,10 @@ def _attribution_findings(hosts: Hosts, shares: Sequence[Share]) -> Iterator[Fin
     if "attribution.repeated_gpu" not in codes:
         reason = _unidentified(hosts)
         yield not_checked("attribution.repeated_gpu", reason) if reason else passed("attribution.repeated_gpu")
-    for code in ("attribution.shared_sensor", "attribution.host_counted"):
-        if code not in codes:
-            yield passed(code)
+    if "attribution.shared_sensor" not in codes:
+        yield _parts_apart([process for share in shares for process in share.open_parts])
+    if "attribution.host_counted" not in codes:
+        yield passed("attribution.host_counted")
     yield _two_hosts(hosts)
     yield _module_sensor(hosts)
     open_scopes = sorted(set().union(*(share.open_scopes for share in shares)))
@@ -372,6 +403,14 @@ def _attribution_findings(hosts: Hosts, shares: Sequence[Share]) -> Iterator[Fin
         yield not_checked(code, f"no process says what the sensors of {what} saw; they are summed")
     else:
         yield passed(code)
+
+
+def _parts_apart(processes: Sequence[int]) -> Finding:
+    code = "attribution.shared_sensor"
+    if not processes:
+        return passed(code)
+    reason = f"nothing names the boards that the parts of process {listed(sorted(processes))} are of: they can be one"
+    return not_checked(code, reason, processes=processes)
 
 
 def _unidentified(hosts: Hosts) -> str:
@@ -412,19 +451,19 @@ def _two_hosts(hosts: Hosts) -> Finding:
 
 def _module_sensor(hosts: Hosts) -> Finding:
     code = "attribution.module_sensor"
-    found = [
-        record
+    found = {
+        record.process_index: gpu.board
         for records in hosts.values()
         for record in records
-        if record.energy_metrics.gpu_energy_j
-        and record.energy_metrics.cpu_energy_j
-        and (model := model_of(record.gpu_name)) is not None
-        and model.includes_cpu
-    ]
+        if record.energy_metrics.gpu_energy_j and record.energy_metrics.cpu_energy_j
+        for gpu in gpus_of(record)
+        if (model := model_of(gpu.board)) is not None and model.includes_cpu
+    }
     if not found:
         return passed(code)
-    reason = f"nothing says whether the GPU energy is that of the GPU or of the whole module of {found[0].gpu_name}"
-    return not_checked(code, reason, processes=(record.process_index for record in found))
+    board = found[min(found)]
+    reason = f"nothing says whether the GPU energy is that of the GPU or of the whole module of {board}"
+    return not_checked(code, reason, processes=found)
 
 
 def _component_sum(

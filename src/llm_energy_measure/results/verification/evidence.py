@@ -40,16 +40,38 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
 def by_host(records: Sequence[RawProcessResult]) -> dict[str | None, list[RawProcessResult]]:
     """Results by host, in their order.
 
-    Where fewer than two hosts are named, one host is assumed for all: an unnamed one can't be told from it. Beside
-    several named hosts the unnamed ones are taken as one more.
+    A host without a name is told by the boot of its machine, else by the launcher's name of the node. Where fewer than
+    two hosts are told apart, one host is assumed for all: an unknown one can't be told from it. Beside several hosts
+    the unknown ones are taken as one more.
     """
-    named = {record.host for record in records} - {None}
-    if len(named) < _TWO:
-        return {next(iter(named), None): list(records)}
+    names = [record.host for record in records]
+    if None in names:
+        for fact in (_boot, _node):
+            names = _named_by(names, [fact(record) for record in records])
+    told = set(names) - {None}
+    if len(told) < _TWO:
+        return {next(iter(told), None): list(records)}
     groups: dict[str | None, list[RawProcessResult]] = {}
-    for record in records:
-        groups.setdefault(record.host, []).append(record)
+    for name, record in zip(names, records, strict=True):
+        groups.setdefault(name, []).append(record)
     return groups
+
+
+def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[str | None]:
+    """Hosts with the unnamed named by a fact: as a host that has it, or by itself if every named host has another."""
+    known: dict[str | None, str] = {
+        fact: name for name, fact in zip(names, facts, strict=True) if name is not None and fact is not None
+    }
+    all_told = all(fact is not None for name, fact in zip(names, facts, strict=True) if name is not None)
+    return [name or known.get(fact) or (fact if all_told else None) for name, fact in zip(names, facts, strict=True)]
+
+
+def _boot(record: RawProcessResult) -> str | None:
+    return record.clock.boot_id or None if record.clock is not None else None
+
+
+def _node(record: RawProcessResult) -> str | None:
+    return record.launcher.node or None if record.launcher is not None else None
 
 
 def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) -> bool:

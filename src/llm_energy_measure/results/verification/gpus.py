@@ -24,6 +24,7 @@ class Gpu(Struct, frozen=True):
         sensor: The sensor that sees it, to be compared within its host; None if nothing identifies the GPU.
         name: The GPU itself: its UUID, else its index.
         is_shared: Whether other GPUs or slices have the same sensor.
+        knows_sensor: Whether it is known which of them have: not of a slice, or a die, whose board nothing names.
         limit_w: What its board can draw, in watts: the record's own limit, else the table's; None if unknown.
         board: Name of its board; None if unknown.
     """
@@ -31,6 +32,7 @@ class Gpu(Struct, frozen=True):
     sensor: str | int | None
     name: str | int | None
     is_shared: bool
+    knows_sensor: bool
     limit_w: float | None
     board: str | None
 
@@ -58,20 +60,29 @@ def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float 
     model = model_of(board)
     limit = limit_w or (model.limit_w if model is not None else None)
     sensor: str | int | None = uuid or index
-    is_shared = False
+    is_shared, knows_sensor = False, True
     # NVML has no power and no energy of a MIG slice: tools read those of the GPU that it is a part of.
     if is_slice or (uuid is not None and uuid.startswith("MIG-")):
         parent = parent_of_slice(uuid) if uuid else None
+        # An index can be the GPU's, or the slice's on it.
         sensor, is_shared = (parent or (f"GPU {index}" if index is not None else uuid)), True
-    elif model is not None and model.gpus_per_sensor > 1 and index is not None:
-        sensor, is_shared = f"module {index // model.gpus_per_sensor}", True
-    return Gpu(sensor, uuid or index, is_shared, limit, board)
+        knows_sensor = parent is not None
+    elif model is not None and model.gpus_per_sensor > 1:
+        sensor = uuid if index is None else f"module {index // model.gpus_per_sensor}"
+        is_shared, knows_sensor = True, index is not None
+    return Gpu(sensor, uuid or index, is_shared, knows_sensor, limit, board)
 
 
 def gpu_scope(record: RawProcessResult) -> Scope | None:
     """What the sensor behind a process's GPU energy saw, as far as it is said."""
     energy = record.energy_metrics
     return energy.gpu_scope or energy.total_scope
+
+
+def names_gpu(record: RawProcessResult) -> bool:
+    """Whether anything of a record names a GPU: one that only reads a CPU, or a whole host, has none."""
+    facts = (record.gpu_id, record.gpu_uuid, record.gpu_name, record.energy_metrics.devices or None)
+    return any(fact is not None for fact in facts)
 
 
 def host_boards(record: RawProcessResult) -> tuple[str, float | None] | None:

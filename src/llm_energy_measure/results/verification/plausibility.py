@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed, seconds, watts
 from llm_energy_measure.results.verification.evidence import read_elsewhere
-from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of
+from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, names_gpu
 from llm_energy_measure.results.verification.power import TOLERANCE as POWER_TOLERANCE
 from llm_energy_measure.results.verification.power import energy_window_sec, longest_sec
 
@@ -189,6 +189,7 @@ def _missing_gpu_energy(evidence: Evidence) -> Finding:
             record.process_index
             for record in records
             if not record.energy_metrics.gpu_energy_j
+            and names_gpu(record)
             and record.energy_metrics.total_energy_j is not None
             and not read_elsewhere(record, records)
         ]

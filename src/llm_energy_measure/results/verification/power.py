@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.results.verification.boards import boards_named
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed, seconds, watts
-from llm_energy_measure.results.verification.gpus import Gpu, gpu_scope, gpus_of, host_boards
+from llm_energy_measure.results.verification.gpus import Gpu, gpu_scope, gpus_of, host_boards, names_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -287,7 +287,7 @@ def _power_by_sensor(readers: Sequence[Reader]) -> float:
     """Power of several processes in watts, that of GPUs which several of them name counted once."""
     by_sensor: dict[object, float] = {}
     for reader in readers:
-        key = reader.process if reader.sensor is None else reader.sensor
+        key = ("process", reader.process) if reader.sensor is None else reader.sensor
         by_sensor[key] = max(by_sensor.get(key, 0.0), reader.power_w or 0.0)
     return math.fsum(by_sensor.values())
 
@@ -321,7 +321,7 @@ def _together(gpus: Sequence[Gpu]) -> tuple[str | None, int, float | None]:
     if len(gpus) == 1:
         [gpu] = gpus
         return None if gpu.sensor is None else str(gpu.sensor), 1, gpu.limit_w
-    limits = {gpu.sensor if gpu.sensor is not None else index: gpu.limit_w for index, gpu in enumerate(gpus)}
+    limits = {("listed", place) if gpu.sensor is None else gpu.sensor: gpu.limit_w for place, gpu in enumerate(gpus)}
     known = [limit for limit in limits.values() if limit is not None]
     sensor = None if any(gpu.sensor is None for gpu in gpus) else " + ".join(sorted(map(str, limits)))
     return sensor, len(limits), math.fsum(known) if len(known) == len(limits) else None
@@ -353,6 +353,8 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
     single: dict[object, float] = {}
     all_hosts = all(gpu_scope(record) == "host" for record, _ in gpus)
     for record, own in gpus:
+        if not record.energy_metrics.gpu_energy_j and not names_gpu(record):
+            continue
         boards = host_boards(record)
         if boards is not None:
             name, limit = boards

@@ -35,8 +35,8 @@ class Reading(Struct, frozen=True, kw_only=True):
         sensor: The GPU's sensor, within its host; None if it is no GPU's or nothing identifies it.
         gpu: Name of the GPU.
         is_shared: Whether other GPUs have the same sensor.
+        knows_sensor: Whether GPUs of other sensors are known to have other ones; see `Gpu`.
         span: Start and end of the window, where both are known and can be compared.
-        parts: The readings that it joins, if it joins any.
     """
 
     process: int
@@ -46,8 +46,8 @@ class Reading(Struct, frozen=True, kw_only=True):
     sensor: str | int | None = None
     gpu: str | int | None = None
     is_shared: bool = False
+    knows_sensor: bool = True
     span: Span | None = None
-    parts: tuple[Reading, ...] = ()
 
 
 def readings_of(record: RawProcessResult) -> list[Reading]:
@@ -82,7 +82,9 @@ def readings_of(record: RawProcessResult) -> list[Reading]:
 
 
 def _gpu_readings(record: RawProcessResult, joules: float, scope: Scope | None, span: Span | None) -> list[Reading]:
-    """The GPU energy of a process, GPU by GPU where it is known so."""
+    """The GPU energy of a process, GPU by GPU where it is known so; a host's is one reading of all of its GPUs."""
+    if scope == "host":
+        return [Reading(process=record.process_index, component="gpu", energy_j=joules, scope=scope, span=span)]
     gpus = gpus_of(record)
     parts: list[float] | None = None
     if record.energy_metrics.devices and len(gpus) == len(record.energy_metrics.devices) > 1:
@@ -100,6 +102,7 @@ def _gpu_readings(record: RawProcessResult, joules: float, scope: Scope | None, 
                 sensor=gpu.sensor,
                 gpu=gpu.name,
                 is_shared=gpu.is_shared,
+                knows_sensor=gpu.knows_sensor,
                 span=span,
             )
             for gpu, part in zip(gpus, parts or [joules], strict=True)
