@@ -7,8 +7,8 @@ folder on the disk of the current one) and is used again if it holds that size a
 so that drift hits all alike, and every measurement is a process of its own; N is 5 by default, and medians are shown.
 
 Parts: aggregate (beside the floor: the same files read and the same aggregate bytes written with bare system calls),
-rivals (the same files read into memory by others; those that are not installed are left out, by name), unchanged, list,
-memory.
+steps (processor time of what aggregation does in memory), rivals (the same files read into memory by others; those that
+are not installed are left out, by name), unchanged, list, memory.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _results import PROCESSES, SIZES, make_raw, name_of
+from _results import PROCESSES, SIZES, make_raw, name_of, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PARTS = ("aggregate", "rivals", "unchanged", "list", "memory")
+PARTS = ("aggregate", "steps", "rivals", "unchanged", "list", "memory")
 TOOL = str(Path(sys.executable).with_name("llm-energy-measure"))
 
 
@@ -293,6 +294,34 @@ def part_aggregate(folder: Path, experiments: int, runs: int) -> None:
     print(f"the promise: at most 1.5 x with one, below 1 x with two (best of {runs}: ", end="")
     best = min(times["floor"])
     print(", ".join(f"{min(times[title]) / best:.2f} x {title}" for title in times if title != "floor") + ")")
+
+
+def part_steps(_folder: Path, _experiments: int, runs: int) -> None:
+    """Processor time of the steps of aggregation that touch no file, over 300 experiments."""
+    from llm_energy_measure.domain.experiment import Manifest  # noqa: PLC0415 - floors need none of it
+    from llm_energy_measure.results import aggregate_results, codec  # noqa: PLC0415 - as above
+
+    count = 300
+    files = [[codec.encode_raw(record(number, process)) for process in range(PROCESSES)] for number in range(count)]
+    manifests = [Manifest(experiment_id=name_of(number)) for number in range(count)]
+    times: dict[str, list[float]] = {"decode and hash": [], "aggregate and verify": [], "encode": []}
+    for _ in range(runs):
+        marks = [time.process_time()]
+        raws = [[codec.decode_raw(data, f"process_{index}.json") for index, data in enumerate(one)] for one in files]
+        marks.append(time.process_time())
+        results = [
+            aggregate_results(manifest.experiment_id, raw, manifest=manifest)
+            for manifest, raw in zip(manifests, raws, strict=True)
+        ]
+        marks.append(time.process_time())
+        for result in results:
+            codec.encode_aggregated(result)
+        marks.append(time.process_time())
+        for title, (before, after) in zip(times, pairwise(marks), strict=True):
+            times[title].append(after - before)
+    print(f"\nprocessor time of {PROCESSES} results in memory")
+    for title, values in times.items():
+        show(title, values, None, count)
 
 
 def part_rivals(folder: Path, experiments: int, runs: int) -> None:

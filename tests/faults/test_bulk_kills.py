@@ -53,4 +53,4 @@ def test_a_killed_sweep_leaves_whole_aggregates_and_is_gone_on_with(tmp_path: Pa
     assert {outcome.result for outcome in outcomes} <= {"aggregated", "current"}
     for name in whole.list_aggregated():
         assert repository.read_aggregated(name) == whole.read_aggregated(name)
-    assert {finding.code for finding in check_store(repository)} <= {"leftover.file"}
+    assert {finding.code for finding in check_store(repository)} <= {"leftover.file", "leftover.in_use"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -106,3 +107,14 @@ def test_the_clock_is_that_of_the_files_and_leaves_none(tmp_path: Path) -> None:
 def test_without_a_clock_nothing_is_later_than_anything(tmp_path: Path) -> None:
     assert clock_ns(MemoryStore(), "aggregated") == 0
     assert clock_ns(LocalStore(tmp_path / "nowhere"), "aggregated") == 0
+
+
+def test_threads_read_at_the_same_time_what_each_asked_for(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    wanted = {f"e{number}": {"file": bytes([number]) * 30_000} for number in range(8)}
+    for name, files in wanted.items():
+        store.put(f"raw/{name}/file", files["file"])
+    with Folder(store, "raw") as folder, ThreadPoolExecutor(8) as threads:
+        for _ in range(40):
+            found = threads.map(lambda name: dict(folder.read(name, bool)), wanted)
+            assert dict(zip(wanted, found, strict=True)) == wanted

@@ -26,7 +26,6 @@ _FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
 
 # Most raw results have a tenth of it. One read of it costs no more than one of their size.
 _CHUNK_BYTES = 1 << 16
-_BUFFER = memoryview(bytearray(_CHUNK_BYTES))
 
 
 class Folder:
@@ -117,10 +116,12 @@ class Folder:
                 if not entry.is_folder and wanted(entry.name):
                     yield entry.name, self._get(f"{name}/{entry.name}")
             return
+        # Not one for all: threads read at the same time.
+        buffer = memoryview(bytearray(_CHUNK_BYTES))
         try:
             for file in os.listdir(folder):
                 if wanted(file):
-                    data = _read(file, folder)
+                    data = _read(file, folder, buffer)
                     if data is not None:
                         yield file, data
                     elif not self._is_folder(file, folder):
@@ -198,7 +199,7 @@ def _closed_stamp(descriptor: int) -> int:
         os.close(descriptor)
 
 
-def _read(name: str, folder: int) -> bytes | None:
+def _read(name: str, folder: int, buffer: memoryview) -> bytes | None:
     """A small regular file; None for anything else, which the store then reads or explains."""
     try:
         descriptor = os.open(name, _FLAGS, dir_fd=folder)
@@ -206,8 +207,8 @@ def _read(name: str, folder: int) -> bytes | None:
         return None
     try:
         # An empty one may be a pipe, and a full chunk may be a part.
-        size = os.readv(descriptor, [_BUFFER])
-        return bytes(_BUFFER[:size]) if 0 < size < _CHUNK_BYTES else None
+        size = os.readv(descriptor, [buffer])
+        return bytes(buffer[:size]) if 0 < size < _CHUNK_BYTES else None
     except OSError:
         return None
     finally:
