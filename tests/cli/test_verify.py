@@ -197,6 +197,80 @@ def test_a_number_that_no_longer_follows_is_told_with_both_values(mixed: Path, f
     assert found["aggregate.recomputed"].startswith(field)
 
 
+def rewrite(path: Path, **changes: Any) -> None:
+    """Set fields of an aggregate, those inside others by dotted names, and leave its raw records as they are."""
+    head, mark, embedded = path.read_bytes().partition(b',\n  "process_results"')
+    document = json.loads(head + b"}")
+    for name, value in changes.items():
+        *way, last = name.split(".")
+        inner = document
+        for part in way:
+            inner = inner[part]
+        inner[last] = value
+    path.write_bytes(json.dumps(document, indent=2).encode().removesuffix(b"\n}") + mark + embedded)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attributed_bounds_j": None},
+        {"attributed_gpu_energy_j": 1.0},
+        {"is_lower_bound": True},
+        {"is_lower_bound": None},
+        {"start_time": "2020-01-01T00:00:00Z"},
+        {"end_time": None},
+        {"latency_stats.ttft_p99_ms": 1.0},
+        {"latency_stats": None},
+        {"completeness.expected_processes": 5},
+        {"aggregation.gpu_attribution_verified": True},
+        {"aggregation.temporal_overlap_verified": False},
+        {"aggregation.warnings": []},
+        {"aggregation.num_processes": 3},
+        {"findings": []},
+        {"model_name": "another/model"},
+        {"effective_config": {}},
+        {"plain_energy_j": 5.0, "attribution_rule": "mine@1"},
+    ],
+    ids="+".join,
+)
+def test_whatever_does_not_follow_from_the_raw_files_is_told(tmp_path: Path, change: dict[str, Any]) -> None:
+    latencies = factories.inference(latency_measurements=factories.latency([35.5, 36.5], [1.0, 1.5], [0.5, 9.0]))
+    save(tmp_path, "node", [msgspec.structs.replace(raw, inference_metrics=latencies) for raw in node(4)])
+    repository = FileSystemRepository(tmp_path)
+    assert "aggregate.recomputed" not in failures(verify_experiment(repository, "node"))
+    rewrite(tmp_path / "aggregated" / "node.json", **change)
+    found = failures(verify_experiment(repository, "node"))
+    name = next(iter(change)).replace("findings", "failed_codes").removeprefix("aggregation.warnings[")
+    assert name.partition("[")[0] in found["aggregate.recomputed"]
+
+
+@pytest.mark.parametrize("rule", ["scope_then_physics@2", None])
+def test_an_attribution_by_a_rule_that_is_not_known_did_not_pass(tmp_path: Path, rule: str | None) -> None:
+    save(tmp_path, "node", node(4))
+    claims: dict[str, Any] = {
+        "attributed_energy_j": 126_000.0,
+        "attribution_factor": 1.0,
+        "attributed_bounds_j": None,
+        "findings": [],
+    }
+    path = tmp_path / "aggregated" / "node.json"
+    rewrite(path, attribution_rule=rule, **claims, **{"aggregation.gpu_attribution_verified": True})
+    verdict = verify_experiment(FileSystemRepository(tmp_path), "node")
+    [finding] = [finding for finding in verdict.findings if finding.code == "aggregate.recomputed"]
+    assert finding.outcome == "not_checked"
+    assert str(rule or "no rule") in str(finding.reason)
+    assert "energy.over_counted" in failures(verdict)
+
+
+def test_a_process_that_no_raw_file_has_is_told(mixed: Path) -> None:
+    path = mixed / "aggregated" / "good.json"
+    data = path.read_bytes()
+    invented = codec.encode_raw(factories.raw("good", 9))
+    path.write_bytes(data.removesuffix(b"\n  ]\n}\n") + b",\n" + invented + b"\n  ]\n}\n")
+    found = failures(verify_experiment(FileSystemRepository(mixed), "good"))
+    assert found == {"sources.embedded": "the aggregate holds 5 processes and was made from 4 files"}
+
+
 def test_a_raw_file_that_the_aggregate_holds_otherwise_is_told(mixed: Path) -> None:
     path = mixed / "aggregated" / "good.json"
     head, mark, embedded = path.read_bytes().partition(b'"process_results"')

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
-from llm_energy_measure.results import aggregate_results
+from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
+from llm_energy_measure.results.verification.verify import verify_experiment
 from tests.support import factories, strategies
 
 if TYPE_CHECKING:
     import random
+    from pathlib import Path
 
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 
@@ -130,16 +133,14 @@ def test_a_second_copy_of_one_component_of_a_host_changes_nothing(
 ) -> None:
     index = data.draw(st.integers(0, len(records) - 1))
     name = data.draw(st.sampled_from(["gpu", "cpu", "ram"]))
-    energy = records[index].energy_metrics
-    parts = [energy.gpu_energy_j, energy.cpu_energy_j, energy.ram_energy_j]
-    joules = getattr(energy, f"{name}_energy_j")
-    assume(joules and energy.total_energy_j and math.fsum(part or 0.0 for part in parts) <= energy.total_energy_j)
-    scoped = {f"{name}_scope": "host"}
+    joules = data.draw(st.floats(0.1, 1e5))
+    known = msgspec.structs.replace(records[index].energy_metrics, devices=None, **{f"{name}_energy_j": joules})
+    total = math.fsum(part or 0.0 for part in (known.gpu_energy_j, known.cpu_energy_j, known.ram_energy_j))
+    scoped: dict[str, Any] = {f"{name}_scope": "host"}
+    energy = msgspec.structs.replace(known, total_energy_j=total, **scoped)
     records = [*records]
-    records[index] = msgspec.structs.replace(
-        records[index], energy_metrics=msgspec.structs.replace(energy, devices=None, **scoped)
-    )
-    alone = dict.fromkeys(("gpu_energy_j", "cpu_energy_j", "ram_energy_j", "total_scope", "devices"))
+    records[index] = msgspec.structs.replace(records[index], energy_metrics=energy)
+    alone: dict[str, Any] = dict.fromkeys(("gpu_energy_j", "cpu_energy_j", "ram_energy_j", "total_scope", "devices"))
     alone |= {f"{name}_energy_j": joules, "total_energy_j": joules, **scoped}
     copy = msgspec.structs.replace(
         records[index],
@@ -225,3 +226,21 @@ def test_nothing_is_held_against_an_honest_run(records: list[RawProcessResult]) 
     assert result.attributed_energy_j == result.total_energy_j
     assert result.aggregation.warnings == []
     assert result.aggregation.gpu_attribution_verified is True
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(processes(), strategies.raw_records()), min_size=1, max_size=3, unique_by=lambda r: r.process_index
+    )
+)
+def test_what_was_aggregated_follows_from_its_raw_files(tmp_path: Path, records: list[RawProcessResult]) -> None:
+    with TemporaryDirectory(dir=tmp_path) as folder:
+        repository = FileSystemRepository(folder)
+        first = records[0]
+        for record in records:
+            alike = {"launcher": None, "experiment_id": "x", "model_name": first.model_name, "backend": first.backend}
+            repository.save_raw("x", msgspec.structs.replace(record, **alike))
+        aggregate_experiment(repository, "x", strict=False)
+        [finding] = [f for f in verify_experiment(repository, "x").findings if f.code == "aggregate.recomputed"]
+    assert (finding.outcome, finding.message) == ("passed", "")

@@ -170,6 +170,11 @@ def decode_aggregated(data: bytes, name: str, *, with_processes: bool = True) ->
     return AggregatedResult(**{**fields, "process_results": processes})
 
 
+def embedded_records(data: bytes) -> list[bytes]:
+    """The raw records inside an aggregate that can be read, as the bytes they stand there as, in order."""
+    return [bytes(raw) for raw in msgspec.json.decode(data.removeprefix(BOM), type=_Embedded).process_results]
+
+
 def _embedded(body: bytes, what: str) -> list[msgspec.Raw]:
     """The raw records of an aggregate that took the untyped way, as the bytes they were embedded as."""
     try:

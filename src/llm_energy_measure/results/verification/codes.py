@@ -83,7 +83,7 @@ CODES = {
     "sources.changed": "a raw file has other bytes than the aggregate was made from",
     "sources.added": "there is a raw file that the aggregate does not know",
     "sources.embedded": "the aggregate does not hold a raw file as it is",
-    "aggregate.recomputed": "a number of the aggregate does not follow from its raw files",
+    "aggregate.recomputed": "what the aggregate says does not follow from its raw files",
     "aggregate.readable": "the aggregate can't be read",
     "aggregate.possible": "the raw files can't be made into one result",
     "suspicion.identical_readings": "readings of several processes are as good as identical",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeGuard
 
 import msgspec
 from msgspec import Struct, field
@@ -19,14 +20,15 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results import codec
 from llm_energy_measure.results.aggregation import aggregate_and_verify
+from llm_energy_measure.results.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed
 from llm_energy_measure.results.verification.suspicions import sweep_suspicions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult, SourceFile
     from llm_energy_measure.results.raw_folder import RawRecovery
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.results.verification.checks import Verification
@@ -34,14 +36,24 @@ if TYPE_CHECKING:
 AGREEMENT = 1e-9
 """Fraction by which a number of an aggregate may differ from the same number made anew."""
 
-_NUMBERS = (
+# What the strategy makes, which every aggregate has.
+_TOTALS = (
     *("total_energy_j", "total_tokens", "total_inference_time_sec", "avg_tokens_per_second", "avg_energy_per_token_j"),
-    *("total_flops",),
+    *("total_flops", "aggregation.num_processes"),
 )
+# What follows from the raw files under any rule.
+_FACTS = (
+    *("experiment_id", "backend", "backend_version", "model_name", "start_time", "end_time", "latency_stats"),
+    *("effective_config", "cli_overrides", "config_warnings", "is_lower_bound", "completeness", "sources"),
+    *("aggregation.temporal_overlap_verified", "plain_energy_j"),
+)
+# What follows from them under one rule of attribution.
 _ATTRIBUTED = (
-    *("plain_energy_j", "attributed_energy_j", "attribution_factor"),
+    *("attributed_energy_j", "attributed_bounds_j", "attribution_factor"),
     *("attributed_gpu_energy_j", "attributed_cpu_energy_j", "attributed_ram_energy_j"),
+    *("aggregation.gpu_attribution_verified", "aggregation.warnings", "failed_codes"),
 )
+_MAX_SHOWN = 200
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -233,14 +245,24 @@ def _check_sources(recovery: RawRecovery, stored: AggregatedResult, data: bytes)
     yield _about_files("sources.missing", missing, "gone since the aggregate was made")
     yield _about_files("sources.changed", changed, "changed since the aggregate was made")
     yield _about_files("sources.added", added, "there, and the aggregate does not know")
-    embedded = [
-        record.stored.source.name
-        for record in there
-        if record.stored
-        and record.stored.source.name not in (*changed, *added)
-        and record.stored.data.removeprefix(codec.BOM) not in data
+    yield _check_embedded(there, stored.sources, data, known={*changed, *added, *missing})
+
+
+def _check_embedded(
+    there: Sequence[RawProcessResult], sources: Sequence[SourceFile], data: bytes, known: Collection[str]
+) -> Finding:
+    """Whether an aggregate holds each of its raw files byte for byte, and nothing else beside them."""
+    embedded = codec.embedded_records(data)
+    if len(embedded) != len(sources):
+        message = f"the aggregate holds {len(embedded)} processes and was made from {len(sources)} files"
+        return failed("sources.embedded", message, expected=float(len(sources)), found=float(len(embedded)))
+    raws = {record.stored.source.name: record.stored.data for record in there if record.stored}
+    wrong = [
+        source.name
+        for source, held in zip(sources, embedded, strict=True)
+        if source.name not in known and raws[source.name].removeprefix(codec.BOM).strip() != held
     ]
-    yield _about_files("sources.embedded", embedded, "not in the aggregate as it stands on disk")
+    return _about_files("sources.embedded", wrong, "not in the aggregate as it stands on disk")
 
 
 def _about_files(code: str, names: Sequence[str], what: str) -> Finding:
@@ -251,39 +273,77 @@ def _about_files(code: str, names: Sequence[str], what: str) -> Finding:
 
 
 def _compare(stored: AggregatedResult, anew: AggregatedResult | None, *, is_same: bool) -> Finding:
-    """Whether the numbers of an aggregate follow from its raw files."""
+    """Whether what an aggregate says follows from its raw files."""
     code = "aggregate.recomputed"
     if anew is None:
         return not_checked(code, "the raw files can't be made into one result")
     if not is_same:
         return not_checked(code, "the raw files are not those it was made from")
-    if stored.aggregation.method != anew.aggregation.method:
-        return not_checked(code, f"the rule {stored.aggregation.method!r} is not installed")
-    names = list(_NUMBERS)
-    if stored.attribution_rule is not None and stored.attribution_rule == anew.attribution_rule:
-        names += _ATTRIBUTED
-    wrong = [name for name in names if not _agree(getattr(stored, name), getattr(anew, name))]
-    if stored.attributed_bounds_j and anew.attributed_bounds_j and "attributed_energy_j" in names:
-        pairs = zip(stored.attributed_bounds_j, anew.attributed_bounds_j, strict=True)
-        wrong += [] if all(_agree(*pair) for pair in pairs) else ["attributed_bounds_j"]
-    if stored.aggregation.num_processes != anew.aggregation.num_processes:
-        wrong.append("aggregation.num_processes")
+    names, reasons = _comparable(stored, anew)
+    one, other = ({name: _told(result, name) for name in names} for result in (stored, anew))
+    wrong = list(_differences(one, other))
     if not wrong:
-        return passed(code)
-    first = wrong[0]
-    values = [getattr(result, first, None) for result in (stored, anew)]
-    if first == "aggregation.num_processes":
-        values = [result.aggregation.num_processes for result in (stored, anew)]
-    others = ", and neither do " + ", ".join(wrong[1:]) if len(wrong) > 1 else ""
-    message = f"{first} is {values[0]} in the aggregate and {values[1]} made anew: it does not follow{others}"
-    expected, found = (float(value) if isinstance(value, int | float) else None for value in reversed(values))
+        return not_checked(code, "; ".join(reasons)) if reasons else passed(code)
+    first, was, should_be = wrong[0]
+    others = ", and neither do " + ", ".join(path for path, _, _ in wrong[1:9]) if len(wrong) > 1 else ""
+    message = f"{first} is {_shown(was)} in the aggregate and {_shown(should_be)} made anew: it does not follow{others}"
+    expected, found = (float(value) if isinstance(value, int | float) else None for value in (should_be, was))
     return failed(code, message, expected=expected, found=found)
 
 
-def _agree(one: float | None, other: float | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return math.isclose(one, other, rel_tol=AGREEMENT, abs_tol=0.0)
+def _comparable(stored: AggregatedResult, anew: AggregatedResult) -> tuple[list[str], list[str]]:
+    """What of an aggregate can be compared, by name, and what keeps the rest from it.
+
+    Another tool's has the figures that every aggregate has; what it checked, and how, is its own.
+    """
+    names = list(_TOTALS)
+    reasons = []
+    if stored.sources is not None:
+        names += _FACTS
+        if stored.attribution_rule == anew.attribution_rule:
+            names += _ATTRIBUTED
+        else:
+            rule = f"the rule {stored.attribution_rule!r}" if stored.attribution_rule else "no rule that it names"
+            reasons.append(f"it was attributed by {rule}, and only {anew.attribution_rule!r} is known here")
+    if stored.aggregation.method != anew.aggregation.method:
+        names = [name for name in names if name not in _TOTALS]
+        reasons.append(f"the rule {stored.aggregation.method!r} is not installed")
+    return names, reasons
+
+
+def _told(result: AggregatedResult, name: str) -> object:
+    """What an aggregate says, by the name of a field."""
+    if name == "experiment_id":
+        return folder_name(result.experiment_id)
+    value: object = result
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _differences(one: object, other: object, path: str = "") -> Iterator[tuple[str, object, object]]:
+    """Path and both values of what differs, numbers by more than `AGREEMENT`."""
+    if one == other:
+        return
+    if isinstance(one, Struct) and type(one) is type(other):
+        one, other = msgspec.structs.asdict(one), msgspec.structs.asdict(other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in {**one, **other}:
+            yield from _differences(one.get(name), other.get(name), f"{path}.{name}" if path else str(name))
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        for position, (value, another) in enumerate(zip(one, other, strict=True)):
+            yield from _differences(value, another, f"{path}[{position}]")
+    elif not (_is_number(one) and _is_number(other) and math.isclose(one, other, rel_tol=AGREEMENT, abs_tol=0.0)):
+        yield path, one, other
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    text = value.isoformat() if isinstance(value, datetime) else str(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _outcome(findings: Iterable[Finding]) -> Outcome:
