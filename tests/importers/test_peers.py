@@ -406,6 +406,23 @@ def test_each_node_of_perun_is_a_record_of_its_host(tmp_path: Path, form: str) -
     assert first.origin.version == "1.0.0"
 
 
+@pytest.mark.parametrize(("name", "kind"), [("psys", "psys"), ("psys_0", "other"), ("ipmi", "node")])
+def test_a_sensor_of_the_whole_node_is_the_total_alone(tmp_path: Path, name: str, kind: str) -> None:
+    whole = peers.perun_sensor(name, kind, "J", [0.0, 500.0])
+    [record], [entry] = read(peers.write_json(tmp_path / "x", peers.perun_tree({"n": [*SENSORS, whole]})))
+    energy = record.energy_metrics
+    assert (energy.total_energy_j, energy.cpu_energy_j, energy.gpu_energy_j) == (500.0, 60.0, 300.0)
+    assert (entry.outcome, entry.code, name in entry.message) == ("kept", "components_disagree", True)
+
+
+@pytest.mark.parametrize("others", [["other"], ["net", "disk"], ["psys", "node"], [""]], ids=str)
+def test_nothing_of_an_unknown_kind_is_added_to_a_total(tmp_path: Path, others: list[str]) -> None:
+    sensors = [peers.perun_sensor(f"s{kind}", kind, "J", [0.0, 500.0]) for kind in others]
+    [record], [entry] = read(peers.write_json(tmp_path / "x", peers.perun_tree({"n": [*SENSORS, *sensors]})))
+    assert (record.energy_metrics.total_energy_j, record.energy_metrics.cpu_energy_j) == (None, 60.0)
+    assert (entry.code, f"s{others[0]}" in entry.message) == ("no_energy", True)
+
+
 def test_a_counter_that_wraps_is_counted_on(tmp_path: Path) -> None:
     wrapping = peers.perun_sensor("cpu", "cpu", "J", [900.0, -1.0, 990.0, 40.0, 100.0], max=1000.0)
     [record], [entry] = read(peers.write_json(tmp_path / "x", peers.perun_tree({"n": [wrapping]})))

@@ -155,7 +155,7 @@ class _Walker:
         for form in self.among:
             own = {path for path in empty if form.names(path.name)}
             empty = [path for path in empty if path not in own]
-            if group := sorted([*parts.get(form.name, []), *own]):
+            for group in form.measurements([*parts.get(form.name, []), *own]):
                 yield from self._read(form, self._open_all(form, group))
         for path in empty:
             self.report.refuse(str(path), "empty_file", "it is empty (0 bytes)")
