@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,6 +12,9 @@ from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.importers.bounded import Original
 from llm_energy_measure.importers.loss import LossReport
 from llm_energy_measure.importers.mapping import Expression
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
