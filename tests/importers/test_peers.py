@@ -478,6 +478,18 @@ def test_links_out_of_an_hdf5_file_are_not_followed(tmp_path: Path) -> None:
     assert (records, codes(entries)) == ([], ["no_sensor"])
 
 
+def test_a_chunk_of_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    path = peers.write_perun_hdf5(tmp_path / "x", peers.perun_tree({"n": SENSORS[:1]}))
+    with h5py.File(path, "a") as file:
+        place = file[f"app/nodes/{next(iter(file['app/nodes']))}/nodes/0/nodes/n/nodes/cpu/nodes/cpu_pkg_0/raw_data"]
+        del place["values"]
+        place.create_dataset(
+            "values", shape=(3,), maxshape=(None,), chunks=(400_000_000,), dtype="float64", compression="gzip"
+        )
+    records, entries = read(path)
+    assert (records, codes(entries)) == ([], ["too_large"])
+
+
 @pytest.mark.parametrize("cut", [8, 100, 900, 2048])
 def test_a_torn_hdf5_file_is_refused(tmp_path: Path, cut: int) -> None:
     path = peers.write_perun_hdf5(tmp_path / "x", peers.perun_tree({"n": SENSORS}))

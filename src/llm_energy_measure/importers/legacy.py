@@ -2,7 +2,8 @@
 
 An experiment is a folder, or the files of one whose names begin alike. It has up to eight kinds of JSON file: setup,
 variables, architecture, inference and compute metrics (once each, written by the main process), energy of each process,
-and the original's own total. Energy stands in kWh and in J, and both have to agree. `gpu_power` is one instantaneous sample: energy is never made from it.
+and the original's own total. Energy stands in kWh and in J, and both have to agree. `gpu_power` is one instantaneous
+sample: energy is never made from it.
 
 Source: the result folders of LLM-efficiency-experimental-data-analysis-MSc-thesis.
 """
