@@ -227,6 +227,32 @@ def test_join_takes_energy_from_a_record_of_the_same_time(tmp_path: Path, result
     assert record.energy_metrics.total_energy_j == 3.6e6
 
 
+def test_what_join_could_not_use_is_told(tmp_path: Path, results: Path) -> None:
+    energy = tmp_path / "emissions.csv"
+    same = line(timestamp="2026-08-16T16:08:54", duration="100.0")
+    energy.write_text("\n".join([",".join(LATEST), same, line(duration="x"), line(run_id="r3", energy_consumed="")]))
+    result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
+    done = run("-o", results, "import", result, "--join", energy, "--join", tmp_path / "nowhere", "--json")
+    assert [(entry["row"], entry["code"]) for entry in done.json()["entries"]] == [
+        *((3, "torn"), (4, "no_measurement"), (None, "unreadable"), (1, "energy_joined")),
+    ]
+    assert [done.json()[name] for name in ("seen", "repaired", "refused")] == [4, 1, 3]
+
+
+def test_energy_is_joined_from_results_of_this_tool(tmp_path: Path, results: Path) -> None:
+    energy = tmp_path / "emissions.csv"
+    energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
+    run("-o", tmp_path / "own", "import", energy, "--host", "node-1")
+    result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
+    raw = tmp_path / "own" / "raw" / "codecarbon-llama-r1"
+    for number, path in enumerate((raw / "process_0.json", raw)):
+        done = run("-o", results / str(number), "import", result, "--join", path, "--json")
+        assert "energy_joined" in [entry["code"] for entry in done.json()["entries"]]
+        repository = FileSystemRepository(results / str(number))
+        [record] = repository.load_all_raw(repository.list_experiments()[0])
+        assert (record.energy_metrics.total_energy_j, record.host) == (3.6e6, "node-1")
+
+
 def test_gpu_uuids_may_be_given_together_or_one_by_one(tmp_path: Path, results: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text(peers.zeus_lines([(1.0, "w", 10.0, [5.0, 6.0])]))

@@ -208,6 +208,11 @@ def test_two_rows_of_one_process_are_told(tmp_path: Path) -> None:
     assert [entry.code for entry in entries] == ["whole", "whole", "duplicate"]
 
 
+def test_a_blank_process_index_is_not_process_0(tmp_path: Path) -> None:
+    records, entries = import_text(tmp_path, "id,rank,j\ne,,1\ne,1,2\n", "experiment_id=id", "process_index=rank")
+    assert ([entry.code for entry in entries], len(records)) == (["missing_field", "no_energy"], 1)
+
+
 @pytest.mark.parametrize(
     "cells", ["..,0,4,,", "e,1000000,4,,", "e,0,0,,", "e,0,4,9,8", "e,0,4,5,9"], ids=lambda cells: cells
 )

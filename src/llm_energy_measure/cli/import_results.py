@@ -15,6 +15,7 @@ import msgspec
 from llm_energy_measure import importers
 from llm_energy_measure.catalogue.overview import verdict_of
 from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli.energy_records import energy_records
 from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import (
     ConfigurationError,
@@ -96,8 +97,9 @@ def import_results(
     with _progress() as (progress, aside):
         energy = []
         for path in joined:
-            reading = importers.read(path, format="auto", host=host, gpu_uuids=given["gpu_uuids"], progress=progress)
-            energy += [record for record in reading if record.energy_metrics.total_energy_j is not None]
+            records, losses = energy_records(path, host=host, gpu_uuids=given["gpu_uuids"], progress=progress)
+            energy += records
+            reports.append(losses)
         for path in paths:
             try:
                 reading = importers.read(path, **given, join=energy, progress=progress)

@@ -15,11 +15,6 @@ from llm_energy_measure.importers.bounded import RefusedFileError
 from llm_energy_measure.importers.cells import number, text
 from llm_energy_measure.importers.perun_tree import MAX_DEPTH, SENSOR, Answer, Tree, metrics_of, range_of, scaled
 
-try:
-    import resource
-except ImportError:  # no limits on this system
-    resource = None  # type: ignore[assignment] - a module, where there is one
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -44,9 +39,11 @@ def trees(data: bytes) -> list[Tree]:
 
 def main() -> None:
     """Answer on stdout with what the file on stdin holds."""
-    if resource is not None:
-        with contextlib.suppress(OSError, ValueError):  # a lower limit holds already, or the system knows none
-            resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
+    # Some systems have no such limit, and where a lower one holds already it stands.
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415 - as above
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     try:
         answer = Answer(trees=trees(sys.stdin.buffer.read()))
     except RefusedFileError as refused:

@@ -229,6 +229,8 @@ def _record(values: dict[str, Any], original: Original, row: int) -> RawProcessR
         sanitize_experiment_id(experiment_id)
     except ExperimentIdError as error:
         raise RefusedFileError("impossible_value", error.found) from error
+    if "process_index" in values and values["process_index"] is None:
+        raise RefusedFileError("missing_field", "process_index is mapped, and blank in this row")
     for field, limit in (("process_index", MAX_PROCESSES - 1), ("world_size", MAX_PROCESSES)):
         if (values.get(field) or 0) > limit or (field == "world_size" and values.get(field) == 0):
             raise RefusedFileError("impossible_value", f"{field} is {values[field]}")
