@@ -121,6 +121,44 @@ def test_a_dry_run_writes_nothing_and_shows_files_and_verdicts(emissions: Path, 
     assert "process 0 has no energy; the total is a lower bound" in done.err
 
 
+def test_a_dry_run_knows_what_is_there_already(emissions: Path, results: Path) -> None:
+    run("-o", results, "import", emissions)
+    before = files(results)
+    done = run("-o", results, "import", emissions, "--dry-run")
+    assert "would write" not in done.out
+    assert done.out.count("; is there already\n") == 2
+    assert "(2 were there already); nothing was written" in done.err
+    emissions.write_text(emissions.read_text() + line(run_id="r3") + "\n")
+    done = run("-o", results, "import", emissions, "--dry-run", "--json")
+    assert [entry["code"] for entry in done.json()["entries"]] == [
+        *("already_there", "cumulative", "already_there", "torn", "whole"),
+    ]
+    assert files(results) == before
+
+
+@pytest.mark.parametrize("is_stored", [True, False], ids=["in the results", "in the same import"])
+def test_a_dry_run_refuses_what_an_import_would_refuse(
+    emissions: Path, results: Path, tmp_path: Path, *, is_stored: bool
+) -> None:
+    paths = [emissions, emissions.with_suffix(".changed")]
+    paths[1].write_text(emissions.read_text().replace("r2,e1,15.0", "r2,e1,16.0"))
+    if is_stored:
+        run("-o", results, "import", paths.pop(0))
+    before = files(results)
+    planned = run("-o", results, "import", *paths, "--dry-run", "--json").json()
+    assert files(results) == before
+    done = run("-o", results, "import", *paths, "--json").json()
+    assert [entry["code"] for entry in planned["entries"]] == [entry["code"] for entry in done["entries"]]
+    assert [planned[name] for name in ("kept", "refused")] == [done[name] for name in ("kept", "refused")]
+    assert "conflict" in {entry["code"] for entry in planned["entries"]}
+    table = tmp_path / "t.csv"
+    table.write_text("id,j\na/b,1\na_b,2\n")
+    mapping = ["--map", "experiment_id=id", "--map", "energy_j=j", "--json"]
+    for dry_run in (["--dry-run"], []):
+        entries = run("-o", results, "import", table, *mapping, *dry_run).json()["entries"]
+        assert [entry["code"] for entry in entries] == ["whole", "refused_at_save"]
+
+
 def test_a_dry_run_warns_of_a_host_that_is_counted_twice(results: Path, tmp_path: Path) -> None:
     text = "rank,j\n0,100\n1,100\n"
     (tmp_path / "t.csv").write_text(text)
@@ -187,6 +225,32 @@ def test_join_takes_energy_from_a_record_of_the_same_time(tmp_path: Path, result
     [name] = FileSystemRepository(results).list_experiments()
     [record] = FileSystemRepository(results).load_all_raw(name)
     assert record.energy_metrics.total_energy_j == 3.6e6
+
+
+def test_what_join_could_not_use_is_told(tmp_path: Path, results: Path) -> None:
+    energy = tmp_path / "emissions.csv"
+    same = line(timestamp="2026-08-16T16:08:54", duration="100.0")
+    energy.write_text("\n".join([",".join(LATEST), same, line(duration="x"), line(run_id="r3", energy_consumed="")]))
+    result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
+    done = run("-o", results, "import", result, "--join", energy, "--join", tmp_path / "nowhere", "--json")
+    assert [(entry["row"], entry["code"]) for entry in done.json()["entries"]] == [
+        *((3, "torn"), (4, "no_measurement"), (None, "unreadable"), (1, "energy_joined")),
+    ]
+    assert [done.json()[name] for name in ("seen", "repaired", "refused")] == [4, 1, 3]
+
+
+def test_energy_is_joined_from_results_of_this_tool(tmp_path: Path, results: Path) -> None:
+    energy = tmp_path / "emissions.csv"
+    energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
+    run("-o", tmp_path / "own", "import", energy, "--host", "node-1")
+    result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
+    raw = tmp_path / "own" / "raw" / "codecarbon-llama-r1"
+    for number, path in enumerate((raw / "process_0.json", raw)):
+        done = run("-o", results / str(number), "import", result, "--join", path, "--json")
+        assert "energy_joined" in [entry["code"] for entry in done.json()["entries"]]
+        repository = FileSystemRepository(results / str(number))
+        [record] = repository.load_all_raw(repository.list_experiments()[0])
+        assert (record.energy_metrics.total_energy_j, record.host) == (3.6e6, "node-1")
 
 
 def test_gpu_uuids_may_be_given_together_or_one_by_one(tmp_path: Path, results: Path) -> None:

@@ -136,6 +136,24 @@ def test_nothing_that_a_process_file_can_hold_crashes(tmp_path: Path, content: b
     assert sum(entry.outcome == "refused" for entry in entries) == 1
 
 
+def test_a_flat_folder_of_many_experiments_imports_as_many(tmp_path: Path) -> None:
+    flat = tmp_path / "results"
+    flat.mkdir()
+    for name, processes in (("0109", 2), ("0110", 3)):
+        for path in write_experiment(tmp_path / name, processes, name=name).iterdir():
+            path.rename(flat / path.name)
+    (flat / "0110_7_global_energy_results.json").write_bytes(b"")
+    records, entries = read(flat)
+    assert [(record.experiment_id, record.process_index, record.world_size) for record in records] == [
+        *(("results-0109", index, 2) for index in range(2)),
+        *(("results-0110", index, 3) for index in range(3)),
+    ]
+    assert [entry.code for entry in entries] == ["whole", "whole", "part_unreadable", "whole", "whole"]
+    assert [record.effective_config["legacy"]["setup"]["experiment_id"] for record in records] == [
+        *("0109", "0109", "0110", "0110", "0110")
+    ]
+
+
 def test_one_file_of_the_folder_is_no_measurement(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "0042")
     records, [entry] = read(folder / "0042_6_local_energy_results_process_0.json")

@@ -208,6 +208,7 @@ def test_energy_that_is_not_surely_the_run_s_is_not_joined(
     energy = energy_records(tmp_path, *ends, duration=duration)
     [record], [entry] = read(peers.write_json(tmp_path / "x", peers.vllm_result()), join=energy)
     assert (entry.outcome, entry.code) == ("kept", "energy_unjoined")
+    assert ("time zone" in entry.message) == ends[0].endswith("+00:00")
     assert record.energy_metrics.total_energy_j is None
 
 
@@ -315,11 +316,14 @@ def test_steady_state_and_whole_run_are_two_experiments(tmp_path: Path) -> None:
     whole, steady = records
     assert (whole.experiment_id.rpartition("-")[2], steady.experiment_id.rpartition("-")[2]) == ("whole", "steady")
     assert (whole.energy_metrics.gpu_energy_j, whole.energy_metrics.cpu_energy_j) == (450.0, 50.0)
-    assert (whole.energy_metrics.total_energy_j, steady.energy_metrics.total_energy_j) == (500.0, 300.0)
+    # As Zeus counts: the total is that of the GPUs.
+    assert (whole.energy_metrics.total_energy_j, steady.energy_metrics.total_energy_j) == (450.0, 300.0)
+    assert (whole.energy_metrics.total_scope, whole.energy_metrics.cpu_scope) == ("device", "host")
+    assert "beside" in entries[0].message
     assert (steady.energy_metrics.duration_sec, steady.energy_metrics.energy_per_token_j) == (40.0, 75.0)
     assert [(device.gpu_id, device.energy_j) for device in steady.energy_metrics.devices or []] == [
-        (0, 100.0),
-        (1, 200.0),
+        (None, 100.0),
+        (None, 200.0),
     ]
     assert whole.timestamps.start is not None
     assert whole.timestamps.start.isoformat() == "2026-01-16T19:39:58.500000+00:00"
@@ -327,6 +331,29 @@ def test_steady_state_and_whole_run_are_two_experiments(tmp_path: Path) -> None:
     assert (whole.inference_metrics.total_tokens, steady.inference_metrics) == (26, None)
     assert whole.inference_metrics.latency_measurements is not None
     assert whole.inference_metrics.latency_measurements.ttft_ms == [250.0]
+
+
+def test_which_gpu_ml_energy_saw_is_unknown_unless_the_caller_says_so(tmp_path: Path) -> None:
+    path = peers.write_json(tmp_path / "x", peers.ml_energy_run())
+    for record in read(path, gpu_uuids=["GPU-a", "GPU-b", "GPU-c"])[0]:
+        devices = record.energy_metrics.devices or []
+        assert [(device.gpu_id, device.gpu_uuid) for device in devices] == [(None, "GPU-a"), (None, "GPU-b")]
+
+
+def test_a_total_of_eight_gpus_is_of_no_single_one(tmp_path: Path) -> None:
+    diffusion = {"model_id": "m", "num_gpus": 8, "gpu_model": "H100", "total_energy": 800.0, "duration": 60.0}
+    [record], _ = read(peers.write_json(tmp_path / "x", {**diffusion, "iteration_energy_measurements": []}))
+    energy = record.energy_metrics
+    assert (energy.total_energy_j, energy.gpu_energy_j, energy.devices) == (800.0, 800.0, None)
+
+
+@pytest.mark.parametrize("duration", [40.0, None])
+def test_a_steady_state_never_takes_the_duration_of_the_whole_run(tmp_path: Path, duration: float | None) -> None:
+    run = peers.ml_energy_run(
+        steady_state_measurement={"gpu_energy": {"0": 100.0, "1": 200.0}}, steady_state_duration=duration
+    )
+    [_, steady], _ = read(peers.write_json(tmp_path / "x", run))
+    assert (steady.energy_metrics.duration_sec, steady.timestamps.duration_sec) == (duration, duration)
 
 
 def test_prompts_and_answers_are_dropped(tmp_path: Path) -> None:
@@ -406,6 +433,23 @@ def test_each_node_of_perun_is_a_record_of_its_host(tmp_path: Path, form: str) -
     assert first.origin.version == "1.0.0"
 
 
+@pytest.mark.parametrize(("name", "kind"), [("psys", "psys"), ("psys_0", "other"), ("ipmi", "node")])
+def test_a_sensor_of_the_whole_node_is_the_total_alone(tmp_path: Path, name: str, kind: str) -> None:
+    whole = peers.perun_sensor(name, kind, "J", [0.0, 500.0])
+    [record], [entry] = read(peers.write_json(tmp_path / "x", peers.perun_tree({"n": [*SENSORS, whole]})))
+    energy = record.energy_metrics
+    assert (energy.total_energy_j, energy.cpu_energy_j, energy.gpu_energy_j) == (500.0, 60.0, 300.0)
+    assert (entry.outcome, entry.code, name in entry.message) == ("kept", "components_disagree", True)
+
+
+@pytest.mark.parametrize("others", [["other"], ["net", "disk"], ["psys", "node"], [""]], ids=str)
+def test_nothing_of_an_unknown_kind_is_added_to_a_total(tmp_path: Path, others: list[str]) -> None:
+    sensors = [peers.perun_sensor(f"s{kind}", kind, "J", [0.0, 500.0]) for kind in others]
+    [record], [entry] = read(peers.write_json(tmp_path / "x", peers.perun_tree({"n": [*SENSORS, *sensors]})))
+    assert (record.energy_metrics.total_energy_j, record.energy_metrics.cpu_energy_j) == (None, 60.0)
+    assert (entry.code, f"s{others[0]}" in entry.message) == ("no_energy", True)
+
+
 def test_a_counter_that_wraps_is_counted_on(tmp_path: Path) -> None:
     wrapping = peers.perun_sensor("cpu", "cpu", "J", [900.0, -1.0, 990.0, 40.0, 100.0], max=1000.0)
     [record], [entry] = read(peers.write_json(tmp_path / "x", peers.perun_tree({"n": [wrapping]})))
@@ -459,6 +503,18 @@ def test_links_out_of_an_hdf5_file_are_not_followed(tmp_path: Path) -> None:
         place["soft"] = h5py.SoftLink(f"/app/nodes/{stamp}/nodes/0/nodes/n")
     records, entries = read(path)
     assert (records, codes(entries)) == ([], ["no_sensor"])
+
+
+def test_a_chunk_of_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    path = peers.write_perun_hdf5(tmp_path / "x", peers.perun_tree({"n": SENSORS[:1]}))
+    with h5py.File(path, "a") as file:
+        place = file[f"app/nodes/{next(iter(file['app/nodes']))}/nodes/0/nodes/n/nodes/cpu/nodes/cpu_pkg_0/raw_data"]
+        del place["values"]
+        place.create_dataset(
+            "values", shape=(3,), maxshape=(None,), chunks=(400_000_000,), dtype="float64", compression="gzip"
+        )
+    records, entries = read(path)
+    assert (records, codes(entries)) == ([], ["too_large"])
 
 
 @pytest.mark.parametrize("cut", [8, 100, 900, 2048])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -206,6 +208,11 @@ def test_two_rows_of_one_process_are_told(tmp_path: Path) -> None:
     assert [entry.code for entry in entries] == ["whole", "whole", "duplicate"]
 
 
+def test_a_blank_process_index_is_not_process_0(tmp_path: Path) -> None:
+    records, entries = import_text(tmp_path, "id,rank,j\ne,,1\ne,1,2\n", "experiment_id=id", "process_index=rank")
+    assert ([entry.code for entry in entries], len(records)) == (["missing_field", "no_energy"], 1)
+
+
 @pytest.mark.parametrize(
     "cells", ["..,0,4,,", "e,1000000,4,,", "e,0,0,,", "e,0,4,9,8", "e,0,4,5,9"], ids=lambda cells: cells
 )
@@ -253,6 +260,57 @@ def test_a_line_that_is_no_object_costs_itself(tmp_path: Path) -> None:
 def test_what_only_looks_like_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
     records, [entry] = import_text(tmp_path, content, "energy_j=j")
     assert (records, entry.code) == ([], "unreadable")
+
+
+def peak_memory(code: str, *arguments: object) -> tuple[str, int]:
+    """What a process of its own printed, and the most memory it took, in MiB."""
+    tail = "\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    command = [sys.executable, "-c", code + tail, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own lines
+    said, _, memory = done.stdout.strip().rpartition("\n")
+    return said, int(memory)
+
+
+CODES = """
+import sys
+from collections import Counter
+from llm_energy_measure import importers
+reading = importers.read(sys.argv[1], mapping=sys.argv[2:])
+print(len(list(reading)), dict(Counter(entry.code for entry in reading.report.entries)))
+"""
+
+
+def test_a_small_parquet_of_long_texts_takes_little_memory(tmp_path: Path) -> None:
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 4096, pa.int32()), pa.array(["x" * 3_000_000]))
+    rows = pa.table({"m": long, "j": [1.0] * 4096})
+    pq.write_table(rows, tmp_path / "rows", compression="zstd")
+    assert (tmp_path / "rows").stat().st_size < 10**6
+    said, memory = peak_memory(CODES, tmp_path / "rows", "model_name=m", "energy_j=j")
+    assert said == "0 {'torn': 4096}"
+    assert memory < 600
+
+
+def test_a_long_line_of_json_is_not_parsed(tmp_path: Path) -> None:
+    with (tmp_path / "rows").open("w") as file:
+        file.write('{"j": 1}\n{"j": ')
+        for _ in range(40):
+            file.write("[[]," * 2**18)
+        file.write('\n{"j": 2}\n')
+    said, memory = peak_memory(CODES, tmp_path / "rows", "energy_j=j")
+    assert said == "2 {'whole': 2, 'torn': 1}"
+    assert memory < 600
+
+
+def test_a_cell_that_is_too_long_costs_its_row(tmp_path: Path) -> None:
+    text = "".join(json.dumps({"j": 1, "m": "x" * length}) + "\n" for length in (1, 200_000, 2))
+    records, entries = import_text(tmp_path, text, "energy_j=j", "model_name=m")
+    assert ([entry.code for entry in entries], len(records)) == (["whole", "torn", "whole"], 2)
+
+
+def test_a_column_of_lists_is_no_column_of_cells(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"j": [[1.0], [2.0]]}), tmp_path / "rows.bin")
+    records, [entry] = import_text(tmp_path, (tmp_path / "rows.bin").read_bytes(), "energy_j=j")
+    assert (records, entry.code) == ([], "missing_field")
 
 
 def test_a_column_that_parquet_lacks_is_named(tmp_path: Path) -> None:

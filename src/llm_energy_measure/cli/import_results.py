@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 from llm_energy_measure import importers
 from llm_energy_measure.catalogue.overview import verdict_of
 from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli.energy_records import energy_records
 from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import (
     ConfigurationError,
@@ -23,7 +25,7 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.importers.loss import merge
 from llm_energy_measure.importers.mapping import parse_mappings
-from llm_energy_measure.results import aggregate_results
+from llm_energy_measure.results import aggregate_results, codec
 from llm_energy_measure.results.completeness import describe_found
 from llm_energy_measure.results.layout import process_file, raw_folder
 
@@ -91,11 +93,13 @@ def import_results(
         "mapping": mapping,
     }
     reports: list[LossReport] = []
+    keeper = _Planner(repository) if dry_run else _Keeper(repository)
     with _progress() as (progress, aside):
         energy = []
         for path in joined:
-            reading = importers.read(path, format="auto", host=host, gpu_uuids=given["gpu_uuids"], progress=progress)
-            energy += [record for record in reading if record.energy_metrics.total_energy_j is not None]
+            records, losses = energy_records(path, host=host, gpu_uuids=given["gpu_uuids"], progress=progress)
+            energy += records
+            reports.append(losses)
         for path in paths:
             try:
                 reading = importers.read(path, **given, join=energy, progress=progress)
@@ -105,10 +109,9 @@ def import_results(
                 continue
             reports.append(reading.report)
             for pairs in _experiments(reading):
-                if not dry_run:
-                    _store_all(repository, pairs)
+                new = [record.process_index for record, entry in pairs if keeper.keep(record, entry)]
                 with aside():
-                    _say(repository, pairs, dry_run=dry_run, as_json=as_json)
+                    _say(repository, pairs, new, dry_run=dry_run, as_json=as_json)
     report = merge(reports)
     _finish(report, as_json=as_json, dry_run=dry_run)
 
@@ -119,38 +122,83 @@ def _experiments(reading: Reading) -> Iterator[list[Pair]]:
         yield list(pairs)
 
 
-def _store_all(repository: FileSystemRepository, pairs: Sequence[Pair]) -> None:
-    for record, entry in pairs:
-        _store(repository, record, entry)
+class _Keeper:
+    """Saves what is imported, unless it is there already."""
+
+    def __init__(self, repository: FileSystemRepository) -> None:
+        """Remember where to."""
+        self.repository = repository
+
+    def keep(self, record: RawProcessResult, entry: Entry) -> bool:
+        """True if the record is new, and saved; else its entry is told why."""
+        try:
+            if self._is_there(record):
+                if entry.outcome == "kept":
+                    entry.code = "already_there"
+                entry.message = "the results hold the same measurement already"
+                return False
+            self._save(record)
+        except LLMEnergyMeasureError as error:
+            entry.outcome = "refused"
+            entry.code = "conflict" if isinstance(error, ResultExistsError) else "refused_at_save"
+            entry.message = str(error)
+            return False
+        return True
+
+    def _is_there(self, record: RawProcessResult) -> bool:
+        """True if a stored record says the same, whichever file it was imported from: a log grows, and is copied."""
+        folder = self.repository.raw_folder(self.repository.folder_of(record.experiment_id))
+        if record.process_index not in folder.process_indices():
+            return False
+        stored = folder.read(record.process_index)
+        return isinstance(stored, type(record)) and _measured(stored) == _measured(record)
+
+    def _save(self, record: RawProcessResult) -> None:
+        self.repository.save_raw(record.experiment_id, record)
 
 
-def _store(repository: FileSystemRepository, record: RawProcessResult, entry: Entry) -> None:
-    """Save a record, unless the same measurement is there; what is refused is told in its entry."""
-    try:
-        if _is_there(repository, record):
-            if entry.outcome == "kept":
-                entry.code = "already_there"
-            entry.message = "the results hold the same measurement already"
-            return
-        repository.save_raw(record.experiment_id, record)
-    except LLMEnergyMeasureError as error:
-        entry.outcome = "refused"
-        entry.code = "conflict" if isinstance(error, ResultExistsError) else "refused_at_save"
-        entry.message = str(error)
+class _Planner(_Keeper):
+    """Finds what saving would do, and writes nothing."""
+
+    def __init__(self, repository: FileSystemRepository) -> None:
+        """Remember where to; nothing is planned yet."""
+        super().__init__(repository)
+        self.planned: dict[tuple[str, int], bytes] = {}
+        self.holders: dict[str, str] = {}
+
+    def _is_there(self, record: RawProcessResult) -> bool:
+        planned = self.planned.get(self._place(record))
+        return planned == _digest(record) if planned is not None else super()._is_there(record)
+
+    def _save(self, record: RawProcessResult) -> None:
+        checked = codec.require_valid_raw(record)
+        name, index = self._place(checked)
+        folder = self.repository.raw_folder(name)
+        holder = self.holders.get(name) or folder.holder() or record.experiment_id
+        if holder != record.experiment_id:
+            raise folder.taken(record.experiment_id, holder)
+        if (name, index) in self.planned or index in folder.process_indices():
+            found, advice = "a different result of the same process comes before it", "compare the two"
+            raise ResultExistsError(f"cannot save process {index} of {record.experiment_id!r}", found, advice)
+        self.holders[name] = holder
+        self.planned[name, index] = _digest(record)
+
+    def _place(self, record: RawProcessResult) -> tuple[str, int]:
+        return self.repository.folder_of(record.experiment_id), record.process_index
 
 
-def _is_there(repository: FileSystemRepository, record: RawProcessResult) -> bool:
-    """True if a stored record says the same, whichever file it was imported from: a log grows, and is copied."""
-    folder = repository.raw_folder(repository.folder_of(record.experiment_id))
-    if record.process_index not in folder.process_indices():
-        return False
-    stored = folder.read(record.process_index)
-    if isinstance(stored, type(record)):
-        return msgspec.structs.replace(stored, origin=None) == msgspec.structs.replace(record, origin=None)
-    return False
+def _measured(record: RawProcessResult) -> RawProcessResult:
+    """The record without the file that it comes from."""
+    return msgspec.structs.replace(record, origin=None)
 
 
-def _say(repository: FileSystemRepository, pairs: Sequence[Pair], *, dry_run: bool, as_json: bool) -> None:
+def _digest(record: RawProcessResult) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(_measured(record))).digest()
+
+
+def _say(
+    repository: FileSystemRepository, pairs: Sequence[Pair], new: Sequence[int], *, dry_run: bool, as_json: bool
+) -> None:
     """One line about an experiment; in a dry run also where it would lie, and what a check has to say of it."""
     # Two copies of a log, one behind the other, have each process twice.
     kept = list({record.process_index: record for record, entry in pairs if entry.outcome != "refused"}.values())
@@ -172,8 +220,8 @@ def _say(repository: FileSystemRepository, pairs: Sequence[Pair], *, dry_run: bo
     line = f"{experiment_id}: {found}, {energy}, {tokens} tokens"
     if dry_run:
         folder = raw_folder(repository.folder_of(experiment_id))
-        files = ", ".join(f"{folder}/{process_file(record.process_index)}" for record in kept)
-        line += f", {_verdict(result)}; would write {files}"
+        files = ", ".join(f"{folder}/{process_file(index)}" for index in new)
+        line += f", {_verdict(result)}; {f'would write {files}' if files else 'is there already'}"
     terminal.out(line)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,6 +12,9 @@ from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.importers.bounded import Original
 from llm_energy_measure.importers.loss import LossReport
 from llm_energy_measure.importers.mapping import Expression
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +50,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         read: Makes records.
         is_folder: Whether several files of one folder make a measurement.
         needs_mapping: Whether it can be read only with a mapping, and is not tried without.
-        part_names: Pattern of its file names, where an empty file has no content to tell it by.
+        part_names: Pattern of its file names, where an empty file has no content to tell it by. What its first group
+            matches is the same in all files of a measurement, and another in those of another one.
     """
 
     name: str
@@ -60,3 +65,18 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     def names(self, file_name: str) -> bool:
         """True if an empty file of that name would be one of this format."""
         return self.part_names is not None and re.fullmatch(self.part_names, file_name) is not None
+
+    def measurements(self, paths: Iterable[Path]) -> list[list[Path]]:
+        """The files of a folder, by measurement; those whose names say nothing belong to the only one, or together."""
+        groups: dict[str, list[Path]] = {}
+        for path in paths:
+            groups.setdefault(self.measurement_of(path.name), []).append(path)
+        if len(groups) == 2 and (unnamed := groups.pop("", None)):  # noqa: PLR2004 - the only named one, and the rest
+            [named] = groups.values()
+            named += unnamed
+        return [sorted(groups[name]) for name in sorted(groups)]
+
+    def measurement_of(self, file_name: str) -> str:
+        """What a file's name says of the measurement that it belongs to; empty if it says nothing."""
+        match = None if self.part_names is None else re.match(self.part_names, file_name)
+        return match[1] if match else ""

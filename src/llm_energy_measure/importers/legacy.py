@@ -1,8 +1,9 @@
 """Folders of this project's own older results, from before the format had a version ("1.x").
 
-A folder is one experiment, of up to eight kinds of JSON file: setup, variables, architecture, inference and compute
-metrics (once each, written by the main process), energy of each process, and the original's own total. Energy stands
-in kWh and in J, and both have to agree. `gpu_power` is one instantaneous sample: energy is never made from it.
+An experiment is a folder, or the files of one whose names begin alike. It has up to eight kinds of JSON file: setup,
+variables, architecture, inference and compute metrics (once each, written by the main process), energy of each process,
+and the original's own total. Energy stands in kWh and in J, and both have to agree. `gpu_power` is one instantaneous
+sample: energy is never made from it.
 
 Source: the result folders of LLM-efficiency-experimental-data-analysis-MSc-thesis.
 """
@@ -72,7 +73,7 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
     """One record for each process whose energy can be read."""
     del options
     folder = _Folder(originals)
-    experiment_id = identifier(originals[0].path.resolve().parent.name) or "legacy"
+    experiment_id = _experiment(originals)
     seen: set[int] = set()
     total_j = 0.0
     good: list[tuple[Original, int, dict[str, Any]]] = []
@@ -98,6 +99,13 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
             remarks.note(code, sentence)
         told, folder.problems = [], []  # said once an experiment
         yield report.record(original.shown, folder.record(experiment_id, original, index, energy), remarks)
+
+
+def _experiment(originals: list[Original]) -> str:
+    """The folder's name, and that of the files where it is another: a folder can hold several experiments."""
+    folder = originals[0].path.resolve().parent.name
+    name = next((name for original in originals if (name := FORMAT.measurement_of(original.path.name))), "")
+    return identifier(folder, "" if folder.endswith(name) else name) or "legacy"
 
 
 def _energy_of(original: Original) -> tuple[int, dict[str, Any]]:
@@ -256,5 +264,5 @@ FORMAT = Format(
     recognises=lambda original: _kind(original) is not None,
     read=_read,
     is_folder=True,
-    part_names=rf".+_(?:{'|'.join(_NAMES)})\.json",
+    part_names=rf"(.+?)_(?:{'|'.join(_NAMES)})\.json",
 )

@@ -54,11 +54,10 @@ def _recognises(original: Original) -> bool:
 
 def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
     """Two records of a run, or one of each configuration of a leaderboard."""
-    del options
     [original] = originals
     if set(original.fields) >= _BOARD:
         return _read_board(original, report)
-    return _read_run(original, report)
+    return _read_run(original, options, report)
 
 
 def _values(original: Original) -> dict[str, Any]:
@@ -66,25 +65,24 @@ def _values(original: Original) -> dict[str, Any]:
     return {name: parsed(bytes(value), name) for name, value in original.fields.items() if name not in _LEFT_OUT}
 
 
-def _read_run(original: Original, report: LossReport) -> Iterator[RawProcessResult]:
+def _read_run(original: Original, options: Options, report: LossReport) -> Iterator[RawProcessResult]:
     document = _values(original)
     timeline = _timeline(original)
     digest = hashlib.sha256(msgspec.json.encode(document, order="sorted")).hexdigest()[:8]
     model = text(document["model_id"])
     name = identifier(TOOL, model or "", str(document.get("date") or ""), digest)
     windows = {
-        "whole": document.get("entire_benchmark_measurement") or {"gpu_energy": {"0": document.get("total_energy")}},
+        "whole": document.get("entire_benchmark_measurement") or {"gpu_energy": document.get("total_energy")},
         "steady": document.get("steady_state_measurement"),
     }
     for window, measured in windows.items():
         remarks = Remarks()
-        energy = _energy(document, measured, remarks)
+        energy = _energy(document, measured, options, remarks)
         if energy is None:
             if window == "whole" or measured is not None:
                 report.refuse(original.shown, "no_measurement", f"the {window} window has no GPU energy")
             continue
-        if window == "steady":
-            energy = _steady(document, energy, remarks)
+        energy = _steady(document, energy, remarks) if window == "steady" else _whole(document, energy)
         has_failed = whole(document.get("completed")) == 0
         if has_failed:
             remarks.note("run_failed", f"none of {document.get('num_prompts')} requests succeeded")
@@ -106,31 +104,27 @@ def _read_run(original: Original, report: LossReport) -> Iterator[RawProcessResu
         yield report.record(original.shown, record, remarks)
 
 
-def _energy(document: dict[str, Any], measured: object, remarks: Remarks) -> EnergyMetrics | None:
-    """Energy of one of Zeus's measurements; None if it has none of a GPU."""
-    if not isinstance(measured, dict) or not isinstance(measured.get("gpu_energy"), dict):
+def _energy(document: dict[str, Any], measured: object, options: Options, remarks: Remarks) -> EnergyMetrics | None:
+    """Energy of one of Zeus's measurements, of GPUs one by one or together; None if it has none of a GPU."""
+    found = measured.get("gpu_energy") if isinstance(measured, dict) else None
+    gpu = _sum(found)
+    if gpu is None or not isinstance(measured, dict):
         return None
     board = text(document.get("gpu_model"))
     devices = [
-        DeviceEnergy(gpu_id=_index(index), gpu_name=board, energy_j=joules, provenance="measured")
-        for index, value in sorted(measured["gpu_energy"].items())
-        if (joules := number(value)) is not None
+        DeviceEnergy(gpu_uuid=_uuid(index, options), gpu_name=board, energy_j=number(value), provenance="measured")
+        for index, value in sorted(found.items() if isinstance(found, dict) else ())
     ]
-    if not devices or len(devices) < len(measured["gpu_energy"]):
-        return None
-    gpu = math.fsum(device.energy_j or 0.0 for device in devices)
     cpu, ram = (_sum(measured.get(name)) for name in ("cpu_energy", "dram_energy"))
     if cpu is not None or ram is not None:
-        remarks.note(
-            "whole", "the total has the energy of CPUs and memory in it, which the tool's own figures leave out"
-        )
+        remarks.note("whole", "the energy of CPUs and memory stands beside the total, which is that of the GPUs")
     return EnergyMetrics(
-        total_energy_j=gpu + (cpu or 0.0) + (ram or 0.0),
-        duration_sec=number(measured.get("time")) or number(document.get("duration")),
+        total_energy_j=gpu,
+        duration_sec=number(measured.get("time")),
         gpu_energy_j=gpu,
         cpu_energy_j=cpu,
         ram_energy_j=ram,
-        total_scope="device" if cpu is None and ram is None else None,
+        total_scope="device",
         total_provenance="measured",
         gpu_scope="device",
         gpu_provenance="measured",
@@ -138,8 +132,14 @@ def _energy(document: dict[str, Any], measured: object, remarks: Remarks) -> Ene
         cpu_provenance=None if cpu is None else "measured",
         ram_scope=None if ram is None else "host",
         ram_provenance=None if ram is None else "measured",
-        devices=devices,
+        devices=devices or None,
     )
+
+
+def _whole(document: dict[str, Any], energy: EnergyMetrics) -> EnergyMetrics:
+    """The energy of the whole run."""
+    duration = energy.duration_sec or number(document.get("duration"))
+    return msgspec.structs.replace(energy, duration_sec=duration)
 
 
 def _steady(document: dict[str, Any], energy: EnergyMetrics, remarks: Remarks) -> EnergyMetrics:
@@ -150,11 +150,14 @@ def _steady(document: dict[str, Any], energy: EnergyMetrics, remarks: Remarks) -
             "own_aggregate_differs", f"steady_state_energy is {own!r} J, its GPUs have {energy.gpu_energy_j!r}"
         )
     per_token = number(document.get("steady_state_energy_per_token"))
-    return msgspec.structs.replace(energy, energy_per_token_j=per_token)
+    duration = energy.duration_sec or number(document.get("steady_state_duration"))
+    return msgspec.structs.replace(energy, energy_per_token_j=per_token, duration_sec=duration)
 
 
-def _index(name: str) -> int | None:
-    return int(name) if name.isdecimal() and len(name) < 4 else None  # noqa: PLR2004 - an index of a GPU
+def _uuid(index: str, options: Options) -> str | None:
+    """UUID of a GPU, by an index among those that the measuring process saw; None unless the caller said it."""
+    known = dict(enumerate(options.gpu_uuids))
+    return known.get(int(index)) if index.isdecimal() and len(index) < 4 else None  # noqa: PLR2004 - an index of a GPU
 
 
 def _sum(parts: object) -> float | None:

@@ -48,6 +48,8 @@ _NODE = 4
 _PATIENCE_SEC = 60
 _TOLERANCE = 0.01
 _COMPONENTS: dict[str, Component] = {"cpu": "cpu", "gpu": "gpu", "ram": "ram", "dram": "ram"}
+_WHOLE = frozenset(("psys", "node"))
+"""Kinds of device, and beginnings of a sensor's name, that stand for the whole node."""
 
 
 def _recognises(original: Original) -> bool:
@@ -87,15 +89,16 @@ def _node_record(
     """The record of one host in one run; refused if no sensor of it measured energy."""
     index, nodes = place
     where = "/".join([*(part.name for part in way), node.name])
-    sensors = [_reading(sensor) for sensor in _sensors(node)]
-    energies = [sensor for sensor in sensors if sensor is not None]
+    found = [(sensor, reading) for sensor in _sensors(node) if (reading := _reading(sensor)) is not None]
+    energies = [reading for _, reading in found]
     facts = {name: value for part in (*way, node) for name, value in part.facts.items()}
     if not energies:
         names = ", ".join(sensor.name for sensor in _sensors(node)[:6]) or "none"
         report.refuse(original.shown, "no_sensor", f"no sensor of {where} measured energy; its sensors are {names}")
         return
     remarks = Remarks()
-    energy = _energy(node, energies)
+    of_whole = [reading for sensor, reading in found if _is_whole(sensor)]
+    energy = _energy(node, energies, of_whole, remarks)
     _compare(node, energy, facts, remarks)
     siblings = [child for child in way[-2].children if child.level == way[-1].level] if len(way) > 1 else []
     start = time_in(str(facts.get("execution_dt") or "")) if len(siblings) < 2 else None  # noqa: PLR2004 - the first of one
@@ -172,8 +175,26 @@ def _integrated(samples: Sequence[tuple[float, float]]) -> float:
     return math.fsum((one[1] + other[1]) / 2 * max(other[0] - one[0], 0.0) for one, other in pairs)
 
 
-def _energy(node: Tree, sensors: list[SensorReading]) -> EnergyMetrics:
-    """Energy of a host: what all its sensors measured."""
+def _is_whole(sensor: Tree) -> bool:
+    """True if a sensor measures the whole node."""
+    kind, name = (sensor.kind or "").lower(), sensor.name.lower()
+    return kind in _WHOLE or (kind not in _COMPONENTS and name.startswith(tuple(_WHOLE)))
+
+
+def _total(sensors: list[SensorReading], of_whole: list[SensorReading], remarks: Remarks) -> list[SensorReading]:
+    """The sensors that make up the host, each part once; none if nobody knows whether one lies in another."""
+    names = ", ".join(sensor.instance or "" for sensor in sensors if sensor.component == "total")
+    if not names:
+        return sensors
+    if len(of_whole) == 1:
+        remarks.note("components_disagree", f"{of_whole[0].instance} measured the whole node and is the total alone")
+        return of_whole
+    remarks.note("no_energy", f"whether the energy of {names} lies in that of the other sensors is not known")
+    return []
+
+
+def _energy(node: Tree, sensors: list[SensorReading], of_whole: list[SensorReading], remarks: Remarks) -> EnergyMetrics:
+    """Energy of a host: that of the sensor of the whole node, else of all components."""
     by_component: dict[str, list[float | None]] = {}
     for sensor in sensors:
         by_component.setdefault(sensor.component, []).append(sensor.energy_j)
@@ -181,15 +202,17 @@ def _energy(node: Tree, sensors: list[SensorReading]) -> EnergyMetrics:
         name: None if None in values else math.fsum(value for value in values if value is not None)
         for name, values in by_component.items()
     }
-    is_known = all(value is not None for value in sums.values())
-    provenances = {sensor.provenance for sensor in sensors}
+    counted = _total(sensors, of_whole, remarks)
+    joules = [sensor.energy_j for sensor in counted if sensor.energy_j is not None]
+    is_known = bool(counted) and len(joules) == len(counted)
+    provenances = {sensor.provenance for sensor in counted}
     devices = [
         DeviceEnergy(energy_j=sensor.energy_j, provenance=sensor.provenance)
         for sensor in sensors
         if sensor.component == "gpu"
     ]
     return EnergyMetrics(
-        total_energy_j=math.fsum(value for value in sums.values() if value is not None) if is_known else None,
+        total_energy_j=math.fsum(joules) if is_known else None,
         duration_sec=node.metrics.get("runtime"),
         gpu_energy_j=sums.get("gpu"),
         cpu_energy_j=sums.get("cpu"),
@@ -215,9 +238,13 @@ def _provenance(sensors: Sequence[SensorReading], component: str) -> Any:  # noq
 def _compare(node: Tree, energy: EnergyMetrics, facts: Mapping[str, Any], remarks: Remarks) -> None:
     """Say where perun's own figure, which has the PUE in it, is another."""
     own, pue = node.metrics.get("energy"), number_in(str(facts.get("post-processing.pue", "1"))) or 1.0
-    if energy.total_energy_j is None:
+    if energy.total_energy_j is None and any(sensor.problems for sensor in energy.sensors or []):
         remarks.note("no_energy", "a counter fell, and nobody says what it counts up to")
-    elif own is not None and not math.isclose(own / pue, energy.total_energy_j, rel_tol=_TOLERANCE):
+    elif (
+        own is not None
+        and energy.total_energy_j is not None
+        and not math.isclose(own / pue, energy.total_energy_j, rel_tol=_TOLERANCE)
+    ):
         found = f"perun's energy is {own!r} J with a PUE of {pue:g}, its samples come to {energy.total_energy_j!r} J"
         remarks.note("own_aggregate_differs", found)
 

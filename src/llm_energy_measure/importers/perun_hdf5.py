@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 _MAX_OBJECTS = 200_000
 _MAX_SAMPLES = 2_000_000
 _MAX_SAMPLE_BYTES = 16
+_MAX_MEMORY = 4 * 1024 * 1024 * 1024
+"""Address space, of which libraries take a part without using it."""
 
 
 def trees(data: bytes) -> list[Tree]:
@@ -27,12 +31,19 @@ def trees(data: bytes) -> list[Tree]:
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
             return [_from_group(group, name, budget, 0) for name, group in _groups(file)]
+    except MemoryError as error:
+        raise RefusedFileError("too_large", "it takes too much memory; split it") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise RefusedFileError("unreadable", f"it is no HDF5 that can be read ({error})") from error
 
 
 def main() -> None:
     """Answer on stdout with what the file on stdin holds."""
+    # Some systems have no such limit, and where a lower one holds already it stands.
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415 - as above
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     try:
         answer = Answer(trees=trees(sys.stdin.buffer.read()))
     except RefusedFileError as refused:
@@ -83,8 +94,9 @@ def _samples(group: Any, name: str, budget: list[int]) -> tuple[list[Any], dict[
     budget[1] -= found.shape[0]
     if found.is_virtual or found.external:
         raise RefusedFileError("not_a_file", f"{name} lies in another file, which is not followed")
-    if budget[1] < 0:
-        raise RefusedFileError("too_large", f"it has more than {_MAX_SAMPLES} samples; split it")
+    # A chunk is unpacked whole, however few samples of it are there.
+    if budget[1] < 0 or math.prod(found.chunks or ()) > _MAX_SAMPLES:
+        raise RefusedFileError("too_large", f"it has more than {_MAX_SAMPLES} samples, or room for them; split it")
     return found[()].tolist(), _attributes(found)
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_FILES, Original, RefusedFileError, read_original, walk
-from llm_energy_measure.importers.format import Options
+from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import Entry, LossReport
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.registry import formats_named, recognise, unknown
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.metrics import DeviceEnergy
-    from llm_energy_measure.importers.format import Format
 
     Progress = Callable[[Path, int], None]
 
@@ -49,7 +48,7 @@ class Reading:
 def read(
     path: str | Path,
     *,
-    format: str | Format = "auto",  # noqa: A002 - the word of the command line
+    format: str | Format | Sequence[Format] = "auto",  # noqa: A002 - the word of the command line
     host: str | None = None,
     gpu_uuids: Sequence[str] = (),
     mapping: Sequence[str] = (),
@@ -63,7 +62,7 @@ def read(
 
     Args:
         path: A file, or a folder of any depth.
-        format: Name of the format, or one of your own; `auto` recognises it from the content of each file.
+        format: Name of the format, or one or more of your own; `auto` recognises it from the content of each file.
         host: Name of the machine that was measured, where the files don't say.
         gpu_uuids: UUIDs of its GPUs, by index.
         mapping: For a generic table, what each field is made of: `energy_j=energy_kwh*3.6e6`.
@@ -83,7 +82,10 @@ def read(
     path = Path(path)
     if not path.exists() and not path.is_symlink():
         raise ResultNotFoundError(f"cannot import {path}", "nothing is there", "check the spelling")
-    among = formats_named(format) if isinstance(format, str) else (format,)
+    if isinstance(format, str):
+        among = formats_named(format)
+    else:
+        among = (format,) if isinstance(format, Format) else tuple(format)
     options = Options(host=host, gpu_uuids=tuple(gpu_uuids), mapping=parse_mappings(mapping), energy=tuple(join))
     report = LossReport()
     walker = _Walker(among, options, report, max_files, progress)
@@ -155,7 +157,7 @@ class _Walker:
         for form in self.among:
             own = {path for path in empty if form.names(path.name)}
             empty = [path for path in empty if path not in own]
-            if group := sorted([*parts.get(form.name, []), *own]):
+            for group in form.measurements([*parts.get(form.name, []), *own]):
                 yield from self._read(form, self._open_all(form, group))
         for path in empty:
             self.report.refuse(str(path), "empty_file", "it is empty (0 bytes)")

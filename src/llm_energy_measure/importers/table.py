@@ -20,7 +20,7 @@ from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
 from llm_energy_measure.exceptions import ExperimentIdError
-from llm_energy_measure.importers.bounded import MAX_CELL, RefusedFileError, storable
+from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_CELL, RefusedFileError, parsed
 from llm_energy_measure.importers.cells import identifier, number_in, time_in
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
@@ -28,7 +28,7 @@ from llm_energy_measure.importers.mapping import FIELDS
 from llm_energy_measure.security import sanitize_experiment_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from llm_energy_measure.importers.bounded import Original
     from llm_energy_measure.importers.mapping import Cell
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 TOOL = "table"
 
 _PARQUET = b"PAR1"
-_MAX_UNPACKED_BYTES = 1024 * 1024 * 1024
 _BATCH_ROWS = 1024
 _EPOCH_SEC = 1e9
 _EXACT = 2**53  # a greater whole number, such as an id, would not survive as a float
@@ -112,11 +111,12 @@ def _json_rows(original: Original) -> Iterator[tuple[int, dict[str, Cell] | str]
         if not data.strip():
             continue
         try:
-            document = storable(json.loads(data, parse_constant=lambda _: None))
-        except (ValueError, RecursionError):
-            document = None
+            document = parsed(data, "the line")
+        except RefusedFileError as refused:
+            yield line, refused.sentence
+            continue
         if isinstance(document, dict):
-            yield line, {name: _cell(value) for name, value in document.items()}
+            yield line, _cells(document.items())
         else:
             yield line, "it is no JSON object"
 
@@ -129,20 +129,40 @@ def _parquet_rows(original: Original, needed: set[str]) -> Iterator[tuple[int, d
         found = "reading Parquet needs pyarrow: pip install 'llm-energy-measure[parquet]'"
         raise RefusedFileError("missing_extra", found) from error
     try:
-        file = pq.ParquetFile(pa.BufferReader(original.data))
-        meta = file.metadata
+        meta = pq.read_metadata(pa.BufferReader(original.data))
         size = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
-        if size > _MAX_UNPACKED_BYTES:
-            found = f"it has {size} bytes when unpacked, and at most {_MAX_UNPACKED_BYTES // 2**20} MiB are; split it"
-            raise RefusedFileError("too_large", found)
-        _require_columns(needed, list(file.schema_arrow.names))
+        # A column of lists or objects is no leaf of that name.
+        leaves = [meta.schema.column(index) for index in range(meta.num_columns)]
+        _require_columns(needed, [leaf.path for leaf in leaves])
+        if size > MAX_BYTES or any(leaf.path in needed and leaf.length > MAX_CELL for leaf in leaves):
+            found = f"it has {size} bytes when unpacked, and at most {MAX_BYTES // 2**20} MiB are read, of cells"
+            raise RefusedFileError("too_large", f"{found} of at most {MAX_CELL} characters; split it")
+        # Texts that stand once in the file and in a million rows of it stay one text in memory.
+        texts = [leaf.path for leaf in leaves if leaf.path in needed and leaf.physical_type == "BYTE_ARRAY"]
+        file = pq.ParquetFile(pa.BufferReader(original.data), read_dictionary=texts)
         row = 0
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=sorted(needed)):
-            for cells in batch.to_pylist():
+            for number in range(batch.num_rows):
                 row += 1
-                yield row, {name: _cell(value) for name, value in cells.items()}
+                values = zip(batch.schema.names, batch.columns, strict=True)
+                yield row, _cells((name, _plain(column[number])) for name, column in values)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RefusedFileError("unreadable", f"it is no Parquet that can be read ({error})") from error
+
+
+def _plain(scalar: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """A value of Parquet; of a text that is too long no more than shows that it is."""
+    scalar = scalar.value if hasattr(scalar, "dictionary") else scalar
+    if hasattr(scalar, "as_buffer") and scalar.is_valid and scalar.as_buffer().size > 4 * MAX_CELL:
+        return "?" * (MAX_CELL + 1)
+    return scalar.as_py()
+
+
+def _cells(found: Iterable[tuple[str, Any]]) -> dict[str, Cell] | str:
+    """The cells of a row, or that one of them is too long."""
+    cells = {name: _cell(value) for name, value in found}
+    long = next((name for name, cell in cells.items() if isinstance(cell, str) and len(cell) > MAX_CELL), None)
+    return cells if long is None else f"{long[:40]} has more than {MAX_CELL} characters"
 
 
 def _cell(value: Any) -> Cell:  # noqa: ANN401 - a value of somebody else's table
@@ -209,6 +229,8 @@ def _record(values: dict[str, Any], original: Original, row: int) -> RawProcessR
         sanitize_experiment_id(experiment_id)
     except ExperimentIdError as error:
         raise RefusedFileError("impossible_value", error.found) from error
+    if "process_index" in values and values["process_index"] is None:
+        raise RefusedFileError("missing_field", "process_index is mapped, and blank in this row")
     for field, limit in (("process_index", MAX_PROCESSES - 1), ("world_size", MAX_PROCESSES)):
         if (values.get(field) or 0) > limit or (field == "world_size" and values.get(field) == 0):
             raise RefusedFileError("impossible_value", f"{field} is {values[field]}")

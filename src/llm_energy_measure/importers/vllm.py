@@ -161,7 +161,12 @@ def _joined(record: RawProcessResult, energy: Sequence[RawProcessResult], remark
         return record
     found = [other for other in energy if _same_time(record.timestamps, other.timestamps)]
     if len(found) != 1:
-        remarks.note("energy_unjoined", f"{len(found)} of {len(energy)} energy records are of the same time")
+        said = f"{len(found)} of {len(energy)} energy records are of the same time"
+        if others := sum(
+            {_has_zone(other.timestamps), _has_zone(record.timestamps)} == {True, False} for other in energy
+        ):
+            said += f"; {others} can't be compared, since of this record and them one has a time zone and one has none"
+        remarks.note("energy_unjoined", said)
         return record
     [source] = found
     remarks.repair("energy_joined", f"the energy is that of {source.experiment_id}, which is of the same time")
@@ -176,9 +181,15 @@ def _joined(record: RawProcessResult, energy: Sequence[RawProcessResult], remark
     )
 
 
+def _has_zone(stamps: Timestamps) -> bool | None:
+    """Whether start and end have a time zone; None if there is none of them, or they differ."""
+    known = {stamp.tzinfo is not None for stamp in (stamps.start, stamps.end) if stamp is not None}
+    return known.pop() if len(known) == 1 else None
+
+
 def _same_time(one: Timestamps, other: Timestamps) -> bool:
     stamps = one.start, one.end, other.start, other.end
-    if None in stamps or len({stamp.tzinfo is None for stamp in stamps if stamp is not None}) > 1:
+    if None in stamps or _has_zone(one) is not _has_zone(other) or None in (_has_zone(one), _has_zone(other)):
         return False
     ends = zip((one.start, one.end), (other.start, other.end), strict=True)
     apart = [abs((mine - theirs).total_seconds()) for mine, theirs in ends if mine is not None and theirs is not None]

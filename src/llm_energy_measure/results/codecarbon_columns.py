@@ -51,12 +51,16 @@ def _duration(record: RawProcessResult) -> float | None:
 
 
 def _end(record: RawProcessResult) -> datetime | None:
-    """End of the energy window, else of the run."""
-    window = record.energy_metrics.window or record.timestamps
-    duration = _duration(record)
-    if window.end is None and window.start is not None and duration is not None:
-        return window.start + timedelta(seconds=duration)
-    return window.end
+    """End of the energy window, else of the run; the start of the one says nothing of the end of the other."""
+    window, run = record.energy_metrics.window, record.timestamps
+    start, end, duration = (
+        (run.start, run.end, run.duration_sec)
+        if window is None
+        else (window.start, window.end, record.energy_metrics.duration_sec)
+    )
+    if end is None and start is not None and duration is not None:
+        return start + timedelta(seconds=duration)
+    return end
 
 
 def _mode(record: RawProcessResult) -> str | None:
