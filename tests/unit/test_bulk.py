@@ -574,3 +574,16 @@ def test_everything_is_read_as_the_repository_reads_it(repository: FileSystemRep
     assert list(found) == repository.list_experiments()
     for name, recovery in found.items():
         assert recovery == repository.recover_raw(name)
+
+
+def test_a_strict_sweep_refuses_a_lower_bound_that_an_earlier_one_made(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    for name in ("partial", "whole"):
+        repository.save_raw(name, factories.raw(name, world_size=2 if name == "partial" else 1))
+    time.sleep(0.02)  # longer than a tick of the file system's clock: stamps of the whole one can be trusted
+    assert [outcome.result for outcome in aggregate_all(repository, strict=False)] == ["aggregated"] * 2
+    for _ in range(2):
+        partial, whole = aggregate_all(repository, strict=True)
+        assert (partial.result, type(partial.error)) == ("failed", IncompleteExperimentError)
+        assert whole.result == "current"
+    assert [outcome.result for outcome in aggregate_all(repository, strict=False)] == ["current"] * 2

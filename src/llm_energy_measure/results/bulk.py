@@ -123,7 +123,7 @@ def aggregate_all(
 
     Each batch is synced once. Interrupted anywhere, what was made is whole, and the next run goes on with the rest.
     Without `experiment_ids`, one whose folder's stamp is older than its aggregate's is not opened: its outcome is
-    `current`, without `aggregated`, and `strict` has nothing to say about it.
+    `current`, without `aggregated`. A lower bound is opened each time, and refused if `strict`.
 
     Args:
         repository: Where they are stored.
@@ -225,6 +225,7 @@ def _aggregate_batch(
     stamp_ns = clock_ns(repository.store, AGGREGATED_DIR) if any(isinstance(item, str) for item in items) else 0
     outcomes: list[Outcome] = []
     values: dict[str, bytes] = {}
+    bounds: set[str] = set()
     with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
         for item in items:
             if not isinstance(item, str):
@@ -238,10 +239,15 @@ def _aggregate_batch(
                 values |= _values(repository, state, outcome)
             except LLMEnergyMeasureError as error:
                 outcome = Outcome(experiment_id=item, result="failed", error=error)
-            if is_sweep and outcome.result == "current":
+            is_bound = outcome.aggregated is not None and outcome.aggregated.is_lower_bound is not False
+            if is_bound and outcome.aggregated is not None:
+                bounds.add(aggregated_key(repository.folder_of(outcome.aggregated.experiment_id)))
+            if is_sweep and outcome.result == "current" and not is_bound:
                 aggregated.set_stamp(f"{item}.json", stamp_ns)  # its digests agree as of now
             outcomes.append(_light(outcome))
-    refused = _put(repository, values, stamp_ns)
+    refused = _put(repository, {key: data for key, data in values.items() if key not in bounds}, stamp_ns)
+    # A lower bound has no stamp that says it is current: every sweep looks at it, and a strict one refuses it.
+    refused |= _put(repository, {key: data for key, data in values.items() if key in bounds}, 0)
     return [_refused(repository, outcome, refused) for outcome in outcomes]
 
 
