@@ -200,5 +200,6 @@ OPEN: dict[str, Callable[[], Experiment]] = {
 
 def honest() -> list[RawProcessResult]:
     """Four processes against which nothing can be held, and that leave nothing open."""
-    readings = sensor(counter_start_j=50.0, counter_end_j=150.0)
-    return [record(index, of=4, clock=clock(0), energy=readings) for index in range(4)]
+    told = {"idle_power_w": 50.0, **sensor(counter_start_j=50.0, counter_end_j=150.0)}
+    versions = {"torch": "2.9"}
+    return [record(index, of=4, clock=clock(0), energy=told, library_versions=versions) for index in range(4)]

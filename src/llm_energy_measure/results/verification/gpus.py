@@ -100,6 +100,8 @@ def host_boards(record: RawProcessResult) -> tuple[str, float | None] | None:
     named = boards_named(record.gpu_name) if record.gpu_name else None
     if named is None or not named.is_stated:
         return None
+    if named.is_mixed:
+        return named.model_name, named.limit_w
     [gpu] = gpus_of(record)[:1]
     return named.model_name, None if gpu.limit_w is None else gpu.limit_w * named.count
 
