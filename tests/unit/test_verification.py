@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm_energy_measure.domain.experiment import Manifest
-from llm_energy_measure.domain.metrics import DeviceEnergy
+from llm_energy_measure.domain.metrics import DeviceEnergy, SensorReading
 from llm_energy_measure.results.aggregation import aggregate_and_verify
 from llm_energy_measure.results.codec import config_digest
 from llm_energy_measure.results.verification.codes import CODES
@@ -124,6 +124,30 @@ def test_configurations_are_compared_with_the_digest_of_the_plan(config: dict[st
     assert finding.found == (None if expected == "passed" else config_digest(config))
 
 
+@pytest.mark.parametrize(
+    ("energy_j", "problems", "expected"),
+    [
+        (8000.0, [], "passed"),
+        (4000.0, [], "failed"),
+        (None, [], "failed"),
+        (None, ["claimed"], "passed"),
+        (None, ["sensor_lost"], "passed"),
+    ],
+)
+def test_a_component_is_what_its_sensors_read(energy_j: float | None, problems: list[str], expected: str) -> None:
+    counter = {"counter_start_j": 50.0, "counter_end_j": 4050.0} if energy_j is None and not problems else {}
+    read = sensor(source="nvml", component="gpu", energy_j=energy_j, problems=problems, **counter)
+    assert outcome("counter.mismatch", [record(energy=read)]) == expected
+
+
+def test_of_two_sources_of_one_component_either_may_count() -> None:
+    readings = [
+        SensorReading(source=source, component="gpu", energy_j=joules)
+        for source, joules in (("nvml", 8000.0), ("dcgm", 7000.0))
+    ]
+    assert outcome("counter.mismatch", [record(energy={"sensors": readings})]) == "passed"
+
+
 def test_one_process_that_reads_the_cpu_for_all_is_no_outlier() -> None:
     """The host's CPU draws more than each L4."""
     cpu = {"cpu_energy_j": 16_000.0, "total_energy_j": 18_400.0, "cpu_scope": "host", "total_scope": None}
@@ -147,7 +171,7 @@ def test_a_process_that_names_no_gpu_lacks_no_gpu_energy() -> None:
 
 def test_a_process_whose_sensors_another_one_reads_lacks_nothing() -> None:
     """One process a host reads the GPUs, the others leave them to it: their energy is null, and none is missing."""
-    reader = record(0, of=2, energy=sensor(source="nvml", instance="GPU-0", component="gpu", scope="device"))
+    reader = record(0, of=2, energy=sensor(source="nvml", instance="GPU-0", component="gpu", energy_j=8000.0))
     nothing = {
         "total_energy_j": None,
         "gpu_energy_j": None,
@@ -163,3 +187,23 @@ def test_a_process_whose_sensors_another_one_reads_lacks_nothing() -> None:
     assert [finding for finding in verification.findings if finding.outcome == "failed"] == []
     assert (result.is_lower_bound, result.aggregation.warnings) == (False, [])
     assert result.attributed_energy_j == result.total_energy_j == 8000.0
+
+
+@pytest.mark.parametrize(
+    ("provenances", "told"),
+    [
+        (("modelled", "modelled"), ", 9% of it, and the attributed total 900.0 J, 9% of it"),
+        (("modelled", "measured"), ", 5% of it, and the attributed total up to 900.0 J, 9% of it"),
+    ],
+)
+def test_the_modelled_part_of_both_totals_is_told(provenances: tuple[str, str], told: str) -> None:
+    """Two processes that read one host."""
+    energy = {"gpu_energy_j": 9000.0, "cpu_energy_j": 900.0, "total_energy_j": 9900.0, "cpu_scope": "host", **HOST}
+    raws = [
+        record(n, of=2, energy=energy | {"cpu_provenance": provenance}, **NODE)
+        for n, provenance in enumerate(provenances)
+    ]
+    _, verification = aggregate_and_verify(factories.EXPERIMENT, raws)
+    [finding] = [finding for finding in verification.findings if finding.code == "provenance.modelled"]
+    joules = 900.0 * provenances.count("modelled")
+    assert finding.message == f"the plain sum contains {joules:,.1f} J of modelled energy (CPU){told}"
