@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed, seconds, watts
 from llm_energy_measure.results.verification.evidence import read_elsewhere
-from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, host_boards, names_gpu
+from llm_energy_measure.results.verification.gpus import (
+    UNCERTAIN,
+    gpu_scope,
+    gpus_of,
+    host_boards,
+    names_gpu,
+    own_boards,
+)
 from llm_energy_measure.results.verification.power import TOLERANCE as POWER_TOLERANCE
-from llm_energy_measure.results.verification.power import UNCERTAIN, energy_window_sec, longest_sec, own_boards
+from llm_energy_measure.results.verification.power import energy_window_sec, longest_sec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
