@@ -385,3 +385,11 @@ def test_list_and_show_carry_the_verdict(mixed: Path) -> None:
     assert "31.5 kJ (30 kJ to 33 kJ), counted 4 times" in shown
     assert "checks failed" in shown
     assert "attributed" not in run("-o", mixed, "results", "show", "good").out
+
+
+def test_show_tells_the_plain_sum_beside_a_total_that_is_another(tmp_path: Path) -> None:
+    save(tmp_path, "node", node(4), aggregate=False)
+    aggregate_experiment(FileSystemRepository(tmp_path), "node", strategy="attributed_energy", strict=False)
+    shown = run("-o", tmp_path, "results", "show", "node").out
+    assert "plain sum" in shown
+    assert "126 kJ" in shown

@@ -92,4 +92,7 @@ def test_a_power_field_that_no_mean_can_be_near_is_told(real_data: Path, name: s
 
 def test_modelled_energy_is_named_in_the_total_that_contains_it(real_data: Path) -> None:
     [finding] = [f for f in aggregated(real_data, "0112").findings or () if f.code == "provenance.modelled"]
-    assert finding.message == "the total contains 13,820.0 J of modelled energy (CPU and RAM), 13% of it"
+    assert finding.message == (
+        "the plain sum contains 13,820.0 J of modelled energy (CPU and RAM), 13% of it, "
+        "and the attributed total 3,455.0 J, 13% of it"
+    )

@@ -148,6 +148,9 @@ FAILING: dict[str, Callable[[], Experiment]] = {
     "counter.cumulative": lambda: one(energy=sensor(energy_j=5100.0, counter_start_j=5000.0, counter_end_j=5100.0)),
     "counter.lost": lambda: one(energy=sensor(problems=["sensor_lost"])),
     "counter.gap": lambda: one(energy=sensor(problems=["sampling_gap"])),
+    "counter.mismatch": lambda: one(
+        energy=sensor(source="nvml", component="gpu", energy_j=None, counter_start_j=50.0, counter_end_j=4050.0)
+    ),
     "likeness.model": lambda: (*two({"model_name": "a"}, {"model_name": "b"})[:1], {"allow_mixed": True}),
     "likeness.backend": lambda: two({"backend_version": "1"}, {"backend_version": "2"}),
     "likeness.precision": lambda: two(
@@ -200,5 +203,6 @@ OPEN: dict[str, Callable[[], Experiment]] = {
 
 def honest() -> list[RawProcessResult]:
     """Four processes against which nothing can be held, and that leave nothing open."""
-    readings = sensor(counter_start_j=50.0, counter_end_j=150.0)
-    return [record(index, of=4, clock=clock(0), energy=readings) for index in range(4)]
+    told = {"idle_power_w": 50.0, **sensor(counter_start_j=50.0, counter_end_j=150.0)}
+    versions = {"torch": "2.9"}
+    return [record(index, of=4, clock=clock(0), energy=told, library_versions=versions) for index in range(4)]

@@ -330,6 +330,30 @@ def test_one_process_on_several_gpus_may_draw_what_they_draw() -> None:
     assert codes(attribute([reading(0, 40 * 900.0)])) == {"energy.exceeds_devices"}
 
 
+def test_of_processes_that_each_hold_a_model_on_several_gpus_nothing_is_proved() -> None:
+    """Data-parallel times tensor-parallel, or ranks of one model: the configuration says the same of both."""
+    pair: dict[str, Any] = {"effective_config": {"vllm": {"tensor_parallel_size": 2}}, "world_size": 4, **NO_IDS}
+    records = [reading(index, 40 * 400.0, energy=NO_SCOPE, **pair) for index in range(4)]
+    found = attribute(records)
+    outcomes = {finding.code: finding.outcome for finding in found.findings}
+    assert (outcomes["energy.over_counted"], outcomes["energy.exceeds_devices"]) == ("not_checked", "not_checked")
+    assert found.energy_j == 64_000.0
+    assert "energy.exceeds_devices" in codes(attribute([reading(0, 40 * 600.0, energy=NO_SCOPE, **pair)]))
+
+
+def test_the_listed_gpus_of_all_processes_are_shared_out_among_them() -> None:
+    four: dict[str, Any] = {"effective_config": {"gpu_list": [0, 1, 2, 3]}, "world_size": 4, **NO_IDS}
+    assert attribute([reading(index, 40 * 900.0, energy=NO_SCOPE, **four) for index in range(4)]).factor == 4.0
+
+
+def test_the_boards_of_a_mixed_node_draw_what_all_of_them_draw() -> None:
+    mixed: dict[str, Any] = {"gpu_name": "2 x NVIDIA A100-PCIE-40GB2 x NVIDIA L4", **NO_IDS}
+    assert attribute([reading(index, 40 * 300.0, energy=NO_SCOPE, **mixed) for index in range(2)]).factor == 1.0
+    found = attribute([reading(index, 40 * 600.0, energy=NO_SCOPE, **mixed) for index in range(2)])
+    [over] = [finding for finding in found.findings if finding.code == "energy.over_counted"]
+    assert (over.outcome, over.expected, found.factor) == ("failed", 644.0, 2.0)
+
+
 def test_without_an_energy_window_power_is_a_lower_bound_that_can_still_prove_too_much() -> None:
     blind = {"window": None, "duration_sec": 0.0, **NO_SCOPE}
     records = [reading(index, 3e4, energy=blind, **NODE) for index in range(4)]
@@ -374,6 +398,7 @@ def test_without_an_energy_window_power_is_a_lower_bound_that_can_still_prove_to
         ("GRID A100-10C", 1, None),
         ("Zephyr 9000", 1, None),
         ("0 x NVIDIA A40", 1, 300),
+        ("2 x NVIDIA L4, 1 x NVIDIA A40", 3, None),
         ("", 1, None),
         ("9" * 10_000, 1, None),
     ],
@@ -381,6 +406,21 @@ def test_without_an_energy_window_power_is_a_lower_bound_that_can_still_prove_to
 def test_names_of_boards_are_read(name: str, count: int, limit_w: float | None) -> None:
     boards = boards_named(name)
     assert (boards.count, boards.model and boards.model.limit_w) == (count, limit_w)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit_w"),
+    [
+        ("2 x NVIDIA A100-PCIE-40GB2 x NVIDIA L4", 644),
+        ("2 x NVIDIA A100-PCIE-40GB, 2 x NVIDIA L4", 644),
+        ("2 x NVIDIA L4 + 12 x NVIDIA L4", 1008),
+        ("4 x NVIDIA L42 x NVIDIA A40", None),
+        ("2 x Zephyr 9000, 2 x NVIDIA L4", None),
+    ],
+)
+def test_names_of_mixed_nodes_are_added_up_or_are_unknown(name: str, limit_w: float | None) -> None:
+    boards = boards_named(name)
+    assert (boards.is_mixed, boards.model, boards.limit_w) == (True, None, limit_w)
 
 
 def test_every_row_of_the_table_has_a_source_and_is_found_by_its_own_name() -> None:

@@ -173,11 +173,15 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
 
 
 def _attributed(aggregated: AggregatedResult) -> list[tuple[str, str]]:
-    """The attributed total, if the aggregate has one that says more than its sum."""
+    """The plain sum, if the strategy's total is another; and the attributed total, if it says more than its total."""
     energy_j, bounds_j = aggregated.attributed_energy_j, aggregated.attributed_bounds_j
-    if bounds_j is None or bounds_j == (aggregated.total_energy_j, aggregated.total_energy_j):
-        return []
-    return [("attributed", attributed_for_person(energy_j, bounds_j, aggregated.attribution_factor))]
+    plain_j = aggregated.plain_energy_j
+    fields = []
+    if plain_j is not None and plain_j != aggregated.total_energy_j:
+        fields.append(("plain sum", terminal.quantity(plain_j, "J")))
+    if bounds_j is not None and bounds_j != (aggregated.total_energy_j, aggregated.total_energy_j):
+        fields.append(("attributed", attributed_for_person(energy_j, bounds_j, aggregated.attribution_factor)))
+    return fields
 
 
 def _number(value: int | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
 import sys
@@ -11,7 +10,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import msgspec
 from msgspec import Struct
 
 from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status
@@ -28,6 +26,7 @@ from llm_energy_measure.recorder.sources import Sensor, Setting, Source, open_so
 from llm_energy_measure.recorder.tally import Request, Tally
 from llm_energy_measure.recorder.ticker import Ticker
 from llm_energy_measure.results import layout
+from llm_energy_measure.results.codec import config_digest
 from llm_energy_measure.results.repository import FileSystemRepository
 
 if TYPE_CHECKING:
@@ -369,13 +368,12 @@ class Recording:
 
     def _manifest(self) -> Manifest:
         launcher = self.place.launcher or Launcher()
-        digest = hashlib.sha256(msgspec.json.encode(self._config, order="deterministic")).hexdigest()
         return Manifest(
             experiment_id=self.experiment_id,
             expected_processes=self.place.world_size,
             # What every process knows alike: neither its node nor its rank there.
             launcher=Launcher(name=launcher.name, job_id=launcher.job_id, step_id=launcher.step_id),
-            config_digest=digest if self._config else None,
+            config_digest=config_digest(self._config) if self._config else None,
             attempt=launcher.attempt or 0,
         )
 

@@ -41,7 +41,7 @@ from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError
 from llm_energy_measure.results.unknown_fields import pointer_to, put_back, split_unknown, value_at
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 # Values of a newer version that are set aside before the file counts as none of ours: each costs another conversion.
 _MAX_NEW_VALUES = 50
@@ -88,6 +88,11 @@ class _Embedded(msgspec.Struct):
 def digest(data: bytes) -> str:
     """SHA-256 in lower-case hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 of a configuration, in lower-case hexadecimal: of its JSON in a fixed order of names."""
+    return digest(msgspec.json.encode(config, order="deterministic"))
 
 
 def source_file(name: str, data: bytes) -> SourceFile:

@@ -12,7 +12,8 @@ from functools import lru_cache
 from msgspec import Struct
 
 _MAX_NAME = 200
-_COUNTED = re.compile(r"\s*(\d{1,3}) x (.+)")
+# `2 x A100-PCIE-40GB2 x L4`: some tools set nothing between the models of a node.
+_COUNT = re.compile(r"(?P<before>\D|^)(?P<count>\d{1,3}) x ")
 _WORD = re.compile(r"[a-z0-9]+")
 # A board's virtual or mobile namesake draws something else.
 _OTHER_BOARDS = frozenset({"laptop", "mobile", "max", "grid", "vgpu", "mxm"})
@@ -41,19 +42,23 @@ class BoardModel(Struct, frozen=True):
 
 
 class Boards(Struct, frozen=True):
-    """Boards of one model, as a name tells them.
+    """Boards of one model, or all of a node, as a name tells them.
 
     Attributes:
         count: How many.
         model_name: Name of the model, as it stands there.
-        model: What the table knows of it; None if it is unknown or ambiguous.
+        model: What the table knows of it; None if it is unknown or ambiguous, or if there are several models.
+        limit_w: What they can draw together by the table, in watts; None if that is unknown.
+        is_mixed: Whether they are of several models.
         is_stated: Whether the name itself gives the number, which then is that of the whole node: `4 x A40`.
     """
 
     count: int
     model_name: str
     model: BoardModel | None
+    limit_w: float | None
     is_stated: bool
+    is_mixed: bool = False
 
 
 def _row(words: str, limit_w: float, source: str, gpus: int = 1, *, cpu: bool = False) -> BoardModel:
@@ -137,9 +142,27 @@ def boards_named(name: str) -> Boards:
         >>> boards.count, boards.model.limit_w
         (4, 250.0)
     """
-    counted = _COUNTED.fullmatch(name[:_MAX_NAME])
-    count, model_name = (int(counted[1]), counted[2].strip()) if counted else (1, name.strip())
-    return Boards(max(count, 1), model_name, model_named(model_name), counted is not None)
+    name = name[:_MAX_NAME].strip()
+    counts = list(_COUNT.finditer(name))
+    if not counts or counts[0].start("count"):
+        return _one_model(1, name, is_stated=False)
+    ends = [*(found.start("count") for found in counts[1:]), len(name)]
+    parts = [
+        _one_model(max(int(found["count"]), 1), name[found.end() : end].strip(" ,;+"), is_stated=True)
+        for found, end in zip(counts, ends, strict=True)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    # Of `T42 x L4` nobody knows where the one name ends and the other number begins.
+    is_clear = all(found["before"] in " ,;+" or len(found["count"]) == 1 for found in counts[1:])
+    limits = [part.limit_w for part in parts if is_clear and part.limit_w is not None]
+    limit_w = sum(limits) if len(limits) == len(parts) else None
+    return Boards(sum(part.count for part in parts), name, None, limit_w, is_stated=True, is_mixed=True)
+
+
+def _one_model(count: int, name: str, *, is_stated: bool) -> Boards:
+    model = model_named(name)
+    return Boards(count, name, model, None if model is None else model.limit_w * count, is_stated)
 
 
 @lru_cache(maxsize=4096)

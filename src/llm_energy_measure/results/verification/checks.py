@@ -31,10 +31,9 @@ FAMILIES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_counters,
     check_likeness,
     check_zeros,
-    check_provenance,
     check_identical_readings,
 )
-"""The checks besides power and attribution, a function a family."""
+"""The checks that need the evidence alone, a function a family; power, attribution and provenance come before."""
 
 
 class Verification(Struct, frozen=True, kw_only=True):
@@ -68,5 +67,9 @@ def verify_evidence(evidence: Evidence) -> Verification:
         evidence: What is known of the experiment.
     """
     attribution = attribute(evidence.records)
-    findings = [*attribution.findings, *(finding for check in FAMILIES for finding in check(evidence))]
+    findings = [
+        *attribution.findings,
+        *(finding for check in FAMILIES for finding in check(evidence)),
+        *check_provenance(evidence, attribution),
+    ]
     return Verification(attribution=attribution, findings=findings)

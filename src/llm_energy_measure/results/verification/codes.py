@@ -63,6 +63,7 @@ CODES = {
     "counter.cumulative": "a counter's reading was taken for the energy of the window",
     "counter.lost": "a sensor was lost within the window",
     "counter.gap": "a sensor was not sampled for a time",
+    "counter.mismatch": "the energy of a component is not what its sensors read",
     "likeness.model": "processes ran different models",
     "likeness.backend": "processes ran different backends or versions of one",
     "likeness.precision": "processes computed in different precisions",

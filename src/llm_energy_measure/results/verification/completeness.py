@@ -84,10 +84,10 @@ def _duplicates(evidence: Evidence) -> Finding:
     code = "completeness.duplicate_process"
     seen: dict[object, int] = {}
     copies: list[tuple[int, RawProcessResult]] = []
-    for record in evidence.records:
+    for host, record in ((host, record) for host, records in evidence.hosts.items() for record in records):
         if record.energy_metrics.total_energy_j and record.timestamps.start is not None:
             stamps, energy = record.timestamps, record.energy_metrics
-            device = record.host, record.gpu_id, record.gpu_uuid
+            device = host, record.gpu_id, record.gpu_uuid
             key = (device, stamps.start, stamps.duration_sec, energy.total_energy_j, energy.gpu_energy_j)
             first = seen.setdefault(key, record.process_index)
             if first != record.process_index:

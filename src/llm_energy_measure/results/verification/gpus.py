@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.metrics import DeviceEnergy, Scope
+
+
+UNCERTAIN = "whether each of several processes works on all GPUs of a model, or on one of them, is not known"
+"""Why the boards of a process can be fewer than they are taken for."""
+
+# What a configuration calls the number of GPUs that hold one model.
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
+_HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
 
 
 class Gpu(Struct, frozen=True):
@@ -35,6 +43,22 @@ class Gpu(Struct, frozen=True):
     knows_sensor: bool
     limit_w: float | None
     board: str | None
+
+
+class OwnBoards(NamedTuple):
+    """The boards of one process.
+
+    Attributes:
+        sensor: What identifies them together; None if nothing does.
+        number: How many they are.
+        limit_w: What they can draw together, in watts; None if unknown.
+        is_certain: Whether they are known to be so many, and can't be fewer.
+    """
+
+    sensor: str | None
+    number: int
+    limit_w: float | None
+    is_certain: bool = True
 
 
 def gpus_of(record: RawProcessResult) -> list[Gpu]:
@@ -100,8 +124,44 @@ def host_boards(record: RawProcessResult) -> tuple[str, float | None] | None:
     named = boards_named(record.gpu_name) if record.gpu_name else None
     if named is None or not named.is_stated:
         return None
+    if named.is_mixed:
+        return named.model_name, named.limit_w
     [gpu] = gpus_of(record)[:1]
     return named.model_name, None if gpu.limit_w is None else gpu.limit_w * named.count
+
+
+def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:
+    """The boards of a process: those that it lists, or as many of its own as its configuration says."""
+    if len(gpus) == 1:
+        [gpu] = gpus
+        count, is_least = configured_gpus(record)
+        limit_w = None if gpu.limit_w is None else gpu.limit_w * count
+        return OwnBoards(None if gpu.sensor is None else str(gpu.sensor), count, limit_w, is_least)
+    limits = {("listed", place) if gpu.sensor is None else gpu.sensor: gpu.limit_w for place, gpu in enumerate(gpus)}
+    known = [limit for limit in limits.values() if limit is not None]
+    sensor = None if any(gpu.sensor is None for gpu in gpus) else " + ".join(sorted(map(str, limits)))
+    return OwnBoards(sensor, len(limits), math.fsum(known) if len(known) == len(limits) else None)
+
+
+def configured_gpus(record: RawProcessResult) -> tuple[int, bool]:
+    """GPUs that one process works on, as far as its configuration says: 1 unless it says more; and whether it does.
+
+    A list of GPUs is that of all processes. Of a model's size nobody knows whether each of several processes holds a
+    model, or a part of one: then the number is the most that there can be.
+    """
+    config = record.effective_config
+    if _HINTS.isdisjoint(config):
+        return 1, True
+    listed = config.get("gpu_list")
+    processes = record.world_size or config.get("num_processes")
+    processes = processes if type(processes) is int and processes > 0 else 1
+    of_list = -(-len(listed) // processes) if isinstance(listed, list) else 1
+    of_model = 1
+    for part in (config, config.get("vllm"), config.get("sharding_config")):
+        if isinstance(part, dict) and not part.keys().isdisjoint(_SIZES):
+            sizes = [part.get(name) for name in _SIZES]
+            of_model = max(of_model, math.prod(size for size in sizes if type(size) is int and 0 < size <= 4096))  # noqa: PLR2004 - a sane size
+    return max(of_list, of_model), processes == 1 or of_model <= of_list
 
 
 def _are_of_host(record: RawProcessResult, devices: Sequence[DeviceEnergy]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llm_energy_measure.results.verification.codes import failed, passed
+from llm_energy_measure.results.codec import config_digest
+from llm_energy_measure.results.verification.codes import failed, not_checked, passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ def _same(code: str, evidence: Evidence, getter: Callable[[RawProcessResult], ob
             what = code.partition(".")[2].replace("_", " ")
             message = f"{what} is {one} in process {first_process} and {other} in process {record.process_index}"
             return failed(code, message, expected=one, found=other, processes=[first_process, record.process_index])
-    return passed(code)
+    return not_checked(code, "no process says it") if first is None else passed(code)
 
 
 def _texts(one: object, other: object) -> tuple[str, str]:
@@ -103,8 +104,23 @@ def _configuration(evidence: Evidence) -> Iterator[Finding]:
                     f"{record.process_index}"
                 )
                 found[code] = failed(code, message, expected=one_text, found=other_text, processes=processes)
-    for code in ("likeness.batch_size", "likeness.configuration"):
-        yield found.get(code) or passed(code)
+    if not any(record.effective_config for record in evidence.records):
+        for code in ("likeness.batch_size", "likeness.configuration"):
+            yield not_checked(code, "no process says it")
+        return
+    yield found.get("likeness.batch_size") or passed("likeness.batch_size")
+    yield found.get("likeness.configuration") or _as_planned(evidence)
+
+
+def _as_planned(evidence: Evidence) -> Finding:
+    """Whether configurations that are alike are also the one that was written down before the run."""
+    code = "likeness.configuration"
+    planned = evidence.manifest.config_digest if evidence.manifest is not None else None
+    configs = [record.effective_config for record in evidence.records if record.effective_config]
+    if planned is None or any(config_digest(config) == planned for config in configs):
+        return passed(code)
+    reason = f"the digest of the configuration in the manifest is that of no process's: {planned}"
+    return not_checked(code, reason, expected=planned, found=config_digest(configs[0]))
 
 
 def _differences(

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed, seconds, watts
 from llm_energy_measure.results.verification.evidence import read_elsewhere
-from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, names_gpu
+from llm_energy_measure.results.verification.gpus import (
+    UNCERTAIN,
+    gpu_scope,
+    gpus_of,
+    host_boards,
+    names_gpu,
+    own_boards,
+)
 from llm_energy_measure.results.verification.power import TOLERANCE as POWER_TOLERANCE
 from llm_energy_measure.results.verification.power import energy_window_sec, longest_sec
 
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.domain.metrics import EnergyMetrics, Scope
     from llm_energy_measure.results.verification.evidence import Evidence
 
 SAMPLE_FACTOR = 2.0
@@ -32,51 +40,68 @@ OUTLIER_FACTOR = 3.0
 """How often its peers' median power, or what part of it, makes a process an outlier; it takes three processes."""
 
 _PEERS = 3
-# A sentence or None, with what was expected and found.
-_Problem = tuple[str, float | None, float | None] | None
+# A sentence, with what was expected and found; or why that can't be told; or None if nothing is wrong.
+_Problem = tuple[str, float | None, float | None]
+_Judged = _Problem | str | None
+_ABSENT = ""
+"""The record lacks the figures that the check compares."""
 
 
 def check_plausibility(evidence: Evidence) -> Iterator[Finding]:
     """Whether the figures of each process agree with each other and with its peers'."""
     for code, check in _EACH.items():
-        yield _first_problem(code, evidence, check)
+        yield _first_problem(code, evidence, *check)
     yield _missing_gpu_energy(evidence)
     yield _outlier(evidence)
 
 
-def _first_problem(code: str, evidence: Evidence, check: Callable[[RawProcessResult], _Problem]) -> Finding:
+def _first_problem(code: str, evidence: Evidence, check: Callable[[RawProcessResult], _Judged], what: str) -> Finding:
     """One finding for the experiment: the first process that has the problem, and how many more have it."""
-    problem: _Problem = None
-    processes = []
+    problems: dict[int, _Problem] = {}
+    reasons: list[str] = []
     for record in evidence.records:
-        found = check(record)
-        if found is not None:
-            problem = problem or found
-            processes.append(record.process_index)
-    if problem is None:
+        judged = check(record)
+        if isinstance(judged, tuple):
+            problems[record.process_index] = judged
+        elif judged is not None:
+            reasons.append(judged)
+    if not problems:
+        why = next(filter(None, reasons), "")
+        if why or len(reasons) == len(evidence.records):
+            return not_checked(code, why or f"no process has {what}")
         return passed(code)
-    message, expected, value = problem
-    if len(processes) > 1:
-        message += f" (and {len(processes) - 1} more)"
-    return failed(code, f"process {processes[0]} {message}", expected=expected, found=value, processes=processes)
+    process, (message, expected, value) = next(iter(problems.items()))
+    if len(problems) > 1:
+        message += f" (and {len(problems) - 1} more)"
+    return failed(code, f"process {process} {message}", expected=expected, found=value, processes=problems)
 
 
-def _power_above_limit(record: RawProcessResult) -> _Problem:
+def _power_above_limit(record: RawProcessResult) -> _Judged:
     power = record.energy_metrics.gpu_power_w
-    if not power or gpu_scope(record) == "host":
-        return None
-    limits = [gpu.limit_w for gpu in gpus_of(record) if gpu.limit_w is not None]
-    limit = math.fsum(limits)
-    if not limits or power <= limit * (1 + POWER_TOLERANCE):
-        return None
-    return f"reports {watts(power)} of GPU power, and its board can draw {watts(limit)}", limit, power
+    if power is None:
+        return _ABSENT
+    if gpu_scope(record) == "host":
+        name, limit = host_boards(record) or ("", None)
+        of_whom, is_certain = "the host's boards", True
+        unknown = f"no power limit is known of the board {name!r}" if name else "what boards the host has is not known"
+    else:
+        gpus = gpus_of(record)
+        _, count, limit, is_certain = own_boards(record, gpus)
+        of_whom = "its board" if count == 1 else f"its {count} boards"
+        board = next((gpu.board for gpu in gpus if gpu.limit_w is None and gpu.board), None)
+        unknown = f"no power limit is known of the board {'' if board is None else repr(board)}".rstrip()
+    if limit is None:
+        return unknown
+    if power > limit * (1 + POWER_TOLERANCE):
+        return f"reports {watts(power)} of GPU power, and {of_whom} can draw {watts(limit)}", limit, power
+    return None if is_certain else UNCERTAIN
 
 
-def _power_contradicts_energy(record: RawProcessResult) -> _Problem:
+def _power_contradicts_energy(record: RawProcessResult) -> _Judged:
     """The field is one sample: only what no mean can be near is a contradiction."""
     energy_j, power = record.energy_metrics.gpu_energy_j, record.energy_metrics.gpu_power_w
     if not energy_j or power is None:
-        return None
+        return _ABSENT
     window = energy_window_sec(record)
     work = record.inference_metrics.inference_time_sec if record.inference_metrics is not None else None
     longest = window or longest_sec(record)
@@ -85,7 +110,7 @@ def _power_contradicts_energy(record: RawProcessResult) -> _Problem:
         over = f" over {seconds(longest)}" if longest else ""
         return f"reports 0 W of GPU power beside {joules(energy_j)} of GPU energy{over}", None, 0.0
     if not longest or not shortest:
-        return None
+        return _ABSENT
     least, greatest = energy_j / longest, energy_j / shortest
     if least / SAMPLE_FACTOR <= power <= greatest * SAMPLE_FACTOR:
         return None
@@ -94,11 +119,11 @@ def _power_contradicts_energy(record: RawProcessResult) -> _Problem:
     return f"{message}: the field is one sample and no mean", mean, power
 
 
-def _below_idle(record: RawProcessResult) -> _Problem:
+def _below_idle(record: RawProcessResult) -> _Judged:
     energy = record.energy_metrics
     window = energy_window_sec(record)
     if not energy.idle_power_w or not window or energy.total_energy_j is None:
-        return None
+        return _ABSENT
     idle_j = energy.idle_power_w * window
     if energy.total_energy_j >= idle_j * (1 - POWER_TOLERANCE):
         return None
@@ -109,21 +134,22 @@ def _below_idle(record: RawProcessResult) -> _Problem:
     return message, idle_j, energy.total_energy_j
 
 
-def _components(record: RawProcessResult) -> _Problem:
+def _components(record: RawProcessResult) -> _Judged:
     energy = record.energy_metrics
-    if energy.total_energy_j is None:
-        return None
-    parts = math.fsum(part or 0.0 for part in (energy.gpu_energy_j, energy.cpu_energy_j, energy.ram_energy_j))
+    known = [part for part in (energy.gpu_energy_j, energy.cpu_energy_j, energy.ram_energy_j) if part is not None]
+    if energy.total_energy_j is None or not known:
+        return _ABSENT
+    parts = math.fsum(known)
     if parts <= energy.total_energy_j * (1 + COMPONENT_TOLERANCE):
         return None
     message = f"has {joules(parts)} in GPU, CPU and RAM, more than its total of {joules(energy.total_energy_j)}"
     return message, energy.total_energy_j, parts
 
 
-def _throughput(record: RawProcessResult) -> _Problem:
+def _throughput(record: RawProcessResult) -> _Judged:
     work = record.inference_metrics
     if work is None or not work.tokens_per_second or not work.inference_time_sec:
-        return None
+        return _ABSENT
     # Some tools count output tokens, some all: whichever comes nearest speaks for the record.
     rates = [
         tokens / work.inference_time_sec
@@ -131,7 +157,7 @@ def _throughput(record: RawProcessResult) -> _Problem:
         if tokens
     ]
     if not rates:
-        return None
+        return _ABSENT
     nearest = min(rates, key=lambda rate: abs(rate - work.tokens_per_second))  # type: ignore[operator]  # checked above
     if abs(nearest - work.tokens_per_second) <= THROUGHPUT_TOLERANCE * nearest:
         return None
@@ -142,10 +168,10 @@ def _throughput(record: RawProcessResult) -> _Problem:
     return message, nearest, work.tokens_per_second
 
 
-def _tokens(record: RawProcessResult) -> _Problem:
+def _tokens(record: RawProcessResult) -> _Judged:
     work = record.inference_metrics
     if work is None:
-        return None
+        return _ABSENT
     parts = work.input_tokens + work.output_tokens
     if parts > work.total_tokens:
         message = f"counts {parts:,} input and output tokens, more than its total of {work.total_tokens:,}"
@@ -165,13 +191,13 @@ def _tokens(record: RawProcessResult) -> _Problem:
     return None
 
 
-_EACH: dict[str, Callable[[RawProcessResult], _Problem]] = {
-    "plausibility.power_above_limit": _power_above_limit,
-    "plausibility.power_contradicts_energy": _power_contradicts_energy,
-    "plausibility.below_idle": _below_idle,
-    "plausibility.components": _components,
-    "plausibility.throughput": _throughput,
-    "plausibility.tokens": _tokens,
+_EACH: dict[str, tuple[Callable[[RawProcessResult], _Judged], str]] = {
+    "plausibility.power_above_limit": (_power_above_limit, "a GPU power"),
+    "plausibility.power_contradicts_energy": (_power_contradicts_energy, "GPU power, GPU energy and a time"),
+    "plausibility.below_idle": (_below_idle, "an idle power, an energy and its window"),
+    "plausibility.components": (_components, "a total and a component of it"),
+    "plausibility.throughput": (_throughput, "a throughput, tokens and their time"),
+    "plausibility.tokens": (_tokens, "token counts"),
 }
 
 
@@ -201,15 +227,17 @@ def _missing_gpu_energy(evidence: Evidence) -> Finding:
 
 
 def _outlier(evidence: Evidence) -> Finding:
-    """A process whose power is far from its peers' on the same board."""
+    """A process whose power is far from its peers', of the same component, scope and boards."""
     code = "plausibility.outlier"
-    by_board: dict[tuple[str | None, str | None], list[tuple[float, int]]] = {}
+    peers: dict[object, list[tuple[float, int]]] = {}
     for record in evidence.records:
-        total, length = record.energy_metrics.total_energy_j, energy_window_sec(record) or longest_sec(record)
-        if total and length:
-            key = record.gpu_name, record.energy_metrics.total_scope
-            by_board.setdefault(key, []).append((total / length, record.process_index))
-    groups = [powers for powers in by_board.values() if len(powers) >= _PEERS]
+        length = energy_window_sec(record) or longest_sec(record)
+        component, joules, scope = _compared(record.energy_metrics)
+        if joules and length:
+            boards = None if component == "cpu" else own_boards(record, gpus_of(record))[1:]
+            key = component, scope, boards, record.gpu_name
+            peers.setdefault(key, []).append((joules / length, record.process_index))
+    groups = [powers for powers in peers.values() if len(powers) >= _PEERS]
     if not groups:
         return not_checked(code, "fewer than three like processes with energy and time")
     for powers in groups:
@@ -219,6 +247,15 @@ def _outlier(evidence: Evidence) -> Finding:
             message = f"process {process} implies {watts(far)}, and the median of its peers is {watts(middle)}"
             return failed(code, message, expected=middle, found=far, processes=[process])
     return passed(code)
+
+
+def _compared(energy: EnergyMetrics) -> tuple[str, float | None, Scope | None]:
+    """What of a process's energy its peers have too: one of them may read the host's CPU for all."""
+    if energy.gpu_energy_j:
+        return "gpu", energy.gpu_energy_j, energy.gpu_scope or energy.total_scope
+    if energy.cpu_energy_j:
+        return "cpu", energy.cpu_energy_j, energy.cpu_scope or energy.total_scope
+    return "total", energy.total_energy_j, energy.total_scope
 
 
 def _distance(power_w: float, middle_w: float) -> float:

@@ -15,7 +15,17 @@ from msgspec import Struct, field
 from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.results.verification.boards import boards_named
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed, seconds, watts
-from llm_energy_measure.results.verification.gpus import Gpu, gpu_scope, gpus_of, host_boards, names_gpu
+from llm_energy_measure.results.verification.gpus import (
+    UNCERTAIN,
+    Gpu,
+    OwnBoards,
+    configured_gpus,
+    gpu_scope,
+    gpus_of,
+    host_boards,
+    names_gpu,
+    own_boards,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +37,6 @@ TOLERANCE = 0.05
 """Fraction by which power may exceed the limits: NVML documents its power as accurate to within 5 %."""
 
 _TWO = 2
-
-# What a configuration calls the number of GPUs that hold one model.
-_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
-_HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
 
 Span = tuple[datetime, datetime]
 """Start and end of a window."""
@@ -46,11 +52,9 @@ class Reader(Struct, frozen=True, kw_only=True):
         window_sec: Length of the energy window, or the longest time that is known; None if no time is known.
         is_exact: Whether that is the energy window itself.
         power_w: Energy over that time; None without a time.
-        sensor: The GPUs that it read; None if nothing identifies them.
         span: When it measured, where that is known.
-        boards: How many boards it works on.
+        boards: The boards it works on.
         board: Their name; None if unknown.
-        limit_w: What they can draw together, in watts; None if unknown.
     """
 
     process: int
@@ -59,11 +63,9 @@ class Reader(Struct, frozen=True, kw_only=True):
     window_sec: float | None
     is_exact: bool
     power_w: float | None
-    sensor: str | None
     span: Span | None
-    boards: int
+    boards: OwnBoards
     board: str | None
-    limit_w: float | None
 
 
 class HostPower(Struct, frozen=True, kw_only=True):
@@ -76,7 +78,7 @@ class HostPower(Struct, frozen=True, kw_only=True):
             processes that ran at one time.
         limit_w: What its boards can draw together, in watts; None if that is unknown.
         knows_all: Whether these are known to be all of its boards.
-        why_not: What about the boards is unknown.
+        why_not: What about the boards is unknown; beside a limit, whether they are so many.
     """
 
     host: str | None
@@ -187,7 +189,7 @@ def _why_not_checked(power: HostPower) -> str:
     readers = power.unscoped
     if len(readers) < _TWO:
         return ""
-    if power.limit_w is None:
+    if power.why_not:
         return power.why_not
     unknown = [reader.process for reader in readers if not reader.is_exact]
     return f"no energy window is known of process {', '.join(map(str, unknown[:8]))}" if unknown else ""
@@ -203,13 +205,15 @@ def _check_processes(powers: Sequence[HostPower]) -> Iterator[Finding]:
         beyond = []
         for reader in power.readers:
             any_reader = True
-            limit = power.limit_w if reader.scope == "host" else reader.limit_w
+            limit = power.limit_w if reader.scope == "host" else reader.boards.limit_w
             if limit is not None and reader.scope == "host" and not power.knows_all:
                 reasons.append("how many boards the host has is not known")
             elif limit is None:
                 reasons.append(power.why_not or f"no power limit is known of {reader.board!r}")
             elif reader.power_w is not None and reader.power_w > limit * (1 + TOLERANCE):
                 beyond.append((reader, limit))
+            elif reader.scope != "host" and not reader.boards.is_certain:
+                reasons.append(UNCERTAIN)
             elif not reader.is_exact:
                 reasons.append(f"no energy window is known of process {reader.process}")
         failures += [_beyond_devices(code, power, beyond)] if beyond else []
@@ -287,7 +291,7 @@ def _power_by_sensor(readers: Sequence[Reader]) -> float:
     """Power of several processes in watts, that of GPUs which several of them name counted once."""
     by_sensor: dict[object, float] = {}
     for reader in readers:
-        key = ("process", reader.process) if reader.sensor is None else reader.sensor
+        key = ("process", reader.process) if reader.boards.sensor is None else reader.boards.sensor
         by_sensor[key] = max(by_sensor.get(key, 0.0), reader.power_w or 0.0)
     return math.fsum(by_sensor.values())
 
@@ -296,11 +300,9 @@ def _reader(record: RawProcessResult, gpus: Sequence[Gpu], energy_j: float) -> R
     window = energy_window_sec(record)
     length = window or longest_sec(record)
     scope = gpu_scope(record)
-    sensor, boards, limit_w = _together(gpus)
-    if scope == "device" and sensor is None:
+    boards = own_boards(record, gpus)
+    if scope == "device" and boards.sensor is None:
         scope = None
-    if len(gpus) == 1 and (several := _configured_gpus(record)) > 1:
-        boards, limit_w = several, None if limit_w is None else limit_w * several
     return Reader(
         process=record.process_index,
         energy_j=energy_j,
@@ -308,39 +310,10 @@ def _reader(record: RawProcessResult, gpus: Sequence[Gpu], energy_j: float) -> R
         window_sec=length,
         is_exact=window is not None,
         power_w=energy_j / length if length else None,
-        sensor=sensor,
         span=span_of(record),
         boards=boards,
         board=boards_named(gpus[0].board).model_name if gpus[0].board else None,
-        limit_w=limit_w,
     )
-
-
-def _together(gpus: Sequence[Gpu]) -> tuple[str | None, int, float | None]:
-    """What identifies the GPUs of a process together, how many boards they are, and what these can draw in watts."""
-    if len(gpus) == 1:
-        [gpu] = gpus
-        return None if gpu.sensor is None else str(gpu.sensor), 1, gpu.limit_w
-    limits = {("listed", place) if gpu.sensor is None else gpu.sensor: gpu.limit_w for place, gpu in enumerate(gpus)}
-    known = [limit for limit in limits.values() if limit is not None]
-    sensor = None if any(gpu.sensor is None for gpu in gpus) else " + ".join(sorted(map(str, limits)))
-    return sensor, len(limits), math.fsum(known) if len(known) == len(limits) else None
-
-
-def _configured_gpus(record: RawProcessResult) -> int:
-    """GPUs that one process works on, as far as its configuration says: 1 unless it says more."""
-    config = record.effective_config
-    if _HINTS.isdisjoint(config):
-        return 1
-    listed = config.get("gpu_list")
-    processes = record.world_size or config.get("num_processes")
-    processes = processes if type(processes) is int and processes > 0 else 1
-    gpus = len(listed) if isinstance(listed, list) else 1
-    for part in (config, config.get("vllm"), config.get("sharding_config")):
-        if isinstance(part, dict) and not part.keys().isdisjoint(_SIZES):
-            sizes = [part.get(name) for name in _SIZES]
-            gpus = max(gpus, math.prod(size for size in sizes if type(size) is int and 0 < size <= 4096))  # noqa: PLR2004 - a sane size
-    return -(-gpus // processes)
 
 
 def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[float | None, bool, str]:
@@ -351,6 +324,7 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
     """
     stated: dict[str, float] = {}
     single: dict[object, float] = {}
+    uncertain = ""
     all_hosts = all(gpu_scope(record) == "host" for record, _ in gpus)
     for record, own in gpus:
         if not record.energy_metrics.gpu_energy_j and not names_gpu(record):
@@ -362,7 +336,8 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
                 return None, False, f"no power limit is known of the board {name!r}"
             stated[name] = max(limit, stated.get(name, 0.0))
             continue
-        several = _configured_gpus(record) if len(own) == 1 else 1
+        several, is_certain = configured_gpus(record) if len(own) == 1 else (1, True)
+        uncertain = uncertain or ("" if is_certain else UNCERTAIN)
         for position, gpu in enumerate(own):
             if gpu.limit_w is None:
                 board = f"the board {gpu.board!r}" if gpu.board else f"the board of process {record.process_index}"
@@ -372,7 +347,7 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
                 continue  # its sensor saw the others' boards
             key = ("process", record.process_index, position) if unidentified else gpu.sensor
             single[key] = max(gpu.limit_w * several, single.get(key, 0.0))
-    return max(math.fsum(stated.values()), math.fsum(single.values())), bool(stated), ""
+    return max(math.fsum(stated.values()), math.fsum(single.values())), bool(stated), uncertain
 
 
 def _power(readers: Sequence[Reader]) -> float:
@@ -386,4 +361,4 @@ def _on(host: str | None) -> str:
 
 def _boards(reader: Reader) -> str:
     board = reader.board or "board"
-    return f"its {reader.boards} x {board}" if reader.boards > 1 else f"its one {board}"
+    return f"its {reader.boards.number} x {board}" if reader.boards.number > 1 else f"its one {board}"

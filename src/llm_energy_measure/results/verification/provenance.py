@@ -14,21 +14,28 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.domain.metrics import EnergyMetrics
+    from llm_energy_measure.results.verification.attribution import Attribution
     from llm_energy_measure.results.verification.evidence import Evidence
 
+# Energies in joules, by component.
+Parts = dict[str, list[float]]
 
-def check_provenance(evidence: Evidence) -> Iterator[Finding]:
-    """What of the total was modelled, what nobody says the origin of, and what the measuring tool warned of."""
+
+def check_provenance(evidence: Evidence, attribution: Attribution) -> Iterator[Finding]:
+    """What of the totals was modelled, what nobody says the origin of, and what the measuring tool warned of."""
     modelled: dict[str, list[float]] = {}
+    others: dict[str, list[float]] = {}
     unknown: dict[str, None] = {}
     for record in evidence.records:
         if record.energy_metrics.total_energy_j is not None:
             for name, part, provenance in _parts(record.energy_metrics):
                 if provenance == "modelled":
                     modelled.setdefault(name, []).append(part)
-                elif provenance is None:
+                    continue
+                others.setdefault(name, []).append(part)
+                if provenance is None:
                     unknown[name] = None
-    yield _modelled(evidence, modelled)
+    yield _modelled(attribution, modelled, others)
     code = "provenance.unknown"
     reason = f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled"
     yield not_checked(code, reason) if unknown else passed(code)
@@ -51,17 +58,36 @@ def _parts(energy: EnergyMetrics) -> list[tuple[str, float, str | None]]:
     return parts
 
 
-def _modelled(evidence: Evidence, modelled: dict[str, list[float]]) -> Finding:
-    """What of the total no sensor measured."""
+def _modelled(attribution: Attribution, modelled: Parts, others: Parts) -> Finding:
+    """What of the plain sum, and of the attributed total where that is another, no sensor measured."""
     code = "provenance.modelled"
     if not modelled:
         return passed(code)
-    totals = [total for record in evidence.records if (total := record.energy_metrics.total_energy_j) is not None]
-    energy_j, plain = math.fsum(part for parts in modelled.values() for part in parts), math.fsum(totals)
+    energy_j = math.fsum(part for parts in modelled.values() for part in parts)
     names = " and ".join("the whole" if name == "total" else name for name in modelled)
-    share = f", {energy_j / plain:.0%} of it" if plain and energy_j <= plain else ""
-    message = f"the total contains {joules(energy_j)} of modelled energy ({names}){share}"
+    message = (
+        f"the plain sum contains {joules(energy_j)} of modelled energy ({names}){_share(energy_j, attribution.plain_j)}"
+    )
+    if attribution.energy_j is not None and attribution.energy_j != attribution.plain_j:
+        least_j, most_j = _attributed(attribution, modelled, others)
+        up_to = "up to " if least_j < most_j else ""
+        message += f", and the attributed total {up_to}{joules(most_j)}{_share(most_j, attribution.energy_j)}"
     return not_checked(code, "no sensor measured what is modelled", message, found=energy_j)
+
+
+def _attributed(attribution: Attribution, modelled: Parts, others: Parts) -> tuple[float, float]:
+    """Least and greatest modelled energy in the attributed total: all of a component that nobody measured."""
+    kept = {"GPU": attribution.gpu_j, "CPU": attribution.cpu_j, "RAM": attribution.ram_j, "total": attribution.energy_j}
+    least, most = 0.0, 0.0
+    for name, parts in modelled.items():
+        whole = kept[name] or 0.0
+        most += min(whole, math.fsum(parts))
+        least += max(0.0, whole - math.fsum(others.get(name, ())))
+    return least, most
+
+
+def _share(part_j: float, whole_j: float | None) -> str:
+    return f", {part_j / whole_j:.0%} of it" if whole_j and part_j <= whole_j else ""
 
 
 def _tool_warning(evidence: Evidence) -> Finding:
