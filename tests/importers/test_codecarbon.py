@@ -141,6 +141,25 @@ def test_rows_that_name_no_run_stand_for_themselves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"run_id": "\u03b1"}, {"run_id": "\u03b2"}),
+        ({"run_id": "a/b"}, {"run_id": "a_b"}),
+        ({"run_id": "a b"}, {"run_id": "a/b"}),
+        ({"run_id": "", "project_name": "x y"}, {"run_id": "", "project_name": "x_y"}),
+        ({"run_id": "", "experiment_id": "", "cpu_power": "40.1"}, {"run_id": "", "experiment_id": ""}),
+        ({"run_id": "", "project_name": "x"}, {"run_id": "", "project_name": "x."}),
+    ],
+    ids=str,
+)
+def test_different_rows_never_share_an_id(tmp_path: Path, one: dict[str, str], other: dict[str, str]) -> None:
+    records, _ = import_lines(tmp_path, ",".join(LATEST), line(**one), line(**other))
+    assert len({record.experiment_id for record in records}) == 2
+    again, _ = import_lines(tmp_path, ",".join(LATEST), line(**other), line(**one))
+    assert {record.experiment_id for record in again} == {record.experiment_id for record in records}
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"timestamp": "2-01-24T14:31:35"},

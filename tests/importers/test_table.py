@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llm_energy_measure import importers
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.importers.mapping import parse_mappings
+from tests.support import peers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -174,6 +175,17 @@ def test_without_a_mapping_no_table_is_taken(tmp_path: Path) -> None:
     assert (list(reading), [entry.code for entry in reading.report.entries]) == ([], ["missing_field"])
 
 
+def test_a_mapping_is_never_ignored_for_a_file_that_another_format_knows(tmp_path: Path) -> None:
+    text = f"{','.join(peers.LATEST)}\n{peers.line()}\n"
+    [record], _ = import_text(tmp_path, text, ENERGY.replace("energy_kwh", "gpu_energy"), "model_name=project_name")
+    assert (record.energy_metrics.total_energy_j, record.model_name) == (1.8e6, "llama")
+    [record] = importers.read(tmp_path / "table", format="codecarbon", mapping=["model_name=project_name"])
+    assert record.model_name is None
+    (tmp_path / "rest").write_text("j,k\n1,2\n")
+    records = list(importers.read(tmp_path, mapping=["energy_j=j"]))
+    assert [record.energy_metrics.total_energy_j for record in records] == [1.0, 3.6e6]
+
+
 def test_a_column_that_is_not_there_refuses_the_file_and_names_those_that_are(tmp_path: Path) -> None:
     records, [entry] = import_text(tmp_path, CSV, "energy_j=joules")
     assert (records, entry.code) == ([], "missing_field")
@@ -198,6 +210,23 @@ def test_a_row_that_is_wrong_costs_itself(tmp_path: Path, line: str, code: str) 
     records, entries = import_text(tmp_path, f"{CSV}{line}\nlast,1,1,1,2026-01-16,u\n", *MAPPING)
     assert [entry.code for entry in entries] == ["whole", "no_energy", code, "whole"]
     assert records[-1].model_name == "last"
+
+
+def test_a_quote_that_never_closes_costs_one_row(tmp_path: Path) -> None:
+    records, entries = import_text(tmp_path, 'm,j\na,1\nx,"1\nb,2\nc,3\n', "model_name=m", "energy_j=j")
+    assert [(entry.row, entry.code) for entry in entries] == [(2, "whole"), (3, "torn"), (4, "whole"), (5, "whole")]
+    assert entries[1].message == "a quote in it never closes"
+    assert [record.model_name for record in records] == ["a", "b", "c"]
+
+
+def test_a_row_is_named_by_its_first_line(tmp_path: Path) -> None:
+    text = f'm,j\n"a\nb",1\n\n"c\n\nd",2\nx,"1\n{"y" * 200_000},5\n"e\nf",3,4\ng,6\n'
+    records, entries = import_text(tmp_path, text, "model_name=m", "energy_j=j")
+    assert [(entry.row, entry.outcome) for entry in entries] == [
+        *((2, "kept"), (5, "kept"), (8, "refused"), (9, "refused"), (10, "refused"), (12, "kept")),
+    ]
+    assert [record.model_name for record in records] == ["a\nb", "c\n\nd", "g"]
+    assert "more than 131072 characters" in entries[3].message
 
 
 def test_two_rows_of_one_process_are_told(tmp_path: Path) -> None:

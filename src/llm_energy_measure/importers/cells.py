@@ -8,7 +8,7 @@ from datetime import MAXYEAR, MINYEAR, datetime, timedelta
 from typing import Any
 
 _BOARDS = re.compile(r"\s*([0-9]{1,4}) x (.+?)\s*")
-_UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_ID = 150
 _GREATEST = 1e250
 """No measurement comes near, and its sum with others, or in another unit, is still a number."""
@@ -98,12 +98,16 @@ def boards(gpu_model: str | None) -> tuple[int | None, str | None]:
 def identifier(*parts: object) -> str:
     """An experiment id of these parts: readable, safe as a folder name, and always the same for the same parts.
 
+    Where it does not show all of them, a digest tells it from that of other parts.
+
     Example:
-        >>> identifier("codecarbon", "my project", "3d0c0253-711f")
-        'codecarbon-my_project-3d0c0253-711f'
+        >>> identifier("codecarbon", "llama_7b", "3d0c0253-711f"), identifier("codecarbon", "my project")
+        ('codecarbon-llama_7b-3d0c0253-711f', 'codecarbon-my_project-a1cbde2a')
     """
-    words = (_UNSAFE.sub("_", str(part)).strip("_") for part in parts)
+    given = [str(part) for part in parts if str(part)]
+    words = [_UNSAFE.sub("_", part) for part in given]
     name = "-".join(word for word in words if word)
-    if len(name) <= _LONGEST_ID:
+    if words == given and len(name) <= _LONGEST_ID:
         return name
-    return f"{name[:_LONGEST_ID]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256("\0".join(given).encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{name[:_LONGEST_ID]}-{digest}" if name else digest

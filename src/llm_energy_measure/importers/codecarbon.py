@@ -55,6 +55,10 @@ _PLACED = frozenset(
 )
 
 
+_DERIVED = frozenset(("emissions_rate", "gpu_count", "codecarbon_version"))
+"""Columns that say nothing of a row that its others don't, and that a tool may add or drop."""
+
+
 class _Part(msgspec.Struct):
     """The rows of a run that one start of its tracker wrote: the greatest of them counts."""
 
@@ -164,8 +168,8 @@ def _experiment(cells: Mapping[str, str], part_number: int) -> str:
     if run is not None:
         return identifier(TOOL, project, *run, *restart)
     # Of values and not of their digits: a row that another tool wrote again is the same.
-    figures = [number_in(cells.get(name, "")) for name in ("duration", "energy_consumed", "emissions")]
-    digest = hashlib.sha256(repr(figures).encode()).hexdigest()
+    values = sorted((name, _typed(name, cell)) for name, cell in cells.items() if cell and name not in _DERIVED)
+    digest = hashlib.sha256(repr(values).encode()).hexdigest()
     return identifier(TOOL, project, cells["timestamp"].replace(":", ""), digest[:8])
 
 

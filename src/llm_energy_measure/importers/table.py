@@ -89,21 +89,36 @@ def _require_columns(needed: set[str], columns: list[str]) -> None:
 def _csv_rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
     header = original.header
     _require_columns(needed, header)
-    reader = csv.reader(io.StringIO(original.text, newline=""), strict=True)
+    text = io.StringIO(original.text, newline="")
+    text.readline()
+    reader = csv.reader(text, strict=True)
+    line = 2  # at which the row begins; a quoted cell can have several
     while True:
+        place, lines_before = text.tell(), reader.line_num
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, f"it is no row ({error}; a cell has at most {MAX_CELL} characters)"
+            # What a quote that never closes took with it is read again, from the next line on.
+            text.seek(place)
+            yield line, _no_row(error, len(text.readline()))
+            line += 1
             continue
-        if reader.line_num == 1 or not cells:
-            continue
-        if len(cells) != len(header):
-            yield reader.line_num, f"it has {len(cells)} cells under {len(header)} columns"
-            continue
-        yield reader.line_num, {name: cell.strip() or None for name, cell in zip(header, cells, strict=True)}
+        if len(cells) == len(header):
+            yield line, {name: cell.strip() or None for name, cell in zip(header, cells, strict=True)}
+        elif cells:
+            yield line, f"it has {len(cells)} cells under {len(header)} columns"
+        line += reader.line_num - lines_before
+
+
+def _no_row(error: csv.Error, length: int) -> str:
+    """What is wrong with a line that the csv module refuses."""
+    if length > MAX_CELL:
+        return f"one of its cells has more than {MAX_CELL} characters"
+    if "end of data" in str(error) or "field larger" in str(error):
+        return "a quote in it never closes"
+    return f"it is no row ({error})"
 
 
 def _json_rows(original: Original) -> Iterator[tuple[int, dict[str, Cell] | str]]:
