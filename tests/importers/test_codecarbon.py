@@ -199,6 +199,18 @@ def test_blank_energy_is_unknown_and_not_zero(tmp_path: Path) -> None:
     assert (entry.outcome, entry.code) == ("kept", "no_energy")
 
 
+def test_a_power_beside_a_blank_energy_is_kept(tmp_path: Path) -> None:
+    [record], _ = import_lines(tmp_path, ",".join(LATEST), line(gpu_energy="", cpu_energy=""))
+    assert (record.energy_metrics.gpu_power_w, record.energy_metrics.cpu_power_w) == (300.5, 112.5)
+    assert (record.energy_metrics.gpu_energy_j, record.energy_metrics.cpu_provenance) == (None, None)
+
+
+def test_a_column_that_stands_twice_is_not_chosen_from(tmp_path: Path) -> None:
+    twice = (*LATEST, "energy_consumed")
+    records, [entry] = import_lines(tmp_path, ",".join(twice), f"{line()},2.0")
+    assert (records, entry.code, "energy_consumed" in entry.message) == ([], "ambiguous_column", True)
+
+
 def test_negative_energy_is_refused(tmp_path: Path) -> None:
     records, [entry] = import_lines(tmp_path, ",".join(LATEST), line(gpu_energy="-0.5"))
     assert (records, entry.code) == ([], "impossible_value")

@@ -95,6 +95,8 @@ def test_an_expression_is_worth(expression: str, value: float | None) -> None:
         "energy_j=" + "(" * 5000,
         "=a",
         "energy_j=1_0",
+        "energy_j=1e999",
+        "energy_j=a*1e999",
     ],
 )
 def test_what_is_no_mapping_is_refused_in_a_sentence(mapping: str) -> None:
@@ -240,6 +242,43 @@ def test_two_rows_of_one_process_are_told(tmp_path: Path) -> None:
 def test_a_blank_process_index_is_not_process_0(tmp_path: Path) -> None:
     records, entries = import_text(tmp_path, "id,rank,j\ne,,1\ne,1,2\n", "experiment_id=id", "process_index=rank")
     assert ([entry.code for entry in entries], len(records)) == (["missing_field", "no_energy"], 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("input_tokens", "1e30"), ("gpu_id", "1e300"), ("gpu_id", "1e200"), ("total_tokens", "9007199254740992")],
+)
+def test_a_count_beyond_all_counts_is_refused(tmp_path: Path, field: str, value: str) -> None:
+    for text in (f"j,v\n1,{value}\n", f'{{"j": 1, "v": {value}}}'):
+        records, [entry] = import_text(tmp_path, text, "energy_j=j", f"{field}=v")
+        assert (records, entry.outcome) == ([], "refused")
+    records, [entry] = import_text(tmp_path, "j,k\n1e240,1\n", "energy_j=j*1e20")
+    assert (records, entry.code) == ([], "impossible_value")
+
+
+def test_a_column_that_stands_twice_is_not_chosen_from(tmp_path: Path) -> None:
+    records, [entry] = import_text(tmp_path, "j,j,k\n1,2,3\n", "energy_j=j")
+    assert (records, entry.code, "j" in entry.message) == ([], "ambiguous_column", True)
+    [record], _ = import_text(tmp_path, "j,j,k\n1,2,3\n", "energy_j=k")
+    assert record.energy_metrics.total_energy_j == 3.0
+
+
+def test_rows_of_experiments_that_take_turns_come_one_experiment_behind_the_other(tmp_path: Path) -> None:
+    text = "id,rank,j\na,0,1\nb,0,2\na,1,x\na,1,3\nb,1,4\n"
+    mapping = ("experiment_id=id", "process_index=rank", "energy_j=j", "world_size=2")
+    records, entries = import_text(tmp_path, text, *mapping)
+    assert [(record.experiment_id, record.process_index) for record in records] == [
+        *(("a", 0), ("a", 1), ("b", 0), ("b", 1)),
+    ]
+    assert [(entry.row, entry.experiment_id) for entry in entries] == [
+        *((2, "a"), (3, "b"), (4, None), (5, "a"), (6, "b")),
+    ]
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+    records, entries = import_text(tmp_path, b"m,j\nx\xee,1\ny,2\n", "model_name=m", "energy_j=j")
+    assert [entry.code for entry in entries] == ["undecodable_text", "whole"]
+    assert records[0].model_name == "x\ufffd"
 
 
 @pytest.mark.parametrize(
