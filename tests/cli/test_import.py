@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results.exporters import to_codecarbon
 from tests.support import peers
 from tests.support.command import as_process, on_terminal, run
 from tests.support.peers import LATEST, line
@@ -326,6 +328,31 @@ def test_json_lines_hold_the_rows_of_the_json_export(results: Path, emissions: P
     ).json()
     assert [json.loads(text) for text in lines] == rows
     assert len(rows) == 2
+
+
+def test_what_ended_nobody_knows_when_has_no_row_of_codecarbon(results: Path, emissions: Path, tmp_path: Path) -> None:
+    run("-o", results, "import", peers.write_experiment(tmp_path / "0042"))
+    table = tmp_path / "again.csv"
+    export = ("-o", results, "results", "export", "--format", "codecarbon", "--to", table)
+    done = run(*export)
+    assert (done.status, table.exists()) == (1, False)
+    assert done.err.count("is left out: its end or its duration is unknown") == 2
+    run("-o", results, "import", emissions)
+    assert run(*export).status == 1
+    assert [entry["code"] for entry in run("-o", results, "import", table, "--json").json()["entries"]] == [
+        *("already_there", "already_there"),
+    ]
+    with pytest.raises(ConfigurationError, match="process 0 of 0042"):
+        to_codecarbon(FileSystemRepository(results).load_all_raw("0042"))
+
+
+def test_rows_without_a_cloud_come_back(results: Path, tmp_path: Path) -> None:
+    layout = tuple(name for name in LATEST if name != "on_cloud")
+    table = tmp_path / "emissions.csv"
+    table.write_text(f"{','.join(layout)}\n{line(layout)}\n")
+    run("-o", results, "import", table)
+    run("-o", results, "results", "export", "--format", "codecarbon", "--to", table)
+    assert run("-o", results / "again", "import", table, "--json").json()["kept"] == 1
 
 
 def test_what_is_exported_for_codecarbon_imports_as_the_same(results: Path, emissions: Path, tmp_path: Path) -> None:

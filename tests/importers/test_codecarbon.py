@@ -141,6 +141,25 @@ def test_rows_that_name_no_run_stand_for_themselves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"run_id": "\u03b1"}, {"run_id": "\u03b2"}),
+        ({"run_id": "a/b"}, {"run_id": "a_b"}),
+        ({"run_id": "a b"}, {"run_id": "a/b"}),
+        ({"run_id": "", "project_name": "x y"}, {"run_id": "", "project_name": "x_y"}),
+        ({"run_id": "", "experiment_id": "", "cpu_power": "40.1"}, {"run_id": "", "experiment_id": ""}),
+        ({"run_id": "", "project_name": "x"}, {"run_id": "", "project_name": "x."}),
+    ],
+    ids=str,
+)
+def test_different_rows_never_share_an_id(tmp_path: Path, one: dict[str, str], other: dict[str, str]) -> None:
+    records, _ = import_lines(tmp_path, ",".join(LATEST), line(**one), line(**other))
+    assert len({record.experiment_id for record in records}) == 2
+    again, _ = import_lines(tmp_path, ",".join(LATEST), line(**other), line(**one))
+    assert {record.experiment_id for record in again} == {record.experiment_id for record in records}
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"timestamp": "2-01-24T14:31:35"},
@@ -178,6 +197,18 @@ def test_blank_energy_is_unknown_and_not_zero(tmp_path: Path) -> None:
     [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(**blank))
     assert (record.energy_metrics.total_energy_j, record.energy_metrics.gpu_energy_j) == (None, 0.5 * KWH)
     assert (entry.outcome, entry.code) == ("kept", "no_energy")
+
+
+def test_a_power_beside_a_blank_energy_is_kept(tmp_path: Path) -> None:
+    [record], _ = import_lines(tmp_path, ",".join(LATEST), line(gpu_energy="", cpu_energy=""))
+    assert (record.energy_metrics.gpu_power_w, record.energy_metrics.cpu_power_w) == (300.5, 112.5)
+    assert (record.energy_metrics.gpu_energy_j, record.energy_metrics.cpu_provenance) == (None, None)
+
+
+def test_a_column_that_stands_twice_is_not_chosen_from(tmp_path: Path) -> None:
+    twice = (*LATEST, "energy_consumed")
+    records, [entry] = import_lines(tmp_path, ",".join(twice), f"{line()},2.0")
+    assert (records, entry.code, "energy_consumed" in entry.message) == ([], "ambiguous_column", True)
 
 
 def test_negative_energy_is_refused(tmp_path: Path) -> None:

@@ -154,6 +154,13 @@ def test_a_flat_folder_of_many_experiments_imports_as_many(tmp_path: Path) -> No
     ]
 
 
+def test_folders_with_names_of_other_scripts_are_experiments_of_their_own(tmp_path: Path) -> None:
+    for name in ("\u03b1", "\u03b2", "a b", "a_b"):
+        write_experiment(tmp_path / name)
+    records, _ = read(tmp_path)
+    assert len({record.experiment_id for record in records}) == 4
+
+
 def test_one_file_of_the_folder_is_no_measurement(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "0042")
     records, [entry] = read(folder / "0042_6_local_energy_results_process_0.json")

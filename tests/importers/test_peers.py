@@ -100,7 +100,21 @@ def test_a_torn_line_of_zeus_costs_itself(tmp_path: Path, bad: str, code: str) -
     assert [record.config_name for record in records] == ["first", "last"]
 
 
+def test_a_gpu_that_stands_twice_is_not_chosen_from(tmp_path: Path) -> None:
+    path = write_zeus(tmp_path, (1.0, "first", 10.0, [5.0, 6.0]))
+    path.write_text(path.read_text().replace("gpu1", "gpu0"))
+    records, entries = read(path)
+    assert (records, codes(entries)) == ([], ["ambiguous_column"])
+
+
 # vLLM
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(json.dumps(peers.vllm_result(model_id="@")).encode().replace(b"@", b"\xee") + b"\n")
+    [record], [entry] = read(path)
+    assert (entry.outcome, entry.code, record.model_name) == ("repaired", "undecodable_text", "\ufffd")
 
 
 def test_a_vllm_result_is_a_record_without_energy(tmp_path: Path) -> None:
@@ -275,6 +289,22 @@ def test_without_a_report_decode_is_what_generate_has_more_than_prefill(tmp_path
     found = {record.experiment_id.rpartition("-")[2]: record.energy_metrics for record in records}
     assert {phase: energy.total_energy_j for phase, energy in found.items()} == {"prefill": KWH, "decode": 3 * KWH}
     assert (found["decode"].gpu_energy_j, found["decode"].duration_sec) == (1.5 * KWH, 300.0)
+
+
+def test_with_a_report_decode_is_what_generate_has_more_than_prefill(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    peers.write_json(folder / "benchmark_config.json", peers.OPTIMUM_CONFIG)
+    report = {"prefill": peers.optimum_energy(1.0), "generate": peers.optimum_energy(4.0)}
+    peers.write_json(folder / "benchmark_report.json", report)
+    records, _ = read(folder)
+    found = {record.experiment_id.rpartition("-")[2]: record for record in records}
+    assert {phase: record.energy_metrics.total_energy_j for phase, record in found.items()} == {
+        "prefill": KWH,
+        "decode": 3 * KWH,
+    }
+    # The record stands for both ranks: a world size of 2 would say that one is missing.
+    assert found["decode"].effective_config["optimum-benchmark"]["n_ranks"] == 2
+    assert found["decode"].world_size is None
 
 
 def test_a_plan_without_a_measurement_is_told(tmp_path: Path) -> None:

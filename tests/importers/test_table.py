@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llm_energy_measure import importers
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.importers.mapping import parse_mappings
+from tests.support import peers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +95,8 @@ def test_an_expression_is_worth(expression: str, value: float | None) -> None:
         "energy_j=" + "(" * 5000,
         "=a",
         "energy_j=1_0",
+        "energy_j=1e999",
+        "energy_j=a*1e999",
     ],
 )
 def test_what_is_no_mapping_is_refused_in_a_sentence(mapping: str) -> None:
@@ -174,6 +177,17 @@ def test_without_a_mapping_no_table_is_taken(tmp_path: Path) -> None:
     assert (list(reading), [entry.code for entry in reading.report.entries]) == ([], ["missing_field"])
 
 
+def test_a_mapping_is_never_ignored_for_a_file_that_another_format_knows(tmp_path: Path) -> None:
+    text = f"{','.join(peers.LATEST)}\n{peers.line()}\n"
+    [record], _ = import_text(tmp_path, text, ENERGY.replace("energy_kwh", "gpu_energy"), "model_name=project_name")
+    assert (record.energy_metrics.total_energy_j, record.model_name) == (1.8e6, "llama")
+    [record] = importers.read(tmp_path / "table", format="codecarbon", mapping=["model_name=project_name"])
+    assert record.model_name is None
+    (tmp_path / "rest").write_text("j,k\n1,2\n")
+    records = list(importers.read(tmp_path, mapping=["energy_j=j"]))
+    assert [record.energy_metrics.total_energy_j for record in records] == [1.0, 3.6e6]
+
+
 def test_a_column_that_is_not_there_refuses_the_file_and_names_those_that_are(tmp_path: Path) -> None:
     records, [entry] = import_text(tmp_path, CSV, "energy_j=joules")
     assert (records, entry.code) == ([], "missing_field")
@@ -200,6 +214,23 @@ def test_a_row_that_is_wrong_costs_itself(tmp_path: Path, line: str, code: str) 
     assert records[-1].model_name == "last"
 
 
+def test_a_quote_that_never_closes_costs_one_row(tmp_path: Path) -> None:
+    records, entries = import_text(tmp_path, 'm,j\na,1\nx,"1\nb,2\nc,3\n', "model_name=m", "energy_j=j")
+    assert [(entry.row, entry.code) for entry in entries] == [(2, "whole"), (3, "torn"), (4, "whole"), (5, "whole")]
+    assert entries[1].message == "a quote in it never closes"
+    assert [record.model_name for record in records] == ["a", "b", "c"]
+
+
+def test_a_row_is_named_by_its_first_line(tmp_path: Path) -> None:
+    text = f'm,j\n"a\nb",1\n\n"c\n\nd",2\nx,"1\n{"y" * 200_000},5\n"e\nf",3,4\ng,6\n'
+    records, entries = import_text(tmp_path, text, "model_name=m", "energy_j=j")
+    assert [(entry.row, entry.outcome) for entry in entries] == [
+        *((2, "kept"), (5, "kept"), (8, "refused"), (9, "refused"), (10, "refused"), (12, "kept")),
+    ]
+    assert [record.model_name for record in records] == ["a\nb", "c\n\nd", "g"]
+    assert "more than 131072 characters" in entries[3].message
+
+
 def test_two_rows_of_one_process_are_told(tmp_path: Path) -> None:
     text = "id,rank,j\ne1,0,1\ne1,1,2\ne1,1,3\n"
     mapping = ("experiment_id=id", "process_index=rank", "energy_j=j", "world_size=2")
@@ -211,6 +242,43 @@ def test_two_rows_of_one_process_are_told(tmp_path: Path) -> None:
 def test_a_blank_process_index_is_not_process_0(tmp_path: Path) -> None:
     records, entries = import_text(tmp_path, "id,rank,j\ne,,1\ne,1,2\n", "experiment_id=id", "process_index=rank")
     assert ([entry.code for entry in entries], len(records)) == (["missing_field", "no_energy"], 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("input_tokens", "1e30"), ("gpu_id", "1e300"), ("gpu_id", "1e200"), ("total_tokens", "9007199254740992")],
+)
+def test_a_count_beyond_all_counts_is_refused(tmp_path: Path, field: str, value: str) -> None:
+    for text in (f"j,v\n1,{value}\n", f'{{"j": 1, "v": {value}}}'):
+        records, [entry] = import_text(tmp_path, text, "energy_j=j", f"{field}=v")
+        assert (records, entry.outcome) == ([], "refused")
+    records, [entry] = import_text(tmp_path, "j,k\n1e240,1\n", "energy_j=j*1e20")
+    assert (records, entry.code) == ([], "impossible_value")
+
+
+def test_a_column_that_stands_twice_is_not_chosen_from(tmp_path: Path) -> None:
+    records, [entry] = import_text(tmp_path, "j,j,k\n1,2,3\n", "energy_j=j")
+    assert (records, entry.code, "j" in entry.message) == ([], "ambiguous_column", True)
+    [record], _ = import_text(tmp_path, "j,j,k\n1,2,3\n", "energy_j=k")
+    assert record.energy_metrics.total_energy_j == 3.0
+
+
+def test_rows_of_experiments_that_take_turns_come_one_experiment_behind_the_other(tmp_path: Path) -> None:
+    text = "id,rank,j\na,0,1\nb,0,2\na,1,x\na,1,3\nb,1,4\n"
+    mapping = ("experiment_id=id", "process_index=rank", "energy_j=j", "world_size=2")
+    records, entries = import_text(tmp_path, text, *mapping)
+    assert [(record.experiment_id, record.process_index) for record in records] == [
+        *(("a", 0), ("a", 1), ("b", 0), ("b", 1)),
+    ]
+    assert [(entry.row, entry.experiment_id) for entry in entries] == [
+        *((2, "a"), (3, "b"), (4, None), (5, "a"), (6, "b")),
+    ]
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+    records, entries = import_text(tmp_path, b"m,j\nx\xee,1\ny,2\n", "model_name=m", "energy_j=j")
+    assert [entry.code for entry in entries] == ["undecodable_text", "whole"]
+    assert records[0].model_name == "x\ufffd"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultNotFoundError
 from llm_energy_measure.results import exporters
+from llm_energy_measure.results.codecarbon_columns import has_codecarbon_row
+from llm_energy_measure.results.layout import process_file
 
 if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
@@ -63,8 +65,9 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
             terminal.error(error)
             failed = True
         else:
-            results += more
-            failed = failed or not is_whole
+            fitting = [result for result in more if form != "codecarbon" or _has_row(result)]
+            results += fitting
+            failed = failed or not is_whole or len(fitting) < len(more)
     if not results and (failed or target != "-"):  # an empty table would replace a full one
         if not failed:
             terminal.error(f"nothing to export: no experiment in {repository.base_path} is aggregated; aggregate first")
@@ -107,6 +110,16 @@ def _raw(repository: FileSystemRepository, name: str) -> tuple[list[RawProcessRe
     for file in recovery.unreadable:
         terminal.warn(f"{name}/{file.name} is unreadable and left out: {file.reason}")
     return recovery.results, not recovery.unreadable
+
+
+def _has_row(result: AggregatedResult | RawProcessResult) -> bool:
+    """Whether CodeCarbon has a row for a process; where it has none, that is told."""
+    if isinstance(result, RawProcessResult) and not has_codecarbon_row(result):
+        name = process_file(result.process_index)
+        found = "its end or its duration is unknown, and CodeCarbon has no row without"
+        terminal.warn(f"{result.experiment_id}/{name} is left out: {found}; --raw --format csv has it")
+        return False
+    return True
 
 
 def _aggregated(repository: FileSystemRepository, name: str) -> tuple[list[AggregatedResult], bool]:

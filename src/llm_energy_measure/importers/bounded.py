@@ -21,7 +21,9 @@ import msgspec
 from llm_energy_measure.domain.experiment import ImportOrigin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
 
 MAX_BYTES = 256 * 1024 * 1024
 """A larger file is refused before it is read; 100,000 rows of CodeCarbon have about 40 MB."""
@@ -94,6 +96,18 @@ class Original:
     def text(self) -> str:
         """The bytes as text; what is no UTF-8 is replaced."""
         return self.data.decode("utf-8-sig", errors="replace")
+
+    @cached_property
+    def _is_utf8(self) -> bool:
+        try:
+            self.data.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def is_replaced_in(self, record: RawProcessResult) -> bool:
+        """True if bytes of a record's text were no UTF-8, and are replaced."""
+        return not self._is_utf8 and "\ufffd".encode() in msgspec.json.encode(record)
 
     @cached_property
     def header(self) -> list[str]:
@@ -249,6 +263,12 @@ def require_parsable(data: bytes | msgspec.Raw, what: str) -> None:
     if size > MAX_PARSED_BYTES:
         limit = MAX_PARSED_BYTES // 2**20
         raise RefusedFileError("too_large", f"{what} has {size} bytes, and at most {limit} MiB are parsed; split it")
+
+
+def require_once(columns: Sequence[str], needed: Collection[str]) -> None:
+    """Refuse a table in which a column that is needed stands more than once: nobody can say which of them counts."""
+    if twice := sorted({name for name in columns if name in needed and columns.count(name) > 1}):
+        raise RefusedFileError("ambiguous_column", f"the column {', '.join(twice)} stands more than once")
 
 
 def read_original(path: Path, progress: Callable[[Path, int], None] | None = None) -> Original:

@@ -8,10 +8,13 @@ from datetime import MAXYEAR, MINYEAR, datetime, timedelta
 from typing import Any
 
 _BOARDS = re.compile(r"\s*([0-9]{1,4}) x (.+?)\s*")
-_UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_ID = 150
-_GREATEST = 1e250
+GREATEST = 1e250
 """No measurement comes near, and its sum with others, or in another unit, is still a number."""
+
+GREATEST_WHOLE = 2**53
+"""Nothing is counted so far, and greater whole numbers, such as ids, don't survive as floats."""
 
 
 def number_in(text: str) -> float | None:
@@ -26,7 +29,7 @@ def number_in(text: str) -> float | None:
     except ValueError:
         return None
     # float() also takes NaN, the infinities, digits of other scripts, and underscores between digits.
-    return value if abs(value) < _GREATEST and text.isascii() and "_" not in text else None
+    return value if abs(value) < GREATEST and text.isascii() and "_" not in text else None
 
 
 def time_in(text: str) -> datetime | None:
@@ -68,13 +71,13 @@ def number(value: Any) -> float | None:  # noqa: ANN401 - decoded JSON can be an
         value = float(value)
     except OverflowError:
         return None
-    return value if 0 <= value < _GREATEST else None
+    return value if 0 <= value < GREATEST else None
 
 
 def whole(value: Any) -> int | None:  # noqa: ANN401 - as above
     """A whole number of decoded JSON that is not negative, or None; `8.0` is one."""
     found = number(value)
-    return int(found) if found is not None and found.is_integer() else None
+    return int(found) if found is not None and found.is_integer() and found < GREATEST_WHOLE else None
 
 
 def text(value: Any) -> str | None:  # noqa: ANN401 - as above
@@ -98,12 +101,16 @@ def boards(gpu_model: str | None) -> tuple[int | None, str | None]:
 def identifier(*parts: object) -> str:
     """An experiment id of these parts: readable, safe as a folder name, and always the same for the same parts.
 
+    Where it does not show all of them, a digest tells it from that of other parts.
+
     Example:
-        >>> identifier("codecarbon", "my project", "3d0c0253-711f")
-        'codecarbon-my_project-3d0c0253-711f'
+        >>> identifier("codecarbon", "llama_7b", "3d0c0253-711f"), identifier("codecarbon", "my project")
+        ('codecarbon-llama_7b-3d0c0253-711f', 'codecarbon-my_project-a1cbde2a')
     """
-    words = (_UNSAFE.sub("_", str(part)).strip("_") for part in parts)
+    given = [str(part) for part in parts if str(part)]
+    words = [_UNSAFE.sub("_", part) for part in given]
     name = "-".join(word for word in words if word)
-    if len(name) <= _LONGEST_ID:
+    if words == given and len(name) <= _LONGEST_ID:
         return name
-    return f"{name[:_LONGEST_ID]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256("\0".join(given).encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{name[:_LONGEST_ID]}-{digest}" if name else digest

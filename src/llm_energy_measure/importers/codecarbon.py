@@ -19,8 +19,9 @@ import msgspec
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Provenance, Scope, Timestamps
 from llm_energy_measure.domain.units import kwh_to_j
+from llm_energy_measure.importers.bounded import require_once
 from llm_energy_measure.importers.cells import boards, identifier, number_in, shifted
-from llm_energy_measure.importers.codecarbon_rows import NUMBERS, Row, is_header, rows
+from llm_energy_measure.importers.codecarbon_rows import LAYOUTS, NUMBERS, Row, is_header, rows
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
 
@@ -53,6 +54,10 @@ _PLACED = frozenset(
         "codecarbon_version",
     ]
 )
+
+
+_DERIVED = frozenset(("emissions_rate", "gpu_count", "codecarbon_version"))
+"""Columns that say nothing of a row that its others don't, and that a tool may add or drop."""
 
 
 class _Part(msgspec.Struct):
@@ -116,6 +121,7 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
     """One record for each run, and for each row that names no run."""
     del options
     [original] = originals
+    require_once(original.header, LAYOUTS["3.3.0"])
     runs = _Runs()
     for row in rows(original):
         if not row.is_refused:
@@ -164,8 +170,8 @@ def _experiment(cells: Mapping[str, str], part_number: int) -> str:
     if run is not None:
         return identifier(TOOL, project, *run, *restart)
     # Of values and not of their digits: a row that another tool wrote again is the same.
-    figures = [number_in(cells.get(name, "")) for name in ("duration", "energy_consumed", "emissions")]
-    digest = hashlib.sha256(repr(figures).encode()).hexdigest()
+    values = sorted((name, _typed(name, cell)) for name, cell in cells.items() if cell and name not in _DERIVED)
+    digest = hashlib.sha256(repr(values).encode()).hexdigest()
     return identifier(TOOL, project, cells["timestamp"].replace(":", ""), digest[:8])
 
 
@@ -235,8 +241,8 @@ def _energy(
         gpu_energy_j=_joules(kwh["gpu"]),
         cpu_energy_j=_joules(kwh["cpu"]),
         ram_energy_j=_joules(kwh["ram"]),
-        gpu_power_w=numbers.get("gpu_power") if kwh["gpu"] is not None else None,
-        cpu_power_w=cpu_power if kwh["cpu"] is not None else None,
+        gpu_power_w=numbers.get("gpu_power") if kwh["gpu"] is not None else numbers.get("gpu_power") or None,
+        cpu_power_w=cpu_power if kwh["cpu"] is not None else cpu_power or None,
         emissions_kg_co2=numbers.get("emissions"),
         total_scope=whole if total_kwh is not None else None,
         gpu_scope=host if kwh["gpu"] is not None else None,

@@ -105,7 +105,7 @@ def _experiment(originals: list[Original]) -> str:
     """The folder's name, and that of the files where it is another: a folder can hold several experiments."""
     folder = originals[0].path.resolve().parent.name
     name = next((name for original in originals if (name := FORMAT.measurement_of(original.path.name))), "")
-    return identifier(folder, "" if folder.endswith(name) else name) or "legacy"
+    return identifier(folder or "legacy", "" if folder.endswith(name) else name)
 
 
 def _energy_of(original: Original) -> tuple[int, dict[str, Any]]:

@@ -158,6 +158,8 @@ class _Parser:
             raise self._wrong("it ends where a column or a number belongs")
         kind, text = self.tokens.pop()
         if kind == "number":
+            if not math.isfinite(float(text)):
+                raise self._wrong(f"{text} is beyond all numbers")
             return _Node("number", float(text))
         if kind in ("name", "column"):
             return _Node("column", text)

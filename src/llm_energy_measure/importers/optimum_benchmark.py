@@ -19,7 +19,7 @@ from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, DeviceEnergy, EnergyMetrics, Timestamps
 from llm_energy_measure.domain.units import JOULES_PER_KWH, kwh_to_j
 from llm_energy_measure.importers.bounded import RefusedFileError
-from llm_energy_measure.importers.cells import boards, identifier, number, shifted, text, time_in
+from llm_energy_measure.importers.cells import boards, identifier, number, shifted, text, time_in, whole
 from llm_energy_measure.importers.codecarbon import is_constant
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
@@ -102,6 +102,12 @@ class _Run:
                 self.config = self.config or document["config"]
 
     @property
+    def ranks(self) -> int | None:
+        """Local ranks that the report is a mean over; None if the launcher does not say."""
+        launcher = _dict(self.config, "launcher")
+        return whole(launcher.get("nproc_per_node")) or (1 if launcher.get("name") in ("process", "inline") else None)
+
+    @property
     def name(self) -> str:
         """The same for the same run, wherever its files lie."""
         runs = [text(document.get("run_id")) for _, document in self.carbon.values()]
@@ -135,19 +141,30 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         yield report.record(file.shown, record, remarks)
 
 
-def _phases(run: _Run) -> dict[str, tuple[Original, dict[str, float | None]]]:
+_Phase = tuple["Original", dict[str, "float | None"]]
+"""The file that says it, and energy in kWh, of a phase."""
+
+
+def _phases(run: _Run) -> dict[str, _Phase]:
     """Energy of each phase in kWh, from the report, else from CodeCarbon's files; never generate beside its parts."""
-    phases: dict[str, tuple[Original, dict[str, float | None]]] = {}
+    phases: dict[str, _Phase] = {}
     if run.report_file is not None:
         for phase, measures in run.report.items():
             energy = measures.get("energy") if isinstance(measures, dict) else None
             if isinstance(energy, dict) and energy.get("unit") == "kWh" and number(energy.get("total")) is not None:
                 phases[phase] = run.report_file, {name: number(energy.get(name)) for name in _PARTS}
-        if {"prefill", "decode"} <= set(phases):
-            phases.pop("generate", None)
-        return phases
-    found = {phase: (file, _carbon_kwh(document)) for phase, (file, document) in run.carbon.items()}
-    if {"generate", "prefill"} <= set(found):
+    else:
+        phases = {phase: (file, _carbon_kwh(document)) for phase, (file, document) in run.carbon.items()}
+    phases = _with_decode(phases)
+    return {phase: (file, kwh) for phase, (file, kwh) in phases.items() if kwh["total"] is not None}
+
+
+def _with_decode(found: dict[str, _Phase]) -> dict[str, _Phase]:
+    """Prefill and decode in place of generate, which is both together, where they are known."""
+    found = dict(found)
+    if {"prefill", "decode"} <= set(found):
+        found.pop("generate", None)
+    elif {"generate", "prefill"} <= set(found):
         file, whole = found.pop("generate")
         prefill = found["prefill"][1]
         decode = {
@@ -156,7 +173,7 @@ def _phases(run: _Run) -> dict[str, tuple[Original, dict[str, float | None]]]:
         }
         is_more = all(value is None or value >= 0 for value in decode.values())
         found["decode" if is_more else "generate"] = file, decode if is_more else whole
-    return {phase: (file, kwh) for phase, (file, kwh) in found.items() if kwh["total"] is not None}
+    return found
 
 
 _PARTS = ("cpu", "ram", "gpu", "total")
@@ -191,7 +208,8 @@ def _record(
         inference_metrics=None,
         energy_metrics=_energy(run, phase, kwh, carbon, names),
         compute_metrics=_memory(measures),
-        effective_config=run.config | {TOOL: {"phase": phase, **measures}},
+        # How many ranks the one record stands for; a world size would make the others missing ones.
+        effective_config=run.config | {TOOL: {"phase": phase, "n_ranks": run.ranks, **measures}},
         origin=file.origin(TOOL, text(environment.get("optimum_benchmark_version"))),
         status="interrupted" if run.report_file is None else None,
         library_versions=_versions(environment, backend),

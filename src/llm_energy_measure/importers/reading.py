@@ -65,7 +65,8 @@ def read(
         format: Name of the format, or one or more of your own; `auto` recognises it from the content of each file.
         host: Name of the machine that was measured, where the files don't say.
         gpu_uuids: UUIDs of its GPUs, by index.
-        mapping: For a generic table, what each field is made of: `energy_j=energy_kwh*3.6e6`.
+        mapping: For a generic table, what each field is made of: `energy_j=energy_kwh*3.6e6`. With one, a file is read
+            as a table; in a folder those are that no other format recognises.
         join: Records with energy; one without is joined with the one of the same time.
         max_files: Files of a folder to read; the folder inside that goes beyond is told, and not read.
         progress: Told each path and the bytes read of it so far.
@@ -114,7 +115,9 @@ class _Walker:
     def file(self, path: Path) -> Iterator[RawProcessResult]:
         """Records of a file that was named itself."""
         original = self._open(path)
-        form = None if original is None else self._format_of(original)
+        # A mapping is for a table: a file that was named beside one is meant as one, whatever else it could be.
+        tables = [form for form in self.among if form.needs_mapping] if self.options.mapping else []
+        form = None if original is None else self._format_of(original, tables or self.among)
         if original is None or form is None:
             return
         if form.is_folder:
@@ -147,7 +150,7 @@ class _Walker:
                 self.report.refuse(str(path), "not_a_file", "it is a symbolic link, which is not followed")
                 continue
             original = self._open(path, or_empty=empty)
-            form = None if original is None else self._format_of(original)
+            form = None if original is None else self._format_of(original, self.among)
             if original is None or form is None:
                 continue
             if form.is_folder:
@@ -202,8 +205,8 @@ class _Walker:
                 return []
         return originals
 
-    def _format_of(self, original: Original) -> Format | None:
-        wanted = [form for form in self.among if self.options.mapping or not form.needs_mapping or len(self.among) == 1]
+    def _format_of(self, original: Original, among: Sequence[Format]) -> Format | None:
+        wanted = [form for form in among if self.options.mapping or not form.needs_mapping or len(among) == 1]
         try:
             form = recognise(original, wanted)
         except Exception as error:  # noqa: BLE001 - as in `_read`
@@ -212,7 +215,7 @@ class _Walker:
         if form is None and not original.data.strip(b" \t\r\n\0"):
             self.report.refuse(original.shown, "empty_file", f"it holds {original.found()} and nothing else")
         elif form is None:
-            self.report.refuse(original.shown, "unknown_format", unknown(original, self.among))
+            self.report.refuse(original.shown, "unknown_format", unknown(original, among))
         return form
 
 

@@ -20,8 +20,8 @@ from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
 from llm_energy_measure.exceptions import ExperimentIdError
-from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_CELL, RefusedFileError, parsed
-from llm_energy_measure.importers.cells import identifier, number_in, time_in
+from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_CELL, RefusedFileError, parsed, require_once
+from llm_energy_measure.importers.cells import GREATEST, GREATEST_WHOLE, identifier, number_in, time_in
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
 from llm_energy_measure.importers.mapping import FIELDS
@@ -38,7 +38,6 @@ TOOL = "table"
 _PARQUET = b"PAR1"
 _BATCH_ROWS = 1024
 _EPOCH_SEC = 1e9
-_EXACT = 2**53  # a greater whole number, such as an id, would not survive as a float
 
 
 def _recognises(original: Original) -> bool:
@@ -52,6 +51,9 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         sentence = "a table needs a mapping, such as --map energy_j=energy_kwh*3.6e6"
         raise RefusedFileError("missing_field", f"{original.found()}; {sentence}")
     needed = {column for expression in options.mapping.values() for column in expression.columns()}
+    before = len(report.entries)
+    # Rows of one experiment have to come one behind the other; a row without an id of its own is an experiment.
+    waiting: dict[str, list[tuple[int, RawProcessResult]]] = {}
     seen: set[tuple[str, int]] = set()
     for row, cells in _rows(original, needed):
         try:
@@ -65,10 +67,23 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
             report.refuse(original.shown, "duplicate", found, row=row)
             continue
         seen.add(key)
-        remarks = Remarks()
-        if record.energy_metrics.total_energy_j is None:
-            remarks.note("no_energy", "energy_j is blank, or not mapped")
-        yield report.record(original.shown, record, remarks, row=row)
+        if "experiment_id" in options.mapping:
+            waiting.setdefault(record.experiment_id, []).append((row, record))
+        else:
+            yield _reported(original, record, row, report)
+    for of_experiment in waiting.values():
+        for row, record in of_experiment:
+            yield _reported(original, record, row, report)
+    report.entries[before:] = sorted(report.entries[before:], key=lambda entry: entry.row or 0)
+
+
+def _reported(original: Original, record: RawProcessResult, row: int, report: LossReport) -> RawProcessResult:
+    remarks = Remarks()
+    if original.is_replaced_in(record):
+        remarks.repair("undecodable_text", "bytes in it that are no UTF-8 were replaced")
+    if record.energy_metrics.total_energy_j is None:
+        remarks.note("no_energy", "energy_j is blank, or not mapped")
+    return report.record(original.shown, record, remarks, row=row)
 
 
 def _rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
@@ -81,6 +96,7 @@ def _rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str,
 
 
 def _require_columns(needed: set[str], columns: list[str]) -> None:
+    require_once(columns, needed)
     if missing := sorted(needed - set(columns)):
         found = f"there is no column {', '.join(missing)}; the columns are {', '.join(columns[:20])}"
         raise RefusedFileError("missing_field", found)
@@ -89,21 +105,36 @@ def _require_columns(needed: set[str], columns: list[str]) -> None:
 def _csv_rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
     header = original.header
     _require_columns(needed, header)
-    reader = csv.reader(io.StringIO(original.text, newline=""), strict=True)
+    text = io.StringIO(original.text, newline="")
+    text.readline()
+    reader = csv.reader(text, strict=True)
+    line = 2  # at which the row begins; a quoted cell can have several
     while True:
+        place, lines_before = text.tell(), reader.line_num
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, f"it is no row ({error}; a cell has at most {MAX_CELL} characters)"
+            # What a quote that never closes took with it is read again, from the next line on.
+            text.seek(place)
+            yield line, _no_row(error, len(text.readline()))
+            line += 1
             continue
-        if reader.line_num == 1 or not cells:
-            continue
-        if len(cells) != len(header):
-            yield reader.line_num, f"it has {len(cells)} cells under {len(header)} columns"
-            continue
-        yield reader.line_num, {name: cell.strip() or None for name, cell in zip(header, cells, strict=True)}
+        if len(cells) == len(header):
+            yield line, {name: cell.strip() or None for name, cell in zip(header, cells, strict=True)}
+        elif cells:
+            yield line, f"it has {len(cells)} cells under {len(header)} columns"
+        line += reader.line_num - lines_before
+
+
+def _no_row(error: csv.Error, length: int) -> str:
+    """What is wrong with a line that the csv module refuses."""
+    if length > MAX_CELL:
+        return f"one of its cells has more than {MAX_CELL} characters"
+    if "end of data" in str(error) or "field larger" in str(error):
+        return "a quote in it never closes"
+    return f"it is no row ({error})"
 
 
 def _json_rows(original: Original) -> Iterator[tuple[int, dict[str, Cell] | str]]:
@@ -172,7 +203,7 @@ def _cell(value: Any) -> Cell:  # noqa: ANN401 - a value of somebody else's tabl
     if isinstance(value, int | float):
         if isinstance(value, float) and not math.isfinite(value):
             return None
-        return float(value) if abs(value) < _EXACT else str(value)
+        return float(value) if isinstance(value, float) or abs(value) < GREATEST_WHOLE else str(value)
     if isinstance(value, datetime):
         return value.isoformat()
     return value.strip() or None if isinstance(value, str) else json.dumps(value, default=str)
@@ -206,6 +237,8 @@ def _value(field: str, found: Cell, source: str) -> Any:  # noqa: ANN401 - as th
         raise RefusedFileError("torn", f"{field} ({source}) is {str(found)[:40]!r}")
     if number < 0:
         raise RefusedFileError("impossible_value", f"{field} ({source}) is negative, {number!r}")
+    if number >= (GREATEST_WHOLE if kind == "whole" else GREATEST):
+        raise RefusedFileError("impossible_value", f"{field} ({source}) is {number!r}, beyond anything measured")
     if kind == "whole" and not number.is_integer():
         raise RefusedFileError("torn", f"{field} ({source}) is {number!r}, no whole number")
     return int(number) if kind == "whole" else number

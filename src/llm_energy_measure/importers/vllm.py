@@ -54,6 +54,8 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         except RefusedFileError as refused:
             report.refuse(original.shown, refused.code, refused.sentence, row=row)
             continue
+        if original.is_replaced_in(record):
+            remarks.repair("undecodable_text", "bytes in it that are no UTF-8 were replaced")
         yield report.record(original.shown, _joined(record, options.energy, remarks), remarks, row=row)
     if original.stopped_at is not None:
         sentence = f"behind object {row} stands, at line {original.stopped_at}, what is no whole object"

@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
-from llm_energy_measure.importers.bounded import RefusedFileError
+from llm_energy_measure.importers.bounded import RefusedFileError, require_once
 from llm_energy_measure.importers.cells import identifier, number_in, shifted
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.loss import LossReport, Remarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from llm_energy_measure.importers.bounded import Original
-    from llm_energy_measure.importers.loss import LossReport
-
 TOOL = "zeus"
 
 _FIRST = ["start_time", "window_name", "elapsed_time"]
@@ -45,6 +44,7 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
     """One record for each window."""
     [original] = originals
     header = original.header
+    require_once(header, header)
     for row, line in enumerate(io.StringIO(original.text), start=1):
         bare = line.rstrip("\r\n")
         if row == 1 or not bare:
@@ -59,7 +59,10 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         except RefusedFileError as refused:
             report.refuse(original.shown, refused.code, refused.sentence, row=row)
             continue
-        yield report.record(original.shown, record, row=row)
+        remarks = Remarks()
+        if original.is_replaced_in(record):
+            remarks.repair("undecodable_text", "bytes in it that are no UTF-8 were replaced")
+        yield report.record(original.shown, record, remarks, row=row)
 
 
 def _problem(line: str, header: Sequence[str]) -> tuple[str, list[str]]:

@@ -63,6 +63,11 @@ def _end(record: RawProcessResult) -> datetime | None:
     return end
 
 
+def has_codecarbon_row(record: RawProcessResult) -> bool:
+    """True if the end and the duration of a record are known, without which no row of CodeCarbon can be read."""
+    return _end(record) is not None and _duration(record) is not None
+
+
 def _mode(record: RawProcessResult) -> str | None:
     energy = record.energy_metrics
     if energy.total_scope == "host":
@@ -99,6 +104,8 @@ _GETTERS: dict[str, Callable[[RawProcessResult], object]] = {
     "energy_consumed": lambda record: kwh_of(record.energy_metrics.total_energy_j),
     "codecarbon_version": _version,
     "gpu_model": _boards,
+    # CodeCarbon's word for a cloud that it did not find, known or not; it leaves it blank in no row.
+    "on_cloud": lambda record: _imported(record).get("on_cloud") or "N",
 }
 # What an imported record kept as it was, and any other has to be asked for.
 _ELSE: dict[str, Callable[[RawProcessResult], object]] = {
@@ -108,7 +115,6 @@ _ELSE: dict[str, Callable[[RawProcessResult], object]] = {
     "emissions_rate": lambda record: ratio(record.energy_metrics.emissions_kg_co2, _duration(record)),
     "gpu_count": _count,
     "tracking_mode": _mode,
-    "on_cloud": lambda _: "N",  # CodeCarbon's word for a cloud that it did not find, known or not
 }
 _NAMES = [
     "timestamp",

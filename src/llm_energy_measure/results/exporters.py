@@ -22,7 +22,7 @@ import msgspec
 
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import ConfigurationError, ExportError
-from llm_energy_measure.results.codecarbon_columns import CODECARBON_COLUMNS
+from llm_energy_measure.results.codecarbon_columns import CODECARBON_COLUMNS, has_codecarbon_row
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column, breakdown_columns
 from llm_energy_measure.storage.atomic import make_folder, write_replacing
 
@@ -163,7 +163,15 @@ def to_csv(
 
 
 def to_codecarbon(results: Sequence[RawProcessResult]) -> bytes:
-    """Raw results as CodeCarbon's `emissions.csv` of version 3.3.0: a row a process, energy in kWh, unknown blank."""
+    """Raw results as CodeCarbon's `emissions.csv` of version 3.3.0: a row a process, energy in kWh, unknown blank.
+
+    Raises:
+        ConfigurationError: The end or the duration of one is unknown; see `has_codecarbon_row`.
+    """
+    for result in results:
+        if not has_codecarbon_row(result):
+            doing = f"cannot export process {result.process_index} of {result.experiment_id} as CodeCarbon does"
+            raise ConfigurationError(doing, "its end or its duration is unknown", "export it as CSV or JSON")
     return _csv(results, CODECARBON_COLUMNS)
 
 
