@@ -334,7 +334,7 @@ class Recording:
         if os.getpid() != self._pid:
             return  # a forked child that ran out of the block: it has no part in the measurement
         status, error_type = self._marked if error is None else _how_it_ended(error)
-        if self._interruption.received is not None and status != "completed":
+        if self._interruption.received is not None and (error is not None or status != "completed"):
             status, error_type = "interrupted", self._interruption.received
         try:
             self._finish(status, error_type)
@@ -344,12 +344,12 @@ class Recording:
             error.add_note(f"and what was measured could not be saved: {refused}")
 
     def _finish(self, status: Status, error_type: str | None) -> None:
-        """End the window and save, once."""
-        with self._lock:
-            if self._is_finished:
-                return
-            self._is_finished = True  # a checkpoint that comes now would outlive the result
-        with self._exit:
+        """End the window and save, once, whatever signal comes meanwhile."""
+        with self._interruption.hold(), self._exit:
+            with self._lock:
+                if self._is_finished:
+                    return
+                self._is_finished = True  # a checkpoint that comes now would outlive the result
             self._sampler.end()
             record = self._build(status, error_type)
             self.path = self.repository.save_raw(self.experiment_id, record)
