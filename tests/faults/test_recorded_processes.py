@@ -282,6 +282,25 @@ def test_a_signal_while_the_result_is_saved_waits_for_it(tmp_path: Path, number:
     assert (result.status, result.inference_metrics.total_tokens) == ("completed", 7)
 
 
+def test_the_tokens_of_a_request_that_sigterm_cuts_are_there(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+
+    def child() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with record(EXPERIMENT, repository=repository, sources=[], environ={}) as run, run.request() as request:
+            request.token(TOKENS)
+            signal.raise_signal(signal.SIGTERM)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(PATIENCE_SEC)
+    assert process.exitcode == -signal.SIGTERM
+    [result] = repository.load_all_raw(EXPERIMENT)
+    assert result.inference_metrics is not None
+    assert result.inference_metrics.total_tokens == TOKENS
+    assert result.inference_metrics.latency_measurements is not None
+
+
 def test_a_handler_that_exits_with_0_was_interrupted_all_the_same(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path / "results")
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

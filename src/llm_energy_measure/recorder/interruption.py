@@ -64,7 +64,7 @@ class Interruption:
             yield
             return
         held: dict[int, FrameType | None] = {}
-        before = {}
+        before: dict[int, Any] = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             handler = signal.getsignal(number)
             if handler not in (None, signal.SIG_IGN):
@@ -73,15 +73,15 @@ class Interruption:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for caught, handler in before.items():
+                signal.signal(caught, handler)
             self.unwatch()
-            for number, frame in held.items():
-                handler = signal.getsignal(number)
+            for caught, frame in held.items():
+                handler = signal.getsignal(caught)
                 if callable(handler):
-                    handler(number, frame)
+                    handler(caught, frame)
                 else:
-                    signal.raise_signal(number)
+                    signal.raise_signal(caught)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # A child that was forked inside the block has inherited this handler, and measured nothing. Where recordings

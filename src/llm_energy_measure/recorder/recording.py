@@ -361,9 +361,12 @@ class Recording:
 
     def _checkpoint(self) -> None:
         """Store what was measured so far, beside the results; where that can't be, the run goes on without."""
-        with self._lock, contextlib.suppress(LLMEnergyMeasureError):
-            if not self._is_finished:
-                self.repository.save_checkpoint(self.experiment_id, self._build("partial", None))
+        with contextlib.suppress(LLMEnergyMeasureError):
+            # Not under the lock: a sensor that hangs here must not keep the end of the block waiting.
+            record = self._build("partial", None)
+            with self._lock:
+                if not self._is_finished:
+                    self.repository.save_checkpoint(self.experiment_id, record)
 
     # What goes into the record
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _WORST: dict[Provenance, int] = {"measured": 0, "integrated": 1, "modelled": 2}
 
 _SAID = {
-    SENSOR_LOST: "stopped answering; its energy ends there",
+    SENSOR_LOST: "did not answer all the time; what it missed is not counted",
     COUNTER_RESET: "went backwards; what it counted before that is lost in part",
     SAMPLING_GAP: "was not read for a while; its energy over that time is a guess",
 }

@@ -261,6 +261,45 @@ def test_phases_are_parts_of_the_whole(repository: FileSystemRepository, clock: 
     assert result.inference_metrics.inference_time_sec == 10.0  # without loading, in which no token was counted
 
 
+def test_loading_within_warming_up_is_left_out_once(repository: FileSystemRepository, clock: ManualClock) -> None:
+    with made(repository, clock) as run:
+        with run.phase("warmup"):
+            clock.now += 1.0
+            with run.phase("load"):
+                clock.now += 3.0
+            clock.now += 1.0
+        clock.now += 2.0
+        run.add_tokens(output=10)
+    work = saved(repository).inference_metrics
+    assert work is not None
+    assert (work.inference_time_sec, work.tokens_per_second) == (2.0, 5.0)
+
+
+def test_phases_within_a_request_have_its_tokens(repository: FileSystemRepository, clock: ManualClock) -> None:
+    with made(repository, clock) as run, run.request() as request:
+        with run.phase("prefill"):
+            request.token()
+        with run.phase("decode"):
+            request.token(9)
+    result = saved(repository)
+    assert result.phases is not None
+    assert [(phase.name, phase.output_tokens) for phase in result.phases] == [("prefill", 1), ("decode", 9)]
+
+
+def test_a_phase_of_which_a_part_is_unknown_is_unknown(repository: FileSystemRepository, clock: ManualClock) -> None:
+    busy = ReplaySource(sensor(Trace(clock, [(0.0, 100.0), (1.0, 150.0), (2.0, None), (3.0, 250.0), (4.0, 300.0)])))
+    with made(repository, clock, sources=[busy]) as run:
+        for _ in range(4):
+            with run.phase("decode"):
+                clock.now += 1.0
+        with run.phase("end"):
+            clock.now += 1.0
+    result = saved(repository)
+    assert result.phases is not None
+    assert [phase.total_energy_j for phase in result.phases] == [None, 0.0]
+    assert result.energy_metrics.total_energy_j == 200.0
+
+
 @given(
     spans=st.lists(
         st.tuples(st.sampled_from(["prefill", "decode", None]), st.floats(0.001, 100.0), st.integers(0, 1000)),
@@ -514,8 +553,11 @@ def test_a_sensor_that_dies_midway_is_a_finding(repository: FileSystemRepository
     result = saved(repository)
     assert result.status == "completed"
     assert result.energy_metrics.total_energy_j == 50.0
+    assert result.phases is not None
+    assert result.phases[0].total_energy_j is None
     assert result.energy_measurement_warning == (
-        "replay package-0 stopped answering; its energy ends there (OSError: [Errno 5] Input/output error)"
+        "replay package-0 did not answer all the time; what it missed is not counted "
+        "(OSError: [Errno 5] Input/output error)"
     )
     aggregated = aggregate_results("exp_7", [result])
     assert aggregated.is_lower_bound is True
@@ -540,9 +582,9 @@ def test_a_gpu_that_falls_off_the_bus_is_a_finding(repository: FileSystemReposit
     with made(repository, clock, sources=[Nvml(nvml)]):
         nvml.boards[0].is_lost = True
     result = saved(repository)
-    assert (result.status, result.gpu_uuid, result.energy_metrics.gpu_energy_j) == ("completed", "GPU-0", 0.0)
+    assert (result.status, result.gpu_uuid, result.energy_metrics.gpu_energy_j) == ("completed", "GPU-0", None)
     assert result.energy_measurement_warning == (
-        "nvml GPU-0 stopped answering; its energy ends there (NVMLError: GPU is lost)"
+        "nvml GPU-0 did not answer all the time; what it missed is not counted (NVMLError: GPU is lost)"
     )
 
 
