@@ -383,15 +383,21 @@ class Recording:
         )
 
     def _share(self, held: claims.Claims) -> tuple[list[Sensor], list[Sensor]]:
-        """The sensors that this process reads, and those that another one does."""
+        """The sensors that this process reads, and those that are read elsewhere: by another one, or a second time."""
         holders: dict[str, claims.Claimant | None] = {}
         mine: list[Sensor] = []
         others: list[Sensor] = []
+        seen: set[tuple[str, str]] = set()
         for sensor in self._opened.sensors:
             name = self._claim_name(sensor)
             if name is not None and name not in holders:
                 holders[name] = held.take(name)
-            (mine if name is None or holders[name] is None else others).append(sensor)
+            is_mine = name is None or holders[name] is None
+            if (board := _board(sensor)) is not None:
+                # Two slices of it, or a GPU that was named twice.
+                is_mine = is_mine and (board, sensor.component) not in seen
+                seen.add((board, sensor.component))
+            (mine if is_mine else others).append(sensor)
         return mine, others
 
     def _claim_name(self, sensor: Sensor) -> str | None:
@@ -401,9 +407,9 @@ class Recording:
         # By the boot, which containers of one machine share: their names may differ.
         machine = self._boot_id[:_BOOT_DIGITS] if self._boot_id is not None else self._host
         device = sensor.device
-        named = sensor.sees or (device.gpu_uuid if device is not None else None)
-        if named is not None:
-            return named
+        board = _board(sensor)
+        if board is not None:
+            return board
         if device is not None and device.gpu_id is not None:
             return f"{sensor.component}-{machine}-{device.gpu_id}"
         return f"{sensor.component}-{machine}"
@@ -473,6 +479,11 @@ class Recording:
             library_versions=versions or None,
             phases=phase_records(parts, now.counts),
         )
+
+
+def _board(sensor: Sensor) -> str | None:
+    """What is read of a device, by a name of its own; None where it has none."""
+    return sensor.sees or (sensor.device.gpu_uuid if sensor.device is not None else None)
 
 
 def _how_it_ended(error: BaseException | None) -> tuple[Status, str | None]:

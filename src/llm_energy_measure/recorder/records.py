@@ -208,7 +208,7 @@ def energy_warning(
             said.append(f"{reading.component} energy is integrated from power samples at {rate} ({name})")
         for problem in reading.problems:
             if problem == CLAIMED:
-                said.append(f"{name} is read and counted by another process")
+                said.append(f"{name} is counted elsewhere: by another process, or with another slice of its board")
             else:
                 because = f" ({failures[name]})" if problem == SENSOR_LOST and name in failures else ""
                 said.append(f"{name} {_SAID[problem]}{because}")

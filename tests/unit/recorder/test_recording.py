@@ -444,7 +444,9 @@ def test_one_process_a_host_reads_what_sees_the_host(repository: FileSystemRepos
         run.__exit__(None, None, None)
     results = repository.load_all_raw("exp_7")
     assert [result.energy_metrics.total_energy_j for result in results] == [200.0, None, None]
-    assert results[1].energy_measurement_warning == "replay package-0 is read and counted by another process"
+    assert results[1].energy_measurement_warning == (
+        "replay package-0 is counted elsewhere: by another process, or with another slice of its board"
+    )
     assert results[1].energy_metrics.sensors is not None
     assert results[1].energy_metrics.sensors[0].problems == ["claimed"]
     aggregated = aggregate_results("exp_7", results)
@@ -510,6 +512,30 @@ def test_two_slices_of_one_board_count_it_once(repository: FileSystemRepository,
     assert (second.gpu_uuid, second.energy_metrics.gpu_energy_j) == ("MIG-1", None)
     aggregated = aggregate_results("exp_7", [first, second])
     assert (aggregated.total_energy_j, aggregated.attributed_energy_j) == (200.0, 200.0)
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked", "counted"),
+    [
+        ("MIG-0,MIG-1", None, "MIG-0"),
+        ("0", ["0", "0"], "GPU-0"),
+        ("0", ["0", "GPU-0"], "GPU-0"),
+    ],
+)
+def test_a_board_that_one_process_sees_twice_is_counted_once(
+    repository: FileSystemRepository, clock: ManualClock, shown: str, asked: list[str] | None, counted: str
+) -> None:
+    slices = [Slice(uuid=f"MIG-{index}", name="NVIDIA A100-SXM4-40GB MIG 3g.20gb") for index in range(2)]
+    nvml = FakeNvml([Board(index=0, uuid="GPU-0", slices=slices)])
+    with made(repository, clock, environ={"CUDA_VISIBLE_DEVICES": shown}, gpus=asked, sources=[Nvml(nvml)]):
+        clock.now += 1.0
+        nvml.boards[0].energy_mj = 1_200_000.0
+    energy = saved(repository).energy_metrics
+    assert (energy.total_energy_j, energy.gpu_energy_j) == (200.0, 200.0)
+    assert energy.sensors is not None
+    assert [(reading.energy_j, reading.problems) for reading in energy.sensors] == [(200.0, []), (None, ["claimed"])]
+    assert energy.devices is not None
+    assert [device.gpu_uuid for device in energy.devices] == [counted]
 
 
 def test_the_first_source_of_a_component_is_taken(repository: FileSystemRepository, clock: ManualClock) -> None:
@@ -709,6 +735,22 @@ def test_a_source_is_closed_also_where_the_run_is_refused(repository: FileSystem
     with pytest.raises(ResultExistsError), made(repository, clock, sources=[source]):
         pytest.fail("the block must not run")
     assert not source.is_open
+
+
+class Lost(ReplaySource):
+    def close(self) -> None:
+        raise RuntimeError("GPU is lost")
+
+
+def test_a_source_that_cannot_be_closed_costs_nothing(
+    repository: FileSystemRepository, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with made(repository, clock, sources=[Lost(sensor(lambda: clock.now)), steady_watts(5.0, clock)]):
+        clock.now += 1.0
+    assert saved(repository).status == "completed"
+    assert "the energy source replay could not be closed: RuntimeError: GPU is lost" in caplog.text
+    with pytest.raises(TiredError), made(repository, clock, experiment="other", sources=[Lost(sensor(lambda: 1.0))]):
+        raise TiredError
 
 
 # What it says of itself
