@@ -19,7 +19,7 @@ from llm_energy_measure.results import FileSystemRepository, aggregate_experimen
 from llm_energy_measure.results.verification.verify import verify_experiment
 from tests.support.command import run as command
 from tests.support.recorded import EXPERIMENT, TOKENS, WATTS
-from tests.support.replay import steady_watts
+from tests.support.replay import ReplaySource, sensor, steady_watts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -246,6 +246,71 @@ def test_recordings_that_overlap_leave_the_signal_as_it_was(tmp_path: Path) -> N
     process.join(PATIENCE_SEC)
     assert process.exitcode == -signal.SIGTERM
     assert repository.list_experiments() == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 128 + signal.SIGINT)]
+)
+def test_a_signal_while_the_result_is_saved_waits_for_it(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    is_ending: list[bool] = []
+
+    def read() -> float:
+        if is_ending:  # the last reading, and then it is saved
+            os.kill(os.getpid(), number)
+        return 100.0
+
+    def child() -> None:
+        source = ReplaySource(sensor(read))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            with record(
+                EXPERIMENT, repository=repository, sources=[source], environ={}, interval_sec=None, checkpoint_sec=None
+            ) as run:
+                run.add_tokens(output=7)
+                is_ending.append(True)
+        except KeyboardInterrupt:
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            os._exit(128 + signal.SIGINT)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(PATIENCE_SEC)
+    assert process.exitcode == status
+    [result] = repository.load_all_raw(EXPERIMENT)
+    assert result.inference_metrics is not None
+    assert (result.status, result.inference_metrics.total_tokens) == ("completed", 7)
+
+
+def test_the_tokens_of_a_request_that_sigterm_cuts_are_there(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+
+    def child() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with record(EXPERIMENT, repository=repository, sources=[], environ={}) as run, run.request() as request:
+            request.token(TOKENS)
+            signal.raise_signal(signal.SIGTERM)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(PATIENCE_SEC)
+    assert process.exitcode == -signal.SIGTERM
+    [result] = repository.load_all_raw(EXPERIMENT)
+    assert result.inference_metrics is not None
+    assert result.inference_metrics.total_tokens == TOKENS
+    assert result.inference_metrics.latency_measurements is not None
+
+
+def test_a_handler_that_exits_with_0_was_interrupted_all_the_same(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with pytest.raises(SystemExit), record(EXPERIMENT, repository=repository, sources=[], environ={}):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    [result] = repository.load_all_raw(EXPERIMENT)
+    assert (result.status, result.error_type) == ("interrupted", "SIGTERM")
 
 
 def test_a_handler_of_the_program_s_own_decides_whether_the_run_goes_on(tmp_path: Path) -> None:

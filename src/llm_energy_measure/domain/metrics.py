@@ -38,7 +38,7 @@ CLAIMED = "claimed"
 """Problem of a sensor that another process of the experiment reads, which counts its joules."""
 
 SENSOR_LOST = "sensor_lost"
-"""Problem of a sensor that stopped answering: its energy ends there."""
+"""Problem of a sensor that did not answer at first, or not at last: its energy begins, or ends, with its answers."""
 
 COUNTER_RESET = "counter_reset"
 """Problem of a counter that went backwards: a part of what it counted is lost."""

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from llm_energy_measure.domain.metrics import Component, Provenance, Scope
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError
 from llm_energy_measure.recorder.sampler import Sampler
-from llm_energy_measure.recorder.sources import AUTOMATIC, get_source, open_source, source_names
+from llm_energy_measure.recorder.sources import AUTOMATIC, close_source, get_source, open_source, source_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ def _examine(wanted: str | Source, setting: Setting, clock: Clock, sample_sec: f
     except RecorderError as refused:
         return _refused(name, refused)
     finally:
-        source.close()
+        close_source(source)
 
 
 def _refused(name: str, refused: LLMEnergyMeasureError) -> SourceCheck:

@@ -6,10 +6,11 @@ import logging
 import os
 import signal
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 _LOG = logging.getLogger(__name__)
@@ -55,6 +56,32 @@ class Interruption:
             and signal.getsignal(signal.SIGTERM) == self._handle
         ):
             signal.signal(signal.SIGTERM, self._before)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Watch no longer; SIGTERM and Ctrl-C that come while this block runs do their work when it has ended."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        held: dict[int, FrameType | None] = {}
+        before: dict[int, Any] = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            handler = signal.getsignal(number)
+            if handler not in (None, signal.SIG_IGN):
+                before[number] = handler
+                signal.signal(number, held.__setitem__)
+        try:
+            yield
+        finally:
+            for caught, handler in before.items():
+                signal.signal(caught, handler)
+            self.unwatch()
+            for caught, frame in held.items():
+                handler = signal.getsignal(caught)
+                if callable(handler):
+                    handler(caught, frame)
+                else:
+                    signal.raise_signal(caught)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # A child that was forked inside the block has inherited this handler, and measured nothing. Where recordings

@@ -28,6 +28,7 @@ class Meter:
         self.sensor = sensor
         self.failure: str | None = None
         self._gap_sec = gap_sec
+        self._late: str | None = None  # why its first reading failed: what it saw until then is missing
         self._problems: dict[str, None] = {}
         self._samples = 0
         self._first: tuple[float, float] | None = None  # instant, reading
@@ -38,11 +39,18 @@ class Meter:
 
     @property
     def energy_j(self) -> float | None:
-        """Energy from the first reading to the last that succeeded, in joules; None if none did."""
-        if self._last is None:
-            return None
-        if self.sensor.quantity == "power":
-            return self._before_base if self._samples > 1 else None
+        """Energy from the first reading that succeeded to the last, in joules; None without two of them."""
+        return self._counted_j if self._samples > 1 else None
+
+    @property
+    def so_far_j(self) -> float | None:
+        """Energy from the first reading that succeeded to now, in joules; None if that is unknown, or may come back."""
+        return self._counted_j if self._samples and self.failure is None else None
+
+    @property
+    def _counted_j(self) -> float:
+        if self._last is None or self.sensor.quantity == "power":
+            return self._before_base
         return self._before_base + (self._last[1] - self._base)
 
     def take(self, now: float) -> None:
@@ -51,13 +59,27 @@ class Meter:
         Args:
             now: The instant, on a monotonic clock, in seconds.
         """
+        self.add(now, self.ask())
+
+    def ask(self) -> float | str:
+        """What the sensor reads, or why that failed. Nothing is added up."""
         try:
             value = float(self.sensor.read())
         except Exception as error:  # noqa: BLE001 - anybody's sensor: whatever it raises is a finding, not a crash
-            self.failure = f"{type(error).__name__}: {error}"
-            return
-        if not 0 <= value < math.inf:
-            self.failure = f"it read {value!r}"
+            return f"{type(error).__name__}: {error}"
+        return value if 0 <= value < math.inf else f"it read {value!r}"
+
+    def add(self, now: float, value: float | str) -> None:
+        """Add what the sensor saw since the last reading.
+
+        Args:
+            now: The instant, on a monotonic clock, in seconds.
+            value: What it read, or why that failed.
+        """
+        if isinstance(value, str):
+            self.failure = value
+            if self._last is None:
+                self._late = f"at first: {value}"
             return
         self.failure = None
         self._samples += 1
@@ -90,11 +112,20 @@ class Meter:
             self._before_base += last_joules - self._base
             self._base = 0.0
 
-    def reading(self) -> SensorReading:
-        """What the sensor said so far, for the record."""
+    @property
+    def loss(self) -> str | None:
+        """Why energy at the start or at the end is missing; None if none is."""
+        return self.failure or self._late
+
+    def reading(self, *, is_stuck: bool = False) -> SensorReading:
+        """What the sensor said so far, for the record.
+
+        Args:
+            is_stuck: Whether it is being read since long ago, without an end.
+        """
         sensor, is_counter = self.sensor, self.sensor.quantity == "energy"
         span = self._last[0] - self._first[0] if self._first and self._last else 0.0
-        lost = [] if self.failure is None else [SENSOR_LOST]
+        lost = [SENSOR_LOST] if is_stuck or self.loss is not None else []
         return SensorReading(
             source=sensor.source,
             instance=sensor.instance,

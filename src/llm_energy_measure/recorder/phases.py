@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,18 +36,21 @@ class Part:
     Attributes:
         occurrences: How often that was.
         duration_sec: Time in it, in seconds.
-        energies: Energy of each component, in joules, where it is known.
+        energies: Energy of each component, in joules; None where it is unknown for any of those times.
         counts: Tokens.
+        spans: From when to when it was entered, on the monotonic clock, in seconds; of `load` and `warmup` alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         """Begin with nothing."""
+        self.name = name
         self.depth = 0
         self.entered: Reading | None = None
         self.occurrences = 0
         self.duration_sec = 0.0
-        self.energies: dict[str, float] = {}
+        self.energies: dict[str, float | None] = {}
         self.counts = Counts()
+        self.spans: tuple[tuple[float, float], ...] = ()
 
     def until(self, now: Reading) -> Part:
         """This phase as it is, up to an instant, if it is open."""
@@ -56,11 +60,14 @@ class Part:
         ended.entered = None
         ended.duration_sec += now.instant - self.entered.instant
         ended.counts = self.counts.plus(now.counts.less(self.entered.counts))
-        ended.energies = dict(self.energies)
+        ended.energies = {}
         for component in Energies.__struct_fields__:
             before, after = getattr(self.entered.energies, component), getattr(now.energies, component)
-            if before is not None and after is not None:
-                ended.energies[component] = ended.energies.get(component, 0.0) + after - before
+            earlier = self.energies.get(component, 0.0)
+            is_known = None not in (before, after, earlier)
+            ended.energies[component] = earlier + after - before if is_known else None
+        if self.name in UNPRODUCTIVE:
+            ended.spans = (*self.spans, (self.entered.instant, now.instant))
         return ended
 
 
@@ -84,7 +91,7 @@ class Phases:
     def open(self, name: str) -> Iterator[None]:
         """A block that belongs to the phase of that name."""
         with self._lock:
-            part = self._parts.setdefault(name, Part())
+            part = self._parts.setdefault(name, Part(name))
             part.occurrences += 1
             part.depth += 1
             if part.entered is None:
@@ -110,8 +117,12 @@ class Phases:
 
 
 def unproductive_sec(parts: dict[str, Part]) -> float:
-    """Time in phases that are no inference, in seconds."""
-    return sum(part.duration_sec for name, part in parts.items() if name in UNPRODUCTIVE and not sum(part.counts))
+    """Time in phases that are no inference, in seconds; where they overlap, once."""
+    total_sec, covered_to = 0.0, -math.inf
+    for start, end in sorted(span for part in parts.values() if not sum(part.counts) for span in part.spans):
+        total_sec += max(0.0, end - max(start, covered_to))
+        covered_to = max(covered_to, end)
+    return total_sec
 
 
 def phase_records(parts: dict[str, Part], whole: Counts) -> list[Phase] | None:

@@ -333,7 +333,7 @@ class Recording:
         if os.getpid() != self._pid:
             return  # a forked child that ran out of the block: it has no part in the measurement
         status, error_type = self._marked if error is None else _how_it_ended(error)
-        if self._interruption.received is not None and status != "completed":
+        if self._interruption.received is not None and (error is not None or status != "completed"):
             status, error_type = "interrupted", self._interruption.received
         try:
             self._finish(status, error_type)
@@ -343,12 +343,12 @@ class Recording:
             error.add_note(f"and what was measured could not be saved: {refused}")
 
     def _finish(self, status: Status, error_type: str | None) -> None:
-        """End the window and save, once."""
-        with self._lock:
-            if self._is_finished:
-                return
-            self._is_finished = True  # a checkpoint that comes now would outlive the result
-        with self._exit:
+        """End the window and save, once, whatever signal comes meanwhile."""
+        with self._interruption.hold(), self._exit:
+            with self._lock:
+                if self._is_finished:
+                    return
+                self._is_finished = True  # a checkpoint that comes now would outlive the result
             self._sampler.end()
             record = self._build(status, error_type)
             self.path = self.repository.save_raw(self.experiment_id, record)
@@ -360,9 +360,12 @@ class Recording:
 
     def _checkpoint(self) -> None:
         """Store what was measured so far, beside the results; where that can't be, the run goes on without."""
-        with self._lock, contextlib.suppress(LLMEnergyMeasureError):
-            if not self._is_finished:
-                self.repository.save_checkpoint(self.experiment_id, self._build("partial", None))
+        with contextlib.suppress(LLMEnergyMeasureError):
+            # Not under the lock: a sensor that hangs here must not keep the end of the block waiting.
+            record = self._build("partial", None)
+            with self._lock:
+                if not self._is_finished:
+                    self.repository.save_checkpoint(self.experiment_id, record)
 
     # What goes into the record
 
@@ -378,15 +381,21 @@ class Recording:
         )
 
     def _share(self, held: claims.Claims) -> tuple[list[Sensor], list[Sensor]]:
-        """The sensors that this process reads, and those that another one does."""
+        """The sensors that this process reads, and those that are read elsewhere: by another one, or a second time."""
         holders: dict[str, claims.Claimant | None] = {}
         mine: list[Sensor] = []
         others: list[Sensor] = []
+        seen: set[tuple[str, str]] = set()
         for sensor in self._opened.sensors:
             name = self._claim_name(sensor)
             if name is not None and name not in holders:
                 holders[name] = held.take(name)
-            (mine if name is None or holders[name] is None else others).append(sensor)
+            is_mine = name is None or holders[name] is None
+            if (board := _board(sensor)) is not None:
+                # Two slices of it, or a GPU that was named twice.
+                is_mine = is_mine and (board, sensor.component) not in seen
+                seen.add((board, sensor.component))
+            (mine if is_mine else others).append(sensor)
         return mine, others
 
     def _claim_name(self, sensor: Sensor) -> str | None:
@@ -396,9 +405,9 @@ class Recording:
         # By the boot, which containers of one machine share: their names may differ.
         machine = self._boot_id[:_BOOT_DIGITS] if self._boot_id is not None else self._host
         device = sensor.device
-        named = sensor.sees or (device.gpu_uuid if device is not None else None)
-        if named is not None:
-            return named
+        board = _board(sensor)
+        if board is not None:
+            return board
         if device is not None and device.gpu_id is not None:
             return f"{sensor.component}-{machine}-{device.gpu_id}"
         return f"{sensor.component}-{machine}"
@@ -468,6 +477,11 @@ class Recording:
             library_versions=versions or None,
             phases=phase_records(parts, now.counts),
         )
+
+
+def _board(sensor: Sensor) -> str | None:
+    """What is read of a device, by a name of its own; None where it has none."""
+    return sensor.sees or (sensor.device.gpu_uuid if sensor.device is not None else None)
 
 
 def _how_it_ended(error: BaseException | None) -> tuple[Status, str | None]:

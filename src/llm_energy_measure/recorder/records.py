@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _WORST: dict[Provenance, int] = {"measured": 0, "integrated": 1, "modelled": 2}
 
 _SAID = {
-    SENSOR_LOST: "stopped answering; its energy ends there",
+    SENSOR_LOST: "did not answer all the time; what it missed is not counted",
     COUNTER_RESET: "went backwards; what it counted before that is lost in part",
     SAMPLING_GAP: "was not read for a while; its energy over that time is a guess",
 }
@@ -208,7 +208,7 @@ def energy_warning(
             said.append(f"{reading.component} energy is integrated from power samples at {rate} ({name})")
         for problem in reading.problems:
             if problem == CLAIMED:
-                said.append(f"{name} is read and counted by another process")
+                said.append(f"{name} is counted elsewhere: by another process, or with another slice of its board")
             else:
                 because = f" ({failures[name]})" if problem == SENSOR_LOST and name in failures else ""
                 said.append(f"{name} {_SAID[problem]}{because}")

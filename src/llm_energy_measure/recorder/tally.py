@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from llm_energy_measure.domain.latency import LatencyMeasurements
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import ConfigurationError, RecorderError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,35 +39,52 @@ class Counts(NamedTuple):
 class Request:
     """One request, from when it was sent to its last token. Any number can be under way, in threads or tasks.
 
+    What came of it counts at once, so that it is there also where the run ends before the request does.
+
     Its tokens give latencies and are not added to the process's tokens; `add_tokens` counts those.
 
     Args:
-        tally: Where it is counted when it ends.
+        tally: Where it is counted.
         now: The clock, in seconds.
         is_warmup: Whether its latencies are left out.
     """
 
-    __slots__ = ("_append", "_is_warmup", "_now", "_sent", "_stamps", "_tally")
+    __slots__ = ("_append", "_now", "_stamps", "_tally", "_was_sent", "is_warmup", "sent")
 
     def __init__(self, tally: Tally, now: Callable[[], float], *, is_warmup: bool) -> None:
         """Prepare it; it is sent when its block begins."""
         self._tally = tally
         self._now = now
-        self._is_warmup = is_warmup
+        self.is_warmup = is_warmup
         self._stamps: list[float] = []
         self._append = self._stamps.append
-        self._sent = 0.0
+        self._was_sent = False
+        self.sent = 0.0
 
     def __enter__(self) -> Self:
         """Send it now."""
-        self._sent = self._now()
+        if self._was_sent:
+            raise RecorderError("cannot measure a request", "it was sent before", "make a new one: run.request()")
+        self._was_sent = True
+        self.sent = self._now()
+        self._tally.begin_request(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Count it, also if it failed: the tokens that came, came."""
-        self._tally.add_request(self._sent, self._stamps, is_warmup=self._is_warmup)
+        """End it, also if it failed: the tokens that came, came."""
+        self._tally.end_request(self)
+
+    @property
+    def stamps(self) -> list[float]:
+        """When each of its tokens came so far, in seconds on its clock."""
+        return self._stamps.copy()
+
+    @property
+    def count(self) -> int:
+        """Tokens that came so far."""
+        return len(self._stamps)
 
     def token(self, count: int = 1) -> None:
         """Output tokens came now.
@@ -89,12 +107,8 @@ class Tally:
         self._lock = threading.RLock()
         self._input = 0
         self._output = 0
-        self._requests = 0
-        self._warmup_requests = 0
-        self._stamped = 0
-        self._ttft_ms: list[float] = []
-        self._full_ms: list[float] = []
-        self._trimmed_ms: list[float] = []
+        self._ended = _Samples()
+        self._open: dict[Request, None] = {}
 
     def add(self, input_tokens: int, output_tokens: int) -> None:
         """Count prompt tokens and generated tokens, each 0 or more."""
@@ -107,48 +121,75 @@ class Tally:
             self._input += input_tokens
             self._output += output_tokens
 
-    def add_request(self, sent: float, stamps: list[float], *, is_warmup: bool) -> None:
-        """Count a request that has ended.
-
-        Args:
-            sent: When it was sent, in seconds.
-            stamps: When each of its tokens came, in seconds on the same clock.
-            is_warmup: Whether its latencies are left out.
-        """
-        # To the nanosecond, which is what the clock tells.
-        gaps_ms = [round((later - earlier) * 1e3, 6) for earlier, later in pairwise(stamps)]
+    def begin_request(self, request: Request) -> None:
+        """Count a request that was sent, and from now on what comes of it."""
         with self._lock:
-            self._stamped += len(stamps)
-            if is_warmup:
-                self._warmup_requests += 1
-                return
-            self._requests += 1
-            if stamps:
-                self._ttft_ms.append(round((stamps[0] - sent) * 1e3, 6))
-            self._full_ms += gaps_ms
-            self._trimmed_ms += gaps_ms[1:-1]
+            self._open[request] = None
+
+    def end_request(self, request: Request) -> None:
+        """Count nothing more of a request."""
+        with self._lock:
+            self._ended.add(request)
+            del self._open[request]
 
     @property
     def counts(self) -> Counts:
         """Tokens so far."""
         with self._lock:
-            return Counts(self._input, self._output, self._stamped)
+            stamped = self._ended.stamped + sum(request.count for request in self._open)
+            return Counts(self._input, self._output, stamped)
 
     def latencies(self) -> LatencyMeasurements | None:
-        """The latencies of the requests that have ended; None if there was none."""
+        """The latencies of the requests so far; None if there was none."""
         with self._lock:
-            if not self._requests and not self._warmup_requests:
-                return None
-            return LatencyMeasurements(
-                ttft_ms=list(self._ttft_ms),
-                itl_full_ms=list(self._full_ms),
-                itl_trimmed_ms=list(self._trimmed_ms),
-                request_count=self._requests,
-                total_output_tokens=len(self._ttft_ms) + len(self._full_ms),
-                excluded_tokens=len(self._full_ms) - len(self._trimmed_ms),
-                streaming_mode=True,
-                warmup_requests_excluded=self._warmup_requests,
-            )
+            samples = self._ended.copy()
+            for request in self._open:
+                samples.add(request)
+        return samples.measurements() if samples.requests or samples.warmup_requests else None
+
+
+class _Samples:
+    """Latencies of some requests."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.warmup_requests = 0
+        self.stamped = 0
+        self.ttft_ms: list[float] = []
+        self.full_ms: list[float] = []
+        self.trimmed_ms: list[float] = []
+
+    def copy(self) -> _Samples:
+        copied = copy.copy(self)
+        for name in ("ttft_ms", "full_ms", "trimmed_ms"):
+            setattr(copied, name, list(getattr(self, name)))
+        return copied
+
+    def add(self, request: Request) -> None:
+        stamps = request.stamps
+        self.stamped += len(stamps)
+        if request.is_warmup:
+            self.warmup_requests += 1
+            return
+        self.requests += 1
+        # To the nanosecond, which is what the clock tells.
+        gaps_ms = [round((later - earlier) * 1e3, 6) for earlier, later in pairwise(stamps)]
+        if stamps:
+            self.ttft_ms.append(round((stamps[0] - request.sent) * 1e3, 6))
+        self.full_ms += gaps_ms
+        self.trimmed_ms += gaps_ms[1:-1]
+
+    def measurements(self) -> LatencyMeasurements:
+        return LatencyMeasurements(
+            ttft_ms=self.ttft_ms,
+            itl_full_ms=self.full_ms,
+            itl_trimmed_ms=self.trimmed_ms,
+            request_count=self.requests,
+            total_output_tokens=len(self.ttft_ms) + len(self.full_ms),
+            excluded_tokens=len(self.full_ms) - len(self.trimmed_ms),
+            streaming_mode=True,
+            warmup_requests_excluded=self.warmup_requests,
+        )
 
 
 def _whole(count: int, what: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 REAL_TRACE = Path(__file__).resolve().parents[2] / "data" / "cpu_seconds_of_two_processes.json"
+PATIENCE_SEC = 30.0
 RANGE_J = 262_143.328850  # of RAPL on many processors
 
 
@@ -118,9 +120,17 @@ def test_a_gap_in_power_is_bridged_and_told() -> None:
     assert meter.reading().problems == ["sampling_gap"]
 
 
-def test_one_sample_of_power_is_no_energy() -> None:
-    assert replay([(0.0, 100.0)], quantity="power").energy_j is None
-    assert replay([(0.0, 100.0)]).energy_j == 0.0
+@pytest.mark.parametrize("quantity", ["power", "energy"])
+def test_one_sample_is_no_energy(quantity: str) -> None:
+    assert replay([(0.0, 100.0)], quantity=quantity).energy_j is None
+
+
+def test_a_sensor_that_answers_late_has_lost_what_came_before() -> None:
+    meter = replay([(0.0, None), (0.1, 5.0), (0.2, 9.0)])
+    assert meter.energy_j == 4.0
+    assert meter.reading().problems == ["sensor_lost"]
+    assert (meter.failure, meter.loss) == (None, "at first: OSError: [Errno 5] Input/output error")
+    assert replay([(0.0, None), (0.1, 5.0)]).energy_j is None
 
 
 def test_a_sensor_that_dies_midway_keeps_what_it_counted() -> None:
@@ -144,7 +154,7 @@ def test_a_sensor_that_never_answers_knows_no_energy() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 def test_what_no_sensor_can_read_is_a_failure(value: float) -> None:
     meter = replay([(0.0, 5.0), (0.1, value)])
-    assert meter.energy_j == 0.0
+    assert meter.energy_j is None
     assert meter.reading().problems == ["sensor_lost"]
 
 
@@ -178,6 +188,69 @@ def test_a_sensor_of_everything_is_the_total() -> None:
     sampler.begin()
     clock.now = 1.0
     assert sampler.energies().total == 300.0
+
+
+def test_a_sensor_that_fails_at_an_end_of_a_span_knows_nothing_of_the_span() -> None:
+    clock = ManualClock()
+    lost = sensor(Trace(clock, [(0.0, 5.0), (1.0, None), (2.0, 9.0)]), component="gpu")
+    sampler = Sampler([lost, sensor(lambda: clock.now * 10)], clock, interval_sec=None)
+    sampler.begin()
+    clock.now = 1.0
+    energies = sampler.energies()
+    assert (energies.gpu, energies.cpu, energies.total) == (None, 10.0, None)
+    clock.now = 2.0
+    assert sampler.energies().total == 24.0  # it came back
+
+
+def test_a_sensor_that_hangs_holds_up_nobody_for_long() -> None:
+    clock, gate, is_hanging = ManualClock(), threading.Event(), threading.Event()
+
+    def read() -> float:
+        if threading.current_thread() is not threading.main_thread():
+            is_hanging.set()
+            gate.wait()
+        return clock.now * 10
+
+    sampler = Sampler([sensor(read), sensor(lambda: 7.0)], clock, interval_sec=None, patience_sec=0.05)
+    sampler.begin()
+    clock.now = 1.0
+    sampler.take()
+    thread = threading.Thread(target=sampler.take)
+    thread.start()
+    assert is_hanging.wait(PATIENCE_SEC)
+    clock.now = 2.0
+    assert sampler.energies().total is None
+    sampler.end()
+    first, second = sampler.readings()
+    assert (first.energy_j, first.problems, second.problems) == (10.0, ["sensor_lost"], ["sensor_lost"])
+    assert sampler.failures() == {"replay package-0": "a reading has not ended"}
+    gate.set()
+    thread.join()
+    assert sampler.readings()[0].energy_j == 10.0  # the window had ended
+
+
+def test_a_sensor_that_hung_and_answers_again_has_lost_nothing() -> None:
+    clock, gate, is_hanging = ManualClock(), threading.Event(), threading.Event()
+
+    def read() -> float:
+        if threading.current_thread() is not threading.main_thread():
+            is_hanging.set()
+            gate.wait()
+        return clock.now * 10
+
+    sampler = Sampler([sensor(read)], clock, interval_sec=None, patience_sec=0.05)
+    sampler.begin()
+    thread = threading.Thread(target=sampler.take)
+    thread.start()
+    assert is_hanging.wait(PATIENCE_SEC)
+    sampler.take()
+    assert sampler.readings()[0].problems == ["sensor_lost"]
+    gate.set()
+    thread.join()
+    clock.now = 2.0
+    assert sampler.energies().total == 20.0
+    sampler.end()
+    assert sampler.readings()[0].problems == []
 
 
 # A real counter: CPU seconds of `examples/smollm2` under torchrun, read ten times a second, as a trace of 4 W a core.

@@ -261,6 +261,45 @@ def test_phases_are_parts_of_the_whole(repository: FileSystemRepository, clock: 
     assert result.inference_metrics.inference_time_sec == 10.0  # without loading, in which no token was counted
 
 
+def test_loading_within_warming_up_is_left_out_once(repository: FileSystemRepository, clock: ManualClock) -> None:
+    with made(repository, clock) as run:
+        with run.phase("warmup"):
+            clock.now += 1.0
+            with run.phase("load"):
+                clock.now += 3.0
+            clock.now += 1.0
+        clock.now += 2.0
+        run.add_tokens(output=10)
+    work = saved(repository).inference_metrics
+    assert work is not None
+    assert (work.inference_time_sec, work.tokens_per_second) == (2.0, 5.0)
+
+
+def test_phases_within_a_request_have_its_tokens(repository: FileSystemRepository, clock: ManualClock) -> None:
+    with made(repository, clock) as run, run.request() as request:
+        with run.phase("prefill"):
+            request.token()
+        with run.phase("decode"):
+            request.token(9)
+    result = saved(repository)
+    assert result.phases is not None
+    assert [(phase.name, phase.output_tokens) for phase in result.phases] == [("prefill", 1), ("decode", 9)]
+
+
+def test_a_phase_of_which_a_part_is_unknown_is_unknown(repository: FileSystemRepository, clock: ManualClock) -> None:
+    busy = ReplaySource(sensor(Trace(clock, [(0.0, 100.0), (1.0, 150.0), (2.0, None), (3.0, 250.0), (4.0, 300.0)])))
+    with made(repository, clock, sources=[busy]) as run:
+        for _ in range(4):
+            with run.phase("decode"):
+                clock.now += 1.0
+        with run.phase("end"):
+            clock.now += 1.0
+    result = saved(repository)
+    assert result.phases is not None
+    assert [phase.total_energy_j for phase in result.phases] == [None, 0.0]
+    assert result.energy_metrics.total_energy_j == 200.0
+
+
 @given(
     spans=st.lists(
         st.tuples(st.sampled_from(["prefill", "decode", None]), st.floats(0.001, 100.0), st.integers(0, 1000)),
@@ -405,7 +444,9 @@ def test_one_process_a_host_reads_what_sees_the_host(repository: FileSystemRepos
         run.__exit__(None, None, None)
     results = repository.load_all_raw("exp_7")
     assert [result.energy_metrics.total_energy_j for result in results] == [200.0, None, None]
-    assert results[1].energy_measurement_warning == "replay package-0 is read and counted by another process"
+    assert results[1].energy_measurement_warning == (
+        "replay package-0 is counted elsewhere: by another process, or with another slice of its board"
+    )
     assert results[1].energy_metrics.sensors is not None
     assert results[1].energy_metrics.sensors[0].problems == ["claimed"]
     aggregated = aggregate_results("exp_7", results)
@@ -473,6 +514,30 @@ def test_two_slices_of_one_board_count_it_once(repository: FileSystemRepository,
     assert (aggregated.total_energy_j, aggregated.attributed_energy_j) == (200.0, 200.0)
 
 
+@pytest.mark.parametrize(
+    ("shown", "asked", "counted"),
+    [
+        ("MIG-0,MIG-1", None, "MIG-0"),
+        ("0", ["0", "0"], "GPU-0"),
+        ("0", ["0", "GPU-0"], "GPU-0"),
+    ],
+)
+def test_a_board_that_one_process_sees_twice_is_counted_once(
+    repository: FileSystemRepository, clock: ManualClock, shown: str, asked: list[str] | None, counted: str
+) -> None:
+    slices = [Slice(uuid=f"MIG-{index}", name="NVIDIA A100-SXM4-40GB MIG 3g.20gb") for index in range(2)]
+    nvml = FakeNvml([Board(index=0, uuid="GPU-0", slices=slices)])
+    with made(repository, clock, environ={"CUDA_VISIBLE_DEVICES": shown}, gpus=asked, sources=[Nvml(nvml)]):
+        clock.now += 1.0
+        nvml.boards[0].energy_mj = 1_200_000.0
+    energy = saved(repository).energy_metrics
+    assert (energy.total_energy_j, energy.gpu_energy_j) == (200.0, 200.0)
+    assert energy.sensors is not None
+    assert [(reading.energy_j, reading.problems) for reading in energy.sensors] == [(200.0, []), (None, ["claimed"])]
+    assert energy.devices is not None
+    assert [device.gpu_uuid for device in energy.devices] == [counted]
+
+
 def test_the_first_source_of_a_component_is_taken(repository: FileSystemRepository, clock: ManualClock) -> None:
     other = steady_watts(70.0, clock, source="other", instance="x")
     memory = steady_watts(5.0, clock, component="ram", instance="dram-0")
@@ -514,8 +579,11 @@ def test_a_sensor_that_dies_midway_is_a_finding(repository: FileSystemRepository
     result = saved(repository)
     assert result.status == "completed"
     assert result.energy_metrics.total_energy_j == 50.0
+    assert result.phases is not None
+    assert result.phases[0].total_energy_j is None
     assert result.energy_measurement_warning == (
-        "replay package-0 stopped answering; its energy ends there (OSError: [Errno 5] Input/output error)"
+        "replay package-0 did not answer all the time; what it missed is not counted "
+        "(OSError: [Errno 5] Input/output error)"
     )
     aggregated = aggregate_results("exp_7", [result])
     assert aggregated.is_lower_bound is True
@@ -540,9 +608,9 @@ def test_a_gpu_that_falls_off_the_bus_is_a_finding(repository: FileSystemReposit
     with made(repository, clock, sources=[Nvml(nvml)]):
         nvml.boards[0].is_lost = True
     result = saved(repository)
-    assert (result.status, result.gpu_uuid, result.energy_metrics.gpu_energy_j) == ("completed", "GPU-0", 0.0)
+    assert (result.status, result.gpu_uuid, result.energy_metrics.gpu_energy_j) == ("completed", "GPU-0", None)
     assert result.energy_measurement_warning == (
-        "nvml GPU-0 stopped answering; its energy ends there (NVMLError: GPU is lost)"
+        "nvml GPU-0 did not answer all the time; what it missed is not counted (NVMLError: GPU is lost)"
     )
 
 
@@ -667,6 +735,22 @@ def test_a_source_is_closed_also_where_the_run_is_refused(repository: FileSystem
     with pytest.raises(ResultExistsError), made(repository, clock, sources=[source]):
         pytest.fail("the block must not run")
     assert not source.is_open
+
+
+class Lost(ReplaySource):
+    def close(self) -> None:
+        raise RuntimeError("GPU is lost")
+
+
+def test_a_source_that_cannot_be_closed_costs_nothing(
+    repository: FileSystemRepository, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with made(repository, clock, sources=[Lost(sensor(lambda: clock.now)), steady_watts(5.0, clock)]):
+        clock.now += 1.0
+    assert saved(repository).status == "completed"
+    assert "the energy source replay could not be closed: RuntimeError: GPU is lost" in caplog.text
+    with pytest.raises(TiredError), made(repository, clock, experiment="other", sources=[Lost(sensor(lambda: 1.0))]):
+        raise TiredError
 
 
 # What it says of itself

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import ConfigurationError, RecorderError
 from llm_energy_measure.recorder.tally import Counts, Request, Tally
 from tests.support.replay import ManualClock
 
@@ -74,6 +74,27 @@ def test_warm_up_requests_are_counted_and_left_out() -> None:
     assert latencies is not None
     assert (latencies.request_count, latencies.warmup_requests_excluded, latencies.ttft_ms) == (0, 1, [])
     assert tally.counts.stamped == 2
+
+
+def test_the_tokens_of_a_request_count_as_they_come() -> None:
+    tally, clock = Tally(), ManualClock()
+    with Request(tally, clock.monotonic, is_warmup=False) as request:
+        clock.now += 0.25
+        request.token()
+        clock.now += 0.01
+        request.token()
+        assert tally.counts == Counts(stamped=2)
+        under_way = tally.latencies()
+        assert under_way is not None
+        assert (under_way.ttft_ms, under_way.itl_full_ms, under_way.request_count) == ([250.0], [10.0], 1)
+    assert tally.counts == Counts(stamped=2)
+    assert tally.latencies() == under_way
+
+
+def test_a_request_is_sent_once() -> None:
+    request = Request(Tally(), ManualClock().monotonic, is_warmup=False)
+    with request, pytest.raises(RecorderError, match="it was sent before; make a new one"), request:
+        pass
 
 
 def test_nothing_counted_is_no_latency() -> None:

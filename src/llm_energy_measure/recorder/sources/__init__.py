@@ -11,6 +11,7 @@ without arguments that makes one:
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -23,6 +24,8 @@ from llm_energy_measure.recorder.place import Place
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from importlib.metadata import EntryPoint
+
+_LOG = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "llm_energy_measure.sources"
 
@@ -173,6 +176,14 @@ def open_source(source: Source, setting: Setting) -> list[Sensor]:
         raise RecorderError(f"cannot read {source.name}", found, "correct that source") from bug
 
 
+def close_source(source: Source) -> None:
+    """Close a source. Where that fails, as with a GPU that was lost, nothing that was read is any worse for it."""
+    try:
+        source.close()
+    except Exception as bug:  # noqa: BLE001 - anybody's source: it must not cost the run, nor hide the run's own error
+        _LOG.warning("the energy source %s could not be closed: %s: %s", source.name, type(bug).__name__, bug)
+
+
 class Opened(Struct, kw_only=True, eq=False):
     """What could be opened, and why the rest could not.
 
@@ -189,7 +200,7 @@ class Opened(Struct, kw_only=True, eq=False):
     def close(self) -> None:
         """Close every source."""
         for source in self.sources:
-            source.close()
+            close_source(source)
 
 
 def open_sources(wanted: Iterable[str | Source] | None, setting: Setting) -> Opened:
