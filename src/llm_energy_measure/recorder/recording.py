@@ -432,7 +432,7 @@ class Recording:
             process_index=self.place.process_index,
             **records.record_fields(list(devices.values())),
             energy_measurement_warning=records.energy_warning(
-                readings, self._opened.refusals, self._sampler.failures()
+                readings, self._opened.refusals, self._sampler.failures(), self._opened.notes
             ),
             config_name=str(config_name),
             model_name=options.model_name,

@@ -511,6 +511,20 @@ def test_each_process_reads_its_own_gpu(repository: FileSystemRepository, clock:
     assert aggregated.aggregation.gpu_attribution_verified
 
 
+def test_gpus_that_no_process_reads_are_told_by_one(repository: FileSystemRepository, clock: ManualClock) -> None:
+    boards = [Board(index=index, uuid=f"GPU-{index}") for index in range(4)]
+    for index in range(2):
+        with made(repository, clock, environ=ranks(index, 2), sources=[Nvml(FakeNvml(boards))]):
+            clock.now += 1.0
+    first, second = repository.load_all_raw("exp_7")
+    assert (first.gpu_uuid, second.gpu_uuid) == ("GPU-0", "GPU-1")
+    assert first.energy_measurement_warning == (
+        "no process of this host reads GPU 2, 3: there are more than processes, and each reads the one of its local "
+        "rank; gpus=[...] names others"
+    )
+    assert second.energy_measurement_warning is None
+
+
 def test_two_processes_on_one_gpu_count_it_once(repository: FileSystemRepository, clock: ManualClock) -> None:
     runs = [made(repository, clock, environ=ranks(i, 2), sources=[gpu(clock, "GPU-0", 0)]) for i in range(2)]
     for run in runs:
