@@ -98,6 +98,36 @@ def test_signals_go_to_the_command_which_decides(
     assert (result.status, result.error_type) == ended
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_before_the_command_was_started_stops_it(tmp_path: Path, number: signal.Signals) -> None:
+    ran = tmp_path / "ran"
+    arguments = ["record", "--experiment", "e", "--no-energy", "--idle", str(PATIENCE_SEC), "--", "touch", str(ran)]
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [*MODULE, "-o", str(tmp_path / "results"), *arguments], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + PATIENCE_SEC
+    while not list(tmp_path.glob("results/raw/e/claim-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=PATIENCE_SEC / 2)
+    assert process.returncode == 128 + number
+    assert "came before the command was started: it was not, and nothing is recorded" in told
+    assert not ran.exists()
+    assert not list(tmp_path.glob("results/raw/e/process_*"))
+    assert as_process("-o", tmp_path / "results", "record", "--experiment", "e", "--no-energy", "true").status == 0
+
+
+def test_what_the_system_cannot_run_exits_as_in_a_shell(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("echo hi\n")
+    arguments = ["-o", tmp_path / "results", "record", "--experiment", "e", "--no-energy", "--", tmp_path / "script"]
+    refused = as_process(*arguments)
+    assert (refused.status, "it is not executable" in refused.err) == (126, True)
+    (tmp_path / "script").chmod(0o755)
+    refused = as_process(*arguments)
+    assert (refused.status, "Exec format error; check the command" in refused.err) == (126, True)
+    assert (saved(tmp_path / "results").status, "Traceback" in refused.err) == ("failed", False)
+
+
 def test_ranks_come_from_the_launcher_or_from_options(tmp_path: Path) -> None:
     told = {**os.environ, "RANK": "1", "WORLD_SIZE": "2"}
     done = as_process("-o", tmp_path, "record", "--no-energy", "--", "true", env=told)

@@ -9,14 +9,12 @@ from pathlib import Path
 import click
 
 from llm_energy_measure.cli import options, terminal
-from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
-from llm_energy_measure.recorder.command import TreeTime, find_program, run_command
+from llm_energy_measure.exceptions import LLMEnergyMeasureError
+from llm_energy_measure.recorder.command import CannotRunError, TreeTime, require_program, run_command
 from llm_energy_measure.recorder.place import find_place
 from llm_energy_measure.recorder.recording import record as make_recording
 from llm_energy_measure.recorder.sources import AUTOMATIC, Source
 from llm_energy_measure.recorder.sources.cpu_model import CpuModel
-
-_NO_PROGRAM = 127
 
 
 @click.command(
@@ -64,10 +62,10 @@ def record(
     if not command:
         raise click.UsageError("Name the command to measure, behind --.")
     try:
-        find_program(command[0])
-    except ConfigurationError as refused:
+        require_program(command[0])
+    except CannotRunError as refused:
         terminal.error(refused)
-        return _NO_PROGRAM
+        return refused.status
     cpu_time = TreeTime()
     recording = make_recording(
         experiment or _own_name(command[0], process_index, world_size),
@@ -88,9 +86,11 @@ def record(
         status = run_command(recording, command, cpu_time)
     except LLMEnergyMeasureError as refused:
         terminal.error(refused)
-        return 1
+        return refused.status if isinstance(refused, CannotRunError) else 1
     result = recording.result
-    if result is not None:
+    if result is None:
+        terminal.warn("a signal came before the command was started: it was not, and nothing is recorded")
+    else:
         for problem in (result.energy_measurement_warning or "").split("; "):
             if problem:
                 terminal.warn(problem)

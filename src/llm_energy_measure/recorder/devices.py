@@ -47,9 +47,9 @@ def visible_devices(environ: Mapping[str, str], variables: Sequence[str] = CUDA_
 def own_devices(visible: Sequence[str], place: Place) -> list[str]:
     """Those of the visible devices that are this process's.
 
-    Where the processes of a host all see the same devices, as torchrun leaves it, each has an equal share, in the order
-    of local ranks: one device each where there are as many as processes. Where fewer are visible than processes, or
-    nobody says how many processes the host has, what is visible is the process's.
+    Where the processes of a host all see the same devices, as torchrun leaves it, the process of local rank r works on
+    `cuda:r`, and device r is its own. Where fewer are visible than processes, or nobody says how many processes the
+    host has, what is visible is the process's.
 
     Args:
         visible: Names of the visible devices.
@@ -61,9 +61,19 @@ def own_devices(visible: Sequence[str], place: Place) -> list[str]:
         >>> own_devices(["0", "1", "2", "3"], find_place(torchrun)), own_devices(["3"], find_place(torchrun))
         (['1'], ['3'])
     """
+    local_rank = _rank_among_sharers(visible, place)
+    return list(visible) if local_rank is None else [visible[local_rank]]
+
+
+def spare_devices(visible: Sequence[str], place: Place) -> list[str]:
+    """Those of the visible devices that are no process's: there are more of them than processes on the host."""
+    return [] if _rank_among_sharers(visible, place) is None else list(visible[place.local_world_size :])
+
+
+def _rank_among_sharers(visible: Sequence[str], place: Place) -> int | None:
+    """The local rank, where each process of the host has one of the visible devices; else None."""
     local_rank = place.launcher.local_rank if place.launcher is not None else None
     local_size = place.local_world_size
-    if local_rank is None or not local_size or local_size == 1 or local_rank >= local_size:
-        return list(visible)
-    share = len(visible) // local_size
-    return list(visible) if share == 0 else list(visible[local_rank * share : (local_rank + 1) * share])
+    if local_rank is None or local_size is None or not local_rank < local_size:
+        return None
+    return local_rank if 1 < local_size <= len(visible) else None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_energy_measure.domain.experiment import ClockEvidence
 from llm_energy_measure.domain.metrics import Timestamps
+from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.recorder.clock import Clock
 
 _MIB = 2**20
+_DOING = "cannot record the configuration"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 # Whose version is recorded if a process has loaded them.
 _LIBRARIES = (
@@ -64,9 +69,17 @@ def clock_evidence(start: Instant, end: Instant, boot_id: str | None) -> ClockEv
 
 def library_versions(modules: Mapping[str, Any] = sys.modules) -> dict[str, str]:
     """Versions of the inference libraries that are loaded, by name."""
-    found = {name: getattr(modules.get(name), "__version__", None) for name in _LIBRARIES}
-    # torch's is of a type of its own.
-    return {name: str(version) for name, version in found.items() if isinstance(version, str)}
+    found = {name: _version(modules.get(name)) for name in _LIBRARIES}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+def _version(module: Any) -> str | None:  # noqa: ANN401 - whatever stands among the modules
+    try:
+        version = getattr(module, "__version__", None)
+        # torch's is of a type of its own.
+        return str(version) if isinstance(version, str) else None
+    except Exception:  # noqa: BLE001 - a library's own code: what it raises must not cost the result
+        return None
 
 
 def backend_of(versions: Mapping[str, str]) -> tuple[str, str] | None:
@@ -86,14 +99,17 @@ def backend_of(versions: Mapping[str, str]) -> tuple[str, str] | None:
 def peak_memory_mib(modules: Mapping[str, Any] = sys.modules) -> float | None:
     """The most memory that torch has held, in MiB, where torch is loaded: on its GPUs, if it uses any, else in all.
 
-    Without a GPU it is the largest resident set that the process ever had.
+    Without a GPU it is the largest resident set that the process ever had. None where torch can't tell.
     """
     torch = modules.get("torch")
     if torch is None:
         return None
-    cuda = getattr(torch, "cuda", None)
-    if cuda is not None and cuda.is_initialized():
-        return sum(float(cuda.max_memory_allocated(index)) for index in range(cuda.device_count())) / _MIB
+    try:
+        cuda = getattr(torch, "cuda", None)
+        if cuda is not None and cuda.is_initialized():
+            return sum(float(cuda.max_memory_allocated(index)) for index in range(cuda.device_count())) / _MIB
+    except Exception:  # noqa: BLE001 - as above; a GPU that was lost, for one
+        return None
     import resource  # noqa: PLC0415 - not on Windows, where torch may be loaded all the same
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -102,20 +118,51 @@ def peak_memory_mib(modules: Mapping[str, Any] = sys.modules) -> float | None:
 
 
 def stored_config(config: object) -> dict[str, Any]:
-    """A configuration as a record can hold it.
+    """A configuration as a record can hold it, the same in every process that was given the same.
 
-    Mappings, dataclasses, msgspec structs and pydantic models become dictionaries; what JSON has no form for becomes
-    its text. None is no configuration.
+    Mappings, dataclasses, msgspec structs and pydantic models become dictionaries; sets become sorted lists; what JSON
+    has no form for becomes its text, NaN and the infinities too. None is no configuration.
 
     Raises:
-        TypeError: It is nothing of the kind.
+        ConfigurationError: It is nothing of the kind, or holds something whose text differs in each process.
+
+    Example:
+        >>> stored_config({"stop": {"b", "a"}, "top_p": float("inf")})
+        {'stop': ['a', 'b'], 'top_p': 'inf'}
     """
     import msgspec  # noqa: PLC0415 - records without a configuration need none of this
 
     if config is None:
         return {}
     dump = getattr(config, "model_dump", None)
-    plain = msgspec.to_builtins(dump() if callable(dump) else config, enc_hook=str, str_keys=True)
+    try:
+        plain = msgspec.to_builtins(
+            dump() if callable(dump) else config, enc_hook=_text_of, str_keys=True, order="deterministic"
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(_DOING, str(error), "give a mapping of plain values") from error
     if not isinstance(plain, dict):
-        raise TypeError(type(config).__name__)
-    return plain
+        raise ConfigurationError(_DOING, f"a {type(config).__name__} is no configuration", "give a mapping")
+    return {_storable(key): _storable(value) for key, value in plain.items()}
+
+
+def _text_of(value: object) -> str:
+    """The text of what JSON has no form for; that of a default `repr` holds an address, another one each time."""
+    text = str(value)
+    if _ADDRESS.search(text):
+        found = f"{text} in it has another text in each process"
+        raise ConfigurationError(_DOING, found, "give its values, or leave it out")
+    return text
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401 - any plain value
+    if isinstance(value, dict):
+        return {_storable(key): _storable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        # Half of a surrogate pair, from an undecodable file name, for one.
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value

@@ -7,14 +7,19 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from msgspec import Struct
-
 from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status
-from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError, RecorderError
+from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError
 from llm_energy_measure.recorder import claims, facts, records
+from llm_energy_measure.recorder.arguments import (
+    UNKNOWN_MODEL,
+    Options,
+    checked_model,
+    checked_options,
+    checked_phase,
+    checked_status,
+)
 from llm_energy_measure.recorder.clock import Clock, SystemClock
 from llm_energy_measure.recorder.facts import Instant
 from llm_energy_measure.recorder.interruption import Interruption
@@ -30,43 +35,21 @@ from llm_energy_measure.results.codec import config_digest
 from llm_energy_measure.results.repository import FileSystemRepository
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
 
     from llm_energy_measure.domain.metrics import SensorReading
 
-_UNKNOWN_MODEL = "unknown"
 _BOOT_DIGITS = 8
 _NO_PROMPT = "no prompt tokens were counted: input_tokens is 0, and total_tokens are the generated ones"
-
-
-class Options(Struct, kw_only=True, frozen=True):
-    """What `record` was asked; see there."""
-
-    model_name: str = _UNKNOWN_MODEL
-    config: object = None
-    config_name: str | None = None
-    cli_overrides: Mapping[str, Any] | None = None
-    backend: str | None = None
-    backend_version: str | None = None
-    sources: Sequence[str | Source] | None = None
-    require_energy: bool = False
-    w_per_core: float | None = None
-    gpus: Sequence[str | int] | None = None
-    idle_sec: float = 0.0
-    interval_sec: float | None = 0.1
-    checkpoint_sec: float | None = 5.0
-    process_index: int | None = None
-    world_size: int | None = None
-    attempt: int | None = None
-    host: str | None = None
 
 
 def record(
     experiment_id: str,
     *,
-    model_name: str = _UNKNOWN_MODEL,
+    model_name: str = UNKNOWN_MODEL,
     config: object = None,
     config_name: str | None = None,
     cli_overrides: Mapping[str, Any] | None = None,
@@ -118,7 +101,8 @@ def record(
         clock: The clocks; by default this machine's.
 
     Raises:
-        ConfigurationError: When the block is entered: rank and world size can't be, or there is no such source.
+        ConfigurationError: An argument can't be. When the block is entered: rank and world size can't be, the
+            configuration can't be stored, or there is no such source.
         RecorderError: When it is entered: another process has this rank; no energy, and `require_energy`.
         ResultExistsError: When it is entered: this process has a result, or another run has the id.
         StorageError: When it is entered: nothing can be written there.
@@ -131,24 +115,10 @@ def record(
         (42, 'modelled')
     """
     # Every argument that is an option, by its name: each stands in the signature already, and in `Options`.
-    given = dict(locals())
-    options = Options(**{name: value for name, value in given.items() if name in Options.__struct_fields__})
-    _require_times(experiment_id, options)
+    options = checked_options(experiment_id, dict(locals()))
     repository = FileSystemRepository(results_dir) if repository is None else repository
     environ = os.environ if environ is None else environ
     return Recording(experiment_id, repository, options, environ=environ, clock=clock or SystemClock())
-
-
-def _require_times(experiment_id: str, options: Options) -> None:
-    """Refuse times that can't be."""
-    for name, least in (
-        ("interval_sec", "above 0, or None"),
-        ("checkpoint_sec", "above 0, or None"),
-        ("idle_sec", "0 or more"),
-    ):
-        value = getattr(options, name)
-        if value is not None and not (value > 0 or (value == 0 and name == "idle_sec")):
-            raise ConfigurationError(f"cannot record {experiment_id!r}", f"{name} is {value!r}", f"choose {least}")
 
 
 class Recording:
@@ -158,8 +128,8 @@ class Recording:
         experiment_id: The experiment.
         repository: Where its result is saved.
         place: Where this process stands in it; known inside the block.
-        result: The saved record, once the block has ended.
-        path: Its file.
+        result: The record, once the block has ended; also where it could not be saved.
+        path: Its file; None where it could not be saved.
     """
 
     def __init__(
@@ -185,6 +155,7 @@ class Recording:
         self._phases = Phases(self._read)
         self._marked: tuple[Status, str | None] = ("completed", None)
         self._pid = 0
+        self._is_running = False
         self._is_finished = False
         # Reentrant: a signal's handler finishes the recording in the thread that may be writing a checkpoint.
         self._lock = threading.RLock()
@@ -199,7 +170,12 @@ class Recording:
         Args:
             input: Prompt tokens, 0 or more.
             output: Generated tokens, 0 or more.
+
+        Raises:
+            RecorderError: The block has not begun, or has ended.
         """
+        if not self._is_running:
+            self._refuse_outside()
         self._tally.add(input, output)
 
     def request(self) -> Request:
@@ -207,6 +183,8 @@ class Recording:
 
         Requests sent during the phase `warmup` are left out of the latencies.
         """
+        if not self._is_running:
+            self._refuse_outside()
         return Request(self._tally, self._clock.monotonic, is_warmup=self._phases.is_open(WARMUP))
 
     def phase(self, name: str) -> AbstractContextManager[None]:
@@ -216,13 +194,15 @@ class Recording:
             name: Such as `load`, `warmup`, `prefill` or `decode`. Time in `load` and `warmup` is no inference time,
                 unless tokens are counted in it.
         """
-        return self._phases.open(name)
+        if not self._is_running:
+            self._refuse_outside()
+        return self._phases.open(checked_phase(name))
 
     def describe_model(
         self,
         *,
         parameters: float | None = None,
-        precision: str | None = None,
+        precision: object = None,
         memory_mb: float | None = None,
         flops_total: float | None = None,
         flops_method: str | None = None,
@@ -232,11 +212,14 @@ class Recording:
 
         Args:
             parameters: Parameters that take part in the computation of a token: FLOPs are estimated from them.
-            precision: Number format, such as `float16`.
+            precision: Number format, such as `float16`, or what says it so, such as a `torch.dtype`.
             memory_mb: Memory of the model, in MiB.
             flops_total: Floating-point operations of the whole block, where the caller knows better.
             flops_method: How the caller knows.
             flops_confidence: `high`, `medium` or `low`.
+
+        Raises:
+            ConfigurationError: A value can't be; nothing of the call counts.
         """
         said = {
             "parameters": parameters,
@@ -246,9 +229,8 @@ class Recording:
             "flops_method": flops_method,
             "flops_confidence": flops_confidence,
         }
-        for name, value in said.items():
-            if value is not None:
-                setattr(self._model, name, value)
+        for name, value in checked_model(said).items():
+            setattr(self._model, name, value)
 
     def mark(self, status: Status, error_type: str | None = None) -> None:
         """Say how the run ended where the end of the block doesn't: a failure that raised nothing, say.
@@ -257,7 +239,11 @@ class Recording:
             status: How it ended; an exception that leaves the block says it better, and counts.
             error_type: What ended it, in a word.
         """
-        self._marked = status, error_type
+        self._marked = checked_status(status, error_type)
+
+    def _refuse_outside(self) -> None:
+        when = "has ended" if self._is_finished else "has not begun"
+        raise RecorderError(f"cannot count for {self.experiment_id!r}", f"its block {when}", "count inside the block")
 
     # The ends of the block
 
@@ -275,17 +261,14 @@ class Recording:
             world_size=options.world_size,
             attempt=options.attempt,
         )
-        try:
-            self._config = facts.stored_config(options.config)
-            self._overrides = facts.stored_config(options.cli_overrides)
-        except TypeError as error:
-            found = f"a {error} is no configuration"
-            raise ConfigurationError(f"cannot record {self.experiment_id!r}", found, "give a mapping") from error
+        self._config = facts.stored_config(options.config)
+        self._overrides = facts.stored_config(options.cli_overrides)
         with contextlib.ExitStack() as undo:
             self._prepare(undo)
             # Nothing stands between these two, as between reading and clock at the end: the window is the block.
             self._sampler.begin()
             self._start = Instant.now(self._clock)
+            self._is_running = True
             self._sampler.keep_reading()
             self._interruption.watch()
             undo.callback(self._interruption.unwatch)
@@ -349,10 +332,10 @@ class Recording:
                 if self._is_finished:
                     return
                 self._is_finished = True  # a checkpoint that comes now would outlive the result
+                self._is_running = False
             self._sampler.end()
-            record = self._build(status, error_type)
-            self.path = self.repository.save_raw(self.experiment_id, record)
-            self.result = record
+            self.result = self._build(status, error_type)
+            self.path = self.repository.save_raw(self.experiment_id, self.result)
             self.repository.drop_checkpoint(self.experiment_id, self.place.process_index)
 
     def _end_by_signal(self, name: str) -> None:
@@ -455,7 +438,7 @@ class Recording:
             process_index=self.place.process_index,
             **records.record_fields(list(devices.values())),
             energy_measurement_warning=records.energy_warning(
-                readings, self._opened.refusals, self._sampler.failures()
+                readings, self._opened.refusals, self._sampler.failures(), self._opened.notes
             ),
             config_name=str(config_name),
             model_name=options.model_name,

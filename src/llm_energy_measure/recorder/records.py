@@ -186,7 +186,10 @@ def compute_metrics(
 
 
 def energy_warning(
-    readings: Sequence[SensorReading] | None, refusals: Mapping[str, object], failures: Mapping[str, str]
+    readings: Sequence[SensorReading] | None,
+    refusals: Mapping[str, object],
+    failures: Mapping[str, str],
+    notes: Sequence[str] = (),
 ) -> str | None:
     """What a reader has to know of the energy, in sentences; None if there is nothing.
 
@@ -194,11 +197,12 @@ def energy_warning(
         readings: What each sensor said; None where there was no sensor.
         refusals: Why a source could not be read, by its name.
         failures: Why a sensor stopped answering, by its name.
+        notes: What sources said beside.
     """
     if readings is None:
-        why = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
+        why = "; ".join([*notes, *(f"{name}: {reason}" for name, reason in refusals.items())])
         return f"no energy was measured, it is unknown and not zero; {why or 'there is no source'}"
-    said = []
+    said = list(notes)
     for reading in readings:
         name = f"{reading.source} {reading.instance}"
         if reading.provenance == "modelled":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_energy_measure.recorder.devices import ROCM_VARIABLES, own_devices, visible_devices
+from llm_energy_measure.recorder.devices import ROCM_VARIABLES, own_devices, spare_devices, visible_devices
 from llm_energy_measure.recorder.place import find_place
 
 
@@ -36,7 +36,7 @@ def test_amd_has_names_of_its_own() -> None:
     [
         (["0", "1", "2", "3"], 2, 4, ["2"]),  # torchrun: all see all
         (["2"], 2, 4, ["2"]),  # SLURM with a GPU bound to each task
-        (["0", "1", "2", "3"], 1, 2, ["2", "3"]),  # two processes, two GPUs each
+        (["0", "1", "2", "3"], 1, 2, ["1"]),  # two processes, on cuda:0 and cuda:1
         (["0", "1", "2", "3"], 0, 1, ["0", "1", "2", "3"]),  # one process for all: tensor parallel
         (["0"], 1, 2, ["0"]),  # two processes on one GPU
         ([], 0, 2, []),
@@ -48,21 +48,19 @@ def test_the_share_of_a_process(visible: list[str], local_rank: int, local_size:
     assert own_devices(visible, find_place(environ)) == expected
 
 
-def test_the_shares_of_a_host_are_disjoint() -> None:
+@pytest.mark.parametrize("size", [2, 3, 4, 8])
+def test_the_shares_of_a_host_and_what_is_left_are_all_of_it(size: int) -> None:
     visible = [str(index) for index in range(8)]
-    for size in (1, 2, 4, 8):
-        shares = [
-            own_devices(
-                visible,
-                find_place(
-                    {"RANK": str(rank), "WORLD_SIZE": "8", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size)}
-                ),
-            )
-            for rank in range(size)
-        ]
-        assert sorted(name for share in shares for name in share) == visible
+    places = [
+        find_place({"RANK": str(rank), "WORLD_SIZE": "8", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size)})
+        for rank in range(size)
+    ]
+    shares = [own_devices(visible, place) for place in places]
+    assert shares == [[str(rank)] for rank in range(size)]
+    assert [spare_devices(visible, place) for place in places] == [visible[size:]] * size
 
 
 def test_nobody_says_how_many_processes_the_host_has() -> None:
     assert own_devices(["0", "1"], find_place({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})) == ["0", "1"]
     assert own_devices(["0", "1"], find_place({})) == ["0", "1"]
+    assert spare_devices(["0", "1"], find_place({})) == []

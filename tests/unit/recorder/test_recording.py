@@ -35,7 +35,7 @@ from tests.support.devices import Board, FakeNvml, Slice
 from tests.support.replay import START_WALL, ManualClock, ReplaySource, Trace, sensor, steady_watts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from llm_energy_measure.domain.experiment import RawProcessResult
@@ -203,16 +203,29 @@ def test_a_failure_that_raises_nothing_can_be_marked(repository: FileSystemRepos
 def test_what_cannot_be_saved_is_told_beside_the_exception(
     repository: FileSystemRepository, clock: ManualClock
 ) -> None:
-    with pytest.raises(TiredError) as raised, made(repository, clock, config={"x": float("nan")}):
+    def block() -> None:
+        clock.now -= 1.0  # a clock that never goes back
         raise TiredError
+
+    with pytest.raises(TiredError) as raised, made(repository, clock):
+        block()
     assert "could not be saved" in raised.value.__notes__[0]
     assert "rejected-process_0-1.json" in raised.value.__notes__[0]
 
 
-def test_what_cannot_be_saved_is_an_error_of_its_own(repository: FileSystemRepository, clock: ManualClock) -> None:
-    with pytest.raises(InvalidResultError), made(repository, clock, config={"x": float("nan")}):
-        pass
+def test_what_cannot_be_saved_is_an_error_of_its_own_and_at_hand(
+    repository: FileSystemRepository, clock: ManualClock
+) -> None:
+    run = made(repository, clock)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(InvalidResultError))
+        stack.enter_context(run)
+        run.add_tokens(output=7)
+        clock.now -= 1.0
     assert names(repository) == ["manifest.json", "rejected-process_0-1.json"]
+    assert run.result is not None
+    assert run.result.inference_metrics is not None
+    assert (run.result.inference_metrics.output_tokens, run.path) == (7, None)
 
 
 def test_a_recording_serves_once(repository: FileSystemRepository, clock: ManualClock) -> None:
@@ -221,6 +234,21 @@ def test_a_recording_serves_once(repository: FileSystemRepository, clock: Manual
         pass
     with pytest.raises(RecorderError, match="was used before; make a new one"), run:
         pass
+
+
+@pytest.mark.parametrize(
+    "use", [lambda run: run.add_tokens(output=1), lambda run: run.request(), lambda run: run.phase("decode")]
+)
+def test_who_counts_outside_the_block_is_told(
+    repository: FileSystemRepository, clock: ManualClock, use: Callable[[Recording], object]
+) -> None:
+    run = made(repository, clock)
+    with pytest.raises(RecorderError, match="its block has not begun; count inside the block"):
+        use(run)
+    with run:
+        use(run)
+    with pytest.raises(RecorderError, match="its block has ended"):
+        use(run)
 
 
 # Phases and requests
@@ -409,6 +437,47 @@ def test_flops_by_parameters_or_by_a_given_number(repository: FileSystemReposito
     assert given.compute_precision == "float16"
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"parameters": "135M"}, "parameters is '135M'; choose a number above 0"),
+        ({"parameters": 0}, "parameters is 0"),
+        ({"flops_total": float("nan")}, "flops_total is nan; choose 0 or more"),
+        ({"flops_total": 10**400}, "flops_total is 1000"),
+        ({"memory_mb": "3"}, "memory_mb is '3'"),
+        ({"flops_method": 3}, "flops_method is 3; give a text"),
+        ({"flops_confidence": "sure"}, "flops_confidence is 'sure'; choose from high, medium, low"),
+    ],
+)
+def test_what_cannot_describe_a_model_is_told_at_once_and_costs_nothing(
+    repository: FileSystemRepository, clock: ManualClock, said: dict[str, Any], told: str
+) -> None:
+    with made(repository, clock) as run, pytest.raises(ConfigurationError, match=told):
+        run.describe_model(precision="int8", **said)
+    assert saved(repository).compute_metrics is None
+
+
+def test_a_precision_may_be_what_says_its_name(repository: FileSystemRepository, clock: ManualClock) -> None:
+    class DType:
+        def __str__(self) -> str:
+            return "torch.float16"
+
+    with made(repository, clock) as run:
+        run.describe_model(precision=DType(), parameters=135_000_000)
+    compute = saved(repository).compute_metrics
+    assert compute is not None
+    assert compute.compute_precision == "float16"
+
+
+def test_an_odd_phase_or_end_is_told_at_once(repository: FileSystemRepository, clock: ManualClock) -> None:
+    with made(repository, clock) as run:
+        with pytest.raises(ConfigurationError, match="its name is 3; give a text"):
+            run.phase(3)  # type: ignore[arg-type]  # what is refused
+        with pytest.raises(ConfigurationError, match="status is 'partial'; choose from completed, failed, interrupted"):
+            run.mark("partial")
+    assert (saved(repository).phases, saved(repository).status) == (None, "completed")
+
+
 # Energy
 
 
@@ -481,6 +550,20 @@ def test_each_process_reads_its_own_gpu(repository: FileSystemRepository, clock:
     assert (aggregated.total_energy_j, aggregated.is_lower_bound) == (450.0, False)
     assert (aggregated.attributed_energy_j, aggregated.attribution_factor) == (450.0, 1.0)
     assert aggregated.aggregation.gpu_attribution_verified
+
+
+def test_gpus_that_no_process_reads_are_told_by_one(repository: FileSystemRepository, clock: ManualClock) -> None:
+    boards = [Board(index=index, uuid=f"GPU-{index}") for index in range(4)]
+    for index in range(2):
+        with made(repository, clock, environ=ranks(index, 2), sources=[Nvml(FakeNvml(boards))]):
+            clock.now += 1.0
+    first, second = repository.load_all_raw("exp_7")
+    assert (first.gpu_uuid, second.gpu_uuid) == ("GPU-0", "GPU-1")
+    assert first.energy_measurement_warning == (
+        "no process of this host reads GPU 2, 3: there are more than processes, and each reads the one of its local "
+        "rank; gpus=[...] names others"
+    )
+    assert second.energy_measurement_warning is None
 
 
 def test_two_processes_on_one_gpu_count_it_once(repository: FileSystemRepository, clock: ManualClock) -> None:
@@ -775,6 +858,9 @@ class Model:
         (Settings(4, path={1}), {"batch": 4, "path": [1]}),
         (Model(), {"batch": 4}),
         ({"type": int}, {"type": "<class 'int'>"}),
+        ({"top_p": float("inf"), "x": [float("nan")]}, {"top_p": "inf", "x": ["nan"]}),
+        ({"path": "b\udcff"}, {"path": "b\\udcff"}),
+        ({"stop": {"b", "a"}}, {"stop": ["a", "b"]}),
     ],
 )
 def test_configurations(
@@ -793,14 +879,63 @@ def test_what_is_no_configuration_is_refused(repository: FileSystemRepository, c
         pytest.fail("the block must not run")
 
 
+@pytest.mark.parametrize("changed", [object(), {1, "a"}, lambda: 3, SimpleNamespace(of=object())])
+def test_what_has_another_text_in_each_process_is_no_configuration(
+    repository: FileSystemRepository, clock: ManualClock, changed: object
+) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="cannot record the configuration: "),
+        made(repository, clock, config={"x": [changed]}),
+    ):
+        pytest.fail("the block must not run")
+
+
+def test_a_set_has_one_digest_whatever_the_hashes() -> None:
+    code = (
+        "from llm_energy_measure.recorder.facts import stored_config\n"
+        "print(stored_config({'s': set('abcdefgh'), 't': {('b', 1), ('a', 2)}}))"
+    )
+    told = {
+        subprocess.run(  # noqa: S603 - ours
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in "1234"
+    }
+    assert told == {f"{{'s': {list('abcdefgh')}, 't': [['a', 2], ['b', 1]]}}\n"}
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"interval_sec": 0}, {"interval_sec": -1}, {"checkpoint_sec": 0}, {"idle_sec": -1}, {"idle_sec": float("nan")}],
+    [
+        {"interval_sec": 0},
+        {"interval_sec": -1},
+        {"interval_sec": "1"},
+        {"checkpoint_sec": 0},
+        {"idle_sec": -1},
+        {"idle_sec": float("nan")},
+        {"idle_sec": None},
+        {"w_per_core": -3},
+        {"w_per_core": float("nan")},
+        {"model_name": None},
+        {"backend": 3},
+        {"host": 5},
+        {"config_name": ""},
+        {"process_index": 0.5},
+        {"attempt": "1"},
+        {"sources": "rapl"},
+        {"sources": [3]},
+        {"gpus": 0},
+        {"gpus": "0,1"},
+    ],
 )
-def test_times_that_cannot_be_are_refused(
-    repository: FileSystemRepository, clock: ManualClock, wrong: dict[str, float]
+def test_arguments_that_cannot_be_are_refused_at_the_call(
+    repository: FileSystemRepository, clock: ManualClock, wrong: dict[str, object]
 ) -> None:
-    with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} is .*; choose"):
+    with pytest.raises(ConfigurationError, match=f"cannot record 'exp_7': {next(iter(wrong))} is .*; (choose|give)"):
         made(repository, clock, **wrong)
 
 
@@ -830,6 +965,25 @@ def test_libraries_backend_and_memory_are_told_from_what_is_loaded() -> None:
     assert resident is not None
     assert resident > 1.0
     assert facts.peak_memory_mib({}) is None
+
+
+class Broken:
+    """A module that breaks when it is asked."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+
+def test_a_library_that_breaks_when_it_is_asked_costs_its_facts_and_not_the_result(
+    repository: FileSystemRepository, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", Broken())
+    monkeypatch.setitem(sys.modules, "torch", Broken())
+    with made(repository, clock) as run:
+        run.add_tokens(output=3)
+    result = saved(repository)
+    assert (result.status, result.backend, result.compute_metrics) == ("completed", None, None)
+    assert result.inference_metrics is not None
 
 
 def test_importing_the_package_imports_no_recorder_and_the_recorder_nothing_heavy() -> None:

@@ -87,6 +87,14 @@ def test_nvml_reads_the_gpus_that_the_caller_names() -> None:
     assert [one.instance for one in Nvml(FakeNvml(boards())).open(setting(gpus=("1",)))] == ["GPU-1a2b"]
 
 
+@pytest.mark.parametrize("missing", ["9", "GPU-f", "MIG-f"])
+def test_the_list_ends_at_the_first_gpu_that_is_not_there_as_for_cuda(missing: str) -> None:
+    told = setting(CUDA_VISIBLE_DEVICES=f"1,{missing},0")
+    assert [one.instance for one in Nvml(FakeNvml(boards())).open(told)] == ["GPU-1a2b"]
+    [note] = told.notes
+    assert note.startswith(f"CUDA_VISIBLE_DEVICES is read up to {missing}, which is not here (")
+
+
 def test_a_mig_slice_is_read_on_its_board() -> None:
     board = Board(
         index=0, uuid="GPU-0a2b", slices=[Slice(uuid="MIG-5f", name=b"NVIDIA A100-SXM4-40GB MIG 1g.5gb".decode())]
@@ -214,6 +222,7 @@ def test_amdsmi_multiplies_ticks_and_resolution(counter_name: str) -> None:
     assert [one.instance for one in AmdSmi(smi).open(setting(ROCR_VISIBLE_DEVICES="1"))] == ["a-2-nameless"]
     with pytest.raises(RecorderError, match="no AMD GPU is visible to this process; check ROCR_VISIBLE_DEVICES"):
         AmdSmi(smi).open(setting(HIP_VISIBLE_DEVICES=""))
+    assert [one.instance for one in AmdSmi(smi).open(setting(ROCR_VISIBLE_DEVICES="0,7,1"))] == ["a-1"]
 
 
 def test_zeus_reads_what_it_finds() -> None:

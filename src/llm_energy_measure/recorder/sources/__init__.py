@@ -15,14 +15,15 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from llm_energy_measure.domain.metrics import Component, DeviceEnergy, Provenance, Scope
 from llm_energy_measure.exceptions import ConfigurationError, RecorderError
+from llm_energy_measure.recorder.devices import own_devices, spare_devices
 from llm_energy_measure.recorder.place import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from importlib.metadata import EntryPoint
 
 _LOG = logging.getLogger(__name__)
@@ -75,12 +76,27 @@ class Setting(Struct, frozen=True, kw_only=True):
         place: Where the process stands.
         w_per_core: Watts of one busy core, where somebody stated them.
         gpus: Ids of the GPUs to read, as CUDA_VISIBLE_DEVICES names them; None for those that are the process's own.
+        notes: What a reader of the record has to know beside the readings; a source adds to it.
     """
 
     environ: Mapping[str, str]
     place: Place
     w_per_core: float | None = None
     gpus: tuple[str, ...] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def chosen_gpus(self, visible: Sequence[str]) -> list[str]:
+        """The GPUs to read: those that the caller named, or those of the visible ones that are the process's own."""
+        if self.gpus is not None:
+            return list(self.gpus)
+        spare = spare_devices(visible, self.place)
+        if spare and self.place.launcher is not None and self.place.launcher.local_rank == 0:
+            # Said once a host.
+            self.notes.append(
+                f"no process of this host reads GPU {', '.join(spare)}: there are more than processes, "
+                "and each reads the one of its local rank; gpus=[...] names others"
+            )
+        return own_devices(visible, self.place)
 
 
 @runtime_checkable
@@ -191,11 +207,13 @@ class Opened(Struct, kw_only=True, eq=False):
         sources: The open sources, to be closed.
         sensors: Their sensors, one family for each component: no two sources measure the same thing.
         refusals: Name of each source that could not be opened, and why.
+        notes: What a reader of the record has to know beside the readings.
     """
 
     sources: list[Source]
     sensors: list[Sensor]
     refusals: dict[str, RecorderError]
+    notes: list[str]
 
     def close(self) -> None:
         """Close every source."""
@@ -213,7 +231,7 @@ def open_sources(wanted: Iterable[str | Source] | None, setting: Setting) -> Ope
     Raises:
         ConfigurationError: There is no such source.
     """
-    opened = Opened(sources=[], sensors=[], refusals={})
+    opened = Opened(sources=[], sensors=[], refusals={}, notes=setting.notes)
     for one in AUTOMATIC if wanted is None else wanted:
         source = get_source(one) if isinstance(one, str) else one
         opened.sources.append(source)

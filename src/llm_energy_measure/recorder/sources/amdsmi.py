@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
-from llm_energy_measure.recorder.devices import ROCM_VARIABLES, own_devices, visible_devices
+from llm_energy_measure.recorder.devices import ROCM_VARIABLES, visible_devices
 from llm_energy_measure.recorder.sources import Sensor
 
 if TYPE_CHECKING:
@@ -64,8 +65,9 @@ class AmdSmi:
         handles = dict(enumerate(smi.amdsmi_get_processor_handles()))
         uuids = {index: str(smi.amdsmi_get_gpu_device_uuid(handle)) for index, handle in handles.items()}
         visible = visible_devices(setting.environ, ROCM_VARIABLES)
-        names = [str(index) for index in handles] if visible is None else visible
-        chosen = list(setting.gpus) if setting.gpus is not None else own_devices(names, setting.place)
+        known = {*map(str, handles), *uuids.values()}
+        names = map(str, handles) if visible is None else takewhile(known.__contains__, visible)
+        chosen = setting.chosen_gpus(list(names))
         indices = [index for name in chosen for index in handles if name in (str(index), uuids[index])]
         return [self._sensor(smi, index, handles[index], uuids[index]) for index in indices]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
-from llm_energy_measure.recorder.devices import own_devices, visible_devices
+from llm_energy_measure.recorder.devices import visible_devices
 from llm_energy_measure.recorder.sources import Sensor
 
 if TYPE_CHECKING:
@@ -60,14 +60,12 @@ class Nvml:
             self._library.nvmlShutdown()
 
     def _handles(self, nvml: Any, setting: Setting) -> list[Any]:  # noqa: ANN401 - as above
-        if setting.gpus is not None:
-            names = list(setting.gpus)
-        else:
-            visible = visible_devices(setting.environ)
-            if visible is None:
-                visible = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
-            names = own_devices(visible, setting.place)
-        return [_handle(nvml, name) for name in names]
+        visible = visible_devices(setting.environ)
+        if visible is None:
+            visible = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
+        elif setting.gpus is None:
+            visible = _up_to_missing(nvml, visible, setting.notes)
+        return [_handle(nvml, name) for name in setting.chosen_gpus(visible)]
 
     def _sensor(self, nvml: Any, handle: Any) -> Sensor:  # noqa: ANN401 - as above
         device, board = _describe(nvml, handle)
@@ -120,6 +118,17 @@ def _handle(nvml: Any, name: str) -> Any:  # noqa: ANN401 - as above
         if len(begin_so) == 1:
             return begin_so[0]
     return nvml.nvmlDeviceGetHandleByUUID(name)
+
+
+def _up_to_missing(nvml: Any, visible: list[str], notes: list[str]) -> list[str]:  # noqa: ANN401 - as above
+    """The visible devices up to the first that is not there, as CUDA shows them; where that is the first, all."""
+    for index, name in enumerate(visible[1:], start=1):
+        try:
+            _handle(nvml, name)
+        except nvml.NVMLError as error:
+            notes.append(f"CUDA_VISIBLE_DEVICES is read up to {name}, which is not here ({error})")
+            return visible[:index]
+    return visible
 
 
 def _describe(nvml: Any, handle: Any) -> tuple[DeviceEnergy, Any]:  # noqa: ANN401 - as above

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
-from llm_energy_measure.recorder.devices import own_devices, visible_devices
+from llm_energy_measure.recorder.devices import visible_devices
 from llm_energy_measure.recorder.sources import Sensor
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Zeus:
         gpus = zeus.get_gpus()
         visible = visible_devices(setting.environ)
         names = [str(index) for index in range(len(gpus))] if visible is None else visible[: len(gpus)]
-        chosen = own_devices(names, setting.place) if setting.gpus is None else setting.gpus
+        chosen = setting.chosen_gpus(names)
         sensors = []
         for index, name in enumerate(names):
             if name not in chosen or not gpus.supports_get_total_energy_consumption(index):
