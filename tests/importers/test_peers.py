@@ -291,6 +291,13 @@ def test_without_a_report_decode_is_what_generate_has_more_than_prefill(tmp_path
     assert (found["decode"].gpu_energy_j, found["decode"].duration_sec) == (1.5 * KWH, 300.0)
 
 
+def test_generate_stands_where_prefill_is_unknown(tmp_path: Path) -> None:
+    tasks = {"prefill": peers.codecarbon_task(energy_consumed=None), "generate": peers.codecarbon_task()}
+    records, _ = read(write_optimum(tmp_path / "run", tasks, with_report=False))
+    assert [record.experiment_id.rpartition("-")[2] for record in records] == ["generate"]
+    assert records[0].energy_metrics.total_energy_j == KWH
+
+
 def test_with_a_report_decode_is_what_generate_has_more_than_prefill(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     peers.write_json(folder / "benchmark_config.json", peers.OPTIMUM_CONFIG)

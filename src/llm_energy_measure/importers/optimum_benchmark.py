@@ -2,7 +2,7 @@
 
 Each phase is an experiment of its own. The report's energy is a mean over the local ranks, each of which saw the
 machine: the scope is the host, and the record stands for all ranks. `generate` is prefill and decode together and is
-never added to them; where a run has no report, decode is what generate has more than prefill. Times are those of
+never added to them; where there is no decode, it is what generate has more than prefill. Times are those of
 CodeCarbon's files; decode has none of its own.
 
 Source: optimum-benchmark, `benchmark_report.json`, `benchmark_config.json` and `<task>_codecarbon.json`.
@@ -155,13 +155,11 @@ def _phases(run: _Run) -> dict[str, _Phase]:
                 phases[phase] = run.report_file, {name: number(energy.get(name)) for name in _PARTS}
     else:
         phases = {phase: (file, _carbon_kwh(document)) for phase, (file, document) in run.carbon.items()}
-    phases = _with_decode(phases)
-    return {phase: (file, kwh) for phase, (file, kwh) in phases.items() if kwh["total"] is not None}
+    return _with_decode({phase: (file, kwh) for phase, (file, kwh) in phases.items() if kwh["total"] is not None})
 
 
 def _with_decode(found: dict[str, _Phase]) -> dict[str, _Phase]:
     """Prefill and decode in place of generate, which is both together, where they are known."""
-    found = dict(found)
     if {"prefill", "decode"} <= set(found):
         found.pop("generate", None)
     elif {"generate", "prefill"} <= set(found):
