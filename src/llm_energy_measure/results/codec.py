@@ -55,6 +55,9 @@ _AGGREGATE_DECODER = msgspec.json.Decoder(AggregatedResult)
 BOM = b"\xef\xbb\xbf"
 # Possessive, and content with a string that never ends: a hostile file costs one pass, not one for each quote.
 _BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+_PAIRS = re.compile(rb"\[\]|\{\}")
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
+_MOST_BRACKETS = 100_000
 _KEEP_RAW = "keep the file; repair it or run its process again"
 _CACHED_BYTES = 4096  # a larger manifest is decoded each time: it is none of ours
 _DROP_MANIFEST = "remove it; what was expected is then unknown"
@@ -361,6 +364,8 @@ def _is_deeper(body: bytes, levels: int) -> bool:
     # further than need be: a file of nothing but brackets would take minutes.
     if body.count(b"{") + body.count(b"[") <= levels:
         return False
+    if _is_at_most(body, levels):
+        return False
     depth = 0
     for match in _BRACKETS_AND_STRINGS.finditer(body):
         first = match[0][0]
@@ -371,6 +376,21 @@ def _is_deeper(body: bytes, levels: int) -> bool:
         elif first in b"]}":
             depth -= 1
     return False
+
+
+def _is_at_most(body: bytes, levels: int) -> bool:
+    """True for most text that is nested no deeper: its brackets go pair by pair, a level at a time."""
+    if b"\\" in body:
+        return False
+    # Without escapes a bracket is in a string if an odd number of quotes stands before it: then some quote is left.
+    left = body.translate(None, _NO_BRACKETS).replace(b'""', b"")
+    if b'"' in left or len(left) > _MOST_BRACKETS:
+        return False
+    for _ in range(levels):
+        before, left = len(left), _PAIRS.sub(b"", left)
+        if len(left) in (0, before):
+            break
+    return not left
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
