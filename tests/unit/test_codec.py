@@ -588,4 +588,4 @@ def test_neither_numpy_nor_torch_is_imported_for_foreign_numbers() -> None:
 
 @pytest.mark.parametrize("text", [b'{"a": "[[[["}', b'{"a": "[", "b": "]"}', b'{"a": "\\"[[["}', b'{"a": {"b": []}}'])
 def test_brackets_inside_texts_nest_nothing(text: bytes) -> None:
-    assert not codec._is_deeper(text * 2, 3)  # noqa: SLF001 - what the limit counts can't be seen from outside
+    assert not codec._is_deeper(text * 2, 3)
