@@ -94,10 +94,13 @@ def test_a_sweep_in_several_processes_says_the_same(results: Path, jobs: str) ->
     assert done.status == 0
     assert [line.split(":")[0] for line in done.out.splitlines()] == ["mistral", "torn"]
     assert done.err.splitlines()[-1] == "2 aggregated, 3 skipped, 0 failed"
-    found = run("-o", results, "aggregate", "--all", "--json", "--jobs", jobs).json()
+    done = run("-o", results, "aggregate", "--all", "--json", "--jobs", jobs)
+    found = done.json()
     assert [(row["experiment_id"], row["result"]) for row in found] == [
-        (name, "current") for name in ("llama_c0", "llama_c1", "llama_c2", "mistral", "torn")
+        *((name, "current") for name in ("llama_c0", "llama_c1", "llama_c2", "mistral")),
+        ("torn", "failed"),  # what was taken for a lower bound is none for a strict sweep
     ]
+    assert done.status == 1
     assert found[0]["total_energy_j"] == 4250.0
 
 
