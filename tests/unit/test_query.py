@@ -41,7 +41,7 @@ TAGS = {"a": {"paper": "fig3", "run": "9"}, "b": {"run": "10"}}
 
 
 @pytest.fixture(scope="module")
-def database() -> sqlite3.Connection:
+def database() -> Iterator[sqlite3.Connection]:
     database = sqlite3.connect(":memory:")
     database.execute(f"CREATE TABLE experiments (folder TEXT, {', '.join(COLUMNS)})")
     database.execute("CREATE TABLE tags (folder TEXT, key TEXT, value TEXT)")
@@ -50,7 +50,8 @@ def database() -> sqlite3.Connection:
     database.executemany(
         "INSERT INTO tags VALUES (?, ?, ?)", [(f, k, v) for f, t in TAGS.items() for k, v in t.items()]
     )
-    return database
+    yield database
+    database.close()
 
 
 def found(database: sqlite3.Connection, text: str) -> str:
