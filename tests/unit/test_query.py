@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from llm_energy_measure.catalogue.query import where_clause
 from llm_energy_measure.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COLUMNS = {
     "model_name": "text",
@@ -157,10 +161,11 @@ def test_anything_typed_is_a_condition_or_refused(text: str) -> None:
         clause = where_clause(text, COLUMNS)
     except ConfigurationError:
         return
-    sqlite3.connect(":memory:").execute(
-        f"SELECT 1 FROM (SELECT 1 AS folder, {', '.join(f'1 AS {name}' for name in COLUMNS)}) AS experiments "  # noqa: S608 - it is what is tested
-        f"JOIN (SELECT 1 AS key, 1 AS value, 1 AS f) AS x WHERE {clause.sql.replace('FROM tags', 'FROM (SELECT 1)')}"
-        if "tags" not in clause.sql
-        else "SELECT ?, ?",
-        clause.values if "tags" not in clause.sql else (1, 2),
-    ).fetchall()
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute(
+            f"SELECT 1 FROM (SELECT 1 AS folder, {', '.join(f'1 AS {name}' for name in COLUMNS)}) AS experiments "  # noqa: S608 - it is what is tested
+            f"JOIN (SELECT 1 AS key, 1 AS value, 1 AS f) AS x WHERE {clause.sql.replace('FROM tags', 'FROM (SELECT 1)')}"
+            if "tags" not in clause.sql
+            else "SELECT ?, ?",
+            clause.values if "tags" not in clause.sql else (1, 2),
+        ).fetchall()
