@@ -10,7 +10,7 @@ import click
 
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
-from llm_energy_measure.recorder.command import CannotRunError, TreeTime, require_program, run_command
+from llm_energy_measure.recorder.command import CannotRunError, TreeTime, find_program, run_command
 from llm_energy_measure.recorder.place import find_place
 from llm_energy_measure.recorder.recording import record as make_recording
 from llm_energy_measure.recorder.sources import AUTOMATIC, Source
@@ -62,7 +62,7 @@ def record(
     if not command:
         raise click.UsageError("Name the command to measure, behind --.")
     try:
-        require_program(command[0])
+        find_program(command[0])
     except CannotRunError as refused:
         terminal.error(refused)
         return refused.status

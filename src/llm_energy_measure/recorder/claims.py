@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _PROCESS_NAMESPACE = Path("/proc/self/ns/pid")
 
+# How often a claim may vanish between its being listed and its being read.
+_TRIES = 1_000
+
 
 class Claimant(msgspec.Struct, frozen=True, kw_only=True):
     """The process that has claimed something.
@@ -147,15 +150,21 @@ class Claims:
 
     def _last(self, name: str) -> tuple[int, Claimant | None]:
         """Number of the last claim, 0 if there is none, and whose it is; an unreadable one counts as nobody's."""
-        names = {entry.name for entry in self._store.list(layout.raw_folder(self._folder))}
-        numbers = [found for entry in names if (found := layout.claim_number(entry, name)) is not None]
-        number = max(numbers, default=0)
-        if number == 0:
-            return 0, None
-        if number > MAX_PROCESSES:
-            raise RecorderError(f"cannot claim {name}", f"there are {number} claims of it", "remove them")
-        try:
-            data = self._store.get(layout.claim_key(self._folder, name, number))
-            return number, msgspec.json.decode(data, type=Claimant)
-        except (ResultNotFoundError, msgspec.DecodeError):
-            return number, None
+        for _ in range(_TRIES):
+            names = {entry.name for entry in self._store.list(layout.raw_folder(self._folder))}
+            numbers = [found for entry in names if (found := layout.claim_number(entry, name)) is not None]
+            number = max(numbers, default=0)
+            if number == 0:
+                return 0, None
+            if number > MAX_PROCESSES:
+                raise RecorderError(f"cannot claim {name}", f"there are {number} claims of it", "remove them")
+            try:
+                data = self._store.get(layout.claim_key(self._folder, name, number))
+                return number, msgspec.json.decode(data, type=Claimant)
+            except ResultNotFoundError:
+                # Released meanwhile. Its number is free again: to claim the next one would leave it to somebody else.
+                continue
+            except msgspec.DecodeError:
+                return number, None
+        problem = "its claims are listed and can't be found"
+        raise RecorderError(f"cannot claim {name}", problem, "check the file system of the results directory")

@@ -7,9 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if sys.platform != "win32":
     import resource
@@ -17,7 +16,7 @@ if sys.platform != "win32":
 from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
     from llm_energy_measure.recorder.recording import Recording
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _OF_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _PROC = Path("/proc")
+
+_SIGNALLED = 128
 
 
 class CannotRunError(ConfigurationError):
@@ -44,33 +45,22 @@ class NoSuchProgramError(CannotRunError):
     status = 127
 
 
-class StoppedError(KeyboardInterrupt):
-    """A signal came before the command was started.
-
-    Attributes:
-        number: Which.
-    """
-
-    def __init__(self, number: int) -> None:
-        """Remember it."""
-        super().__init__(number)
-        self.number = number
-
-
-def require_program(name: str) -> None:
-    """Find the program that a command names. Raises `CannotRunError` if it can't be run."""
-    if shutil.which(name) is None:
+def find_program(name: str) -> str:
+    """The program that a command names. Raises `CannotRunError` if it can't be run."""
+    found = shutil.which(name)
+    if found is None:
         doing, advice = f"cannot run {name!r}", "check the command behind --"
         if Path(name).exists():
             raise CannotRunError(doing, "it is not executable", advice)
         raise NoSuchProgramError(doing, "there is no such program", advice)
+    return found
 
 
 def run_command(recording: Recording, command: Sequence[str], cpu_time: TreeTime) -> int:
     """Measure a command from its start to its end.
 
     It has the terminal, the environment and the signals as if it ran alone. The result is `failed` where its status is
-    not 0, and `interrupted` where a signal ended it. A signal that comes before it is started ends the recording.
+    not 0, and `interrupted` where a signal ended it.
 
     Args:
         recording: What measures it.
@@ -86,24 +76,19 @@ def run_command(recording: Recording, command: Sequence[str], cpu_time: TreeTime
     """
     relay = _Relay()
     try:
-        with relay.listening(), recording:
-            relay.is_starting = True
-            try:
-                child = subprocess.Popen(list(command))  # noqa: S603 - running what it is given is its work
-            except OSError as error:
-                found = error.strerror or str(error)
-                raise CannotRunError(f"cannot run {command[0]!r}", found, "check the command behind --") from error
+        with relay, recording:
+            child = relay.start(command)
             cpu_time.pid = child.pid
-            relay.pass_on_to(child.pid)
             status = child.wait()
-            relay.pid = cpu_time.pid = None
+            cpu_time.pid = None
             if status < 0:
                 recording.mark("interrupted", signal.Signals(-status).name)
             elif status:
                 recording.mark("failed", f"exit status {status}")
-    except StoppedError as stopped:
-        return 128 + stopped.number
-    return status if status >= 0 else 128 - status
+    except KeyboardInterrupt as ended:
+        (number,) = ended.args
+        return _SIGNALLED + int(number)
+    return status if status >= 0 else _SIGNALLED - status
 
 
 class TreeTime:
@@ -156,43 +141,43 @@ def _of_tree(pid: int) -> float:
 class _Relay:
     """Passes signals on to the command; it decides what to do, and its end ends the recording.
 
-    Attributes:
-        is_starting: Whether the command is about to start, or was started. Before that a signal raises `StoppedError`.
-        pid: The command's process, while it runs.
+    As long as there is no command, the signals that would end this process end the recording: `KeyboardInterrupt`, with
+    the number of the signal. Once it has ended they do nothing: all that is left is to save its result.
     """
 
     def __init__(self) -> None:
-        """Begin before the command starts."""
-        self.is_starting = False
-        self.pid: int | None = None
-        self._waiting: list[int] = []
+        """Relay nothing yet."""
+        self._child: subprocess.Popen[bytes] | None = None
+        self._is_before = True
+        self._missed: list[int] = []
+        self._handlers: dict[int, Any] = {}
 
-    def pass_on_to(self, pid: int) -> None:
-        """The command runs: it gets what came while it was started, too."""
-        self.pid = pid
-        while self._waiting:
-            os.kill(pid, self._waiting.pop(0))
+    def __enter__(self) -> None:
+        """Take the signals over. Not by SIG_IGN, which the command would inherit."""
+        for number in (*_FORWARDED, *_OF_TERMINAL):
+            self._handlers[number] = signal.signal(number, self._handle)
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """A block in which signals come here."""
-        handlers = {**dict.fromkeys(_FORWARDED, self._forward), **dict.fromkeys(_OF_TERMINAL, self._leave)}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start the command; what came while it was being started goes to it. Raises `CannotRunError`."""
+        self._is_before = False
         try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._child = subprocess.Popen(list(command))  # noqa: S603 - running what it is given is its work
+        except OSError as error:
+            found = error.strerror or str(error)
+            raise CannotRunError(f"cannot run {command[0]!r}", found, "check the command behind --") from error
+        for number in self._missed:
+            self._child.send_signal(number)
+        return self._child
 
-    def _forward(self, number: int, _frame: FrameType | None) -> None:
-        if not self.is_starting:
-            raise StoppedError(number)
-        if self.pid is None:
-            self._waiting.append(number)
-        else:
-            os.kill(self.pid, number)
-
-    def _leave(self, number: int, _frame: FrameType | None) -> None:
-        """Not SIG_IGN, which the command would inherit."""
-        if not self.is_starting:
-            raise StoppedError(number)
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._is_before:
+            raise KeyboardInterrupt(number)
+        if self._child is None:
+            self._missed.append(number)
+        elif number in _FORWARDED:
+            self._child.send_signal(number)

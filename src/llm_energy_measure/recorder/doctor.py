@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from llm_energy_measure.domain.metrics import Component, Provenance, Scope
-from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError
+from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.recorder.sampler import Sampler
 from llm_energy_measure.recorder.sources import AUTOMATIC, close_source, get_source, open_source, source_names
 
@@ -83,7 +83,7 @@ def _examine(wanted: str | Source, setting: Setting, clock: Clock, sample_sec: f
         return SourceCheck(
             source=name, works=True, is_automatic=name in AUTOMATIC, sensors=_sample(sensors, clock, sample_sec)
         )
-    except RecorderError as refused:
+    except LLMEnergyMeasureError as refused:
         return _refused(name, refused)
     finally:
         close_source(source)

@@ -46,20 +46,24 @@ class _Variables(NamedTuple):
 # Source: the torchrun manual (torch.distributed.run, Environment Variables); accelerate and deepspeed set the same.
 _TORCH = _Variables("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 
+# Source: srun(1), OUTPUT ENVIRONMENT VARIABLES.
+_SLURM = _Variables("slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "", "SLURMD_NODENAME")
+
+# Source: MPICH, Hydra process manager; Intel MPI sets MPI_LOCALRANKID and MPI_LOCALNRANKS beside.
+_PMI = _Variables("mpi", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "")
+
 # In the order in which they are asked: whoever is closer to the process knows better. torchrun inside `srun` or
 # `mpirun` stands first, `mpirun` inside a batch job before SLURM. The first whose rank is set is believed.
 _FAMILIES = (
     _TORCH,
-    # Source: Open MPI manual, "Environment variables set for launched processes".
+    # Source: Open MPI manual, "Environment variables set for launched processes". None of them names the node.
     _Variables(
         "mpi",
         *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-        "OMPI_COMM_WORLD_NODE_RANK",
+        "",
     ),
-    # Source: srun(1), OUTPUT ENVIRONMENT VARIABLES.
-    _Variables("slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "", "SLURMD_NODENAME"),
-    # Source: MPICH, Hydra process manager; Intel MPI sets MPI_LOCALRANKID and MPI_LOCALNRANKS beside.
-    _Variables("mpi", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", ""),
+    _PMI,
+    _SLURM,
 )
 
 
@@ -86,16 +90,14 @@ def find_place(
         >>> place.process_index, place.world_size, place.launcher.local_rank
         (3, 4, 1)
     """
-    family = _family(environ)
+    family = _family(environ, is_told=process_index is not None and world_size is not None)
     rank = size = local_rank = local_size = node = None
     if family is not None:
         rank, size = _number(environ, family.rank), _number(environ, family.size)
         local_rank, local_size = _number(environ, family.local_rank), _number(environ, family.local_size)
         node = environ.get(family.node) or environ.get("SLURMD_NODENAME") or environ.get("SLURM_NODEID") or None
-    if family is not None and family.launcher == "slurm":
-        local_size = _slurm_local_size(environ)
-        # Of the step, not of the job, where both are told.
-        size = _number(environ, "SLURM_STEP_NUM_TASKS") or size
+    if family is _SLURM:
+        local_size, size = _slurm_local_size(environ), _slurm_size(environ)
     rank = process_index if process_index is not None else rank
     size = world_size if world_size is not None else size
     named = f"{family.rank} and {family.size}" if family else "process_index and world_size"
@@ -122,14 +124,31 @@ def find_place(
     )
 
 
-def _family(environ: Mapping[str, str]) -> _Variables | None:
+def _family(environ: Mapping[str, str], *, is_told: bool) -> _Variables | None:
+    """The launcher that is believed; where the caller has told rank and size, nothing hangs on it."""
     for family in _FAMILIES:
         if environ.get(family.rank) or (family is _TORCH and environ.get(family.size)):
             # A batch script has a SLURM_PROCID too, and is no task of a step.
-            if family.launcher == "slurm" and not environ.get("SLURM_STEP_ID"):
+            in_step = bool(environ.get("SLURM_STEP_ID"))
+            if family is _SLURM and not in_step:
                 continue
+            if family is _PMI and in_step and environ.get(_SLURM.rank):
+                return _pmi_or_slurm(environ, is_told=is_told)
             return family
     return None
+
+
+def _pmi_or_slurm(environ: Mapping[str, str], *, is_told: bool) -> _Variables:
+    """Who started a task of a SLURM step that has ranks of PMI, too."""
+    pmi = _number(environ, _PMI.rank), _number(environ, _PMI.size)
+    slurm = _number(environ, _SLURM.rank), _slurm_size(environ)
+    if pmi == slurm:
+        return _SLURM  # srun itself (--mpi=pmi2), which also tells the local rank
+    # Hydra starts one task of SLURM a node, and its own processes from there.
+    if pmi[1] != slurm[1] and max(_slurm_tasks(environ), default=1) > 1 and not is_told:
+        found = f"{_PMI.rank} and {_PMI.size} say {pmi[0]} of {pmi[1]}, SLURM says {slurm[0]} of {slurm[1]}"
+        raise ConfigurationError(_DOING, found, "unset those that are not of this run")
+    return _PMI
 
 
 def _number(environ: Mapping[str, str], name: str) -> int | None:
@@ -141,17 +160,27 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
+def _slurm_size(environ: Mapping[str, str]) -> int | None:
+    """Tasks of the step, not of the job, where both are told."""
+    return _number(environ, "SLURM_STEP_NUM_TASKS") or _number(environ, _SLURM.size)
+
+
 def _slurm_local_size(environ: Mapping[str, str]) -> int | None:
-    """Tasks of the step on this node: SLURM lists them for all nodes, such as `4(x2),3`."""
-    node = _number(environ, "SLURM_NODEID")
+    """Tasks of the step on this node."""
+    node, counts = _number(environ, "SLURM_NODEID"), _slurm_tasks(environ)
+    return counts[node] if node is not None and node < len(counts) else None
+
+
+def _slurm_tasks(environ: Mapping[str, str]) -> list[int]:
+    """Tasks of the step on each node: SLURM lists them such as `4(x2),3`. Empty where it can't be read."""
     counts: list[int] = []
     for part in environ.get("SLURM_STEP_TASKS_PER_NODE", "").split(","):
         number, _, times = part.partition("(x")
         times = times.rstrip(")") or "1"
         if not (number.isdecimal() and times.isdecimal()) or int(times) > MAX_PROCESSES:
-            return None
+            return []
         counts += [int(number)] * int(times)
-    return counts[node] if node is not None and node < len(counts) else None
+    return counts
 
 
 def _launcher_name(environ: Mapping[str, str], family: _Variables | None) -> str | None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from llm_energy_measure.exceptions import RecorderError
+from llm_energy_measure.exceptions import RecorderError, ResultNotFoundError
 from llm_energy_measure.recorder.claims import Claimant, Claims, this_process
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support.children import outcomes_in_children
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from llm_energy_measure.storage.base import Store
@@ -95,6 +96,54 @@ def test_a_claim_that_cannot_be_read_is_nobody_s() -> None:
     store = MemoryStore()
     store.create("raw/exp_7/claim-cpu-1.json", b"{")
     assert claims(store, me(1)).take("cpu") is None
+
+
+class Interleaved:
+    """A store in which something happens right after the first list, and right before the first create."""
+
+    def __init__(self, store: Store, after_list: Callable[[], object], before_create: Callable[[], object]) -> None:
+        self._store = store
+        self._after_list, self._before_create = [after_list], [before_create]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def list(self, prefix: str) -> Any:
+        found = self._store.list(prefix)
+        if self._after_list:
+            self._after_list.pop()()
+        return found
+
+    def create(self, key: str, data: bytes) -> bool:
+        if self._before_create:
+            self._before_create.pop()()
+        return self._store.create(key, data)
+
+
+@pytest.mark.parametrize("has_dead", [False, True])
+def test_a_claim_that_is_released_while_it_is_looked_at_goes_to_one(*, has_dead: bool) -> None:
+    store = MemoryStore()
+    if has_dead:
+        claims(store, dead(9)).take("cpu")
+    holder, other = claims(store, me(0)), claims(store, me(2))
+    assert holder.take("cpu") is None
+    outcomes = []
+    late: Any = Interleaved(store, holder.release, lambda: outcomes.append(other.take("cpu")))
+    outcomes.append(claims(late, me(1)).take("cpu"))
+    assert outcomes == [None, me(2)]
+
+
+def test_a_claim_that_is_listed_and_never_found_is_told() -> None:
+    store = MemoryStore()
+    store.create("raw/exp_7/claim-cpu-1.json", b"{}")
+
+    class Ghost(Interleaved):
+        def get(self, key: str) -> bytes:
+            raise ResultNotFoundError("cannot read", key, "look")
+
+    ghost: Any = Ghost(store, lambda: None, lambda: None)
+    with pytest.raises(RecorderError, match="cannot claim cpu: its claims are listed and can't be found"):
+        claims(ghost, me(1)).take("cpu")
 
 
 def test_endless_claims_are_refused() -> None:

@@ -61,7 +61,8 @@ def test_alone_it_is_the_only_one() -> None:
             {**SRUN, "SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "9"},
             (3, 4, 2, "slurm", "4700_9", "0", "node-b", 1, None),
         ),
-        (OPEN_MPI, (2, 4, 2, "mpi", "prterun-node-a-17@1", None, "0", 0, None)),
+        (OPEN_MPI, (2, 4, 2, "mpi", "prterun-node-a-17@1", None, None, 0, None)),
+        ({**SRUN, **OPEN_MPI}, (2, 4, 2, "mpi", "4711", "0", "node-b", 0, None)),
         (HYDRA, (1, 2, 2, "mpi", None, None, None, 1, None)),
     ],
 )
@@ -74,6 +75,26 @@ def test_torchrun_inside_srun_knows_better_and_the_job_is_slurm_s() -> None:
     found = facts(find_place({**srun, **TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}))
     # An attempt in the second start of the job comes after all four of the first.
     assert found == (5, 8, 4, "torchrun", "4711", "0", "1", 1, 1 * 4 + 2)
+
+
+PROXIES = {**SRUN, "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+
+
+def test_hydra_inside_slurm_knows_better() -> None:
+    """It starts one task a node, and each of these the processes of its node."""
+    hydra = {"PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "4"}
+    assert facts(find_place({**PROXIES, **hydra})) == (5, 8, 4, "mpi", "4711", "0", "node-b", 1, None)
+
+
+def test_what_srun_says_by_pmi_is_what_it_says() -> None:
+    assert find_place({**SRUN, "PMI_RANK": "3", "PMI_SIZE": "4"}) == find_place(SRUN)
+
+
+def test_pmi_and_slurm_that_contradict_each_other_are_refused() -> None:
+    stale = {**SRUN, "PMI_RANK": "0", "PMI_SIZE": "1"}
+    with pytest.raises(ConfigurationError, match=r"PMI_RANK and PMI_SIZE say 0 of 1, SLURM says 3 of 4; unset those"):
+        find_place(stale)
+    assert find_place(stale, process_index=1, world_size=2).process_index == 1
 
 
 def test_a_step_of_a_larger_job_has_its_own_size() -> None:

@@ -280,9 +280,18 @@ def test_the_model_is_never_called_measured() -> None:
 
 
 @pytest.mark.parametrize("watts", ["x", "-1", "nan", "inf", "0.0"])
-def test_the_model_wants_a_number(watts: str) -> None:
-    with pytest.raises(RecorderError, match="was stated as the watts of a core; state a number above 0"):
-        CpuModel().open(setting(LLM_ENERGY_MEASURE_W_PER_CORE=watts))
+def test_the_model_wants_a_number_and_says_so_also_where_others_measure(watts: str) -> None:
+    wrong, told = (
+        setting(LLM_ENERGY_MEASURE_W_PER_CORE=watts),
+        "was stated as the watts of a core; state a number above 0",
+    )
+    clock = ManualClock()
+    measuring = steady_watts(50.0, clock)
+    with pytest.raises(ConfigurationError, match=told):
+        open_sources([measuring, "cpu_model"], wrong)
+    assert not measuring.is_open
+    [check] = examine_sources(wrong, clock, sources=["cpu_model"])
+    assert (check.works, check.advice) == (False, "state a number above 0")
 
 
 def test_the_model_has_no_power_of_its_own() -> None:

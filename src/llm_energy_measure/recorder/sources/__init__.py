@@ -10,6 +10,7 @@ without arguments that makes one:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 from collections.abc import Callable, Mapping
@@ -182,10 +183,11 @@ def open_source(source: Source, setting: Setting) -> list[Sensor]:
 
     Raises:
         RecorderError: There is none; whatever it is that anybody's source raises, it says so.
+        ConfigurationError: A setting can't be.
     """
     try:
         return source.open(setting)
-    except RecorderError:
+    except (RecorderError, ConfigurationError):
         raise
     except Exception as bug:
         found = f"{type(bug).__name__}: {bug}"
@@ -229,17 +231,22 @@ def open_sources(wanted: Iterable[str | Source] | None, setting: Setting) -> Ope
         setting: What they may have to know.
 
     Raises:
-        ConfigurationError: There is no such source.
+        ConfigurationError: There is no such source, or a setting of one can't be.
     """
     opened = Opened(sources=[], sensors=[], refusals={}, notes=setting.notes)
-    for one in AUTOMATIC if wanted is None else wanted:
-        source = get_source(one) if isinstance(one, str) else one
-        opened.sources.append(source)
-        try:
-            sensors = open_source(source, setting)
-        except RecorderError as refused:
-            opened.refusals[source.name] = refused
-            continue
-        measured = {sensor.component for sensor in opened.sensors}
-        opened.sensors += [sensor for sensor in sensors if sensor.component not in measured and "total" not in measured]
+    with contextlib.ExitStack() as undo:
+        undo.callback(opened.close)
+        for one in AUTOMATIC if wanted is None else wanted:
+            source = get_source(one) if isinstance(one, str) else one
+            opened.sources.append(source)
+            try:
+                sensors = open_source(source, setting)
+            except RecorderError as refused:
+                opened.refusals[source.name] = refused
+                continue
+            measured = {sensor.component for sensor in opened.sensors}
+            opened.sensors += [
+                sensor for sensor in sensors if sensor.component not in measured and "total" not in measured
+            ]
+        undo.pop_all()
     return opened

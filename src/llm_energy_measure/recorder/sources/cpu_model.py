@@ -6,7 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.exceptions import RecorderError
+from llm_energy_measure.exceptions import ConfigurationError, RecorderError
 from llm_energy_measure.recorder.sources import Sensor
 
 if TYPE_CHECKING:
@@ -45,10 +45,16 @@ class CpuModel:
         self.is_cheap = is_cheap
 
     def open(self, setting: Setting) -> list[Sensor]:
-        """One sensor. Raises `RecorderError` where nobody stated the watts."""
+        """One sensor.
+
+        Raises:
+            RecorderError: Nobody stated the watts.
+            ConfigurationError: What was stated is no power. The run must not begin: who states one wants it.
+        """
         doing = "cannot model the energy of the CPU"
-        stated: float | str | None = self.w_per_core or setting.w_per_core or setting.environ.get(W_PER_CORE_ENV)
-        if not stated:
+        all_stated = self.w_per_core, setting.w_per_core, setting.environ.get(W_PER_CORE_ENV) or None
+        stated: float | str | None = next((one for one in all_stated if one is not None), None)
+        if stated is None:
             advice = f"state the power of one busy core in W: w_per_core, --w-per-core or {W_PER_CORE_ENV}"
             raise RecorderError(doing, "nobody stated the watts of a core", advice)
         try:
@@ -56,7 +62,7 @@ class CpuModel:
         except ValueError:
             watts = math.nan
         if not 0 < watts < math.inf:
-            raise RecorderError(doing, f"{stated!r} was stated as the watts of a core", "state a number above 0")
+            raise ConfigurationError(doing, f"{stated!r} was stated as the watts of a core", "state a number above 0")
 
         def read() -> float:
             return self.cpu_seconds() * watts
