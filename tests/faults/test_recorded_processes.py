@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -224,6 +225,42 @@ def test_a_child_forked_in_the_block_measures_nothing(tmp_path: Path) -> None:
         assert os.WTERMSIG(os.waitpid(waiting, 0)[1]) == signal.SIGTERM
         assert repository.list_raw(EXPERIMENT) == []
     assert [path.name for path in repository.list_raw(EXPERIMENT)] == ["process_0.json"]
+
+
+def test_a_forked_child_waits_for_no_thread_of_its_parent(tmp_path: Path) -> None:
+    """As a data loader's worker, forked while the parent's sampler is reading."""
+    repository = FileSystemRepository(tmp_path / "results")
+    is_reading, go_on = threading.Event(), threading.Event()
+
+    def read() -> float:
+        if threading.current_thread() is not threading.main_thread():
+            is_reading.set()
+            go_on.wait(PATIENCE_SEC)
+        return 100.0
+
+    recording = record(
+        EXPERIMENT, repository=repository, sources=[ReplaySource(sensor(read))], environ={}, interval_sec=0.001
+    )
+
+    def child() -> None:
+        with recording.phase("decode"), recording.request() as request:
+            request.token()
+            recording.add_tokens(output=1)
+
+    with recording:
+        assert is_reading.wait(PATIENCE_SEC)
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join(4.0)  # less than the patience with a sensor that hangs
+        ended = process.exitcode
+        process.kill()
+        process.join()
+        go_on.set()
+        recording.add_tokens(output=TOKENS)
+    assert ended == 0
+    [result] = repository.load_all_raw(EXPERIMENT)
+    assert result.inference_metrics is not None
+    assert (result.inference_metrics.total_tokens, result.phases) == (TOKENS, None)
 
 
 def test_recordings_that_overlap_leave_the_signal_as_it_was(tmp_path: Path) -> None:

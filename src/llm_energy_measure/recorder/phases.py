@@ -105,6 +105,10 @@ class Phases:
                 if part.depth == 0:
                     self._parts[name] = part.until(self._read())
 
+    def forget(self) -> None:
+        """In a forked child: wait for no lock that a thread of the parent held."""
+        self._lock = threading.RLock()
+
     def is_open(self, name: str) -> bool:
         """True while the phase of that name is open."""
         part = self._parts.get(name)

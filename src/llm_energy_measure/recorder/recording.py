@@ -8,6 +8,7 @@ import platform
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Literal, Self
+from weakref import WeakSet
 
 from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError
@@ -162,6 +163,12 @@ class Recording:
         self._exit = contextlib.ExitStack()
         self._interruption = Interruption(self._end_by_signal, self._checkpoint)
 
+    def _forget(self) -> None:
+        """In a forked child: read no sensor, and wait for no lock that a thread of the parent held."""
+        self._lock = threading.RLock()
+        for part in (self._sampler, self._phases, self._tally):
+            part.forget()
+
     # Inside the block
 
     def add_tokens(self, input: int = 0, output: int = 0) -> None:  # noqa: A002 - the words of the field
@@ -276,6 +283,7 @@ class Recording:
                 ticker = Ticker("checkpoint", options.checkpoint_sec, self._checkpoint)
                 undo.callback(ticker.stop)
                 ticker.start()
+            _RUNNING.add(self)
             # From here on the end of the block undoes it.
             self._exit = undo.pop_all()
         return self
@@ -460,6 +468,18 @@ class Recording:
             library_versions=versions or None,
             phases=phase_records(parts, now.counts),
         )
+
+
+_RUNNING: WeakSet[Recording] = WeakSet()
+
+
+def _forget_in_child() -> None:
+    for recording in _RUNNING:
+        recording._forget()  # noqa: SLF001 - of the same module
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def _board(sensor: Sensor) -> str | None:

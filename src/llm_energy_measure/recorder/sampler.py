@@ -128,6 +128,11 @@ class Sampler:
         if self._ticker is not None:
             self._ticker.stop()
 
+    def forget(self) -> None:
+        """In a forked child: wait for no lock that a thread of the parent held, and read nothing any more."""
+        self._lock = threading.RLock()
+        self._has_ended = True
+
     def energies(self) -> Energies:
         """Energy of each component up to now, read now."""
         sums: dict[str, float | None] = {}

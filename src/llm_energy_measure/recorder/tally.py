@@ -121,6 +121,10 @@ class Tally:
             self._input += input_tokens
             self._output += output_tokens
 
+    def forget(self) -> None:
+        """In a forked child: wait for no lock that a thread of the parent held."""
+        self._lock = threading.RLock()
+
     def begin_request(self, request: Request) -> None:
         """Count a request that was sent, and from now on what comes of it."""
         with self._lock:
