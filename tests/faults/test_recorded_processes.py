@@ -338,6 +338,36 @@ def test_the_tokens_of_a_request_that_sigterm_cuts_are_there(tmp_path: Path) -> 
     assert result.inference_metrics.latency_measurements is not None
 
 
+def test_a_sensor_that_hangs_does_not_keep_sigterm_from_saving(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    readings = iter([100.0, 150.0])
+
+    def read() -> float:
+        for joules in readings:
+            return joules
+        signal.raise_signal(signal.SIGTERM)
+        threading.Event().wait(PATIENCE_SEC)
+        return 0.0
+
+    def child() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        source = ReplaySource(sensor(read))
+        recording = record(
+            EXPERIMENT, repository=repository, sources=[source], environ={}, interval_sec=None, checkpoint_sec=None
+        )
+        with recording as run, run.phase("decode"):
+            run.add_tokens(output=TOKENS)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(PATIENCE_SEC)
+    assert process.exitcode == -signal.SIGTERM
+    [result] = repository.load_all_raw(EXPERIMENT)
+    assert (result.status, result.energy_metrics.total_energy_j) == ("interrupted", 50.0)
+    assert result.energy_metrics.sensors is not None
+    assert result.energy_metrics.sensors[0].problems == ["sensor_lost"]
+
+
 def test_a_handler_that_exits_with_0_was_interrupted_all_the_same(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path / "results")
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -161,10 +161,11 @@ def test_anything_typed_is_a_condition_or_refused(text: str) -> None:
         clause = where_clause(text, COLUMNS)
     except ConfigurationError:
         return
+    condition = clause.sql.replace("FROM tags", "FROM (SELECT 1)")
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         database.execute(
             f"SELECT 1 FROM (SELECT 1 AS folder, {', '.join(f'1 AS {name}' for name in COLUMNS)}) AS experiments "  # noqa: S608 - it is what is tested
-            f"JOIN (SELECT 1 AS key, 1 AS value, 1 AS f) AS x WHERE {clause.sql.replace('FROM tags', 'FROM (SELECT 1)')}"
+            f"JOIN (SELECT 1 AS key, 1 AS value, 1 AS f) AS x WHERE {condition}"
             if "tags" not in clause.sql
             else "SELECT ?, ?",
             clause.values if "tags" not in clause.sql else (1, 2),
