@@ -175,7 +175,7 @@ def recover_all(repository: FileSystemRepository) -> Iterator[tuple[str, RawReco
     """
     with Folder(repository.store, RAW_DIR) as raw:
         for name in filter(is_folder_name, raw.names()):
-            recovery = _recover(repository, raw, name)
+            recovery = recover_from(repository, raw, name)
             if not _is_no_experiment(recovery):
                 yield name, recovery
 
@@ -264,7 +264,7 @@ def _aggregate_one(
         state = inspect_experiment(repository, name)  # which also says whether the folder is its own
         recovery = repository.recover_raw(name)
     else:
-        recovery = _recover(repository, raw, folder)
+        recovery = recover_from(repository, raw, folder)
         if is_sweep and _is_no_experiment(recovery):
             return None
         is_new = aggregated.is_absent(f"{folder}.json")
@@ -273,8 +273,14 @@ def _aggregate_one(
     return state, outcome
 
 
-def _recover(repository: FileSystemRepository, raw: Folder, folder: str) -> RawRecovery:
-    """What `recover_raw` returns, with one listing of the folder and a read a file."""
+def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> RawRecovery:
+    """What `recover_raw` returns, with one listing of the folder and a read a file.
+
+    Args:
+        repository: Where the experiment is stored.
+        raw: The folder `raw/`, open.
+        folder: The experiment's folder name.
+    """
     results: list[RawProcessResult] = []
     unreadable: list[UnreadableFile] = []
     manifest = None

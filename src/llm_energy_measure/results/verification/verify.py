@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import msgspec
 from msgspec import Struct, field
 
-from llm_energy_measure.constants import MANIFEST_NAME
+from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.findings import Finding, Outcome
 from llm_energy_measure.exceptions import (
     AggregationError,
@@ -20,10 +20,12 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results import codec
 from llm_energy_measure.results.aggregation import aggregate_and_verify
+from llm_energy_measure.results.bulk import recover_from
 from llm_energy_measure.results.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed
 from llm_energy_measure.results.verification.suspicions import sweep_suspicions
+from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -90,7 +92,8 @@ def verify_experiment(repository: FileSystemRepository, experiment_id: str) -> V
     Raises:
         ExperimentIdError: No experiment can have that id, or its folder is another's.
     """
-    return _verify(repository, experiment_id)[0]
+    with Folder(repository.store, RAW_DIR) as raw:
+        return _verify(repository, experiment_id, raw)[0]
 
 
 def verify_experiments(
@@ -104,16 +107,17 @@ def verify_experiments(
         sweeps: Look also for energy that grows with the number of processes; that needs all experiments, so that
             no verdict comes before the last experiment was read.
     """
-    if not sweeps:
+    with Folder(repository.store, RAW_DIR) as raw:
+        if not sweeps:
+            for name in experiment_ids:
+                yield _verify(repository, name, raw)[0]
+            return
+        verdicts, results = [], []
         for name in experiment_ids:
-            yield _verify(repository, name)[0]
-        return
-    verdicts, results = [], []
-    for name in experiment_ids:
-        verdict, aggregated = _verify(repository, name)
-        verdicts.append(verdict)
-        if aggregated is not None:
-            results.append(_sketch(aggregated))
+            verdict, aggregated = _verify(repository, name, raw)
+            verdicts.append(verdict)
+            if aggregated is not None:
+                results.append(_sketch(aggregated))
     grown = sweep_suspicions(results)
     for verdict in verdicts:
         finding = grown.get(verdict.experiment_id)
@@ -135,7 +139,7 @@ def _sketch(aggregated: AggregatedResult) -> AggregatedResult:
     return msgspec.structs.replace(aggregated, process_results=processes, findings=None, latency_stats=None)
 
 
-def _verify(repository: FileSystemRepository, name: str) -> tuple[Verdict, AggregatedResult | None]:
+def _verify(repository: FileSystemRepository, name: str, raw: Folder) -> tuple[Verdict, AggregatedResult | None]:
     folder = repository.folder_of(name)
     stored: AggregatedResult | None = None
     data: bytes | None = None
@@ -150,7 +154,8 @@ def _verify(repository: FileSystemRepository, name: str) -> tuple[Verdict, Aggre
         reason = "it is not aggregated yet"
         findings.append(passed("aggregate.readable") if data is not None else not_checked("aggregate.readable", reason))
     try:
-        recovery = repository.recover_raw(name)
+        # By an id that is not its folder's name, the folder has first to be known for its own.
+        recovery = recover_from(repository, raw, folder) if name == folder else repository.recover_raw(name)
     except ExperimentIdError:
         raise
     except ResultsError as error:
