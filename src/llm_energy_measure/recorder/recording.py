@@ -413,7 +413,7 @@ class Recording:
         sampler.end()
         took_sec = self._clock.monotonic() - start
         sampler.close()
-        energy_j = sampler.energies().total
+        energy_j = None if sampler.failures() else sampler.energies().total
         return energy_j / took_sec if energy_j is not None and took_sec > 0 else None
 
     def _read(self) -> Reading:

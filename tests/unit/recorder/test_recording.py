@@ -653,6 +653,16 @@ def test_idle_power_is_measured_before_and_counted_nowhere(
     assert energy.total_energy_j == pytest.approx(50.0)
 
 
+def test_idle_power_of_a_sensor_that_answers_late_is_unknown(
+    repository: FileSystemRepository, clock: ManualClock
+) -> None:
+    late = ReplaySource(sensor(Trace(clock, [(0.0, None), (3.0, 100.0), (4.0, 150.0)])))
+    with made(repository, clock, idle_sec=3.0, sources=[late]):
+        clock.now += 1.0
+    energy = saved(repository).energy_metrics
+    assert (energy.idle_power_w, energy.total_energy_j) == (None, 50.0)
+
+
 def test_a_sensor_that_dies_midway_is_a_finding(repository: FileSystemRepository, clock: ManualClock) -> None:
     dying = ReplaySource(sensor(Trace(clock, [(0.0, 100.0), (1.0, 150.0), (1.5, None)])))
     with made(repository, clock, sources=[dying]) as run:
