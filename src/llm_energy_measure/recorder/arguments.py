@@ -17,6 +17,8 @@ UNKNOWN_MODEL = "unknown"
 
 _TEXTS = ("model_name", "config_name", "backend", "backend_version", "host")
 _WHOLE = ("process_index", "world_size", "attempt")
+# Where an argument of `describe_model` has another name than the fact.
+_FIELDS = {"precision": "compute_precision", "memory_mb": "model_memory_mb"}
 _CONFIDENCES = ("high", "medium", "low")
 
 
@@ -66,7 +68,13 @@ def checked_options(experiment_id: str, given: Mapping[str, Any]) -> Options:
 
 
 def checked_model(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said of a model, by the names of `ModelFacts`, without what is None.
+    """What was said of a model, without what is None.
+
+    Args:
+        said: By the names of the arguments of `describe_model`.
+
+    Returns:
+        By the names of `ModelFacts`.
 
     Raises:
         ConfigurationError: Something can't be.
@@ -75,19 +83,18 @@ def checked_model(said: Mapping[str, Any]) -> dict[str, Any]:
     facts = {name: value for name, value in said.items() if value is not None}
     for name, wanted in (
         ("parameters", "a number above 0"),
-        ("model_memory_mb", "0 or more"),
+        ("memory_mb", "0 or more"),
         ("flops_total", "0 or more"),
     ):
         if name in facts:
             facts[name] = _number(doing, name, facts[name], wanted)
-    if "compute_precision" in facts:
-        # A torch.dtype says "torch.float16".
-        facts["compute_precision"] = _text(doing, "precision", str(facts["compute_precision"]).removeprefix("torch."))
+    if "precision" in facts:
+        facts["precision"] = _precision(doing, facts["precision"])
     if "flops_method" in facts:
         facts["flops_method"] = _text(doing, "flops_method", facts["flops_method"])
     if "flops_confidence" in facts:
         _one_of(doing, "flops_confidence", facts["flops_confidence"], _CONFIDENCES)
-    return facts
+    return {_FIELDS.get(name, name): value for name, value in facts.items()}
 
 
 def checked_phase(name: object) -> str:
@@ -108,6 +115,14 @@ def _text(doing: str, name: str, value: object) -> str:
         raise ConfigurationError(doing, f"{name} is {value!r}", "give a text")
     # Half of a surrogate pair, from an undecodable argument, is no text that can be stored.
     return value.encode("utf-8", "backslashreplace").decode()
+
+
+def _precision(doing: str, value: object) -> str:
+    """The name of a number format: a text, or what a framework has for it, such as `torch.float16`."""
+    name = value.__name__ if isinstance(value, type) else str(value).removeprefix("torch.")
+    if not name.strip() or name.startswith("<"):
+        raise ConfigurationError(doing, f"precision is {value!r}", "give its name, such as 'float16'")
+    return _text(doing, "precision", name)
 
 
 def _whole(doing: str, name: str, value: Any) -> int:  # noqa: ANN401 - whatever a caller gave

@@ -230,8 +230,8 @@ class Recording:
         """
         said = {
             "parameters": parameters,
-            "compute_precision": precision,
-            "model_memory_mb": memory_mb,
+            "precision": precision,
+            "memory_mb": memory_mb,
             "flops_total": flops_total,
             "flops_method": flops_method,
             "flops_confidence": flops_confidence,

@@ -171,8 +171,8 @@ class _Samples:
 
     def add(self, request: Request) -> None:
         stamps = request.stamps
-        # To the nanosecond, which is what the clock tells. Worked out first, so that the handler of a signal hardly ever
-        # comes between the counts below.
+        # To the nanosecond, which is what the clock tells. Worked out first: a signal's handler that came between the
+        # counts below would see half of them.
         gaps_ms = [round((later - earlier) * 1e3, 6) for earlier, later in pairwise(stamps)]
         self.stamped += len(stamps)
         if request.is_warmup:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -442,9 +443,11 @@ def test_flops_by_parameters_or_by_a_given_number(repository: FileSystemReposito
     [
         ({"parameters": "135M"}, "parameters is '135M'; choose a number above 0"),
         ({"parameters": 0}, "parameters is 0"),
+        ({"precision": object()}, "precision is <object"),
+        ({"precision": ""}, "precision is ''"),
         ({"flops_total": float("nan")}, "flops_total is nan; choose 0 or more"),
         ({"flops_total": 10**400}, "flops_total is 1000"),
-        ({"memory_mb": "3"}, "memory_mb is '3'"),
+        ({"memory_mb": "3"}, ": memory_mb is '3'"),
         ({"flops_method": 3}, "flops_method is 3; give a text"),
         ({"flops_confidence": "sure"}, "flops_confidence is 'sure'; choose from high, medium, low"),
     ],
@@ -453,20 +456,8 @@ def test_what_cannot_describe_a_model_is_told_at_once_and_costs_nothing(
     repository: FileSystemRepository, clock: ManualClock, said: dict[str, Any], told: str
 ) -> None:
     with made(repository, clock) as run, pytest.raises(ConfigurationError, match=told):
-        run.describe_model(precision="int8", **said)
+        run.describe_model(**{"precision": "int8", **said})
     assert saved(repository).compute_metrics is None
-
-
-def test_a_precision_may_be_what_says_its_name(repository: FileSystemRepository, clock: ManualClock) -> None:
-    class DType:
-        def __str__(self) -> str:
-            return "torch.float16"
-
-    with made(repository, clock) as run:
-        run.describe_model(precision=DType(), parameters=135_000_000)
-    compute = saved(repository).compute_metrics
-    assert compute is not None
-    assert compute.compute_precision == "float16"
 
 
 def test_an_odd_phase_or_end_is_told_at_once(repository: FileSystemRepository, clock: ManualClock) -> None:
@@ -916,6 +907,24 @@ def test_a_set_has_one_digest_whatever_the_hashes() -> None:
         for seed in "1234"
     }
     assert told == {f"{{'s': {list('abcdefgh')}, 't': [['a', 2], ['b', 1]]}}\n"}
+
+
+class TorchType:
+    """As torch's number formats say what they are."""
+
+    def __str__(self) -> str:
+        return "torch.float16"
+
+
+@pytest.mark.parametrize("precision", ["float16", TorchType(), np.float16, np.dtype("float16")])
+def test_a_number_format_can_be_a_framework_s_own(
+    repository: FileSystemRepository, clock: ManualClock, precision: object
+) -> None:
+    with made(repository, clock) as run:
+        run.describe_model(precision=precision)
+    computed = saved(repository).compute_metrics
+    assert computed is not None
+    assert computed.compute_precision == "float16"
 
 
 @pytest.mark.parametrize(
