@@ -1,7 +1,7 @@
 """The two records: what one process measured (raw), and what the experiment comes to (aggregated).
 
 Field order is the order in the files. Fields that files of the field don't have are optional, and null where they
-are unknown.
+are unknown. Long by the descriptions of its fields, which stand nowhere else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`record`: a block of a script becomes one raw result, whatever happens inside."""
+"""`record`: a block of a script becomes one raw result, whatever happens inside.
+
+Long, because half of it is the arguments and methods that a script calls, and the ends of a block share one state.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ system, at which the reading of its raw folder began, and a folder's stamp is th
 the folder's is older is the aggregate current; an equal one may hide a change within one tick of that clock. Where
 stamps can't tell, as in other stores, the digests do. What is edited in place changes no folder: `rehash` finds it. It
 also finds what came between the reading and the saving of a result that somebody saved by `save_aggregated`.
+
+Long, because a sweep and a single experiment go one way, which has to say the same of both.
 """
 
 from __future__ import annotations

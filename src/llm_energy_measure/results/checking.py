@@ -2,6 +2,8 @@
 
 A check returns findings and changes nothing. `sweep` removes what is provably left over, and nothing else: an
 unfinished file whose writer is known to be gone, and which holds nothing that isn't stored under its own name.
+
+One walk over the directory and the table of its codes: that is why the module is long.
 """
 
 from __future__ import annotations
