@@ -54,3 +54,8 @@ def test_a_quantity_s_name_and_schema_agree_on_its_unit(record: type[msgspec.Str
                 assert found[0].endswith(unit), name
                 checked += 1
     assert checked >= 3
+
+
+@pytest.mark.parametrize(("numerator", "denominator"), [(10**400, 3), (1.5, 10**400), (10**400, 0.5)])
+def test_a_ratio_that_no_number_can_hold_is_unknown(numerator: float, denominator: float) -> None:
+    assert ratio(numerator, denominator) is None

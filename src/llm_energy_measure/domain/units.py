@@ -67,7 +67,7 @@ def j_to_kwh(energy_j: float) -> float:
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:
-    """The quotient, or None where either is unknown or the denominator is 0.
+    """The quotient, or None where either is unknown, the denominator is 0, or no number can hold it.
 
     Example:
         >>> ratio(1.0, 4.0), ratio(1.0, 0.0), ratio(None, 4.0)
@@ -75,4 +75,7 @@ def ratio(numerator: float | None, denominator: float | None) -> float | None:
     """
     if numerator is None or not denominator:
         return None
-    return numerator / denominator
+    try:
+        return numerator / denominator
+    except OverflowError:  # of whole numbers with hundreds of digits, which JSON can hold
+        return None
