@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import importlib
 import multiprocessing
 import os
+import pkgutil
 import resource
 import tempfile
 from pathlib import Path
@@ -11,10 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import llm_energy_measure
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 NOBODY = 65534
+
+
+def _load_what_is_loaded_late() -> None:
+    """Import what the package imports at its first use: Python itself may lie where only its owner can read."""
+    for encoding in ("ascii", "utf-8", "utf-8-sig"):
+        codecs.lookup(encoding)
+    for module in pkgutil.walk_packages(llm_energy_measure.__path__, f"{llm_energy_measure.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 def outcome_in_child(
@@ -39,6 +53,7 @@ def outcomes_in_children(
 
     def child(work: Callable[[], object], sender: Any) -> None:
         if unprivileged and os.geteuid() == 0:
+            _load_what_is_loaded_late()
             os.setgroups([])
             os.setgid(NOBODY)
             os.setuid(NOBODY)
