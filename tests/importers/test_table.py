@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure import importers
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers.mapping import parse_mappings
 from tests.support import peers
 
@@ -100,7 +100,7 @@ def test_an_expression_is_worth(expression: str, value: float | None) -> None:
     ],
 )
 def test_what_is_no_mapping_is_refused_in_a_sentence(mapping: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot map"):
+    with pytest.raises(ImportFormatError, match="cannot map"):
         parse_mappings([mapping])
 
 
@@ -111,7 +111,7 @@ def test_text_is_no_number_to_calculate_with() -> None:
 
 
 def test_a_field_is_mapped_once() -> None:
-    with pytest.raises(ConfigurationError, match="twice"):
+    with pytest.raises(ImportFormatError, match="twice"):
         parse_mappings([ENERGY, ENERGY])
 
 
@@ -119,7 +119,7 @@ def test_a_field_is_mapped_once() -> None:
 def test_no_text_is_evaluated_or_crashes(text: str) -> None:
     try:
         [parsed] = parse_mappings([f"energy_j={text}"]).values()
-    except ConfigurationError:
+    except ImportFormatError:
         return
     assert parsed.value({}) is None or isinstance(parsed.value({}), float | str)
 
@@ -169,10 +169,10 @@ def test_nothing_is_taken_from_a_column_because_of_its_name(tmp_path: Path) -> N
 
 
 def test_without_a_mapping_no_table_is_taken(tmp_path: Path) -> None:
-    records, [entry] = import_text(tmp_path, CSV)
-    assert (records, entry.code) == ([], "unknown_format")
-    assert "name, energy_kwh, in, out" in entry.message
-    assert "--map" in entry.message
+    with pytest.raises(ImportFormatError, match="a mapping of them") as raised:
+        import_text(tmp_path, CSV)
+    assert "name, energy_kwh, in, out" in raised.value.found
+    assert "--map" in raised.value.found
     reading = importers.read(tmp_path / "table", format="table")
     assert (list(reading), [entry.code for entry in reading.report.entries]) == ([], ["missing_field"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_energy_measure import importers
-from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError
+from llm_energy_measure.exceptions import ImportFormatError, ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.importers.bounded import Original, RefusedFileError
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport
@@ -31,6 +31,9 @@ def energy_records(
         reading = importers.read(path, format=(_OWN, *FORMATS), host=host, gpu_uuids=gpu_uuids, progress=progress)
     except ResultNotFoundError as error:
         losses.refuse(str(path), "unreadable", error.found)
+        return [], losses
+    except ImportFormatError as error:
+        losses.refuse(str(path), "unknown_format", error.found)
         return [], losses
     records = []
     for record, entry in reading.with_entries():

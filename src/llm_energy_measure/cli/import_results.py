@@ -18,7 +18,7 @@ from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.cli.energy_records import energy_records
 from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import (
-    ConfigurationError,
+    ImportFormatError,
     LLMEnergyMeasureError,
     ResultExistsError,
     ResultNotFoundError,
@@ -83,7 +83,7 @@ def import_results(
     """
     try:
         parse_mappings(mapping)
-    except ConfigurationError as error:
+    except ImportFormatError as error:
         raise click.BadParameter(f"{error.doing}: {error.found}; {error.advice}", param_hint="--map") from error
     repository = options.repository(must_exist=False)
     given: dict[str, Any] = {
@@ -106,6 +106,10 @@ def import_results(
             except ResultNotFoundError as error:
                 reports.append(importers.LossReport())
                 reports[-1].refuse(str(path), "unreadable", error.found)
+                continue
+            except ImportFormatError as error:
+                reports.append(importers.LossReport())
+                reports[-1].refuse(str(path), "unknown_format", error.found)
                 continue
             reports.append(reading.report)
             for pairs in _experiments(reading):

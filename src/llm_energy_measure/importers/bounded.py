@@ -38,6 +38,7 @@ MAX_CELL = 131_072
 """Characters of a cell: the limit of Python's own csv module."""
 
 _CHUNK = 1024 * 1024
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _MAGIC = {
     b"PK\x03\x04": "a ZIP archive",
@@ -132,7 +133,7 @@ class Original:
     @cached_property
     def first_fields(self) -> dict[str, msgspec.Raw]:
         """Top-level fields of the first of one or more JSON objects that stand one behind the other."""
-        body = self.data.lstrip(b"\xef\xbb\xbf \t\r\n")
+        body = self.data.lstrip(_BLANK)
         if self.fields or not body.startswith(b"{"):
             return self.fields
         first_line = body[:MAX_PARSED_BYTES].partition(b"\n")[0]
@@ -182,6 +183,19 @@ class Original:
         """
         return parsed(self.data, "the file")
 
+    @property
+    def torn_at(self) -> int | None:
+        """Line at which the file stops being JSON, if it begins as that; None if it does not, or can't be told."""
+        if self.fields or self.data.lstrip(_BLANK)[:1] not in (b"{", b"[") or len(self.data) > MAX_PARSED_BYTES:
+            return None
+        try:
+            json.loads(self.text)
+        except json.JSONDecodeError as error:
+            return error.lineno
+        except (ValueError, RecursionError):
+            pass
+        return None
+
     def found(self) -> str:
         """What is in the file, for a person who expected something else."""
         if not self.data.strip(b" \t\r\n\0"):
@@ -193,7 +207,7 @@ class Original:
             return "a result of this tool, which needs no import ('results merge' brings directories together)"
         if self.first_fields:
             return f"a JSON object with the fields {_some(list(self.first_fields))}"
-        is_json = self.data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+        is_json = self.data.lstrip(_BLANK)[:1] in (b"{", b"[")
         if not is_json and len(self.header) > 1:
             return f"a table with the columns {_some(self.header)}"
         return (
