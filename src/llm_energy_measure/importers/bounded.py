@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import stat
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llm_energy_measure.domain.experiment import ImportOrigin
+from llm_energy_measure.security import unique_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -33,6 +35,9 @@ MAX_PARSED_BYTES = 32 * 1024 * 1024
 
 MAX_FILES = 100_000
 """Files of one import; more are refused with the advice to import part of them."""
+
+MAX_ROWS = 5_000_000
+"""Rows of one file; each has an entry in the report, and more are refused with the advice to split it."""
 
 MAX_CELL = 131_072
 """Characters of a cell: the limit of Python's own csv module."""
@@ -98,10 +103,29 @@ class Original:
         """The bytes as text; what is no UTF-8 is replaced."""
         return self.data.decode("utf-8-sig", errors="replace")
 
+    def require_lines(self) -> None:
+        """Refuse a file of more lines than are read.
+
+        Raises:
+            RefusedFileError: There are more.
+        """
+        require_rows(self.data.count(b"\n"))
+
+    def lines(self) -> Iterator[str]:
+        """The lines, with their ends; what is no UTF-8 is replaced. They take no more memory than the longest of them.
+
+        Raises:
+            RefusedFileError: There are too many.
+        """
+        self.require_lines()
+        for number, line in enumerate(io.BytesIO(self.data)):  # shares the bytes
+            yield line.decode("utf-8" if number else "utf-8-sig", errors="replace")
+
     @cached_property
     def _is_utf8(self) -> bool:
         try:
-            self.data.decode()
+            for line in io.BytesIO(self.data):
+                line.decode()
         except UnicodeDecodeError:
             return False
         return True
@@ -140,13 +164,15 @@ class Original:
         if found := _fields(first_line):
             return found
         try:
-            first = next(self.objects(), None)
+            first = next((value for value in self.objects() if isinstance(value, dict)), None)
         except RefusedFileError:
             first = None
-        return {} if first is None else {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in first.items()}
+        return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in (first or {}).items()}
 
-    def objects(self) -> Iterator[dict[str, Any]]:
+    def objects(self) -> Iterator[dict[str, Any] | RefusedFileError]:
         """The JSON objects of the file, one behind the other; stops at the first thing that is none.
+
+        One in which a key stands twice is a refusal in its place.
 
         `stopped_at` says afterwards where that was, and how many lines came before.
 
@@ -154,8 +180,17 @@ class Original:
             RefusedFileError: There is too much to parse.
         """
         require_parsable(self.data, "the file")
-        decoder = json.JSONDecoder(parse_constant=_unknown)
-        position, self.stopped_at = 0, None
+        twice: list[ValueError] = []
+
+        def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            try:
+                return unique_keys(pairs)
+            except ValueError as error:
+                twice.append(error)
+                return dict(pairs)
+
+        decoder = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_unknown)
+        position, number, self.stopped_at = 0, 0, None
         text = self.text
         while True:
             while position < len(text) and text[position] in " \t\r\n,":
@@ -170,7 +205,10 @@ class Original:
             if not isinstance(value, dict):
                 self.stopped_at = text.count("\n", 0, position) + 1
                 return
-            yield value
+            number += 1
+            require_rows(number)
+            yield RefusedFileError("ambiguous_key", str(twice.pop())) if twice else value
+            twice.clear()
 
     stopped_at: int | None = None
     """Line at which `objects` found something that is no JSON object; None if it came to the end."""
@@ -182,6 +220,14 @@ class Original:
             RefusedFileError: It is none, or there is too much to parse.
         """
         return parsed(self.data, "the file")
+
+    def require_unique_keys(self) -> None:
+        """Refuse a file of JSON in which a key stands twice, where nothing but parts of it is parsed.
+
+        Raises:
+            RefusedFileError: One does, or it is no JSON.
+        """
+        _require_unique_keys(self.data, "the file")
 
     @property
     def torn_at(self) -> int | None:
@@ -235,7 +281,7 @@ def _fields(data: bytes) -> dict[str, msgspec.Raw]:
     # NaN and Infinity are no JSON, and Python writes them all the same.
     if len(data) <= MAX_PARSED_BYTES and any(name in data for name in (b"NaN", b"Infinity")):
         try:
-            value = parsed(data, "the file")
+            value = _loaded(data, "the file")
         except RefusedFileError:
             return {}
         if isinstance(value, dict):
@@ -247,14 +293,39 @@ def parsed(data: bytes, what: str) -> Any:  # noqa: ANN401 - JSON can be anythin
     """Bytes as one JSON value; NaN and the infinities are None.
 
     Raises:
-        RefusedFileError: They are none, or too many.
+        RefusedFileError: They are none, or too many, or a key stands twice in one of their objects.
     """
     require_parsable(data, what)
+    _require_unique_keys(data, what)
+    return _loaded(data, what)
+
+
+def _loaded(data: bytes, what: str) -> Any:  # noqa: ANN401 - JSON can be anything
     # NaN, and numbers beyond all numbers, are no JSON: then Python's json reads it, which takes twice the memory.
     with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
     try:
         return storable(json.loads(data.decode("utf-8-sig"), parse_constant=_unknown))
+    except (ValueError, RecursionError) as error:
+        raise RefusedFileError("not_json", f"{what} is no JSON that can be read ({error})") from error
+
+
+def _require_unique_keys(data: bytes, what: str) -> None:
+    def checked(pairs: list[tuple[str, Any]]) -> None:
+        try:
+            unique_keys(pairs)
+        except ValueError as error:
+            raise RefusedFileError("ambiguous_key", f"{what}: {error}") from error
+
+    # Nothing is kept of it, numbers included: a file of any size takes little more memory than its text.
+    try:
+        json.loads(
+            data.decode("utf-8-sig", errors="replace"),
+            object_pairs_hook=checked,
+            parse_float=_unknown,
+            parse_int=_unknown,
+            parse_constant=_unknown,
+        )
     except (ValueError, RecursionError) as error:
         raise RefusedFileError("not_json", f"{what} is no JSON that can be read ({error})") from error
 
@@ -277,6 +348,12 @@ def require_parsable(data: bytes | msgspec.Raw, what: str) -> None:
     if size > MAX_PARSED_BYTES:
         limit = MAX_PARSED_BYTES // 2**20
         raise RefusedFileError("too_large", f"{what} has {size} bytes, and at most {limit} MiB are parsed; split it")
+
+
+def require_rows(number: int) -> None:
+    """Refuse a file of more rows than are read."""
+    if number > MAX_ROWS:
+        raise RefusedFileError("too_many", f"it has {number} rows, and at most {MAX_ROWS} are read; split it")
 
 
 def require_once(columns: Sequence[str], needed: Collection[str]) -> None:

@@ -9,7 +9,6 @@ agree on is certain.
 from __future__ import annotations
 
 import csv
-import io
 import re
 from typing import TYPE_CHECKING
 
@@ -124,7 +123,7 @@ def is_header(cells: Sequence[str]) -> bool:
 def rows(original: Original) -> Iterator[Row]:
     """Every line below the first, blank ones excepted; a header in between holds from there on."""
     header = original.header
-    for line, text in enumerate(io.StringIO(original.text), start=1):
+    for line, text in enumerate(original.lines(), start=1):
         bare = text.rstrip("\r\n")
         if line == 1 or not bare:
             continue

@@ -43,6 +43,7 @@ CODES: dict[str, str] = {
     "out_of_order": "a row of a run that another row of the same run, with a later stamp, includes",
     "duplicate": "another part of the original says it already, and is kept",
     "ambiguous_column": "a column that is needed stands more than once",
+    "ambiguous_key": "a key stands twice in one object of JSON; which of its values is meant nobody can say",
     "energy_disagrees": "the same energy stands twice, in two units, and differs",
     "impossible_value": "a value can't be: negative, or not finite",
     "missing_field": "something that a record can't do without is missing",

@@ -55,6 +55,7 @@ def _recognises(original: Original) -> bool:
 def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
     """Two records of a run, or one of each configuration of a leaderboard."""
     [original] = originals
+    original.require_unique_keys()
     if set(original.fields) >= _BOARD:
         return _read_board(original, report)
     return _read_run(original, options, report)

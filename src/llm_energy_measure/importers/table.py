@@ -2,6 +2,9 @@
 
 A row is a record. What the mapping does not name is unknown; nothing is taken from a column because of its name. A
 column that is needed and missing refuses the file, a value that is none refuses the row, a blank is unknown.
+
+Rows that name their experiments are brought together without holding a record of them: the file is in memory as it is,
+and a first pass over it finds the order in which a second one goes to its rows.
 """
 
 from __future__ import annotations
@@ -9,8 +12,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import math
+from abc import ABC, abstractmethod
+from array import array
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +26,14 @@ from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
 from llm_energy_measure.exceptions import ExperimentIdError
-from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_CELL, RefusedFileError, parsed, require_once
+from llm_energy_measure.importers.bounded import (
+    MAX_BYTES,
+    MAX_CELL,
+    RefusedFileError,
+    parsed,
+    require_once,
+    require_rows,
+)
 from llm_energy_measure.importers.cells import GREATEST, GREATEST_WHOLE, identifier, number_in, time_in
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
@@ -36,7 +49,6 @@ if TYPE_CHECKING:
 TOOL = "table"
 
 _PARQUET = b"PAR1"
-_BATCH_ROWS = 1024
 _EPOCH_SEC = 1e9
 
 
@@ -52,29 +64,47 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         raise RefusedFileError("missing_field", f"{original.found()}; {sentence}")
     needed = {column for expression in options.mapping.values() for column in expression.columns()}
     before = len(report.entries)
-    # Rows of one experiment have to come one behind the other; a row without an id of its own is an experiment.
-    waiting: dict[str, list[tuple[int, RawProcessResult]]] = {}
-    seen: set[tuple[str, int]] = set()
-    for row, cells in _rows(original, needed):
+    seen: dict[str, set[int]] = {}
+    for row, cells in _by_experiment(_table(original, needed), options):
         try:
             record = _record(_values(cells, options), original, row)
         except RefusedFileError as refused:
             report.refuse(original.shown, refused.code, refused.sentence, row=row)
             continue
-        key = record.experiment_id, record.process_index
-        if key in seen:
-            found = f"a row of process {key[1]} of {key[0]} came before; map process_index or experiment_id"
+        name, index = record.experiment_id, record.process_index
+        processes = seen.setdefault(name, set())
+        if index in processes:
+            found = f"a row of process {index} of {name} came before; map process_index or experiment_id"
             report.refuse(original.shown, "duplicate", found, row=row)
             continue
-        seen.add(key)
-        if "experiment_id" in options.mapping:
-            waiting.setdefault(record.experiment_id, []).append((row, record))
-        else:
-            yield _reported(original, record, row, report)
-    for of_experiment in waiting.values():
-        for row, record in of_experiment:
-            yield _reported(original, record, row, report)
+        processes.add(index)
+        yield _reported(original, record, row, report)
     report.entries[before:] = sorted(report.entries[before:], key=lambda entry: entry.row or 0)
+
+
+def _by_experiment(table: _Table, options: Options) -> Iterator[tuple[int, _Row]]:
+    """Line and content of each row; those of one experiment one behind the other, as the first of each came."""
+    name = options.mapping.get("experiment_id")
+    if name is None:  # each row is an experiment
+        yield from ((line, row) for line, _, row in table.rows())
+        return
+    numbers: dict[Cell, int] = {}
+    of_row, lines, places = array("q"), array("q"), array("q")
+    for line, place, row in table.rows():
+        try:
+            found = None if isinstance(row, RefusedFileError) else name.value(row)
+        except ValueError:
+            found = None  # for which the row is refused later on
+        of_row.append(numbers.setdefault(found, len(numbers)))
+        lines.append(line)
+        places.append(place)
+    del numbers
+    if all(before <= after for before, after in itertools.pairwise(of_row)):
+        yield from ((line, row) for line, _, row in table.rows())
+        return
+    for number in array("q", sorted(range(len(of_row)), key=of_row.__getitem__)):
+        if (again := table.at(places[number])) is not None:
+            yield lines[number], again
 
 
 def _reported(original: Original, record: RawProcessResult, row: int, report: LossReport) -> RawProcessResult:
@@ -86,13 +116,27 @@ def _reported(original: Original, record: RawProcessResult, row: int, report: Lo
     return report.record(original.shown, record, remarks, row=row)
 
 
-def _rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
-    """Line or number of each row, and its cells by column, or what is wrong with it."""
+_Row = dict[str, "Cell"] | RefusedFileError
+"""The cells of a row by column, or what is wrong with it."""
+
+
+class _Table(ABC):
+    """A table in memory, in the form that it came in."""
+
+    @abstractmethod
+    def rows(self) -> Iterator[tuple[int, int, _Row]]:
+        """Line or number of each row, where it stands, and its content."""
+
+    @abstractmethod
+    def at(self, place: int) -> _Row | None:
+        """The row that stands there; None if the line is blank."""
+
+
+def _table(original: Original, needed: set[str]) -> _Table:
+    """The file as a table, once it is known to have the columns that are needed."""
     if original.data.startswith(_PARQUET):
-        return _parquet_rows(original, needed)
-    if original.first_fields:
-        return _json_rows(original)
-    return _csv_rows(original, needed)
+        return _Parquet(original, needed)
+    return _JsonLines(original) if original.first_fields else _Csv(original, needed)
 
 
 def _require_columns(needed: set[str], columns: list[str]) -> None:
@@ -102,30 +146,67 @@ def _require_columns(needed: set[str], columns: list[str]) -> None:
         raise RefusedFileError("missing_field", found)
 
 
-def _csv_rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
-    header = original.header
-    _require_columns(needed, header)
-    text = io.StringIO(original.text, newline="")
-    text.readline()
-    reader = csv.reader(text, strict=True)
-    line = 2  # at which the row begins; a quoted cell can have several
-    while True:
-        place, lines_before = text.tell(), reader.line_num
+class _Lines(_Table):
+    """A table of lines; a place is a position in the bytes."""
+
+    first = 1
+    start = 0
+
+    def __init__(self, original: Original) -> None:
+        """Stand before the first line."""
+        self.data = original.data
+        self.file = io.BytesIO(original.data)  # shares the bytes
+        original.require_lines()
+
+    def rows(self) -> Iterator[tuple[int, int, _Row]]:
+        """As `_Table` says; the line is that at which a row begins, since a quoted cell can have several."""
+        line, place = self.first, self.start
+        while place < len(self.data):
+            row, end = self.at(place), self.file.tell()
+            if row is not None:
+                yield line, place, row
+            line += self.data.count(b"\n", place, end)
+            place = end
+
+    def __iter__(self) -> Iterator[str]:
+        """The lines from here on, as text; for the csv module, which goes on where it is set to."""
+        return self
+
+    def __next__(self) -> str:
+        """The next line."""
+        if not (line := self.file.readline()):
+            raise StopIteration
+        return line.decode(errors="replace")
+
+
+class _Csv(_Lines):
+    """A CSV with a header."""
+
+    first = 2
+
+    def __init__(self, original: Original, needed: set[str]) -> None:
+        """Require the columns that are needed."""
+        super().__init__(original)
+        self.header = original.header
+        _require_columns(needed, self.header)
+        self.file.readline()
+        self.start = self.file.tell()
+        self.reader = csv.reader(self, strict=True)
+
+    def at(self, place: int) -> _Row | None:
+        """As `_Table` says."""
+        self.file.seek(place)
         try:
-            cells = next(reader)
-        except StopIteration:
-            return
+            cells = next(self.reader)
         except csv.Error as error:
             # What a quote that never closes took with it is read again, from the next line on.
-            text.seek(place)
-            yield line, _no_row(error, len(text.readline()))
-            line += 1
-            continue
-        if len(cells) == len(header):
-            yield line, {name: cell.strip() or None for name, cell in zip(header, cells, strict=True)}
-        elif cells:
-            yield line, f"it has {len(cells)} cells under {len(header)} columns"
-        line += reader.line_num - lines_before
+            self.file.seek(place)
+            return RefusedFileError("torn", _no_row(error, len(next(self))))
+        if not cells:
+            return None
+        if len(cells) != len(self.header):
+            return RefusedFileError("torn", f"it has {len(cells)} cells under {len(self.header)} columns")
+        return {name: cell.strip() or None for name, cell in zip(self.header, cells, strict=True)}
 
 
 def _no_row(error: csv.Error, length: int) -> str:
@@ -137,48 +218,65 @@ def _no_row(error: csv.Error, length: int) -> str:
     return f"it is no row ({error})"
 
 
-def _json_rows(original: Original) -> Iterator[tuple[int, dict[str, Cell] | str]]:
-    for line, data in enumerate(io.BytesIO(original.data.removeprefix(b"\xef\xbb\xbf")), start=1):
+class _JsonLines(_Lines):
+    """An object of JSON a line."""
+
+    def at(self, place: int) -> _Row | None:
+        """As `_Table` says."""
+        self.file.seek(place)
+        data = self.file.readline()
         if not data.strip():
-            continue
+            return None
         try:
             document = parsed(data, "the line")
         except RefusedFileError as refused:
-            yield line, refused.sentence
-            continue
-        if isinstance(document, dict):
-            yield line, _cells(document.items())
-        else:
-            yield line, "it is no JSON object"
+            return refused if refused.code == "ambiguous_key" else RefusedFileError("torn", refused.sentence)
+        if not isinstance(document, dict):
+            return RefusedFileError("torn", "it is no JSON object")
+        return _cells(document.items())
 
 
-def _parquet_rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra, and heavy
-        import pyarrow.parquet as pq  # noqa: PLC0415 - as above
-    except ImportError as error:
-        found = "reading Parquet needs pyarrow: pip install 'llm-energy-measure[parquet]'"
-        raise RefusedFileError("missing_extra", found) from error
-    try:
-        meta = pq.read_metadata(pa.BufferReader(original.data))
-        size = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
-        # A column of lists or objects is no leaf of that name.
-        leaves = [meta.schema.column(index) for index in range(meta.num_columns)]
-        _require_columns(needed, [leaf.path for leaf in leaves])
-        if size > MAX_BYTES or any(leaf.path in needed and leaf.length > MAX_CELL for leaf in leaves):
-            found = f"it has {size} bytes when unpacked, and at most {MAX_BYTES // 2**20} MiB are read, of cells"
-            raise RefusedFileError("too_large", f"{found} of at most {MAX_CELL} characters; split it")
-        # Texts that stand once in the file and in a million rows of it stay one text in memory.
-        texts = [leaf.path for leaf in leaves if leaf.path in needed and leaf.physical_type == "BYTE_ARRAY"]
-        file = pq.ParquetFile(pa.BufferReader(original.data), read_dictionary=texts)
-        row = 0
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=sorted(needed)):
-            for number in range(batch.num_rows):
-                row += 1
-                values = zip(batch.schema.names, batch.columns, strict=True)
-                yield row, _cells((name, _plain(column[number])) for name, column in values)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise RefusedFileError("unreadable", f"it is no Parquet that can be read ({error})") from error
+class _Parquet(_Table):
+    """A file of Parquet; a place is the number of a row, from 0."""
+
+    def __init__(self, original: Original, needed: set[str]) -> None:
+        """Load the columns that are needed, once they are known to be small."""
+        try:
+            import pyarrow as pa  # noqa: PLC0415 - an extra, and heavy
+            import pyarrow.parquet as pq  # noqa: PLC0415 - as above
+        except ImportError as error:
+            found = "reading Parquet needs pyarrow: pip install 'llm-energy-measure[parquet]'"
+            raise RefusedFileError("missing_extra", found) from error
+        try:
+            meta = pq.read_metadata(pa.BufferReader(original.data))
+            size = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
+            # A column of lists or objects is no leaf of that name.
+            leaves = [meta.schema.column(index) for index in range(meta.num_columns)]
+            _require_columns(needed, [leaf.path for leaf in leaves])
+            # A number that stands a million times in a row takes no bytes in the file, and eight each in memory.
+            size = max(size, 8 * meta.num_rows * len(needed))
+            if size > MAX_BYTES or any(leaf.path in needed and leaf.length > MAX_CELL for leaf in leaves):
+                found = f"it has {size} bytes when unpacked, and at most {MAX_BYTES // 2**20} MiB are read, of cells"
+                raise RefusedFileError("too_large", f"{found} of at most {MAX_CELL} characters; split it")
+            # Texts that stand once in the file and in a million rows of it stay one text in memory.
+            texts = [leaf.path for leaf in leaves if leaf.path in needed and leaf.physical_type == "BYTE_ARRAY"]
+            file = pq.ParquetFile(pa.BufferReader(original.data), read_dictionary=texts)
+            self.table = file.read(columns=sorted(needed))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise RefusedFileError("unreadable", f"it is no Parquet that can be read ({error})") from error
+        require_rows(self.table.num_rows)
+        self.columns = [(name, self.table.column(name)) for name in self.table.column_names]
+
+    def rows(self) -> Iterator[tuple[int, int, _Row]]:
+        """As `_Table` says."""
+        return ((place + 1, place, self.at(place)) for place in range(self.table.num_rows))
+
+    def at(self, place: int) -> _Row:
+        """As `_Table` says."""
+        try:
+            return _cells((name, _plain(column[place])) for name, column in self.columns)
+        except (OverflowError, ValueError) as error:
+            return RefusedFileError("torn", f"a value in it can't be read ({error})")
 
 
 def _plain(scalar: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
@@ -189,11 +287,13 @@ def _plain(scalar: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
     return scalar.as_py()
 
 
-def _cells(found: Iterable[tuple[str, Any]]) -> dict[str, Cell] | str:
+def _cells(found: Iterable[tuple[str, Any]]) -> _Row:
     """The cells of a row, or that one of them is too long."""
     cells = {name: _cell(value) for name, value in found}
     long = next((name for name, cell in cells.items() if isinstance(cell, str) and len(cell) > MAX_CELL), None)
-    return cells if long is None else f"{long[:40]} has more than {MAX_CELL} characters"
+    if long is None:
+        return cells
+    return RefusedFileError("torn", f"{long[:40]} has more than {MAX_CELL} characters")
 
 
 def _cell(value: Any) -> Cell:  # noqa: ANN401 - a value of somebody else's table
@@ -209,10 +309,10 @@ def _cell(value: Any) -> Cell:  # noqa: ANN401 - a value of somebody else's tabl
     return value.strip() or None if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _values(cells: dict[str, Cell] | str, options: Options) -> dict[str, Any]:
+def _values(cells: _Row, options: Options) -> dict[str, Any]:
     """The value of each mapped field, of the kind that it holds; None where it is unknown."""
-    if isinstance(cells, str):
-        raise RefusedFileError("torn", cells)
+    if isinstance(cells, RefusedFileError):
+        raise cells
     try:
         found = {field: expression.value(cells) for field, expression in options.mapping.items()}
     except ValueError as error:

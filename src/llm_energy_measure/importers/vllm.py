@@ -44,6 +44,9 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
     row = 0
     for document in original.objects():
         row += 1
+        if isinstance(document, RefusedFileError):
+            report.refuse(original.shown, document.code, f"object {row}: {document.sentence}", row=row)
+            continue
         if not set(document) >= _FIELDS:
             lost = ", ".join(sorted(_FIELDS - set(document)))
             report.refuse(original.shown, "missing_field", f"object {row} has no {lost}", row=row)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -45,7 +44,7 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
     [original] = originals
     header = original.header
     require_once(header, header)
-    for row, line in enumerate(io.StringIO(original.text), start=1):
+    for row, line in enumerate(original.lines(), start=1):
         bare = line.rstrip("\r\n")
         if row == 1 or not bare:
             continue
