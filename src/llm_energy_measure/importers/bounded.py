@@ -36,7 +36,7 @@ MAX_PARSED_BYTES = 32 * 1024 * 1024
 MAX_FILES = 100_000
 """Files of one import; more are refused with the advice to import part of them."""
 
-MAX_ROWS = 5_000_000
+MAX_ROWS = 2_000_000
 """Rows of one file; each has an entry in the report, and more are refused with the advice to split it."""
 
 MAX_CELL = 131_072
@@ -398,10 +398,10 @@ def read_original(path: Path, progress: Callable[[Path, int], None] | None = Non
     return Original(path, bytes(data))
 
 
-def walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[Path, list[Path]]]:
-    """Each folder under one, itself first, with its files in order; names that begin with a dot are passed over.
+def walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder under one, itself first, with the names of its files in order.
 
-    Links to folders are not followed.
+    Names that begin with a dot are passed over, links to folders not followed.
 
     Args:
         folder: The folder.
@@ -409,7 +409,7 @@ def walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[
     """
     for name, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-        yield Path(name), sorted(Path(name) / file for file in files if not file.startswith("."))
+        yield Path(name), sorted(file for file in files if not file.startswith("."))
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:

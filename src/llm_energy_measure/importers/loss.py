@@ -64,7 +64,7 @@ CODES: dict[str, str] = {
 """Every reason code, and what it says. Codes are stable; `docs/importing.md` lists them."""
 
 
-class Entry(msgspec.Struct, kw_only=True):
+class Entry(msgspec.Struct, kw_only=True, gc=False):  # of texts and a number: nothing for the collector
     """What became of one thing that was seen: a row, an object of JSON, a file.
 
     Attributes:
@@ -182,6 +182,9 @@ class LossReport:
         if fields["code"] not in CODES:
             msg = f"{fields['code']!r} is no reason code"
             raise KeyError(msg)
+        # Of thousands of files alike the sentence is one text in memory.
+        if self.entries and self.entries[-1].message == fields["message"]:
+            fields["message"] = self.entries[-1].message
         self.entries.append(Entry(**fields))
 
     def document(self) -> dict[str, Any]:

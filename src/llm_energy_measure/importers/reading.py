@@ -145,19 +145,20 @@ class _Walker:
         def unreadable(error: OSError) -> None:
             self.report.refuse(str(error.filename), "unreadable", f"the system refused: {error.strerror}")
 
-        for folder, paths in walk(top, unreadable):
-            seen += len(paths)
+        for folder, names in walk(top, unreadable):
+            seen += len(names)
             if seen > self.max_files:
                 sentence = f"more than {self.max_files} files are under {top}; import its folders one by one"
                 self.report.refuse(str(folder), "too_many", sentence)
                 return
-            yield from self._files_of(paths)
+            yield from self._files_of(folder, names)
 
-    def _files_of(self, paths: Sequence[Path]) -> Iterator[RawProcessResult]:
+    def _files_of(self, folder: Path, names: Sequence[str]) -> Iterator[RawProcessResult]:
         """Records of the files of one folder: single ones at once, those that belong together at its end."""
         parts: dict[str, list[Path]] = {}
         empty: list[Path] = []
-        for path in paths:
+        for name in names:
+            path = folder / name
             if path.is_symlink():
                 self.report.refuse(str(path), "not_a_file", "it is a symbolic link, which is not followed")
                 continue

@@ -64,20 +64,19 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         raise RefusedFileError("missing_field", f"{original.found()}; {sentence}")
     needed = {column for expression in options.mapping.values() for column in expression.columns()}
     before = len(report.entries)
-    seen: dict[str, set[int]] = {}
+    seen: set[tuple[str, int]] = set()
     for row, cells in _by_experiment(_table(original, needed), options):
         try:
             record = _record(_values(cells, options), original, row)
         except RefusedFileError as refused:
             report.refuse(original.shown, refused.code, refused.sentence, row=row)
             continue
-        name, index = record.experiment_id, record.process_index
-        processes = seen.setdefault(name, set())
-        if index in processes:
-            found = f"a row of process {index} of {name} came before; map process_index or experiment_id"
+        key = record.experiment_id, record.process_index
+        if key in seen:
+            found = f"a row of process {key[1]} of {key[0]} came before; map process_index or experiment_id"
             report.refuse(original.shown, "duplicate", found, row=row)
             continue
-        processes.add(index)
+        seen.add(key)
         yield _reported(original, record, row, report)
     report.entries[before:] = sorted(report.entries[before:], key=lambda entry: entry.row or 0)
 
