@@ -114,7 +114,7 @@ def _energy(document: dict[str, Any], measured: object, options: Options, remark
     board = text(document.get("gpu_model"))
     devices = [
         DeviceEnergy(gpu_uuid=_uuid(index, options), gpu_name=board, energy_j=number(value), provenance="measured")
-        for index, value in sorted(found.items() if isinstance(found, dict) else ())
+        for index, value in sorted(found.items() if isinstance(found, dict) else (), key=_place)
     ]
     cpu, ram = (_sum(measured.get(name)) for name in ("cpu_energy", "dram_energy"))
     if cpu is not None or ram is not None:
@@ -153,6 +153,12 @@ def _steady(document: dict[str, Any], energy: EnergyMetrics, remarks: Remarks) -
     per_token = number(document.get("steady_state_energy_per_token"))
     duration = energy.duration_sec or number(document.get("steady_state_duration"))
     return msgspec.structs.replace(energy, energy_per_token_j=per_token, duration_sec=duration)
+
+
+def _place(gpu: tuple[str, object]) -> tuple[int, str]:
+    """Where a GPU belongs: 2 stands before 10."""
+    index, _ = gpu
+    return len(index), index
 
 
 def _uuid(index: str, options: Options) -> str | None:
