@@ -377,6 +377,18 @@ def test_which_gpu_ml_energy_saw_is_unknown_unless_the_caller_says_so(tmp_path: 
         assert [(device.gpu_id, device.gpu_uuid) for device in devices] == [(None, "GPU-a"), (None, "GPU-b")]
 
 
+def test_more_than_ten_gpus_of_ml_energy_stay_in_order(tmp_path: Path) -> None:
+    measured = {"time": 5.0, "gpu_energy": {str(index): float(index) for index in range(12)}}
+    [record] = read(
+        peers.write_json(
+            tmp_path / "x",
+            peers.ml_energy_run(entire_benchmark_measurement=measured, steady_state_measurement=None),
+        )
+    )[0]
+    devices = record.energy_metrics.devices or []
+    assert [device.energy_j for device in devices] == [float(index) for index in range(12)]
+
+
 def test_a_total_of_eight_gpus_is_of_no_single_one(tmp_path: Path) -> None:
     diffusion = {"model_id": "m", "num_gpus": 8, "gpu_model": "H100", "total_energy": 800.0, "duration": 60.0}
     [record], _ = read(peers.write_json(tmp_path / "x", {**diffusion, "iteration_energy_measurements": []}))

@@ -102,7 +102,7 @@ def test_every_field_is_decided_for_each_shape(name: str) -> None:
 def test_every_field_that_a_shape_carries_is_drawn(name: str) -> None:
     undrawn = set(SHAPES[name].carried)
 
-    @settings(derandomize=True, database=None, max_examples=150, phases=[Phase.generate])
+    @settings(derandomize=True, database=None, max_examples=100, phases=[Phase.generate])
     @given(SHAPES[name].drawn)
     def look(drawn: list[dict[str, Any]]) -> None:
         undrawn.difference_update(

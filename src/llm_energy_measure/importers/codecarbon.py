@@ -39,20 +39,10 @@ _SAME_START_SEC = 2.0
 _DRIFT = 1e-3
 # Columns that have a place of their own in a record; the others go to its configuration.
 _PLACED = frozenset(
-    [
-        "timestamp",
-        "project_name",
-        "duration",
-        "emissions",
-        "cpu_power",
-        "gpu_power",
-        "cpu_energy",
-        "gpu_energy",
-        "ram_energy",
-        "energy_consumed",
-        "gpu_model",
-        "codecarbon_version",
-    ]
+    (
+        *("timestamp", "project_name", "duration", "emissions", "cpu_power", "gpu_power", "cpu_energy", "gpu_energy"),
+        *("ram_energy", "energy_consumed", "gpu_model", "codecarbon_version"),
+    )
 )
 
 

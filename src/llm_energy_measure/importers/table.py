@@ -38,6 +38,7 @@ from llm_energy_measure.importers.cells import GREATEST, GREATEST_WHOLE, identif
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.loss import LossReport, Remarks
 from llm_energy_measure.importers.mapping import FIELDS
+from llm_energy_measure.importers.work import work
 from llm_energy_measure.security import sanitize_experiment_id
 
 if TYPE_CHECKING:
@@ -416,14 +417,8 @@ def _inference(values: dict[str, Any]) -> InferenceMetrics | None:
         return None
     if given < 0 or generated < 0 or total not in (None, given + generated):
         raise RefusedFileError("impossible_value", f"{given} input and {generated} output tokens are no {total} in all")
-    return InferenceMetrics(
-        total_tokens=given + generated,
-        input_tokens=given,
-        output_tokens=generated,
-        inference_time_sec=values.get("inference_time_sec"),
-        tokens_per_second=values.get("tokens_per_second"),
-        time_to_first_token_ms=values.get("time_to_first_token_ms"),
-    )
+    names = ("inference_time_sec", "tokens_per_second", "time_to_first_token_ms")
+    return work(given, generated, **{name: values.get(name) for name in names})
 
 
 def _compute(values: dict[str, Any]) -> ComputeMetrics | None:

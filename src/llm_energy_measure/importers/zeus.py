@@ -100,7 +100,6 @@ def _record(
         DeviceEnergy(gpu_uuid=uuids[index] if index < len(uuids) else None, energy_j=joules, provenance="measured")
         for index, joules in energies.items()
     ]
-    total = sum(energies.values())
     digest = hashlib.sha256("\n".join([*header, *cells]).encode()).hexdigest()[:8]
     return RawProcessResult(
         experiment_id=identifier(TOOL, window, digest),
@@ -111,19 +110,30 @@ def _record(
         model_name=None,
         timestamps=Timestamps(start=start, end=end, duration_sec=elapsed),
         inference_metrics=None,
-        energy_metrics=EnergyMetrics(
-            total_energy_j=total,
-            duration_sec=elapsed,
-            gpu_energy_j=total,
-            total_scope="device",
-            total_provenance="measured",
-            gpu_scope="device",
-            gpu_provenance="measured",
-            devices=devices,
-        ),
+        energy_metrics=counted(sum(energies.values()), devices, elapsed),
         compute_metrics=None,
         effective_config={TOOL: {"start_time": start_sec, "visible_gpus": list(energies)}},
         origin=original.origin(TOOL, row=row),
+    )
+
+
+def counted(gpu_energy_j: float, devices: list[DeviceEnergy], duration_sec: float | None) -> EnergyMetrics:
+    """Energy as Zeus counts it: of GPUs alone, by the counter of each.
+
+    Args:
+        gpu_energy_j: Energy of all GPUs, in joules.
+        devices: Energy of each, where it is known.
+        duration_sec: Length of the window, in seconds.
+    """
+    return EnergyMetrics(
+        total_energy_j=gpu_energy_j,
+        duration_sec=duration_sec,
+        gpu_energy_j=gpu_energy_j,
+        total_scope="device",
+        total_provenance="measured",
+        gpu_scope="device",
+        gpu_provenance="measured",
+        devices=devices or None,
     )
 
 
