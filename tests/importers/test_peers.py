@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from llm_energy_measure import importers
+from llm_energy_measure.domain.experiment import Launcher
 from tests.support import peers
 from tests.support.peers import LATEST, line
 
@@ -310,7 +311,9 @@ def test_with_a_report_decode_is_what_generate_has_more_than_prefill(tmp_path: P
         "decode": 3 * KWH,
     }
     # The record stands for both ranks: a world size of 2 would say that one is missing.
+    # The launcher says how many ranks the mean is over; as a world size that would be "1 of 2 processes".
     assert found["decode"].effective_config["optimum-benchmark"]["n_ranks"] == 2
+    assert (found["decode"].world_size, found["decode"].launcher) == (None, Launcher(name="torchrun"))
     assert found["decode"].world_size is None
 
 
