@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from llm_energy_measure import importers
 from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers.mapping import parse_mappings
-from tests.support import peers
+from llm_energy_measure.results import FileSystemRepository
+from tests.support import factories, peers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -315,6 +316,41 @@ def test_json_lines_and_parquet_give_the_same_records(tmp_path: Path) -> None:
             *(other.experiment_id, other.timestamps),
             other.inference_metrics,
         )
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_of_objects_is_a_table_and_so_is_one_over_several_lines(tmp_path: Path, indent: int | None) -> None:
+    rows: list[dict[str, Any]] = [{"j": 5, "id": "a"}, {"j": 6, "id": "b"}, {"j": "x", "id": "b"}]
+    mapping = ("energy_j=j", "experiment_id=id")
+    records, entries = import_text(tmp_path, json.dumps(rows, indent=indent), *mapping)
+    assert [(record.experiment_id, record.energy_metrics.total_energy_j) for record in records] == [("a", 5), ("b", 6)]
+    assert [(entry.row, entry.code) for entry in entries] == [(1, "whole"), (2, "whole"), (3, "torn")]
+    [record], [entry] = import_text(tmp_path, json.dumps(rows[0], indent=indent), *mapping)
+    assert (record.energy_metrics.total_energy_j, entry.row) == (5, 1)
+    text = json.dumps(rows[:2], indent=indent).replace('"j": 6', '"j": 6, "j": 7')
+    assert [entry.code for entry in import_text(tmp_path, text, *mapping)[1]] == ["whole", "ambiguous_key"]
+
+
+@pytest.mark.parametrize("text", ["[]", "[1, 2]", '[{"j": 5}, 6]', '[{"j": 5}'])
+def test_any_other_list_is_no_table(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ImportFormatError, match="JSON that is no object, or torn"):
+        import_text(tmp_path, text, "energy_j=j")
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_without_commas_is_told_what_is_wrong_with_it(tmp_path: Path, sign: str, name: str) -> None:
+    with pytest.raises(ImportFormatError, match=f"a line with {name}, where commas separate the cells"):
+        import_text(tmp_path, f"model{sign}j\nllama{sign}5\n", "energy_j=j")
+
+
+def test_what_a_results_directory_holds_is_no_table(tmp_path: Path) -> None:
+    FileSystemRepository(tmp_path).save_raw("exp_7", factories.raw("exp_7"))
+    (tmp_path / "table.csv").write_text("id,j\na,5\n")
+    reading = importers.read(tmp_path, mapping=["energy_j=j"])
+    assert len(list(reading)) == 1
+    refused = [entry for entry in reading.report.entries if entry.outcome == "refused"]
+    assert {entry.code for entry in refused} == {"unknown_format"}
+    assert all("a result of this tool" in entry.message for entry in refused)
 
 
 def test_a_line_that_is_no_object_costs_itself(tmp_path: Path) -> None:

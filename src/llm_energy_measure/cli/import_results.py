@@ -59,9 +59,20 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what would be written, and the verdicts.")
 @click.option("--host", metavar="NAME", help="The machine that was measured, where the files don't say.")
 @click.option("--gpu-uuids", metavar="UUID,...", multiple=True, help="UUIDs of its GPUs, by index.")
-@click.option("--map", "mapping", metavar="FIELD=EXPRESSION", multiple=True, help="A field of a generic table.")
 @click.option(
-    "--join", "joined", metavar="PATH", multiple=True, type=click.Path(path_type=Path), help="Energy records."
+    "--map",
+    "mapping",
+    metavar="FIELD=EXPRESSION",
+    multiple=True,
+    help="What a field of a table is made of.",
+)
+@click.option(
+    "--join",
+    "joined",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Records with energy, for those of the same time that have none.",
 )
 @options.json_option
 @options.results_dir_option

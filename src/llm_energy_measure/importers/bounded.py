@@ -45,6 +45,7 @@ MAX_CELL = 131_072
 _CHUNK = 1024 * 1024
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_OUR_OWN = ("energy_metrics", "aggregation", "attempt")  # of a raw result, an aggregate, a manifest
 _MAGIC = {
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "gzip-compressed data",
@@ -155,6 +156,19 @@ class Original:
         return _fields(self.data)
 
     @cached_property
+    def items(self) -> list[msgspec.Raw]:
+        """The objects of a file that is one list of them, or a single one, not parsed yet; none if it is neither."""
+        if self.fields:
+            return [msgspec.Raw(self.data)]
+        if len(self.data) > MAX_PARSED_BYTES:
+            return []
+        try:
+            items = msgspec.json.decode(self.data.removeprefix(b"\xef\xbb\xbf"), type=list[msgspec.Raw])
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return []
+        return items if all(bytes(item)[:1] == b"{" for item in items) else []
+
+    @cached_property
     def first_fields(self) -> dict[str, msgspec.Raw]:
         """Top-level fields of the first of one or more JSON objects that stand one behind the other."""
         body = self.data.lstrip(_BLANK)
@@ -242,6 +256,12 @@ class Original:
             pass
         return None
 
+    @property
+    def is_our_own(self) -> bool:
+        """True for a result of this tool, or a manifest, as a results directory holds them."""
+        fields = set(self.fields)
+        return {"schema_version", "experiment_id"} <= fields and not fields.isdisjoint(_OUR_OWN)
+
     def found(self) -> str:
         """What is in the file, for a person who expected something else."""
         if not self.data.strip(b" \t\r\n\0"):
@@ -249,18 +269,22 @@ class Original:
         magic = next((words for start, words in _MAGIC.items() if self.data.startswith(start)), None)
         if magic is not None:
             return magic
-        if {"schema_version", "experiment_id", "energy_metrics"} <= set(self.first_fields):
+        if self.is_our_own:
             return "a result of this tool, which needs no import ('results merge' brings directories together)"
         if self.first_fields:
             return f"a JSON object with the fields {_some(list(self.first_fields))}"
-        is_json = self.data.lstrip(_BLANK)[:1] in (b"{", b"[")
-        if not is_json and len(self.header) > 1:
+        return self._found_in_text()
+
+    def _found_in_text(self) -> str:
+        if self.data.lstrip(_BLANK)[:1] in (b"{", b"["):
+            torn_at = "" if self.torn_at is None else f" (it breaks off at line {self.torn_at})"
+            return f"JSON that is no object, or torn{torn_at}"
+        if len(self.header) > 1:
             return f"a table with the columns {_some(self.header)}"
-        return (
-            "JSON that is no object, or torn"
-            if is_json
-            else f"{len(self.data)} bytes that are neither JSON nor a table"
-        )
+        for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+            if sign in "".join(self.header):
+                return f"a line with {name}, where commas separate the cells of a table"
+        return f"{len(self.data)} bytes that are neither JSON nor a table"
 
     def origin(self, tool: str, version: str | None = None, row: int | None = None) -> ImportOrigin:
         """Where a record of this file comes from.

@@ -1,4 +1,4 @@
-"""Any table: CSV, JSON lines or Parquet, with a mapping that says what each field is made of.
+"""Any table: CSV, JSON lines, a list of JSON or Parquet, with a mapping that says what each field is made of.
 
 A row is a record. What the mapping does not name is unknown; nothing is taken from a column because of its name. A
 column that is needed and missing refuses the file, a value that is none refuses the row, a blank is unknown.
@@ -54,7 +54,10 @@ _EPOCH_SEC = 1e9
 
 
 def _recognises(original: Original) -> bool:
-    return original.data.startswith(_PARQUET) or bool(original.first_fields) or len(original.header) > 1
+    if original.is_our_own:
+        return False
+    is_json = bool(original.first_fields or original.items)
+    return is_json or original.data.startswith(_PARQUET) or len(original.header) > 1
 
 
 def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
@@ -136,6 +139,8 @@ def _table(original: Original, needed: set[str]) -> _Table:
     """The file as a table, once it is known to have the columns that are needed."""
     if original.data.startswith(_PARQUET):
         return _Parquet(original, needed)
+    if original.items:
+        return _JsonItems(original)
     return _JsonLines(original) if original.first_fields else _Csv(original, needed)
 
 
@@ -225,15 +230,33 @@ class _JsonLines(_Lines):
         """As `_Table` says."""
         self.file.seek(place)
         data = self.file.readline()
-        if not data.strip():
-            return None
-        try:
-            document = parsed(data, "the line")
-        except RefusedFileError as refused:
-            return refused if refused.code == "ambiguous_key" else RefusedFileError("torn", refused.sentence)
-        if not isinstance(document, dict):
-            return RefusedFileError("torn", "it is no JSON object")
-        return _cells(document.items())
+        return _object(data, "the line") if data.strip() else None
+
+
+class _JsonItems(_Table):
+    """One list of JSON objects, or one object over several lines; a place is the number of an object, from 0."""
+
+    def __init__(self, original: Original) -> None:
+        """Require that there are not too many."""
+        self.items = original.items
+        require_rows(len(self.items))
+
+    def rows(self) -> Iterator[tuple[int, int, _Row]]:
+        """As `_Table` says."""
+        return ((place + 1, place, self.at(place)) for place in range(len(self.items)))
+
+    def at(self, place: int) -> _Row:
+        """As `_Table` says."""
+        return _object(bytes(self.items[place]), f"object {place + 1}")
+
+
+def _object(data: bytes, what: str) -> _Row:
+    """The cells of a JSON object."""
+    try:
+        document = parsed(data, what)
+    except RefusedFileError as refused:
+        return refused if refused.code == "ambiguous_key" else RefusedFileError("torn", refused.sentence)
+    return _cells(document.items()) if isinstance(document, dict) else RefusedFileError("torn", "it is no JSON object")
 
 
 class _Parquet(_Table):
@@ -428,7 +451,7 @@ def _compute(values: dict[str, Any]) -> ComputeMetrics | None:
 
 FORMAT = Format(
     name=TOOL,
-    looks_for="with --map, any CSV, JSON lines or Parquet",
+    looks_for="with --map, any CSV, JSON lines, list of JSON objects, or Parquet",
     recognises=_recognises,
     read=_read,
     needs_mapping=True,
