@@ -12,8 +12,8 @@ import pytest
 from llm_energy_measure import importers
 from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
 from llm_energy_measure.importers import codecarbon
-from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_FILES
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import MAX_BYTES, MAX_FILES
 from llm_energy_measure.importers.registry import FORMATS
 from tests.support import peers
 from tests.support.peers import LATEST, line

@@ -6,7 +6,6 @@ same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
@@ -20,27 +19,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llm_energy_measure.domain.experiment import ImportOrigin
+from llm_energy_measure.importers.json_text import fields_of, parsed, require_unique_keys, storable, unknown_number
+from llm_energy_measure.importers.limits import (
+    MAX_BYTES,
+    MAX_CELL,
+    MAX_PARSED_BYTES,
+    RefusedFileError,
+    require_parsable,
+    require_rows,
+)
 from llm_energy_measure.security import unique_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from llm_energy_measure.domain.experiment import RawProcessResult
-
-MAX_BYTES = 256 * 1024 * 1024
-"""A larger file is refused before it is read; 100,000 rows of CodeCarbon have about 40 MB."""
-
-MAX_PARSED_BYTES = 32 * 1024 * 1024
-"""JSON that is parsed to the last value takes up to 30 times its size in memory; larger parts are refused."""
-
-MAX_FILES = 100_000
-"""Files of one import; more are refused with the advice to import part of them."""
-
-MAX_ROWS = 2_000_000
-"""Rows of one file; each has an entry in the report, and more are refused with the advice to split it."""
-
-MAX_CELL = 131_072
-"""Characters of a cell: the limit of Python's own csv module."""
 
 _CHUNK = 1024 * 1024
 _BLANK = b"\xef\xbb\xbf \t\r\n"
@@ -58,21 +51,6 @@ _MAGIC = {
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
-
-
-class RefusedFileError(Exception):
-    """A file, or a part of it, that is not read; for the loss report, and caught inside this package.
-
-    Attributes:
-        code: The reason code.
-        sentence: What was found, and what to do.
-    """
-
-    def __init__(self, code: str, sentence: str) -> None:
-        """Remember why."""
-        self.code = code
-        self.sentence = sentence
-        super().__init__(sentence)
 
 
 class Original:
@@ -153,7 +131,7 @@ class Original:
 
         A large file costs no more than its bytes for that.
         """
-        return _fields(self.data)
+        return fields_of(self.data)
 
     @cached_property
     def items(self) -> list[msgspec.Raw]:
@@ -175,7 +153,7 @@ class Original:
         if self.fields or not body.startswith(b"{"):
             return self.fields
         first_line = body[:MAX_PARSED_BYTES].partition(b"\n")[0]
-        if found := _fields(first_line):
+        if found := fields_of(first_line):
             return found
         try:
             first = next((value for value in self.objects() if isinstance(value, dict)), None)
@@ -203,7 +181,7 @@ class Original:
                 twice.append(error)
                 return dict(pairs)
 
-        decoder = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_unknown)
+        decoder = json.JSONDecoder(object_pairs_hook=unique, parse_constant=unknown_number)
         position, number, self.stopped_at = 0, 0, None
         text = self.text
         while True:
@@ -241,7 +219,7 @@ class Original:
         Raises:
             RefusedFileError: One does, or it is no JSON.
         """
-        _require_unique_keys(self.data, "the file")
+        require_unique_keys(self.data, "the file")
 
     @property
     def torn_at(self) -> int | None:
@@ -295,95 +273,6 @@ class Original:
             row: The line, counted from 1.
         """
         return ImportOrigin(tool=tool, version=version, file=self.path.name, sha256=self.sha256, row=row)
-
-
-def _fields(data: bytes) -> dict[str, msgspec.Raw]:
-    try:
-        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        pass
-    # NaN and Infinity are no JSON, and Python writes them all the same.
-    if len(data) <= MAX_PARSED_BYTES and any(name in data for name in (b"NaN", b"Infinity")):
-        try:
-            value = _loaded(data, "the file")
-        except RefusedFileError:
-            return {}
-        if isinstance(value, dict):
-            return {name: msgspec.Raw(msgspec.json.encode(inner)) for name, inner in value.items()}
-    return {}
-
-
-def parsed(data: bytes, what: str) -> Any:  # noqa: ANN401 - JSON can be anything
-    """Bytes as one JSON value; NaN and the infinities are None.
-
-    Raises:
-        RefusedFileError: They are none, or too many, or a key stands twice in one of their objects.
-    """
-    require_parsable(data, what)
-    _require_unique_keys(data, what)
-    return _loaded(data, what)
-
-
-def _loaded(data: bytes, what: str) -> Any:  # noqa: ANN401 - JSON can be anything
-    # NaN, and numbers beyond all numbers, are no JSON: then Python's json reads it, which takes twice the memory.
-    with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
-    try:
-        return storable(json.loads(data.decode("utf-8-sig"), parse_constant=_unknown))
-    except (ValueError, RecursionError) as error:
-        raise RefusedFileError("not_json", f"{what} is no JSON that can be read ({error})") from error
-
-
-def _require_unique_keys(data: bytes, what: str) -> None:
-    def checked(pairs: list[tuple[str, Any]]) -> None:
-        try:
-            unique_keys(pairs)
-        except ValueError as error:
-            raise RefusedFileError("ambiguous_key", f"{what}: {error}") from error
-
-    # Nothing is kept of it, numbers included: a file of any size takes little more memory than its text.
-    try:
-        json.loads(
-            data.decode("utf-8-sig", errors="replace"),
-            object_pairs_hook=checked,
-            parse_float=_unknown,
-            parse_int=_unknown,
-            parse_constant=_unknown,
-        )
-    except (ValueError, RecursionError) as error:
-        raise RefusedFileError("not_json", f"{what} is no JSON that can be read ({error})") from error
-
-
-def storable(value: Any) -> Any:  # noqa: ANN401 - JSON can be anything
-    """What Python's json read, as a record can hold it: a number beyond all numbers, such as 1e400, is None.
-
-    Raises:
-        ValueError: It has half of a surrogate pair, or a whole number of more than 64 bits.
-    """
-    try:
-        return msgspec.json.decode(msgspec.json.encode(value))
-    except (OverflowError, RecursionError) as error:
-        raise ValueError(str(error)) from error
-
-
-def require_parsable(data: bytes | msgspec.Raw, what: str) -> None:
-    """Refuse what would take too much memory to parse."""
-    size = len(bytes(data)) if isinstance(data, msgspec.Raw) else len(data)
-    if size > MAX_PARSED_BYTES:
-        limit = MAX_PARSED_BYTES // 2**20
-        raise RefusedFileError("too_large", f"{what} has {size} bytes, and at most {limit} MiB are parsed; split it")
-
-
-def require_rows(number: int) -> None:
-    """Refuse a file of more rows than are read."""
-    if number > MAX_ROWS:
-        raise RefusedFileError("too_many", f"it has {number} rows, and at most {MAX_ROWS} are read; split it")
-
-
-def require_once(columns: Sequence[str], needed: Collection[str]) -> None:
-    """Refuse a table in which a column that is needed stands more than once: nobody can say which of them counts."""
-    if twice := sorted({name for name in columns if name in needed and columns.count(name) > 1}):
-        raise RefusedFileError("ambiguous_column", f"the column {', '.join(twice)} stands more than once")
 
 
 def read_original(path: Path, progress: Callable[[Path, int], None] | None = None) -> Original:
@@ -442,10 +331,6 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
         getattr(one, name) == getattr(other, name)
         for name in ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev")
     )
-
-
-def _unknown(_constant: str) -> None:
-    """NaN and the infinities are no readings."""
 
 
 def _some(names: list[str]) -> str:

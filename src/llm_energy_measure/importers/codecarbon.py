@@ -19,10 +19,10 @@ import msgspec
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Provenance, Scope, Timestamps
 from llm_energy_measure.domain.units import kwh_to_j
-from llm_energy_measure.importers.bounded import require_once
 from llm_energy_measure.importers.cells import boards, identifier, number_in, shifted
 from llm_energy_measure.importers.codecarbon_rows import LAYOUTS, NUMBERS, Row, is_header, rows
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import require_once
 from llm_energy_measure.importers.loss import LossReport, Remarks
 
 if TYPE_CHECKING:

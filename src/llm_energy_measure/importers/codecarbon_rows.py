@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llm_energy_measure.constants import CODECARBON_NAMES
-from llm_energy_measure.importers.bounded import MAX_CELL
 from llm_energy_measure.importers.cells import number_in, shifted, time_in
+from llm_energy_measure.importers.limits import MAX_CELL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

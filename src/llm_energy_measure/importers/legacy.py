@@ -25,14 +25,17 @@ from llm_energy_measure.domain.metrics import (
     Timestamps,
 )
 from llm_energy_measure.domain.units import kwh_to_j
-from llm_energy_measure.importers.bounded import Original, RefusedFileError, parsed
 from llm_energy_measure.importers.cells import boards, identifier, number, text, whole
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.json_text import parsed
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport, Remarks
 from llm_energy_measure.importers.work import work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from llm_energy_measure.importers.bounded import Original
 
 TOOL = "llm-energy-measure 1.x"
 

@@ -18,9 +18,10 @@ import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
-from llm_energy_measure.importers.bounded import RefusedFileError, parsed
 from llm_energy_measure.importers.cells import identifier, number, text, whole
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.json_text import parsed
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport, Remarks
 from llm_energy_measure.importers.work import client_work, latency
 from llm_energy_measure.importers.zeus import counted

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from llm_energy_measure.domain.experiment import Launcher, RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, DeviceEnergy, EnergyMetrics, Timestamps
 from llm_energy_measure.domain.units import JOULES_PER_KWH, kwh_to_j
-from llm_energy_measure.importers.bounded import RefusedFileError
 from llm_energy_measure.importers.cells import boards, identifier, number, shifted, text, time_in, whole
 from llm_energy_measure.importers.codecarbon import is_constant
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport, Remarks
 
 if TYPE_CHECKING:

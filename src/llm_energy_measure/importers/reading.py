@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
-from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_FILES, Original, RefusedFileError, read_original, walk
+from llm_energy_measure.importers.bounded import Original, read_original, walk
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import MAX_BYTES, MAX_FILES, RefusedFileError
 from llm_energy_measure.importers.loss import Entry, LossReport
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.registry import formats_named, recognise, unknown

@@ -17,9 +17,9 @@ import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import EnergyMetrics, Timestamps
-from llm_energy_measure.importers.bounded import RefusedFileError
 from llm_energy_measure.importers.cells import identifier, number, shifted, text, whole
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport, Remarks
 from llm_energy_measure.importers.work import client_work, latency
 

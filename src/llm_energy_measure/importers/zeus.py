@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
-from llm_energy_measure.importers.bounded import RefusedFileError, require_once
 from llm_energy_measure.importers.cells import identifier, number_in, shifted
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import RefusedFileError, require_once
 from llm_energy_measure.importers.loss import LossReport, Remarks
 
 if TYPE_CHECKING:
