@@ -17,7 +17,8 @@ from llm_energy_measure import importers
 from llm_energy_measure.results import codec
 from tests.support.shapes import OF_THE_FILE, Shape, leaves, value_at
 from tests.support.shapes_of_logs import CODECARBON, TABLE, VLLM, ZEUS
-from tests.support.shapes_of_runs import LEADERBOARD, LEGACY, ML_ENERGY, OPTIMUM, PERUN, PERUN_HDF5
+from tests.support.shapes_of_processes import LEGACY, PERUN, PERUN_HDF5
+from tests.support.shapes_of_runs import LEADERBOARD, ML_ENERGY, OPTIMUM
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
