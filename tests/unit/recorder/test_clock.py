@@ -62,7 +62,7 @@ def test_a_reading_leaves_nothing_behind_and_says_how_long_it_took(tmp_path: Pat
     assert time is not None
     assert time.monotonic == 0.0
     assert time.error_sec == pytest.approx(0.005)
-    assert os.listdir(tmp_path / "raw" / "x") == ["manifest.json"]
+    assert [path.name for path in (tmp_path / "raw" / "x").iterdir()] == ["manifest.json"]
     written = (tmp_path / "raw" / "x" / "manifest.json").stat().st_mtime
     assert written - 0.02 <= time.store
 
