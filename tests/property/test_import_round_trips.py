@@ -96,7 +96,8 @@ def test_every_field_is_decided_for_each_shape(name: str) -> None:
     shape = SHAPES[name]
     told = set(shape.told) | set(OF_THE_FILE)
     assert shape.carried & told == set()
-    assert shape.carried | told == set(leaves())
+    # A new field of a record is named here until a list in `tests/support/shapes*.py` says what a shape makes of it.
+    assert (shape.carried | told) ^ set(leaves()) == set()
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -171,6 +171,7 @@ NOBODY: Values = {
     **null("energy_metrics.devices[].", "gpu_id gpu_power_limit_w mig_profile"),
     **null("compute_metrics.", "flops_per_token flops_per_second model_memory_mb flops_method flops_confidence"),
     **null("clock.", "boot_id wall_start_sec monotonic_start_sec wall_end_sec monotonic_end_sec"),
+    **null("clock.", "store_id store_start_sec store_end_sec store_error_sec"),
     **null("launcher.", "job_id step_id node local_rank attempt"),
     **null("phases[].", "name duration_sec occurrences total_energy_j gpu_energy_j cpu_energy_j ram_energy_j"),
     **null("phases[].", "input_tokens output_tokens"),
