@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from llm_energy_measure import importers
 from llm_energy_measure.exceptions import ImportFormatError
+from llm_energy_measure.importers.limits import MAX_ROWS
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.results import FileSystemRepository
 from tests.support import factories, peers
@@ -358,6 +359,22 @@ def test_a_line_that_is_no_object_costs_itself(tmp_path: Path) -> None:
     records, entries = import_text(tmp_path, text, "energy_j=j")
     assert [record.energy_metrics.total_energy_j for record in records] == [1.0, None, 4.0]
     assert [(entry.row, entry.code) for entry in entries if entry.outcome == "refused"] == [(2, "torn"), (3, "torn")]
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet", "codecarbon"])
+def test_more_rows_than_the_limit_are_refused_at_once(tmp_path: Path, form: str) -> None:
+    assert MAX_ROWS == 2_000_000
+    path = tmp_path / "table"
+    if form == "parquet":
+        pq.write_table(pa.table({"j": pa.nulls(MAX_ROWS + 1, pa.int8())}), path)
+    else:
+        header = {"csv": "j,m\n", "json": '{"j": 5}\n{"j": 6}', "codecarbon": ",".join(peers.LATEST) + "\n"}[form]
+        path.write_bytes(header.encode() + b"\n" * MAX_ROWS)
+    reading = importers.read(path, mapping=[] if form == "codecarbon" else ["energy_j=j"])
+    assert list(reading) == []
+    [entry] = reading.report.entries
+    assert entry.code == "too_many"
+    assert "2000001 rows, and at most 2000000 are read; split it" in entry.message
 
 
 @pytest.mark.parametrize("content", [b"PAR1", b"PAR1" + b"\xff" * 4000 + b"PAR1"])
