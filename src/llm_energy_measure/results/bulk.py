@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Executor
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.results.repository import FileSystemRepository
 
 # Experiments that are synced together: more gain little, and are what an interruption costs.
@@ -283,17 +282,19 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
         raw: The folder `raw/`, open.
         folder: The experiment's folder name.
     """
-    results: list[RawProcessResult] = []
     unreadable: list[UnreadableFile] = []
     manifest = None
     unfinished: set[int] = set()
     own = repository.raw_folder(folder)
 
     def is_wanted(name: str) -> bool:
+        if process_index_of(name) is not None or name == MANIFEST_NAME:
+            return True
         if (index := partial_index_of(name)) is not None:
             unfinished.add(index)
-        return name == MANIFEST_NAME or process_index_of(name) is not None
+        return False
 
+    files: dict[int, bytes] = {}
     for name, data in raw.read(folder, is_wanted):
         index = process_index_of(name)
         if index is None:
@@ -302,17 +303,13 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
             except ResultsError as error:
                 unreadable.append(UnreadableFile(name=name, reason=error.found))
         elif isinstance(data, bytes):
-            found = own.decode(name, index, data)
-            if isinstance(found, UnreadableFile):
-                unreadable.append(found)
-            else:
-                results.append(found)
+            files[index] = data
         else:
             unreadable.append(UnreadableFile(name=name, reason=data.found))
-    done = {result.process_index for result in results} | {process_index_of(file.name) for file in unreadable}
-    if unfinished - done:
+    results, torn = own.decode_all(files)
+    unreadable += torn
+    if unfinished.difference(files, (process_index_of(file.name) for file in unreadable)):
         return own.recover()  # checkpoints of processes that have no result
-    results.sort(key=lambda result: result.process_index)
     unreadable.sort(key=lambda file: MAX_PROCESSES if (index := process_index_of(file.name)) is None else index)
     return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
 

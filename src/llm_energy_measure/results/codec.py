@@ -49,8 +49,13 @@ _MAX_NEW_VALUES = 50
 # How much deeper a raw record is nested when it stands in an aggregate.
 _EMBEDDED_LEVELS = 2
 
-_RAW_DECODER = msgspec.json.Decoder(RawProcessResult)
+_RAWS_DECODER = msgspec.json.Decoder(list[RawProcessResult])
 _AGGREGATE_DECODER = msgspec.json.Decoder(AggregatedResult)
+_MANIFEST_DECODER = msgspec.json.Decoder(Manifest)
+_ENCODER = msgspec.json.Encoder()
+
+# Ends a file among several: no JSON text has it.
+_END = b"\x1e"
 
 BOM = b"\xef\xbb\xbf"
 # Possessive, and content with a string that never ends: a hostile file costs one pass, not one for each quote.
@@ -118,30 +123,51 @@ def decode_raw(data: bytes, name: str, migrations: Sequence[Migration] = MIGRATI
     Warns:
         NewerMinorVersionWarning: They are of a newer minor version.
     """
-    record = _as_written(data)
-    if record is None:
+    written = _as_written([data])
+    if written is None:
         what = f"raw result {name}"
         body = _checked_body(data, what, _KEEP_RAW)
         record = _decode(RawProcessResult, body, what, _KEEP_RAW, migrations)
+    else:
+        [record] = written
     return record.with_stored(StoredBytes(source=source_file(name.rpartition("/")[2], data), data=data))
 
 
-def _as_written(data: bytes) -> RawProcessResult | None:
-    """The record in bytes that are, to the last, what this version writes; None for any others.
+def decode_written(files: Mapping[str, bytes]) -> list[RawProcessResult] | None:
+    """The records of files as this version writes them, as `decode_raw` of each, faster; None if any is another.
 
-    What comes out again as it went in has no key twice and nothing unknown: three quick passes prove what takes a slow
-    one otherwise. Nearly every file is of this kind, and all that a sweep does is to read them.
+    Args:
+        files: Content by file name.
+    """
+    records = _as_written([*files.values()])
+    if records is not None:
+        for record, (name, data) in zip(records, files.items(), strict=True):
+            record.with_stored(StoredBytes(source=source_file(name, data), data=data))
+    return records
+
+
+def _as_written(files: list[bytes]) -> list[RawProcessResult] | None:
+    """The records in files that are, but for blanks, what this version writes; None if any is another.
+
+    What comes out again as it went in has no key twice and nothing unknown: a few quick passes over all of them prove
+    what takes a slow one of each otherwise. Nearly every file is of this kind, and all that a sweep does is to read
+    them.
     """
     try:
-        record = _RAW_DECODER.decode(data)
+        records = _RAWS_DECODER.decode(b"[" + b",".join(files) + b"]")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET:
+    # Blanks in texts go on both sides. Every file has to be one record: whatever stands across two of them has the end
+    # of the first in its middle, and comes out without it.
+    then = _END.join([*files, b""]).translate(None, b" \n")
+    now = _ENCODER.encode_lines(records).replace(b" ", b"").replace(b"\n", _END)
+    if now != then or any(
+        record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET for record in records
+    ):
         return None
-    # Indented by two, a hundred levels alone take more than these bytes.
-    if len(data) >= MAX_RECORD_DEPTH**2 and _is_deeper(data, MAX_RECORD_DEPTH):
-        return None
-    return record if encode_raw(record) == data else None
+    if then.count(b"{") + then.count(b"[") <= MAX_RECORD_DEPTH:
+        return records
+    return None if any(_is_deeper(data, MAX_RECORD_DEPTH) for data in files) else records
 
 
 def decode_aggregated(data: bytes, name: str, *, with_processes: bool = True) -> AggregatedResult:
@@ -200,10 +226,14 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
 
 @lru_cache(maxsize=64)
 def _decode_manifest(data: bytes, name: str) -> Manifest:
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        written = _MANIFEST_DECODER.decode(data)
+        if written.schema_version == SCHEMA_VERSION and encode_manifest(written) == data:
+            return written
     what = f"manifest {name}"
     body = _checked_body(data, what, _DROP_MANIFEST)
     try:
-        manifest = msgspec.json.decode(body, type=Manifest)
+        manifest = _MANIFEST_DECODER.decode(body)
     except msgspec.DecodeError as error:
         raise _corrupt(what, str(error).replace("`", ""), _DROP_MANIFEST) from error
     version = parse_version(manifest.schema_version)

@@ -26,11 +26,14 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results import codec, deletion, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from llm_energy_measure.storage.base import Store
 
+
+# Results that are decoded at once: more gain nothing, and are held twice meanwhile.
+_TOGETHER = 64
 
 _TRIES = 10
 """How often a folder may be set aside under a reader before it takes what it has."""
@@ -106,6 +109,33 @@ class RawFolder:
                 return record
         return UnreadableFile(name=name, reason=reason, size_bytes=len(data), sha256=codec.digest(data))
 
+    def decode_all(self, files: Mapping[int, bytes]) -> tuple[list[RawProcessResult], list[UnreadableFile]]:
+        """The raw results in the bytes of their files, by process index, and why the others are none.
+
+        Args:
+            files: The bytes by process index.
+        """
+        results: list[RawProcessResult] = []
+        unreadable: list[UnreadableFile] = []
+        indices = sorted(files)
+        for start in range(0, len(indices), _TOGETHER):
+            some = indices[start : start + _TOGETHER]
+            named = {layout.process_file(index): files[index] for index in some}
+            records = codec.decode_written(named)
+            if records is not None and self._are_own(records, some):
+                results += records
+                continue
+            outcomes = [self.decode(name, index, data) for index, (name, data) in zip(some, named.items(), strict=True)]
+            results += [outcome for outcome in outcomes if not isinstance(outcome, UnreadableFile)]
+            unreadable += [outcome for outcome in outcomes if isinstance(outcome, UnreadableFile)]
+        return results, unreadable
+
+    def _are_own(self, records: list[RawProcessResult], indices: list[int]) -> bool:
+        """True if they are beyond doubt of this experiment, and of these processes."""
+        return [record.process_index for record in records] == indices and all(
+            record.experiment_id == self.name for record in records
+        )
+
     def manifest(self, data: bytes | None = None) -> Manifest | None:
         """What was expected, or None if nobody wrote it down. Raises `ResultCorruptError`.
 
@@ -117,7 +147,9 @@ class RawFolder:
             manifest = codec.decode_manifest(self.store.get(key) if data is None else data, key)
         except ResultNotFoundError:
             return None
-        if not layout.names_folder(manifest.experiment_id, self.name, any_case=True):
+        if manifest.experiment_id != self.name and not layout.names_folder(
+            manifest.experiment_id, self.name, any_case=True
+        ):
             found = f"it is the manifest of {manifest.experiment_id!r}"
             raise ResultCorruptError(f"Failed to load manifest {key}", found, "move it to its own experiment")
         return manifest

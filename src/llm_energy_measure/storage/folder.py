@@ -100,7 +100,7 @@ class Folder:
             return False
         return False
 
-    def read(self, name: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | ResultsError]]:
+    def read(self, name: str, wanted: Callable[[str], bool]) -> list[tuple[str, bytes | ResultsError]]:
         """The files of a folder in it, in any order: name, and content or why it can't be had.
 
         Args:
@@ -112,22 +112,21 @@ class Folder:
         """
         folder = self._open(name)
         if folder is None:
-            for entry in self.store.list(f"{self.prefix}/{name}"):
-                if not entry.is_folder and wanted(entry.name):
-                    yield entry.name, self._get(f"{name}/{entry.name}")
-            return
-        # Not one for all: threads read at the same time.
-        buffer = memoryview(bytearray(_CHUNK_BYTES))
+            entries = self.store.list(f"{self.prefix}/{name}")
+            wanted_names = [entry.name for entry in entries if not entry.is_folder and wanted(entry.name)]
+            return [(file, self._get(f"{name}/{file}")) for file in wanted_names]
+        found: list[tuple[str, bytes | ResultsError]] = []
         try:
             for file in os.listdir(folder):
                 if wanted(file):
-                    data = _read(file, folder, buffer)
+                    data = _read(file, folder)
                     if data is not None:
-                        yield file, data
+                        found.append((file, data))
                     elif not self._is_folder(file, folder):
-                        yield file, self._get(f"{name}/{file}")
+                        found.append((file, self._get(f"{name}/{file}")))
         finally:
             os.close(folder)
+        return found
 
     def set_stamp(self, name: str, stamp_ns: int) -> None:
         """Say as of when a file is current; nothing happens where that can't be said."""
@@ -199,17 +198,17 @@ def _closed_stamp(descriptor: int) -> int:
         os.close(descriptor)
 
 
-def _read(name: str, folder: int, buffer: memoryview) -> bytes | None:
+def _read(name: str, folder: int) -> bytes | None:
     """A small regular file; None for anything else, which the store then reads or explains."""
     try:
         descriptor = os.open(name, _FLAGS, dir_fd=folder)
     except OSError:
         return None
     try:
-        # An empty one may be a pipe, and a full chunk may be a part.
-        size = os.readv(descriptor, [buffer])
-        return bytes(buffer[:size]) if 0 < size < _CHUNK_BYTES else None
+        data = os.read(descriptor, _CHUNK_BYTES)
     except OSError:
         return None
     finally:
         os.close(descriptor)
+    # An empty one may be a pipe, and a full chunk may be a part.
+    return data if 0 < len(data) < _CHUNK_BYTES else None
