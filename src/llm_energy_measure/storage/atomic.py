@@ -173,7 +173,7 @@ def write_all_replacing(files: Mapping[str, bytes], *, modified_ns: int | None =
     """Make each path hold its data, durably, as `write_replacing` does, with one sync for all.
 
     Either every file's bytes are on the disk before the first takes its name, or none takes it. A file system that
-    can't be synced as a whole (it is no Linux) gets a sync a file.
+    can't be synced as a whole (it is no Linux) gets a sync a file, as does a single one.
 
     Args:
         files: The bytes of each path. All paths lie on one file system.
@@ -184,10 +184,11 @@ def write_all_replacing(files: Mapping[str, bytes], *, modified_ns: int | None =
     """
     temps: dict[str, str] = {}
     mark = _fresh_mark()
+    at_once = _HAS_SYNCFS and len(files) > 1  # for one file alone nothing of others has to reach the disk
     try:
         for path, data in files.items():
-            temps[path] = _write_beside(path, data, sync=not _HAS_SYNCFS, modified_ns=modified_ns, mark=mark)
-        if _HAS_SYNCFS and temps:
+            temps[path] = _write_beside(path, data, sync=not at_once, modified_ns=modified_ns, mark=mark)
+        if at_once:
             _sync_file_system(next(iter(temps.values())))
         for path in files:
             _replace(temps[path], path)
