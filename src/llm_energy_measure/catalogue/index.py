@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import msgspec
 
 from llm_energy_measure.catalogue.database import is_damage, open_database, remove, writing
-from llm_energy_measure.catalogue.overview import Look, Overview, look_at
+from llm_energy_measure.catalogue.overview import Look, Overview, look_at, settled_aggregate
 from llm_energy_measure.catalogue.place import catalogue_path, is_on_network
 from llm_energy_measure.catalogue.query import Clause, column_of, where_clause
 from llm_energy_measure.catalogue.rows import COLUMNS, INSERT, values_of
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
 from llm_energy_measure.exceptions import CatalogueError
 from llm_energy_measure.results import layout
-from llm_energy_measure.results.state import is_settled
 from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -157,8 +156,8 @@ class Catalogue:
         if len(changed) > LOOK_LIMIT:
             tell(f"reading {len(changed):,} experiments into the catalogue; what is unchanged is not read again")
         for start in range(0, len(changed), _ROWS_A_COMMIT):
-            batch = changed[start : start + _ROWS_A_COMMIT]
-            self._store([(folder, stamps[folder], self._look(folder, rehash=rehash)) for folder in batch], now)
+            batch = {folder: stamps[folder] for folder in changed[start : start + _ROWS_A_COMMIT]}
+            self._store(self._looks(batch, rehash=rehash), now)
         gone = [(folder, now) for folder in known.keys() - stamps.keys()]
         settled = [stamp if stamp is not None and stamp < now - self._skew_sec else None for stamp in own]
         if changed or gone or len(stamps) > LOOK_LIMIT:
@@ -303,10 +302,14 @@ class Catalogue:
             return False
         return all(stamp is None or 0 < stamp < row[3] - self._skew_sec for stamp in found)
 
-    def _look(self, folder: str, *, rehash: bool) -> Look:
-        store = self.repository.store
+    def _looks(self, stamps: dict[str, Stamps], *, rehash: bool) -> list[tuple[str, Stamps, Look]]:
+        store, looks = self.repository.store, []
         with Folder(store, RAW_DIR) as raw, Folder(store, AGGREGATED_DIR) as aggregated:
-            return look_at(self.repository, folder, settled=not rehash and is_settled(raw, aggregated, folder))
+            for folder, found in stamps.items():
+                settled = None if rehash else settled_aggregate(raw, aggregated, folder)
+                look = look_at(self.repository, folder, settled=settled, tagged=found.tags is not None)
+                looks.append((folder, found, look))
+        return looks
 
     def _store(self, looks: list[tuple[str, Stamps, Look]], now: float) -> None:
         """Write rows, unless a later look has written them already."""

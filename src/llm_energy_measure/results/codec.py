@@ -60,7 +60,7 @@ _END = b"\x1e"
 BOM = b"\xef\xbb\xbf"
 # Possessive, and content with a string that never ends: a hostile file costs one pass, not one for each quote.
 _BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-_PAIRS = re.compile(rb"\[\]|\{\}")
+_AS_BRACES = bytes.maketrans(b"[]", b"{}")
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 _MOST_BRACKETS = 100_000
 _KEEP_RAW = "keep the file; repair it or run its process again"
@@ -166,7 +166,7 @@ def _as_written(files: list[bytes]) -> list[RawProcessResult] | None:
     ):
         return None
     if then.count(b"{") + then.count(b"[") <= MAX_RECORD_DEPTH:
-        return records
+        return records  # not even all of them together
     return None if any(_is_deeper(data, MAX_RECORD_DEPTH) for data in files) else records
 
 
@@ -392,9 +392,10 @@ def _is_deeper(body: bytes, levels: int) -> bool:
     """True if the text is nested deeper than that."""
     # Few brackets can't nest deeply, and that is nearly every raw file; only then is the text walked through, and no
     # further than need be: a file of nothing but brackets would take minutes.
-    if body.count(b"{") + body.count(b"[") <= levels:
+    brackets = body.translate(_AS_BRACES, _NO_BRACKETS)
+    if brackets.count(b"{") <= levels:
         return False
-    if _is_at_most(body, levels):
+    if b"\\" not in body and _is_at_most(brackets, levels):
         return False
     depth = 0
     for match in _BRACKETS_AND_STRINGS.finditer(body):
@@ -408,16 +409,14 @@ def _is_deeper(body: bytes, levels: int) -> bool:
     return False
 
 
-def _is_at_most(body: bytes, levels: int) -> bool:
-    """True for most text that is nested no deeper: its brackets go pair by pair, a level at a time."""
-    if b"\\" in body:
-        return False
+def _is_at_most(brackets: bytes, levels: int) -> bool:
+    """True for the braces and quotes of most text that is nested no deeper: they go pair by pair, a level at a time."""
     # Without escapes a bracket is in a string if an odd number of quotes stands before it: then some quote is left.
-    left = body.translate(None, _NO_BRACKETS).replace(b'""', b"")
+    left = brackets.replace(b'""', b"")
     if b'"' in left or len(left) > _MOST_BRACKETS:
         return False
     for _ in range(levels):
-        before, left = len(left), _PAIRS.sub(b"", left)
+        before, left = len(left), left.replace(b"{}", b"")
         if len(left) in (0, before):
             break
     return not left

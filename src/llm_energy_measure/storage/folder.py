@@ -128,6 +128,14 @@ class Folder:
             os.close(folder)
         return found
 
+    def get(self, name: str) -> bytes | None:
+        """The content of a file in it; None if it can't be had."""
+        data = None if self._descriptor is None else _read(name, self._descriptor)
+        if data is None:
+            found = self._get(name)
+            return found if isinstance(found, bytes) else None
+        return data
+
     def set_stamp(self, name: str, stamp_ns: int) -> None:
         """Say as of when a file is current; nothing happens where that can't be said."""
         if self._descriptor is not None:
