@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Executor
 
+    from llm_energy_measure.domain.experiment import Manifest
     from llm_energy_measure.results.repository import FileSystemRepository
 
 # Experiments that are synced together: more gain little, and are what an interruption costs.
@@ -308,7 +309,7 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
         folder: The experiment's folder name.
     """
     unreadable: list[UnreadableFile] = []
-    manifest = None
+    manifest: Manifest | None = None
     unfinished: set[int] = set()
     own = repository.raw_folder(folder)
 
@@ -319,21 +320,23 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
             unfinished.add(index)
         return False
 
-    files: dict[int, bytes] = {}
-    for name, data in raw.read(folder, is_wanted):
-        index = process_index_of(name)
-        if index is None:
-            try:
-                manifest = own.manifest(data if isinstance(data, bytes) else None)
-            except ResultsError as error:
-                unreadable.append(UnreadableFile(name=name, reason=error.found))
-        elif isinstance(data, bytes):
-            files[index] = data
-        else:
-            unreadable.append(UnreadableFile(name=name, reason=data.found))
-    results, torn = own.decode_all(files)
+    def results_of(files: Iterable[tuple[str, bytes | ResultsError]]) -> Iterator[tuple[int, bytes]]:
+        nonlocal manifest
+        for name, data in files:
+            index = process_index_of(name)
+            if index is None:
+                try:
+                    manifest = own.manifest(data if isinstance(data, bytes) else None)
+                except ResultsError as error:
+                    unreadable.append(UnreadableFile(name=name, reason=error.found))
+            elif isinstance(data, bytes):
+                yield index, data
+            else:
+                unreadable.append(UnreadableFile(name=name, reason=data.found))
+
+    results, torn, there = own.decode_all(results_of(raw.read(folder, is_wanted)))
     unreadable += torn
-    if unfinished.difference(files, (process_index_of(file.name) for file in unreadable)):
+    if unfinished - there - {process_index_of(file.name) for file in unreadable}:
         return own.recover()  # checkpoints of processes that have no result
     unreadable.sort(key=lambda file: MAX_PROCESSES if (index := process_index_of(file.name)) is None else index)
     return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)

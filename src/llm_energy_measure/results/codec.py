@@ -154,7 +154,7 @@ def _as_written(files: list[bytes]) -> list[RawProcessResult] | None:
     them.
     """
     try:
-        records = _RAWS_DECODER.decode(b"[" + b",".join(files) + b"]")
+        records = _RAWS_DECODER.decode(b"[%b]" % b",".join(files))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     # Blanks in texts go on both sides. Every file has to be one record: whatever stands across two of them has the end

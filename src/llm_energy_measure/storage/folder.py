@@ -100,7 +100,7 @@ class Folder:
             return False
         return False
 
-    def read(self, name: str, wanted: Callable[[str], bool]) -> list[tuple[str, bytes | ResultsError]]:
+    def read(self, name: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | ResultsError]]:
         """The files of a folder in it, in any order: name, and content or why it can't be had.
 
         Args:
@@ -112,21 +112,19 @@ class Folder:
         """
         folder = self._open(name)
         if folder is None:
-            entries = self.store.list(f"{self.prefix}/{name}")
-            wanted_names = [entry.name for entry in entries if not entry.is_folder and wanted(entry.name)]
-            return [(file, self._get(f"{name}/{file}")) for file in wanted_names]
-        found: list[tuple[str, bytes | ResultsError]] = []
+            for entry in self.store.list(f"{self.prefix}/{name}"):
+                if not entry.is_folder and wanted(entry.name):
+                    yield entry.name, self._get(f"{name}/{entry.name}")
+            return
         try:
-            for file in os.listdir(folder):
-                if wanted(file):
-                    data = _read(file, folder)
-                    if data is not None:
-                        found.append((file, data))
-                    elif not self._is_folder(file, folder):
-                        found.append((file, self._get(f"{name}/{file}")))
+            for file in filter(wanted, os.listdir(folder)):
+                data = _read(file, folder)
+                if data is not None:
+                    yield file, data
+                elif not self._is_folder(file, folder):
+                    yield file, self._get(f"{name}/{file}")
         finally:
             os.close(folder)
-        return found
 
     def get(self, name: str) -> bytes | None:
         """The content of a file in it; None if it can't be had."""
