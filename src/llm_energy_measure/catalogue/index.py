@@ -208,14 +208,17 @@ class Catalogue:
 
     def pending(self) -> int:
         """How many experiments have no aggregate."""
-        sql = "SELECT count(*) FROM experiments WHERE listed AND NOT has_aggregate"
+        sql = "SELECT count(*) FROM experiments WHERE listed = 1 AND has_aggregate = 0"
         return int(self._database.execute(sql).fetchone()[0])
 
     def problems(self, question: Question) -> list[str]:
         """What can't be read of the experiments that are asked for, or of those that might be."""
         base = self._base(question)
         clause = self._conditions(question)
-        sql = f"SELECT folder FROM experiments WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
+        sql = (
+            "SELECT folder FROM experiments INDEXED BY by_problem "
+            f"WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
+        )
         rows = self._database.execute(
             f"SELECT overview FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
         )
@@ -225,7 +228,7 @@ class Catalogue:
         """Folder, start (seconds since 1970-01-01 UTC) and stamps of every experiment that has an aggregate."""
         sql = (
             "SELECT folder, start_time, raw, aggregated, rows.tags FROM experiments JOIN rows USING (folder) "
-            "WHERE listed AND has_aggregate ORDER BY folder"
+            "WHERE listed = 1 AND has_aggregate = 1 ORDER BY folder"
         )
         for folder, start, *stamps in self._database.execute(sql):
             yield folder, start, Stamps(*stamps)
@@ -252,7 +255,8 @@ class Catalogue:
         return [_group(by, kinds, row) for row in self._database.execute(sql, values)]
 
     def _base(self, question: Question) -> str:
-        return "listed" if question.with_pending else "listed AND has_aggregate"
+        # Compared, not just named: only so SQLite finds them in an index, and in its order.
+        return "listed = 1" if question.with_pending else "listed = 1 AND has_aggregate = 1"
 
     def _conditions(self, question: Question) -> Clause:
         clauses = [where_clause(question.where, COLUMNS)] if question.where is not None else []
