@@ -303,6 +303,16 @@ def test_files_are_decoded_together_only_if_each_is_right_by_itself(kind: str) -
     assert codec.decode_written(files) is None
 
 
+def test_files_of_an_older_version_or_in_another_order_are_decoded_together() -> None:
+    older = {name: value for name, value in DOCUMENT.items() if name not in ("phases", "launcher", "host")}
+    files = {
+        f"process_{index}.json": msgspec.json.format(msgspec.json.encode(document))
+        for index, document in enumerate((older, dict(reversed(DOCUMENT.items()))))
+    }
+    records = codec.decode_written(files)
+    assert records == [codec.decode_raw(data, name) for name, data in files.items()]
+
+
 @pytest.mark.parametrize("indent", [-1, 0, 2, 4])
 def test_files_that_are_decoded_together_are_the_same_as_each_by_itself(indent: int) -> None:
     results = [msgspec.structs.replace(factories.full_raw(), process_index=index) for index in range(70)]

@@ -134,7 +134,7 @@ def decode_raw(data: bytes, name: str, migrations: Sequence[Migration] = MIGRATI
 
 
 def decode_written(files: Mapping[str, bytes]) -> list[RawProcessResult] | None:
-    """The records of files as this version writes them, as `decode_raw` of each, faster; None if any is another.
+    """The records of files, as `decode_raw` of each, faster; None if any of them needs a closer look.
 
     Args:
         files: Content by file name.
@@ -147,27 +147,32 @@ def decode_written(files: Mapping[str, bytes]) -> list[RawProcessResult] | None:
 
 
 def _as_written(files: list[bytes]) -> list[RawProcessResult] | None:
-    """The records in files that are, but for blanks, what this version writes; None if any is another.
+    """The records in files that say nothing but what this version knows, each thing once; None if any may say more.
 
-    What comes out again as it went in has no key twice and nothing unknown: a few quick passes over all of them prove
-    what takes a slow one of each otherwise. Nearly every file is of this kind, and all that a sweep does is to read
-    them.
+    What comes out again as it went in has no key twice: a few quick passes over all of them prove what takes a slow one
+    of each otherwise. Nearly every file is of this kind, and all that a sweep does is to read them.
     """
-    try:
-        records = _RAWS_DECODER.decode(b"[%b]" % b",".join(files))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    joined = b"[%b]" % b",".join(files)
     # Blanks in texts go on both sides. Every file has to be one record: whatever stands across two of them has the end
     # of the first in its middle, and comes out without it.
     then = _END.join([*files, b""]).translate(None, b" \n")
-    now = _ENCODER.encode_lines(records).replace(b" ", b"").replace(b"\n", _END)
-    if now != then or any(
-        record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET for record in records
-    ):
+    try:
+        records = _RAWS_DECODER.decode(joined)
+        # An older version wrote fewer fields, another tool in another order: these come out the same as plain objects.
+        if then != _without_blanks(records) and then != _without_blanks(msgspec.json.decode(joined)):
+            return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if any(record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET for record in records):
         return None
     if then.count(b"{") + then.count(b"[") <= MAX_RECORD_DEPTH:
         return records  # not even all of them together
     return None if any(_is_deeper(data, MAX_RECORD_DEPTH) for data in files) else records
+
+
+def _without_blanks(values: list[Any]) -> bytes:
+    """Each value as JSON, with an end after it."""
+    return _ENCODER.encode_lines(values).replace(b" ", b"").replace(b"\n", _END)
 
 
 def decode_aggregated(data: bytes, name: str, *, with_processes: bool = True) -> AggregatedResult:
