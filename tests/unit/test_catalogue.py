@@ -355,3 +355,47 @@ def test_every_column_sorts_filters_and_groups(repository: FileSystemRepository,
         return known + unknown, grouped, catalogue.count(ALL)
 
     assert ask(repository, answer) == (8, 8, 8)
+
+
+def test_tags_that_are_numbers_are_sorted_as_numbers(repository: FileSystemRepository) -> None:
+    for name, rate in (("a", "10"), ("b", "9"), ("c", "1e-3"), ("half", "low")):
+        change_tags(repository, name, {"rate": rate})
+
+    def order(catalogue: Catalogue) -> list[list[str]]:
+        return [
+            [row.experiment_id for row in catalogue.overviews(ALL, sort="tag.rate", reverse=reverse, limit=4)]
+            for reverse in (False, True)
+        ]
+
+    assert ask(repository, order) == [["c", "b", "a", "half"], ["a", "b", "c", "half"]]
+
+
+def test_any_limit_can_be_asked_for(repository: FileSystemRepository) -> None:
+    assert len(ask(repository, lambda catalogue: catalogue.overviews(ALL, limit=2**70))) == 8
+
+
+def test_a_question_that_is_too_much_is_refused_and_no_fault_of_the_file(repository: FileSystemRepository) -> None:
+    listed(repository)
+    before = file_of(repository).stat().st_ino
+    said: list[str] = []
+    deep = f"SELECT {'- ' * 2_000}1"
+    with pytest.raises(ConfigurationError, match="cannot answer the question: it is more than SQLite takes"):
+        ask(repository, lambda catalogue: catalogue._database.execute(deep).fetchall(), say=said.append)
+    assert (said, file_of(repository).stat().st_ino) == ([], before)
+
+
+def test_a_clock_that_was_set_back_hides_nothing(
+    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    listed(repository)
+    _execute(file_of(repository), "UPDATE rows SET looked = looked + 86400")
+    _execute(file_of(repository), "UPDATE looks SET looked = looked + 86400")
+    change_tags(repository, "c", {"x": "1"})
+    repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
+    repository.delete_experiment("a")
+
+    def answer(catalogue: Catalogue) -> tuple[list[Overview], bool]:
+        return catalogue.overviews(ALL), catalogue.as_of <= time.time()
+
+    assert ask(repository, answer) == (scanned(repository), True)

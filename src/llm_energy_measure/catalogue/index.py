@@ -22,10 +22,10 @@ import msgspec
 from llm_energy_measure.catalogue.database import is_damage, open_database, remove, writing
 from llm_energy_measure.catalogue.overview import Look, Overview, look_at
 from llm_energy_measure.catalogue.place import catalogue_path, is_on_network
-from llm_energy_measure.catalogue.query import Clause, column_of, where_clause
+from llm_energy_measure.catalogue.query import Clause, column_of, contains_clause, where_clause
 from llm_energy_measure.catalogue.rows import COLUMNS, INSERT, values_of
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
-from llm_energy_measure.exceptions import CatalogueError
+from llm_energy_measure.exceptions import CatalogueError, ConfigurationError
 from llm_energy_measure.results import layout
 from llm_energy_measure.results.state import is_settled
 from llm_energy_measure.storage.folder import Folder
@@ -42,6 +42,7 @@ AnswerT = TypeVar("AnswerT")
 LOOK_LIMIT = 2_000
 
 _ROWS_A_COMMIT = 1_000
+_MOST_ROWS = 2**63 - 1
 _OVERVIEW = msgspec.json.Decoder(Overview)
 
 # How long after a change another one could leave the same stamp: a tick of the file system, and on another machine's
@@ -144,6 +145,7 @@ class Catalogue:
         if (
             not (full or rehash)
             and last is not None
+            and last[0] <= now  # a look in the future is from before the clock was set back
             and last[4] > LOOK_LIMIT
             and tuple(last[1:4]) == own
             and None not in own
@@ -153,6 +155,8 @@ class Catalogue:
         stamps = self._stamps()
         rows = self._database.execute("SELECT folder, raw, aggregated, tags, looked FROM rows")
         known = {row[0]: row[1:] for row in rows}
+        if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
+            self._forget_the_future()
         changed = [folder for folder, found in stamps.items() if rehash or not self._is_known(found, known.get(folder))]
         if len(changed) > LOOK_LIMIT:
             tell(f"reading {len(changed):,} experiments into the catalogue; what is unchanged is not read again")
@@ -181,6 +185,12 @@ class Catalogue:
                 look,
             )
 
+    def _forget_the_future(self) -> None:
+        """Take looks that are later than now for old ones: they are from before the clock was set back."""
+        with writing(self._database):
+            for table in ("rows", "looks"):
+                self._database.execute(f"UPDATE {table} SET looked = 0 WHERE looked > ?", (time.time(),))
+
     def overviews(
         self, question: Question, *, sort: str = "id", reverse: bool = False, limit: int | None = None
     ) -> list[Overview]:
@@ -189,13 +199,13 @@ class Catalogue:
         column = column_of(sort, COLUMNS, "cannot sort")
         down = " DESC" if reverse else ""
         # An id is never unknown, and an index has its order already.
-        unknown_last = "" if column.sql == "experiment_id" else f"{column.sql} IS NULL, "
-        sql = (
-            f"SELECT folder FROM experiments WHERE {clause.sql} "
-            f"ORDER BY {unknown_last}{column.sql}{down}, folder{down} LIMIT ?"
-        )
-        values = (*clause.values, *(column.values if unknown_last else ()), *column.values)
-        folders = self._database.execute(sql, (*values, -1 if limit is None else limit)).fetchall()
+        keys = [] if column.sql == "experiment_id" else [f"{column.sql} IS NULL"]
+        if column.values:  # a tag: numbers by their size, and before words
+            keys += [f"as_number({column.sql}) IS NULL", f"as_number({column.sql}){down}"]
+        keys.append(f"{column.sql}{down}")
+        sql = f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
+        values = (*clause.values, *(column.values * len(keys)))
+        folders = self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MOST_ROWS))).fetchall()
         one = "SELECT overview FROM rows WHERE folder = ?"
         return [_OVERVIEW.decode(self._database.execute(one, folder).fetchone()[0]) for folder in folders]
 
@@ -258,8 +268,7 @@ class Catalogue:
     def _conditions(self, question: Question) -> Clause:
         clauses = [where_clause(question.where, COLUMNS)] if question.where is not None else []
         if question.model is not None:
-            escaped = question.model.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-            clauses.append(Clause("model_name LIKE ? ESCAPE '\\'", (f"%{escaped}%",)))
+            clauses.append(contains_clause(Clause("model_name", ()), question.model))
         sql = " AND ".join(clause.sql for clause in clauses) or "1"
         return Clause(sql, tuple(value for clause in clauses for value in clause.values))
 
@@ -359,6 +368,7 @@ def ask(
         tell: Told what takes long.
 
     Raises:
+        ConfigurationError: The question is more than SQLite answers.
         CatalogueError: Not even that goes.
     """
     place = _place(repository)
@@ -371,6 +381,7 @@ def ask(
                 with catalogue.snapshot():
                     return question(catalogue)
         except (sqlite3.Error, msgspec.DecodeError) as error:
+            _require_answerable(repository, question)
             if place is None:
                 doing, found = f"cannot list {repository.base_path}", f"SQLite refused in memory ({error})"
                 raise CatalogueError(doing, found, "delete the catalogue; it is made anew") from error
@@ -381,6 +392,16 @@ def ask(
                 say(f"the catalogue {place} can't be used ({error}); every experiment is read instead")
                 tries = [None]
     raise AssertionError  # the last try is memory
+
+
+def _require_answerable(repository: FileSystemRepository, question: Callable[[Catalogue], object]) -> None:
+    """Refuse a question that fails without any results too: no file is to blame for it."""
+    with contextlib.closing(Catalogue(repository, None)) as empty:
+        try:
+            question(empty)
+        except sqlite3.Error as error:
+            doing, found = "cannot answer the question", f"it is more than SQLite takes ({error})"
+            raise ConfigurationError(doing, found, "ask for less at once") from error
 
 
 def _place(repository: FileSystemRepository) -> Path | None:
