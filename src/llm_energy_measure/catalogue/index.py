@@ -81,6 +81,10 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     lower_bounds: int
 
 
+GROUP_FIGURES = ("experiments", "total_energy_j", "total_tokens", "tokens_per_joule", "unknown_energy", "lower_bounds")
+"""What groups can be ordered by: their figures."""
+
+
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for.
 
@@ -222,15 +226,16 @@ class Catalogue:
         sql = "SELECT count(*) FROM experiments WHERE listed AND NOT has_aggregate"
         return int(self._database.execute(sql).fetchone()[0])
 
-    def problems(self, question: Question) -> list[str]:
-        """What can't be read of the experiments that are asked for, or of those that might be."""
+    def problems(self, question: Question) -> list[tuple[str, str]]:
+        """What can't be read of the experiments that are asked for, or of those that might be: id and reason."""
         base = self._base(question)
         clause = self._conditions(question)
         sql = f"SELECT folder FROM experiments WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
         rows = self._database.execute(
             f"SELECT overview FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
         )
-        return [problem for row in rows for problem in _OVERVIEW.decode(row[0]).problems]
+        found = (_OVERVIEW.decode(row[0]) for row in rows)
+        return [(overview.experiment_id, problem) for overview in found for problem in overview.problems]
 
     def sources(self) -> Iterator[tuple[str, float | None, Stamps]]:
         """Folder, start (seconds since 1970-01-01 UTC) and stamps of every experiment that has an aggregate."""
@@ -241,23 +246,35 @@ class Catalogue:
         for folder, start, *stamps in self._database.execute(sql):
             yield folder, start, Stamps(*stamps)
 
-    def groups(self, question: Question, by: Sequence[str]) -> list[Group]:
-        """What the experiments that are asked for come to, by the values of columns; without columns all together."""
+    def groups(
+        self, question: Question, by: Sequence[str], *, sort: str | None = None, reverse: bool = False
+    ) -> list[Group]:
+        """What the experiments that are asked for come to, by the values of columns; without columns all together.
+
+        Args:
+            question: Which experiments.
+            by: Names of columns.
+            sort: Which of `GROUP_FIGURES` to order by; by default the columns in turn. What is unknown comes last.
+            reverse: Greatest first.
+        """
         clause = self._where(question)
         columns = [column_of(name, COLUMNS, "cannot group") for name in by]
         names = [f"c{number}" for number in range(len(columns))]
         selected = "".join(f"{column.sql} AS {name}, " for column, name in zip(columns, names, strict=True))
         both = "total_tokens IS NOT NULL AND total_energy_j IS NOT NULL"
         sql = (
-            f"SELECT {selected}count(*), sum(total_energy_j), "
+            f"SELECT {selected}count(*) AS f0, sum(total_energy_j) AS f1, "
             # Not sum(), which refuses whole numbers that are too large together.
-            "CASE WHEN count(total_tokens) THEN total(total_tokens) END, "
-            f"total(iif({both}, total_tokens, NULL)) / nullif(total(iif({both}, total_energy_j, NULL)), 0), "
-            "count(*) - count(total_energy_j), count(CASE WHEN is_lower_bound THEN 1 END) "
+            "CASE WHEN count(total_tokens) THEN total(total_tokens) END AS f2, "
+            f"total(iif({both}, total_tokens, NULL)) / nullif(total(iif({both}, total_energy_j, NULL)), 0) AS f3, "
+            "count(*) - count(total_energy_j) AS f4, count(CASE WHEN is_lower_bound THEN 1 END) AS f5 "
             f"FROM experiments WHERE {clause.sql}"
         )
         if names:
-            sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(f'{name} IS NULL, {name}' for name in names)}"
+            order = [*([f"f{GROUP_FIGURES.index(sort)}"] if sort is not None else []), *names]
+            down = " DESC" if reverse else ""
+            keys = ", ".join(f"{key} IS NULL, {key}{down}" for key in order)
+            sql += f" GROUP BY {', '.join(names)} ORDER BY {keys}"
         values = (*(value for column in columns for value in column.values), *clause.values)
         kinds = [COLUMNS.get(column.sql, "text") for column in columns]
         return [_group(by, kinds, row) for row in self._database.execute(sql, values)]
