@@ -90,4 +90,19 @@ def _processes(jobs: int) -> Executor:
 
     # Never plain fork: a lock that another thread holds at that instant would stay locked in the child.
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context)
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is killed: it would wait for work, and hold pipes, for ever."""
+    from multiprocessing import parent_process  # noqa: PLC0415 - as said above
+    from threading import Thread  # noqa: PLC0415 - as said above
+
+    parent = parent_process()
+    assert parent is not None  # noqa: S101 - a worker has one
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
