@@ -63,8 +63,8 @@ def test_an_interruption_while_a_file_is_made_leaves_none(tmp_path: Path, monkey
     repository.save_raw("exp_7", factories.raw("exp_7"))
     made = os.open
 
-    def interrupted(path: str, flags: int, *more: int, **names: int | None) -> int:
-        descriptor = made(path, flags, *more, **names)
+    def interrupted(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        descriptor = made(path, flags, mode, dir_fd=dir_fd)
         if flags & os.O_CREAT and ".json" in path:
             os.close(descriptor)
             raise KeyboardInterrupt  # Ctrl-C comes as soon as the system call is done

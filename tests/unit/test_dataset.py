@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -207,6 +209,28 @@ def test_a_query_reaches_nothing_else(dataset: Path, query: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot run the query: "):
         query_dataset(dataset, query.format(dataset=dataset))
     assert parts(dataset) == before
+
+
+def test_an_answer_is_the_same_in_every_time_zone(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        query = "select date_trunc('day', start_time) as day from experiments where start_time < '2026-01-17' limit 1"
+        [row] = query_dataset(dataset, query).to_pylist()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert row["day"] == datetime(2026, 1, 16, tzinfo=UTC)
+
+
+def test_a_query_leaves_no_file_beside_its_caller(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    [row] = query_dataset(dataset, "select current_setting('temp_directory') as folder").to_pylist()
+    assert not row["folder"]
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_a_python_variable_is_no_table(dataset: Path) -> None:
