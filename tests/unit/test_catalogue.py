@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -191,6 +192,15 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "another version": lambda path: sqlite3.connect(path).execute("PRAGMA user_version = 7").connection.close(),
     "other tables": lambda path: sqlite3.connect(path).execute("DROP TABLE rows").connection.close(),
     "a torn row": lambda path: _execute(path, "UPDATE rows SET overview = '{' WHERE folder = 'b'"),
+    "an emptied row": lambda path: _execute(path, "UPDATE rows SET overview = NULL WHERE folder = 'b'"),
+    "a row that is no text": lambda path: _execute(
+        path, "UPDATE rows SET folder = CAST(x'ff' AS TEXT) WHERE folder = 'b'"
+    ),
+    "a stamp that is none": lambda path: _execute(path, "UPDATE rows SET looked = NULL, raw = 'x'"),
+    "another letter": lambda path: _execute(
+        path, "UPDATE rows SET overview = CAST(replace(CAST(overview AS TEXT), 'llama', 'lhama') AS BLOB)"
+    ),
+    "lost experiments": lambda path: _execute(path, "DELETE FROM experiments WHERE folder > 'b'"),
     "a lost row": lambda path: _execute(path, "DELETE FROM rows WHERE folder = 'b'"),
 }
 
@@ -208,6 +218,24 @@ def test_a_damaged_catalogue_gives_the_same_answers(repository: FileSystemReposi
     DAMAGES[damage](file_of(repository))
     assert listed(repository) == rows == scanned(repository)
     assert listed(repository) == rows
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bytes_that_rot_anywhere_change_no_answer(repository: FileSystemRepository, seed: int) -> None:
+    rows = listed(repository)
+    path, chance = file_of(repository), random.Random(seed)  # noqa: S311 - no secret
+    with sqlite3.connect(path) as checkpoint:
+        checkpoint.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    checkpoint.close()
+    whole = path.read_bytes()
+    for _ in range(15):
+        data = bytearray(whole)
+        size = chance.choice([1, 2, 50, 512, 4096])
+        start = chance.randrange(len(data) - size)
+        data[start : start + size] = chance.choice([bytes(size), chance.randbytes(size)])
+        database.remove(path)
+        path.write_bytes(data)
+        assert listed(repository) == rows
 
 
 def test_damage_is_told_and_mended(repository: FileSystemRepository) -> None:

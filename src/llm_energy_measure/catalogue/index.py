@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+import zlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -25,7 +26,7 @@ from llm_energy_measure.catalogue.place import catalogue_path, is_on_network
 from llm_energy_measure.catalogue.query import Clause, column_of, contains_clause, where_clause
 from llm_energy_measure.catalogue.rows import COLUMNS, INSERT, values_of
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
-from llm_energy_measure.exceptions import CatalogueError, ConfigurationError
+from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.results import layout
 from llm_energy_measure.results.state import is_settled
 from llm_energy_measure.storage.folder import Folder
@@ -173,6 +174,18 @@ class Catalogue:
             self._finish(gone, (now, *settled, len(stamps)))
         self.as_of, self.looked = now, True
 
+    def require_whole(self) -> None:
+        """Raise `sqlite3.DatabaseError` if rows were lost unnoticed by SQLite; of few, every page is looked at."""
+        sql = "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM experiments)"
+        rows, experiments = self._database.execute(sql).fetchone()
+        msg = f"it has {rows} rows of {experiments} experiments"
+        if rows == experiments and rows <= LOOK_LIMIT:
+            [msg] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
+        elif rows == experiments:
+            msg = "ok"
+        if msg != "ok":
+            raise sqlite3.DatabaseError(msg)
+
     def _finish(self, gone: list[tuple[str, float]], look: tuple[float | None, ...]) -> None:
         """Forget what is gone, and remember the look, unless a later one was faster."""
         with writing(self._database):
@@ -210,8 +223,8 @@ class Catalogue:
         sql = f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
         values = (*clause.values, *(column.values * len(keys)))
         folders = self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MOST_ROWS))).fetchall()
-        one = "SELECT overview FROM rows WHERE folder = ?"
-        return [_OVERVIEW.decode(self._database.execute(one, folder).fetchone()[0]) for folder in folders]
+        one = "SELECT overview, crc FROM rows WHERE folder = ?"
+        return [_decode(*self._database.execute(one, folder).fetchone()) for folder in folders]
 
     def count(self, question: Question) -> int:
         """How many rows are asked for."""
@@ -232,9 +245,9 @@ class Catalogue:
         clause = self._conditions(question)
         sql = f"SELECT folder FROM experiments WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
         rows = self._database.execute(
-            f"SELECT overview FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
+            f"SELECT overview, crc FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
         )
-        found = (_OVERVIEW.decode(row[0]) for row in rows)
+        found = (_decode(*row) for row in rows)
         return [(overview.experiment_id, problem) for overview in found for problem in overview.problems]
 
     def sources(self) -> Iterator[tuple[str, float | None, Stamps]]:
@@ -344,9 +357,10 @@ class Catalogue:
                 if found[0] > now
             }
             looks = [look for look in looks if look[0] not in newer]
+            encoded = [(folder, stamps, msgspec.json.encode(look.overview)) for folder, stamps, look in looks]
             self._database.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
-                [(folder, *stamps, now, msgspec.json.encode(look.overview)) for folder, stamps, look in looks],
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(folder, *stamps, now, data, zlib.crc32(data)) for folder, stamps, data in encoded],
             )
             self._database.executemany(
                 INSERT,
@@ -396,9 +410,14 @@ def ask(
             with contextlib.closing(Catalogue(repository, place)) as catalogue:
                 catalogue.refresh(full=full, rehash=rehash, tell=tell)
                 with catalogue.snapshot():
+                    catalogue.require_whole()
                     return question(catalogue)
-        except (sqlite3.Error, msgspec.DecodeError) as error:
+        except LLMEnergyMeasureError:
+            raise
+        except (sqlite3.Error, TypeError, ValueError) as error:  # a damaged value has any type, or no UTF-8
             _require_answerable(repository, question)
+            if place is None and not isinstance(error, sqlite3.Error):
+                raise
             if place is None:
                 doing, found = f"cannot list {repository.base_path}", f"SQLite refused in memory ({error})"
                 raise CatalogueError(doing, found, "delete the catalogue; it is made anew") from error
@@ -409,6 +428,14 @@ def ask(
                 say(f"the catalogue {place} can't be used ({error}); every experiment is read instead")
                 tries = [None]
     raise AssertionError  # the last try is memory
+
+
+def _decode(data: bytes, checksum: int) -> Overview:
+    """What stands in a row. Raises `sqlite3.DatabaseError` if it is not what was written."""
+    if zlib.crc32(data) != checksum:
+        msg = "a row is not what was written"
+        raise sqlite3.DatabaseError(msg)
+    return _OVERVIEW.decode(data)
 
 
 def _require_answerable(repository: FileSystemRepository, question: Callable[[Catalogue], object]) -> None:

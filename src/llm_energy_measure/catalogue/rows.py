@@ -48,13 +48,14 @@ _SQL_TYPES = {
     "boolean": "INTEGER",
     "time": "REAL",
 }
+_STAMPS = "raw REAL, aggregated REAL, tags REAL"
 DDL = (
     "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
     + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
     + ") WITHOUT ROWID",
-    "CREATE TABLE rows (folder TEXT PRIMARY KEY, raw REAL, aggregated REAL, tags REAL, looked REAL, overview BLOB)",
+    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_STAMPS}, looked REAL, overview BLOB, crc INTEGER)",
     "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
-    "CREATE TABLE looks (only INTEGER PRIMARY KEY, looked REAL, raw REAL, aggregated REAL, tags REAL, number INTEGER)",
+    f"CREATE TABLE looks (only INTEGER PRIMARY KEY, looked REAL, {_STAMPS}, number INTEGER)",
     "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",
     "CREATE INDEX by_problem ON experiments (folder) WHERE problems IS NOT NULL",
 )
