@@ -68,6 +68,7 @@ def test_list_as_json_is_in_base_units(results: Path) -> None:
         "hosts": [],
         "gpus": ["NVIDIA A100-PCIE-40GB"],
         "tags": {},
+        "note": None,
         "warnings": [],
         "failed": [],
         "problems": [],

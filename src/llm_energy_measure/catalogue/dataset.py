@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.results.repository import FileSystemRepository
 
-VERSION = 1
+VERSION = 2
 """Counts the forms that the files have had; those of another version are written again."""
 
 TABLES = ("experiments", "processes", "findings")
@@ -174,6 +174,7 @@ def schemas() -> dict[str, pa.Schema]:
         *(pa.field(name, pa.string()) for name in ("status", "verdict", "config_name")),
         *(pa.field(name, texts) for name in ("precision", "hosts", "gpus")),
         pa.field("tags", pa.map_(pa.string(), pa.string())),
+        pa.field("note", pa.string()),
     ]
     findings = [
         *(pa.field(name, pa.string()) for name in _FINDING_TEXTS),
@@ -329,6 +330,7 @@ def _rows(
         rows["experiments"].append(_row(AGGREGATED_COLUMNS, result) | {
             "status": row.status, "verdict": row.verdict, "config_name": row.config_name,
             "precision": row.precision, "hosts": row.hosts, "gpus": row.gpus, "tags": list(row.tags.items()),
+            "note": row.note,
         })  # fmt: skip
         rows["processes"] += [_row(RAW_COLUMNS, process) for process in result.process_results]
         rows["findings"] += _finding_rows(result)

@@ -31,6 +31,7 @@ _OF_OVERVIEW = {
     "precision": "texts",
     "hosts": "texts",
     "gpus": "texts",
+    "note": "text",
     "warnings": "texts",
     "failed": "texts",
     "problems": "texts",

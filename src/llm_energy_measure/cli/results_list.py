@@ -128,8 +128,8 @@ def list_results(
     status is 1 if a file can't be read.
 
     A condition compares columns with values: = != < <= > >= ~ (contains) !~, "in (a, b)", "is unknown", joined by and,
-    or, not and parentheses. Columns are those of an export, status, verdict, hosts, gpus, precision and tag.KEY; dates
-    may be a year, a month or a day, in UTC.
+    or, not and parentheses. Columns are those of an export, status, verdict, hosts, gpus, precision, note and
+    tag.KEY; dates may be a year, a month or a day, in UTC.
     """
     columns = _names(by)
     grouped = bool(columns or totals)
