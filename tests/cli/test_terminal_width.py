@@ -67,6 +67,13 @@ def test_what_a_narrow_terminal_leaves_out_is_least_wanted_first(wide: Path) -> 
     assert {"processes", "energy", "tokens/J", "verdict"} <= set(header)
 
 
+def test_what_a_narrow_terminal_leaves_out_is_named_under_the_table(wide: Path) -> None:
+    lines = on_terminal("-o", wide, "results", "list", columns=100).shown.splitlines()
+    assert lines[-2].startswith("not shown, the terminal is too narrow: date, tokens/s")
+    assert lines[-1] == "2 experiments"
+    assert "not shown" not in on_terminal("-o", wide, "results", "list", columns=300).shown
+
+
 def test_what_is_piped_is_cut_to_no_width(wide: Path) -> None:
     done = as_process("-o", wide, "results", "list", env={"COLUMNS": "20"})
     assert "organisation/模型-with-a-long-name-8x22B-instruct" in done.out

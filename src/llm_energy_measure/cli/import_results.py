@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     "--join", "joined", metavar="PATH", multiple=True, type=click.Path(path_type=Path), help="Energy records."
 )
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def import_results(
     *,
     paths: tuple[Path, ...],

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--raw", is_flag=True, help="A row for each process instead of each experiment.")
 @click.option("--per-process", is_flag=True, help="Add columns process_<i>_... to each experiment's row.")
-@options.results_dir_option
+@options.shared_options
 def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, per_process: bool) -> None:
     """Write a table of experiments, all aggregated ones by default (with --raw all of them).
 

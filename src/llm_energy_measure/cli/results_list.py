@@ -105,7 +105,7 @@ _COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group
 @click.option("--refresh", is_flag=True, help="Look at every experiment's stamps, however many there are.")
 @click.option("--rehash", is_flag=True, help="Read every file again: edits in place leave no stamp on a folder.")
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def list_results(
     *,
     with_pending: bool,

@@ -42,7 +42,7 @@ _PROCESS_HEADERS = (
     "--attempt", type=click.IntRange(min=0), help="The processes of an earlier attempt, which a later set aside."
 )
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def show(*, experiment: str, raw: bool, attempt: int | None, as_json: bool) -> None:
     """Show one experiment: its aggregate, or with --raw each process.
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dataset", metavar="FOLDER", help="A dataset of 'results export', as it is. [default: one kept up to date]"
 )
-@options.results_dir_option
+@options.shared_options
 def sql(*, query: str, form: str | None, target: str | None, dataset: str | None) -> None:
     """Run one SELECT of DuckDB's SQL over all aggregated experiments.
 
