@@ -79,8 +79,10 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
 
 def _write_dataset(target: str) -> None:
     from llm_energy_measure.catalogue.dataset import write_dataset  # noqa: PLC0415 - other formats need no catalogue
+    from llm_energy_measure.cli.without_pandas import without_pandas  # noqa: PLC0415 - as above
 
-    report = write_dataset(options.repository(), target, say=terminal.warn)
+    with without_pandas():
+        report = write_dataset(options.repository(), target, say=terminal.warn)
     for problem in report.problems:
         terminal.warn(f"left out: {problem}")
     written, unchanged = terminal.plural(len(report.written), "month"), len(report.unchanged)

@@ -12,6 +12,7 @@ from llm_energy_measure.catalogue.dataset import TABLES, write_dataset
 from llm_energy_measure.catalogue.place import dataset_path
 from llm_energy_measure.catalogue.sql import query_dataset
 from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli.without_pandas import without_pandas
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import exporters
 
@@ -45,6 +46,11 @@ def sql(*, query: str, form: str | None, target: str | None, dataset: str | None
     The tables are experiments, processes and findings; "describe experiments" names the columns. Stamps are in UTC. A
     query can't write and can't reach any other file. Needs the extra analytics.
     """
+    with without_pandas():
+        _answer(query, form=form, target=target, dataset=dataset)
+
+
+def _answer(query: str, *, form: str | None, target: str | None, dataset: str | None) -> None:
     problems: list[str] = []
     if dataset is None:
         repository = options.repository()
