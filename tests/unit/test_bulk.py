@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -494,6 +495,7 @@ EXECUTORS: dict[str, dict[str, Any]] = {
     "one": {"jobs": 1},
     "two processes": {"jobs": 2},
     "threads": {"executor": ThreadPoolExecutor(3), "jobs": 3},
+    "spawned processes": {"executor": ProcessPoolExecutor(2, mp_context=get_context("spawn"))},
     "default": {},
     "auto": {"jobs": "auto"},
 }

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import AggregationError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +42,7 @@ def run_batches(
 
     Raises:
         ConfigurationError: An impossible number of jobs.
+        AggregationError: A worker ended before its work was done.
     """
     if jobs not in (None, "auto") and (type(jobs) is not int or jobs < 1):
         raise ConfigurationError("cannot work in parallel", f"{jobs!r} jobs were asked for", "give 1 or more")
@@ -70,6 +71,8 @@ def processors() -> int:
 def _submitted(
     executor: Executor, jobs: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
 ) -> Iterator[ResultT]:
+    from concurrent.futures import BrokenExecutor  # noqa: PLC0415 - as said below
+
     waiting: deque[Future[list[ResultT]]] = deque()
     try:
         for batch in batches:
@@ -78,6 +81,10 @@ def _submitted(
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
+    except BrokenExecutor as error:
+        found = "one of its processes ended before its work was done: killed, short of memory, or unable to start"
+        advice = "run it again, which goes on with the rest, if need be with fewer jobs"
+        raise AggregationError("cannot work in parallel", found, advice) from error
     finally:
         for future in waiting:
             future.cancel()
