@@ -107,6 +107,14 @@ def test_parquet_is_a_dataset_that_sql_reads(results: Path, tmp_path: Path) -> N
     assert counted.json() == [{"n": 6}]
 
 
+def test_a_dataset_of_nothing_is_told(tmp_path: Path) -> None:
+    done = run("-o", tmp_path, "results", "export", "--format", "parquet", "--to", tmp_path / "data")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: nothing to export: no experiment in ")
+    assert list(tmp_path.iterdir()) == []
+    assert run("-o", tmp_path, "results", "export", "--format", "parquet", "--to", "").status == 2
+
+
 def test_an_unreadable_aggregate_is_left_out_and_told(results: Path) -> None:
     (results / "aggregated" / "llama_c1.json").write_bytes(b"{")
     done = run("-o", results, "results", "sql", "select count(*) as n from experiments", "--format", "json")
