@@ -46,7 +46,7 @@ CODES = {
     "time.naive_stamps": "stamps of several hosts have no UTC offset",
     "time.duration_mismatch": "a duration differs from end - start",
     "time.clock_jump": "a wall clock was set while the processes ran",
-    "time.clock_offset": "one host's times are those of another, shifted",
+    "time.clock_offset": "the clocks of two hosts are apart, or one host's times are those of another, shifted",
     "window.mismatch": "energy and inference are not of the same time",
     "window.unknown": "no energy window is recorded, and run and inference differ",
     "plausibility.power_above_limit": "a reported power is above what the board can draw",
@@ -122,7 +122,7 @@ def failed(
         message=_short(message),
         expected=_recorded(expected),
         found=_recorded(found),
-        effect_j=effect_j if effect_j is None or math.isfinite(effect_j) else None,
+        effect_j=_finite(effect_j),
         processes=sorted(processes),
     )
 
@@ -134,6 +134,7 @@ def not_checked(
     *,
     expected: float | str | None = None,
     found: float | str | None = None,
+    effect_j: float | None = None,
     processes: Iterable[int] = (),
 ) -> Finding:
     """The finding that nothing could be checked, and why."""
@@ -144,6 +145,7 @@ def not_checked(
         message=_short(message),
         expected=_recorded(expected),
         found=_recorded(found),
+        effect_j=_finite(effect_j),
         processes=sorted(processes),
     )
 
@@ -186,6 +188,10 @@ def _recorded(value: float | str | None) -> float | str | None:
     """A value as a finding can hold it: no text without end, no number that JSON lacks."""
     if isinstance(value, str):
         return _short(value)
+    return _finite(value)
+
+
+def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 

@@ -65,7 +65,7 @@ def gpus_of(record: RawProcessResult) -> list[Gpu]:
     """The GPUs that a process measured: those it lists, else its own.
 
     Devices that are listed without index, UUID and energy say what boards the host has, and not which of them the
-    process measured, unless the scope is `device`.
+    process measured, unless the scope is `device`; so do those without index and UUID of one that read the host.
     """
     devices = record.energy_metrics.devices
     if devices and not _are_of_host(record, devices):
@@ -107,6 +107,17 @@ def names_gpu(record: RawProcessResult) -> bool:
     """Whether anything of a record names a GPU: one that only reads a CPU, or a whole host, has none."""
     facts = (record.gpu_id, record.gpu_uuid, record.gpu_name, record.energy_metrics.devices or None)
     return any(fact is not None for fact in facts)
+
+
+def proves_board(record: RawProcessResult) -> bool:
+    """Whether a process has a board that nothing identifies: what read a host can have seen, and used, the others'.
+
+    A GPU that is named by UUID or index is a board in any case, whoever names it.
+    """
+    energy = record.energy_metrics
+    if energy.gpu_energy_j:
+        return gpu_scope(record) != "host"
+    return "host" not in (energy.total_scope, energy.gpu_scope, energy.cpu_scope, energy.ram_scope)
 
 
 def host_boards(record: RawProcessResult) -> tuple[str, float | None] | None:
@@ -165,9 +176,21 @@ def configured_gpus(record: RawProcessResult) -> tuple[int, bool]:
 
 
 def _are_of_host(record: RawProcessResult, devices: Sequence[DeviceEnergy]) -> bool:
-    return gpu_scope(record) != "device" and all(
-        device.gpu_id is None and device.gpu_uuid is None and device.energy_j is None for device in devices
+    scope = gpu_scope(record)
+    return scope != "device" and all(
+        device.gpu_id is None and device.gpu_uuid is None and (device.energy_j is None or scope == "host")
+        for device in devices
     )
+
+
+def module_of(records: Sequence[RawProcessResult]) -> str | None:
+    """Board of a host whose GPU sensor may see the CPU of its module; None if no process names such a board."""
+    names = (
+        name
+        for record in records
+        for name in (record.gpu_name, *(device.gpu_name for device in record.energy_metrics.devices or ()))
+    )
+    return next((name for name in names if (model := model_of(name)) is not None and model.includes_cpu), None)
 
 
 def model_of(board: str | None) -> BoardModel | None:
