@@ -64,6 +64,15 @@ def test_groups_and_totals(results: Path) -> None:
     assert done.err == "5 experiments\n"
 
 
+def test_a_model_that_is_no_text_is_said(results: Path) -> None:
+    run("-o", results, "results", "list")
+    before = (results / ".catalogue.sqlite").stat().st_ino
+    done = run("-o", results, "results", "list", "--model", "\udcff")
+    assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "bytes that are no text" in done.err
+    assert (results / ".catalogue.sqlite").stat().st_ino == before
+
+
 def test_groups_are_sorted_by_a_figure_and_cut_only_openly(results: Path) -> None:
     run("-o", results, "aggregate", "mistral")
 

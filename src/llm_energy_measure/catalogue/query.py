@@ -111,7 +111,8 @@ def column_of(name: str, columns: Mapping[str, str], doing: str) -> Clause:
 
 
 def contains_clause(column: Clause, text: str) -> Clause:
-    """The condition that a column contains a text, in any case."""
+    """The condition that a column contains a text, in any case. Raises `ConfigurationError` if it is none."""
+    _require_text(text)
     if text.isascii() and len(text) <= _MAX_LIKE:
         pattern = re.sub(r"([%_\\])", r"\\\1", text)
         return Clause(f"{column.sql} LIKE ? ESCAPE '\\'", (*column.values, f"%{pattern}%"))
@@ -139,8 +140,7 @@ class _Parser:
     def __init__(self, text: str, columns: Mapping[str, str]) -> None:
         self.text = text
         self.columns = columns
-        if not _is_text(text):
-            raise ConfigurationError(self._doing(), "it holds bytes that are no text", "write it in UTF-8")
+        _require_text(text)
         self.tokens = list(self._split())
         self.next = 0
         self.depth = 0
@@ -313,13 +313,13 @@ def _of_tag(column: Clause, sign: str, text: str, number: float) -> Clause:
     return Clause(f"({column.sql} = ? OR ifnull({compared}, 0))", values)
 
 
-def _is_text(text: str) -> bool:
-    """False for half of a surrogate pair, from an argument that is no UTF-8: SQLite can't hold it."""
+def _require_text(text: str) -> None:
+    """Refuse half of a surrogate pair, from an argument that is no UTF-8: SQLite can't hold it."""
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError as error:
+        doing, found = f"cannot filter by {text[:200]!r}", "it holds bytes that are no text"
+        raise ConfigurationError(doing, found, "write it in UTF-8") from error
 
 
 def _number(text: str) -> float | None:
