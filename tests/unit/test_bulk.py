@@ -7,7 +7,8 @@ import os
 import pickle
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -499,6 +500,7 @@ EXECUTORS: dict[str, dict[str, Any]] = {
     "one": {"jobs": 1},
     "two processes": {"jobs": 2},
     "threads": {"executor": ThreadPoolExecutor(3), "jobs": 3},
+    "spawned processes": {"executor": ProcessPoolExecutor(2, mp_context=get_context("spawn"))},
     "default": {},
     "auto": {"jobs": "auto"},
 }

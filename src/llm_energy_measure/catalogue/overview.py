@@ -51,6 +51,7 @@ class Overview(Struct, frozen=True, kw_only=True):
         hosts: Its machines.
         gpus: Models of its GPUs.
         tags: What was said about it, by key.
+        note: What was said about it in free text; None if nothing was.
         warnings: What a reader has to know.
         failed: Codes of the checks that failed when it was aggregated; `results verify` explains them.
         problems: Files that can't be read, each with its reason.
@@ -76,6 +77,7 @@ class Overview(Struct, frozen=True, kw_only=True):
     hosts: list[str] = field(default_factory=list)
     gpus: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
+    note: str | None = None
     warnings: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -142,11 +144,12 @@ def look_at(
     if not tagged:
         return look
     try:
-        said = load_tags(repository, folder).tags
+        said = load_tags(repository, folder)
     except LLMEnergyMeasureError as error:
         row = msgspec.structs.replace(look.overview, problems=[*look.overview.problems, str(error)])
         return msgspec.structs.replace(look, overview=row)
-    return msgspec.structs.replace(look, overview=msgspec.structs.replace(look.overview, tags=said)) if said else look
+    row = msgspec.structs.replace(look.overview, tags=said.tags, note=said.note)
+    return msgspec.structs.replace(look, overview=row)
 
 
 def settled_aggregate(raw: Folder, aggregated: Folder, folder: str) -> bytes | None:

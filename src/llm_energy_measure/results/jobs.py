@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import AggregationError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +46,7 @@ def run_batches(
 
     Raises:
         ConfigurationError: An impossible number of jobs.
+        AggregationError: A worker ended before its work was done.
     """
     if jobs not in (None, "auto") and (type(jobs) is not int or jobs < 1):
         raise ConfigurationError("cannot work in parallel", f"{jobs!r} jobs were asked for", "give 1 or more")
@@ -74,6 +75,8 @@ def processors() -> int:
 def _submitted(
     executor: Executor, jobs: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
 ) -> Iterator[ResultT]:
+    from concurrent.futures import BrokenExecutor  # noqa: PLC0415 - as said below
+
     waiting: deque[Future[list[ResultT]]] = deque()
     try:
         for batch in batches:
@@ -82,6 +85,10 @@ def _submitted(
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
+    except BrokenExecutor as error:
+        found = "one of its processes ended before its work was done: killed, short of memory, or unable to start"
+        advice = "run it again, which goes on with the rest, if need be with fewer jobs"
+        raise AggregationError("cannot work in parallel", found, advice) from error
     finally:
         for future in waiting:
             future.cancel()
@@ -125,4 +132,19 @@ def _processes(jobs: int) -> Executor:
 
     # Never plain fork: a lock that another thread holds at that instant would stay locked in the child.
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context)
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is killed: it would wait for work, and hold pipes, for ever."""
+    from multiprocessing import parent_process  # noqa: PLC0415 - as said above
+    from threading import Thread  # noqa: PLC0415 - as said above
+
+    parent = parent_process()
+    assert parent is not None  # noqa: S101 - a worker has one
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()

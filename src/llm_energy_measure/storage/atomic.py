@@ -293,8 +293,9 @@ def _write_beside(
     """The path of a finished temporary file in the same folder, with the permissions that the folder asks for."""
     temp = leftover_path(path, mark)
     # Not tempfile.mkstemp: its 0600 would lock the group out of its own results.
-    descriptor = os.open(temp, _NEW_FLAGS, 0o666)
+    # Inside: most of the time goes into making the file, and Ctrl-C comes then.
     try:
+        descriptor = os.open(temp, _NEW_FLAGS, 0o666)
         try:
             view = memoryview(data)
             while view:
