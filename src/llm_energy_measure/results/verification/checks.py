@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -36,7 +37,7 @@ FAMILIES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
 """The checks that need the evidence alone, a function a family; power, attribution and provenance come before."""
 
 
-class Verification(Struct, frozen=True, kw_only=True):
+class Verification(Struct, frozen=True, kw_only=True, dict=True):
     """What the evidence of one experiment says.
 
     Attributes:
@@ -51,13 +52,22 @@ class Verification(Struct, frozen=True, kw_only=True):
 
     def outcome_of(self, *codes: str) -> str:
         """The worst outcome of checks: `failed`, `not_checked` or `passed`."""
-        outcomes = {finding.outcome for finding in self.findings if finding.code in codes}
+        outcomes = {self._outcomes.get(code) for code in codes} - {None}
         return next(outcome for outcome in ("failed", "not_checked", "passed") if outcome in outcomes or not outcomes)
 
-    @property
+    @cached_property
     def to_store(self) -> list[Finding]:
         """The findings that an aggregate keeps: those that passed follow from the rest."""
         return [finding for finding in self.findings if finding.outcome != "passed"]
+
+    @cached_property
+    def _outcomes(self) -> dict[str, str]:
+        """The worst outcome by code."""
+        outcomes = dict.fromkeys([finding.code for finding in self.findings], "passed")
+        for finding in self.to_store:
+            if outcomes[finding.code] != "failed":
+                outcomes[finding.code] = finding.outcome
+        return outcomes
 
 
 def verify_evidence(evidence: Evidence) -> Verification:
@@ -67,9 +77,8 @@ def verify_evidence(evidence: Evidence) -> Verification:
         evidence: What is known of the experiment.
     """
     attribution = attribute(evidence.records)
-    findings = [
-        *attribution.findings,
-        *(finding for check in FAMILIES for finding in check(evidence)),
-        *check_provenance(evidence, attribution),
-    ]
+    findings = [*attribution.findings]
+    for check in FAMILIES:
+        findings += check(evidence)
+    findings += check_provenance(evidence, attribution)
     return Verification(attribution=attribution, findings=findings)

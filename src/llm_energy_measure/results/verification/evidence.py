@@ -9,15 +9,24 @@ from msgspec import Struct
 
 from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult
 from llm_energy_measure.domain.metrics import CLAIMED
+from llm_energy_measure.results.verification.gpus import gpus_of, own_boards
+from llm_energy_measure.results.verification.power import energy_window_sec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics, Scope
+    from llm_energy_measure.results.verification.gpus import Gpu, OwnBoards
 
 _TWO = 2
 
 
 class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     """The facts of one experiment, from which every finding follows and nothing else does.
+
+    What several checks look at is taken from the records once, a list a figure, in the order of the records. Most
+    processes of most experiments are unremarkable: a check asks such a list first whether any process can be amiss, and
+    only then goes through them one by one.
 
     Attributes:
         experiment_id: The experiment's id.
@@ -35,6 +44,46 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     def hosts(self) -> dict[str | None, list[RawProcessResult]]:
         """The results by host; see `by_host`."""
         return by_host(self.records)
+
+    @cached_property
+    def energies(self) -> list[EnergyMetrics]:
+        """The energy of each process."""
+        return [record.energy_metrics for record in self.records]
+
+    @cached_property
+    def works(self) -> list[InferenceMetrics | None]:
+        """The work of each process; None if it counted none."""
+        return [record.inference_metrics for record in self.records]
+
+    @cached_property
+    def totals_j(self) -> list[float | None]:
+        """The total energy of each process, in joules; None if unknown."""
+        return [energy.total_energy_j for energy in self.energies]
+
+    @cached_property
+    def gpu_scopes(self) -> list[Scope | None]:
+        """What the sensor behind each process's GPU energy saw; see `gpu_scope`."""
+        return [energy.gpu_scope or energy.total_scope for energy in self.energies]
+
+    @cached_property
+    def windows_sec(self) -> list[float | None]:
+        """The length of each energy window, in seconds; see `energy_window_sec`."""
+        return list(map(energy_window_sec, self.records))
+
+    @cached_property
+    def gpus(self) -> list[list[Gpu]]:
+        """The GPUs of each process; see `gpus_of`."""
+        return list(map(gpus_of, self.records))
+
+    @cached_property
+    def boards(self) -> list[OwnBoards]:
+        """The boards of each process; see `own_boards`."""
+        return list(map(own_boards, self.records, self.gpus))
+
+    @cached_property
+    def any_sensors(self) -> bool:
+        """Whether any process recorded the readings of its sensors."""
+        return any([energy.sensors for energy in self.energies])
 
 
 def by_host(records: Sequence[RawProcessResult]) -> dict[str | None, list[RawProcessResult]]:

@@ -10,7 +10,7 @@ from llm_energy_measure.results.completeness import listed
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.domain.metrics import EnergyMetrics
@@ -23,22 +23,8 @@ Parts = dict[str, list[float]]
 
 def check_provenance(evidence: Evidence, attribution: Attribution) -> Iterator[Finding]:
     """What of the totals was modelled, what nobody says the origin of, and what the measuring tool warned of."""
-    modelled: dict[str, list[float]] = {}
-    others: dict[str, list[float]] = {}
-    unknown: dict[str, None] = {}
-    for record in evidence.records:
-        if record.energy_metrics.total_energy_j is not None:
-            for name, part, provenance in _parts(record.energy_metrics):
-                if provenance == "modelled":
-                    modelled.setdefault(name, []).append(part)
-                    continue
-                others.setdefault(name, []).append(part)
-                if provenance is None:
-                    unknown[name] = None
-    yield _modelled(attribution, modelled, others)
-    code = "provenance.unknown"
-    reason = f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled"
-    yield not_checked(code, reason) if unknown else passed(code)
+    yield _modelled(evidence, attribution)
+    yield _unknown(evidence)
     yield _tool_warning(evidence)
     yield _schema_version(evidence)
 
@@ -58,9 +44,14 @@ def _parts(energy: EnergyMetrics) -> list[tuple[str, float, str | None]]:
     return parts
 
 
-def _modelled(attribution: Attribution, modelled: Parts, others: Parts) -> Finding:
+def _modelled(evidence: Evidence, attribution: Attribution) -> Finding:
     """What of the plain sum, and of the attributed total where that is another, no sensor measured."""
     code = "provenance.modelled"
+    modelled: Parts = {}
+    others: Parts = {}
+    for energy in evidence.energies if _any_modelled(evidence.energies) else ():
+        for name, part, provenance in _parts(energy) if energy.total_energy_j is not None else ():
+            (modelled if provenance == "modelled" else others).setdefault(name, []).append(part)
     if not modelled:
         return passed(code)
     energy_j = math.fsum(part for parts in modelled.values() for part in parts)
@@ -73,6 +64,14 @@ def _modelled(attribution: Attribution, modelled: Parts, others: Parts) -> Findi
         up_to = "up to " if least_j < most_j else ""
         message += f", and the attributed total {up_to}{joules(most_j)}{_share(most_j, attribution.energy_j)}"
     return not_checked(code, "no sensor measured what is modelled", message, found=energy_j)
+
+
+def _any_modelled(energies: Sequence[EnergyMetrics]) -> bool:
+    """Whether any energy says that it is modelled, which it may be no part of a total."""
+    return any(
+        "modelled" in (energy.gpu_provenance, energy.cpu_provenance, energy.ram_provenance, energy.total_provenance)
+        for energy in energies
+    )
 
 
 def _attributed(attribution: Attribution, modelled: Parts, others: Parts) -> tuple[float, float]:
@@ -90,6 +89,17 @@ def _share(part_j: float, whole_j: float | None) -> str:
     return f", {part_j / whole_j:.0%} of it" if whole_j and part_j <= whole_j else ""
 
 
+def _unknown(evidence: Evidence) -> Finding:
+    code = "provenance.unknown"
+    unknown: dict[str, None] = {}
+    for energy in evidence.energies:
+        # What the total says holds for its components.
+        if energy.total_provenance is None and energy.total_energy_j is not None:
+            unknown |= dict.fromkeys(name for name, _, provenance in _parts(energy) if provenance is None)
+    reason = f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled"
+    return not_checked(code, reason) if unknown else passed(code)
+
+
 def _tool_warning(evidence: Evidence) -> Finding:
     code = "provenance.tool_warning"
     warned = [record for record in evidence.records if record.energy_measurement_warning]
@@ -105,7 +115,7 @@ def _schema_version(evidence: Evidence) -> Finding:
     without = [
         record.process_index
         for record in evidence.records
-        if record.stored is not None and b'"schema_version"' not in record.stored.data
+        if (stored := record.stored) is not None and b'"schema_version"' not in stored.data
     ]
     if not without:
         return passed(code)
