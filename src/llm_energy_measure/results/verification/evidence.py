@@ -83,7 +83,7 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def any_sensors(self) -> bool:
         """Whether any process recorded the readings of its sensors."""
-        return any([energy.sensors for energy in self.energies])
+        return any(energy.sensors for energy in self.energies)
 
 
 def by_host(records: Sequence[RawProcessResult]) -> dict[str | None, list[RawProcessResult]]:

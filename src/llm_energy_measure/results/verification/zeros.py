@@ -9,7 +9,7 @@ from llm_energy_measure.results.completeness import listed
 from llm_energy_measure.results.verification.codes import failed, passed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.findings import Finding
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def check_zeros(evidence: Evidence) -> Iterator[Finding]:
     """Whether a figure is 0 that can't be: it was not measured, and a reader has to take it as unknown."""
     computed = [record.compute_metrics for record in evidence.records if record.compute_metrics is not None]
-    parts = {"energy_metrics": evidence.energies, "compute_metrics": computed}
+    parts: dict[str, Sequence[object]] = {"energy_metrics": evidence.energies, "compute_metrics": computed}
     for code, (part, name, beside, is_zero) in _ZEROS.items():
         # Only beside a 0 the rest of a record matters.
         has_zero = 0 in map(attrgetter(name), parts[part])
