@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 
-BOARDS = ["NVIDIA A100-PCIE-40GB", "NVIDIA A100-SXM4-80GB MIG 1g.10gb", "4 x NVIDIA A40", "AMD Instinct MI250X", None]
+BOARDS = [
+    *("NVIDIA A100-PCIE-40GB", "NVIDIA A100-SXM4-80GB MIG 1g.10gb", "4 x NVIDIA A40", "AMD Instinct MI250X"),
+    *("NVIDIA GH200 480GB", None),
+]
 scopes = st.sampled_from([None, "device", "process", "host"])
 readings = st.one_of(st.none(), st.just(0.0), st.floats(0.1, 1e5))
 
@@ -70,7 +73,35 @@ def processes(draw: st.DrawFn) -> RawProcessResult:
     )
 
 
-experiments = st.lists(processes(), min_size=1, max_size=8, unique_by=lambda record: record.process_index)
+@st.composite
+def crowds(draw: st.DrawFn) -> list[RawProcessResult]:
+    """Processes of one host that imply about as much power as its boards can draw: one board more decides."""
+    records = []
+    for index in range(draw(st.integers(1, 6))):
+        record, span = draw(processes()), draw(spans())
+        gpu_j = draw(st.sampled_from([None, 0.0, 150.0, 250.0, 300.0, 600.0]))
+        energy = msgspec.structs.replace(
+            record.energy_metrics,
+            gpu_energy_j=None if gpu_j is None else gpu_j * (span.duration_sec or 0.0),
+            gpu_scope=draw(st.sampled_from([None, None, None, "host", "device"])),
+            total_scope=draw(st.sampled_from([None, None, "host"])),
+            cpu_energy_j=draw(readings),
+            window=span,
+            duration_sec=None,
+            devices=draw(st.sampled_from([None, None, devices(500.0, 2)])) if gpu_j else None,
+        )
+        parts = (energy.gpu_energy_j, energy.cpu_energy_j, energy.ram_energy_j)
+        energy = msgspec.structs.replace(energy, total_energy_j=math.fsum(part or 0.0 for part in parts))
+        board = draw(st.sampled_from([BOARDS[0], BOARDS[0], None, "2 x NVIDIA A100-PCIE-40GB", "NVIDIA GH200 480GB"]))
+        records.append(
+            msgspec.structs.replace(record, process_index=index, host="a", gpu_name=board, energy_metrics=energy)
+        )
+    return records
+
+
+experiments = st.one_of(
+    st.lists(processes(), min_size=1, max_size=8, unique_by=lambda record: record.process_index), crowds()
+)
 
 
 def attributed(records: list[RawProcessResult]) -> AggregatedResult:
@@ -119,37 +150,42 @@ def test_a_second_copy_of_a_host_reading_changes_nothing(records: list[RawProces
     copies = [
         msgspec.structs.replace(records[index], process_index=100 + n) for n in range(data.draw(st.integers(1, 3)))
     ]
-    one, more = attributed(records), attributed([*records, *copies])
-    assert more.attributed_energy_j == (
-        None if one.attributed_energy_j is None else pytest.approx(one.attributed_energy_j, rel=1e-9, abs=1e-6)
-    )
-    if one.attributed_bounds_j is not None:
-        assert more.attributed_bounds_j == pytest.approx(one.attributed_bounds_j, rel=1e-9, abs=1e-6)
+    assert_same_energy(attributed(records), attributed([*records, *copies]))
 
 
 @given(experiments, st.data())
 def test_a_second_copy_of_one_component_of_a_host_changes_nothing(
     records: list[RawProcessResult], data: st.DataObject
 ) -> None:
+    """It names the GPUs that the first one names, and proves no further board by that."""
     index = data.draw(st.integers(0, len(records) - 1))
     name = data.draw(st.sampled_from(["gpu", "cpu", "ram"]))
     joules = data.draw(st.floats(0.1, 1e5))
-    known = msgspec.structs.replace(records[index].energy_metrics, devices=None, **{f"{name}_energy_j": joules})
+    known = msgspec.structs.replace(records[index].energy_metrics, **{f"{name}_energy_j": joules})
     total = math.fsum(part or 0.0 for part in (known.gpu_energy_j, known.cpu_energy_j, known.ram_energy_j))
     scoped: dict[str, Any] = {f"{name}_scope": "host"}
     energy = msgspec.structs.replace(known, total_energy_j=total, **scoped)
     records = [*records]
     records[index] = msgspec.structs.replace(records[index], energy_metrics=energy)
-    alone: dict[str, Any] = dict.fromkeys(("gpu_energy_j", "cpu_energy_j", "ram_energy_j", "total_scope", "devices"))
+    alone: dict[str, Any] = dict.fromkeys(("gpu_energy_j", "cpu_energy_j", "ram_energy_j", "total_scope"))
     alone |= {f"{name}_energy_j": joules, "total_energy_j": joules, **scoped}
-    copy = msgspec.structs.replace(
-        records[index],
-        process_index=100,
-        energy_metrics=msgspec.structs.replace(energy, **alone),
-        **dict.fromkeys(("gpu_id", "gpu_uuid", "gpu_name") if name != "gpu" else ()),
-    )
-    one, more = attributed(records), attributed([*records, copy])
-    assert more.attributed_energy_j == pytest.approx(one.attributed_energy_j, rel=1e-9, abs=1e-6)
+    if name != "gpu" and energy.devices is not None:
+        alone["devices"] = [msgspec.structs.replace(device, energy_j=None) for device in energy.devices]
+    copies = [
+        msgspec.structs.replace(
+            records[index], process_index=100 + n, energy_metrics=msgspec.structs.replace(energy, **alone)
+        )
+        for n in range(data.draw(st.integers(1, 3)))
+    ]
+    assert_same_energy(attributed(records), attributed([*records, *copies]))
+
+
+def assert_same_energy(one: AggregatedResult, more: AggregatedResult) -> None:
+    for name in ("", "_gpu", "_cpu", "_ram"):
+        expected, found = (getattr(result, f"attributed{name}_energy_j") for result in (one, more))
+        assert found == (None if expected is None else pytest.approx(expected, rel=1e-9, abs=1e-6)), name
+    if one.attributed_bounds_j is not None:
+        assert more.attributed_bounds_j == pytest.approx(one.attributed_bounds_j, rel=1e-9, abs=1e-6)
 
 
 @given(experiments, st.randoms(use_true_random=False))

@@ -210,12 +210,59 @@ def test_parts_of_boards_that_nothing_names_can_be_of_one_board(part: dict[str, 
     assert alone.outcome == "passed", "one slice shares with nobody"
 
 
+GH200: dict[str, Any] = {"gpu_name": "NVIDIA GH200 480GB"}
+CPU: dict[str, Any] = {"gpu_energy_j": None, "cpu_energy_j": 900.0, "total_energy_j": 900.0, "cpu_scope": "host"}
+
+
+def of_module(attribution: Attribution) -> tuple[str, float | None, list[int]]:
+    [finding] = [finding for finding in attribution.findings if finding.code == "attribution.module_sensor"]
+    return finding.outcome, finding.effect_j, finding.processes
+
+
 def test_a_module_is_known_by_the_names_of_its_devices() -> None:
     own = {"devices": [DeviceEnergy(gpu_id=0, gpu_name="NVIDIA GH200 480GB", energy_j=8000.0)]}
-    cpu = {"cpu_energy_j": 900.0, "total_energy_j": 8900.0, "cpu_scope": "host"}
-    found = attribute([reading(0, 8000.0, gpu_name=None, energy=own | cpu)])
-    [finding] = [finding for finding in found.findings if finding.code == "attribution.module_sensor"]
-    assert finding.outcome == "not_checked"
+    found = attribute([reading(0, 8000.0, gpu_name=None, energy=own | CPU | {"gpu_energy_j": 8000.0})])
+    assert of_module(found)[0] == "passed", "the total has no CPU energy beside the GPU's"
+    both = own | CPU | {"gpu_energy_j": 8000.0, "total_energy_j": 8900.0}
+    found = attribute([reading(0, 8000.0, gpu_name=None, energy=both)])
+    assert (found.energy_j, found.bounds_j) == (8900.0, (8000.0, 8900.0))
+    assert of_module(found) == ("not_checked", 900.0, [0])
+
+
+def test_what_a_module_s_sensor_may_have_seen_is_in_the_bounds_whoever_read_it() -> None:
+    found = attribute([reading(0, 8000.0, **GH200), reading(1, 0.0, energy=CPU, **NO_IDS), reading(2, 5.0, host="b")])
+    assert (found.energy_j, found.bounds_j) == (8905.0, (8005.0, 8905.0))
+    assert of_module(found) == ("not_checked", 900.0, [0, 1])
+
+
+def test_what_was_read_at_another_time_than_the_module_is_not_in_it() -> None:
+    found = attribute([reading(0, 8000.0, **GH200), reading(1, 0.0, start=40.0, energy=CPU, **NO_IDS)])
+    assert (found.bounds_j, of_module(found)[0]) == ((8900.0, 8900.0), "passed")
+
+
+def test_a_module_contains_no_more_than_its_sensor_read() -> None:
+    """The CPU's reading is of two modules, the GPU's of one."""
+    found = attribute([reading(0, 600.0, **GH200), reading(1, 0.0, energy=CPU, **NO_IDS)])
+    assert (found.energy_j, found.bounds_j) == (1500.0, (900.0, 1500.0))
+    assert of_module(found) == ("not_checked", 600.0, [0, 1])
+
+
+def test_modules_that_each_process_measured_whole_have_the_bounds_of_both_doubts() -> None:
+    """One board can draw 40 kJ in that time; one process read 30 kJ, one 34 kJ, and 3 and 1 kJ of CPU beside it."""
+    one_board: dict[str, Any] = {"gpu_name": "1 x NVIDIA GH200 480GB", **NO_IDS}
+    cpus = [(30_000.0, 3000.0), (34_000.0, 1000.0)]
+    records = [
+        reading(
+            n,
+            gpu,
+            energy=NO_SCOPE | {"cpu_energy_j": cpu, "total_energy_j": gpu + cpu},
+            **one_board,
+        )
+        for n, (gpu, cpu) in enumerate(cpus)
+    ]
+    found = attribute(records)
+    assert (found.factor, found.energy_j, found.bounds_j) == (2.0, 34_000.0, (30_000.0, 35_000.0))
+    assert of_module(found) == ("not_checked", 2000.0, [0, 1])
 
 
 # Process scope
@@ -276,6 +323,21 @@ def test_a_process_without_a_gpu_has_no_board() -> None:
     cpu = {"gpu_energy_j": None, "cpu_energy_j": 900.0, "total_energy_j": 900.0, "cpu_scope": "host"}
     monitor = reading(4, 0.0, energy=cpu, gpu_name=None, **NO_IDS)
     assert attribute([*node, monitor]).energy_j == 30_900.0
+
+
+@pytest.mark.parametrize(("names", "boards"), [({}, 2), ({"gpu_uuid": "GPU-2"}, 3)])
+def test_what_reads_a_host_s_cpu_proves_a_board_only_by_its_name(names: dict[str, Any], boards: int) -> None:
+    """Two processes imply 700 W: more than two boards of 250 W can draw, and less than three."""
+    node = [reading(index, 40 * 350.0, energy=NO_SCOPE, **NO_IDS) for index in range(2)]
+    cpu = {"gpu_energy_j": None, "cpu_energy_j": 900.0, "total_energy_j": 900.0, "cpu_scope": "host"}
+    monitor = reading(2, 0.0, energy=cpu | NO_SCOPE, **(NO_IDS | names))
+    assert attribute([*node, monitor]).energy_j == (14_000.0 if boards == 2 else 28_000.0) + 900.0
+
+
+def test_a_process_that_measured_nothing_has_a_board_of_its_own() -> None:
+    node = [reading(index, 40 * 350.0, energy=NO_SCOPE, **NO_IDS) for index in range(2)]
+    nothing = {"gpu_energy_j": None, "total_energy_j": None, **NO_SCOPE}
+    assert attribute([*node, reading(2, 0.0, energy=nothing, **NO_IDS)]).energy_j == 28_000.0
 
 
 def test_a_limit_of_the_record_comes_before_the_table() -> None:

@@ -11,6 +11,8 @@ sensor those count that don't overlap and come to the most:
   each of them measured the host, and the mean of their readings counts. Else a GPU that several of them name counts
   once, and everything else is summed, which the lower bound does not trust.
 
+On modules whose GPU sensor may see the CPU too, both count, and the lower bound is without what would be in both.
+
 The plain sum is never touched; what is taken from it is what was counted again, so that the attributed total can't
 exceed it.
 
@@ -30,7 +32,7 @@ from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.verification.codes import failed, listed, not_checked, passed
 from llm_energy_measure.results.verification.codes import joules as in_joules
 from llm_energy_measure.results.verification.evidence import by_host, read_elsewhere
-from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, model_of
+from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, module_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
     Reader,
@@ -56,6 +58,9 @@ if TYPE_CHECKING:
 RULE = "scope_then_physics@1"
 """Name and version of the rule; another version may attribute otherwise."""
 
+# What a module has besides its GPUs.
+_ON_A_MODULE = ("cpu", "ram")
+
 Hosts = Mapping[str | None, Sequence["RawProcessResult"]]
 BySensor = dict[tuple[str, object], list[Reading]]
 # By code: the readings that are of the same joules, and what the plain sum has of them too much.
@@ -73,6 +78,9 @@ class Share(Struct):
         findings: What was found on the way.
         open_scopes: Components of several processes of which nobody knows what the sensors saw.
         open_parts: Processes that measured parts of boards, of which nobody knows whether they are the same.
+        module: Board whose GPU sensor may see the CPU of its module, where there is one.
+        besides_j: Joules that count besides those of a GPU whose sensor may see them too.
+        besides: Processes that read them, or such a GPU.
     """
 
     again: list[tuple[Component, float]] = field(default_factory=list)
@@ -82,6 +90,9 @@ class Share(Struct):
     findings: list[Finding] = field(default_factory=list)
     open_scopes: set[str] = field(default_factory=set)
     open_parts: list[int] = field(default_factory=list)
+    module: str | None = None
+    besides_j: float = 0.0
+    besides: set[int] = field(default_factory=set)
 
 
 class Attribution(Struct, frozen=True, kw_only=True):
@@ -121,7 +132,9 @@ def attribute(records: Sequence[RawProcessResult]) -> Attribution:
     for power, (host, of_host) in zip(powers, hosts.items(), strict=True):
         own = [reading for record in of_host for reading in readings_of(record)]
         readings += own
-        shares.append(_share(host, own, power))
+        share = _share(host, own, power)
+        _doubt_module(share, of_host, own, power)
+        shares.append(share)
     totals = [e for record in records if (e := record.energy_metrics.total_energy_j) is not None]
     by_physics = {
         (power.host, process): again_j
@@ -350,6 +363,33 @@ def _doubt_parts(share: Share, by_sensor: BySensor, unscoped: Sequence[Reading])
         share.low_j += math.fsum(joules) - max(joules, default=0.0)
 
 
+def _doubt_module(
+    share: Share, records: Sequence[RawProcessResult], readings: Sequence[Reading], power: HostPower
+) -> None:
+    """Widen the bounds by what the sensors of modules may have seen with the GPUs: the bounds span both cases."""
+    besides = [reading for reading in readings if reading.component in _ON_A_MODULE]
+    share.module = module_of(records) if besides else None
+    if share.module is None:
+        return
+    gpus = [reading for reading in readings if reading.component == "gpu"]
+    besides = [reading for reading in besides if any(overlap(reading, gpu) for gpu in gpus)]
+    seen = {id(reading) for reading in besides}
+    without = [reading for reading in readings if id(reading) not in seen]
+    other = _share(power.host, without, power)
+    energy_j, other_j = _counted_j(readings, share), _counted_j(without, other)
+    gpu_j = _component_sum("gpu", readings, share.again) or 0.0
+    # A module can't contain more than its sensor read.
+    share.besides_j = min(max(0.0, energy_j - other_j), gpu_j)
+    if share.besides_j:
+        share.besides = {reading.process for reading in (*besides, *gpus)}
+        least_j = max(other_j - other.low_j, energy_j - share.low_j - gpu_j)
+        share.low_j = max(share.low_j, energy_j - least_j)
+
+
+def _counted_j(readings: Sequence[Reading], share: Share) -> float:
+    return math.fsum([*(reading.energy_j for reading in readings), *(-joules for _, joules in share.again)])
+
+
 def _code_of_gpu(same: Sequence[Reading]) -> str:
     """Whether readings of one sensor are of one GPU, or of several that share it."""
     if any(reading.is_shared for reading in same) and len({reading.gpu for reading in same}) > 1:
@@ -395,7 +435,7 @@ def _attribution_findings(hosts: Hosts, shares: Sequence[Share]) -> Iterator[Fin
     if "attribution.host_counted" not in codes:
         yield passed("attribution.host_counted")
     yield _two_hosts(hosts)
-    yield _module_sensor(hosts)
+    yield _module_sensor(shares)
     open_scopes = sorted(set().union(*(share.open_scopes for share in shares)))
     code = "attribution.scope_unknown"
     if open_scopes:
@@ -449,21 +489,19 @@ def _two_hosts(hosts: Hosts) -> Finding:
     return passed(code)
 
 
-def _module_sensor(hosts: Hosts) -> Finding:
+def _module_sensor(shares: Sequence[Share]) -> Finding:
     code = "attribution.module_sensor"
-    found = {
-        record.process_index: gpu.board
-        for records in hosts.values()
-        for record in records
-        if record.energy_metrics.gpu_energy_j and record.energy_metrics.cpu_energy_j
-        for gpu in gpus_of(record)
-        if (model := model_of(gpu.board)) is not None and model.includes_cpu
-    }
-    if not found:
+    open_ones = [share for share in shares if share.besides_j]
+    if not open_ones:
         return passed(code)
-    board = found[min(found)]
-    reason = f"nothing says whether the GPU energy is that of the GPU or of the whole module of {board}"
-    return not_checked(code, reason, processes=found)
+    effect = math.fsum(share.besides_j for share in open_ones)
+    return not_checked(
+        code,
+        f"nothing says whether the GPU energy is that of the GPU or of the whole module of {open_ones[0].module}",
+        f"if it is the module's, {in_joules(effect)} of CPU and memory are in it that are counted besides",
+        effect_j=effect,
+        processes=set().union(*(share.besides for share in open_ones)),
+    )
 
 
 def _component_sum(

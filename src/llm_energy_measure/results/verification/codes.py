@@ -126,7 +126,7 @@ def failed(
         message=_short(message),
         expected=_recorded(expected),
         found=_recorded(found),
-        effect_j=effect_j if effect_j is None or math.isfinite(effect_j) else None,
+        effect_j=_finite(effect_j),
         processes=sorted(processes),
     )
 
@@ -138,6 +138,7 @@ def not_checked(
     *,
     expected: float | str | None = None,
     found: float | str | None = None,
+    effect_j: float | None = None,
     processes: Iterable[int] = (),
 ) -> Finding:
     """The finding that nothing could be checked, and why."""
@@ -148,6 +149,7 @@ def not_checked(
         message=_short(message),
         expected=_recorded(expected),
         found=_recorded(found),
+        effect_j=_finite(effect_j),
         processes=sorted(processes),
     )
 
@@ -190,6 +192,10 @@ def _recorded(value: float | str | None) -> float | str | None:
     """A value as a finding can hold it: no text without end, no number that JSON lacks."""
     if isinstance(value, str):
         return _short(value)
+    return _finite(value)
+
+
+def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 

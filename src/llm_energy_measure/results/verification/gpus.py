@@ -109,6 +109,17 @@ def names_gpu(record: RawProcessResult) -> bool:
     return any(fact is not None for fact in facts)
 
 
+def proves_board(record: RawProcessResult) -> bool:
+    """Whether a process has a board that nothing identifies: what read a host can have seen, and used, the others'.
+
+    A GPU that is named by UUID or index is a board in any case, whoever names it.
+    """
+    energy = record.energy_metrics
+    if energy.gpu_energy_j:
+        return gpu_scope(record) != "host"
+    return "host" not in (energy.total_scope, energy.gpu_scope, energy.cpu_scope, energy.ram_scope)
+
+
 def host_boards(record: RawProcessResult) -> tuple[str, float | None] | None:
     """Name and joint power limit, in watts, of all boards of its host, where a record states them.
 
@@ -168,6 +179,12 @@ def _are_of_host(record: RawProcessResult, devices: Sequence[DeviceEnergy]) -> b
     return gpu_scope(record) != "device" and all(
         device.gpu_id is None and device.gpu_uuid is None and device.energy_j is None for device in devices
     )
+
+
+def module_of(records: Sequence[RawProcessResult]) -> str | None:
+    """Board of a host whose GPU sensor may see the CPU of its module; None if no process names such a board."""
+    boards = (gpu.board for record in records for gpu in gpus_of(record))
+    return next((board for board in boards if (model := model_of(board)) is not None and model.includes_cpu), None)
 
 
 def model_of(board: str | None) -> BoardModel | None:

@@ -25,6 +25,7 @@ from llm_energy_measure.results.verification.gpus import (
     host_boards,
     names_gpu,
     own_boards,
+    proves_board,
 )
 
 if TYPE_CHECKING:
@@ -320,12 +321,11 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
     """What the boards of a host can draw together, each counted once; whether they are all; what is unknown of them.
 
     What states the boards of the whole host does so for all of its processes. Of boards that nothing identifies, each
-    process has its own: that is the most there can be.
+    process has its own, if it proves one: that is the most there can be.
     """
     stated: dict[str, float] = {}
     single: dict[object, float] = {}
     uncertain = ""
-    all_hosts = all(gpu_scope(record) == "host" for record, _ in gpus)
     for record, own in gpus:
         if not record.energy_metrics.gpu_energy_j and not names_gpu(record):
             continue
@@ -339,14 +339,16 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
         several, is_certain = configured_gpus(record) if len(own) == 1 else (1, True)
         uncertain = uncertain or ("" if is_certain else UNCERTAIN)
         for position, gpu in enumerate(own):
+            unidentified = gpu.sensor is None or several > 1
+            if unidentified and not proves_board(record):
+                continue
             if gpu.limit_w is None:
                 board = f"the board {gpu.board!r}" if gpu.board else f"the board of process {record.process_index}"
                 return None, False, f"no power limit is known of {board}"
-            unidentified = gpu.sensor is None or several > 1
-            if unidentified and gpu_scope(record) == "host" and not all_hosts:
-                continue  # its sensor saw the others' boards
             key = ("process", record.process_index, position) if unidentified else gpu.sensor
             single[key] = max(gpu.limit_w * several, single.get(key, 0.0))
+    if not stated and not single:
+        return None, False, "how many boards the host has is not known"
     return max(math.fsum(stated.values()), math.fsum(single.values())), bool(stated), uncertain
 
 
