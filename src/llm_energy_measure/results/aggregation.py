@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import MAX_PROCESSES
@@ -135,7 +136,7 @@ def aggregate_and_verify(
         raw_results, expected_processes=expected_processes, manifest=manifest, unreadable=unreadable
     )
     unfinished = [] if report.is_complete else [one for one in partials if one.process_index in report.missing]
-    results = sorted([*raw_results, *unfinished], key=lambda result: (result.process_index, result.experiment_id))
+    results = sorted([*raw_results, *unfinished], key=attrgetter("process_index", "experiment_id"))
     if not allow_mixed:
         _require_alike(experiment_id, results)
     _require_distinct(experiment_id, results)
@@ -161,9 +162,8 @@ def _result(
     except Exception as error:
         found = f"the rule {rule.name!r} can't calculate with its figures ({type(error).__name__}: {error})"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check its processes") from error
-    verification = verify_evidence(
-        Evidence(experiment_id=experiment_id, records=list(results), report=report, manifest=manifest)
-    )
+    evidence = Evidence(experiment_id=experiment_id, records=list(results), report=report, manifest=manifest)
+    verification = verify_evidence(evidence)
     attribution = verification.attribution
     first = results[0]
     backend = next((result for result in results if result.backend is not None), first)
@@ -191,15 +191,17 @@ def _result(
         end_time=end,
         effective_config=first.effective_config,
         cli_overrides=first.cli_overrides,
-        config_warnings=list(dict.fromkeys(text for result in results for text in result.config_warnings)),
+        config_warnings=list(dict.fromkeys([text for result in results for text in result.config_warnings])),
         latency_stats=pool_latency(
-            metrics.latency_measurements
-            for result in results
-            if (metrics := result.inference_metrics) is not None and metrics.latency_measurements is not None
+            [
+                work.latency_measurements
+                for work in evidence.works
+                if work is not None and work.latency_measurements is not None
+            ]
         ),
         is_lower_bound=bool(report.missing)
         or verification.outcome_of("completeness.no_energy") == "failed"
-        or any(result.energy_metrics.is_cut_short for result in results),
+        or (evidence.any_sensors and any(energy.is_cut_short for energy in evidence.energies)),
         completeness=report,
         sources=_sources(results),
         plain_energy_j=attribution.plain_j,
@@ -252,11 +254,14 @@ def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> N
     if experiment_id not in (first.experiment_id, folder_name(first.experiment_id)):
         raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
     for name in ("experiment_id", "model_name", "backend"):
+        values = list(map(attrgetter(name), results))
+        if values.count(values[0]) == len(values):
+            continue
         alike = [result for result in results if name != "backend" or not _is_one_side(result)]
         for result in alike[1:]:
-            values = getattr(alike[0], name), getattr(result, name)
-            if values[0] != values[1]:
-                raise _incompatible(experiment_id, name, *values, result.process_index)
+            one, other = getattr(alike[0], name), getattr(result, name)
+            if one != other:
+                raise _incompatible(experiment_id, name, one, other, result.process_index)
 
 
 def _is_one_side(result: RawProcessResult) -> bool:
@@ -270,6 +275,8 @@ def _is_one_side(result: RawProcessResult) -> bool:
 
 def _require_distinct(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
     """Refuse two results of one process: its joules would count twice."""
+    if len({result.process_index for result in results}) == len(results):
+        return
     for one, other in pairwise(results):
         if (one.process_index, one.experiment_id) == (other.process_index, other.experiment_id):
             doing = f"cannot aggregate {experiment_id!r}"
@@ -291,8 +298,9 @@ def _incompatible(
 
 def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None]:
     """Earliest start and latest known end; None unless all stamps can be compared."""
-    starts = [result.timestamps.start for result in results if result.timestamps.start is not None]
-    ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
+    stamps = [result.timestamps for result in results]
+    starts = [one.start for one in stamps if one.start is not None]
+    ends = [one.end for one in stamps if one.end is not None]
     if len({stamp.tzinfo is None for stamp in starts + ends}) > 1:
         return None, None
     return min(starts, default=None), max(ends, default=None)
@@ -309,7 +317,7 @@ def _warnings(verification: Verification) -> list[str]:
 
     The findings say more, and what else is amiss.
     """
-    failures = [finding for finding in verification.findings if finding.outcome == "failed"]
+    failures = [finding for finding in verification.to_store if finding.outcome == "failed"]
     codes = {finding.code for finding in failures}
     warnings = []
     of_sum = next((finding for finding in failures if finding.family in SUM_FAMILIES), None)
@@ -333,5 +341,5 @@ def _sum_warning(first: Finding, verification: Verification) -> str:
 
 def _sources(results: Sequence[RawProcessResult]) -> list[SourceFile] | None:
     """The files the results were read from; None if one of them did not come from a store."""
-    sources = [result.stored.source for result in results if result.stored is not None]
+    sources = [stored.source for result in results if (stored := result.stored) is not None]
     return sources if len(sources) == len(results) else None

@@ -22,6 +22,7 @@ One rule in one module, which is long for that: what takes a joule in one place 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.verification.codes import failed, listed, not_checked, passed
 from llm_energy_measure.results.verification.codes import joules as in_joules
-from llm_energy_measure.results.verification.evidence import by_host, read_elsewhere
-from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, module_of
+from llm_energy_measure.results.verification.evidence import Process, by_host, processes_of, read_elsewhere
+from llm_energy_measure.results.verification.gpus import module_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
     Reader,
@@ -61,7 +62,7 @@ RULE = "scope_then_physics@1"
 # What a module has besides its GPUs.
 _ON_A_MODULE = ("cpu", "ram")
 
-Hosts = Mapping[str | None, Sequence["RawProcessResult"]]
+Hosts = Mapping[str | None, Sequence[Process]]
 BySensor = dict[tuple[str, object], list[Reading]]
 # By code: the readings that are of the same joules, and what the plain sum has of them too much.
 Counted = dict[str, list[tuple[Sequence[Reading], float]]]
@@ -125,17 +126,22 @@ def attribute(records: Sequence[RawProcessResult]) -> Attribution:
     Args:
         records: Its results, by process index, each index once.
     """
-    hosts = by_host(records)
+    return attribution_of(processes_of(records))
+
+
+def attribution_of(processes: Sequence[Process]) -> Attribution:
+    """As `attribute`, of processes whose facts are known already."""
+    hosts = by_host(processes)
     powers = [power_of_host(host, own) for host, own in hosts.items()]
     shares: list[Share] = []
     readings: list[Reading] = []
     for power, (host, of_host) in zip(powers, hosts.items(), strict=True):
-        own = [reading for record in of_host for reading in readings_of(record)]
+        own = [reading for process in of_host for reading in readings_of(process)]
         readings += own
         share = _share(host, own, power)
         _doubt_module(share, of_host, own, power)
         shares.append(share)
-    totals = [e for record in records if (e := record.energy_metrics.total_energy_j) is not None]
+    totals = [e for process in processes if (e := process.energy.total_energy_j) is not None]
     by_physics = {
         (power.host, process): again_j
         for power, share in zip(powers, shares, strict=True)
@@ -188,16 +194,8 @@ def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> S
     share = Share()
     counted: Counted = {}
     by_sensor, wholes, left = _sorted_out(readings)
-    for (_, component), same in by_sensor.items():
-        parts = [reading for reading in left if reading.component == component]
-        same[:], gone = _take_contained(share, same, parts, counted)
-        left = [reading for reading in left if id(reading) not in gone]
-    parts = [*(reading for same in by_sensor.values() for reading in same), *left]
-    wholes, gone = _take_contained(share, wholes, parts, counted)
-    left = [reading for reading in left if id(reading) not in gone]
-    for same in by_sensor.values():
-        same[:] = [reading for reading in same if id(reading) not in gone]
-    by_sensor["host", "whole"] = wholes
+    if by_sensor or wholes:
+        left = _left_of_hosts(share, by_sensor, wholes, left, counted)
     unscoped: list[Reading] = []
     for reading in left:
         if reading.scope == "device" and reading.sensor is not None:
@@ -219,11 +217,28 @@ def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> S
     return share
 
 
+def _left_of_hosts(
+    share: Share, by_sensor: BySensor, wholes: list[Reading], left: list[Reading], counted: Counted
+) -> list[Reading]:
+    """The readings that no reading of the whole host contains; those of the host are in `by_sensor` after it."""
+    for (_, component), same in by_sensor.items():
+        parts = [reading for reading in left if reading.component == component]
+        same[:], gone = _take_contained(share, same, parts, counted)
+        left = [reading for reading in left if id(reading) not in gone]
+    parts = [*(reading for same in by_sensor.values() for reading in same), *left]
+    wholes, gone = _take_contained(share, wholes, parts, counted)
+    left = [reading for reading in left if id(reading) not in gone]
+    for same in by_sensor.values():
+        same[:] = [reading for reading in same if id(reading) not in gone]
+    by_sensor["host", "whole"] = wholes
+    return left
+
+
 def _sorted_out(readings: Sequence[Reading]) -> tuple[BySensor, list[Reading], list[Reading]]:
     """Readings of a host's components, by component; those of whole hosts in one figure; and the others."""
-    of_process: dict[int, int] = {}
-    for reading in readings:
-        of_process[reading.process] = of_process.get(reading.process, 0) + 1
+    if not any(reading.scope == "host" for reading in readings):
+        return {}, [], list(readings)
+    of_process = Counter(reading.process for reading in readings)
     by_sensor: BySensor = {}
     wholes: list[Reading] = []
     others: list[Reading] = []
@@ -363,12 +378,10 @@ def _doubt_parts(share: Share, by_sensor: BySensor, unscoped: Sequence[Reading])
         share.low_j += math.fsum(joules) - max(joules, default=0.0)
 
 
-def _doubt_module(
-    share: Share, records: Sequence[RawProcessResult], readings: Sequence[Reading], power: HostPower
-) -> None:
+def _doubt_module(share: Share, processes: Sequence[Process], readings: Sequence[Reading], power: HostPower) -> None:
     """Widen the bounds by what the sensors of modules may have seen with the GPUs: the bounds span both cases."""
     besides = [reading for reading in readings if reading.component in _ON_A_MODULE]
-    share.module = module_of(records) if besides else None
+    share.module = module_of(processes) if besides else None
     if share.module is None:
         return
     gpus = [reading for reading in readings if reading.component == "gpu"]
@@ -455,18 +468,17 @@ def _parts_apart(processes: Sequence[int]) -> Finding:
 
 def _unidentified(hosts: Hosts) -> str:
     """What keeps GPUs from being told apart, if anything does."""
-    several_hosts = len(hosts) > 1
-    if several_hosts and None in hosts:
+    if len(hosts) > 1 and None in hosts:
         return "some processes name their host and some don't"
     has_uuid = set()
-    of_hosts = [(record, peers) for peers in hosts.values() for record in peers]
-    for record, peers in of_hosts:
-        for gpu in gpus_of(record):
-            if gpu.name is None:
-                if gpu_scope(record) in ("host", "process") or read_elsewhere(record, peers):
-                    continue
-                return f"the GPU of process {record.process_index} is unknown"
-            has_uuid.add(isinstance(gpu.name, str))
+    for process in [process for own in hosts.values() for process in own]:
+        for gpu in process.gpus:
+            if gpu.name is not None:
+                has_uuid.add(isinstance(gpu.name, str))
+            elif process.gpu_scope not in ("host", "process"):
+                peers = [peer.record for peer in hosts[process.host]]
+                if not read_elsewhere(process.record, peers):
+                    return f"the GPU of process {process.record.process_index} is unknown"
     return "some GPUs are known by UUID and some by index only" if len(has_uuid) > 1 else ""
 
 
@@ -476,16 +488,18 @@ def _two_hosts(hosts: Hosts) -> Finding:
     if len(hosts) == 1:
         return passed(code)
     seen: dict[tuple[str, str], str | None] = {}
-    for host, records in hosts.items():
-        for record in records:
-            facts = [("GPU", gpu.name) for gpu in gpus_of(record) if isinstance(gpu.name, str)]
-            if record.clock is not None and record.clock.boot_id:
-                facts.append(("boot", record.clock.boot_id))
+    for host, processes in hosts.items():
+        for process in processes:
+            facts = [("GPU", gpu.name) for gpu in process.gpus if isinstance(gpu.name, str)]
+            clock = process.record.clock
+            if clock is not None and clock.boot_id:
+                facts.append(("boot", clock.boot_id))
             for what, name in facts:
                 other = seen.setdefault((what, name), host)
                 if other != host:
                     message = f"{what} {name} appears on host {other} and on host {host}: one host has two names"
-                    return failed(code, message, expected=other, found=host, processes=[record.process_index])
+                    index = process.record.process_index
+                    return failed(code, message, expected=other, found=host, processes=[index])
     return passed(code)
 
 

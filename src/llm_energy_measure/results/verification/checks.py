@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from llm_energy_measure.domain.findings import Finding
-from llm_energy_measure.results.verification.attribution import RULE, Attribution, attribute
+from llm_energy_measure.results.verification.attribution import RULE, Attribution, attribution_of
 from llm_energy_measure.results.verification.completeness import check_completeness_of
 from llm_energy_measure.results.verification.counters import check_counters
 from llm_energy_measure.results.verification.likeness import check_likeness
@@ -76,7 +76,7 @@ def verify_evidence(evidence: Evidence) -> Verification:
     Args:
         evidence: What is known of the experiment.
     """
-    attribution = attribute(evidence.records)
+    attribution = attribution_of(evidence.processes)
     findings = [*attribution.findings]
     for check in FAMILIES:
         findings += check(evidence)

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult
-from llm_energy_measure.domain.metrics import CLAIMED
-from llm_energy_measure.results.verification.gpus import gpus_of, own_boards
-from llm_energy_measure.results.verification.power import energy_window_sec
+from llm_energy_measure.domain.metrics import CLAIMED, EnergyMetrics, Scope
+from llm_energy_measure.results.verification.gpus import Gpu, OwnBoards, gpus_of, own_boards
+from llm_energy_measure.results.verification.power import Span, energy_window_sec, span_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics, Scope
-    from llm_energy_measure.results.verification.gpus import Gpu, OwnBoards
+    from llm_energy_measure.domain.metrics import InferenceMetrics
 
 _TWO = 2
 
@@ -41,9 +40,14 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     manifest: Manifest | None = None
 
     @cached_property
+    def processes(self) -> list[Process]:
+        """The processes that left the records; see `processes_of`."""
+        return processes_of(self.records)
+
+    @cached_property
     def hosts(self) -> dict[str | None, list[RawProcessResult]]:
         """The results by host; see `by_host`."""
-        return by_host(self.records)
+        return {host: [process.record for process in own] for host, own in by_host(self.processes).items()}
 
     @cached_property
     def energies(self) -> list[EnergyMetrics]:
@@ -61,33 +65,37 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
         return [energy.total_energy_j for energy in self.energies]
 
     @cached_property
-    def gpu_scopes(self) -> list[Scope | None]:
-        """What the sensor behind each process's GPU energy saw; see `gpu_scope`."""
-        return [energy.gpu_scope or energy.total_scope for energy in self.energies]
-
-    @cached_property
-    def windows_sec(self) -> list[float | None]:
-        """The length of each energy window, in seconds; see `energy_window_sec`."""
-        return list(map(energy_window_sec, self.records))
-
-    @cached_property
-    def gpus(self) -> list[list[Gpu]]:
-        """The GPUs of each process; see `gpus_of`."""
-        return list(map(gpus_of, self.records))
-
-    @cached_property
-    def boards(self) -> list[OwnBoards]:
-        """The boards of each process; see `own_boards`."""
-        return list(map(own_boards, self.records, self.gpus))
-
-    @cached_property
     def any_sensors(self) -> bool:
         """Whether any process recorded the readings of its sensors."""
         return any(energy.sensors for energy in self.energies)
 
 
-def by_host(records: Sequence[RawProcessResult]) -> dict[str | None, list[RawProcessResult]]:
-    """Results by host, in their order.
+class Process(Struct, frozen=True, kw_only=True, gc=False):
+    """One process, and what several checks ask of it, found out once.
+
+    Attributes:
+        record: Its result.
+        energy: Its energy.
+        host: Its host, as far as hosts are told apart; see `processes_of`.
+        gpus: The GPUs that it measured; see `gpus_of`.
+        boards: The boards that it works on; see `own_boards`.
+        gpu_scope: What the sensor behind its GPU energy saw; see `gpu_scope`.
+        window_sec: Length of its energy window, in seconds; see `energy_window_sec`.
+        span: When it measured; see `span_of`.
+    """
+
+    record: RawProcessResult
+    energy: EnergyMetrics
+    host: str | None
+    gpus: list[Gpu]
+    boards: OwnBoards
+    gpu_scope: Scope | None
+    window_sec: float | None
+    span: Span | None
+
+
+def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
+    """The processes of one experiment, in the order of their results.
 
     A host without a name is told by the boot of its machine, else by the launcher's name of the node. Where fewer than
     two hosts are told apart, one host is assumed for all: an unknown one can't be told from it. Beside several hosts
@@ -97,12 +105,32 @@ def by_host(records: Sequence[RawProcessResult]) -> dict[str | None, list[RawPro
     if None in names:
         for fact in (_boot, _node):
             names = _named_by(names, [fact(record) for record in records])
-    told = set(names) - {None}
-    if len(told) < _TWO:
-        return {next(iter(told), None): list(records)}
-    groups: dict[str | None, list[RawProcessResult]] = {}
-    for name, record in zip(names, records, strict=True):
-        groups.setdefault(name, []).append(record)
+        told = set(names) - {None}
+        if len(told) < _TWO:
+            names = [next(iter(told), None)] * len(names)
+    return [_process(record, name) for record, name in zip(records, names, strict=True)]
+
+
+def _process(record: RawProcessResult, host: str | None) -> Process:
+    energy = record.energy_metrics
+    gpus = gpus_of(record)
+    return Process(
+        record=record,
+        energy=energy,
+        host=host,
+        gpus=gpus,
+        boards=own_boards(record, gpus),
+        gpu_scope=energy.gpu_scope or energy.total_scope,
+        window_sec=energy_window_sec(record),
+        span=span_of(record),
+    )
+
+
+def by_host(processes: Sequence[Process]) -> dict[str | None, list[Process]]:
+    """Processes by host, in their order."""
+    groups: dict[str | None, list[Process]] = {}
+    for process in processes:
+        groups.setdefault(process.host, []).append(process)
     return groups
 
 

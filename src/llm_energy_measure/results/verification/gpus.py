@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.metrics import DeviceEnergy, Scope
+    from llm_energy_measure.results.verification.evidence import Process
 
 
 UNCERTAIN = "whether each of several processes works on all GPUs of a model, or on one of them, is not known"
@@ -23,26 +24,6 @@ UNCERTAIN = "whether each of several processes works on all GPUs of a model, or 
 # What a configuration calls the number of GPUs that hold one model.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
 _HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
-
-
-class Gpu(Struct, frozen=True):
-    """One GPU, or slice of one, as a record names it.
-
-    Attributes:
-        sensor: The sensor that sees it, to be compared within its host; None if nothing identifies the GPU.
-        name: The GPU itself: its UUID, else its index.
-        is_shared: Whether other GPUs or slices have the same sensor.
-        knows_sensor: Whether it is known which of them have: not of a slice, or a die, whose board nothing names.
-        limit_w: What its board can draw, in watts: the record's own limit, else the table's; None if unknown.
-        board: Name of its board; None if unknown.
-    """
-
-    sensor: str | int | None
-    name: str | int | None
-    is_shared: bool
-    knows_sensor: bool
-    limit_w: float | None
-    board: str | None
 
 
 class OwnBoards(NamedTuple):
@@ -59,6 +40,28 @@ class OwnBoards(NamedTuple):
     number: int
     limit_w: float | None
     is_certain: bool = True
+
+
+class Gpu(Struct, frozen=True, gc=False):
+    """One GPU, or slice of one, as a record names it.
+
+    Attributes:
+        sensor: The sensor that sees it, to be compared within its host; None if nothing identifies the GPU.
+        name: The GPU itself: its UUID, else its index.
+        is_shared: Whether other GPUs or slices have the same sensor.
+        knows_sensor: Whether it is known which of them have: not of a slice, or a die, whose board nothing names.
+        limit_w: What its board can draw, in watts: the record's own limit, else the table's; None if unknown.
+        board: Name of its board; None if unknown.
+        alone: The boards of a process that works on this one alone.
+    """
+
+    sensor: str | int | None
+    name: str | int | None
+    is_shared: bool
+    knows_sensor: bool
+    limit_w: float | None
+    board: str | None
+    alone: OwnBoards
 
 
 def gpus_of(record: RawProcessResult) -> list[Gpu]:
@@ -94,7 +97,8 @@ def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float 
     elif model is not None and model.gpus_per_sensor > 1:
         sensor = uuid if index is None else f"module {index // model.gpus_per_sensor}"
         is_shared, knows_sensor = True, index is not None
-    return Gpu(sensor, uuid or index, is_shared, knows_sensor, limit, board)
+    alone = OwnBoards(None if sensor is None else str(sensor), 1, limit)
+    return Gpu(sensor, uuid or index, is_shared, knows_sensor, limit, board, alone)
 
 
 def gpu_scope(record: RawProcessResult) -> Scope | None:
@@ -146,6 +150,8 @@ def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:
     if len(gpus) == 1:
         [gpu] = gpus
         count, is_least = configured_gpus(record)
+        if count == 1 and is_least:
+            return gpu.alone
         limit_w = None if gpu.limit_w is None else gpu.limit_w * count
         return OwnBoards(None if gpu.sensor is None else str(gpu.sensor), count, limit_w, is_least)
     limits = {("listed", place) if gpu.sensor is None else gpu.sensor: gpu.limit_w for place, gpu in enumerate(gpus)}
@@ -181,9 +187,9 @@ def _are_of_host(record: RawProcessResult, devices: Sequence[DeviceEnergy]) -> b
     )
 
 
-def module_of(records: Sequence[RawProcessResult]) -> str | None:
+def module_of(processes: Sequence[Process]) -> str | None:
     """Board of a host whose GPU sensor may see the CPU of its module; None if no process names such a board."""
-    boards = (gpu.board for record in records for gpu in gpus_of(record))
+    boards = dict.fromkeys([gpu.board for process in processes for gpu in process.gpus])
     return next((board for board in boards if (model := model_of(board)) is not None and model.includes_cpu), None)
 
 

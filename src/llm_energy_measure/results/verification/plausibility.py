@@ -20,11 +20,9 @@ from llm_energy_measure.results.verification.power import longest_sec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics, Scope
-    from llm_energy_measure.results.verification.evidence import Evidence
-    from llm_energy_measure.results.verification.gpus import Gpu, OwnBoards
+    from llm_energy_measure.results.verification.evidence import Evidence, Process
 
 SAMPLE_FACTOR = 2.0
 """How far an instantaneous sample of power may lie from the mean that energy and window imply."""
@@ -76,43 +74,41 @@ def _first_problem(code: str, evidence: Evidence, judged: Sequence[_Judged], wha
 
 def _powers_above_limit(evidence: Evidence) -> list[_Judged]:
     return [
-        _ABSENT
-        if (power := record.energy_metrics.gpu_power_w) is None
-        else _power_above_limit(record, power, own, gpus)
-        for record, own, gpus in zip(evidence.records, evidence.boards, evidence.gpus, strict=True)
+        _ABSENT if (power := process.energy.gpu_power_w) is None else _power_above_limit(process, power)
+        for process in evidence.processes
     ]
 
 
-def _power_above_limit(record: RawProcessResult, power: float, own: OwnBoards, gpus: Sequence[Gpu]) -> _Judged:
-    limit, is_certain = own.limit_w, own.is_certain
-    if gpu_scope(record) == "host":
-        name, limit = host_boards(record) or ("", None)
-        is_certain = True
-    if limit is None:
-        if gpu_scope(record) != "host":
-            board = next((gpu.board for gpu in gpus if gpu.limit_w is None and gpu.board), None)
-            return f"no power limit is known of the board {'' if board is None else repr(board)}".rstrip()
-        return f"no power limit is known of the board {name!r}" if name else "what boards the host has is not known"
+def _power_above_limit(process: Process, power: float) -> _Judged:
+    limit, is_certain = process.boards.limit_w, process.boards.is_certain
+    if process.gpu_scope == "host":
+        name, limit = host_boards(process.record) or ("", None)
+        if limit is None:
+            return f"no power limit is known of the board {name!r}" if name else "what boards the host has is not known"
+        of_whom, is_certain = "the host's boards", True
+    elif limit is None:
+        board = next((gpu.board for gpu in process.gpus if gpu.limit_w is None and gpu.board), None)
+        return f"no power limit is known of the board {'' if board is None else repr(board)}".rstrip()
+    else:
+        of_whom = "its board" if process.boards.number == 1 else f"its {process.boards.number} boards"
     if power > limit * (1 + POWER_TOLERANCE):
-        of_own = "its board" if own.number == 1 else f"its {own.number} boards"
-        of_whom = "the host's boards" if gpu_scope(record) == "host" else of_own
         return f"reports {watts(power)} of GPU power, and {of_whom} can draw {watts(limit)}", limit, power
     return None if is_certain else UNCERTAIN
 
 
 def _samples_against_energy(evidence: Evidence) -> list[_Judged]:
     return [
-        _power_contradicts_energy(record, energy_j, power, window)
-        if (energy_j := energy.gpu_energy_j) and (power := energy.gpu_power_w) is not None
+        _power_contradicts_energy(process, energy_j, power)
+        if (energy_j := process.energy.gpu_energy_j) and (power := process.energy.gpu_power_w) is not None
         else _ABSENT
-        for record, energy, window in zip(evidence.records, evidence.energies, evidence.windows_sec, strict=True)
+        for process in evidence.processes
     ]
 
 
-def _power_contradicts_energy(record: RawProcessResult, energy_j: float, power: float, window: float | None) -> _Judged:
+def _power_contradicts_energy(process: Process, energy_j: float, power: float) -> _Judged:
     """The field is one sample: only what no mean can be near is a contradiction."""
-    work = record.inference_metrics
-    longest = window or longest_sec(record)
+    window, work = process.window_sec, process.record.inference_metrics
+    longest = window or longest_sec(process.record)
     shortest = window or (work.inference_time_sec if work is not None else None) or longest
     if power == 0:
         over = f" over {seconds(longest)}" if longest else ""
@@ -129,8 +125,10 @@ def _power_contradicts_energy(record: RawProcessResult, energy_j: float, power: 
 
 def _all_below_idle(evidence: Evidence) -> list[_Judged]:
     return [
-        _below_idle(energy.idle_power_w, window, energy.total_energy_j) if energy.idle_power_w else _ABSENT
-        for energy, window in zip(evidence.energies, evidence.windows_sec, strict=True)
+        _below_idle(idle_w, process.window_sec, process.energy.total_energy_j)
+        if (idle_w := process.energy.idle_power_w)
+        else _ABSENT
+        for process in evidence.processes
     ]
 
 
@@ -250,11 +248,12 @@ def _outlier(evidence: Evidence) -> Finding:
     """A process whose power is far from its peers', of the same component, scope and boards."""
     code = "plausibility.outlier"
     peers: dict[object, list[tuple[float, int]]] = {}
-    for record, window, boards in zip(evidence.records, evidence.windows_sec, evidence.boards, strict=True):
-        length = window or longest_sec(record)
-        component, joules, scope = _compared(record.energy_metrics)
+    for process in evidence.processes:
+        record = process.record
+        length = process.window_sec or longest_sec(record)
+        component, joules, scope = _compared(process.energy)
         if joules and length:
-            key = component, scope, None if component == "cpu" else boards[1:], record.gpu_name
+            key = component, scope, None if component == "cpu" else process.boards[1:], record.gpu_name
             peers.setdefault(key, []).append((joules / length, record.process_index))
     groups = [powers for powers in peers.values() if len(powers) >= _PEERS]
     if not groups:
@@ -264,13 +263,13 @@ def _outlier(evidence: Evidence) -> Finding:
         middle = statistics.median(power for power, _ in ordered)
         # None is farther than the least or the greatest.
         if max(_distance(ordered[0][0], middle), _distance(ordered[-1][0], middle)) > OUTLIER_FACTOR:
-            far, process = max(powers, key=lambda pair: (_distance(pair[0], middle), -pair[1]))
+            far, index = max(powers, key=lambda pair: (_distance(pair[0], middle), -pair[1]))
             return failed(
                 code,
-                f"process {process} implies {watts(far)}, and the median of its peers is {watts(middle)}",
+                f"process {index} implies {watts(far)}, and the median of its peers is {watts(middle)}",
                 expected=middle,
                 found=far,
-                processes=[process],
+                processes=[index],
             )
     return passed(code)
 

@@ -19,12 +19,8 @@ from llm_energy_measure.results.verification.gpus import (
     UNCERTAIN,
     Gpu,
     OwnBoards,
-    configured_gpus,
-    gpu_scope,
-    gpus_of,
     host_boards,
     names_gpu,
-    own_boards,
     proves_board,
 )
 
@@ -33,6 +29,7 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.results.verification.evidence import Process
 
 TOLERANCE = 0.05
 """Fraction by which power may exceed the limits: NVML documents its power as accurate to within 5 %."""
@@ -43,7 +40,7 @@ Span = tuple[datetime, datetime]
 """Start and end of a window."""
 
 
-class Reader(Struct, frozen=True, kw_only=True):
+class Reader(Struct, frozen=True, kw_only=True, gc=False):
     """A process that measured GPU energy.
 
     Attributes:
@@ -55,7 +52,7 @@ class Reader(Struct, frozen=True, kw_only=True):
         power_w: Energy over that time; None without a time.
         span: When it measured, where that is known.
         boards: The boards it works on.
-        board: Their name; None if unknown.
+        gpu: The first of its GPUs.
     """
 
     process: int
@@ -66,7 +63,12 @@ class Reader(Struct, frozen=True, kw_only=True):
     power_w: float | None
     span: Span | None
     boards: OwnBoards
-    board: str | None
+    gpu: Gpu
+
+    @property
+    def board(self) -> str | None:
+        """Name of its boards; None if unknown."""
+        return boards_named(self.gpu.board).model_name if self.gpu.board else None
 
 
 class HostPower(Struct, frozen=True, kw_only=True):
@@ -114,17 +116,12 @@ def longest_sec(record: RawProcessResult) -> float | None:
     return max(run, work or 0.0) or None
 
 
-def power_of_host(host: str | None, records: Sequence[RawProcessResult]) -> HostPower:
+def power_of_host(host: str | None, processes: Sequence[Process]) -> HostPower:
     """What the processes of one host imply."""
-    gpus = [(record, gpus_of(record)) for record in records]
-    readers = []
-    for record, own in gpus:
-        energy_j = record.energy_metrics.gpu_energy_j
-        if energy_j:
-            readers.append(_reader(record, own, energy_j))
+    readers = [_reader(process, energy_j) for process in processes if (energy_j := process.energy.gpu_energy_j)]
     if not readers:
         return HostPower(host=host, why_not="no process has GPU energy")
-    limit_w, knows_all, why_not = _host_limit(gpus)
+    limit_w, knows_all, why_not = _host_limit(processes)
     over_counted = [] if limit_w is None else _over_counted([r for r in readers if r.scope is None], limit_w)
     return HostPower(
         host=host,
@@ -138,11 +135,10 @@ def power_of_host(host: str | None, records: Sequence[RawProcessResult]) -> Host
 
 def span_of(record: RawProcessResult) -> Span | None:
     """When a process measured: its energy window, or else its run, in which the window lies; None if unknown."""
-    for stamps in (record.energy_metrics.window, record.timestamps):
-        span = None if stamps is None else stamps.span
-        if span is not None and span[0] < span[1]:
-            return span
-    return None
+    window = record.energy_metrics.window
+    if window is not None and (span := window.span) is not None and span[0] < span[1]:
+        return span
+    return span if (span := record.timestamps.span) is not None and span[0] < span[1] else None
 
 
 def comparable(spans: Sequence[Span | None]) -> bool:
@@ -297,27 +293,25 @@ def _power_by_sensor(readers: Sequence[Reader]) -> float:
     return math.fsum(by_sensor.values())
 
 
-def _reader(record: RawProcessResult, gpus: Sequence[Gpu], energy_j: float) -> Reader:
-    window = energy_window_sec(record)
-    length = window or longest_sec(record)
-    scope = gpu_scope(record)
-    boards = own_boards(record, gpus)
-    if scope == "device" and boards.sensor is None:
+def _reader(process: Process, energy_j: float) -> Reader:
+    window, scope = process.window_sec, process.gpu_scope
+    length = window or longest_sec(process.record)
+    if scope == "device" and process.boards.sensor is None:
         scope = None
     return Reader(
-        process=record.process_index,
+        process=process.record.process_index,
         energy_j=energy_j,
         scope=scope,
         window_sec=length,
         is_exact=window is not None,
         power_w=energy_j / length if length else None,
-        span=span_of(record),
-        boards=boards,
-        board=boards_named(gpus[0].board).model_name if gpus[0].board else None,
+        span=process.span,
+        boards=process.boards,
+        gpu=process.gpus[0],
     )
 
 
-def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[float | None, bool, str]:
+def _host_limit(processes: Sequence[Process]) -> tuple[float | None, bool, str]:
     """What the boards of a host can draw together, each counted once; whether they are all; what is unknown of them.
 
     What states the boards of the whole host does so for all of its processes. Of boards that nothing identifies, each
@@ -326,8 +320,9 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
     stated: dict[str, float] = {}
     single: dict[object, float] = {}
     uncertain = ""
-    for record, own in gpus:
-        if not record.energy_metrics.gpu_energy_j and not names_gpu(record):
+    for process in processes:
+        record, own = process.record, process.gpus
+        if not process.energy.gpu_energy_j and not names_gpu(record):
             continue
         boards = host_boards(record)
         if boards is not None:
@@ -336,7 +331,7 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
                 return None, False, f"no power limit is known of the board {name!r}"
             stated[name] = max(limit, stated.get(name, 0.0))
             continue
-        several, is_certain = configured_gpus(record) if len(own) == 1 else (1, True)
+        several, is_certain = (process.boards.number, process.boards.is_certain) if len(own) == 1 else (1, True)
         uncertain = uncertain or ("" if is_certain else UNCERTAIN)
         for position, gpu in enumerate(own):
             unidentified = gpu.sensor is None or several > 1

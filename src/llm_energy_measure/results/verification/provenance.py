@@ -95,7 +95,9 @@ def _unknown(evidence: Evidence) -> Finding:
     for energy in evidence.energies:
         # What the total says holds for its components.
         if energy.total_provenance is None and energy.total_energy_j is not None:
-            unknown |= dict.fromkeys(name for name, _, provenance in _parts(energy) if provenance is None)
+            for name, _, provenance in _parts(energy):
+                if provenance is None:
+                    unknown[name] = None
     reason = f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled"
     return not_checked(code, reason) if unknown else passed(code)
 

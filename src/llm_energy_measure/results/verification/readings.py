@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from llm_energy_measure.domain.metrics import Scope
-from llm_energy_measure.results.verification.gpus import gpus_of
-from llm_energy_measure.results.verification.power import Span, comparable, span_of
+from llm_energy_measure.results.verification.power import Span, comparable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.results.verification.evidence import Process
 
 SUM_TOLERANCE = 1e-6
 """Fraction of a total that its components may leave or exceed by rounding."""
@@ -24,7 +23,7 @@ Component = Literal["gpu", "cpu", "ram", "rest"]
 COMPONENTS: tuple[Literal["gpu", "cpu", "ram"], ...] = ("gpu", "cpu", "ram")
 
 
-class Reading(Struct, frozen=True, kw_only=True):
+class Reading(Struct, frozen=True, kw_only=True, gc=False):
     """Energy that one process read from one sensor.
 
     Attributes:
@@ -50,52 +49,55 @@ class Reading(Struct, frozen=True, kw_only=True):
     span: Span | None = None
 
 
-def readings_of(record: RawProcessResult) -> list[Reading]:
+def readings_of(process: Process) -> list[Reading]:
     """What one process read, sensor by sensor; together they are its total. Empty if that is unknown."""
-    energy = record.energy_metrics
-    total = energy.total_energy_j
+    energy = process.energy
+    total, whole_scope = energy.total_energy_j, energy.total_scope
     if total is None:
         return []
-    process, span = record.process_index, span_of(record)
-    components = ((name, getattr(energy, f"{name}_energy_j")) for name in COMPONENTS)
-    known = [(name, joules) for name, joules in components if joules]
-    rest = total - math.fsum(joules for _, joules in known)
+    gpu_j, cpu_j, ram_j = energy.gpu_energy_j or 0.0, energy.cpu_energy_j or 0.0, energy.ram_energy_j or 0.0
+    rest = total - math.fsum((gpu_j, cpu_j, ram_j))
     if rest < -SUM_TOLERANCE * total:
-        known, rest = [], total  # they are no parts of this total
-    readings: list[Reading] = []
-    for name, joules in known:
-        scope: Scope | None = getattr(energy, f"{name}_scope") or energy.total_scope
-        if name == "gpu":
-            readings += _gpu_readings(record, joules, scope, span)
-        else:
-            # Which package or module a CPU's or a memory's sensor saw is not recorded.
-            scope = None if scope == "device" else scope
-            readings.append(Reading(process=process, component=name, energy_j=joules, scope=scope, span=span))
+        gpu_j, cpu_j, ram_j, rest = 0.0, 0.0, 0.0, total  # they are no parts of this total
+    readings = _gpu_readings(process, gpu_j, process.gpu_scope) if gpu_j else []
+    if cpu_j:
+        readings.append(_reading(process, "cpu", cpu_j, energy.cpu_scope or whole_scope))
+    if ram_j:
+        readings.append(_reading(process, "ram", ram_j, energy.ram_scope or whole_scope))
     if rest > SUM_TOLERANCE * total:
-        scope = None if energy.total_scope == "device" else energy.total_scope
-        if energy.total_scope == "device" and energy.gpu_energy_j is None:
+        if whole_scope == "device" and energy.gpu_energy_j is None:
             # A total of devices alone, without its components, is the GPUs'.
-            readings += _gpu_readings(record, rest, "device", span)
+            readings += _gpu_readings(process, rest, "device")
         else:
-            readings.append(Reading(process=process, component="rest", energy_j=rest, scope=scope, span=span))
+            readings.append(_reading(process, "rest", rest, whole_scope))
     return readings
 
 
-def _gpu_readings(record: RawProcessResult, joules: float, scope: Scope | None, span: Span | None) -> list[Reading]:
+def _reading(process: Process, component: Component, joules: float, scope: Scope | None) -> Reading:
+    return Reading(
+        process=process.record.process_index,
+        component=component,
+        energy_j=joules,
+        # Which package or module the sensor of a CPU, a memory or a whole saw is not recorded.
+        scope=None if scope == "device" else scope,
+        span=process.span,
+    )
+
+
+def _gpu_readings(process: Process, joules: float, scope: Scope | None) -> list[Reading]:
     """The GPU energy of a process, GPU by GPU where it is known so; a host's is one reading of all of its GPUs."""
     if scope == "host":
-        return [Reading(process=record.process_index, component="gpu", energy_j=joules, scope=scope, span=span)]
-    gpus = gpus_of(record)
+        return [_reading(process, "gpu", joules, scope)]
+    index, span, gpus, devices = process.record.process_index, process.span, process.gpus, process.energy.devices
     parts: list[float] | None = None
-    if record.energy_metrics.devices and len(gpus) == len(record.energy_metrics.devices) > 1:
-        parts = [device.energy_j or 0.0 for device in record.energy_metrics.devices]
+    if devices and len(gpus) == len(devices) > 1:
+        parts = [device.energy_j or 0.0 for device in devices]
         if abs(math.fsum(parts) - joules) > SUM_TOLERANCE * joules:
             parts = None
-    process = record.process_index
     if len(gpus) == 1 or parts is not None:
         return [
             Reading(
-                process=process,
+                process=index,
                 component="gpu",
                 energy_j=part,
                 scope=scope,
@@ -110,9 +112,7 @@ def _gpu_readings(record: RawProcessResult, joules: float, scope: Scope | None, 
     # One figure for several GPUs: the set of them is the sensor.
     names = [gpu.sensor for gpu in gpus]
     sensor = None if None in names else " + ".join(sorted(map(str, names)))
-    return [
-        Reading(process=process, component="gpu", energy_j=joules, scope=scope, sensor=sensor, gpu=sensor, span=span)
-    ]
+    return [Reading(process=index, component="gpu", energy_j=joules, scope=scope, sensor=sensor, gpu=sensor, span=span)]
 
 
 def overlap(one: Reading, other: Reading) -> bool:

@@ -39,7 +39,7 @@ _SWEPT = frozenset({"num_processes", "world_size", "config_name", "gpu_list", "c
 def check_identical_readings(evidence: Evidence) -> Iterator[Finding]:
     """Whether processes of one host, of which nobody knows what their sensors saw, read as good as the same."""
     code = "suspicion.identical_readings"
-    if None not in evidence.gpu_scopes:
+    if all(process.gpu_scope for process in evidence.processes):
         yield passed(code)
         return
     for host, records in evidence.hosts.items():

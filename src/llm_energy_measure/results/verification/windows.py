@@ -24,12 +24,10 @@ def check_windows(evidence: Evidence) -> Iterator[Finding]:
     wrong: list[tuple[int, float, float]] = []
     unknown: list[RawProcessResult] = []
     checked = False
-    for record, energy_j, window, time in zip(
-        evidence.records, evidence.totals_j, evidence.windows_sec, times, strict=True
-    ):
-        if not energy_j:
+    for process, time in zip(evidence.processes, times, strict=True):
+        if not process.energy.total_energy_j:
             continue
-        work = time or longest
+        record, window, work = process.record, process.window_sec, time or longest
         if window is None:
             unknown.append(record)
         elif work:
