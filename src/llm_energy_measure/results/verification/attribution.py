@@ -32,7 +32,6 @@ from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.verification.codes import failed, listed, not_checked, passed
 from llm_energy_measure.results.verification.codes import joules as in_joules
-from llm_energy_measure.results.verification.evidence import Process, by_host, processes_of, read_elsewhere
 from llm_energy_measure.results.verification.gpus import module_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
@@ -40,6 +39,7 @@ from llm_energy_measure.results.verification.power import (
     check_power,
     power_of_host,
 )
+from llm_energy_measure.results.verification.processes import Process, by_host, processes_of, read_elsewhere
 from llm_energy_measure.results.verification.readings import (
     COMPONENTS,
     Component,
@@ -236,7 +236,7 @@ def _left_of_hosts(
 
 def _sorted_out(readings: Sequence[Reading]) -> tuple[BySensor, list[Reading], list[Reading]]:
     """Readings of a host's components, by component; those of whole hosts in one figure; and the others."""
-    if not any(reading.scope == "host" for reading in readings):
+    if "host" not in [reading.scope for reading in readings]:
         return {}, [], list(readings)
     of_process = Counter(reading.process for reading in readings)
     by_sensor: BySensor = {}
@@ -369,6 +369,8 @@ def _doubt(share: Share, unscoped: Sequence[Reading]) -> None:
 
 def _doubt_parts(share: Share, by_sensor: BySensor, unscoped: Sequence[Reading]) -> None:
     """Widen the bounds by what parts of boards that nothing names have, if they are parts of one."""
+    if all(reading.knows_sensor for readings in (unscoped, *by_sensor.values()) for reading in readings):
+        return
     of_gpus = [_counting(same) for (kind, _), same in by_sensor.items() if kind == "device"]
     kept = [reading for same in of_gpus for reading in same]
     unknown = [reading for reading in (*kept, *unscoped) if not reading.knows_sensor]
@@ -380,9 +382,11 @@ def _doubt_parts(share: Share, by_sensor: BySensor, unscoped: Sequence[Reading])
 
 def _doubt_module(share: Share, processes: Sequence[Process], readings: Sequence[Reading], power: HostPower) -> None:
     """Widen the bounds by what the sensors of modules may have seen with the GPUs: the bounds span both cases."""
-    besides = [reading for reading in readings if reading.component in _ON_A_MODULE]
-    share.module = module_of(processes) if besides else None
+    share.module = module_of(processes)
     if share.module is None:
+        return
+    besides = [reading for reading in readings if reading.component in _ON_A_MODULE]
+    if not besides:
         return
     gpus = [reading for reading in readings if reading.component == "gpu"]
     besides = [reading for reading in besides if any(overlap(reading, gpu) for gpu in gpus)]
@@ -487,6 +491,15 @@ def _two_hosts(hosts: Hosts) -> Finding:
     code = "attribution.two_names_one_host"
     if len(hosts) == 1:
         return passed(code)
+    named = [
+        {gpu.name for process in own for gpu in process.gpus if isinstance(gpu.name, str)} for own in hosts.values()
+    ]
+    booted = [
+        {clock.boot_id for process in own if (clock := process.record.clock) is not None} - {None}
+        for own in hosts.values()
+    ]
+    if all(sum(map(len, names)) == len(set().union(*names)) for names in (named, booted)):
+        return passed(code)  # each name is of one host
     seen: dict[tuple[str, str], str | None] = {}
     for host, processes in hosts.items():
         for process in processes:
@@ -524,4 +537,5 @@ def _component_sum(
     own = [reading.energy_j for reading in readings if reading.component == name]
     if not own:
         return None
-    return max(0.0, math.fsum([*own, *(-joules for component, joules in again if component == name)]))
+    own += [-joules for component, joules in again if component == name]
+    return max(0.0, math.fsum(own))

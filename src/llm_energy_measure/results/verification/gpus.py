@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.metrics import DeviceEnergy, Scope
-    from llm_energy_measure.results.verification.evidence import Process
+    from llm_energy_measure.results.verification.processes import Process
 
 
 UNCERTAIN = "whether each of several processes works on all GPUs of a model, or on one of them, is not known"

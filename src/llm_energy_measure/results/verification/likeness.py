@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.results.codec import config_digest
@@ -33,23 +32,25 @@ def check_likeness(evidence: Evidence) -> Iterator[Finding]:
     What is unknown differs from nothing.
     """
     for code, getter in _FACTS.items():
-        yield _same(code, evidence.records, list(map(getter, evidence.records)))
+        yield _same(code, evidence.records, getter(evidence.records))
     yield from _configuration(evidence)
 
 
-def _backend(record: RawProcessResult) -> object:
-    return None if record.backend is None else f"{record.backend} {record.backend_version or ''}".strip()
+def _backends(records: Sequence[RawProcessResult]) -> list[object]:
+    names = [(record.backend, record.backend_version) for record in records]
+    return [None if name is None else f"{name} {version or ''}".strip() for name, version in names]
 
 
-def _precision(record: RawProcessResult) -> object:
-    return record.compute_metrics.compute_precision if record.compute_metrics is not None else None
+def _precisions(records: Sequence[RawProcessResult]) -> list[object]:
+    computed = [record.compute_metrics for record in records]
+    return [None if metrics is None else metrics.compute_precision for metrics in computed]
 
 
-_FACTS: dict[str, Callable[[RawProcessResult], object]] = {
-    "likeness.model": attrgetter("model_name"),
-    "likeness.backend": _backend,
-    "likeness.precision": _precision,
-    "likeness.library_versions": attrgetter("library_versions"),
+_FACTS: dict[str, Callable[[Sequence[RawProcessResult]], list[object]]] = {
+    "likeness.model": lambda records: [record.model_name for record in records],
+    "likeness.backend": _backends,
+    "likeness.precision": _precisions,
+    "likeness.library_versions": lambda records: [record.library_versions for record in records],
 }
 
 

@@ -7,7 +7,6 @@ import statistics
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed, seconds, watts
-from llm_energy_measure.results.verification.evidence import read_elsewhere
 from llm_energy_measure.results.verification.gpus import (
     UNCERTAIN,
     gpu_scope,
@@ -15,14 +14,15 @@ from llm_energy_measure.results.verification.gpus import (
     names_gpu,
 )
 from llm_energy_measure.results.verification.power import TOLERANCE as POWER_TOLERANCE
-from llm_energy_measure.results.verification.power import longest_sec
+from llm_energy_measure.results.verification.processes import longest_sec, read_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics, Scope
-    from llm_energy_measure.results.verification.evidence import Evidence, Process
+    from llm_energy_measure.results.verification.evidence import Evidence
+    from llm_energy_measure.results.verification.processes import Process
 
 SAMPLE_FACTOR = 2.0
 """How far an instantaneous sample of power may lie from the mean that energy and window imply."""

@@ -10,7 +10,7 @@ from llm_energy_measure.results.completeness import listed
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.domain.metrics import EnergyMetrics
@@ -23,8 +23,9 @@ Parts = dict[str, list[float]]
 
 def check_provenance(evidence: Evidence, attribution: Attribution) -> Iterator[Finding]:
     """What of the totals was modelled, what nobody says the origin of, and what the measuring tool warned of."""
-    yield _modelled(evidence, attribution)
-    yield _unknown(evidence)
+    kinds = _kinds(evidence.energies)
+    yield _modelled(evidence, attribution, any_modelled=any("modelled" in kind for kind in kinds))
+    yield _unknown(kinds.values())
     yield _tool_warning(evidence)
     yield _schema_version(evidence)
 
@@ -44,12 +45,12 @@ def _parts(energy: EnergyMetrics) -> list[tuple[str, float, str | None]]:
     return parts
 
 
-def _modelled(evidence: Evidence, attribution: Attribution) -> Finding:
+def _modelled(evidence: Evidence, attribution: Attribution, *, any_modelled: bool) -> Finding:
     """What of the plain sum, and of the attributed total where that is another, no sensor measured."""
     code = "provenance.modelled"
     modelled: Parts = {}
     others: Parts = {}
-    for energy in evidence.energies if _any_modelled(evidence.energies) else ():
+    for energy in evidence.energies if any_modelled else ():
         for name, part, provenance in _parts(energy) if energy.total_energy_j is not None else ():
             (modelled if provenance == "modelled" else others).setdefault(name, []).append(part)
     if not modelled:
@@ -64,14 +65,6 @@ def _modelled(evidence: Evidence, attribution: Attribution) -> Finding:
         up_to = "up to " if least_j < most_j else ""
         message += f", and the attributed total {up_to}{joules(most_j)}{_share(most_j, attribution.energy_j)}"
     return not_checked(code, "no sensor measured what is modelled", message, found=energy_j)
-
-
-def _any_modelled(energies: Sequence[EnergyMetrics]) -> bool:
-    """Whether any energy says that it is modelled, which it may be no part of a total."""
-    return any(
-        "modelled" in (energy.gpu_provenance, energy.cpu_provenance, energy.ram_provenance, energy.total_provenance)
-        for energy in energies
-    )
 
 
 def _attributed(attribution: Attribution, modelled: Parts, others: Parts) -> tuple[float, float]:
@@ -89,15 +82,33 @@ def _share(part_j: float, whole_j: float | None) -> str:
     return f", {part_j / whole_j:.0%} of it" if whole_j and part_j <= whole_j else ""
 
 
-def _unknown(evidence: Evidence) -> Finding:
+def _kinds(energies: Sequence[EnergyMetrics]) -> dict[tuple[str | bool | None, ...], EnergyMetrics]:
+    """An energy of each kind, in the order of the first of its kind: of the same parts, each of the same provenance."""
+    return {
+        (
+            energy.total_energy_j is None,
+            not energy.total_energy_j,
+            energy.total_provenance,
+            not energy.gpu_energy_j,
+            energy.gpu_provenance,
+            not energy.cpu_energy_j,
+            energy.cpu_provenance,
+            not energy.ram_energy_j,
+            energy.ram_provenance,
+        ): energy
+        for energy in energies
+    }
+
+
+def _unknown(kinds: Iterable[EnergyMetrics]) -> Finding:
     code = "provenance.unknown"
-    unknown: dict[str, None] = {}
-    for energy in evidence.energies:
-        # What the total says holds for its components.
-        if energy.total_provenance is None and energy.total_energy_j is not None:
-            for name, _, provenance in _parts(energy):
-                if provenance is None:
-                    unknown[name] = None
+    unknown = dict.fromkeys(
+        name
+        for energy in kinds
+        if energy.total_energy_j is not None
+        for name, _, provenance in _parts(energy)
+        if provenance is None
+    )
     reason = f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled"
     return not_checked(code, reason) if unknown else passed(code)
 

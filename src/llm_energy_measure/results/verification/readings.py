@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from llm_energy_measure.domain.metrics import Scope
-from llm_energy_measure.results.verification.power import Span, comparable
+from llm_energy_measure.results.verification.processes import Process, Span, comparable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm_energy_measure.results.verification.evidence import Process
 
 SUM_TOLERANCE = 1e-6
 """Fraction of a total that its components may leave or exceed by rounding."""
@@ -60,35 +59,34 @@ def readings_of(process: Process) -> list[Reading]:
     if rest < -SUM_TOLERANCE * total:
         gpu_j, cpu_j, ram_j, rest = 0.0, 0.0, 0.0, total  # they are no parts of this total
     readings = _gpu_readings(process, gpu_j, process.gpu_scope) if gpu_j else []
+    index, span = process.record.process_index, process.span
     if cpu_j:
-        readings.append(_reading(process, "cpu", cpu_j, energy.cpu_scope or whole_scope))
+        scope = energy.cpu_scope or whole_scope
+        readings.append(Reading(process=index, component="cpu", energy_j=cpu_j, scope=_of_whole(scope), span=span))
     if ram_j:
-        readings.append(_reading(process, "ram", ram_j, energy.ram_scope or whole_scope))
+        scope = energy.ram_scope or whole_scope
+        readings.append(Reading(process=index, component="ram", energy_j=ram_j, scope=_of_whole(scope), span=span))
     if rest > SUM_TOLERANCE * total:
         if whole_scope == "device" and energy.gpu_energy_j is None:
             # A total of devices alone, without its components, is the GPUs'.
             readings += _gpu_readings(process, rest, "device")
         else:
-            readings.append(_reading(process, "rest", rest, whole_scope))
+            readings.append(
+                Reading(process=index, component="rest", energy_j=rest, scope=_of_whole(whole_scope), span=span)
+            )
     return readings
 
 
-def _reading(process: Process, component: Component, joules: float, scope: Scope | None) -> Reading:
-    return Reading(
-        process=process.record.process_index,
-        component=component,
-        energy_j=joules,
-        # Which package or module the sensor of a CPU, a memory or a whole saw is not recorded.
-        scope=None if scope == "device" else scope,
-        span=process.span,
-    )
+def _of_whole(scope: Scope | None) -> Scope | None:
+    """The scope of a CPU, a memory or a whole: which package or module its sensor saw is not recorded."""
+    return None if scope == "device" else scope
 
 
 def _gpu_readings(process: Process, joules: float, scope: Scope | None) -> list[Reading]:
     """The GPU energy of a process, GPU by GPU where it is known so; a host's is one reading of all of its GPUs."""
-    if scope == "host":
-        return [_reading(process, "gpu", joules, scope)]
     index, span, gpus, devices = process.record.process_index, process.span, process.gpus, process.energy.devices
+    if scope == "host":
+        return [Reading(process=index, component="gpu", energy_j=joules, scope=scope, span=span)]
     parts: list[float] | None = None
     if devices and len(gpus) == len(devices) > 1:
         parts = [device.energy_j or 0.0 for device in devices]
