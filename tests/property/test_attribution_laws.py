@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llm_energy_measure.domain.experiment import ClockEvidence
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
 from llm_energy_measure.results.verification.verify import verify_experiment
@@ -215,6 +216,10 @@ def honest_runs(draw: st.DrawFn) -> list[RawProcessResult]:
     load = draw(st.floats(0.2, 0.99))
     seconds = draw(st.floats(1.0, 600.0))
     count = draw(st.integers(hosts, 16))
+    # NTP keeps the hosts' clocks together, and a reading of the store's is as exact as it says.
+    ahead = draw(st.lists(st.floats(-0.4, 0.4), min_size=hosts, max_size=hosts))
+    error_sec = draw(st.sampled_from([0.006, 0.5, 1.1]))
+    knows_store = draw(st.lists(st.booleans(), min_size=count, max_size=count))
     records = []
     for index in range(count):
         host, local = index % hosts, index // hosts
@@ -226,6 +231,19 @@ def honest_runs(draw: st.DrawFn) -> list[RawProcessResult]:
             tokens_per_second=1000 / seconds, latency_per_token_ms=seconds,
         )  # fmt: skip
         energy_j = watts * seconds
+        start_sec = factories.START.timestamp()
+        wrong_sec = draw(st.floats(-error_sec, error_sec))
+        clock = ClockEvidence(
+            boot_id=f"boot-{host}",
+            wall_start_sec=start_sec + ahead[host],
+            monotonic_start_sec=100.0 * host,
+            wall_end_sec=start_sec + ahead[host] + seconds,
+            monotonic_end_sec=100.0 * host + seconds,
+            store_id="shared",
+            store_start_sec=start_sec + wrong_sec,
+            store_end_sec=start_sec + seconds + wrong_sec,
+            store_error_sec=error_sec,
+        )
         records.append(
             factories.raw(
                 process_index=index,
@@ -235,6 +253,7 @@ def honest_runs(draw: st.DrawFn) -> list[RawProcessResult]:
                 gpu_uuid=f"GPU-{host}-{local}" if ids != "index" else None,
                 gpu_name=board,
                 timestamps=span,
+                clock=clock if knows_store[index] else None,
                 inference_metrics=tokens,
                 energy_metrics=factories.energy(
                     total_energy_j=energy_j,

@@ -64,14 +64,20 @@ def sensor(**changes: Any) -> dict[str, Any]:
     return {"sensors": [SensorReading(**{**reading, **changes})]}
 
 
-def clock(offset_sec: float, jump_sec: float = 0.0, boot: str = "b") -> ClockEvidence:
-    return ClockEvidence(
-        boot_id=boot,
-        wall_start_sec=1e9 + offset_sec,
-        monotonic_start_sec=1.0,
-        wall_end_sec=1e9 + offset_sec + 40 + jump_sec,
-        monotonic_end_sec=41.0,
-    )
+def clock(offset_sec: float, jump_sec: float = 0.0, boot: str = "b", **changes: Any) -> ClockEvidence:
+    """Clocks of a machine whose wall clock is that much ahead of the store's."""
+    fields: dict[str, Any] = {
+        "boot_id": boot,
+        "wall_start_sec": 1e9 + offset_sec,
+        "monotonic_start_sec": 1.0,
+        "wall_end_sec": 1e9 + offset_sec + 40 + jump_sec,
+        "monotonic_end_sec": 41.0,
+        "store_id": "shared",
+        "store_start_sec": 1e9,
+        "store_end_sec": 1e9 + 40,
+        "store_error_sec": 0.01,
+    }
+    return ClockEvidence(**fields | changes)
 
 
 def stored(raw: RawProcessResult, without: str) -> RawProcessResult:
@@ -129,6 +135,7 @@ FAILING: dict[str, Callable[[], Experiment]] = {
     "time.naive_stamps": lambda: two({"timestamps": NAIVE}, {"timestamps": NAIVE, "host": "node-2"}),
     "time.duration_mismatch": lambda: one(timestamps=factories.stamps(START, 40.0, duration_sec=50.0)),
     "time.clock_jump": lambda: one(clock=clock(0, jump_sec=-30.0)),
+    "time.clock_offset": lambda: two({"clock": clock(0)}, {"host": "node-2", "clock": clock(5.0, boot="c")}),
     "window.mismatch": lambda: one(work={"inference_time_sec": 4.0}),
     "window.unknown": lambda: one(
         energy={"window": None, "duration_sec": None}, work={"inference_time_sec": 9.5, "tokens_per_second": 862.0}

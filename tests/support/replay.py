@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import time
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.exceptions import RecorderError
@@ -51,10 +52,11 @@ class ManualClock:
 
 
 class OtherMachineClock(SystemClock):
-    """This machine's clocks, said to be those of a machine of another name."""
+    """This machine's clocks, said to be those of a machine of another name, and its wall clock ahead."""
 
-    def __init__(self, machine: str) -> None:
+    def __init__(self, machine: str, ahead_sec: float = 0.0) -> None:
         self.machine = machine
+        self.wall = lambda: time.time() + ahead_sec
 
     def boot_id(self) -> str | None:
         return f"{self.machine}-{super().boot_id()}"

@@ -185,6 +185,10 @@ clocks = st.builds(
     monotonic_start_sec=_or_none(numbers),
     wall_end_sec=_or_none(numbers),
     monotonic_end_sec=_or_none(numbers),
+    store_id=_or_none(texts),
+    store_start_sec=_or_none(numbers),
+    store_end_sec=_or_none(numbers),
+    store_error_sec=_or_none(amounts),
 )
 launchers = st.builds(
     Launcher,

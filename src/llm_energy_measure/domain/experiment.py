@@ -41,7 +41,9 @@ UnknownFields = Annotated[
 
 
 class ClockEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Readings of both clocks at both ends, from which offsets and jumps between hosts can be told.
+    """Readings of clocks at both ends, from which jumps of one can be told, and how far those of hosts are apart.
+
+    Hosts have no clock in common but that of the store, which stamps the files of all of them.
 
     Attributes:
         boot_id: Identity of the boot that the monotonic clock counts from; None if unknown.
@@ -49,6 +51,11 @@ class ClockEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         monotonic_start_sec: Monotonic clock at the same instant, in seconds.
         wall_end_sec: Wall clock at the end, in seconds since 1970-01-01 UTC.
         monotonic_end_sec: Monotonic clock at the same instant, in seconds.
+        store_id: Which store it was recorded in: only clocks that were read beside one store's can be compared.
+        store_start_sec: The store's clock at the same instant as `wall_start_sec`, in seconds since 1970-01-01 UTC;
+            None if it has none that is known to be the same for all hosts.
+        store_end_sec: The store's clock at the same instant as `wall_end_sec`.
+        store_error_sec: How far the two may be wrong, in seconds: for as long as the reading took, and by its tick.
     """
 
     boot_id: str | None = None
@@ -56,6 +63,10 @@ class ClockEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     monotonic_start_sec: float | None = None
     wall_end_sec: float | None = None
     monotonic_end_sec: float | None = None
+    store_id: str | None = None
+    store_start_sec: float | None = None
+    store_end_sec: float | None = None
+    store_error_sec: Seconds | None = None
 
 
 class Launcher(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,8 +22,8 @@ class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         message: What was found, a sentence with its numbers; empty where there is nothing to say.
         expected: What was expected, a number or a word.
         found: What was found instead, in the same unit.
-        effect_j: Joules that the plain sum counts too many because of it, or may have, where that is not checked; None if
-            nothing tells.
+        effect_j: Joules that the plain sum counts too many because of it, or may count where that is not checked; None
+            if nothing tells.
         processes: Indices of the processes that it is about; empty if it is about the experiment.
     """
 

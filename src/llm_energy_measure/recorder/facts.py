@@ -1,4 +1,4 @@
-"""What a process can tell of itself beyond its energy: libraries, memory, both clocks."""
+"""What a process can tell of itself beyond its energy: libraries, memory, clocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm_energy_measure.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llm_energy_measure.recorder.clock import Clock
+    from llm_energy_measure.recorder.clock import Clock, StoreTime
 
 _MIB = 2**20
 _DOING = "cannot record the configuration"
@@ -56,14 +56,26 @@ def span(start: Instant, end: Instant) -> Timestamps:
     return Timestamps(start=begin, end=begin + timedelta(seconds=duration_sec), duration_sec=duration_sec)
 
 
-def clock_evidence(start: Instant, end: Instant, boot_id: str | None) -> ClockEvidence:
-    """The readings of both clocks at both ends."""
+def clock_evidence(
+    start: Instant,
+    end: Instant,
+    *,
+    boot_id: str | None,
+    store_id: str | None = None,
+    store_times: tuple[StoreTime | None, StoreTime | None] = (None, None),
+) -> ClockEvidence:
+    """The readings of the clocks at both ends; the store's were taken a little earlier and later, outside the block."""
+    before, after = store_times
     return ClockEvidence(
         boot_id=boot_id,
         wall_start_sec=start.wall,
         monotonic_start_sec=start.monotonic,
         wall_end_sec=end.wall,
         monotonic_end_sec=end.monotonic,
+        store_id=store_id,
+        store_start_sec=None if before is None else before.at(start.monotonic),
+        store_end_sec=None if after is None else after.at(end.monotonic),
+        store_error_sec=max((time.error_sec for time in store_times if time is not None), default=None),
     )
 
 

@@ -24,7 +24,7 @@ from llm_energy_measure.recorder.arguments import (
     checked_phase,
     checked_status,
 )
-from llm_energy_measure.recorder.clock import Clock, SystemClock
+from llm_energy_measure.recorder.clock import Clock, StoreClock, SystemClock
 from llm_energy_measure.recorder.facts import Instant
 from llm_energy_measure.recorder.interruption import Interruption
 from llm_energy_measure.recorder.meter import claimed_reading
@@ -311,11 +311,14 @@ class Recording:
         self._host = options.host or platform.node() or None
         attempt = (place.launcher.attempt if place.launcher else None) or 0
         me = claims.this_process(place.process_index, attempt=attempt, host=self._host, boot_id=self._boot_id)
-        held = claims.Claims(self.repository.store, layout.folder_name(self.experiment_id), me)
+        folder = layout.folder_name(self.experiment_id)
+        held = claims.Claims(self.repository.store, folder, me)
         undo.callback(held.release)
         held.take_rank()
         self.repository.set_checkpoint_aside(self.experiment_id, place.process_index)
         self._sensors, self._claimed = self._share(held)
+        self._store_clock = StoreClock(self.repository.store, layout.manifest_key(folder))
+        self._store_time = self._store_clock.read(self._clock)
         self._idle_power_w = self._measure_idle() if options.idle_sec else None
         self._sampler = Sampler(self._sensors, self._clock, interval_sec=options.interval_sec)
         undo.callback(self._sampler.close)
@@ -432,6 +435,8 @@ class Recording:
         """The record of everything up to now."""
         options, now = self._options, self._read()
         end = Instant.now(self._clock)
+        # A checkpoint comes within the block, where nothing more is done than has to be.
+        store_end = None if status == "partial" else self._store_clock.read(self._clock)
         window, readings = facts.span(self._start, end), self._readings()
         parts, latencies = self._phases.parts(now), self._tally.latencies()
         inference_sec = max(0.0, (window.duration_sec or 0.0) - unproductive_sec(parts))
@@ -464,7 +469,13 @@ class Recording:
             config_warnings=[] if now.counts.input or not sum(now.counts) else [_NO_PROMPT],
             world_size=self.place.world_size,
             host=self._host,
-            clock=facts.clock_evidence(self._start, end, self._boot_id),
+            clock=facts.clock_evidence(
+                self._start,
+                end,
+                boot_id=self._boot_id,
+                store_id=self._store_clock.store_id,
+                store_times=(self._store_time, store_end),
+            ),
             launcher=self.place.launcher,
             status=status,
             error_type=error_type,

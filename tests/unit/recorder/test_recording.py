@@ -31,15 +31,18 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.recorder import facts
 from llm_energy_measure.recorder.sources.nvml import Nvml
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
+from llm_energy_measure.storage.local import LocalStore
+from llm_energy_measure.storage.memory import MemoryStore
 from tests.support.children import open_folder, outcome_in_child
 from tests.support.devices import Board, FakeNvml, Slice
-from tests.support.replay import START_WALL, ManualClock, ReplaySource, Trace, sensor, steady_watts
+from tests.support.replay import START_WALL, ManualClock, OtherMachineClock, ReplaySource, Trace, sensor, steady_watts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.recorder.recording import Recording
 
 
@@ -1027,3 +1030,110 @@ def test_the_file_is_json_of_the_known_schema(repository: FileSystemRepository, 
         pass
     assert run.path is not None
     assert json.loads(run.path.read_bytes())["schema_version"] == "2.0.0"
+
+
+# The clock of the store
+
+
+def two_hosts(repository: FileSystemRepository, *ahead_sec: float) -> list[RawProcessResult]:
+    """Results of hosts whose wall clocks are that much ahead, recorded at one time into one store."""
+    with contextlib.ExitStack() as stack:
+        for index, seconds in enumerate(ahead_sec):
+            machine = OtherMachineClock(f"node-{index}", seconds)
+            place = ranks(0, len(ahead_sec), RANK=str(index), LOCAL_WORLD_SIZE="1")
+            stack.enter_context(
+                record(
+                    "exp_7",
+                    environ=place,
+                    repository=repository,
+                    clock=machine,
+                    host=machine.machine,
+                    sources=[],
+                    checkpoint_sec=None,
+                )
+            )
+    return repository.load_all_raw("exp_7")
+
+
+def verdict_on(code: str, results: list[RawProcessResult]) -> Finding:
+    [finding] = [finding for finding in aggregate_results("exp_7", results).findings or () if finding.code == code]
+    return finding
+
+
+def test_hosts_whose_clocks_are_apart_are_found_by_the_clock_of_their_store(repository: FileSystemRepository) -> None:
+    finding = verdict_on("time.clock_offset", two_hosts(repository, 0.0, 5.0))
+    assert finding.outcome == "failed"
+    assert finding.found == pytest.approx(5.0, abs=0.5)
+    assert "host node-1 is 5.0 s ahead of that of host node-0" in finding.message
+
+
+def test_hosts_whose_clocks_agree_are_told_so(repository: FileSystemRepository) -> None:
+    results = two_hosts(repository, 0.0, 0.2)
+    findings = aggregate_results("exp_7", results).findings or []
+    assert "time.clock_offset" not in {finding.code for finding in findings}, "what passed is not stored"
+    clocks = [result.clock for result in results]
+    assert len({clock.store_id for clock in clocks if clock is not None}) == 1
+
+
+def test_copies_of_two_stores_have_no_clock_in_common(tmp_path: Path) -> None:
+    one, other = (two_hosts(FileSystemRepository(tmp_path / name), 0.0, 5.0) for name in ("a", "b"))
+    assert verdict_on("time.clock_offset", [one[0], other[1]]).outcome == "not_checked"
+
+
+class LoggedStore(LocalStore):
+    """A store that notes when somebody asks for the folder of an experiment, as a reading of its clock does."""
+
+    def __init__(self, root: Path, log: list[str]) -> None:
+        super().__init__(root)
+        self.log = log
+
+    def path(self, key: str) -> Path:
+        if key == "raw/exp_7":
+            self.log.append("store")
+        return super().path(key)
+
+
+def test_the_clock_of_the_store_is_read_outside_the_block(tmp_path: Path, clock: ManualClock) -> None:
+    log: list[str] = []
+
+    def read() -> float:
+        log.append("sensor")
+        return clock.monotonic()
+
+    repository = FileSystemRepository(tmp_path, store=LoggedStore(tmp_path, log))
+    with made(repository, clock, sources=[ReplaySource(sensor(read))]):
+        log.append("block")
+        clock.now += 4.0
+    inside = log[log.index("sensor") : len(log) - log[::-1].index("sensor")]
+    assert "store" not in inside
+    assert log.index("store") < log.index("sensor") < log.index("block")
+    assert log[::-1].index("store") < log[::-1].index("sensor")
+    found = saved(repository).clock
+    assert found is not None
+    assert found.store_start_sec is not None
+    assert found.store_end_sec is not None
+    assert found.store_error_sec is not None
+    assert found.store_error_sec < 0.1
+
+
+def test_a_checkpoint_has_the_clock_of_the_store_at_its_start_alone(
+    repository: FileSystemRepository, clock: ManualClock
+) -> None:
+    with made(repository, clock) as run:
+        run._checkpoint()
+        partial = repository.load_raw(repository.base_path / "raw" / "exp_7" / "partial-process_0.json")
+    assert partial.clock is not None
+    assert partial.clock.store_start_sec is not None
+    assert partial.clock.store_end_sec is None
+
+
+def test_a_store_in_memory_has_no_clock(tmp_path: Path, clock: ManualClock) -> None:
+    repository = FileSystemRepository(tmp_path, store=MemoryStore())
+    with made(repository, clock) as run:
+        pass
+    assert run.result is not None
+    assert run.result.clock is not None
+    assert (run.result.clock.store_id, run.result.clock.store_start_sec, run.result.clock.store_error_sec) == (
+        None,
+    ) * 3
+    assert run.result.clock.wall_start_sec == START_WALL

@@ -46,7 +46,7 @@ CODES = {
     "time.naive_stamps": "stamps of several hosts have no UTC offset",
     "time.duration_mismatch": "a duration differs from end - start",
     "time.clock_jump": "a wall clock was set while the processes ran",
-    "time.clock_offset": "one host's times are those of another, shifted",
+    "time.clock_offset": "the clocks of two hosts are apart, or one host's times are those of another, shifted",
     "window.mismatch": "energy and inference are not of the same time",
     "window.unknown": "no energy window is recorded, and run and inference differ",
     "plausibility.power_above_limit": "a reported power is above what the board can draw",

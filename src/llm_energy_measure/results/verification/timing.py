@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy_measure.domain.schema import time_problems
 from llm_energy_measure.results.verification.codes import SUSPICION, failed, not_checked, passed, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from llm_energy_measure.domain.findings import Finding
@@ -22,6 +22,33 @@ DURATION_TOLERANCE = 0.05
 
 OFFSET_AGREEMENT = 0.1
 """How closely starts and ends of two hosts have to be shifted alike, as a fraction of the shift."""
+
+# A reading that is off by more (three centuries, in seconds) is no clock's.
+_NO_CLOCK_SEC = 1e10
+
+
+class Offset(NamedTuple):
+    """How far the wall clock of a host is ahead of the store's.
+
+    Attributes:
+        error_sec: How far that may be wrong, in seconds.
+        is_at_end: Whether it was read at the end of a process.
+        ahead_sec: How far, in seconds.
+    """
+
+    error_sec: float
+    is_at_end: bool
+    ahead_sec: float
+
+    @property
+    def least_sec(self) -> float:
+        """How far it is ahead at least, in seconds."""
+        return self.ahead_sec - self.error_sec
+
+    @property
+    def most_sec(self) -> float:
+        """How far it is ahead at most, in seconds."""
+        return self.ahead_sec + self.error_sec
 
 
 def check_time(evidence: Evidence) -> Iterator[Finding]:
@@ -40,10 +67,12 @@ def check_time(evidence: Evidence) -> Iterator[Finding]:
     else:
         yield passed("time.mixed_offsets")
     yield _naive(evidence, is_naive)
-    yield _overlap(evidence, is_naive)
+    offsets = _offsets(evidence)
+    apart = _clocks_apart(offsets)
+    yield _overlap(evidence, is_naive, offsets if apart is not None and len(offsets) == len(evidence.hosts) else {})
     yield _durations(evidence)
     yield _clock_jump(evidence)
-    yield _clock_offset(evidence, is_naive)
+    yield apart or _clock_offset(evidence, is_naive, offsets)
 
 
 def _naive(evidence: Evidence, is_naive: set[bool]) -> Finding:
@@ -56,8 +85,11 @@ def _naive(evidence: Evidence, is_naive: set[bool]) -> Finding:
     return not_checked(code, "the stamps have no UTC offset; those of one host can be compared with each other alone")
 
 
-def _overlap(evidence: Evidence, is_naive: set[bool]) -> Finding:
-    """One instant that all processes ran at; `found` is the common time as a fraction of the whole."""
+def _overlap(evidence: Evidence, is_naive: set[bool], offsets: Mapping[str | None, Offset]) -> Finding:
+    """One instant that all processes ran at; `found` is the common time as a fraction of the whole.
+
+    With offsets, which hosts have whose clocks are apart, the store's clock tells the time.
+    """
     code = "time.no_overlap"
     records = evidence.records
     if len(records) == 1:
@@ -68,14 +100,30 @@ def _overlap(evidence: Evidence, is_naive: set[bool]) -> Finding:
         return not_checked(code, f"some process has no {'end' if len(ends) < len(records) else 'start'}")
     if len(is_naive) > 1:
         return not_checked(code, "some stamps have a UTC offset and some have none")
-    common = (min(ends) - max(starts)).total_seconds()
+    ahead = {
+        record.process_index: offsets[host].ahead_sec
+        for host, of_host in evidence.hosts.items()
+        for record in of_host
+        if host in offsets
+    }
+    begin = starts[0]
+    # In seconds, which can hold what no date can.
+    started, ended = (
+        [
+            (stamp - begin).total_seconds() - ahead.get(record.process_index, 0.0)
+            for record, stamp in zip(records, stamps, strict=True)
+        ]
+        for stamps in (starts, ends)
+    )
+    common = min(ended) - max(started)
     if common > 0:
-        return passed(code, found=common / (max(ends) - min(starts)).total_seconds())
-    first = records[ends.index(min(ends))].process_index
-    last = records[starts.index(max(starts))].process_index
+        return passed(code, found=common / (max(ended) - min(started)))
+    first = records[ended.index(min(ended))].process_index
+    last = records[started.index(max(started))].process_index
     message = (
-        f"process {first} had ended {seconds(-common)} before process {last} started: the processes did not run "
-        "together, and no throughput of all of them was ever reached"
+        f"process {first} had ended {seconds(-common)} before process {last} started"
+        f"{' by the clock of the store' if ahead else ''}: the processes did not run together, and no throughput of "
+        "all of them was ever reached"
     )
     return failed(code, message, expected="a common instant", found=0.0, processes=[first, last])
 
@@ -126,10 +174,58 @@ def _clock_jump(evidence: Evidence) -> Finding:
     return passed(code)
 
 
-def _clock_offset(evidence: Evidence, is_naive: set[bool]) -> Finding:
-    """Whether the spans of one host look like those of another, shifted: by a clock, or by a later start."""
+def _offsets(evidence: Evidence) -> dict[str | None, Offset]:
+    """How far the hosts' clocks are ahead of their store's, by the most exact reading of each; where that is known.
+
+    Hosts share no clock but that one: each monotonic clock counts from its own boot. It carries a reading of the store
+    to the instant of a wall clock's, and tells how long the reading took.
+    """
+    clocks = [record.clock for record in evidence.records if record.clock is not None]
+    stores = {clock.store_id for clock in clocks if clock.store_id is not None}
+    if len(evidence.hosts) == 1 or len(stores) != 1:
+        return {}
+    found: dict[str | None, Offset] = {}
+    for host, records in evidence.hosts.items():
+        readings = [
+            Offset(clock.store_error_sec, is_at_end, wall - store)
+            for record in records
+            if (clock := record.clock) is not None and clock.store_id is not None and clock.store_error_sec is not None
+            for is_at_end, wall, store in (
+                (False, clock.wall_start_sec, clock.store_start_sec),
+                (True, clock.wall_end_sec, clock.store_end_sec),
+            )
+            if wall is not None and store is not None and abs(wall - store) < _NO_CLOCK_SEC
+        ]
+        if readings:
+            found[host] = min(readings)
+    return found
+
+
+def _clocks_apart(offsets: Mapping[str | None, Offset]) -> Finding | None:
+    """The finding that the clocks of two hosts are further apart than readings can be wrong; None if none are."""
+    if not offsets:
+        return None
+    # Were both one host, each other's interval would reach into its, and no two would be apart.
+    ahead = max(offsets, key=lambda host: offsets[host].least_sec)
+    behind = min(offsets, key=lambda host: offsets[host].most_sec)
+    if offsets[ahead].least_sec - offsets[behind].most_sec <= CLOCK_TOLERANCE_SEC:
+        return None
+    apart_sec = offsets[ahead].ahead_sec - offsets[behind].ahead_sec
+    error_sec = offsets[ahead].error_sec + offsets[behind].error_sec
+    message = (
+        f"the clock of host {ahead} is {seconds(apart_sec)} ahead of that of host {behind}, within "
+        f"{error_sec:.3g} s, by the clock of the store that both wrote to"
+    )
+    return failed("time.clock_offset", message, expected=0.0, found=apart_sec)
+
+
+def _clock_offset(evidence: Evidence, is_naive: set[bool], offsets: Mapping[str | None, Offset]) -> Finding:
+    """Whether clocks agree; where nothing tells, whether a host's spans look like those of another, shifted.
+
+    That can be by a clock, or by a later start.
+    """
     code = "time.clock_offset"
-    if len(evidence.hosts) == 1:
+    if len(evidence.hosts) == 1 or len(offsets) == len(evidence.hosts):
         return passed(code)
     if len(is_naive) > 1:
         return not_checked(code, "some stamps have a UTC offset and some have none")
@@ -150,4 +246,5 @@ def _clock_offset(evidence: Evidence, is_naive: set[bool]) -> Finding:
                 f"{first}: its processes started at another time, or its clock differs"
             )
             return not_checked(code, SUSPICION, message, expected=0.0, found=shift)
-    return passed(code)
+    unknown = next(host for host in evidence.hosts if host not in offsets)
+    return not_checked(code, f"the clock of host {unknown or 'without a name'} was not compared with the others'")
