@@ -126,12 +126,11 @@ def attribute(records: Sequence[RawProcessResult]) -> Attribution:
     Args:
         records: Its results, by process index, each index once.
     """
-    return attribution_of(processes_of(records))
+    return attribution_of(by_host(processes_of(records)))
 
 
-def attribution_of(processes: Sequence[Process]) -> Attribution:
-    """As `attribute`, of processes whose facts are known already."""
-    hosts = by_host(processes)
+def attribution_of(hosts: Hosts) -> Attribution:
+    """As `attribute`, of processes by host."""
     powers = [power_of_host(host, own) for host, own in hosts.items()]
     shares: list[Share] = []
     readings: list[Reading] = []
@@ -141,7 +140,7 @@ def attribution_of(processes: Sequence[Process]) -> Attribution:
         share = _share(host, own, power)
         _doubt_module(share, of_host, own, power)
         shares.append(share)
-    totals = [e for process in processes if (e := process.energy.total_energy_j) is not None]
+    totals = [e for own in hosts.values() for process in own if (e := process.energy.total_energy_j) is not None]
     by_physics = {
         (power.host, process): again_j
         for power, share in zip(powers, shares, strict=True)

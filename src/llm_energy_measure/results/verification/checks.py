@@ -76,7 +76,7 @@ def verify_evidence(evidence: Evidence) -> Verification:
     Args:
         evidence: What is known of the experiment.
     """
-    attribution = attribution_of(evidence.processes)
+    attribution = attribution_of(evidence.hosts)
     findings = [*attribution.findings]
     for check in FAMILIES:
         findings += check(evidence)

@@ -88,7 +88,7 @@ def _duplicates(evidence: Evidence) -> Finding:
         return passed(code)  # no two have the same energy
     seen: dict[object, int] = {}
     copies: list[tuple[int, RawProcessResult]] = []
-    for host, record in ((host, record) for host, records in evidence.hosts.items() for record in records):
+    for host, record in [(process.host, process.record) for own in evidence.hosts.values() for process in own]:
         if record.energy_metrics.total_energy_j and record.timestamps.start is not None:
             stamps, energy = record.timestamps, record.energy_metrics
             device = host, record.gpu_id, record.gpu_uuid

@@ -39,9 +39,9 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
         return processes_of(self.records)
 
     @cached_property
-    def hosts(self) -> dict[str | None, list[RawProcessResult]]:
-        """The results by host; see `by_host`."""
-        return {host: [process.record for process in own] for host, own in by_host(self.processes).items()}
+    def hosts(self) -> dict[str | None, list[Process]]:
+        """The processes by host; see `by_host`."""
+        return by_host(self.processes)
 
     @cached_property
     def energies(self) -> list[EnergyMetrics]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed, seconds, watts
 from llm_energy_measure.results.verification.gpus import (
     UNCERTAIN,
-    gpu_scope,
     host_boards,
     names_gpu,
 )
@@ -226,9 +225,10 @@ def _missing_gpu_energy(evidence: Evidence) -> Finding:
     if all(readings) or not any(readings):
         return passed(code)
     missing: list[int] = []
-    for records in evidence.hosts.values():
-        if any(record.energy_metrics.gpu_energy_j and gpu_scope(record) == "host" for record in records):
+    for processes in evidence.hosts.values():
+        if any(process.energy.gpu_energy_j and process.gpu_scope == "host" for process in processes):
             continue
+        records = [process.record for process in processes]
         missing += [
             record.process_index
             for record in records

@@ -30,8 +30,9 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
         gpus: The GPUs that it measured; see `gpus_of`.
         boards: The boards that it works on; see `own_boards`.
         gpu_scope: What the sensor behind its GPU energy saw; see `gpu_scope`.
+        run: When it ran; None unless start and end are known and can be compared.
         window_sec: Length of its energy window, in seconds; see `energy_window_sec`.
-        span: When it measured; see `span_of`.
+        span: When it measured; its energy window, or else its run, in which the window lies.
     """
 
     record: RawProcessResult
@@ -40,6 +41,7 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
     gpus: list[Gpu]
     boards: OwnBoards
     gpu_scope: Scope | None
+    run: Span | None
     window_sec: float | None
     span: Span | None
 
@@ -62,7 +64,7 @@ def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
 
 
 def _process(record: RawProcessResult, host: str | None) -> Process:
-    energy = record.energy_metrics
+    energy, run = record.energy_metrics, record.timestamps.span
     gpus = gpus_of(record)
     return Process(
         record=record,
@@ -71,8 +73,9 @@ def _process(record: RawProcessResult, host: str | None) -> Process:
         gpus=gpus,
         boards=own_boards(record, gpus),
         gpu_scope=energy.gpu_scope or energy.total_scope,
-        window_sec=energy_window_sec(record),
-        span=span_of(record),
+        run=run,
+        window_sec=energy_window_sec(energy),
+        span=_measured_in(energy, run),
     )
 
 
@@ -120,9 +123,8 @@ def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) 
     return all((sensor.source, sensor.instance) in read for sensor in unread)
 
 
-def energy_window_sec(record: RawProcessResult) -> float | None:
+def energy_window_sec(energy: EnergyMetrics) -> float | None:
     """Length of the energy window, in seconds; None if it is not recorded (0 is no length)."""
-    energy = record.energy_metrics
     window = energy.window
     if window is not None:
         if window.duration_sec is not None and window.duration_sec > 0:
@@ -139,12 +141,11 @@ def longest_sec(record: RawProcessResult) -> float | None:
     return max(run, work or 0.0) or None
 
 
-def span_of(record: RawProcessResult) -> Span | None:
-    """When a process measured: its energy window, or else its run, in which the window lies; None if unknown."""
-    window = record.energy_metrics.window
-    if window is not None and (span := window.span) is not None and span[0] < span[1]:
+def _measured_in(energy: EnergyMetrics, run: Span | None) -> Span | None:
+    """When a process measured: its energy window, or else its run; None if unknown."""
+    if energy.window is not None and (span := energy.window.span) is not None and span[0] < span[1]:
         return span
-    return span if (span := record.timestamps.span) is not None and span[0] < span[1] else None
+    return run if run is not None and run[0] < run[1] else None
 
 
 def comparable(spans: Sequence[Span | None]) -> bool:
