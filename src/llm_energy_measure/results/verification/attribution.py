@@ -43,8 +43,11 @@ from llm_energy_measure.results.verification.processes import Process, by_host, 
 from llm_energy_measure.results.verification.readings import (
     COMPONENTS,
     Component,
+    Energies,
     Reading,
     dropped_of,
+    energies_apart,
+    energies_of,
     lies_within,
     overlap,
     possible_more,
@@ -133,13 +136,19 @@ def attribution_of(hosts: Hosts) -> Attribution:
     """As `attribute`, of processes by host."""
     powers = [power_of_host(host, own) for host, own in hosts.items()]
     shares: list[Share] = []
-    readings: list[Reading] = []
-    for power, (host, of_host) in zip(powers, hosts.items(), strict=True):
-        own = [reading for process in of_host for reading in readings_of(process)]
-        readings += own
-        share = _share(host, own, power)
-        _doubt_module(share, of_host, own, power)
-        shares.append(share)
+    energies: Energies = {}
+    for power, of_host in zip(powers, hosts.values(), strict=True):
+        module = module_of(of_host)
+        if module is None and (apart := energies_apart(of_host)) is not None:
+            shares.append(Share())
+        else:
+            readings = [reading for process in of_host for reading in readings_of(process)]
+            shares.append(share := _share(power.host, readings, power))
+            if module is not None:
+                _doubt_module(share, module, readings, power)
+            apart = energies_of(readings)
+        for component, own in apart.items():
+            energies.setdefault(component, []).extend(own)
     totals = [e for own in hosts.values() for process in own if (e := process.energy.total_energy_j) is not None]
     by_physics = {
         (power.host, process): again_j
@@ -166,7 +175,7 @@ def attribution_of(hosts: Hosts) -> Attribution:
     energy = max(0.0, math.fsum([*totals, *(-joules for _, joules in again)]))
     low = max(0.0, energy - math.fsum(share.low_j for share in shares))
     high = min(plain, energy + math.fsum(share.high_j for share in shares))
-    gpu, cpu, ram = (_component_sum(name, readings, again) for name in COMPONENTS)
+    gpu, cpu, ram = (_component_sum(name, energies, again) for name in COMPONENTS)
     return Attribution(
         plain_j=plain,
         energy_j=energy,
@@ -379,11 +388,9 @@ def _doubt_parts(share: Share, by_sensor: BySensor, unscoped: Sequence[Reading])
         share.low_j += math.fsum(joules) - max(joules, default=0.0)
 
 
-def _doubt_module(share: Share, processes: Sequence[Process], readings: Sequence[Reading], power: HostPower) -> None:
+def _doubt_module(share: Share, module: str, readings: Sequence[Reading], power: HostPower) -> None:
     """Widen the bounds by what the sensors of modules may have seen with the GPUs: the bounds span both cases."""
-    share.module = module_of(processes)
-    if share.module is None:
-        return
+    share.module = module
     besides = [reading for reading in readings if reading.component in _ON_A_MODULE]
     if not besides:
         return
@@ -393,7 +400,7 @@ def _doubt_module(share: Share, processes: Sequence[Process], readings: Sequence
     without = [reading for reading in readings if id(reading) not in seen]
     other = _share(power.host, without, power)
     energy_j, other_j = _counted_j(readings, share), _counted_j(without, other)
-    gpu_j = _component_sum("gpu", readings, share.again) or 0.0
+    gpu_j = _component_sum("gpu", energies_of(readings), share.again) or 0.0
     # A module can't contain more than its sensor read.
     share.besides_j = min(max(0.0, energy_j - other_j), gpu_j)
     if share.besides_j:
@@ -530,11 +537,7 @@ def _module_sensor(shares: Sequence[Share]) -> Finding:
     )
 
 
-def _component_sum(
-    name: Component, readings: Sequence[Reading], again: Sequence[tuple[Component, float]]
-) -> float | None:
-    own = [reading.energy_j for reading in readings if reading.component == name]
-    if not own:
+def _component_sum(name: Component, energies: Energies, again: Sequence[tuple[Component, float]]) -> float | None:
+    if name not in energies:
         return None
-    own += [-joules for component, joules in again if component == name]
-    return max(0.0, math.fsum(own))
+    return max(0.0, math.fsum([*energies[name], *(-joules for component, joules in again if component == name)]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from llm_energy_measure.domain.metrics import Scope
+from llm_energy_measure.domain.metrics import EnergyMetrics, Scope
 from llm_energy_measure.results.verification.processes import Process, Span, comparable
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ SUM_TOLERANCE = 1e-6
 
 Component = Literal["gpu", "cpu", "ram", "rest"]
 COMPONENTS: tuple[Literal["gpu", "cpu", "ram"], ...] = ("gpu", "cpu", "ram")
+
+
+Energies = dict[Component, list[float]]
+"""Energies in joules, by component."""
 
 
 class Reading(Struct, frozen=True, kw_only=True, gc=False):
@@ -50,14 +54,10 @@ class Reading(Struct, frozen=True, kw_only=True, gc=False):
 
 def readings_of(process: Process) -> list[Reading]:
     """What one process read, sensor by sensor; together they are its total. Empty if that is unknown."""
-    energy = process.energy
-    total, whole_scope = energy.total_energy_j, energy.total_scope
-    if total is None:
+    energy, whole_scope = process.energy, process.energy.total_scope
+    if energy.total_energy_j is None:
         return []
-    gpu_j, cpu_j, ram_j = energy.gpu_energy_j or 0.0, energy.cpu_energy_j or 0.0, energy.ram_energy_j or 0.0
-    rest = total - math.fsum((gpu_j, cpu_j, ram_j))
-    if rest < -SUM_TOLERANCE * total:
-        gpu_j, cpu_j, ram_j, rest = 0.0, 0.0, 0.0, total  # they are no parts of this total
+    gpu_j, cpu_j, ram_j, rest_j = _parts_of(energy)
     readings = _gpu_readings(process, gpu_j, process.gpu_scope) if gpu_j else []
     index, span = process.record.process_index, process.span
     if cpu_j:
@@ -66,15 +66,77 @@ def readings_of(process: Process) -> list[Reading]:
     if ram_j:
         scope = energy.ram_scope or whole_scope
         readings.append(Reading(process=index, component="ram", energy_j=ram_j, scope=_of_whole(scope), span=span))
-    if rest > SUM_TOLERANCE * total:
+    if rest_j:
         if whole_scope == "device" and energy.gpu_energy_j is None:
             # A total of devices alone, without its components, is the GPUs'.
-            readings += _gpu_readings(process, rest, "device")
+            readings += _gpu_readings(process, rest_j, "device")
         else:
             readings.append(
-                Reading(process=index, component="rest", energy_j=rest, scope=_of_whole(whole_scope), span=span)
+                Reading(process=index, component="rest", energy_j=rest_j, scope=_of_whole(whole_scope), span=span)
             )
     return readings
+
+
+def energies_of(readings: Sequence[Reading]) -> Energies:
+    """The energies of readings."""
+    energies: Energies = {}
+    for reading in readings:
+        energies.setdefault(reading.component, []).append(reading.energy_j)
+    return energies
+
+
+def energies_apart(processes: Sequence[Process]) -> Energies | None:
+    """The energies of one host's readings, where no two can be of the same joules; None where that has to be seen.
+
+    They can't where each GPU has a sensor of its own, which one process reads, and the rest are processes' own shares,
+    or a component of the host that one process reads for all. Most hosts are so, and nothing of them is in doubt: their
+    readings need not be set beside each other, which is most of the work of attribution.
+    """
+    energies: Energies = {"gpu": [], "cpu": [], "ram": []}
+    cpu_scopes: list[Scope | None] = []
+    ram_scopes: list[Scope | None] = []
+    readers: list[Process] = []
+    for process in processes:
+        energy, whole_scope = process.energy, process.energy.total_scope
+        if not energy.total_energy_j:
+            continue
+        gpu_j, cpu_j, ram_j, rest_j = _parts_of(energy)
+        if rest_j and whole_scope != "process":
+            return None
+        if gpu_j:
+            energies["gpu"].append(gpu_j)
+            if process.gpu_scope != "process":
+                readers.append(process)
+        if cpu_j:
+            energies["cpu"].append(cpu_j)
+            cpu_scopes.append(energy.cpu_scope or whole_scope)
+        if ram_j:
+            energies["ram"].append(ram_j)
+            ram_scopes.append(energy.ram_scope or whole_scope)
+    if not (_are_shares(cpu_scopes) and _are_shares(ram_scopes) and _have_own_sensors(readers)):
+        return None
+    return {component: own for component, own in energies.items() if own}
+
+
+def _are_shares(scopes: Sequence[Scope | None]) -> bool:
+    """Whether readings of one component are processes' own shares, or one that is the host's."""
+    return scopes.count("process") == len(scopes) or scopes == ["host"]
+
+
+def _have_own_sensors(processes: Sequence[Process]) -> bool:
+    """Whether each process read the one GPU that it has, by a known sensor that no other one read."""
+    gpus = [process.gpus[0] for process in processes if process.gpu_scope == "device" and len(process.gpus) == 1]
+    return len({gpu.sensor for gpu in gpus if gpu.knows_sensor and gpu.sensor is not None}) == len(processes)
+
+
+def _parts_of(energy: EnergyMetrics) -> tuple[float, float, float, float]:
+    """What a known total is made of, in joules: GPUs, CPUs, memory, and what is none of these; 0 where it has none."""
+    total = energy.total_energy_j or 0.0
+    gpu_j, cpu_j, ram_j = energy.gpu_energy_j or 0.0, energy.cpu_energy_j or 0.0, energy.ram_energy_j or 0.0
+    rest = total - math.fsum((gpu_j, cpu_j, ram_j))
+    if rest < -SUM_TOLERANCE * total:
+        return 0.0, 0.0, 0.0, total  # they are no parts of this total
+    return gpu_j, cpu_j, ram_j, rest if rest > SUM_TOLERANCE * total else 0.0
 
 
 def _of_whole(scope: Scope | None) -> Scope | None:
