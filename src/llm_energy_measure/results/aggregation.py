@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Manifest,
         RawProcessResult,
         SourceFile,
+        StoredBytes,
         UnreadableFile,
     )
     from llm_energy_measure.domain.findings import Finding
@@ -203,7 +204,7 @@ def _result(
         or verification.outcome_of("completeness.no_energy") == "failed"
         or (evidence.any_sensors and any(energy.is_cut_short for energy in evidence.energies)),
         completeness=report,
-        sources=_sources(results),
+        sources=_sources(evidence.stored),
         plain_energy_j=attribution.plain_j,
         attributed_energy_j=attribution.energy_j,
         attributed_bounds_j=attribution.bounds_j,
@@ -251,7 +252,7 @@ def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, floa
 def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
     """Refuse results of different experiments, models or backends, naming the field and both values."""
     first = results[0]
-    if experiment_id not in (first.experiment_id, folder_name(first.experiment_id)):
+    if experiment_id != first.experiment_id and experiment_id != folder_name(first.experiment_id):
         raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
     for name in ("experiment_id", "model_name", "backend"):
         values = list(map(attrgetter(name), results))
@@ -339,7 +340,7 @@ def _sum_warning(first: Finding, verification: Verification) -> str:
     )
 
 
-def _sources(results: Sequence[RawProcessResult]) -> list[SourceFile] | None:
+def _sources(stored: Sequence[StoredBytes | None]) -> list[SourceFile] | None:
     """The files the results were read from; None if one of them did not come from a store."""
-    sources = [stored.source for result in results if (stored := result.stored) is not None]
-    return sources if len(sources) == len(results) else None
+    sources = [one.source for one in stored if one is not None]
+    return sources if len(sources) == len(stored) else None

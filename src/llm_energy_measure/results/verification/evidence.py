@@ -11,6 +11,7 @@ from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, R
 from llm_energy_measure.results.verification.processes import Process, by_host, processes_of
 
 if TYPE_CHECKING:
+    from llm_energy_measure.domain.experiment import StoredBytes
     from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics
 
 
@@ -57,6 +58,11 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     def totals_j(self) -> list[float | None]:
         """The total energy of each process, in joules; None if unknown."""
         return [energy.total_energy_j for energy in self.energies]
+
+    @cached_property
+    def stored(self) -> list[StoredBytes | None]:
+        """The file of each record; None if it came from none."""
+        return [record.stored for record in self.records]
 
     @cached_property
     def any_sensors(self) -> bool:

@@ -149,9 +149,9 @@ def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:
     """The boards of a process: those that it lists, or as many of its own as its configuration says."""
     if len(gpus) == 1:
         [gpu] = gpus
-        count, is_least = configured_gpus(record)
-        if count == 1 and is_least:
+        if _HINTS.isdisjoint(record.effective_config):
             return gpu.alone
+        count, is_least = configured_gpus(record)
         limit_w = None if gpu.limit_w is None else gpu.limit_w * count
         return OwnBoards(None if gpu.sensor is None else str(gpu.sensor), count, limit_w, is_least)
     limits = {("listed", place) if gpu.sensor is None else gpu.sensor: gpu.limit_w for place, gpu in enumerate(gpus)}

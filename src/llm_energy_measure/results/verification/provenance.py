@@ -127,8 +127,8 @@ def _schema_version(evidence: Evidence) -> Finding:
     code = "provenance.schema_version"
     without = [
         record.process_index
-        for record in evidence.records
-        if (stored := record.stored) is not None and b'"schema_version"' not in stored.data
+        for record, stored in zip(evidence.records, evidence.stored, strict=True)
+        if stored is not None and b'"schema_version"' not in stored.data
     ]
     if not without:
         return passed(code)

@@ -243,7 +243,7 @@ def _clock_offset(evidence: Evidence, is_naive: set[bool], offsets: Mapping[str 
     for host, processes in evidence.hosts.items():
         known = [process.run for process in processes if process.run is not None]
         if len(known) == len(processes):
-            spans.append((host, min(start for start, _ in known), max(end for _, end in known)))
+            spans.append((host, min([start for start, _ in known]), max([end for _, end in known])))
     if len(spans) < len(evidence.hosts):
         return not_checked(code, "some process has no start or no end")
     first, start, end = spans[0]
