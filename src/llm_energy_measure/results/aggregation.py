@@ -168,7 +168,7 @@ def _result(
     attribution = verification.attribution
     first = results[0]
     backend = next((result for result in results if result.backend is not None), first)
-    start, end = _span(results)
+    start, end = _span(evidence)
     aggregated = AggregatedResult(
         experiment_id=experiment_id,
         backend=backend.backend,
@@ -297,14 +297,11 @@ def _incompatible(
     return refused
 
 
-def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None]:
+def _span(evidence: Evidence) -> tuple[datetime | None, datetime | None]:
     """Earliest start and latest known end; None unless all stamps can be compared."""
-    stamps = [result.timestamps for result in results]
-    starts = [one.start for one in stamps if one.start is not None]
-    ends = [one.end for one in stamps if one.end is not None]
-    if len({stamp.tzinfo is None for stamp in starts + ends}) > 1:
+    if len(evidence.is_naive) > 1:
         return None, None
-    return min(starts, default=None), max(ends, default=None)
+    return min(evidence.starts, default=None), max(evidence.ends, default=None)
 
 
 def _gpus_attributed(verification: Verification) -> bool:
@@ -319,6 +316,8 @@ def _warnings(verification: Verification) -> list[str]:
     The findings say more, and what else is amiss.
     """
     failures = [finding for finding in verification.to_store if finding.outcome == "failed"]
+    if not failures:
+        return []
     codes = {finding.code for finding in failures}
     warnings = []
     of_sum = next((finding for finding in failures if finding.family in SUM_FAMILIES), None)

@@ -193,8 +193,10 @@ def _factor(plain_j: float, energy_j: float) -> float | None:
     factor = ratio(plain_j, energy_j)
     if factor is None or not math.isfinite(factor):
         return None
+    if factor <= 1:
+        return 1.0
     # To twelve digits: k processes make k, and not what the roundings of a mean leave of it.
-    return max(1.0, float(f"{factor:.12g}"))
+    return float(f"{factor:.12g}")
 
 
 def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> Share:
@@ -459,7 +461,7 @@ def _attribution_findings(hosts: Hosts, shares: Sequence[Share]) -> Iterator[Fin
         yield passed("attribution.host_counted")
     yield _two_hosts(hosts)
     yield _module_sensor(shares)
-    open_scopes = sorted(set().union(*(share.open_scopes for share in shares)))
+    open_scopes = sorted({name for share in shares for name in share.open_scopes})
     code = "attribution.scope_unknown"
     if open_scopes:
         what = ", ".join("what is no component" if name == "rest" else name.upper() for name in open_scopes)
@@ -480,15 +482,14 @@ def _unidentified(hosts: Hosts) -> str:
     """What keeps GPUs from being told apart, if anything does."""
     if len(hosts) > 1 and None in hosts:
         return "some processes name their host and some don't"
-    has_uuid = set()
-    for process in [process for own in hosts.values() for process in own]:
-        for gpu in process.gpus:
-            if gpu.name is not None:
-                has_uuid.add(isinstance(gpu.name, str))
-            elif process.gpu_scope not in ("host", "process"):
-                peers = [peer.record for peer in hosts[process.host]]
-                if not read_elsewhere(process.record, peers):
-                    return f"the GPU of process {process.record.process_index} is unknown"
+    processes = [process for own in hosts.values() for process in own]
+    for process in processes:
+        if any(gpu.name is None for gpu in process.gpus) and process.gpu_scope not in ("host", "process"):
+            peers = [peer.record for peer in hosts[process.host]]
+            if not read_elsewhere(process.record, peers):
+                return f"the GPU of process {process.record.process_index} is unknown"
+    names = [gpu.name for process in processes for gpu in process.gpus if gpu.name is not None]
+    has_uuid = {isinstance(name, str) for name in names}
     return "some GPUs are known by UUID and some by index only" if len(has_uuid) > 1 else ""
 
 
@@ -497,18 +498,14 @@ def _two_hosts(hosts: Hosts) -> Finding:
     code = "attribution.two_names_one_host"
     if len(hosts) == 1:
         return passed(code)
-    named = [
-        {gpu.name for process in own for gpu in process.gpus if isinstance(gpu.name, str)} for own in hosts.values()
-    ]
-    booted = [
-        {clock.boot_id for process in own if (clock := process.record.clock) is not None} - {None}
-        for own in hosts.values()
-    ]
-    if all(sum(map(len, names)) == len(set().union(*names)) for names in (named, booted)):
-        return passed(code)  # each name is of one host
+    processes = [process for own in hosts.values() for process in own]
+    names = [gpu.name for process in processes for gpu in process.gpus]
+    boots = {(process.host, clock.boot_id) for process in processes if (clock := process.record.clock) is not None}
+    if len(set(names)) == len(names) and len({boot_id for _, boot_id in boots}) == len(boots):
+        return passed(code)  # no name appears twice
     seen: dict[tuple[str, str], str | None] = {}
-    for host, processes in hosts.items():
-        for process in processes:
+    for host, of_host in hosts.items():
+        for process in of_host:
             facts = [("GPU", gpu.name) for gpu in process.gpus if isinstance(gpu.name, str)]
             clock = process.record.clock
             if clock is not None and clock.boot_id:

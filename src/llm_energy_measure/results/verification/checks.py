@@ -51,23 +51,16 @@ class Verification(Struct, frozen=True, kw_only=True, dict=True):
     rule: str = RULE
 
     def outcome_of(self, *codes: str) -> str:
-        """The worst outcome of checks: `failed`, `not_checked` or `passed`."""
-        outcomes = {self._outcomes.get(code) for code in codes} - {None}
-        return next(outcome for outcome in ("failed", "not_checked", "passed") if outcome in outcomes or not outcomes)
+        """The worst outcome of checks: `failed`, `not_checked` or `passed`; `failed` if there was no such check."""
+        outcomes = [finding.outcome for finding in self.to_store if finding.code in codes]
+        if outcomes:
+            return "failed" if "failed" in outcomes else "not_checked"
+        return "passed" if any(finding.code in codes for finding in self.findings) else "failed"
 
     @cached_property
     def to_store(self) -> list[Finding]:
         """The findings that an aggregate keeps: those that passed follow from the rest."""
         return [finding for finding in self.findings if finding.outcome != "passed"]
-
-    @cached_property
-    def _outcomes(self) -> dict[str, str]:
-        """The worst outcome by code."""
-        outcomes = dict.fromkeys([finding.code for finding in self.findings], "passed")
-        for finding in self.to_store:
-            if outcomes[finding.code] != "failed":
-                outcomes[finding.code] = finding.outcome
-        return outcomes
 
 
 def verify_evidence(evidence: Evidence) -> Verification:

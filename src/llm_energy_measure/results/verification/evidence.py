@@ -11,6 +11,8 @@ from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, R
 from llm_energy_measure.results.verification.processes import Process, by_host, processes_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from llm_energy_measure.domain.experiment import StoredBytes
     from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics
 
@@ -58,6 +60,21 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
     def totals_j(self) -> list[float | None]:
         """The total energy of each process, in joules; None if unknown."""
         return [energy.total_energy_j for energy in self.energies]
+
+    @cached_property
+    def starts(self) -> list[datetime]:
+        """When processes started, as far as that is known."""
+        return [start for record in self.records if (start := record.timestamps.start) is not None]
+
+    @cached_property
+    def ends(self) -> list[datetime]:
+        """When processes ended, as far as that is known."""
+        return [end for record in self.records if (end := record.timestamps.end) is not None]
+
+    @cached_property
+    def is_naive(self) -> set[bool]:
+        """Whether their stamps have no UTC offset: of some that may be true, and of others not."""
+        return {stamp.tzinfo is None for stamp in self.starts + self.ends}
 
     @cached_property
     def stored(self) -> list[StoredBytes | None]:

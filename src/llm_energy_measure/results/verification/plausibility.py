@@ -55,6 +55,8 @@ def _first_problem(code: str, evidence: Evidence, judged: Sequence[_Judged], wha
     """One finding for the experiment: the first process that has the problem, and how many more have it."""
     if judged.count(None) == len(judged):
         return passed(code)
+    if judged.count(_ABSENT) == len(judged):
+        return not_checked(code, f"no process has {what}")
     problems = {
         record.process_index: judgement
         for record, judgement in zip(evidence.records, judged, strict=True)

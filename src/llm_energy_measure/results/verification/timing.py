@@ -8,12 +8,11 @@ from llm_energy_measure.domain.schema import time_problems
 from llm_energy_measure.results.verification.codes import SUSPICION, failed, not_checked, passed, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.verification.evidence import Evidence
-    from llm_energy_measure.results.verification.processes import Process
 
 CLOCK_TOLERANCE_SEC = 1.0
 """Seconds that two readings of clocks may differ: NTP keeps hosts to milliseconds, steps are whole seconds."""
@@ -59,28 +58,24 @@ def check_time(evidence: Evidence) -> Iterator[Finding]:
         yield failed("time.impossible_span", f"process {process}: {problem}", processes=[process])
     if not impossible:
         yield passed("time.impossible_span")
-    stamps = [record.timestamps for record in evidence.records]
-    starts = [one.start for one in stamps if one.start is not None]
-    ends = [one.end for one in stamps if one.end is not None]
-    is_naive = {stamp.tzinfo is None for stamp in starts + ends}
-    if len(is_naive) > 1:
+    if len(evidence.is_naive) > 1:
         message = "some timestamps have a UTC offset and some have none; start and end can't be told"
         yield failed("time.mixed_offsets", message)
     else:
         yield passed("time.mixed_offsets")
-    yield _naive(evidence, is_naive)
+    yield _naive(evidence)
     offsets = _offsets(evidence)
     apart = _clocks_apart(offsets)
     by_store = apart is not None and len(offsets) == len(evidence.hosts)
-    yield _overlap(evidence.processes, starts, ends, is_naive, offsets if by_store else {})
+    yield _overlap(evidence, offsets if by_store else {})
     yield _durations(evidence)
     yield _clock_jump(evidence)
-    yield apart or _clock_offset(evidence, is_naive, offsets)
+    yield apart or _clock_offset(evidence, offsets)
 
 
-def _naive(evidence: Evidence, is_naive: set[bool]) -> Finding:
+def _naive(evidence: Evidence) -> Finding:
     code = "time.naive_stamps"
-    if True not in is_naive:
+    if True not in evidence.is_naive:
         return passed(code)
     if len(evidence.hosts) > 1:
         message = f"stamps of {len(evidence.hosts)} hosts have no UTC offset: which came first depends on their zones"
@@ -88,23 +83,18 @@ def _naive(evidence: Evidence, is_naive: set[bool]) -> Finding:
     return not_checked(code, "the stamps have no UTC offset; those of one host can be compared with each other alone")
 
 
-def _overlap(
-    processes: Sequence[Process],
-    starts: Sequence[datetime],
-    ends: Sequence[datetime],
-    is_naive: set[bool],
-    offsets: Mapping[str | None, Offset],
-) -> Finding:
+def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Finding:
     """One instant that all processes ran at; `found` is the common time as a fraction of the whole.
 
     With offsets, which hosts have whose clocks are apart, the store's clock tells the time.
     """
     code = "time.no_overlap"
+    processes, starts, ends = evidence.processes, evidence.starts, evidence.ends
     if len(processes) == 1:
         return not_checked(code, "a single process overlaps with nothing")
     if min(len(starts), len(ends)) < len(processes):
         return not_checked(code, f"some process has no {'end' if len(ends) < len(processes) else 'start'}")
-    if len(is_naive) > 1:
+    if len(evidence.is_naive) > 1:
         return not_checked(code, "some stamps have a UTC offset and some have none")
     begin = starts[0]
     if not offsets:
@@ -188,9 +178,10 @@ def _offsets(evidence: Evidence) -> dict[str | None, Offset]:
     Hosts share no clock but that one: each monotonic clock counts from its own boot. It carries a reading of the store
     to the instant of a wall clock's, and tells how long the reading took.
     """
+    if len(evidence.hosts) == 1:
+        return {}
     clocks = [record.clock for record in evidence.records if record.clock is not None]
-    stores = {clock.store_id for clock in clocks if clock.store_id is not None}
-    if len(evidence.hosts) == 1 or len(stores) != 1:
+    if len({clock.store_id for clock in clocks if clock.store_id is not None}) != 1:
         return {}
     found: dict[str | None, Offset] = {}
     for host, processes in evidence.hosts.items():
@@ -229,7 +220,7 @@ def _clocks_apart(offsets: Mapping[str | None, Offset]) -> Finding | None:
     return failed("time.clock_offset", message, expected=0.0, found=apart_sec)
 
 
-def _clock_offset(evidence: Evidence, is_naive: set[bool], offsets: Mapping[str | None, Offset]) -> Finding:
+def _clock_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Finding:
     """Whether clocks agree; where nothing tells, whether a host's spans look like those of another, shifted.
 
     That can be by a clock, or by a later start.
@@ -237,7 +228,7 @@ def _clock_offset(evidence: Evidence, is_naive: set[bool], offsets: Mapping[str 
     code = "time.clock_offset"
     if len(evidence.hosts) == 1 or len(offsets) == len(evidence.hosts):
         return passed(code)
-    if len(is_naive) > 1:
+    if len(evidence.is_naive) > 1:
         return not_checked(code, "some stamps have a UTC offset and some have none")
     spans: list[tuple[str | None, datetime, datetime]] = []
     for host, processes in evidence.hosts.items():
