@@ -381,6 +381,15 @@ def test_devices_that_nothing_identifies_are_the_boards_of_the_host() -> None:
     assert over.expected == 1000.0
 
 
+def test_devices_that_one_process_read_with_its_host_are_the_boards_of_the_host() -> None:
+    """Three boards of 250 W, of which two processes of unknown scope imply 600 W together."""
+    listed = {"devices": [DeviceEnergy(gpu_name="NVIDIA A100-PCIE-40GB", energy_j=8000.0)] * 3}
+    unknown = [reading(index, 40 * 300.0, energy=NO_SCOPE, **NO_IDS) for index in (1, 2)]
+    host = reading(0, 24_000.0, energy=listed | HOST, **NO_IDS)
+    assert "energy.over_counted" not in codes(attribute([host, *unknown]))
+    assert "energy.over_counted" in codes(attribute(unknown))
+
+
 def test_devices_of_scope_device_are_those_that_the_process_measured() -> None:
     own = {"devices": [DeviceEnergy(gpu_name="NVIDIA A100-PCIE-40GB")] * 4}
     assert codes(attribute([reading(0, 3e4, energy=own, **NO_IDS)])) == set()
@@ -435,6 +444,11 @@ def test_without_an_energy_window_power_is_a_lower_bound_that_can_still_prove_to
         ("NVIDIA A100 80GB PCIe", 1, 300),
         ("NVIDIA A100-SXM4-80GB", 1, 400),
         ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 1, 400),
+        ("8 x NVIDIA A100-SXM4", 8, 400),
+        ("A100 SXM 80GB", 1, 400),
+        ("NVIDIA A100-SXM-64GB", 1, None),
+        ("H100 SXM", 1, 700),
+        ("A100 PCIe", 1, None),
         ("NVIDIA H100 PCIe", 1, 350),
         ("NVIDIA H100 80GB HBM3", 1, 700),
         ("NVIDIA H100 NVL", 1, 400),

@@ -122,10 +122,9 @@ def stamped_by_clients(device: int, mounts: str) -> bool:
         device: The file system's number, as `os.stat` gives it.
         mounts: What is mounted where. Source: proc_pid_mountinfo(5).
     """
-    number = f"{os.major(device)}:{os.minor(device)}"
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
-        if before.split(" ")[2:3] == [number]:
+        if before.split(" ")[2:3] == [f"{os.major(device)}:{os.minor(device)}"]:
             return after.split(" ")[0].partition(".")[0] in _STAMPED_BY_CLIENTS
     return False
 

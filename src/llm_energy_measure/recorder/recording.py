@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.metrics import SensorReading
 
 _BOOT_DIGITS = 8
-_NO_PROMPT = "no prompt tokens were counted: input_tokens is 0, and total_tokens are the generated ones"
 
 
 def record(
@@ -466,7 +465,7 @@ class Recording:
             compute_metrics=records.compute_metrics(self._model, tokens, inference_sec, facts.peak_memory_mib()),
             effective_config=self._config,
             cli_overrides=self._overrides,
-            config_warnings=[] if now.counts.input or not sum(now.counts) else [_NO_PROMPT],
+            config_warnings=self._tally.warnings(),
             world_size=self.place.world_size,
             host=self._host,
             clock=facts.clock_evidence(

@@ -41,7 +41,8 @@ class Request:
 
     What came of it counts at once, so that it is there also where the run ends before the request does.
 
-    Its tokens give latencies and are not added to the process's tokens; `add_tokens` counts those.
+    Its tokens give latencies and are not added to the process's tokens; `add_tokens` counts those. A token that comes
+    before or after the block has no latency: the record says how many did.
 
     Args:
         tally: Where it is counted.
@@ -57,7 +58,7 @@ class Request:
         self._now = now
         self.is_warmup = is_warmup
         self._stamps: list[float] = []
-        self._append = self._stamps.append
+        self._append: Callable[[float], None] = self._outside
         self._was_sent = False
         self.sent = 0.0
 
@@ -66,6 +67,7 @@ class Request:
         if self._was_sent:
             raise RecorderError("cannot measure a request", "it was sent before", "make a new one: run.request()")
         self._was_sent = True
+        self._append = self._stamps.append
         self.sent = self._now()
         self._tally.begin_request(self)
         return self
@@ -74,7 +76,11 @@ class Request:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End it, also if it failed: the tokens that came, came."""
+        self._append = self._outside
         self._tally.end_request(self)
+
+    def _outside(self, _stamp: float) -> None:
+        self._tally.count_outside()
 
     @property
     def stamps(self) -> list[float]:
@@ -95,7 +101,9 @@ class Request:
         if count == 1:
             self._append(self._now())
         else:
-            self._stamps.extend([self._now()] * _whole(count, "tokens of a request"))
+            stamp = self._now()
+            for _ in range(_whole(count, "tokens of a request")):
+                self._append(stamp)
 
 
 class Tally:
@@ -107,6 +115,7 @@ class Tally:
         self._lock = threading.RLock()
         self._input = 0
         self._output = 0
+        self._outside = 0
         self._ended = _Samples()
         self._open: dict[Request, None] = {}
 
@@ -135,6 +144,20 @@ class Tally:
         with self._lock:
             self._ended.add(request)
             del self._open[request]
+
+    def count_outside(self) -> None:
+        """Count a token that came while its request was not under way."""
+        with self._lock:
+            self._outside += 1
+
+    def warnings(self) -> list[str]:
+        """What a reader has to know of the counts so far, a sentence each."""
+        counts, texts = self.counts, []
+        if sum(counts) and not counts.input:
+            texts.append("no prompt tokens were counted: input_tokens is 0, and total_tokens are the generated ones")
+        if self._outside:
+            texts.append(f"tokens that came outside the block of their request, and have no latency: {self._outside}")
+        return texts
 
     @property
     def counts(self) -> Counts:

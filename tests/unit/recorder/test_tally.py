@@ -97,6 +97,26 @@ def test_a_request_is_sent_once() -> None:
         pass
 
 
+def test_tokens_outside_of_the_block_are_told_and_have_no_latency() -> None:
+    tally, clock = Tally(), ManualClock()
+    tally.add(1, 1)
+    request = Request(tally, clock.monotonic, is_warmup=False)
+    request.token()
+    with request:
+        clock.now += 0.25
+        request.token()
+    assert tally.warnings() == [
+        "tokens that came outside the block of their request, and have no latency: 1",
+    ]
+    clock.now += 1.0
+    request.token(2)
+    latencies = tally.latencies()
+    assert latencies is not None
+    assert (latencies.ttft_ms, latencies.itl_full_ms) == ([250.0], [])
+    assert tally.counts == Counts(1, 1, 1)
+    assert tally.warnings()[-1].endswith(": 3")
+
+
 def test_nothing_counted_is_no_latency() -> None:
     assert Tally().latencies() is None
 

@@ -70,8 +70,10 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
         (
             _row("a100 pcie 40gb", 250, f"{_NVIDIA}, A100 40GB PCIe"),
             _row("a100 pcie 80gb", 300, f"{_NVIDIA}, A100 80GB PCIe"),
-            _row("a100 sxm4 40gb", 400, f"{_NVIDIA}, A100 SXM"),
-            _row("a100 sxm4 80gb", 400, f"{_NVIDIA}, A100 SXM"),
+            _row("a100 sxm4", 400, f"{_NVIDIA}, A100 SXM, 40 and 80 GB"),
+            # Not of any memory: one system's own A100-SXM-64GB draws more.
+            _row("a100 sxm 40gb", 400, f"{_NVIDIA}, A100 SXM"),
+            _row("a100 sxm 80gb", 400, f"{_NVIDIA}, A100 SXM"),
             _row("a800 sxm4 80gb", 400, f"{_NVIDIA}, A800 SXM"),
             _row("a800 pcie 80gb", 300, f"{_NVIDIA}, A800 80GB PCIe"),
             _row("a30", 165, f"{_NVIDIA}, A30"),
@@ -83,6 +85,7 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
             _row("h100 nvl", 400, f"{_NVIDIA}, H100 NVL"),
             _row("h100 80gb hbm3", 700, f"{_NVIDIA}, H100 SXM5 (NVML's name for it)"),
             _row("h100 sxm5", 700, f"{_NVIDIA}, H100 SXM5"),
+            _row("h100 sxm", 700, f"{_NVIDIA}, H100 SXM5"),
             _row("h800 80gb hbm3", 700, f"{_NVIDIA}, H800 SXM5 (NVML's name for it)"),
             _row("h200", 700, f"{_NVIDIA}, H200 SXM (NVML's name for it)"),
             _row("h200 nvl", 600, f"{_NVIDIA}, H200 NVL"),

@@ -68,7 +68,7 @@ def gpus_of(record: RawProcessResult) -> list[Gpu]:
     """The GPUs that a process measured: those it lists, else its own.
 
     Devices that are listed without index, UUID and energy say what boards the host has, and not which of them the
-    process measured, unless the scope is `device`.
+    process measured, unless the scope is `device`; so do those without index and UUID of one that read the host.
     """
     devices = record.energy_metrics.devices
     if devices and not _are_of_host(record, devices):
@@ -182,15 +182,21 @@ def configured_gpus(record: RawProcessResult) -> tuple[int, bool]:
 
 
 def _are_of_host(record: RawProcessResult, devices: Sequence[DeviceEnergy]) -> bool:
-    return gpu_scope(record) != "device" and all(
-        device.gpu_id is None and device.gpu_uuid is None and device.energy_j is None for device in devices
+    scope = gpu_scope(record)
+    return scope != "device" and all(
+        device.gpu_id is None and device.gpu_uuid is None and (device.energy_j is None or scope == "host")
+        for device in devices
     )
 
 
 def module_of(processes: Sequence[Process]) -> str | None:
     """Board of a host whose GPU sensor may see the CPU of its module; None if no process names such a board."""
-    boards = dict.fromkeys([gpu.board for process in processes for gpu in process.gpus])
-    return next((board for board in boards if (model := model_of(board)) is not None and model.includes_cpu), None)
+    names: list[str | None] = []
+    for process in processes:
+        names.append(process.record.gpu_name)
+        names += [device.gpu_name for device in process.energy.devices or ()]
+    modules = (name for name in dict.fromkeys(names) if (model := model_of(name)) is not None and model.includes_cpu)
+    return next(modules, None)
 
 
 def model_of(board: str | None) -> BoardModel | None:

@@ -206,7 +206,7 @@ def _clocks_apart(offsets: Mapping[str | None, Offset]) -> Finding | None:
     """The finding that the clocks of two hosts are further apart than readings can be wrong; None if none are."""
     if not offsets:
         return None
-    # Were both one host, each other's interval would reach into its, and no two would be apart.
+    # They are one host where its interval lies within all others': then no two are apart.
     ahead = max(offsets, key=lambda host: offsets[host].least_sec)
     behind = min(offsets, key=lambda host: offsets[host].most_sec)
     if offsets[ahead].least_sec - offsets[behind].most_sec <= CLOCK_TOLERANCE_SEC:
@@ -214,8 +214,8 @@ def _clocks_apart(offsets: Mapping[str | None, Offset]) -> Finding | None:
     apart_sec = offsets[ahead].ahead_sec - offsets[behind].ahead_sec
     error_sec = offsets[ahead].error_sec + offsets[behind].error_sec
     message = (
-        f"the clock of host {ahead} is {seconds(apart_sec)} ahead of that of host {behind}, within "
-        f"{error_sec:.3g} s, by the clock of the store that both wrote to"
+        f"the clock of host {ahead or 'without a name'} is {seconds(apart_sec)} ahead of that of host "
+        f"{behind or 'without a name'}, within {error_sec:.3g} s, by the clock of the store that both wrote to"
     )
     return failed("time.clock_offset", message, expected=0.0, found=apart_sec)
 
