@@ -482,14 +482,13 @@ def _unidentified(hosts: Hosts) -> str:
     """What keeps GPUs from being told apart, if anything does."""
     if len(hosts) > 1 and None in hosts:
         return "some processes name their host and some don't"
-    processes = [process for own in hosts.values() for process in own]
-    for process in processes:
-        if any(gpu.name is None for gpu in process.gpus) and process.gpu_scope not in ("host", "process"):
+    gpus = [(process, gpu.name) for own in hosts.values() for process in own for gpu in process.gpus]
+    for process in [process for process, name in gpus if name is None]:
+        if process.gpu_scope not in ("host", "process"):
             peers = [peer.record for peer in hosts[process.host]]
             if not read_elsewhere(process.record, peers):
                 return f"the GPU of process {process.record.process_index} is unknown"
-    names = [gpu.name for process in processes for gpu in process.gpus if gpu.name is not None]
-    has_uuid = {isinstance(name, str) for name in names}
+    has_uuid = {isinstance(name, str) for _, name in gpus if name is not None}
     return "some GPUs are known by UUID and some by index only" if len(has_uuid) > 1 else ""
 
 

@@ -194,9 +194,12 @@ def module_of(processes: Sequence[Process]) -> str | None:
     names: list[str | None] = []
     for process in processes:
         names.append(process.record.gpu_name)
-        names += [device.gpu_name for device in process.energy.devices or ()]
-    modules = (name for name in dict.fromkeys(names) if (model := model_of(name)) is not None and model.includes_cpu)
-    return next(modules, None)
+        if process.energy.devices:
+            names += [device.gpu_name for device in process.energy.devices]
+    for name in dict.fromkeys(names):
+        if (model := model_of(name)) is not None and model.includes_cpu:
+            return name
+    return None
 
 
 def model_of(board: str | None) -> BoardModel | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics, Scope
+    from llm_energy_measure.domain.metrics import InferenceMetrics
     from llm_energy_measure.results.verification.evidence import Evidence
     from llm_energy_measure.results.verification.processes import Process
 
@@ -251,9 +251,14 @@ def _outlier(evidence: Evidence) -> Finding:
     code = "plausibility.outlier"
     peers: dict[object, list[tuple[float, int]]] = {}
     for process in evidence.processes:
-        record = process.record
+        energy, record = process.energy, process.record
         length = process.window_sec or longest_sec(record)
-        component, joules, scope = _compared(process.energy)
+        if energy.gpu_energy_j:
+            component, joules, scope = "gpu", energy.gpu_energy_j, process.gpu_scope
+        elif energy.cpu_energy_j:  # one process may read the host's for all
+            component, joules, scope = "cpu", energy.cpu_energy_j, energy.cpu_scope or energy.total_scope
+        else:
+            component, joules, scope = "total", energy.total_energy_j or 0.0, energy.total_scope
         if joules and length:
             key = component, scope, None if component == "cpu" else process.boards[1:], record.gpu_name
             peers.setdefault(key, []).append((joules / length, record.process_index))
@@ -274,15 +279,6 @@ def _outlier(evidence: Evidence) -> Finding:
                 processes=[index],
             )
     return passed(code)
-
-
-def _compared(energy: EnergyMetrics) -> tuple[str, float | None, Scope | None]:
-    """What of a process's energy its peers have too: one of them may read the host's CPU for all."""
-    if energy.gpu_energy_j:
-        return "gpu", energy.gpu_energy_j, energy.gpu_scope or energy.total_scope
-    if energy.cpu_energy_j:
-        return "cpu", energy.cpu_energy_j, energy.cpu_scope or energy.total_scope
-    return "total", energy.total_energy_j, energy.total_scope
 
 
 def _distance(power_w: float, middle_w: float) -> float:

@@ -22,7 +22,7 @@ def check_zeros(evidence: Evidence) -> Iterator[Finding]:
     parts: dict[str, Sequence[object]] = {"energy_metrics": evidence.energies, "compute_metrics": computed}
     for code, (part, name, beside, is_zero) in _ZEROS.items():
         # Only beside a 0 the rest of a record matters.
-        has_zero = 0 in map(attrgetter(name), parts[part])
+        has_zero = 0.0 in map(attrgetter(name), parts[part])
         processes = [record.process_index for record in evidence.records if is_zero(record)] if has_zero else []
         if processes:
             message = f"{part}.{name} of process {listed(processes)} is 0 beside {beside}: it is unknown"
