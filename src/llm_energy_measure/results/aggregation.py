@@ -23,7 +23,7 @@ from llm_energy_measure.results.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, get_strategy
 from llm_energy_measure.results.verification.checks import verify_evidence
 from llm_energy_measure.results.verification.codes import CODES, SUM_FAMILIES, joules
-from llm_energy_measure.results.verification.evidence import Evidence
+from llm_energy_measure.results.verification.evidence import evidence_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.strategies import Strategy
     from llm_energy_measure.results.verification.checks import Verification
+    from llm_energy_measure.results.verification.evidence import Evidence
 
 NAN = float("nan")
 
@@ -163,7 +164,7 @@ def _result(
     except Exception as error:
         found = f"the rule {rule.name!r} can't calculate with its figures ({type(error).__name__}: {error})"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check its processes") from error
-    evidence = Evidence(experiment_id=experiment_id, records=list(results), report=report, manifest=manifest)
+    evidence = evidence_of(experiment_id, results, report, manifest)
     verification = verify_evidence(evidence)
     attribution = verification.attribution
     first = results[0]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult
+from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult, StoredBytes
+from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics
 from llm_energy_measure.results.verification.processes import Process, by_host, processes_of
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from llm_energy_measure.domain.experiment import StoredBytes
-    from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics
+    from collections.abc import Sequence
 
 
-class Evidence(Struct, frozen=True, kw_only=True, dict=True):
-    """The facts of one experiment, from which every finding follows and nothing else does.
+class Evidence(Struct, frozen=True, kw_only=True):
+    """The facts of one experiment, from which every finding follows and nothing else does; see `evidence_of`.
 
     What several checks look at is taken from the records once, a list a figure, in the order of the records. Most
     processes of most experiments are unremarkable: a check asks such a list first whether any process can be amiss, and
@@ -29,59 +27,56 @@ class Evidence(Struct, frozen=True, kw_only=True, dict=True):
         records: Its readable results, at least one, by process index.
         report: What was expected and what was found.
         manifest: What was written down before the run, if anything was.
+        processes: The processes that left the records; see `processes_of`.
+        hosts: They by host; see `by_host`.
+        energies: The energy of each process.
+        works: The work of each process; None if it counted none.
+        totals_j: The total energy of each process, in joules; None if unknown.
+        starts: When processes started, as far as that is known.
+        ends: When processes ended, as far as that is known.
+        is_naive: Whether their stamps have no UTC offset: of some that may be true, and of others not.
+        stored: The file of each record; None if it came from none.
+        any_sensors: Whether any process recorded the readings of its sensors.
     """
 
     experiment_id: str
     records: list[RawProcessResult]
     report: CompletenessReport
-    manifest: Manifest | None = None
+    manifest: Manifest | None
+    processes: list[Process]
+    hosts: dict[str | None, list[Process]]
+    energies: list[EnergyMetrics]
+    works: list[InferenceMetrics | None]
+    totals_j: list[float | None]
+    starts: list[datetime]
+    ends: list[datetime]
+    is_naive: set[bool]
+    stored: list[StoredBytes | None]
+    any_sensors: bool
 
-    @cached_property
-    def processes(self) -> list[Process]:
-        """The processes that left the records; see `processes_of`."""
-        return processes_of(self.records)
 
-    @cached_property
-    def hosts(self) -> dict[str | None, list[Process]]:
-        """The processes by host; see `by_host`."""
-        return by_host(self.processes)
-
-    @cached_property
-    def energies(self) -> list[EnergyMetrics]:
-        """The energy of each process."""
-        return [record.energy_metrics for record in self.records]
-
-    @cached_property
-    def works(self) -> list[InferenceMetrics | None]:
-        """The work of each process; None if it counted none."""
-        return [record.inference_metrics for record in self.records]
-
-    @cached_property
-    def totals_j(self) -> list[float | None]:
-        """The total energy of each process, in joules; None if unknown."""
-        return [energy.total_energy_j for energy in self.energies]
-
-    @cached_property
-    def starts(self) -> list[datetime]:
-        """When processes started, as far as that is known."""
-        return [start for record in self.records if (start := record.timestamps.start) is not None]
-
-    @cached_property
-    def ends(self) -> list[datetime]:
-        """When processes ended, as far as that is known."""
-        return [end for record in self.records if (end := record.timestamps.end) is not None]
-
-    @cached_property
-    def is_naive(self) -> set[bool]:
-        """Whether their stamps have no UTC offset: of some that may be true, and of others not."""
-        return {stamp.tzinfo is None for stamp in self.starts + self.ends}
-
-    @cached_property
-    def stored(self) -> list[StoredBytes | None]:
-        """The file of each record; None if it came from none."""
-        return [record.stored for record in self.records]
-
-    @cached_property
-    def any_sensors(self) -> bool:
-        """Whether any process recorded the readings of its sensors."""
-        return any(energy.sensors for energy in self.energies)
+def evidence_of(
+    experiment_id: str, records: Sequence[RawProcessResult], report: CompletenessReport, manifest: Manifest | None
+) -> Evidence:
+    """The evidence of an experiment; see `Evidence` for the arguments."""
+    processes = processes_of(records)
+    energies = [record.energy_metrics for record in records]
+    spans = [record.timestamps for record in records]
+    starts = [span.start for span in spans if span.start is not None]
+    ends = [span.end for span in spans if span.end is not None]
+    return Evidence(
+        experiment_id=experiment_id,
+        records=list(records),
+        report=report,
+        manifest=manifest,
+        processes=processes,
+        hosts=by_host(processes),
+        energies=energies,
+        works=[record.inference_metrics for record in records],
+        totals_j=[energy.total_energy_j for energy in energies],
+        starts=starts,
+        ends=ends,
+        is_naive={stamp.tzinfo is None for stamp in starts + ends},
+        stored=[record.stored for record in records],
+        any_sensors=any(energy.sensors for energy in energies),
+    )

@@ -75,11 +75,13 @@ class HostPower(Struct, frozen=True, kw_only=True, dict=True):
         host: The host; None if it is unnamed.
         processes: Its processes.
         readers: Those that measured GPU energy, by index.
+        unscoped: Of these, those of which nobody knows what their sensors saw.
     """
 
     host: str | None
     processes: Sequence[Process]
     readers: list[Reader]
+    unscoped: list[Reader]
 
     @cached_property
     def limit(self) -> HostLimit:
@@ -89,11 +91,6 @@ class HostPower(Struct, frozen=True, kw_only=True, dict=True):
             if self.readers
             else HostLimit(watts=None, knows_all=False, why_not="no process has GPU energy")
         )
-
-    @cached_property
-    def unscoped(self) -> list[Reader]:
-        """Processes of which nobody knows what their sensors saw."""
-        return [reader for reader in self.readers if reader.scope is None]
 
     @cached_property
     def over_counted(self) -> list[list[Reader]]:
@@ -120,7 +117,8 @@ class HostLimit(NamedTuple):
 def power_of_host(host: str | None, processes: Sequence[Process]) -> HostPower:
     """What the processes of one host imply."""
     readers = [_reader(process, energy_j) for process in processes if (energy_j := process.energy.gpu_energy_j)]
-    return HostPower(host=host, processes=processes, readers=readers)
+    unscoped = [reader for reader in readers if reader.scope is None]
+    return HostPower(host=host, processes=processes, readers=readers, unscoped=unscoped)
 
 
 def check_power(
