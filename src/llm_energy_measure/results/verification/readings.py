@@ -105,7 +105,7 @@ def energies_apart(processes: Sequence[Process]) -> Energies | None:
             return None
         if gpu_j:
             energies["gpu"].append(gpu_j)
-            if process.gpu_scope != "process":
+            if process.gpu_scope != "process" or len(process.gpus) > 1:
                 readers.append(process)
         if cpu_j:
             energies["cpu"].append(cpu_j)
