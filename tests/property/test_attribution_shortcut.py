@@ -37,9 +37,9 @@ def neighbours(draw: st.DrawFn) -> list[RawProcessResult]:
             gpu_energy_j=gpu_j,
             cpu_energy_j=cpu_j,
             ram_energy_j=ram_j,
-            total_scope=draw(st.sampled_from(["process"] * 6 + ["device", "host", None])),
+            total_scope=draw(st.sampled_from(["process"] * 4 + ["host", None])),
             gpu_scope=draw(st.sampled_from(["device", "process"] * 4 + ["host", None])),
-            cpu_scope=draw(st.sampled_from([None, "process"] * 4 + ["host"])),
+            cpu_scope=draw(st.sampled_from([None, "process", "host"])),
             devices=draw(st.sampled_from([None, devices])),
         )
         uuid = draw(st.sampled_from([f"GPU-{index}"] * 6 + ["GPU-0", "MIG-GPU-0/1/0", "MIG-x"]))

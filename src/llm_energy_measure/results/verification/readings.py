@@ -135,7 +135,7 @@ def _parts_of(energy: EnergyMetrics) -> tuple[float, float, float, float]:
     gpu_j, cpu_j, ram_j = energy.gpu_energy_j or 0.0, energy.cpu_energy_j or 0.0, energy.ram_energy_j or 0.0
     rest = total - math.fsum((gpu_j, cpu_j, ram_j))
     if rest < -SUM_TOLERANCE * total:
-        return 0.0, 0.0, 0.0, total  # they are no parts of this total
+        gpu_j, cpu_j, ram_j, rest = 0.0, 0.0, 0.0, total  # they are no parts of this total
     return gpu_j, cpu_j, ram_j, rest if rest > SUM_TOLERANCE * total else 0.0
 
 
