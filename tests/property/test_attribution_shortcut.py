@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,3 +65,34 @@ def test_one_gpu_each_beside_a_host_s_cpu_that_one_process_reads_is_apart() -> N
     second = factories.energy(1, total_energy_j=1312.5, cpu_energy_j=None, ram_energy_j=None, **scopes)
     records = [factories.raw(process_index=index, energy_metrics=one) for index, one in enumerate((first, second))]
     assert energies_apart(processes_of(records)) == {"gpu": [1062.5, 1312.5], "cpu": [901.25], "ram": [7.75]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "energy"),
+    [
+        ({"gpu_uuid": "GPU-a"}, {}),
+        ({"gpu_uuid": None, "gpu_id": None}, {}),
+        ({"gpu_uuid": "MIG-{}", "gpu_id": None}, {}),
+        ({}, {"gpu_scope": "host"}),
+        ({}, {"gpu_scope": None, "cpu_scope": "process"}),
+        ({}, {"cpu_scope": "host"}),
+        ({}, {"cpu_scope": None}),
+        ({}, {"cpu_energy_j": None}),
+    ],
+)
+def test_what_two_processes_can_both_have_seen_is_not_apart(changes: dict[str, Any], energy: dict[str, Any]) -> None:
+    own: dict[str, Any] = {"gpu_scope": "device", "cpu_scope": "process", "total_energy_j": 1062.5 + 901.25}
+    records = []
+    for index in range(2):
+        ids = {name: None if value is None else value.format(index) for name, value in changes.items()}
+        metrics = factories.energy(ram_energy_j=None, **(own | energy))
+        records.append(factories.raw(process_index=index, energy_metrics=metrics, **ids))
+    assert energies_apart(processes_of(records)) is None
+
+
+def test_two_processes_on_gpus_of_their_own_are_apart() -> None:
+    energy = factories.energy(
+        gpu_scope="device", cpu_scope="process", total_energy_j=1062.5 + 901.25, ram_energy_j=None
+    )
+    records = [factories.raw(process_index=index, energy_metrics=energy) for index in range(2)]
+    assert energies_apart(processes_of(records)) == {"gpu": [1062.5] * 2, "cpu": [901.25] * 2}
