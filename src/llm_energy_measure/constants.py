@@ -44,3 +44,13 @@ MAX_RECORD_BYTES = 512 * 1024 * 1024
 
 MAX_RECORD_DEPTH = 100
 """Levels of nesting; real records have 5. A deeper file is refused before it is parsed."""
+
+CODECARBON_NAMES = (
+    *("timestamp", "project_name", "run_id", "experiment_id", "duration", "emissions", "emissions_rate"),
+    *("cpu_power", "gpu_power", "ram_power", "cpu_energy", "gpu_energy", "ram_energy", "energy_consumed"),
+    *("water_consumed", "country_name", "country_iso_code", "region", "cloud_provider", "cloud_region"),
+    *("os", "python_version", "codecarbon_version", "cpu_count", "cpu_model", "gpu_count", "gpu_model"),
+    *("longitude", "latitude", "ram_total_size", "tracking_mode", "cpu_utilization_percent"),
+    *("gpu_utilization_percent", "ram_utilization_percent", "ram_used_gb", "on_cloud", "pue", "wue"),
+)
+"""Columns of CodeCarbon's `emissions.csv` in the order of its version 3.3.0, which is read and written."""

@@ -12,6 +12,7 @@
     │       ├── UnsafePathError             (+ ValueError)
     │       ├── StorageError                (+ OSError)
     │       ├── CatalogueError              ends with how to rebuild
+    │       ├── ImportFormatError           (+ ValueError) file, line, tool
     │       ├── ExportError                 (+ OSError)
     │       └── MissingExtraError           (+ ImportError) names the extra to install
     ├── AggregationError
@@ -123,6 +124,20 @@ class StorageError(ResultsError, OSError):
 
 class CatalogueError(ResultsError):
     """The catalogue can't answer; it is derived, and the advice says how to make it anew."""
+
+
+class ImportFormatError(ResultsError, ValueError):
+    """A file that no format recognises, a format that there is none of, or a mapping that is none.
+
+    Attributes:
+        file: The file; None where the fault lies in what was asked for.
+        line: Line at which a torn file of JSON breaks off, from 1; None if nothing is known to be torn.
+        tool: Name of the one format that was asked for; None if any would do.
+    """
+
+    file: Path | None = None
+    line: int | None = None
+    tool: str | None = None
 
 
 class ExportError(ResultsError, OSError):

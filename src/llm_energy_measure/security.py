@@ -1,9 +1,13 @@
-"""Experiment ids and paths that can't escape the place they belong to. Pure string and path work."""
+"""What is not trusted: experiment ids and paths that could escape their place, and JSON that says a thing twice.
+
+Pure work on strings, paths and parsed pairs.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from llm_energy_measure.constants import MAX_ID_LENGTH, SUPERSEDED_AGGREGATE_PATTERN
 from llm_energy_measure.exceptions import ExperimentIdError, ResultNotFoundError, UnsafePathError
@@ -40,6 +44,27 @@ def sanitize_experiment_id(experiment_id: str) -> str:
     else:
         return safe
     raise ExperimentIdError("cannot use the experiment id", problem, "choose another id")
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, of its keys and values; for `object_pairs_hook` of Python's json.
+
+    Python and msgspec take the last value of a key that stands twice, and which of them was meant nobody can say.
+
+    Raises:
+        ValueError: A key stands twice.
+
+    Example:
+        >>> unique_keys([("a", 1), ("b", 2)])
+        {'a': 1, 'b': 2}
+    """
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # falsy
+        msg = f"the key {twice[:40]!r} stands twice in one object"
+        raise ValueError(msg)
+    return document
 
 
 def is_safe_path(base: str | Path, target: str | Path) -> bool:

@@ -241,6 +241,16 @@ def test_what_join_could_not_use_is_told(tmp_path: Path, results: Path) -> None:
     assert [done.json()[name] for name in ("seen", "repaired", "refused")] == [4, 1, 3]
 
 
+def test_a_file_of_no_format_costs_none_of_the_others(tmp_path: Path, results: Path, emissions: Path) -> None:
+    (tmp_path / "notes.txt").write_text("notes")
+    done = run("-o", results, "import", tmp_path / "notes.txt", emissions, "--join", tmp_path / "notes.txt", "--json")
+    assert done.status == 0
+    entries = [(entry["file"], entry["code"]) for entry in done.json()["entries"][:2]]
+    assert entries == [(str(tmp_path / "notes.txt"), "unknown_format")] * 2
+    assert [done.json()[name] for name in ("seen", "kept", "refused")] == [6, 2, 4]
+    assert "found 5 bytes that are neither JSON nor a table; looked for" in done.err
+
+
 def test_energy_is_joined_from_results_of_this_tool(tmp_path: Path, results: Path) -> None:
     energy = tmp_path / "emissions.csv"
     energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from llm_energy_measure import importers
+from llm_energy_measure.domain.experiment import Launcher
 from tests.support import peers
 from tests.support.peers import LATEST, line
 
@@ -310,7 +311,9 @@ def test_with_a_report_decode_is_what_generate_has_more_than_prefill(tmp_path: P
         "decode": 3 * KWH,
     }
     # The record stands for both ranks: a world size of 2 would say that one is missing.
+    # The launcher says how many ranks the mean is over; as a world size that would be "1 of 2 processes".
     assert found["decode"].effective_config["optimum-benchmark"]["n_ranks"] == 2
+    assert (found["decode"].world_size, found["decode"].launcher) == (None, Launcher(name="torchrun"))
     assert found["decode"].world_size is None
 
 
@@ -375,6 +378,18 @@ def test_which_gpu_ml_energy_saw_is_unknown_unless_the_caller_says_so(tmp_path: 
     for record in read(path, gpu_uuids=["GPU-a", "GPU-b", "GPU-c"])[0]:
         devices = record.energy_metrics.devices or []
         assert [(device.gpu_id, device.gpu_uuid) for device in devices] == [(None, "GPU-a"), (None, "GPU-b")]
+
+
+def test_more_than_ten_gpus_of_ml_energy_stay_in_order(tmp_path: Path) -> None:
+    measured = {"time": 5.0, "gpu_energy": {str(index): float(index) for index in range(12)}}
+    [record] = read(
+        peers.write_json(
+            tmp_path / "x",
+            peers.ml_energy_run(entire_benchmark_measurement=measured, steady_state_measurement=None),
+        )
+    )[0]
+    devices = record.energy_metrics.devices or []
+    assert [device.energy_j for device in devices] == [float(index) for index in range(12)]
 
 
 def test_a_total_of_eight_gpus_is_of_no_single_one(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm_energy_measure import importers
-from llm_energy_measure.exceptions import ConfigurationError, ResultNotFoundError
+from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
 from llm_energy_measure.importers import codecarbon
-from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_FILES
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import MAX_BYTES, MAX_FILES
 from llm_energy_measure.importers.registry import FORMATS
 from tests.support import peers
 from tests.support.peers import LATEST, line
@@ -117,13 +117,28 @@ def zip_bomb(path: Path) -> None:
 def test_an_unknown_file_says_what_was_found_and_what_was_looked_for(
     tmp_path: Path, write: Callable[[Path], object], found: str
 ) -> None:
-    write(tmp_path / "emissions.csv")
-    count, [entry] = read(tmp_path / "emissions.csv")
-    assert (count, entry.code) == (0, "unknown_format")
+    path = tmp_path / "emissions.csv"
+    write(path)
+    with pytest.raises(ImportFormatError) as raised:
+        importers.read(path)
+    assert (raised.value.doing, raised.value.file, raised.value.tool) == (f"cannot import {path}", path, None)
+    count, [entry] = read(tmp_path)
+    assert (count, entry.code, entry.message) == (0, "unknown_format", raised.value.found)
     assert found in entry.message
     for form in FORMATS:
         assert form.needs_mapping or form.looks_for in entry.message
     assert len(entry.message) < 1500
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [(b'{"a": 1,\n\n"b', 3), (b"[1,\n2", 2), (b'{"a": 1}', None), (b"a,b\n", None), (b"[" * 10**5, None)],
+)
+def test_an_error_about_torn_json_says_at_which_line(tmp_path: Path, content: bytes, line: int | None) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(ImportFormatError) as raised:
+        importers.read(tmp_path / "x")
+    assert raised.value.line == line
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\0" * 4096])
@@ -225,10 +240,20 @@ def test_progress_tells_each_file(tmp_path: Path) -> None:
 def test_a_format_that_was_named_is_the_only_one_tried(tmp_path: Path) -> None:
     path = write_emissions(tmp_path / "emissions.csv")
     assert read(path, format="codecarbon")[0] == 1
-    count, [entry] = read(path, format="zeus")
+    count, [entry] = read(tmp_path, format="zeus")
     assert (count, entry.code) == (0, "unknown_format")
-    with pytest.raises(ConfigurationError, match=r"no format 'nonsense'; choose one of auto, legacy, codecarbon"):
+    with pytest.raises(ImportFormatError, match="looked for zeus: a CSV header") as raised:
+        importers.read(path, format="zeus")
+    assert raised.value.tool == "zeus"
+    with pytest.raises(ImportFormatError, match=r"no format 'nonsense'; choose one of auto, legacy, codecarbon"):
         importers.read(path, format="nonsense")
+
+
+def test_a_wrong_argument_is_an_error_before_anything_is_read(tmp_path: Path) -> None:
+    path = write_emissions(tmp_path / "emissions.csv")
+    for wrong in ({"format": "nonsense"}, {"mapping": ["energy_j"]}, {"mapping": ["joules=a"]}):
+        with pytest.raises(ImportFormatError):
+            importers.read(path, **wrong, progress=lambda *_: pytest.fail("it was read"))
 
 
 def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure import importers
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import ImportFormatError
+from llm_energy_measure.importers.limits import MAX_ROWS
 from llm_energy_measure.importers.mapping import parse_mappings
-from tests.support import peers
+from llm_energy_measure.results import FileSystemRepository
+from tests.support import factories, peers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +102,7 @@ def test_an_expression_is_worth(expression: str, value: float | None) -> None:
     ],
 )
 def test_what_is_no_mapping_is_refused_in_a_sentence(mapping: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot map"):
+    with pytest.raises(ImportFormatError, match="cannot map"):
         parse_mappings([mapping])
 
 
@@ -111,7 +113,7 @@ def test_text_is_no_number_to_calculate_with() -> None:
 
 
 def test_a_field_is_mapped_once() -> None:
-    with pytest.raises(ConfigurationError, match="twice"):
+    with pytest.raises(ImportFormatError, match="twice"):
         parse_mappings([ENERGY, ENERGY])
 
 
@@ -119,7 +121,7 @@ def test_a_field_is_mapped_once() -> None:
 def test_no_text_is_evaluated_or_crashes(text: str) -> None:
     try:
         [parsed] = parse_mappings([f"energy_j={text}"]).values()
-    except ConfigurationError:
+    except ImportFormatError:
         return
     assert parsed.value({}) is None or isinstance(parsed.value({}), float | str)
 
@@ -169,10 +171,10 @@ def test_nothing_is_taken_from_a_column_because_of_its_name(tmp_path: Path) -> N
 
 
 def test_without_a_mapping_no_table_is_taken(tmp_path: Path) -> None:
-    records, [entry] = import_text(tmp_path, CSV)
-    assert (records, entry.code) == ([], "unknown_format")
-    assert "name, energy_kwh, in, out" in entry.message
-    assert "--map" in entry.message
+    with pytest.raises(ImportFormatError, match="a mapping of them") as raised:
+        import_text(tmp_path, CSV)
+    assert "name, energy_kwh, in, out" in raised.value.found
+    assert "--map" in raised.value.found
     reading = importers.read(tmp_path / "table", format="table")
     assert (list(reading), [entry.code for entry in reading.report.entries]) == ([], ["missing_field"])
 
@@ -317,11 +319,62 @@ def test_json_lines_and_parquet_give_the_same_records(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_of_objects_is_a_table_and_so_is_one_over_several_lines(tmp_path: Path, indent: int | None) -> None:
+    rows: list[dict[str, Any]] = [{"j": 5, "id": "a"}, {"j": 6, "id": "b"}, {"j": "x", "id": "b"}]
+    mapping = ("energy_j=j", "experiment_id=id")
+    records, entries = import_text(tmp_path, json.dumps(rows, indent=indent), *mapping)
+    assert [(record.experiment_id, record.energy_metrics.total_energy_j) for record in records] == [("a", 5), ("b", 6)]
+    assert [(entry.row, entry.code) for entry in entries] == [(1, "whole"), (2, "whole"), (3, "torn")]
+    [record], [entry] = import_text(tmp_path, json.dumps(rows[0], indent=indent), *mapping)
+    assert (record.energy_metrics.total_energy_j, entry.row) == (5, 1)
+    text = json.dumps(rows[:2], indent=indent).replace('"j": 6', '"j": 6, "j": 7')
+    assert [entry.code for entry in import_text(tmp_path, text, *mapping)[1]] == ["whole", "ambiguous_key"]
+
+
+@pytest.mark.parametrize("text", ["[]", "[1, 2]", '[{"j": 5}, 6]', '[{"j": 5}'])
+def test_any_other_list_is_no_table(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ImportFormatError, match="JSON that is no object, or torn"):
+        import_text(tmp_path, text, "energy_j=j")
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_without_commas_is_told_what_is_wrong_with_it(tmp_path: Path, sign: str, name: str) -> None:
+    with pytest.raises(ImportFormatError, match=f"a line with {name}, where commas separate the cells"):
+        import_text(tmp_path, f"model{sign}j\nllama{sign}5\n", "energy_j=j")
+
+
+def test_what_a_results_directory_holds_is_no_table(tmp_path: Path) -> None:
+    FileSystemRepository(tmp_path).save_raw("exp_7", factories.raw("exp_7"))
+    (tmp_path / "table.csv").write_text("id,j\na,5\n")
+    reading = importers.read(tmp_path, mapping=["energy_j=j"])
+    assert len(list(reading)) == 1
+    refused = [entry for entry in reading.report.entries if entry.outcome == "refused"]
+    assert {entry.code for entry in refused} == {"unknown_format"}
+    assert all("a result of this tool" in entry.message for entry in refused)
+
+
 def test_a_line_that_is_no_object_costs_itself(tmp_path: Path) -> None:
     text = '{"j": 1}\n{"j": 2\n[3]\n{"j": NaN}\n{"j": 4}\n'
     records, entries = import_text(tmp_path, text, "energy_j=j")
     assert [record.energy_metrics.total_energy_j for record in records] == [1.0, None, 4.0]
     assert [(entry.row, entry.code) for entry in entries if entry.outcome == "refused"] == [(2, "torn"), (3, "torn")]
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet", "codecarbon"])
+def test_more_rows_than_the_limit_are_refused_at_once(tmp_path: Path, form: str) -> None:
+    assert MAX_ROWS == 2_000_000
+    path = tmp_path / "table"
+    if form == "parquet":
+        pq.write_table(pa.table({"j": pa.nulls(MAX_ROWS + 1, pa.int8())}), path)
+    else:
+        header = {"csv": "j,m\n", "json": '{"j": 5}\n{"j": 6}', "codecarbon": ",".join(peers.LATEST) + "\n"}[form]
+        path.write_bytes(header.encode() + b"\n" * MAX_ROWS)
+    reading = importers.read(path, mapping=[] if form == "codecarbon" else ["energy_j=j"])
+    assert list(reading) == []
+    [entry] = reading.report.entries
+    assert entry.code == "too_many"
+    assert "2000001 rows, and at most 2000000 are read; split it" in entry.message
 
 
 @pytest.mark.parametrize("content", [b"PAR1", b"PAR1" + b"\xff" * 4000 + b"PAR1"])

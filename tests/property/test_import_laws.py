@@ -1,4 +1,7 @@
-"""Laws of every importer: what stands in a file comes back as it stood, and nothing that can stand there crashes."""
+"""Laws of every importer: what CodeCarbon wrote is what we export, and nothing that can stand in a file crashes.
+
+That each format gives back the very record that was put into it is held by `test_import_round_trips.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure import importers
 from llm_energy_measure.importers.codecarbon_rows import LAYOUTS
 from llm_energy_measure.results import codec, exporters
-from llm_energy_measure.results.columns import RAW_COLUMNS
 from tests.fuzz import mutate
 from tests.support import factories, peers
-from tests.support.peers import KWH, write_experiment
+from tests.support.peers import write_experiment
+from tests.support.shapes_of_logs import joules, seconds, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm_energy_measure.domain.experiment import RawProcessResult
 
-joules = st.floats(0, 1e12, allow_subnormal=False)
 kwh = st.floats(1e-9, 1e6)
-seconds = st.floats(0.001, 1e5)
-# A text that would begin a formula in a spreadsheet is exported with a mark before it.
-words = st.text("abcXYZ 0189._/+-é", min_size=1, max_size=12).filter(
-    lambda text: text.strip() == text and not text.startswith(("+", "-"))
-)
 stamps = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1))  # noqa: DTZ001 - as in the files, without a zone
 
 
@@ -113,156 +110,6 @@ def test_any_record_with_an_end_survives_the_shape_of_codecarbon(
     assert found.energy_metrics.total_energy_j == pytest.approx(total, rel=1e-15, abs=1e-300)
     assert found.energy_metrics.gpu_energy_j == pytest.approx(gpu, rel=1e-15, abs=1e-300)
     assert (found.timestamps.end, found.energy_metrics.duration_sec) == (end, duration)
-
-
-# A table: what we export as JSON lines is what a mapping of its columns imports
-
-TABLE_FIELDS = {
-    "energy_j": "total_energy_j",
-    "start": "start_time",
-    "end": "end_time",
-    **{
-        name: name
-        for name in (
-            *("experiment_id", "model_name", "config_name", "backend", "backend_version", "host", "gpu_uuid"),
-            *("gpu_name", "process_index", "world_size", "gpu_id", "gpu_energy_j", "cpu_energy_j", "ram_energy_j"),
-            *("gpu_power_w", "cpu_power_w", "emissions_kg_co2", "energy_per_token_j", "input_tokens"),
-            *("output_tokens", "total_tokens", "inference_time_sec", "tokens_per_second", "flops_total"),
-            *("peak_memory_mb", "compute_precision", "total_scope", "gpu_scope", "cpu_scope", "ram_scope"),
-        )
-    },
-    "duration_sec": "energy_window_sec",
-}
-
-
-@given(st.lists(st.tuples(joules, seconds, st.integers(0, 2**40)), min_size=1, max_size=4), words)
-def test_a_table_comes_back_through_a_mapping_of_its_columns(rows: list[tuple[float, float, int]], model: str) -> None:
-    assert set(TABLE_FIELDS.values()) <= {column.name for column in RAW_COLUMNS}
-    records = [
-        factories.raw(
-            "exp",
-            index,
-            model_name=model,
-            world_size=len(rows),
-            host="node-1",
-            timestamps=factories.stamps(seconds=duration),
-            inference_metrics=factories.inference(total_tokens=tokens + 4096, output_tokens=tokens),
-            energy_metrics=factories.energy(total_energy_j=total, duration_sec=duration, total_scope="host"),
-        )
-        for index, (total, duration, tokens) in enumerate(rows)
-    ]
-    mapping = [f"{field}={column}" for field, column in TABLE_FIELDS.items()]
-    found = read_text(exporters.to_json_lines(records, kind=type(records[0])), mapping=mapping)
-    for one, other in zip(records, found, strict=True):
-        assert other.energy_metrics == one.energy_metrics
-        assert (other.experiment_id, other.process_index, other.model_name) == ("exp", one.process_index, model)
-        assert (other.timestamps, other.world_size, other.host) == (one.timestamps, len(rows), "node-1")
-        assert one.inference_metrics is not None
-        assert other.inference_metrics == msgspec.structs.replace(one.inference_metrics, latency_per_token_ms=None)
-
-
-# The others: figures of a file are figures of its records, to the last bit
-
-
-@given(st.lists(st.tuples(stamps, seconds, st.lists(joules, min_size=2, max_size=2)), min_size=1, max_size=4))
-def test_zeus(windows: list[tuple[datetime, float, list[float]]]) -> None:
-    lines = [(start.timestamp(), f"w{i}", sec, energy) for i, (start, sec, energy) in enumerate(windows)]
-    records = read_text(peers.zeus_lines(lines))
-    for record, (start, sec, energy) in zip(records, windows, strict=True):
-        assert [device.energy_j for device in record.energy_metrics.devices or []] == energy
-        assert record.energy_metrics.total_energy_j == sum(energy)
-        assert record.timestamps.duration_sec == sec
-        assert record.timestamps.start is not None
-        assert abs(record.timestamps.start.timestamp() - start.timestamp()) < 1e-5
-
-
-@given(st.lists(st.tuples(st.integers(0, 2**50), st.integers(0, 2**50), seconds), min_size=1, max_size=4))
-def test_vllm(runs: list[tuple[int, int, float]]) -> None:
-    documents = [
-        peers.vllm_result(total_input_tokens=a, total_output_tokens=b, duration=sec, label=f"run {i}")
-        for i, (a, b, sec) in enumerate(runs)
-    ]
-    records = read_text("\n".join(json.dumps(document) for document in documents))
-    for record, (a, b, sec) in zip(records, runs, strict=True):
-        assert record.inference_metrics is not None
-        assert (record.inference_metrics.input_tokens, record.inference_metrics.output_tokens) == (a, b)
-        assert record.timestamps.duration_sec == sec
-    # What a record keeps of its original is enough to write it again.
-    again = read_text("".join(json.dumps(record.effective_config["vllm"]) for record in records))
-    assert without_origin(again) == without_origin(records)
-
-
-@given(st.dictionaries(st.sampled_from(["load_model", "prefill", "decode", "forward"]), kwh, min_size=1))
-def test_optimum_benchmark(phases: dict[str, float]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        report = {phase: peers.optimum_energy(total) for phase, total in phases.items()}
-        peers.write_json(Path(folder) / "benchmark_report.json", report)
-        peers.write_json(Path(folder) / "benchmark_config.json", peers.OPTIMUM_CONFIG)
-        records = read_all(Path(folder))
-    found = {record.experiment_id.rpartition("-")[2]: record.energy_metrics for record in records}
-    assert {phase: energy.total_energy_j for phase, energy in found.items()} == {
-        phase: total * KWH for phase, total in phases.items()
-    }
-
-
-@given(st.lists(joules, min_size=1, max_size=8), seconds)
-def test_ml_energy(energies: list[float], duration: float) -> None:
-    measured = {"time": duration, "gpu_energy": {str(index): value for index, value in enumerate(energies)}}
-    document = peers.ml_energy_run(entire_benchmark_measurement=measured, steady_state_measurement=measured)
-    for record in read_text(json.dumps(document)):
-        assert [device.energy_j for device in record.energy_metrics.devices or []] == energies
-        assert record.energy_metrics.duration_sec == duration
-        assert record.energy_metrics.total_energy_j == pytest.approx(sum(energies))
-
-
-increments_of_a_counter = st.lists(st.integers(0, 10**6), min_size=2, max_size=6)
-
-
-@given(increments_of_a_counter)
-def test_perun(increments: list[int]) -> None:
-    check_perun(increments, peers.write_json)
-
-
-@settings(max_examples=5)  # each starts a process
-@given(increments_of_a_counter)
-def test_perun_as_hdf5(increments: list[int]) -> None:
-    check_perun(increments, peers.write_perun_hdf5)
-
-
-def check_perun(increments: list[int], write: Callable[[Path, dict[str, Any]], Path]) -> None:
-    counter, values = 0, []
-    for increment in increments:
-        counter += increment
-        values.append(float(counter % 2_000_000))
-    tree = peers.perun_tree({"node-1": [peers.perun_sensor("cpu", "cpu", "J", values, max=2e6)]})
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
-        [record] = read_all(write(path, tree))
-    assert record.energy_metrics.total_energy_j == sum(increments[1:])
-    assert record.host == "node-1"
-
-
-@given(st.lists(st.tuples(kwh, kwh, kwh), min_size=1, max_size=4))
-def test_legacy(processes: list[tuple[float, float, float]]) -> None:
-    with tempfile.TemporaryDirectory() as top:
-        folder = write_experiment(Path(top) / "0042", len(processes))
-        for index, parts in enumerate(processes):
-            path = folder / f"0042_6_local_energy_results_process_{index}.json"
-            document = json.loads(path.read_bytes())
-            energy = document["energy_results"]
-            energy.update(zip(("cpu_energy", "gpu_energy", "ram_energy"), parts, strict=True))
-            energy["total_energy_kwh"] = sum(parts)
-            energy["total_energy_joules"] = sum(parts) * KWH
-            peers.write_json(path, document)
-        records = read_all(folder)
-    for record, parts in zip(records, processes, strict=True):
-        energy_metrics = record.energy_metrics
-        assert energy_metrics.total_energy_j == sum(parts) * KWH
-        assert (energy_metrics.cpu_energy_j, energy_metrics.gpu_energy_j, energy_metrics.ram_energy_j) == tuple(
-            part * KWH for part in parts
-        )
-        kept = record.effective_config["legacy"]["energy_results"]
-        assert kept["total_energy_joules"] == energy_metrics.total_energy_j
 
 
 # Whatever stands in a file

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure import importers
+from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
 
 if TYPE_CHECKING:
@@ -146,7 +147,6 @@ def test_the_corrupted_file_is_repaired_with_certainty(real_data: Path) -> None:
         ("examples_emissions.csv", {"whole": 19, "no_energy": 2, "cumulative": 7}),
         ("llenergymeasure_emissions.csv.bak", {"gpu_count_differs": 78}),
         ("ambroise012_emissions.csv", {"whole": 103}),
-        ("ambroise012_eval_emission.csv", {"unknown_format": 1}),
         ("emissions_invalid_headers.csv", {"whole": 1}),
     ],
 )
@@ -155,9 +155,17 @@ def test_the_other_logs(real_data: Path, name: str, expected: dict[str, int]) ->
     assert codes(entries) == expected
     if name.endswith(".bak"):
         assert all(len(record.energy_metrics.devices or []) == 4 for record in records)
-    if name == "ambroise012_eval_emission.csv":
-        assert "pruning_type, sparsity_ratio, emissions, perplexity" in entries[0].message
-        assert "codecarbon: a CSV header with timestamp, duration" in entries[0].message
+
+
+def test_a_log_of_another_tool_is_not_codecarbon_in_spite_of_its_name(real_data: Path, tmp_path: Path) -> None:
+    path = real_data / "peers" / "codecarbon" / "ambroise012_eval_emission.csv"
+    with pytest.raises(ImportFormatError) as raised:
+        importers.read(path)
+    assert "pruning_type, sparsity_ratio, emissions, perplexity" in raised.value.found
+    assert "codecarbon: a CSV header with timestamp, duration" in raised.value.found
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+    records, entries = read(tmp_path)
+    assert (records, codes(entries)) == ([], {"unknown_format": 1})
 
 
 # The others

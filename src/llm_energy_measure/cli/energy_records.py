@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_energy_measure import importers
-from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError
-from llm_energy_measure.importers.bounded import Original, RefusedFileError
+from llm_energy_measure.exceptions import ImportFormatError, ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport
 from llm_energy_measure.importers.registry import FORMATS
 from llm_energy_measure.results import codec
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.importers.bounded import Original
 
 _FIELDS = {"experiment_id", "process_index", "energy_metrics", "timestamps"}
 
@@ -31,6 +32,9 @@ def energy_records(
         reading = importers.read(path, format=(_OWN, *FORMATS), host=host, gpu_uuids=gpu_uuids, progress=progress)
     except ResultNotFoundError as error:
         losses.refuse(str(path), "unreadable", error.found)
+        return [], losses
+    except ImportFormatError as error:
+        losses.refuse(str(path), "unknown_format", error.found)
         return [], losses
     records = []
     for record, entry in reading.with_entries():

@@ -18,7 +18,7 @@ from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.cli.energy_records import energy_records
 from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import (
-    ConfigurationError,
+    ImportFormatError,
     LLMEnergyMeasureError,
     ResultExistsError,
     ResultNotFoundError,
@@ -59,9 +59,20 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what would be written, and the verdicts.")
 @click.option("--host", metavar="NAME", help="The machine that was measured, where the files don't say.")
 @click.option("--gpu-uuids", metavar="UUID,...", multiple=True, help="UUIDs of its GPUs, by index.")
-@click.option("--map", "mapping", metavar="FIELD=EXPRESSION", multiple=True, help="A field of a generic table.")
 @click.option(
-    "--join", "joined", metavar="PATH", multiple=True, type=click.Path(path_type=Path), help="Energy records."
+    "--map",
+    "mapping",
+    metavar="FIELD=EXPRESSION",
+    multiple=True,
+    help="What a field of a table is made of.",
+)
+@click.option(
+    "--join",
+    "joined",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Records with energy, for those of the same time that have none.",
 )
 @options.json_option
 @options.results_dir_option
@@ -83,7 +94,7 @@ def import_results(
     """
     try:
         parse_mappings(mapping)
-    except ConfigurationError as error:
+    except ImportFormatError as error:
         raise click.BadParameter(f"{error.doing}: {error.found}; {error.advice}", param_hint="--map") from error
     repository = options.repository(must_exist=False)
     given: dict[str, Any] = {
@@ -106,6 +117,10 @@ def import_results(
             except ResultNotFoundError as error:
                 reports.append(importers.LossReport())
                 reports[-1].refuse(str(path), "unreadable", error.found)
+                continue
+            except ImportFormatError as error:
+                reports.append(importers.LossReport())
+                reports[-1].refuse(str(path), "unknown_format", error.found)
                 continue
             reports.append(reading.report)
             for pairs in _experiments(reading):

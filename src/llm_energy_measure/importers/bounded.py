@@ -6,9 +6,9 @@ same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import stat
@@ -19,26 +19,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llm_energy_measure.domain.experiment import ImportOrigin
+from llm_energy_measure.importers.json_text import fields_of, parsed, require_unique_keys, storable, unknown_number
+from llm_energy_measure.importers.limits import (
+    MAX_BYTES,
+    MAX_CELL,
+    MAX_PARSED_BYTES,
+    RefusedFileError,
+    require_parsable,
+    require_rows,
+)
+from llm_energy_measure.security import unique_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from llm_energy_measure.domain.experiment import RawProcessResult
 
-MAX_BYTES = 256 * 1024 * 1024
-"""A larger file is refused before it is read; 100,000 rows of CodeCarbon have about 40 MB."""
-
-MAX_PARSED_BYTES = 32 * 1024 * 1024
-"""JSON that is parsed to the last value takes up to 30 times its size in memory; larger parts are refused."""
-
-MAX_FILES = 100_000
-"""Files of one import; more are refused with the advice to import part of them."""
-
-MAX_CELL = 131_072
-"""Characters of a cell: the limit of Python's own csv module."""
-
 _CHUNK = 1024 * 1024
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_OUR_OWN = ("energy_metrics", "aggregation", "attempt")  # of a raw result, an aggregate, a manifest
 _MAGIC = {
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "gzip-compressed data",
@@ -51,21 +51,6 @@ _MAGIC = {
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
-
-
-class RefusedFileError(Exception):
-    """A file, or a part of it, that is not read; for the loss report, and caught inside this package.
-
-    Attributes:
-        code: The reason code.
-        sentence: What was found, and what to do.
-    """
-
-    def __init__(self, code: str, sentence: str) -> None:
-        """Remember why."""
-        self.code = code
-        self.sentence = sentence
-        super().__init__(sentence)
 
 
 class Original:
@@ -97,10 +82,29 @@ class Original:
         """The bytes as text; what is no UTF-8 is replaced."""
         return self.data.decode("utf-8-sig", errors="replace")
 
+    def require_lines(self) -> None:
+        """Refuse a file of more lines than are read.
+
+        Raises:
+            RefusedFileError: There are more.
+        """
+        require_rows(self.data.count(b"\n"))
+
+    def lines(self) -> Iterator[str]:
+        """The lines, with their ends; what is no UTF-8 is replaced. They take no more memory than the longest of them.
+
+        Raises:
+            RefusedFileError: There are too many.
+        """
+        self.require_lines()
+        for number, line in enumerate(io.BytesIO(self.data)):  # shares the bytes
+            yield line.decode("utf-8" if number else "utf-8-sig", errors="replace")
+
     @cached_property
     def _is_utf8(self) -> bool:
         try:
-            self.data.decode()
+            for line in io.BytesIO(self.data):
+                line.decode()
         except UnicodeDecodeError:
             return False
         return True
@@ -127,25 +131,40 @@ class Original:
 
         A large file costs no more than its bytes for that.
         """
-        return _fields(self.data)
+        return fields_of(self.data)
+
+    @cached_property
+    def items(self) -> list[msgspec.Raw]:
+        """The objects of a file that is one list of them, or a single one, not parsed yet; none if it is neither."""
+        if self.fields:
+            return [msgspec.Raw(self.data)]
+        if len(self.data) > MAX_PARSED_BYTES:
+            return []
+        try:
+            items = msgspec.json.decode(self.data.removeprefix(b"\xef\xbb\xbf"), type=list[msgspec.Raw])
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return []
+        return items if all(bytes(item)[:1] == b"{" for item in items) else []
 
     @cached_property
     def first_fields(self) -> dict[str, msgspec.Raw]:
         """Top-level fields of the first of one or more JSON objects that stand one behind the other."""
-        body = self.data.lstrip(b"\xef\xbb\xbf \t\r\n")
+        body = self.data.lstrip(_BLANK)
         if self.fields or not body.startswith(b"{"):
             return self.fields
         first_line = body[:MAX_PARSED_BYTES].partition(b"\n")[0]
-        if found := _fields(first_line):
+        if found := fields_of(first_line):
             return found
         try:
-            first = next(self.objects(), None)
+            first = next((value for value in self.objects() if isinstance(value, dict)), None)
         except RefusedFileError:
             first = None
-        return {} if first is None else {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in first.items()}
+        return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in (first or {}).items()}
 
-    def objects(self) -> Iterator[dict[str, Any]]:
+    def objects(self) -> Iterator[dict[str, Any] | RefusedFileError]:
         """The JSON objects of the file, one behind the other; stops at the first thing that is none.
+
+        One in which a key stands twice is a refusal in its place.
 
         `stopped_at` says afterwards where that was, and how many lines came before.
 
@@ -153,8 +172,17 @@ class Original:
             RefusedFileError: There is too much to parse.
         """
         require_parsable(self.data, "the file")
-        decoder = json.JSONDecoder(parse_constant=_unknown)
-        position, self.stopped_at = 0, None
+        twice: list[ValueError] = []
+
+        def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            try:
+                return unique_keys(pairs)
+            except ValueError as error:
+                twice.append(error)
+                return dict(pairs)
+
+        decoder = json.JSONDecoder(object_pairs_hook=unique, parse_constant=unknown_number)
+        position, number, self.stopped_at = 0, 0, None
         text = self.text
         while True:
             while position < len(text) and text[position] in " \t\r\n,":
@@ -169,7 +197,10 @@ class Original:
             if not isinstance(value, dict):
                 self.stopped_at = text.count("\n", 0, position) + 1
                 return
-            yield value
+            number += 1
+            require_rows(number)
+            yield RefusedFileError("ambiguous_key", str(twice.pop())) if twice else value
+            twice.clear()
 
     stopped_at: int | None = None
     """Line at which `objects` found something that is no JSON object; None if it came to the end."""
@@ -182,6 +213,33 @@ class Original:
         """
         return parsed(self.data, "the file")
 
+    def require_unique_keys(self) -> None:
+        """Refuse a file of JSON in which a key stands twice, where nothing but parts of it is parsed.
+
+        Raises:
+            RefusedFileError: One does, or it is no JSON.
+        """
+        require_unique_keys(self.data, "the file")
+
+    @property
+    def torn_at(self) -> int | None:
+        """Line at which the file stops being JSON, if it begins as that; None if it does not, or can't be told."""
+        if self.fields or self.data.lstrip(_BLANK)[:1] not in (b"{", b"[") or len(self.data) > MAX_PARSED_BYTES:
+            return None
+        try:
+            json.loads(self.text)
+        except json.JSONDecodeError as error:
+            return error.lineno
+        except (ValueError, RecursionError):
+            pass
+        return None
+
+    @property
+    def is_our_own(self) -> bool:
+        """True for a result of this tool, or a manifest, as a results directory holds them."""
+        fields = set(self.fields)
+        return {"schema_version", "experiment_id"} <= fields and not fields.isdisjoint(_OUR_OWN)
+
     def found(self) -> str:
         """What is in the file, for a person who expected something else."""
         if not self.data.strip(b" \t\r\n\0"):
@@ -189,18 +247,22 @@ class Original:
         magic = next((words for start, words in _MAGIC.items() if self.data.startswith(start)), None)
         if magic is not None:
             return magic
-        if {"schema_version", "experiment_id", "energy_metrics"} <= set(self.first_fields):
+        if self.is_our_own:
             return "a result of this tool, which needs no import ('results merge' brings directories together)"
         if self.first_fields:
             return f"a JSON object with the fields {_some(list(self.first_fields))}"
-        is_json = self.data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
-        if not is_json and len(self.header) > 1:
+        return self._found_in_text()
+
+    def _found_in_text(self) -> str:
+        if self.data.lstrip(_BLANK)[:1] in (b"{", b"["):
+            torn_at = "" if self.torn_at is None else f" (it breaks off at line {self.torn_at})"
+            return f"JSON that is no object, or torn{torn_at}"
+        if len(self.header) > 1:
             return f"a table with the columns {_some(self.header)}"
-        return (
-            "JSON that is no object, or torn"
-            if is_json
-            else f"{len(self.data)} bytes that are neither JSON nor a table"
-        )
+        for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+            if sign in "".join(self.header):
+                return f"a line with {name}, where commas separate the cells of a table"
+        return f"{len(self.data)} bytes that are neither JSON nor a table"
 
     def origin(self, tool: str, version: str | None = None, row: int | None = None) -> ImportOrigin:
         """Where a record of this file comes from.
@@ -211,64 +273,6 @@ class Original:
             row: The line, counted from 1.
         """
         return ImportOrigin(tool=tool, version=version, file=self.path.name, sha256=self.sha256, row=row)
-
-
-def _fields(data: bytes) -> dict[str, msgspec.Raw]:
-    try:
-        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        pass
-    # NaN and Infinity are no JSON, and Python writes them all the same.
-    if len(data) <= MAX_PARSED_BYTES and any(name in data for name in (b"NaN", b"Infinity")):
-        try:
-            value = parsed(data, "the file")
-        except RefusedFileError:
-            return {}
-        if isinstance(value, dict):
-            return {name: msgspec.Raw(msgspec.json.encode(inner)) for name, inner in value.items()}
-    return {}
-
-
-def parsed(data: bytes, what: str) -> Any:  # noqa: ANN401 - JSON can be anything
-    """Bytes as one JSON value; NaN and the infinities are None.
-
-    Raises:
-        RefusedFileError: They are none, or too many.
-    """
-    require_parsable(data, what)
-    # NaN, and numbers beyond all numbers, are no JSON: then Python's json reads it, which takes twice the memory.
-    with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
-    try:
-        return storable(json.loads(data.decode("utf-8-sig"), parse_constant=_unknown))
-    except (ValueError, RecursionError) as error:
-        raise RefusedFileError("not_json", f"{what} is no JSON that can be read ({error})") from error
-
-
-def storable(value: Any) -> Any:  # noqa: ANN401 - JSON can be anything
-    """What Python's json read, as a record can hold it: a number beyond all numbers, such as 1e400, is None.
-
-    Raises:
-        ValueError: It has half of a surrogate pair, or a whole number of more than 64 bits.
-    """
-    try:
-        return msgspec.json.decode(msgspec.json.encode(value))
-    except (OverflowError, RecursionError) as error:
-        raise ValueError(str(error)) from error
-
-
-def require_parsable(data: bytes | msgspec.Raw, what: str) -> None:
-    """Refuse what would take too much memory to parse."""
-    size = len(bytes(data)) if isinstance(data, msgspec.Raw) else len(data)
-    if size > MAX_PARSED_BYTES:
-        limit = MAX_PARSED_BYTES // 2**20
-        raise RefusedFileError("too_large", f"{what} has {size} bytes, and at most {limit} MiB are parsed; split it")
-
-
-def require_once(columns: Sequence[str], needed: Collection[str]) -> None:
-    """Refuse a table in which a column that is needed stands more than once: nobody can say which of them counts."""
-    if twice := sorted({name for name in columns if name in needed and columns.count(name) > 1}):
-        raise RefusedFileError("ambiguous_column", f"the column {', '.join(twice)} stands more than once")
 
 
 def read_original(path: Path, progress: Callable[[Path, int], None] | None = None) -> Original:
@@ -307,10 +311,10 @@ def read_original(path: Path, progress: Callable[[Path, int], None] | None = Non
     return Original(path, bytes(data))
 
 
-def walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[Path, list[Path]]]:
-    """Each folder under one, itself first, with its files in order; names that begin with a dot are passed over.
+def walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder under one, itself first, with the names of its files in order.
 
-    Links to folders are not followed.
+    Names that begin with a dot are passed over, links to folders not followed.
 
     Args:
         folder: The folder.
@@ -318,7 +322,7 @@ def walk(folder: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[
     """
     for name, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-        yield Path(name), sorted(Path(name) / file for file in files if not file.startswith("."))
+        yield Path(name), sorted(file for file in files if not file.startswith("."))
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
@@ -327,10 +331,6 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
         getattr(one, name) == getattr(other, name)
         for name in ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev")
     )
-
-
-def _unknown(_constant: str) -> None:
-    """NaN and the infinities are no readings."""
 
 
 def _some(names: list[str]) -> str:

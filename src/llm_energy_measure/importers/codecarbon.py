@@ -19,10 +19,10 @@ import msgspec
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Provenance, Scope, Timestamps
 from llm_energy_measure.domain.units import kwh_to_j
-from llm_energy_measure.importers.bounded import require_once
 from llm_energy_measure.importers.cells import boards, identifier, number_in, shifted
 from llm_energy_measure.importers.codecarbon_rows import LAYOUTS, NUMBERS, Row, is_header, rows
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import require_once
 from llm_energy_measure.importers.loss import LossReport, Remarks
 
 if TYPE_CHECKING:
@@ -39,20 +39,10 @@ _SAME_START_SEC = 2.0
 _DRIFT = 1e-3
 # Columns that have a place of their own in a record; the others go to its configuration.
 _PLACED = frozenset(
-    [
-        "timestamp",
-        "project_name",
-        "duration",
-        "emissions",
-        "cpu_power",
-        "gpu_power",
-        "cpu_energy",
-        "gpu_energy",
-        "ram_energy",
-        "energy_consumed",
-        "gpu_model",
-        "codecarbon_version",
-    ]
+    (
+        *("timestamp", "project_name", "duration", "emissions", "cpu_power", "gpu_power", "cpu_energy", "gpu_energy"),
+        *("ram_energy", "energy_consumed", "gpu_model", "codecarbon_version"),
+    )
 )
 
 

@@ -9,14 +9,14 @@ agree on is certain.
 from __future__ import annotations
 
 import csv
-import io
 import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from llm_energy_measure.importers.bounded import MAX_CELL
+from llm_energy_measure.constants import CODECARBON_NAMES
 from llm_energy_measure.importers.cells import number_in, shifted, time_in
+from llm_energy_measure.importers.limits import MAX_CELL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,13 +35,12 @@ _BEGINNING = (
 _ENERGIES = "cpu_energy gpu_energy ram_energy energy_consumed"
 _PLACE, _CLOUD = "country_name country_iso_code region", "cloud_provider cloud_region"
 _MACHINE = "cpu_count cpu_model gpu_count gpu_model longitude latitude ram_total_size tracking_mode"
-_USE = "cpu_utilization_percent gpu_utilization_percent ram_utilization_percent ram_used_gb on_cloud pue wue"
 _SOFTWARE = "os python_version codecarbon_version"
 _V2 = f"{_BEGINNING} {_ENERGIES} {_PLACE} {_CLOUD} {_SOFTWARE} {_MACHINE} on_cloud pue"
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
-    "3.3.0": tuple(f"{_BEGINNING} {_ENERGIES} water_consumed {_PLACE} {_CLOUD} {_SOFTWARE} {_MACHINE} {_USE}".split()),
-    "3.2.1": tuple(f"{_BEGINNING} {_ENERGIES} water_consumed {_PLACE} {_SOFTWARE} {_MACHINE} {_USE} {_CLOUD}".split()),
+    "3.3.0": CODECARBON_NAMES,
+    "3.2.1": (*(name for name in CODECARBON_NAMES if name not in _CLOUD.split()), *_CLOUD.split()),
     "2.7": tuple(_V2.split()),
     "2.4": tuple(name for name in _V2.split() if name != "experiment_id"),
     "2.0": tuple(name for name in _V2.split() if name not in {"experiment_id", "codecarbon_version", "pue"}),
@@ -52,32 +51,10 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 }
 """Columns in order, by the version that they were seen from."""
 
-NUMBERS = frozenset(
-    [
-        "duration",
-        "emissions",
-        "emissions_rate",
-        "cpu_power",
-        "gpu_power",
-        "ram_power",
-        "cpu_energy",
-        "gpu_energy",
-        "ram_energy",
-        "energy_consumed",
-        "water_consumed",
-        "cpu_count",
-        "gpu_count",
-        "longitude",
-        "latitude",
-        "ram_total_size",
-        "cpu_utilization_percent",
-        "gpu_utilization_percent",
-        "ram_utilization_percent",
-        "ram_used_gb",
-        "pue",
-        "wue",
-    ]
-)
+_SIZES = "cpu_count gpu_count longitude latitude ram_total_size ram_used_gb pue wue water_consumed"
+_SHARES = "cpu_utilization_percent gpu_utilization_percent ram_utilization_percent"
+_POWERS = "cpu_power gpu_power ram_power"
+NUMBERS = frozenset(f"duration emissions emissions_rate {_POWERS} {_ENERGIES} {_SIZES} {_SHARES}".split())
 _NOT_NEGATIVE = (
     *("duration", "energy_consumed", "cpu_energy", "gpu_energy", "ram_energy", "emissions"),
     *("cpu_power", "gpu_power"),
@@ -124,7 +101,7 @@ def is_header(cells: Sequence[str]) -> bool:
 def rows(original: Original) -> Iterator[Row]:
     """Every line below the first, blank ones excepted; a header in between holds from there on."""
     header = original.header
-    for line, text in enumerate(io.StringIO(original.text), start=1):
+    for line, text in enumerate(original.lines(), start=1):
         bare = text.rstrip("\r\n")
         if line == 1 or not bare:
             continue

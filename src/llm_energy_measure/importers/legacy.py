@@ -25,13 +25,17 @@ from llm_energy_measure.domain.metrics import (
     Timestamps,
 )
 from llm_energy_measure.domain.units import kwh_to_j
-from llm_energy_measure.importers.bounded import Original, RefusedFileError, parsed
 from llm_energy_measure.importers.cells import boards, identifier, number, text, whole
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.json_text import parsed
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport, Remarks
+from llm_energy_measure.importers.work import work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from llm_energy_measure.importers.bounded import Original
 
 TOOL = "llm-energy-measure 1.x"
 
@@ -188,13 +192,9 @@ class _Folder:
         """The work of the main process."""
         document = self.documents.get("inference")
         raw, performance = _dict(document, "raw_inference_metrics"), _dict(document, "inference_performance")
-        given, generated = whole(raw.get("total_input_tokens")), whole(raw.get("total_generated_tokens"))
-        if given is None or generated is None:
-            return None
-        return InferenceMetrics(
-            total_tokens=given + generated,
-            input_tokens=given,
-            output_tokens=generated,
+        return work(
+            whole(raw.get("total_input_tokens")),
+            whole(raw.get("total_generated_tokens")),
             inference_time_sec=number(performance.get("total_inference_time_sec")),
             tokens_per_second=number(performance.get("throughput_tokens_per_sec")),
         )

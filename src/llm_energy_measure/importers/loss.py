@@ -43,6 +43,7 @@ CODES: dict[str, str] = {
     "out_of_order": "a row of a run that another row of the same run, with a later stamp, includes",
     "duplicate": "another part of the original says it already, and is kept",
     "ambiguous_column": "a column that is needed stands more than once",
+    "ambiguous_key": "a key stands twice in one object of JSON; which of its values is meant nobody can say",
     "energy_disagrees": "the same energy stands twice, in two units, and differs",
     "impossible_value": "a value can't be: negative, or not finite",
     "missing_field": "something that a record can't do without is missing",
@@ -63,7 +64,7 @@ CODES: dict[str, str] = {
 """Every reason code, and what it says. Codes are stable; `docs/importing.md` lists them."""
 
 
-class Entry(msgspec.Struct, kw_only=True):
+class Entry(msgspec.Struct, kw_only=True, gc=False):  # of texts and a number: nothing for the collector
     """What became of one thing that was seen: a row, an object of JSON, a file.
 
     Attributes:
@@ -181,6 +182,9 @@ class LossReport:
         if fields["code"] not in CODES:
             msg = f"{fields['code']!r} is no reason code"
             raise KeyError(msg)
+        # Of thousands of files alike the sentence is one text in memory.
+        if self.entries and self.entries[-1].message == fields["message"]:
+            fields["message"] = self.entries[-1].message
         self.entries.append(Entry(**fields))
 
     def document(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers.cells import number_in
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def parse_mappings(given: Sequence[str]) -> dict[str, Expression]:
     """Field to expression, for each `FIELD=EXPRESSION`.
 
     Raises:
-        ConfigurationError: One is none, names no field, or names one twice.
+        ImportFormatError: One is none, names no field, or names one twice.
 
     Example:
         >>> mapping = parse_mappings(["energy_j=energy_kwh*3.6e6", "model_name=[the model]"])
@@ -106,11 +106,11 @@ def parse_mappings(given: Sequence[str]) -> dict[str, Expression]:
         field = field.strip()
         doing = f"cannot map {text!r}"
         if not sign or not source.strip():
-            raise ConfigurationError(doing, "it is no FIELD=EXPRESSION", "such as energy_j=energy_kwh*3.6e6")
+            raise ImportFormatError(doing, "it is no FIELD=EXPRESSION", "such as energy_j=energy_kwh*3.6e6")
         if field not in FIELDS:
-            raise ConfigurationError(doing, f"there is no field {field!r}", f"choose one of {', '.join(FIELDS)}")
+            raise ImportFormatError(doing, f"there is no field {field!r}", f"choose one of {', '.join(FIELDS)}")
         if field in mappings:
-            raise ConfigurationError(doing, f"{field} is mapped twice", "map each field once")
+            raise ImportFormatError(doing, f"{field} is mapped twice", "map each field once")
         mappings[field] = Expression(source.strip(), _Parser(source, doing).parse())
     return mappings
 
@@ -179,8 +179,8 @@ class _Parser:
         """The sign that comes next, if one does."""
         return self.tokens[-1][1] if self.tokens and self.tokens[-1][0] == "sign" else None
 
-    def _wrong(self, found: str) -> ConfigurationError:
-        return ConfigurationError(self.doing, found, "columns, numbers, + - * / and parentheses make an expression")
+    def _wrong(self, found: str) -> ImportFormatError:
+        return ImportFormatError(self.doing, found, "columns, numbers, + - * / and parentheses make an expression")
 
 
 def _columns(node: _Node) -> Iterator[str]:

@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
-from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, InferenceMetrics, Timestamps
-from llm_energy_measure.importers.bounded import RefusedFileError, parsed
+from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
 from llm_energy_measure.importers.cells import identifier, number, text, whole
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.json_text import parsed
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport, Remarks
-from llm_energy_measure.importers.vllm import latency
+from llm_energy_measure.importers.work import client_work, latency
+from llm_energy_measure.importers.zeus import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from llm_energy_measure.domain.latency import LatencyMeasurements
     from llm_energy_measure.importers.bounded import Original
 
 TOOL = "ml-energy"
@@ -55,6 +58,7 @@ def _recognises(original: Original) -> bool:
 def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
     """Two records of a run, or one of each configuration of a leaderboard."""
     [original] = originals
+    original.require_unique_keys()
     if set(original.fields) >= _BOARD:
         return _read_board(original, report)
     return _read_run(original, options, report)
@@ -71,6 +75,7 @@ def _read_run(original: Original, options: Options, report: LossReport) -> Itera
     digest = hashlib.sha256(msgspec.json.encode(document, order="sorted")).hexdigest()[:8]
     model = text(document["model_id"])
     name = identifier(TOOL, model or "", str(document.get("date") or ""), digest)
+    samples = _latency(original, whole(document.get("completed")))
     windows = {
         "whole": document.get("entire_benchmark_measurement") or {"gpu_energy": document.get("total_energy")},
         "steady": document.get("steady_state_measurement"),
@@ -94,7 +99,7 @@ def _read_run(original: Original, options: Options, report: LossReport) -> Itera
             config_name=None,
             model_name=model,
             timestamps=_stamps(timeline, window, energy.duration_sec, remarks),
-            inference_metrics=_inference(original, document) if window == "whole" and not has_failed else None,
+            inference_metrics=client_work(document, samples) if window == "whole" and not has_failed else None,
             energy_metrics=energy,
             compute_metrics=None,
             effective_config={TOOL: {"window": window, **document}},
@@ -113,26 +118,19 @@ def _energy(document: dict[str, Any], measured: object, options: Options, remark
     board = text(document.get("gpu_model"))
     devices = [
         DeviceEnergy(gpu_uuid=_uuid(index, options), gpu_name=board, energy_j=number(value), provenance="measured")
-        for index, value in sorted(found.items() if isinstance(found, dict) else ())
+        for index, value in sorted(found.items() if isinstance(found, dict) else (), key=_place)
     ]
     cpu, ram = (_sum(measured.get(name)) for name in ("cpu_energy", "dram_energy"))
     if cpu is not None or ram is not None:
         remarks.note("whole", "the energy of CPUs and memory stands beside the total, which is that of the GPUs")
-    return EnergyMetrics(
-        total_energy_j=gpu,
-        duration_sec=number(measured.get("time")),
-        gpu_energy_j=gpu,
+    return msgspec.structs.replace(
+        counted(gpu, devices, number(measured.get("time"))),
         cpu_energy_j=cpu,
         ram_energy_j=ram,
-        total_scope="device",
-        total_provenance="measured",
-        gpu_scope="device",
-        gpu_provenance="measured",
         cpu_scope=None if cpu is None else "host",
         cpu_provenance=None if cpu is None else "measured",
         ram_scope=None if ram is None else "host",
         ram_provenance=None if ram is None else "measured",
-        devices=devices or None,
     )
 
 
@@ -152,6 +150,12 @@ def _steady(document: dict[str, Any], energy: EnergyMetrics, remarks: Remarks) -
     per_token = number(document.get("steady_state_energy_per_token"))
     duration = energy.duration_sec or number(document.get("steady_state_duration"))
     return msgspec.structs.replace(energy, energy_per_token_j=per_token, duration_sec=duration)
+
+
+def _place(gpu: tuple[str, object]) -> tuple[int, str]:
+    """Where a GPU belongs: 2 stands before 10."""
+    index, _ = gpu
+    return len(index), index
 
 
 def _uuid(index: str, options: Options) -> str | None:
@@ -193,23 +197,8 @@ def _moment(seconds: float | None) -> datetime | None:
         return None
 
 
-def _inference(original: Original, document: dict[str, Any]) -> InferenceMetrics | None:
-    """The work of the whole run, with the latency of each request that succeeded."""
-    given, generated = whole(document.get("total_input_tokens")), whole(document.get("total_output_tokens"))
-    if given is None or generated is None:
-        return None
-    return InferenceMetrics(
-        total_tokens=given + generated,
-        input_tokens=given,
-        output_tokens=generated,
-        inference_time_sec=number(document.get("duration")),
-        tokens_per_second=number(document.get("total_token_throughput")),
-        time_to_first_token_ms=number(document.get("mean_ttft_ms")),
-        latency_measurements=_latency(original, whole(document.get("completed"))),
-    )
-
-
-def _latency(original: Original, completed: int | None) -> Any:  # noqa: ANN401 - as `latency` returns
+def _latency(original: Original, completed: int | None) -> LatencyMeasurements | None:
+    """The latency of each request that succeeded."""
     raw = original.fields.get("results")
     try:
         requests = msgspec.json.decode(raw, type=list[_Request]) if raw is not None else []

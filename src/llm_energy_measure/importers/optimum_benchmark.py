@@ -15,13 +15,13 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.experiment import Launcher, RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, DeviceEnergy, EnergyMetrics, Timestamps
 from llm_energy_measure.domain.units import JOULES_PER_KWH, kwh_to_j
-from llm_energy_measure.importers.bounded import RefusedFileError
 from llm_energy_measure.importers.cells import boards, identifier, number, shifted, text, time_in, whole
 from llm_energy_measure.importers.codecarbon import is_constant
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport, Remarks
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class _Run:
     def __init__(self, originals: list[Original], report: LossReport) -> None:
         """Parse each file; what can't be parsed is refused and taken for absent."""
         self.report_file: Original | None = None
+        self.has_unreadable_report = False
         self.report: dict[str, Any] = {}
         self.config: dict[str, Any] = {}
         self.carbon: dict[str, tuple[Original, dict[str, Any]]] = {}
@@ -83,6 +84,7 @@ class _Run:
                 document = original.json()
             except RefusedFileError as refused:
                 report.refuse(original.shown, refused.code, refused.sentence)
+                self.has_unreadable_report |= _kind(original) in ("report", "both")
                 continue
             kind = _kind(original)
             if kind == "config":
@@ -100,6 +102,11 @@ class _Run:
             elif isinstance(document["report"], dict) and isinstance(document["config"], dict):
                 self.report, self.report_file = document["report"], original
                 self.config = self.config or document["config"]
+
+    @property
+    def is_interrupted(self) -> bool:
+        """True if the run never came to write its report."""
+        return self.report_file is None and not self.has_unreadable_report
 
     @property
     def ranks(self) -> int | None:
@@ -127,7 +134,9 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         report.refuse(shown, "no_measurement", "no phase of the run has energy: a configuration, or a run without it")
     for phase, (file, kwh) in phases.items():
         remarks = Remarks()
-        if run.report_file is None:
+        if run.report_file is None and run.has_unreadable_report:
+            remarks.note("part_unreadable", "the report can't be read; this is what CodeCarbon's file has of the phase")
+        if run.is_interrupted:
             remarks.repair("incomplete_run", "the run has no report: it was interrupted, and this phase was measured")
         carbon = run.carbon.get(phase, (None, {}))[1]
         own = number(carbon.get("energy_consumed"))
@@ -188,6 +197,7 @@ def _record(
     """The record of one phase."""
     backend, environment = _dict(run.config, "backend"), _dict(run.config, "environment")
     measures = _dict(run.report, phase)
+    launched_by = text(_dict(run.config, "launcher").get("name"))
     ids = str(backend.get("device_ids"))
     gpus = environment.get("gpu")
     names = [name for name in gpus if isinstance(name, str)] if isinstance(gpus, list) else []
@@ -206,10 +216,11 @@ def _record(
         inference_metrics=None,
         energy_metrics=_energy(run, phase, kwh, carbon, names),
         compute_metrics=_memory(measures),
-        # How many ranks the one record stands for; a world size would make the others missing ones.
+        # How many ranks the one record stands for. As a world size it would make the others missing processes.
         effective_config=run.config | {TOOL: {"phase": phase, "n_ranks": run.ranks, **measures}},
+        launcher=None if launched_by is None else Launcher(name=launched_by),
         origin=file.origin(TOOL, text(environment.get("optimum_benchmark_version"))),
-        status="interrupted" if run.report_file is None else None,
+        status="interrupted" if run.is_interrupted else None,
         library_versions=_versions(environment, backend),
     )
 

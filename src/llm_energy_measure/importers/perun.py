@@ -20,9 +20,9 @@ import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import Component, DeviceEnergy, EnergyMetrics, SensorReading, Timestamps
-from llm_energy_measure.importers.bounded import RefusedFileError
 from llm_energy_measure.importers.cells import identifier, number, number_in, text, time_in
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport, Remarks
 from llm_energy_measure.importers.perun_tree import (
     MAX_DEPTH,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import msgspec
 
-from llm_energy_measure.importers.bounded import RefusedFileError
 from llm_energy_measure.importers.cells import number, text
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.perun_tree import MAX_DEPTH, SENSOR, Answer, Tree, metrics_of, range_of, scaled
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from llm_energy_measure.exceptions import ResultNotFoundError
-from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_FILES, Original, RefusedFileError, read_original, walk
+from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
+from llm_energy_measure.importers.bounded import Original, read_original, walk
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import MAX_BYTES, MAX_FILES, RefusedFileError
 from llm_energy_measure.importers.loss import Entry, LossReport
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.registry import formats_named, recognise, unknown
@@ -30,10 +31,10 @@ class Reading:
         report: What became of all that was seen.
     """
 
-    def __init__(self, pairs: Iterator[RawProcessResult], report: LossReport) -> None:
-        """Remember what to iterate over; nothing is read yet."""
+    def __init__(self, records: Iterator[RawProcessResult], report: LossReport) -> None:
+        """Remember what to iterate over."""
         self.report = report
-        self._records = pairs
+        self._records = records
 
     def __iter__(self) -> Iterator[RawProcessResult]:
         """The records; those of one experiment come one behind the other."""
@@ -58,7 +59,8 @@ def read(
 ) -> Reading:
     """The records in a file or folder of another tool, and what was lost of it.
 
-    What is wrong with the content is said in the report and never raised. Unknown is None in every field.
+    What is wrong with the content is said in the report; only a file that was named itself and that no format
+    recognises is an error, raised before anything is iterated over. Unknown is None in every field.
 
     Args:
         path: A file, or a folder of any depth.
@@ -72,13 +74,20 @@ def read(
         progress: Told each path and the bytes read of it so far.
 
     Raises:
-        ConfigurationError: No such format, or a mapping that is none.
+        ImportFormatError: No such format, a mapping that is none, or a file of no format; it says what was found and
+            what was looked for.
         ResultNotFoundError: Nothing is there.
 
     Example:
-        >>> reading = read("results/raw/smollm2_b1_c0/process_0.json")  # not of another tool
-        >>> list(reading), reading.report.counts
-        ([], {'seen': 1, 'kept': 0, 'repaired': 0, 'refused': 1})
+        >>> from llm_energy_measure.exceptions import ImportFormatError
+        >>> try:
+        ...     read("results/raw/smollm2_b1_c0/process_0.json")
+        ... except ImportFormatError as error:
+        ...     print(error.found.partition(" (")[0], "...")
+        found a result of this tool, which needs no import ...
+        >>> reading = read("results/raw/smollm2_b1_c0")  # in a folder it is one of many files
+        >>> list(reading), reading.report.refused > 0
+        ([], True)
     """
     path = Path(path)
     if not path.exists() and not path.is_symlink():
@@ -113,18 +122,22 @@ class _Walker:
         self.progress = progress
 
     def file(self, path: Path) -> Iterator[RawProcessResult]:
-        """Records of a file that was named itself."""
+        """Records of a file that was named itself.
+
+        Raises:
+            ImportFormatError: No format recognises it.
+        """
         original = self._open(path)
         # A mapping is for a table: a file that was named beside one is meant as one, whatever else it could be.
         tables = [form for form in self.among if form.needs_mapping] if self.options.mapping else []
         form = None if original is None else self._format_of(original, tables or self.among)
         if original is None or form is None:
-            return
+            return iter(())
         if form.is_folder:
             sentence = f"it is one file of a {form.name} measurement; import its folder {path.parent}"
             self.report.refuse(original.shown, "part_of_folder", sentence)
-            return
-        yield from self._read(form, [original])
+            return iter(())
+        return self._read(form, [original])
 
     def folder(self, top: Path) -> Iterator[RawProcessResult]:
         """Records of all files under a folder."""
@@ -133,24 +146,29 @@ class _Walker:
         def unreadable(error: OSError) -> None:
             self.report.refuse(str(error.filename), "unreadable", f"the system refused: {error.strerror}")
 
-        for folder, paths in walk(top, unreadable):
-            seen += len(paths)
+        for folder, names in walk(top, unreadable):
+            seen += len(names)
             if seen > self.max_files:
                 sentence = f"more than {self.max_files} files are under {top}; import its folders one by one"
                 self.report.refuse(str(folder), "too_many", sentence)
                 return
-            yield from self._files_of(paths)
+            yield from self._files_of(folder, names)
 
-    def _files_of(self, paths: Sequence[Path]) -> Iterator[RawProcessResult]:
+    def _files_of(self, folder: Path, names: Sequence[str]) -> Iterator[RawProcessResult]:
         """Records of the files of one folder: single ones at once, those that belong together at its end."""
         parts: dict[str, list[Path]] = {}
         empty: list[Path] = []
-        for path in paths:
+        for name in names:
+            path = folder / name
             if path.is_symlink():
                 self.report.refuse(str(path), "not_a_file", "it is a symbolic link, which is not followed")
                 continue
             original = self._open(path, or_empty=empty)
-            form = None if original is None else self._format_of(original, self.among)
+            try:
+                form = None if original is None else self._format_of(original, self.among)
+            except ImportFormatError as error:
+                self.report.refuse(str(path), "unknown_format", error.found)
+                continue
             if original is None or form is None:
                 continue
             if form.is_folder:
@@ -215,7 +233,7 @@ class _Walker:
         if form is None and not original.data.strip(b" \t\r\n\0"):
             self.report.refuse(original.shown, "empty_file", f"it holds {original.found()} and nothing else")
         elif form is None:
-            self.report.refuse(original.shown, "unknown_format", unknown(original, among))
+            raise unknown(original, among)
         return form
 
 

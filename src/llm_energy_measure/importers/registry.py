@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers import (
     codecarbon,
     legacy,
@@ -17,7 +17,7 @@ from llm_energy_measure.importers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from llm_energy_measure.importers.bounded import Original
     from llm_energy_measure.importers.format import Format
@@ -44,12 +44,14 @@ def formats_named(name: str) -> tuple[Format, ...]:
     """The format of that name; all of them for `auto`.
 
     Raises:
-        ConfigurationError: There is none.
+        ImportFormatError: There is none.
     """
     found = tuple(form for form in FORMATS if name in (form.name, "auto"))
     if not found:
         problem = f"there is no format {name!r}"
-        raise ConfigurationError("cannot import", problem, f"choose one of auto, {', '.join(format_names())}")
+        error = ImportFormatError("cannot import", problem, f"choose one of auto, {', '.join(format_names())}")
+        error.tool = name
+        raise error
     return found
 
 
@@ -58,7 +60,12 @@ def recognise(original: Original, among: Iterable[Format]) -> Format | None:
     return next((form for form in among if form.recognises(original)), None)
 
 
-def unknown(original: Original, among: Iterable[Format]) -> str:
-    """What was looked for in a file and what was found, in a sentence."""
+def unknown(original: Original, among: Sequence[Format]) -> ImportFormatError:
+    """What was found in a file that no format recognises, and what was looked for."""
     wanted = "; ".join(f"{form.name}: {form.looks_for}" for form in among)
-    return f"found {original.found()}; looked for {wanted}"
+    found = f"found {original.found()}; looked for {wanted}"
+    advice = "a table of other columns needs a mapping of them, anything else an importer of its own"
+    error = ImportFormatError(f"cannot import {original.shown}", found, advice)
+    error.file, error.line = original.path, original.torn_at
+    error.tool = among[0].name if len(among) == 1 else None
+    return error

@@ -1,16 +1,17 @@
-"""Any table: CSV, JSON lines or Parquet, with a mapping that says what each field is made of.
+"""Any table: CSV, JSON lines, a list of JSON or Parquet, with a mapping that says what each field is made of.
 
 A row is a record. What the mapping does not name is unknown; nothing is taken from a column because of its name. A
 column that is needed and missing refuses the file, a value that is none refuses the row, a blank is unknown.
+
+Rows that name their experiments are brought together without holding a record of them: the file is in memory as it is,
+and a first pass over it finds the order in which a second one goes to its rows.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
-import math
+import itertools
+from array import array
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,28 +21,31 @@ from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
 from llm_energy_measure.exceptions import ExperimentIdError
-from llm_energy_measure.importers.bounded import MAX_BYTES, MAX_CELL, RefusedFileError, parsed, require_once
 from llm_energy_measure.importers.cells import GREATEST, GREATEST_WHOLE, identifier, number_in, time_in
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport, Remarks
 from llm_energy_measure.importers.mapping import FIELDS
+from llm_energy_measure.importers.table_rows import PARQUET, Row, Table, table_of
+from llm_energy_measure.importers.work import work
 from llm_energy_measure.security import sanitize_experiment_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from llm_energy_measure.importers.bounded import Original
     from llm_energy_measure.importers.mapping import Cell
 
 TOOL = "table"
 
-_PARQUET = b"PAR1"
-_BATCH_ROWS = 1024
 _EPOCH_SEC = 1e9
 
 
 def _recognises(original: Original) -> bool:
-    return original.data.startswith(_PARQUET) or bool(original.first_fields) or len(original.header) > 1
+    if original.is_our_own:
+        return False
+    is_json = bool(original.first_fields or original.items)
+    return is_json or original.data.startswith(PARQUET) or len(original.header) > 1
 
 
 def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
@@ -52,10 +56,8 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         raise RefusedFileError("missing_field", f"{original.found()}; {sentence}")
     needed = {column for expression in options.mapping.values() for column in expression.columns()}
     before = len(report.entries)
-    # Rows of one experiment have to come one behind the other; a row without an id of its own is an experiment.
-    waiting: dict[str, list[tuple[int, RawProcessResult]]] = {}
     seen: set[tuple[str, int]] = set()
-    for row, cells in _rows(original, needed):
+    for row, cells in _by_experiment(table_of(original, needed), options):
         try:
             record = _record(_values(cells, options), original, row)
         except RefusedFileError as refused:
@@ -67,14 +69,33 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
             report.refuse(original.shown, "duplicate", found, row=row)
             continue
         seen.add(key)
-        if "experiment_id" in options.mapping:
-            waiting.setdefault(record.experiment_id, []).append((row, record))
-        else:
-            yield _reported(original, record, row, report)
-    for of_experiment in waiting.values():
-        for row, record in of_experiment:
-            yield _reported(original, record, row, report)
+        yield _reported(original, record, row, report)
     report.entries[before:] = sorted(report.entries[before:], key=lambda entry: entry.row or 0)
+
+
+def _by_experiment(table: Table, options: Options) -> Iterator[tuple[int, Row]]:
+    """Line and content of each row; those of one experiment one behind the other, as the first of each came."""
+    name = options.mapping.get("experiment_id")
+    if name is None:  # each row is an experiment
+        yield from ((line, row) for line, _, row in table.rows())
+        return
+    numbers: dict[Cell, int] = {}
+    of_row, lines, places = array("q"), array("q"), array("q")
+    for line, place, row in table.rows():
+        try:
+            found = None if isinstance(row, RefusedFileError) else name.value(row)
+        except ValueError:
+            found = None  # for which the row is refused later on
+        of_row.append(numbers.setdefault(found, len(numbers)))
+        lines.append(line)
+        places.append(place)
+    del numbers
+    if all(before <= after for before, after in itertools.pairwise(of_row)):
+        yield from ((line, row) for line, _, row in table.rows())
+        return
+    for number in array("q", sorted(range(len(of_row)), key=of_row.__getitem__)):
+        if (again := table.at(places[number])) is not None:
+            yield lines[number], again
 
 
 def _reported(original: Original, record: RawProcessResult, row: int, report: LossReport) -> RawProcessResult:
@@ -86,133 +107,10 @@ def _reported(original: Original, record: RawProcessResult, row: int, report: Lo
     return report.record(original.shown, record, remarks, row=row)
 
 
-def _rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
-    """Line or number of each row, and its cells by column, or what is wrong with it."""
-    if original.data.startswith(_PARQUET):
-        return _parquet_rows(original, needed)
-    if original.first_fields:
-        return _json_rows(original)
-    return _csv_rows(original, needed)
-
-
-def _require_columns(needed: set[str], columns: list[str]) -> None:
-    require_once(columns, needed)
-    if missing := sorted(needed - set(columns)):
-        found = f"there is no column {', '.join(missing)}; the columns are {', '.join(columns[:20])}"
-        raise RefusedFileError("missing_field", found)
-
-
-def _csv_rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
-    header = original.header
-    _require_columns(needed, header)
-    text = io.StringIO(original.text, newline="")
-    text.readline()
-    reader = csv.reader(text, strict=True)
-    line = 2  # at which the row begins; a quoted cell can have several
-    while True:
-        place, lines_before = text.tell(), reader.line_num
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            # What a quote that never closes took with it is read again, from the next line on.
-            text.seek(place)
-            yield line, _no_row(error, len(text.readline()))
-            line += 1
-            continue
-        if len(cells) == len(header):
-            yield line, {name: cell.strip() or None for name, cell in zip(header, cells, strict=True)}
-        elif cells:
-            yield line, f"it has {len(cells)} cells under {len(header)} columns"
-        line += reader.line_num - lines_before
-
-
-def _no_row(error: csv.Error, length: int) -> str:
-    """What is wrong with a line that the csv module refuses."""
-    if length > MAX_CELL:
-        return f"one of its cells has more than {MAX_CELL} characters"
-    if "end of data" in str(error) or "field larger" in str(error):
-        return "a quote in it never closes"
-    return f"it is no row ({error})"
-
-
-def _json_rows(original: Original) -> Iterator[tuple[int, dict[str, Cell] | str]]:
-    for line, data in enumerate(io.BytesIO(original.data.removeprefix(b"\xef\xbb\xbf")), start=1):
-        if not data.strip():
-            continue
-        try:
-            document = parsed(data, "the line")
-        except RefusedFileError as refused:
-            yield line, refused.sentence
-            continue
-        if isinstance(document, dict):
-            yield line, _cells(document.items())
-        else:
-            yield line, "it is no JSON object"
-
-
-def _parquet_rows(original: Original, needed: set[str]) -> Iterator[tuple[int, dict[str, Cell] | str]]:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra, and heavy
-        import pyarrow.parquet as pq  # noqa: PLC0415 - as above
-    except ImportError as error:
-        found = "reading Parquet needs pyarrow: pip install 'llm-energy-measure[parquet]'"
-        raise RefusedFileError("missing_extra", found) from error
-    try:
-        meta = pq.read_metadata(pa.BufferReader(original.data))
-        size = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
-        # A column of lists or objects is no leaf of that name.
-        leaves = [meta.schema.column(index) for index in range(meta.num_columns)]
-        _require_columns(needed, [leaf.path for leaf in leaves])
-        if size > MAX_BYTES or any(leaf.path in needed and leaf.length > MAX_CELL for leaf in leaves):
-            found = f"it has {size} bytes when unpacked, and at most {MAX_BYTES // 2**20} MiB are read, of cells"
-            raise RefusedFileError("too_large", f"{found} of at most {MAX_CELL} characters; split it")
-        # Texts that stand once in the file and in a million rows of it stay one text in memory.
-        texts = [leaf.path for leaf in leaves if leaf.path in needed and leaf.physical_type == "BYTE_ARRAY"]
-        file = pq.ParquetFile(pa.BufferReader(original.data), read_dictionary=texts)
-        row = 0
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=sorted(needed)):
-            for number in range(batch.num_rows):
-                row += 1
-                values = zip(batch.schema.names, batch.columns, strict=True)
-                yield row, _cells((name, _plain(column[number])) for name, column in values)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise RefusedFileError("unreadable", f"it is no Parquet that can be read ({error})") from error
-
-
-def _plain(scalar: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
-    """A value of Parquet; of a text that is too long no more than shows that it is."""
-    scalar = scalar.value if hasattr(scalar, "dictionary") else scalar
-    if hasattr(scalar, "as_buffer") and scalar.is_valid and scalar.as_buffer().size > 4 * MAX_CELL:
-        return "?" * (MAX_CELL + 1)
-    return scalar.as_py()
-
-
-def _cells(found: Iterable[tuple[str, Any]]) -> dict[str, Cell] | str:
-    """The cells of a row, or that one of them is too long."""
-    cells = {name: _cell(value) for name, value in found}
-    long = next((name for name, cell in cells.items() if isinstance(cell, str) and len(cell) > MAX_CELL), None)
-    return cells if long is None else f"{long[:40]} has more than {MAX_CELL} characters"
-
-
-def _cell(value: Any) -> Cell:  # noqa: ANN401 - a value of somebody else's table
-    """A value as text, as a number, or as unknown."""
-    if isinstance(value, bool) or value is None:
-        return None if value is None else str(value).lower()
-    if isinstance(value, int | float):
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        return float(value) if isinstance(value, float) or abs(value) < GREATEST_WHOLE else str(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value.strip() or None if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _values(cells: dict[str, Cell] | str, options: Options) -> dict[str, Any]:
+def _values(cells: Row, options: Options) -> dict[str, Any]:
     """The value of each mapped field, of the kind that it holds; None where it is unknown."""
-    if isinstance(cells, str):
-        raise RefusedFileError("torn", cells)
+    if isinstance(cells, RefusedFileError):
+        raise cells
     try:
         found = {field: expression.value(cells) for field, expression in options.mapping.items()}
     except ValueError as error:
@@ -317,14 +215,8 @@ def _inference(values: dict[str, Any]) -> InferenceMetrics | None:
         return None
     if given < 0 or generated < 0 or total not in (None, given + generated):
         raise RefusedFileError("impossible_value", f"{given} input and {generated} output tokens are no {total} in all")
-    return InferenceMetrics(
-        total_tokens=given + generated,
-        input_tokens=given,
-        output_tokens=generated,
-        inference_time_sec=values.get("inference_time_sec"),
-        tokens_per_second=values.get("tokens_per_second"),
-        time_to_first_token_ms=values.get("time_to_first_token_ms"),
-    )
+    names = ("inference_time_sec", "tokens_per_second", "time_to_first_token_ms")
+    return work(given, generated, **{name: values.get(name) for name in names})
 
 
 def _compute(values: dict[str, Any]) -> ComputeMetrics | None:
@@ -334,7 +226,7 @@ def _compute(values: dict[str, Any]) -> ComputeMetrics | None:
 
 FORMAT = Format(
     name=TOOL,
-    looks_for="with --map, any CSV, JSON lines or Parquet",
+    looks_for="with --map, any CSV, JSON lines, list of JSON objects, or Parquet",
     recognises=_recognises,
     read=_read,
     needs_mapping=True,

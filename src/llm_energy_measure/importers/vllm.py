@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
-from llm_energy_measure.domain.latency import LatencyMeasurements
-from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics, Timestamps
-from llm_energy_measure.importers.bounded import RefusedFileError
+from llm_energy_measure.domain.metrics import EnergyMetrics, Timestamps
 from llm_energy_measure.importers.cells import identifier, number, shifted, text, whole
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport, Remarks
+from llm_energy_measure.importers.work import client_work, latency
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from llm_energy_measure.domain.latency import LatencyMeasurements
     from llm_energy_measure.importers.bounded import Original
 
 TOOL = "vllm"
@@ -44,6 +45,9 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
     row = 0
     for document in original.objects():
         row += 1
+        if isinstance(document, RefusedFileError):
+            report.refuse(original.shown, document.code, f"object {row}: {document.sentence}", row=row)
+            continue
         if not set(document) >= _FIELDS:
             lost = ", ".join(sorted(_FIELDS - set(document)))
             report.refuse(original.shown, "missing_field", f"object {row} has no {lost}", row=row)
@@ -85,7 +89,7 @@ def _record(document: dict[str, Any], original: Original, row: int, remarks: Rem
         config_name=label,
         model_name=model,
         timestamps=Timestamps(start=start, end=end, duration_sec=duration),
-        inference_metrics=None if has_failed else _inference(document, duration),
+        inference_metrics=None if has_failed else client_work(document, _latency(document)),
         energy_metrics=_energy(document),
         compute_metrics=None,
         effective_config={TOOL: config},
@@ -102,41 +106,8 @@ def _end(date: object) -> datetime | None:
         return None
 
 
-def _inference(document: dict[str, Any], duration: float | None) -> InferenceMetrics | None:
-    """The work as the client counted it; older shapes have no counts."""
-    given, generated = whole(document.get("total_input_tokens")), whole(document.get("total_output_tokens"))
-    if given is None or generated is None:
-        return None
-    return InferenceMetrics(
-        total_tokens=given + generated,
-        input_tokens=given,
-        output_tokens=generated,
-        inference_time_sec=duration,
-        tokens_per_second=number(document.get("total_token_throughput")),
-        time_to_first_token_ms=number(document.get("mean_ttft_ms")),
-        latency_measurements=latency(document.get("ttfts"), document.get("itls"), whole(document.get("completed"))),
-    )
-
-
-def latency(ttfts: object, itls: object, requests: int | None) -> LatencyMeasurements | None:
-    """Latency samples in milliseconds, of one value in seconds, and one list of gaps in seconds, for each request.
-
-    Args:
-        ttfts: Times to the first token; a request that failed has 0.
-        itls: Gaps between tokens.
-        requests: Requests that succeeded.
-    """
-    if not isinstance(ttfts, list) or not isinstance(itls, list):
-        return None
-    first = [sec * 1e3 for value in ttfts if (sec := number(value))]
-    gaps = [[sec * 1e3 for value in gap if (sec := number(value)) is not None] for gap in itls if isinstance(gap, list)]
-    return LatencyMeasurements(
-        ttft_ms=first,
-        itl_full_ms=[gap for gaps_of_one in gaps for gap in gaps_of_one],
-        itl_trimmed_ms=[gap for gaps_of_one in gaps for gap in gaps_of_one[1:-1]],
-        request_count=requests,
-        streaming_mode=True,
-    )
+def _latency(document: dict[str, Any]) -> LatencyMeasurements | None:
+    return latency(document.get("ttfts"), document.get("itls"), whole(document.get("completed")))
 
 
 def _energy(document: dict[str, Any]) -> EnergyMetrics:

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
-from llm_energy_measure.importers.bounded import RefusedFileError, require_once
 from llm_energy_measure.importers.cells import identifier, number_in, shifted
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import RefusedFileError, require_once
 from llm_energy_measure.importers.loss import LossReport, Remarks
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
     [original] = originals
     header = original.header
     require_once(header, header)
-    for row, line in enumerate(io.StringIO(original.text), start=1):
+    for row, line in enumerate(original.lines(), start=1):
         bare = line.rstrip("\r\n")
         if row == 1 or not bare:
             continue
@@ -101,7 +100,6 @@ def _record(
         DeviceEnergy(gpu_uuid=uuids[index] if index < len(uuids) else None, energy_j=joules, provenance="measured")
         for index, joules in energies.items()
     ]
-    total = sum(energies.values())
     digest = hashlib.sha256("\n".join([*header, *cells]).encode()).hexdigest()[:8]
     return RawProcessResult(
         experiment_id=identifier(TOOL, window, digest),
@@ -112,19 +110,30 @@ def _record(
         model_name=None,
         timestamps=Timestamps(start=start, end=end, duration_sec=elapsed),
         inference_metrics=None,
-        energy_metrics=EnergyMetrics(
-            total_energy_j=total,
-            duration_sec=elapsed,
-            gpu_energy_j=total,
-            total_scope="device",
-            total_provenance="measured",
-            gpu_scope="device",
-            gpu_provenance="measured",
-            devices=devices,
-        ),
+        energy_metrics=counted(sum(energies.values()), devices, elapsed),
         compute_metrics=None,
         effective_config={TOOL: {"start_time": start_sec, "visible_gpus": list(energies)}},
         origin=original.origin(TOOL, row=row),
+    )
+
+
+def counted(gpu_energy_j: float, devices: list[DeviceEnergy], duration_sec: float | None) -> EnergyMetrics:
+    """Energy as Zeus counts it: of GPUs alone, by the counter of each.
+
+    Args:
+        gpu_energy_j: Energy of all GPUs, in joules.
+        devices: Energy of each, where it is known.
+        duration_sec: Length of the window, in seconds.
+    """
+    return EnergyMetrics(
+        total_energy_j=gpu_energy_j,
+        duration_sec=duration_sec,
+        gpu_energy_j=gpu_energy_j,
+        total_scope="device",
+        total_provenance="measured",
+        gpu_scope="device",
+        gpu_provenance="measured",
+        devices=devices or None,
     )
 
 

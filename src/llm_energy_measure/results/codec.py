@@ -39,6 +39,7 @@ from llm_energy_measure.domain.schema import (
 )
 from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
 from llm_energy_measure.results.unknown_fields import pointer_to, put_back, split_unknown, value_at
+from llm_energy_measure.security import unique_keys
 
 if typing.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -344,7 +345,7 @@ def _checked_body(
     try:
         text = body.decode()
         if check_keys and not _has_no_key_twice(body):
-            json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+            json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _corrupt(what, f"it is not valid JSON ({error})", advice) from error
     return body
@@ -391,16 +392,6 @@ def _is_at_most(body: bytes, levels: int) -> bool:
         if len(left) in (0, before):
             break
     return not left
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # falsy
-        msg = f"the key {twice!r} stands twice in one object"
-        raise ValueError(msg)
-    return document
 
 
 def _no_constant(name: str) -> None:

@@ -12,6 +12,7 @@ import math
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from llm_energy_measure.constants import CODECARBON_NAMES
 from llm_energy_measure.domain.units import JOULES_PER_KWH, j_to_kwh, ratio
 from llm_energy_measure.results.columns import Column
 
@@ -116,46 +117,6 @@ _ELSE: dict[str, Callable[[RawProcessResult], object]] = {
     "gpu_count": _count,
     "tracking_mode": _mode,
 }
-_NAMES = [
-    "timestamp",
-    "project_name",
-    "run_id",
-    "experiment_id",
-    "duration",
-    "emissions",
-    "emissions_rate",
-    "cpu_power",
-    "gpu_power",
-    "ram_power",
-    "cpu_energy",
-    "gpu_energy",
-    "ram_energy",
-    "energy_consumed",
-    "water_consumed",
-    "country_name",
-    "country_iso_code",
-    "region",
-    "cloud_provider",
-    "cloud_region",
-    "os",
-    "python_version",
-    "codecarbon_version",
-    "cpu_count",
-    "cpu_model",
-    "gpu_count",
-    "gpu_model",
-    "longitude",
-    "latitude",
-    "ram_total_size",
-    "tracking_mode",
-    "cpu_utilization_percent",
-    "gpu_utilization_percent",
-    "ram_utilization_percent",
-    "ram_used_gb",
-    "on_cloud",
-    "pue",
-    "wue",
-]
 
 
 def _column(name: str) -> Column[RawProcessResult]:
@@ -166,4 +127,4 @@ def _column(name: str) -> Column[RawProcessResult]:
     return Column(name, "text", "", _GETTERS.get(name, kept))
 
 
-CODECARBON_COLUMNS: tuple[Column[RawProcessResult], ...] = tuple(_column(name) for name in _NAMES)
+CODECARBON_COLUMNS: tuple[Column[RawProcessResult], ...] = tuple(_column(name) for name in CODECARBON_NAMES)
