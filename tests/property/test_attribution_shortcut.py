@@ -51,11 +51,11 @@ def neighbours(draw: st.DrawFn) -> list[RawProcessResult]:
 @given(neighbours())
 def test_what_is_apart_has_nothing_that_is_counted_twice_or_in_doubt(records: list[RawProcessResult]) -> None:
     [(host, processes)] = by_host(processes_of(records)).items()
-    apart = energies_apart(processes)
-    if apart is None:
+    apart, power = energies_apart(processes), power_of_host(host, processes)
+    if apart is None or power.over_counted:
         return
     readings = [reading for process in processes for reading in readings_of(process)]
-    assert attribution._share(host, readings, power_of_host(host, processes)) == attribution.Share()
+    assert attribution._share(host, readings, power) == attribution.Share()
     assert apart == {name: own for name, own in energies_of(readings).items() if name != "rest"}
 
 
@@ -84,7 +84,7 @@ def test_what_two_processes_can_both_have_seen_is_not_apart(changes: dict[str, A
     own: dict[str, Any] = {"gpu_scope": "device", "cpu_scope": "process", "total_energy_j": 1062.5 + 901.25}
     records = []
     for index in range(2):
-        ids = {name: None if value is None else value.format(index) for name, value in changes.items()}
+        ids: dict[str, Any] = {name: None if value is None else value.format(index) for name, value in changes.items()}
         metrics = factories.energy(ram_energy_j=None, **(own | energy))
         records.append(factories.raw(process_index=index, energy_metrics=metrics, **ids))
     assert energies_apart(processes_of(records)) is None
@@ -96,3 +96,10 @@ def test_two_processes_on_gpus_of_their_own_are_apart() -> None:
     )
     records = [factories.raw(process_index=index, energy_metrics=energy) for index in range(2)]
     assert energies_apart(processes_of(records)) == {"gpu": [1062.5] * 2, "cpu": [901.25] * 2}
+
+
+def test_what_physics_takes_is_told_also_where_no_total_is_known() -> None:
+    unscoped = factories.energy(gpu_energy_j=1e6, total_energy_j=None)
+    found = attribution.attribute([factories.raw(process_index=index, energy_metrics=unscoped) for index in range(2)])
+    [finding] = [finding for finding in found.findings if finding.code == "energy.over_counted"]
+    assert (finding.outcome, finding.effect_j) == ("failed", 0.0)

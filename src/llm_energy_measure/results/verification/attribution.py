@@ -139,7 +139,8 @@ def attribution_of(hosts: Hosts) -> Attribution:
     energies: Energies = {}
     for power, of_host in zip(powers, hosts.values(), strict=True):
         module = module_of(of_host)
-        if module is None and (apart := energies_apart(of_host)) is not None:
+        apart = energies_apart(of_host) if module is None and not power.over_counted else None
+        if apart is not None:
             shares.append(Share())
         else:
             readings = [reading for process in of_host for reading in readings_of(process)]
