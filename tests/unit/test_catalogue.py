@@ -299,8 +299,7 @@ def test_two_that_refresh_it_at_once_say_the_same(repository: FileSystemReposito
 def test_an_older_look_does_not_replace_a_later_one(repository: FileSystemRepository) -> None:
     """A slow refresher comes to write what it read before another one read something newer."""
     slow, fast = (Catalogue(repository, file_of(repository)) for _ in range(2))
-    stamps = slow._stamps()
-    looks = [(name, stamps[name], slow._look(name, rehash=False)) for name in stamps]
+    looks = slow._looks(slow._stamps(), rehash=False)
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     fast.refresh()
     slow._store(looks, fast.as_of - 1)

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Struct
 
 from llm_energy_measure.catalogue.index import Catalogue, Stamps, ask
-from llm_energy_measure.catalogue.overview import look_at
+from llm_energy_measure.catalogue.overview import look_at, settled_aggregate
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, LLMEnergyMeasureError, MissingExtraError
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
 from llm_energy_measure.results.exporters import plain
-from llm_energy_measure.results.state import is_settled
 from llm_energy_measure.storage.atomic import leftover_path, make_folder, sync_folder
 from llm_energy_measure.storage.folder import Folder
 
@@ -317,7 +316,7 @@ def _rows(
         if result is None:
             continue  # deleted since
         with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
-            row = look_at(repository, folder, settled=is_settled(raw, aggregated, folder)).overview
+            row = look_at(repository, folder, settled=settled_aggregate(raw, aggregated, folder)).overview
         rows["experiments"].append(_row(AGGREGATED_COLUMNS, result) | {
             "status": row.status, "verdict": row.verdict, "config_name": row.config_name,
             "precision": row.precision, "hosts": row.hosts, "gpus": row.gpus, "tags": list(row.tags.items()),

@@ -23,6 +23,9 @@ _BATCHES_THAT_PAY = 12
 # Batches that wait for a worker, for each one at work: enough that none is idle, few enough that memory stays flat.
 _AHEAD = 2
 
+# Batches that are done and wait for an earlier one: as many as are done here until another process has started.
+_MOST_DONE = 6
+
 
 def run_batches(
     work: Callable[[BatchT], list[ResultT]],
@@ -36,8 +39,9 @@ def run_batches(
     Args:
         work: What to do with a batch; in other processes it has to be picklable, as do batches and results.
         batches: The batches, taken as they are needed.
-        jobs: How many at once, at least 1; by default one here, or as many as there are processors for an executor.
-            `auto` is one here while there are few, and one a processor for many.
+        jobs: How many at once, at least 1, one of them here; by default only that one, or as many as there are
+            processors for an executor, and none here. `auto` is one here while there are few, and one a processor
+            for many.
         executor: Where they run; by default here, or in processes of our own.
 
     Raises:
@@ -57,9 +61,9 @@ def run_batches(
             yield from work(batch)
         return
     with ExitStack() as stack:
-        pool = _processes(jobs)
+        pool = _processes(jobs - 1)
         stack.callback(pool.shutdown, cancel_futures=True)
-        yield from _submitted(pool, jobs, work, batches)
+        yield from _shared(pool, jobs - 1, work, batches)
 
 
 def processors() -> int:
@@ -81,6 +85,37 @@ def _submitted(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _shared(
+    executor: Executor, others: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
+) -> Iterator[ResultT]:
+    """The others have as many batches as keep them busy, this process does the rest: nothing waits for their start."""
+    waiting: deque[Future[list[ResultT]] | list[ResultT]] = deque()
+    futures: list[Future[list[ResultT]]] = []
+    try:
+        for number, batch in enumerate(batches):
+            futures = [future for future in futures if not future.done()]
+            if number and len(futures) < others * _AHEAD:
+                futures.append(executor.submit(work, batch))
+                waiting.append(futures[-1])
+            else:
+                waiting.append(work(batch))
+            while waiting and (_is_done(waiting[0]) or len(waiting) > others * _AHEAD + _MOST_DONE):
+                yield from _result(waiting.popleft())
+        while waiting:
+            yield from _result(waiting.popleft())
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _is_done(part: Future[list[ResultT]] | list[ResultT]) -> bool:
+    return isinstance(part, list) or part.done()
+
+
+def _result(part: Future[list[ResultT]] | list[ResultT]) -> list[ResultT]:
+    return part if isinstance(part, list) else part.result()
 
 
 def _processes(jobs: int) -> Executor:
