@@ -248,7 +248,7 @@ def test_a_file_of_no_format_costs_none_of_the_others(tmp_path: Path, results: P
     entries = [(entry["file"], entry["code"]) for entry in done.json()["entries"][:2]]
     assert entries == [(str(tmp_path / "notes.txt"), "unknown_format")] * 2
     assert [done.json()[name] for name in ("seen", "kept", "refused")] == [6, 2, 4]
-    assert "found 5 bytes that are neither JSON nor a table; looked for" in done.err
+    assert "found 5 bytes that are neither JSON nor a table, which has" in done.err
 
 
 def test_energy_is_joined_from_results_of_this_tool(tmp_path: Path, results: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -12,12 +13,11 @@ import pytest
 
 from llm_energy_measure import importers
 from llm_energy_measure.domain.experiment import Launcher
+from llm_energy_measure.exceptions import ImportFormatError
 from tests.support import peers
 from tests.support.peers import LATEST, line
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from llm_energy_measure.domain.experiment import RawProcessResult
 
 KWH = 3.6e6
@@ -106,6 +106,9 @@ def test_a_gpu_that_stands_twice_is_not_chosen_from(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("gpu1", "gpu0"))
     records, entries = read(path)
     assert (records, codes(entries)) == ([], ["ambiguous_column"])
+    path.write_text(path.read_text().replace("gpu0", "gpu00", 1))
+    with pytest.raises(ImportFormatError, match="gpu00_energy"):
+        read(path)
 
 
 # vLLM
@@ -148,6 +151,25 @@ def test_appended_results_are_as_many_and_a_torn_one_costs_itself(tmp_path: Path
     assert [(entry.row, entry.outcome) for entry in entries] == [(1, "kept"), (2, "kept"), (3, "kept"), (4, "refused")]
     assert entries[-1].code == "torn"
     assert len({record.experiment_id for record in records}) == 3
+
+
+def test_behind_a_torn_result_goes_on_the_next_line_that_begins_one(tmp_path: Path) -> None:
+    whole = [json.dumps(peers.vllm_result(label=f"run {number}"), indent=number) for number in (0, 1)]
+    path = tmp_path / "x"
+    path.write_text("\n".join([whole[0], whole[1][:300], whole[1], "5", '{"date": "\\ud800"}', whole[0][:50]]))
+    records, entries = read(path)
+    assert [record.config_name for record in records] == ["run 0", "run 1"]
+    assert codes(entries) == ["no_energy", "torn", "no_energy", "torn", "torn", "torn"]
+    line = whole[0].count("\n") + 2
+    assert entries[1].message == f"object 2: at line {line} stands what is no whole object"
+
+
+def test_torn_results_without_end_are_not_all_tried(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text(json.dumps(peers.vllm_result()) + '\n{"a":' * 1000)
+    _, entries = read(path)
+    assert codes(entries) == ["no_energy"] + ["torn"] * 100
+    assert entries[-1].message.endswith("; nothing behind it is read")
 
 
 @pytest.mark.parametrize("changes", [{"duration": 1e200}, {"date": "00010101-000000"}], ids=str)
@@ -273,6 +295,19 @@ def test_phases_are_separate_records_of_the_host_and_generate_is_none_of_them(tm
     assert decode.energy_metrics.energy_per_token_j == 3.6
     assert (prefill.model_name, prefill.backend_version, prefill.gpu_id) == ("meta-llama/Llama-3.1-8B", "2.7.0", 0)
     assert prefill.library_versions == {"transformers": "4.52.3", "pytorch": "2.7.0"}
+
+
+def test_a_copy_of_a_report_is_told_and_what_the_tool_named_counts(tmp_path: Path) -> None:
+    folder = write_optimum(tmp_path / "run", {"prefill": peers.codecarbon_task()})
+    of_tool, _ = read(folder)
+    peers.write_json(folder / "a report.json", {"prefill": peers.optimum_energy(99.0)})
+    peers.write_json(folder / "a config.json", peers.OPTIMUM_CONFIG | {"name": "another"})
+    peers.write_json(folder / "prefill.json", peers.codecarbon_task(timestamp="2020-05-30T15:22:36"))
+    records, entries = read(folder)
+    assert {record.experiment_id: record for record in records} == {record.experiment_id: record for record in of_tool}
+    told = {Path(entry.file).name for entry in entries if entry.code == "duplicate"}
+    assert {"a report.json", "a config.json", "benchmark.json"} <= told
+    assert len(told) == 4
 
 
 def test_an_interrupted_run_keeps_the_phases_it_measured(tmp_path: Path) -> None:
