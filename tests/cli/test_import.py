@@ -67,6 +67,28 @@ def test_importing_twice_changes_nothing(emissions: Path, results: Path) -> None
     ]
 
 
+def test_what_was_repaired_is_said_the_second_time_too(results: Path, tmp_path: Path) -> None:
+    path = tmp_path / "emissions.csv"
+    unmeasured = {"energy_consumed": "", "run_id": "r2"}
+    path.write_text("\n".join([",".join(LATEST), line().replace(",r1,", ", r1,"), line(**unmeasured)]) + "\n")
+    first, second = (run("-o", results, "import", path, "--json") for _ in range(2))
+    assert first.err.endswith("2 seen, 1 kept, 1 repaired, 0 refused\n")
+    assert second.err.endswith("2 seen, 1 kept, 1 repaired, 0 refused (2 were there already)\n")
+    assert [entry["code"] for entry in second.json()["entries"]] == ["padded", "already_there"]
+    for before, after in zip(first.json()["entries"], second.json()["entries"], strict=True):
+        assert after["message"] == f"{before['message']}; the results hold the same measurement already"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "loop"])
+def test_a_path_that_the_system_refuses_costs_none_of_the_others(
+    emissions: Path, results: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    done = run("-o", results, "import", tmp_path / name, emissions, "--json")
+    assert (done.status, done.json()["kept"]) == (0, 2)
+    assert (done.json()["entries"][0]["code"], done.json()["entries"][0]["row"]) == ("unreadable", None)
+
+
 def test_a_log_that_grew_and_a_copy_of_it_add_only_what_is_new(emissions: Path, results: Path, tmp_path: Path) -> None:
     run("-o", results, "import", emissions)
     before = files(results)

@@ -128,7 +128,7 @@ def import_results(
                 with aside():
                     _say(repository, pairs, new, dry_run=dry_run, as_json=as_json)
     report = merge(reports)
-    _finish(report, as_json=as_json, dry_run=dry_run)
+    _finish(report, keeper.there, as_json=as_json, dry_run=dry_run)
 
 
 def _experiments(reading: Reading) -> Iterator[list[Pair]]:
@@ -141,16 +141,19 @@ class _Keeper:
     """Saves what is imported, unless it is there already."""
 
     def __init__(self, repository: FileSystemRepository) -> None:
-        """Remember where to."""
+        """Remember where to; nothing was there yet."""
         self.repository = repository
+        self.there = 0
 
     def keep(self, record: RawProcessResult, entry: Entry) -> bool:
         """True if the record is new, and saved; else its entry is told why."""
         try:
             if self._is_there(record):
+                self.there += 1
+                said = [] if entry.code == "whole" else [entry.message]
+                entry.message = "; ".join([*said, "the results hold the same measurement already"])
                 if entry.outcome == "kept":
                     entry.code = "already_there"
-                entry.message = "the results hold the same measurement already"
                 return False
             self._save(record)
         except LLMEnergyMeasureError as error:
@@ -251,13 +254,12 @@ def _verdict(result: AggregatedResult) -> str:
     return ", ".join(words)
 
 
-def _finish(report: LossReport, *, as_json: bool, dry_run: bool) -> None:
+def _finish(report: LossReport, there: int, *, as_json: bool, dry_run: bool) -> None:
     """Say what became of all that was seen."""
     if as_json:
         terminal.out_json(report.document())
     _say_losses(report)
     counts = report.counts
-    there = sum(entry.code == "already_there" for entry in report.entries)
     written = "; nothing was written" if dry_run else ""
     said = ", ".join(f"{number} {name}" for name, number in counts.items())
     terminal.note(f"{said}{f' ({there} were there already)' if there else ''}{written}")
