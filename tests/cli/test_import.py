@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +12,14 @@ from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.exporters import to_codecarbon
 from tests.support import peers
-from tests.support.command import as_process, on_terminal, run
+from tests.support.children import open_folder, outcome_in_child
+from tests.support.command import Done, as_process, on_terminal, run
 from tests.support.peers import LATEST, line
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+__all__ = ["open_folder"]  # a fixture
 
 
 @pytest.fixture
@@ -87,6 +91,29 @@ def test_a_path_that_the_system_refuses_costs_none_of_the_others(
     done = run("-o", results, "import", tmp_path / name, emissions, "--json")
     assert (done.status, done.json()["kept"]) == (0, 2)
     assert (done.json()["entries"][0]["code"], done.json()["entries"][0]["row"]) == ("unreadable", None)
+
+
+def test_a_file_that_may_not_be_read_costs_none_of_the_others(emissions: Path, open_folder: Path) -> None:
+    secret, log = open_folder / "secret", open_folder / "log"
+    secret.touch(mode=0)
+    log.write_bytes(emissions.read_bytes())
+    done = outcome_in_child(
+        lambda: run("-o", open_folder / "results", "import", secret, log, "--join", secret), unprivileged=True
+    )
+    assert isinstance(done, Done)
+    assert (done.status, done.out.count("\n")) == (0, 2)
+    assert f"{secret}: refused (unreadable): the system refused: Permission denied" in done.err
+    assert done.err.endswith("6 seen, 2 kept, 0 repaired, 4 refused\n")
+
+
+def test_a_name_that_is_no_text_costs_no_measurement(emissions: Path, results: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"a\xff.csv")
+    path.write_bytes(emissions.read_bytes())
+    done = run("-o", results, "import", path, "--json")
+    assert (done.status, done.json()["kept"]) == (0, 2)
+    [record] = FileSystemRepository(results).load_all_raw("codecarbon-llama-r1")
+    assert record.origin is not None
+    assert record.origin.file == "a\\xff.csv"
 
 
 def test_a_log_that_grew_and_a_copy_of_it_add_only_what_is_new(emissions: Path, results: Path, tmp_path: Path) -> None:

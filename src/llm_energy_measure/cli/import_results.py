@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     Pair = tuple[RawProcessResult, Entry]
 
 
+# What can't be read is an entry of the report, and costs none of the others.
+_ANY_PATH = click.Path(path_type=Path, readable=False)
+
+
 @click.command(
     name="import",
     epilog="\b\n"
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
     "  llm-energy-measure -o results import old_results/ --host node-1\n"
     "  llm-energy-measure import table.csv --map energy_j=energy_kwh*3.6e6 --map model_name=model",
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_ANY_PATH)
 @click.option(
     "--format",
     "form",
@@ -71,7 +75,7 @@ if TYPE_CHECKING:
     "joined",
     metavar="PATH",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=_ANY_PATH,
     help="Records with energy, for those of the same time that have none.",
 )
 @options.json_option

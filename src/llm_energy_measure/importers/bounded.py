@@ -272,7 +272,9 @@ class Original:
             version: Its version.
             row: The line, counted from 1.
         """
-        return ImportOrigin(tool=tool, version=version, file=self.path.name, sha256=self.sha256, row=row)
+        # A name can be of bytes that are no text, which JSON does not hold.
+        name = os.fsencode(self.path.name).decode(errors="backslashreplace")
+        return ImportOrigin(tool=tool, version=version, file=name, sha256=self.sha256, row=row)
 
 
 def read_original(path: Path, progress: Callable[[Path, int], None] | None = None) -> Original:
