@@ -192,8 +192,11 @@ class _Walker:
     def _read(self, form: Format, originals: list[Original]) -> Iterator[RawProcessResult]:
         if not originals:
             return
+        seen = self.report.seen
         try:
             yield from form.read(originals, self.options, self.report)
+            if self.report.seen == seen:
+                self.report.refuse(originals[0].shown, "no_measurement", "nothing is in it that could be a measurement")
         except RefusedFileError as refused:
             self.report.refuse(originals[0].shown, refused.code, refused.sentence)
         except Exception as error:  # noqa: BLE001 - what one file breaks must not cost the others
