@@ -551,6 +551,34 @@ def test_a_counter_that_falls_without_a_range_gives_no_energy(tmp_path: Path) ->
     assert entry.code == "no_energy"
 
 
+@pytest.mark.parametrize(
+    ("samples", "problem"),
+    [
+        ({"values": [7.0]}, "sensor_lost"),
+        ({"values": []}, "sensor_lost"),
+        ({"timesteps": [0.0, 2.0, 1.0]}, "sampling_gap"),
+        ({"timesteps": [0.0, 1.0]}, "sampling_gap"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("unit", ["J", "W"])
+def test_a_sensor_whose_energy_cannot_be_told_leaves_the_total_unknown(
+    tmp_path: Path, samples: dict[str, Any], problem: str, unit: str
+) -> None:
+    lost, whole = peers.perun_sensor("gpu", "gpu", unit, [1.0, 2.0, 4.0]), [1.0, 2.0, 4.0]
+    lost["raw_data"] |= samples
+    if "values" in samples:
+        lost["raw_data"]["timesteps"] = [0.0] * len(samples["values"])
+    nodes = {"n": [peers.perun_sensor("cpu", "cpu", "J", whole), lost]}
+    [record], [entry] = read(peers.write_json(tmp_path / "x", peers.perun_tree(nodes)))
+    energy = record.energy_metrics
+    assert (energy.total_energy_j, energy.cpu_energy_j, energy.gpu_energy_j) == (None, 3.0, None)
+    assert (entry.code, f"gpu ({problem})" in entry.message) == ("no_energy", True)
+    nodes["n"] = [lost]
+    if "values" in samples:
+        assert codes(read(peers.write_json(tmp_path / "x", peers.perun_tree(nodes)))[1]) == ["no_sensor"]
+
+
 def test_runs_are_experiments_and_regions_are_not(tmp_path: Path) -> None:
     tree = peers.perun_tree({"n": SENSORS[:1]}, runs=2)
     [of_app] = tree["nodes"]
