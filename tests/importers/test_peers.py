@@ -352,6 +352,21 @@ def test_with_a_report_decode_is_what_generate_has_more_than_prefill(tmp_path: P
     assert found["decode"].world_size is None
 
 
+@pytest.mark.parametrize("change", [{"unit": "Wh"}, {"total": None}, {"total": -1.0}], ids=str)
+def test_a_phase_without_energy_that_can_be_read_is_told(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = tmp_path / "run"
+    report = {"prefill": peers.optimum_energy(1.0), "load_model": peers.optimum_energy(4.0)}
+    report["prefill"]["energy"] |= change
+    peers.write_json(folder / "benchmark_report.json", report)
+    [record], entries = read(folder)
+    assert record.energy_metrics.total_energy_j == 4 * KWH
+    assert [(entry.code, entry.message) for entry in entries if entry.outcome == "refused"] == [
+        ("no_measurement", "prefill has no total of its energy in kWh")
+    ]
+    peers.write_json(folder / "benchmark_report.json", {"prefill": report["prefill"]})
+    assert codes(read(folder)[1]) == ["no_measurement"]
+
+
 def test_a_plan_without_a_measurement_is_told(tmp_path: Path) -> None:
     records, [entry] = read(write_optimum(tmp_path / "run", {}, with_report=False))
     assert (records, entry.code) == ([], "no_measurement")

@@ -143,8 +143,9 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
     """One record for each phase that has energy."""
     del options
     run = _Run(originals, report)
-    phases = _phases(run)
-    if not phases:
+    seen = report.seen
+    phases = _phases(run, report)
+    if not phases and report.seen == seen:
         shown = (run.report_file or originals[0]).shown
         report.refuse(shown, "no_measurement", "no phase of the run has energy: a configuration, or a run without it")
     for phase, (file, kwh) in phases.items():
@@ -169,16 +170,20 @@ _Phase = tuple["Original", dict[str, "float | None"]]
 """The file that says it, and energy in kWh, of a phase."""
 
 
-def _phases(run: _Run) -> dict[str, _Phase]:
+def _phases(run: _Run, report: LossReport) -> dict[str, _Phase]:
     """Energy of each phase in kWh, from the report, else from CodeCarbon's files; never generate beside its parts."""
     phases: dict[str, _Phase] = {}
     if run.report_file is not None:
         for phase, measures in run.report.items():
             energy = measures.get("energy") if isinstance(measures, dict) else None
-            if isinstance(energy, dict) and energy.get("unit") == "kWh" and number(energy.get("total")) is not None:
-                phases[phase] = run.report_file, {name: number(energy.get(name)) for name in _PARTS}
+            if isinstance(energy, dict):
+                is_kwh = energy.get("unit") == "kWh"
+                phases[phase] = run.report_file, {name: number(energy.get(name)) if is_kwh else None for name in _PARTS}
     else:
         phases = {phase: (file, _carbon_kwh(document)) for phase, (file, document) in run.carbon.items()}
+    for phase, (file, kwh) in phases.items():
+        if kwh["total"] is None:
+            report.refuse(file.shown, "no_measurement", f"{phase} has no total of its energy in kWh")
     return _with_decode({phase: (file, kwh) for phase, (file, kwh) in phases.items() if kwh["total"] is not None})
 
 
