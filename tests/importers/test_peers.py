@@ -164,9 +164,10 @@ def test_behind_a_torn_result_goes_on_the_next_line_that_begins_one(tmp_path: Pa
     assert entries[1].message == f"object 2: at line {line} stands what is no whole object"
 
 
-def test_torn_results_without_end_are_not_all_tried(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", ['\n{"a":', " 5"])
+def test_torn_results_without_end_are_not_all_tried(tmp_path: Path, torn: str) -> None:
     path = tmp_path / "x"
-    path.write_text(json.dumps(peers.vllm_result()) + '\n{"a":' * 1000)
+    path.write_text(json.dumps(peers.vllm_result()) + torn * 1000)
     _, entries = read(path)
     assert codes(entries) == ["no_energy"] + ["torn"] * 100
     assert entries[-1].message.endswith("; nothing behind it is read")

@@ -196,9 +196,11 @@ class Original:
                 value = None
             if not isinstance(value, dict):
                 torn += 1
-                if position <= begin:
-                    position = text.find("\n{", begin) if torn < _MOST_TORN else -1
-                rest = "; nothing behind it is read" if position < 0 and torn == _MOST_TORN else ""
+                if torn == _MOST_TORN:
+                    position = -1
+                elif position <= begin:
+                    position = text.find("\n{", begin)
+                rest = "; nothing behind it is read" if torn == _MOST_TORN else ""
                 line = text.count("\n", 0, begin) + 1
                 yield RefusedFileError("torn", f"at line {line} stands what is no whole object{rest}")
             else:
