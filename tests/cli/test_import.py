@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,11 +12,14 @@ from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.exporters import to_codecarbon
 from tests.support import peers
-from tests.support.command import as_process, on_terminal, run
+from tests.support.children import open_folder, outcome_in_child
+from tests.support.command import Done, as_process, on_terminal, run
 from tests.support.peers import LATEST, line
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+__all__ = ["open_folder"]  # a fixture
 
 
 @pytest.fixture
@@ -65,6 +69,51 @@ def test_importing_twice_changes_nothing(emissions: Path, results: Path) -> None
     assert [entry["code"] for entry in done.json()["entries"]] == [
         *("already_there", "cumulative", "already_there", "torn"),
     ]
+
+
+def test_what_was_repaired_is_said_the_second_time_too(results: Path, tmp_path: Path) -> None:
+    path = tmp_path / "emissions.csv"
+    unmeasured = {"energy_consumed": "", "run_id": "r2"}
+    path.write_text("\n".join([",".join(LATEST), line().replace(",r1,", ", r1,"), line(**unmeasured)]) + "\n")
+    first, second = (run("-o", results, "import", path, "--json") for _ in range(2))
+    assert first.err.endswith("2 seen, 1 kept, 1 repaired, 0 refused\n")
+    assert second.err.endswith("2 seen, 1 kept, 1 repaired, 0 refused (2 were there already)\n")
+    assert [entry["code"] for entry in second.json()["entries"]] == ["padded", "already_there"]
+    for before, after in zip(first.json()["entries"], second.json()["entries"], strict=True):
+        assert after["message"] == f"{before['message']}; the results hold the same measurement already"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "loop"])
+def test_a_path_that_the_system_refuses_costs_none_of_the_others(
+    emissions: Path, results: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    done = run("-o", results, "import", tmp_path / name, emissions, "--json")
+    assert (done.status, done.json()["kept"]) == (0, 2)
+    assert (done.json()["entries"][0]["code"], done.json()["entries"][0]["row"]) == ("unreadable", None)
+
+
+def test_a_file_that_may_not_be_read_costs_none_of_the_others(emissions: Path, open_folder: Path) -> None:
+    secret, log = open_folder / "secret", open_folder / "log"
+    secret.touch(mode=0)
+    log.write_bytes(emissions.read_bytes())
+    done = outcome_in_child(
+        lambda: run("-o", open_folder / "results", "import", secret, log, "--join", secret), unprivileged=True
+    )
+    assert isinstance(done, Done)
+    assert (done.status, done.out.count("\n")) == (0, 2)
+    assert f"{secret}: refused (unreadable): the system refused: Permission denied" in done.err
+    assert done.err.endswith("6 seen, 2 kept, 0 repaired, 4 refused\n")
+
+
+def test_a_name_that_is_no_text_costs_no_measurement(emissions: Path, results: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"a\xff.csv")
+    path.write_bytes(emissions.read_bytes())
+    done = run("-o", results, "import", path, "--json")
+    assert (done.status, done.json()["kept"]) == (0, 2)
+    [record] = FileSystemRepository(results).load_all_raw("codecarbon-llama-r1")
+    assert record.origin is not None
+    assert record.origin.file == "a\\xff.csv"
 
 
 def test_a_log_that_grew_and_a_copy_of_it_add_only_what_is_new(emissions: Path, results: Path, tmp_path: Path) -> None:
@@ -248,7 +297,7 @@ def test_a_file_of_no_format_costs_none_of_the_others(tmp_path: Path, results: P
     entries = [(entry["file"], entry["code"]) for entry in done.json()["entries"][:2]]
     assert entries == [(str(tmp_path / "notes.txt"), "unknown_format")] * 2
     assert [done.json()[name] for name in ("seen", "kept", "refused")] == [6, 2, 4]
-    assert "found 5 bytes that are neither JSON nor a table; looked for" in done.err
+    assert "found 5 bytes that are neither JSON nor a table, which has" in done.err
 
 
 def test_energy_is_joined_from_results_of_this_tool(tmp_path: Path, results: Path) -> None:

@@ -209,6 +209,8 @@ def test_a_column_that_stands_twice_is_not_chosen_from(tmp_path: Path) -> None:
     twice = (*LATEST, "energy_consumed")
     records, [entry] = import_lines(tmp_path, ",".join(twice), f"{line()},2.0")
     assert (records, entry.code, "energy_consumed" in entry.message) == ([], "ambiguous_column", True)
+    records, [entry] = import_lines(tmp_path, ",".join(LATEST), line(), f"{','.join(LATEST)},duration", f"{line()},9.0")
+    assert (records, entry.code, "duration" in entry.message) == ([], "ambiguous_column", True)
 
 
 def test_negative_energy_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure import importers
+from tests.support import peers
 from tests.support.peers import KWH, energies, write_experiment
 
 if TYPE_CHECKING:
@@ -113,6 +114,19 @@ def test_a_copy_of_a_process_is_counted_once(tmp_path: Path) -> None:
     records, entries = read(folder)
     assert [record.process_index for record in records] == [0, 1]
     assert [entry.code for entry in entries if entry.outcome == "refused"] == ["duplicate"]
+
+
+@pytest.mark.parametrize("kind", ["6_local_energy_results_process_0", "4_inference_metrics"])
+def test_a_copy_with_other_values_is_told_and_what_the_tool_named_counts(tmp_path: Path, kind: str) -> None:
+    folder = write_experiment(tmp_path / "0042")
+    before, _ = read(folder)
+    document = json.loads((folder / f"0042_{kind}.json").read_text())
+    for part in ("energy_results", "raw_inference_metrics"):
+        document[part] = {name: 2 * value for name, value in document.get(part, {}).items()}
+    peers.write_json(folder / f"0042_{kind} (1).json", document)
+    records, entries = read(folder)
+    assert records == before
+    assert [entry.code for entry in entries if "(1)" in entry.file] == ["duplicate"]
 
 
 @pytest.mark.parametrize(

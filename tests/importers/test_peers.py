@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -12,12 +13,11 @@ import pytest
 
 from llm_energy_measure import importers
 from llm_energy_measure.domain.experiment import Launcher
+from llm_energy_measure.exceptions import ImportFormatError
 from tests.support import peers
 from tests.support.peers import LATEST, line
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from llm_energy_measure.domain.experiment import RawProcessResult
 
 KWH = 3.6e6
@@ -106,6 +106,9 @@ def test_a_gpu_that_stands_twice_is_not_chosen_from(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("gpu1", "gpu0"))
     records, entries = read(path)
     assert (records, codes(entries)) == ([], ["ambiguous_column"])
+    path.write_text(path.read_text().replace("gpu0", "gpu00", 1))
+    with pytest.raises(ImportFormatError, match="gpu00_energy"):
+        read(path)
 
 
 # vLLM
@@ -148,6 +151,26 @@ def test_appended_results_are_as_many_and_a_torn_one_costs_itself(tmp_path: Path
     assert [(entry.row, entry.outcome) for entry in entries] == [(1, "kept"), (2, "kept"), (3, "kept"), (4, "refused")]
     assert entries[-1].code == "torn"
     assert len({record.experiment_id for record in records}) == 3
+
+
+def test_behind_a_torn_result_goes_on_the_next_line_that_begins_one(tmp_path: Path) -> None:
+    whole = [json.dumps(peers.vllm_result(label=f"run {number}"), indent=number) for number in (0, 1)]
+    path = tmp_path / "x"
+    path.write_text("\n".join([whole[0], whole[1][:300], whole[1], "5", '{"date": "\\ud800"}', whole[0][:50]]))
+    records, entries = read(path)
+    assert [record.config_name for record in records] == ["run 0", "run 1"]
+    assert codes(entries) == ["no_energy", "torn", "no_energy", "torn", "torn", "torn"]
+    line = whole[0].count("\n") + 2
+    assert entries[1].message == f"object 2: at line {line} stands what is no whole object"
+
+
+@pytest.mark.parametrize("torn", ['\n{"a":', " 5"])
+def test_torn_results_without_end_are_not_all_tried(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "x"
+    path.write_text(json.dumps(peers.vllm_result()) + torn * 1000)
+    _, entries = read(path)
+    assert codes(entries) == ["no_energy"] + ["torn"] * 100
+    assert entries[-1].message.endswith("; nothing behind it is read")
 
 
 @pytest.mark.parametrize("changes", [{"duration": 1e200}, {"date": "00010101-000000"}], ids=str)
@@ -275,6 +298,19 @@ def test_phases_are_separate_records_of_the_host_and_generate_is_none_of_them(tm
     assert prefill.library_versions == {"transformers": "4.52.3", "pytorch": "2.7.0"}
 
 
+def test_a_copy_of_a_report_is_told_and_what_the_tool_named_counts(tmp_path: Path) -> None:
+    folder = write_optimum(tmp_path / "run", {"prefill": peers.codecarbon_task()})
+    of_tool, _ = read(folder)
+    peers.write_json(folder / "a report.json", {"prefill": peers.optimum_energy(99.0)})
+    peers.write_json(folder / "a config.json", peers.OPTIMUM_CONFIG | {"name": "another"})
+    peers.write_json(folder / "prefill.json", peers.codecarbon_task(timestamp="2020-05-30T15:22:36"))
+    records, entries = read(folder)
+    assert {record.experiment_id: record for record in records} == {record.experiment_id: record for record in of_tool}
+    told = {Path(entry.file).name for entry in entries if entry.code == "duplicate"}
+    assert {"a report.json", "a config.json", "benchmark.json"} <= told
+    assert len(told) == 4
+
+
 def test_an_interrupted_run_keeps_the_phases_it_measured(tmp_path: Path) -> None:
     records, entries = read(write_optimum(tmp_path / "run", {"load_model": peers.codecarbon_task()}, with_report=False))
     assert [(entry.outcome, entry.code) for entry in entries] == [("repaired", "incomplete_run")]
@@ -315,6 +351,21 @@ def test_with_a_report_decode_is_what_generate_has_more_than_prefill(tmp_path: P
     assert found["decode"].effective_config["optimum-benchmark"]["n_ranks"] == 2
     assert (found["decode"].world_size, found["decode"].launcher) == (None, Launcher(name="torchrun"))
     assert found["decode"].world_size is None
+
+
+@pytest.mark.parametrize("change", [{"unit": "Wh"}, {"total": None}, {"total": -1.0}], ids=str)
+def test_a_phase_without_energy_that_can_be_read_is_told(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = tmp_path / "run"
+    report = {"prefill": peers.optimum_energy(1.0), "load_model": peers.optimum_energy(4.0)}
+    report["prefill"]["energy"] |= change
+    peers.write_json(folder / "benchmark_report.json", report)
+    [record], entries = read(folder)
+    assert record.energy_metrics.total_energy_j == 4 * KWH
+    assert [(entry.code, entry.message) for entry in entries if entry.outcome == "refused"] == [
+        ("no_measurement", "prefill has no total of its energy in kWh")
+    ]
+    peers.write_json(folder / "benchmark_report.json", {"prefill": report["prefill"]})
+    assert codes(read(folder)[1]) == ["no_measurement"]
 
 
 def test_a_plan_without_a_measurement_is_told(tmp_path: Path) -> None:
@@ -514,6 +565,34 @@ def test_a_counter_that_falls_without_a_range_gives_no_energy(tmp_path: Path) ->
     [record], [entry] = read(peers.write_json(tmp_path / "x", peers.perun_tree({"n": [reset, SENSORS[2]]})))
     assert (record.energy_metrics.total_energy_j, record.energy_metrics.gpu_energy_j) == (None, 300.0)
     assert entry.code == "no_energy"
+
+
+@pytest.mark.parametrize(
+    ("samples", "problem"),
+    [
+        ({"values": [7.0]}, "sensor_lost"),
+        ({"values": []}, "sensor_lost"),
+        ({"timesteps": [0.0, 2.0, 1.0]}, "sampling_gap"),
+        ({"timesteps": [0.0, 1.0]}, "sampling_gap"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("unit", ["J", "W"])
+def test_a_sensor_whose_energy_cannot_be_told_leaves_the_total_unknown(
+    tmp_path: Path, samples: dict[str, Any], problem: str, unit: str
+) -> None:
+    lost, whole = peers.perun_sensor("gpu", "gpu", unit, [1.0, 2.0, 4.0]), [1.0, 2.0, 4.0]
+    lost["raw_data"] |= samples
+    if "values" in samples:
+        lost["raw_data"]["timesteps"] = [0.0] * len(samples["values"])
+    nodes = {"n": [peers.perun_sensor("cpu", "cpu", "J", whole), lost]}
+    [record], [entry] = read(peers.write_json(tmp_path / "x", peers.perun_tree(nodes)))
+    energy = record.energy_metrics
+    assert (energy.total_energy_j, energy.cpu_energy_j, energy.gpu_energy_j) == (None, 3.0, None)
+    assert (entry.code, f"gpu ({problem})" in entry.message) == ("no_energy", True)
+    nodes["n"] = [lost]
+    if "values" in samples:
+        assert codes(read(peers.write_json(tmp_path / "x", peers.perun_tree(nodes)))[1]) == ["no_sensor"]
 
 
 def test_runs_are_experiments_and_regions_are_not(tmp_path: Path) -> None:

@@ -256,6 +256,40 @@ def test_a_wrong_argument_is_an_error_before_anything_is_read(tmp_path: Path) ->
             importers.read(path, **wrong, progress=lambda *_: pytest.fail("it was read"))
 
 
+@pytest.mark.parametrize(
+    ("content", "mapping"),
+    [
+        (",".join(LATEST) + "\n", []),
+        ("start_time,window_name,elapsed_time,gpu0_energy\n\n", []),
+        ('{"model_id": "m", "task": "t", "configurations": []}', []),
+        ("j,k\n", ["energy_j=j"]),
+    ],
+)
+def test_a_file_without_a_row_is_no_silence(tmp_path: Path, content: str, mapping: list[str]) -> None:
+    (tmp_path / "file").write_text(content)
+    count, [entry] = read(tmp_path / "file", mapping=mapping)
+    assert (count, entry.outcome, entry.code, entry.row) == (0, "refused", "no_measurement", None)
+
+
+def test_a_part_that_becomes_another_file_before_it_is_read_is_refused(tmp_path: Path) -> None:
+    peers.write_json(tmp_path / "a_codecarbon.json", peers.codecarbon_task())
+    peers.write_json(tmp_path / "b_codecarbon.json", peers.codecarbon_task())
+
+    def change(of: Path, _size: int) -> None:
+        if of.name == "b_codecarbon.json":
+            (tmp_path / "a_codecarbon.json").write_text('{"another": 1}')
+
+    _, entries = read(tmp_path, progress=change)
+    assert [entry.code for entry in entries] == ["changed_while_read", "incomplete_run"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "loop"])
+def test_a_path_that_the_system_refuses_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    count, [entry] = read(tmp_path / name)
+    assert (count, entry.code) == (0, "unreadable")
+
+
 def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ResultNotFoundError, match="nothing is there"):
         importers.read(tmp_path / "nowhere")

@@ -99,6 +99,8 @@ def test_an_expression_is_worth(expression: str, value: float | None) -> None:
         "energy_j=1_0",
         "energy_j=1e999",
         "energy_j=a*1e999",
+        "energy_j='5'*2",
+        "energy_j=a+('x')",
     ],
 )
 def test_what_is_no_mapping_is_refused_in_a_sentence(mapping: str) -> None:
@@ -342,6 +344,39 @@ def test_any_other_list_is_no_table(tmp_path: Path, text: str) -> None:
 def test_a_table_without_commas_is_told_what_is_wrong_with_it(tmp_path: Path, sign: str, name: str) -> None:
     with pytest.raises(ImportFormatError, match=f"a line with {name}, where commas separate the cells"):
         import_text(tmp_path, f"model{sign}j\nllama{sign}5\n", "energy_j=j")
+
+
+def test_a_table_of_one_column_is_told_that_it_takes_two(tmp_path: Path) -> None:
+    with pytest.raises(ImportFormatError, match="neither JSON nor a table, which has commas between two columns"):
+        import_text(tmp_path, "j\n5\n6\n", "energy_j=j")
+
+
+@pytest.mark.parametrize("form", ['{"j": 5}\n{"j": 6, "k": 1}\n', '[{"j": 5}, {"j": 6, "k": 1}]'])
+def test_a_column_that_no_object_has_refuses_the_file_and_one_that_some_have_does_not(
+    tmp_path: Path, form: str
+) -> None:
+    records, [entry] = import_text(tmp_path, form, "energy_j=joules")
+    assert (records, entry.code) == ([], "missing_field")
+    assert entry.message == "no object has joules; the first has j"
+    records, _ = import_text(tmp_path, form, "energy_j=j", "gpu_id=k")
+    assert [record.gpu_id for record in records] == [None, 1]
+
+
+def test_a_long_number_is_an_id_with_all_its_digits(tmp_path: Path) -> None:
+    text = '{"id": 1234567890123456, "j": 5}\n{"id": 1234567890123457, "j": 6}\n{"id": 0.12345678901234566, "j": 7}\n'
+    records, _ = import_text(tmp_path, text, "experiment_id=id", "energy_j=j")
+    assert [record.experiment_id for record in records] == [
+        *("1234567890123456", "1234567890123457", "0.12345678901234566"),
+    ]
+
+
+@pytest.mark.parametrize("stamp", ["1712121312000", "1712121312000.5", "1712121312"])
+def test_milliseconds_since_1970_are_no_evening_of_1712(tmp_path: Path, stamp: str) -> None:
+    records, [entry] = import_text(tmp_path, f"t,j\n{stamp},5\n", "start=t", "energy_j=j")
+    assert entry.code == ("whole" if len(stamp) == 10 else "torn")
+    assert [record.timestamps.start.year for record in records if record.timestamps.start] == (
+        [2024] if len(stamp) == 10 else []
+    )
 
 
 def test_what_a_results_directory_holds_is_no_table(tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     Pair = tuple[RawProcessResult, Entry]
 
 
+# What can't be read is an entry of the report, and costs none of the others.
+_ANY_PATH = click.Path(path_type=Path, readable=False)
+
+
 @click.command(
     name="import",
     epilog="\b\n"
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
     "  llm-energy-measure -o results import old_results/ --host node-1\n"
     "  llm-energy-measure import table.csv --map energy_j=energy_kwh*3.6e6 --map model_name=model",
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_ANY_PATH)
 @click.option(
     "--format",
     "form",
@@ -71,7 +75,7 @@ if TYPE_CHECKING:
     "joined",
     metavar="PATH",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=_ANY_PATH,
     help="Records with energy, for those of the same time that have none.",
 )
 @options.json_option
@@ -128,7 +132,7 @@ def import_results(
                 with aside():
                     _say(repository, pairs, new, dry_run=dry_run, as_json=as_json)
     report = merge(reports)
-    _finish(report, as_json=as_json, dry_run=dry_run)
+    _finish(report, keeper.there, as_json=as_json, dry_run=dry_run)
 
 
 def _experiments(reading: Reading) -> Iterator[list[Pair]]:
@@ -141,16 +145,19 @@ class _Keeper:
     """Saves what is imported, unless it is there already."""
 
     def __init__(self, repository: FileSystemRepository) -> None:
-        """Remember where to."""
+        """Remember where to; nothing was there yet."""
         self.repository = repository
+        self.there = 0
 
     def keep(self, record: RawProcessResult, entry: Entry) -> bool:
         """True if the record is new, and saved; else its entry is told why."""
         try:
             if self._is_there(record):
+                self.there += 1
+                said = [] if entry.code == "whole" else [entry.message]
+                entry.message = "; ".join([*said, "the results hold the same measurement already"])
                 if entry.outcome == "kept":
                     entry.code = "already_there"
-                entry.message = "the results hold the same measurement already"
                 return False
             self._save(record)
         except LLMEnergyMeasureError as error:
@@ -251,13 +258,12 @@ def _verdict(result: AggregatedResult) -> str:
     return ", ".join(words)
 
 
-def _finish(report: LossReport, *, as_json: bool, dry_run: bool) -> None:
+def _finish(report: LossReport, there: int, *, as_json: bool, dry_run: bool) -> None:
     """Say what became of all that was seen."""
     if as_json:
         terminal.out_json(report.document())
     _say_losses(report)
     counts = report.counts
-    there = sum(entry.code == "already_there" for entry in report.entries)
     written = "; nothing was written" if dry_run else ""
     said = ", ".join(f"{number} {name}" for name, number in counts.items())
     terminal.note(f"{said}{f' ({there} were there already)' if there else ''}{written}")

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
 
 _CHUNK = 1024 * 1024
+_GAP = re.compile(r"[ \t\r\n,]*")
+_MOST_TORN = 100
+"""Each torn object can take as long to parse as all that is behind it."""
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _OUR_OWN = ("energy_metrics", "aggregation", "attempt")  # of a raw result, an aggregate, a manifest
@@ -162,11 +166,10 @@ class Original:
         return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in (first or {}).items()}
 
     def objects(self) -> Iterator[dict[str, Any] | RefusedFileError]:
-        """The JSON objects of the file, one behind the other; stops at the first thing that is none.
+        """The JSON objects of the file, one behind the other.
 
-        One in which a key stands twice is a refusal in its place.
-
-        `stopped_at` says afterwards where that was, and how many lines came before.
+        One that is torn, or in which a key stands twice, is a refusal in its place. Behind a torn one goes on the next
+        line that begins with an object.
 
         Raises:
             RefusedFileError: There is too much to parse.
@@ -182,28 +185,27 @@ class Original:
                 return dict(pairs)
 
         decoder = json.JSONDecoder(object_pairs_hook=unique, parse_constant=unknown_number)
-        position, number, self.stopped_at = 0, 0, None
-        text = self.text
-        while True:
-            while position < len(text) and text[position] in " \t\r\n,":
-                position += 1
-            if position == len(text):
-                return
+        text, position, number, torn = self.text, 0, 0, 0
+        while position >= 0 and (begin := _GAP.match(text, position).end()) < len(text):  # type: ignore[union-attr]  # it can be empty
+            number += 1
+            require_rows(number)
             try:
-                value, position = decoder.raw_decode(text, position)
+                value, position = decoder.raw_decode(text, begin)
                 value = storable(value)
             except (ValueError, RecursionError):
                 value = None
             if not isinstance(value, dict):
-                self.stopped_at = text.count("\n", 0, position) + 1
-                return
-            number += 1
-            require_rows(number)
-            yield RefusedFileError("ambiguous_key", str(twice.pop())) if twice else value
+                torn += 1
+                if torn == _MOST_TORN:
+                    position = -1
+                elif position <= begin:
+                    position = text.find("\n{", begin)
+                rest = "; nothing behind it is read" if torn == _MOST_TORN else ""
+                line = text.count("\n", 0, begin) + 1
+                yield RefusedFileError("torn", f"at line {line} stands what is no whole object{rest}")
+            else:
+                yield RefusedFileError("ambiguous_key", str(twice.pop())) if twice else value
             twice.clear()
-
-    stopped_at: int | None = None
-    """Line at which `objects` found something that is no JSON object; None if it came to the end."""
 
     def json(self) -> Any:  # noqa: ANN401 - JSON can be anything
         """The file as one JSON value; NaN and the infinities, which other tools write, are None.
@@ -262,7 +264,7 @@ class Original:
         for sign, name in ((";", "semicolons"), ("\t", "tabs")):
             if sign in "".join(self.header):
                 return f"a line with {name}, where commas separate the cells of a table"
-        return f"{len(self.data)} bytes that are neither JSON nor a table"
+        return f"{len(self.data)} bytes that are neither JSON nor a table, which has commas between two columns or more"
 
     def origin(self, tool: str, version: str | None = None, row: int | None = None) -> ImportOrigin:
         """Where a record of this file comes from.
@@ -272,7 +274,9 @@ class Original:
             version: Its version.
             row: The line, counted from 1.
         """
-        return ImportOrigin(tool=tool, version=version, file=self.path.name, sha256=self.sha256, row=row)
+        # A name can be of bytes that are no text, which JSON does not hold.
+        name = os.fsencode(self.path.name).decode(errors="backslashreplace")
+        return ImportOrigin(tool=tool, version=version, file=name, sha256=self.sha256, row=row)
 
 
 def read_original(path: Path, progress: Callable[[Path, int], None] | None = None) -> Original:

@@ -33,7 +33,15 @@ def number_in(text: str) -> float | None:
 
 
 def time_in(text: str) -> datetime | None:
-    """The time stamp that a text is, in ISO 8601; None if it is none. One without a zone stays without."""
+    """The time stamp that a text is, in ISO 8601; None if it is none. One without a zone stays without.
+
+    Example:
+        >>> time_in("2026-01-16T19:39"), time_in("1712121312000")
+        (datetime.datetime(2026, 1, 16, 19, 39), None)
+    """
+    # fromisoformat() takes any sign between day and time: milliseconds since 1970 could be an evening of 1712.
+    if len(text) > len("YYYYMMDD") and number_in(text) is not None:
+        return None
     try:
         return _usable(datetime.fromisoformat(text))
     except ValueError:

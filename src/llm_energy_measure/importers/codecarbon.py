@@ -20,9 +20,8 @@ from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Provenance, Scope, Timestamps
 from llm_energy_measure.domain.units import kwh_to_j
 from llm_energy_measure.importers.cells import boards, identifier, number_in, shifted
-from llm_energy_measure.importers.codecarbon_rows import LAYOUTS, NUMBERS, Row, is_header, rows
+from llm_energy_measure.importers.codecarbon_rows import NUMBERS, Row, is_header, rows
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.limits import require_once
 from llm_energy_measure.importers.loss import LossReport, Remarks
 
 if TYPE_CHECKING:
@@ -111,7 +110,6 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
     """One record for each run, and for each row that names no run."""
     del options
     [original] = originals
-    require_once(original.header, LAYOUTS["3.3.0"])
     runs = _Runs()
     for row in rows(original):
         if not row.is_refused:

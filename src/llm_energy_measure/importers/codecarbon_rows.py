@@ -16,7 +16,7 @@ import msgspec
 
 from llm_energy_measure.constants import CODECARBON_NAMES
 from llm_energy_measure.importers.cells import number_in, shifted, time_in
-from llm_energy_measure.importers.limits import MAX_CELL
+from llm_energy_measure.importers.limits import MAX_CELL, require_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,6 +50,8 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "1.0": tuple(f"timestamp project_name duration emissions energy_consumed {_PLACE} on_cloud {_CLOUD}".split()),
 }
 """Columns in order, by the version that they were seen from."""
+
+_KNOWN = frozenset((*CODECARBON_NAMES, "task_name"))
 
 _SIZES = "cpu_count gpu_count longitude latitude ram_total_size ram_used_gb pue wue water_consumed"
 _SHARES = "cpu_utilization_percent gpu_utilization_percent ram_utilization_percent"
@@ -99,8 +101,13 @@ def is_header(cells: Sequence[str]) -> bool:
 
 
 def rows(original: Original) -> Iterator[Row]:
-    """Every line below the first, blank ones excepted; a header in between holds from there on."""
+    """Every line below the first, blank ones excepted; a header in between holds from there on.
+
+    Raises:
+        RefusedFileError: In a header a column stands more than once.
+    """
     header = original.header
+    require_once(header, _KNOWN)
     for line, text in enumerate(original.lines(), start=1):
         bare = text.rstrip("\r\n")
         if line == 1 or not bare:
@@ -112,6 +119,7 @@ def rows(original: Original) -> Iterator[Row]:
         stripped = [cell.strip() for cell in cells]
         if is_header(stripped):
             header = stripped
+            require_once(header, _KNOWN)
             yield _refused(line, "repeated_header", "it is a header in the middle of the file, and holds from here on")
             continue
         row = _row(line, stripped, header)

@@ -74,7 +74,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         if len(groups) == 2 and (unnamed := groups.pop("", None)):  # noqa: PLR2004 - the only named one, and the rest
             [named] = groups.values()
             named += unnamed
-        return [sorted(groups[name]) for name in sorted(groups)]
+        # What is named as the tool names it comes before a copy of it.
+        return [sorted(groups[name], key=lambda path: (not self.names(path.name), path)) for name in sorted(groups)]
 
     def measurement_of(self, file_name: str) -> str:
         """What a file's name says of the measurement that it belongs to; empty if it says nothing."""

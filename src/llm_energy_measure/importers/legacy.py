@@ -76,7 +76,7 @@ def _kind(original: Original) -> str | None:
 def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
     """One record for each process whose energy can be read."""
     del options
-    folder = _Folder(originals)
+    folder = _Folder(originals, report)
     experiment_id = _experiment(originals)
     seen: set[int] = set()
     total_j = 0.0
@@ -141,8 +141,9 @@ def _remarks_on(energy: dict[str, Any]) -> list[tuple[str, str]]:
 class _Folder:
     """The files of one experiment, by kind."""
 
-    def __init__(self, originals: list[Original]) -> None:
+    def __init__(self, originals: list[Original], report: LossReport) -> None:
         """Sort and parse the files; what can't be parsed is told, and taken for absent."""
+        first: dict[str, str] = {}
         self.processes = [original for original in originals if _kind(original) == "process"]
         self.documents: dict[str, dict[str, Any]] = {}
         self.problems: list[tuple[str, str]] = []
@@ -153,8 +154,11 @@ class _Folder:
             if not original.data:
                 self.problems.append(("part_unreadable", f"{original.path.name} is empty (0 bytes)"))
                 continue
+            if first.setdefault(kind, original.path.name) != original.path.name:
+                report.refuse(original.shown, "duplicate", f"{first[kind]} is taken for what both of them say")
+                continue
             try:
-                self.documents.setdefault(kind, parsed(original.data, original.path.name))
+                self.documents[kind] = parsed(original.data, original.path.name)
             except RefusedFileError as refused:
                 self.problems.append(("part_unreadable", refused.sentence))
 

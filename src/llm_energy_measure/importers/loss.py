@@ -47,7 +47,7 @@ CODES: dict[str, str] = {
     "energy_disagrees": "the same energy stands twice, in two units, and differs",
     "impossible_value": "a value can't be: negative, or not finite",
     "missing_field": "something that a record can't do without is missing",
-    "no_measurement": "nothing is measured in it: a configuration, or a plan",
+    "no_measurement": "nothing is measured in it: a configuration, a plan, a header alone",
     "no_sensor": "no sensor of the file measured energy",
     "not_json": "the file is torn, or no JSON that can be read",
     "too_large": "it is beyond the limit for what is read",

@@ -121,6 +121,7 @@ class _Parser:
     def __init__(self, source: str, doing: str) -> None:
         """Split the source into tokens."""
         self.doing = doing
+        self.text: str | None = None
         self.tokens: list[tuple[str, str]] = []
         position = 0
         source = source.rstrip()
@@ -139,6 +140,8 @@ class _Parser:
         node = self._sum()
         if self.tokens:
             raise self._wrong(f"{self.tokens[-1][1]!r} stands behind its end")
+        if self.text is not None and node.kind != "text":
+            raise self._wrong(f"the text {self.text!r} is no number to calculate with")
         return node
 
     def _sum(self) -> _Node:
@@ -164,6 +167,7 @@ class _Parser:
         if kind in ("name", "column"):
             return _Node("column", text)
         if kind == "text":
+            self.text = text
             return _Node("text", text)
         if text == "-":
             return _Node("-", operands=(_Node("number", 0.0), self._factor()))
@@ -200,8 +204,6 @@ def _calculated(node: _Node, row: Row[str, Cell]) -> float | None:
             msg = f"{node.value} is {cell[:40]!r}, no number"
             raise ValueError(msg)
         return number_in(cell) if isinstance(cell, str) else cell
-    if node.kind == "text":
-        return None
     left, right = (_calculated(operand, row) for operand in node.operands)
     if left is None or right is None:
         return None

@@ -49,6 +49,7 @@ _TARGETS = frozenset(
 _MEASURES = {"memory", "latency", "throughput", "energy", "efficiency"}
 _CONFIG = {"scenario", "launcher", "environment", "backend"}
 _CARBON = {"timestamp", "duration", "energy_consumed", "codecarbon_version", "run_id"}
+_OWN_NAMES = ("benchmark_report.json", "benchmark_config.json", "benchmark.json")
 _TASK = re.compile(r"(.+)_codecarbon\.json")
 _TOLERANCE = 1e-9
 _MIB_PER_MB = 1e6 / 2**20
@@ -68,6 +69,12 @@ def _kind(original: Original) -> str | None:
     return None
 
 
+def _turn(original: Original) -> int:
+    """When it is a file's turn: what the tool writes comes in the order in which it counts, and then copies of it."""
+    name = original.path.name
+    return _OWN_NAMES.index(name) if name in _OWN_NAMES else len(_OWN_NAMES) + (_TASK.fullmatch(name) is None)
+
+
 class _Run:
     """The files of one run, parsed."""
 
@@ -78,30 +85,38 @@ class _Run:
         self.report: dict[str, Any] = {}
         self.config: dict[str, Any] = {}
         self.carbon: dict[str, tuple[Original, dict[str, Any]]] = {}
-        both: list[tuple[Original, dict[str, Any]]] = []
-        for original in originals:
+        for original in sorted(originals, key=_turn):
             try:
-                document = original.json()
+                self._take(original, original.json())
             except RefusedFileError as refused:
                 report.refuse(original.shown, refused.code, refused.sentence)
                 self.has_unreadable_report |= _kind(original) in ("report", "both")
-                continue
-            kind = _kind(original)
-            if kind == "config":
-                self.config = document
-            elif kind == "report":
-                self.report, self.report_file = document, original
-            elif kind == "both":
-                both.append((original, document))
-            elif kind == "carbon":
-                match = _TASK.fullmatch(original.path.name)
-                self.carbon[match[1] if match else original.path.stem] = original, document
-        for original, document in both:
+
+    def _take(self, original: Original, document: dict[str, Any]) -> None:
+        """Put a file in its place.
+
+        Raises:
+            RefusedFileError: Another one is there.
+        """
+        kind = _kind(original)
+        if kind == "carbon":
+            match = _TASK.fullmatch(original.path.name)
+            task = match[1] if match else original.path.stem
+            if task in self.carbon:
+                raise RefusedFileError("duplicate", f"{self.carbon[task][0].path.name} says it already")
+            self.carbon[task] = original, document
+        elif kind == "config":
+            if self.config:
+                raise RefusedFileError("duplicate", "another file is the run's configuration")
+            self.config = document
+        else:
             if self.report_file is not None:
-                report.refuse(original.shown, "duplicate", f"{self.report_file.path.name} says it already")
-            elif isinstance(document["report"], dict) and isinstance(document["config"], dict):
-                self.report, self.report_file = document["report"], original
-                self.config = self.config or document["config"]
+                raise RefusedFileError("duplicate", f"{self.report_file.path.name} says it already")
+            found, config = (document["report"], document["config"]) if kind == "both" else (document, {})
+            if not isinstance(found, dict) or not isinstance(config, dict):
+                raise RefusedFileError("missing_field", "its report or its config is no object")
+            self.report, self.report_file = found, original
+            self.config = self.config or config
 
     @property
     def is_interrupted(self) -> bool:
@@ -128,8 +143,9 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
     """One record for each phase that has energy."""
     del options
     run = _Run(originals, report)
-    phases = _phases(run)
-    if not phases:
+    seen = report.seen
+    phases = _phases(run, report)
+    if not phases and report.seen == seen:
         shown = (run.report_file or originals[0]).shown
         report.refuse(shown, "no_measurement", "no phase of the run has energy: a configuration, or a run without it")
     for phase, (file, kwh) in phases.items():
@@ -154,16 +170,20 @@ _Phase = tuple["Original", dict[str, "float | None"]]
 """The file that says it, and energy in kWh, of a phase."""
 
 
-def _phases(run: _Run) -> dict[str, _Phase]:
+def _phases(run: _Run, report: LossReport) -> dict[str, _Phase]:
     """Energy of each phase in kWh, from the report, else from CodeCarbon's files; never generate beside its parts."""
     phases: dict[str, _Phase] = {}
     if run.report_file is not None:
         for phase, measures in run.report.items():
             energy = measures.get("energy") if isinstance(measures, dict) else None
-            if isinstance(energy, dict) and energy.get("unit") == "kWh" and number(energy.get("total")) is not None:
-                phases[phase] = run.report_file, {name: number(energy.get(name)) for name in _PARTS}
+            if isinstance(energy, dict):
+                is_kwh = energy.get("unit") == "kWh"
+                phases[phase] = run.report_file, {name: number(energy.get(name)) if is_kwh else None for name in _PARTS}
     else:
         phases = {phase: (file, _carbon_kwh(document)) for phase, (file, document) in run.carbon.items()}
+    for phase, (file, kwh) in phases.items():
+        if kwh["total"] is None:
+            report.refuse(file.shown, "no_measurement", f"{phase} has no total of its energy in kWh")
     return _with_decode({phase: (file, kwh) for phase, (file, kwh) in phases.items() if kwh["total"] is not None})
 
 

@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
-from llm_energy_measure.domain.metrics import Component, DeviceEnergy, EnergyMetrics, SensorReading, Timestamps
+from llm_energy_measure.domain.metrics import (
+    COUNTER_RESET,
+    SAMPLING_GAP,
+    SENSOR_LOST,
+    Component,
+    DeviceEnergy,
+    EnergyMetrics,
+    SensorReading,
+    Timestamps,
+)
 from llm_energy_measure.importers.cells import identifier, number, number_in, text, time_in
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.limits import RefusedFileError
@@ -47,6 +56,8 @@ _FIELDS = {"id", "type", "metrics", "nodes"}
 _NODE = 4
 _PATIENCE_SEC = 60
 _TOLERANCE = 0.01
+_FEWEST = 2
+"""Samples that a difference takes."""
 _COMPONENTS: dict[str, Component] = {"cpu": "cpu", "gpu": "gpu", "ram": "ram", "dram": "ram"}
 _WHOLE = frozenset(("psys", "node"))
 """Kinds of device, and beginnings of a sensor's name, that stand for the whole node."""
@@ -92,7 +103,7 @@ def _node_record(
     found = [(sensor, reading) for sensor in _sensors(node) if (reading := _reading(sensor)) is not None]
     energies = [reading for _, reading in found]
     facts = {name: value for part in (*way, node) for name, value in part.facts.items()}
-    if not energies:
+    if not any((reading.samples or 0) >= _FEWEST for reading in energies):
         names = ", ".join(sensor.name for sensor in _sensors(node)[:6]) or "none"
         report.refuse(original.shown, "no_sensor", f"no sensor of {where} measured energy; its sensors are {names}")
         return
@@ -127,17 +138,23 @@ def _sensors(node: Tree) -> list[Tree]:
 
 
 def _reading(sensor: Tree) -> SensorReading | None:
-    """What a sensor measured, calculated from its samples; None if it measures neither energy nor power."""
+    """What a sensor measured, calculated from its samples; None if it measures neither energy nor power.
+
+    Where its samples are too few, or in no order, its energy is unknown: the host's total is then, too.
+    """
     if sensor.unit not in ("J", "W"):
         return None
     pairs = zip(sensor.times, sensor.values, strict=False)
     samples = [(time, value) for time, value in pairs if time is not None and value is not None]
-    if len(samples) < 2:  # noqa: PLR2004 - a difference takes two
-        return None
-    is_counter = sensor.unit == "J"
-    joules, wraps = _counted(sensor, samples) if is_counter else (_integrated(samples), None)
-    joules = number(joules)
-    span = samples[-1][0] - samples[0][0]
+    is_counter, is_enough = sensor.unit == "J", len(samples) >= _FEWEST
+    # Samples that are not in the order of time, or more than their times, would be energy of no time at all.
+    is_in_order = len(sensor.times) == len(sensor.values) and samples == sorted(samples, key=lambda sample: sample[0])
+    joules, wraps = None, None
+    if is_enough and is_in_order:
+        joules, wraps = _counted(sensor, samples) if is_counter else (_integrated(samples), None)
+        joules = number(joules)
+    lost = COUNTER_RESET if is_in_order else SAMPLING_GAP
+    span = samples[-1][0] - samples[0][0] if is_enough else 0.0
     component = _COMPONENTS.get((sensor.kind or "").lower(), "total")
     return SensorReading(
         source=text(sensor.facts.get("source")) or TOOL,
@@ -146,13 +163,13 @@ def _reading(sensor: Tree) -> SensorReading | None:
         scope="device" if component == "gpu" else "host",
         provenance="measured" if is_counter else "integrated",
         energy_j=joules,
-        counter_start_j=samples[0][1] if is_counter else None,
-        counter_end_j=samples[-1][1] if is_counter else None,
+        counter_start_j=samples[0][1] if is_counter and samples else None,
+        counter_end_j=samples[-1][1] if is_counter and samples else None,
         counter_range_j=sensor.wraps_at if is_counter else None,
         wraps=wraps,
         samples=len(samples),
         sampling_rate_hz=(len(samples) - 1) / span if span > 0 else None,
-        problems=["counter_reset"] if joules is None else [],
+        problems=[] if joules is not None else [lost if is_enough else SENSOR_LOST],
     )
 
 
@@ -172,7 +189,7 @@ def _counted(sensor: Tree, samples: Sequence[tuple[float, float]]) -> tuple[floa
 def _integrated(samples: Sequence[tuple[float, float]]) -> float:
     """Energy of power samples, by trapezoids."""
     pairs = itertools.pairwise(samples)
-    return math.fsum((one[1] + other[1]) / 2 * max(other[0] - one[0], 0.0) for one, other in pairs)
+    return math.fsum((one[1] + other[1]) / 2 * (other[0] - one[0]) for one, other in pairs)
 
 
 def _is_whole(sensor: Tree) -> bool:
@@ -239,7 +256,10 @@ def _compare(node: Tree, energy: EnergyMetrics, facts: Mapping[str, Any], remark
     """Say where perun's own figure, which has the PUE in it, is another."""
     own, pue = node.metrics.get("energy"), number_in(str(facts.get("post-processing.pue", "1"))) or 1.0
     if energy.total_energy_j is None and any(sensor.problems for sensor in energy.sensors or []):
-        remarks.note("no_energy", "a counter fell, and nobody says what it counts up to")
+        lost = ", ".join(
+            f"{sensor.instance} ({problem})" for sensor in energy.sensors or [] for problem in sensor.problems
+        )
+        remarks.note("no_energy", f"what a sensor measured can't be told from its samples: {lost}")
     elif (
         own is not None
         and energy.total_energy_j is not None

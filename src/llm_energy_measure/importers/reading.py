@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,8 +91,13 @@ def read(
         ([], True)
     """
     path = Path(path)
-    if not path.exists() and not path.is_symlink():
-        raise ResultNotFoundError(f"cannot import {path}", "nothing is there", "check the spelling")
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        # Whatever else the system refuses is an entry of the report, once the file is opened.
+        if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError) and not path.is_symlink():
+            raise ResultNotFoundError(f"cannot import {path}", "nothing is there", "check the spelling") from error
+        is_folder = False
     if isinstance(format, str):
         among = formats_named(format)
     else:
@@ -99,7 +105,7 @@ def read(
     options = Options(host=host, gpu_uuids=tuple(gpu_uuids), mapping=parse_mappings(mapping), energy=tuple(join))
     report = LossReport()
     walker = _Walker(among, options, report, max_files, progress)
-    records = walker.folder(path) if path.is_dir() else walker.file(path)
+    records = walker.folder(path) if is_folder else walker.file(path)
     return Reading((placed(record, options) for record in records), report)
 
 
@@ -186,8 +192,11 @@ class _Walker:
     def _read(self, form: Format, originals: list[Original]) -> Iterator[RawProcessResult]:
         if not originals:
             return
+        seen = self.report.seen
         try:
             yield from form.read(originals, self.options, self.report)
+            if self.report.seen == seen:
+                self.report.refuse(originals[0].shown, "no_measurement", "nothing is in it that could be a measurement")
         except RefusedFileError as refused:
             self.report.refuse(originals[0].shown, refused.code, refused.sentence)
         except Exception as error:  # noqa: BLE001 - what one file breaks must not cost the others
@@ -215,6 +224,9 @@ class _Walker:
         for path in paths:
             original = self._open(path)
             if original is None:
+                continue
+            if original.data and not form.recognises(original):
+                self.report.refuse(original.shown, "changed_while_read", "it was another file when it was seen first")
                 continue
             originals.append(original)
             if sum(len(one.data) for one in originals) > MAX_BYTES:

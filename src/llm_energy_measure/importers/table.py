@@ -123,7 +123,7 @@ def _value(field: str, found: Cell, source: str) -> Any:  # noqa: ANN401 - as th
     if found is None or found == "":
         return None
     if kind == "text":
-        return f"{found:.15g}" if isinstance(found, float) else found
+        return found if isinstance(found, str) else str(int(found)) if found.is_integer() else str(found)
     if kind == "scope":
         if found in ("device", "process", "host"):
             return found

@@ -45,9 +45,11 @@ def table_of(original: Original, needed: set[str]) -> Table:
     """The file as a table, once it is known to have the columns that are needed."""
     if original.data.startswith(PARQUET):
         return _Parquet(original, needed)
-    if original.items:
-        return _JsonItems(original)
-    return _JsonLines(original) if original.first_fields else _Csv(original, needed)
+    if not original.items and not original.first_fields:
+        return _Csv(original, needed)
+    table = _JsonItems(original) if original.items else _JsonLines(original)
+    _require_keys(table, needed)
+    return table
 
 
 def _require_columns(needed: set[str], columns: list[str]) -> None:
@@ -55,6 +57,20 @@ def _require_columns(needed: set[str], columns: list[str]) -> None:
     if missing := sorted(needed - set(columns)):
         found = f"there is no column {', '.join(missing)}; the columns are {', '.join(columns[:20])}"
         raise RefusedFileError("missing_field", found)
+
+
+def _require_keys(table: Table, needed: set[str]) -> None:
+    """Refuse a table of objects in which a column is in none of them: in one it may be left out, as a blank is."""
+    missing, found = set(needed), None
+    for _, _, row in table.rows():
+        if isinstance(row, dict):
+            found = row if found is None else found
+            missing.difference_update(row)
+        if not missing:
+            return
+    if found is not None:
+        sentence = f"no object has {', '.join(sorted(missing))}; the first has {', '.join(list(found)[:20])}"
+        raise RefusedFileError("missing_field", sentence)
 
 
 class _Lines(Table):

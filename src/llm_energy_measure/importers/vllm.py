@@ -42,9 +42,7 @@ _SAME_TIME = 0.05
 def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
     """One record for each object; `row` counts them."""
     [original] = originals
-    row = 0
-    for document in original.objects():
-        row += 1
+    for row, document in enumerate(original.objects(), start=1):
         if isinstance(document, RefusedFileError):
             report.refuse(original.shown, document.code, f"object {row}: {document.sentence}", row=row)
             continue
@@ -61,9 +59,6 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
         if original.is_replaced_in(record):
             remarks.repair("undecodable_text", "bytes in it that are no UTF-8 were replaced")
         yield report.record(original.shown, _joined(record, options.energy, remarks), remarks, row=row)
-    if original.stopped_at is not None:
-        sentence = f"behind object {row} stands, at line {original.stopped_at}, what is no whole object"
-        report.refuse(original.shown, "torn", sentence, row=row + 1)
 
 
 def _record(document: dict[str, Any], original: Original, row: int, remarks: Remarks) -> RawProcessResult:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TOOL = "zeus"
 
 _FIRST = ["start_time", "window_name", "elapsed_time"]
-_GPU = re.compile(r"gpu([0-9]{1,3})_energy")
+_GPU = re.compile(r"gpu(0|[1-9][0-9]{0,2})_energy")
 _EPOCH_SEC = 1e9
 """A monotonic clock would have to run for 31 years to read as much."""
 
