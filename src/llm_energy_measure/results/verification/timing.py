@@ -8,9 +8,10 @@ from llm_energy_measure.domain.schema import time_problems
 from llm_energy_measure.results.verification.codes import SUSPICION, failed, not_checked, passed, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from llm_energy_measure.domain.experiment import ClockEvidence
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.verification.evidence import Evidence
 
@@ -69,7 +70,7 @@ def check_time(evidence: Evidence) -> Iterator[Finding]:
     yield _naive(evidence, is_naive)
     offsets = _offsets(evidence)
     apart = _clocks_apart(offsets)
-    yield _overlap(evidence, is_naive, offsets if apart is not None and len(offsets) == len(evidence.hosts) else {})
+    yield _overlap(evidence, is_naive, {} if apart is None else offsets)
     yield _durations(evidence)
     yield _clock_jump(evidence)
     yield apart or _clock_offset(evidence, is_naive, offsets)
@@ -100,6 +101,10 @@ def _overlap(evidence: Evidence, is_naive: set[bool], offsets: Mapping[str | Non
         return not_checked(code, f"some process has no {'end' if len(ends) < len(records) else 'start'}")
     if len(is_naive) > 1:
         return not_checked(code, "some stamps have a UTC offset and some have none")
+    unknown = [host for host in evidence.hosts if host not in offsets] if offsets else []
+    if unknown:
+        whose = f"that of host {unknown[0] or 'without a name'}"
+        return not_checked(code, f"the hosts' clocks are apart, and {whose} is not known")
     ahead = {
         record.process_index: offsets[host].ahead_sec
         for host, of_host in evidence.hosts.items()
@@ -183,7 +188,7 @@ def _offsets(evidence: Evidence) -> dict[str | None, Offset]:
     if len(evidence.hosts) == 1:
         return {}
     clocks = [record.clock for record in evidence.records if record.clock is not None]
-    if len({clock.store_id for clock in clocks if clock.store_id is not None}) != 1:
+    if len({clock.store_id for clock in clocks if clock.store_id is not None}) != 1 or _store_was_set(clocks):
         return {}
     found: dict[str | None, Offset] = {}
     for host, records in evidence.hosts.items():
@@ -200,6 +205,23 @@ def _offsets(evidence: Evidence) -> dict[str | None, Offset]:
         if readings:
             found[host] = min(readings)
     return found
+
+
+def _store_was_set(clocks: Sequence[ClockEvidence]) -> bool:
+    """Whether the store's clock was set meanwhile, by a monotonic one: what was read before and after differs then."""
+    shifts: dict[str | int, list[tuple[float, float]]] = {}
+    for index, clock in enumerate(clocks):
+        for store, monotonic in (
+            (clock.store_start_sec, clock.monotonic_start_sec),
+            (clock.store_end_sec, clock.monotonic_end_sec),
+        ):
+            if store is not None and monotonic is not None and clock.store_error_sec is not None:
+                shift, error_sec = store - monotonic, clock.store_error_sec
+                shifts.setdefault(clock.boot_id or index, []).append((shift - error_sec, shift + error_sec))
+    return any(
+        max(least for least, _ in of_boot) - min(most for _, most in of_boot) > CLOCK_TOLERANCE_SEC
+        for of_boot in shifts.values()
+    )
 
 
 def _clocks_apart(offsets: Mapping[str | None, Offset]) -> Finding | None:
