@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import msgspec
+from _installed import compile_package
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
 
@@ -43,6 +44,7 @@ def wall_sec(command: list[str]) -> float:
 def main() -> None:
     """Measure and print."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+    compile_package()
     folder = Path(tempfile.mkdtemp())
     try:
         make_results(folder)

@@ -37,7 +37,10 @@ def test_a_condition_filters_by_any_column(results: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--where", "colour = red"], ["--where", "energy_j >"], ["--sort", "colour"], ["--by", "model,colour"]],
+    [
+        *(["--where", "colour = red"], ["--where", "energy_j >"], ["--sort", "colour"], ["--by", "model,colour"]),
+        *(["--by", "model", "--sort", "date"], ["--where", "model ~ \udcff"]),
+    ],
     ids=" ".join,
 )
 def test_what_makes_no_sense_is_wrong_usage(results: Path, arguments: list[str]) -> None:
@@ -59,6 +62,50 @@ def test_groups_and_totals(results: Path) -> None:
     assert lines[0] == "model status experiments energy tokens tokens/J without energy lower bounds"
     assert "meta-llama/Llama-3.2-1B current 3 12.81 kJ 49,452 3.86 0 0" in lines
     assert done.err == "5 experiments\n"
+
+
+def test_a_model_that_is_no_text_is_said(results: Path) -> None:
+    run("-o", results, "results", "list")
+    before = (results / ".catalogue.sqlite").stat().st_ino
+    done = run("-o", results, "results", "list", "--model", "\udcff")
+    assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "bytes that are no text" in done.err
+    assert (results / ".catalogue.sqlite").stat().st_ino == before
+
+
+def test_groups_are_sorted_by_a_figure_and_cut_only_openly(results: Path) -> None:
+    run("-o", results, "aggregate", "mistral")
+
+    def groups(*arguments: str) -> list[str]:
+        found = run("-o", results, "results", "list", "--all", "--json", *arguments).json()
+        return ["/".join(map(str, group["by"].values())) for group in found]
+
+    assert groups("--by", "model , model") == ["meta-llama/Llama-3.2-1B", "mistralai/Mistral-7B"]
+    ids = ["llama_c0", "llama_c1", "llama_c2", "mistral", "torn"]
+    assert groups("--by", "id") == ids
+    assert groups("--by", "id", "--reverse") == ids[::-1]
+    assert groups("--by", "id", "--sort", "energy") == ["mistral", *ids[:3], "torn"], "what is unknown comes last"
+    assert groups("--by", "id", "--sort", "energy_j", "--reverse") == [
+        "llama_c2",
+        "llama_c1",
+        "llama_c0",
+        "mistral",
+        "torn",
+    ]
+    done = run("-o", results, "results", "list", "--all", "--by", "id,id", "--limit", "2")
+    assert (done.status, done.err) == (0, "2 of 5 groups, of 5 experiments\n")
+    assert done.out.split()[:2] == ["id", "experiments"]
+
+
+def test_json_says_as_of_when_it_is_too(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    for name in ("raw", "aggregated"):
+        os.utime(results / name, (1_700_000_000, 1_700_000_000))
+    run("-o", results, "results", "list")
+    done = run("-o", results, "results", "list", "--json", "--limit", "1")
+    assert len(done.json()) == 1
+    assert done.err.startswith("1 of 3 experiments; 2 not aggregated yet")
+    assert "; as of 20" in done.err
 
 
 def test_a_list_without_a_look_says_as_of_when_it_is(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,7 @@ def test_list_as_json_is_in_base_units(results: Path) -> None:
         "hosts": [],
         "gpus": ["NVIDIA A100-PCIE-40GB"],
         "tags": {},
+        "note": None,
         "warnings": [],
         "failed": [],
         "problems": [],
@@ -150,11 +151,16 @@ def test_list_of_nothing_is_nothing(tmp_path: Path) -> None:
     assert run("-o", tmp_path, "results", "list", "--json").json() == []
 
 
-def test_a_limit_hides_no_problem(results: Path) -> None:
-    (results / "raw" / "llama_c2" / "process_0.json").write_bytes(b"[]")
+def test_a_limit_hides_no_problem_and_names_those_that_are_shown(results: Path) -> None:
+    for name in ("llama_c0", "llama_c2"):
+        (results / "raw" / name / "process_0.json").write_bytes(b"[]")
     done = run("-o", results, "results", "list", "--limit", "1", "--rehash")
     assert done.status == 1
-    assert "llama_c2/process_0.json is unreadable: it holds a list where an object belongs" in done.err
+    assert done.err.splitlines()[:2] == [
+        "warning: llama_c0/process_0.json is unreadable: it holds a list where an object belongs",
+        "warning: 1 more can't be read; without --limit they are named",
+    ]
+    assert "llama_c2/process_0.json" in run("-o", results, "results", "list", "--limit", "9").err
 
 
 def test_a_lower_bound_is_shown_as_one(results: Path) -> None:

@@ -43,6 +43,44 @@ def test_the_answer_as_csv_json_and_parquet(results: Path, tmp_path: Path) -> No
     assert run("-o", results, "results", "sql", QUERY, "--format", "parquet").status == 2
 
 
+def test_sums_are_numbers_and_several_values_are_told_apart(results: Path) -> None:
+    run("-o", results, "results", "tag", "llama_c0", "paper=fig3")
+    query = (
+        "select sum(total_tokens) as t, sum(1.25) as x, gpus, tags, null as n from experiments "
+        "where experiment_id = 'llama_c0' group by all"
+    )
+    [row] = run("-o", results, "results", "sql", query, "--format", "json").json()
+    gpus = ["NVIDIA A100-PCIE-40GB"]
+    assert row == {"t": 16484, "x": 1.25, "gpus": gpus, "tags": {"paper": "fig3"}, "n": None}
+    csv = run("-o", results, "results", "sql", query, "--format", "csv").out
+    assert csv.splitlines()[1] == '16484,1.25,"[""NVIDIA A100-PCIE-40GB""]","{""paper"":""fig3""}",'
+    shown = run("-o", results, "results", "sql", query).out.splitlines()[2]
+    assert shown.split() == ["16484", "1.25", "NVIDIA", "A100-PCIE-40GB", "paper=fig3", "-"]
+
+
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_no_column_of_an_answer_hides_another(results: Path, tmp_path: Path, form: str) -> None:
+    done = run("-o", results, "results", "sql", "select 1 as a, 2 as a", "--to", tmp_path / f"x.{form}")
+    assert (done.status, list(tmp_path.glob("x.*"))) == (1, [])
+    assert "several of its columns are named 'a'" in done.err
+
+
+def test_what_parquet_cannot_hold_is_said(results: Path, tmp_path: Path) -> None:
+    done = run("-o", results, "results", "sql", "select interval 1 day as i", "--to", tmp_path / "x.parquet")
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert done.err.startswith("error: cannot write the answer as parquet: ")
+
+
+def test_a_dataset_that_is_not_there_is_said(results: Path, tmp_path: Path) -> None:
+    done = run("-o", results, "results", "sql", "select 1", "--dataset", tmp_path / "none")
+    assert (done.status, done.out) == (1, "")
+    assert "there is no dataset in" in done.err
+    (tmp_path / "empty").mkdir()
+    count = "select count(*) as n from experiments"
+    assert run("-o", tmp_path / "empty", "results", "sql", count, "--format", "json").json() == [{"n": 0}]
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
 def test_text_of_an_answer_is_no_formula_and_no_escape_sequence(results: Path) -> None:
     query = "select '=1+1' as a, chr(27) || '[31m' as b"
     assert run("-o", results, "results", "sql", query, "--format", "csv").out == "a,b\n'=1+1,\\x1b[31m\n"
@@ -67,6 +105,14 @@ def test_parquet_is_a_dataset_that_sql_reads(results: Path, tmp_path: Path) -> N
         "results", "sql", "select count(*) as n from processes", "--dataset", tmp_path / "data", "--format", "json"
     )
     assert counted.json() == [{"n": 6}]
+
+
+def test_a_dataset_of_nothing_is_told(tmp_path: Path) -> None:
+    done = run("-o", tmp_path, "results", "export", "--format", "parquet", "--to", tmp_path / "data")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("error: nothing to export: no experiment in ")
+    assert list(tmp_path.iterdir()) == []
+    assert run("-o", tmp_path, "results", "export", "--format", "parquet", "--to", "").status == 2
 
 
 def test_an_unreadable_aggregate_is_left_out_and_told(results: Path) -> None:

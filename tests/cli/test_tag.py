@@ -25,6 +25,23 @@ def test_tags_are_set_shown_and_removed(results: Path) -> None:
     }
 
 
+def test_what_was_said_is_shown_listed_exported_and_outlives_the_catalogue(results: Path, tmp_path: Path) -> None:
+    run("-o", results, "results", "list")
+    run("-o", results, "results", "tag", "llama_c0", "paper=fig 3", "--note", "the fan was loud")
+    run("-o", results, "results", "tag", "mistral", "--note", "not yet")
+    (results / ".catalogue.sqlite").unlink()
+    [row] = run("-o", results, "results", "list", "--json", "--where", "note ~ FAN and tag.paper = 'fig 3'").json()
+    assert (row["experiment_id"], row["tags"], row["note"]) == (*("llama_c0", {"paper": "fig 3"}, "the fan was loud"),)
+    shown = [line.split(maxsplit=2) for line in run("-o", results, "results", "show", "llama_c0").out.splitlines()]
+    assert ["tag", "paper", "fig 3"] in shown
+    assert ["note", "the", "fan was loud"] in shown
+    assert "note        not yet" in run("-o", results, "results", "show", "mistral").out
+    run("-o", results, "results", "export", "--format", "parquet", "--to", tmp_path / "data")
+    query = "select tags['paper'] as paper, note from experiments where note is not null"
+    done = run("results", "sql", query, "--dataset", tmp_path / "data", "--format", "json")
+    assert done.json() == [{"paper": "fig 3", "note": "the fan was loud"}]
+
+
 def test_what_cannot_be_tagged_is_said(results: Path) -> None:
     done = run("-o", results, "results", "tag", "lama_c0", "a=b")
     assert (done.status, done.out) == (1, "")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from rich.cells import cell_len
 
+from llm_energy_measure.cli.progress import with_bar
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from tests.support import factories
 from tests.support.command import as_process, on_terminal, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -67,6 +72,13 @@ def test_what_a_narrow_terminal_leaves_out_is_least_wanted_first(wide: Path) -> 
     assert {"processes", "energy", "tokens/J", "verdict"} <= set(header)
 
 
+def test_what_a_narrow_terminal_leaves_out_is_named_under_the_table(wide: Path) -> None:
+    lines = on_terminal("-o", wide, "results", "list", columns=100).shown.splitlines()
+    assert lines[-2].startswith("not shown, the terminal is too narrow: date, tokens/s")
+    assert lines[-1] == "2 experiments"
+    assert "not shown" not in on_terminal("-o", wide, "results", "list", columns=300).shown
+
+
 def test_what_is_piped_is_cut_to_no_width(wide: Path) -> None:
     done = as_process("-o", wide, "results", "list", env={"COLUMNS": "20"})
     assert "organisation/模型-with-a-long-name-8x22B-instruct" in done.out
@@ -93,6 +105,25 @@ def test_the_bar_leaves_nothing_behind(results: Path) -> None:
         "4 aggregated, 0 skipped, 1 failed",
     ]
     assert len(lines) == 6
+
+
+def test_the_bar_says_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    def slow() -> Iterator[int]:
+        for number in range(40):
+            time.sleep(0.02)
+            yield number
+
+    assert list(with_bar(slow(), "aggregating", 4_000)) == list(range(40))
+    shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue())
+    assert re.search(r"aggregating .*[1-9][0-9]?/4000 .*[0-9]+/s .*0:0[0-9]:[0-9]{2}", shown)
 
 
 def screen(sent: str) -> list[str]:

@@ -128,9 +128,18 @@ def test_quiet_says_only_what_is_amiss(results: Path) -> None:
     assert done.err == "warning: llama_c0/process_1.json is unreadable: the file is empty (0 bytes)\n"
 
 
+@pytest.mark.parametrize("words", [["-q", "results", "list"], ["results", "-q", "list"], ["results", "list", "-q"]])
+def test_how_much_to_say_may_stand_anywhere(results: Path, words: list[str]) -> None:
+    assert run("-o", results, *words).err == ""
+    done = run("-o", results, "-v", *words)
+    assert done.err == "", "the last one counts"
+    assert run("-o", results, *words, "-v").err.startswith("3 experiments")
+
+
 def test_verbose_says_what_was_left_alone(results: Path) -> None:
     assert "llama_c0 is current" not in run("-o", results, "aggregate", "--all").err
     assert "llama_c0 is current, nothing to do\n" in run("-v", "-o", results, "aggregate", "--all").err
+    assert "llama_c0 is current, nothing to do\n" in run("-o", results, "aggregate", "--all", "-v").err
 
 
 @pytest.mark.parametrize(

@@ -68,17 +68,18 @@ def test_python_examples_print_what_their_comments_say(page: str) -> None:
     assert printed.getvalue().splitlines() == promised
 
 
-def test_shell_examples_of_the_readme_show_what_the_commands_print(tour: Path) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/querying.md"])
+def test_shell_examples_show_what_the_commands_print(page: str, tour: Path) -> None:
     # One copy of the results serves the whole tour: each command finds what the one before it left.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
-    tours = blocks("README.md", "console")
+    tours = blocks(page, "console")
     commands = [command for block in tours for command in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
     assert commands
     for command in commands:
         line, _, expected = command.partition("\n")
         status = int(match[1]) if (match := re.search(r"# exit (\d)$", line)) else 0
-        done = subprocess.run(  # noqa: S602 - the README is ours, and a pipe needs a shell
+        done = subprocess.run(  # noqa: S602 - our own page, and a pipe needs a shell
             line,
             shell=True,
             cwd=tour,

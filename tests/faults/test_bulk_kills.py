@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXPERIMENTS = 60
+PATIENCE_SEC = 30
 SWEEP = """
 import sys
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
@@ -54,3 +56,41 @@ def test_a_killed_sweep_leaves_whole_aggregates_and_is_gone_on_with(tmp_path: Pa
     for name in whole.list_aggregated():
         assert repository.read_aggregated(name) == whole.read_aggregated(name)
     assert {finding.code for finding in check_store(repository)} <= {"leftover.file", "leftover.in_use"}
+
+
+def test_an_interruption_while_a_file_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    repository.save_raw("exp_7", factories.raw("exp_7"))
+    made = os.open
+
+    def interrupted(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        descriptor = made(path, flags, mode, dir_fd=dir_fd)
+        if flags & os.O_CREAT and ".json" in path:
+            os.close(descriptor)
+            raise KeyboardInterrupt  # Ctrl-C comes as soon as the system call is done
+        return descriptor
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(aggregate_all(repository))
+    monkeypatch.undo()
+    assert list((tmp_path / "results" / "aggregated").iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_sweep_that_started_them(tmp_path: Path, ending: signal.Signals) -> None:
+    """Only the sweep itself is killed; a pipe that its workers hold open would keep whoever reads it waiting."""
+    repository = FileSystemRepository(tmp_path / "results")
+    for number in range(EXPERIMENTS):
+        repository.save_raw(f"exp_{number:02d}", factories.raw(f"exp_{number:02d}"))
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    command = [sys.executable, str(tmp_path / "sweep.py"), str(repository.base_path), "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as sweep:  # noqa: S603 - our own
+        assert sweep.stdout is not None
+        sweep.stdout.readline()  # its workers are at work
+        sweep.send_signal(ending)
+        try:
+            sweep.communicate(timeout=PATIENCE_SEC)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(sweep.pid, signal.SIGKILL)

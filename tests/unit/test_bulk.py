@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 
+from llm_energy_measure.domain.experiment import UnreadableFile
 from llm_energy_measure.exceptions import (
     AggregationError,
     ConfigurationError,
     IncompleteExperimentError,
+    LLMEnergyMeasureError,
     StorageError,
 )
 from llm_energy_measure.results import (
@@ -25,6 +30,7 @@ from llm_energy_measure.results import (
     recover_all,
     strategies,
 )
+from llm_energy_measure.results.bulk import Outcome
 from llm_energy_measure.results.state import inspect_experiment
 from llm_energy_measure.storage.folder import clock_ns
 from llm_energy_measure.storage.local import LocalStore
@@ -494,6 +500,7 @@ EXECUTORS: dict[str, dict[str, Any]] = {
     "one": {"jobs": 1},
     "two processes": {"jobs": 2},
     "threads": {"executor": ThreadPoolExecutor(3), "jobs": 3},
+    "spawned processes": {"executor": ProcessPoolExecutor(2, mp_context=get_context("spawn"))},
     "default": {},
     "auto": {"jobs": "auto"},
 }
@@ -552,6 +559,29 @@ def test_what_cannot_be_stored_fails_alone(repository: FileSystemRepository) -> 
 def test_an_impossible_number_of_jobs_is_refused(repository: FileSystemRepository, jobs: Any) -> None:
     with pytest.raises(ConfigurationError, match="jobs were asked for; give 1 or more"):
         list(aggregate_all(repository, jobs=jobs))
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome(experiment_id="a", result="aggregated", aggregated=factories.full_aggregated(process_results=[])),
+        Outcome(
+            experiment_id="a",
+            result="current",
+            aggregated=factories.aggregated(unknown_fields={"/future/x": [1, {"é": None}]}),
+        ),
+        Outcome(
+            experiment_id="a",
+            result="failed",
+            unreadable=[UnreadableFile(name="process_0.json", reason="torn")],
+            error=LLMEnergyMeasureError("a", "b", "c"),
+        ),
+    ],
+)
+def test_an_outcome_is_the_same_in_another_process(outcome: Outcome) -> None:
+    again = pickle.loads(pickle.dumps(outcome))  # noqa: S301 - our own
+    assert structs.replace(again, error=None) == structs.replace(outcome, error=None)
+    assert str(again.error) == str(outcome.error)
 
 
 def test_an_interrupted_run_is_gone_on_with(repository: FileSystemRepository) -> None:

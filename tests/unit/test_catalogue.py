@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -191,6 +192,15 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "another version": lambda path: sqlite3.connect(path).execute("PRAGMA user_version = 7").connection.close(),
     "other tables": lambda path: sqlite3.connect(path).execute("DROP TABLE rows").connection.close(),
     "a torn row": lambda path: _execute(path, "UPDATE rows SET overview = '{' WHERE folder = 'b'"),
+    "an emptied row": lambda path: _execute(path, "UPDATE rows SET overview = NULL WHERE folder = 'b'"),
+    "a row that is no text": lambda path: _execute(
+        path, "UPDATE rows SET folder = CAST(x'ff' AS TEXT) WHERE folder = 'b'"
+    ),
+    "a stamp that is none": lambda path: _execute(path, "UPDATE rows SET looked = NULL, raw = 'x'"),
+    "another letter": lambda path: _execute(
+        path, "UPDATE rows SET overview = CAST(replace(CAST(overview AS TEXT), 'llama', 'lhama') AS BLOB)"
+    ),
+    "lost experiments": lambda path: _execute(path, "DELETE FROM experiments WHERE folder > 'b'"),
     "a lost row": lambda path: _execute(path, "DELETE FROM rows WHERE folder = 'b'"),
 }
 
@@ -208,6 +218,24 @@ def test_a_damaged_catalogue_gives_the_same_answers(repository: FileSystemReposi
     DAMAGES[damage](file_of(repository))
     assert listed(repository) == rows == scanned(repository)
     assert listed(repository) == rows
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bytes_that_rot_anywhere_change_no_answer(repository: FileSystemRepository, seed: int) -> None:
+    rows = listed(repository)
+    path, chance = file_of(repository), random.Random(seed)  # noqa: S311 - no secret
+    with sqlite3.connect(path) as checkpoint:
+        checkpoint.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    checkpoint.close()
+    whole = path.read_bytes()
+    for _ in range(15):
+        data = bytearray(whole)
+        size = chance.choice([1, 2, 50, 512, 4096])
+        start = chance.randrange(len(data) - size)
+        data[start : start + size] = chance.choice([bytes(size), chance.randbytes(size)])
+        database.remove(path)
+        path.write_bytes(data)
+        assert listed(repository) == rows
 
 
 def test_damage_is_told_and_mended(repository: FileSystemRepository) -> None:
@@ -299,8 +327,7 @@ def test_two_that_refresh_it_at_once_say_the_same(repository: FileSystemReposito
 def test_an_older_look_does_not_replace_a_later_one(repository: FileSystemRepository) -> None:
     """A slow refresher comes to write what it read before another one read something newer."""
     slow, fast = (Catalogue(repository, file_of(repository)) for _ in range(2))
-    stamps = slow._stamps()
-    looks = [(name, stamps[name], slow._look(name, rehash=False)) for name in stamps]
+    looks = slow._looks(slow._stamps(), rehash=False)
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     fast.refresh()
     slow._store(looks, fast.as_of - 1)
@@ -355,3 +382,47 @@ def test_every_column_sorts_filters_and_groups(repository: FileSystemRepository,
         return known + unknown, grouped, catalogue.count(ALL)
 
     assert ask(repository, answer) == (8, 8, 8)
+
+
+def test_tags_that_are_numbers_are_sorted_as_numbers(repository: FileSystemRepository) -> None:
+    for name, rate in (("a", "10"), ("b", "9"), ("c", "1e-3"), ("half", "low")):
+        change_tags(repository, name, {"rate": rate})
+
+    def order(catalogue: Catalogue) -> list[list[str]]:
+        return [
+            [row.experiment_id for row in catalogue.overviews(ALL, sort="tag.rate", reverse=reverse, limit=4)]
+            for reverse in (False, True)
+        ]
+
+    assert ask(repository, order) == [["c", "b", "a", "half"], ["a", "b", "c", "half"]]
+
+
+def test_any_limit_can_be_asked_for(repository: FileSystemRepository) -> None:
+    assert len(ask(repository, lambda catalogue: catalogue.overviews(ALL, limit=2**70))) == 8
+
+
+def test_a_question_that_is_too_much_is_refused_and_no_fault_of_the_file(repository: FileSystemRepository) -> None:
+    listed(repository)
+    before = file_of(repository).stat().st_ino
+    said: list[str] = []
+    deep = f"SELECT {'- ' * 2_000}1"
+    with pytest.raises(ConfigurationError, match="cannot answer the question: it is more than SQLite takes"):
+        ask(repository, lambda catalogue: catalogue._database.execute(deep).fetchall(), say=said.append)
+    assert (said, file_of(repository).stat().st_ino) == ([], before)
+
+
+def test_a_clock_that_was_set_back_hides_nothing(
+    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    listed(repository)
+    _execute(file_of(repository), "UPDATE rows SET looked = looked + 86400")
+    _execute(file_of(repository), "UPDATE looks SET looked = looked + 86400")
+    change_tags(repository, "c", {"x": "1"})
+    repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
+    repository.delete_experiment("a")
+
+    def answer(catalogue: Catalogue) -> tuple[list[Overview], bool]:
+        return catalogue.overviews(ALL), catalogue.as_of <= time.time()
+
+    assert ask(repository, answer) == (scanned(repository), True)

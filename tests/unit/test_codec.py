@@ -280,6 +280,50 @@ def test_the_figures_alone_of_a_bad_file_are_refused_alike(kind: str) -> None:
         codec.decode_aggregated(BAD_FILES[kind][0], "x", with_processes=False)
 
 
+COMMA = GOOD.index(b",\n", GOOD.index(b"inference_metrics"))
+TOGETHER = {
+    "a torn one and the rest of it": [GOOD + b"," + GOOD[:COMMA], GOOD[COMMA + 1 :]],
+    "two in one, and one in two": [GOOD + b"," + GOOD, GOOD[:COMMA], GOOD[COMMA + 1 :]],
+    "an end between them": [GOOD + b"\x1e" + GOOD],
+    "two in one and none": [GOOD + b"," + GOOD, b" "],
+    **{kind: [GOOD, data, GOOD] for kind, (data, _) in BAD_FILES.items()},
+    "one that was written otherwise": [GOOD, json.dumps(DOCUMENT | {"future": 1}).encode()],
+    "one of another version": [GOOD, written_as(b'"2.0.0"', b'"2.1.0"')],
+    "a level too many in few bytes": [
+        json.dumps(DOCUMENT | {"effective_config": {"d": 0}}, separators=(",", ":"), ensure_ascii=False)
+        .encode()
+        .replace(b'{"d":0}', b'{"d":' + b"[" * 99 + b"]" * 99 + b"}")
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", TOGETHER)
+def test_files_are_decoded_together_only_if_each_is_right_by_itself(kind: str) -> None:
+    files = {f"process_{index}.json": data for index, data in enumerate(TOGETHER[kind])}
+    assert codec.decode_written(files) is None
+
+
+def test_files_of_an_older_version_or_in_another_order_are_decoded_together() -> None:
+    older = {name: value for name, value in DOCUMENT.items() if name not in ("phases", "launcher", "host")}
+    files = {
+        f"process_{index}.json": msgspec.json.format(msgspec.json.encode(document))
+        for index, document in enumerate((older, dict(reversed(DOCUMENT.items()))))
+    }
+    records = codec.decode_written(files)
+    assert records == [codec.decode_raw(data, name) for name, data in files.items()]
+
+
+@pytest.mark.parametrize("indent", [-1, 0, 2, 4])
+def test_files_that_are_decoded_together_are_the_same_as_each_by_itself(indent: int) -> None:
+    results = [msgspec.structs.replace(factories.full_raw(), process_index=index) for index in range(70)]
+    written = [msgspec.json.format(codec.encode_raw(result), indent=indent) for result in results]
+    files = {f"process_{index}.json": data for index, data in enumerate(written)}
+    records = codec.decode_written(files)
+    assert records is not None
+    alone = [codec.decode_raw(data, name) for name, data in files.items()]
+    assert [(record, record.stored) for record in records] == [(record, record.stored) for record in alone]
+
+
 def test_brackets_in_texts_are_no_levels() -> None:
     record = factories.raw(effective_config={"prompt": '[{"\\' * 200, "list": [[i] for i in range(200)]})
     assert codec.decode_raw(codec.encode_raw(record), NAME) == record

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -18,11 +23,11 @@ from llm_energy_measure.exceptions import ConfigurationError, ExportError, Missi
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS
 from llm_energy_measure.results.tags import change_tags
+from llm_energy_measure.storage.atomic import leftover_path
 from tests.support import factories
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -119,6 +124,36 @@ def test_what_cannot_be_read_is_named_and_left_out(repository: FileSystemReposit
     assert read(tmp_path / "dataset", "experiments").num_rows == 3
     with pytest.raises(ResultCorruptError):
         to_arrow(repository)
+    assert write_dataset(repository, tmp_path / "dataset").problems == [problem], "it is told until it is mended"
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_file_that_is_lost_is_written_again(repository: FileSystemRepository, tmp_path: Path, table: str) -> None:
+    write_dataset(repository, tmp_path / "dataset")
+    (tmp_path / "dataset" / table / "month=2026-03" / "part-0.parquet").unlink()
+    assert write_dataset(repository, tmp_path / "dataset").written == ["2026-03"]
+    assert read(tmp_path / "dataset", table).num_rows > 0
+
+
+def test_what_somebody_else_put_there_is_not_removed(repository: FileSystemRepository, tmp_path: Path) -> None:
+    theirs = tmp_path / "dataset" / "experiments" / "month=2020-01" / "part-0.parquet"
+    theirs.parent.mkdir(parents=True)
+    parquet.write_table(pa.table({"a": [1]}), theirs)
+    assert write_dataset(repository, tmp_path / "dataset").removed == []
+    assert theirs.is_file()
+
+
+def test_what_a_killed_export_left_goes_with_the_next(repository: FileSystemRepository, tmp_path: Path) -> None:
+    write_dataset(repository, tmp_path / "dataset")
+    folder = tmp_path / "dataset" / "processes" / "month=2026-03"
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    own = Path(leftover_path(str(folder / "part-0.parquet")))
+    leftover = own.with_name(own.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    for path in (own, leftover):
+        path.write_bytes(b"PAR1")
+    write_dataset(repository, tmp_path / "dataset", rehash=True)
+    assert sorted(folder.iterdir()) == sorted([own, folder / "part-0.parquet"]), "one of a living process stays"
 
 
 def test_a_place_that_cannot_be_written_is_told(repository: FileSystemRepository, tmp_path: Path) -> None:
@@ -207,6 +242,28 @@ def test_a_query_reaches_nothing_else(dataset: Path, query: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot run the query: "):
         query_dataset(dataset, query.format(dataset=dataset))
     assert parts(dataset) == before
+
+
+def test_an_answer_is_the_same_in_every_time_zone(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        query = "select date_trunc('day', start_time) as day from experiments where start_time < '2026-01-17' limit 1"
+        [row] = query_dataset(dataset, query).to_pylist()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert row["day"] == datetime(2026, 1, 16, tzinfo=UTC)
+
+
+def test_a_query_leaves_no_file_beside_its_caller(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    [row] = query_dataset(dataset, "select current_setting('temp_directory') as folder").to_pylist()
+    assert not row["folder"]
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_a_python_variable_is_no_table(dataset: Path) -> None:

@@ -42,6 +42,16 @@ def test_files_are_read_whole_whatever_their_size(store: Store, size: int) -> No
     assert content(store, "e") == {"one": data, "empty": b""}
 
 
+@pytest.mark.parametrize("size", [1, 65_535, 65_536, 300_000])
+def test_one_file_is_read_whole_whatever_its_size(store: Store, size: int) -> None:
+    data = os.urandom(size)
+    store.put("raw/one", data)
+    store.put("raw/empty", b"")
+    store.put("raw/below/two", b"2")
+    with Folder(store, "raw") as folder:
+        assert [folder.get(name) for name in ("one", "empty", "below", "absent")] == [data, b"", None, None]
+
+
 def test_folders_are_named_in_order_and_what_is_absent_is_empty(store: Store) -> None:
     with Folder(store, "raw") as folder:
         assert (list(folder.names()), list(folder.read("e", bool))) == ([], [])

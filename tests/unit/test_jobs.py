@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm_energy_measure.exceptions import AggregationError
 from llm_energy_measure.results.jobs import run_batches
 
 if TYPE_CHECKING:
@@ -42,6 +46,21 @@ def test_batches_are_taken_as_they_are_needed() -> None:
         results = run_batches(doubled, batches(), jobs=2, executor=threads)
         assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
         assert len(taken) <= 10, "no more than are at work and in front of them"
+
+
+def killed(batch: list[int]) -> list[int]:
+    if 3 in batch:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batch
+
+
+@pytest.mark.parametrize("start", [None, "spawn", "forkserver"])
+def test_a_worker_that_is_killed_is_said(start: str | None) -> None:
+    executor = None if start is None else ProcessPoolExecutor(2, mp_context=get_context(start))
+    with pytest.raises(AggregationError, match="one of its processes ended before its work was done.*goes on with"):
+        list(run_batches(killed, iter([[1], [2], [3], [4]]), jobs=2, executor=executor))
+    if executor is not None:
+        executor.shutdown()
 
 
 @pytest.mark.parametrize("how", [{}, {"jobs": 2}, {"executor": ThreadPoolExecutor(2)}])

@@ -7,6 +7,7 @@ import sqlite3
 import zlib
 from typing import TYPE_CHECKING
 
+from llm_energy_measure.catalogue.query import FUNCTIONS
 from llm_energy_measure.catalogue.rows import DDL
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def open_database(path: Path | None) -> sqlite3.Connection:
         try:
             # The file may have come with somebody else's results: whatever its schema calls is not run.
             database.execute("PRAGMA trusted_schema = OFF")
+            for name, (arguments, function) in FUNCTIONS.items():
+                database.create_function(name, arguments, function, deterministic=True)
             found = database.execute("PRAGMA user_version").fetchone()[0]
             if found == version:
                 return database

@@ -1,7 +1,7 @@
 """The dataset: experiments, processes and findings as Parquet files, one folder a table and one file a month.
 
 Every table is cut from `results.columns`: one schema, the unit of each column in its metadata, stamps in UTC. A month
-is written again only if something of it came, went or changed. Needs the extra `analytics`.
+is written again only if something of it came, went or changed, or can't be read. Needs the extra `analytics`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Struct
 
 from llm_energy_measure.catalogue.index import Catalogue, Stamps, ask
-from llm_energy_measure.catalogue.overview import look_at
+from llm_energy_measure.catalogue.overview import look_at, settled_aggregate
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, LLMEnergyMeasureError, MissingExtraError
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
 from llm_energy_measure.results.exporters import plain
-from llm_energy_measure.results.state import is_settled
-from llm_energy_measure.storage.atomic import leftover_path, make_folder, sync_folder
+from llm_energy_measure.storage.atomic import leftover_path, make_folder, published_name, sync_folder, writer_is_gone
 from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.results.repository import FileSystemRepository
 
-VERSION = 1
+VERSION = 2
 """Counts the forms that the files have had; those of another version are written again."""
 
 TABLES = ("experiments", "processes", "findings")
@@ -99,7 +98,7 @@ def write_dataset(
     stale = [
         month
         for month in months
-        if rehash or _fingerprint_of(_part(folder, "experiments", month.name)) != month.fingerprint
+        if rehash or {_fingerprint_of(_part(folder, table, month.name)) for table in TABLES} != {month.fingerprint}
     ]
     problems: list[str] = []
     try:
@@ -174,6 +173,7 @@ def schemas() -> dict[str, pa.Schema]:
         *(pa.field(name, pa.string()) for name in ("status", "verdict", "config_name")),
         *(pa.field(name, texts) for name in ("precision", "hosts", "gpus")),
         pa.field("tags", pa.map_(pa.string(), pa.string())),
+        pa.field("note", pa.string()),
     ]
     findings = [
         *(pa.field(name, pa.string()) for name in _FINDING_TEXTS),
@@ -246,7 +246,7 @@ def _fingerprint_of(path: Path) -> str | None:
     from pyarrow import ArrowInvalid, parquet  # noqa: PLC0415 - heavy, and an extra
 
     try:
-        metadata = parquet.read_schema(path).metadata or {}
+        metadata = parquet.read_metadata(path).metadata or {}
     except (OSError, ArrowInvalid):
         return None
     found = metadata.get(_FINGERPRINT)
@@ -254,37 +254,45 @@ def _fingerprint_of(path: Path) -> str | None:
 
 
 def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -> list[str]:
-    """Write the three files of a month; the one that says what all were made from takes its name last."""
+    """Write the three files of a month; they say what they were made from, unless something could not be read."""
     from pyarrow import parquet  # noqa: PLC0415 - heavy, and an extra
 
     problems: list[str] = []
     temps: dict[str, str] = {}
     made = schemas()
-    made["experiments"] = made["experiments"].with_metadata({_FINGERPRINT: month.fingerprint.encode()})
-    order = ("processes", "findings", "experiments")
     try:
         with ExitStack() as stack:
             writers = {}
-            for table in order:
+            for table in TABLES:
                 make_folder(os.fspath(_part(folder, table, month.name).parent))
                 temps[table] = leftover_path(os.fspath(_part(folder, table, month.name)))
                 writers[table] = stack.enter_context(
                     parquet.ParquetWriter(temps[table], made[table], compression="zstd")
                 )
             for rows in _rows(repository, month.folders, problems):
-                for table in order:
+                for table in TABLES:
                     writers[table].write_batch(_batch(rows[table], made[table]))
-        for table in order:
+            for writer in writers.values():
+                writer.add_key_value_metadata({_FINGERPRINT: b"" if problems else month.fingerprint.encode()})
+        for table in TABLES:
             path = os.fspath(_part(folder, table, month.name))
             with open(temps[table], "rb") as file:  # noqa: PTH123 - a name of ours as text, as in `storage.atomic`
                 os.fsync(file.fileno())
             os.replace(temps.pop(table), path)  # noqa: PTH105 - as above
             sync_folder(os.path.dirname(path))  # noqa: PTH120 - as above
+            _sweep(Path(path).parent)
     finally:
         for temp in temps.values():
             with suppress(FileNotFoundError):
                 os.unlink(temp)  # noqa: PTH108 - as above
     return problems
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what exports that were killed have left in a folder."""
+    for path in folder.iterdir():
+        if published_name(path.name) is not None and writer_is_gone(path.name, 0):
+            path.unlink(missing_ok=True)
 
 
 def _remove_others(folder: Path, months: set[str]) -> list[str]:
@@ -293,8 +301,8 @@ def _remove_others(folder: Path, months: set[str]) -> list[str]:
     for table in TABLES:
         for path in (folder / table).glob("month=*/part-0.parquet"):
             name = path.parent.name.removeprefix("month=")
-            if name not in months:
-                path.unlink()
+            if name not in months and _fingerprint_of(path) is not None:
+                path.unlink(missing_ok=True)  # another export may have been faster
                 with suppress(OSError):  # somebody else's file is in it
                     path.parent.rmdir()
                 removed.add(name)
@@ -317,10 +325,11 @@ def _rows(
         if result is None:
             continue  # deleted since
         with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
-            row = look_at(repository, folder, settled=is_settled(raw, aggregated, folder)).overview
+            row = look_at(repository, folder, settled=settled_aggregate(raw, aggregated, folder)).overview
         rows["experiments"].append(_row(AGGREGATED_COLUMNS, result) | {
             "status": row.status, "verdict": row.verdict, "config_name": row.config_name,
             "precision": row.precision, "hosts": row.hosts, "gpus": row.gpus, "tags": list(row.tags.items()),
+            "note": row.note,
         })  # fmt: skip
         rows["processes"] += [_row(RAW_COLUMNS, process) for process in result.process_results]
         rows["findings"] += _finding_rows(result)

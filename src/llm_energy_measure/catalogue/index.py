@@ -14,20 +14,20 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+import zlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from llm_energy_measure.catalogue.database import is_damage, open_database, remove, writing
-from llm_energy_measure.catalogue.overview import Look, Overview, look_at
+from llm_energy_measure.catalogue.overview import Look, Overview, look_at, settled_aggregate
 from llm_energy_measure.catalogue.place import catalogue_path, is_on_network
-from llm_energy_measure.catalogue.query import Clause, column_of, where_clause
+from llm_energy_measure.catalogue.query import Clause, column_of, contains_clause, where_clause
 from llm_energy_measure.catalogue.rows import COLUMNS, INSERT, values_of
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
-from llm_energy_measure.exceptions import CatalogueError
+from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.results import layout
-from llm_energy_measure.results.state import is_settled
 from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ AnswerT = TypeVar("AnswerT")
 LOOK_LIMIT = 2_000
 
 _ROWS_A_COMMIT = 1_000
+_MOST_ROWS = 2**63 - 1
 _OVERVIEW = msgspec.json.Decoder(Overview)
 
 # How long after a change another one could leave the same stamp: a tick of the file system, and on another machine's
@@ -78,6 +79,10 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_joule: float | None
     unknown_energy: int
     lower_bounds: int
+
+
+GROUP_FIGURES = ("experiments", "total_energy_j", "total_tokens", "tokens_per_joule", "unknown_energy", "lower_bounds")
+"""What groups can be ordered by: their figures."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +149,7 @@ class Catalogue:
         if (
             not (full or rehash)
             and last is not None
+            and last[0] <= now  # a look in the future is from before the clock was set back
             and last[4] > LOOK_LIMIT
             and tuple(last[1:4]) == own
             and None not in own
@@ -153,17 +159,31 @@ class Catalogue:
         stamps = self._stamps()
         rows = self._database.execute("SELECT folder, raw, aggregated, tags, looked FROM rows")
         known = {row[0]: row[1:] for row in rows}
+        if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
+            self._forget_the_future()
         changed = [folder for folder, found in stamps.items() if rehash or not self._is_known(found, known.get(folder))]
         if len(changed) > LOOK_LIMIT:
             tell(f"reading {len(changed):,} experiments into the catalogue; what is unchanged is not read again")
         for start in range(0, len(changed), _ROWS_A_COMMIT):
-            batch = changed[start : start + _ROWS_A_COMMIT]
-            self._store([(folder, stamps[folder], self._look(folder, rehash=rehash)) for folder in batch], now)
+            batch = {folder: stamps[folder] for folder in changed[start : start + _ROWS_A_COMMIT]}
+            self._store(self._looks(batch, rehash=rehash), now)
         gone = [(folder, now) for folder in known.keys() - stamps.keys()]
         settled = [stamp if stamp is not None and stamp < now - self._skew_sec else None for stamp in own]
         if changed or gone or len(stamps) > LOOK_LIMIT:
             self._finish(gone, (now, *settled, len(stamps)))
         self.as_of, self.looked = now, True
+
+    def require_whole(self) -> None:
+        """Raise `sqlite3.DatabaseError` if rows were lost unnoticed by SQLite; of few, every page is looked at."""
+        sql = "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM experiments)"
+        rows, experiments = self._database.execute(sql).fetchone()
+        msg = f"it has {rows} rows of {experiments} experiments"
+        if rows == experiments and rows <= LOOK_LIMIT:
+            [msg] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
+        elif rows == experiments:
+            msg = "ok"
+        if msg != "ok":
+            raise sqlite3.DatabaseError(msg)
 
     def _finish(self, gone: list[tuple[str, float]], look: tuple[float | None, ...]) -> None:
         """Forget what is gone, and remember the look, unless a later one was faster."""
@@ -181,6 +201,12 @@ class Catalogue:
                 look,
             )
 
+    def _forget_the_future(self) -> None:
+        """Take looks that are later than now for old ones: they are from before the clock was set back."""
+        with writing(self._database):
+            for table in ("rows", "looks"):
+                self._database.execute(f"UPDATE {table} SET looked = 0 WHERE looked > ?", (time.time(),))
+
     def overviews(
         self, question: Question, *, sort: str = "id", reverse: bool = False, limit: int | None = None
     ) -> list[Overview]:
@@ -189,15 +215,15 @@ class Catalogue:
         column = column_of(sort, COLUMNS, "cannot sort")
         down = " DESC" if reverse else ""
         # An id is never unknown, and an index has its order already.
-        unknown_last = "" if column.sql == "experiment_id" else f"{column.sql} IS NULL, "
-        sql = (
-            f"SELECT folder FROM experiments WHERE {clause.sql} "
-            f"ORDER BY {unknown_last}{column.sql}{down}, folder{down} LIMIT ?"
-        )
-        values = (*clause.values, *(column.values if unknown_last else ()), *column.values)
-        folders = self._database.execute(sql, (*values, -1 if limit is None else limit)).fetchall()
-        one = "SELECT overview FROM rows WHERE folder = ?"
-        return [_OVERVIEW.decode(self._database.execute(one, folder).fetchone()[0]) for folder in folders]
+        keys = [] if column.sql == "experiment_id" else [f"{column.sql} IS NULL"]
+        if column.values:  # a tag: numbers by their size, and before words
+            keys += [f"as_number({column.sql}) IS NULL", f"as_number({column.sql}){down}"]
+        keys.append(f"{column.sql}{down}")
+        sql = f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
+        values = (*clause.values, *(column.values * len(keys)))
+        folders = self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MOST_ROWS))).fetchall()
+        one = "SELECT overview, crc FROM rows WHERE folder = ?"
+        return [_decode(*self._database.execute(one, folder).fetchone()) for folder in folders]
 
     def count(self, question: Question) -> int:
         """How many rows are asked for."""
@@ -209,57 +235,73 @@ class Catalogue:
 
     def pending(self) -> int:
         """How many experiments have no aggregate."""
-        sql = "SELECT count(*) FROM experiments WHERE listed AND NOT has_aggregate"
+        sql = "SELECT count(*) FROM experiments WHERE listed = 1 AND has_aggregate = 0"
         return int(self._database.execute(sql).fetchone()[0])
 
-    def problems(self, question: Question) -> list[str]:
-        """What can't be read of the experiments that are asked for, or of those that might be."""
+    def problems(self, question: Question) -> list[tuple[str, str]]:
+        """What can't be read of the experiments that are asked for, or of those that might be: id and reason."""
         base = self._base(question)
         clause = self._conditions(question)
-        sql = f"SELECT folder FROM experiments WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
-        rows = self._database.execute(
-            f"SELECT overview FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
+        sql = (
+            "SELECT folder FROM experiments INDEXED BY by_problem "
+            f"WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
         )
-        return [problem for row in rows for problem in _OVERVIEW.decode(row[0]).problems]
+        rows = self._database.execute(
+            f"SELECT overview, crc FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
+        )
+        found = (_decode(*row) for row in rows)
+        return [(overview.experiment_id, problem) for overview in found for problem in overview.problems]
 
     def sources(self) -> Iterator[tuple[str, float | None, Stamps]]:
         """Folder, start (seconds since 1970-01-01 UTC) and stamps of every experiment that has an aggregate."""
         sql = (
             "SELECT folder, start_time, raw, aggregated, rows.tags FROM experiments JOIN rows USING (folder) "
-            "WHERE listed AND has_aggregate ORDER BY folder"
+            "WHERE listed = 1 AND has_aggregate = 1 ORDER BY folder"
         )
         for folder, start, *stamps in self._database.execute(sql):
             yield folder, start, Stamps(*stamps)
 
-    def groups(self, question: Question, by: Sequence[str]) -> list[Group]:
-        """What the experiments that are asked for come to, by the values of columns; without columns all together."""
+    def groups(
+        self, question: Question, by: Sequence[str], *, sort: str | None = None, reverse: bool = False
+    ) -> list[Group]:
+        """What the experiments that are asked for come to, by the values of columns; without columns all together.
+
+        Args:
+            question: Which experiments.
+            by: Names of columns.
+            sort: Which of `GROUP_FIGURES` to order by; by default the columns in turn. What is unknown comes last.
+            reverse: Greatest first.
+        """
         clause = self._where(question)
         columns = [column_of(name, COLUMNS, "cannot group") for name in by]
         names = [f"c{number}" for number in range(len(columns))]
         selected = "".join(f"{column.sql} AS {name}, " for column, name in zip(columns, names, strict=True))
         both = "total_tokens IS NOT NULL AND total_energy_j IS NOT NULL"
         sql = (
-            f"SELECT {selected}count(*), sum(total_energy_j), "
+            f"SELECT {selected}count(*) AS f0, sum(total_energy_j) AS f1, "
             # Not sum(), which refuses whole numbers that are too large together.
-            "CASE WHEN count(total_tokens) THEN total(total_tokens) END, "
-            f"total(iif({both}, total_tokens, NULL)) / nullif(total(iif({both}, total_energy_j, NULL)), 0), "
-            "count(*) - count(total_energy_j), count(CASE WHEN is_lower_bound THEN 1 END) "
+            "CASE WHEN count(total_tokens) THEN total(total_tokens) END AS f2, "
+            f"total(iif({both}, total_tokens, NULL)) / nullif(total(iif({both}, total_energy_j, NULL)), 0) AS f3, "
+            "count(*) - count(total_energy_j) AS f4, count(CASE WHEN is_lower_bound THEN 1 END) AS f5 "
             f"FROM experiments WHERE {clause.sql}"
         )
         if names:
-            sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(f'{name} IS NULL, {name}' for name in names)}"
+            order = [*([f"f{GROUP_FIGURES.index(sort)}"] if sort is not None else []), *names]
+            down = " DESC" if reverse else ""
+            keys = ", ".join(f"{key} IS NULL, {key}{down}" for key in order)
+            sql += f" GROUP BY {', '.join(names)} ORDER BY {keys}"
         values = (*(value for column in columns for value in column.values), *clause.values)
         kinds = [COLUMNS.get(column.sql, "text") for column in columns]
         return [_group(by, kinds, row) for row in self._database.execute(sql, values)]
 
     def _base(self, question: Question) -> str:
-        return "listed" if question.with_pending else "listed AND has_aggregate"
+        # Compared, not just named: only so SQLite finds them in an index, and in its order.
+        return "listed = 1" if question.with_pending else "listed = 1 AND has_aggregate = 1"
 
     def _conditions(self, question: Question) -> Clause:
         clauses = [where_clause(question.where, COLUMNS)] if question.where is not None else []
         if question.model is not None:
-            escaped = question.model.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-            clauses.append(Clause("model_name LIKE ? ESCAPE '\\'", (f"%{escaped}%",)))
+            clauses.append(contains_clause(Clause("model_name", ()), question.model))
         sql = " AND ".join(clause.sql for clause in clauses) or "1"
         return Clause(sql, tuple(value for clause in clauses for value in clause.values))
 
@@ -303,10 +345,14 @@ class Catalogue:
             return False
         return all(stamp is None or 0 < stamp < row[3] - self._skew_sec for stamp in found)
 
-    def _look(self, folder: str, *, rehash: bool) -> Look:
-        store = self.repository.store
+    def _looks(self, stamps: dict[str, Stamps], *, rehash: bool) -> list[tuple[str, Stamps, Look]]:
+        store, looks = self.repository.store, []
         with Folder(store, RAW_DIR) as raw, Folder(store, AGGREGATED_DIR) as aggregated:
-            return look_at(self.repository, folder, settled=not rehash and is_settled(raw, aggregated, folder))
+            for folder, found in stamps.items():
+                settled = None if rehash else settled_aggregate(raw, aggregated, folder)
+                look = look_at(self.repository, folder, settled=settled, tagged=found.tags is not None)
+                looks.append((folder, found, look))
+        return looks
 
     def _store(self, looks: list[tuple[str, Stamps, Look]], now: float) -> None:
         """Write rows, unless a later look has written them already."""
@@ -318,9 +364,10 @@ class Catalogue:
                 if found[0] > now
             }
             looks = [look for look in looks if look[0] not in newer]
+            encoded = [(folder, stamps, msgspec.json.encode(look.overview)) for folder, stamps, look in looks]
             self._database.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
-                [(folder, *stamps, now, msgspec.json.encode(look.overview)) for folder, stamps, look in looks],
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(folder, *stamps, now, data, zlib.crc32(data)) for folder, stamps, data in encoded],
             )
             self._database.executemany(
                 INSERT,
@@ -359,6 +406,7 @@ def ask(
         tell: Told what takes long.
 
     Raises:
+        ConfigurationError: The question is more than SQLite answers.
         CatalogueError: Not even that goes.
     """
     place = _place(repository)
@@ -369,8 +417,14 @@ def ask(
             with contextlib.closing(Catalogue(repository, place)) as catalogue:
                 catalogue.refresh(full=full, rehash=rehash, tell=tell)
                 with catalogue.snapshot():
+                    catalogue.require_whole()
                     return question(catalogue)
-        except (sqlite3.Error, msgspec.DecodeError) as error:
+        except LLMEnergyMeasureError:
+            raise
+        except (sqlite3.Error, TypeError, ValueError) as error:  # a damaged value has any type, or no UTF-8
+            _require_answerable(repository, question)
+            if place is None and not isinstance(error, sqlite3.Error):
+                raise
             if place is None:
                 doing, found = f"cannot list {repository.base_path}", f"SQLite refused in memory ({error})"
                 raise CatalogueError(doing, found, "delete the catalogue; it is made anew") from error
@@ -381,6 +435,24 @@ def ask(
                 say(f"the catalogue {place} can't be used ({error}); every experiment is read instead")
                 tries = [None]
     raise AssertionError  # the last try is memory
+
+
+def _decode(data: bytes, checksum: int) -> Overview:
+    """What stands in a row. Raises `sqlite3.DatabaseError` if it is not what was written."""
+    if zlib.crc32(data) != checksum:
+        msg = "a row is not what was written"
+        raise sqlite3.DatabaseError(msg)
+    return _OVERVIEW.decode(data)
+
+
+def _require_answerable(repository: FileSystemRepository, question: Callable[[Catalogue], object]) -> None:
+    """Refuse a question that fails without any results too: no file is to blame for it."""
+    with contextlib.closing(Catalogue(repository, None)) as empty:
+        try:
+            question(empty)
+        except sqlite3.Error as error:
+            doing, found = "cannot answer the question", f"it is more than SQLite takes ({error})"
+            raise ConfigurationError(doing, found, "ask for less at once") from error
 
 
 def _place(repository: FileSystemRepository) -> Path | None:

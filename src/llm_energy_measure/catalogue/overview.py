@@ -13,8 +13,8 @@ from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptEr
 from llm_energy_measure.results.codec import decode_aggregated
 from llm_energy_measure.results.columns import model_name
 from llm_energy_measure.results.completeness import check_completeness
-from llm_energy_measure.results.layout import names_folder
-from llm_energy_measure.results.state import ExperimentState, Status, inspect_experiment
+from llm_energy_measure.results.layout import deleted_folder, names_folder
+from llm_energy_measure.results.state import ExperimentState, Status, inspect_experiment, is_settled
 from llm_energy_measure.results.tags import load_tags
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import CompletenessReport, RawProcessResult
     from llm_energy_measure.results.raw_folder import RawRecovery
     from llm_energy_measure.results.repository import FileSystemRepository
+    from llm_energy_measure.storage.folder import Folder
 
 
 class Overview(Struct, frozen=True, kw_only=True):
@@ -50,6 +51,7 @@ class Overview(Struct, frozen=True, kw_only=True):
         hosts: Its machines.
         gpus: Models of its GPUs.
         tags: What was said about it, by key.
+        note: What was said about it in free text; None if nothing was.
         warnings: What a reader has to know.
         failed: Codes of the checks that failed when it was aggregated; `results verify` explains them.
         problems: Files that can't be read, each with its reason.
@@ -75,6 +77,7 @@ class Overview(Struct, frozen=True, kw_only=True):
     hosts: list[str] = field(default_factory=list)
     gpus: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
+    note: str | None = None
     warnings: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -121,30 +124,53 @@ def overview(repository: FileSystemRepository, folder: str) -> Overview:
     return look_at(repository, folder).overview
 
 
-def look_at(repository: FileSystemRepository, folder: str, *, settled: bool = False) -> Look:
+def look_at(
+    repository: FileSystemRepository, folder: str, *, settled: bytes | None = None, tagged: bool = True
+) -> Look:
     """An overview, and what it was made from.
 
     Args:
         repository: Where it is stored.
         folder: Its folder's name.
-        settled: The stamps say that the raw files are those that the aggregate was made from: they are not opened.
+        settled: Its aggregate, where the stamps say that the raw files are those that it was made from: they are not
+            opened.
+        tagged: False if it is known that there are no tags.
     """
     try:
-        look = _look(repository, folder, settled=settled)
+        look = _look(repository, folder, settled)
     except LLMEnergyMeasureError as error:
         row = Overview(experiment_id=folder, status="unreadable", verdict="unreadable", problems=[str(error)])
         look = Look(overview=row)
+    if not tagged:
+        return look
     try:
-        said = load_tags(repository, folder).tags
+        said = load_tags(repository, folder)
     except LLMEnergyMeasureError as error:
         row = msgspec.structs.replace(look.overview, problems=[*look.overview.problems, str(error)])
         return msgspec.structs.replace(look, overview=row)
-    return msgspec.structs.replace(look, overview=msgspec.structs.replace(look.overview, tags=said)) if said else look
+    row = msgspec.structs.replace(look.overview, tags=said.tags, note=said.note)
+    return msgspec.structs.replace(look, overview=row)
 
 
-def _look(repository: FileSystemRepository, folder: str, *, settled: bool) -> Look:
-    data = repository.read_aggregated(folder)
-    state = (_settled_state(data, folder) if settled else None) or inspect_experiment(repository, folder)
+def settled_aggregate(raw: Folder, aggregated: Folder, folder: str) -> bytes | None:
+    """An experiment's aggregate, if the stamps say that the raw files are those that it was made from.
+
+    Args:
+        raw: The folder `raw/`.
+        aggregated: The folder `aggregated/`.
+        folder: The experiment's folder name.
+    """
+    if not is_settled(raw, aggregated, folder) or not raw.is_absent(deleted_folder(folder).rpartition("/")[2]):
+        return None
+    return aggregated.get(f"{folder}.json")
+
+
+def _look(repository: FileSystemRepository, folder: str, settled: bytes | None) -> Look:
+    state = None if settled is None else _settled_state(settled, folder)
+    data = settled
+    if state is None:
+        data = repository.read_aggregated(folder)
+        state = inspect_experiment(repository, folder)
     problems = [f"aggregated/{folder}.json is unreadable: {state.problem}"] if state.problem else []
     aggregated = state.aggregated
     if aggregated is not None and state.status == "current":
@@ -176,10 +202,8 @@ def _look(repository: FileSystemRepository, folder: str, *, settled: bool) -> Lo
     return Look(overview=row, aggregated=aggregated, listed=not nothing)
 
 
-def _settled_state(data: bytes | None, folder: str) -> ExperimentState | None:
+def _settled_state(data: bytes, folder: str) -> ExperimentState | None:
     """Where an experiment with settled stamps stands; None if only a closer look can tell."""
-    if data is None:
-        return None
     try:
         aggregated = decode_aggregated(data, f"{folder}.json", with_processes=False)
     except ResultCorruptError:

@@ -6,8 +6,9 @@
     value       a word, a number, or text in quotes; a date may be a year, a month, a day or a moment
     column      any column of the catalogue, or tag.<key>
 
-What is unknown matches no comparison, and no `not` of one either. Nothing that was typed becomes part of the SQL:
-columns come from a table, values are parameters.
+What is unknown matches no comparison, and no `not` of one either. Of a column that holds several values, such as the
+hosts, `=` means one of them. A date is a day of UTC. A tag that is a number is compared as one with a number. Nothing
+that was typed becomes part of the SQL: columns come from a table, values are parameters.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<sign><=|>=|!=|!~|=|<|>|~|\(|\)|,)"""
@@ -32,8 +33,11 @@ _NEGATED = {"!=": "=", "!~": "~"}
 _BOOLEANS = {"true": 1, "yes": 1, "1": 1, "false": 0, "no": 0, "0": 0}
 _WORDS = ("and", "or", "not")
 
-# A condition in thousands of parentheses is no question.
-_MAX_DEPTH = 50
+# SQLite's parser holds a hundred things at once; each level in our grammar is up to two in its.
+_MAX_DEPTH = 20
+
+# LIKE takes patterns of up to 50,000 bytes, and knows no capitals but ASCII's.
+_MAX_LIKE = 1_000
 
 ALIASES = {
     "id": "experiment_id",
@@ -52,8 +56,12 @@ ALIASES = {
 """Short names of columns."""
 
 
+SEPARATOR = ", "
+"""Between the values of a column that holds several."""
+
+
 class Clause(NamedTuple):
-    """A piece of SQL and the values of its parameters, in order."""
+    """A piece of SQL, which may call `FUNCTIONS`, and the values of its parameters, in order."""
 
     sql: str
     values: tuple[object, ...]
@@ -70,7 +78,7 @@ def where_clause(text: str, columns: Mapping[str, str]) -> Clause:
 
     Args:
         text: The condition, in the grammar of this module.
-        columns: Type by name of each column: `text`, `integer`, `number`, `boolean` or `time`.
+        columns: Type by name of each column: `text`, `texts`, `integer`, `number`, `boolean` or `time`.
 
     Raises:
         ConfigurationError: It is no condition; the message names the place.
@@ -102,12 +110,37 @@ def column_of(name: str, columns: Mapping[str, str], doing: str) -> Clause:
     raise ConfigurationError(doing, f"there is no column {name!r}", advice)
 
 
+def contains_clause(column: Clause, text: str) -> Clause:
+    """The condition that a column contains a text, in any case. Raises `ConfigurationError` if it is none."""
+    _require_text(text)
+    if text.isascii() and len(text) <= _MAX_LIKE:
+        pattern = re.sub(r"([%_\\])", r"\\\1", text)
+        return Clause(f"{column.sql} LIKE ? ESCAPE '\\'", (*column.values, f"%{pattern}%"))
+    return Clause(f"contains_text({column.sql}, ?)", (*column.values, text.casefold()))
+
+
+def _contains_text(value: object, folded: str) -> bool | None:
+    return None if value is None else folded in str(value).casefold()
+
+
+def _as_number(text: object) -> float | None:
+    return _number(text) if isinstance(text, str) else None
+
+
+FUNCTIONS: dict[str, tuple[int, Callable[..., float | None]]] = {
+    "contains_text": (2, _contains_text),
+    "as_number": (1, _as_number),
+}
+"""What a database has to know to run a clause: by name, the number of arguments and the function."""
+
+
 class _Parser:
     """One condition, read from left to right."""
 
     def __init__(self, text: str, columns: Mapping[str, str]) -> None:
         self.text = text
         self.columns = columns
+        _require_text(text)
         self.tokens = list(self._split())
         self.next = 0
         self.depth = 0
@@ -164,10 +197,7 @@ class _Parser:
         clauses = [part()]
         while self._take(word):
             clauses.append(part())
-        if len(clauses) == 1:
-            return clauses[0]
-        sql = f" {word.upper()} ".join(clause.sql for clause in clauses)
-        return Clause(f"({sql})", tuple(value for clause in clauses for value in clause.values))
+        return _balanced(word.upper(), clauses)
 
     def _one(self) -> Clause:
         self.depth += 1
@@ -215,8 +245,7 @@ class _Parser:
             clauses.append(self._compared(column, kind, "="))
         if not self._take(")"):
             raise self._wrong("',' or ')'")
-        sql = " OR ".join(clause.sql for clause in clauses)
-        return Clause(f"({sql})", tuple(value for clause in clauses for value in clause.values))
+        return _balanced("OR", clauses)
 
     def _compared(self, column: Clause, kind: str, sign: str) -> Clause:
         """A comparison with the value that comes next."""
@@ -229,16 +258,18 @@ class _Parser:
             return Clause(f"NOT {equal.sql}", equal.values)
         self.next += 1
         if sign == "~":
-            pattern = re.sub(r"([%_\\])", r"\\\1", text)
-            return Clause(f"{column.sql} LIKE ? ESCAPE '\\'", (*column.values, f"%{pattern}%"))
+            return contains_clause(column, text)
         if kind == "time":
             return self._of_time(column, sign, text)
-        if column.values and sign not in ("=", "!=") and (number := _number(text)) is not None:
-            return Clause(f"CAST({column.sql} AS REAL) {sign} ?", (*column.values, number))
+        if kind == "texts" and sign == "=":
+            around = f"'{SEPARATOR}'"
+            return Clause(f"(instr({around} || {column.sql} || {around}, {around} || ? || {around}) > 0)", (text,))
+        if column.values and (number := _number(text)) is not None:
+            return _of_tag(column, sign, text, number)
         return Clause(f"{column.sql} {_COMPARISONS[sign]} ?", (*column.values, self._value(kind, text)))
 
     def _value(self, kind: str, text: str) -> object:
-        if kind == "text":
+        if kind in ("text", "texts"):
             return text
         value: object = _BOOLEANS.get(text.lower()) if kind == "boolean" else _number(text)
         if value is None:
@@ -262,6 +293,33 @@ class _Parser:
         return Clause(
             f"{column.sql} {sign[0] if sign in ('<', '<=') else '>='} ?", (end if sign in ("<=", ">") else first,)
         )
+
+
+def _balanced(word: str, clauses: Sequence[Clause]) -> Clause:
+    """Clauses joined in pairs of pairs: SQLite refuses a thousand that stand in a row."""
+    if len(clauses) == 1:
+        return clauses[0]
+    half = (len(clauses) + 1) // 2
+    left, right = _balanced(word, clauses[:half]), _balanced(word, clauses[half:])
+    return Clause(f"({left.sql} {word} {right.sql})", (*left.values, *right.values))
+
+
+def _of_tag(column: Clause, sign: str, text: str, number: float) -> Clause:
+    """A comparison of a tag with a number: one that is none is neither more nor less."""
+    compared = f"as_number({column.sql}) {sign} ?"
+    if sign != "=":
+        return Clause(compared, (*column.values, number))
+    values = (*column.values, text, *column.values, number)
+    return Clause(f"({column.sql} = ? OR ifnull({compared}, 0))", values)
+
+
+def _require_text(text: str) -> None:
+    """Refuse half of a surrogate pair, from an argument that is no UTF-8: SQLite can't hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        doing, found = f"cannot filter by {text[:200]!r}", "it holds bytes that are no text"
+        raise ConfigurationError(doing, found, "write it in UTF-8") from error
 
 
 def _number(text: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from llm_energy_measure.catalogue.query import SEPARATOR
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS
 
 if TYPE_CHECKING:
@@ -27,28 +28,41 @@ _OF_OVERVIEW = {
     "is_lower_bound": "boolean",
     "start_time": "time",
     "config_name": "text",
-    "precision": "text",
-    "hosts": "text",
-    "gpus": "text",
-    "warnings": "text",
-    "failed": "text",
-    "problems": "text",
+    "precision": "texts",
+    "hosts": "texts",
+    "gpus": "texts",
+    "note": "text",
+    "warnings": "texts",
+    "failed": "texts",
+    "problems": "texts",
 }
 _OF_AGGREGATED = tuple(column for column in AGGREGATED_COLUMNS if column.name not in _OF_OVERVIEW)
 
 COLUMNS: dict[str, str] = {**_OF_OVERVIEW, **{column.name: column.type for column in _OF_AGGREGATED}}
-"""Type by name of every column: `text`, `integer`, `number`, `boolean` or `time`."""
+"""Type by name of every column: `text`, `texts` (several), `integer`, `number`, `boolean` or `time`."""
 
-_SQL_TYPES = {"text": "TEXT", "integer": "INTEGER", "number": "REAL", "boolean": "INTEGER", "time": "REAL"}
+# What is asked for most. An index of it is far shorter than the rows: a look at every experiment is one at it.
+_COMMON = ("model_name", "precision", "total_energy_j", "total_tokens", "start_time", "verdict", "is_lower_bound")
+
+_SQL_TYPES = {
+    "text": "TEXT",
+    "texts": "TEXT",
+    "integer": "INTEGER",
+    "number": "REAL",
+    "boolean": "INTEGER",
+    "time": "REAL",
+}
+_STAMPS = "raw REAL, aggregated REAL, tags REAL"
 DDL = (
     "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
     + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
     + ") WITHOUT ROWID",
-    "CREATE TABLE rows (folder TEXT PRIMARY KEY, raw REAL, aggregated REAL, tags REAL, looked REAL, overview BLOB)",
+    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_STAMPS}, looked REAL, overview BLOB, crc INTEGER)",
     "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
-    "CREATE TABLE looks (only INTEGER PRIMARY KEY, looked REAL, raw REAL, aggregated REAL, tags REAL, number INTEGER)",
+    f"CREATE TABLE looks (only INTEGER PRIMARY KEY, looked REAL, {_STAMPS}, number INTEGER)",
     "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",
     "CREATE INDEX by_problem ON experiments (folder) WHERE problems IS NOT NULL",
+    f"CREATE INDEX by_common ON experiments (listed, has_aggregate, {', '.join(_COMMON)})",
 )
 INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
 
@@ -64,7 +78,7 @@ def values_of(folder: str, look: Look, *, has_aggregate: bool) -> tuple[Any, ...
 def _plain(value: Any) -> Any:
     """What SQLite can hold."""
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or None
+        return SEPARATOR.join(map(str, value)) or None
     if isinstance(value, datetime):
         return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, int) and abs(value) >= 1 << 63:

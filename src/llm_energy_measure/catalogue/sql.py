@@ -16,6 +16,8 @@ _DOING = "cannot run the query"
 
 # In this order: the last one locks the others.
 _LOCKS = (
+    "SET TimeZone = 'UTC'",  # else a day is another one on each machine
+    "SET temp_directory = ''",  # what is larger than memory is refused, not written beside the caller
     "SET enable_external_access = false",
     "SET python_enable_replacements = false",
     "SET lock_configuration = true",
@@ -25,8 +27,8 @@ _LOCKS = (
 def query_dataset(folder: str | Path, query: str) -> pa.Table:
     """What one query says of a dataset.
 
-    The tables are `experiments`, `processes` and `findings`, each with a column `month`. A query can't write, and can't
-    reach any other file, the network or an extension.
+    The tables are `experiments`, `processes` and `findings`, each with a column `month`; all are empty where no dataset
+    is. Stamps are in UTC. A query can't write, and can't reach any other file, the network or an extension.
 
     Args:
         folder: The dataset, as `write_dataset` made it.

@@ -37,7 +37,7 @@ _SAID = {"current": "is current, nothing to do", "foreign": "was derived by anot
 @click.option("--rehash", is_flag=True, help="Open all: edits in place leave no stamp on a folder.")
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Processes at work. [default: what pays]")
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def aggregate(
     *,
     ids: tuple[str, ...],

@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     help="Records with energy, for those of the same time that have none.",
 )
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def import_results(
     *,
     paths: tuple[Path, ...],

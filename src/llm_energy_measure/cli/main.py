@@ -16,7 +16,7 @@ import click
 
 import llm_energy_measure
 from llm_energy_measure.cli import terminal
-from llm_energy_measure.cli.options import results_dir_option
+from llm_energy_measure.cli.options import shared_options
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 
 PROGRAM = "llm-energy-measure"
@@ -64,14 +64,10 @@ class LazyGroup(click.Group):
     epilog=(f"\b\nExamples:\n  {PROGRAM} -o results aggregate --all\n  {PROGRAM} -o results results list"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@results_dir_option
-@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
-@click.option("-q", "--quiet", is_flag=True, help="Say only what is amiss.")
+@shared_options
 @click.version_option(llm_energy_measure.__version__, "-V", "--version", prog_name=PROGRAM)
-@click.pass_context
-def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
+def cli() -> None:
     """Measure, keep, aggregate and check the energy of language models."""
-    ctx.meta["llm_energy_measure.verbosity"] = int(verbose) - int(quiet)
 
 
 @click.group(
@@ -90,7 +86,7 @@ def cli(ctx: click.Context, *, verbose: bool, quiet: bool) -> None:
     },
     epilog=(f"\b\nExamples:\n  {PROGRAM} results export --to table.csv"),
 )
-@results_dir_option
+@shared_options
 def results() -> None:
     """List, show, verify, export, query, tag, check, merge and delete results."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from llm_energy_measure.cli.terminal import VERBOSITY
 from llm_energy_measure.constants import RESULTS_DIR_ENV
 
 if TYPE_CHECKING:
@@ -22,8 +23,31 @@ _RESULTS_DIR = "llm_energy_measure.results_dir"
 _NEAR_MATCHES = 3
 
 
-def results_dir_option(function: FunctionT) -> FunctionT:
-    """Add `-o/--results-dir`, which may stand before and after a subcommand; the last one counts."""
+def shared_options(function: FunctionT) -> FunctionT:
+    """Add `-o/--results-dir`, `-v` and `-q`, which may stand before and after a subcommand; the last one counts."""
+    return _results_dir_option(verbosity_options(function))
+
+
+def verbosity_options(function: FunctionT) -> FunctionT:
+    """Add `-v/--verbose` and `-q/--quiet`."""
+    verbose = click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbosity(1), help="Say more on stderr."
+    )
+    quiet = click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_verbosity(-1), help="Say only what is amiss."
+    )
+    return verbose(quiet(function))
+
+
+def _verbosity(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(context: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
+        if value:
+            context.find_root().meta[VERBOSITY] = level
+
+    return callback
+
+
+def _results_dir_option(function: FunctionT) -> FunctionT:
     return click.option(
         "-o",
         "--results-dir",

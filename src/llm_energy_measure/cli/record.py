@@ -37,7 +37,7 @@ from llm_energy_measure.recorder.sources.cpu_model import CpuModel
 @click.option("--idle", "idle_sec", metavar="SECONDS", type=click.FloatRange(min=0), default=0.0, help="Idle power.")
 @click.option("--process-index", metavar="N", type=click.IntRange(min=0), help="Rank, if no launcher says it.")
 @click.option("--world-size", metavar="N", type=click.IntRange(min=1), help="Processes, if no launcher says it.")
-@options.results_dir_option
+@options.shared_options
 def record(
     *,
     command: tuple[str, ...],

@@ -16,7 +16,7 @@ from llm_energy_measure.results.salvage import salvage_all
 @click.option("--sweep", "remove", is_flag=True, help="Remove what is provably left over.")
 @click.option("--salvage", is_flag=True, help="Store what torn or unpublished results still hold.")
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def check(*, ids: tuple[str, ...], remove: bool, salvage: bool, as_json: bool) -> None:
     """Say what is amiss in the files: torn, empty, rejected, left over, misnamed, in conflict, stale.
 

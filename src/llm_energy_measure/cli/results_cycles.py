@@ -32,7 +32,7 @@ _HEADERS = (
 
 @click.command(epilog=("\b\nExamples:\n  llm-energy-measure results cycles --json"))
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def cycles(*, as_json: bool) -> None:
     """Mean and spread over cycles: repeated runs of one configuration.
 

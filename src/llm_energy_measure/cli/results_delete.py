@@ -13,7 +13,7 @@ from llm_energy_measure.exceptions import ConfigurationError
 @click.command(epilog=("\b\nExamples:\n  llm-energy-measure results delete exp_7 --yes"))
 @options.experiment_id
 @click.option("--yes", is_flag=True, help="Don't ask.")
-@options.results_dir_option
+@options.shared_options
 def delete(*, experiment: str, yes: bool) -> None:
     """Delete one experiment: its raw results, its aggregate and everything else in its folder."""
     repository = options.repository()

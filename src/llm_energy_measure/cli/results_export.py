@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
 
 
+def _require_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value:
+        raise click.BadParameter("the name of the file is empty")
+    return value
+
+
 @click.command(
     epilog="\b\n"
     "Examples:\n"
@@ -26,7 +32,9 @@ if TYPE_CHECKING:
     "  llm-energy-measure results export --to dataset --format parquet"
 )
 @options.experiment_ids(required=False)
-@click.option("--to", "target", metavar="FILE|-", required=True, help="The file, or - for stdout.")
+@click.option(
+    "--to", "target", metavar="FILE|-", required=True, callback=_require_name, help="The file, or - for stdout."
+)
 @click.option(
     "--format",
     "form",
@@ -35,7 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option("--raw", is_flag=True, help="A row for each process instead of each experiment.")
 @click.option("--per-process", is_flag=True, help="Add columns process_<i>_... to each experiment's row.")
-@options.results_dir_option
+@options.shared_options
 def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, per_process: bool) -> None:
     """Write a table of experiments, all aggregated ones by default (with --raw all of them).
 
@@ -70,17 +78,27 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
             failed = failed or not is_whole or len(fitting) < len(more)
     if not results and (failed or target != "-"):  # an empty table would replace a full one
         if not failed:
-            terminal.error(f"nothing to export: no experiment in {repository.base_path} is aggregated; aggregate first")
+            _say_nothing(repository)
         raise SystemExit(1)
     _write(results, target, form=form, raw=raw, per_process=per_process)
     if failed:
         raise SystemExit(1)
 
 
+def _say_nothing(repository: FileSystemRepository) -> None:
+    terminal.error(f"nothing to export: no experiment in {repository.base_path} is aggregated; aggregate first")
+
+
 def _write_dataset(target: str) -> None:
     from llm_energy_measure.catalogue.dataset import write_dataset  # noqa: PLC0415 - other formats need no catalogue
+    from llm_energy_measure.cli.without_pandas import without_pandas  # noqa: PLC0415 - as above
 
-    report = write_dataset(options.repository(), target, say=terminal.warn)
+    repository = options.repository()
+    with without_pandas():
+        report = write_dataset(repository, target, say=terminal.warn)
+    if not (report.written or report.unchanged or report.removed):
+        _say_nothing(repository)
+        raise SystemExit(1)
     for problem in report.problems:
         terminal.warn(f"left out: {problem}")
     written, unchanged = terminal.plural(len(report.written), "month"), len(report.unchanged)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from llm_energy_measure.catalogue.index import Catalogue, Group, Question, ask
-from llm_energy_measure.catalogue.query import column_of, where_clause
+from llm_energy_measure.catalogue.index import GROUP_FIGURES, Catalogue, Group, Question, ask
+from llm_energy_measure.catalogue.query import ALIASES, column_of, where_clause
 from llm_energy_measure.catalogue.rows import COLUMNS
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import ConfigurationError
@@ -46,8 +46,14 @@ class _Answer(msgspec.Struct):
     rows: list[Any]
     matching: int
     pending: int
-    problems: list[str]
+    problems: list[tuple[str, str]]
     as_of: float | None
+    groups: int | None = None
+
+
+def _names(by: str | None) -> list[str]:
+    """Names of columns, once each."""
+    return list(dict.fromkeys(name.strip() for name in by.split(","))) if by is not None else []
 
 
 def _meaningful(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
@@ -65,8 +71,7 @@ def _meaningful(check: Callable[[str], object]) -> Callable[[click.Context, clic
 
 
 _CONDITION = _meaningful(lambda text: where_clause(text, COLUMNS))
-_COLUMN = _meaningful(lambda name: column_of(name, COLUMNS, "cannot sort"))
-_COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group") for name in names.split(",")])
+_COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group") for name in _names(names)])
 
 
 @click.command(
@@ -85,13 +90,10 @@ _COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group
     "--sort",
     "key",
     metavar="COLUMN",
-    default="id",
-    show_default=True,
-    callback=_COLUMN,
-    help="Order by; what is unknown comes last.",
+    help="Order by, groups by one of their figures; what is unknown comes last. [default: id]",
 )
 @click.option("--reverse", is_flag=True, help="Greatest first.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show at most N.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show at most N rows or groups.")
 @click.option("--model", metavar="TEXT", help="Only models whose name contains TEXT, in any case.")
 @click.option(
     "--by",
@@ -103,12 +105,12 @@ _COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group
 @click.option("--refresh", is_flag=True, help="Look at every experiment's stamps, however many there are.")
 @click.option("--rehash", is_flag=True, help="Read every file again: edits in place leave no stamp on a folder.")
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def list_results(
     *,
     with_pending: bool,
     where: str | None,
-    key: str,
+    key: str | None,
     reverse: bool,
     limit: int | None,
     model: str | None,
@@ -126,19 +128,21 @@ def list_results(
     status is 1 if a file can't be read.
 
     A condition compares columns with values: = != < <= > >= ~ (contains) !~, "in (a, b)", "is unknown", joined by and,
-    or, not and parentheses. Columns are those of an export, status, verdict, hosts, gpus, precision and tag.KEY; dates
-    may be a year, a month or a day.
+    or, not and parentheses. Columns are those of an export, status, verdict, hosts, gpus, precision, note and
+    tag.KEY; dates may be a year, a month or a day, in UTC.
     """
+    columns = _names(by)
+    grouped = bool(columns or totals)
+    order = _order(key, grouped=grouped)
     repository = options.repository()
     question = Question(where=where, model=model, with_pending=with_pending)
-    columns = by.split(",") if by else []
 
     def answer(catalogue: Catalogue) -> _Answer:
-        grouped = bool(columns or totals)
+        groups = catalogue.groups(question, columns, sort=order, reverse=reverse) if grouped else []
         rows: list[Any] = (
-            catalogue.groups(question, columns)[:limit]
+            groups[:limit]
             if grouped
-            else catalogue.overviews(question, sort=key, reverse=reverse, limit=limit)
+            else catalogue.overviews(question, sort=order or "id", reverse=reverse, limit=limit)
         )
         return _Answer(
             rows=rows,
@@ -146,21 +150,51 @@ def list_results(
             pending=0 if with_pending else catalogue.pending(),
             problems=catalogue.problems(question),
             as_of=None if catalogue.looked else catalogue.as_of,
+            groups=len(groups) if grouped else None,
         )
 
     found = ask(repository, answer, full=refresh, rehash=rehash, say=terminal.warn, tell=terminal.note)
-    for problem in found.problems:
-        terminal.warn(problem)
+    _warn(found)
     if as_json:
         terminal.out_json(msgspec.to_builtins(found.rows))
     elif columns or totals:
         _print_groups(columns, found.rows)
     else:
         _print(found.rows)
-    if not as_json:
-        _count(found, shown=found.matching if columns or totals else len(found.rows))
+    _count(found)
     if found.problems:
         raise SystemExit(1)
+
+
+def _order(key: str | None, *, grouped: bool) -> str | None:
+    """The column to sort by, once it is known to be one; None is the usual order."""
+    if key is None:
+        return None
+    try:
+        if not grouped:
+            column_of(key, COLUMNS, "cannot sort")
+            return key
+    except ConfigurationError as error:
+        raise click.BadParameter(f"{error.found}; {error.advice}", param_hint="--sort") from error
+    figure = ALIASES.get(key.lower(), key.lower())
+    if figure not in GROUP_FIGURES:
+        known = f"groups have {', '.join(GROUP_FIGURES)}"
+        raise click.BadParameter(f"{key!r} is no figure of a group; {known}", param_hint="--sort")
+    return figure
+
+
+def _warn(found: _Answer) -> None:
+    """Name what can't be read, and only count what belongs to rows that a limit cut off."""
+    is_cut = found.groups is None and len(found.rows) < found.matching
+    shown = {row.experiment_id for row in found.rows} if is_cut else set()
+    hidden = 0
+    for experiment, problem in found.problems:
+        if is_cut and experiment not in shown:
+            hidden += 1
+        else:
+            terminal.warn(problem)
+    if hidden:
+        terminal.warn(f"{hidden} more can't be read; without --limit they are named")
 
 
 def _print(rows: list[Overview]) -> None:
@@ -208,11 +242,14 @@ def _common(value: object) -> str:
     return terminal.UNKNOWN if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _count(found: _Answer, *, shown: int) -> None:
+def _count(found: _Answer) -> None:
     """What is not on screen, on stderr."""
-    said = (
-        terminal.plural(shown, "experiment") if shown == found.matching else f"{shown} of {found.matching} experiments"
-    )
+    shown = len(found.rows)
+    said = terminal.plural(found.matching, "experiment")
+    if found.groups is not None and shown < found.groups:
+        said = f"{shown} of {found.groups} groups, of {said}"
+    elif found.groups is None and shown < found.matching:
+        said = f"{shown} of {said}"
     if found.pending:
         said += f"; {found.pending} not aggregated yet (--all lists them, 'aggregate --all' aggregates them)"
     if found.as_of is not None:

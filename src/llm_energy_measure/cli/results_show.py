@@ -42,7 +42,7 @@ _PROCESS_HEADERS = (
     "--attempt", type=click.IntRange(min=0), help="The processes of an earlier attempt, which a later set aside."
 )
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def show(*, experiment: str, raw: bool, attempt: int | None, as_json: bool) -> None:
     """Show one experiment: its aggregate, or with --raw each process.
 
@@ -142,8 +142,11 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
         ("backend", row.backend or terminal.UNKNOWN),
         ("processes", f"{_number(row.found_processes)} of {_number(row.expected_processes)}"),
     ]
+    said = [(f"tag {name}", value) for name, value in sorted(row.tags.items())]
+    if row.note is not None:
+        said.append(("note", row.note))
     if aggregated is None:
-        return fields
+        return fields + said
     efficiency = calculate_efficiency_metrics(aggregated)
     bound = "at least " if row.is_lower_bound else ""
     fields += [
@@ -169,7 +172,7 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
     fields += [("warning", warning) for warning in aggregated.aggregation.warnings]
     if row.failed:
         fields.append(("checks failed", f"{', '.join(row.failed)} ('results verify' explains)"))
-    return fields
+    return fields + said
 
 
 def _attributed(aggregated: AggregatedResult) -> list[tuple[str, str]]:

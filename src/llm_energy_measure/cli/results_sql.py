@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from llm_energy_measure.catalogue.dataset import write_dataset
+from llm_energy_measure.catalogue.dataset import TABLES, write_dataset
 from llm_energy_measure.catalogue.place import dataset_path
 from llm_energy_measure.catalogue.sql import query_dataset
 from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli.without_pandas import without_pandas
+from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import exporters
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pyarrow as pa
 
 
@@ -34,18 +39,26 @@ if TYPE_CHECKING:
 @click.option(
     "--dataset", metavar="FOLDER", help="A dataset of 'results export', as it is. [default: one kept up to date]"
 )
-@options.results_dir_option
+@options.shared_options
 def sql(*, query: str, form: str | None, target: str | None, dataset: str | None) -> None:
     """Run one SELECT of DuckDB's SQL over all aggregated experiments.
 
-    The tables are experiments, processes and findings; "describe experiments" names the columns. A query can't write
-    and can't reach any other file. Needs the extra analytics.
+    The tables are experiments, processes and findings; "describe experiments" names the columns. Stamps are in UTC. A
+    query can't write and can't reach any other file. Needs the extra analytics.
     """
+    with without_pandas():
+        _answer(query, form=form, target=target, dataset=dataset)
+
+
+def _answer(query: str, *, form: str | None, target: str | None, dataset: str | None) -> None:
     problems: list[str] = []
     if dataset is None:
         repository = options.repository()
         dataset = str(dataset_path(repository.base_path))
         problems = write_dataset(repository, dataset, say=terminal.warn).problems
+    elif not any((Path(dataset) / table).is_dir() for table in TABLES):
+        found = f"there is no dataset in {dataset}"
+        raise ConfigurationError("cannot run the query", found, "write one with 'results export --format parquet'")
     for problem in problems:
         terminal.warn(f"left out: {problem}")
     _print(query_dataset(dataset, query), _form(form, target), target)
@@ -66,7 +79,7 @@ def _print(answer: pa.Table, form: str, target: str | None) -> None:
     names: list[str] = answer.column_names
     if form == "table":
         sides = ["right" if _is_number(field.type) else "left" for field in answer.schema]
-        rows = ([_cell(value) for value in row] for row in zip(*_columns(answer), strict=True))
+        rows = ([_cell(value) for value in row] for row in _rows(answer))
         terminal.out_table(list(zip(names, sides, strict=True)), rows)
         terminal.note(terminal.plural(answer.num_rows, "row"))
         return
@@ -79,29 +92,61 @@ def _print(answer: pa.Table, form: str, target: str | None) -> None:
 
 
 def _bytes(answer: pa.Table, form: str) -> bytes:
-    if form == "parquet":
-        from pyarrow import BufferOutputStream, parquet  # noqa: PLC0415 - heavy, and an extra
-
-        sink = BufferOutputStream()
-        parquet.write_table(answer, sink)
-        return bytes(sink.getvalue())
-    rows = zip(*_columns(answer), strict=True)
+    names: list[str] = answer.column_names
     if form == "csv":
-        return exporters.csv_bytes(answer.column_names, rows)
-    return exporters.json_bytes([dict(zip(answer.column_names, row, strict=True)) for row in rows])
+        return exporters.csv_bytes(names, ([_flat(value) for value in row] for row in _rows(answer)))
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        doing, found = f"cannot write the answer as {form}", f"several of its columns are named {twice[0]!r}"
+        raise ConfigurationError(doing, found, "name them apart: select a as x, b as y")
+    if form == "parquet":
+        return _parquet(answer)
+    return exporters.json_bytes([dict(zip(names, row, strict=True)) for row in _rows(answer)])
 
 
-def _columns(answer: pa.Table) -> list[list[Any]]:
-    return [column.to_pylist() for column in answer.columns]
+def _parquet(answer: pa.Table) -> bytes:
+    from pyarrow import ArrowException, BufferOutputStream, parquet  # noqa: PLC0415 - heavy, and an extra
+
+    sink = BufferOutputStream()
+    try:
+        parquet.write_table(answer, sink)
+    except ArrowException as error:
+        doing = "cannot write the answer as parquet"
+        raise ConfigurationError(doing, str(error), "cast the column to another type") from error
+    return bytes(sink.getvalue())
+
+
+def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """The rows, in what JSON has a form for: whole numbers of any size, objects for maps."""
+    from pyarrow import types  # noqa: PLC0415 - heavy, and an extra
+
+    def values(column: pa.ChunkedArray) -> list[Any]:
+        found: list[Any] = column.to_pylist()
+        if types.is_decimal(column.type):  # what a sum of whole numbers is
+            number = int if column.type.scale == 0 else float
+            return [None if value is None else number(value) for value in found]
+        if types.is_map(column.type):
+            return [None if value is None else dict(value) for value in found]
+        return found
+
+    return zip(*map(values, answer.columns), strict=True)
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    from pyarrow import types  # noqa: PLC0415 - heavy, and an extra
+    from pyarrow import types  # noqa: PLC0415 - as above
 
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _flat(value: object) -> object:
+    """What stands in a cell of CSV: several values as JSON."""
+    return msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value
 
 
 def _cell(value: object) -> str:
     if value is None:
         return terminal.UNKNOWN
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value)) or terminal.UNKNOWN
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={_cell(item)}" for key, item in value.items()) or terminal.UNKNOWN
     return f"{value:.6g}" if isinstance(value, float) else str(value)

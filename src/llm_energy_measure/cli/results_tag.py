@@ -19,7 +19,7 @@ from llm_energy_measure.results.tags import change_tags, load_tags, parse_assign
 @click.argument("assignments", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--note", metavar="TEXT", help="Free text in place of the note that is there; '' removes it.")
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def tag(*, experiment: str, assignments: tuple[str, ...], note: str | None, as_json: bool) -> None:
     """Set tags and a note on one experiment, or show them.
 

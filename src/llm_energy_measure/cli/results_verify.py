@@ -26,7 +26,7 @@ _FIELDS = ("code", "outcome", "reason", "message", "expected", "found", "effect_
 @click.option("--all", "every", is_flag=True, help="All experiments, and what only all together show.")
 @click.option("--fail-on", metavar="CODE,...", help="Only these codes or families make the exit status 1.")
 @options.json_option
-@options.results_dir_option
+@options.shared_options
 def verify(*, ids: tuple[str, ...], every: bool, fail_on: str | None, as_json: bool) -> None:
     """Recompute experiments from their raw files, and explain what does not hold.
 

@@ -10,7 +10,7 @@ from llm_energy_measure.domain.schema import json_schema
 
 @click.command(epilog=("\b\nExamples:\n  llm-energy-measure schema raw > raw.schema.json"))
 @click.argument("kind", type=click.Choice(["raw", "aggregated"]))
-@options.results_dir_option
+@options.shared_options
 def schema(*, kind: str) -> None:
     """Print the JSON Schema of a record: raw (one process) or aggregated (one experiment)."""
     terminal.out_json(json_schema(kind))

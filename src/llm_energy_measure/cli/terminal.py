@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 UNKNOWN = "-"
 
+VERBOSITY = "llm_energy_measure.verbosity"
+"""Where a click context keeps how much to say: 1 more, 0, or -1 less."""
+
 # Control characters, and the marks that reorder or hide text around them.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
@@ -135,9 +138,11 @@ def out_table(
     cells = [[plain(cell) for cell in row] for row in rows]
     columns = list(zip(*([title for title, _ in headers], *cells), strict=True))
     widths = {column[0]: max(map(cell_len, column)) + _GAP for column in columns}
+    left_out = []
     for title in optional:
         if sum(widths.values()) - _GAP > console.width:
             del widths[title]
+            left_out.append(title.strip())
     texts = {title for title, side in headers if side == "left"}
     least = sum(min(width, _LEAST_TEXT + _GAP) if title in texts else width for title, width in widths.items())
     if least - _GAP > console.width:
@@ -149,6 +154,8 @@ def out_table(
         # No cell is wrapped then, and a column can be one cell of many lines: rich draws that five times faster.
         cells = [["\n".join(column[1:]) for column in columns]]
     console.print(_table(headers, cells, list(widths)))
+    if left_out:
+        note(f"not shown, the terminal is too narrow: {', '.join(left_out)}")
 
 
 def out_fields(fields: Iterable[tuple[str, str]]) -> None:
@@ -240,4 +247,4 @@ def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], t
 
 def _verbosity() -> int:
     context = click.get_current_context(silent=True)
-    return context.find_root().meta.get("llm_energy_measure.verbosity", 0) if context else 0
+    return context.find_root().meta.get(VERBOSITY, 0) if context else 0

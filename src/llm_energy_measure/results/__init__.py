@@ -10,7 +10,7 @@ from llm_energy_measure.results.cycle_statistics import cycle_statistics, group_
 
 if TYPE_CHECKING:
     from llm_energy_measure.results.aggregation import aggregate_results, calculate_efficiency_metrics
-    from llm_energy_measure.results.bulk import aggregate_all, aggregate_experiment, recover_all
+    from llm_energy_measure.results.bulk import aggregate_all, aggregate_experiment
     from llm_energy_measure.results.exporters import (
         ResultsExporter,
         export_aggregated_to_csv,
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         export_to_json,
         flatten_model,
     )
+    from llm_energy_measure.results.recovery import recover_all
     from llm_energy_measure.results.repository import FileSystemRepository
 
 __all__ = [
@@ -51,7 +52,7 @@ _HOMES = {
     "export_to_csv": "exporters",
     "export_to_json": "exporters",
     "flatten_model": "exporters",
-    "recover_all": "bulk",
+    "recover_all": "recovery",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import MAX_PROCESSES
@@ -22,7 +23,7 @@ from llm_energy_measure.results.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, get_strategy
 from llm_energy_measure.results.verification.checks import verify_evidence
 from llm_energy_measure.results.verification.codes import CODES, SUM_FAMILIES, joules
-from llm_energy_measure.results.verification.evidence import Evidence
+from llm_energy_measure.results.verification.evidence import evidence_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
         Manifest,
         RawProcessResult,
         SourceFile,
+        StoredBytes,
         UnreadableFile,
     )
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.strategies import Strategy
     from llm_energy_measure.results.verification.checks import Verification
+    from llm_energy_measure.results.verification.evidence import Evidence
 
 NAN = float("nan")
 
@@ -135,7 +138,7 @@ def aggregate_and_verify(
         raw_results, expected_processes=expected_processes, manifest=manifest, unreadable=unreadable
     )
     unfinished = [] if report.is_complete else [one for one in partials if one.process_index in report.missing]
-    results = sorted([*raw_results, *unfinished], key=lambda result: (result.process_index, result.experiment_id))
+    results = sorted([*raw_results, *unfinished], key=attrgetter("process_index", "experiment_id"))
     if not allow_mixed:
         _require_alike(experiment_id, results)
     _require_distinct(experiment_id, results)
@@ -161,13 +164,12 @@ def _result(
     except Exception as error:
         found = f"the rule {rule.name!r} can't calculate with its figures ({type(error).__name__}: {error})"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check its processes") from error
-    verification = verify_evidence(
-        Evidence(experiment_id=experiment_id, records=list(results), report=report, manifest=manifest)
-    )
+    evidence = evidence_of(experiment_id, results, report, manifest)
+    verification = verify_evidence(evidence)
     attribution = verification.attribution
     first = results[0]
     backend = next((result for result in results if result.backend is not None), first)
-    start, end = _span(results)
+    start, end = _span(evidence)
     aggregated = AggregatedResult(
         experiment_id=experiment_id,
         backend=backend.backend,
@@ -191,17 +193,19 @@ def _result(
         end_time=end,
         effective_config=first.effective_config,
         cli_overrides=first.cli_overrides,
-        config_warnings=list(dict.fromkeys(text for result in results for text in result.config_warnings)),
+        config_warnings=list(dict.fromkeys([text for result in results for text in result.config_warnings])),
         latency_stats=pool_latency(
-            metrics.latency_measurements
-            for result in results
-            if (metrics := result.inference_metrics) is not None and metrics.latency_measurements is not None
+            [
+                work.latency_measurements
+                for work in evidence.works
+                if work is not None and work.latency_measurements is not None
+            ]
         ),
         is_lower_bound=bool(report.missing)
         or verification.outcome_of("completeness.no_energy") == "failed"
-        or any(result.energy_metrics.is_cut_short for result in results),
+        or (evidence.any_sensors and any(energy.is_cut_short for energy in evidence.energies)),
         completeness=report,
-        sources=_sources(results),
+        sources=_sources(evidence.stored),
         plain_energy_j=attribution.plain_j,
         attributed_energy_j=attribution.energy_j,
         attributed_bounds_j=attribution.bounds_j,
@@ -249,14 +253,17 @@ def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, floa
 def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
     """Refuse results of different experiments, models or backends, naming the field and both values."""
     first = results[0]
-    if experiment_id not in (first.experiment_id, folder_name(first.experiment_id)):
+    if experiment_id != first.experiment_id and experiment_id != folder_name(first.experiment_id):
         raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
     for name in ("experiment_id", "model_name", "backend"):
+        values = list(map(attrgetter(name), results))
+        if values.count(values[0]) == len(values):
+            continue
         alike = [result for result in results if name != "backend" or not _is_one_side(result)]
         for result in alike[1:]:
-            values = getattr(alike[0], name), getattr(result, name)
-            if values[0] != values[1]:
-                raise _incompatible(experiment_id, name, *values, result.process_index)
+            one, other = getattr(alike[0], name), getattr(result, name)
+            if one != other:
+                raise _incompatible(experiment_id, name, one, other, result.process_index)
 
 
 def _is_one_side(result: RawProcessResult) -> bool:
@@ -270,6 +277,8 @@ def _is_one_side(result: RawProcessResult) -> bool:
 
 def _require_distinct(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
     """Refuse two results of one process: its joules would count twice."""
+    if len({result.process_index for result in results}) == len(results):
+        return
     for one, other in pairwise(results):
         if (one.process_index, one.experiment_id) == (other.process_index, other.experiment_id):
             doing = f"cannot aggregate {experiment_id!r}"
@@ -289,13 +298,11 @@ def _incompatible(
     return refused
 
 
-def _span(results: Sequence[RawProcessResult]) -> tuple[datetime | None, datetime | None]:
+def _span(evidence: Evidence) -> tuple[datetime | None, datetime | None]:
     """Earliest start and latest known end; None unless all stamps can be compared."""
-    starts = [result.timestamps.start for result in results if result.timestamps.start is not None]
-    ends = [result.timestamps.end for result in results if result.timestamps.end is not None]
-    if len({stamp.tzinfo is None for stamp in starts + ends}) > 1:
+    if len(evidence.is_naive) > 1:
         return None, None
-    return min(starts, default=None), max(ends, default=None)
+    return min(evidence.starts, default=None), max(evidence.ends, default=None)
 
 
 def _gpus_attributed(verification: Verification) -> bool:
@@ -309,7 +316,9 @@ def _warnings(verification: Verification) -> list[str]:
 
     The findings say more, and what else is amiss.
     """
-    failures = [finding for finding in verification.findings if finding.outcome == "failed"]
+    failures = [finding for finding in verification.to_store if finding.outcome == "failed"]
+    if not failures:
+        return []
     codes = {finding.code for finding in failures}
     warnings = []
     of_sum = next((finding for finding in failures if finding.family in SUM_FAMILIES), None)
@@ -331,7 +340,7 @@ def _sum_warning(first: Finding, verification: Verification) -> str:
     )
 
 
-def _sources(results: Sequence[RawProcessResult]) -> list[SourceFile] | None:
+def _sources(stored: Sequence[StoredBytes | None]) -> list[SourceFile] | None:
     """The files the results were read from; None if one of them did not come from a store."""
-    sources = [result.stored.source for result in results if result.stored is not None]
-    return sources if len(sources) == len(results) else None
+    sources = [one.source for one in stored if one is not None]
+    return sources if len(sources) == len(stored) else None

@@ -5,26 +5,24 @@ system, at which the reading of its raw folder began, and a folder's stamp is th
 the folder's is older is the aggregate current; an equal one may hide a change within one tick of that clock. Where
 stamps can't tell, as in other stores, the digests do. What is edited in place changes no folder: `rehash` finds it. It
 also finds what came between the reading and the saving of a result that somebody saved by `save_aggregated`.
-
-Long, because a sweep and a single experiment go one way, which has to say the same of both.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct, field, structs
+from msgspec import Struct, field, json, structs
 
-from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, MAX_PROCESSES, RAW_DIR
+from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.domain.experiment import AggregatedResult, UnreadableFile
-from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultsError
+from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.aggregation import aggregate_results
 from llm_energy_measure.results.codec import encode_aggregated
 from llm_energy_measure.results.completeness import require_complete
 from llm_energy_measure.results.jobs import run_batches
-from llm_energy_measure.results.layout import aggregated_key, is_folder_name, partial_index_of, process_index_of
-from llm_energy_measure.results.raw_folder import RawRecovery
+from llm_energy_measure.results.layout import aggregated_key, is_folder_name
+from llm_energy_measure.results.recovery import is_no_experiment, recover_from
 from llm_energy_measure.results.state import ExperimentState, inspect_experiment, is_settled
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 from llm_energy_measure.storage.folder import Folder, clock_ns
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Executor
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.results.raw_folder import RawRecovery
     from llm_energy_measure.results.repository import FileSystemRepository
 
 # Experiments that are synced together: more gain little, and are what an interruption costs.
@@ -61,6 +59,31 @@ class Outcome(Struct, frozen=True, kw_only=True):
     aggregated: AggregatedResult | None = None
     unreadable: list[UnreadableFile] = field(default_factory=list)
     error: LLMEnergyMeasureError | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What goes from one process to another: an aggregate as JSON, for a third of what its objects cost."""
+        aggregated = None if self.aggregated is None else _AGGREGATES.encode(self.aggregated)
+        return _unpacked, (self.experiment_id, self.result, aggregated, self.unreadable, self.error)
+
+
+_AGGREGATES = json.Encoder()
+_AGGREGATE = json.Decoder(AggregatedResult)
+
+
+def _unpacked(
+    experiment_id: str,
+    result: Literal["aggregated", "current", "foreign", "failed"],
+    aggregated: bytes | None,
+    unreadable: list[UnreadableFile],
+    error: LLMEnergyMeasureError | None,
+) -> Outcome:
+    return Outcome(
+        experiment_id=experiment_id,
+        result=result,
+        aggregated=None if aggregated is None else _AGGREGATE.decode(aggregated),
+        unreadable=unreadable,
+        error=error,
+    )
 
 
 def aggregate_experiment(
@@ -135,9 +158,9 @@ def aggregate_all(
         strict: Refuse incomplete experiments.
         force: Make also those anew that are current or another tool's.
         rehash: Open all of them, since edits in place leave no stamp on a folder.
-        jobs: How many processes, by default this one alone, or how many batches at a time for the executor; `auto`
-            takes one process for each processor where that pays. Processes import the script that calls this: it needs
-            its `if __name__ == "__main__"`.
+        jobs: How many processes work, this one among them and by default alone, or how many batches at a time for the
+            executor; `auto` takes one process for each processor where that pays. Processes import the script that
+            calls this: it needs its `if __name__ == "__main__"`.
         executor: Where the batches run instead of in processes of our own: any `concurrent.futures.Executor`, such as
             Dask's or MPI's. All of its workers have to reach the results directory.
 
@@ -160,31 +183,6 @@ def aggregate_all(
     # A sweep takes what a folder without results is for what it is: no experiment.
     aggregate = partial(_aggregate_batch, repository, rule=rule, is_sweep=experiment_ids is None)
     yield from run_batches(aggregate, batches, jobs=jobs, executor=executor)
-
-
-def recover_all(repository: FileSystemRepository) -> Iterator[tuple[str, RawRecovery]]:
-    """What the processes of every experiment measured, one experiment at a time, by folder name in order.
-
-    As `recover_raw` of each, several times faster.
-
-    Raises:
-        StorageError: A folder can't be looked into.
-
-    Example:
-        >>> from llm_energy_measure.results import FileSystemRepository, recover_all
-        >>> [name for name, recovery in recover_all(FileSystemRepository("results"))]  # doctest: +ELLIPSIS
-        ['smollm2_b1_c0', ...]
-    """
-    with Folder(repository.store, RAW_DIR) as raw:
-        for name in filter(is_folder_name, raw.names()):
-            recovery = recover_from(repository, raw, name)
-            if not _is_no_experiment(recovery):
-                yield name, recovery
-
-
-def _is_no_experiment(recovery: RawRecovery) -> bool:
-    """True of a folder in which no file stands where a result should."""
-    return not recovery.results and all(process_index_of(file.name) is None for file in recovery.unreadable)
 
 
 def count_folders(repository: FileSystemRepository) -> int:
@@ -267,54 +265,12 @@ def _aggregate_one(
         recovery = repository.recover_raw(name)
     else:
         recovery = recover_from(repository, raw, folder)
-        if is_sweep and _is_no_experiment(recovery):
+        if is_sweep and is_no_experiment(recovery):
             return None
         is_new = aggregated.is_absent(f"{folder}.json")
         state = ExperimentState(status="pending") if is_new else inspect_experiment(repository, name)
     outcome = _left_alone(name, state, rule) or _aggregated(name, state, rule, recovery)
     return state, outcome
-
-
-def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> RawRecovery:
-    """What `recover_raw` returns, with one listing of the folder and a read a file.
-
-    Args:
-        repository: Where the experiment is stored.
-        raw: The folder `raw/`, open.
-        folder: The experiment's folder name.
-    """
-    results: list[RawProcessResult] = []
-    unreadable: list[UnreadableFile] = []
-    manifest = None
-    unfinished: set[int] = set()
-    own = repository.raw_folder(folder)
-
-    def is_wanted(name: str) -> bool:
-        if (index := partial_index_of(name)) is not None:
-            unfinished.add(index)
-        return name == MANIFEST_NAME or process_index_of(name) is not None
-
-    for name, data in raw.read(folder, is_wanted):
-        index = process_index_of(name)
-        if index is None:
-            try:
-                manifest = own.manifest(data if isinstance(data, bytes) else None)
-            except ResultsError as error:
-                unreadable.append(UnreadableFile(name=name, reason=error.found))
-        elif isinstance(data, bytes):
-            found = own.decode(name, index, data)
-            if isinstance(found, UnreadableFile):
-                unreadable.append(found)
-            else:
-                results.append(found)
-        else:
-            unreadable.append(UnreadableFile(name=name, reason=data.found))
-    done = {result.process_index for result in results} | {process_index_of(file.name) for file in unreadable}
-    if unfinished - done:
-        return own.recover()  # checkpoints of processes that have no result
-    results.sort(key=lambda result: result.process_index)
-    unreadable.sort(key=lambda file: MAX_PROCESSES if (index := process_index_of(file.name)) is None else index)
-    return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
 
 
 def _left_alone(experiment_id: str, state: ExperimentState, rule: Rule) -> Outcome | None:

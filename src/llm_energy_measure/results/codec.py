@@ -50,13 +50,18 @@ _MAX_NEW_VALUES = 50
 # How much deeper a raw record is nested when it stands in an aggregate.
 _EMBEDDED_LEVELS = 2
 
-_RAW_DECODER = msgspec.json.Decoder(RawProcessResult)
+_RAWS_DECODER = msgspec.json.Decoder(list[RawProcessResult])
 _AGGREGATE_DECODER = msgspec.json.Decoder(AggregatedResult)
+_MANIFEST_DECODER = msgspec.json.Decoder(Manifest)
+_ENCODER = msgspec.json.Encoder()
+
+# Ends a file among several: no JSON text has it.
+_END = b"\x1e"
 
 BOM = b"\xef\xbb\xbf"
 # Possessive, and content with a string that never ends: a hostile file costs one pass, not one for each quote.
 _BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-_PAIRS = re.compile(rb"\[\]|\{\}")
+_AS_BRACES = bytes.maketrans(b"[]", b"{}")
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 _MOST_BRACKETS = 100_000
 _KEEP_RAW = "keep the file; repair it or run its process again"
@@ -119,30 +124,56 @@ def decode_raw(data: bytes, name: str, migrations: Sequence[Migration] = MIGRATI
     Warns:
         NewerMinorVersionWarning: They are of a newer minor version.
     """
-    record = _as_written(data)
-    if record is None:
+    written = _as_written([data])
+    if written is None:
         what = f"raw result {name}"
         body = _checked_body(data, what, _KEEP_RAW)
         record = _decode(RawProcessResult, body, what, _KEEP_RAW, migrations)
+    else:
+        [record] = written
     return record.with_stored(StoredBytes(source=source_file(name.rpartition("/")[2], data), data=data))
 
 
-def _as_written(data: bytes) -> RawProcessResult | None:
-    """The record in bytes that are, to the last, what this version writes; None for any others.
+def decode_written(files: Mapping[str, bytes]) -> list[RawProcessResult] | None:
+    """The records of files, as `decode_raw` of each, faster; None if any of them needs a closer look.
 
-    What comes out again as it went in has no key twice and nothing unknown: three quick passes prove what takes a slow
-    one otherwise. Nearly every file is of this kind, and all that a sweep does is to read them.
+    Args:
+        files: Content by file name.
     """
+    records = _as_written([*files.values()])
+    if records is not None:
+        for record, (name, data) in zip(records, files.items(), strict=True):
+            record.with_stored(StoredBytes(source=source_file(name, data), data=data))
+    return records
+
+
+def _as_written(files: list[bytes]) -> list[RawProcessResult] | None:
+    """The records in files that say nothing but what this version knows, each thing once; None if any may say more.
+
+    What comes out again as it went in has no key twice: a few quick passes over all of them prove what takes a slow one
+    of each otherwise. Nearly every file is of this kind, and all that a sweep does is to read them.
+    """
+    joined = b"[%b]" % b",".join(files)
+    # Blanks in texts go on both sides. Every file has to be one record: whatever stands across two of them has the end
+    # of the first in its middle, and comes out without it.
+    then = _END.join([*files, b""]).translate(None, b" \n")
     try:
-        record = _RAW_DECODER.decode(data)
+        records = _RAWS_DECODER.decode(joined)
+        # An older version wrote fewer fields, another tool in another order: these come out the same as plain objects.
+        if then != _without_blanks(records) and then != _without_blanks(msgspec.json.decode(joined)):
+            return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET:
+    if any(record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET for record in records):
         return None
-    # Indented by two, a hundred levels alone take more than these bytes.
-    if len(data) >= MAX_RECORD_DEPTH**2 and _is_deeper(data, MAX_RECORD_DEPTH):
-        return None
-    return record if encode_raw(record) == data else None
+    if then.count(b"{") + then.count(b"[") <= MAX_RECORD_DEPTH:
+        return records  # not even all of them together
+    return None if any(_is_deeper(data, MAX_RECORD_DEPTH) for data in files) else records
+
+
+def _without_blanks(values: list[Any]) -> bytes:
+    """Each value as JSON, with an end after it."""
+    return _ENCODER.encode_lines(values).replace(b" ", b"").replace(b"\n", _END)
 
 
 def decode_aggregated(data: bytes, name: str, *, with_processes: bool = True) -> AggregatedResult:
@@ -201,10 +232,14 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
 
 @lru_cache(maxsize=64)
 def _decode_manifest(data: bytes, name: str) -> Manifest:
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        written = _MANIFEST_DECODER.decode(data)
+        if written.schema_version == SCHEMA_VERSION and encode_manifest(written) == data:
+            return written
     what = f"manifest {name}"
     body = _checked_body(data, what, _DROP_MANIFEST)
     try:
-        manifest = msgspec.json.decode(body, type=Manifest)
+        manifest = _MANIFEST_DECODER.decode(body)
     except msgspec.DecodeError as error:
         raise _corrupt(what, str(error).replace("`", ""), _DROP_MANIFEST) from error
     version = parse_version(manifest.schema_version)
@@ -363,9 +398,10 @@ def _is_deeper(body: bytes, levels: int) -> bool:
     """True if the text is nested deeper than that."""
     # Few brackets can't nest deeply, and that is nearly every raw file; only then is the text walked through, and no
     # further than need be: a file of nothing but brackets would take minutes.
-    if body.count(b"{") + body.count(b"[") <= levels:
+    brackets = body.translate(_AS_BRACES, _NO_BRACKETS)
+    if brackets.count(b"{") <= levels:
         return False
-    if _is_at_most(body, levels):
+    if b"\\" not in body and _is_at_most(brackets, levels):
         return False
     depth = 0
     for match in _BRACKETS_AND_STRINGS.finditer(body):
@@ -379,16 +415,14 @@ def _is_deeper(body: bytes, levels: int) -> bool:
     return False
 
 
-def _is_at_most(body: bytes, levels: int) -> bool:
-    """True for most text that is nested no deeper: its brackets go pair by pair, a level at a time."""
-    if b"\\" in body:
-        return False
+def _is_at_most(brackets: bytes, levels: int) -> bool:
+    """True for the braces and quotes of most text that is nested no deeper: they go pair by pair, a level at a time."""
     # Without escapes a bracket is in a string if an odd number of quotes stands before it: then some quote is left.
-    left = body.translate(None, _NO_BRACKETS).replace(b'""', b"")
+    left = brackets.replace(b'""', b"")
     if b'"' in left or len(left) > _MOST_BRACKETS:
         return False
     for _ in range(levels):
-        before, left = len(left), _PAIRS.sub(b"", left)
+        before, left = len(left), left.replace(b"{}", b"")
         if len(left) in (0, before):
             break
     return not left

@@ -38,12 +38,13 @@ def check_completeness(
     found = {result.process_index for result in results}
     torn = {index for file in unreadable if (index := process_index_of(file.name)) is not None}
     expected, source = _expected(results, expected_processes, manifest, highest=max(found | torn, default=-1))
+    unexpected = sorted([index for index in found if index >= expected])
     return CompletenessReport(
         expected_processes=expected,
         expected_from=source,
-        found_processes=sum(index < expected for index in found),
+        found_processes=len(found) - len(unexpected),
         missing=[index for index in range(expected) if index not in found],
-        unexpected=sorted(index for index in found if index >= expected),
+        unexpected=unexpected,
         unreadable=list(unreadable),
     )
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import AggregationError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +23,9 @@ _BATCHES_THAT_PAY = 12
 # Batches that wait for a worker, for each one at work: enough that none is idle, few enough that memory stays flat.
 _AHEAD = 2
 
+# Batches that are done and wait for an earlier one: as many as are done here until another process has started.
+_MOST_DONE = 6
+
 
 def run_batches(
     work: Callable[[BatchT], list[ResultT]],
@@ -36,12 +39,14 @@ def run_batches(
     Args:
         work: What to do with a batch; in other processes it has to be picklable, as do batches and results.
         batches: The batches, taken as they are needed.
-        jobs: How many at once, at least 1; by default one here, or as many as there are processors for an executor.
-            `auto` is one here while there are few, and one a processor for many.
+        jobs: How many at once, at least 1, one of them here; by default only that one, or as many as there are
+            processors for an executor, and none here. `auto` is one here while there are few, and one a processor
+            for many.
         executor: Where they run; by default here, or in processes of our own.
 
     Raises:
         ConfigurationError: An impossible number of jobs.
+        AggregationError: A worker ended before its work was done.
     """
     if jobs not in (None, "auto") and (type(jobs) is not int or jobs < 1):
         raise ConfigurationError("cannot work in parallel", f"{jobs!r} jobs were asked for", "give 1 or more")
@@ -57,9 +62,9 @@ def run_batches(
             yield from work(batch)
         return
     with ExitStack() as stack:
-        pool = _processes(jobs)
+        pool = _processes(jobs - 1)
         stack.callback(pool.shutdown, cancel_futures=True)
-        yield from _submitted(pool, jobs, work, batches)
+        yield from _shared(pool, jobs - 1, work, batches)
 
 
 def processors() -> int:
@@ -70,6 +75,8 @@ def processors() -> int:
 def _submitted(
     executor: Executor, jobs: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
 ) -> Iterator[ResultT]:
+    from concurrent.futures import BrokenExecutor  # noqa: PLC0415 - as said below
+
     waiting: deque[Future[list[ResultT]]] = deque()
     try:
         for batch in batches:
@@ -78,9 +85,44 @@ def _submitted(
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
+    except BrokenExecutor as error:
+        found = "one of its processes ended before its work was done: killed, short of memory, or unable to start"
+        advice = "run it again, which goes on with the rest, if need be with fewer jobs"
+        raise AggregationError("cannot work in parallel", found, advice) from error
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _shared(
+    executor: Executor, others: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
+) -> Iterator[ResultT]:
+    """The others have as many batches as keep them busy, this process does the rest: nothing waits for their start."""
+    waiting: deque[Future[list[ResultT]] | list[ResultT]] = deque()
+    futures: list[Future[list[ResultT]]] = []
+    try:
+        for number, batch in enumerate(batches):
+            futures = [future for future in futures if not future.done()]
+            if number and len(futures) < others * _AHEAD:
+                futures.append(executor.submit(work, batch))
+                waiting.append(futures[-1])
+            else:
+                waiting.append(work(batch))
+            while waiting and (_is_done(waiting[0]) or len(waiting) > others * _AHEAD + _MOST_DONE):
+                yield from _result(waiting.popleft())
+        while waiting:
+            yield from _result(waiting.popleft())
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _is_done(part: Future[list[ResultT]] | list[ResultT]) -> bool:
+    return isinstance(part, list) or part.done()
+
+
+def _result(part: Future[list[ResultT]] | list[ResultT]) -> list[ResultT]:
+    return part if isinstance(part, list) else part.result()
 
 
 def _processes(jobs: int) -> Executor:
@@ -90,4 +132,19 @@ def _processes(jobs: int) -> Executor:
 
     # Never plain fork: a lock that another thread holds at that instant would stay locked in the child.
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-    return ProcessPoolExecutor(jobs, mp_context=context)
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is killed: it would wait for work, and hold pipes, for ever."""
+    from multiprocessing import parent_process  # noqa: PLC0415 - as said above
+    from threading import Thread  # noqa: PLC0415 - as said above
+
+    parent = parent_process()
+    assert parent is not None  # noqa: S101 - a worker has one
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()

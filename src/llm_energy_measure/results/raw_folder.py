@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from itertools import count
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -26,11 +27,17 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results import codec, deletion, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from llm_energy_measure.storage.base import Store
 
+
+# Results that are decoded at once, unless they are large: more gain nothing, and are held twice meanwhile.
+_TOGETHER = 64
+_LARGE_BYTES = 1 << 16
+
+_process_index = attrgetter("process_index")
 
 _TRIES = 10
 """How often a folder may be set aside under a reader before it takes what it has."""
@@ -106,6 +113,50 @@ class RawFolder:
                 return record
         return UnreadableFile(name=name, reason=reason, size_bytes=len(data), sha256=codec.digest(data))
 
+    def decode_all(
+        self, files: Iterable[tuple[int, bytes]]
+    ) -> tuple[list[RawProcessResult], list[UnreadableFile], set[int]]:
+        """The raw results in files, by process index, why the others are none, and the processes of both.
+
+        Args:
+            files: Process index and bytes of each, in any order; they are taken as they are needed.
+        """
+        results: list[RawProcessResult] = []
+        unreadable: list[UnreadableFile] = []
+        there: set[int] = set()
+        some: dict[int, bytes] = {}
+        for index, data in files:
+            there.add(index)
+            some[index] = data
+            if len(some) >= _TOGETHER or len(data) >= _LARGE_BYTES:
+                self._decode_some(some, results, unreadable)
+                some = {}
+        if some:
+            self._decode_some(some, results, unreadable)
+        results.sort(key=_process_index)
+        return results, unreadable, there
+
+    def _decode_some(
+        self, files: Mapping[int, bytes], results: list[RawProcessResult], unreadable: list[UnreadableFile]
+    ) -> None:
+        named = {layout.process_file(index): data for index, data in files.items()}
+        records = codec.decode_written(named)
+        if records is not None and self._are_own(records, list(files)):
+            results += records
+            return
+        for index, (name, data) in zip(files, named.items(), strict=True):
+            found = self.decode(name, index, data)
+            if isinstance(found, UnreadableFile):
+                unreadable.append(found)
+            else:
+                results.append(found)
+
+    def _are_own(self, records: list[RawProcessResult], indices: list[int]) -> bool:
+        """True if they are beyond doubt of this experiment, and of these processes."""
+        return [record.process_index for record in records] == indices and all(
+            record.experiment_id == self.name for record in records
+        )
+
     def manifest(self, data: bytes | None = None) -> Manifest | None:
         """What was expected, or None if nobody wrote it down. Raises `ResultCorruptError`.
 
@@ -117,7 +168,9 @@ class RawFolder:
             manifest = codec.decode_manifest(self.store.get(key) if data is None else data, key)
         except ResultNotFoundError:
             return None
-        if not layout.names_folder(manifest.experiment_id, self.name, any_case=True):
+        if manifest.experiment_id != self.name and not layout.names_folder(
+            manifest.experiment_id, self.name, any_case=True
+        ):
             found = f"it is the manifest of {manifest.experiment_id!r}"
             raise ResultCorruptError(f"Failed to load manifest {key}", found, "move it to its own experiment")
         return manifest

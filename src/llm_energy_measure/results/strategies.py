@@ -76,11 +76,11 @@ class SumEnergyAvgThroughput:
         work = [result.inference_metrics for result in results if result.inference_metrics is not None]
         computed = [result.compute_metrics for result in results if result.compute_metrics is not None]
         return Totals(
-            total_tokens=sum(metrics.total_tokens for metrics in work) if work else None,
-            total_energy_j=_sum(result.energy_metrics.total_energy_j for result in results),
-            total_inference_time_sec=_sum(metrics.inference_time_sec for metrics in work),
+            total_tokens=sum([metrics.total_tokens for metrics in work]) if work else None,
+            total_energy_j=_sum([result.energy_metrics.total_energy_j for result in results]),
+            total_inference_time_sec=_sum([metrics.inference_time_sec for metrics in work]),
             avg_tokens_per_second=mean([m.tokens_per_second for m in work if m.tokens_per_second is not None]),
-            total_flops=_sum(metrics.flops_total for metrics in computed),
+            total_flops=_sum([metrics.flops_total for metrics in computed]),
         )
 
 

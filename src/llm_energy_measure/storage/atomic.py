@@ -51,14 +51,22 @@ _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 
 
-def leftover_path(path: str) -> str:
+def leftover_path(path: str, mark: str | None = None) -> str:
     """A fresh hidden name beside `path` that no reader takes for a result and a sweep recognises.
 
     It says who is at work on it, `.<name>~<host>-<boot>-<pid>-<random>`, so that `writer_is_gone` can tell later.
+
+    Args:
+        path: The name that the file is meant for.
+        mark: What comes after the name, from `_fresh_mark`; files of different names can share one.
     """
-    host, boot = _machine()
     folder, separator, name = path.rpartition(os.sep)
-    return f"{folder}{separator}.{name}{LEFTOVER_MARK}{host}-{boot}-{os.getpid()}-{os.urandom(4).hex()}"
+    return f"{folder}{separator}.{name}{_fresh_mark() if mark is None else mark}"
+
+
+def _fresh_mark() -> str:
+    host, boot = _machine()
+    return f"{LEFTOVER_MARK}{host}-{boot}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def published_name(leftover: str) -> str | None:
@@ -165,7 +173,7 @@ def write_all_replacing(files: Mapping[str, bytes], *, modified_ns: int | None =
     """Make each path hold its data, durably, as `write_replacing` does, with one sync for all.
 
     Either every file's bytes are on the disk before the first takes its name, or none takes it. A file system that
-    can't be synced as a whole (it is no Linux) gets a sync a file.
+    can't be synced as a whole (it is no Linux) gets a sync a file, as does a single one.
 
     Args:
         files: The bytes of each path. All paths lie on one file system.
@@ -175,10 +183,12 @@ def write_all_replacing(files: Mapping[str, bytes], *, modified_ns: int | None =
         OSError: The file system refused; each path holds what it held, or its data.
     """
     temps: dict[str, str] = {}
+    mark = _fresh_mark()
+    at_once = _HAS_SYNCFS and len(files) > 1  # for one file alone nothing of others has to reach the disk
     try:
         for path, data in files.items():
-            temps[path] = _write_beside(path, data, sync=not _HAS_SYNCFS, modified_ns=modified_ns)
-        if _HAS_SYNCFS and temps:
+            temps[path] = _write_beside(path, data, sync=not at_once, modified_ns=modified_ns, mark=mark)
+        if at_once:
             _sync_file_system(next(iter(temps.values())))
         for path in files:
             _replace(temps[path], path)
@@ -277,12 +287,15 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _write_beside(path: str, data: bytes, *, sync: bool = True, modified_ns: int | None = None) -> str:
+def _write_beside(
+    path: str, data: bytes, *, sync: bool = True, modified_ns: int | None = None, mark: str | None = None
+) -> str:
     """The path of a finished temporary file in the same folder, with the permissions that the folder asks for."""
-    temp = leftover_path(path)
+    temp = leftover_path(path, mark)
     # Not tempfile.mkstemp: its 0600 would lock the group out of its own results.
-    descriptor = os.open(temp, _NEW_FLAGS, 0o666)
+    # Inside: most of the time goes into making the file, and Ctrl-C comes then.
     try:
+        descriptor = os.open(temp, _NEW_FLAGS, 0o666)
         try:
             view = memoryview(data)
             while view:
@@ -301,10 +314,11 @@ def _write_beside(path: str, data: bytes, *, sync: bool = True, modified_ns: int
 
 def _replace(temp: str, path: str) -> None:
     """Give the finished file its name, and the permissions of what had it."""
-    with contextlib.suppress(FileNotFoundError):
-        found = os.lstat(path).st_mode
-        if stat.S_ISREG(found) and found & 0o777 != os.lstat(temp).st_mode & 0o777:
-            os.chmod(temp, found & 0o777)
+    if os.access(path, os.F_OK):  # an error that is raised for each of thousands costs more than the question
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(path).st_mode
+            if stat.S_ISREG(found) and found & 0o777 != os.lstat(temp).st_mode & 0o777:
+                os.chmod(temp, found & 0o777)
     os.replace(temp, path)
 
 

@@ -116,18 +116,23 @@ class Folder:
                 if not entry.is_folder and wanted(entry.name):
                     yield entry.name, self._get(f"{name}/{entry.name}")
             return
-        # Not one for all: threads read at the same time.
-        buffer = memoryview(bytearray(_CHUNK_BYTES))
         try:
-            for file in os.listdir(folder):
-                if wanted(file):
-                    data = _read(file, folder, buffer)
-                    if data is not None:
-                        yield file, data
-                    elif not self._is_folder(file, folder):
-                        yield file, self._get(f"{name}/{file}")
+            for file in filter(wanted, os.listdir(folder)):
+                data = _read(file, folder)
+                if data is not None:
+                    yield file, data
+                elif not self._is_folder(file, folder):
+                    yield file, self._get(f"{name}/{file}")
         finally:
             os.close(folder)
+
+    def get(self, name: str) -> bytes | None:
+        """The content of a file in it; None if it can't be had."""
+        data = None if self._descriptor is None else _read(name, self._descriptor)
+        if data is None:
+            found = self._get(name)
+            return found if isinstance(found, bytes) else None
+        return data
 
     def set_stamp(self, name: str, stamp_ns: int) -> None:
         """Say as of when a file is current; nothing happens where that can't be said."""
@@ -199,17 +204,17 @@ def _closed_stamp(descriptor: int) -> int:
         os.close(descriptor)
 
 
-def _read(name: str, folder: int, buffer: memoryview) -> bytes | None:
+def _read(name: str, folder: int) -> bytes | None:
     """A small regular file; None for anything else, which the store then reads or explains."""
     try:
         descriptor = os.open(name, _FLAGS, dir_fd=folder)
     except OSError:
         return None
     try:
-        # An empty one may be a pipe, and a full chunk may be a part.
-        size = os.readv(descriptor, [buffer])
-        return bytes(buffer[:size]) if 0 < size < _CHUNK_BYTES else None
+        data = os.read(descriptor, _CHUNK_BYTES)
     except OSError:
         return None
     finally:
         os.close(descriptor)
+    # An empty one may be a pipe, and a full chunk may be a part.
+    return data if 0 < len(data) < _CHUNK_BYTES else None

@@ -159,9 +159,16 @@ class LocalStore:
 
     def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
         """Store several values durably, each in place of an older one if there is one, with one sync for all."""
-        files = {self._way(key): data for key, data in values.items()}
+        folders: dict[str, str] = {}
+        files = {}
+        for key, data in values.items():
+            *parents, name = parts_of(key)
+            prefix = "/".join(parents)
+            if prefix not in folders:
+                folders[prefix] = os.path.dirname(self._way(key))  # looked at once, not for each of thousands
+            files[f"{folders[prefix]}{os.sep}{name}"] = data
         with _translated("cannot write to", self._root):
-            for folder in dict.fromkeys(map(os.path.dirname, files)):
+            for folder in folders.values():
                 self._make_folder(folder)
             atomic.write_all_replacing(files, modified_ns=modified_ns)
 

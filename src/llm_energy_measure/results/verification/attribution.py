@@ -22,6 +22,7 @@ One rule in one module, which is long for that: what takes a joule in one place 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,19 +32,22 @@ from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.verification.codes import failed, listed, not_checked, passed
 from llm_energy_measure.results.verification.codes import joules as in_joules
-from llm_energy_measure.results.verification.evidence import by_host, read_elsewhere
-from llm_energy_measure.results.verification.gpus import gpu_scope, gpus_of, module_of
+from llm_energy_measure.results.verification.gpus import module_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
     Reader,
     check_power,
     power_of_host,
 )
+from llm_energy_measure.results.verification.processes import Process, by_host, processes_of, read_elsewhere
 from llm_energy_measure.results.verification.readings import (
     COMPONENTS,
     Component,
+    Energies,
     Reading,
     dropped_of,
+    energies_apart,
+    energies_of,
     lies_within,
     overlap,
     possible_more,
@@ -61,7 +65,7 @@ RULE = "scope_then_physics@1"
 # What a module has besides its GPUs.
 _ON_A_MODULE = ("cpu", "ram")
 
-Hosts = Mapping[str | None, Sequence["RawProcessResult"]]
+Hosts = Mapping[str | None, Sequence[Process]]
 BySensor = dict[tuple[str, object], list[Reading]]
 # By code: the readings that are of the same joules, and what the plain sum has of them too much.
 Counted = dict[str, list[tuple[Sequence[Reading], float]]]
@@ -125,17 +129,28 @@ def attribute(records: Sequence[RawProcessResult]) -> Attribution:
     Args:
         records: Its results, by process index, each index once.
     """
-    hosts = by_host(records)
+    return attribution_of(by_host(processes_of(records)))
+
+
+def attribution_of(hosts: Hosts) -> Attribution:
+    """As `attribute`, of processes by host."""
     powers = [power_of_host(host, own) for host, own in hosts.items()]
     shares: list[Share] = []
-    readings: list[Reading] = []
-    for power, (host, of_host) in zip(powers, hosts.items(), strict=True):
-        own = [reading for record in of_host for reading in readings_of(record)]
-        readings += own
-        share = _share(host, own, power)
-        _doubt_module(share, of_host, own, power)
-        shares.append(share)
-    totals = [e for record in records if (e := record.energy_metrics.total_energy_j) is not None]
+    energies: Energies = {}
+    for power, of_host in zip(powers, hosts.values(), strict=True):
+        module = module_of(of_host)
+        apart = energies_apart(of_host) if module is None and not power.over_counted else None
+        if apart is not None:
+            shares.append(Share())
+        else:
+            readings = [reading for process in of_host for reading in readings_of(process)]
+            shares.append(share := _share(power.host, readings, power))
+            if module is not None:
+                _doubt_module(share, module, readings, power)
+            apart = energies_of(readings)
+        for component, own in apart.items():
+            energies.setdefault(component, []).extend(own)
+    totals = [e for own in hosts.values() for process in own if (e := process.energy.total_energy_j) is not None]
     by_physics = {
         (power.host, process): again_j
         for power, share in zip(powers, shares, strict=True)
@@ -161,7 +176,7 @@ def attribute(records: Sequence[RawProcessResult]) -> Attribution:
     energy = max(0.0, math.fsum([*totals, *(-joules for _, joules in again)]))
     low = max(0.0, energy - math.fsum(share.low_j for share in shares))
     high = min(plain, energy + math.fsum(share.high_j for share in shares))
-    gpu, cpu, ram = (_component_sum(name, readings, again) for name in COMPONENTS)
+    gpu, cpu, ram = (_component_sum(name, energies, again) for name in COMPONENTS)
     return Attribution(
         plain_j=plain,
         energy_j=energy,
@@ -179,8 +194,10 @@ def _factor(plain_j: float, energy_j: float) -> float | None:
     factor = ratio(plain_j, energy_j)
     if factor is None or not math.isfinite(factor):
         return None
+    if factor <= 1:
+        return 1.0
     # To twelve digits: k processes make k, and not what the roundings of a mean leave of it.
-    return max(1.0, float(f"{factor:.12g}"))
+    return float(f"{factor:.12g}")
 
 
 def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> Share:
@@ -188,16 +205,8 @@ def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> S
     share = Share()
     counted: Counted = {}
     by_sensor, wholes, left = _sorted_out(readings)
-    for (_, component), same in by_sensor.items():
-        parts = [reading for reading in left if reading.component == component]
-        same[:], gone = _take_contained(share, same, parts, counted)
-        left = [reading for reading in left if id(reading) not in gone]
-    parts = [*(reading for same in by_sensor.values() for reading in same), *left]
-    wholes, gone = _take_contained(share, wholes, parts, counted)
-    left = [reading for reading in left if id(reading) not in gone]
-    for same in by_sensor.values():
-        same[:] = [reading for reading in same if id(reading) not in gone]
-    by_sensor["host", "whole"] = wholes
+    if by_sensor or wholes:
+        left = _left_of_hosts(share, by_sensor, wholes, left, counted)
     unscoped: list[Reading] = []
     for reading in left:
         if reading.scope == "device" and reading.sensor is not None:
@@ -219,11 +228,28 @@ def _share(host: str | None, readings: Sequence[Reading], power: HostPower) -> S
     return share
 
 
+def _left_of_hosts(
+    share: Share, by_sensor: BySensor, wholes: list[Reading], left: list[Reading], counted: Counted
+) -> list[Reading]:
+    """The readings that no reading of the whole host contains; those of the host are in `by_sensor` after it."""
+    for (_, component), same in by_sensor.items():
+        parts = [reading for reading in left if reading.component == component]
+        same[:], gone = _take_contained(share, same, parts, counted)
+        left = [reading for reading in left if id(reading) not in gone]
+    parts = [*(reading for same in by_sensor.values() for reading in same), *left]
+    wholes, gone = _take_contained(share, wholes, parts, counted)
+    left = [reading for reading in left if id(reading) not in gone]
+    for same in by_sensor.values():
+        same[:] = [reading for reading in same if id(reading) not in gone]
+    by_sensor["host", "whole"] = wholes
+    return left
+
+
 def _sorted_out(readings: Sequence[Reading]) -> tuple[BySensor, list[Reading], list[Reading]]:
     """Readings of a host's components, by component; those of whole hosts in one figure; and the others."""
-    of_process: dict[int, int] = {}
-    for reading in readings:
-        of_process[reading.process] = of_process.get(reading.process, 0) + 1
+    if "host" not in [reading.scope for reading in readings]:
+        return {}, [], list(readings)
+    of_process = Counter(reading.process for reading in readings)
     by_sensor: BySensor = {}
     wholes: list[Reading] = []
     others: list[Reading] = []
@@ -354,6 +380,8 @@ def _doubt(share: Share, unscoped: Sequence[Reading]) -> None:
 
 def _doubt_parts(share: Share, by_sensor: BySensor, unscoped: Sequence[Reading]) -> None:
     """Widen the bounds by what parts of boards that nothing names have, if they are parts of one."""
+    if all(reading.knows_sensor for readings in (unscoped, *by_sensor.values()) for reading in readings):
+        return
     of_gpus = [_counting(same) for (kind, _), same in by_sensor.items() if kind == "device"]
     kept = [reading for same in of_gpus for reading in same]
     unknown = [reading for reading in (*kept, *unscoped) if not reading.knows_sensor]
@@ -363,13 +391,11 @@ def _doubt_parts(share: Share, by_sensor: BySensor, unscoped: Sequence[Reading])
         share.low_j += math.fsum(joules) - max(joules, default=0.0)
 
 
-def _doubt_module(
-    share: Share, records: Sequence[RawProcessResult], readings: Sequence[Reading], power: HostPower
-) -> None:
+def _doubt_module(share: Share, module: str, readings: Sequence[Reading], power: HostPower) -> None:
     """Widen the bounds by what the sensors of modules may have seen with the GPUs: the bounds span both cases."""
+    share.module = module
     besides = [reading for reading in readings if reading.component in _ON_A_MODULE]
-    share.module = module_of(records) if besides else None
-    if share.module is None:
+    if not besides:
         return
     gpus = [reading for reading in readings if reading.component == "gpu"]
     besides = [reading for reading in besides if any(overlap(reading, gpu) for gpu in gpus)]
@@ -377,7 +403,7 @@ def _doubt_module(
     without = [reading for reading in readings if id(reading) not in seen]
     other = _share(power.host, without, power)
     energy_j, other_j = _counted_j(readings, share), _counted_j(without, other)
-    gpu_j = _component_sum("gpu", readings, share.again) or 0.0
+    gpu_j = _component_sum("gpu", energies_of(readings), share.again) or 0.0
     # A module can't contain more than its sensor read.
     share.besides_j = min(max(0.0, energy_j - other_j), gpu_j)
     if share.besides_j:
@@ -436,7 +462,7 @@ def _attribution_findings(hosts: Hosts, shares: Sequence[Share]) -> Iterator[Fin
         yield passed("attribution.host_counted")
     yield _two_hosts(hosts)
     yield _module_sensor(shares)
-    open_scopes = sorted(set().union(*(share.open_scopes for share in shares)))
+    open_scopes = sorted({name for share in shares for name in share.open_scopes})
     code = "attribution.scope_unknown"
     if open_scopes:
         what = ", ".join("what is no component" if name == "rest" else name.upper() for name in open_scopes)
@@ -455,18 +481,15 @@ def _parts_apart(processes: Sequence[int]) -> Finding:
 
 def _unidentified(hosts: Hosts) -> str:
     """What keeps GPUs from being told apart, if anything does."""
-    several_hosts = len(hosts) > 1
-    if several_hosts and None in hosts:
+    if len(hosts) > 1 and None in hosts:
         return "some processes name their host and some don't"
-    has_uuid = set()
-    of_hosts = [(record, peers) for peers in hosts.values() for record in peers]
-    for record, peers in of_hosts:
-        for gpu in gpus_of(record):
-            if gpu.name is None:
-                if gpu_scope(record) in ("host", "process") or read_elsewhere(record, peers):
-                    continue
-                return f"the GPU of process {record.process_index} is unknown"
-            has_uuid.add(isinstance(gpu.name, str))
+    gpus = [(process, gpu.name) for own in hosts.values() for process in own for gpu in process.gpus]
+    for process in [process for process, name in gpus if name is None]:
+        if process.gpu_scope not in ("host", "process"):
+            peers = [peer.record for peer in hosts[process.host]]
+            if not read_elsewhere(process.record, peers):
+                return f"the GPU of process {process.record.process_index} is unknown"
+    has_uuid = {isinstance(name, str) for _, name in gpus if name is not None}
     return "some GPUs are known by UUID and some by index only" if len(has_uuid) > 1 else ""
 
 
@@ -475,17 +498,24 @@ def _two_hosts(hosts: Hosts) -> Finding:
     code = "attribution.two_names_one_host"
     if len(hosts) == 1:
         return passed(code)
+    processes = [process for own in hosts.values() for process in own]
+    names = [gpu.name for process in processes for gpu in process.gpus]
+    boots = {(process.host, clock.boot_id) for process in processes if (clock := process.record.clock) is not None}
+    if len(set(names)) == len(names) and len({boot_id for _, boot_id in boots}) == len(boots):
+        return passed(code)  # no name appears twice
     seen: dict[tuple[str, str], str | None] = {}
-    for host, records in hosts.items():
-        for record in records:
-            facts = [("GPU", gpu.name) for gpu in gpus_of(record) if isinstance(gpu.name, str)]
-            if record.clock is not None and record.clock.boot_id:
-                facts.append(("boot", record.clock.boot_id))
+    for host, of_host in hosts.items():
+        for process in of_host:
+            facts = [("GPU", gpu.name) for gpu in process.gpus if isinstance(gpu.name, str)]
+            clock = process.record.clock
+            if clock is not None and clock.boot_id:
+                facts.append(("boot", clock.boot_id))
             for what, name in facts:
                 other = seen.setdefault((what, name), host)
                 if other != host:
                     message = f"{what} {name} appears on host {other} and on host {host}: one host has two names"
-                    return failed(code, message, expected=other, found=host, processes=[record.process_index])
+                    index = process.record.process_index
+                    return failed(code, message, expected=other, found=host, processes=[index])
     return passed(code)
 
 
@@ -504,10 +534,7 @@ def _module_sensor(shares: Sequence[Share]) -> Finding:
     )
 
 
-def _component_sum(
-    name: Component, readings: Sequence[Reading], again: Sequence[tuple[Component, float]]
-) -> float | None:
-    own = [reading.energy_j for reading in readings if reading.component == name]
-    if not own:
+def _component_sum(name: Component, energies: Energies, again: Sequence[tuple[Component, float]]) -> float | None:
+    if name not in energies:
         return None
-    return max(0.0, math.fsum([*own, *(-joules for component, joules in again if component == name)]))
+    return max(0.0, math.fsum([*energies[name], *(-joules for component, joules in again if component == name)]))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from llm_energy_measure.domain.findings import Finding
-from llm_energy_measure.results.verification.attribution import RULE, Attribution, attribute
+from llm_energy_measure.results.verification.attribution import RULE, Attribution, attribution_of
 from llm_energy_measure.results.verification.completeness import check_completeness_of
 from llm_energy_measure.results.verification.counters import check_counters
 from llm_energy_measure.results.verification.likeness import check_likeness
@@ -36,7 +37,7 @@ FAMILIES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
 """The checks that need the evidence alone, a function a family; power, attribution and provenance come before."""
 
 
-class Verification(Struct, frozen=True, kw_only=True):
+class Verification(Struct, frozen=True, kw_only=True, dict=True):
     """What the evidence of one experiment says.
 
     Attributes:
@@ -50,11 +51,13 @@ class Verification(Struct, frozen=True, kw_only=True):
     rule: str = RULE
 
     def outcome_of(self, *codes: str) -> str:
-        """The worst outcome of checks: `failed`, `not_checked` or `passed`."""
-        outcomes = {finding.outcome for finding in self.findings if finding.code in codes}
-        return next(outcome for outcome in ("failed", "not_checked", "passed") if outcome in outcomes or not outcomes)
+        """The worst outcome of checks: `failed`, `not_checked` or `passed`; `failed` if there was no such check."""
+        outcomes = [finding.outcome for finding in self.to_store if finding.code in codes]
+        if outcomes:
+            return "failed" if "failed" in outcomes else "not_checked"
+        return "passed" if any(finding.code in codes for finding in self.findings) else "failed"
 
-    @property
+    @cached_property
     def to_store(self) -> list[Finding]:
         """The findings that an aggregate keeps: those that passed follow from the rest."""
         return [finding for finding in self.findings if finding.outcome != "passed"]
@@ -66,10 +69,9 @@ def verify_evidence(evidence: Evidence) -> Verification:
     Args:
         evidence: What is known of the experiment.
     """
-    attribution = attribute(evidence.records)
-    findings = [
-        *attribution.findings,
-        *(finding for check in FAMILIES for finding in check(evidence)),
-        *check_provenance(evidence, attribution),
-    ]
+    attribution = attribution_of(evidence.hosts)
+    findings = [*attribution.findings]
+    for check in FAMILIES:
+        findings += check(evidence)
+    findings += check_provenance(evidence, attribution)
     return Verification(attribution=attribution, findings=findings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.domain.findings import Finding
@@ -101,9 +102,13 @@ SUSPICION = "a suspicion and no proof"
 """Reason of what looks wrong, and can be right."""
 
 
+# Most findings of most experiments: made once, shared by all, and changed by nobody.
+_PASSED = {code: Finding(code=code, outcome="passed") for code in CODES}
+
+
 def passed(code: str, *, found: float | None = None) -> Finding:
     """The finding that a check held."""
-    return Finding(code=code, outcome="passed", found=found)
+    return _PASSED[code] if found is None else Finding(code=code, outcome="passed", found=found)
 
 
 def failed(
@@ -138,6 +143,8 @@ def not_checked(
     processes: Iterable[int] = (),
 ) -> Finding:
     """The finding that nothing could be checked, and why."""
+    if not message and expected is found is effect_j is None and not processes:
+        return _not_checked(code, reason)
     return Finding(
         code=code,
         outcome="not_checked",
@@ -148,6 +155,12 @@ def not_checked(
         effect_j=_finite(effect_j),
         processes=sorted(processes),
     )
+
+
+@lru_cache(maxsize=1024)
+def _not_checked(code: str, reason: str) -> Finding:
+    """The finding that says no more than why: most say the same of every experiment of a sweep."""
+    return Finding(code=code, outcome="not_checked", reason=_short(reason))
 
 
 def watts(power_w: float | None) -> str:

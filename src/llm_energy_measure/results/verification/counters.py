@@ -30,11 +30,12 @@ _WORDS = {
 
 def check_counters(evidence: Evidence) -> Iterator[Finding]:
     """Whether each sensor's energy follows from its counter. Without sensor readings nothing can be said."""
+    if not evidence.any_sensors:
+        yield not_checked("counter.recorded", "no process recorded the readings of its sensors")
+        return
     found: dict[str, tuple[str, float | None, float | None, list[int]]] = {}
-    any_reading = False
     for record in evidence.records:
         for sensor in record.energy_metrics.sensors or ():
-            any_reading = True
             for code, message, expected, value in _problems(sensor):
                 name = f"{sensor.source}{f' {sensor.instance}' if sensor.instance else ''}"
                 sentence = f"sensor {name} of process {record.process_index} {message}"
@@ -42,9 +43,6 @@ def check_counters(evidence: Evidence) -> Iterator[Finding]:
         for words, expected, value in _mismatches(record.energy_metrics):
             sentence = f"process {record.process_index} {words}"
             found.setdefault("counter.mismatch", (sentence, expected, value, []))[3].append(record.process_index)
-    if not any_reading:
-        yield not_checked("counter.recorded", "no process recorded the readings of its sensors")
-        return
     yield passed("counter.recorded")
     for code in _CODES:
         if code in found:

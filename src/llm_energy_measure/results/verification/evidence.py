@@ -2,92 +2,81 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult
-from llm_energy_measure.domain.metrics import CLAIMED
+from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult, StoredBytes
+from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics
+from llm_energy_measure.results.verification.processes import Process, by_host, processes_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_TWO = 2
 
+class Evidence(Struct, frozen=True, kw_only=True):
+    """The facts of one experiment, from which every finding follows and nothing else does; see `evidence_of`.
 
-class Evidence(Struct, frozen=True, kw_only=True, dict=True):
-    """The facts of one experiment, from which every finding follows and nothing else does.
+    What several checks look at is taken from the records once, a list a figure, in the order of the records. Most
+    processes of most experiments are unremarkable: a check asks such a list first whether any process can be amiss, and
+    only then goes through them one by one.
 
     Attributes:
         experiment_id: The experiment's id.
         records: Its readable results, at least one, by process index.
         report: What was expected and what was found.
         manifest: What was written down before the run, if anything was.
+        processes: The processes that left the records; see `processes_of`.
+        hosts: They by host; see `by_host`.
+        energies: The energy of each process.
+        works: The work of each process; None if it counted none.
+        totals_j: The total energy of each process, in joules; None if unknown.
+        starts: When processes started, as far as that is known.
+        ends: When processes ended, as far as that is known.
+        is_naive: Whether their stamps have no UTC offset: of some that may be true, and of others not.
+        stored: The file of each record; None if it came from none.
+        any_sensors: Whether any process recorded the readings of its sensors.
     """
 
     experiment_id: str
     records: list[RawProcessResult]
     report: CompletenessReport
-    manifest: Manifest | None = None
-
-    @cached_property
-    def hosts(self) -> dict[str | None, list[RawProcessResult]]:
-        """The results by host; see `by_host`."""
-        return by_host(self.records)
-
-
-def by_host(records: Sequence[RawProcessResult]) -> dict[str | None, list[RawProcessResult]]:
-    """Results by host, in their order.
-
-    A host without a name is told by the boot of its machine, else by the launcher's name of the node. Where fewer than
-    two hosts are told apart, one host is assumed for all: an unknown one can't be told from it. Beside several hosts
-    the unknown ones are taken as one more.
-    """
-    names = [record.host for record in records]
-    if None in names:
-        for fact in (_boot, _node):
-            names = _named_by(names, [fact(record) for record in records])
-    told = set(names) - {None}
-    if len(told) < _TWO:
-        return {next(iter(told), None): list(records)}
-    groups: dict[str | None, list[RawProcessResult]] = {}
-    for name, record in zip(names, records, strict=True):
-        groups.setdefault(name, []).append(record)
-    return groups
+    manifest: Manifest | None
+    processes: list[Process]
+    hosts: dict[str | None, list[Process]]
+    energies: list[EnergyMetrics]
+    works: list[InferenceMetrics | None]
+    totals_j: list[float | None]
+    starts: list[datetime]
+    ends: list[datetime]
+    is_naive: set[bool]
+    stored: list[StoredBytes | None]
+    any_sensors: bool
 
 
-def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[str | None]:
-    """Hosts with the unnamed named by a fact: as a host that has it, or by itself if every named host has another."""
-    known: dict[str | None, str] = {
-        fact: name for name, fact in zip(names, facts, strict=True) if name is not None and fact is not None
-    }
-    all_told = all(fact is not None for name, fact in zip(names, facts, strict=True) if name is not None)
-    return [name or known.get(fact) or (fact if all_told else None) for name, fact in zip(names, facts, strict=True)]
-
-
-def _boot(record: RawProcessResult) -> str | None:
-    return record.clock.boot_id or None if record.clock is not None else None
-
-
-def _node(record: RawProcessResult) -> str | None:
-    return record.launcher.node or None if record.launcher is not None else None
-
-
-def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) -> bool:
-    """Whether what a process did not read itself is read by its peers: it left each such sensor to another process.
-
-    Args:
-        record: The process.
-        peers: The processes of its host.
-    """
-    unread = [sensor for sensor in record.energy_metrics.sensors or () if sensor.energy_j is None]
-    if not unread or any(CLAIMED not in sensor.problems for sensor in unread):
-        return False
-    read = {
-        (sensor.source, sensor.instance)
-        for peer in peers
-        for sensor in peer.energy_metrics.sensors or ()
-        if sensor.energy_j is not None
-    }
-    return all((sensor.source, sensor.instance) in read for sensor in unread)
+def evidence_of(
+    experiment_id: str, records: Sequence[RawProcessResult], report: CompletenessReport, manifest: Manifest | None
+) -> Evidence:
+    """The evidence of an experiment; see `Evidence` for the arguments."""
+    processes = processes_of(records)
+    energies = [record.energy_metrics for record in records]
+    spans = [record.timestamps for record in records]
+    starts = [span.start for span in spans if span.start is not None]
+    ends = [span.end for span in spans if span.end is not None]
+    return Evidence(
+        experiment_id=experiment_id,
+        records=list(records),
+        report=report,
+        manifest=manifest,
+        processes=processes,
+        hosts=by_host(processes),
+        energies=energies,
+        works=[record.inference_metrics for record in records],
+        totals_j=[energy.total_energy_j for energy in energies],
+        starts=starts,
+        ends=ends,
+        is_naive={stamp.tzinfo is None for stamp in starts + ends},
+        stored=[record.stored for record in records],
+        any_sensors=any(energy.sensors for energy in energies),
+    )

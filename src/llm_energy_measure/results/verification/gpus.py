@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.metrics import DeviceEnergy, Scope
+    from llm_energy_measure.results.verification.processes import Process
 
 
 UNCERTAIN = "whether each of several processes works on all GPUs of a model, or on one of them, is not known"
@@ -23,26 +24,6 @@ UNCERTAIN = "whether each of several processes works on all GPUs of a model, or 
 # What a configuration calls the number of GPUs that hold one model.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
 _HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
-
-
-class Gpu(Struct, frozen=True):
-    """One GPU, or slice of one, as a record names it.
-
-    Attributes:
-        sensor: The sensor that sees it, to be compared within its host; None if nothing identifies the GPU.
-        name: The GPU itself: its UUID, else its index.
-        is_shared: Whether other GPUs or slices have the same sensor.
-        knows_sensor: Whether it is known which of them have: not of a slice, or a die, whose board nothing names.
-        limit_w: What its board can draw, in watts: the record's own limit, else the table's; None if unknown.
-        board: Name of its board; None if unknown.
-    """
-
-    sensor: str | int | None
-    name: str | int | None
-    is_shared: bool
-    knows_sensor: bool
-    limit_w: float | None
-    board: str | None
 
 
 class OwnBoards(NamedTuple):
@@ -59,6 +40,28 @@ class OwnBoards(NamedTuple):
     number: int
     limit_w: float | None
     is_certain: bool = True
+
+
+class Gpu(Struct, frozen=True, gc=False):
+    """One GPU, or slice of one, as a record names it.
+
+    Attributes:
+        sensor: The sensor that sees it, to be compared within its host; None if nothing identifies the GPU.
+        name: The GPU itself: its UUID, else its index.
+        is_shared: Whether other GPUs or slices have the same sensor.
+        knows_sensor: Whether it is known which of them have: not of a slice, or a die, whose board nothing names.
+        limit_w: What its board can draw, in watts: the record's own limit, else the table's; None if unknown.
+        board: Name of its board; None if unknown.
+        alone: The boards of a process that works on this one alone.
+    """
+
+    sensor: str | int | None
+    name: str | int | None
+    is_shared: bool
+    knows_sensor: bool
+    limit_w: float | None
+    board: str | None
+    alone: OwnBoards
 
 
 def gpus_of(record: RawProcessResult) -> list[Gpu]:
@@ -94,7 +97,8 @@ def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float 
     elif model is not None and model.gpus_per_sensor > 1:
         sensor = uuid if index is None else f"module {index // model.gpus_per_sensor}"
         is_shared, knows_sensor = True, index is not None
-    return Gpu(sensor, uuid or index, is_shared, knows_sensor, limit, board)
+    alone = OwnBoards(None if sensor is None else str(sensor), 1, limit)
+    return Gpu(sensor, uuid or index, is_shared, knows_sensor, limit, board, alone)
 
 
 def gpu_scope(record: RawProcessResult) -> Scope | None:
@@ -145,6 +149,8 @@ def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:
     """The boards of a process: those that it lists, or as many of its own as its configuration says."""
     if len(gpus) == 1:
         [gpu] = gpus
+        if _HINTS.isdisjoint(record.effective_config):
+            return gpu.alone
         count, is_least = configured_gpus(record)
         limit_w = None if gpu.limit_w is None else gpu.limit_w * count
         return OwnBoards(None if gpu.sensor is None else str(gpu.sensor), count, limit_w, is_least)
@@ -183,14 +189,17 @@ def _are_of_host(record: RawProcessResult, devices: Sequence[DeviceEnergy]) -> b
     )
 
 
-def module_of(records: Sequence[RawProcessResult]) -> str | None:
+def module_of(processes: Sequence[Process]) -> str | None:
     """Board of a host whose GPU sensor may see the CPU of its module; None if no process names such a board."""
-    names = (
-        name
-        for record in records
-        for name in (record.gpu_name, *(device.gpu_name for device in record.energy_metrics.devices or ()))
-    )
-    return next((name for name in names if (model := model_of(name)) is not None and model.includes_cpu), None)
+    names: list[str | None] = []
+    for process in processes:
+        names.append(process.record.gpu_name)
+        if process.energy.devices:
+            names += [device.gpu_name for device in process.energy.devices]
+    for name in dict.fromkeys(names):
+        if (model := model_of(name)) is not None and model.includes_cpu:
+            return name
+    return None
 
 
 def model_of(board: str | None) -> BoardModel | None:

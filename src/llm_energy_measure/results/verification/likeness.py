@@ -8,7 +8,7 @@ from llm_energy_measure.results.codec import config_digest
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.findings import Finding
@@ -32,41 +32,40 @@ def check_likeness(evidence: Evidence) -> Iterator[Finding]:
     What is unknown differs from nothing.
     """
     for code, getter in _FACTS.items():
-        yield _same(code, evidence, getter)
+        yield _same(code, evidence.records, getter(evidence.records))
     yield from _configuration(evidence)
 
 
-def _backend(record: RawProcessResult) -> object:
-    return None if record.backend is None else f"{record.backend} {record.backend_version or ''}".strip()
+def _backends(records: Sequence[RawProcessResult]) -> list[object]:
+    names = [(record.backend, record.backend_version) for record in records]
+    return [None if name is None else f"{name} {version or ''}".strip() for name, version in names]
 
 
-def _precision(record: RawProcessResult) -> object:
-    return record.compute_metrics.compute_precision if record.compute_metrics is not None else None
+def _precisions(records: Sequence[RawProcessResult]) -> list[object]:
+    computed = [record.compute_metrics for record in records]
+    return [None if metrics is None else metrics.compute_precision for metrics in computed]
 
 
-_FACTS: dict[str, Callable[[RawProcessResult], object]] = {
-    "likeness.model": lambda record: record.model_name,
-    "likeness.backend": _backend,
-    "likeness.precision": _precision,
-    "likeness.library_versions": lambda record: record.library_versions,
+_FACTS: dict[str, Callable[[Sequence[RawProcessResult]], list[object]]] = {
+    "likeness.model": lambda records: [record.model_name for record in records],
+    "likeness.backend": _backends,
+    "likeness.precision": _precisions,
+    "likeness.library_versions": lambda records: [record.library_versions for record in records],
 }
 
 
-def _same(code: str, evidence: Evidence, getter: Callable[[RawProcessResult], object]) -> Finding:
-    first: object = None
-    first_process = 0
-    for record in evidence.records:
-        value = getter(record)
-        if value is None:
-            continue
-        if first is None:
-            first, first_process = value, record.process_index
-        elif value != first:
+def _same(code: str, records: Sequence[RawProcessResult], values: Sequence[object]) -> Finding:
+    if values.count(values[0]) == len(values):
+        return not_checked(code, "no process says it") if values[0] is None else passed(code)
+    known = [(value, record.process_index) for value, record in zip(values, records, strict=True) if value is not None]
+    first, first_process = known[0]
+    for value, process in known:
+        if value != first:
             one, other = _texts(first, value)
             what = code.partition(".")[2].replace("_", " ")
-            message = f"{what} is {one} in process {first_process} and {other} in process {record.process_index}"
-            return failed(code, message, expected=one, found=other, processes=[first_process, record.process_index])
-    return not_checked(code, "no process says it") if first is None else passed(code)
+            message = f"{what} is {one} in process {first_process} and {other} in process {process}"
+            return failed(code, message, expected=one, found=other, processes=[first_process, process])
+    return passed(code)
 
 
 def _texts(one: object, other: object) -> tuple[str, str]:
@@ -83,8 +82,10 @@ def _texts(one: object, other: object) -> tuple[str, str]:
 def _configuration(evidence: Evidence) -> Iterator[Finding]:
     """Differences of the configurations: those of the batch size and the rest, each once."""
     first = evidence.records[0]
+    configs = [record.effective_config for record in evidence.records]
+    are_alike = configs.count(configs[0]) == len(configs)
     found: dict[str, Finding] = {}
-    for record in evidence.records[1:]:
+    for record in () if are_alike else evidence.records[1:]:
         if record.effective_config == first.effective_config:
             continue
         if not record.effective_config or not first.effective_config:
@@ -104,7 +105,7 @@ def _configuration(evidence: Evidence) -> Iterator[Finding]:
                     f"{record.process_index}"
                 )
                 found[code] = failed(code, message, expected=one_text, found=other_text, processes=processes)
-    if not any(record.effective_config for record in evidence.records):
+    if not any(configs):
         for code in ("likeness.batch_size", "likeness.configuration"):
             yield not_checked(code, "no process says it")
         return

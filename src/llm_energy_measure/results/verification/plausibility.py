@@ -7,25 +7,21 @@ import statistics
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed, seconds, watts
-from llm_energy_measure.results.verification.evidence import read_elsewhere
 from llm_energy_measure.results.verification.gpus import (
     UNCERTAIN,
-    gpu_scope,
-    gpus_of,
     host_boards,
     names_gpu,
-    own_boards,
 )
 from llm_energy_measure.results.verification.power import TOLERANCE as POWER_TOLERANCE
-from llm_energy_measure.results.verification.power import energy_window_sec, longest_sec
+from llm_energy_measure.results.verification.processes import longest_sec, read_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.domain.metrics import EnergyMetrics, Scope
+    from llm_energy_measure.domain.metrics import InferenceMetrics
     from llm_energy_measure.results.verification.evidence import Evidence
+    from llm_energy_measure.results.verification.processes import Process
 
 SAMPLE_FACTOR = 2.0
 """How far an instantaneous sample of power may lie from the mean that energy and window imply."""
@@ -49,63 +45,72 @@ _ABSENT = ""
 
 def check_plausibility(evidence: Evidence) -> Iterator[Finding]:
     """Whether the figures of each process agree with each other and with its peers'."""
-    for code, check in _EACH.items():
-        yield _first_problem(code, evidence, *check)
+    for code, (judge, what) in _EACH.items():
+        yield _first_problem(code, evidence, judge(evidence), what)
     yield _missing_gpu_energy(evidence)
     yield _outlier(evidence)
 
 
-def _first_problem(code: str, evidence: Evidence, check: Callable[[RawProcessResult], _Judged], what: str) -> Finding:
+def _first_problem(code: str, evidence: Evidence, judged: Sequence[_Judged], what: str) -> Finding:
     """One finding for the experiment: the first process that has the problem, and how many more have it."""
-    problems: dict[int, _Problem] = {}
-    reasons: list[str] = []
-    for record in evidence.records:
-        judged = check(record)
-        if isinstance(judged, tuple):
-            problems[record.process_index] = judged
-        elif judged is not None:
-            reasons.append(judged)
-    if not problems:
-        why = next(filter(None, reasons), "")
-        if why or len(reasons) == len(evidence.records):
-            return not_checked(code, why or f"no process has {what}")
+    if judged.count(None) == len(judged):
         return passed(code)
+    if judged.count(_ABSENT) == len(judged):
+        return not_checked(code, f"no process has {what}")
+    problems = {
+        record.process_index: judgement
+        for record, judgement in zip(evidence.records, judged, strict=True)
+        if isinstance(judgement, tuple)
+    }
+    if not problems:
+        why = next(filter(None, judged), None)
+        if why is None and None in judged:
+            return passed(code)
+        return not_checked(code, why if isinstance(why, str) else f"no process has {what}")
     process, (message, expected, value) = next(iter(problems.items()))
     if len(problems) > 1:
         message += f" (and {len(problems) - 1} more)"
     return failed(code, f"process {process} {message}", expected=expected, found=value, processes=problems)
 
 
-def _power_above_limit(record: RawProcessResult) -> _Judged:
-    power = record.energy_metrics.gpu_power_w
-    if power is None:
-        return _ABSENT
-    if gpu_scope(record) == "host":
-        name, limit = host_boards(record) or ("", None)
+def _powers_above_limit(evidence: Evidence) -> list[_Judged]:
+    return [
+        _ABSENT if (power := process.energy.gpu_power_w) is None else _power_above_limit(process, power)
+        for process in evidence.processes
+    ]
+
+
+def _power_above_limit(process: Process, power: float) -> _Judged:
+    limit, is_certain = process.boards.limit_w, process.boards.is_certain
+    if process.gpu_scope == "host":
+        name, limit = host_boards(process.record) or ("", None)
+        if limit is None:
+            return f"no power limit is known of the board {name!r}" if name else "what boards the host has is not known"
         of_whom, is_certain = "the host's boards", True
-        unknown = f"no power limit is known of the board {name!r}" if name else "what boards the host has is not known"
+    elif limit is None:
+        board = next((gpu.board for gpu in process.gpus if gpu.limit_w is None and gpu.board), None)
+        return f"no power limit is known of the board {'' if board is None else repr(board)}".rstrip()
     else:
-        gpus = gpus_of(record)
-        _, count, limit, is_certain = own_boards(record, gpus)
-        of_whom = "its board" if count == 1 else f"its {count} boards"
-        board = next((gpu.board for gpu in gpus if gpu.limit_w is None and gpu.board), None)
-        unknown = f"no power limit is known of the board {'' if board is None else repr(board)}".rstrip()
-    if limit is None:
-        return unknown
+        of_whom = "its board" if process.boards.number == 1 else f"its {process.boards.number} boards"
     if power > limit * (1 + POWER_TOLERANCE):
         return f"reports {watts(power)} of GPU power, and {of_whom} can draw {watts(limit)}", limit, power
     return None if is_certain else UNCERTAIN
 
 
-def _power_contradicts_energy(record: RawProcessResult) -> _Judged:
+def _samples_against_energy(evidence: Evidence) -> list[_Judged]:
+    return [
+        _power_contradicts_energy(process, energy_j, power)
+        if (energy_j := process.energy.gpu_energy_j) and (power := process.energy.gpu_power_w) is not None
+        else _ABSENT
+        for process in evidence.processes
+    ]
+
+
+def _power_contradicts_energy(process: Process, energy_j: float, power: float) -> _Judged:
     """The field is one sample: only what no mean can be near is a contradiction."""
-    energy_j, power = record.energy_metrics.gpu_energy_j, record.energy_metrics.gpu_power_w
-    if not energy_j or power is None:
-        return _ABSENT
-    window = energy_window_sec(record)
-    work = record.inference_metrics.inference_time_sec if record.inference_metrics is not None else None
-    longest = window or longest_sec(record)
-    shortest = window or work or longest
+    window, work = process.window_sec, process.record.inference_metrics
+    longest = window or longest_sec(process.record)
+    shortest = window or (work.inference_time_sec if work is not None else None) or longest
     if power == 0:
         over = f" over {seconds(longest)}" if longest else ""
         return f"reports 0 W of GPU power beside {joules(energy_j)} of GPU energy{over}", None, 0.0
@@ -119,59 +124,73 @@ def _power_contradicts_energy(record: RawProcessResult) -> _Judged:
     return f"{message}: the field is one sample and no mean", mean, power
 
 
-def _below_idle(record: RawProcessResult) -> _Judged:
-    energy = record.energy_metrics
-    window = energy_window_sec(record)
-    if not energy.idle_power_w or not window or energy.total_energy_j is None:
-        return _ABSENT
-    idle_j = energy.idle_power_w * window
-    if energy.total_energy_j >= idle_j * (1 - POWER_TOLERANCE):
-        return None
-    message = (
-        f"measured {joules(energy.total_energy_j)} over {seconds(window)}, less than the {joules(idle_j)} of "
-        f"{watts(energy.idle_power_w)} idle"
-    )
-    return message, idle_j, energy.total_energy_j
-
-
-def _components(record: RawProcessResult) -> _Judged:
-    energy = record.energy_metrics
-    known = [part for part in (energy.gpu_energy_j, energy.cpu_energy_j, energy.ram_energy_j) if part is not None]
-    if energy.total_energy_j is None or not known:
-        return _ABSENT
-    parts = math.fsum(known)
-    if parts <= energy.total_energy_j * (1 + COMPONENT_TOLERANCE):
-        return None
-    message = f"has {joules(parts)} in GPU, CPU and RAM, more than its total of {joules(energy.total_energy_j)}"
-    return message, energy.total_energy_j, parts
-
-
-def _throughput(record: RawProcessResult) -> _Judged:
-    work = record.inference_metrics
-    if work is None or not work.tokens_per_second or not work.inference_time_sec:
-        return _ABSENT
-    # Some tools count output tokens, some all: whichever comes nearest speaks for the record.
-    rates = [
-        tokens / work.inference_time_sec
-        for tokens in (work.total_tokens, work.output_tokens, work.input_tokens)
-        if tokens
+def _all_below_idle(evidence: Evidence) -> list[_Judged]:
+    return [
+        _below_idle(idle_w, process.window_sec, process.energy.total_energy_j)
+        if (idle_w := process.energy.idle_power_w)
+        else _ABSENT
+        for process in evidence.processes
     ]
+
+
+def _below_idle(idle_w: float, window: float | None, energy_j: float | None) -> _Judged:
+    if not window or energy_j is None:
+        return _ABSENT
+    idle_j = idle_w * window
+    if energy_j >= idle_j * (1 - POWER_TOLERANCE):
+        return None
+    least = f"the {joules(idle_j)} of {watts(idle_w)} idle"
+    return f"measured {joules(energy_j)} over {seconds(window)}, less than {least}", idle_j, energy_j
+
+
+def _all_components(evidence: Evidence) -> list[_Judged]:
+    return [
+        _ABSENT
+        if energy.total_energy_j is None
+        else _components(energy.total_energy_j, energy.gpu_energy_j, energy.cpu_energy_j, energy.ram_energy_j)
+        for energy in evidence.energies
+    ]
+
+
+def _components(total_j: float, gpu_j: float | None, cpu_j: float | None, ram_j: float | None) -> _Judged:
+    if gpu_j is cpu_j is ram_j is None:
+        return _ABSENT
+    parts = math.fsum((gpu_j or 0.0, cpu_j or 0.0, ram_j or 0.0))
+    if parts <= total_j * (1 + COMPONENT_TOLERANCE):
+        return None
+    message = f"has {joules(parts)} in GPU, CPU and RAM, more than its total of {joules(total_j)}"
+    return message, total_j, parts
+
+
+def _all_throughputs(evidence: Evidence) -> list[_Judged]:
+    return [
+        _throughput(work, rate, time)
+        if work is not None and (rate := work.tokens_per_second) and (time := work.inference_time_sec)
+        else _ABSENT
+        for work in evidence.works
+    ]
+
+
+def _throughput(work: InferenceMetrics, told: float, time: float) -> _Judged:
+    # Where it is as near as this, what is nearer still is near enough as well.
+    if abs((rate := work.total_tokens / time) - told) < THROUGHPUT_TOLERANCE / 2 * rate:
+        return None
+    # Some tools count output tokens, some all: whichever comes nearest speaks for the record.
+    rates = [tokens / time for tokens in (work.total_tokens, work.output_tokens, work.input_tokens) if tokens]
     if not rates:
         return _ABSENT
-    nearest = min(rates, key=lambda rate: abs(rate - work.tokens_per_second))  # type: ignore[operator]  # checked above
-    if abs(nearest - work.tokens_per_second) <= THROUGHPUT_TOLERANCE * nearest:
+    nearest = min(rates, key=lambda rate: abs(rate - told))
+    if abs(nearest - told) <= THROUGHPUT_TOLERANCE * nearest:
         return None
-    message = (
-        f"reports {work.tokens_per_second:,.4g} tokens/s, and its tokens over {seconds(work.inference_time_sec)} "
-        f"are {nearest:,.4g} tokens/s"
-    )
-    return message, nearest, work.tokens_per_second
+    message = f"reports {told:,.4g} tokens/s, and its tokens over {seconds(time)} are {nearest:,.4g} tokens/s"
+    return message, nearest, told
 
 
-def _tokens(record: RawProcessResult) -> _Judged:
-    work = record.inference_metrics
-    if work is None:
-        return _ABSENT
+def _all_tokens(evidence: Evidence) -> list[_Judged]:
+    return [_ABSENT if work is None else _tokens(work) for work in evidence.works]
+
+
+def _tokens(work: InferenceMetrics) -> _Judged:
     parts = work.input_tokens + work.output_tokens
     if parts > work.total_tokens:
         message = f"counts {parts:,} input and output tokens, more than its total of {work.total_tokens:,}"
@@ -191,26 +210,27 @@ def _tokens(record: RawProcessResult) -> _Judged:
     return None
 
 
-_EACH: dict[str, tuple[Callable[[RawProcessResult], _Judged], str]] = {
-    "plausibility.power_above_limit": (_power_above_limit, "a GPU power"),
-    "plausibility.power_contradicts_energy": (_power_contradicts_energy, "GPU power, GPU energy and a time"),
-    "plausibility.below_idle": (_below_idle, "an idle power, an energy and its window"),
-    "plausibility.components": (_components, "a total and a component of it"),
-    "plausibility.throughput": (_throughput, "a throughput, tokens and their time"),
-    "plausibility.tokens": (_tokens, "token counts"),
+_EACH: dict[str, tuple[Callable[[Evidence], list[_Judged]], str]] = {
+    "plausibility.power_above_limit": (_powers_above_limit, "a GPU power"),
+    "plausibility.power_contradicts_energy": (_samples_against_energy, "GPU power, GPU energy and a time"),
+    "plausibility.below_idle": (_all_below_idle, "an idle power, an energy and its window"),
+    "plausibility.components": (_all_components, "a total and a component of it"),
+    "plausibility.throughput": (_all_throughputs, "a throughput, tokens and their time"),
+    "plausibility.tokens": (_all_tokens, "token counts"),
 }
 
 
 def _missing_gpu_energy(evidence: Evidence) -> Finding:
     """No GPU energy beside peers that have it; a peer that read its sensors, or the whole host, explains it."""
     code = "plausibility.missing_gpu_energy"
+    readings = [energy.gpu_energy_j for energy in evidence.energies]
+    if all(readings) or not any(readings):
+        return passed(code)
     missing: list[int] = []
-    any_has = False
-    for records in evidence.hosts.values():
-        has = [record for record in records if record.energy_metrics.gpu_energy_j]
-        any_has = any_has or bool(has)
-        if any(gpu_scope(record) == "host" for record in has):
+    for processes in evidence.hosts.values():
+        if any(process.energy.gpu_energy_j and process.gpu_scope == "host" for process in processes):
             continue
+        records = [process.record for process in processes]
         missing += [
             record.process_index
             for record in records
@@ -219,7 +239,7 @@ def _missing_gpu_energy(evidence: Evidence) -> Finding:
             and record.energy_metrics.total_energy_j is not None
             and not read_elsewhere(record, records)
         ]
-    if not any_has or not missing:
+    if not missing:
         return passed(code)
     others = f" and {len(missing) - 1} more have" if len(missing) > 1 else " has"
     message = f"process {missing[0]}{others} no GPU energy, or 0 J of it, beside peers that have some"
@@ -230,32 +250,35 @@ def _outlier(evidence: Evidence) -> Finding:
     """A process whose power is far from its peers', of the same component, scope and boards."""
     code = "plausibility.outlier"
     peers: dict[object, list[tuple[float, int]]] = {}
-    for record in evidence.records:
-        length = energy_window_sec(record) or longest_sec(record)
-        component, joules, scope = _compared(record.energy_metrics)
+    for process in evidence.processes:
+        energy, record = process.energy, process.record
+        length = process.window_sec or longest_sec(record)
+        if energy.gpu_energy_j:
+            component, joules, scope = "gpu", energy.gpu_energy_j, process.gpu_scope
+        elif energy.cpu_energy_j:  # one process may read the host's for all
+            component, joules, scope = "cpu", energy.cpu_energy_j, energy.cpu_scope or energy.total_scope
+        else:
+            component, joules, scope = "total", energy.total_energy_j or 0.0, energy.total_scope
         if joules and length:
-            boards = None if component == "cpu" else own_boards(record, gpus_of(record))[1:]
-            key = component, scope, boards, record.gpu_name
+            key = component, scope, None if component == "cpu" else process.boards[1:], record.gpu_name
             peers.setdefault(key, []).append((joules / length, record.process_index))
     groups = [powers for powers in peers.values() if len(powers) >= _PEERS]
     if not groups:
         return not_checked(code, "fewer than three like processes with energy and time")
     for powers in groups:
-        middle = statistics.median(power for power, _ in powers)
-        far, process = max(powers, key=lambda pair: (_distance(pair[0], middle), -pair[1]))
-        if _distance(far, middle) > OUTLIER_FACTOR:
-            message = f"process {process} implies {watts(far)}, and the median of its peers is {watts(middle)}"
-            return failed(code, message, expected=middle, found=far, processes=[process])
+        ordered = sorted(powers)
+        middle = statistics.median(power for power, _ in ordered)
+        # None is farther than the least or the greatest.
+        if max(_distance(ordered[0][0], middle), _distance(ordered[-1][0], middle)) > OUTLIER_FACTOR:
+            far, index = max(powers, key=lambda pair: (_distance(pair[0], middle), -pair[1]))
+            return failed(
+                code,
+                f"process {index} implies {watts(far)}, and the median of its peers is {watts(middle)}",
+                expected=middle,
+                found=far,
+                processes=[index],
+            )
     return passed(code)
-
-
-def _compared(energy: EnergyMetrics) -> tuple[str, float | None, Scope | None]:
-    """What of a process's energy its peers have too: one of them may read the host's CPU for all."""
-    if energy.gpu_energy_j:
-        return "gpu", energy.gpu_energy_j, energy.gpu_scope or energy.total_scope
-    if energy.cpu_energy_j:
-        return "cpu", energy.cpu_energy_j, energy.cpu_scope or energy.total_scope
-    return "total", energy.total_energy_j, energy.total_scope
 
 
 def _distance(power_w: float, middle_w: float) -> float:

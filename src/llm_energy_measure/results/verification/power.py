@@ -7,10 +7,11 @@ process stands in: the power is then a lower bound, which can prove too much and
 from __future__ import annotations
 
 import math
-from datetime import datetime
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.results.verification.boards import boards_named
@@ -19,19 +20,15 @@ from llm_energy_measure.results.verification.gpus import (
     UNCERTAIN,
     Gpu,
     OwnBoards,
-    configured_gpus,
-    gpu_scope,
-    gpus_of,
     host_boards,
     names_gpu,
-    own_boards,
     proves_board,
 )
+from llm_energy_measure.results.verification.processes import Process, Span, comparable, longest_sec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.findings import Finding
 
 TOLERANCE = 0.05
@@ -39,11 +36,8 @@ TOLERANCE = 0.05
 
 _TWO = 2
 
-Span = tuple[datetime, datetime]
-"""Start and end of a window."""
 
-
-class Reader(Struct, frozen=True, kw_only=True):
+class Reader(Struct, frozen=True, kw_only=True, gc=False):
     """A process that measured GPU energy.
 
     Attributes:
@@ -55,7 +49,7 @@ class Reader(Struct, frozen=True, kw_only=True):
         power_w: Energy over that time; None without a time.
         span: When it measured, where that is known.
         boards: The boards it works on.
-        board: Their name; None if unknown.
+        gpu: The first of its GPUs.
     """
 
     process: int
@@ -66,88 +60,65 @@ class Reader(Struct, frozen=True, kw_only=True):
     power_w: float | None
     span: Span | None
     boards: OwnBoards
-    board: str | None
+    gpu: Gpu
+
+    @property
+    def board(self) -> str | None:
+        """Name of its boards; None if unknown."""
+        return boards_named(self.gpu.board).model_name if self.gpu.board else None
 
 
-class HostPower(Struct, frozen=True, kw_only=True):
-    """The GPU power that the processes of one host imply.
+class HostPower(Struct, frozen=True, kw_only=True, dict=True):
+    """The GPU power that the processes of one host imply, and what its boards can draw, where something depends on it.
 
     Attributes:
         host: The host; None if it is unnamed.
-        readers: Its processes that measured GPU energy, by index.
-        over_counted: Those of unknown scope that imply more power together than its boards can draw, in groups of
-            processes that ran at one time.
-        limit_w: What its boards can draw together, in watts; None if that is unknown.
+        processes: Its processes.
+        readers: Those that measured GPU energy, by index.
+        unscoped: Of these, those of which nobody knows what their sensors saw.
+    """
+
+    host: str | None
+    processes: Sequence[Process]
+    readers: list[Reader]
+    unscoped: list[Reader]
+
+    @cached_property
+    def limit(self) -> HostLimit:
+        """What its boards can draw together."""
+        return (
+            _host_limit(self.processes)
+            if self.readers
+            else HostLimit(watts=None, knows_all=False, why_not="no process has GPU energy")
+        )
+
+    @cached_property
+    def over_counted(self) -> list[list[Reader]]:
+        """Those of unknown scope that imply more power together than its boards can draw, in groups of one time."""
+        if len(self.unscoped) < _TWO or self.limit.watts is None:
+            return []
+        return _over_counted(self.unscoped, self.limit.watts)
+
+
+class HostLimit(NamedTuple):
+    """What the boards of a host can draw together.
+
+    Attributes:
+        watts: The limit; None if that is unknown.
         knows_all: Whether these are known to be all of its boards.
         why_not: What about the boards is unknown; beside a limit, whether they are so many.
     """
 
-    host: str | None
-    readers: list[Reader] = field(default_factory=list)
-    over_counted: list[list[Reader]] = field(default_factory=list)
-    limit_w: float | None = None
-    knows_all: bool = False
-    why_not: str = ""
-
-    @property
-    def unscoped(self) -> list[Reader]:
-        """Processes of which nobody knows what their sensors saw."""
-        return [reader for reader in self.readers if reader.scope is None]
+    watts: float | None
+    knows_all: bool
+    why_not: str
 
 
-def energy_window_sec(record: RawProcessResult) -> float | None:
-    """Length of the energy window, in seconds; None if it is not recorded (0 is no length)."""
-    energy = record.energy_metrics
-    window = energy.window
-    if window is not None:
-        if window.duration_sec is not None and window.duration_sec > 0:
-            return window.duration_sec
-        if (span := window.span) is not None and span[0] < span[1]:
-            return (span[1] - span[0]).total_seconds()
-    return energy.duration_sec or None
-
-
-def longest_sec(record: RawProcessResult) -> float | None:
-    """The longest time that is known of a process, in seconds: its run or its inference."""
-    run = record.timestamps.duration_sec or 0.0
-    work = record.inference_metrics.inference_time_sec if record.inference_metrics is not None else None
-    return max(run, work or 0.0) or None
-
-
-def power_of_host(host: str | None, records: Sequence[RawProcessResult]) -> HostPower:
+def power_of_host(host: str | None, processes: Sequence[Process]) -> HostPower:
     """What the processes of one host imply."""
-    gpus = [(record, gpus_of(record)) for record in records]
-    readers = []
-    for record, own in gpus:
-        energy_j = record.energy_metrics.gpu_energy_j
-        if energy_j:
-            readers.append(_reader(record, own, energy_j))
-    if not readers:
-        return HostPower(host=host, why_not="no process has GPU energy")
-    limit_w, knows_all, why_not = _host_limit(gpus)
-    over_counted = [] if limit_w is None else _over_counted([r for r in readers if r.scope is None], limit_w)
-    return HostPower(
-        host=host,
-        readers=readers,
-        over_counted=over_counted,
-        limit_w=limit_w,
-        knows_all=knows_all,
-        why_not=why_not,
-    )
-
-
-def span_of(record: RawProcessResult) -> Span | None:
-    """When a process measured: its energy window, or else its run, in which the window lies; None if unknown."""
-    for stamps in (record.energy_metrics.window, record.timestamps):
-        span = None if stamps is None else stamps.span
-        if span is not None and span[0] < span[1]:
-            return span
-    return None
-
-
-def comparable(spans: Sequence[Span | None]) -> bool:
-    """Whether windows can be set in order: all known, and all with a UTC offset or all without."""
-    return None not in spans and len({span[0].tzinfo is None for span in spans if span is not None}) == 1
+    readers = [_reader(process, energy_j) for process in processes if (energy_j := process.energy.gpu_energy_j)]
+    unscoped = [reader for reader in readers if reader.scope is None]
+    return HostPower(host=host, processes=processes, readers=readers, unscoped=unscoped)
 
 
 def check_power(
@@ -170,7 +141,7 @@ def _check_hosts(
     code = "energy.over_counted"
     failures = [(power, group) for power in powers for group in power.over_counted]
     for power, readers in failures:
-        k, together, limit = len(readers), _power(readers), power.limit_w
+        k, together, limit = len(readers), _power(readers), power.limit.watts
         yield failed(
             code,
             f"{k} processes{_on(power.host)} imply {watts(together)} of GPU power together, and its boards can draw "
@@ -190,8 +161,8 @@ def _why_not_checked(power: HostPower) -> str:
     readers = power.unscoped
     if len(readers) < _TWO:
         return ""
-    if power.why_not:
-        return power.why_not
+    if power.limit.why_not:
+        return power.limit.why_not
     unknown = [reader.process for reader in readers if not reader.is_exact]
     return f"no energy window is known of process {', '.join(map(str, unknown[:8]))}" if unknown else ""
 
@@ -206,11 +177,11 @@ def _check_processes(powers: Sequence[HostPower]) -> Iterator[Finding]:
         beyond = []
         for reader in power.readers:
             any_reader = True
-            limit = power.limit_w if reader.scope == "host" else reader.boards.limit_w
-            if limit is not None and reader.scope == "host" and not power.knows_all:
+            limit = power.limit.watts if reader.scope == "host" else reader.boards.limit_w
+            if limit is not None and reader.scope == "host" and not power.limit.knows_all:
                 reasons.append("how many boards the host has is not known")
             elif limit is None:
-                reasons.append(power.why_not or f"no power limit is known of {reader.board!r}")
+                reasons.append(power.limit.why_not or f"no power limit is known of {reader.board!r}")
             elif reader.power_w is not None and reader.power_w > limit * (1 + TOLERANCE):
                 beyond.append((reader, limit))
             elif reader.scope != "host" and not reader.boards.is_certain:
@@ -251,15 +222,15 @@ def _beyond_devices(code: str, power: HostPower, beyond: Sequence[tuple[Reader, 
 def _shared_boards(code: str, power: HostPower) -> Iterator[Finding]:
     """Shares that processes claim of their boards, and that are more than the boards together."""
     readers = [reader for reader in power.readers if reader.scope == "process"]
-    if len(readers) < _TWO or power.limit_w is None:
+    if len(readers) < _TWO or power.limit.watts is None:
         return
     together = _power(readers)
-    if together > power.limit_w * (1 + TOLERANCE):
+    if together > power.limit.watts * (1 + TOLERANCE):
         yield failed(
             code,
             f"{len(readers)} processes{_on(power.host)} claim {watts(together)} of GPU power as their own shares, and "
-            f"its boards can draw {watts(power.limit_w)}",
-            expected=power.limit_w,
+            f"its boards can draw {watts(power.limit.watts)}",
+            expected=power.limit.watts,
             found=together,
             processes=(reader.process for reader in readers),
         )
@@ -297,27 +268,25 @@ def _power_by_sensor(readers: Sequence[Reader]) -> float:
     return math.fsum(by_sensor.values())
 
 
-def _reader(record: RawProcessResult, gpus: Sequence[Gpu], energy_j: float) -> Reader:
-    window = energy_window_sec(record)
-    length = window or longest_sec(record)
-    scope = gpu_scope(record)
-    boards = own_boards(record, gpus)
-    if scope == "device" and boards.sensor is None:
+def _reader(process: Process, energy_j: float) -> Reader:
+    window, scope = process.window_sec, process.gpu_scope
+    length = window or longest_sec(process.record)
+    if scope == "device" and process.boards.sensor is None:
         scope = None
     return Reader(
-        process=record.process_index,
+        process=process.record.process_index,
         energy_j=energy_j,
         scope=scope,
         window_sec=length,
         is_exact=window is not None,
         power_w=energy_j / length if length else None,
-        span=span_of(record),
-        boards=boards,
-        board=boards_named(gpus[0].board).model_name if gpus[0].board else None,
+        span=process.span,
+        boards=process.boards,
+        gpu=process.gpus[0],
     )
 
 
-def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[float | None, bool, str]:
+def _host_limit(processes: Sequence[Process]) -> HostLimit:
     """What the boards of a host can draw together, each counted once; whether they are all; what is unknown of them.
 
     What states the boards of the whole host does so for all of its processes. Of boards that nothing identifies, each
@@ -326,17 +295,18 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
     stated: dict[str, float] = {}
     single: dict[object, float] = {}
     uncertain = ""
-    for record, own in gpus:
-        if not record.energy_metrics.gpu_energy_j and not names_gpu(record):
+    for process in processes:
+        record, own = process.record, process.gpus
+        if not process.energy.gpu_energy_j and not names_gpu(record):
             continue
         boards = host_boards(record)
         if boards is not None:
             name, limit = boards
             if limit is None:
-                return None, False, f"no power limit is known of the board {name!r}"
+                return HostLimit(watts=None, knows_all=False, why_not=f"no power limit is known of the board {name!r}")
             stated[name] = max(limit, stated.get(name, 0.0))
             continue
-        several, is_certain = configured_gpus(record) if len(own) == 1 else (1, True)
+        several, is_certain = (process.boards.number, process.boards.is_certain) if len(own) == 1 else (1, True)
         uncertain = uncertain or ("" if is_certain else UNCERTAIN)
         for position, gpu in enumerate(own):
             unidentified = gpu.sensor is None or several > 1
@@ -344,12 +314,13 @@ def _host_limit(gpus: Sequence[tuple[RawProcessResult, list[Gpu]]]) -> tuple[flo
                 continue
             if gpu.limit_w is None:
                 board = f"the board {gpu.board!r}" if gpu.board else f"the board of process {record.process_index}"
-                return None, False, f"no power limit is known of {board}"
+                return HostLimit(watts=None, knows_all=False, why_not=f"no power limit is known of {board}")
             key = ("process", record.process_index, position) if unidentified else gpu.sensor
             single[key] = max(gpu.limit_w * several, single.get(key, 0.0))
     if not stated and not single:
-        return None, False, "how many boards the host has is not known"
-    return max(math.fsum(stated.values()), math.fsum(single.values())), bool(stated), uncertain
+        return HostLimit(watts=None, knows_all=False, why_not="how many boards the host has is not known")
+    limit_w = max(math.fsum(stated.values()), math.fsum(single.values()))
+    return HostLimit(watts=limit_w, knows_all=bool(stated), why_not=uncertain)
 
 
 def _power(readers: Sequence[Reader]) -> float:

@@ -10,7 +10,7 @@ from llm_energy_measure.results.completeness import listed
 from llm_energy_measure.results.verification.codes import failed, joules, not_checked, passed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.domain.metrics import EnergyMetrics
@@ -23,22 +23,9 @@ Parts = dict[str, list[float]]
 
 def check_provenance(evidence: Evidence, attribution: Attribution) -> Iterator[Finding]:
     """What of the totals was modelled, what nobody says the origin of, and what the measuring tool warned of."""
-    modelled: dict[str, list[float]] = {}
-    others: dict[str, list[float]] = {}
-    unknown: dict[str, None] = {}
-    for record in evidence.records:
-        if record.energy_metrics.total_energy_j is not None:
-            for name, part, provenance in _parts(record.energy_metrics):
-                if provenance == "modelled":
-                    modelled.setdefault(name, []).append(part)
-                    continue
-                others.setdefault(name, []).append(part)
-                if provenance is None:
-                    unknown[name] = None
-    yield _modelled(attribution, modelled, others)
-    code = "provenance.unknown"
-    reason = f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled"
-    yield not_checked(code, reason) if unknown else passed(code)
+    kinds = _kinds(evidence.energies)
+    yield _modelled(evidence, attribution, any_modelled=any("modelled" in kind for kind in kinds))
+    yield _unknown(kinds.values())
     yield _tool_warning(evidence)
     yield _schema_version(evidence)
 
@@ -58,9 +45,14 @@ def _parts(energy: EnergyMetrics) -> list[tuple[str, float, str | None]]:
     return parts
 
 
-def _modelled(attribution: Attribution, modelled: Parts, others: Parts) -> Finding:
+def _modelled(evidence: Evidence, attribution: Attribution, *, any_modelled: bool) -> Finding:
     """What of the plain sum, and of the attributed total where that is another, no sensor measured."""
     code = "provenance.modelled"
+    modelled: Parts = {}
+    others: Parts = {}
+    for energy in evidence.energies if any_modelled else ():
+        for name, part, provenance in _parts(energy) if energy.total_energy_j is not None else ():
+            (modelled if provenance == "modelled" else others).setdefault(name, []).append(part)
     if not modelled:
         return passed(code)
     energy_j = math.fsum(part for parts in modelled.values() for part in parts)
@@ -90,6 +82,37 @@ def _share(part_j: float, whole_j: float | None) -> str:
     return f", {part_j / whole_j:.0%} of it" if whole_j and part_j <= whole_j else ""
 
 
+def _kinds(energies: Sequence[EnergyMetrics]) -> dict[tuple[str | bool | None, ...], EnergyMetrics]:
+    """An energy of each kind, in the order of the first of its kind: of the same parts, each of the same provenance."""
+    return {
+        (
+            energy.total_energy_j is None,
+            not energy.total_energy_j,
+            energy.total_provenance,
+            not energy.gpu_energy_j,
+            energy.gpu_provenance,
+            not energy.cpu_energy_j,
+            energy.cpu_provenance,
+            not energy.ram_energy_j,
+            energy.ram_provenance,
+        ): energy
+        for energy in energies
+    }
+
+
+def _unknown(kinds: Iterable[EnergyMetrics]) -> Finding:
+    code = "provenance.unknown"
+    unknown = dict.fromkeys(
+        name
+        for energy in kinds
+        if energy.total_energy_j is not None
+        for name, _, provenance in _parts(energy)
+        if provenance is None
+    )
+    reason = f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled"
+    return not_checked(code, reason) if unknown else passed(code)
+
+
 def _tool_warning(evidence: Evidence) -> Finding:
     code = "provenance.tool_warning"
     warned = [record for record in evidence.records if record.energy_measurement_warning]
@@ -104,8 +127,8 @@ def _schema_version(evidence: Evidence) -> Finding:
     code = "provenance.schema_version"
     without = [
         record.process_index
-        for record in evidence.records
-        if record.stored is not None and b'"schema_version"' not in record.stored.data
+        for record, stored in zip(evidence.records, evidence.stored, strict=True)
+        if stored is not None and b'"schema_version"' not in stored.data
     ]
     if not without:
         return passed(code)

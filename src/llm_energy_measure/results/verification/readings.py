@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from llm_energy_measure.domain.metrics import Scope
-from llm_energy_measure.results.verification.gpus import gpus_of
-from llm_energy_measure.results.verification.power import Span, comparable, span_of
+from llm_energy_measure.domain.metrics import EnergyMetrics, Scope
+from llm_energy_measure.results.verification.processes import Process, Span, comparable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
 
 SUM_TOLERANCE = 1e-6
 """Fraction of a total that its components may leave or exceed by rounding."""
@@ -24,7 +22,11 @@ Component = Literal["gpu", "cpu", "ram", "rest"]
 COMPONENTS: tuple[Literal["gpu", "cpu", "ram"], ...] = ("gpu", "cpu", "ram")
 
 
-class Reading(Struct, frozen=True, kw_only=True):
+Energies = dict[Component, list[float]]
+"""Energies in joules, by component."""
+
+
+class Reading(Struct, frozen=True, kw_only=True, gc=False):
     """Energy that one process read from one sensor.
 
     Attributes:
@@ -50,52 +52,112 @@ class Reading(Struct, frozen=True, kw_only=True):
     span: Span | None = None
 
 
-def readings_of(record: RawProcessResult) -> list[Reading]:
+def readings_of(process: Process) -> list[Reading]:
     """What one process read, sensor by sensor; together they are its total. Empty if that is unknown."""
-    energy = record.energy_metrics
-    total = energy.total_energy_j
-    if total is None:
+    energy, whole_scope = process.energy, process.energy.total_scope
+    if energy.total_energy_j is None:
         return []
-    process, span = record.process_index, span_of(record)
-    components = ((name, getattr(energy, f"{name}_energy_j")) for name in COMPONENTS)
-    known = [(name, joules) for name, joules in components if joules]
-    rest = total - math.fsum(joules for _, joules in known)
-    if rest < -SUM_TOLERANCE * total:
-        known, rest = [], total  # they are no parts of this total
-    readings: list[Reading] = []
-    for name, joules in known:
-        scope: Scope | None = getattr(energy, f"{name}_scope") or energy.total_scope
-        if name == "gpu":
-            readings += _gpu_readings(record, joules, scope, span)
-        else:
-            # Which package or module a CPU's or a memory's sensor saw is not recorded.
-            scope = None if scope == "device" else scope
-            readings.append(Reading(process=process, component=name, energy_j=joules, scope=scope, span=span))
-    if rest > SUM_TOLERANCE * total:
-        scope = None if energy.total_scope == "device" else energy.total_scope
-        if energy.total_scope == "device" and energy.gpu_energy_j is None:
+    gpu_j, cpu_j, ram_j, rest_j = _parts_of(energy)
+    readings = _gpu_readings(process, gpu_j, process.gpu_scope) if gpu_j else []
+    index, span = process.record.process_index, process.span
+    if cpu_j:
+        scope = energy.cpu_scope or whole_scope
+        readings.append(Reading(process=index, component="cpu", energy_j=cpu_j, scope=_of_whole(scope), span=span))
+    if ram_j:
+        scope = energy.ram_scope or whole_scope
+        readings.append(Reading(process=index, component="ram", energy_j=ram_j, scope=_of_whole(scope), span=span))
+    if rest_j:
+        if whole_scope == "device" and energy.gpu_energy_j is None:
             # A total of devices alone, without its components, is the GPUs'.
-            readings += _gpu_readings(record, rest, "device", span)
+            readings += _gpu_readings(process, rest_j, "device")
         else:
-            readings.append(Reading(process=process, component="rest", energy_j=rest, scope=scope, span=span))
+            readings.append(
+                Reading(process=index, component="rest", energy_j=rest_j, scope=_of_whole(whole_scope), span=span)
+            )
     return readings
 
 
-def _gpu_readings(record: RawProcessResult, joules: float, scope: Scope | None, span: Span | None) -> list[Reading]:
+def energies_of(readings: Sequence[Reading]) -> Energies:
+    """The energies of readings."""
+    energies: Energies = {}
+    for reading in readings:
+        energies.setdefault(reading.component, []).append(reading.energy_j)
+    return energies
+
+
+def energies_apart(processes: Sequence[Process]) -> Energies | None:
+    """The energies of one host's readings, where no two can be of the same joules; None where that has to be seen.
+
+    They can't where each GPU has a sensor of its own, which one process reads, and the rest are processes' own shares,
+    or a component of the host that one process reads for all. Most hosts are so, and nothing of them is in doubt: their
+    readings need not be set beside each other, which is most of the work of attribution.
+    """
+    energies: Energies = {"gpu": [], "cpu": [], "ram": []}
+    cpu_scopes: list[Scope | None] = []
+    ram_scopes: list[Scope | None] = []
+    readers: list[Process] = []
+    for process in processes:
+        energy, whole_scope = process.energy, process.energy.total_scope
+        if not energy.total_energy_j:
+            continue
+        gpu_j, cpu_j, ram_j, rest_j = _parts_of(energy)
+        if rest_j and whole_scope != "process":
+            return None
+        if gpu_j:
+            energies["gpu"].append(gpu_j)
+            if process.gpu_scope != "process" or len(process.gpus) > 1:
+                readers.append(process)
+        if cpu_j:
+            energies["cpu"].append(cpu_j)
+            cpu_scopes.append(energy.cpu_scope or whole_scope)
+        if ram_j:
+            energies["ram"].append(ram_j)
+            ram_scopes.append(energy.ram_scope or whole_scope)
+    if not (_are_shares(cpu_scopes) and _are_shares(ram_scopes) and _have_own_sensors(readers)):
+        return None
+    return {component: own for component, own in energies.items() if own}
+
+
+def _are_shares(scopes: Sequence[Scope | None]) -> bool:
+    """Whether readings of one component are processes' own shares, or one that is the host's."""
+    return scopes.count("process") == len(scopes) or scopes == ["host"]
+
+
+def _have_own_sensors(processes: Sequence[Process]) -> bool:
+    """Whether each process read the one GPU that it has, by a known sensor that no other one read."""
+    gpus = [process.gpus[0] for process in processes if process.gpu_scope == "device" and len(process.gpus) == 1]
+    return len({gpu.sensor for gpu in gpus if gpu.knows_sensor and gpu.sensor is not None}) == len(processes)
+
+
+def _parts_of(energy: EnergyMetrics) -> tuple[float, float, float, float]:
+    """What a known total is made of, in joules: GPUs, CPUs, memory, and what is none of these; 0 where it has none."""
+    total = energy.total_energy_j or 0.0
+    gpu_j, cpu_j, ram_j = energy.gpu_energy_j or 0.0, energy.cpu_energy_j or 0.0, energy.ram_energy_j or 0.0
+    rest = total - math.fsum((gpu_j, cpu_j, ram_j))
+    if rest < -SUM_TOLERANCE * total:
+        gpu_j, cpu_j, ram_j, rest = 0.0, 0.0, 0.0, total  # they are no parts of this total
+    return gpu_j, cpu_j, ram_j, rest if rest > SUM_TOLERANCE * total else 0.0
+
+
+def _of_whole(scope: Scope | None) -> Scope | None:
+    """The scope of a CPU, a memory or a whole: which package or module its sensor saw is not recorded."""
+    return None if scope == "device" else scope
+
+
+def _gpu_readings(process: Process, joules: float, scope: Scope | None) -> list[Reading]:
     """The GPU energy of a process, GPU by GPU where it is known so; a host's is one reading of all of its GPUs."""
+    index, span, gpus, devices = process.record.process_index, process.span, process.gpus, process.energy.devices
     if scope == "host":
-        return [Reading(process=record.process_index, component="gpu", energy_j=joules, scope=scope, span=span)]
-    gpus = gpus_of(record)
+        return [Reading(process=index, component="gpu", energy_j=joules, scope=scope, span=span)]
     parts: list[float] | None = None
-    if record.energy_metrics.devices and len(gpus) == len(record.energy_metrics.devices) > 1:
-        parts = [device.energy_j or 0.0 for device in record.energy_metrics.devices]
+    if devices and len(gpus) == len(devices) > 1:
+        parts = [device.energy_j or 0.0 for device in devices]
         if abs(math.fsum(parts) - joules) > SUM_TOLERANCE * joules:
             parts = None
-    process = record.process_index
     if len(gpus) == 1 or parts is not None:
         return [
             Reading(
-                process=process,
+                process=index,
                 component="gpu",
                 energy_j=part,
                 scope=scope,
@@ -110,9 +172,7 @@ def _gpu_readings(record: RawProcessResult, joules: float, scope: Scope | None, 
     # One figure for several GPUs: the set of them is the sensor.
     names = [gpu.sensor for gpu in gpus]
     sensor = None if None in names else " + ".join(sorted(map(str, names)))
-    return [
-        Reading(process=process, component="gpu", energy_j=joules, scope=scope, sensor=sensor, gpu=sensor, span=span)
-    ]
+    return [Reading(process=index, component="gpu", energy_j=joules, scope=scope, sensor=sensor, gpu=sensor, span=span)]
 
 
 def overlap(one: Reading, other: Reading) -> bool:

@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from llm_energy_measure.domain.statistics import mean
 from llm_energy_measure.results.verification.codes import SUSPICION, joules, not_checked, passed, seconds
-from llm_energy_measure.results.verification.gpus import gpu_scope
 from llm_energy_measure.results.verification.likeness import OF_AN_IMPORT
 
 if TYPE_CHECKING:
@@ -39,11 +38,14 @@ _SWEPT = frozenset({"num_processes", "world_size", "config_name", "gpu_list", "c
 def check_identical_readings(evidence: Evidence) -> Iterator[Finding]:
     """Whether processes of one host, of which nobody knows what their sensors saw, read as good as the same."""
     code = "suspicion.identical_readings"
-    for host, records in evidence.hosts.items():
+    if all(process.gpu_scope for process in evidence.processes):
+        yield passed(code)
+        return
+    for host, processes in evidence.hosts.items():
         unscoped = [
-            (record.energy_metrics.gpu_energy_j or 0.0, record.process_index)
-            for record in records
-            if record.energy_metrics.gpu_energy_j and gpu_scope(record) is None
+            (process.energy.gpu_energy_j, process.record.process_index)
+            for process in processes
+            if process.energy.gpu_energy_j and process.gpu_scope is None
         ]
         energies = [energy_j for energy_j, _ in unscoped]
         centre = mean(energies)
@@ -56,8 +58,8 @@ def check_identical_readings(evidence: Evidence) -> Iterator[Finding]:
                 f"{len(energies)} processes{on} read {joules(min(energies))} to {joules(max(energies))} of GPU energy, "
                 f"{spread:.2%} apart: equal GPUs on equal work, or one reading taken {len(energies)} times"
             )
-            processes = (process for _, process in unscoped)
-            yield not_checked(code, SUSPICION, message, expected=IDENTICAL, found=spread, processes=processes)
+            indices = (index for _, index in unscoped)
+            yield not_checked(code, SUSPICION, message, expected=IDENTICAL, found=spread, processes=indices)
             return
     yield passed(code)
 

@@ -54,31 +54,28 @@ class Offset(NamedTuple):
 
 def check_time(evidence: Evidence) -> Iterator[Finding]:
     """Whether the processes' times can be right, and are those of one run."""
-    records = evidence.records
-    impossible = [(record.process_index, problem) for record in records for problem in time_problems(record)]
+    impossible = [(record.process_index, problem) for record in evidence.records for problem in time_problems(record)]
     for process, problem in impossible:
         yield failed("time.impossible_span", f"process {process}: {problem}", processes=[process])
     if not impossible:
         yield passed("time.impossible_span")
-    stamps = (stamp for record in records for stamp in (record.timestamps.start, record.timestamps.end))
-    is_naive = {stamp.tzinfo is None for stamp in stamps if stamp is not None}
-    if len(is_naive) > 1:
+    if len(evidence.is_naive) > 1:
         message = "some timestamps have a UTC offset and some have none; start and end can't be told"
         yield failed("time.mixed_offsets", message)
     else:
         yield passed("time.mixed_offsets")
-    yield _naive(evidence, is_naive)
+    yield _naive(evidence)
     offsets = _offsets(evidence)
     apart = _clocks_apart(offsets)
-    yield _overlap(evidence, is_naive, {} if apart is None else offsets)
+    yield _overlap(evidence, {} if apart is None else offsets)
     yield _durations(evidence)
     yield _clock_jump(evidence)
-    yield apart or _clock_offset(evidence, is_naive, offsets)
+    yield apart or _clock_offset(evidence, offsets)
 
 
-def _naive(evidence: Evidence, is_naive: set[bool]) -> Finding:
+def _naive(evidence: Evidence) -> Finding:
     code = "time.naive_stamps"
-    if True not in is_naive:
+    if True not in evidence.is_naive:
         return passed(code)
     if len(evidence.hosts) > 1:
         message = f"stamps of {len(evidence.hosts)} hosts have no UTC offset: which came first depends on their zones"
@@ -86,45 +83,44 @@ def _naive(evidence: Evidence, is_naive: set[bool]) -> Finding:
     return not_checked(code, "the stamps have no UTC offset; those of one host can be compared with each other alone")
 
 
-def _overlap(evidence: Evidence, is_naive: set[bool], offsets: Mapping[str | None, Offset]) -> Finding:
+def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Finding:
     """One instant that all processes ran at; `found` is the common time as a fraction of the whole.
 
     With offsets, which hosts have whose clocks are apart, the store's clock tells the time.
     """
     code = "time.no_overlap"
-    records = evidence.records
-    if len(records) == 1:
+    processes, starts, ends = evidence.processes, evidence.starts, evidence.ends
+    if len(processes) == 1:
         return not_checked(code, "a single process overlaps with nothing")
-    ends = [record.timestamps.end for record in records if record.timestamps.end is not None]
-    starts = [record.timestamps.start for record in records if record.timestamps.start is not None]
-    if min(len(starts), len(ends)) < len(records):
-        return not_checked(code, f"some process has no {'end' if len(ends) < len(records) else 'start'}")
-    if len(is_naive) > 1:
+    if min(len(starts), len(ends)) < len(processes):
+        return not_checked(code, f"some process has no {'end' if len(ends) < len(processes) else 'start'}")
+    if len(evidence.is_naive) > 1:
         return not_checked(code, "some stamps have a UTC offset and some have none")
     unknown = [host for host in evidence.hosts if host not in offsets] if offsets else []
     if unknown:
         whose = f"that of host {unknown[0] or 'without a name'}"
         return not_checked(code, f"the hosts' clocks are apart, and {whose} is not known")
-    ahead = {
-        record.process_index: offsets[host].ahead_sec
-        for host, of_host in evidence.hosts.items()
-        for record in of_host
-        if host in offsets
-    }
     begin = starts[0]
+    if not offsets:
+        # By one clock the outermost stamps say it all.
+        outermost = (min(ends), max(starts), max(ends), min(starts))
+        first_end, last_start, last_end, first_start = [(stamp - begin).total_seconds() for stamp in outermost]
+        if first_end - last_start > 0:
+            return passed(code, found=(first_end - last_start) / (last_end - first_start))
+    ahead = {one.record.process_index: offsets[one.host].ahead_sec for one in processes if one.host in offsets}
     # In seconds, which can hold what no date can.
     started, ended = (
         [
-            (stamp - begin).total_seconds() - ahead.get(record.process_index, 0.0)
-            for record, stamp in zip(records, stamps, strict=True)
+            (stamp - begin).total_seconds() - ahead.get(process.record.process_index, 0.0)
+            for process, stamp in zip(processes, stamps, strict=True)
         ]
         for stamps in (starts, ends)
     )
     common = min(ended) - max(started)
     if common > 0:
         return passed(code, found=common / (max(ended) - min(started)))
-    first = records[ended.index(min(ended))].process_index
-    last = records[started.index(max(started))].process_index
+    first = processes[ended.index(min(ended))].record.process_index
+    last = processes[started.index(max(started))].record.process_index
     message = (
         f"process {first} had ended {seconds(-common)} before process {last} started"
         f"{' by the clock of the store' if ahead else ''}: the processes did not run together, and no throughput of "
@@ -136,20 +132,21 @@ def _overlap(evidence: Evidence, is_naive: set[bool], offsets: Mapping[str | Non
 def _durations(evidence: Evidence) -> Finding:
     code = "time.duration_mismatch"
     wrong: list[tuple[int, float, float]] = []
-    checked = 0
-    for record in evidence.records:
-        stamps = record.timestamps
-        if stamps.span is None or stamps.duration_sec is None:
+    checked = False
+    for process in evidence.processes:
+        duration = process.record.timestamps.duration_sec
+        if process.run is None or duration is None:
             continue
-        checked += 1
-        start, end = stamps.span
+        checked = True
+        start, end = process.run
         length = (end - start).total_seconds()
-        if abs(stamps.duration_sec - length) > max(CLOCK_TOLERANCE_SEC, DURATION_TOLERANCE * abs(length)):
-            wrong.append((record.process_index, stamps.duration_sec, length))
+        off = abs(duration - length)
+        if off > CLOCK_TOLERANCE_SEC and off > DURATION_TOLERANCE * abs(length):
+            wrong.append((process.record.process_index, duration, length))
     if not wrong:
         return passed(code) if checked else not_checked(code, "no process has both an end and a duration")
-    process, duration, length = wrong[0]
-    message = f"process {process} says that it lasted {seconds(duration)}, and its stamps are {seconds(length)} apart"
+    index, duration, length = wrong[0]
+    message = f"process {index} says that it lasted {seconds(duration)}, and its stamps are {seconds(length)} apart"
     return failed(code, message, expected=length, found=duration, processes=(entry[0] for entry in wrong))
 
 
@@ -191,11 +188,13 @@ def _offsets(evidence: Evidence) -> dict[str | None, Offset]:
     if len({clock.store_id for clock in clocks if clock.store_id is not None}) != 1 or _store_was_set(clocks):
         return {}
     found: dict[str | None, Offset] = {}
-    for host, records in evidence.hosts.items():
+    for host, processes in evidence.hosts.items():
         readings = [
             Offset(clock.store_error_sec, is_at_end, wall - store)
-            for record in records
-            if (clock := record.clock) is not None and clock.store_id is not None and clock.store_error_sec is not None
+            for process in processes
+            if (clock := process.record.clock) is not None
+            and clock.store_id is not None
+            and clock.store_error_sec is not None
             for is_at_end, wall, store in (
                 (False, clock.wall_start_sec, clock.store_start_sec),
                 (True, clock.wall_end_sec, clock.store_end_sec),
@@ -242,7 +241,7 @@ def _clocks_apart(offsets: Mapping[str | None, Offset]) -> Finding | None:
     return failed("time.clock_offset", message, expected=0.0, found=apart_sec)
 
 
-def _clock_offset(evidence: Evidence, is_naive: set[bool], offsets: Mapping[str | None, Offset]) -> Finding:
+def _clock_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Finding:
     """Whether clocks agree; where nothing tells, whether a host's spans look like those of another, shifted.
 
     That can be by a clock, or by a later start.
@@ -250,13 +249,13 @@ def _clock_offset(evidence: Evidence, is_naive: set[bool], offsets: Mapping[str 
     code = "time.clock_offset"
     if len(evidence.hosts) == 1 or len(offsets) == len(evidence.hosts):
         return passed(code)
-    if len(is_naive) > 1:
+    if len(evidence.is_naive) > 1:
         return not_checked(code, "some stamps have a UTC offset and some have none")
     spans: list[tuple[str | None, datetime, datetime]] = []
-    for host, records in evidence.hosts.items():
-        known = [span for record in records if (span := record.timestamps.span) is not None]
-        if len(known) == len(records):
-            spans.append((host, min(start for start, _ in known), max(end for _, end in known)))
+    for host, processes in evidence.hosts.items():
+        known = [process.run for process in processes if process.run is not None]
+        if len(known) == len(processes):
+            spans.append((host, min([start for start, _ in known]), max([end for _, end in known])))
     if len(spans) < len(evidence.hosts):
         return not_checked(code, "some process has no start or no end")
     first, start, end = spans[0]

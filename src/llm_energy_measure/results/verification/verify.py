@@ -20,8 +20,8 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results import codec
 from llm_energy_measure.results.aggregation import aggregate_and_verify
-from llm_energy_measure.results.bulk import recover_from
 from llm_energy_measure.results.layout import folder_name
+from llm_energy_measure.results.recovery import recover_from
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed
 from llm_energy_measure.results.verification.suspicions import sweep_suspicions

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed, seconds
-from llm_energy_measure.results.verification.power import energy_window_sec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,15 +19,15 @@ TOLERANCE = 0.1
 
 def check_windows(evidence: Evidence) -> Iterator[Finding]:
     """Whether energy windows and inference times agree. A process without a time of its own has the experiment's."""
-    times = {record.process_index: _inference_sec(record) for record in evidence.records}
-    longest = max((time for time in times.values() if time), default=None)
+    times = [None if work is None else work.inference_time_sec for work in evidence.works]
+    longest = max(filter(None, times), default=None)
     wrong: list[tuple[int, float, float]] = []
     unknown: list[RawProcessResult] = []
     checked = False
-    for record in evidence.records:
-        if not record.energy_metrics.total_energy_j:
+    for process, time in zip(evidence.processes, times, strict=True):
+        if not process.energy.total_energy_j:
             continue
-        window, work = energy_window_sec(record), times[record.process_index] or longest
+        record, window, work = process.record, process.window_sec, time or longest
         if window is None:
             unknown.append(record)
         elif work:

@@ -1,0 +1,153 @@
+"""Processes: what several checks ask of each, found out once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.metrics import CLAIMED, EnergyMetrics, Scope
+from llm_energy_measure.results.verification.gpus import Gpu, OwnBoards, gpus_of, own_boards
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TWO = 2
+
+Span = tuple[datetime, datetime]
+"""Start and end of a window."""
+
+
+class Process(Struct, frozen=True, kw_only=True, gc=False):
+    """One process, and what several checks ask of it, found out once.
+
+    Attributes:
+        record: Its result.
+        energy: Its energy.
+        host: Its host, as far as hosts are told apart; see `processes_of`.
+        gpus: The GPUs that it measured; see `gpus_of`.
+        boards: The boards that it works on; see `own_boards`.
+        gpu_scope: What the sensor behind its GPU energy saw; see `gpu_scope`.
+        run: When it ran; None unless start and end are known and can be compared.
+        window_sec: Length of its energy window, in seconds; see `energy_window_sec`.
+        span: When it measured; its energy window, or else its run, in which the window lies.
+    """
+
+    record: RawProcessResult
+    energy: EnergyMetrics
+    host: str | None
+    gpus: list[Gpu]
+    boards: OwnBoards
+    gpu_scope: Scope | None
+    run: Span | None
+    window_sec: float | None
+    span: Span | None
+
+
+def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
+    """The processes of one experiment, in the order of their results.
+
+    A host without a name is told by the boot of its machine, else by the launcher's name of the node. Where fewer than
+    two hosts are told apart, one host is assumed for all: an unknown one can't be told from it. Beside several hosts
+    the unknown ones are taken as one more.
+    """
+    names = [record.host for record in records]
+    if None in names:
+        for fact in (_boot, _node):
+            names = _named_by(names, [fact(record) for record in records])
+        told = set(names) - {None}
+        if len(told) < _TWO:
+            names = [next(iter(told), None)] * len(names)
+    return [_process(record, name) for record, name in zip(records, names, strict=True)]
+
+
+def _process(record: RawProcessResult, host: str | None) -> Process:
+    energy, run = record.energy_metrics, record.timestamps.span
+    gpus = gpus_of(record)
+    return Process(
+        record=record,
+        energy=energy,
+        host=host,
+        gpus=gpus,
+        boards=own_boards(record, gpus),
+        gpu_scope=energy.gpu_scope or energy.total_scope,
+        run=run,
+        window_sec=energy_window_sec(energy),
+        span=_measured_in(energy, run),
+    )
+
+
+def by_host(processes: Sequence[Process]) -> dict[str | None, list[Process]]:
+    """Processes by host, in their order."""
+    groups: dict[str | None, list[Process]] = {}
+    for process in processes:
+        groups.setdefault(process.host, []).append(process)
+    return groups
+
+
+def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[str | None]:
+    """Hosts with the unnamed named by a fact: as a host that has it, or by itself if every named host has another."""
+    known: dict[str | None, str] = {
+        fact: name for name, fact in zip(names, facts, strict=True) if name is not None and fact is not None
+    }
+    all_told = all(fact is not None for name, fact in zip(names, facts, strict=True) if name is not None)
+    return [name or known.get(fact) or (fact if all_told else None) for name, fact in zip(names, facts, strict=True)]
+
+
+def _boot(record: RawProcessResult) -> str | None:
+    return record.clock.boot_id or None if record.clock is not None else None
+
+
+def _node(record: RawProcessResult) -> str | None:
+    return record.launcher.node or None if record.launcher is not None else None
+
+
+def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) -> bool:
+    """Whether what a process did not read itself is read by its peers: it left each such sensor to another process.
+
+    Args:
+        record: The process.
+        peers: The processes of its host.
+    """
+    unread = [sensor for sensor in record.energy_metrics.sensors or () if sensor.energy_j is None]
+    if not unread or any(CLAIMED not in sensor.problems for sensor in unread):
+        return False
+    read = {
+        (sensor.source, sensor.instance)
+        for peer in peers
+        for sensor in peer.energy_metrics.sensors or ()
+        if sensor.energy_j is not None
+    }
+    return all((sensor.source, sensor.instance) in read for sensor in unread)
+
+
+def energy_window_sec(energy: EnergyMetrics) -> float | None:
+    """Length of the energy window, in seconds; None if it is not recorded (0 is no length)."""
+    window = energy.window
+    if window is not None:
+        if window.duration_sec is not None and window.duration_sec > 0:
+            return window.duration_sec
+        if (span := window.span) is not None and span[0] < span[1]:
+            return (span[1] - span[0]).total_seconds()
+    return energy.duration_sec or None
+
+
+def longest_sec(record: RawProcessResult) -> float | None:
+    """The longest time that is known of a process, in seconds: its run or its inference."""
+    run = record.timestamps.duration_sec or 0.0
+    work = record.inference_metrics.inference_time_sec if record.inference_metrics is not None else None
+    return max(run, work or 0.0) or None
+
+
+def _measured_in(energy: EnergyMetrics, run: Span | None) -> Span | None:
+    """When a process measured: its energy window, or else its run; None if unknown."""
+    if energy.window is not None and (span := energy.window.span) is not None and span[0] < span[1]:
+        return span
+    return run if run is not None and run[0] < run[1] else None
+
+
+def comparable(spans: Sequence[Span | None]) -> bool:
+    """Whether windows can be set in order: all known, and all with a UTC offset or all without."""
+    return None not in spans and len({span[0].tzinfo is None for span in spans if span is not None}) == 1
