@@ -90,16 +90,8 @@ def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Findin
     """
     code = "time.no_overlap"
     processes, starts, ends = evidence.processes, evidence.starts, evidence.ends
-    if len(processes) == 1:
-        return not_checked(code, "a single process overlaps with nothing")
-    if min(len(starts), len(ends)) < len(processes):
-        return not_checked(code, f"some process has no {'end' if len(ends) < len(processes) else 'start'}")
-    if len(evidence.is_naive) > 1:
-        return not_checked(code, "some stamps have a UTC offset and some have none")
-    unknown = [host for host in evidence.hosts if host not in offsets] if offsets else []
-    if unknown:
-        whose = f"that of host {unknown[0] or 'without a name'}"
-        return not_checked(code, f"the hosts' clocks are apart, and {whose} is not known")
+    if reason := _why_not_in_order(evidence, offsets):
+        return not_checked(code, reason)
     begin = starts[0]
     if not offsets:
         # By one clock the outermost stamps say it all.
@@ -127,6 +119,19 @@ def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Findin
         "all of them was ever reached"
     )
     return failed(code, message, expected="a common instant", found=0.0, processes=[first, last])
+
+
+def _why_not_in_order(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> str:
+    """What keeps the processes' times from being set in order, if anything does."""
+    number = len(evidence.processes)
+    if number == 1:
+        return "a single process overlaps with nothing"
+    if min(len(evidence.starts), len(evidence.ends)) < number:
+        return f"some process has no {'end' if len(evidence.ends) < number else 'start'}"
+    if len(evidence.is_naive) > 1:
+        return "some stamps have a UTC offset and some have none"
+    unknown = [host or "without a name" for host in evidence.hosts if host not in offsets] if offsets else []
+    return f"the hosts' clocks are apart, and that of host {unknown[0]} is not known" if unknown else ""
 
 
 def _durations(evidence: Evidence) -> Finding:
