@@ -148,6 +148,33 @@ def test_hosts_without_names_are_told_apart_by_boot_or_node(fact: str) -> None:
     assert attribute(records).energy_j == 20_000.0
 
 
+def booted(index: int, boot: str | None, **changes: Any) -> RawProcessResult:
+    clock = None if boot is None else ClockEvidence(boot_id=boot)
+    return reading(index, 5000.0, gpu_uuid=None, gpu_id=0, host="localhost", clock=clock, **changes)
+
+
+def test_two_machines_of_one_name_are_told_apart_by_boots_that_ran_at_one_time() -> None:
+    records = [booted(0, "b0"), booted(1, "b1")]
+    found = attribute(records)
+    assert found.energy_j == 10_000.0
+    assert not codes(found)
+    assert attribute([booted(n, f"b{n}", energy=HOST) for n in range(2)]).energy_j == 10_000.0
+    assert attribute([*records, booted(2, "b0")]).energy_j == 10_000.0, "one machine's GPU counts once"
+
+
+def test_a_machine_that_was_started_again_is_one_host() -> None:
+    """It has its GPUs under one name, and no two boots of it at one time."""
+    records = [
+        reading(n, 5000.0, gpu_uuid="GPU-a", host="n", start=100.0 * n, clock=ClockEvidence(boot_id=f"b{n}"))
+        for n in range(2)
+    ]
+    assert not codes(attribute(records))
+
+
+def test_a_boot_that_is_unknown_tells_no_machine_from_another() -> None:
+    assert attribute([booted(0, "b0"), booted(1, "b1"), booted(2, None)]).energy_j == 5000.0
+
+
 # Device scope
 
 
