@@ -112,6 +112,13 @@ def test_a_process_that_read_its_host_and_lists_its_gpus_counts_whole() -> None:
     assert (found.energy_j, found.factor, codes(found)) == (85_000.0, 1.0, set())
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_equal_readings_of_a_host_the_longest_counts_whatever_its_number(first: int) -> None:
+    long, short = reading(first, 10.0, 20.0, 40.0, energy=HOST), reading(1 - first, 10.0, 30.0, 30.0, energy=HOST)
+    part = reading(2, 10.0, 0.0, 30.0, gpu_uuid=None, energy=NO_SCOPE)
+    assert attribute(sorted([long, short, part], key=lambda one: one.process_index)).energy_j == 10.0
+
+
 def test_a_component_of_a_host_does_not_contain_the_others() -> None:
     shares = {"gpu_energy_j": None, "cpu_energy_j": 3000.0, "ram_energy_j": 100.0, "total_energy_j": 3100.0}
     scopes = {"cpu_scope": "process", "ram_scope": "host", "total_scope": None}
