@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -51,7 +51,8 @@ def run_batches(
     if jobs not in (None, "auto") and (type(jobs) is not int or jobs < 1):
         raise ConfigurationError("cannot work in parallel", f"{jobs!r} jobs were asked for", "give 1 or more")
     if executor is not None:
-        yield from _submitted(executor, jobs if isinstance(jobs, int) else processors(), work, batches)
+        with _telling_of_workers():
+            yield from _submitted(executor, jobs if isinstance(jobs, int) else processors(), work, batches)
         return
     if jobs == "auto":
         first = list(islice(batches, _BATCHES_THAT_PAY))
@@ -61,7 +62,7 @@ def run_batches(
         for batch in batches:
             yield from work(batch)
         return
-    with ExitStack() as stack:
+    with _telling_of_workers(), ExitStack() as stack:
         pool = _processes(jobs - 1)
         stack.callback(pool.shutdown, cancel_futures=True)
         yield from _shared(pool, jobs - 1, work, batches)
@@ -72,11 +73,22 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def _telling_of_workers() -> Iterator[None]:
+    """Say in a sentence that a process ended under its work. Raises `AggregationError`."""
+    from concurrent.futures import BrokenExecutor  # noqa: PLC0415 - as said below
+
+    try:
+        yield
+    except BrokenExecutor as error:
+        found = "one of its processes ended before its work was done: killed, short of memory, or unable to start"
+        advice = "run it again, which goes on with the rest, if need be with fewer jobs"
+        raise AggregationError("cannot work in parallel", found, advice) from error
+
+
 def _submitted(
     executor: Executor, jobs: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
 ) -> Iterator[ResultT]:
-    from concurrent.futures import BrokenExecutor  # noqa: PLC0415 - as said below
-
     waiting: deque[Future[list[ResultT]]] = deque()
     try:
         for batch in batches:
@@ -85,10 +97,6 @@ def _submitted(
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
-    except BrokenExecutor as error:
-        found = "one of its processes ended before its work was done: killed, short of memory, or unable to start"
-        advice = "run it again, which goes on with the rest, if need be with fewer jobs"
-        raise AggregationError("cannot work in parallel", found, advice) from error
     finally:
         for future in waiting:
             future.cancel()
