@@ -112,6 +112,13 @@ def test_a_process_that_read_its_host_and_lists_its_gpus_counts_whole() -> None:
     assert (found.energy_j, found.factor, codes(found)) == (85_000.0, 1.0, set())
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_equal_readings_of_a_host_the_longest_counts_whatever_its_number(first: int) -> None:
+    long, short = reading(first, 10.0, 20.0, 40.0, energy=HOST), reading(1 - first, 10.0, 30.0, 30.0, energy=HOST)
+    part = reading(2, 10.0, 0.0, 30.0, gpu_uuid=None, energy=NO_SCOPE)
+    assert attribute(sorted([long, short, part], key=lambda one: one.process_index)).energy_j == 10.0
+
+
 def test_a_component_of_a_host_does_not_contain_the_others() -> None:
     shares = {"gpu_energy_j": None, "cpu_energy_j": 3000.0, "ram_energy_j": 100.0, "total_energy_j": 3100.0}
     scopes = {"cpu_scope": "process", "ram_scope": "host", "total_scope": None}
@@ -146,6 +153,33 @@ def test_hosts_without_names_are_told_apart_by_boot_or_node(fact: str) -> None:
     assert attribute(records).energy_j == 40_000.0
     records = [reading(n, 5000.0, gpu_uuid=None, gpu_id=n % 4, **told(0)) for n in range(8)]
     assert attribute(records).energy_j == 20_000.0
+
+
+def booted(index: int, boot: str | None, **changes: Any) -> RawProcessResult:
+    clock = None if boot is None else ClockEvidence(boot_id=boot)
+    return reading(index, 5000.0, gpu_uuid=None, gpu_id=0, host="localhost", clock=clock, **changes)
+
+
+def test_two_machines_of_one_name_are_told_apart_by_boots_that_ran_at_one_time() -> None:
+    records = [booted(0, "b0"), booted(1, "b1")]
+    found = attribute(records)
+    assert found.energy_j == 10_000.0
+    assert not codes(found)
+    assert attribute([booted(n, f"b{n}", energy=HOST) for n in range(2)]).energy_j == 10_000.0
+    assert attribute([*records, booted(2, "b0")]).energy_j == 10_000.0, "one machine's GPU counts once"
+
+
+def test_a_machine_that_was_started_again_is_one_host() -> None:
+    """It has its GPUs under one name, and no two boots of it at one time."""
+    records = [
+        reading(n, 5000.0, gpu_uuid="GPU-a", host="n", start=100.0 * n, clock=ClockEvidence(boot_id=f"b{n}"))
+        for n in range(2)
+    ]
+    assert not codes(attribute(records))
+
+
+def test_a_boot_that_is_unknown_tells_no_machine_from_another() -> None:
+    assert attribute([booted(0, "b0"), booted(1, "b1"), booted(2, None)]).energy_j == 5000.0
 
 
 # Device scope

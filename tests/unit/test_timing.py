@@ -103,3 +103,41 @@ def test_processes_overlap_by_the_clock_of_the_store(apart_sec: float, outcome: 
 
 def test_clocks_that_agree_correct_nothing() -> None:
     assert found("time.no_overlap", hosts(clock(0), ahead(0.9))).found == 1.0
+
+
+def test_a_store_whose_clock_was_set_compares_no_hosts() -> None:
+    """One host came before it was set and saw it, the other one came after: their own clocks agree."""
+    before = clock(0, store_end_sec=1e9 + 45)
+    after = ahead(
+        -5.0, wall_start_sec=1e9 + 10, store_start_sec=1e9 + 15, wall_end_sec=1e9 + 50, store_end_sec=1e9 + 55
+    )
+    finding = found("time.clock_offset", hosts(before, after))
+    assert finding.outcome == "not_checked"
+
+
+def test_two_runs_of_one_boot_tell_that_the_store_was_set_between_them() -> None:
+    later: dict[str, Any] = {"monotonic_start_sec": 101.0, "monotonic_end_sec": 141.0}
+    stamps: dict[str, Any] = {"wall_start_sec": 1e9 + 100, "wall_end_sec": 1e9 + 140}
+    store: dict[str, Any] = {"store_start_sec": 1e9 + 105, "store_end_sec": 1e9 + 145}
+    records = hosts(clock(0), ahead(0.0, **stamps, **store))
+    again = record(2, of=3, host="node-0", clock=clock(0, **later, **stamps, **store))
+    assert found("time.clock_offset", records).outcome == "failed"
+    assert found("time.clock_offset", [*records, again]).outcome == "not_checked"
+
+
+def test_what_a_reading_can_be_wrong_by_sets_no_clock() -> None:
+    rough = clock(0, store_start_sec=1e9 + 1.9, store_end_sec=1e9 + 38.1, store_error_sec=2.0)
+    assert found("time.clock_offset", hosts(rough, ahead(20.0))).outcome == "failed"
+
+
+def test_where_clocks_are_apart_one_that_is_unknown_leaves_the_overlap_open() -> None:
+    """Host 1 is 50 s ahead: by its stamps it began after the others had ended, and by the store's clock with them."""
+    late = factories.stamps(START + timedelta(seconds=50), 40.0)
+    records = hosts(clock(0), None, None)
+    records[1] = record(1, of=3, host="node-1", clock=ahead(50.0), timestamps=late)
+    assert found("time.clock_offset", records).outcome == "failed"
+    finding = found("time.no_overlap", records)
+    assert (finding.outcome, finding.reason) == (
+        "not_checked",
+        "the hosts' clocks are apart, and that of host node-2 is not known",
+    )

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -1125,6 +1126,16 @@ def test_a_checkpoint_has_the_clock_of_the_store_at_its_start_alone(
     assert partial.clock is not None
     assert partial.clock.store_start_sec is not None
     assert partial.clock.store_end_sec is None
+
+
+def test_a_store_whose_clock_can_not_be_read_any_more_keeps_the_result(
+    repository: FileSystemRepository, clock: ManualClock
+) -> None:
+    with made(repository, clock):
+        shutil.rmtree(repository.base_path)
+    found = saved(repository).clock
+    assert found is not None
+    assert (found.store_start_sec is None, found.store_end_sec is None) == (False, True)
 
 
 def test_a_store_in_memory_has_no_clock(tmp_path: Path, clock: ManualClock) -> None:

@@ -51,7 +51,7 @@ def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
 
     A host without a name is told by the boot of its machine, else by the launcher's name of the node. Where fewer than
     two hosts are told apart, one host is assumed for all: an unknown one can't be told from it. Beside several hosts
-    the unknown ones are taken as one more.
+    the unknown ones are taken as one more. Of one name are several machines where boots of it ran at one time.
     """
     names = [record.host for record in records]
     if None in names:
@@ -60,6 +60,8 @@ def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
         told = set(names) - {None}
         if len(told) < _TWO:
             names = [next(iter(told), None)] * len(names)
+    else:
+        names = _apart_by_boot(names, records)
     return [_process(record, name) for record, name in zip(records, names, strict=True)]
 
 
@@ -94,6 +96,33 @@ def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[
     }
     all_told = all(fact is not None for name, fact in zip(names, facts, strict=True) if name is not None)
     return [name or known.get(fact) or (fact if all_told else None) for name, fact in zip(names, facts, strict=True)]
+
+
+def _apart_by_boot(names: list[str | None], records: Sequence[RawProcessResult]) -> list[str | None]:
+    """Hosts of one name (`localhost`) apart, where each process knows its boot: a machine runs one at a time."""
+    boots = [_boot(record) for record in records]
+    pairs = set(zip(names, boots, strict=True))
+    if len(pairs) == len(set(names)):
+        return names
+    of_names: dict[str | None, list[tuple[RawProcessResult, str]]] = {}
+    for name, boot, record in zip(names, boots, records, strict=True):
+        if boot is not None and (name, None) not in pairs:
+            of_names.setdefault(name, []).append((record, boot))
+    several = {name for name, own in of_names.items() if _ran_at_one_time(own)}
+    return [f"{name} (boot {boot})" if name in several else name for name, boot in zip(names, boots, strict=True)]
+
+
+def _ran_at_one_time(booted: Sequence[tuple[RawProcessResult, str]]) -> bool:
+    """Whether two boots had processes that ran at one instant."""
+    runs = [(run, boot) for record, boot in booted if (run := record.timestamps.span) is not None]
+    if not comparable([run for run, _ in runs]):
+        return False
+    latest: dict[str, datetime] = {}
+    for (start, end), boot in sorted(runs):
+        if any(until > start for other, until in latest.items() if other != boot):
+            return True
+        latest[boot] = max(end, latest.get(boot, end))
+    return False
 
 
 def _boot(record: RawProcessResult) -> str | None:

@@ -192,13 +192,22 @@ def lies_within(inner: Reading, outer: Reading) -> bool:
 def dropped_of(same: Sequence[Reading]) -> list[Reading]:
     """Readings of one sensor whose joules others have: all but those that don't overlap and come to the most.
 
-    Without comparable windows all are taken to be of one time.
+    Without comparable windows all are taken to be of one time. Of equals the longest window counts, whatever the number
+    of its process.
     """
-    ordered = sorted(same, key=lambda reading: reading.process)
+    ordered = sorted(same, key=_longest_first)
     in_order = comparable([reading.span for reading in ordered])
     kept = _most_without_overlap(ordered) if in_order else [max(ordered, key=lambda reading: reading.energy_j)]
     chosen = {id(reading) for reading in kept}
     return [reading for reading in ordered if id(reading) not in chosen]
+
+
+def _longest_first(reading: Reading) -> tuple[float, str, int]:
+    """Place of a reading among equals; an unknown window can be any."""
+    if reading.span is None:
+        return -math.inf, "", reading.process
+    start, end = reading.span
+    return (start - end).total_seconds(), start.isoformat(), reading.process
 
 
 def _most_without_overlap(readings: Sequence[Reading]) -> list[Reading]:

@@ -8,9 +8,10 @@ from llm_energy_measure.domain.schema import time_problems
 from llm_energy_measure.results.verification.codes import SUSPICION, failed, not_checked, passed, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from llm_energy_measure.domain.experiment import ClockEvidence
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.verification.evidence import Evidence
 
@@ -66,8 +67,7 @@ def check_time(evidence: Evidence) -> Iterator[Finding]:
     yield _naive(evidence)
     offsets = _offsets(evidence)
     apart = _clocks_apart(offsets)
-    by_store = apart is not None and len(offsets) == len(evidence.hosts)
-    yield _overlap(evidence, offsets if by_store else {})
+    yield _overlap(evidence, {} if apart is None else offsets)
     yield _durations(evidence)
     yield _clock_jump(evidence)
     yield apart or _clock_offset(evidence, offsets)
@@ -90,12 +90,8 @@ def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Findin
     """
     code = "time.no_overlap"
     processes, starts, ends = evidence.processes, evidence.starts, evidence.ends
-    if len(processes) == 1:
-        return not_checked(code, "a single process overlaps with nothing")
-    if min(len(starts), len(ends)) < len(processes):
-        return not_checked(code, f"some process has no {'end' if len(ends) < len(processes) else 'start'}")
-    if len(evidence.is_naive) > 1:
-        return not_checked(code, "some stamps have a UTC offset and some have none")
+    if reason := _why_not_in_order(evidence, offsets):
+        return not_checked(code, reason)
     begin = starts[0]
     if not offsets:
         # By one clock the outermost stamps say it all.
@@ -123,6 +119,19 @@ def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Findin
         "all of them was ever reached"
     )
     return failed(code, message, expected="a common instant", found=0.0, processes=[first, last])
+
+
+def _why_not_in_order(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> str:
+    """What keeps the processes' times from being set in order, if anything does."""
+    number = len(evidence.processes)
+    if number == 1:
+        return "a single process overlaps with nothing"
+    if min(len(evidence.starts), len(evidence.ends)) < number:
+        return f"some process has no {'end' if len(evidence.ends) < number else 'start'}"
+    if len(evidence.is_naive) > 1:
+        return "some stamps have a UTC offset and some have none"
+    unknown = [host or "without a name" for host in evidence.hosts if host not in offsets] if offsets else []
+    return f"the hosts' clocks are apart, and that of host {unknown[0]} is not known" if unknown else ""
 
 
 def _durations(evidence: Evidence) -> Finding:
@@ -181,7 +190,7 @@ def _offsets(evidence: Evidence) -> dict[str | None, Offset]:
     if len(evidence.hosts) == 1:
         return {}
     clocks = [record.clock for record in evidence.records if record.clock is not None]
-    if len({clock.store_id for clock in clocks if clock.store_id is not None}) != 1:
+    if len({clock.store_id for clock in clocks if clock.store_id is not None}) != 1 or _store_was_set(clocks):
         return {}
     found: dict[str | None, Offset] = {}
     for host, processes in evidence.hosts.items():
@@ -200,6 +209,23 @@ def _offsets(evidence: Evidence) -> dict[str | None, Offset]:
         if readings:
             found[host] = min(readings)
     return found
+
+
+def _store_was_set(clocks: Sequence[ClockEvidence]) -> bool:
+    """Whether the store's clock was set meanwhile, by a monotonic one: what was read before and after differs then."""
+    shifts: dict[str | int, list[tuple[float, float]]] = {}
+    for index, clock in enumerate(clocks):
+        for store, monotonic in (
+            (clock.store_start_sec, clock.monotonic_start_sec),
+            (clock.store_end_sec, clock.monotonic_end_sec),
+        ):
+            if store is not None and monotonic is not None and clock.store_error_sec is not None:
+                shift, error_sec = store - monotonic, clock.store_error_sec
+                shifts.setdefault(clock.boot_id or index, []).append((shift - error_sec, shift + error_sec))
+    return any(
+        max(least for least, _ in of_boot) - min(most for _, most in of_boot) > CLOCK_TOLERANCE_SEC
+        for of_boot in shifts.values()
+    )
 
 
 def _clocks_apart(offsets: Mapping[str | None, Offset]) -> Finding | None:
