@@ -278,6 +278,22 @@ def test_join_takes_energy_from_a_record_of_the_same_time(tmp_path: Path, result
     assert record.energy_metrics.total_energy_j == 3.6e6
 
 
+def test_energy_of_the_time_of_two_runs_is_given_to_none(tmp_path: Path, results: Path) -> None:
+    energy = tmp_path / "emissions.csv"
+    energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
+    one = peers.write_json(tmp_path / "one.json", peers.vllm_result())
+    copy = peers.write_json(tmp_path / "copy.json", peers.vllm_result())
+    other = peers.write_json(tmp_path / "other.json", peers.vllm_result(num_prompts=7))
+    together = run("-o", results, "import", one, other, "--join", energy, "--json").json()["entries"]
+    assert [entry["code"] for entry in together] == ["energy_unjoined"] * 2
+    assert "is of the time of vllm-" in together[0]["message"]
+    assert together[1]["experiment_id"] != together[0]["experiment_id"]
+    records = [FileSystemRepository(results).load_all_raw(entry["experiment_id"])[0] for entry in together]
+    assert [record.energy_metrics.total_energy_j for record in records] == [None, None]
+    of_copies = run("-o", tmp_path / "copies", "import", one, copy, "--join", energy, "--json").json()["entries"]
+    assert {entry["code"] for entry in of_copies} == {"energy_joined"}
+
+
 def test_what_join_could_not_use_is_told(tmp_path: Path, results: Path) -> None:
     energy = tmp_path / "emissions.csv"
     same = line(timestamp="2026-08-16T16:08:54", duration="100.0")
@@ -323,6 +339,14 @@ def test_gpu_uuids_may_be_given_together_or_one_by_one(tmp_path: Path, results: 
         repository = FileSystemRepository(folder)
         [record] = repository.load_all_raw(repository.list_experiments()[0])
         assert [device.gpu_uuid for device in record.energy_metrics.devices or []] == ["GPU-a", "GPU-b"]
+
+
+def test_gpu_uuids_that_fit_no_board_are_told(tmp_path: Path, results: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text(peers.zeus_lines([(1.0, "w", 10.0, [5.0, 6.0])]))
+    done = run("-o", results, "import", log, "--gpu-uuids", "GPU-a,GPU-b,GPU-c")
+    assert done.status == 0
+    assert "--gpu-uuids: no record has a GPU that they fit: GPU-c" in done.err
 
 
 @pytest.mark.parametrize(

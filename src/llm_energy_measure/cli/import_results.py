@@ -23,6 +23,7 @@ from llm_energy_measure.exceptions import (
     ResultExistsError,
     ResultNotFoundError,
 )
+from llm_energy_measure.importers.joining import Energies
 from llm_energy_measure.importers.loss import merge
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.results import aggregate_results, codec
@@ -109,15 +110,17 @@ def import_results(
     }
     reports: list[LossReport] = []
     keeper = _Planner(repository) if dry_run else _Keeper(repository)
+    unused = set(given["gpu_uuids"])
     with _progress() as (progress, aside):
         energy = []
         for path in joined:
             records, losses = energy_records(path, host=host, gpu_uuids=given["gpu_uuids"], progress=progress)
             energy += records
             reports.append(losses)
+        energies = Energies(energy, _takers(paths, given, progress) if energy else ())
         for path in paths:
             try:
-                reading = importers.read(path, **given, join=energy, progress=progress)
+                reading = importers.read(path, **given, join=energies, progress=progress)
             except ResultNotFoundError as error:
                 reports.append(importers.LossReport())
                 reports[-1].refuse(str(path), "unreadable", error.found)
@@ -128,17 +131,34 @@ def import_results(
                 continue
             reports.append(reading.report)
             for pairs in _experiments(reading):
+                unused -= {uuid for record, _ in pairs for uuid in _uuids(record)}
                 new = [record.process_index for record, entry in pairs if keeper.keep(record, entry)]
                 with aside():
                     _say(repository, pairs, new, dry_run=dry_run, as_json=as_json)
+    if unused:
+        terminal.warn(f"--gpu-uuids: no record has a GPU that they fit: {', '.join(sorted(unused))}")
     report = merge(reports)
     _finish(report, keeper.there, as_json=as_json, dry_run=dry_run)
+
+
+def _takers(
+    paths: Sequence[Path], given: dict[str, Any], progress: Callable[[Path, int], None] | None
+) -> Iterator[RawProcessResult]:
+    """All that will be imported; what can't be read is told then."""
+    for path in paths:
+        with contextlib.suppress(ResultNotFoundError, ImportFormatError):
+            yield from importers.read(path, **given, progress=progress)
 
 
 def _experiments(reading: Reading) -> Iterator[list[Pair]]:
     """The records of each experiment, with their entries."""
     for _, pairs in groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id):
         yield list(pairs)
+
+
+def _uuids(record: RawProcessResult) -> Iterator[str | None]:
+    yield record.gpu_uuid
+    yield from (device.gpu_uuid for device in record.energy_metrics.devices or ())
 
 
 class _Keeper:

@@ -10,6 +10,7 @@ import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.importers.bounded import Original
+from llm_energy_measure.importers.joining import Energies
 from llm_energy_measure.importers.loss import LossReport
 from llm_energy_measure.importers.mapping import Expression
 
@@ -30,7 +31,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None = None
     gpu_uuids: tuple[str, ...] = ()
     mapping: dict[str, Expression] = msgspec.field(default_factory=dict)
-    energy: tuple[RawProcessResult, ...] = ()
+    energy: Energies = msgspec.field(default_factory=Energies)
 
 
 Reader = Callable[[list[Original], Options, LossReport], Iterator[RawProcessResult]]

@@ -24,7 +24,7 @@ CODES: dict[str, str] = {
     "own_aggregate_differs": "the original's own total is not the sum of its processes; compare, don't trust",
     "part_unreadable": "a file beside the measurement can't be read; what it says is null",
     "run_failed": "the run failed; it is a failed record, not one of zero throughput",
-    "energy_unjoined": "no energy record, or more than one, covers its time; its energy is null",
+    "energy_unjoined": "no energy record, or several, are of its time, or one that others want too; its energy is null",
     # repaired
     "energy_joined": "the energy is that of the record of the same time",
     "padded": "blanks around cells, or empty cells behind the last column, were dropped",

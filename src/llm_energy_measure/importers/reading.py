@@ -11,6 +11,7 @@ import msgspec
 from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
 from llm_energy_measure.importers.bounded import Original, read_original, walk
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.joining import Energies
 from llm_energy_measure.importers.limits import MAX_BYTES, MAX_FILES, RefusedFileError
 from llm_energy_measure.importers.loss import Entry, LossReport
 from llm_energy_measure.importers.mapping import parse_mappings
@@ -54,7 +55,7 @@ def read(
     host: str | None = None,
     gpu_uuids: Sequence[str] = (),
     mapping: Sequence[str] = (),
-    join: Sequence[RawProcessResult] = (),
+    join: Sequence[RawProcessResult] | Energies = (),
     max_files: int = MAX_FILES,
     progress: Progress | None = None,
 ) -> Reading:
@@ -70,7 +71,8 @@ def read(
         gpu_uuids: UUIDs of its GPUs, by index.
         mapping: For a generic table, what each field is made of: `energy_j=energy_kwh*3.6e6`. With one, a file is read
             as a table; in a folder those are that no other format recognises.
-        join: Records with energy; one without is joined with the one of the same time.
+        join: Records with energy; one without is joined with the one of the same time, unless that is of the time of
+            several. To find those out, everything is read twice; `Energies` says it of many paths at once.
         max_files: Files of a folder to read; the folder inside that goes beyond is told, and not read.
         progress: Told each path and the bytes read of it so far.
 
@@ -102,7 +104,11 @@ def read(
         among = formats_named(format)
     else:
         among = (format,) if isinstance(format, Format) else tuple(format)
-    options = Options(host=host, gpu_uuids=tuple(gpu_uuids), mapping=parse_mappings(mapping), energy=tuple(join))
+    options = Options(host=host, gpu_uuids=tuple(gpu_uuids), mapping=parse_mappings(mapping))
+    if join and not isinstance(join, Energies):
+        join = Energies(join, read(path, format=among, mapping=mapping, max_files=max_files, progress=progress))
+    if isinstance(join, Energies):
+        options = msgspec.structs.replace(options, energy=join)
     report = LossReport()
     walker = _Walker(among, options, report, max_files, progress)
     records = walker.folder(path) if is_folder else walker.file(path)

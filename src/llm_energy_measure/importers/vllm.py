@@ -24,7 +24,7 @@ from llm_energy_measure.importers.loss import LossReport, Remarks
 from llm_energy_measure.importers.work import client_work, latency
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from llm_energy_measure.domain.latency import LatencyMeasurements
     from llm_energy_measure.importers.bounded import Original
@@ -34,9 +34,6 @@ TOOL = "vllm"
 _FIELDS = {"date", "model_id", "tokenizer_id", "num_prompts", "request_rate"}
 # One value a request: samples of latency, which have a place of their own, and texts, which are nobody's business.
 _DETAILS = frozenset(("input_lens", "output_lens", "ttfts", "itls", "start_times", "generated_texts", "errors"))
-_SAME_TIME_SEC = 2.0
-_SAME_TIME = 0.05
-"""Two records are of the same time if both ends agree to this part of the duration, or to two seconds."""
 
 
 def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
@@ -58,7 +55,7 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
             continue
         if original.is_replaced_in(record):
             remarks.repair("undecodable_text", "bytes in it that are no UTF-8 were replaced")
-        yield report.record(original.shown, _joined(record, options.energy, remarks), remarks, row=row)
+        yield report.record(original.shown, options.energy.joined(record, remarks), remarks, row=row)
 
 
 def _record(document: dict[str, Any], original: Original, row: int, remarks: Remarks) -> RawProcessResult:
@@ -118,50 +115,6 @@ def _energy(document: dict[str, Any]) -> EnergyMetrics:
         total_scope="device",
         gpu_scope="device",
     )
-
-
-def _joined(record: RawProcessResult, energy: Sequence[RawProcessResult], remarks: Remarks) -> RawProcessResult:
-    """The record with the energy of the one record of the same time, if there is one."""
-    if record.energy_metrics.total_energy_j is not None:
-        return record
-    if not energy:
-        remarks.note("no_energy", "a client measures none; --join takes it from a record of the same time")
-        return record
-    found = [other for other in energy if _same_time(record.timestamps, other.timestamps)]
-    if len(found) != 1:
-        said = f"{len(found)} of {len(energy)} energy records are of the same time"
-        if others := sum(
-            {_has_zone(other.timestamps), _has_zone(record.timestamps)} == {True, False} for other in energy
-        ):
-            said += f"; {others} can't be compared, since of this record and them one has a time zone and one has none"
-        remarks.note("energy_unjoined", said)
-        return record
-    [source] = found
-    remarks.repair("energy_joined", f"the energy is that of {source.experiment_id}, which is of the same time")
-    return msgspec.structs.replace(
-        record,
-        energy_metrics=source.energy_metrics,
-        host=source.host,
-        gpu_id=source.gpu_id,
-        gpu_uuid=source.gpu_uuid,
-        gpu_name=source.gpu_name,
-        effective_config=record.effective_config | {"joined": msgspec.to_builtins(source.origin)},
-    )
-
-
-def _has_zone(stamps: Timestamps) -> bool | None:
-    """Whether start and end have a time zone; None if there is none of them, or they differ."""
-    known = {stamp.tzinfo is not None for stamp in (stamps.start, stamps.end) if stamp is not None}
-    return known.pop() if len(known) == 1 else None
-
-
-def _same_time(one: Timestamps, other: Timestamps) -> bool:
-    stamps = one.start, one.end, other.start, other.end
-    if None in stamps or _has_zone(one) is not _has_zone(other) or None in (_has_zone(one), _has_zone(other)):
-        return False
-    ends = zip((one.start, one.end), (other.start, other.end), strict=True)
-    apart = [abs((mine - theirs).total_seconds()) for mine, theirs in ends if mine is not None and theirs is not None]
-    return max(apart) <= max(_SAME_TIME_SEC, _SAME_TIME * (one.duration_sec or 0.0))
 
 
 FORMAT = Format(
