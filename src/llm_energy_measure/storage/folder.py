@@ -211,10 +211,10 @@ def _read(name: str, folder: int) -> bytes | None:
     except OSError:
         return None
     try:
-        data = os.read(descriptor, _CHUNK_BYTES)
+        data = os.pread(descriptor, _CHUNK_BYTES, 0)  # which a pipe refuses, whatever waits in it
     except OSError:
         return None
     finally:
         os.close(descriptor)
-    # An empty one may be a pipe, and a full chunk may be a part.
+    # An empty one may be a device, and a full chunk may be a part.
     return data if 0 < len(data) < _CHUNK_BYTES else None
