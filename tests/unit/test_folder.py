@@ -121,8 +121,8 @@ def test_the_clock_is_that_of_the_files_and_leaves_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     store.put("aggregated/e.json", b"1")
     with Folder(store, "aggregated") as folder:
-        written = folder.stamp_ns("e.json")
-        assert written is not None
+        written = store.path("aggregated/e.json").stat().st_mtime_ns
+        assert folder.stamp_ns("e.json") in (written, None)  # put within a tick, it looks like a copy
         assert before <= written <= clock_ns(store, "aggregated")
         folder.set_stamp("e.json", 5)
         assert folder.stamp_ns("e.json") == 5
