@@ -491,6 +491,15 @@ def test_an_aggregate_is_of_the_time_at_which_its_reading_began(repository: File
     assert outcome.aggregated.aggregation.num_processes == 3
 
 
+def test_aggregates_that_somebody_deleted_are_made_again(repository: FileSystemRepository) -> None:
+    """The folder as well, that this very repository has made before."""
+    for _ in range(2):
+        assert [outcome.result for outcome in aggregate_all(repository)] == ["aggregated"]
+        shutil.rmtree(repository.base_path / "aggregated")
+    assert aggregate_experiment(repository, "exp_7").result == "aggregated"
+    assert repository.list_aggregated() == ["exp_7"]
+
+
 def test_a_folder_without_results_is_no_experiment_in_a_sweep(repository: FileSystemRepository) -> None:
     (repository.base_path / "raw" / "empty").mkdir()
     (repository.base_path / "raw" / "other" / "process_0.json").mkdir(parents=True)
