@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import structs
 
+from llm_energy_measure.catalogue.index import Question, ask
 from llm_energy_measure.domain.experiment import UnreadableFile
 from llm_energy_measure.exceptions import (
     AggregationError,
@@ -445,6 +446,19 @@ def test_another_folder_in_its_place_is_opened_however_old(settled: FileSystemRe
     assert outcome.result == "failed"
 
 
+def test_a_copy_of_a_stale_experiment_is_stale(settled: FileSystemRepository, tmp_path: Path) -> None:
+    """Copied plainly (`cp -r`), an aggregate is younger than its raw results, whatever it was made from."""
+    settled.save_raw("exp_7", factories.raw("exp_7", 2))
+    copy = FileSystemRepository(tmp_path / "copy")
+    for name in ("raw", "aggregated"):
+        wait_for_tick(settled)
+        shutil.copytree(settled.base_path / name, copy.base_path / name, copy_function=shutil.copyfile)
+    assert ask(copy, lambda catalogue: [row.status for row in catalogue.overviews(Question())]) == ["stale"]
+    [outcome] = aggregate_all(copy)
+    assert outcome.aggregated is not None
+    assert outcome.aggregated.aggregation.num_processes == 3
+
+
 def test_an_empty_aggregate_is_no_aggregate(settled: FileSystemRepository) -> None:
     aggregate_file(settled).write_bytes(b"")
     [outcome] = aggregate_all(settled)
@@ -475,6 +489,15 @@ def test_an_aggregate_is_of_the_time_at_which_its_reading_began(repository: File
     [outcome] = aggregate_all(repository)
     assert outcome.aggregated is not None
     assert outcome.aggregated.aggregation.num_processes == 3
+
+
+def test_aggregates_that_somebody_deleted_are_made_again(repository: FileSystemRepository) -> None:
+    """The folder as well, that this very repository has made before."""
+    for _ in range(2):
+        assert [outcome.result for outcome in aggregate_all(repository)] == ["aggregated"]
+        shutil.rmtree(repository.base_path / "aggregated")
+    assert aggregate_experiment(repository, "exp_7").result == "aggregated"
+    assert repository.list_aggregated() == ["exp_7"]
 
 
 def test_a_folder_without_results_is_no_experiment_in_a_sweep(repository: FileSystemRepository) -> None:

@@ -2,7 +2,8 @@
 
 How one knows without opening anything that nothing changed: an aggregate's stamp is the time, by the clock of the file
 system, at which the reading of its raw folder began, and a folder's stamp is the time of its last change. Only where
-the folder's is older is the aggregate current; an equal one may hide a change within one tick of that clock. Where
+the folder's is older is the aggregate current; an equal one may hide a change within one tick of that clock. A plain
+copy of an aggregate (`cp -r`) has the time of copying, which says nothing: `Folder.stamp_ns` tells it by that. Where
 stamps can't tell, as in other stores, the digests do. What is edited in place changes no folder: `rehash` finds it. It
 also finds what came between the reading and the saving of a result that somebody saved by `save_aggregated`.
 """
@@ -113,7 +114,7 @@ def aggregate_experiment(
         LLMEnergyMeasureError: It can't be aggregated; the older aggregate stays.
     """
     rule = Rule(strategy=strategy, expected_processes=expected_processes, strict=strict, force=force)
-    stamp_ns = clock_ns(repository.store, AGGREGATED_DIR)
+    stamp_ns = _now_ns(repository)
     state = inspect_experiment(repository, experiment_id)
     left_alone = _left_alone(experiment_id, state, rule)
     if left_alone is not None:
@@ -222,7 +223,7 @@ def _aggregate_batch(
     repository: FileSystemRepository, items: list[str | Outcome], *, rule: Rule, is_sweep: bool
 ) -> list[Outcome]:
     """What becomes of the experiments of a batch; all that succeed are saved together."""
-    stamp_ns = clock_ns(repository.store, AGGREGATED_DIR) if any(isinstance(item, str) for item in items) else 0
+    stamp_ns = _now_ns(repository) if any(isinstance(item, str) for item in items) else 0
     outcomes: list[Outcome] = []
     values: dict[str, bytes] = {}
     bounds: set[str] = set()
@@ -249,6 +250,14 @@ def _aggregate_batch(
     # A lower bound has no stamp that says it is current: every sweep looks at it, and a strict one refuses it.
     refused |= _put(repository, {key: data for key, data in values.items() if key in bounds}, 0)
     return [_refused(repository, outcome, refused) for outcome in outcomes]
+
+
+def _now_ns(repository: FileSystemRepository) -> int:
+    """The stamp of an aggregate whose reading begins now; 0 if the time can't be told.
+
+    A moment earlier than the clock says: no tick of it, so that no file can seem to be written at that very time.
+    """
+    return max(clock_ns(repository.store, AGGREGATED_DIR) - 1, 0)
 
 
 def _aggregate_one(

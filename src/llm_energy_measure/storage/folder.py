@@ -75,7 +75,8 @@ class Folder:
         """When a file says that it was last written, or a folder that it was last changed, moved or copied here.
 
         In nanoseconds since 1970-01-01 UTC, by the clock of the file system. None if nothing is there, if it is
-        unknown, or of an empty file, in which nothing was written yet.
+        unknown, of an empty file, in which nothing was written yet, or of one that nobody has stamped or moved since it
+        was written, as a plain copy: when its content was made is not known.
         """
         if self._descriptor is None:
             return None
@@ -86,7 +87,7 @@ class Folder:
         if stat.S_ISDIR(found.st_mode):
             # Not the time of modification, which a folder keeps that is moved or copied to the place of another.
             return found.st_ctime_ns
-        return found.st_mtime_ns if found.st_size else None
+        return found.st_mtime_ns if found.st_size and found.st_mtime_ns != found.st_ctime_ns else None
 
     def is_absent(self, name: str) -> bool:
         """True if it is known that nothing of that name is there."""
@@ -211,10 +212,10 @@ def _read(name: str, folder: int) -> bytes | None:
     except OSError:
         return None
     try:
-        data = os.read(descriptor, _CHUNK_BYTES)
+        data = os.pread(descriptor, _CHUNK_BYTES, 0)  # which a pipe refuses, whatever waits in it
     except OSError:
         return None
     finally:
         os.close(descriptor)
-    # An empty one may be a pipe, and a full chunk may be a part.
+    # An empty one may be a device, and a full chunk may be a part.
     return data if 0 < len(data) < _CHUNK_BYTES else None

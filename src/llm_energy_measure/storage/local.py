@@ -16,7 +16,7 @@ from llm_energy_measure.storage import atomic
 from llm_energy_measure.storage.base import Entry, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 # How often a folder may vanish under a writer before it gives up: each later attempt, or deletion, moves it once.
@@ -133,15 +133,21 @@ class LocalStore:
 
     def _in_folder(self, path: str, write: Callable[[], None]) -> None:
         """Write a file, also if its folder is moved or deleted meanwhile: in a new folder then."""
-        folder = os.path.dirname(path)
-        for _ in range(_TRIES - 1):
-            with contextlib.suppress(FileNotFoundError):
-                self._make_folder(folder)
+        self._in_folders([os.path.dirname(path)], write)
+
+    def _in_folders(self, folders: Sequence[str], write: Callable[[], None]) -> None:
+        """Write into folders, as `_in_folder` does into one."""
+        for left in reversed(range(_TRIES)):
+            try:
+                for folder in folders:
+                    self._make_folder(folder)
                 write()
+            except FileNotFoundError:
+                if not left:
+                    raise
+                self._durable_folders.difference_update(folders)
+            else:
                 return
-            self._durable_folders.discard(folder)
-        self._make_folder(folder)
-        write()
 
     def _make_folder(self, folder: str) -> None:
         """Make a folder, or make sure once that the one which is there has a durable name."""
@@ -168,9 +174,7 @@ class LocalStore:
                 folders[prefix] = os.path.dirname(self._way(key))  # looked at once, not for each of thousands
             files[f"{folders[prefix]}{os.sep}{name}"] = data
         with _translated("cannot write to", self._root):
-            for folder in folders.values():
-                self._make_folder(folder)
-            atomic.write_all_replacing(files, modified_ns=modified_ns)
+            self._in_folders([*folders.values()], lambda: atomic.write_all_replacing(files, modified_ns=modified_ns))
 
     def exchange(self, key: str, data: bytes) -> str:
         """Store a value durably in place of the one that is there, and return a fresh key that holds that one."""
