@@ -7,8 +7,9 @@ folder on the disk of the current one) and is used again if it holds that size a
 so that drift hits all alike, and every measurement is a process of its own; N is 5 by default, and medians are shown.
 
 Parts: aggregate (beside the floor: the same files read and the same aggregate bytes written with bare system calls),
-steps (processor time of what aggregation does in memory), rivals (the same files read into memory by others; those that
-are not installed are left out, by name), unchanged, list, memory.
+disk (the same with the system's cache emptied before each, which only root can), steps (processor time of what
+aggregation does in memory), rivals (the same files read into memory by others; those that are not installed are left
+out, by name), unchanged, list, memory.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from _results import PROCESSES, SIZES, make_raw, name_of, record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PARTS = ("aggregate", "steps", "rivals", "unchanged", "list", "memory")
+PARTS = ("aggregate", "disk", "steps", "rivals", "unchanged", "list", "memory")
 TOOL = str(Path(sys.executable).with_name("llm-energy-measure"))
 
 
@@ -264,8 +265,22 @@ def set_aside(folder: Path, number: int) -> Path:
     return aside
 
 
-def part_aggregate(folder: Path, experiments: int, runs: int) -> None:
+def part_disk(folder: Path, experiments: int, runs: int) -> None:
+    """As `part_aggregate`, with the files on the disk: nobody has read them since they were written."""
+    if forgotten():
+        part_aggregate(folder, experiments, runs, from_disk=True)
+    else:
+        print("\n(left out: disk, since only root can empty the system's cache)")
+
+
+def part_aggregate(folder: Path, experiments: int, runs: int, *, from_disk: bool = False) -> None:
     """Ours with one process and with two, beside the floor; fresh output folders for all."""
+
+    def one(*arguments: object) -> dict[str, float]:
+        if from_disk:
+            forgotten()
+        return measured(*arguments)
+
     times: dict[str, list[float]] = {"floor": [], "ours, 1 process": [], "ours, 2 processes": []}
     cpu: dict[str, list[float]] = {title: [] for title in times}
     peaks: dict[str, float] = {}
@@ -274,17 +289,17 @@ def part_aggregate(folder: Path, experiments: int, runs: int) -> None:
         target = folder / f"floor_{run}"
         target.mkdir()
         aside.append(target)
-        found = {"floor": measured("floor", folder, target)}
+        found = {"floor": one("floor", folder, target)}
         for jobs, title in ((1, "ours, 1 process"), (2, "ours, 2 processes")):
             aside.append(set_aside(folder, 10 * run + jobs))
-            found[title] = measured("ours", folder, jobs)
-        for title, one in found.items():
-            times[title].append(one["seconds"])
-            cpu[title].append(one["cpu"])
-            peaks[title] = max(peaks.get(title, 0.0), one["peak_mib"])
+            found[title] = one("ours", folder, jobs)
+        for title, told in found.items():
+            times[title].append(told["seconds"])
+            cpu[title].append(told["cpu"])
+            peaks[title] = max(peaks.get(title, 0.0), told["peak_mib"])
     for path in aside:
         shutil.rmtree(path, ignore_errors=True)
-    print(f"\naggregate {experiments} x {PROCESSES}, durable and verified")
+    print(f"\naggregate {experiments} x {PROCESSES}, durable and verified, from the {'disk' if from_disk else 'cache'}")
     base = show("floor: read, write, no sync", times["floor"], None, experiments)
     for title in ("ours, 1 process", "ours, 2 processes"):
         show(title, times[title], base, experiments, f", peak {peaks[title]:.0f} MiB")
@@ -414,16 +429,29 @@ def part_list(folder: Path, experiments: int, runs: int) -> None:
     print("the promise at 100k: --limit 20, and filtered and sorted, at most 0.25 s and 1.5 x")
 
 
+def forgotten() -> bool:
+    """True if no file is in the system's cache any more: few files are always in it, and a hundred thousand not."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        return False
+    return True
+
+
 def part_memory(folder: Path, experiments: int, _runs: int) -> None:
     """Peak memory and cost an experiment, beside those of 1,000."""
     small = Path(tempfile.mkdtemp(dir=folder))
     make_raw(small, SIZES["1k"])
+    is_cold = forgotten()
     less = measured("ours", small, 1)
     set_aside(folder, 0)
+    is_cold &= forgotten()
     more = measured("ours", folder, 1)
     for path in (small, folder / "aside_0"):
         shutil.rmtree(path, ignore_errors=True)
-    print(f"\npeak memory and cost of ours, 1 process: {experiments} beside {SIZES['1k']}")
+    where = "both from the disk" if is_cold else "from cache or disk, as they were: root can empty the cache"
+    print(f"\npeak memory and cost of ours, 1 process: {experiments} beside {SIZES['1k']}, {where}")
     for count, one in ((SIZES["1k"], less), (experiments, more)):
         wall, processor = one["seconds"] / count * 1e6, one["cpu"] / count * 1e6
         print(f"{one['peak_mib']:9.1f} MiB {wall:9.1f} us each, {processor:9.1f} us of processor  {count} experiments")
