@@ -78,6 +78,66 @@ def test_wrong_usage_is_said_and_is_2(results: Path, arguments: list[str], monke
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("nothing", ["", " "])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "-o {} results list",
+        "results list -o {}",
+        "results list --model {}",
+        "results merge {}",
+        "results merge other {}",
+        "results export --to {}",
+        "results export --to {} --format parquet",
+        "results sql x --to {}",
+        "results sql x --dataset {}",
+        "import {}",
+        "import raw {} --dry-run",
+        "import raw --join {}",
+        "import raw --host {}",
+        "import raw --gpu-uuids {}",
+        "record --experiment {} -- true",
+        "record --model {} -- true",
+        "record --config-name {} -- true",
+        "record --backend {} -- true",
+        "record --gpu {} -- true",
+    ],
+)
+def test_an_empty_name_is_refused_and_is_not_the_current_folder(
+    results: Path, arguments: str, nothing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what an unset variable of the shell comes to."""
+    monkeypatch.setenv("LLM_ENERGY_MEASURE_RESULTS_DIR", str(results))
+    monkeypatch.chdir(results)
+    before = sorted(results.rglob("*"))
+    done = run(*(nothing if word == "{}" else word for word in arguments.split()))
+    assert (done.status, done.out) == (2, "")
+    assert done.err.endswith(": it is empty\n")
+    assert sorted(results.rglob("*")) == before
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            "aggregate {}",
+            "results show {}",
+            "results delete {} --yes",
+            "results export {} --to -",
+            "results tag {} a=b",
+        ),
+        *("results verify {}", "results check {}"),
+    ],
+)
+def test_an_empty_id_is_refused(results: Path, arguments: str, nothing: str) -> None:
+    before = sorted(results.rglob("*"))
+    done = run("-o", results, *(nothing if word == "{}" else word for word in arguments.split()))
+    assert (done.status, done.out) == (1, "")
+    assert done.err == f"error: cannot use the experiment id: {nothing!r} is empty; choose another id\n"
+    assert sorted(results.rglob("*")) == before
+
+
 def test_an_unknown_strategy_is_told_once_and_nothing_is_done(results: Path) -> None:
     done = run("-o", results, "aggregate", "--all", "--strategy", "mean")
     assert done.status == 2

@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     Pair = tuple[RawProcessResult, Entry]
 
 
-# What can't be read is an entry of the report, and costs none of the others.
-_ANY_PATH = click.Path(path_type=Path, readable=False)
-
-
 @click.command(
     name="import",
     epilog="\b\n"
@@ -52,7 +48,7 @@ _ANY_PATH = click.Path(path_type=Path, readable=False)
     "  llm-energy-measure -o results import old_results/ --host node-1\n"
     "  llm-energy-measure import table.csv --map energy_j=energy_kwh*3.6e6 --map model_name=model",
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_ANY_PATH)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=options.PathName())
 @click.option(
     "--format",
     "form",
@@ -62,8 +58,12 @@ _ANY_PATH = click.Path(path_type=Path, readable=False)
     help="Format of the files; auto recognises it from their content.",
 )
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what would be written, and the verdicts.")
-@click.option("--host", metavar="NAME", help="The machine that was measured, where the files don't say.")
-@click.option("--gpu-uuids", metavar="UUID,...", multiple=True, help="UUIDs of its GPUs, by index.")
+@click.option(
+    "--host", metavar="NAME", type=options.Text(), help="The machine that was measured, where the files don't say."
+)
+@click.option(
+    "--gpu-uuids", metavar="UUID,...", type=options.Text(), multiple=True, help="UUIDs of its GPUs, by index."
+)
 @click.option(
     "--map",
     "mapping",
@@ -76,20 +76,20 @@ _ANY_PATH = click.Path(path_type=Path, readable=False)
     "joined",
     metavar="PATH",
     multiple=True,
-    type=_ANY_PATH,
+    type=options.PathName(),
     help="Records with energy, for those of the same time that have none.",
 )
 @options.json_option
 @options.shared_options
 def import_results(
     *,
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     form: str,
     dry_run: bool,
     host: str | None,
     gpu_uuids: tuple[str, ...],
     mapping: tuple[str, ...],
-    joined: tuple[Path, ...],
+    joined: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Bring in results of other tools, each as an experiment of its own.
@@ -142,7 +142,7 @@ def import_results(
 
 
 def _takers(
-    paths: Sequence[Path], given: dict[str, Any], progress: Callable[[Path, int], None] | None
+    paths: Sequence[str], given: dict[str, Any], progress: Callable[[Path, int], None] | None
 ) -> Iterator[RawProcessResult]:
     """All that will be imported; what can't be read is told then."""
     for path in paths:

@@ -19,6 +19,30 @@ if TYPE_CHECKING:
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., Any] | click.Command")
 
+
+class Text(click.ParamType):
+    """A text that says something: an empty one is a variable of the shell that was never set."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's signature
+        """The text as it is."""
+        if not str(value).strip():
+            self.fail("it is empty", param, ctx)
+        return value
+
+
+class PathName(click.Path):
+    """The name of a file or folder, completed in the shell; an empty one would be the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(readable=False)  # what can't be read is told by whoever reads it
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's signature
+        """The name as it is."""
+        return super().convert(Text().convert(value, param, ctx), param, ctx)
+
+
 _RESULTS_DIR = "llm_energy_measure.results_dir"
 _NEAR_MATCHES = 3
 
@@ -52,6 +76,7 @@ def _results_dir_option(function: FunctionT) -> FunctionT:
         "-o",
         "--results-dir",
         metavar="DIR",
+        type=PathName(),
         expose_value=False,
         callback=_remember_results_dir,
         is_eager=True,
@@ -123,8 +148,6 @@ def _known(repository: FileSystemRepository) -> list[str]:
 
 
 def _remember_results_dir(context: click.Context, _parameter: click.Parameter, value: Path | str | None) -> None:
-    if value == "":
-        raise click.BadParameter("the name of the directory is empty")
     if value is not None:
         context.find_root().meta[_RESULTS_DIR] = value
 

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
 
 
-def _require_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if not value:
-        raise click.BadParameter("the name of the file is empty")
-    return value
-
-
 @click.command(
     epilog="\b\n"
     "Examples:\n"
@@ -33,7 +27,7 @@ def _require_name(_context: click.Context, _parameter: click.Parameter, value: s
 )
 @options.experiment_ids(required=False)
 @click.option(
-    "--to", "target", metavar="FILE|-", required=True, callback=_require_name, help="The file, or - for stdout."
+    "--to", "target", metavar="FILE|-", required=True, type=options.PathName(), help="The file, or - for stdout."
 )
 @click.option(
     "--format",

@@ -94,7 +94,7 @@ _COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group
 )
 @click.option("--reverse", is_flag=True, help="Greatest first.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show at most N rows or groups.")
-@click.option("--model", metavar="TEXT", help="Only models whose name contains TEXT, in any case.")
+@click.option("--model", metavar="TEXT", type=options.Text(), help="Only models whose name contains TEXT, in any case.")
 @click.option(
     "--by",
     metavar="COLUMN,...",
@@ -124,7 +124,7 @@ def list_results(
 
     The verdict on an aggregate that is current is complete, over-counted (the sum counts joules more than once),
     partial (a lower bound), failed (a check did not hold: 'results verify' explains) or warned; else it is stale (raw
-    files came or changed since), pending (not aggregated), foreign (derived by another tool) or unreadable. The exit
+    files came, changed or went since), pending (not aggregated), foreign (derived by another tool) or unreadable. The exit
     status is 1 if a file can't be read.
 
     A condition compares columns with values: = != < <= > >= ~ (contains) !~, "in (a, b)", "is unknown", joined by and,

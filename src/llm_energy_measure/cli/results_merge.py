@@ -14,7 +14,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 
 
 @click.command(epilog=("\b\nExamples:\n  llm-energy-measure -o all results merge node1/results node2/results"))
-@click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=click.Path())
+@click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=options.PathName())
 @options.shared_options
 def merge(*, others: tuple[str, ...]) -> None:
     """Copy what OTHER results directories hold into this one.

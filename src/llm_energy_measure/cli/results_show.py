@@ -129,6 +129,10 @@ def _print_summary(
         terminal.note(f"earlier attempts are kept: {', '.join(map(str, attempts))}; --attempt N shows one")
     if row.status == "pending":
         terminal.note(f"not aggregated yet: 'aggregate {experiment}' does it")
+    elif row.status == "stale" and not repository.has_raw(experiment):
+        terminal.note(
+            f"its raw files are gone: this is all that is left of it; 'results delete {experiment}' removes it"
+        )
     elif row.status == "stale":
         terminal.note(f"raw files came or changed since: 'aggregate {experiment}' makes it anew")
 

@@ -35,9 +35,14 @@ if TYPE_CHECKING:
     type=click.Choice(["table", "csv", "json", "parquet"]),
     help="[default: by FILE's name, else table]",
 )
-@click.option("--to", "target", metavar="FILE", help="Write the answer there. [default: stdout]")
 @click.option(
-    "--dataset", metavar="FOLDER", help="A dataset of 'results export', as it is. [default: one kept up to date]"
+    "--to", "target", metavar="FILE", type=options.PathName(), help="Write the answer there. [default: stdout]"
+)
+@click.option(
+    "--dataset",
+    metavar="FOLDER",
+    type=options.PathName(),
+    help="A dataset of 'results export', as it is. [default: one kept up to date]",
 )
 @options.shared_options
 def sql(*, query: str, form: str | None, target: str | None, dataset: str | None) -> None:
