@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import sys
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +31,7 @@ from llm_energy_measure.results.layout import process_file, raw_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.importers import Entry, LossReport, Reading

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+from click.types import StringParamType
 
 from llm_energy_measure.cli.terminal import VERBOSITY
 from llm_energy_measure.constants import RESULTS_DIR_ENV
@@ -20,16 +21,15 @@ if TYPE_CHECKING:
 FunctionT = TypeVar("FunctionT", bound="Callable[..., Any] | click.Command")
 
 
-class Text(click.ParamType):
+class Text(StringParamType):
     """A text that says something: an empty one is a variable of the shell that was never set."""
-
-    name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's signature
         """The text as it is."""
-        if not str(value).strip():
+        text = super().convert(value, param, ctx)
+        if not text.strip():
             self.fail("it is empty", param, ctx)
-        return value
+        return text
 
 
 class PathName(click.Path):

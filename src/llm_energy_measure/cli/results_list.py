@@ -124,8 +124,8 @@ def list_results(
 
     The verdict on an aggregate that is current is complete, over-counted (the sum counts joules more than once),
     partial (a lower bound), failed (a check did not hold: 'results verify' explains) or warned; else it is stale (raw
-    files came, changed or went since), pending (not aggregated), foreign (derived by another tool) or unreadable. The exit
-    status is 1 if a file can't be read.
+    files came, changed or went since), pending (not aggregated), foreign (derived by another tool) or unreadable. The
+    exit status is 1 if a file can't be read.
 
     A condition compares columns with values: = != < <= > >= ~ (contains) !~, "in (a, b)", "is unknown", joined by and,
     or, not and parentheses. Columns are those of an export, status, verdict, hosts, gpus, precision, note and
