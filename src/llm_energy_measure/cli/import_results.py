@@ -22,7 +22,7 @@ from llm_energy_measure.exceptions import (
     ResultExistsError,
     ResultNotFoundError,
 )
-from llm_energy_measure.importers.joining import Energies
+from llm_energy_measure.importers.joining import Energies, unjoined
 from llm_energy_measure.importers.loss import merge
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.results import aggregate_results, codec
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
 
     Pair = tuple[RawProcessResult, Entry]
+
+_COMPARE = "compare the two, or import with --overwrite, which keeps the old one"
 
 
 @click.command(
@@ -58,6 +60,9 @@ if TYPE_CHECKING:
     help="Format of the files; auto recognises it from their content.",
 )
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what would be written, and the verdicts.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace different results of the same process; what is replaced is kept."
+)
 @click.option(
     "--host", metavar="NAME", type=options.Text(), help="The machine that was measured, where the files don't say."
 )
@@ -86,6 +91,7 @@ def import_results(
     paths: tuple[str, ...],
     form: str,
     dry_run: bool,
+    overwrite: bool,
     host: str | None,
     gpu_uuids: tuple[str, ...],
     mapping: tuple[str, ...],
@@ -94,8 +100,9 @@ def import_results(
 ) -> None:
     """Bring in results of other tools, each as an experiment of its own.
 
-    Nothing is replaced, and importing twice changes nothing. What could not be read is told with a reason code and a
-    sentence (all of it with --json or -v); the exit status is 0 if anything was kept, 1 if nothing was.
+    Nothing is replaced without --overwrite, and importing twice changes nothing. What could not be read is told with a
+    reason code and a sentence (all of it with --json or -v); the exit status is 0 if anything was kept, 1 if nothing
+    was.
     """
     try:
         parse_mappings(mapping)
@@ -109,7 +116,7 @@ def import_results(
         "mapping": mapping,
     }
     reports: list[LossReport] = []
-    keeper = _Planner(repository) if dry_run else _Keeper(repository)
+    keeper = (_Planner if dry_run else _Keeper)(repository, overwrite=overwrite)
     unused = set(given["gpu_uuids"])
     with _progress() as (progress, aside):
         energy = []
@@ -164,9 +171,10 @@ def _uuids(record: RawProcessResult) -> Iterator[str | None]:
 class _Keeper:
     """Saves what is imported, unless it is there already."""
 
-    def __init__(self, repository: FileSystemRepository) -> None:
+    def __init__(self, repository: FileSystemRepository, *, overwrite: bool) -> None:
         """Remember where to; nothing was there yet."""
         self.repository = repository
+        self.overwrite = overwrite
         self.there = 0
 
     def keep(self, record: RawProcessResult, entry: Entry) -> bool:
@@ -183,7 +191,7 @@ class _Keeper:
         except LLMEnergyMeasureError as error:
             entry.outcome = "refused"
             entry.code = "conflict" if isinstance(error, ResultExistsError) else "refused_at_save"
-            entry.message = str(error)
+            entry.message = _in_words(error)
             return False
         return True
 
@@ -193,18 +201,21 @@ class _Keeper:
         if record.process_index not in folder.process_indices():
             return False
         stored = folder.read(record.process_index)
-        return isinstance(stored, type(record)) and _measured(stored) == _measured(record)
+        return isinstance(stored, type(record)) and _measured(record) in (
+            _measured(stored),
+            _measured(unjoined(stored)),
+        )
 
     def _save(self, record: RawProcessResult) -> None:
-        self.repository.save_raw(record.experiment_id, record)
+        self.repository.save_raw(record.experiment_id, record, overwrite=self.overwrite)
 
 
 class _Planner(_Keeper):
     """Finds what saving would do, and writes nothing."""
 
-    def __init__(self, repository: FileSystemRepository) -> None:
+    def __init__(self, repository: FileSystemRepository, *, overwrite: bool) -> None:
         """Remember where to; nothing is planned yet."""
-        super().__init__(repository)
+        super().__init__(repository, overwrite=overwrite)
         self.planned: dict[tuple[str, int], bytes] = {}
         self.holders: dict[str, str] = {}
 
@@ -219,14 +230,22 @@ class _Planner(_Keeper):
         holder = self.holders.get(name) or folder.holder() or record.experiment_id
         if holder != record.experiment_id:
             raise folder.taken(record.experiment_id, holder)
-        if (name, index) in self.planned or index in folder.process_indices():
-            found, advice = "a different result of the same process comes before it", "compare the two"
-            raise ResultExistsError(f"cannot save process {index} of {record.experiment_id!r}", found, advice)
+        if not self.overwrite and ((name, index) in self.planned or index in folder.process_indices()):
+            found = "a different result of the same process comes before it"
+            raise ResultExistsError(f"cannot save process {index} of {record.experiment_id!r}", found, _COMPARE)
         self.holders[name] = holder
         self.planned[name, index] = _digest(record)
 
     def _place(self, record: RawProcessResult) -> tuple[str, int]:
         return self.repository.folder_of(record.experiment_id), record.process_index
+
+
+def _in_words(error: LLMEnergyMeasureError) -> str:
+    """Why a record was not saved; of a conflict with what can be done on a command line."""
+    if not isinstance(error, ResultExistsError) or error.digests is None:
+        return str(error)
+    kept = f"; the record is kept in {error.kept}" if error.kept is not None else ""
+    return f"{error.doing}: {error.found}; {_COMPARE}{kept}"
 
 
 def _measured(record: RawProcessResult) -> RawProcessResult:
