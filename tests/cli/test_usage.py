@@ -138,6 +138,31 @@ def test_an_empty_id_is_refused(results: Path, arguments: str, nothing: str) -> 
     assert sorted(results.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("list", "llm-energy-measure results list"),
+        ("lst", "llm-energy-measure results list"),
+        ("exprot --to x.csv", "llm-energy-measure results export"),
+        ("agregate --all", "llm-energy-measure aggregate"),
+        ("resuls list", "llm-energy-measure results"),
+        ("results lst", "llm-energy-measure results list"),
+        ("results aggregate --all", "llm-energy-measure aggregate"),
+        ("results import x.csv", "llm-energy-measure import"),
+        ("results verfy", "llm-energy-measure results verify"),
+    ],
+)
+def test_a_command_that_is_none_names_those_that_look_alike(typed: str, meant: str) -> None:
+    done = run(*typed.split())
+    assert (done.status, done.out) == (2, "")
+    word = typed.replace("results ", "").split()[0]
+    assert done.err.splitlines()[-1] == f"Error: No such command {word!r}; did you mean '{meant}'?"
+
+
+def test_a_command_like_no_other_names_none() -> None:
+    assert run("nonsense").err.endswith("Error: No such command 'nonsense'.\n")
+
+
 def test_an_unknown_strategy_is_told_once_and_nothing_is_done(results: Path) -> None:
     done = run("-o", results, "aggregate", "--all", "--strategy", "mean")
     assert done.status == 2
