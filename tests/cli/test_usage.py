@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import click
 import jsonschema
 import pytest
 
@@ -27,6 +28,22 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith(f"Usage: llm-energy-measure {' '.join(command)}".strip())
     assert "Examples:\n    llm-energy-measure" in done.out
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_option_is_described_in_a_sentence(command: tuple[str, ...]) -> None:
+    found: click.Command = cli
+    for name in command:
+        assert isinstance(found, click.Group)
+        known = found.get_command(click.Context(found), name)
+        assert known is not None
+        found = known
+    for option in found.params:
+        if isinstance(option, click.Option):
+            words = (option.help or "").partition(" [")[0]
+            assert words.endswith("."), option.name
+            assert len(words.split()) > 1, option.name
+            assert option.metavar or option.is_flag or isinstance(option.type, click.Choice), option.name
 
 
 @pytest.mark.parametrize(

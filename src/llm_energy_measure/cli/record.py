@@ -25,14 +25,27 @@ from llm_energy_measure.recorder.sources.cpu_model import CpuModel
     ),
 )
 @click.argument("command", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED)
-@click.option("--experiment", metavar="ID", type=options.Text(), help="Experiment. [default: the program and the time]")
+@click.option(
+    "--experiment", metavar="ID", type=options.Text(), help="Id of the experiment. [default: the program and the time]"
+)
 @click.option("--model", metavar="NAME", type=options.Text(), default="unknown", help="Name of the model.")
 @click.option("--config-name", metavar="NAME", type=options.Text(), help="Name of the configuration.")
 @click.option("--backend", metavar="NAME", type=options.Text(), help="Inference library of the command.")
-@click.option("--source", "sources", metavar="NAME", multiple=True, help="Energy source; several, best first.")
+@click.option(
+    "--source",
+    "sources",
+    metavar="NAME",
+    multiple=True,
+    help="Energy source ('doctor' names them); several, best first.",
+)
 @click.option("--no-energy", is_flag=True, help="Measure none here: another process of the experiment does.")
 @click.option("--require-energy", is_flag=True, help="Don't start where none can be measured.")
-@click.option("--w-per-core", metavar="WATTS", type=click.FloatRange(min=0, min_open=True), help="For cpu_model.")
+@click.option(
+    "--w-per-core",
+    metavar="WATTS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Power of a busy core, for the source cpu_model.",
+)
 @click.option(
     "--gpu",
     "gpus",
@@ -41,7 +54,14 @@ from llm_energy_measure.recorder.sources.cpu_model import CpuModel
     multiple=True,
     help="GPU of the command, by index or UUID; several.",
 )
-@click.option("--idle", "idle_sec", metavar="SECONDS", type=click.FloatRange(min=0), default=0.0, help="Idle power.")
+@click.option(
+    "--idle",
+    "idle_sec",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Measure idle power for so long before.",
+)
 @click.option("--process-index", metavar="N", type=click.IntRange(min=0), help="Rank, if no launcher says it.")
 @click.option("--world-size", metavar="N", type=click.IntRange(min=1), help="Processes, if no launcher says it.")
 @options.shared_options

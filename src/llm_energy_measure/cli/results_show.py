@@ -39,7 +39,10 @@ _PROCESS_HEADERS = (
 @options.experiment_id
 @click.option("--raw", is_flag=True, help="Each process; with --json its file's own fields.")
 @click.option(
-    "--attempt", type=click.IntRange(min=0), help="The processes of an earlier attempt, which a later set aside."
+    "--attempt",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="The processes of an earlier attempt, which a later set aside.",
 )
 @options.json_option
 @options.shared_options

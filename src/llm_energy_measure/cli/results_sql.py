@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--format",
     "form",
     type=click.Choice(["table", "csv", "json", "parquet"]),
-    help="[default: by FILE's name, else table]",
+    help="Form of the answer. [default: by FILE's name, else table]",
 )
 @click.option(
     "--to", "target", metavar="FILE", type=options.PathName(), help="Write the answer there. [default: stdout]"
