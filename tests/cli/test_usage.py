@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -220,6 +221,35 @@ def test_the_default_directory_is_results_here(results: Path, tmp_path: Path, mo
     assert done.err == "error: cannot read results in results: it does not exist; name another with -o DIR\n"
 
 
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        (".", "results"),
+        ("results/raw", "results"),
+        ("results/aggregated", "results"),
+        ("results/raw/llama_c0", "results"),
+        ("elsewhere", None),
+    ],
+)
+def test_a_folder_that_is_no_results_directory_is_told_with_the_one_beside_it(
+    results: Path, named: str, meant: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(results.parent)
+    (results.parent / "elsewhere").mkdir()
+    (results.parent / "elsewhere" / "notes.txt").touch()
+    advice = "give another with -o DIR" if meant is None else f"did you mean -o {meant}?"
+    said = f"warning: {named} holds neither raw/ nor aggregated/, and no results; {advice}\n"
+    for command in (["results", "list"], ["results", "list", "--json"], ["-q", "results", "check"], ["aggregate", "x"]):
+        assert run("-o", named, *command).err.startswith(said), command
+
+
+def test_an_empty_folder_and_one_with_aggregates_alone_are_results_directories(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("-o", tmp_path / "empty", "results", "list").err == "0 experiments\n"
+    shutil.rmtree(results / "raw")
+    assert run("-o", results, "results", "list").err == "3 experiments\n"
+
+
 def test_quiet_says_only_what_is_amiss(results: Path) -> None:
     assert run("-o", results, "results", "list").err == (
         "3 experiments; 2 not aggregated yet (--all lists them, 'aggregate --all' aggregates them)\n"
@@ -304,6 +334,16 @@ def test_ids_complete_in_the_shell(
     done = run()
     assert (done.status, done.err) == (0, "")
     assert [line.partition(",")[2] for line in done.out.split()] == wanted
+
+
+@pytest.mark.parametrize(
+    "words", ["import ", "import --join ", "results export --to ", "results merge ", "-o ", "results sql x --to "]
+)
+def test_names_of_files_complete_in_the_shell(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_LLM_ENERGY_MEASURE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"llm-energy-measure {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" "))))
+    assert run().out == "file,\n"
 
 
 # As whole processes

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
-from llm_energy_measure.cli.terminal import VERBOSITY
-from llm_energy_measure.constants import RESULTS_DIR_ENV
+from llm_energy_measure.cli.terminal import VERBOSITY, warn
+from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, RAW_DIR, RESULTS_DIR_ENV
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,15 +34,12 @@ class Text(StringParamType):
         return text
 
 
-class PathName(click.Path):
+class PathName(Text):
     """The name of a file or folder, completed in the shell; an empty one would be the current folder."""
 
-    def __init__(self) -> None:
-        super().__init__(readable=False)  # what can't be read is told by whoever reads it
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's signature
-        """The name as it is."""
-        return super().convert(Text().convert(value, param, ctx), param, ctx)
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 - click's signature
+        """What tells the shell to complete the name of a file."""
+        return [CompletionItem(incomplete, type="file")]
 
 
 _RESULTS_DIR = "llm_energy_measure.results_dir"
@@ -115,7 +114,24 @@ def repository(*, must_exist: bool = True) -> FileSystemRepository:
     if not found.base_path.is_dir() and (must_exist or found.base_path.exists()):
         problem = "it is no directory" if found.base_path.exists() else "it does not exist"
         raise StorageError(f"cannot read results in {found.base_path}", problem, "name another with -o DIR")
+    if must_exist:
+        _warn_of_no_results(found.base_path)
     return found
+
+
+def holds_results(directory: Path) -> bool:
+    """True if something stands in a directory where results belong, whatever it is."""
+    return any(os.path.lexists(directory / name) for name in (RAW_DIR, AGGREGATED_DIR))
+
+
+def _warn_of_no_results(directory: Path) -> None:
+    """Tell that a directory which is not empty is no results directory: one beside it was meant."""
+    with contextlib.suppress(OSError):  # told by whoever reads it
+        if not holds_results(directory) and any(directory.iterdir()):
+            beside = (directory / DEFAULT_RESULTS_DIR, directory.parent, directory.parent.parent)
+            near = next(filter(holds_results, beside), None)
+            advice = "give another with -o DIR" if near is None else f"did you mean -o {near}?"
+            warn(f"{directory} holds neither {RAW_DIR}/ nor {AGGREGATED_DIR}/, and no results; {advice}")
 
 
 def require_known(repository: FileSystemRepository, name: str) -> str:
