@@ -404,6 +404,7 @@ def test_what_a_results_directory_holds_is_no_table(tmp_path: Path) -> None:
     refused = [entry for entry in reading.report.entries if entry.outcome == "refused"]
     assert {entry.code for entry in refused} == {"unknown_format"}
     assert all("a result of this tool" in entry.message for entry in refused)
+    assert not any("looked for" in entry.message for entry in refused)
 
 
 def test_a_line_that_is_no_object_costs_itself(tmp_path: Path) -> None:

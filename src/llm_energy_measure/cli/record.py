@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from llm_energy_measure.recorder.place import find_place
 from llm_energy_measure.recorder.recording import record as make_recording
 from llm_energy_measure.recorder.sources import AUTOMATIC, Source
 from llm_energy_measure.recorder.sources.cpu_model import CpuModel
+
+if TYPE_CHECKING:
+    from llm_energy_measure.domain.experiment import RawProcessResult
 
 
 @click.command(
@@ -118,12 +122,23 @@ def record(
     if result is None:
         terminal.warn("a signal came before the command was started: it was not, and nothing is recorded")
     else:
-        for problem in (result.energy_measurement_warning or "").split("; "):
-            if problem:
-                terminal.warn(problem)
+        _warn_of_energy(result)
         energy = terminal.quantity(result.energy_metrics.total_energy_j, "J")
         terminal.note(f"{recording.path}: {result.status}, {energy} in {result.timestamps.duration_sec:.4g} s")
     return status
+
+
+def _warn_of_energy(result: RawProcessResult) -> None:
+    """What a reader of the energy has to know; why there is none is one list of all sources, and long."""
+    said = result.energy_measurement_warning
+    if said is None:
+        return
+    if result.energy_metrics.sensors is not None:
+        terminal.warn(said)
+        return
+    what, _, why = said.partition("; ")
+    terminal.warn(f"{what}; 'llm-energy-measure doctor' says why, and what to do")
+    terminal.detail(why)
 
 
 def _own_name(program: str, process_index: int | None, world_size: int | None) -> str:
