@@ -209,7 +209,7 @@ def _cells(row: Overview) -> tuple[str, ...]:
         row.experiment_id,
         row.model_name or terminal.UNKNOWN,
         f"{found}/{expected}",
-        ("≥ " if row.is_lower_bound else "") + terminal.quantity(row.total_energy_j, "J"),
+        terminal.energy(row.total_energy_j, at_least="≥ " if row.is_lower_bound else ""),
         terminal.count(row.total_tokens),
         terminal.quantity(row.avg_tokens_per_second),
         terminal.quantity(row.tokens_per_joule),
@@ -224,7 +224,7 @@ def _print_groups(columns: Sequence[str], groups: Sequence[Group]) -> None:
         (
             *(_common(value) for value in group.by.values()),
             terminal.count(group.experiments),
-            ("≥ " if group.lower_bounds or group.unknown_energy else "") + terminal.quantity(group.total_energy_j, "J"),
+            terminal.energy(group.total_energy_j, at_least="≥ " if group.lower_bounds or group.unknown_energy else ""),
             terminal.count(group.total_tokens),
             terminal.quantity(group.tokens_per_joule),
             terminal.count(group.unknown_energy),

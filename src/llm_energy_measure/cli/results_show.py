@@ -157,7 +157,7 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
     efficiency = calculate_efficiency_metrics(aggregated)
     bound = "at least " if row.is_lower_bound else ""
     fields += [
-        ("energy", bound + terminal.quantity(aggregated.total_energy_j, "J")),
+        ("energy", terminal.energy(aggregated.total_energy_j, at_least=bound)),
         *_attributed(aggregated),
         ("tokens", terminal.count(aggregated.total_tokens)),
         ("energy per token", terminal.quantity(aggregated.avg_energy_per_token_j, "J/token")),

@@ -195,6 +195,16 @@ def quantity(value: float | None, unit: str = "") -> str:
     return f"{text} {prefix}{unit}".rstrip()
 
 
+def energy(energy_j: float | None, *, at_least: str) -> str:
+    """Energy for a person, behind the words for a lower bound where it is one; what is unknown is none.
+
+    Example:
+        >>> energy(1971.7, at_least="≥ "), energy(None, at_least="≥ ")
+        ('≥ 1.972 kJ', '-')
+    """
+    return UNKNOWN if energy_j is None else at_least + quantity(energy_j, "J")
+
+
 def count(value: int | None) -> str:
     """A whole number with thousands set apart."""
     return UNKNOWN if value is None else f"{value:,}"
