@@ -547,8 +547,9 @@ class FileSystemRepository:
         with contextlib.suppress(StorageError, UnsafePathError):
             deletion.finish(self.store, folder)
         data = rejected_document(result, getattr(refused, "problems", ()) or (refused.found,))
+        index = getattr(result, "process_index", None)  # what is no record at all is kept as well
         try:
-            kept, _ = keep(self.store, data, lambda number: layout.rejected_key(folder, result.process_index, number))
+            kept, _ = keep(self.store, data, lambda number: layout.rejected_key(folder, index, number))
         except (StorageError, UnsafePathError) as error:
             advice = f"{refused.advice}; the record could not be kept ({error.found}), so keep it yourself"
         else:
