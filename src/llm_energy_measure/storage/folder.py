@@ -127,6 +127,19 @@ class Folder:
         finally:
             os.close(folder)
 
+    def bring(self, name: str) -> None:
+        """Have the system read the files of a folder in it, which then are in its cache; nothing is said of them."""
+        folder = self._open(name)
+        if folder is None:
+            return
+        try:
+            for file in os.listdir(folder):
+                _read(file, folder)
+        except OSError:
+            return  # whoever reads it in earnest is told
+        finally:
+            os.close(folder)
+
     def get(self, name: str) -> bytes | None:
         """The content of a file in it; None if it can't be had."""
         data = None if self._descriptor is None else _read(name, self._descriptor)
