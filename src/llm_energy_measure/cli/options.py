@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,8 +15,7 @@ from llm_energy_measure.cli.terminal import VERBOSITY, warn
 from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, RAW_DIR, RESULTS_DIR_ENV
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from llm_energy_measure.exceptions import ResultNotFoundError
     from llm_energy_measure.results.repository import FileSystemRepository
@@ -44,6 +44,9 @@ class PathName(Text):
 
 _RESULTS_DIR = "llm_energy_measure.results_dir"
 _NEAR_MATCHES = 3
+_OTHER_TABLES = frozenset(
+    {".parquet", ".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".tsv", ".feather", ".arrow", ".sqlite", ".db"}
+)
 
 
 def shared_options(function: FunctionT) -> FunctionT:
@@ -96,6 +99,20 @@ def experiment_id(function: FunctionT) -> FunctionT:
 def json_option(function: FunctionT) -> FunctionT:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, in base units.")(function)
+
+
+def format_of(target: str, endings: Mapping[str, str]) -> str:
+    """The format that the name of a file asks for; CSV where it asks for none.
+
+    Raises:
+        click.BadParameter: It asks for one that is not written: a table of another kind must not have its name.
+    """
+    ending = Path(target).suffix.lower()
+    if ending in _OTHER_TABLES - endings.keys():
+        known = ", ".join(endings)
+        message = f"a file {ending} is not written; name it {known}, or choose with --format"
+        raise click.BadParameter(message, param_hint="--to")
+    return endings.get(ending, "csv")
 
 
 def repository(*, must_exist: bool = True) -> FileSystemRepository:
