@@ -513,6 +513,17 @@ def test_numbers_of_numpy_are_aggregated_as_they_are_saved() -> None:
     assert codec.decode_aggregated(codec.encode_aggregated(result), "x.json").total_energy_j == 3972.0
 
 
+def test_what_is_right_is_not_copied_and_what_is_an_array_or_a_text_becomes_what_is_stored() -> None:
+    [same] = aggregate(record := factories.raw()).process_results
+    assert same is record
+    odd = factories.raw(
+        effective_config={"sizes": np.array([1, 2])},
+        timestamps=msgspec.structs.replace(factories.stamps(), start=START.isoformat()),
+    )
+    result = aggregate(odd)
+    assert (result.effective_config, result.start_time) == ({"sizes": [1, 2]}, START)
+
+
 def test_results_may_come_from_an_iterator() -> None:
     assert aggregate_results("exp_7", iter(factories.raws(3))) == aggregate(*factories.raws(3))  # type: ignore[arg-type]  # it says Sequence
 

@@ -165,7 +165,7 @@ def _checked(experiment_id: str, result: RawProcessResult) -> RawProcessResult:
     if getattr(result, "stored", None) is not None:
         return result
     try:
-        return codec.require_valid_raw(result)
+        checked = codec.require_valid_raw(result)
     except InvalidResultError as refused:
         # Stamps that can't be are a finding, as they are in files of the field.
         with contextlib.suppress(AttributeError, TypeError):
@@ -176,6 +176,11 @@ def _checked(experiment_id: str, result: RawProcessResult) -> RawProcessResult:
             found = f"process {result.process_index!r}: {found}"
             advice = "correct it, or set it to None if it is unknown"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, advice) from refused
+    # Arrays can raise anything when they are compared: the copy, in which they are lists, is taken then.
+    with contextlib.suppress(Exception):
+        if checked == result:
+            return result  # not held twice
+    return checked
 
 
 def _result(
