@@ -297,6 +297,8 @@ def test_energy_that_is_joined_later_replaces_nothing_unless_it_is_told_to(tmp_p
     for dry_run in (["--dry-run"], []):
         done = run("-o", results, "import", result, "--join", energy, "--overwrite", "--json", *dry_run)
         assert [one["code"] for one in done.json()["entries"]] == ["energy_joined"]
+        would = "would be" if dry_run else "were"
+        assert f"0 refused; of results that were there 1 {would} replaced, and kept" in done.err
     [record] = FileSystemRepository(results).load_all_raw(name)
     assert record.energy_metrics.total_energy_j == 3.6e6
     assert b'"total_energy_j": null' in (folder / "superseded-process_0-1.json").read_bytes()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.importers import Entry, LossReport, Reading
+    from llm_energy_measure.results.raw_folder import RawFolder
     from llm_energy_measure.results.repository import FileSystemRepository
 
     Pair = tuple[RawProcessResult, Entry]
@@ -145,7 +146,7 @@ def import_results(
     if unused:
         terminal.warn(f"--gpu-uuids: no record has a GPU that they fit: {', '.join(sorted(unused))}")
     report = merge(reports)
-    _finish(report, keeper.there, as_json=as_json, dry_run=dry_run)
+    _finish(report, keeper, as_json=as_json, dry_run=dry_run)
 
 
 def _takers(
@@ -176,6 +177,7 @@ class _Keeper:
         self.repository = repository
         self.overwrite = overwrite
         self.there = 0
+        self.replaced = 0
 
     def keep(self, record: RawProcessResult, entry: Entry) -> bool:
         """True if the record is new, and saved; else its entry is told why."""
@@ -187,7 +189,9 @@ class _Keeper:
                 if entry.outcome == "kept":
                     entry.code = "already_there"
                 return False
+            replaces = self.overwrite and self._has_another(record)
             self._save(record)
+            self.replaced += replaces
         except LLMEnergyMeasureError as error:
             entry.outcome = "refused"
             entry.code = "conflict" if isinstance(error, ResultExistsError) else "refused_at_save"
@@ -197,14 +201,19 @@ class _Keeper:
 
     def _is_there(self, record: RawProcessResult) -> bool:
         """True if a stored record says the same, whichever file it was imported from: a log grows, and is copied."""
-        folder = self.repository.raw_folder(self.repository.folder_of(record.experiment_id))
-        if record.process_index not in folder.process_indices():
+        if not self._has_another(record):
             return False
-        stored = folder.read(record.process_index)
+        stored = self._folder(record).read(record.process_index)
         return isinstance(stored, type(record)) and _measured(record) in (
             _measured(stored),
             _measured(unjoined(stored)),
         )
+
+    def _has_another(self, record: RawProcessResult) -> bool:
+        return record.process_index in self._folder(record).process_indices()
+
+    def _folder(self, record: RawProcessResult) -> RawFolder:
+        return self.repository.raw_folder(self.repository.folder_of(record.experiment_id))
 
     def _save(self, record: RawProcessResult) -> None:
         self.repository.save_raw(record.experiment_id, record, overwrite=self.overwrite)
@@ -223,14 +232,17 @@ class _Planner(_Keeper):
         planned = self.planned.get(self._place(record))
         return planned == _digest(record) if planned is not None else super()._is_there(record)
 
+    def _has_another(self, record: RawProcessResult) -> bool:
+        return self._place(record) in self.planned or super()._has_another(record)
+
     def _save(self, record: RawProcessResult) -> None:
         checked = codec.require_valid_raw(record)
         name, index = self._place(checked)
-        folder = self.repository.raw_folder(name)
+        folder = self._folder(checked)
         holder = self.holders.get(name) or folder.holder() or record.experiment_id
         if holder != record.experiment_id:
             raise folder.taken(record.experiment_id, holder)
-        if not self.overwrite and ((name, index) in self.planned or index in folder.process_indices()):
+        if not self.overwrite and self._has_another(checked):
             found = "a different result of the same process comes before it"
             raise ResultExistsError(f"cannot save process {index} of {record.experiment_id!r}", found, _COMPARE)
         self.holders[name] = holder
@@ -297,15 +309,18 @@ def _verdict(result: AggregatedResult) -> str:
     return ", ".join(words)
 
 
-def _finish(report: LossReport, there: int, *, as_json: bool, dry_run: bool) -> None:
+def _finish(report: LossReport, keeper: _Keeper, *, as_json: bool, dry_run: bool) -> None:
     """Say what became of all that was seen."""
     if as_json:
         terminal.out_json(report.document())
     _say_losses(report)
     counts = report.counts
-    written = "; nothing was written" if dry_run else ""
     said = ", ".join(f"{number} {name}" for name, number in counts.items())
-    terminal.note(f"{said}{f' ({there} were there already)' if there else ''}{written}")
+    if keeper.there:
+        said += f" ({keeper.there} were there already)"
+    if keeper.replaced:
+        said += f"; of results that were there {keeper.replaced} {'would be' if dry_run else 'were'} replaced, and kept"
+    terminal.note(f"{said}; nothing was written" if dry_run else said)
     if counts["kept"] + counts["repaired"] == 0:
         raise SystemExit(1)
 
