@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,10 @@ from hypothesis import strategies as st
 
 from llm_energy_measure.domain.latency import LatencyMeasurements, pool_latency
 from llm_energy_measure.domain.schema import time_problems
-from llm_energy_measure.exceptions import AggregationError
-from llm_energy_measure.results import aggregate_results, calculate_efficiency_metrics, codec
+from llm_energy_measure.exceptions import AggregationError, InvalidResultError
+from llm_energy_measure.results import FileSystemRepository, aggregate_results, calculate_efficiency_metrics, codec
 from llm_energy_measure.results.strategies import strategy_names
+from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories, strategies
 
 if TYPE_CHECKING:
@@ -140,3 +143,18 @@ def test_figures_that_no_file_can_hold_are_told_and_never_calculated_with(
         assert codec.decode_aggregated(codec.encode_aggregated(result), "x.json").findings == result.findings
         assert not any(map(math.isinf, calculate_efficiency_metrics(result).values()))
         assert all(record == codec.require_valid_raw(record) for record in records if not time_problems(record))
+
+
+@given(st.data())
+def test_what_holds_such_a_figure_is_kept_and_what_holds_none_is_stored(data: st.DataObject) -> None:
+    record = data.draw(strategies.odd_records(factories.full_raw()))
+    repository = FileSystemRepository(store=MemoryStore())
+    with contextlib.suppress(InvalidResultError):
+        repository.save_raw(factories.EXPERIMENT, record)
+    [name] = {entry.name for entry in repository.store.list(f"raw/{factories.EXPERIMENT}")} - {"manifest.json"}
+    stored = json.loads(repository.store.get(f"raw/{factories.EXPERIMENT}/{name}"))
+    if name.startswith("rejected-process_"):
+        assert stored["rejected"]
+        assert list(stored["record"]) == [*record.__struct_fields__[:-1]]
+    else:
+        assert repository.load_all_raw(factories.EXPERIMENT) == [codec.require_valid_raw(record)]
