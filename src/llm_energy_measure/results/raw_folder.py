@@ -97,7 +97,7 @@ class RawFolder:
             return UnreadableFile(name=name, reason=error.found)
         return self.decode(name, process_index, data)
 
-    def decode(self, name: str, process_index: int, data: bytes) -> RawProcessResult | UnreadableFile:
+    def decode(self, name: str, process_index: int | None, data: bytes) -> RawProcessResult | UnreadableFile:
         """One raw result from the name and the bytes of its file, or why they are none."""
         reason = None
         try:
@@ -113,49 +113,44 @@ class RawFolder:
                 return record
         return UnreadableFile(name=name, reason=reason, size_bytes=len(data), sha256=codec.digest(data))
 
-    def decode_all(
-        self, files: Iterable[tuple[int, bytes]]
-    ) -> tuple[list[RawProcessResult], list[UnreadableFile], set[int]]:
-        """The raw results in files, by process index, why the others are none, and the processes of both.
+    def decode_all(self, files: Iterable[tuple[str, bytes]]) -> tuple[list[RawProcessResult], list[UnreadableFile]]:
+        """The raw results in files, by process index, and why the others are none.
 
         Args:
-            files: Process index and bytes of each, in any order; they are taken as they are needed.
+            files: Name and bytes of each, in any order; they are taken as they are needed.
         """
         results: list[RawProcessResult] = []
         unreadable: list[UnreadableFile] = []
-        there: set[int] = set()
-        some: dict[int, bytes] = {}
-        for index, data in files:
-            there.add(index)
-            some[index] = data
+        some: dict[str, bytes] = {}
+        for name, data in files:
+            some[name] = data
             if len(some) >= _TOGETHER or len(data) >= _LARGE_BYTES:
                 self._decode_some(some, results, unreadable)
                 some = {}
         if some:
             self._decode_some(some, results, unreadable)
         results.sort(key=_process_index)
-        return results, unreadable, there
+        return results, unreadable
 
     def _decode_some(
-        self, files: Mapping[int, bytes], results: list[RawProcessResult], unreadable: list[UnreadableFile]
+        self, files: Mapping[str, bytes], results: list[RawProcessResult], unreadable: list[UnreadableFile]
     ) -> None:
-        named = {layout.process_file(index): data for index, data in files.items()}
-        records = codec.decode_written(named)
-        if records is not None and self._are_own(records, list(files)):
+        records = codec.decode_written(files)
+        if records is not None and self._are_own(records, files):
             results += records
             return
-        for index, (name, data) in zip(files, named.items(), strict=True):
-            found = self.decode(name, index, data)
+        for name, data in files.items():
+            found = self.decode(name, layout.process_index_of(name), data)
             if isinstance(found, UnreadableFile):
                 unreadable.append(found)
             else:
                 results.append(found)
 
-    def _are_own(self, records: list[RawProcessResult], indices: list[int]) -> bool:
-        """True if they are beyond doubt of this experiment, and of these processes."""
-        return [record.process_index for record in records] == indices and all(
-            record.experiment_id == self.name for record in records
-        )
+    def _are_own(self, records: list[RawProcessResult], names: Iterable[str]) -> bool:
+        """True if they are beyond doubt of this experiment, and of the processes that their files are named for."""
+        return {record.experiment_id for record in records} == {self.name} and list(
+            map(_process_index, records)
+        ) == list(map(layout.process_index_of, names))
 
     def manifest(self, data: bytes | None = None) -> Manifest | None:
         """What was expected, or None if nobody wrote it down. Raises `ResultCorruptError`.

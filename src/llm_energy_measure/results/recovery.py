@@ -19,7 +19,7 @@ from llm_energy_measure.storage.read_ahead import read_ahead
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from llm_energy_measure.domain.experiment import Manifest
+    from llm_energy_measure.domain.experiment import Manifest, RawProcessResult
     from llm_energy_measure.results.repository import FileSystemRepository
 
 
@@ -66,26 +66,30 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
             unfinished.add(index)
         return False
 
-    def results_of(files: Iterable[tuple[str, bytes | ResultsError]]) -> Iterator[tuple[int, bytes]]:
+    def results_of(files: Iterable[tuple[str, bytes | ResultsError]]) -> Iterator[tuple[str, bytes]]:
         nonlocal manifest
         for name, data in files:
-            index = process_index_of(name)
-            if index is None:
+            if name == MANIFEST_NAME:
                 try:
                     manifest = own.manifest(data if isinstance(data, bytes) else None)
                 except ResultsError as error:
                     unreadable.append(UnreadableFile(name=name, reason=error.found))
             elif isinstance(data, bytes):
-                yield index, data
+                yield name, data
             else:
                 unreadable.append(UnreadableFile(name=name, reason=data.found))
 
-    results, torn, there = own.decode_all(results_of(raw.read(folder, is_wanted)))
+    results, torn = own.decode_all(results_of(raw.read(folder, is_wanted)))
     unreadable += torn
-    if unfinished - there - {process_index_of(file.name) for file in unreadable}:
+    if unfinished and unfinished - _processes_of(results, unreadable):
         return own.recover()  # checkpoints of processes that have no result
     unreadable.sort(key=lambda file: MAX_PROCESSES if (index := process_index_of(file.name)) is None else index)
     return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
+
+
+def _processes_of(results: Iterable[RawProcessResult], unreadable: Iterable[UnreadableFile]) -> set[int | None]:
+    """The processes that have a file, readable or not."""
+    return {result.process_index for result in results} | {process_index_of(file.name) for file in unreadable}
 
 
 def is_no_experiment(recovery: RawRecovery) -> bool:
