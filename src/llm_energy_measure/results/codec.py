@@ -50,13 +50,10 @@ _MAX_NEW_VALUES = 50
 # How much deeper a raw record is nested when it stands in an aggregate.
 _EMBEDDED_LEVELS = 2
 
-_RAWS_DECODER = msgspec.json.Decoder(list[RawProcessResult])
+_RAW_DECODER = msgspec.json.Decoder(RawProcessResult)
 _AGGREGATE_DECODER = msgspec.json.Decoder(AggregatedResult)
 _MANIFEST_DECODER = msgspec.json.Decoder(Manifest)
 _ENCODER = msgspec.json.Encoder()
-
-# Ends a file among several: no JSON text has it.
-_END = b"\x1e"
 
 BOM = b"\xef\xbb\xbf"
 # Possessive, and content with a string that never ends: a hostile file costs one pass, not one for each quote.
@@ -153,14 +150,13 @@ def _as_written(files: list[bytes]) -> list[RawProcessResult] | None:
     What comes out again as it went in has no key twice: a few quick passes over all of them prove what takes a slow one
     of each otherwise. Nearly every file is of this kind, and all that a sweep does is to read them.
     """
-    joined = b"[%b]" % b",".join(files)
-    # Blanks in texts go on both sides. Every file has to be one record: whatever stands across two of them has the end
-    # of the first in its middle, and comes out without it.
-    then = _END.join([*files, b""]).translate(None, b" \n")
+    # Blanks in texts go on both sides. Each file is one object, and none is the beginning of another: what holds of all
+    # of them in a row holds of each.
+    then = (b"[%b]" % b",".join(files)).translate(None, b" \n")
     try:
-        records = _RAWS_DECODER.decode(joined)
+        records = [_RAW_DECODER.decode(data) for data in files]
         # An older version wrote fewer fields, another tool in another order: these come out the same as plain objects.
-        if then != _without_blanks(records) and then != _without_blanks(msgspec.json.decode(joined)):
+        if then != _without_blanks(records) and then != _without_blanks([msgspec.json.decode(data) for data in files]):
             return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
@@ -173,8 +169,8 @@ def _as_written(files: list[bytes]) -> list[RawProcessResult] | None:
 
 
 def _without_blanks(values: list[Any]) -> bytes:
-    """Each value as JSON, with an end after it."""
-    return _ENCODER.encode_lines(values).replace(b" ", b"").replace(b"\n", _END)
+    """The values as JSON without blanks, those in texts left out as well."""
+    return _ENCODER.encode(values).replace(b" ", b"")
 
 
 def decode_aggregated(data: bytes, name: str, *, with_processes: bool = True) -> AggregatedResult:
