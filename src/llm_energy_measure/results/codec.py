@@ -9,7 +9,6 @@ Long, because what is written and what is read have to agree, and are kept in on
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -229,10 +228,12 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
 
 @lru_cache(maxsize=64)
 def _decode_manifest(data: bytes, name: str) -> Manifest:
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    try:
         written = _MANIFEST_DECODER.decode(data)
         if written.schema_version == SCHEMA_VERSION and encode_manifest(written) == data:
             return written
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
     what = f"manifest {name}"
     body = _checked_body(data, what, _DROP_MANIFEST)
     try:
@@ -285,11 +286,13 @@ def encode_aggregated(record: AggregatedResult) -> bytes:
 def _aggregate_head(record: AggregatedResult) -> bytes:
     """The JSON of an aggregate without its raw records, once every figure of it is known to be right."""
     if record.unknown_fields is msgspec.UNSET:
-        with contextlib.suppress(msgspec.DecodeError, TypeError, ValueError, NotImplementedError, RecursionError):
-            encoded = msgspec.json.encode(record)
+        try:
+            encoded = _ENCODER.encode(record)
             if _AGGREGATE_DECODER.decode(encoded) == record:  # as in `_unchanged_by_json`
                 # A line of its own: inside a text of the record it could not begin with a line end.
                 return msgspec.json.format(encoded, indent=2).replace(b'\n  "process_results": [],', b"", 1)
+        except (msgspec.DecodeError, TypeError, ValueError, NotImplementedError, RecursionError):
+            pass
     outer = _document(record)
     try:
         problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in non_finite(outer)]
