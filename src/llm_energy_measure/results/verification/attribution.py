@@ -35,7 +35,6 @@ from llm_energy_measure.results.verification.codes import joules as in_joules
 from llm_energy_measure.results.verification.gpus import module_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
-    Reader,
     check_power,
     power_of_host,
 )
@@ -330,9 +329,9 @@ def _by_component(readings: Sequence[Reading]) -> list[tuple[Component, float]]:
     return [(reading.component, reading.energy_j) for reading in readings]
 
 
-def _take_mean(share: Share, unscoped: Sequence[Reading], group: Sequence[Reader]) -> list[Reading]:
+def _take_mean(share: Share, unscoped: Sequence[Reading], group: Sequence[Process]) -> list[Reading]:
     """Count the mean of the readings of processes that each measured the whole host; the others are returned."""
-    sums = {reader.process: 0.0 for reader in group}
+    sums = {process.index: 0.0 for process in group}
     by_component: dict[Component, dict[int, float]] = {}
     for reading in unscoped:
         if reading.process in sums:
@@ -346,7 +345,7 @@ def _take_mean(share: Share, unscoped: Sequence[Reading], group: Sequence[Reader
         mean += part
         again.append((component, energy_j - part))
     share.again += again
-    share.by_physics_j[group[0].process] = math.fsum(energy_j for _, energy_j in again)
+    share.by_physics_j[group[0].index] = math.fsum(energy_j for _, energy_j in again)
     share.low_j += max(0.0, mean - min(sums.values()))
     share.high_j += max(0.0, max(sums.values()) - mean)
     return [reading for reading in unscoped if reading.process not in sums]

@@ -13,7 +13,7 @@ from llm_energy_measure.results.verification.gpus import (
     names_gpu,
 )
 from llm_energy_measure.results.verification.power import TOLERANCE as POWER_TOLERANCE
-from llm_energy_measure.results.verification.processes import longest_sec, read_elsewhere
+from llm_energy_measure.results.verification.processes import read_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +109,7 @@ def _samples_against_energy(evidence: Evidence) -> list[_Judged]:
 def _power_contradicts_energy(process: Process, energy_j: float, power: float) -> _Judged:
     """The field is one sample: only what no mean can be near is a contradiction."""
     window, work = process.window_sec, process.record.inference_metrics
-    longest = window or longest_sec(process.record)
+    longest = process.length_sec
     shortest = window or (work.inference_time_sec if work is not None else None) or longest
     if power == 0:
         over = f" over {seconds(longest)}" if longest else ""
@@ -252,7 +252,7 @@ def _outlier(evidence: Evidence) -> Finding:
     peers: dict[object, list[tuple[float, int]]] = {}
     for process in evidence.processes:
         energy, record = process.energy, process.record
-        length = process.window_sec or longest_sec(record)
+        length = process.length_sec
         if energy.gpu_energy_j:
             component, joules, scope = "gpu", energy.gpu_energy_j, process.gpu_scope
         elif energy.cpu_energy_j:  # one process may read the host's for all

@@ -32,6 +32,8 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
         gpu_scope: What the sensor behind its GPU energy saw; see `gpu_scope`.
         run: When it ran; None unless start and end are known and can be compared.
         window_sec: Length of its energy window, in seconds; see `energy_window_sec`.
+        length_sec: That, or the longest time that is known of it, in seconds; None if no time is known.
+        gpu_w: Mean GPU power that its GPU energy implies over that time, in watts; None without one of the two.
         span: When it measured; its energy window, or else its run, in which the window lies.
     """
 
@@ -43,7 +45,14 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
     gpu_scope: Scope | None
     run: Span | None
     window_sec: float | None
+    length_sec: float | None
+    gpu_w: float | None
     span: Span | None
+
+    @property
+    def index(self) -> int:
+        """Its number in the experiment."""
+        return self.record.process_index
 
 
 def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
@@ -67,7 +76,9 @@ def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
 
 def _process(record: RawProcessResult, host: str | None) -> Process:
     energy, run = record.energy_metrics, record.timestamps.span
-    gpus = gpus_of(record)
+    gpus, gpu_j = gpus_of(record), energy.gpu_energy_j
+    window_sec = energy_window_sec(energy)
+    length_sec = window_sec or _longest_sec(record)
     return Process(
         record=record,
         energy=energy,
@@ -76,7 +87,9 @@ def _process(record: RawProcessResult, host: str | None) -> Process:
         boards=own_boards(record, gpus),
         gpu_scope=energy.gpu_scope or energy.total_scope,
         run=run,
-        window_sec=energy_window_sec(energy),
+        window_sec=window_sec,
+        length_sec=length_sec,
+        gpu_w=gpu_j / length_sec if gpu_j and length_sec else None,
         span=_measured_in(energy, run),
     )
 
@@ -163,7 +176,7 @@ def energy_window_sec(energy: EnergyMetrics) -> float | None:
     return energy.duration_sec or None
 
 
-def longest_sec(record: RawProcessResult) -> float | None:
+def _longest_sec(record: RawProcessResult) -> float | None:
     """The longest time that is known of a process, in seconds: its run or its inference."""
     run = record.timestamps.duration_sec or 0.0
     work = record.inference_metrics.inference_time_sec if record.inference_metrics is not None else None
