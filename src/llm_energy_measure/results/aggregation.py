@@ -27,7 +27,6 @@ from llm_energy_measure.results.verification.evidence import evidence_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from llm_energy_measure.domain.experiment import (
         CompletenessReport,
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.strategies import Strategy
     from llm_energy_measure.results.verification.checks import Verification
-    from llm_energy_measure.results.verification.evidence import Evidence
 
 NAN = float("nan")
 
@@ -169,7 +167,6 @@ def _result(
     attribution = verification.attribution
     first = results[0]
     backend = next((result for result in results if result.backend is not None), first)
-    start, end = _span(evidence)
     aggregated = AggregatedResult(
         experiment_id=experiment_id,
         backend=backend.backend,
@@ -189,8 +186,8 @@ def _result(
         avg_energy_per_token_j=ratio(totals.total_energy_j, totals.total_tokens),
         total_flops=totals.total_flops,
         process_results=list(results),
-        start_time=start,
-        end_time=end,
+        start_time=evidence.started[0] if evidence.started else None,
+        end_time=evidence.ended[1] if evidence.ended else None,
         effective_config=first.effective_config,
         cli_overrides=first.cli_overrides,
         config_warnings=list(dict.fromkeys([text for result in results for text in result.config_warnings])),
@@ -296,13 +293,6 @@ def _incompatible(
     refused = IncompatibleResultsError(f"cannot aggregate {experiment_id!r}", found, advice)
     refused.field, refused.values = field, (one, other)
     return refused
-
-
-def _span(evidence: Evidence) -> tuple[datetime | None, datetime | None]:
-    """Earliest start and latest known end; None unless all stamps can be compared."""
-    if len(evidence.is_naive) > 1:
-        return None, None
-    return min(evidence.starts, default=None), max(evidence.ends, default=None)
 
 
 def _gpus_attributed(verification: Verification) -> bool:

@@ -20,11 +20,11 @@ from llm_energy_measure.results.verification.windows import check_windows
 from llm_energy_measure.results.verification.zeros import check_zeros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
 
     from llm_energy_measure.results.verification.evidence import Evidence
 
-FAMILIES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+FAMILIES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     check_completeness_of,
     check_time,
     check_windows,

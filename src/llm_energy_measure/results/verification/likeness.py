@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.results.codec import config_digest
@@ -37,8 +38,12 @@ def check_likeness(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _backends(records: Sequence[RawProcessResult]) -> list[object]:
-    names = [(record.backend, record.backend_version) for record in records]
-    return [None if name is None else f"{name} {version or ''}".strip() for name, version in names]
+    return [_backend(record.backend, record.backend_version) for record in records]
+
+
+@lru_cache(maxsize=256)
+def _backend(name: str | None, version: str | None) -> str | None:
+    return None if name is None else f"{name} {version or ''}".strip()
 
 
 def _precisions(records: Sequence[RawProcessResult]) -> list[object]:
