@@ -252,8 +252,12 @@ def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> N
     first = results[0]
     if experiment_id != first.experiment_id and experiment_id != folder_name(first.experiment_id):
         raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
-    for name in ("experiment_id", "model_name", "backend"):
-        values = list(map(attrgetter(name), results))
+    told: dict[str, list[str | None]] = {
+        "experiment_id": [result.experiment_id for result in results],
+        "model_name": [result.model_name for result in results],
+        "backend": [result.backend for result in results],
+    }
+    for name, values in told.items():
         if values.count(values[0]) == len(values):
             continue
         alike = [result for result in results if name != "backend" or not _is_one_side(result)]
@@ -297,8 +301,9 @@ def _incompatible(
 
 def _gpus_attributed(verification: Verification) -> bool:
     """True only if every GPU is known, none is counted twice, and none drew more than it can."""
-    beyond = verification.outcome_of("energy.exceeds_devices") == "failed"
-    return verification.outcome_of(*_ATTRIBUTION_CODES) == "passed" and not beyond
+    if verification.outcome_of(*_ATTRIBUTION_CODES) != "passed":
+        return False
+    return verification.outcome_of("energy.exceeds_devices") != "failed"
 
 
 def _warnings(verification: Verification) -> list[str]:

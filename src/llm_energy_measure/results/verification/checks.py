@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -37,30 +36,32 @@ FAMILIES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
 """The checks that need the evidence alone, a function a family; power, attribution and provenance come before."""
 
 
-class Verification(Struct, frozen=True, kw_only=True, dict=True):
+class Verification(Struct, frozen=True, kw_only=True):
     """What the evidence of one experiment says.
 
     Attributes:
         attribution: Its energy with every joule counted once.
         rule: The rule that attributed, as `name@version`.
         findings: Every finding, those that passed included.
+        to_store: The findings that an aggregate keeps: those that passed follow from the rest.
     """
 
     attribution: Attribution
     findings: list[Finding]
+    to_store: list[Finding]
     rule: str = RULE
 
     def outcome_of(self, *codes: str) -> str:
         """The worst outcome of checks: `failed`, `not_checked` or `passed`; `failed` if there was no such check."""
-        outcomes = [finding.outcome for finding in self.to_store if finding.code in codes]
-        if outcomes:
-            return "failed" if "failed" in outcomes else "not_checked"
+        is_open = False
+        for finding in self.to_store:
+            if finding.code in codes:
+                if finding.outcome == "failed":
+                    return "failed"
+                is_open = True
+        if is_open:
+            return "not_checked"
         return "passed" if any(finding.code in codes for finding in self.findings) else "failed"
-
-    @cached_property
-    def to_store(self) -> list[Finding]:
-        """The findings that an aggregate keeps: those that passed follow from the rest."""
-        return [finding for finding in self.findings if finding.outcome != "passed"]
 
 
 def verify_evidence(evidence: Evidence) -> Verification:
@@ -74,4 +75,5 @@ def verify_evidence(evidence: Evidence) -> Verification:
     for check in FAMILIES:
         findings += check(evidence)
     findings += check_provenance(evidence, attribution)
-    return Verification(attribution=attribution, findings=findings)
+    to_store = [finding for finding in findings if finding.outcome != "passed"]
+    return Verification(attribution=attribution, findings=findings, to_store=to_store)
