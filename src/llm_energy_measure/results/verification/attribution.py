@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -134,7 +135,7 @@ def attribute(records: Sequence[RawProcessResult]) -> Attribution:
 def attribution_of(hosts: Hosts) -> Attribution:
     """As `attribute`, of processes by host."""
     powers = [power_of_host(host, own) for host, own in hosts.items()]
-    processes = [process for own in hosts.values() for process in own]
+    processes = list(chain.from_iterable(hosts.values()))
     any_module = module_of(processes) is not None
     # Of hosts whose readings are apart there is nothing to share.
     shares: list[Share] = []
@@ -166,11 +167,14 @@ def attribution_of(hosts: Hosts) -> Attribution:
             findings=findings,
         )
     plain = math.fsum(totals)
-    again = [part for share in shares for part in share.again]
-    energy = max(0.0, math.fsum(totals + [-joules for _, joules in again]))
+    for share in shares:
+        for component, joules in share.again:
+            energies[component].append(-joules)
+            totals.append(-joules)
+    energy = max(0.0, math.fsum(totals))
     low = max(0.0, energy - math.fsum([share.low_j for share in shares]))
     high = min(plain, energy + math.fsum([share.high_j for share in shares]))
-    gpu, cpu, ram = [_component_sum(name, energies[name], again) for name in COMPONENTS]
+    gpu, cpu, ram = [max(0.0, math.fsum(energies[name])) if energies[name] else None for name in COMPONENTS]
     return Attribution(
         plain_j=plain,
         energy_j=energy,
@@ -397,7 +401,8 @@ def _doubt_module(share: Share, module: str, readings: Sequence[Reading], power:
     without = [reading for reading in readings if id(reading) not in seen]
     other = _share(power.host, without, power)
     energy_j, other_j = _counted_j(readings, share), _counted_j(without, other)
-    gpu_j = _component_sum("gpu", [reading.energy_j for reading in gpus], share.again) or 0.0
+    taken = [joules for component, joules in share.again if component == "gpu"]
+    gpu_j = max(0.0, math.fsum([*(reading.energy_j for reading in gpus), *(-joules for joules in taken)]))
     # A module can't contain more than its sensor read.
     share.besides_j = min(max(0.0, energy_j - other_j), gpu_j)
     if share.besides_j:
@@ -444,23 +449,27 @@ def _counted_again(code: str, host: str | None, groups: Sequence[tuple[Sequence[
 
 def _attribution_findings(hosts: Hosts, processes: Sequence[Process], shares: Sequence[Share]) -> Iterator[Finding]:
     """The findings of this family, one a code and host that failed, one a code otherwise."""
-    found = [finding for share in shares for finding in share.findings]
-    yield from found
+    open_parts: list[int] = []
+    open_scopes: set[str] = set()
+    codes: set[str] = set()
+    for share in shares:
+        yield from share.findings
+        codes.update(finding.code for finding in share.findings)
+        open_parts += share.open_parts
+        open_scopes |= share.open_scopes
     gpus = [gpu.name for process in processes for gpu in process.gpus]
-    codes = {finding.code for finding in found}
     if "attribution.repeated_gpu" not in codes:
         reason = _unidentified(hosts, processes, gpus)
         yield not_checked("attribution.repeated_gpu", reason) if reason else passed("attribution.repeated_gpu")
     if "attribution.shared_sensor" not in codes:
-        yield _parts_apart([process for share in shares for process in share.open_parts])
+        yield _parts_apart(open_parts)
     if "attribution.host_counted" not in codes:
         yield passed("attribution.host_counted")
     yield _two_hosts(hosts, processes, gpus)
     yield _module_sensor(shares)
-    open_scopes = sorted({name for share in shares for name in share.open_scopes})
     code = "attribution.scope_unknown"
     if open_scopes:
-        what = ", ".join("what is no component" if name == "rest" else name.upper() for name in open_scopes)
+        what = ", ".join("what is no component" if name == "rest" else name.upper() for name in sorted(open_scopes))
         yield not_checked(code, f"no process says what the sensors of {what} saw; they are summed")
     else:
         yield passed(code)
@@ -526,11 +535,3 @@ def _module_sensor(shares: Sequence[Share]) -> Finding:
         effect_j=effect,
         processes=set().union(*(share.besides for share in open_ones)),
     )
-
-
-def _component_sum(
-    name: Component, energies: Sequence[float], again: Sequence[tuple[Component, float]]
-) -> float | None:
-    if not energies:
-        return None
-    return max(0.0, math.fsum([*energies, *[-joules for component, joules in again if component == name]]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy_measure.domain.schema import time_problems
-from llm_energy_measure.results.verification.codes import SUSPICION, failed, not_checked, passed, seconds
+from llm_energy_measure.results.verification.codes import SUSPICION, failed, not_checked, passed, passed_by, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -112,7 +112,7 @@ def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Findin
         outermost = *evidence.started, *evidence.ended
         first_start, last_start, first_end, last_end = [(stamp - begin).total_seconds() for stamp in outermost]
         if first_end - last_start > 0:
-            return passed(code, found=(first_end - last_start) / (last_end - first_start))
+            return passed_by(code, (first_end - last_start) / (last_end - first_start))
     ahead = {one.record.process_index: offsets[one.host].ahead_sec for one in processes if one.host in offsets}
     # In seconds, which can hold what no date can.
     started, ended = (
@@ -124,7 +124,7 @@ def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Findin
     )
     common = min(ended) - max(started)
     if common > 0:
-        return passed(code, found=common / (max(ended) - min(started)))
+        return passed_by(code, common / (max(ended) - min(started)))
     first = processes[ended.index(min(ended))].record.process_index
     last = processes[started.index(max(started))].record.process_index
     message = (
