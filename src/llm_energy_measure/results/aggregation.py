@@ -175,7 +175,7 @@ def _result(
         aggregation=AggregationMetadata(
             method=rule.name,
             num_processes=len(results),
-            temporal_overlap_verified=verification.outcome_of("time.no_overlap") == "passed",
+            temporal_overlap_verified=verification.outcomes["time.no_overlap"] == "passed",
             gpu_attribution_verified=_gpus_attributed(verification),
             warnings=_warnings(verification),
         ),
@@ -199,7 +199,7 @@ def _result(
             ]
         ),
         is_lower_bound=bool(report.missing)
-        or verification.outcome_of("completeness.no_energy") == "failed"
+        or verification.outcomes["completeness.no_energy"] == "failed"
         or (evidence.any_sensors and any(energy.is_cut_short for energy in evidence.energies)),
         completeness=report,
         sources=_sources(evidence.stored),
@@ -301,9 +301,10 @@ def _incompatible(
 
 def _gpus_attributed(verification: Verification) -> bool:
     """True only if every GPU is known, none is counted twice, and none drew more than it can."""
-    if verification.outcome_of(*_ATTRIBUTION_CODES) != "passed":
+    outcomes = verification.outcomes
+    if outcomes["energy.exceeds_devices"] == "failed":
         return False
-    return verification.outcome_of("energy.exceeds_devices") != "failed"
+    return all(outcomes[code] == "passed" for code in _ATTRIBUTION_CODES)
 
 
 def _warnings(verification: Verification) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.findings import Finding, Outcome
 from llm_energy_measure.results.verification.attribution import RULE, Attribution, attribution_of
 from llm_energy_measure.results.verification.completeness import check_completeness_of
 from llm_energy_measure.results.verification.counters import check_counters
@@ -44,24 +44,14 @@ class Verification(Struct, frozen=True, kw_only=True):
         rule: The rule that attributed, as `name@version`.
         findings: Every finding, those that passed included.
         to_store: The findings that an aggregate keeps: those that passed follow from the rest.
+        outcomes: The outcome of each check that was made, by code; only what failed can have several findings.
     """
 
     attribution: Attribution
     findings: list[Finding]
     to_store: list[Finding]
+    outcomes: dict[str, Outcome]
     rule: str = RULE
-
-    def outcome_of(self, *codes: str) -> str:
-        """The worst outcome of checks: `failed`, `not_checked` or `passed`; `failed` if there was no such check."""
-        is_open = False
-        for finding in self.to_store:
-            if finding.code in codes:
-                if finding.outcome == "failed":
-                    return "failed"
-                is_open = True
-        if is_open:
-            return "not_checked"
-        return "passed" if any(finding.code in codes for finding in self.findings) else "failed"
 
 
 def verify_evidence(evidence: Evidence) -> Verification:
@@ -76,4 +66,5 @@ def verify_evidence(evidence: Evidence) -> Verification:
         findings += check(evidence)
     findings += check_provenance(evidence, attribution)
     to_store = [finding for finding in findings if finding.outcome != "passed"]
-    return Verification(attribution=attribution, findings=findings, to_store=to_store)
+    outcomes = {finding.code: finding.outcome for finding in findings}
+    return Verification(attribution=attribution, findings=findings, to_store=to_store, outcomes=outcomes)
