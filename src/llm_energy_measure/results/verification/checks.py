@@ -65,6 +65,10 @@ def verify_evidence(evidence: Evidence) -> Verification:
     for check in FAMILIES:
         findings += check(evidence)
     findings += check_provenance(evidence, attribution)
-    to_store = [finding for finding in findings if finding.outcome != "passed"]
-    outcomes = {finding.code: finding.outcome for finding in findings}
+    to_store: list[Finding] = []
+    outcomes: dict[str, Outcome] = {}
+    for finding in findings:
+        outcomes[finding.code] = finding.outcome
+        if finding.outcome != "passed":
+            to_store.append(finding)
     return Verification(attribution=attribution, findings=findings, to_store=to_store, outcomes=outcomes)
