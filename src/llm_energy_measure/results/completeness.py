@@ -43,7 +43,7 @@ def check_completeness(
         expected_processes=expected,
         expected_from=source,
         found_processes=len(found) - len(unexpected),
-        missing=sorted(set(range(expected)) - found),
+        missing=[index for index in range(expected) if index not in found],
         unexpected=unexpected,
         unreadable=list(unreadable),
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Energies in joules, by component.
 Parts = dict[str, list[float]]
 
-
+# Looked for with `find`: `in` takes it for a number first, and fails, which is most of its time.
 _VERSION = b'"schema_version"'
 
 

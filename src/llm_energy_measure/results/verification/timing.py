@@ -70,7 +70,7 @@ def check_time(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _impossible_spans(evidence: Evidence) -> Sequence[Finding]:
-    """One finding a problem."""
+    """Reversed spans, negative durations and stamps that can't be compared: a finding each."""
     code = "time.impossible_span"
     # Of a run with both ends in order, a duration, and no window beside it there is nothing to ask.
     asked = [
@@ -279,7 +279,8 @@ def _clock_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> F
 
 
 def _shifted(evidence: Evidence) -> Finding | None:
-    """The suspicion that the clock of a host is off, whose spans are those of the first host, all shifted alike."""
+    """The suspicion that the clock of a host is off, whose span is that of the first host, shifted."""
+    # None is shifted further than the first start is from the last.
     if evidence.started is None or (evidence.started[1] - evidence.started[0]).total_seconds() <= CLOCK_TOLERANCE_SEC:
         return None
     spans: list[tuple[str | None, datetime, datetime]] = []
