@@ -69,7 +69,7 @@ def test_every_finding_is_of_a_code_that_is_registered(code: str) -> None:
 
 def outcome(code: str, raws: list[RawProcessResult]) -> str:
     _, verification = aggregate_and_verify(factories.EXPERIMENT, raws)
-    return verification.outcome_of(code)
+    return verification.outcomes[code]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ from llm_energy_measure.results.verification.evidence import evidence_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from llm_energy_measure.domain.experiment import (
         CompletenessReport,
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.strategies import Strategy
     from llm_energy_measure.results.verification.checks import Verification
-    from llm_energy_measure.results.verification.evidence import Evidence
 
 NAN = float("nan")
 
@@ -201,7 +199,6 @@ def _result(
     attribution = verification.attribution
     first = results[0]
     backend = next((result for result in results if result.backend is not None), first)
-    start, end = _span(evidence)
     aggregated = AggregatedResult(
         experiment_id=experiment_id,
         backend=backend.backend,
@@ -210,7 +207,7 @@ def _result(
         aggregation=AggregationMetadata(
             method=rule.name,
             num_processes=len(results),
-            temporal_overlap_verified=verification.outcome_of("time.no_overlap") == "passed",
+            temporal_overlap_verified=verification.outcomes["time.no_overlap"] == "passed",
             gpu_attribution_verified=_gpus_attributed(verification),
             warnings=_warnings(verification),
         ),
@@ -221,8 +218,8 @@ def _result(
         avg_energy_per_token_j=ratio(totals.total_energy_j, totals.total_tokens),
         total_flops=totals.total_flops,
         process_results=list(results),
-        start_time=start,
-        end_time=end,
+        start_time=evidence.started[0] if evidence.started else None,
+        end_time=evidence.ended[1] if evidence.ended else None,
         effective_config=first.effective_config,
         cli_overrides=first.cli_overrides,
         config_warnings=list(dict.fromkeys([text for result in results for text in result.config_warnings])),
@@ -234,7 +231,7 @@ def _result(
             ]
         ),
         is_lower_bound=bool(report.missing)
-        or verification.outcome_of("completeness.no_energy") == "failed"
+        or verification.outcomes["completeness.no_energy"] == "failed"
         or (evidence.any_sensors and any(energy.is_cut_short for energy in evidence.energies)),
         completeness=report,
         sources=_sources(evidence.stored),
@@ -287,8 +284,12 @@ def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> N
     first = results[0]
     if experiment_id != first.experiment_id and experiment_id != folder_name(first.experiment_id):
         raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
-    for name in ("experiment_id", "model_name", "backend"):
-        values = list(map(attrgetter(name), results))
+    told: dict[str, list[str | None]] = {
+        "experiment_id": [result.experiment_id for result in results],
+        "model_name": [result.model_name for result in results],
+        "backend": [result.backend for result in results],
+    }
+    for name, values in told.items():
         if values.count(values[0]) == len(values):
             continue
         alike = [result for result in results if name != "backend" or not _is_one_side(result)]
@@ -330,17 +331,12 @@ def _incompatible(
     return refused
 
 
-def _span(evidence: Evidence) -> tuple[datetime | None, datetime | None]:
-    """Earliest start and latest known end; None unless all stamps can be compared."""
-    if len(evidence.is_naive) > 1:
-        return None, None
-    return min(evidence.starts, default=None), max(evidence.ends, default=None)
-
-
 def _gpus_attributed(verification: Verification) -> bool:
     """True only if every GPU is known, none is counted twice, and none drew more than it can."""
-    beyond = verification.outcome_of("energy.exceeds_devices") == "failed"
-    return verification.outcome_of(*_ATTRIBUTION_CODES) == "passed" and not beyond
+    outcomes = verification.outcomes
+    if outcomes["energy.exceeds_devices"] == "failed":
+        return False
+    return all(outcomes[code] == "passed" for code in _ATTRIBUTION_CODES)
 
 
 def _warnings(verification: Verification) -> list[str]:

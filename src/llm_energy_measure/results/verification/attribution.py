@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -35,7 +36,6 @@ from llm_energy_measure.results.verification.codes import joules as in_joules
 from llm_energy_measure.results.verification.gpus import module_of
 from llm_energy_measure.results.verification.power import (
     HostPower,
-    Reader,
     check_power,
     power_of_host,
 )
@@ -135,31 +135,26 @@ def attribute(records: Sequence[RawProcessResult]) -> Attribution:
 def attribution_of(hosts: Hosts) -> Attribution:
     """As `attribute`, of processes by host."""
     powers = [power_of_host(host, own) for host, own in hosts.items()]
+    processes = list(chain.from_iterable(hosts.values()))
+    any_module = module_of(processes) is not None
+    # Of hosts whose readings are apart there is nothing to share.
     shares: list[Share] = []
-    energies: Energies = {}
-    for power, of_host in zip(powers, hosts.values(), strict=True):
-        module = module_of(of_host)
-        apart = energies_apart(of_host) if module is None and not power.over_counted else None
-        if apart is not None:
-            shares.append(Share())
-        else:
-            readings = [reading for process in of_host for reading in readings_of(process)]
+    by_physics: dict[tuple[str | None, int], float] = {}
+    energies: Energies = {"gpu": [], "cpu": [], "ram": [], "rest": []}
+    for power in powers:
+        module = module_of(power.processes) if any_module else None
+        apart = energies_apart(power.processes) if module is None and not power.over_counted else None
+        if apart is None:
+            readings = [reading for process in power.processes for reading in readings_of(process)]
             shares.append(share := _share(power.host, readings, power))
+            by_physics |= {(power.host, process): again_j for process, again_j in share.by_physics_j.items()}
             if module is not None:
                 _doubt_module(share, module, readings, power)
             apart = energies_of(readings)
         for component, own in apart.items():
-            energies.setdefault(component, []).extend(own)
-    totals = [e for own in hosts.values() for process in own if (e := process.energy.total_energy_j) is not None]
-    by_physics = {
-        (power.host, process): again_j
-        for power, share in zip(powers, shares, strict=True)
-        for process, again_j in share.by_physics_j.items()
-    }
-    findings = [
-        *check_power(powers, by_physics),
-        *_attribution_findings(hosts, shares),
-    ]
+            energies[component] += own
+    findings = [*check_power(powers, by_physics), *_attribution_findings(hosts, processes, shares)]
+    totals = [energy_j for process in processes if (energy_j := process.energy.total_energy_j) is not None]
     if not totals:
         return Attribution(
             plain_j=None,
@@ -172,11 +167,14 @@ def attribution_of(hosts: Hosts) -> Attribution:
             findings=findings,
         )
     plain = math.fsum(totals)
-    again = [part for share in shares for part in share.again]
-    energy = max(0.0, math.fsum([*totals, *(-joules for _, joules in again)]))
-    low = max(0.0, energy - math.fsum(share.low_j for share in shares))
-    high = min(plain, energy + math.fsum(share.high_j for share in shares))
-    gpu, cpu, ram = (_component_sum(name, energies, again) for name in COMPONENTS)
+    for share in shares:
+        for component, joules in share.again:
+            energies[component].append(-joules)
+            totals.append(-joules)
+    energy = max(0.0, math.fsum(totals))
+    low = max(0.0, energy - math.fsum([share.low_j for share in shares]))
+    high = min(plain, energy + math.fsum([share.high_j for share in shares]))
+    gpu, cpu, ram = [max(0.0, math.fsum(energies[name])) if energies[name] else None for name in COMPONENTS]
     return Attribution(
         plain_j=plain,
         energy_j=energy,
@@ -330,9 +328,9 @@ def _by_component(readings: Sequence[Reading]) -> list[tuple[Component, float]]:
     return [(reading.component, reading.energy_j) for reading in readings]
 
 
-def _take_mean(share: Share, unscoped: Sequence[Reading], group: Sequence[Reader]) -> list[Reading]:
+def _take_mean(share: Share, unscoped: Sequence[Reading], group: Sequence[Process]) -> list[Reading]:
     """Count the mean of the readings of processes that each measured the whole host; the others are returned."""
-    sums = {reader.process: 0.0 for reader in group}
+    sums = {process.index: 0.0 for process in group}
     by_component: dict[Component, dict[int, float]] = {}
     for reading in unscoped:
         if reading.process in sums:
@@ -346,7 +344,7 @@ def _take_mean(share: Share, unscoped: Sequence[Reading], group: Sequence[Reader
         mean += part
         again.append((component, energy_j - part))
     share.again += again
-    share.by_physics_j[group[0].process] = math.fsum(energy_j for _, energy_j in again)
+    share.by_physics_j[group[0].index] = math.fsum(energy_j for _, energy_j in again)
     share.low_j += max(0.0, mean - min(sums.values()))
     share.high_j += max(0.0, max(sums.values()) - mean)
     return [reading for reading in unscoped if reading.process not in sums]
@@ -403,7 +401,8 @@ def _doubt_module(share: Share, module: str, readings: Sequence[Reading], power:
     without = [reading for reading in readings if id(reading) not in seen]
     other = _share(power.host, without, power)
     energy_j, other_j = _counted_j(readings, share), _counted_j(without, other)
-    gpu_j = _component_sum("gpu", energies_of(readings), share.again) or 0.0
+    taken = [joules for component, joules in share.again if component == "gpu"]
+    gpu_j = max(0.0, math.fsum([*(reading.energy_j for reading in gpus), *(-joules for joules in taken)]))
     # A module can't contain more than its sensor read.
     share.besides_j = min(max(0.0, energy_j - other_j), gpu_j)
     if share.besides_j:
@@ -448,24 +447,29 @@ def _counted_again(code: str, host: str | None, groups: Sequence[tuple[Sequence[
     )
 
 
-def _attribution_findings(hosts: Hosts, shares: Sequence[Share]) -> Iterator[Finding]:
+def _attribution_findings(hosts: Hosts, processes: Sequence[Process], shares: Sequence[Share]) -> Iterator[Finding]:
     """The findings of this family, one a code and host that failed, one a code otherwise."""
-    found = [finding for share in shares for finding in share.findings]
-    yield from found
-    codes = {finding.code for finding in found}
+    open_parts: list[int] = []
+    open_scopes: set[str] = set()
+    codes: set[str] = set()
+    for share in shares:
+        yield from share.findings
+        codes.update(finding.code for finding in share.findings)
+        open_parts += share.open_parts
+        open_scopes |= share.open_scopes
+    gpus = [gpu.name for process in processes for gpu in process.gpus]
     if "attribution.repeated_gpu" not in codes:
-        reason = _unidentified(hosts)
+        reason = _unidentified(hosts, processes, gpus)
         yield not_checked("attribution.repeated_gpu", reason) if reason else passed("attribution.repeated_gpu")
     if "attribution.shared_sensor" not in codes:
-        yield _parts_apart([process for share in shares for process in share.open_parts])
+        yield _parts_apart(open_parts)
     if "attribution.host_counted" not in codes:
         yield passed("attribution.host_counted")
-    yield _two_hosts(hosts)
+    yield _two_hosts(hosts, processes, gpus)
     yield _module_sensor(shares)
-    open_scopes = sorted({name for share in shares for name in share.open_scopes})
     code = "attribution.scope_unknown"
     if open_scopes:
-        what = ", ".join("what is no component" if name == "rest" else name.upper() for name in open_scopes)
+        what = ", ".join("what is no component" if name == "rest" else name.upper() for name in sorted(open_scopes))
         yield not_checked(code, f"no process says what the sensors of {what} saw; they are summed")
     else:
         yield passed(code)
@@ -479,29 +483,28 @@ def _parts_apart(processes: Sequence[int]) -> Finding:
     return not_checked(code, reason, processes=processes)
 
 
-def _unidentified(hosts: Hosts) -> str:
-    """What keeps GPUs from being told apart, if anything does."""
+def _unidentified(hosts: Hosts, processes: Sequence[Process], gpus: Sequence[str | int | None]) -> str:
+    """What keeps GPUs, which are given by name, from being told apart, if anything does."""
     if len(hosts) > 1 and None in hosts:
         return "some processes name their host and some don't"
-    gpus = [(process, gpu.name) for own in hosts.values() for process in own for gpu in process.gpus]
-    for process in [process for process, name in gpus if name is None]:
-        if process.gpu_scope not in ("host", "process"):
-            peers = [peer.record for peer in hosts[process.host]]
-            if not read_elsewhere(process.record, peers):
-                return f"the GPU of process {process.record.process_index} is unknown"
-    has_uuid = {isinstance(name, str) for _, name in gpus if name is not None}
-    return "some GPUs are known by UUID and some by index only" if len(has_uuid) > 1 else ""
+    if None in gpus:
+        unnamed = [process for process in processes for gpu in process.gpus if gpu.name is None]
+        for process in unnamed:
+            if process.gpu_scope not in ("host", "process"):
+                peers = [peer.record for peer in hosts[process.host]]
+                if not read_elsewhere(process.record, peers):
+                    return f"the GPU of process {process.index} is unknown"
+    kinds = set(map(type, gpus)) - {type(None)}
+    return "some GPUs are known by UUID and some by index only" if len(kinds) > 1 else ""
 
 
-def _two_hosts(hosts: Hosts) -> Finding:
+def _two_hosts(hosts: Hosts, processes: Sequence[Process], gpus: Sequence[str | int | None]) -> Finding:
     """One GPU or one boot under two names: containers have names of their own, and see the sensors of their host."""
     code = "attribution.two_names_one_host"
     if len(hosts) == 1:
         return passed(code)
-    processes = [process for own in hosts.values() for process in own]
-    names = [gpu.name for process in processes for gpu in process.gpus]
     boots = {(process.host, clock.boot_id) for process in processes if (clock := process.record.clock) is not None}
-    if len(set(names)) == len(names) and len({boot_id for _, boot_id in boots}) == len(boots):
+    if len(set(gpus)) == len(gpus) and len({boot_id for _, boot_id in boots}) == len(boots):
         return passed(code)  # no name appears twice
     seen: dict[tuple[str, str], str | None] = {}
     for host, of_host in hosts.items():
@@ -532,9 +535,3 @@ def _module_sensor(shares: Sequence[Share]) -> Finding:
         effect_j=effect,
         processes=set().union(*(share.besides for share in open_ones)),
     )
-
-
-def _component_sum(name: Component, energies: Energies, again: Sequence[tuple[Component, float]]) -> float | None:
-    if name not in energies:
-        return None
-    return max(0.0, math.fsum([*energies[name], *(-joules for component, joules in again if component == name)]))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.findings import Finding, Outcome
 from llm_energy_measure.results.verification.attribution import RULE, Attribution, attribution_of
 from llm_energy_measure.results.verification.completeness import check_completeness_of
 from llm_energy_measure.results.verification.counters import check_counters
@@ -20,11 +19,11 @@ from llm_energy_measure.results.verification.windows import check_windows
 from llm_energy_measure.results.verification.zeros import check_zeros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
 
     from llm_energy_measure.results.verification.evidence import Evidence
 
-FAMILIES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+FAMILIES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     check_completeness_of,
     check_time,
     check_windows,
@@ -37,30 +36,22 @@ FAMILIES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
 """The checks that need the evidence alone, a function a family; power, attribution and provenance come before."""
 
 
-class Verification(Struct, frozen=True, kw_only=True, dict=True):
+class Verification(Struct, frozen=True, kw_only=True):
     """What the evidence of one experiment says.
 
     Attributes:
         attribution: Its energy with every joule counted once.
         rule: The rule that attributed, as `name@version`.
         findings: Every finding, those that passed included.
+        to_store: The findings that an aggregate keeps: those that passed follow from the rest.
+        outcomes: The outcome of each check that was made, by code; only what failed can have several findings.
     """
 
     attribution: Attribution
     findings: list[Finding]
+    to_store: list[Finding]
+    outcomes: dict[str, Outcome]
     rule: str = RULE
-
-    def outcome_of(self, *codes: str) -> str:
-        """The worst outcome of checks: `failed`, `not_checked` or `passed`; `failed` if there was no such check."""
-        outcomes = [finding.outcome for finding in self.to_store if finding.code in codes]
-        if outcomes:
-            return "failed" if "failed" in outcomes else "not_checked"
-        return "passed" if any(finding.code in codes for finding in self.findings) else "failed"
-
-    @cached_property
-    def to_store(self) -> list[Finding]:
-        """The findings that an aggregate keeps: those that passed follow from the rest."""
-        return [finding for finding in self.findings if finding.outcome != "passed"]
 
 
 def verify_evidence(evidence: Evidence) -> Verification:
@@ -74,4 +65,10 @@ def verify_evidence(evidence: Evidence) -> Verification:
     for check in FAMILIES:
         findings += check(evidence)
     findings += check_provenance(evidence, attribution)
-    return Verification(attribution=attribution, findings=findings)
+    to_store: list[Finding] = []
+    outcomes: dict[str, Outcome] = {}
+    for finding in findings:
+        outcomes[finding.code] = finding.outcome
+        if finding.outcome != "passed":
+            to_store.append(finding)
+    return Verification(attribution=attribution, findings=findings, to_store=to_store, outcomes=outcomes)

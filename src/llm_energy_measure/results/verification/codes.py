@@ -21,6 +21,7 @@ __all__ = [
     "listed",
     "not_checked",
     "passed",
+    "passed_by",
     "seconds",
     "watts",
 ]
@@ -106,9 +107,14 @@ SUSPICION = "a suspicion and no proof"
 _PASSED = {code: Finding(code=code, outcome="passed") for code in CODES}
 
 
-def passed(code: str, *, found: float | None = None) -> Finding:
+def passed(code: str) -> Finding:
     """The finding that a check held."""
-    return _PASSED[code] if found is None else Finding(code=code, outcome="passed", found=found)
+    return _PASSED[code]
+
+
+def passed_by(code: str, found: float) -> Finding:
+    """The finding that a check held, and by how much."""
+    return Finding(code=code, outcome="passed", found=found)
 
 
 def failed(

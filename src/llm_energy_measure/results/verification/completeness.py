@@ -65,7 +65,7 @@ def _no_energy(evidence: Evidence) -> Finding:
 
 def _unfinished(evidence: Evidence) -> Finding:
     code = "completeness.unfinished_process"
-    ended = [record for record in evidence.records if record.status not in (None, "completed")]
+    ended = [record for record in evidence.records if record.status is not None and record.status != "completed"]
     if not ended:
         return passed(code)
     if all(record.status == "partial" for record in ended):

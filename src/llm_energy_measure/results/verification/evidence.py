@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult, StoredBytes
 from llm_energy_measure.domain.metrics import EnergyMetrics, InferenceMetrics
-from llm_energy_measure.results.verification.processes import Process, by_host, processes_of
+from llm_energy_measure.results.verification.processes import Process, Span, by_host, processes_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
         totals_j: The total energy of each process, in joules; None if unknown.
         starts: When processes started, as far as that is known.
         ends: When processes ended, as far as that is known.
+        started: The earliest and the latest of the starts; None unless all known stamps can be compared.
+        ended: The earliest and the latest of the ends; likewise.
         is_naive: Whether their stamps have no UTC offset: of some that may be true, and of others not.
         stored: The file of each record; None if it came from none.
         any_sensors: Whether any process recorded the readings of its sensors.
@@ -50,6 +52,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     totals_j: list[float | None]
     starts: list[datetime]
     ends: list[datetime]
+    started: Span | None
+    ended: Span | None
     is_naive: set[bool]
     stored: list[StoredBytes | None]
     any_sensors: bool
@@ -64,6 +68,8 @@ def evidence_of(
     spans = [record.timestamps for record in records]
     starts = [span.start for span in spans if span.start is not None]
     ends = [span.end for span in spans if span.end is not None]
+    is_naive = {stamp.tzinfo is None for stamp in starts + ends}
+    in_order = len(is_naive) == 1
     return Evidence(
         experiment_id=experiment_id,
         records=list(records),
@@ -76,7 +82,9 @@ def evidence_of(
         totals_j=[energy.total_energy_j for energy in energies],
         starts=starts,
         ends=ends,
-        is_naive={stamp.tzinfo is None for stamp in starts + ends},
+        started=(min(starts), max(starts)) if starts and in_order else None,
+        ended=(min(ends), max(ends)) if ends and in_order else None,
+        is_naive=is_naive,
         stored=[record.stored for record in records],
         any_sensors=any(energy.sensors for energy in energies),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -26,7 +26,7 @@ _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
 _HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
 
 
-class OwnBoards(NamedTuple):
+class OwnBoards(Struct, frozen=True, gc=False):
     """The boards of one process.
 
     Attributes:

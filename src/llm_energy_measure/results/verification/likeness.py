@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.results.codec import config_digest
@@ -37,8 +38,12 @@ def check_likeness(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _backends(records: Sequence[RawProcessResult]) -> list[object]:
-    names = [(record.backend, record.backend_version) for record in records]
-    return [None if name is None else f"{name} {version or ''}".strip() for name, version in names]
+    return [_backend(record.backend, record.backend_version) for record in records]
+
+
+@lru_cache(maxsize=256)
+def _backend(name: str | None, version: str | None) -> str | None:
+    return None if name is None else f"{name} {version or ''}".strip()
 
 
 def _precisions(records: Sequence[RawProcessResult]) -> list[object]:
@@ -117,8 +122,10 @@ def _as_planned(evidence: Evidence) -> Finding:
     """Whether configurations that are alike are also the one that was written down before the run."""
     code = "likeness.configuration"
     planned = evidence.manifest.config_digest if evidence.manifest is not None else None
+    if planned is None:
+        return passed(code)
     configs = [record.effective_config for record in evidence.records if record.effective_config]
-    if planned is None or any(config_digest(config) == planned for config in configs):
+    if any(config_digest(config) == planned for config in configs):
         return passed(code)
     reason = f"the digest of the configuration in the manifest is that of no process's: {planned}"
     return not_checked(code, reason, expected=planned, found=config_digest(configs[0]))

@@ -13,7 +13,7 @@ from llm_energy_measure.results.verification.gpus import (
     names_gpu,
 )
 from llm_energy_measure.results.verification.power import TOLERANCE as POWER_TOLERANCE
-from llm_energy_measure.results.verification.processes import longest_sec, read_elsewhere
+from llm_energy_measure.results.verification.processes import read_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +109,7 @@ def _samples_against_energy(evidence: Evidence) -> list[_Judged]:
 def _power_contradicts_energy(process: Process, energy_j: float, power: float) -> _Judged:
     """The field is one sample: only what no mean can be near is a contradiction."""
     window, work = process.window_sec, process.record.inference_metrics
-    longest = window or longest_sec(process.record)
+    longest = process.length_sec
     shortest = window or (work.inference_time_sec if work is not None else None) or longest
     if power == 0:
         over = f" over {seconds(longest)}" if longest else ""
@@ -251,25 +251,26 @@ def _outlier(evidence: Evidence) -> Finding:
     code = "plausibility.outlier"
     peers: dict[object, list[tuple[float, int]]] = {}
     for process in evidence.processes:
-        energy, record = process.energy, process.record
-        length = process.window_sec or longest_sec(record)
+        energy, boards, length = process.energy, process.boards, process.length_sec
+        own: tuple[object, ...] = boards.number, boards.limit_w, boards.is_certain
         if energy.gpu_energy_j:
             component, joules, scope = "gpu", energy.gpu_energy_j, process.gpu_scope
         elif energy.cpu_energy_j:  # one process may read the host's for all
-            component, joules, scope = "cpu", energy.cpu_energy_j, energy.cpu_scope or energy.total_scope
+            component, joules, scope, own = "cpu", energy.cpu_energy_j, energy.cpu_scope or energy.total_scope, ()
         else:
             component, joules, scope = "total", energy.total_energy_j or 0.0, energy.total_scope
         if joules and length:
-            key = component, scope, None if component == "cpu" else process.boards[1:], record.gpu_name
-            peers.setdefault(key, []).append((joules / length, record.process_index))
+            record = process.record
+            like = component, scope, own, record.gpu_name
+            peers.setdefault(like, []).append((joules / length, record.process_index))
     groups = [powers for powers in peers.values() if len(powers) >= _PEERS]
     if not groups:
         return not_checked(code, "fewer than three like processes with energy and time")
     for powers in groups:
-        ordered = sorted(powers)
-        middle = statistics.median(power for power, _ in ordered)
+        ordered = sorted([power for power, _ in powers])
+        middle = statistics.median(ordered)
         # None is farther than the least or the greatest.
-        if max(_distance(ordered[0][0], middle), _distance(ordered[-1][0], middle)) > OUTLIER_FACTOR:
+        if max(_distance(ordered[0], middle), _distance(ordered[-1], middle)) > OUTLIER_FACTOR:
             far, index = max(powers, key=lambda pair: (_distance(pair[0], middle), -pair[1]))
             return failed(
                 code,

@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
-from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.results.verification.boards import boards_named
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed, seconds, watts
 from llm_energy_measure.results.verification.gpus import (
     UNCERTAIN,
-    Gpu,
-    OwnBoards,
     host_boards,
     names_gpu,
     proves_board,
 )
-from llm_energy_measure.results.verification.processes import Process, Span, comparable, longest_sec
+from llm_energy_measure.results.verification.processes import Process, comparable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,67 +34,31 @@ TOLERANCE = 0.05
 _TWO = 2
 
 
-class Reader(Struct, frozen=True, kw_only=True, gc=False):
-    """A process that measured GPU energy.
-
-    Attributes:
-        process: Its index.
-        energy_j: GPU energy, more than 0.
-        scope: What its sensor saw; None if that is unknown, or if a device's reading names no device.
-        window_sec: Length of the energy window, or the longest time that is known; None if no time is known.
-        is_exact: Whether that is the energy window itself.
-        power_w: Energy over that time; None without a time.
-        span: When it measured, where that is known.
-        boards: The boards it works on.
-        gpu: The first of its GPUs.
-    """
-
-    process: int
-    energy_j: float
-    scope: Scope | None
-    window_sec: float | None
-    is_exact: bool
-    power_w: float | None
-    span: Span | None
-    boards: OwnBoards
-    gpu: Gpu
-
-    @property
-    def board(self) -> str | None:
-        """Name of its boards; None if unknown."""
-        return boards_named(self.gpu.board).model_name if self.gpu.board else None
-
-
 class HostPower(Struct, frozen=True, kw_only=True, dict=True):
     """The GPU power that the processes of one host imply, and what its boards can draw, where something depends on it.
 
     Attributes:
         host: The host; None if it is unnamed.
         processes: Its processes.
-        readers: Those that measured GPU energy, by index.
-        unscoped: Of these, those of which nobody knows what their sensors saw.
+        readers: Those that measured GPU energy, more than 0.
+        unscoped: Of these, those of which nobody knows what their sensors saw, or which device.
+        over_counted: Of these, those that imply more power together than the boards can draw, in groups of one time.
     """
 
     host: str | None
     processes: Sequence[Process]
-    readers: list[Reader]
-    unscoped: list[Reader]
+    readers: list[Process]
+    unscoped: list[Process]
+    over_counted: list[list[Process]]
 
     @cached_property
     def limit(self) -> HostLimit:
-        """What its boards can draw together."""
+        """What its boards can draw together; of most hosts nobody has to know."""
         return (
             _host_limit(self.processes)
             if self.readers
             else HostLimit(watts=None, knows_all=False, why_not="no process has GPU energy")
         )
-
-    @cached_property
-    def over_counted(self) -> list[list[Reader]]:
-        """Those of unknown scope that imply more power together than its boards can draw, in groups of one time."""
-        if len(self.unscoped) < _TWO or self.limit.watts is None:
-            return []
-        return _over_counted(self.unscoped, self.limit.watts)
 
 
 class HostLimit(NamedTuple):
@@ -116,9 +77,16 @@ class HostLimit(NamedTuple):
 
 def power_of_host(host: str | None, processes: Sequence[Process]) -> HostPower:
     """What the processes of one host imply."""
-    readers = [_reader(process, energy_j) for process in processes if (energy_j := process.energy.gpu_energy_j)]
-    unscoped = [reader for reader in readers if reader.scope is None]
-    return HostPower(host=host, processes=processes, readers=readers, unscoped=unscoped)
+    readers = [process for process in processes if process.energy.gpu_energy_j]
+    unscoped = [
+        process
+        for process in readers
+        if process.gpu_scope is None or (process.gpu_scope == "device" and process.boards.sensor is None)
+    ]
+    power = HostPower(host=host, processes=processes, readers=readers, unscoped=unscoped, over_counted=[])
+    if len(unscoped) >= _TWO and (limit_w := power.limit.watts) is not None:
+        power.over_counted.extend(_over_counted(unscoped, limit_w))
+    return power
 
 
 def check_power(
@@ -148,8 +116,8 @@ def _check_hosts(
             f"{watts(limit)}: each measured the whole host, whose energy the plain sum counts {k} times",
             expected=limit,
             found=together,
-            effect_j=counted_again_j.get((power.host, readers[0].process)),
-            processes=(reader.process for reader in readers),
+            effect_j=counted_again_j.get((power.host, readers[0].index)),
+            processes=(reader.index for reader in readers),
         )
     if failures:
         return
@@ -163,7 +131,7 @@ def _why_not_checked(power: HostPower) -> str:
         return ""
     if power.limit.why_not:
         return power.limit.why_not
-    unknown = [reader.process for reader in readers if not reader.is_exact]
+    unknown = [reader.index for reader in readers if reader.window_sec is None]
     return f"no energy window is known of process {', '.join(map(str, unknown[:8]))}" if unknown else ""
 
 
@@ -177,17 +145,17 @@ def _check_processes(powers: Sequence[HostPower]) -> Iterator[Finding]:
         beyond = []
         for reader in power.readers:
             any_reader = True
-            limit = power.limit.watts if reader.scope == "host" else reader.boards.limit_w
-            if limit is not None and reader.scope == "host" and not power.limit.knows_all:
+            limit = power.limit.watts if reader.gpu_scope == "host" else reader.boards.limit_w
+            if limit is not None and reader.gpu_scope == "host" and not power.limit.knows_all:
                 reasons.append("how many boards the host has is not known")
             elif limit is None:
-                reasons.append(power.limit.why_not or f"no power limit is known of {reader.board!r}")
-            elif reader.power_w is not None and reader.power_w > limit * (1 + TOLERANCE):
+                reasons.append(power.limit.why_not or f"no power limit is known of {_board(reader)!r}")
+            elif reader.gpu_w is not None and reader.gpu_w > limit * (1 + TOLERANCE):
                 beyond.append((reader, limit))
-            elif reader.scope != "host" and not reader.boards.is_certain:
+            elif reader.gpu_scope != "host" and not reader.boards.is_certain:
                 reasons.append(UNCERTAIN)
-            elif not reader.is_exact:
-                reasons.append(f"no energy window is known of process {reader.process}")
+            elif reader.window_sec is None:
+                reasons.append(f"no energy window is known of process {reader.index}")
         failures += [_beyond_devices(code, power, beyond)] if beyond else []
         failures += _shared_boards(code, power)
     if failures:
@@ -199,29 +167,29 @@ def _check_processes(powers: Sequence[HostPower]) -> Iterator[Finding]:
         yield not_checked(code, reasons[0]) if reasons else passed(code)
 
 
-def _beyond_devices(code: str, power: HostPower, beyond: Sequence[tuple[Reader, float]]) -> Finding:
-    worst, limit = max(beyond, key=lambda pair: ((pair[0].power_w or 0.0) / pair[1], -pair[0].process))
+def _beyond_devices(code: str, power: HostPower, beyond: Sequence[tuple[Process, float]]) -> Finding:
+    worst, limit = max(beyond, key=lambda pair: ((pair[0].gpu_w or 0.0) / pair[1], -pair[0].index))
     others = f" ({len(beyond) - 1} more exceed theirs)" if len(beyond) > 1 else ""
-    whose = "the host's boards" if worst.scope == "host" else _boards(worst)
+    whose = "the host's boards" if worst.gpu_scope == "host" else _boards(worst)
     too_much = [
-        max(0.0, reader.energy_j - limit_w * reader.window_sec)
+        max(0.0, (reader.energy.gpu_energy_j or 0.0) - limit_w * reader.length_sec)
         for reader, limit_w in beyond
-        if reader.window_sec is not None
+        if reader.length_sec is not None
     ]
     return failed(
         code,
-        f"process {worst.process}{_on(power.host)} implies {watts(worst.power_w)} of GPU power over "
-        f"{seconds(worst.window_sec)}{others}, and {whose} can draw {watts(limit)}: it saw more than them",
+        f"process {worst.index}{_on(power.host)} implies {watts(worst.gpu_w)} of GPU power over "
+        f"{seconds(worst.length_sec)}{others}, and {whose} can draw {watts(limit)}: it saw more than them",
         expected=limit,
-        found=worst.power_w,
+        found=worst.gpu_w,
         effect_j=math.fsum(too_much),
-        processes=(reader.process for reader, _ in beyond),
+        processes=(reader.index for reader, _ in beyond),
     )
 
 
 def _shared_boards(code: str, power: HostPower) -> Iterator[Finding]:
     """Shares that processes claim of their boards, and that are more than the boards together."""
-    readers = [reader for reader in power.readers if reader.scope == "process"]
+    readers = [reader for reader in power.readers if reader.gpu_scope == "process"]
     if len(readers) < _TWO or power.limit.watts is None:
         return
     together = _power(readers)
@@ -232,11 +200,11 @@ def _shared_boards(code: str, power: HostPower) -> Iterator[Finding]:
             f"its boards can draw {watts(power.limit.watts)}",
             expected=power.limit.watts,
             found=together,
-            processes=(reader.process for reader in readers),
+            processes=(reader.index for reader in readers),
         )
 
 
-def _over_counted(readers: Sequence[Reader], limit_w: float) -> list[list[Reader]]:
+def _over_counted(readers: Sequence[Process], limit_w: float) -> list[list[Process]]:
     """Groups of processes that ran at one time and imply more power together than the limit."""
     left, groups = list(readers), []
     while len(left) >= _TWO and _power(left) > limit_w * (1 + TOLERANCE):
@@ -248,7 +216,7 @@ def _over_counted(readers: Sequence[Reader], limit_w: float) -> list[list[Reader
     return groups
 
 
-def _at_the_peak(readers: Sequence[Reader]) -> list[Reader]:
+def _at_the_peak(readers: Sequence[Process]) -> list[Process]:
     """Of processes those that ran at the instant of the greatest power; all, unless it is known when each ran."""
     if not comparable([reader.span for reader in readers]):
         return list(readers)
@@ -259,31 +227,13 @@ def _at_the_peak(readers: Sequence[Reader]) -> list[Reader]:
     return max(running, key=_power)
 
 
-def _power_by_sensor(readers: Sequence[Reader]) -> float:
+def _power_by_sensor(readers: Sequence[Process]) -> float:
     """Power of several processes in watts, that of GPUs which several of them name counted once."""
     by_sensor: dict[object, float] = {}
     for reader in readers:
-        key = ("process", reader.process) if reader.boards.sensor is None else reader.boards.sensor
-        by_sensor[key] = max(by_sensor.get(key, 0.0), reader.power_w or 0.0)
+        key = ("process", reader.index) if reader.boards.sensor is None else reader.boards.sensor
+        by_sensor[key] = max(by_sensor.get(key, 0.0), reader.gpu_w or 0.0)
     return math.fsum(by_sensor.values())
-
-
-def _reader(process: Process, energy_j: float) -> Reader:
-    window, scope = process.window_sec, process.gpu_scope
-    length = window or longest_sec(process.record)
-    if scope == "device" and process.boards.sensor is None:
-        scope = None
-    return Reader(
-        process=process.record.process_index,
-        energy_j=energy_j,
-        scope=scope,
-        window_sec=length,
-        is_exact=window is not None,
-        power_w=energy_j / length if length else None,
-        span=process.span,
-        boards=process.boards,
-        gpu=process.gpus[0],
-    )
 
 
 def _host_limit(processes: Sequence[Process]) -> HostLimit:
@@ -323,15 +273,21 @@ def _host_limit(processes: Sequence[Process]) -> HostLimit:
     return HostLimit(watts=limit_w, knows_all=bool(stated), why_not=uncertain)
 
 
-def _power(readers: Sequence[Reader]) -> float:
+def _power(readers: Sequence[Process]) -> float:
     """Power that several processes imply together, in watts, as far as it is known."""
-    return math.fsum(reader.power_w for reader in readers if reader.power_w is not None)
+    return math.fsum(reader.gpu_w for reader in readers if reader.gpu_w is not None)
 
 
 def _on(host: str | None) -> str:
     return f" on host {host}" if host is not None else ""
 
 
-def _boards(reader: Reader) -> str:
-    board = reader.board or "board"
+def _board(reader: Process) -> str | None:
+    """Name of its boards; None if unknown."""
+    name = reader.gpus[0].board
+    return boards_named(name).model_name if name else None
+
+
+def _boards(reader: Process) -> str:
+    board = _board(reader) or "board"
     return f"its {reader.boards.number} x {board}" if reader.boards.number > 1 else f"its one {board}"

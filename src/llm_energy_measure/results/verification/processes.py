@@ -31,7 +31,9 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
         boards: The boards that it works on; see `own_boards`.
         gpu_scope: What the sensor behind its GPU energy saw; see `gpu_scope`.
         run: When it ran; None unless start and end are known and can be compared.
-        window_sec: Length of its energy window, in seconds; see `energy_window_sec`.
+        window_sec: Length of its energy window, in seconds; None if it is not recorded.
+        length_sec: That, or the longest time that is known of it, in seconds; None if no time is known.
+        gpu_w: Mean GPU power that its GPU energy implies over that time, in watts; None without one of the two.
         span: When it measured; its energy window, or else its run, in which the window lies.
     """
 
@@ -43,7 +45,14 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
     gpu_scope: Scope | None
     run: Span | None
     window_sec: float | None
+    length_sec: float | None
+    gpu_w: float | None
     span: Span | None
+
+    @property
+    def index(self) -> int:
+        """Its number in the experiment."""
+        return self.record.process_index
 
 
 def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
@@ -67,7 +76,9 @@ def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
 
 def _process(record: RawProcessResult, host: str | None) -> Process:
     energy, run = record.energy_metrics, record.timestamps.span
-    gpus = gpus_of(record)
+    gpus, gpu_j = gpus_of(record), energy.gpu_energy_j
+    window_sec, span = _window(energy, run)
+    length_sec = window_sec or _longest_sec(record)
     return Process(
         record=record,
         energy=energy,
@@ -76,8 +87,10 @@ def _process(record: RawProcessResult, host: str | None) -> Process:
         boards=own_boards(record, gpus),
         gpu_scope=energy.gpu_scope or energy.total_scope,
         run=run,
-        window_sec=energy_window_sec(energy),
-        span=_measured_in(energy, run),
+        window_sec=window_sec,
+        length_sec=length_sec,
+        gpu_w=gpu_j / length_sec if gpu_j and length_sec else None,
+        span=span,
     )
 
 
@@ -100,6 +113,9 @@ def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[
 
 def _apart_by_boot(names: list[str | None], records: Sequence[RawProcessResult]) -> list[str | None]:
     """Hosts of one name (`localhost`) apart, where each process knows its boot: a machine runs one at a time."""
+    clocks = [record.clock for record in records]
+    if clocks.count(None) == len(clocks):
+        return names
     boots = [_boot(record) for record in records]
     pairs = set(zip(names, boots, strict=True))
     if len(pairs) == len(set(names)):
@@ -152,29 +168,24 @@ def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) 
     return all((sensor.source, sensor.instance) in read for sensor in unread)
 
 
-def energy_window_sec(energy: EnergyMetrics) -> float | None:
-    """Length of the energy window, in seconds; None if it is not recorded (0 is no length)."""
+def _window(energy: EnergyMetrics, run: Span | None) -> tuple[float | None, Span | None]:
+    """Length of the energy window, in seconds (0 is no length), and when it was, or else the run in which it lies."""
+    length_sec = energy.duration_sec or None
+    when = run if run is not None and run[0] < run[1] else None
     window = energy.window
     if window is not None:
-        if window.duration_sec is not None and window.duration_sec > 0:
-            return window.duration_sec
         if (span := window.span) is not None and span[0] < span[1]:
-            return (span[1] - span[0]).total_seconds()
-    return energy.duration_sec or None
+            length_sec, when = (span[1] - span[0]).total_seconds(), span
+        if window.duration_sec is not None and window.duration_sec > 0:
+            length_sec = window.duration_sec
+    return length_sec, when
 
 
-def longest_sec(record: RawProcessResult) -> float | None:
+def _longest_sec(record: RawProcessResult) -> float | None:
     """The longest time that is known of a process, in seconds: its run or its inference."""
     run = record.timestamps.duration_sec or 0.0
     work = record.inference_metrics.inference_time_sec if record.inference_metrics is not None else None
     return max(run, work or 0.0) or None
-
-
-def _measured_in(energy: EnergyMetrics, run: Span | None) -> Span | None:
-    """When a process measured: its energy window, or else its run; None if unknown."""
-    if energy.window is not None and (span := energy.window.span) is not None and span[0] < span[1]:
-        return span
-    return run if run is not None and run[0] < run[1] else None
 
 
 def comparable(spans: Sequence[Span | None]) -> bool:

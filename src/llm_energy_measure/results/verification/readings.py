@@ -92,10 +92,12 @@ def energies_apart(processes: Sequence[Process]) -> Energies | None:
     or a component of the host that one process reads for all. Most hosts are so, and nothing of them is in doubt: their
     readings need not be set beside each other, which is most of the work of attribution.
     """
-    energies: Energies = {"gpu": [], "cpu": [], "ram": []}
+    gpu: list[float] = []
+    cpu: list[float] = []
+    ram: list[float] = []
+    sensors: list[str | int] = []
     cpu_scopes: list[Scope | None] = []
     ram_scopes: list[Scope | None] = []
-    readers: list[Process] = []
     for process in processes:
         energy, whole_scope = process.energy, process.energy.total_scope
         if not energy.total_energy_j:
@@ -104,29 +106,27 @@ def energies_apart(processes: Sequence[Process]) -> Energies | None:
         if rest_j and whole_scope != "process":
             return None
         if gpu_j:
-            energies["gpu"].append(gpu_j)
-            if process.gpu_scope != "process" or len(process.gpus) > 1:
-                readers.append(process)
+            gpu.append(gpu_j)
+            own = process.gpus[0] if len(process.gpus) == 1 else None
+            if process.gpu_scope == "device" and own is not None and own.knows_sensor and own.sensor is not None:
+                sensors.append(own.sensor)
+            elif process.gpu_scope != "process" or own is None:
+                return None
         if cpu_j:
-            energies["cpu"].append(cpu_j)
+            cpu.append(cpu_j)
             cpu_scopes.append(energy.cpu_scope or whole_scope)
         if ram_j:
-            energies["ram"].append(ram_j)
+            ram.append(ram_j)
             ram_scopes.append(energy.ram_scope or whole_scope)
-    if not (_are_shares(cpu_scopes) and _are_shares(ram_scopes) and _have_own_sensors(readers)):
+    if len(set(sensors)) < len(sensors) or not _are_shares(cpu_scopes) or not _are_shares(ram_scopes):
         return None
-    return {component: own for component, own in energies.items() if own}
+    energies: Energies = {"gpu": gpu, "cpu": cpu, "ram": ram}
+    return {component: joules for component, joules in energies.items() if joules}
 
 
 def _are_shares(scopes: Sequence[Scope | None]) -> bool:
     """Whether readings of one component are processes' own shares, or one that is the host's."""
     return scopes.count("process") == len(scopes) or scopes == ["host"]
-
-
-def _have_own_sensors(processes: Sequence[Process]) -> bool:
-    """Whether each process read the one GPU that it has, by a known sensor that no other one read."""
-    gpus = [process.gpus[0] for process in processes if process.gpu_scope == "device" and len(process.gpus) == 1]
-    return len({gpu.sensor for gpu in gpus if gpu.knows_sensor and gpu.sensor is not None}) == len(processes)
 
 
 def _parts_of(energy: EnergyMetrics) -> tuple[float, float, float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy_measure.domain.schema import time_problems
-from llm_energy_measure.results.verification.codes import SUSPICION, failed, not_checked, passed, seconds
+from llm_energy_measure.results.verification.codes import SUSPICION, failed, not_checked, passed, passed_by, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,11 +54,7 @@ class Offset(NamedTuple):
 
 def check_time(evidence: Evidence) -> Iterator[Finding]:
     """Whether the processes' times can be right, and are those of one run."""
-    impossible = [(record.process_index, problem) for record in evidence.records for problem in time_problems(record)]
-    for process, problem in impossible:
-        yield failed("time.impossible_span", f"process {process}: {problem}", processes=[process])
-    if not impossible:
-        yield passed("time.impossible_span")
+    yield from _impossible_spans(evidence)
     if len(evidence.is_naive) > 1:
         message = "some timestamps have a UTC offset and some have none; start and end can't be told"
         yield failed("time.mixed_offsets", message)
@@ -71,6 +67,24 @@ def check_time(evidence: Evidence) -> Iterator[Finding]:
     yield _durations(evidence)
     yield _clock_jump(evidence)
     yield apart or _clock_offset(evidence, offsets)
+
+
+def _impossible_spans(evidence: Evidence) -> Sequence[Finding]:
+    """Reversed spans, negative durations and stamps that can't be compared: a finding each."""
+    code = "time.impossible_span"
+    # Of a run with both ends in order, a duration, and no window beside it there is nothing to ask.
+    asked = [
+        process.record
+        for process in evidence.processes
+        if process.run is None
+        or process.run[1] < process.run[0]
+        or (process.record.timestamps.duration_sec or 0.0) < 0
+        or process.energy.window is not None
+    ]
+    impossible = [(record.process_index, problem) for record in asked for problem in time_problems(record)]
+    if not impossible:
+        return (passed(code),)
+    return [failed(code, f"process {process}: {problem}", processes=[process]) for process, problem in impossible]
 
 
 def _naive(evidence: Evidence) -> Finding:
@@ -93,12 +107,12 @@ def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Findin
     if reason := _why_not_in_order(evidence, offsets):
         return not_checked(code, reason)
     begin = starts[0]
-    if not offsets:
+    if not offsets and evidence.started and evidence.ended:
         # By one clock the outermost stamps say it all.
-        outermost = (min(ends), max(starts), max(ends), min(starts))
-        first_end, last_start, last_end, first_start = [(stamp - begin).total_seconds() for stamp in outermost]
+        outermost = *evidence.started, *evidence.ended
+        first_start, last_start, first_end, last_end = [(stamp - begin).total_seconds() for stamp in outermost]
         if first_end - last_start > 0:
-            return passed(code, found=(first_end - last_start) / (last_end - first_start))
+            return passed_by(code, (first_end - last_start) / (last_end - first_start))
     ahead = {one.record.process_index: offsets[one.host].ahead_sec for one in processes if one.host in offsets}
     # In seconds, which can hold what no date can.
     started, ended = (
@@ -110,7 +124,7 @@ def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Findin
     )
     common = min(ended) - max(started)
     if common > 0:
-        return passed(code, found=common / (max(ended) - min(started)))
+        return passed_by(code, common / (max(ended) - min(started)))
     first = processes[ended.index(min(ended))].record.process_index
     last = processes[started.index(max(started))].record.process_index
     message = (
@@ -256,13 +270,23 @@ def _clock_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> F
         return passed(code)
     if len(evidence.is_naive) > 1:
         return not_checked(code, "some stamps have a UTC offset and some have none")
+    if min(len(evidence.starts), len(evidence.ends)) < len(evidence.processes):
+        return not_checked(code, "some process has no start or no end")
+    if shifted := _shifted(evidence):
+        return shifted
+    unknown = next(host for host in evidence.hosts if host not in offsets)
+    return not_checked(code, f"the clock of host {unknown or 'without a name'} was not compared with the others'")
+
+
+def _shifted(evidence: Evidence) -> Finding | None:
+    """The suspicion that the clock of a host is off, whose span is that of the first host, shifted."""
+    # None is shifted further than the first start is from the last.
+    if evidence.started is None or (evidence.started[1] - evidence.started[0]).total_seconds() <= CLOCK_TOLERANCE_SEC:
+        return None
     spans: list[tuple[str | None, datetime, datetime]] = []
     for host, processes in evidence.hosts.items():
-        known = [process.run for process in processes if process.run is not None]
-        if len(known) == len(processes):
-            spans.append((host, min([start for start, _ in known]), max([end for _, end in known])))
-    if len(spans) < len(evidence.hosts):
-        return not_checked(code, "some process has no start or no end")
+        runs = [process.run for process in processes if process.run is not None]
+        spans.append((host, min([start for start, _ in runs]), max([end for _, end in runs])))
     first, start, end = spans[0]
     for host, other_start, other_end in spans[1:]:
         shift, other_shift = (other_start - start).total_seconds(), (other_end - end).total_seconds()
@@ -272,6 +296,5 @@ def _clock_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> F
                 f"host {host} started and ended {seconds(abs(shift))} {'after' if shift > 0 else 'before'} host "
                 f"{first}: its processes started at another time, or its clock differs"
             )
-            return not_checked(code, SUSPICION, message, expected=0.0, found=shift)
-    unknown = next(host for host in evidence.hosts if host not in offsets)
-    return not_checked(code, f"the clock of host {unknown or 'without a name'} was not compared with the others'")
+            return not_checked("time.clock_offset", SUSPICION, message, expected=0.0, found=shift)
+    return None

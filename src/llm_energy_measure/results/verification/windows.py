@@ -20,7 +20,8 @@ TOLERANCE = 0.1
 def check_windows(evidence: Evidence) -> Iterator[Finding]:
     """Whether energy windows and inference times agree. A process without a time of its own has the experiment's."""
     times = [None if work is None else work.inference_time_sec for work in evidence.works]
-    longest = max(filter(None, times), default=None)
+    # Only a process without a time of its own asks for it.
+    longest = None if all(times) else max(filter(None, times), default=None)
     wrong: list[tuple[int, float, float]] = []
     unknown: list[RawProcessResult] = []
     checked = False

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.results.completeness import listed
 from llm_energy_measure.results.verification.codes import failed, passed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.verification.evidence import Evidence
 
 
-def check_zeros(evidence: Evidence) -> Iterator[Finding]:
+def check_zeros(evidence: Evidence) -> list[Finding]:
     """Whether a figure is 0 that can't be: it was not measured, and a reader has to take it as unknown."""
-    computed = [record.compute_metrics for record in evidence.records if record.compute_metrics is not None]
-    parts: dict[str, Sequence[object]] = {"energy_metrics": evidence.energies, "compute_metrics": computed}
-    for code, (part, name, beside, is_zero) in _ZEROS.items():
-        # Only beside a 0 the rest of a record matters.
-        has_zero = 0.0 in map(attrgetter(name), parts[part])
-        processes = [record.process_index for record in evidence.records if is_zero(record)] if has_zero else []
-        if processes:
-            message = f"{part}.{name} of process {listed(processes)} is 0 beside {beside}: it is unknown"
-            yield failed(code, message, found=0.0, processes=processes)
-        else:
-            yield passed(code)
+    computed = [record.compute_metrics for record in evidence.records]
+    figures = [metrics.peak_memory_mb for metrics in computed if metrics is not None]
+    for energy in evidence.energies:
+        figures += (energy.duration_sec, energy.total_energy_j, energy.energy_per_token_j)
+        figures += (energy.cpu_power_w, energy.cpu_energy_j)
+    # Only beside a 0 the rest of a record matters.
+    return [_zero(code, evidence.records) for code in _ZEROS] if 0.0 in figures else _NO_ZERO
+
+
+def _zero(code: str, records: Sequence[RawProcessResult]) -> Finding:
+    name, beside, is_zero = _ZEROS[code]
+    processes = [record.process_index for record in records if is_zero(record)]
+    if not processes:
+        return passed(code)
+    message = f"{name} of process {listed(processes)} is 0 beside {beside}: it is unknown"
+    return failed(code, message, found=0.0, processes=processes)
 
 
 def _duration(record: RawProcessResult) -> bool:
@@ -60,11 +64,12 @@ def _cpu_energy(record: RawProcessResult) -> bool:
     return record.energy_metrics.cpu_energy_j == 0 and bool(record.energy_metrics.cpu_power_w)
 
 
-_ZEROS: dict[str, tuple[str, str, str, Callable[[RawProcessResult], bool]]] = {
-    "zero.duration": ("energy_metrics", "duration_sec", "energy that was measured", _duration),
-    "zero.energy": ("energy_metrics", "total_energy_j", "tokens that were processed", _energy),
-    "zero.energy_per_token": ("energy_metrics", "energy_per_token_j", "energy and tokens", _per_token),
-    "zero.peak_memory": ("compute_metrics", "peak_memory_mb", "tokens that a model in memory processed", _memory),
-    "zero.cpu_power": ("energy_metrics", "cpu_power_w", "CPU energy", _cpu_power),
-    "zero.cpu_energy": ("energy_metrics", "cpu_energy_j", "CPU power", _cpu_energy),
+_ZEROS: dict[str, tuple[str, str, Callable[[RawProcessResult], bool]]] = {
+    "zero.duration": ("energy_metrics.duration_sec", "energy that was measured", _duration),
+    "zero.energy": ("energy_metrics.total_energy_j", "tokens that were processed", _energy),
+    "zero.energy_per_token": ("energy_metrics.energy_per_token_j", "energy and tokens", _per_token),
+    "zero.peak_memory": ("compute_metrics.peak_memory_mb", "tokens that a model in memory processed", _memory),
+    "zero.cpu_power": ("energy_metrics.cpu_power_w", "CPU energy", _cpu_power),
+    "zero.cpu_energy": ("energy_metrics.cpu_energy_j", "CPU power", _cpu_energy),
 }
+_NO_ZERO = [passed(code) for code in _ZEROS]
