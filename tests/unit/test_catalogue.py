@@ -16,17 +16,20 @@ import pytest
 from llm_energy_measure.catalogue import database, index
 from llm_energy_measure.catalogue.index import Catalogue, Question, ask
 from llm_energy_measure.catalogue.overview import Overview, overview
-from llm_energy_measure.catalogue.place import cache_folder, catalogue_path, is_on_network
+from llm_energy_measure.catalogue.place import cache_folder, catalogue_path, dataset_path, is_on_network
 from llm_energy_measure.catalogue.rows import COLUMNS
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.tags import change_tags
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
+from tests.support.children import open_folder, outcome_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+__all__ = ["open_folder"]  # a fixture
 
 ALL = Question(with_pending=True)
 LONG_AGO = 1_700_000_000
@@ -273,6 +276,32 @@ def test_a_read_only_directory_has_its_catalogue_in_the_cache(
     assert not file_of(repository).exists()
     [cached] = (tmp_path / "cache" / "llm-energy-measure").glob("*.sqlite")
     assert cached == catalogue_path(repository.base_path)
+
+
+def test_of_two_who_share_a_directory_each_has_derived_files_that_it_can_write(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(open_folder / "cache"))
+    repository = FileSystemRepository(open_folder / "results")
+    repository.save_raw("a", factories.raw("a"))
+    own = (catalogue_path(repository.base_path), dataset_path(repository.base_path))
+    assert own == (file_of(repository), repository.base_path / "dataset")
+    rows = listed(repository)
+    own[1].mkdir()
+    for folder in (repository.base_path, repository.base_path / "raw", repository.base_path / "raw" / "a"):
+        folder.chmod(0o777)
+    for path in own:
+        path.chmod(0o755)
+
+    def other() -> tuple[list[Overview], list[str], Path | None, Path]:
+        said: list[str] = []
+        rows = ask(repository, lambda catalogue: catalogue.overviews(ALL), rehash=True, say=said.append)
+        return rows, said, catalogue_path(repository.base_path), dataset_path(repository.base_path)
+
+    found = outcome_in_child(other, unprivileged=True)
+    assert isinstance(found, tuple), found
+    assert found[:2] == (rows, [])
+    assert {path.parent for path in found[2:]} == {open_folder / "cache" / "llm-energy-measure"}
 
 
 def test_without_any_place_it_is_in_memory(
