@@ -214,11 +214,9 @@ class Catalogue:
         clause = self._where(question)
         column = column_of(sort, COLUMNS, "cannot sort")
         down = " DESC" if reverse else ""
-        # An id is never unknown, and an index has its order already.
-        keys = [] if column.sql == "experiment_id" else [f"{column.sql} IS NULL"]
-        if column.values:  # a tag: numbers by their size, and before words
-            keys += [f"as_number({column.sql}) IS NULL", f"as_number({column.sql}){down}"]
-        keys.append(f"{column.sql}{down}")
+        keys = _order_keys(column.sql, reverse=reverse, is_tag=bool(column.values))
+        if column.sql == "experiment_id":  # never unknown, and an index has its order already
+            keys = keys[1:]
         sql = f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
         values = (*clause.values, *(column.values * len(keys)))
         folders = self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MOST_ROWS))).fetchall()
@@ -269,7 +267,8 @@ class Catalogue:
         Args:
             question: Which experiments.
             by: Names of columns.
-            sort: Which of `GROUP_FIGURES` to order by; by default the columns in turn. What is unknown comes last.
+            sort: Which of `GROUP_FIGURES`, or of the columns, to order by; by default the columns in turn. What is
+                unknown comes last.
             reverse: Greatest first.
         """
         clause = self._where(question)
@@ -286,10 +285,12 @@ class Catalogue:
             f"FROM experiments WHERE {clause.sql}"
         )
         if names:
-            order = [*([f"f{GROUP_FIGURES.index(sort)}"] if sort is not None else []), *names]
-            down = " DESC" if reverse else ""
-            keys = ", ".join(f"{key} IS NULL, {key}{down}" for key in order)
-            sql += f" GROUP BY {', '.join(names)} ORDER BY {keys}"
+            figures = {name: f"f{number}" for number, name in enumerate(GROUP_FIGURES)}
+            shown = figures | dict(zip(by, names, strict=True))
+            order = [*([shown[sort]] if sort is not None else []), *names]
+            tags = {name for column, name in zip(columns, names, strict=True) if column.values}
+            keys = [key for name in order for key in _order_keys(name, reverse=reverse, is_tag=name in tags)]
+            sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(keys)}"
         values = (*(value for column in columns for value in column.values), *clause.values)
         kinds = [COLUMNS.get(column.sql, "text") for column in columns]
         return [_group(by, kinds, row) for row in self._database.execute(sql, values)]
@@ -461,6 +462,13 @@ def _place(repository: FileSystemRepository) -> Path | None:
     is_directory = repository.store.path(RAW_DIR) == base / RAW_DIR
     has_results = any((base / name).is_dir() for name in (RAW_DIR, AGGREGATED_DIR))
     return catalogue_path(base) if is_directory and has_results else None
+
+
+def _order_keys(sql: str, *, reverse: bool, is_tag: bool) -> list[str]:
+    """What to order by, for an order by this: what is unknown last; of tags numbers by their size, before words."""
+    down = " DESC" if reverse else ""
+    numbers = [f"as_number({sql}) IS NULL", f"as_number({sql}){down}"] if is_tag else []
+    return [f"{sql} IS NULL", *numbers, f"{sql}{down}"]
 
 
 def _group(by: Sequence[str], kinds: Sequence[str], row: Sequence[Any]) -> Group:
