@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from llm_energy_measure.catalogue.database import is_damage, open_database, remove, writing
+from llm_energy_measure.catalogue.database import is_damage, is_sealed, open_database, remove, seal, writing
 from llm_energy_measure.catalogue.overview import Look, Overview, look_at, settled_aggregate
 from llm_energy_measure.catalogue.place import catalogue_path, is_on_network
 from llm_energy_measure.catalogue.query import Clause, column_of, contains_clause, where_clause
@@ -117,12 +117,15 @@ class Catalogue:
         self.path = path
         self.as_of = 0.0
         self.looked = False
+        self._is_whole = path is None or is_sealed(path)
         self._database = open_database(path)
         self._skew_sec = _SKEW_SEC if is_on_network(repository.base_path) else _TICK_SEC
 
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
+        if self.path is not None and self._is_whole:
+            seal(self.path)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -174,16 +177,29 @@ class Catalogue:
         self.as_of, self.looked = now, True
 
     def require_whole(self) -> None:
-        """Raise `sqlite3.DatabaseError` if rows were lost unnoticed by SQLite; of few, every page is looked at."""
-        sql = "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM experiments)"
-        rows, experiments = self._database.execute(sql).fetchone()
-        msg = f"it has {rows} rows of {experiments} experiments"
-        if rows == experiments and rows <= LOOK_LIMIT:
-            [msg] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
-        elif rows == experiments:
-            msg = "ok"
-        if msg != "ok":
-            raise sqlite3.DatabaseError(msg)
+        """Raise `sqlite3.DatabaseError` if others wrote to the file, and it is not what we wrote any more."""
+        if self._is_whole:
+            return
+        with self.snapshot():
+            [said] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
+            tables = ("experiments", "tags")
+            lost = [f"SELECT folder FROM {table} WHERE folder NOT IN (SELECT folder FROM rows)" for table in tables]
+            stray = self._database.execute(f"{' UNION '.join(lost)} LIMIT 1").fetchone()
+            if said != "ok" or stray is not None:
+                raise sqlite3.DatabaseError(said if said != "ok" else f"it has no row of {stray[0]!r}")
+            for folder, data, *checksums in self._database.execute(
+                "SELECT folder, overview, crc, values_crc FROM rows"
+            ):
+                if checksums != [zlib.crc32(data), self._values_crc(folder)]:
+                    msg = f"the row of {folder!r} is not what was written"
+                    raise sqlite3.DatabaseError(msg)
+        self._is_whole = True
+
+    def _values_crc(self, folder: str) -> int:
+        """The checksum of all by which an experiment is chosen, ordered and added up."""
+        values = self._database.execute("SELECT * FROM experiments WHERE folder = ?", (folder,)).fetchone()
+        tags = self._database.execute("SELECT key, value FROM tags WHERE folder = ? ORDER BY key", (folder,)).fetchall()
+        return zlib.crc32(repr((values, tags)).encode())
 
     def _finish(self, gone: list[tuple[str, float]], look: tuple[float | None, ...]) -> None:
         """Forget what is gone, and remember the look, unless a later one was faster."""
@@ -367,7 +383,7 @@ class Catalogue:
             looks = [look for look in looks if look[0] not in newer]
             encoded = [(folder, stamps, msgspec.json.encode(look.overview)) for folder, stamps, look in looks]
             self._database.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
                 [(folder, *stamps, now, data, zlib.crc32(data)) for folder, stamps, data in encoded],
             )
             self._database.executemany(
@@ -381,6 +397,10 @@ class Catalogue:
             self._database.executemany(
                 "INSERT INTO tags VALUES (?, ?, ?)",
                 [(folder, key, value) for folder, _, look in looks for key, value in look.overview.tags.items()],
+            )
+            self._database.executemany(
+                "UPDATE rows SET values_crc = ? WHERE folder = ?",
+                [(self._values_crc(folder), folder) for folder, _, _ in looks],
             )
 
 
@@ -416,9 +436,9 @@ def ask(
         place = tries.pop(0)
         try:
             with contextlib.closing(Catalogue(repository, place)) as catalogue:
+                catalogue.require_whole()
                 catalogue.refresh(full=full, rehash=rehash, tell=tell)
                 with catalogue.snapshot():
-                    catalogue.require_whole()
                     return question(catalogue)
         except LLMEnergyMeasureError:
             raise

@@ -53,11 +53,12 @@ _SQL_TYPES = {
     "time": "REAL",
 }
 _STAMPS = "raw REAL, aggregated REAL, tags REAL"
+_CHECKSUMS = "crc INTEGER, values_crc INTEGER"
 DDL = (
     "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
     + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
     + ") WITHOUT ROWID",
-    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_STAMPS}, looked REAL, overview BLOB, crc INTEGER)",
+    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_STAMPS}, looked REAL, overview BLOB, {_CHECKSUMS})",
     "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
     f"CREATE TABLE looks (only INTEGER PRIMARY KEY, looked REAL, {_STAMPS}, number INTEGER)",
     "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",
