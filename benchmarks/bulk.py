@@ -439,23 +439,29 @@ def forgotten() -> bool:
     return True
 
 
-def part_memory(folder: Path, experiments: int, _runs: int) -> None:
+def part_memory(folder: Path, experiments: int, runs: int) -> None:
     """Peak memory and cost an experiment, beside those of 1,000."""
     small = Path(tempfile.mkdtemp(dir=folder))
     make_raw(small, SIZES["1k"])
-    is_cold = forgotten()
-    less = measured("ours", small, 1)
-    set_aside(folder, 0)
-    is_cold &= forgotten()
-    more = measured("ours", folder, 1)
-    for path in (small, folder / "aside_0"):
-        shutil.rmtree(path, ignore_errors=True)
+    places = ((SIZES["1k"], small), (experiments, folder))
+    told: tuple[list[dict[str, float]], ...] = ([], [])
+    is_cold = True
+    for _ in range(runs):
+        for (_, place), found in zip(places, told, strict=True):
+            shutil.rmtree(set_aside(place, 0), ignore_errors=True)
+            is_cold &= forgotten()
+            found.append(measured("ours", place, 1))
+    shutil.rmtree(small)
     where = "both from the disk" if is_cold else "from cache or disk, as they were: root can empty the cache"
-    print(f"\npeak memory and cost of ours, 1 process: {experiments} beside {SIZES['1k']}, {where}")
-    for count, one in ((SIZES["1k"], less), (experiments, more)):
+    print(f"\npeak memory and cost of ours, 1 process: {experiments} beside {SIZES['1k']}, {where}, medians")
+    less, more = (
+        {name: statistics.median(run[name] for run in found) for name in ("peak_mib", "seconds", "cpu")}
+        for found in told
+    )
+    for (count, _), one in zip(places, (less, more), strict=True):
         wall, processor = one["seconds"] / count * 1e6, one["cpu"] / count * 1e6
         print(f"{one['peak_mib']:9.1f} MiB {wall:9.1f} us each, {processor:9.1f} us of processor  {count} experiments")
-    ratios = {name: more[name] / less[name] for name in ("peak_mib", "seconds", "cpu")}
+    ratios = {name: more[name] / less[name] for name in less}
     share = SIZES["1k"] / experiments
     print(
         f"the promise: under 120 MB, and within 20 % of each other (memory {ratios['peak_mib']:.2f} x, "

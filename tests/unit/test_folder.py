@@ -64,6 +64,16 @@ def test_folders_are_named_in_order_and_what_is_absent_is_empty(store: Store) ->
         assert content(store, "d") == {}
 
 
+def test_every_name_that_a_file_system_takes_is_named(tmp_path: Path) -> None:
+    names = {b"a b", b"two\nlines", "\u00fc\u4e00\U0001f50b".encode(), b"\xff", b"\xc3\x28", b"tab\t", b"~", b"end "}
+    for name in names:
+        os.mkdir(os.fsencode(tmp_path) + b"/raw-" + name)  # noqa: PTH102 - bytes, which no path has
+    with Folder(LocalStore(tmp_path.parent), tmp_path.name) as folder:
+        found = list(folder.names())
+    assert found == sorted(found)
+    assert {os.fsencode(name) for name in found} == {b"raw-" + name for name in names}
+
+
 def test_what_is_no_regular_file_is_an_error_of_the_store_and_blocks_nothing(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("raw/e/file", b"1")

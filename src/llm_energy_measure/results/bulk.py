@@ -10,6 +10,7 @@ also finds what came between the reading and the saving of a result that somebod
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,7 @@ from llm_energy_measure.results.recovery import is_no_experiment, recover_from
 from llm_energy_measure.results.state import ExperimentState, inspect_experiment, is_settled
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 from llm_energy_measure.storage.folder import Folder, clock_ns
+from llm_energy_measure.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -227,8 +229,12 @@ def _aggregate_batch(
     outcomes: list[Outcome] = []
     values: dict[str, bytes] = {}
     bounds: set[str] = set()
-    with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
-        for item in items:
+    with (
+        Folder(repository.store, RAW_DIR) as raw,
+        Folder(repository.store, AGGREGATED_DIR) as aggregated,
+        closing(read_ahead(raw, items, _folder_to_read)) as coming,
+    ):
+        for item in coming:
             if not isinstance(item, str):
                 outcomes.append(item)
                 continue
@@ -250,6 +256,10 @@ def _aggregate_batch(
     # A lower bound has no stamp that says it is current: every sweep looks at it, and a strict one refuses it.
     refused |= _put(repository, {key: data for key, data in values.items() if key in bounds}, 0)
     return [_refused(repository, outcome, refused) for outcome in outcomes]
+
+
+def _folder_to_read(item: str | Outcome) -> str | None:
+    return item if isinstance(item, str) and is_folder_name(item) else None
 
 
 def _now_ns(repository: FileSystemRepository) -> int:

@@ -5,6 +5,7 @@ Apart from aggregation, which nobody needs who only reads.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import MANIFEST_NAME, MAX_PROCESSES, RAW_DIR
@@ -13,6 +14,7 @@ from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.results.layout import is_folder_name, partial_index_of, process_index_of
 from llm_energy_measure.results.raw_folder import RawRecovery
 from llm_energy_measure.storage.folder import Folder
+from llm_energy_measure.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,8 +36,11 @@ def recover_all(repository: FileSystemRepository) -> Iterator[tuple[str, RawReco
         >>> [name for name, recovery in recover_all(FileSystemRepository("results"))]  # doctest: +ELLIPSIS
         ['smollm2_b1_c0', ...]
     """
-    with Folder(repository.store, RAW_DIR) as raw:
-        for name in filter(is_folder_name, raw.names()):
+    with (
+        Folder(repository.store, RAW_DIR) as raw,
+        closing(read_ahead(raw, filter(is_folder_name, raw.names()), str)) as names,
+    ):
+        for name in names:
             recovery = recover_from(repository, raw, name)
             if not is_no_experiment(recovery):
                 yield name, recovery

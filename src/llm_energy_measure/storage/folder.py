@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Self
 
@@ -62,14 +63,13 @@ class Folder:
             self._descriptor = None
 
     def names(self) -> Iterator[str]:
-        """Names of what may be folders in it, sorted; a hundred thousand cost a few megabytes."""
+        """Names of what may be folders in it, sorted; a hundred thousand cost a megabyte once they are sorted."""
         if self._descriptor is None:
             yield from (entry.name for entry in self.store.list(self.prefix) if entry.is_folder)
             return
-        # As bytes, and gone as they are taken: half of what the names cost as text.
-        names = sorted(map(os.fsencode, os.listdir(self._descriptor)), reverse=True)
-        while names:
-            yield os.fsdecode(names.pop())
+        # One text, in a tenth of the memory of as many: no name has a slash in it.
+        for found in re.finditer("[^/]+", "/".join(sorted(os.listdir(self._descriptor)))):
+            yield found[0]
 
     def stamp_ns(self, name: str) -> int | None:
         """When a file says that it was last written, or a folder that it was last changed, moved or copied here.
@@ -124,6 +124,19 @@ class Folder:
                     yield file, data
                 elif not self._is_folder(file, folder):
                     yield file, self._get(f"{name}/{file}")
+        finally:
+            os.close(folder)
+
+    def bring(self, name: str) -> None:
+        """Have the system read the files of a folder in it, which then are in its cache; nothing is said of them."""
+        folder = self._open(name)
+        if folder is None:
+            return
+        try:
+            for file in os.listdir(folder):
+                _read(file, folder)
+        except OSError:
+            return  # whoever reads it in earnest is told
         finally:
             os.close(folder)
 

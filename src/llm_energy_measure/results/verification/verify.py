@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -20,12 +21,13 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results import codec
 from llm_energy_measure.results.aggregation import aggregate_and_verify
-from llm_energy_measure.results.layout import folder_name
+from llm_energy_measure.results.layout import folder_name, is_folder_name
 from llm_energy_measure.results.recovery import recover_from
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed
 from llm_energy_measure.results.verification.suspicions import sweep_suspicions
 from llm_energy_measure.storage.folder import Folder
+from llm_energy_measure.storage.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -107,13 +109,16 @@ def verify_experiments(
         sweeps: Look also for energy that grows with the number of processes; that needs all experiments, so that
             no verdict comes before the last experiment was read.
     """
-    with Folder(repository.store, RAW_DIR) as raw:
+    with (
+        Folder(repository.store, RAW_DIR) as raw,
+        closing(read_ahead(raw, experiment_ids, lambda name: name if is_folder_name(name) else None)) as names,
+    ):
         if not sweeps:
-            for name in experiment_ids:
+            for name in names:
                 yield _verify(repository, name, raw)[0]
             return
         verdicts, results = [], []
-        for name in experiment_ids:
+        for name in names:
             verdict, aggregated = _verify(repository, name, raw)
             verdicts.append(verdict)
             if aggregated is not None:

@@ -1,0 +1,100 @@
+"""Folders that will be looked into soon, brought from the disk into the system's cache meanwhile.
+
+A disk answers several questions at once about as fast as one, and who reads file by file asks one at a time, and has no
+question at all while he works with the answer. Threads that ask the next questions are all that it takes. They hand
+nothing on: what they read is read again, from the cache, by whoever reads in earnest, and says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from concurrent.futures import Future
+
+    from llm_energy_measure.storage.folder import Folder
+
+ItemT = TypeVar("ItemT")
+
+# Items whose folders are brought at a time: few, so that the first are there soon; each time, threads take turns.
+_TOGETHER = 8
+
+# How many of those are on their way or wait to be used, and how many threads bring them.
+_AHEAD = 8
+_READERS = 2
+
+# Waits an item, on average, from which on it comes from the disk: a folder has several files, and each is waited for.
+_WAITS = 2
+
+# Items after which one looks again whether it is still the disk that is waited for.
+_BETWEEN_LOOKS = 1_024
+
+
+def waits_of_thread() -> int:
+    """How often this thread has waited for anything, so far; 0 where the system does not count that."""
+    try:
+        from resource import RUSAGE_THREAD, getrusage  # noqa: PLC0415 - not everywhere
+    except ImportError:
+        return 0
+    return getrusage(RUSAGE_THREAD).ru_nvcsw
+
+
+def read_ahead(
+    folder: Folder,
+    items: Iterable[ItemT],
+    name_of: Callable[[ItemT], str | None],
+    *,
+    waits: Callable[[], int] = waits_of_thread,
+) -> Generator[ItemT, None, None]:
+    """The items, each when it is its turn; the folders of the next are read meanwhile, where that pays.
+
+    Whether it pays the first few show: whoever does not wait for them has them in the cache already, and threads would
+    only be in the way. To be closed before the folder is.
+
+    Args:
+        folder: The folder in which theirs are.
+        items: What is worked on; taken some ahead only where that pays.
+        name_of: The name of an item's folder, which need not be there; None if nothing will be read.
+        waits: How often whoever works on them has waited so far.
+    """
+    items = iter(items)
+    before = waits()
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % _TOGETHER == 0:
+            if waits() - before >= _WAITS * _TOGETHER:
+                yield from _brought(folder, islice(items, _BETWEEN_LOOKS), name_of)
+            before = waits()
+
+
+def _brought(folder: Folder, items: Iterator[ItemT], name_of: Callable[[ItemT], str | None]) -> Iterator[ItemT]:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - most files come from the cache
+
+    pool = ThreadPoolExecutor(_READERS)
+    waiting: deque[tuple[Future[None], list[ItemT]]] = deque()
+    try:
+        while some := list(islice(items, _TOGETHER)):
+            waiting.append((pool.submit(_bring, folder, [name_of(item) for item in some]), some))
+            if len(waiting) >= _AHEAD:
+                yield from _next_of(waiting)
+        while waiting:
+            yield from _next_of(waiting)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _next_of(waiting: deque[tuple[Future[None], list[ItemT]]]) -> list[ItemT]:
+    """The next items, brought, unless nobody has begun with them: then nobody need."""
+    future, items = waiting.popleft()
+    if not future.cancel():
+        future.result()
+    return items
+
+
+def _bring(folder: Folder, names: list[str | None]) -> None:
+    for name in names:
+        if name is not None:
+            folder.bring(name)

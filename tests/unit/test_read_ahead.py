@@ -1,0 +1,128 @@
+"""Read ahead: every item comes once and in order, the threads end with the work, and nothing hangs on what they do."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_energy_measure.storage.folder import Folder
+from llm_energy_measure.storage.local import LocalStore
+from llm_energy_measure.storage.memory import MemoryStore
+from llm_energy_measure.storage.read_ahead import read_ahead, waits_of_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def always() -> Callable[[], int]:
+    """Waits of a thread that waits for every file."""
+    return count(step=1_000).__next__
+
+
+class Listening(Folder):
+    """A folder that tells what was brought, and by which threads."""
+
+    def bring(self, name: str) -> None:
+        super().bring(name)
+        self.brought = [*getattr(self, "brought", []), (name, threading.current_thread())]
+
+    def names_brought(self) -> list[str]:
+        return sorted(name for name, _ in getattr(self, "brought", []))
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@given(st.integers(0, 400), st.lists(st.integers(0, 40), max_size=60))
+def test_every_item_comes_once_and_in_order_however_long_it_was_waited_for(amount: int, waited: list[int]) -> None:
+    waits = iter([*waited, *([100] * 100)])
+    total = 0
+
+    def told() -> int:
+        nonlocal total
+        total += next(waits)
+        return total
+
+    with Folder(MemoryStore(), "raw") as folder, closing(read_ahead(folder, range(amount), str, waits=told)) as items:
+        assert list(items) == list(range(amount))
+
+
+def test_nothing_is_read_ahead_of_who_never_waits(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    taken = iter(range(100))
+    with (
+        Listening(LocalStore(tmp_path), "raw") as folder,
+        closing(read_ahead(folder, taken, str, waits=lambda: 7)) as items,
+    ):
+        assert [next(items), next(taken), next(items)] == [0, 1, 2]  # none is taken before its turn
+        assert list(items) == list(range(3, 100))
+        assert folder.names_brought() == []
+
+
+def test_where_the_disk_is_waited_for_the_others_read_what_comes_next(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / "raw" / str(number)).mkdir(parents=True)
+    with (
+        Listening(LocalStore(tmp_path), "raw") as folder,
+        closing(
+            read_ahead(folder, range(100), lambda number: str(number) if number % 2 else None, waits=always())
+        ) as items,
+    ):
+        for number in items:
+            threading.Event().wait(0.002 if number < 16 else 0)  # somebody has begun meanwhile
+        brought = folder.names_brought()
+    assert len(brought) == len(set(brought)) >= 4
+    assert set(brought) <= {str(number) for number in range(8, 100) if number % 2}  # each once, none without a folder
+    assert threading.current_thread() not in {thread for _, thread in folder.brought}
+
+
+@pytest.mark.parametrize("until", [0, 7, 8, 9, 30, 99])
+def test_the_threads_end_with_the_work_however_it_ends(tmp_path: Path, until: int) -> None:
+    (tmp_path / "raw").mkdir()
+    before = threading.active_count()
+
+    def work() -> None:
+        with (
+            Folder(LocalStore(tmp_path), "raw") as folder,
+            closing(read_ahead(folder, range(100), str, waits=always())) as items,
+        ):
+            for number in items:
+                if number == until:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert threading.active_count() == before
+
+
+def test_what_is_in_a_folder_does_not_stop_who_reads_ahead(tmp_path: Path) -> None:
+    for name in ("whole", "odd", "locked"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+    (tmp_path / "raw" / "whole" / "process_0.json").write_bytes(b"{}")
+    os.mkfifo(tmp_path / "raw" / "odd" / "process_0.json")
+    (tmp_path / "raw" / "odd" / "link").symlink_to("/dev/zero")
+    (tmp_path / "raw" / "odd" / "below").mkdir()
+    (tmp_path / "raw" / "file").write_bytes(b"1")
+    (tmp_path / "raw" / "elsewhere").symlink_to(tmp_path / "raw" / "whole")
+    (tmp_path / "raw" / "locked").chmod(0)
+    before = open_files()
+    with Folder(LocalStore(tmp_path), "raw") as folder:
+        for name in ("whole", "odd", "locked", "file", "elsewhere", "absent"):
+            folder.bring(name)
+    assert open_files() == before
+
+
+def test_a_thread_that_waits_is_seen_to_wait() -> None:
+    before = waits_of_thread()
+    for _ in range(5):
+        threading.Event().wait(0.001)
+    assert waits_of_thread() >= before + 5
