@@ -85,7 +85,7 @@ _COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group
     ),
 )
 @click.option("--all", "with_pending", is_flag=True, help="Also those that are not aggregated yet.")
-@click.option("--where", metavar="CONDITION", callback=_CONDITION, help="See below.")
+@click.option("--where", metavar="CONDITION", callback=_CONDITION, help="Only those for which it holds; see above.")
 @click.option(
     "--sort",
     "key",
