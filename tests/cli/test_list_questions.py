@@ -154,6 +154,22 @@ def test_a_date_on_screen_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
     assert done.out.rstrip().endswith("2026-01-17 07:00")
 
 
+@pytest.mark.parametrize("start", ["0001-01-01T00:00:00+09:00", "9999-12-31T23:59:00-09:00"])
+def test_a_date_that_utc_does_not_have_is_unknown_and_hides_nothing(results: Path, start: str) -> None:
+    repository = FileSystemRepository(results)
+    moment = datetime.fromisoformat(start)
+    stamps = factories.stamps(moment, end=moment + timedelta(seconds=40.5))
+    repository.save_raw("odd", factories.raw("odd", timestamps=stamps))
+    run("-o", results, "aggregate", "odd")
+    assert ids(results, "--where", "date is unknown") == ["odd"]
+    assert run("-o", results, "results", "list", "--by", "date").out.count("\n") == 4
+    done = run("-o", results, "results", "list")
+    [row] = [line for line in done.out.splitlines() if line.startswith("odd ")]
+    assert (done.status, row.split()[-1]) == (0, "-")
+    query = "select month from experiments where experiment_id = 'odd'"
+    assert run("-o", results, "results", "sql", query, "--format", "json").json() == [{"month": "unknown"}]
+
+
 def test_a_list_leaves_nothing_where_no_results_are(tmp_path: Path) -> None:
     run("-o", tmp_path, "results", "list")
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +10,7 @@ import msgspec
 
 from llm_energy_measure.catalogue.index import GROUP_FIGURES, Catalogue, Group, Question, ask
 from llm_energy_measure.catalogue.query import ALIASES, column_of, where_clause
-from llm_energy_measure.catalogue.rows import COLUMNS
+from llm_energy_measure.catalogue.rows import COLUMNS, in_utc
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
@@ -217,13 +217,8 @@ def _cells(row: Overview) -> tuple[str, ...]:
         terminal.quantity(row.avg_tokens_per_second),
         terminal.quantity(row.tokens_per_joule),
         row.verdict,
-        _utc(row.start_time),
+        terminal.moment(row.start_time and in_utc(row.start_time)),  # as a condition takes it
     )
-
-
-def _utc(stamp: datetime | None) -> str:
-    """A date as conditions, groups and orders take it; one without a zone is in UTC."""
-    return terminal.moment(stamp if stamp is None or stamp.tzinfo is None else stamp.astimezone(UTC))
 
 
 def _print_groups(columns: Sequence[str], groups: Sequence[Group]) -> None:
