@@ -113,6 +113,24 @@ def test_an_empty_table_replaces_no_file(tmp_path: Path) -> None:
     assert table.read_text(encoding="utf-8") == "the only copy"
 
 
+@pytest.mark.parametrize("ending", [".parquet", ".xlsx", ".TSV", ".feather"])
+def test_a_file_named_like_a_table_of_another_kind_is_not_written(results: Path, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"table{ending}"
+    done = run("-o", results, "results", "export", "--to", path)
+    assert (done.status, done.out, path.exists()) == (2, "", False)
+    assert done.err.endswith(
+        f"a file {ending.lower()} is not written; name it .csv, .json, .jsonl, .ndjson, or choose with --format\n"
+    )
+    assert run("-o", results, "results", "export", "--to", path, "--format", "csv").status == 0
+    assert path.read_text().startswith("experiment_id,")
+
+
+@pytest.mark.parametrize("name", ["table", "table.txt", "table.v2", "TABLE.CSV", ".csv"])
+def test_any_other_name_is_a_csv(results: Path, tmp_path: Path, name: str) -> None:
+    assert run("-o", results, "results", "export", "--to", tmp_path / name).status == 0
+    assert (tmp_path / name).read_text().startswith("experiment_id,")
+
+
 def test_a_stale_one_is_exported_with_a_warning(results: Path) -> None:
     FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
     done = run("-o", results, "results", "export", "llama_c0", "--to", "-")

@@ -278,6 +278,45 @@ def test_join_takes_energy_from_a_record_of_the_same_time(tmp_path: Path, result
     assert record.energy_metrics.total_energy_j == 3.6e6
 
 
+def test_energy_that_is_joined_later_replaces_nothing_unless_it_is_told_to(tmp_path: Path, results: Path) -> None:
+    energy = tmp_path / "emissions.csv"
+    energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
+    result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
+    assert run("-o", results, "import", result).status == 0
+    [name] = FileSystemRepository(results).list_experiments()
+    folder = results / "raw" / name
+    planned = run("-o", results, "import", result, "--join", energy, "--dry-run", "--json").json()["entries"]
+    done = run("-o", results, "import", result, "--join", energy, "--json")
+    [entry] = done.json()["entries"]
+    assert (done.status, entry["code"], [one["code"] for one in planned]) == (1, "conflict", ["conflict"])
+    assert entry["message"].endswith(
+        "; compare the two, or import with --overwrite, which keeps the old one; the record is kept in "
+        f"{folder / 'rejected-process_0-1.json'}"
+    )
+    assert "import with --overwrite" in planned[0]["message"]
+    for dry_run in (["--dry-run"], []):
+        done = run("-o", results, "import", result, "--join", energy, "--overwrite", "--json", *dry_run)
+        assert [one["code"] for one in done.json()["entries"]] == ["energy_joined"]
+        would = "would be" if dry_run else "were"
+        assert f"0 refused; of results that were there 1 {would} replaced, and kept" in done.err
+    [record] = FileSystemRepository(results).load_all_raw(name)
+    assert record.energy_metrics.total_energy_j == 3.6e6
+    assert b'"total_energy_j": null' in (folder / "superseded-process_0-1.json").read_bytes()
+
+
+def test_what_has_its_energy_already_keeps_it(tmp_path: Path, results: Path) -> None:
+    energy = tmp_path / "emissions.csv"
+    energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
+    result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
+    run("-o", results, "import", result, "--join", energy)
+    before = files(results)
+    for more in ([], ["--overwrite"], ["--join", energy], ["--dry-run"]):
+        done = run("-o", results, "import", result, *more)
+        assert done.status == 0, more
+        assert "0 refused (1 were there already)" in done.err
+        assert files(results) == before
+
+
 def test_energy_of_the_time_of_two_runs_is_given_to_none(tmp_path: Path, results: Path) -> None:
     energy = tmp_path / "emissions.csv"
     energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -233,6 +235,27 @@ def test_show_of_a_stale_one_says_so(results: Path) -> None:
     assert done.status == 0
     assert "verdict           stale" in done.out
     assert "raw files came or changed since: 'aggregate llama_c0' makes it anew" in done.err
+
+
+def test_an_energy_that_is_unknown_is_no_lower_bound(tmp_path: Path) -> None:
+    unknown = factories.energy(total_energy_j=None, gpu_energy_j=None, cpu_energy_j=None, ram_energy_j=None)
+    FileSystemRepository(tmp_path).save_raw("dark", factories.raw("dark", energy_metrics=unknown))
+    assert run("-o", tmp_path, "aggregate", "dark").out == "dark: 1 of 1 processes, -, 8,192 tokens\n"
+    assert re.search("energy +-\n", run("-o", tmp_path, "results", "show", "dark").out)
+    for listed in ([], ["--totals"]):
+        done = run("-o", tmp_path, "results", "list", *listed)
+        assert (done.status, "≥" in done.out) == (0, False)
+
+
+def test_show_of_one_whose_raw_files_are_gone_does_not_offer_to_make_it_anew(results: Path) -> None:
+    """As a deletion leaves it that came while the experiment was aggregated, or somebody who moved its folder away."""
+    shutil.rmtree(results / "raw" / "llama_c0")
+    done = run("-o", results, "results", "show", "llama_c0")
+    assert done.status == 0
+    assert "makes it anew" not in done.err
+    assert "its raw files are gone: this is all that is left of it; 'results delete llama_c0' removes it" in done.err
+    assert run("-o", results, "results", "delete", "llama_c0", "--yes").status == 0
+    assert run("-o", results, "results", "show", "llama_c0").status == 1
 
 
 def test_show_says_that_a_sum_is_a_lower_bound(results: Path) -> None:

@@ -58,6 +58,29 @@ def test_a_command_is_measured_with_its_children(tmp_path: Path) -> None:
     assert aggregate_experiment(FileSystemRepository(tmp_path), "exp_7").result == "aggregated"
 
 
+def test_where_nothing_can_be_measured_one_line_says_so_and_who_says_why(tmp_path: Path) -> None:
+    def lines(*more: str) -> list[str]:
+        arguments = (
+            "-o",
+            tmp_path / "".join(more),
+            *more,
+            "record",
+            "--experiment",
+            "e",
+            "--source",
+            "cpu_model",
+            "--",
+        )
+        return as_process(*arguments, "true").err.splitlines()
+
+    warning = "warning: no energy was measured, it is unknown and not zero; "
+    said = lines()
+    assert said[0] == f"{warning}'llm-energy-measure doctor' says why, and what to do"
+    assert [line.partition(": ")[2].partition(",")[0] for line in said[1:]] == ["completed"]
+    assert lines("-q") == said[:1]
+    assert "nobody stated the watts of a core" in lines("-v")[1]
+
+
 def test_the_command_has_the_streams_and_the_exit_status(tmp_path: Path) -> None:
     code = "import sys\nprint('out', sys.argv[1:])\nprint('err', file=sys.stderr)\nsys.exit(3)"
     done = as_process("-o", tmp_path, "-q", "record", "--no-energy", sys.executable, "-c", code, "--flag", "-o", "x")

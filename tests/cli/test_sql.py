@@ -43,6 +43,12 @@ def test_the_answer_as_csv_json_and_parquet(results: Path, tmp_path: Path) -> No
     assert run("-o", results, "results", "sql", QUERY, "--format", "parquet").status == 2
 
 
+def test_an_answer_is_not_written_to_a_file_named_like_another_kind(results: Path, tmp_path: Path) -> None:
+    done = run("-o", results, "results", "sql", "no query", "--to", tmp_path / "x.jsonl")
+    assert (done.status, list(tmp_path.glob("x*"))) == (2, [])
+    assert "a file .jsonl is not written; name it .csv, .json, .parquet, or choose with --format" in done.err
+
+
 def test_sums_are_numbers_and_several_values_are_told_apart(results: Path) -> None:
     run("-o", results, "results", "tag", "llama_c0", "paper=fig3")
     query = (

@@ -75,6 +75,7 @@ def test_what_a_narrow_terminal_leaves_out_is_least_wanted_first(wide: Path) -> 
 def test_what_a_narrow_terminal_leaves_out_is_named_under_the_table(wide: Path) -> None:
     lines = on_terminal("-o", wide, "results", "list", columns=100).shown.splitlines()
     assert lines[-2].startswith("not shown, the terminal is too narrow: date, tokens/s")
+    assert lines[-2].endswith("; --json has them")
     assert lines[-1] == "2 experiments"
     assert "not shown" not in on_terminal("-o", wide, "results", "list", columns=300).shown
 

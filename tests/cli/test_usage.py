@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import click
 import jsonschema
 import pytest
 
@@ -27,6 +29,22 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith(f"Usage: llm-energy-measure {' '.join(command)}".strip())
     assert "Examples:\n    llm-energy-measure" in done.out
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_option_is_described_in_a_sentence(command: tuple[str, ...]) -> None:
+    found: click.Command = cli
+    for name in command:
+        assert isinstance(found, click.Group)
+        known = found.get_command(click.Context(found), name)
+        assert known is not None
+        found = known
+    for option in found.params:
+        if isinstance(option, click.Option):
+            words = (option.help or "").partition(" [")[0]
+            assert words.endswith("."), option.name
+            assert len(words.split()) > 1, option.name
+            assert option.metavar or option.is_flag or isinstance(option.type, click.Choice), option.name
 
 
 @pytest.mark.parametrize(
@@ -78,6 +96,91 @@ def test_wrong_usage_is_said_and_is_2(results: Path, arguments: list[str], monke
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("nothing", ["", " "])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "-o {} results list",
+        "results list -o {}",
+        "results list --model {}",
+        "results merge {}",
+        "results merge other {}",
+        "results export --to {}",
+        "results export --to {} --format parquet",
+        "results sql x --to {}",
+        "results sql x --dataset {}",
+        "import {}",
+        "import raw {} --dry-run",
+        "import raw --join {}",
+        "import raw --host {}",
+        "import raw --gpu-uuids {}",
+        "record --experiment {} -- true",
+        "record --model {} -- true",
+        "record --config-name {} -- true",
+        "record --backend {} -- true",
+        "record --gpu {} -- true",
+    ],
+)
+def test_an_empty_name_is_refused_and_is_not_the_current_folder(
+    results: Path, arguments: str, nothing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what an unset variable of the shell comes to."""
+    monkeypatch.setenv("LLM_ENERGY_MEASURE_RESULTS_DIR", str(results))
+    monkeypatch.chdir(results)
+    before = sorted(results.rglob("*"))
+    done = run(*(nothing if word == "{}" else word for word in arguments.split()))
+    assert (done.status, done.out) == (2, "")
+    assert done.err.endswith(": it is empty\n")
+    assert sorted(results.rglob("*")) == before
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            "aggregate {}",
+            "results show {}",
+            "results delete {} --yes",
+            "results export {} --to -",
+            "results tag {} a=b",
+        ),
+        *("results verify {}", "results check {}"),
+    ],
+)
+def test_an_empty_id_is_refused(results: Path, arguments: str, nothing: str) -> None:
+    before = sorted(results.rglob("*"))
+    done = run("-o", results, *(nothing if word == "{}" else word for word in arguments.split()))
+    assert (done.status, done.out) == (1, "")
+    assert done.err == f"error: cannot use the experiment id: {nothing!r} is empty; choose another id\n"
+    assert sorted(results.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("list", "llm-energy-measure results list"),
+        ("lst", "llm-energy-measure results list"),
+        ("exprot --to x.csv", "llm-energy-measure results export"),
+        ("agregate --all", "llm-energy-measure aggregate"),
+        ("resuls list", "llm-energy-measure results"),
+        ("results lst", "llm-energy-measure results list"),
+        ("results aggregate --all", "llm-energy-measure aggregate"),
+        ("results import x.csv", "llm-energy-measure import"),
+        ("results verfy", "llm-energy-measure results verify"),
+    ],
+)
+def test_a_command_that_is_none_names_those_that_look_alike(typed: str, meant: str) -> None:
+    done = run(*typed.split())
+    assert (done.status, done.out) == (2, "")
+    word = typed.replace("results ", "").split()[0]
+    assert done.err.splitlines()[-1] == f"Error: No such command {word!r}; did you mean '{meant}'?"
+
+
+def test_a_command_like_no_other_names_none() -> None:
+    assert run("nonsense").err.endswith("Error: No such command 'nonsense'.\n")
+
+
 def test_an_unknown_strategy_is_told_once_and_nothing_is_done(results: Path) -> None:
     done = run("-o", results, "aggregate", "--all", "--strategy", "mean")
     assert done.status == 2
@@ -116,6 +219,35 @@ def test_the_default_directory_is_results_here(results: Path, tmp_path: Path, mo
     done = run("results", "list")
     assert done.status == 1
     assert done.err == "error: cannot read results in results: it does not exist; name another with -o DIR\n"
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        (".", "results"),
+        ("results/raw", "results"),
+        ("results/aggregated", "results"),
+        ("results/raw/llama_c0", "results"),
+        ("elsewhere", None),
+    ],
+)
+def test_a_folder_that_is_no_results_directory_is_told_with_the_one_beside_it(
+    results: Path, named: str, meant: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(results.parent)
+    (results.parent / "elsewhere").mkdir()
+    (results.parent / "elsewhere" / "notes.txt").touch()
+    advice = "give another with -o DIR" if meant is None else f"did you mean -o {meant}?"
+    said = f"warning: {named} holds neither raw/ nor aggregated/, and no results; {advice}\n"
+    for command in (["results", "list"], ["results", "list", "--json"], ["-q", "results", "check"], ["aggregate", "x"]):
+        assert run("-o", named, *command).err.startswith(said), command
+
+
+def test_an_empty_folder_and_one_with_aggregates_alone_are_results_directories(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("-o", tmp_path / "empty", "results", "list").err == "0 experiments\n"
+    shutil.rmtree(results / "raw")
+    assert run("-o", results, "results", "list").err == "3 experiments\n"
 
 
 def test_quiet_says_only_what_is_amiss(results: Path) -> None:
@@ -202,6 +334,16 @@ def test_ids_complete_in_the_shell(
     done = run()
     assert (done.status, done.err) == (0, "")
     assert [line.partition(",")[2] for line in done.out.split()] == wanted
+
+
+@pytest.mark.parametrize(
+    "words", ["import ", "import --join ", "results export --to ", "results merge ", "-o ", "results sql x --to "]
+)
+def test_names_of_files_complete_in_the_shell(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_LLM_ENERGY_MEASURE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"llm-energy-measure {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" "))))
+    assert run().out == "file,\n"
 
 
 # As whole processes

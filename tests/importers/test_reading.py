@@ -33,6 +33,14 @@ def write_emissions(path: Path, rows: int = 1) -> Path:
     return path
 
 
+def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_emissions(tmp_path / "emissions.csv")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ResultNotFoundError, match="cannot import '': the name is empty; name a file or folder"):
+        importers.read("")
+    assert len(list(importers.read("."))) == 1
+
+
 def read(path: Path, **options: Any) -> tuple[int, list[importers.Entry]]:
     reading = importers.read(path, **options)
     return len(list(reading)), reading.report.entries

@@ -241,6 +241,23 @@ def test_two_rows_of_one_process_are_told(tmp_path: Path) -> None:
     records, entries = import_text(tmp_path, text, *mapping)
     assert [(record.experiment_id, record.process_index) for record in records] == [("e1", 0), ("e1", 1)]
     assert [entry.code for entry in entries] == ["whole", "whole", "duplicate"]
+    assert entries[2].message == (
+        "a row of process 1 of e1 came before, and counts; map process_index to a column in which they differ, or tell "
+        "them apart by experiment_id"
+    )
+
+
+def test_rows_without_an_id_that_are_alike_count_once_until_what_differs_is_mapped(tmp_path: Path) -> None:
+    text = "model,j,run\nllama,5,a\nllama,5,b\nllama,6,c\n"
+    records, entries = import_text(tmp_path, text, "model_name=model", "energy_j=j")
+    assert [record.energy_metrics.total_energy_j for record in records] == [5.0, 6.0]
+    assert [entry.code for entry in entries] == ["whole", "duplicate", "whole"]
+    assert entries[1].message == (
+        "a row with the same values in all that is mapped came before, and counts; if it is another measurement, map a "
+        "column in which they differ, to start or experiment_id, say"
+    )
+    records, entries = import_text(tmp_path, text, "model_name=model", "energy_j=j", "experiment_id=run")
+    assert ([record.experiment_id for record in records], len(entries)) == (["a", "b", "c"], 3)
 
 
 def test_a_blank_process_index_is_not_process_0(tmp_path: Path) -> None:
@@ -387,6 +404,7 @@ def test_what_a_results_directory_holds_is_no_table(tmp_path: Path) -> None:
     refused = [entry for entry in reading.report.entries if entry.outcome == "refused"]
     assert {entry.code for entry in refused} == {"unknown_format"}
     assert all("a result of this tool" in entry.message for entry in refused)
+    assert not any("looked for" in entry.message for entry in refused)
 
 
 def test_a_line_that_is_no_object_costs_itself(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure.domain.latency import LatencyMeasurements, pool_latency
-from llm_energy_measure.results import aggregate_results, calculate_efficiency_metrics, codec
+from llm_energy_measure.domain.schema import time_problems
+from llm_energy_measure.exceptions import AggregationError, InvalidResultError
+from llm_energy_measure.results import FileSystemRepository, aggregate_results, calculate_efficiency_metrics, codec
+from llm_energy_measure.results.strategies import strategy_names
+from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories, strategies
 
 if TYPE_CHECKING:
@@ -93,7 +99,9 @@ def test_found_missing_and_unexpected_account_for_every_process(records: list[Ra
 def test_an_unknown_ratio_is_never_zero(records: list[RawProcessResult]) -> None:
     result = aggregate_results("x", records, allow_mixed=True)
     metrics = calculate_efficiency_metrics(result)
-    assert math.isnan(metrics["tokens_per_joule"]) == (not result.total_energy_j or result.total_tokens is None)
+    tokens, joules = result.total_tokens, result.total_energy_j
+    is_unknown = not joules or tokens is None or math.isinf(tokens / joules)
+    assert math.isnan(metrics["tokens_per_joule"]) == is_unknown
     assert math.isnan(metrics["joules_per_token"]) == (not result.total_tokens or result.total_energy_j is None)
     assert math.isnan(metrics["tokens_per_second"]) == (result.avg_tokens_per_second is None)
 
@@ -115,3 +123,38 @@ def test_pooled_percentiles_are_those_of_all_samples_together(measured: list[Lat
 
 def _percentiles(samples: list[float], percents: list[int]) -> list[float | None]:
     return [float(np.percentile(samples, percent)) if samples else None for percent in percents]
+
+
+# What Python can put into a record and no file can hold
+
+
+@given(st.data(), st.integers(1, 4), st.sampled_from(strategy_names()))
+def test_figures_that_no_file_can_hold_are_told_and_never_calculated_with(
+    data: st.DataObject, count: int, strategy: str
+) -> None:
+    records = [factories.full_raw(process_index=index) for index in range(count)]
+    odd = data.draw(st.integers(0, count - 1))
+    records[odd] = data.draw(strategies.odd_records(records[odd]))
+    try:
+        result = aggregate_results(factories.EXPERIMENT, records, strategy=strategy)
+    except AggregationError:  # in words, and nothing was calculated
+        pass
+    else:
+        assert codec.decode_aggregated(codec.encode_aggregated(result), "x.json").findings == result.findings
+        assert not any(map(math.isinf, calculate_efficiency_metrics(result).values()))
+        assert all(record == codec.require_valid_raw(record) for record in records if not time_problems(record))
+
+
+@given(st.data())
+def test_what_holds_such_a_figure_is_kept_and_what_holds_none_is_stored(data: st.DataObject) -> None:
+    record = data.draw(strategies.odd_records(factories.full_raw()))
+    repository = FileSystemRepository(store=MemoryStore())
+    with contextlib.suppress(InvalidResultError):
+        repository.save_raw(factories.EXPERIMENT, record)
+    [name] = {entry.name for entry in repository.store.list(f"raw/{factories.EXPERIMENT}")} - {"manifest.json"}
+    stored = json.loads(repository.store.get(f"raw/{factories.EXPERIMENT}/{name}"))
+    if name.startswith("rejected-process_"):
+        assert stored["rejected"]
+        assert list(stored["record"]) == [*record.__struct_fields__[:-1]]
+    else:
+        assert repository.load_all_raw(factories.EXPERIMENT) == [codec.require_valid_raw(record)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from datetime import UTC, timedelta, timezone
 from typing import Any
@@ -252,6 +253,45 @@ def raw_records(
         )
     )
     return msgspec.structs.replace(known, unknown_fields=draw(_unknown_fields(known)))
+
+
+odd_figures = st.one_of(
+    st.sampled_from(
+        [math.nan, math.inf, -math.inf, 1.7e308, 5e-324, -1.0, -0.0, 10**9, 10**400, -(10**400), True, "7"]
+    ),
+    st.floats(),
+)
+
+
+@st.composite
+def odd_records(draw: st.DrawFn, record: RawProcessResult) -> RawProcessResult:
+    """A record of which up to three figures are anything that Python can put there."""
+    for place in draw(st.lists(st.sampled_from(list(_figures_inside(record))), min_size=1, max_size=3, unique=True)):
+        record = _with_figure(record, place, draw(odd_figures))
+    return record
+
+
+def _figures_inside(value: object, place: tuple[str | int, ...] = ()) -> typing.Iterator[tuple[str | int, ...]]:
+    """Where in a record numbers stand, however deep."""
+    if isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield from _figures_inside(getattr(value, name), (*place, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _figures_inside(item, (*place, index))
+    elif type(value) in (int, float):
+        yield place
+
+
+def _with_figure(value: Any, place: tuple[str | int, ...], figure: object) -> Any:
+    """A copy of a record, or of a list inside it, with another figure in one place."""
+    if not place:
+        return figure
+    first, *rest = place
+    if isinstance(value, list):
+        return [_with_figure(item, tuple(rest), figure) if index == first else item for index, item in enumerate(value)]
+    name = str(first)
+    return msgspec.structs.replace(value, **{name: _with_figure(getattr(value, name), tuple(rest), figure)})
 
 
 sources = st.builds(SourceFile, name=texts, size_bytes=counts, sha256=digests)

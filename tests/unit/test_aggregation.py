@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from llm_energy_measure.constants import MAX_PROCESSES
@@ -22,6 +23,8 @@ from tests.support import factories
 from tests.support.factories import EXPERIMENT as EXP
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llm_energy_measure.domain.experiment import AggregatedResult
 
 START = factories.START
@@ -453,3 +456,78 @@ def test_an_aggregate_of_results_that_no_file_holds_names_none() -> None:
     stored = codec.decode_raw(codec.encode_raw(factories.raw()), "process_0.json")
     assert aggregate(stored).sources is not None
     assert aggregate(stored, factories.raw(process_index=1)).sources is None
+
+
+# Records built in Python, in which nothing was checked yet
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"energy_metrics": factories.energy(1, gpu_energy_j=math.nan)},
+            "energy_metrics.gpu_energy_j is nan, which JSON can't hold",
+        ),
+        (
+            {"energy_metrics": factories.energy(1, total_energy_j=-math.inf)},
+            "energy_metrics.total_energy_j is -inf, which JSON can't hold",
+        ),
+        (
+            {"timestamps": factories.stamps(duration_sec=math.inf)},
+            "timestamps.duration_sec is inf, which JSON can't hold",
+        ),
+        (
+            {"energy_metrics": factories.energy(1, total_energy_j=-1.0)},
+            "energy_metrics.total_energy_j: Expected float >= 0.0, found -1.0",
+        ),
+        (
+            {"energy_metrics": factories.energy(1, total_energy_j="12")},
+            "energy_metrics.total_energy_j: Expected float | null, got str, found '12'",
+        ),
+        (
+            {"timestamps": msgspec.structs.replace(factories.stamps(), start="now")},
+            "timestamps.start: Invalid RFC3339 encoded datetime, found 'now'",
+        ),
+        ({"world_size": 10**12}, "world_size: Expected int <= 1000000, found 1000000000000"),
+        ({"process_index": None}, "process_index: Expected int, got null, found None"),
+    ],
+)
+def test_a_figure_that_no_file_can_hold_is_told_and_not_calculated_with(changes: dict[str, Any], told: str) -> None:
+    odd = factories.raw(**{"process_index": 1, **changes})
+    with pytest.raises(AggregationError) as refused:
+        aggregate(factories.raw(), odd)
+    assert refused.value.found == f"process {odd.process_index!r}: {told}"
+    assert refused.value.advice == "correct it, or set it to None if it is unknown"
+
+
+def test_a_checkpoint_is_looked_at_as_well() -> None:
+    odd = factories.raw(process_index=1, energy_metrics=factories.energy(1, total_energy_j=math.nan))
+    with pytest.raises(AggregationError, match="process 1: energy_metrics.total_energy_j is nan"):
+        aggregate_results("exp_7", [factories.raw()], partials=[odd], expected_processes=2)
+
+
+def test_numbers_of_numpy_are_aggregated_as_they_are_saved() -> None:
+    joules = factories.energy(1, total_energy_j=np.float64(2000.5), gpu_energy_j=np.float32(2.5))
+    result = aggregate(factories.raw(), factories.raw(process_index=1, energy_metrics=joules))
+    assert result.total_energy_j == 1971.5 + 2000.5
+    assert codec.decode_aggregated(codec.encode_aggregated(result), "x.json").total_energy_j == 3972.0
+
+
+def test_what_is_right_is_not_copied_and_what_is_an_array_or_a_text_becomes_what_is_stored() -> None:
+    [same] = aggregate(record := factories.raw()).process_results
+    assert same is record
+    odd = factories.raw(
+        effective_config={"sizes": np.array([1, 2])},
+        timestamps=msgspec.structs.replace(factories.stamps(), start=START.isoformat()),
+    )
+    result = aggregate(odd)
+    assert (result.effective_config, result.start_time) == ({"sizes": [1, 2]}, START)
+
+
+def test_results_may_come_from_an_iterator() -> None:
+    assert aggregate_results("exp_7", iter(factories.raws(3))) == aggregate(*factories.raws(3))  # type: ignore[arg-type]  # it says Sequence
+
+
+def test_what_is_no_result_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AggregationError, match="cannot aggregate 'exp_7': it is a .*Path, no RawProcessResult; load"):
+        aggregate_results("exp_7", [tmp_path / "process_0.json"])  # type: ignore[list-item]  # a mistake

@@ -6,10 +6,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult
-from llm_energy_measure.exceptions import ExperimentIdError, ResultExistsError
+from llm_energy_measure.exceptions import ConfigurationError, ExperimentIdError, ResultExistsError
 from llm_energy_measure.results import FileSystemRepository, codec
 from llm_energy_measure.results.checking import check_store
 from llm_energy_measure.storage.local import LocalStore
@@ -43,6 +44,27 @@ def repository(tmp_path: Path) -> FileSystemRepository:
 def names(repository: FileSystemRepository) -> list[str]:
     raw = repository.base_path / "raw"
     return sorted(str(path.relative_to(raw)) for path in raw.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"expected_processes": 0}, "Expected int >= 1"),
+        ({"expected_processes": 10**9}, "Expected int <= 1000000"),
+        ({"expected_processes": "4"}, "Expected int | null, got str"),
+        ({"expected_processes": np.int64(4)}, "numpy.int64 is unsupported"),
+        ({"attempt": -1}, "Expected int >= 0"),
+        ({"launcher": "slurm"}, "Expected object | null, got str"),
+        ({"experiment_id": "exp \udc80"}, "surrogates not allowed"),
+    ],
+)
+def test_a_manifest_that_could_not_be_read_again_is_told_before_the_run_and_not_written(
+    repository: FileSystemRepository, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="its manifest could not be read again") as refused:
+        repository.begin_experiment(manifest(**changes))
+    assert told in refused.value.found
+    assert names(repository) == []
 
 
 def test_the_first_writes_the_manifest_and_the_others_agree(repository: FileSystemRepository) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -67,3 +68,11 @@ def test_a_worker_that_is_killed_is_said(start: str | None) -> None:
 def test_what_the_work_raises_is_raised(how: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\[3\]"):
         list(run_batches(refused, iter([[1], [2], [3], [4]]), **how))
+
+
+@pytest.mark.parametrize("how", [{}, {"jobs": 2}, {"executor": ThreadPoolExecutor(2)}])
+def test_what_was_done_before_something_was_raised_comes_first(how: dict[str, Any]) -> None:
+    results = run_batches(refused, iter([[1], [2], [4], [3], [5]]), **how)
+    assert list(islice(results, 3)) == [1, 2, 4]
+    with pytest.raises(ValueError, match=r"\[3\]"):
+        next(results)

@@ -211,6 +211,18 @@ def test_a_stranger_in_the_way_of_a_refused_record_does_not_lose_it(repository: 
     assert refused_file(repository, config_name=7) == "raw/exp_7/rejected-process_0-2.json"
 
 
+@pytest.mark.parametrize("measured", [{"total_energy_j": 12.5, "process_index": 0}, [12.5], None, 12.5])
+def test_what_is_no_record_is_refused_and_kept_as_well(repository: FileSystemRepository, measured: Any) -> None:
+    for experiment_id in (EXP, ""):
+        with pytest.raises((InvalidResultError, ExperimentIdError)) as caught:
+            repository.save_raw(experiment_id, measured)
+        kept: Path = getattr(caught.value, "kept")  # noqa: B009 - both errors have it, and nothing that both are
+        assert kept.name == "rejected-process_unknown-1.json"
+        assert json.loads(kept.read_bytes())["record"] == measured
+        if experiment_id:
+            assert f"it is a {type(measured).__name__}, no RawProcessResult" in str(caught.value)
+
+
 def test_a_record_of_another_id_is_refused_and_kept(repository: FileSystemRepository) -> None:
     with pytest.raises(ExperimentIdError, match="the record's own id is 'other'") as caught:
         repository.save_raw(EXP, factories.raw("other"))

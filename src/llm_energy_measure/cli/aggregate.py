@@ -147,9 +147,8 @@ def _say(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:
         say(f"{outcome.experiment_id} {_SAID[outcome.result]}")
         return
     found = describe_found(result.completeness)
-    energy, tokens = terminal.quantity(result.total_energy_j, "J"), terminal.count(result.total_tokens)
-    bound = "at least " if result.is_lower_bound else ""
-    terminal.out(f"{outcome.experiment_id}: {found}, {bound}{energy}, {tokens} tokens")
+    energy = terminal.energy(result.total_energy_j, at_least="at least " if result.is_lower_bound else "")
+    terminal.out(f"{outcome.experiment_id}: {found}, {energy}, {terminal.count(result.total_tokens)} tokens")
 
 
 def _untold(result: AggregatedResult) -> list[str]:

@@ -20,7 +20,12 @@ _COLUMNS = [
 
 
 @click.command(epilog="\b\nExamples:\n  llm-energy-measure doctor\n  llm-energy-measure doctor --json")
-@click.option("--w-per-core", metavar="WATTS", type=click.FloatRange(min=0, min_open=True), help="For cpu_model.")
+@click.option(
+    "--w-per-core",
+    metavar="WATTS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Power of a busy core, for the source cpu_model.",
+)
 @options.json_option
 @options.verbosity_options
 def doctor(*, w_per_core: float | None, as_json: bool) -> int:

@@ -24,7 +24,7 @@ _FIELDS = {"experiment_id", "process_index", "energy_metrics", "timestamps"}
 
 
 def energy_records(
-    path: Path, *, host: str | None, gpu_uuids: Sequence[str], progress: Callable[[Path, int], None] | None
+    path: str, *, host: str | None, gpu_uuids: Sequence[str], progress: Callable[[Path, int], None] | None
 ) -> tuple[list[RawProcessResult], LossReport]:
     """The records of a file or folder that have energy, and what of it has none or was refused."""
     losses = LossReport()

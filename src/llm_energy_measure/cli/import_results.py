@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import sys
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +22,7 @@ from llm_energy_measure.exceptions import (
     ResultExistsError,
     ResultNotFoundError,
 )
-from llm_energy_measure.importers.joining import Energies
+from llm_energy_measure.importers.joining import Energies, unjoined
 from llm_energy_measure.importers.loss import merge
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.results import aggregate_results, codec
@@ -32,16 +31,16 @@ from llm_energy_measure.results.layout import process_file, raw_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.importers import Entry, LossReport, Reading
+    from llm_energy_measure.results.raw_folder import RawFolder
     from llm_energy_measure.results.repository import FileSystemRepository
 
     Pair = tuple[RawProcessResult, Entry]
 
-
-# What can't be read is an entry of the report, and costs none of the others.
-_ANY_PATH = click.Path(path_type=Path, readable=False)
+_COMPARE = "compare the two, or import with --overwrite, which keeps the old one"
 
 
 @click.command(
@@ -52,7 +51,7 @@ _ANY_PATH = click.Path(path_type=Path, readable=False)
     "  llm-energy-measure -o results import old_results/ --host node-1\n"
     "  llm-energy-measure import table.csv --map energy_j=energy_kwh*3.6e6 --map model_name=model",
 )
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_ANY_PATH)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=options.PathName())
 @click.option(
     "--format",
     "form",
@@ -62,8 +61,15 @@ _ANY_PATH = click.Path(path_type=Path, readable=False)
     help="Format of the files; auto recognises it from their content.",
 )
 @click.option("--dry-run", is_flag=True, help="Write nothing; show what would be written, and the verdicts.")
-@click.option("--host", metavar="NAME", help="The machine that was measured, where the files don't say.")
-@click.option("--gpu-uuids", metavar="UUID,...", multiple=True, help="UUIDs of its GPUs, by index.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace different results of the same process; what is replaced is kept."
+)
+@click.option(
+    "--host", metavar="NAME", type=options.Text(), help="The machine that was measured, where the files don't say."
+)
+@click.option(
+    "--gpu-uuids", metavar="UUID,...", type=options.Text(), multiple=True, help="UUIDs of its GPUs, by index."
+)
 @click.option(
     "--map",
     "mapping",
@@ -76,26 +82,28 @@ _ANY_PATH = click.Path(path_type=Path, readable=False)
     "joined",
     metavar="PATH",
     multiple=True,
-    type=_ANY_PATH,
+    type=options.PathName(),
     help="Records with energy, for those of the same time that have none.",
 )
 @options.json_option
 @options.shared_options
 def import_results(
     *,
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     form: str,
     dry_run: bool,
+    overwrite: bool,
     host: str | None,
     gpu_uuids: tuple[str, ...],
     mapping: tuple[str, ...],
-    joined: tuple[Path, ...],
+    joined: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Bring in results of other tools, each as an experiment of its own.
 
-    Nothing is replaced, and importing twice changes nothing. What could not be read is told with a reason code and a
-    sentence (all of it with --json or -v); the exit status is 0 if anything was kept, 1 if nothing was.
+    Nothing is replaced without --overwrite, and importing twice changes nothing. What could not be read is told with a
+    reason code and a sentence (all of it with --json or -v); the exit status is 0 if anything was kept, 1 if nothing
+    was.
     """
     try:
         parse_mappings(mapping)
@@ -109,7 +117,7 @@ def import_results(
         "mapping": mapping,
     }
     reports: list[LossReport] = []
-    keeper = _Planner(repository) if dry_run else _Keeper(repository)
+    keeper = (_Planner if dry_run else _Keeper)(repository, overwrite=overwrite)
     unused = set(given["gpu_uuids"])
     with _progress() as (progress, aside):
         energy = []
@@ -138,11 +146,11 @@ def import_results(
     if unused:
         terminal.warn(f"--gpu-uuids: no record has a GPU that they fit: {', '.join(sorted(unused))}")
     report = merge(reports)
-    _finish(report, keeper.there, as_json=as_json, dry_run=dry_run)
+    _finish(report, keeper, as_json=as_json, dry_run=dry_run)
 
 
 def _takers(
-    paths: Sequence[Path], given: dict[str, Any], progress: Callable[[Path, int], None] | None
+    paths: Sequence[str], given: dict[str, Any], progress: Callable[[Path, int], None] | None
 ) -> Iterator[RawProcessResult]:
     """All that will be imported; what can't be read is told then."""
     for path in paths:
@@ -164,10 +172,12 @@ def _uuids(record: RawProcessResult) -> Iterator[str | None]:
 class _Keeper:
     """Saves what is imported, unless it is there already."""
 
-    def __init__(self, repository: FileSystemRepository) -> None:
+    def __init__(self, repository: FileSystemRepository, *, overwrite: bool) -> None:
         """Remember where to; nothing was there yet."""
         self.repository = repository
+        self.overwrite = overwrite
         self.there = 0
+        self.replaced = 0
 
     def keep(self, record: RawProcessResult, entry: Entry) -> bool:
         """True if the record is new, and saved; else its entry is told why."""
@@ -179,32 +189,42 @@ class _Keeper:
                 if entry.outcome == "kept":
                     entry.code = "already_there"
                 return False
+            replaces = self.overwrite and self._has_another(record)
             self._save(record)
+            self.replaced += replaces
         except LLMEnergyMeasureError as error:
             entry.outcome = "refused"
             entry.code = "conflict" if isinstance(error, ResultExistsError) else "refused_at_save"
-            entry.message = str(error)
+            entry.message = _in_words(error)
             return False
         return True
 
     def _is_there(self, record: RawProcessResult) -> bool:
         """True if a stored record says the same, whichever file it was imported from: a log grows, and is copied."""
-        folder = self.repository.raw_folder(self.repository.folder_of(record.experiment_id))
-        if record.process_index not in folder.process_indices():
+        if not self._has_another(record):
             return False
-        stored = folder.read(record.process_index)
-        return isinstance(stored, type(record)) and _measured(stored) == _measured(record)
+        stored = self._folder(record).read(record.process_index)
+        return isinstance(stored, type(record)) and _measured(record) in (
+            _measured(stored),
+            _measured(unjoined(stored)),
+        )
+
+    def _has_another(self, record: RawProcessResult) -> bool:
+        return record.process_index in self._folder(record).process_indices()
+
+    def _folder(self, record: RawProcessResult) -> RawFolder:
+        return self.repository.raw_folder(self.repository.folder_of(record.experiment_id))
 
     def _save(self, record: RawProcessResult) -> None:
-        self.repository.save_raw(record.experiment_id, record)
+        self.repository.save_raw(record.experiment_id, record, overwrite=self.overwrite)
 
 
 class _Planner(_Keeper):
     """Finds what saving would do, and writes nothing."""
 
-    def __init__(self, repository: FileSystemRepository) -> None:
+    def __init__(self, repository: FileSystemRepository, *, overwrite: bool) -> None:
         """Remember where to; nothing is planned yet."""
-        super().__init__(repository)
+        super().__init__(repository, overwrite=overwrite)
         self.planned: dict[tuple[str, int], bytes] = {}
         self.holders: dict[str, str] = {}
 
@@ -212,21 +232,32 @@ class _Planner(_Keeper):
         planned = self.planned.get(self._place(record))
         return planned == _digest(record) if planned is not None else super()._is_there(record)
 
+    def _has_another(self, record: RawProcessResult) -> bool:
+        return self._place(record) in self.planned or super()._has_another(record)
+
     def _save(self, record: RawProcessResult) -> None:
         checked = codec.require_valid_raw(record)
         name, index = self._place(checked)
-        folder = self.repository.raw_folder(name)
+        folder = self._folder(checked)
         holder = self.holders.get(name) or folder.holder() or record.experiment_id
         if holder != record.experiment_id:
             raise folder.taken(record.experiment_id, holder)
-        if (name, index) in self.planned or index in folder.process_indices():
-            found, advice = "a different result of the same process comes before it", "compare the two"
-            raise ResultExistsError(f"cannot save process {index} of {record.experiment_id!r}", found, advice)
+        if not self.overwrite and self._has_another(checked):
+            found = "a different result of the same process comes before it"
+            raise ResultExistsError(f"cannot save process {index} of {record.experiment_id!r}", found, _COMPARE)
         self.holders[name] = holder
         self.planned[name, index] = _digest(record)
 
     def _place(self, record: RawProcessResult) -> tuple[str, int]:
         return self.repository.folder_of(record.experiment_id), record.process_index
+
+
+def _in_words(error: LLMEnergyMeasureError) -> str:
+    """Why a record was not saved; of a conflict with what can be done on a command line."""
+    if not isinstance(error, ResultExistsError) or error.digests is None:
+        return str(error)
+    kept = f"; the record is kept in {error.kept}" if error.kept is not None else ""
+    return f"{error.doing}: {error.found}; {_COMPARE}{kept}"
 
 
 def _measured(record: RawProcessResult) -> RawProcessResult:
@@ -278,15 +309,18 @@ def _verdict(result: AggregatedResult) -> str:
     return ", ".join(words)
 
 
-def _finish(report: LossReport, there: int, *, as_json: bool, dry_run: bool) -> None:
+def _finish(report: LossReport, keeper: _Keeper, *, as_json: bool, dry_run: bool) -> None:
     """Say what became of all that was seen."""
     if as_json:
         terminal.out_json(report.document())
     _say_losses(report)
     counts = report.counts
-    written = "; nothing was written" if dry_run else ""
     said = ", ".join(f"{number} {name}" for name, number in counts.items())
-    terminal.note(f"{said}{f' ({there} were there already)' if there else ''}{written}")
+    if keeper.there:
+        said += f" ({keeper.there} were there already)"
+    if keeper.replaced:
+        said += f"; of results that were there {keeper.replaced} {'would be' if dry_run else 'were'} replaced, and kept"
+    terminal.note(f"{said}; nothing was written" if dry_run else said)
     if counts["kept"] + counts["repaired"] == 0:
         raise SystemExit(1)
 

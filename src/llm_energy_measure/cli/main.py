@@ -42,6 +42,16 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command, its name, and what stands behind it. Raises `click.UsageError`, which names those alike."""
+        name = args[0]
+        if name in self.lazy or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        near = " or ".join(f"'{PROGRAM} {command}'" for command in _commands_like(name))
+        raise click.UsageError(f"No such command {name!r}{f'; did you mean {near}?' if near else '.'}", ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """List the commands without importing them."""
         with formatter.section("Commands"):
@@ -89,6 +99,15 @@ def cli() -> None:
 @shared_options
 def results() -> None:
     """List, show, verify, export, query, tag, check, merge and delete results."""
+
+
+def _commands_like(name: str) -> list[str]:
+    """Commands of either group whose names look like one that is none; people leave out `results`, or add it."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only needed when something is wrong
+
+    commands = {**{name: name for name in cli.lazy}, **{name: f"results {name}" for name in results.lazy}}
+    near = get_close_matches(name, commands, n=1 if name in commands else 3)
+    return [commands[one] for one in near]
 
 
 def main() -> NoReturn:

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+from click.types import StringParamType
 
-from llm_energy_measure.cli.terminal import VERBOSITY
-from llm_energy_measure.constants import RESULTS_DIR_ENV
+from llm_energy_measure.cli.terminal import VERBOSITY, warn
+from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, RAW_DIR, RESULTS_DIR_ENV
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from llm_energy_measure.exceptions import ResultNotFoundError
     from llm_energy_measure.results.repository import FileSystemRepository
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., Any] | click.Command")
 
+
+class Text(StringParamType):
+    """A text that says something: an empty one is a variable of the shell that was never set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's signature
+        """The text as it is."""
+        text = super().convert(value, param, ctx)
+        if not text.strip():
+            self.fail("it is empty", param, ctx)
+        return text
+
+
+class PathName(Text):
+    """The name of a file or folder, completed in the shell; an empty one would be the current folder."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 - click's signature
+        """What tells the shell to complete the name of a file."""
+        return [CompletionItem(incomplete, type="file")]
+
+
 _RESULTS_DIR = "llm_energy_measure.results_dir"
 _NEAR_MATCHES = 3
+_OTHER_TABLES = frozenset(
+    {".parquet", ".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".tsv", ".feather", ".arrow", ".sqlite", ".db"}
+)
 
 
 def shared_options(function: FunctionT) -> FunctionT:
@@ -52,6 +78,7 @@ def _results_dir_option(function: FunctionT) -> FunctionT:
         "-o",
         "--results-dir",
         metavar="DIR",
+        type=PathName(),
         expose_value=False,
         callback=_remember_results_dir,
         is_eager=True,
@@ -74,6 +101,20 @@ def json_option(function: FunctionT) -> FunctionT:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, in base units.")(function)
 
 
+def format_of(target: str, endings: Mapping[str, str]) -> str:
+    """The format that the name of a file asks for; CSV where it asks for none.
+
+    Raises:
+        click.BadParameter: It asks for one that is not written: a table of another kind must not have its name.
+    """
+    ending = Path(target).suffix.lower()
+    if ending in _OTHER_TABLES - endings.keys():
+        known = ", ".join(endings)
+        message = f"a file {ending} is not written; name it {known}, or choose with --format"
+        raise click.BadParameter(message, param_hint="--to")
+    return endings.get(ending, "csv")
+
+
 def repository(*, must_exist: bool = True) -> FileSystemRepository:
     """The repository that the command line names.
 
@@ -90,7 +131,24 @@ def repository(*, must_exist: bool = True) -> FileSystemRepository:
     if not found.base_path.is_dir() and (must_exist or found.base_path.exists()):
         problem = "it is no directory" if found.base_path.exists() else "it does not exist"
         raise StorageError(f"cannot read results in {found.base_path}", problem, "name another with -o DIR")
+    if must_exist:
+        _warn_of_no_results(found.base_path)
     return found
+
+
+def holds_results(directory: Path) -> bool:
+    """True if something stands in a directory where results belong, whatever it is."""
+    return any(os.path.lexists(directory / name) for name in (RAW_DIR, AGGREGATED_DIR))
+
+
+def _warn_of_no_results(directory: Path) -> None:
+    """Tell that a directory which is not empty is no results directory: one beside it was meant."""
+    with contextlib.suppress(OSError):  # told by whoever reads it
+        if not holds_results(directory) and any(directory.iterdir()):
+            beside = (directory / DEFAULT_RESULTS_DIR, directory.parent, directory.parent.parent)
+            near = next(filter(holds_results, beside), None)
+            advice = "give another with -o DIR" if near is None else f"did you mean -o {near}?"
+            warn(f"{directory} holds neither {RAW_DIR}/ nor {AGGREGATED_DIR}/, and no results; {advice}")
 
 
 def require_known(repository: FileSystemRepository, name: str) -> str:
@@ -123,8 +181,6 @@ def _known(repository: FileSystemRepository) -> list[str]:
 
 
 def _remember_results_dir(context: click.Context, _parameter: click.Parameter, value: Path | str | None) -> None:
-    if value == "":
-        raise click.BadParameter("the name of the directory is empty")
     if value is not None:
         context.find_root().meta[_RESULTS_DIR] = value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from llm_energy_measure.recorder.recording import record as make_recording
 from llm_energy_measure.recorder.sources import AUTOMATIC, Source
 from llm_energy_measure.recorder.sources.cpu_model import CpuModel
 
+if TYPE_CHECKING:
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
 
 @click.command(
     context_settings={"allow_interspersed_args": False},
@@ -25,16 +29,43 @@ from llm_energy_measure.recorder.sources.cpu_model import CpuModel
     ),
 )
 @click.argument("command", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED)
-@click.option("--experiment", metavar="ID", help="Experiment. [default: the program and the time]")
-@click.option("--model", metavar="NAME", default="unknown", help="Name of the model.")
-@click.option("--config-name", metavar="NAME", help="Name of the configuration.")
-@click.option("--backend", metavar="NAME", help="Inference library of the command.")
-@click.option("--source", "sources", metavar="NAME", multiple=True, help="Energy source; several, best first.")
+@click.option(
+    "--experiment", metavar="ID", type=options.Text(), help="Id of the experiment. [default: the program and the time]"
+)
+@click.option("--model", metavar="NAME", type=options.Text(), default="unknown", help="Name of the model.")
+@click.option("--config-name", metavar="NAME", type=options.Text(), help="Name of the configuration.")
+@click.option("--backend", metavar="NAME", type=options.Text(), help="Inference library of the command.")
+@click.option(
+    "--source",
+    "sources",
+    metavar="NAME",
+    multiple=True,
+    help="Energy source ('doctor' names them); several, best first.",
+)
 @click.option("--no-energy", is_flag=True, help="Measure none here: another process of the experiment does.")
 @click.option("--require-energy", is_flag=True, help="Don't start where none can be measured.")
-@click.option("--w-per-core", metavar="WATTS", type=click.FloatRange(min=0, min_open=True), help="For cpu_model.")
-@click.option("--gpu", "gpus", metavar="ID", multiple=True, help="GPU of the command, by index or UUID; several.")
-@click.option("--idle", "idle_sec", metavar="SECONDS", type=click.FloatRange(min=0), default=0.0, help="Idle power.")
+@click.option(
+    "--w-per-core",
+    metavar="WATTS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Power of a busy core, for the source cpu_model.",
+)
+@click.option(
+    "--gpu",
+    "gpus",
+    metavar="ID",
+    type=options.Text(),
+    multiple=True,
+    help="GPU of the command, by index or UUID; several.",
+)
+@click.option(
+    "--idle",
+    "idle_sec",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Measure idle power for so long before.",
+)
 @click.option("--process-index", metavar="N", type=click.IntRange(min=0), help="Rank, if no launcher says it.")
 @click.option("--world-size", metavar="N", type=click.IntRange(min=1), help="Processes, if no launcher says it.")
 @options.shared_options
@@ -91,12 +122,23 @@ def record(
     if result is None:
         terminal.warn("a signal came before the command was started: it was not, and nothing is recorded")
     else:
-        for problem in (result.energy_measurement_warning or "").split("; "):
-            if problem:
-                terminal.warn(problem)
+        _warn_of_energy(result)
         energy = terminal.quantity(result.energy_metrics.total_energy_j, "J")
         terminal.note(f"{recording.path}: {result.status}, {energy} in {result.timestamps.duration_sec:.4g} s")
     return status
+
+
+def _warn_of_energy(result: RawProcessResult) -> None:
+    """What a reader of the energy has to know; why there is none is one list of all sources, and long."""
+    said = result.energy_measurement_warning
+    if said is None:
+        return
+    if result.energy_metrics.sensors is not None:
+        terminal.warn(said)
+        return
+    what, _, why = said.partition("; ")
+    terminal.warn(f"{what}; 'llm-energy-measure doctor' says why, and what to do")
+    terminal.detail(why)
 
 
 def _own_name(program: str, process_index: int | None, world_size: int | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,11 +16,7 @@ from llm_energy_measure.results.layout import process_file
 if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
 
-
-def _require_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if not value:
-        raise click.BadParameter("the name of the file is empty")
-    return value
+_ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 @click.command(
@@ -33,7 +28,7 @@ def _require_name(_context: click.Context, _parameter: click.Parameter, value: s
 )
 @options.experiment_ids(required=False)
 @click.option(
-    "--to", "target", metavar="FILE|-", required=True, callback=_require_name, help="The file, or - for stdout."
+    "--to", "target", metavar="FILE|-", required=True, type=options.PathName(), help="The file, or - for stdout."
 )
 @click.option(
     "--format",
@@ -58,7 +53,7 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
             raise click.UsageError("Parquet is a folder with all experiments: give --to FOLDER, without IDs and --raw.")
         _write_dataset(target)
         return
-    form = form or {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(Path(target).suffix.lower(), "csv")
+    form = form or options.format_of(target, _ENDINGS)
     raw = raw or form == "codecarbon"
     if raw and per_process:
         raise click.UsageError("--raw has a row for each process already; leave out --per-process.")

@@ -85,7 +85,7 @@ _COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group
     ),
 )
 @click.option("--all", "with_pending", is_flag=True, help="Also those that are not aggregated yet.")
-@click.option("--where", metavar="CONDITION", callback=_CONDITION, help="Only those for which it holds; see above.")
+@click.option("--where", metavar="CONDITION", callback=_CONDITION, help="Only those for which it holds, as said above.")
 @click.option(
     "--sort",
     "key",
@@ -94,7 +94,7 @@ _COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group
 )
 @click.option("--reverse", is_flag=True, help="Greatest first.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show at most N rows or groups.")
-@click.option("--model", metavar="TEXT", help="Only models whose name contains TEXT, in any case.")
+@click.option("--model", metavar="TEXT", type=options.Text(), help="Only models whose name contains TEXT, in any case.")
 @click.option(
     "--by",
     metavar="COLUMN,...",
@@ -124,8 +124,8 @@ def list_results(
 
     The verdict on an aggregate that is current is complete, over-counted (the sum counts joules more than once),
     partial (a lower bound), failed (a check did not hold: 'results verify' explains) or warned; else it is stale (raw
-    files came or changed since), pending (not aggregated), foreign (derived by another tool) or unreadable. The exit
-    status is 1 if a file can't be read.
+    files came, changed or went since), pending (not aggregated), foreign (derived by another tool) or unreadable. The
+    exit status is 1 if a file can't be read.
 
     A condition compares columns with values: = != < <= > >= ~ (contains) !~, "in (a, b)", "is unknown", joined by and,
     or, not and parentheses. Columns are those of an export, status, verdict, hosts, gpus, precision, note and
@@ -212,7 +212,7 @@ def _cells(row: Overview) -> tuple[str, ...]:
         row.experiment_id,
         row.model_name or terminal.UNKNOWN,
         f"{found}/{expected}",
-        ("≥ " if row.is_lower_bound else "") + terminal.quantity(row.total_energy_j, "J"),
+        terminal.energy(row.total_energy_j, at_least="≥ " if row.is_lower_bound else ""),
         terminal.count(row.total_tokens),
         terminal.quantity(row.avg_tokens_per_second),
         terminal.quantity(row.tokens_per_joule),
@@ -227,7 +227,7 @@ def _print_groups(columns: Sequence[str], groups: Sequence[Group]) -> None:
         (
             *(_common(value) for value in group.by.values()),
             terminal.count(group.experiments),
-            ("≥ " if group.lower_bounds or group.unknown_energy else "") + terminal.quantity(group.total_energy_j, "J"),
+            terminal.energy(group.total_energy_j, at_least="≥ " if group.lower_bounds or group.unknown_energy else ""),
             terminal.count(group.total_tokens),
             terminal.quantity(group.tokens_per_joule),
             terminal.count(group.unknown_energy),

@@ -14,7 +14,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 
 
 @click.command(epilog=("\b\nExamples:\n  llm-energy-measure -o all results merge node1/results node2/results"))
-@click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=click.Path())
+@click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=options.PathName())
 @options.shared_options
 def merge(*, others: tuple[str, ...]) -> None:
     """Copy what OTHER results directories hold into this one.
@@ -27,7 +27,7 @@ def merge(*, others: tuple[str, ...]) -> None:
     for source in sources:
         if not source.base_path.is_dir():
             raise StorageError(f"cannot merge {source.base_path}", "it is no directory", "check the spelling")
-        if not any((source.base_path / name).is_dir() for name in (RAW_DIR, AGGREGATED_DIR)):
+        if not options.holds_results(source.base_path):
             found = f"it holds neither {RAW_DIR}/ nor {AGGREGATED_DIR}/"
             raise StorageError(f"cannot merge {source.base_path}", found, "name a results directory")
     counts: Counter[str] = Counter()

@@ -39,7 +39,10 @@ _PROCESS_HEADERS = (
 @options.experiment_id
 @click.option("--raw", is_flag=True, help="Each process; with --json its file's own fields.")
 @click.option(
-    "--attempt", type=click.IntRange(min=0), help="The processes of an earlier attempt, which a later set aside."
+    "--attempt",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="The processes of an earlier attempt, which a later set aside.",
 )
 @options.json_option
 @options.shared_options
@@ -129,6 +132,10 @@ def _print_summary(
         terminal.note(f"earlier attempts are kept: {', '.join(map(str, attempts))}; --attempt N shows one")
     if row.status == "pending":
         terminal.note(f"not aggregated yet: 'aggregate {experiment}' does it")
+    elif row.status == "stale" and not repository.has_raw(experiment):
+        terminal.note(
+            f"its raw files are gone: this is all that is left of it; 'results delete {experiment}' removes it"
+        )
     elif row.status == "stale":
         terminal.note(f"raw files came or changed since: 'aggregate {experiment}' makes it anew")
 
@@ -150,7 +157,7 @@ def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[s
     efficiency = calculate_efficiency_metrics(aggregated)
     bound = "at least " if row.is_lower_bound else ""
     fields += [
-        ("energy", bound + terminal.quantity(aggregated.total_energy_j, "J")),
+        ("energy", terminal.energy(aggregated.total_energy_j, at_least=bound)),
         *_attributed(aggregated),
         ("tokens", terminal.count(aggregated.total_tokens)),
         ("energy per token", terminal.quantity(aggregated.avg_energy_per_token_j, "J/token")),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+_ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+
 
 @click.command(
     epilog="\b\n"
@@ -33,11 +35,16 @@ if TYPE_CHECKING:
     "--format",
     "form",
     type=click.Choice(["table", "csv", "json", "parquet"]),
-    help="[default: by FILE's name, else table]",
+    help="Form of the answer. [default: by FILE's name, else table]",
 )
-@click.option("--to", "target", metavar="FILE", help="Write the answer there. [default: stdout]")
 @click.option(
-    "--dataset", metavar="FOLDER", help="A dataset of 'results export', as it is. [default: one kept up to date]"
+    "--to", "target", metavar="FILE", type=options.PathName(), help="Write the answer there. [default: stdout]"
+)
+@click.option(
+    "--dataset",
+    metavar="FOLDER",
+    type=options.PathName(),
+    help="A dataset of 'results export', as it is. [default: one kept up to date]",
 )
 @options.shared_options
 def sql(*, query: str, form: str | None, target: str | None, dataset: str | None) -> None:
@@ -52,6 +59,7 @@ def sql(*, query: str, form: str | None, target: str | None, dataset: str | None
 
 def _answer(query: str, *, form: str | None, target: str | None, dataset: str | None) -> None:
     problems: list[str] = []
+    chosen = _form(form, target)
     if dataset is None:
         repository = options.repository()
         dataset = str(dataset_path(repository.base_path))
@@ -61,15 +69,14 @@ def _answer(query: str, *, form: str | None, target: str | None, dataset: str | 
         raise ConfigurationError("cannot run the query", found, "write one with 'results export --format parquet'")
     for problem in problems:
         terminal.warn(f"left out: {problem}")
-    _print(query_dataset(dataset, query), _form(form, target), target)
+    _print(query_dataset(dataset, query), chosen, target)
     if problems:
         raise SystemExit(1)
 
 
 def _form(form: str | None, target: str | None) -> str:
-    ending = Path(target or "").suffix.lower().removeprefix(".")
     if form is None:
-        form = ending if ending in ("csv", "json", "parquet") else "table"
+        form = "table" if target is None else options.format_of(target, _ENDINGS)
     if target is None and form == "parquet":
         raise click.UsageError("Parquet is no text: name a file with --to.")
     return form if form != "table" or target is None else "csv"

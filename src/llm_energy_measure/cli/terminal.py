@@ -130,7 +130,8 @@ def out_table(
     Args:
         headers: Title and justification (`left` or `right`) of each column.
         rows: Cells, already for a person; they may hold anything.
-        optional: Titles of columns to leave out, one by one and in this order, until the table fits.
+        optional: Titles of columns to leave out, one by one and in this order, until the table fits; the command has to
+            have `--json`, which people are told of.
     """
     from rich.cells import cell_len  # noqa: PLC0415 - rich is imported only when a table is drawn
 
@@ -155,7 +156,7 @@ def out_table(
         cells = [["\n".join(column[1:]) for column in columns]]
     console.print(_table(headers, cells, list(widths)))
     if left_out:
-        note(f"not shown, the terminal is too narrow: {', '.join(left_out)}")
+        note(f"not shown, the terminal is too narrow: {', '.join(left_out)}; --json has them")
 
 
 def out_fields(fields: Iterable[tuple[str, str]]) -> None:
@@ -192,6 +193,16 @@ def quantity(value: float | None, unit: str = "") -> str:
                 break
     text = f"{value:.4g}" if abs(value) < 1e4 or unit else f"{value:,.0f}"  # noqa: PLR2004 - four digits
     return f"{text} {prefix}{unit}".rstrip()
+
+
+def energy(energy_j: float | None, *, at_least: str) -> str:
+    """Energy for a person, behind the words for a lower bound where it is one; what is unknown is none.
+
+    Example:
+        >>> energy(1971.7, at_least="≥ "), energy(None, at_least="≥ ")
+        ('≥ 1.972 kJ', '-')
+    """
+    return UNKNOWN if energy_j is None else at_least + quantity(energy_j, "J")
 
 
 def count(value: int | None) -> str:

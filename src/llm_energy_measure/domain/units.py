@@ -6,6 +6,7 @@ the field's name and, for machines, as `x-unit` in the JSON Schema.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from msgspec import Meta
@@ -70,12 +71,13 @@ def ratio(numerator: float | None, denominator: float | None) -> float | None:
     """The quotient, or None where either is unknown, the denominator is 0, or no number can hold it.
 
     Example:
-        >>> ratio(1.0, 4.0), ratio(1.0, 0.0), ratio(None, 4.0)
-        (0.25, None, None)
+        >>> ratio(1.0, 4.0), ratio(1.0, 0.0), ratio(None, 4.0), ratio(1.0, 5e-324)
+        (0.25, None, None, None)
     """
     if numerator is None or not denominator:
         return None
     try:
-        return numerator / denominator
+        quotient = numerator / denominator
     except OverflowError:  # of whole numbers with hundreds of digits, which JSON can hold
         return None
+    return quotient if math.isfinite(quotient) else None

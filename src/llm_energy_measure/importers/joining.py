@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from llm_energy_measure.domain.metrics import EnergyMetrics
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.metrics import Timestamps
     from llm_energy_measure.importers.loss import Remarks
+
+_JOINED = "joined"
+"""Name in `effective_config` of where the energy came from."""
 
 _SAME_TIME_SEC = 2.0
 _SAME_TIME = 0.05
@@ -60,7 +65,7 @@ class Energies:
             gpu_id=source.gpu_id,
             gpu_uuid=source.gpu_uuid,
             gpu_name=source.gpu_name,
-            effective_config=record.effective_config | {"joined": msgspec.to_builtins(source.origin)},
+            effective_config=record.effective_config | {_JOINED: msgspec.to_builtins(source.origin)},
         )
 
     def _of_time(self, record: RawProcessResult) -> list[int]:
@@ -73,6 +78,21 @@ class Energies:
         if others := sum(both == {True, False} for both in zones):
             said += f"; {others} can't be compared, since of this record and them one has a time zone and one has none"
         return said
+
+
+def unjoined(record: RawProcessResult) -> RawProcessResult:
+    """The record as it was before energy was joined to it; itself if none was."""
+    if _JOINED not in record.effective_config:
+        return record
+    return msgspec.structs.replace(
+        record,
+        energy_metrics=EnergyMetrics(total_energy_j=None, duration_sec=None),
+        host=None,
+        gpu_id=None,
+        gpu_uuid=None,
+        gpu_name=None,
+        effective_config={name: value for name, value in record.effective_config.items() if name != _JOINED},
+    )
 
 
 def _has_zone(stamps: Timestamps) -> bool | None:

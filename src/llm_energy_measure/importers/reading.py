@@ -92,6 +92,8 @@ def read(
         >>> list(reading), reading.report.refused > 0
         ([], True)
     """
+    if path == "":  # which a Path takes for the current folder
+        raise ResultNotFoundError("cannot import ''", "the name is empty", "name a file or folder")
     path = Path(path)
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)

@@ -62,8 +62,9 @@ def recognise(original: Original, among: Iterable[Format]) -> Format | None:
 
 def unknown(original: Original, among: Sequence[Format]) -> ImportFormatError:
     """What was found in a file that no format recognises, and what was looked for."""
-    wanted = "; ".join(f"{form.name}: {form.looks_for}" for form in among)
-    found = f"found {original.found()}; looked for {wanted}"
+    found = f"found {original.found()}"
+    if not original.is_our_own:
+        found += "; looked for " + "; ".join(f"{form.name}: {form.looks_for}" for form in among)
     advice = "a table of other columns needs a mapping of them, anything else an importer of its own"
     error = ImportFormatError(f"cannot import {original.shown}", found, advice)
     error.file, error.line = original.path, original.torn_at

@@ -65,12 +65,21 @@ def _read(originals: list[Original], options: Options, report: LossReport) -> It
             continue
         key = record.experiment_id, record.process_index
         if key in seen:
-            found = f"a row of process {key[1]} of {key[0]} came before; map process_index or experiment_id"
-            report.refuse(original.shown, "duplicate", found, row=row)
+            report.refuse(original.shown, "duplicate", _came_before(record, options), row=row)
             continue
         seen.add(key)
         yield _reported(original, record, row, report)
     report.entries[before:] = sorted(report.entries[before:], key=lambda entry: entry.row or 0)
+
+
+def _came_before(record: RawProcessResult, options: Options) -> str:
+    """That a row stands for what another one stands for, and how to tell them apart if it does not."""
+    if "experiment_id" not in options.mapping:
+        # The id is made of what is mapped: a table that was copied together, or imported twice, counts once.
+        advice = "if it is another measurement, map a column in which they differ, to start or experiment_id, say"
+        return f"a row with the same values in all that is mapped came before, and counts; {advice}"
+    advice = "map process_index to a column in which they differ, or tell them apart by experiment_id"
+    return f"a row of process {record.process_index} of {record.experiment_id} came before, and counts; {advice}"
 
 
 def _by_experiment(table: Table, options: Options) -> Iterator[tuple[int, Row]]:

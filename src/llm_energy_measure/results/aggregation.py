@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import AggregatedResult, AggregationMetadata
 from llm_energy_measure.domain.latency import pool_latency
+from llm_energy_measure.domain.schema import time_problems
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import (
     AggregationError,
     ConfigurationError,
     IncompatibleResultsError,
+    InvalidResultError,
 )
+from llm_energy_measure.results import codec
 from llm_energy_measure.results.completeness import (
     check_completeness,
     require_complete,
@@ -89,7 +93,7 @@ def aggregate_results(
         allow_mixed: Accept results of different experiments, models or backends.
 
     Raises:
-        AggregationError: There is no result.
+        AggregationError: There is no result, or one that was built in Python has a figure that no file can hold.
         IncompleteExperimentError: `strict`, and a process is missing.
         IncompatibleResultsError: Results that don't belong together, or two of one process.
         ConfigurationError: No such strategy, or an impossible number of processes.
@@ -130,6 +134,8 @@ def aggregate_and_verify(
         found = f"{expected_processes!r} processes were expected"
         raise ConfigurationError(f"cannot aggregate {experiment_id!r}", found, f"expect 1 to {MAX_PROCESSES}")
     rule = get_strategy(strategy)
+    raw_results = [_checked(experiment_id, result) for result in raw_results]
+    partials = [_checked(experiment_id, result) for result in partials]
     if not raw_results and not partials:
         found = "; ".join(f"{file.name}: {file.reason}" for file in unreadable) or "it has no results"
         advice = "repair the files, or run it again" if unreadable else "check the id, or run it again"
@@ -149,6 +155,32 @@ def aggregate_and_verify(
     except OverflowError as error:
         found = f"its figures are beyond what a number can hold ({error})"
         raise AggregationError(f"cannot aggregate {experiment_id!r}", found, "check the values") from error
+
+
+def _checked(experiment_id: str, result: RawProcessResult) -> RawProcessResult:
+    """The result with every figure known to be one: NaN would pass the checks, and sums of it say nothing.
+
+    What comes from a store was looked at when it was read.
+    """
+    if getattr(result, "stored", None) is not None:
+        return result
+    try:
+        checked = codec.require_valid_raw(result)
+    except InvalidResultError as refused:
+        # Stamps that can't be are a finding, as they are in files of the field.
+        with contextlib.suppress(AttributeError, TypeError):
+            if [*refused.problems] == time_problems(result):
+                return result
+        found, advice = refused.found, "load the results first (load_all_raw)"
+        if hasattr(result, "process_index"):
+            found = f"process {result.process_index!r}: {found}"
+            advice = "correct it, or set it to None if it is unknown"
+        raise AggregationError(f"cannot aggregate {experiment_id!r}", found, advice) from refused
+    # Arrays can raise anything when they are compared: the copy, in which they are lists, is taken then.
+    with contextlib.suppress(Exception):
+        if checked == result:
+            return result  # not held twice
+    return checked
 
 
 def _result(

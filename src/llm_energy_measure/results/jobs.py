@@ -106,7 +106,7 @@ def _shared(
     executor: Executor, others: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
 ) -> Iterator[ResultT]:
     """The others have as many batches as keep them busy, this process does the rest: nothing waits for their start."""
-    waiting: deque[Future[list[ResultT]] | list[ResultT]] = deque()
+    waiting: deque[Future[list[ResultT]]] = deque()
     futures: list[Future[list[ResultT]]] = []
     try:
         for number, batch in enumerate(batches):
@@ -115,22 +115,26 @@ def _shared(
                 futures.append(executor.submit(work, batch))
                 waiting.append(futures[-1])
             else:
-                waiting.append(work(batch))
-            while waiting and (_is_done(waiting[0]) or len(waiting) > others * _AHEAD + _MOST_DONE):
-                yield from _result(waiting.popleft())
+                waiting.append(_done_here(work, batch))
+            while waiting and (waiting[0].done() or len(waiting) > others * _AHEAD + _MOST_DONE):
+                yield from waiting.popleft().result()
         while waiting:
-            yield from _result(waiting.popleft())
+            yield from waiting.popleft().result()
     finally:
         for future in futures:
             future.cancel()
 
 
-def _is_done(part: Future[list[ResultT]] | list[ResultT]) -> bool:
-    return isinstance(part, list) or part.done()
+def _done_here(work: Callable[[BatchT], list[ResultT]], batch: BatchT) -> Future[list[ResultT]]:
+    """A batch that was done by this process; what it raised comes in its turn, after what was done before."""
+    from concurrent.futures import Future  # noqa: PLC0415 - as said below
 
-
-def _result(part: Future[list[ResultT]] | list[ResultT]) -> list[ResultT]:
-    return part if isinstance(part, list) else part.result()
+    future: Future[list[ResultT]] = Future()
+    try:
+        future.set_result(work(batch))
+    except Exception as error:  # noqa: BLE001 - raised when its turn comes
+        future.set_exception(error)
+    return future
 
 
 def _processes(jobs: int) -> Executor:

@@ -23,6 +23,7 @@ from msgspec import Struct
 from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, MANIFEST_NAME, RAW_DIR, RESULTS_DIR_ENV
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
 from llm_energy_measure.exceptions import (
+    ConfigurationError,
     ExperimentIdError,
     InvalidResultError,
     ResultCorruptError,
@@ -128,9 +129,15 @@ class FileSystemRepository:
             ExperimentIdError: The id is impossible, or its folder is another experiment's.
             ResultExistsError: Another run has this id, a later attempt has begun, there are results of nobody knows
                 which run, or this process has a result already.
+            ConfigurationError: The manifest says what none can say, such as 0 processes.
         """
         folder = layout.folder_name(manifest.experiment_id)
         doing = f"cannot begin experiment {manifest.experiment_id!r}"
+        try:
+            manifest = codec.decode_manifest(codec.encode_manifest(manifest), MANIFEST_NAME)
+        except (TypeError, ValueError) as error:
+            found = error.found if isinstance(error, ResultCorruptError) else str(error)
+            raise ConfigurationError(doing, f"its manifest could not be read again ({found})", "correct it") from error
         raw = self.raw_folder(folder)
         advice = "choose another id, or count the attempt"
         if raw.process_indices() and raw.has_no_manifest():  # in this order: results come after their manifest
@@ -540,8 +547,9 @@ class FileSystemRepository:
         with contextlib.suppress(StorageError, UnsafePathError):
             deletion.finish(self.store, folder)
         data = rejected_document(result, getattr(refused, "problems", ()) or (refused.found,))
+        index = getattr(result, "process_index", None)  # what is no record at all is kept as well
         try:
-            kept, _ = keep(self.store, data, lambda number: layout.rejected_key(folder, result.process_index, number))
+            kept, _ = keep(self.store, data, lambda number: layout.rejected_key(folder, index, number))
         except (StorageError, UnsafePathError) as error:
             advice = f"{refused.advice}; the record could not be kept ({error.found}), so keep it yourself"
         else:
