@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,6 +123,51 @@ def test_a_list_without_a_look_says_as_of_when_it_is(results: Path, monkeypatch:
     done = run("-o", results, "results", "list", "--where", "verdict = stale", "--refresh")
     assert done.out.count("llama_c0") == 1
     assert "as of" not in done.err
+
+
+def test_groups_are_sorted_by_one_of_their_columns_too(results: Path) -> None:
+    for name, run_number in (("llama_c0", "9"), ("llama_c1", "10"), ("llama_c2", "low")):
+        run("-o", results, "results", "tag", name, f"run={run_number}")
+
+    def order(*arguments: str) -> list[tuple[str | None, ...]]:
+        rows = run("-o", results, "results", "list", "--all", "--json", *arguments).json()
+        return [tuple(row["by"].values()) for row in rows]
+
+    assert order("--by", "tag.run") == [("9",), ("10",), ("low",), (None,)]
+    by = ("--by", "status,tag.run")
+    assert order(*by, "--sort", "tag.run") == [
+        *(("current", "9"), ("current", "10"), ("current", "low"), ("pending", None)),
+    ]
+    assert [row[1] for row in order(*by, "--sort", "tag.run", "--reverse")] == ["10", "9", "low", None]
+    assert order("--by", "model_name", "--sort", "MODEL", "--reverse")[0] == ("mistralai/Mistral-7B",)
+
+
+def test_a_date_on_screen_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    """A list is in order of time, and a condition is in UTC: so is what both are about."""
+    repository = FileSystemRepository(tmp_path)
+    west = timezone(timedelta(hours=-9))
+    for name, hour in (("early", 12), ("late", 22)):
+        start = datetime(2026, 1, 16, hour, tzinfo=west)
+        repository.save_raw(name, factories.raw(name, timestamps=factories.stamps(start)))
+    done = run("-o", tmp_path, "results", "list", "--all", "--where", "date = 2026-01-17")
+    assert [line.split()[0] for line in done.out.splitlines()[2:]] == ["late"]
+    assert done.out.rstrip().endswith("2026-01-17 07:00")
+
+
+@pytest.mark.parametrize("start", ["0001-01-01T00:00:00+09:00", "9999-12-31T23:59:00-09:00"])
+def test_a_date_that_utc_does_not_have_is_unknown_and_hides_nothing(results: Path, start: str) -> None:
+    repository = FileSystemRepository(results)
+    moment = datetime.fromisoformat(start)
+    stamps = factories.stamps(moment, end=moment + timedelta(seconds=40.5))
+    repository.save_raw("odd", factories.raw("odd", timestamps=stamps))
+    run("-o", results, "aggregate", "odd")
+    assert ids(results, "--where", "date is unknown") == ["odd"]
+    assert run("-o", results, "results", "list", "--by", "date").out.count("\n") == 4
+    done = run("-o", results, "results", "list")
+    [row] = [line for line in done.out.splitlines() if line.startswith("odd ")]
+    assert (done.status, row.split()[-1]) == (0, "-")
+    query = "select month from experiments where experiment_id = 'odd'"
+    assert run("-o", results, "results", "sql", query, "--format", "json").json() == [{"month": "unknown"}]
 
 
 def test_a_list_leaves_nothing_where_no_results_are(tmp_path: Path) -> None:

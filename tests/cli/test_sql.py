@@ -64,6 +64,23 @@ def test_sums_are_numbers_and_several_values_are_told_apart(results: Path) -> No
     assert shown.split() == ["16484", "1.25", "NVIDIA", "A100-PCIE-40GB", "paper=fig3", "-"]
 
 
+def test_spans_of_time_and_what_stands_inside_others_are_told_too(results: Path) -> None:
+    query = (
+        "select end_time - start_time as lasted, -interval 90 second as late, interval '14 months 3 days' as long, "
+        "interval 0 day as none, [sum(total_tokens)] as s, {'m': map {'a': 1.5}, 'u': [null], 'k': map {[1]: 2}} as m "
+        "from experiments where experiment_id = 'llama_c0' group by all"
+    )
+    [row] = run("-o", results, "results", "sql", query, "--format", "json").json()
+    assert row == {
+        "lasted": "PT41.5S", "late": "PT-90S", "long": "P14M3D", "none": "PT0S",
+        "s": [16484], "m": {"m": {"a": 1.5}, "u": [None], "k": {"[1]": 2}},
+    }  # fmt: skip
+    shown = run("-o", results, "results", "sql", query).out.splitlines()[2]
+    assert shown.split() == ["PT41.5S", "PT-90S", "P14M3D", "PT0S", "16484", "m=a=1.5,", "u=-,", "k=[1]=2"]
+    csv = run("-o", results, "results", "sql", query, "--format", "csv").out
+    assert csv.splitlines()[1].startswith("PT41.5S,PT-90S,P14M3D,PT0S,[16484],")
+
+
 @pytest.mark.parametrize("form", ["json", "parquet"])
 def test_no_column_of_an_answer_hides_another(results: Path, tmp_path: Path, form: str) -> None:
     done = run("-o", results, "results", "sql", "select 1 as a, 2 as a", "--to", tmp_path / f"x.{form}")

@@ -16,17 +16,20 @@ import pytest
 from llm_energy_measure.catalogue import database, index
 from llm_energy_measure.catalogue.index import Catalogue, Question, ask
 from llm_energy_measure.catalogue.overview import Overview, overview
-from llm_energy_measure.catalogue.place import cache_folder, catalogue_path, is_on_network
+from llm_energy_measure.catalogue.place import cache_folder, catalogue_path, dataset_path, is_on_network
 from llm_energy_measure.catalogue.rows import COLUMNS
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.tags import change_tags
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
+from tests.support.children import open_folder, outcome_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+__all__ = ["open_folder"]  # a fixture
 
 ALL = Question(with_pending=True)
 LONG_AGO = 1_700_000_000
@@ -200,6 +203,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "another letter": lambda path: _execute(
         path, "UPDATE rows SET overview = CAST(replace(CAST(overview AS TEXT), 'llama', 'lhama') AS BLOB)"
     ),
+    "a value of another": lambda path: _execute(path, "UPDATE experiments SET flops_per_joule = 7 WHERE folder = 'b'"),
+    "a tag of another": lambda path: _execute(path, "UPDATE tags SET value = 'fig4'"),
+    "a tag too many": lambda path: _execute(path, "INSERT INTO tags VALUES ('b', 'paper', 'fig4')"),
     "lost experiments": lambda path: _execute(path, "DELETE FROM experiments WHERE folder > 'b'"),
     "a lost row": lambda path: _execute(path, "DELETE FROM rows WHERE folder = 'b'"),
 }
@@ -214,28 +220,71 @@ def _execute(path: Path, sql: str) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_catalogue_gives_the_same_answers(repository: FileSystemRepository, damage: str) -> None:
-    rows = listed(repository)
+    rows, said = listed(repository), answers(repository)
     DAMAGES[damage](file_of(repository))
+    assert answers(repository) == said
     assert listed(repository) == rows == scanned(repository)
-    assert listed(repository) == rows
+
+
+def answers(repository: FileSystemRepository) -> list[object]:
+    """What is shown, and what rows are only chosen, ordered, grouped and added up by."""
+
+    def question(catalogue: Catalogue) -> list[object]:
+        where = Question(where="flops_per_joule > 0 or duration_sec > 0 or tag.paper = fig3", with_pending=True)
+        return [
+            catalogue.overviews(ALL),
+            *(catalogue.overviews(ALL, sort=column) for column in ("throughput", "end_time", "tag.paper")),
+            *(catalogue.groups(ALL, by) for by in ([], ["model", "precision"], ["tag.paper"], ["duration_sec"])),
+            *(catalogue.overviews(where), catalogue.count(ALL), catalogue.pending(), catalogue.problems(ALL)),
+        ]
+
+    return ask(repository, question)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_bytes_that_rot_anywhere_change_no_answer(repository: FileSystemRepository, seed: int) -> None:
-    rows = listed(repository)
+@pytest.mark.parametrize("look_limit", [index.LOOK_LIMIT, 2], ids=["few", "many"])
+def test_bytes_that_rot_anywhere_change_no_answer(
+    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch, look_limit: int, seed: int
+) -> None:
+    monkeypatch.setattr(index, "LOOK_LIMIT", look_limit)
+    said = answers(repository)
     path, chance = file_of(repository), random.Random(seed)  # noqa: S311 - no secret
-    with sqlite3.connect(path) as checkpoint:
-        checkpoint.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    checkpoint.close()
     whole = path.read_bytes()
     for _ in range(15):
         data = bytearray(whole)
-        size = chance.choice([1, 2, 50, 512, 4096])
+        size = chance.choice([1, 1, 2, 50, 512, 4096])
         start = chance.randrange(len(data) - size)
         data[start : start + size] = chance.choice([bytes(size), chance.randbytes(size)])
         database.remove(path)
         path.write_bytes(data)
-        assert listed(repository) == rows
+        assert answers(repository) == said
+
+
+def test_only_a_file_that_others_wrote_is_looked_through(
+    repository: FileSystemRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    listed(repository)
+    path = file_of(repository)
+    assert database.is_sealed(path)
+    change_tags(repository, "b", {"x": "1"})
+    listed(repository)
+    assert database.is_sealed(path), "what we write ourselves is sealed again"
+    _execute(path, "UPDATE rows SET looked = looked - 1")
+    assert not database.is_sealed(path)
+    said: list[str] = []
+    ask(repository, lambda catalogue: catalogue.count(ALL), say=said.append)
+    assert (said, database.is_sealed(path)) == ([], True), "it was found to be whole"
+    seal, outside = path.with_name(f"{path.name}-seal"), tmp_path / "outside"
+    outside.write_bytes(b"{")
+    seal.unlink()
+    seal.symlink_to(outside)
+    assert not database.is_sealed(path)
+    assert listed(repository) == scanned(repository)
+    assert (outside.read_bytes(), database.is_sealed(path)) == (b"{", True)
+    seal.unlink()
+    seal.mkdir()
+    assert listed(repository) == scanned(repository), "where it can't be sealed, it is looked through each time"
 
 
 def test_damage_is_told_and_mended(repository: FileSystemRepository) -> None:
@@ -273,6 +322,32 @@ def test_a_read_only_directory_has_its_catalogue_in_the_cache(
     assert not file_of(repository).exists()
     [cached] = (tmp_path / "cache" / "llm-energy-measure").glob("*.sqlite")
     assert cached == catalogue_path(repository.base_path)
+
+
+def test_of_two_who_share_a_directory_each_has_derived_files_that_it_can_write(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(open_folder / "cache"))
+    repository = FileSystemRepository(open_folder / "results")
+    repository.save_raw("a", factories.raw("a"))
+    own = (catalogue_path(repository.base_path), dataset_path(repository.base_path))
+    assert own == (file_of(repository), repository.base_path / "dataset")
+    rows = listed(repository)
+    own[1].mkdir()
+    for folder in (repository.base_path, repository.base_path / "raw", repository.base_path / "raw" / "a"):
+        folder.chmod(0o777)
+    for path in own:
+        path.chmod(0o755)
+
+    def other() -> tuple[list[Overview], list[str], Path | None, Path]:
+        said: list[str] = []
+        rows = ask(repository, lambda catalogue: catalogue.overviews(ALL), rehash=True, say=said.append)
+        return rows, said, catalogue_path(repository.base_path), dataset_path(repository.base_path)
+
+    found = outcome_in_child(other, unprivileged=True)
+    assert isinstance(found, tuple), found
+    assert found[:2] == (rows, [])
+    assert {path.parent for path in found[2:]} == {open_folder / "cache" / "llm-energy-measure"}
 
 
 def test_without_any_place_it_is_in_memory(

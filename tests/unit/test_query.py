@@ -152,6 +152,12 @@ def test_what_a_condition_means(database: sqlite3.Connection, text: str, wanted:
         ("model in x", "where '(' belongs"),
         ("tokens in (1 2)", "where ',' or ')' belongs"),
         ("1; DROP TABLE experiments", "there is no column '1;'"),
+        (
+            "date ~ 2026-01",
+            "'~' stands at character 6 where an operator for what is no text (= != < <= > >= in is) belongs",
+        ),
+        ("energy !~ 1000", "'!~' stands at character 8 where an operator for what is no text"),
+        ("is_lower_bound ~ true", "where an operator for what is no text"),
         ("tag. = x", "there is no column 'tag.'"),
         ("not " * 21 + "model ~ x", "nested more than 20 deep"),
         ("model ~ \udcff", "bytes that are no text"),

@@ -1,4 +1,8 @@
-"""The SQLite file of the index: opened or made anew, written under its lock, and told damaged from busy."""
+"""The SQLite file of the index: opened or made anew, written under its lock, and told damaged from busy.
+
+Beside it lies its seal: what the system said of the file when one of us had last written it, or looked it through. As
+long as the system says the same, nobody else has written to it.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.catalogue.query import FUNCTIONS
 from llm_energy_measure.catalogue.rows import DDL
+from llm_energy_measure.exceptions import ResultsError
+from llm_energy_measure.storage.local import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 """Counts the forms that the file has had; one of another version is made anew."""
 
 BUSY_SEC = 2.0
@@ -88,8 +94,35 @@ def is_damage(error: Exception) -> bool:
     return code is None or code & 0xFF not in busy
 
 
+def is_sealed(path: Path) -> bool:
+    """True if nobody has written to the file since it was sealed; to be asked before it is opened."""
+    try:
+        return read_file(_seal_path(path), follow_links=False) == _seal_of(path)
+    except (OSError, ResultsError):
+        return False
+
+
+def seal(path: Path) -> None:
+    """Remember the file as it is now, once all that was written is in it; where that can't be, it is not sealed."""
+    if path.with_name(f"{path.name}-wal").exists() or is_sealed(path):
+        return
+    with contextlib.suppress(OSError):
+        _seal_path(path).unlink(missing_ok=True)
+        with _seal_path(path).open("xb") as file:  # a new one: whatever stands there is not written through
+            file.write(_seal_of(path))
+
+
+def _seal_of(path: Path) -> bytes:
+    found = path.lstat()
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}".encode()
+
+
+def _seal_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}-seal")
+
+
 def remove(path: Path) -> None:
-    """Remove the file, and what SQLite keeps beside it."""
-    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+    """Remove the file, its seal, and what SQLite keeps beside it."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-seal"):
         with contextlib.suppress(OSError):
             path.with_name(name).unlink()

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from llm_energy_measure.catalogue.index import Catalogue, Stamps, ask
 from llm_energy_measure.catalogue.overview import look_at, settled_aggregate
+from llm_energy_measure.catalogue.rows import in_utc
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, LLMEnergyMeasureError, MissingExtraError
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
@@ -364,7 +365,7 @@ def _row(columns: Iterable[Column[Any]], record: object) -> dict[str, Any]:
 def _cell(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
     """What Arrow holds in its place: stamps in UTC; a count beyond 64 bits is unknown."""
     if isinstance(value, datetime):
-        return value.astimezone(UTC) if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        return in_utc(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _LARGEST:
         return None
     return value

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from llm_energy_measure.catalogue.database import is_damage, open_database, remove, writing
+from llm_energy_measure.catalogue.database import is_damage, is_sealed, open_database, remove, seal, writing
 from llm_energy_measure.catalogue.overview import Look, Overview, look_at, settled_aggregate
 from llm_energy_measure.catalogue.place import catalogue_path, is_on_network
 from llm_energy_measure.catalogue.query import Clause, column_of, contains_clause, where_clause
@@ -117,12 +117,15 @@ class Catalogue:
         self.path = path
         self.as_of = 0.0
         self.looked = False
+        self._is_whole = path is None or is_sealed(path)
         self._database = open_database(path)
         self._skew_sec = _SKEW_SEC if is_on_network(repository.base_path) else _TICK_SEC
 
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
+        if self.path is not None and self._is_whole:
+            seal(self.path)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -174,16 +177,29 @@ class Catalogue:
         self.as_of, self.looked = now, True
 
     def require_whole(self) -> None:
-        """Raise `sqlite3.DatabaseError` if rows were lost unnoticed by SQLite; of few, every page is looked at."""
-        sql = "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM experiments)"
-        rows, experiments = self._database.execute(sql).fetchone()
-        msg = f"it has {rows} rows of {experiments} experiments"
-        if rows == experiments and rows <= LOOK_LIMIT:
-            [msg] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
-        elif rows == experiments:
-            msg = "ok"
-        if msg != "ok":
-            raise sqlite3.DatabaseError(msg)
+        """Raise `sqlite3.DatabaseError` if others wrote to the file, and it is not what we wrote any more."""
+        if self._is_whole:
+            return
+        with self.snapshot():
+            [said] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
+            tables = ("experiments", "tags")
+            lost = [f"SELECT folder FROM {table} WHERE folder NOT IN (SELECT folder FROM rows)" for table in tables]
+            stray = self._database.execute(f"{' UNION '.join(lost)} LIMIT 1").fetchone()
+            if said != "ok" or stray is not None:
+                raise sqlite3.DatabaseError(said if said != "ok" else f"it has no row of {stray[0]!r}")
+            for folder, data, *checksums in self._database.execute(
+                "SELECT folder, overview, crc, values_crc FROM rows"
+            ):
+                if checksums != [zlib.crc32(data), self._values_crc(folder)]:
+                    msg = f"the row of {folder!r} is not what was written"
+                    raise sqlite3.DatabaseError(msg)
+        self._is_whole = True
+
+    def _values_crc(self, folder: str) -> int:
+        """The checksum of all by which an experiment is chosen, ordered and added up."""
+        values = self._database.execute("SELECT * FROM experiments WHERE folder = ?", (folder,)).fetchone()
+        tags = self._database.execute("SELECT key, value FROM tags WHERE folder = ? ORDER BY key", (folder,)).fetchall()
+        return zlib.crc32(repr((values, tags)).encode())
 
     def _finish(self, gone: list[tuple[str, float]], look: tuple[float | None, ...]) -> None:
         """Forget what is gone, and remember the look, unless a later one was faster."""
@@ -214,11 +230,9 @@ class Catalogue:
         clause = self._where(question)
         column = column_of(sort, COLUMNS, "cannot sort")
         down = " DESC" if reverse else ""
-        # An id is never unknown, and an index has its order already.
-        keys = [] if column.sql == "experiment_id" else [f"{column.sql} IS NULL"]
-        if column.values:  # a tag: numbers by their size, and before words
-            keys += [f"as_number({column.sql}) IS NULL", f"as_number({column.sql}){down}"]
-        keys.append(f"{column.sql}{down}")
+        keys = _order_keys(column.sql, reverse=reverse, is_tag=bool(column.values))
+        if column.sql == "experiment_id":  # never unknown, and an index has its order already
+            keys = keys[1:]
         sql = f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
         values = (*clause.values, *(column.values * len(keys)))
         folders = self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MOST_ROWS))).fetchall()
@@ -269,7 +283,8 @@ class Catalogue:
         Args:
             question: Which experiments.
             by: Names of columns.
-            sort: Which of `GROUP_FIGURES` to order by; by default the columns in turn. What is unknown comes last.
+            sort: Which of `GROUP_FIGURES`, or of the columns, to order by; by default the columns in turn. What is
+                unknown comes last.
             reverse: Greatest first.
         """
         clause = self._where(question)
@@ -286,10 +301,12 @@ class Catalogue:
             f"FROM experiments WHERE {clause.sql}"
         )
         if names:
-            order = [*([f"f{GROUP_FIGURES.index(sort)}"] if sort is not None else []), *names]
-            down = " DESC" if reverse else ""
-            keys = ", ".join(f"{key} IS NULL, {key}{down}" for key in order)
-            sql += f" GROUP BY {', '.join(names)} ORDER BY {keys}"
+            figures = {name: f"f{number}" for number, name in enumerate(GROUP_FIGURES)}
+            shown = figures | dict(zip(by, names, strict=True))
+            order = [*([shown[sort]] if sort is not None else []), *names]
+            tags = {name for column, name in zip(columns, names, strict=True) if column.values}
+            keys = [key for name in order for key in _order_keys(name, reverse=reverse, is_tag=name in tags)]
+            sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(keys)}"
         values = (*(value for column in columns for value in column.values), *clause.values)
         kinds = [COLUMNS.get(column.sql, "text") for column in columns]
         return [_group(by, kinds, row) for row in self._database.execute(sql, values)]
@@ -366,7 +383,7 @@ class Catalogue:
             looks = [look for look in looks if look[0] not in newer]
             encoded = [(folder, stamps, msgspec.json.encode(look.overview)) for folder, stamps, look in looks]
             self._database.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
                 [(folder, *stamps, now, data, zlib.crc32(data)) for folder, stamps, data in encoded],
             )
             self._database.executemany(
@@ -380,6 +397,10 @@ class Catalogue:
             self._database.executemany(
                 "INSERT INTO tags VALUES (?, ?, ?)",
                 [(folder, key, value) for folder, _, look in looks for key, value in look.overview.tags.items()],
+            )
+            self._database.executemany(
+                "UPDATE rows SET values_crc = ? WHERE folder = ?",
+                [(self._values_crc(folder), folder) for folder, _, _ in looks],
             )
 
 
@@ -415,9 +436,9 @@ def ask(
         place = tries.pop(0)
         try:
             with contextlib.closing(Catalogue(repository, place)) as catalogue:
+                catalogue.require_whole()
                 catalogue.refresh(full=full, rehash=rehash, tell=tell)
                 with catalogue.snapshot():
-                    catalogue.require_whole()
                     return question(catalogue)
         except LLMEnergyMeasureError:
             raise
@@ -461,6 +482,13 @@ def _place(repository: FileSystemRepository) -> Path | None:
     is_directory = repository.store.path(RAW_DIR) == base / RAW_DIR
     has_results = any((base / name).is_dir() for name in (RAW_DIR, AGGREGATED_DIR))
     return catalogue_path(base) if is_directory and has_results else None
+
+
+def _order_keys(sql: str, *, reverse: bool, is_tag: bool) -> list[str]:
+    """What to order by, for an order by this: what is unknown last; of tags numbers by their size, before words."""
+    down = " DESC" if reverse else ""
+    numbers = [f"as_number({sql}) IS NULL", f"as_number({sql}){down}"] if is_tag else []
+    return [f"{sql} IS NULL", *numbers, f"{sql}{down}"]
 
 
 def _group(by: Sequence[str], kinds: Sequence[str], row: Sequence[Any]) -> Group:

@@ -26,13 +26,14 @@ _NETWORK = frozenset(
 def catalogue_path(results_dir: Path) -> Path | None:
     """The file of the catalogue of a results directory; None if there is no place for one.
 
-    In the directory itself, unless that is read-only or on a network file system; then in the user's cache.
+    In the directory itself, unless that or another user's file in it is read-only, or it is on a network file system;
+    then in the user's cache.
 
     Args:
         results_dir: The results directory, which is there.
     """
     own = results_dir / CATALOGUE_NAME
-    if os.access(results_dir, os.W_OK) and not own.is_symlink() and not is_on_network(results_dir):
+    if _is_writable(own) and not is_on_network(results_dir):
         return own
     folder = cache_folder()
     try:
@@ -45,9 +46,13 @@ def catalogue_path(results_dir: Path) -> Path | None:
 def dataset_path(results_dir: Path) -> Path:
     """The folder of the dataset that is kept up to date for queries: beside the results, or in the user's cache."""
     own = results_dir / DATASET_NAME
-    if os.access(results_dir, os.W_OK) and not own.is_symlink():
-        return own
-    return cache_folder() / f"{_cached_name(results_dir)}.{DATASET_NAME}"
+    return own if _is_writable(own) else cache_folder() / f"{_cached_name(results_dir)}.{DATASET_NAME}"
+
+
+def _is_writable(own: Path) -> bool:
+    """Whether this user can write something of ours in a results directory: another may have made it."""
+    is_there = os.path.lexists(own)
+    return os.access(own.parent, os.W_OK) and not own.is_symlink() and (not is_there or os.access(own, os.W_OK))
 
 
 def _cached_name(results_dir: Path) -> str:

@@ -2,7 +2,7 @@
 
     where       model ~ llama and energy_j > 1000 and not (verdict = failed or date < 2026-03)
     condition   column operator value | column in (value, ...) | column is [not] unknown
-    operator    = != < <= > >= ~ (contains, in any case) !~
+    operator    = != < <= > >=, and of text ~ (contains, in any case) !~
     value       a word, a number, or text in quotes; a date may be a year, a month, a day or a moment
     column      any column of the catalogue, or tag.<key>
 
@@ -234,6 +234,9 @@ class _Parser:
         sign = self._peek()
         if sign not in {*_COMPARISONS, "~", "!~"}:
             raise self._wrong("an operator (= != < <= > >= ~ !~ in is)")
+        if sign in ("~", "!~") and kind not in ("text", "texts"):
+            # It would look into the digits: what is meant is a date, or about as much.
+            raise self._wrong("an operator for what is no text (= != < <= > >= in is)")
         self.next += 1
         return self._compared(column, kind, sign)
 

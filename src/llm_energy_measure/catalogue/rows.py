@@ -53,11 +53,12 @@ _SQL_TYPES = {
     "time": "REAL",
 }
 _STAMPS = "raw REAL, aggregated REAL, tags REAL"
+_CHECKSUMS = "crc INTEGER, values_crc INTEGER"
 DDL = (
     "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
     + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
     + ") WITHOUT ROWID",
-    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_STAMPS}, looked REAL, overview BLOB, crc INTEGER)",
+    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_STAMPS}, looked REAL, overview BLOB, {_CHECKSUMS})",
     "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
     f"CREATE TABLE looks (only INTEGER PRIMARY KEY, looked REAL, {_STAMPS}, number INTEGER)",
     "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",
@@ -75,12 +76,21 @@ def values_of(folder: str, look: Look, *, has_aggregate: bool) -> tuple[Any, ...
     return (folder, has_aggregate, look.listed, *map(_plain, own), *map(_plain, more))
 
 
+def in_utc(stamp: datetime) -> datetime | None:
+    """The stamp in UTC, in which one without a zone is; None if it is in no year from 1 to 9999 there."""
+    try:
+        return stamp.replace(tzinfo=UTC) if stamp.tzinfo is None else stamp.astimezone(UTC)
+    except OverflowError:
+        return None
+
+
 def _plain(value: Any) -> Any:
     """What SQLite can hold."""
     if isinstance(value, list):
         return SEPARATOR.join(map(str, value)) or None
     if isinstance(value, datetime):
-        return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
+        stamp = in_utc(value)
+        return None if stamp is None else stamp.timestamp()
     if isinstance(value, int) and abs(value) >= 1 << 63:
         return float(value)
     return value

@@ -10,7 +10,7 @@ import msgspec
 
 from llm_energy_measure.catalogue.index import GROUP_FIGURES, Catalogue, Group, Question, ask
 from llm_energy_measure.catalogue.query import ALIASES, column_of, where_clause
-from llm_energy_measure.catalogue.rows import COLUMNS
+from llm_energy_measure.catalogue.rows import COLUMNS, in_utc
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
@@ -90,7 +90,7 @@ _COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group
     "--sort",
     "key",
     metavar="COLUMN",
-    help="Order by, groups by one of their figures; what is unknown comes last. [default: id]",
+    help="Order by, groups by one of theirs or of their figures; what is unknown comes last. [default: id]",
 )
 @click.option("--reverse", is_flag=True, help="Greatest first.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show at most N rows or groups.")
@@ -133,7 +133,7 @@ def list_results(
     """
     columns = _names(by)
     grouped = bool(columns or totals)
-    order = _order(key, grouped=grouped)
+    order = _order(key, columns, grouped=grouped)
     repository = options.repository()
     question = Question(where=where, model=model, with_pending=with_pending)
 
@@ -166,21 +166,24 @@ def list_results(
         raise SystemExit(1)
 
 
-def _order(key: str | None, *, grouped: bool) -> str | None:
-    """The column to sort by, once it is known to be one; None is the usual order."""
+def _order(key: str | None, columns: Sequence[str], *, grouped: bool) -> str | None:
+    """The column or figure to sort by, once it is known to be one; None is the usual order."""
     if key is None:
         return None
+    figure = ALIASES.get(key.lower(), key.lower())
+    if grouped and figure in GROUP_FIGURES:
+        return figure
     try:
-        if not grouped:
-            column_of(key, COLUMNS, "cannot sort")
-            return key
+        wanted = column_of(key, COLUMNS, "cannot sort")
     except ConfigurationError as error:
         raise click.BadParameter(f"{error.found}; {error.advice}", param_hint="--sort") from error
-    figure = ALIASES.get(key.lower(), key.lower())
-    if figure not in GROUP_FIGURES:
+    if not grouped:
+        return key
+    same = [name for name in columns if column_of(name, COLUMNS, "cannot sort") == wanted]
+    if not same:
         known = f"groups have {', '.join(GROUP_FIGURES)}"
-        raise click.BadParameter(f"{key!r} is no figure of a group; {known}", param_hint="--sort")
-    return figure
+        raise click.BadParameter(f"{key!r} is neither in --by nor a figure of a group; {known}", param_hint="--sort")
+    return same[0]
 
 
 def _warn(found: _Answer) -> None:
@@ -214,7 +217,7 @@ def _cells(row: Overview) -> tuple[str, ...]:
         terminal.quantity(row.avg_tokens_per_second),
         terminal.quantity(row.tokens_per_joule),
         row.verdict,
-        terminal.moment(row.start_time),
+        terminal.moment(row.start_time and in_utc(row.start_time)),  # as a condition takes it
     )
 
 

@@ -123,19 +123,42 @@ def _parquet(answer: pa.Table) -> bytes:
 
 
 def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """The rows, in what JSON has a form for: whole numbers of any size, objects for maps."""
+    """The rows, in what JSON has a form for: whole numbers of any size, objects for maps, spans of time as text."""
     from pyarrow import types  # noqa: PLC0415 - heavy, and an extra
 
     def values(column: pa.ChunkedArray) -> list[Any]:
         found: list[Any] = column.to_pylist()
-        if types.is_decimal(column.type):  # what a sum of whole numbers is
-            number = int if column.type.scale == 0 else float
-            return [None if value is None else number(value) for value in found]
-        if types.is_map(column.type):
-            return [None if value is None else dict(value) for value in found]
-        return found
+        is_plain = types.is_primitive(column.type) and not types.is_interval(column.type)
+        return found if is_plain else [_plain(value, column.type) for value in found]
 
     return zip(*map(values, answer.columns), strict=True)
+
+
+def _plain(value: Any, kind: pa.DataType) -> Any:  # noqa: ANN401 - whatever DuckDB has a type for
+    from pyarrow import types  # noqa: PLC0415 - as above
+
+    plain = value
+    if value is None:
+        pass
+    elif types.is_decimal(kind):  # what a sum of whole numbers is
+        plain = int(value) if kind.scale == 0 else float(value)
+    elif types.is_interval(kind):
+        plain = _span(*value)
+    elif types.is_map(kind):
+        is_nested = types.is_nested(kind.key_type)
+        plain = {str(key) if is_nested else key: _plain(item, kind.item_type) for key, item in value}
+    elif types.is_struct(kind):
+        plain = {field.name: _plain(value[field.name], field.type) for field in kind}
+    elif types.is_list(kind) or types.is_fixed_size_list(kind):
+        plain = [_plain(item, kind.value_type) for item in value]
+    return plain
+
+
+def _span(months: int, days: int, nanoseconds: int) -> str:
+    """A span of time, as ISO 8601 has it; a part below 0 has its own sign."""
+    date = (f"{months}M" if months else "") + (f"{days}D" if days else "")
+    seconds = f"{nanoseconds / 1e9:.9f}".rstrip("0").rstrip(".")
+    return f"P{date}T{seconds}S" if nanoseconds or not date else f"P{date}"
 
 
 def _is_number(kind: pa.DataType) -> bool:
