@@ -15,6 +15,7 @@ import pytest
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.checking import check_store
+from llm_energy_measure.results.codec import encode_raw
 from tests.support import factories
 
 if TYPE_CHECKING:
@@ -29,6 +30,29 @@ if __name__ == "__main__":
     for outcome in aggregate_all(FileSystemRepository(sys.argv[1]), jobs=int(sys.argv[2])):
         print(outcome.experiment_id, flush=True)
 """
+
+
+@pytest.mark.parametrize("patience_sec", [0.0, 0.1, 0.3, 0.5])
+def test_an_interrupt_that_reaches_all_of_its_processes_is_said_once(tmp_path: Path, patience_sec: float) -> None:
+    """As Ctrl-C does in a terminal: the workers leave it to the process that started them."""
+    for number in range(12 * EXPERIMENTS):
+        name = f"exp_{number:03d}"
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        (tmp_path / "raw" / name / "process_0.json").write_bytes(encode_raw(factories.raw(name)))
+    arguments = ["-o", str(tmp_path), "aggregate", "--all", "--jobs", "3", "--json"]
+    command = [sys.executable, "-m", "llm_energy_measure", *arguments]
+    with subprocess.Popen(  # noqa: S603 - our own
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as sweep:
+        assert sweep.stdout is not None
+        sweep.stdout.readline()  # it is at work
+        time.sleep(patience_sec)
+        os.killpg(sweep.pid, signal.SIGINT)
+        said = sweep.communicate(timeout=PATIENCE_SEC)[1].decode()
+    assert said.strip() in (
+        "error: interrupted; what was finished stays",
+        f"{12 * EXPERIMENTS} aggregated, 0 skipped, 0 failed",
+    )
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

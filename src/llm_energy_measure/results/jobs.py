@@ -112,7 +112,8 @@ def _shared(
         for number, batch in enumerate(batches):
             futures = [future for future in futures if not future.done()]
             if number and len(futures) < others * _AHEAD:
-                futures.append(executor.submit(work, batch))
+                with _uninterrupted():
+                    futures.append(executor.submit(work, batch))
                 waiting.append(futures[-1])
             else:
                 waiting.append(_done_here(work, batch))
@@ -144,7 +145,28 @@ def _processes(jobs: int) -> Executor:
 
     # Never plain fork: a lock that another thread holds at that instant would stay locked in the child.
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    if context.get_start_method() == "forkserver":
+        from multiprocessing import forkserver, resource_tracker  # noqa: PLC0415 - as said above
+
+        resource_tracker.ensure_running()  # first, since its start takes the mask away
+        with _uninterrupted():
+            forkserver.ensure_running()
     return ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Start processes so that Ctrl-C, which reaches all that a terminal runs, is left to this one, and comes after."""
+    import signal  # noqa: PLC0415 - as said above
+
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started inherits it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:
