@@ -26,11 +26,11 @@ _TOGETHER = 8
 _AHEAD = 8
 _READERS = 2
 
-# Waits an item, on average, from which on it comes from the disk: a folder has several files, and each is waited for.
+# An item comes from the disk if it was waited for more than once, as a folder has several files; so many in a row
+# are no chance, and after so many one looks again: what is in the cache is slower with threads than without.
 _WAITS = 2
-
-# Items after which one looks again whether it is still the disk that is waited for.
-_BETWEEN_LOOKS = 1_024
+_IN_A_ROW = 4
+_BETWEEN_LOOKS = 128
 
 
 def waits_of_thread() -> int:
@@ -61,13 +61,15 @@ def read_ahead(
         waits: How often whoever works on them has waited so far.
     """
     items = iter(items)
-    before = waits()
-    for number, item in enumerate(items, start=1):
+    before, in_a_row = waits(), 0
+    for item in items:
         yield item
-        if number % _TOGETHER == 0:
-            if waits() - before >= _WAITS * _TOGETHER:
-                yield from _brought(folder, islice(items, _BETWEEN_LOOKS), name_of)
-            before = waits()
+        now = waits()
+        in_a_row = in_a_row + 1 if now - before >= _WAITS else 0
+        before = now
+        if in_a_row == _IN_A_ROW:
+            yield from _brought(folder, islice(items, _BETWEEN_LOOKS), name_of)
+            before, in_a_row = waits(), 0
 
 
 def _brought(folder: Folder, items: Iterator[ItemT], name_of: Callable[[ItemT], str | None]) -> Iterator[ItemT]:
