@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import closing
 from itertools import chain, count, repeat
 from pathlib import Path
@@ -21,6 +22,8 @@ from llm_energy_measure.storage.read_ahead import read_ahead, waits_of_thread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from llm_energy_measure.storage.base import Store
+
 
 def always() -> Callable[[], int]:
     """Waits of a thread that waits for every file."""
@@ -30,12 +33,16 @@ def always() -> Callable[[], int]:
 class Listening(Folder):
     """A folder that tells what was brought, and by which threads."""
 
+    def __init__(self, store: Store, prefix: str) -> None:
+        super().__init__(store, prefix)
+        self.brought: list[tuple[str, threading.Thread]] = []
+
     def bring(self, name: str) -> None:
         super().bring(name)
-        self.brought = [*getattr(self, "brought", []), (name, threading.current_thread())]
+        self.brought.append((name, threading.current_thread()))
 
     def names_brought(self) -> list[str]:
-        return sorted(name for name, _ in getattr(self, "brought", []))
+        return sorted(name for name, _ in self.brought)
 
 
 def open_files() -> int:
@@ -78,7 +85,8 @@ def test_where_the_disk_is_waited_for_the_others_read_what_comes_next(tmp_path: 
         ) as items,
     ):
         for number in items:
-            threading.Event().wait(0.002 if number < 16 else 0)  # somebody has begun meanwhile
+            while number == 40 and len(folder.brought) < 4:
+                time.sleep(0.001)
         brought = folder.names_brought()
     assert len(brought) == len(set(brought)) >= 4
     assert set(brought) <= {str(number) for number in range(4, 100) if number % 2}  # each once, none without a folder
