@@ -206,7 +206,7 @@ class _Keeper:
         stored = self._folder(record).read(record.process_index)
         return isinstance(stored, type(record)) and _measured(record) in (
             _measured(stored),
-            _measured(unjoined(stored)),
+            _measured(unjoined(stored, record)),
         )
 
     def _has_another(self, record: RawProcessResult) -> bool:
