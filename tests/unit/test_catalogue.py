@@ -203,7 +203,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "another letter": lambda path: _execute(
         path, "UPDATE rows SET overview = CAST(replace(CAST(overview AS TEXT), 'llama', 'lhama') AS BLOB)"
     ),
-    "a value of another": lambda path: _execute(path, "UPDATE experiments SET flops_per_joule = 7 WHERE folder = 'b'"),
+    "a value of another": lambda path: _execute(path, "UPDATE experiments SET duration_sec = 7 WHERE folder = 'b'"),
     "a tag of another": lambda path: _execute(path, "UPDATE tags SET value = 'fig4'"),
     "a tag too many": lambda path: _execute(path, "INSERT INTO tags VALUES ('b', 'paper', 'fig4')"),
     "lost experiments": lambda path: _execute(path, "DELETE FROM experiments WHERE folder > 'b'"),
