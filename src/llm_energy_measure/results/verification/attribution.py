@@ -190,8 +190,10 @@ def attribution_of(hosts: Hosts) -> Attribution:
 def _factor(plain_j: float, energy_j: float) -> float | None:
     """How often the plain sum counts the attributed energy; None where that is 0, or next to it."""
     factor = ratio(plain_j, energy_j)
-    if factor is None or factor <= 1:
-        return None if factor is None else 1.0
+    if factor is None:
+        return None
+    if factor <= 1:
+        return 1.0
     # To twelve digits: k processes make k, and not what the roundings of a mean leave of it.
     return float(f"{factor:.12g}")
 
