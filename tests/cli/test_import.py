@@ -267,6 +267,13 @@ def test_a_folder_of_older_results_imports_as_many(real_data: Path, results: Pat
     assert files(results) == before
 
 
+def test_a_sum_that_is_a_lower_bound_says_so(tmp_path: Path, results: Path) -> None:
+    (tmp_path / "table.csv").write_text("id,p,j,w\ne,0,100,2\n")
+    mapping = [f"--map={pair}" for pair in ("experiment_id=id", "process_index=p", "energy_j=j", "world_size=w")]
+    done = run("-o", results, "import", tmp_path / "table.csv", *mapping)
+    assert done.out == "e: 1 of 2 processes, at least 100 J, - tokens\n"
+
+
 def test_join_takes_energy_from_a_record_of_the_same_time(tmp_path: Path, results: Path) -> None:
     energy = tmp_path / "emissions.csv"
     energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
@@ -304,14 +311,15 @@ def test_energy_that_is_joined_later_replaces_nothing_unless_it_is_told_to(tmp_p
     assert b'"total_energy_j": null' in (folder / "superseded-process_0-1.json").read_bytes()
 
 
-def test_what_has_its_energy_already_keeps_it(tmp_path: Path, results: Path) -> None:
+@pytest.mark.parametrize("host", [[], ["--host", "node-1"]])
+def test_what_has_its_energy_already_keeps_it(tmp_path: Path, results: Path, host: list[str]) -> None:
     energy = tmp_path / "emissions.csv"
     energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
     result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
-    run("-o", results, "import", result, "--join", energy)
+    run("-o", results, "import", result, "--join", energy, *host)
     before = files(results)
     for more in ([], ["--overwrite"], ["--join", energy], ["--dry-run"]):
-        done = run("-o", results, "import", result, *more)
+        done = run("-o", results, "import", result, *more, *host)
         assert done.status == 0, more
         assert "0 refused (1 were there already)" in done.err
         assert files(results) == before

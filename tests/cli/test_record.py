@@ -75,7 +75,7 @@ def test_where_nothing_can_be_measured_one_line_says_so_and_who_says_why(tmp_pat
 
     warning = "warning: no energy was measured, it is unknown and not zero; "
     said = lines()
-    assert said[0] == f"{warning}'llm-energy-measure doctor' says why, and what to do"
+    assert said[0] == f"{warning}the record says why, 'llm-energy-measure doctor' what works here"
     assert [line.partition(": ")[2].partition(",")[0] for line in said[1:]] == ["completed"]
     assert lines("-q") == said[:1]
     assert "nobody stated the watts of a core" in lines("-v")[1]

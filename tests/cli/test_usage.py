@@ -246,6 +246,8 @@ def test_a_folder_that_is_no_results_directory_is_told_with_the_one_beside_it(
 def test_an_empty_folder_and_one_with_aggregates_alone_are_results_directories(results: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert run("-o", tmp_path / "empty", "results", "list").err == "0 experiments\n"
+    (tmp_path / "empty" / ".gitkeep").touch()
+    assert run("-o", tmp_path / "empty", "results", "list").err == "0 experiments\n"
     shutil.rmtree(results / "raw")
     assert run("-o", results, "results", "list").err == "3 experiments\n"
 

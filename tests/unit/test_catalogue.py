@@ -203,7 +203,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "another letter": lambda path: _execute(
         path, "UPDATE rows SET overview = CAST(replace(CAST(overview AS TEXT), 'llama', 'lhama') AS BLOB)"
     ),
-    "a value of another": lambda path: _execute(path, "UPDATE experiments SET flops_per_joule = 7 WHERE folder = 'b'"),
+    "a value of another": lambda path: _execute(path, "UPDATE experiments SET duration_sec = 7 WHERE folder = 'b'"),
     "a tag of another": lambda path: _execute(path, "UPDATE tags SET value = 'fig4'"),
     "a tag too many": lambda path: _execute(path, "INSERT INTO tags VALUES ('b', 'paper', 'fig4')"),
     "lost experiments": lambda path: _execute(path, "DELETE FROM experiments WHERE folder > 'b'"),
@@ -285,6 +285,33 @@ def test_only_a_file_that_others_wrote_is_looked_through(
     seal.unlink()
     seal.mkdir()
     assert listed(repository) == scanned(repository), "where it can't be sealed, it is looked through each time"
+
+
+def test_what_others_wrote_is_seen_before_it_is_in_the_file(repository: FileSystemRepository) -> None:
+    said = answers(repository)
+    other = sqlite3.connect(file_of(repository))
+    other.execute("UPDATE experiments SET duration_sec = 7 WHERE folder = 'b'")
+    other.commit()  # to the log beside it, which is written into the file when the last one closes it
+    assert answers(repository) == said
+    other.close()
+    assert answers(repository) == said
+
+
+def test_a_file_that_others_write_to_meanwhile_is_not_sealed(repository: FileSystemRepository) -> None:
+    said = answers(repository)
+    ask(repository, lambda _: _execute(file_of(repository), "UPDATE experiments SET duration_sec = 7"))
+    assert not database.is_sealed(file_of(repository))
+    assert answers(repository) == said
+
+
+def test_what_others_took_out_of_it_is_found_again(
+    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    said = answers(repository)
+    _execute(file_of(repository), "DELETE FROM rows WHERE folder = 'b'")
+    _execute(file_of(repository), "DELETE FROM experiments WHERE folder = 'b'")
+    assert answers(repository) == said
 
 
 def test_damage_is_told_and_mended(repository: FileSystemRepository) -> None:

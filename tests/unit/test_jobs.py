@@ -70,6 +70,24 @@ def test_what_the_work_raises_is_raised(how: dict[str, Any]) -> None:
         list(run_batches(refused, iter([[1], [2], [3], [4]]), **how))
 
 
+def test_an_interrupt_of_just_before_does_not_leave_the_next_one_unheard(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = signal.pthread_sigmask
+
+    def interrupted(how: int, mask: set[int]) -> object:
+        before = real(how, mask)
+        if how == signal.SIG_BLOCK and mask == {signal.SIGINT}:
+            raise KeyboardInterrupt  # which it raises itself, of a signal that came before
+        return before
+
+    monkeypatch.setattr(signal, "pthread_sigmask", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(run_batches(doubled, ([number] for number in range(20)), jobs=2))
+        assert signal.SIGINT not in real(signal.SIG_BLOCK, set())
+    finally:
+        real(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 @pytest.mark.parametrize("how", [{}, {"jobs": 2}, {"executor": ThreadPoolExecutor(2)}])
 def test_what_was_done_before_something_was_raised_comes_first(how: dict[str, Any]) -> None:
     results = run_batches(refused, iter([[1], [2], [4], [3], [5]]), **how)

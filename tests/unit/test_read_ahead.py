@@ -129,6 +129,20 @@ def test_what_is_in_a_folder_does_not_stop_who_reads_ahead(tmp_path: Path) -> No
     assert open_files() == before
 
 
+def test_where_no_thread_is_to_be_had_nothing_is_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_thread: threading.Thread) -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    (tmp_path / "raw").mkdir()
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with (
+        Folder(LocalStore(tmp_path), "raw") as folder,
+        closing(read_ahead(folder, range(200), str, waits=always())) as items,
+    ):
+        assert list(items) == list(range(200))
+
+
 def test_a_thread_that_waits_is_seen_to_wait() -> None:
     before = waits_of_thread()
     for _ in range(5):

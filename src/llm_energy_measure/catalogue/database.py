@@ -97,19 +97,33 @@ def is_damage(error: Exception) -> bool:
 def is_sealed(path: Path) -> bool:
     """True if nobody has written to the file since it was sealed; to be asked before it is opened."""
     try:
-        return read_file(_seal_path(path), follow_links=False) == _seal_of(path)
+        return not _has_log(path) and read_file(_seal_path(path), follow_links=False) == _seal_of(path)
     except (OSError, ResultsError):
         return False
 
 
 def seal(path: Path) -> None:
     """Remember the file as it is now, once all that was written is in it; where that can't be, it is not sealed."""
-    if path.with_name(f"{path.name}-wal").exists() or is_sealed(path):
-        return
     with contextlib.suppress(OSError):
+        if _has_log(path) or is_sealed(path):
+            return
         _seal_path(path).unlink(missing_ok=True)
         with _seal_path(path).open("xb") as file:  # a new one: whatever stands there is not written through
             file.write(_seal_of(path))
+
+
+def written_by_others(database: sqlite3.Connection) -> int:
+    """A number that is another one after others have written to the file, and the same whatever this one writes."""
+    [number] = database.execute("PRAGMA data_version").fetchone()
+    return int(number)
+
+
+def _has_log(path: Path) -> bool:
+    """Whether something is written beside the file that may not be in it yet."""
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _seal_of(path: Path) -> bytes:

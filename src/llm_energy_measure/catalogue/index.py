@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from llm_energy_measure.catalogue.database import is_damage, is_sealed, open_database, remove, seal, writing
+from llm_energy_measure.catalogue.database import (
+    is_damage,
+    is_sealed,
+    open_database,
+    remove,
+    seal,
+    writing,
+    written_by_others,
+)
 from llm_energy_measure.catalogue.overview import Look, Overview, look_at, settled_aggregate
 from llm_energy_measure.catalogue.place import catalogue_path, is_on_network
 from llm_energy_measure.catalogue.query import Clause, column_of, contains_clause, where_clause
@@ -117,14 +125,18 @@ class Catalogue:
         self.path = path
         self.as_of = 0.0
         self.looked = False
-        self._is_whole = path is None or is_sealed(path)
+        self._was_sealed = self._is_whole = path is None or is_sealed(path)
+        self._seen: int | None = None
         self._database = open_database(path)
         self._skew_sec = _SKEW_SEC if is_on_network(repository.base_path) else _TICK_SEC
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, which is sealed unless others wrote to it meanwhile."""
+        is_seen = False
+        with contextlib.suppress(sqlite3.Error):
+            is_seen = self._seen == written_by_others(self._database)
         self._database.close()
-        if self.path is not None and self._is_whole:
+        if self.path is not None and self._is_whole and is_seen:
             seal(self.path)
 
     @contextlib.contextmanager
@@ -151,6 +163,7 @@ class Catalogue:
         last = self._database.execute("SELECT looked, raw, aggregated, tags, number FROM looks").fetchone()
         if (
             not (full or rehash)
+            and self._was_sealed  # what others wrote to may have lost rows, and no checksum of them
             and last is not None
             and last[0] <= now  # a look in the future is from before the clock was set back
             and last[4] > LOOK_LIMIT
@@ -178,9 +191,10 @@ class Catalogue:
 
     def require_whole(self) -> None:
         """Raise `sqlite3.DatabaseError` if others wrote to the file, and it is not what we wrote any more."""
-        if self._is_whole:
-            return
         with self.snapshot():
+            self._seen = written_by_others(self._database)
+            if self._is_whole:
+                return
             [said] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
             tables = ("experiments", "tags")
             lost = [f"SELECT folder FROM {table} WHERE folder NOT IN (SELECT folder FROM rows)" for table in tables]

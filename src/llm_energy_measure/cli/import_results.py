@@ -206,7 +206,7 @@ class _Keeper:
         stored = self._folder(record).read(record.process_index)
         return isinstance(stored, type(record)) and _measured(record) in (
             _measured(stored),
-            _measured(unjoined(stored)),
+            _measured(unjoined(stored, record)),
         )
 
     def _has_another(self, record: RawProcessResult) -> bool:
@@ -288,9 +288,9 @@ def _say(
             terminal.warn(f"{experiment_id}: {warning}")
     if as_json:
         return
-    energy, tokens = terminal.quantity(result.total_energy_j, "J"), terminal.count(result.total_tokens)
+    energy = terminal.energy(result.total_energy_j, at_least="at least " if result.is_lower_bound else "")
     found = describe_found(result.completeness)
-    line = f"{experiment_id}: {found}, {energy}, {tokens} tokens"
+    line = f"{experiment_id}: {found}, {energy}, {terminal.count(result.total_tokens)} tokens"
     if dry_run:
         folder = raw_folder(repository.folder_of(experiment_id))
         files = ", ".join(f"{folder}/{process_file(index)}" for index in new)

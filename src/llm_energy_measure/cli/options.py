@@ -144,7 +144,8 @@ def holds_results(directory: Path) -> bool:
 def _warn_of_no_results(directory: Path) -> None:
     """Tell that a directory which is not empty is no results directory: one beside it was meant."""
     with contextlib.suppress(OSError):  # told by whoever reads it
-        if not holds_results(directory) and any(directory.iterdir()):
+        # Hidden files are kept in empty directories too, so that they stay.
+        if not holds_results(directory) and any(not entry.name.startswith(".") for entry in directory.iterdir()):
             beside = (directory / DEFAULT_RESULTS_DIR, directory.parent, directory.parent.parent)
             near = next(filter(holds_results, beside), None)
             advice = "give another with -o DIR" if near is None else f"did you mean -o {near}?"

@@ -137,7 +137,7 @@ def _warn_of_energy(result: RawProcessResult) -> None:
         terminal.warn(said)
         return
     what, _, why = said.partition("; ")
-    terminal.warn(f"{what}; 'llm-energy-measure doctor' says why, and what to do")
+    terminal.warn(f"{what}; the record says why, 'llm-energy-measure doctor' what works here")
     terminal.detail(why)
 
 

@@ -128,8 +128,10 @@ def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
 
     def values(column: pa.ChunkedArray) -> list[Any]:
         found: list[Any] = column.to_pylist()
-        is_plain = types.is_primitive(column.type) and not types.is_interval(column.type)
-        return found if is_plain else [_plain(value, column.type) for value in found]
+        kind = column.type
+        if types.is_nested(kind) or types.is_decimal(kind) or types.is_interval(kind):
+            return [_plain(value, kind) for value in found]
+        return found  # texts above all, of which there are many
 
     return zip(*map(values, answer.columns), strict=True)
 

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from llm_energy_measure.domain.metrics import EnergyMetrics
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -80,17 +78,17 @@ class Energies:
         return said
 
 
-def unjoined(record: RawProcessResult) -> RawProcessResult:
-    """The record as it was before energy was joined to it; itself if none was."""
-    if _JOINED not in record.effective_config:
+def unjoined(record: RawProcessResult, like: RawProcessResult) -> RawProcessResult:
+    """The record without the energy that was joined to it, if any was; what that replaced is as in another record."""
+    if _JOINED not in record.effective_config or like.energy_metrics.total_energy_j is not None:
         return record
     return msgspec.structs.replace(
         record,
-        energy_metrics=EnergyMetrics(total_energy_j=None, duration_sec=None),
-        host=None,
-        gpu_id=None,
-        gpu_uuid=None,
-        gpu_name=None,
+        energy_metrics=like.energy_metrics,
+        host=like.host,
+        gpu_id=like.gpu_id,
+        gpu_uuid=like.gpu_uuid,
+        gpu_name=like.gpu_name,
         effective_config={name: value for name, value in record.effective_config.items() if name != _JOINED},
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
 
     from llm_energy_measure.storage.folder import Folder
 
@@ -76,10 +76,10 @@ def _brought(folder: Folder, items: Iterator[ItemT], name_of: Callable[[ItemT], 
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - most files come from the cache
 
     pool = ThreadPoolExecutor(_READERS)
-    waiting: deque[tuple[Future[None], list[ItemT]]] = deque()
+    waiting: deque[tuple[Future[None] | None, list[ItemT]]] = deque()
     try:
         while some := list(islice(items, _TOGETHER)):
-            waiting.append((pool.submit(_bring, folder, [name_of(item) for item in some]), some))
+            waiting.append((_submitted(pool, folder, [name_of(item) for item in some]), some))
             if len(waiting) >= _AHEAD:
                 yield from _next_of(waiting)
         while waiting:
@@ -88,10 +88,18 @@ def _brought(folder: Folder, items: Iterator[ItemT], name_of: Callable[[ItemT], 
         pool.shutdown(cancel_futures=True)
 
 
-def _next_of(waiting: deque[tuple[Future[None], list[ItemT]]]) -> list[ItemT]:
+def _submitted(pool: Executor, folder: Folder, names: list[str | None]) -> Future[None] | None:
+    """The folders on their way; None where no thread is to be had, as under a limit of processes."""
+    try:
+        return pool.submit(_bring, folder, names)
+    except RuntimeError:
+        return None
+
+
+def _next_of(waiting: deque[tuple[Future[None] | None, list[ItemT]]]) -> list[ItemT]:
     """The next items, brought, unless nobody has begun with them: then nobody need."""
     future, items = waiting.popleft()
-    if not future.cancel():
+    if future is not None and not future.cancel():
         future.result()
     return items
 

@@ -190,7 +190,7 @@ def attribution_of(hosts: Hosts) -> Attribution:
 def _factor(plain_j: float, energy_j: float) -> float | None:
     """How often the plain sum counts the attributed energy; None where that is 0, or next to it."""
     factor = ratio(plain_j, energy_j)
-    if factor is None or not math.isfinite(factor):
+    if factor is None:
         return None
     if factor <= 1:
         return 1.0
