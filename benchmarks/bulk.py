@@ -44,7 +44,7 @@ TOOL = str(Path(sys.executable).with_name("llm-energy-measure"))
 
 def ours(folder: Path, jobs: str) -> int:
     """`aggregate_all`, synced once a batch."""
-    from llm_energy_measure.results import FileSystemRepository, aggregate_all  # noqa: PLC0415 - floors need none of it
+    from llm_energy_measure.results import FileSystemRepository, aggregate_all
 
     outcomes = aggregate_all(FileSystemRepository(folder), jobs=int(jobs))
     return sum(outcome.result == "aggregated" for outcome in outcomes)
@@ -52,7 +52,7 @@ def ours(folder: Path, jobs: str) -> int:
 
 def ours_in_memory(folder: Path) -> int:
     """`recover_all`: every field read, checked and hashed, and the sum of each experiment."""
-    from llm_energy_measure.results import FileSystemRepository, recover_all  # noqa: PLC0415 - as above
+    from llm_energy_measure.results import FileSystemRepository, recover_all
 
     totals = {}
     for name, recovery in recover_all(FileSystemRepository(folder)):
@@ -91,9 +91,9 @@ def floor_of_stamps(folder: Path) -> int:
 
 def loop_of_pydantic(folder: Path) -> int:
     """A loop over the files with a pydantic model of the fields that they fill, and the sum of each experiment."""
-    from datetime import datetime  # noqa: PLC0415, TC003 - as above, and read by pydantic at run time
+    from datetime import datetime  # noqa: TC003 - pydantic reads the annotation at run time
 
-    import pydantic  # noqa: PLC0415 - as above
+    import pydantic
 
     class Times(pydantic.BaseModel):
         start: datetime
@@ -167,7 +167,7 @@ def loop_of_json(folder: Path) -> int:
 
 def frame_of_polars(folder: Path) -> int:
     """A frame of every file, joined, and the sum of each experiment."""
-    import polars as pl  # noqa: PLC0415 - as above
+    import polars as pl
 
     frames = [
         pl.read_json(path).select("experiment_id", pl.col("energy_metrics").struct.field("total_energy_j"))
@@ -178,7 +178,7 @@ def frame_of_polars(folder: Path) -> int:
 
 def query_of_duckdb(folder: Path) -> int:
     """`read_json` over all files, and the sum of each experiment."""
-    import duckdb  # noqa: PLC0415 - as above
+    import duckdb
 
     query = (
         f"SELECT experiment_id, sum(energy_metrics.total_energy_j) FROM read_json('{folder}/raw/*/process_*.json') "  # noqa: S608 - a folder of ours
@@ -220,7 +220,7 @@ def _cpu_sec() -> float:
 def measured(name: str, *arguments: object) -> dict[str, float]:
     """One of them, in a process of its own; empty if it needs what is not installed."""
     command = [sys.executable, __file__, "--work", name, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ourselves
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "ModuleNotFoundError" in done.stderr:
         return {}
     if done.returncode:
@@ -232,7 +232,7 @@ def measured(name: str, *arguments: object) -> dict[str, float]:
 def whole(*arguments: object) -> float:
     """Wall time of a whole process of the command."""
     start = time.perf_counter()
-    subprocess.run([TOOL, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 - ours
+    subprocess.run([TOOL, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
@@ -316,8 +316,8 @@ def part_aggregate(folder: Path, experiments: int, runs: int, *, from_disk: bool
 
 def part_steps(_folder: Path, _experiments: int, runs: int) -> None:
     """Processor time of the steps of aggregation that touch no file, over 300 experiments."""
-    from llm_energy_measure.domain.experiment import Manifest  # noqa: PLC0415 - floors need none of it
-    from llm_energy_measure.results import aggregate_results, codec  # noqa: PLC0415 - as above
+    from llm_energy_measure.domain.experiment import Manifest
+    from llm_energy_measure.results import aggregate_results, codec
 
     count = 300
     files = [[codec.encode_raw(record(number, process)) for process in range(PROCESSES)] for number in range(count)]

@@ -114,7 +114,7 @@ def measure(folder: Path, runs: int) -> dict[str, list[float]]:
 def main() -> None:
     """Measure and print."""
     base = Path(sys.argv[1]) if len(sys.argv) > 1 else Path.cwd()
-    runs = int(sys.argv[2]) if len(sys.argv) > 2 else 300  # noqa: PLR2004 - the second argument
+    runs = int(sys.argv[2]) if len(sys.argv) > 2 else 300
     folder = Path(tempfile.mkdtemp(prefix=".durable-save-", dir=base))
     try:
         kind = file_system_of(folder)

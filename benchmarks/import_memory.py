@@ -52,7 +52,7 @@ def write_files(folder: Path, files: int) -> None:
 def measure(what: str, path: Path, expected: int, mapping: list[str]) -> None:
     """Read it in a process of its own, and print its peak."""
     command = [sys.executable, "-c", CHILD, str(path), *mapping]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own lines
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     records, before, peak = map(int, done.stdout.split())
     if records != expected:
         message = f"{records} records instead of {expected}"
@@ -63,7 +63,7 @@ def measure(what: str, path: Path, expected: int, mapping: list[str]) -> None:
 def main() -> None:
     """Measure and print."""
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    files = int(sys.argv[2]) if len(sys.argv) > 2 else 100_000  # noqa: PLR2004 - the second argument
+    files = int(sys.argv[2]) if len(sys.argv) > 2 else 100_000
     shapes: list[tuple[str, Callable[[Path, int], None], int, list[str]]] = [
         ("rows of a table that names its experiments", write_table, rows, MAPPING),
         ("rows of CodeCarbon, each a run", lambda path, number: write_log(path, number, 1), 100_000, []),

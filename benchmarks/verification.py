@@ -75,7 +75,7 @@ def make(repository: FileSystemRepository, experiments: int) -> None:
 def main() -> None:
     """Measure and print."""
     experiments = int(sys.argv[1]) if len(sys.argv) > 1 else EXPERIMENTS
-    base = Path(sys.argv[2]) if len(sys.argv) > 2 else Path.cwd()  # noqa: PLR2004 - the second argument
+    base = Path(sys.argv[2]) if len(sys.argv) > 2 else Path.cwd()
     folder = Path(tempfile.mkdtemp(prefix=".verification-", dir=base))
     try:
         repository = FileSystemRepository(folder)

@@ -19,7 +19,7 @@ __all__ = ["__version__", "record"]
 
 def __getattr__(name: str) -> object:
     if name == "record":
-        from llm_energy_measure.recorder.recording import record  # noqa: PLC0415 - only who measures pays for it
+        from llm_energy_measure.recorder.recording import record
 
         return record
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

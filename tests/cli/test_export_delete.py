@@ -168,7 +168,7 @@ def test_delete_asks_nobody_where_nobody_is(results: Path) -> None:
 
 
 @pytest.mark.parametrize(("answer", "is_there"), [("y\n", False), ("n\n", True), ("\n", True), ("\x04", True)])
-def test_delete_asks_a_person(results: Path, answer: str, is_there: bool) -> None:  # noqa: FBT001 - a table of cases
+def test_delete_asks_a_person(results: Path, answer: str, is_there: bool) -> None:
     done = on_terminal("-o", results, "results", "delete", "torn", typed=answer)
     assert "Delete torn with 1 raw result? It can't be undone. [y/N]" in done.shown
     assert done.status == int(is_there)

@@ -111,7 +111,7 @@ def test_signals_go_to_the_command_which_decides(
         f"open({str(ready)!r}, 'w').close()\ntime.sleep({PATIENCE_SEC})"
     )
     arguments = ["-o", str(tmp_path / "results"), "record", "--no-energy", "--", sys.executable, "-c", code]
-    process = subprocess.Popen([*MODULE, *arguments], stderr=subprocess.DEVNULL)  # noqa: S603 - our own command
+    process = subprocess.Popen([*MODULE, *arguments], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + PATIENCE_SEC
     while not ready.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -125,7 +125,7 @@ def test_signals_go_to_the_command_which_decides(
 def test_a_signal_before_the_command_runs_keeps_it_from_running(tmp_path: Path, number: signal.Signals) -> None:
     results, ran = tmp_path / "results", tmp_path / "ran"
     measuring = ["record", "--experiment", "e", "--w-per-core", "1", "--idle", str(PATIENCE_SEC)]
-    process = subprocess.Popen(  # noqa: S603 - our own command
+    process = subprocess.Popen(
         [*MODULE, "-o", str(results), *measuring, "--", "touch", str(ran)], stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + PATIENCE_SEC
@@ -187,7 +187,7 @@ def test_a_rerun_is_not_started(tmp_path: Path) -> None:
 def test_the_cpu_time_of_a_tree_never_falls() -> None:
     cpu_time = TreeTime()
     child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])"
-    process = subprocess.Popen([sys.executable, "-c", child])  # noqa: S603 - our own
+    process = subprocess.Popen([sys.executable, "-c", child])
     cpu_time.pid = process.pid
     seen = [cpu_time()]
     while process.poll() is None:

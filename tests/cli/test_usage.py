@@ -361,7 +361,7 @@ except SystemExit:
 
 
 def _imported_by(*arguments: object) -> set[str]:
-    done = subprocess.run(  # noqa: S603 - our own command
+    done = subprocess.run(
         [sys.executable, "-c", COMMAND, *map(str, arguments)], capture_output=True, check=True, text=True
     )
     return {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
@@ -386,7 +386,7 @@ def test_module_and_script_are_the_same_command() -> None:
 )
 def test_a_reader_that_leaves_early_is_no_error(results: Path, arguments: str) -> None:
     """As `| true` does it: nobody reads what is written."""
-    with subprocess.Popen(  # noqa: S603 - our own command
+    with subprocess.Popen(
         [*MODULE, "-q", "-o", str(results), *arguments.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None

@@ -22,7 +22,7 @@ def test_the_benchmark_measures_each_part_that_it_is_asked_for(tmp_path: Path) -
         "--only",
         "aggregate,unchanged",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     for line in ("aggregate 100 x 8, durable and verified", "aggregate --all of 100, nothing changed", "the promise: "):
         assert line in done.stdout

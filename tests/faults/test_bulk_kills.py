@@ -41,9 +41,7 @@ def test_an_interrupt_that_reaches_all_of_its_processes_is_said_once(tmp_path: P
         (tmp_path / "raw" / name / "process_0.json").write_bytes(encode_raw(factories.raw(name)))
     arguments = ["-o", str(tmp_path), "aggregate", "--all", "--jobs", "3", "--json"]
     command = [sys.executable, "-m", "llm_energy_measure", *arguments]
-    with subprocess.Popen(  # noqa: S603 - our own
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    ) as sweep:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as sweep:
         assert sweep.stdout is not None
         sweep.stdout.readline()  # it is at work
         time.sleep(patience_sec)
@@ -67,7 +65,7 @@ def test_a_killed_sweep_leaves_whole_aggregates_and_is_gone_on_with(tmp_path: Pa
     (tmp_path / "sweep.py").write_text(SWEEP)
     for patience_sec in (0.0, 0.01, 0.03):
         command = [sys.executable, str(tmp_path / "sweep.py"), str(repository.base_path), str(jobs)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as sweep:  # noqa: S603 - our own
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as sweep:
             assert sweep.stdout is not None
             sweep.stdout.readline()  # it is at work
             time.sleep(patience_sec)
@@ -109,7 +107,7 @@ def test_workers_end_with_the_sweep_that_started_them(tmp_path: Path, ending: si
         repository.save_raw(f"exp_{number:02d}", factories.raw(f"exp_{number:02d}"))
     (tmp_path / "sweep.py").write_text(SWEEP)
     command = [sys.executable, str(tmp_path / "sweep.py"), str(repository.base_path), "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as sweep:  # noqa: S603 - our own
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as sweep:
         assert sweep.stdout is not None
         sweep.stdout.readline()  # its workers are at work
         sweep.send_signal(ending)

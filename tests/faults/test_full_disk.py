@@ -18,12 +18,12 @@ def test_a_disk_that_gets_full_loses_nothing_and_work_goes_on_when_there_is_spac
     unshare = shutil.which("unshare")
     if unshare is None or not shutil.which("mount"):
         pytest.skip("a really full disk can't be tested here: no unshare or mount")
-    probe = subprocess.run(  # noqa: S603 - our own
+    probe = subprocess.run(
         [unshare, "-Urm", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True, text=True, check=False
     )
     if probe.returncode != 0:
         pytest.skip(f"a really full disk can't be tested here: {probe.stderr.strip()}")
-    done = subprocess.run(  # noqa: S603 - our own
+    done = subprocess.run(
         [unshare, "-Urm", sys.executable, "-m", "tests.support.full_disk", str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},

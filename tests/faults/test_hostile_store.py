@@ -160,8 +160,8 @@ def commands(results: Path) -> list[list[object]]:
 
 
 def run_all(results: Path) -> list[tuple[list[object], Done]]:
-    import resource  # noqa: PLC0415 - in the child only
-    import signal  # noqa: PLC0415 - as above
+    import resource
+    import signal
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + LIMIT_BYTES, used + LIMIT_BYTES))

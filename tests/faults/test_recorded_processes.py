@@ -56,7 +56,7 @@ def run_experiment(
     (folder / "gate").mkdir()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
     processes = [
-        subprocess.Popen(  # noqa: S603 - our own
+        subprocess.Popen(
             [sys.executable, "-m", "tests.support.recorded", str(folder / "results"), end],
             cwd=ROOT,
             env={**inherited, **launcher(index, len(ends))},

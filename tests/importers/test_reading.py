@@ -311,16 +311,16 @@ def test_the_public_names_are_those_that_all_says() -> None:
 
 
 def test_importers_need_no_extra_to_be_imported() -> None:
-    import subprocess  # noqa: PLC0415 - a process of its own, and only here
-    import sys  # noqa: PLC0415 - as above
+    import subprocess
+    import sys
 
     code = "import sys, llm_energy_measure.importers; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own line
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"h5py", "pyarrow", "numpy", "pandas"} & set(done.stdout.split()) == set()
 
 
 def test_no_reason_code_is_dead() -> None:
-    from pathlib import Path  # noqa: PLC0415 - only here
+    from pathlib import Path
 
     source = Path(importers.__file__).parent
     text = "".join(path.read_text() for path in source.glob("*.py") if path.name != "loss.py")
@@ -329,8 +329,8 @@ def test_no_reason_code_is_dead() -> None:
 
 
 def test_a_library_that_is_missing_is_named_with_the_extra_that_has_it(tmp_path: Path) -> None:
-    import subprocess  # noqa: PLC0415 - a process of its own, and only here
-    import sys  # noqa: PLC0415 - as above
+    import subprocess
+    import sys
 
     peers.write_perun_hdf5(tmp_path / "app.hdf5", peers.perun_tree({}))
     (tmp_path / "table").write_bytes(b"PAR1")
@@ -342,7 +342,7 @@ def test_a_library_that_is_missing_is_named_with_the_extra_that_has_it(tmp_path:
         "    print(list(reading), [(entry.code, entry.message) for entry in reading.report.entries])\n"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)  # noqa: S603 - our own lines
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.count("missing_extra") == 2
     assert "llm-energy-measure[hdf5]" in done.stdout
     assert "llm-energy-measure[parquet]" in done.stdout

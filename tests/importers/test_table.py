@@ -440,7 +440,7 @@ def peak_memory(code: str, *arguments: object) -> tuple[str, int]:
     """What a process of its own printed, and the most memory it took, in MiB."""
     tail = "\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     command = [sys.executable, "-c", code + tail, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own lines
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     said, _, memory = done.stdout.strip().rpartition("\n")
     return said, int(memory)
 

@@ -148,7 +148,7 @@ def test_a_condition_finds_what_a_loop_over_the_files_finds(
     repository: FileSystemRepository,
     rows: list[Overview],
     condition: Condition,
-    with_pending: bool,  # noqa: FBT001 - a case
+    with_pending: bool,
 ) -> None:
     question = Question(where=condition.text, with_pending=with_pending)
     wanted = [row for row in rows if condition.holds(row) and (with_pending or row.status != "pending")]
@@ -161,7 +161,7 @@ def test_an_order_is_that_of_a_loop_over_the_files(
     repository: FileSystemRepository,
     rows: list[Overview],
     column: str,
-    reverse: bool,  # noqa: FBT001 - a case
+    reverse: bool,
     limit: int,
 ) -> None:
     known = [row for row in rows if value_of(row, column) is not None]

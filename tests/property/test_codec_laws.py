@@ -55,7 +55,7 @@ def test_an_unknown_field_survives_wherever_it_stands(
 
 
 @given(st.lists(strategies.raw_records(), min_size=1, max_size=3), st.booleans())
-def test_embedded_raw_files_stand_verbatim_in_the_aggregate(records: list[RawProcessResult], newer: bool) -> None:  # noqa: FBT001 - drawn
+def test_embedded_raw_files_stand_verbatim_in_the_aggregate(records: list[RawProcessResult], newer: bool) -> None:
     files = [codec.encode_raw(record) for record in records]
     loaded = [codec.decode_raw(data, f"process_{index}.json") for index, data in enumerate(files)]
     sources = [record.stored.source for record in loaded if record.stored]

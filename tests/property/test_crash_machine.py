@@ -35,7 +35,7 @@ class CrashMachine(RuleBasedStateMachine):
 
     def operation(self, experiment_id: str, seed: int) -> model.Operation:
         self.variant += 1
-        chance = random.Random(seed)  # noqa: S311 - no secret
+        chance = random.Random(seed)
         return model.random_operation(chance, experiment_id, self.expected[experiment_id], self.variant)
 
     @rule(experiment_id=ids, seed=seeds)

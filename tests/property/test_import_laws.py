@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
 
 kwh = st.floats(1e-9, 1e6)
-stamps = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1))  # noqa: DTZ001 - as in the files, without a zone
+stamps = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1))
 
 
 def read_all(path: Path, **options: Any) -> list[RawProcessResult]:
@@ -147,7 +147,7 @@ SHAPES: dict[str, Callable[[Path], object]] = {
 def test_nothing_that_a_file_can_hold_crashes_an_importer(shape: str, tmp_path: Path) -> None:
     SHAPES[shape](tmp_path / "whole" if shape == "legacy" else _made(tmp_path / "whole"))
     paths = sorted(path for path in (tmp_path / "whole").rglob("*") if path.is_file())
-    rng = random.Random(20260116)  # noqa: S311 - the same files in every run
+    rng = random.Random(20260116)
     mapping = ["energy_j=j*2", "model_name=m", "start=t"] if shape in ("table", "csv") else []
     for number in range(10 if shape == "perun_hdf5" else 150):  # each of its files starts a process
         path = paths[number % len(paths)]
@@ -168,7 +168,7 @@ EXTREME = [
 def test_no_value_is_too_great_or_of_too_odd_a_kind(shape: str, tmp_path: Path) -> None:
     SHAPES[shape](tmp_path / "whole" if shape == "legacy" else _made(tmp_path / "whole"))
     paths = sorted(path for path in (tmp_path / "whole").rglob("*") if path.is_file())
-    rng = random.Random(20260116)  # noqa: S311 - the same files in every run
+    rng = random.Random(20260116)
     mapping = ["energy_j=j*2", "model_name=m", "start=t", "input_tokens=j"] if shape in ("table", "csv") else []
     for number in range(200):
         path = paths[number % len(paths)]

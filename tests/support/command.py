@@ -65,7 +65,7 @@ def run(*arguments: object, stdin: str = "") -> Done:
 
 def as_process(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Done:
     """Run the command as a process of its own, its streams piped."""
-    done = subprocess.run(  # noqa: S603 - our own command
+    done = subprocess.run(
         [*MODULE, *map(str, arguments)],
         cwd=cwd,
         env=_environment(env),
@@ -94,7 +94,7 @@ def on_terminal(
         stdout: A file descriptor that takes stdout instead of the terminal.
     """
     leader, follower = pty.openpty()
-    process = subprocess.Popen(  # noqa: S603 - our own command
+    process = subprocess.Popen(
         [*MODULE, *map(str, arguments)],
         stdin=follower,
         stdout=follower if stdout is None else stdout,

@@ -46,52 +46,52 @@ class FakeNvml:
             for slice_ in board.slices:
                 slice_.board = board
 
-    def nvmlInit(self) -> None:  # noqa: N802 - its names
+    def nvmlInit(self) -> None:
         if not self.has_driver:
             raise NVMLError("Driver Not Loaded")
         self.initialised += 1
 
-    def nvmlShutdown(self) -> None:  # noqa: N802 - as above
+    def nvmlShutdown(self) -> None:
         self.initialised -= 1
 
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802 - as above
+    def nvmlDeviceGetCount(self) -> int:
         return len(self.boards)
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Board:  # noqa: N802 - as above
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Board:
         if index >= len(self.boards):
             raise NVMLError("Invalid Argument")
         return self.boards[index]
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Board | Slice:  # noqa: N802 - as above
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Board | Slice:
         every: list[Board | Slice] = [*self.boards, *(slice_ for board in self.boards for slice_ in board.slices)]
         for device in every:
             if device.uuid == uuid:
                 return device
         raise NVMLError("Not Found")
 
-    def nvmlDeviceGetUUID(self, device: Board) -> str:  # noqa: N802 - as above
+    def nvmlDeviceGetUUID(self, device: Board) -> str:
         return device.uuid
 
-    def nvmlDeviceGetName(self, device: Board | Slice) -> str | bytes:  # noqa: N802 - as above
+    def nvmlDeviceGetName(self, device: Board | Slice) -> str | bytes:
         return device.name
 
-    def nvmlDeviceGetIndex(self, device: Board) -> int:  # noqa: N802 - as above
+    def nvmlDeviceGetIndex(self, device: Board) -> int:
         return device.index
 
-    def nvmlDeviceIsMigDeviceHandle(self, device: Board | Slice) -> bool:  # noqa: N802 - as above
+    def nvmlDeviceIsMigDeviceHandle(self, device: Board | Slice) -> bool:
         return isinstance(device, Slice)
 
-    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, device: Slice) -> Board:  # noqa: N802 - as above
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, device: Slice) -> Board:
         board: Board = device.board
         return board
 
-    def nvmlDeviceGetEnforcedPowerLimit(self, device: Board) -> float:  # noqa: N802 - as above
+    def nvmlDeviceGetEnforcedPowerLimit(self, device: Board) -> float:
         return self._answer(device, device.limit_mw)
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, device: Board) -> float:  # noqa: N802 - as above
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: Board) -> float:
         return self._answer(device, device.energy_mj)
 
-    def nvmlDeviceGetPowerUsage(self, device: Board) -> float:  # noqa: N802 - as above
+    def nvmlDeviceGetPowerUsage(self, device: Board) -> float:
         return self._answer(device, device.power_mw)
 
     def _answer(self, device: Board, value: float | None) -> float:
@@ -102,7 +102,7 @@ class FakeNvml:
         return value
 
 
-class AmdSmiException(Exception):  # noqa: N818 - its name
+class AmdSmiException(Exception):
     """What amdsmi raises."""
 
 

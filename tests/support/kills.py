@@ -75,7 +75,7 @@ class Torture:
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.chance = random.Random(seed)  # noqa: S311 - no secret
+        self.chance = random.Random(seed)
         self.folder = folder / "results"
         self.kills: Counter[str] = Counter()
         self.variant = 0

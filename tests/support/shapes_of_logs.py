@@ -56,10 +56,8 @@ words = st.text("abcXYZ 0189._/+-é", min_size=1, max_size=12).filter(
     lambda text: text.strip() == text and not text.startswith(("+", "-"))
 )
 names = st.text("abcXYZ0189._", min_size=1, max_size=8).filter(lambda text: text.strip("."))
-whole_stamps = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1)).map(  # noqa: DTZ001 - as in the files
-    lambda stamp: stamp.replace(microsecond=0)
-)
-moments = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - see timezones
+whole_stamps = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1)).map(lambda stamp: stamp.replace(microsecond=0))
+moments = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC))
 boards = st.sampled_from(["NVIDIA A100-PCIE-40GB", "NVIDIA H100", "AMD Instinct MI250X"])
 plain = st.one_of(st.none(), st.booleans(), st.integers(-(2**50), 2**50), st.floats(-1e9, 1e9), words)
 anything = st.recursive(plain, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(words, inner, max_size=2))

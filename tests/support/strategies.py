@@ -76,9 +76,9 @@ def spans(draw: st.DrawFn) -> Timestamps:
 
 
 def _year(year: int) -> datetime:
-    from datetime import datetime  # noqa: PLC0415 - the module's annotations need the name for type checkers only
+    from datetime import datetime
 
-    return datetime(year, 1, 1)  # noqa: DTZ001 - hypothesis takes naive bounds
+    return datetime(year, 1, 1)
 
 
 samples = st.lists(amounts, max_size=4)

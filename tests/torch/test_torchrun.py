@@ -44,7 +44,7 @@ def torchrun(folder: Path, processes: int, *, crash: int = -1, end: str = "-", r
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     options = ["--max-restarts", str(restarts), str(folder / "worker.py"), str(folder / "results"), str(crash), end]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *options], env=environ, check=False, timeout=PATIENCE_SEC)  # noqa: S603 - our own
+    done = subprocess.run([*command, *options], env=environ, check=False, timeout=PATIENCE_SEC)
     return done.returncode
 
 

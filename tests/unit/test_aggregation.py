@@ -313,7 +313,7 @@ def test_naive_beside_aware_processes_have_no_common_span() -> None:
 
 
 def test_naive_processes_have_a_common_span_among_themselves() -> None:
-    naive = datetime(2026, 1, 16, 12)  # noqa: DTZ001 - as files of the field have it
+    naive = datetime(2026, 1, 16, 12)
     result = aggregate(*factories.raws(2, timestamps=factories.stamps(naive, 10.0)))
     assert (result.start_time, result.duration_sec) == (naive, 10.0)
     assert result.aggregation.temporal_overlap_verified is True
@@ -435,7 +435,7 @@ def test_unlike_results_are_aggregated_where_that_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("allow_mixed", [True, False])
-def test_a_process_counts_once(allow_mixed: bool) -> None:  # noqa: FBT001 - parametrised
+def test_a_process_counts_once(allow_mixed: bool) -> None:
     with pytest.raises(
         IncompatibleResultsError, match="there are two results of process 1; give each process once"
     ) as caught:

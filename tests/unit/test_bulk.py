@@ -205,7 +205,7 @@ def test_another_tools_aggregate_is_superseded_only_by_one_that_succeeded(reposi
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_strict_failure_keeps_the_old_aggregate(repository: FileSystemRepository, force: bool) -> None:  # noqa: FBT001 - a table of cases
+def test_a_strict_failure_keeps_the_old_aggregate(repository: FileSystemRepository, force: bool) -> None:
     aggregate_experiment(repository, "exp_7")
     before = aggregate_file(repository).read_bytes()
     raw_file(repository, 0).write_bytes(b"")
@@ -262,7 +262,7 @@ def greatest(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     )
     monkeypatch.syspath_prepend(folder)
     yield "greatest"
-    import sys  # noqa: PLC0415 - only to forget the module
+    import sys
 
     sys.modules.pop("largest_rule", None)
 

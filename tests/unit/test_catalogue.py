@@ -248,7 +248,7 @@ def test_bytes_that_rot_anywhere_change_no_answer(
 ) -> None:
     monkeypatch.setattr(index, "LOOK_LIMIT", look_limit)
     said = answers(repository)
-    path, chance = file_of(repository), random.Random(seed)  # noqa: S311 - no secret
+    path, chance = file_of(repository), random.Random(seed)
     whole = path.read_bytes()
     for _ in range(15):
         data = bytearray(whole)
@@ -419,7 +419,7 @@ def test_two_that_refresh_it_at_once_say_the_same(repository: FileSystemReposito
         shutil.copytree(repository.base_path / "raw" / "pending", repository.base_path / "raw" / f"more_{number}")
     wanted = [(row.experiment_id, row.verdict, row.total_energy_j) for row in scanned(repository)]
     running = [
-        subprocess.Popen([sys.executable, "-c", REFRESH, str(repository.base_path)], stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own line
+        subprocess.Popen([sys.executable, "-c", REFRESH, str(repository.base_path)], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     assert [process.communicate()[0] for process in running] == [f"{wanted}\n"] * 4

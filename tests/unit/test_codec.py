@@ -521,7 +521,7 @@ def _deep(levels: int) -> list[Any]:
     return deep
 
 
-NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 - as files of the field have it
+NAIVE = datetime(2026, 1, 1)
 AWARE = datetime(2026, 1, 1, tzinfo=UTC)
 
 INVALID: dict[str, tuple[dict[str, Any], str]] = {

@@ -178,7 +178,7 @@ def test_pandas_and_polars_read_the_text_that_was_written(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "has_bom"), [("Llama", False), ("Llämä", True), ("模型", True), ("🦙", True)])
-def test_a_byte_order_mark_stands_only_where_a_spreadsheet_needs_it(text: str, has_bom: bool) -> None:  # noqa: FBT001 - a table of cases
+def test_a_byte_order_mark_stands_only_where_a_spreadsheet_needs_it(text: str, has_bom: bool) -> None:
     data = to_csv([named(text)])
     assert data.startswith(BOM) is has_bom
     assert pd.read_csv(io.BytesIO(data)).columns[0] == "experiment_id"
@@ -231,7 +231,7 @@ def test_the_breakdown_has_columns_for_every_process_of_any_row() -> None:
 
 
 @given(st.one_of(st.lists(raw_records(), max_size=3), st.lists(aggregated_records(), max_size=2)), st.booleans())
-def test_csv_and_json_hold_the_same_rows(records: list[Any], breakdown: bool) -> None:  # noqa: FBT001 - drawn
+def test_csv_and_json_hold_the_same_rows(records: list[Any], breakdown: bool) -> None:
     from_csv = read(to_csv(records, include_process_breakdown=breakdown))
     from_json = json.loads(to_json(records, include_process_breakdown=breakdown))
     assert len(from_csv) == len(from_json) == len(records)

@@ -88,7 +88,7 @@ def test_the_repository_has_its_methods() -> None:
 def test_the_lines_of_the_api_run_as_written(
     tmp_path: Path, kind: type[str | Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llm_energy_measure.results import (  # noqa: PLC0415 - the line itself is tested
+    from llm_energy_measure.results import (
         FileSystemRepository,
         aggregate_results,
         calculate_efficiency_metrics,
@@ -143,11 +143,11 @@ def test_the_repository_finds_its_directory_as_the_command_does(
 def test_the_package_imports_nothing_heavy() -> None:
     """A measuring process pays for what it imports: no terminal, no data frames, no numbers library."""
     code = "import sys, llm_energy_measure.results; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own line
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (
         set(done.stdout.split()) & {"rich", "click", "numpy", "pandas", "polars", "pyarrow", "torch", "asyncio"}
         == set()
     )
     code = "import sys, llm_energy_measure; print(*sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own line
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "msgspec" not in done.stdout

@@ -566,7 +566,7 @@ def test_an_aggregate_under_another_s_name_is_refused(repository: FileSystemRepo
 
 
 @pytest.mark.parametrize("strange", [True, False])
-def test_an_impossible_figure_is_not_saved(repository: FileSystemRepository, strange: bool) -> None:  # noqa: FBT001 - parametrised
+def test_an_impossible_figure_is_not_saved(repository: FileSystemRepository, strange: bool) -> None:
     with pytest.raises(InvalidResultError, match="total_energy_j"):
         repository.save_aggregated(factories.aggregated(total_energy_j=float("nan") if strange else -1.0))
     assert not repository.has_aggregated(EXP)

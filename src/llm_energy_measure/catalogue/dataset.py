@@ -143,7 +143,7 @@ def to_arrow(repository: FileSystemRepository, table: str = "experiments") -> pa
 def to_polars(repository: FileSystemRepository, table: str = "experiments") -> pl.DataFrame:
     """The table that `to_arrow` makes, as a polars frame. Raises also `MissingExtraError` without polars."""
     try:
-        import polars as pl  # noqa: PLC0415 - heavy, and an extra
+        import polars as pl
     except ImportError as error:
         raise MissingExtraError(
             "cannot make a polars frame", "polars is not installed", "pip install polars"
@@ -156,7 +156,7 @@ def to_polars(repository: FileSystemRepository, table: str = "experiments") -> p
 def to_pandas(repository: FileSystemRepository, table: str = "experiments") -> pd.DataFrame:
     """The table that `to_arrow` makes, as a pandas frame. Raises also `MissingExtraError` without pandas."""
     try:
-        import pandas as pd  # noqa: PLC0415 - heavy, and an extra
+        import pandas as pd
     except ImportError as error:
         raise MissingExtraError(
             "cannot make a pandas frame", "pandas is not installed", "pip install pandas"
@@ -191,10 +191,10 @@ def schemas() -> dict[str, pa.Schema]:
 _FINDING_TEXTS = ("experiment_id", "code", "outcome", "reason", "message", "expected", "found")
 
 
-def _pyarrow() -> Any:  # noqa: ANN401 - a module without types
+def _pyarrow() -> Any:
     try:
-        import pyarrow as pa  # noqa: PLC0415 - heavy, and an extra
-        import pyarrow.parquet  # noqa: PLC0415 - as above
+        import pyarrow as pa
+        import pyarrow.parquet
     except ImportError as error:
         advice = "pip install 'llm-energy-measure[analytics]'"
         raise MissingExtraError("cannot make a dataset", "pyarrow is not installed", advice) from error
@@ -244,7 +244,7 @@ def _part(folder: Path, table: str, month: str) -> Path:
 
 def _fingerprint_of(path: Path) -> str | None:
     """What a file says it was made from; None if there is none that can be read."""
-    from pyarrow import ArrowInvalid, parquet  # noqa: PLC0415 - heavy, and an extra
+    from pyarrow import ArrowInvalid, parquet
 
     try:
         metadata = parquet.read_metadata(path).metadata or {}
@@ -256,7 +256,7 @@ def _fingerprint_of(path: Path) -> str | None:
 
 def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -> list[str]:
     """Write the three files of a month; they say what they were made from, unless something could not be read."""
-    from pyarrow import parquet  # noqa: PLC0415 - heavy, and an extra
+    from pyarrow import parquet
 
     problems: list[str] = []
     temps: dict[str, str] = {}
@@ -362,7 +362,7 @@ def _row(columns: Iterable[Column[Any]], record: object) -> dict[str, Any]:
     return {column.name: _cell(plain(column.getter(record))) for column in columns}
 
 
-def _cell(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
+def _cell(value: Any) -> Any:
     """What Arrow holds in its place: stamps in UTC; a count beyond 64 bits is unknown."""
     if isinstance(value, datetime):
         return in_utc(value)

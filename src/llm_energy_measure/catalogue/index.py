@@ -520,7 +520,7 @@ def _group(by: Sequence[str], kinds: Sequence[str], row: Sequence[Any]) -> Group
     )
 
 
-def _shown(kind: str, value: Any) -> Any:  # noqa: ANN401 - as above
+def _shown(kind: str, value: Any) -> Any:
     if value is not None and kind == "time":
         return datetime.fromtimestamp(value, UTC)
     return bool(value) if value is not None and kind == "boolean" else value

@@ -85,7 +85,7 @@ def is_on_network(folder: Path, mounts: str | None = None) -> bool:
     kind, longest = "", -1
     for line in mounts.splitlines():
         fields = line.split(" ")
-        if len(fields) > 2:  # noqa: PLR2004 - device, mount point, type
+        if len(fields) > 2:
             point = fields[1].replace("\\040", " ").rstrip("/")
             # Of several mounts on one point the last is what is seen.
             if (path == point or path.startswith(f"{point}/")) and len(point) >= longest:

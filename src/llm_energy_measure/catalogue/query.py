@@ -102,7 +102,7 @@ def column_of(name: str, columns: Mapping[str, str], doing: str) -> Clause:
         return Clause(found, ())
     if tag := _TAG.fullmatch(name):
         return Clause("(SELECT value FROM tags WHERE tags.folder = experiments.folder AND key = ?)", (tag[1],))
-    from difflib import get_close_matches  # noqa: PLC0415 - only needed when something is wrong
+    from difflib import get_close_matches
 
     known = [*columns, *ALIASES, "tag.<key>"]
     near = get_close_matches(lower, known, n=3, cutoff=0.5)

@@ -39,7 +39,7 @@ def query_dataset(folder: str | Path, query: str) -> pa.Table:
         ConfigurationError: The query is none, or fails; the message has DuckDB's reason.
     """
     try:
-        import duckdb  # noqa: PLC0415 - heavy, and an extra
+        import duckdb
     except ImportError as error:
         advice = "pip install 'llm-energy-measure[analytics]'"
         raise MissingExtraError(_DOING, "duckdb is not installed", advice) from error
@@ -71,9 +71,9 @@ def _one_query(database: duckdb.DuckDBPyConnection, query: str) -> str:
 
 def _table(folder: Path, table: str) -> object:
     """A table of the dataset, unread; without files it is empty."""
-    from pyarrow import dataset, schema, string  # noqa: PLC0415 - heavy, and an extra
+    from pyarrow import dataset, schema, string
 
-    from llm_energy_measure.catalogue.dataset import schemas  # noqa: PLC0415 - needs pyarrow
+    from llm_energy_measure.catalogue.dataset import schemas
 
     month = schema([("month", string())])
     own = schemas()[table].append(month.field(0))

@@ -108,7 +108,7 @@ def _with_bar(
     if terminal.is_terminal(sys.stderr):
         total = len(ids) or bulk.count_folders(repository)
         if total > 1:
-            from llm_energy_measure.cli.progress import with_bar  # noqa: PLC0415 - rich is imported only when it draws
+            from llm_energy_measure.cli.progress import with_bar
 
             return with_bar(outcomes, "aggregating", total)
     return outcomes

@@ -352,8 +352,8 @@ def _progress() -> Iterator[tuple[Callable[[Path, int], None] | None, Callable[[
     if not terminal.is_terminal(sys.stderr):
         yield None, contextlib.nullcontext
         return
-    from rich.console import Console  # noqa: PLC0415 - rich is imported only when it draws
-    from rich.progress import Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
 
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TextColumn("{task.completed} files")
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

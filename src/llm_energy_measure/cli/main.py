@@ -25,7 +25,7 @@ PROGRAM = "llm-energy-measure"
 class LazyGroup(click.Group):
     """A group that imports a command only to run it, or to show that command's own help."""
 
-    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]], **kwargs: Any) -> None:  # noqa: ANN401 - click's own
+    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]], **kwargs: Any) -> None:
         """Remember, for each command, where it is (`module:attribute`) and what it does in a few words."""
         super().__init__(*args, **kwargs)
         self.lazy = lazy
@@ -103,7 +103,7 @@ def results() -> None:
 
 def _commands_like(name: str) -> list[str]:
     """Commands of either group whose names look like one that is none; people leave out `results`, or add it."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only needed when something is wrong
+    from difflib import get_close_matches
 
     commands = {**{name: name for name in cli.lazy}, **{name: f"results {name}" for name in results.lazy}}
     near = get_close_matches(name, commands, n=1 if name in commands else 3)

@@ -26,7 +26,7 @@ FunctionT = TypeVar("FunctionT", bound="Callable[..., Any] | click.Command")
 class Text(StringParamType):
     """A text that says something: an empty one is a variable of the shell that was never set."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's signature
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The text as it is."""
         text = super().convert(value, param, ctx)
         if not text.strip():
@@ -124,8 +124,8 @@ def repository(*, must_exist: bool = True) -> FileSystemRepository:
     Raises:
         StorageError: It has to, and there is none.
     """
-    from llm_energy_measure.exceptions import StorageError  # noqa: PLC0415 - --help needs none of these
-    from llm_energy_measure.results.repository import FileSystemRepository  # noqa: PLC0415 - as above
+    from llm_energy_measure.exceptions import StorageError
+    from llm_energy_measure.results.repository import FileSystemRepository
 
     found = FileSystemRepository(click.get_current_context().find_root().meta.get(_RESULTS_DIR))
     if not found.base_path.is_dir() and (must_exist or found.base_path.exists()):
@@ -168,9 +168,9 @@ def require_known(repository: FileSystemRepository, name: str) -> str:
 
 def not_found(repository: FileSystemRepository, name: str) -> ResultNotFoundError:
     """The error for an unknown id, with near matches."""
-    from difflib import get_close_matches  # noqa: PLC0415 - only needed when something is wrong
+    from difflib import get_close_matches
 
-    from llm_energy_measure.exceptions import ResultNotFoundError  # noqa: PLC0415 - as above
+    from llm_energy_measure.exceptions import ResultNotFoundError
 
     near = get_close_matches(name, _known(repository), n=_NEAR_MATCHES, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else "'results list --all' names them all"
@@ -187,8 +187,8 @@ def _remember_results_dir(context: click.Context, _parameter: click.Parameter, v
 
 
 def _complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from llm_energy_measure.exceptions import LLMEnergyMeasureError  # noqa: PLC0415 - as above
-    from llm_energy_measure.results.repository import FileSystemRepository  # noqa: PLC0415 - as above
+    from llm_energy_measure.exceptions import LLMEnergyMeasureError
+    from llm_energy_measure.results.repository import FileSystemRepository
 
     directory = context.find_root().meta.get(_RESULTS_DIR)
     try:

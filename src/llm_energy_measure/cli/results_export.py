@@ -85,8 +85,8 @@ def _say_nothing(repository: FileSystemRepository) -> None:
 
 
 def _write_dataset(target: str) -> None:
-    from llm_energy_measure.catalogue.dataset import write_dataset  # noqa: PLC0415 - other formats need no catalogue
-    from llm_energy_measure.cli.without_pandas import without_pandas  # noqa: PLC0415 - as above
+    from llm_energy_measure.catalogue.dataset import write_dataset
+    from llm_energy_measure.cli.without_pandas import without_pandas
 
     repository = options.repository()
     with without_pandas():

@@ -232,7 +232,7 @@ def _cells(result: RawProcessResult) -> tuple[str, ...]:
     )
 
 
-def _for_person(value: Any, unit: str) -> str:  # noqa: ANN401 - a cell holds whatever its column says
+def _for_person(value: Any, unit: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

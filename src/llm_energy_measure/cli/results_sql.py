@@ -111,7 +111,7 @@ def _bytes(answer: pa.Table, form: str) -> bytes:
 
 
 def _parquet(answer: pa.Table) -> bytes:
-    from pyarrow import ArrowException, BufferOutputStream, parquet  # noqa: PLC0415 - heavy, and an extra
+    from pyarrow import ArrowException, BufferOutputStream, parquet
 
     sink = BufferOutputStream()
     try:
@@ -124,7 +124,7 @@ def _parquet(answer: pa.Table) -> bytes:
 
 def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
     """The rows, in what JSON has a form for: whole numbers of any size, objects for maps, spans of time as text."""
-    from pyarrow import types  # noqa: PLC0415 - heavy, and an extra
+    from pyarrow import types
 
     def values(column: pa.ChunkedArray) -> list[Any]:
         found: list[Any] = column.to_pylist()
@@ -136,8 +136,8 @@ def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
     return zip(*map(values, answer.columns), strict=True)
 
 
-def _plain(value: Any, kind: pa.DataType) -> Any:  # noqa: ANN401 - whatever DuckDB has a type for
-    from pyarrow import types  # noqa: PLC0415 - as above
+def _plain(value: Any, kind: pa.DataType) -> Any:
+    from pyarrow import types
 
     plain = value
     if value is None:
@@ -164,7 +164,7 @@ def _span(months: int, days: int, nanoseconds: int) -> str:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    from pyarrow import types  # noqa: PLC0415 - as above
+    from pyarrow import types
 
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 

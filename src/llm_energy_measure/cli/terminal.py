@@ -74,9 +74,9 @@ def out(text: str) -> None:
     click.echo(plain(text))
 
 
-def out_json(value: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
+def out_json(value: Any) -> None:
     """Data, as indented JSON, to stdout."""
-    import msgspec  # noqa: PLC0415 - what prints no JSON starts faster without
+    import msgspec
 
     try:
         encoded = msgspec.json.encode(value)
@@ -85,7 +85,7 @@ def out_json(value: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
     out_json_text(msgspec.json.format(encoded, indent=2))
 
 
-def _printable(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
+def _printable(value: Any) -> Any:
     r"""Data with bytes of names that are no UTF-8 written as `\xff`."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -96,7 +96,7 @@ def _printable(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
 
 def out_json_items(values: Iterable[Any]) -> None:
     """Data, as an indented JSON list, to stdout: item by item, however many there are."""
-    import msgspec  # noqa: PLC0415 - as above
+    import msgspec
 
     opening = "["
     for value in values:
@@ -133,7 +133,7 @@ def out_table(
         optional: Titles of columns to leave out, one by one and in this order, until the table fits; the command has to
             have `--json`, which people are told of.
     """
-    from rich.cells import cell_len  # noqa: PLC0415 - rich is imported only when a table is drawn
+    from rich.cells import cell_len
 
     console = _console()
     cells = [[plain(cell) for cell in row] for row in rows]
@@ -191,7 +191,7 @@ def quantity(value: float | None, unit: str = "") -> str:
             if abs(value) >= factor:
                 value, prefix = value / factor, name
                 break
-    text = f"{value:.4g}" if abs(value) < 1e4 or unit else f"{value:,.0f}"  # noqa: PLR2004 - four digits
+    text = f"{value:.4g}" if abs(value) < 1e4 or unit else f"{value:,.0f}"
     return f"{text} {prefix}{unit}".rstrip()
 
 
@@ -227,7 +227,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def _console() -> Console:
-    from rich.console import Console  # noqa: PLC0415 - rich is imported only when a table is drawn
+    from rich.console import Console
 
     on_terminal = is_terminal(sys.stdout)
     return Console(
@@ -240,9 +240,9 @@ def _console() -> Console:
     )
 
 
-def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], titles: Sequence[str]) -> Any:  # noqa: ANN401 - rich
-    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - as above
-    from rich.table import Table  # noqa: PLC0415 - as above
+def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], titles: Sequence[str]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="bold")
     kept = [index for index, (title, _) in enumerate(headers) if title in titles]

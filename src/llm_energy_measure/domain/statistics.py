@@ -83,7 +83,7 @@ def sample_statistics(samples: Sequence[float]) -> SampleStatistics:
     """
     n = len(samples)
     centre = mean(samples)
-    if centre is None or n < 2:  # noqa: PLR2004 - a spread needs two samples
+    if centre is None or n < 2:
         return SampleStatistics(n=n, mean=centre)
     # hypot scales what it squares: no sample is too great or too small for it.
     std = math.hypot(*(x - centre for x in samples)) / math.sqrt(n - 1)

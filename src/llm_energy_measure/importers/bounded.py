@@ -207,7 +207,7 @@ class Original:
                 yield RefusedFileError("ambiguous_key", str(twice.pop())) if twice else value
             twice.clear()
 
-    def json(self) -> Any:  # noqa: ANN401 - JSON can be anything
+    def json(self) -> Any:
         """The file as one JSON value; NaN and the infinities, which other tools write, are None.
 
         Raises:
@@ -339,5 +339,5 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
 
 def _some(names: list[str]) -> str:
     """The first few of many names."""
-    shown = [name if len(name) <= 40 else f"{name[:40]}..." for name in names[:8]]  # noqa: PLR2004 - a line of a terminal
-    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004 - as above
+    shown = [name if len(name) <= 40 else f"{name[:40]}..." for name in names[:8]]
+    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -66,7 +66,7 @@ def _usable(moment: datetime) -> datetime | None:
     return moment if MINYEAR < moment.year < MAXYEAR else None
 
 
-def number(value: Any) -> float | None:  # noqa: ANN401 - decoded JSON can be anything
+def number(value: Any) -> float | None:
     """A finite number of decoded JSON that is not negative, or None.
 
     Example:
@@ -82,13 +82,13 @@ def number(value: Any) -> float | None:  # noqa: ANN401 - decoded JSON can be an
     return value if 0 <= value < GREATEST else None
 
 
-def whole(value: Any) -> int | None:  # noqa: ANN401 - as above
+def whole(value: Any) -> int | None:
     """A whole number of decoded JSON that is not negative, or None; `8.0` is one."""
     found = number(value)
     return int(found) if found is not None and found.is_integer() and found < GREATEST_WHOLE else None
 
 
-def text(value: Any) -> str | None:  # noqa: ANN401 - as above
+def text(value: Any) -> str | None:
     """A text of decoded JSON that says something, or None."""
     return value.strip() or None if isinstance(value, str) else None
 

@@ -195,7 +195,7 @@ def record_of(cells: Mapping[str, str], *, experiment_id: str, remarks: Remarks)
     )
 
 
-def _typed(name: str, cell: str) -> Any:  # noqa: ANN401 - as the column is
+def _typed(name: str, cell: str) -> Any:
     return number_in(cell) if name in NUMBERS else cell
 
 

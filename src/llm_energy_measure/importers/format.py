@@ -72,7 +72,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         groups: dict[str, list[Path]] = {}
         for path in paths:
             groups.setdefault(self.measurement_of(path.name), []).append(path)
-        if len(groups) == 2 and (unnamed := groups.pop("", None)):  # noqa: PLR2004 - the only named one, and the rest
+        if len(groups) == 2 and (unnamed := groups.pop("", None)):
             [named] = groups.values()
             named += unnamed
         # What is named as the tool names it comes before a copy of it.

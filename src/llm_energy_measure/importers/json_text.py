@@ -29,7 +29,7 @@ def fields_of(data: bytes) -> dict[str, msgspec.Raw]:
     return {}
 
 
-def parsed(data: bytes, what: str) -> Any:  # noqa: ANN401 - JSON can be anything
+def parsed(data: bytes, what: str) -> Any:
     """Bytes as one JSON value; NaN and the infinities are None.
 
     Raises:
@@ -40,7 +40,7 @@ def parsed(data: bytes, what: str) -> Any:  # noqa: ANN401 - JSON can be anythin
     return _loaded(data, what)
 
 
-def _loaded(data: bytes, what: str) -> Any:  # noqa: ANN401 - JSON can be anything
+def _loaded(data: bytes, what: str) -> Any:
     # NaN, and numbers beyond all numbers, are no JSON: then Python's json reads it, which takes twice the memory.
     with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
@@ -72,7 +72,7 @@ def require_unique_keys(data: bytes, what: str) -> None:
         raise RefusedFileError("not_json", f"{what} is no JSON that can be read ({error})") from error
 
 
-def storable(value: Any) -> Any:  # noqa: ANN401 - JSON can be anything
+def storable(value: Any) -> Any:
     """What Python's json read, as a record can hold it: a number beyond all numbers, such as 1e400, is None.
 
     Raises:

@@ -178,7 +178,7 @@ class LossReport:
         """
         self._enter(file=file, row=row, outcome="refused", code=code, message=message, experiment_id=experiment_id)
 
-    def _enter(self, **fields: Any) -> None:  # noqa: ANN401 - an entry's own fields
+    def _enter(self, **fields: Any) -> None:
         if fields["code"] not in CODES:
             msg = f"{fields['code']!r} is no reason code"
             raise KeyError(msg)

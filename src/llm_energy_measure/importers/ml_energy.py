@@ -161,7 +161,7 @@ def _place(gpu: tuple[str, object]) -> tuple[int, str]:
 def _uuid(index: str, options: Options) -> str | None:
     """UUID of a GPU, by an index among those that the measuring process saw; None unless the caller said it."""
     known = dict(enumerate(options.gpu_uuids))
-    return known.get(int(index)) if index.isdecimal() and len(index) < 4 else None  # noqa: PLR2004 - an index of a GPU
+    return known.get(int(index)) if index.isdecimal() and len(index) < 4 else None
 
 
 def _sum(parts: object) -> float | None:
@@ -240,7 +240,7 @@ def _read_board(original: Original, report: LossReport) -> Iterator[RawProcessRe
                 energy_per_token_j=number(config["energy_per_token_joules"]),
                 total_scope="device",
                 gpu_scope="device",
-                devices=[DeviceEnergy(gpu_name=board)] * boards if boards and boards < 10_000 else None,  # noqa: PLR2004 - sane
+                devices=[DeviceEnergy(gpu_name=board)] * boards if boards and boards < 10_000 else None,
             ),
             compute_metrics=None,
             effective_config={TOOL: {**shared, **config}},

@@ -228,7 +228,7 @@ def _record(
         backend=text(backend.get("name")),
         backend_version=text(backend.get("version")),
         process_index=0,
-        gpu_id=int(ids) if ids.isdecimal() and len(ids) < 4 else None,  # noqa: PLR2004 - one index, no list of them
+        gpu_id=int(ids) if ids.isdecimal() and len(ids) < 4 else None,
         gpu_name=board,
         config_name=text(run.config.get("name")),
         model_name=text(backend.get("model")),

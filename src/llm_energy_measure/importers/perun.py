@@ -112,7 +112,7 @@ def _node_record(
     energy = _energy(node, energies, of_whole, remarks)
     _compare(node, energy, facts, remarks)
     siblings = [child for child in way[-2].children if child.level == way[-1].level] if len(way) > 1 else []
-    start = time_in(str(facts.get("execution_dt") or "")) if len(siblings) < 2 else None  # noqa: PLR2004 - the first of one
+    start = time_in(str(facts.get("execution_dt") or "")) if len(siblings) < 2 else None
     record = RawProcessResult(
         experiment_id=identifier(TOOL, *(part.name.replace(":", "") for part in way)),
         process_index=index,
@@ -247,7 +247,7 @@ def _energy(node: Tree, sensors: list[SensorReading], of_whole: list[SensorReadi
     )
 
 
-def _provenance(sensors: Sequence[SensorReading], component: str) -> Any:  # noqa: ANN401 - a provenance
+def _provenance(sensors: Sequence[SensorReading], component: str) -> Any:
     found = {sensor.provenance for sensor in sensors if sensor.component == component}
     return found.pop() if len(found) == 1 else None
 
@@ -307,7 +307,7 @@ def _from_json(document: object, name: str, depth: int) -> Tree:
 
 def _from_hdf5(original: Original) -> list[Tree]:
     """The trees of an HDF5 file, read by a process of its own: on a torn file the HDF5 library can loop or crash."""
-    import subprocess  # noqa: PLC0415 - no other format needs it
+    import subprocess
 
     if importlib.util.find_spec("h5py") is None:
         found = "reading HDF5 needs h5py: pip install 'llm-energy-measure[hdf5]'"
@@ -315,9 +315,7 @@ def _from_hdf5(original: Original) -> list[Tree]:
     # -P: whatever lies in the working directory is not imported.
     command = [sys.executable, "-P", "-m", "llm_energy_measure.importers.perun_hdf5"]
     try:
-        done = subprocess.run(  # noqa: S603 - our own module
-            command, input=original.data, capture_output=True, timeout=_PATIENCE_SEC, check=False
-        )
+        done = subprocess.run(command, input=original.data, capture_output=True, timeout=_PATIENCE_SEC, check=False)
     except subprocess.TimeoutExpired as error:
         found = f"it is no HDF5 that can be read within {_PATIENCE_SEC} s"
         raise RefusedFileError("unreadable", found) from error

@@ -41,7 +41,7 @@ def main() -> None:
     """Answer on stdout with what the file on stdin holds."""
     # Some systems have no such limit, and where a lower one holds already it stands.
     with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource  # noqa: PLC0415 - as above
+        import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     try:
@@ -51,7 +51,7 @@ def main() -> None:
     sys.stdout.buffer.write(msgspec.json.encode(answer))
 
 
-def _groups(parent: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - h5py has no types
+def _groups(parent: Any) -> Iterator[tuple[str, Any]]:
     """Groups right below one that lie in the same file, by name."""
     for name in parent:
         is_own = isinstance(parent.get(name, getlink=True), h5py.HardLink)
@@ -59,7 +59,7 @@ def _groups(parent: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - h5py ha
             yield name, parent[name]
 
 
-def _from_group(group: Any, name: str, budget: list[int], depth: int) -> Tree:  # noqa: ANN401 - h5py has no types
+def _from_group(group: Any, name: str, budget: list[int], depth: int) -> Tree:
     budget[0] -= 1
     if budget[0] < 0 or depth > MAX_DEPTH:
         raise RefusedFileError("too_large", f"it has more than {_MAX_OBJECTS} nodes, or more than {MAX_DEPTH} levels")
@@ -85,7 +85,7 @@ def _from_group(group: Any, name: str, budget: list[int], depth: int) -> Tree:  
     return tree
 
 
-def _samples(group: Any, name: str, budget: list[int]) -> tuple[list[Any], dict[str, Any]]:  # noqa: ANN401 - h5py has no types
+def _samples(group: Any, name: str, budget: list[int]) -> tuple[list[Any], dict[str, Any]]:
     """A data set, once it is known to be small and to lie in this file."""
     is_own = isinstance(group.get(name, getlink=True), h5py.HardLink)
     found = group.get(name) if is_own else None
@@ -100,11 +100,11 @@ def _samples(group: Any, name: str, budget: list[int]) -> tuple[list[Any], dict[
     return found[()].tolist(), _attributes(found)
 
 
-def _attributes(found: Any) -> dict[str, Any]:  # noqa: ANN401 - h5py has no types
+def _attributes(found: Any) -> dict[str, Any]:
     return {key: _plain(value) for key, value in found.attrs.items()}
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - an attribute can be anything
+def _plain(value: Any) -> Any:
     """A value of HDF5 as one of JSON."""
     value = value.tolist() if hasattr(value, "tolist") else value
     value = value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value

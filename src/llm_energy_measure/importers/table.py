@@ -127,7 +127,7 @@ def _values(cells: Row, options: Options) -> dict[str, Any]:
     return {field: _value(field, cell, options.mapping[field].source) for field, cell in found.items()}
 
 
-def _value(field: str, found: Cell, source: str) -> Any:  # noqa: ANN401 - as the field's kind says
+def _value(field: str, found: Cell, source: str) -> Any:
     kind = FIELDS[field]
     if found is None or found == "":
         return None

@@ -187,8 +187,8 @@ class _Parquet(Table):
     def __init__(self, original: Original, needed: set[str]) -> None:
         """Load the columns that are needed, once they are known to be small."""
         try:
-            import pyarrow as pa  # noqa: PLC0415 - an extra, and heavy
-            import pyarrow.parquet as pq  # noqa: PLC0415 - as above
+            import pyarrow as pa
+            import pyarrow.parquet as pq
         except ImportError as error:
             found = "reading Parquet needs pyarrow: pip install 'llm-energy-measure[parquet]'"
             raise RefusedFileError("missing_extra", found) from error
@@ -224,7 +224,7 @@ class _Parquet(Table):
             return RefusedFileError("torn", f"a value in it can't be read ({error})")
 
 
-def _plain(scalar: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
+def _plain(scalar: Any) -> Any:
     """A value of Parquet; of a text that is too long no more than shows that it is."""
     scalar = scalar.value if hasattr(scalar, "dictionary") else scalar
     if hasattr(scalar, "as_buffer") and scalar.is_valid and scalar.as_buffer().size > 4 * MAX_CELL:
@@ -241,7 +241,7 @@ def _cells(found: Iterable[tuple[str, Any]]) -> Row:
     return RefusedFileError("torn", f"{long[:40]} has more than {MAX_CELL} characters")
 
 
-def _cell(value: Any) -> Cell:  # noqa: ANN401 - a value of somebody else's table
+def _cell(value: Any) -> Cell:
     """A value as text, as a number, or as unknown."""
     if isinstance(value, bool) or value is None:
         return None if value is None else str(value).lower()

@@ -9,7 +9,7 @@ from llm_energy_measure.domain.metrics import InferenceMetrics
 from llm_energy_measure.importers.cells import number, whole
 
 
-def work(given: int | None, generated: int | None, **more: Any) -> InferenceMetrics | None:  # noqa: ANN401 - other fields
+def work(given: int | None, generated: int | None, **more: Any) -> InferenceMetrics | None:
     """The work of a run, once its input and its output tokens are known; else None.
 
     Args:

@@ -125,14 +125,14 @@ def _precision(doing: str, value: object) -> str:
     return _text(doing, "precision", name)
 
 
-def _whole(doing: str, name: str, value: Any) -> int:  # noqa: ANN401 - whatever a caller gave
+def _whole(doing: str, name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError as error:
         raise ConfigurationError(doing, f"{name} is {value!r}", "give a whole number") from error
 
 
-def _number(doing: str, name: str, value: Any, wanted: str) -> float:  # noqa: ANN401 - as above
+def _number(doing: str, name: str, value: Any, wanted: str) -> float:
     try:
         # A text is no number, even where float() reads one from it.
         number = math.nan if isinstance(value, str | bytes) else float(value)
@@ -143,7 +143,7 @@ def _number(doing: str, name: str, value: Any, wanted: str) -> float:  # noqa: A
     return number
 
 
-def _several(doing: str, name: str, value: Any, kinds: tuple[type, ...], wanted: str) -> list[Any]:  # noqa: ANN401 - as above
+def _several(doing: str, name: str, value: Any, kinds: tuple[type, ...], wanted: str) -> list[Any]:
     if not isinstance(value, str):
         try:
             found = list(value)
@@ -154,7 +154,7 @@ def _several(doing: str, name: str, value: Any, kinds: tuple[type, ...], wanted:
     raise ConfigurationError(doing, f"{name} is {value!r}", f"give a list of {wanted}")
 
 
-def _one_of(doing: str, name: str, value: Any, choices: Sequence[str]) -> Any:  # noqa: ANN401 - as above
+def _one_of(doing: str, name: str, value: Any, choices: Sequence[str]) -> Any:
     if value not in choices:
         raise ConfigurationError(doing, f"{name} is {value!r}", f"choose from {', '.join(choices)}")
     return value

@@ -85,7 +85,7 @@ def library_versions(modules: Mapping[str, Any] = sys.modules) -> dict[str, str]
     return {name: version for name, version in found.items() if version is not None}
 
 
-def _version(module: Any) -> str | None:  # noqa: ANN401 - whatever stands among the modules
+def _version(module: Any) -> str | None:
     try:
         version = getattr(module, "__version__", None)
         # torch's is of a type of its own.
@@ -122,7 +122,7 @@ def peak_memory_mib(modules: Mapping[str, Any] = sys.modules) -> float | None:
             return sum(float(cuda.max_memory_allocated(index)) for index in range(cuda.device_count())) / _MIB
     except Exception:  # noqa: BLE001 - as above; a GPU that was lost, for one
         return None
-    import resource  # noqa: PLC0415 - not on Windows, where torch may be loaded all the same
+    import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Bytes on macOS, KiB on Linux. Source: getrusage(2) of both.
@@ -142,7 +142,7 @@ def stored_config(config: object) -> dict[str, Any]:
         >>> stored_config({"stop": {"b", "a"}, "top_p": float("inf")})
         {'stop': ['a', 'b'], 'top_p': 'inf'}
     """
-    import msgspec  # noqa: PLC0415 - records without a configuration need none of this
+    import msgspec
 
     if config is None:
         return {}
@@ -167,7 +167,7 @@ def _text_of(value: object) -> str:
     return text
 
 
-def _storable(value: Any) -> Any:  # noqa: ANN401 - any plain value
+def _storable(value: Any) -> Any:
     if isinstance(value, dict):
         return {_storable(key): _storable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -155,7 +155,7 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
     text = environ.get(name, "") if name else ""
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal()) or len(text) > 7:  # noqa: PLR2004 - digits of MAX_PROCESSES
+    if not (text.isascii() and text.isdecimal()) or len(text) > 7:
         raise ConfigurationError(_DOING, f"{name} is {text!r}", "set it to a whole number from 0")
     return int(text)
 

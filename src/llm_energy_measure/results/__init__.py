@@ -56,7 +56,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+def __getattr__(name: str) -> Any:
     """A public name, from the module it is in, which is imported now."""
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"

@@ -90,7 +90,7 @@ def listed(indices: Sequence[int]) -> str:
         '0, 3'
     """
     shown = ", ".join(str(index) for index in indices[:8])
-    return shown if len(indices) <= 8 else f"{shown} and {len(indices) - 8} more"  # noqa: PLR2004 - a readable line
+    return shown if len(indices) <= 8 else f"{shown} and {len(indices) - 8} more"
 
 
 def describe_found(report: CompletenessReport | None) -> str:

@@ -252,7 +252,7 @@ def columns_of(
     return AGGREGATED_COLUMNS + breakdown
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - a cell holds whatever its column says
+def plain(value: Any) -> Any:
     """A numpy scalar as the number it is, text that can be written; None for a number that is none."""
     if callable(to_plain := getattr(value, "tolist", None)):
         value = to_plain()

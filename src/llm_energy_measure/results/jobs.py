@@ -76,7 +76,7 @@ def processors() -> int:
 @contextmanager
 def _telling_of_workers() -> Iterator[None]:
     """Say in a sentence that a process ended under its work. Raises `AggregationError`."""
-    from concurrent.futures import BrokenExecutor  # noqa: PLC0415 - as said below
+    from concurrent.futures import BrokenExecutor
 
     try:
         yield
@@ -128,7 +128,7 @@ def _shared(
 
 def _done_here(work: Callable[[BatchT], list[ResultT]], batch: BatchT) -> Future[list[ResultT]]:
     """A batch that was done by this process; what it raised comes in its turn, after what was done before."""
-    from concurrent.futures import Future  # noqa: PLC0415 - as said below
+    from concurrent.futures import Future
 
     future: Future[list[ResultT]] = Future()
     try:
@@ -140,13 +140,13 @@ def _done_here(work: Callable[[BatchT], list[ResultT]], batch: BatchT) -> Future
 
 def _processes(jobs: int) -> Executor:
     # Imported late: what runs in one process does not pay for it.
-    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - as said above
-    from multiprocessing import get_all_start_methods, get_context  # noqa: PLC0415 - as said above
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_all_start_methods, get_context
 
     # Never plain fork: a lock that another thread holds at that instant would stay locked in the child.
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     if context.get_start_method() == "forkserver":
-        from multiprocessing import forkserver, resource_tracker  # noqa: PLC0415 - as said above
+        from multiprocessing import forkserver, resource_tracker
 
         resource_tracker.ensure_running()  # first, since its start takes the mask away
         with _uninterrupted():
@@ -157,7 +157,7 @@ def _processes(jobs: int) -> Executor:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Start processes so that Ctrl-C, which reaches all that a terminal runs, is left to this one, and comes after."""
-    import signal  # noqa: PLC0415 - as said above
+    import signal
 
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -175,8 +175,8 @@ def _uninterrupted() -> Iterator[None]:
 
 def _end_with_parent() -> None:
     """End this worker when the process that started it is killed: it would wait for work, and hold pipes, for ever."""
-    from multiprocessing import parent_process  # noqa: PLC0415 - as said above
-    from threading import Thread  # noqa: PLC0415 - as said above
+    from multiprocessing import parent_process
+    from threading import Thread
 
     parent = parent_process()
     assert parent is not None  # noqa: S101 - a worker has one

@@ -52,7 +52,7 @@ def _printable_scalar(value: Any) -> Any:
         return value
     if type(value) is int:
         # Python refuses to write thousands of digits in decimals.
-        return value if value.bit_length() < 64 else f"{value:#x}"  # noqa: PLR2004 - bits of a machine word
+        return value if value.bit_length() < 64 else f"{value:#x}"
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if type(value) is str:

@@ -356,7 +356,7 @@ def _rename_new(temp: str, path: str) -> None:
 
 def _renameat2(source: str, target: str, flags: int) -> int:
     """Call renameat2(2), which Linux has since 3.15 and Python no binding for; 0, or the number of the error."""
-    import ctypes  # noqa: PLC0415 - hardly ever needed
+    import ctypes
 
     library = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
     if library is None or not hasattr(library, "renameat2"):
@@ -370,7 +370,7 @@ def _sync_file_system(path: str) -> None:
 
     Since Linux 5.8 it tells of data that could not be written.
     """
-    import ctypes  # noqa: PLC0415 - for batches only
+    import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
     descriptor = os.open(path, os.O_RDONLY)

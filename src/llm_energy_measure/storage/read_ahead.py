@@ -36,7 +36,7 @@ _BETWEEN_LOOKS = 128
 def waits_of_thread() -> int:
     """How often this thread has waited for anything, so far; 0 where the system does not count that."""
     try:
-        from resource import RUSAGE_THREAD, getrusage  # noqa: PLC0415 - not everywhere
+        from resource import RUSAGE_THREAD, getrusage
     except ImportError:
         return 0
     return getrusage(RUSAGE_THREAD).ru_nvcsw
@@ -73,7 +73,7 @@ def read_ahead(
 
 
 def _brought(folder: Folder, items: Iterator[ItemT], name_of: Callable[[ItemT], str | None]) -> Iterator[ItemT]:
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - most files come from the cache
+    from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(_READERS)
     waiting: deque[tuple[Future[None] | None, list[ItemT]]] = deque()

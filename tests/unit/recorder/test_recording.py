@@ -901,7 +901,7 @@ def test_a_set_has_one_digest_whatever_the_hashes() -> None:
         "print(stored_config({'s': set('abcdefgh'), 't': {('b', 1), ('a', 2)}}))"
     )
     told = {
-        subprocess.run(  # noqa: S603 - ours
+        subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
@@ -1012,7 +1012,7 @@ def test_a_library_that_breaks_when_it_is_asked_costs_its_facts_and_not_the_resu
 def test_importing_the_package_imports_no_recorder_and_the_recorder_nothing_heavy() -> None:
     def loaded(line: str) -> set[str]:
         code = f"import sys; {line}; print(*sys.modules)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - ours
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         return set(done.stdout.split())
 
     assert not any(name.startswith("llm_energy_measure.") for name in loaded("import llm_energy_measure"))

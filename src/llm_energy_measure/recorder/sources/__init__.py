@@ -173,7 +173,7 @@ def get_source(name: str) -> Source:
 
 def _entry_points() -> dict[str, EntryPoint]:
     # Imported late: reading the metadata of every installed package costs more than opening most sources.
-    from importlib.metadata import entry_points  # noqa: PLC0415 - as said above
+    from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in _BUILT_IN}
 

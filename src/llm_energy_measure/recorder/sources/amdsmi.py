@@ -29,7 +29,7 @@ class AmdSmi:
 
     name = "amdsmi"
 
-    def __init__(self, library: Any = None) -> None:  # noqa: ANN401 - a module without types
+    def __init__(self, library: Any = None) -> None:
         """Remember the library; nothing is imported."""
         self._library = library
         self._is_open = False
@@ -61,7 +61,7 @@ class AmdSmi:
             self._is_open = False
             self._library.amdsmi_shut_down()
 
-    def _sensors(self, smi: Any, setting: Setting) -> list[Sensor]:  # noqa: ANN401 - as above
+    def _sensors(self, smi: Any, setting: Setting) -> list[Sensor]:
         handles = dict(enumerate(smi.amdsmi_get_processor_handles()))
         uuids = {index: str(smi.amdsmi_get_gpu_device_uuid(handle)) for index, handle in handles.items()}
         visible = visible_devices(setting.environ, ROCM_VARIABLES)
@@ -71,7 +71,7 @@ class AmdSmi:
         indices = [index for name in chosen for index in handles if name in (str(index), uuids[index])]
         return [self._sensor(smi, index, handles[index], uuids[index]) for index in indices]
 
-    def _sensor(self, smi: Any, index: int, handle: Any, uuid: str) -> Sensor:  # noqa: ANN401 - as above
+    def _sensor(self, smi: Any, index: int, handle: Any, uuid: str) -> Sensor:
         read = partial(_joules, smi, handle)
         read()
         try:
@@ -89,7 +89,7 @@ class AmdSmi:
         )
 
 
-def _joules(smi: Any, handle: Any) -> float:  # noqa: ANN401 - as above
+def _joules(smi: Any, handle: Any) -> float:
     counted = smi.amdsmi_get_energy_count(handle)
     # Called `power` before ROCm 6.
     ticks = counted["energy_accumulator"] if "energy_accumulator" in counted else counted["power"]

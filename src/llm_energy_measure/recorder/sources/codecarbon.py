@@ -107,13 +107,13 @@ class CodeCarbon:
         return self._joules[component]
 
 
-def _tracker() -> Any:  # noqa: ANN401 - a module without types
+def _tracker() -> Any:
     module = importlib.import_module("codecarbon")
     return module.EmissionsTracker(
         tracking_mode="machine", save_to_file=False, save_to_api=False, log_level="error", allow_multiple_runs=True
     )
 
 
-def _reads_rapl(tracker: Any) -> bool:  # noqa: ANN401 - as above
+def _reads_rapl(tracker: Any) -> bool:
     hardware = getattr(tracker, "_hardware", [])  # it says so nowhere else
     return any(getattr(part, "_mode", None) == "intel_rapl" for part in hardware)

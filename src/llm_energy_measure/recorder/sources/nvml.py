@@ -32,7 +32,7 @@ class Nvml:
 
     name = "nvml"
 
-    def __init__(self, library: Any = None) -> None:  # noqa: ANN401 - a module without types
+    def __init__(self, library: Any = None) -> None:
         """Remember the library; nothing is imported."""
         self._library = library
         self._is_open = False
@@ -59,7 +59,7 @@ class Nvml:
             self._is_open = False
             self._library.nvmlShutdown()
 
-    def _handles(self, nvml: Any, setting: Setting) -> list[Any]:  # noqa: ANN401 - as above
+    def _handles(self, nvml: Any, setting: Setting) -> list[Any]:
         visible = visible_devices(setting.environ)
         if visible is None:
             visible = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
@@ -67,7 +67,7 @@ class Nvml:
             visible = _up_to_missing(nvml, visible, setting.notes)
         return [_handle(nvml, name) for name in setting.chosen_gpus(visible)]
 
-    def _sensor(self, nvml: Any, handle: Any) -> Sensor:  # noqa: ANN401 - as above
+    def _sensor(self, nvml: Any, handle: Any) -> Sensor:
         device, board = _describe(nvml, handle)
         read: Callable[[], float]
         try:
@@ -99,7 +99,7 @@ class Nvml:
         )
 
 
-def _imported(module: str, package: str, extra: str) -> Any:  # noqa: ANN401 - as above
+def _imported(module: str, package: str, extra: str) -> Any:
     """A library of an extra, imported now."""
     try:
         return importlib.import_module(module)
@@ -108,7 +108,7 @@ def _imported(module: str, package: str, extra: str) -> Any:  # noqa: ANN401 - a
         raise RecorderError(_DOING, f"the package {package} is not installed", advice) from error
 
 
-def _handle(nvml: Any, name: str) -> Any:  # noqa: ANN401 - as above
+def _handle(nvml: Any, name: str) -> Any:
     """The handle of a device named as in CUDA_VISIBLE_DEVICES; of a UUID the beginning is enough."""
     if name.isdecimal():
         return nvml.nvmlDeviceGetHandleByIndex(int(name))
@@ -120,7 +120,7 @@ def _handle(nvml: Any, name: str) -> Any:  # noqa: ANN401 - as above
     return nvml.nvmlDeviceGetHandleByUUID(name)
 
 
-def _up_to_missing(nvml: Any, visible: list[str], notes: list[str]) -> list[str]:  # noqa: ANN401 - as above
+def _up_to_missing(nvml: Any, visible: list[str], notes: list[str]) -> list[str]:
     """The visible devices up to the first that is not there, as CUDA shows them; where that is the first, all."""
     for index, name in enumerate(visible[1:], start=1):
         try:
@@ -131,7 +131,7 @@ def _up_to_missing(nvml: Any, visible: list[str], notes: list[str]) -> list[str]
     return visible
 
 
-def _describe(nvml: Any, handle: Any) -> tuple[DeviceEnergy, Any]:  # noqa: ANN401 - as above
+def _describe(nvml: Any, handle: Any) -> tuple[DeviceEnergy, Any]:
     """What is known of a device, and the handle of its board, which is another one for a MIG slice."""
     board, profile = handle, None
     if _or_none(nvml, nvml.nvmlDeviceIsMigDeviceHandle, handle):
@@ -149,7 +149,7 @@ def _describe(nvml: Any, handle: Any) -> tuple[DeviceEnergy, Any]:  # noqa: ANN4
     return device, board
 
 
-def _or_none(nvml: Any, ask: Callable[[Any], Any], handle: Any) -> Any:  # noqa: ANN401 - as above
+def _or_none(nvml: Any, ask: Callable[[Any], Any], handle: Any) -> Any:
     try:
         return ask(handle)
     except nvml.NVMLError:

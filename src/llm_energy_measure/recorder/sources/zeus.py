@@ -31,7 +31,7 @@ class Zeus:
 
     name = "zeus"
 
-    def __init__(self, library: Any = None) -> None:  # noqa: ANN401 - a module without types
+    def __init__(self, library: Any = None) -> None:
         """Remember the library; nothing is imported."""
         self._library = library
 
@@ -57,7 +57,7 @@ class Zeus:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _gpus(self, zeus: Any, setting: Setting) -> list[Sensor]:  # noqa: ANN401 - as above
+    def _gpus(self, zeus: Any, setting: Setting) -> list[Sensor]:
         gpus = zeus.get_gpus()
         visible = visible_devices(setting.environ)
         names = [str(index) for index in range(len(gpus))] if visible is None else visible[: len(gpus)]
@@ -86,7 +86,7 @@ class Zeus:
             )
         return sensors
 
-    def _cpus(self, zeus: Any, setting: Setting) -> list[Sensor]:  # noqa: ANN401, ARG002 - as above
+    def _cpus(self, zeus: Any, setting: Setting) -> list[Sensor]:  # noqa: ARG002 - the signature of _gpus
         cpus = zeus.get_cpus()
         sensors = []
         for index in range(len(cpus)):
@@ -107,10 +107,10 @@ class Zeus:
         return sensors
 
 
-def _gpu_joules(gpus: Any, index: int) -> float:  # noqa: ANN401 - as above
+def _gpu_joules(gpus: Any, index: int) -> float:
     return float(gpus.get_total_energy_consumption(index)) * 1e-3
 
 
-def _cpu_joules(cpus: Any, index: int, part: str) -> float:  # noqa: ANN401 - as above
+def _cpu_joules(cpus: Any, index: int, part: str) -> float:
     measured = cpus.get_total_energy_consumption(index)
     return float(measured.cpu_mj if part == "cpu" else measured.dram_mj) * 1e-3

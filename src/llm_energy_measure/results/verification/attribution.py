@@ -318,7 +318,7 @@ def _by_source(readings: Sequence[Reading]) -> dict[object, list[Reading]]:
 
 def _counting(same: Sequence[Reading]) -> list[Reading]:
     """Of the readings of one sensor those that count."""
-    if len(same) < 2:  # noqa: PLR2004 - one counts
+    if len(same) < 2:
         return list(same)
     dropped = {id(reading) for reading in dropped_of(same)}
     return [reading for reading in same if id(reading) not in dropped]

@@ -200,7 +200,7 @@ def seconds(duration_sec: float | None) -> str:
 
 
 def _digits(value: float, decimals: int) -> str:
-    return f"{value:,.{decimals}f}" if abs(value) < 1e12 else f"{value:.4g}"  # noqa: PLR2004 - what a sentence can hold
+    return f"{value:,.{decimals}f}" if abs(value) < 1e12 else f"{value:.4g}"
 
 
 def _recorded(value: float | str | None) -> float | str | None:

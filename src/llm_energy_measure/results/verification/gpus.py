@@ -177,7 +177,7 @@ def configured_gpus(record: RawProcessResult) -> tuple[int, bool]:
     for part in (config, config.get("vllm"), config.get("sharding_config")):
         if isinstance(part, dict) and not part.keys().isdisjoint(_SIZES):
             sizes = [part.get(name) for name in _SIZES]
-            of_model = max(of_model, math.prod(size for size in sizes if type(size) is int and 0 < size <= 4096))  # noqa: PLR2004 - a sane size
+            of_model = max(of_model, math.prod(size for size in sizes if type(size) is int and 0 < size <= 4096))
     return max(of_list, of_model), processes == 1 or of_model <= of_list
 
 

@@ -49,7 +49,7 @@ def check_identical_readings(evidence: Evidence) -> Iterator[Finding]:
         ]
         energies = [energy_j for energy_j, _ in unscoped]
         centre = mean(energies)
-        if len(energies) < 2 or not centre:  # noqa: PLR2004 - one reading is like no other
+        if len(energies) < 2 or not centre:
             continue
         spread = (max(energies) - min(energies)) / centre
         if spread <= IDENTICAL:

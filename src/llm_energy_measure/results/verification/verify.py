@@ -278,7 +278,7 @@ def _check_embedded(
 def _about_files(code: str, names: Sequence[str], what: str) -> Finding:
     if not names:
         return passed(code)
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004 - a readable line
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return failed(code, f"{shown} {'is' if len(names) == 1 else 'are'} {what}", found=shown)
 
 
