@@ -1,4 +1,4 @@
-"""Hypothesis profiles, and the real results that tests read from beside the repository."""
+"""Set the Hypothesis profiles, and find the real results of other tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# No profile has a deadline: on a shared machine a slow example says nothing about the code.
+REAL_DATA = "LLM_ENERGY_MEASURE_REAL_DATA"
+
+# No profile has a deadline: other work on the machine can make any example slow.
 settings.register_profile("default", deadline=None, max_examples=60)
 settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, print_blob=True)
 settings.register_profile("thorough", deadline=None, max_examples=2000, print_blob=True)
@@ -17,8 +19,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real results that other tools and earlier versions wrote: to be read, never written."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    """Return the folder of real results. Tests read this folder and write nothing into it."""
+    value = os.environ.get(REAL_DATA)
+    if not value:
+        pytest.skip(f"{REAL_DATA} is not set")
+    folder = Path(value).resolve()
     if not folder.is_dir():
-        pytest.skip("real data not found: ../shared/data")
+        pytest.fail(f"{REAL_DATA} names no folder: {value!r}; correct the variable, or unset it to skip these tests")
     return folder
