@@ -45,6 +45,17 @@ MAX_RECORD_BYTES = 512 * 1024 * 1024
 MAX_RECORD_DEPTH = 100
 """Levels of nesting; real records have 5. A deeper file is refused before it is parsed."""
 
+EXTRA_PACKAGES = {
+    "amd": "amdsmi",
+    "analytics": "duckdb pyarrow",
+    "codecarbon": "codecarbon",
+    "hdf5": "h5py",
+    "nvidia": "nvidia-ml-py",
+    "parquet": "pyarrow",
+    "zeus": "zeus",
+}
+"""Arguments of `pip install` for each extra. Messages name the packages: the project is on no package index."""
+
 CODECARBON_NAMES = (
     *("timestamp", "project_name", "run_id", "experiment_id", "duration", "emissions", "emissions_rate"),
     *("cpu_power", "gpu_power", "ram_power", "cpu_energy", "gpu_energy", "ram_energy", "energy_consumed"),

@@ -14,7 +14,7 @@
     │       ├── CatalogueError              ends with how to rebuild
     │       ├── ImportFormatError           (+ ValueError) file, line, tool
     │       ├── ExportError                 (+ OSError)
-    │       └── MissingExtraError           (+ ImportError) names the extra to install
+    │       └── MissingExtraError           (+ ImportError) names the packages to install
     ├── AggregationError
     │   ├── IncompleteExperimentError       carries the completeness report
     │   └── IncompatibleResultsError        (+ ValueError) field and both values
@@ -145,7 +145,7 @@ class ExportError(ResultsError, OSError):
 
 
 class MissingExtraError(ResultsError, ImportError):
-    """A feature needs a library of an extra that is not installed; the advice names the extra."""
+    """A feature needs a package that is not installed. The advice is a `pip install` command that names the package."""
 
 
 class AggregationError(LLMEnergyMeasureError):

@@ -18,7 +18,7 @@ from msgspec import Struct
 from llm_energy_measure.catalogue.index import Catalogue, Stamps, ask
 from llm_energy_measure.catalogue.overview import look_at, settled_aggregate
 from llm_energy_measure.catalogue.rows import in_utc
-from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
+from llm_energy_measure.constants import AGGREGATED_DIR, EXTRA_PACKAGES, RAW_DIR
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, LLMEnergyMeasureError, MissingExtraError
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
 from llm_energy_measure.results.exporters import plain
@@ -196,7 +196,7 @@ def _pyarrow() -> Any:
         import pyarrow as pa
         import pyarrow.parquet
     except ImportError as error:
-        advice = "pip install 'llm-energy-measure[analytics]'"
+        advice = f"pip install {EXTRA_PACKAGES['analytics']}"
         raise MissingExtraError("cannot make a dataset", "pyarrow is not installed", advice) from error
     return pa
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.catalogue.dataset import TABLES
+from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.exceptions import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def query_dataset(folder: str | Path, query: str) -> pa.Table:
     try:
         import duckdb
     except ImportError as error:
-        advice = "pip install 'llm-energy-measure[analytics]'"
+        advice = f"pip install {EXTRA_PACKAGES['analytics']}"
         raise MissingExtraError(_DOING, "duckdb is not installed", advice) from error
     with duckdb.connect(":memory:") as database:
         for table in TABLES:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import (
     COUNTER_RESET,
@@ -310,7 +311,7 @@ def _from_hdf5(original: Original) -> list[Tree]:
     import subprocess
 
     if importlib.util.find_spec("h5py") is None:
-        found = "reading HDF5 needs h5py: pip install 'llm-energy-measure[hdf5]'"
+        found = f"reading HDF5 needs h5py: pip install {EXTRA_PACKAGES['hdf5']}"
         raise RefusedFileError("missing_extra", found)
     # -P: whatever lies in the working directory is not imported.
     command = [sys.executable, "-P", "-m", "llm_energy_measure.importers.perun_hdf5"]

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.importers.cells import GREATEST_WHOLE
 from llm_energy_measure.importers.json_text import parsed
 from llm_energy_measure.importers.limits import MAX_BYTES, MAX_CELL, RefusedFileError, require_once, require_rows
@@ -190,7 +191,7 @@ class _Parquet(Table):
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as error:
-            found = "reading Parquet needs pyarrow: pip install 'llm-energy-measure[parquet]'"
+            found = f"reading Parquet needs pyarrow: pip install {EXTRA_PACKAGES['parquet']}"
             raise RefusedFileError("missing_extra", found) from error
         try:
             meta = pq.read_metadata(pa.BufferReader(original.data))

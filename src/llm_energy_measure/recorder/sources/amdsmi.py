@@ -7,6 +7,7 @@ from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder.devices import ROCM_VARIABLES, visible_devices
@@ -39,7 +40,7 @@ class AmdSmi:
         try:
             smi = self._library = self._library or importlib.import_module("amdsmi")
         except ImportError as error:
-            advice = "pip install 'llm-energy-measure[amd]', in the version of the installed ROCm"
+            advice = f"pip install {EXTRA_PACKAGES['amd']}, in the version of the installed ROCm"
             raise RecorderError(_DOING, f"the package amdsmi can't be imported ({error})", advice) from error
         except (OSError, KeyError) as error:  # what it raises where ROCm's own library is missing
             advice = "install ROCm's amd-smi-lib, where there is an AMD GPU"

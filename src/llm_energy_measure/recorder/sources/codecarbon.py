@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.domain.units import kwh_to_j
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder.sources import Sensor
@@ -59,7 +60,7 @@ class CodeCarbon:
             self._begin()
             hardware = self._tracker.get_detected_hardware()
         except ImportError as error:
-            advice = "pip install 'llm-energy-measure[codecarbon]'"
+            advice = f"pip install {EXTRA_PACKAGES['codecarbon']}"
             raise RecorderError(_DOING, f"the package codecarbon can't be imported ({error})", advice) from error
         except Exception as error:
             raise RecorderError(_DOING, f"{type(error).__name__}: {error}", "see its own log") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder.devices import visible_devices
@@ -39,7 +40,7 @@ class Nvml:
 
     def open(self, setting: Setting) -> list[Sensor]:
         """A sensor for each GPU of the process. Raises `RecorderError` where there is none."""
-        nvml = self._library = self._library or _imported("pynvml", "nvidia-ml-py", "nvidia")
+        nvml = self._library = self._library or _import_pynvml()
         try:
             nvml.nvmlInit()
             self._is_open = True
@@ -99,13 +100,13 @@ class Nvml:
         )
 
 
-def _imported(module: str, package: str, extra: str) -> Any:
-    """A library of an extra, imported now."""
+def _import_pynvml() -> Any:
+    """Return the module `pynvml`. Raises `RecorderError` if its package is not installed."""
     try:
-        return importlib.import_module(module)
+        return importlib.import_module("pynvml")
     except ImportError as error:
-        advice = f"pip install 'llm-energy-measure[{extra}]'"
-        raise RecorderError(_DOING, f"the package {package} is not installed", advice) from error
+        package = EXTRA_PACKAGES["nvidia"]
+        raise RecorderError(_DOING, f"the package {package} is not installed", f"pip install {package}") from error
 
 
 def _handle(nvml: Any, name: str) -> Any:

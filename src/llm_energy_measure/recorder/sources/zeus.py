@@ -6,6 +6,7 @@ import importlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder.devices import visible_devices
@@ -40,7 +41,7 @@ class Zeus:
         try:
             zeus = self._library = self._library or importlib.import_module("zeus.device")
         except ImportError as error:
-            advice = "pip install 'llm-energy-measure[zeus]'"
+            advice = f"pip install {EXTRA_PACKAGES['zeus']}"
             raise RecorderError(_DOING, f"the package zeus can't be imported ({error})", advice) from error
         sensors: list[Sensor] = []
         problems = []
