@@ -23,7 +23,7 @@ show aggregate --all || echo "(exit status $?: an incomplete experiment is refus
 show aggregate smollm2_b1_crash --no-strict
 show results list
 show results show smollm2_b1_crash
-show results cycles
+show results repeats
 show results export --to table.csv
 show results export --to table.json
 show results export smollm2_b4_c0 --raw --to processes.csv

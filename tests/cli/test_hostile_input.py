@@ -81,8 +81,8 @@ COMMANDS = [
     "results show {name} --json",
     "results show {name} --raw --json",
     "results show torn",
-    "results cycles",
-    "results cycles --json",
+    "results repeats",
+    "results repeats --json",
     "results export --to -",
     "results export --to - --per-process",
     "results export --to - --format json",
@@ -227,7 +227,7 @@ def test_odd_stamps_are_warned_of_and_the_energy_counts(results: Path, times: di
     done = run("-o", results, "aggregate", "odd")
     assert done.status == 0
     assert said in done.err
-    for command in ("list", "show odd", "show odd --raw", "show odd --json", "cycles", "export odd --to -"):
+    for command in ("list", "show odd", "show odd --raw", "show odd --json", "repeats", "export odd --to -"):
         done = run("-o", results, "results", *command.split())
         assert done.status == 0, command
         require_plain(done)
@@ -269,7 +269,7 @@ def test_an_impossible_id_is_refused_in_a_sentence(results: Path, command: str, 
     require_plain(done)
 
 
-@pytest.mark.parametrize("command", ["results list", "results show x", "aggregate --all", "results cycles"])
+@pytest.mark.parametrize("command", ["results list", "results show x", "aggregate --all", "results repeats"])
 def test_a_results_directory_that_is_none_is_refused_in_a_sentence(tmp_path: Path, command: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to("loop")

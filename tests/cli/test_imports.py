@@ -51,7 +51,7 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results list --json --where tokens>1": ({*RECORDS, "sqlite3"}, False, 220),
     "results list --by model --json": ({*RECORDS, "sqlite3"}, False, 220),
     "results show llama_c0": ({*RECORDS, "rich"}, True, 290),
-    "results cycles --json": (RECORDS, False, 200),
+    "results repeats --json": (RECORDS, False, 200),
     "results export --to -": ({*RECORDS, "csv"}, False, 210),
     "results export --to {folder}/data --format parquet": (ANALYTICS, False, 650),
     "results sql SELECT/**/1 --format json": ({*ANALYTICS, "duckdb"}, False, 700),

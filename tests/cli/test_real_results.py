@@ -63,7 +63,7 @@ def test_without_force_the_aggregates_of_another_tool_stay(baseline: Path) -> No
 def test_an_aggregate_made_now_lists_what_its_checks_found(baseline: Path) -> None:
     run("-o", baseline, "aggregate", "--all", "--force")
     rows = run("-o", baseline, "results", "list", "--json").json()
-    assert [(row["experiment_id"], row["verdict"]) for row in rows] == [("0001_c0", "foreign"), ("0001_c1", "failed")]
+    assert [(row["experiment_id"], row["verdict"]) for row in rows] == [("0001_c0", "external"), ("0001_c1", "failed")]
 
 
 @pytest.mark.parametrize("kind", ["raw", "aggregated"])
@@ -79,7 +79,7 @@ def test_json_prints_the_fields_of_the_file_itself(baseline: Path, kind: str) ->
 
 
 def test_cycles_are_those_of_the_tool_that_wrote_them(baseline: Path) -> None:
-    [group] = run("-o", baseline, "results", "cycles", "--json").json()
+    [group] = run("-o", baseline, "results", "repeats", "--json").json()
     theirs = json.loads((baseline / "multi_cycle" / "0001.json").read_bytes())["statistics"]
     assert group["name"] == "0001"
     assert group["energy_j"]["mean"] == pytest.approx(theirs["energy_mean_j"], rel=1e-12)

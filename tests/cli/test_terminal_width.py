@@ -47,7 +47,7 @@ NAME = "an_experiment_with_a_rather_long_name_that_goes_on_c0"
 
 
 @pytest.mark.parametrize("columns", [200, 120, 80, 60, 40])
-@pytest.mark.parametrize("command", ["results list", f"results show {NAME}", "results cycles"])
+@pytest.mark.parametrize("command", ["results list", f"results show {NAME}", "results repeats"])
 def test_tables_fit_the_terminal_and_no_number_is_cut(wide: Path, command: str, columns: int) -> None:
     done = on_terminal("-q", "-o", wide, *command.split(), columns=columns)
     assert done.status == 0
@@ -59,7 +59,7 @@ def test_tables_fit_the_terminal_and_no_number_is_cut(wide: Path, command: str, 
     assert is_table or columns <= 80
     if is_table:
         assert max(map(cell_len, lines)) <= columns
-    for number in {"results list": ["246.9 kJ", "2/2"], "results cycles": ["246.9 kJ", "12.71 J"]}.get(command, []):
+    for number in {"results list": ["246.9 kJ", "2/2"], "results repeats": ["246.9 kJ", "12.71 J"]}.get(command, []):
         assert number in done.shown
     if "show" in command:
         assert "123.5 kJ" in done.shown

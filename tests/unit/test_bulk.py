@@ -139,7 +139,7 @@ def test_strangers_leave_it_current(repository: FileSystemRepository) -> None:
 def test_an_aggregate_without_sources_is_foreign_and_never_stale(repository: FileSystemRepository) -> None:
     save_foreign(repository)
     raw_file(repository, 1).unlink()
-    assert status(repository) == "foreign"
+    assert status(repository) == "external"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b'{"experiment_id": "exp_7"}'])
@@ -184,7 +184,7 @@ def test_a_torn_aggregate_is_made_anew_and_kept(repository: FileSystemRepository
 def test_another_tools_aggregate_is_replaced_by_force_only_and_kept(repository: FileSystemRepository) -> None:
     theirs = save_foreign(repository)
     outcome = aggregate_experiment(repository, "exp_7")
-    assert outcome.result == "foreign"
+    assert outcome.result == "external"
     assert aggregate_file(repository).read_bytes() == theirs
     assert aggregate_experiment(repository, "exp_7", force=True).result == "aggregated"
     assert aggregate_file(repository).with_name("superseded-exp_7-1.json").read_bytes() == theirs

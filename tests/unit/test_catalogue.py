@@ -82,7 +82,7 @@ def file_of(repository: FileSystemRepository) -> Path:
 def test_the_rows_are_those_of_a_scan(repository: FileSystemRepository) -> None:
     rows = scanned(repository)
     assert {row.experiment_id: row.verdict for row in rows} == {
-        "a": "complete", "b": "complete", "c": "complete", "foreign": "foreign", "half": "partial",
+        "a": "complete", "b": "complete", "c": "complete", "foreign": "external", "half": "partial",
         "pending": "pending", "stale": "stale", "torn": "unreadable",
     }  # fmt: skip
     assert listed(repository) == rows

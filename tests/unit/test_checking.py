@@ -531,11 +531,13 @@ def test_the_command_s_json_has_every_part(repository: FileSystemRepository) -> 
     assert run("-o", repository.base_path, "results", "check", "--json", "zzz").out == ""
 
 
-def test_the_command_sweeps(repository: FileSystemRepository) -> None:
+@pytest.mark.parametrize("option", ["--clean", "--sweep"])
+def test_the_command_removes_leftover_files(repository: FileSystemRepository, option: str) -> None:
     key = leftover_file(repository)
-    done = run("-o", repository.base_path, "results", "check", "--sweep")
+    done = run("-o", repository.base_path, "results", "check", option)
     assert (done.status, done.out) == (0, "")
     assert f"removed {key}\n" in done.err
+    assert ("--sweep has a new name: use --clean" in done.err) is (option == "--sweep")
     assert not (repository.base_path / key).exists()
 
 
@@ -598,9 +600,9 @@ def test_what_a_sweep_could_not_remove_needs_somebody(open_folder: Path) -> None
     def check(*options: str) -> int:
         return run("-o", open_folder, "results", "check", *options).status
 
-    assert outcome_in_child(lambda: [check(), check("--sweep")], unprivileged=True) == [0, 1]
+    assert outcome_in_child(lambda: [check(), check("--clean")], unprivileged=True) == [0, 1]
     (open_folder / "raw").chmod(0o755)
-    assert check("--sweep") == 0
+    assert check("--clean") == 0
     assert list((open_folder / "raw").iterdir()) == []
 
 

@@ -66,7 +66,7 @@ def test_three_tables_by_month(repository: FileSystemRepository, tmp_path: Path)
     assert (rows[0]["tags"], rows[0]["gpus"], rows[2]["hosts"]) == (
         *([("paper", "fig3")], ["NVIDIA A100-PCIE-40GB"], ["node-1"]),
     )
-    assert [row["status"] for row in rows] == ["current", "current", "current", "foreign"]
+    assert [row["status"] for row in rows] == ["current", "current", "current", "external"]
     assert (rows[0]["start_time"], rows[1]["verdict"]) == (factories.START, "partial")
     processes = read(tmp_path / "dataset", "processes").to_pylist()
     assert len(processes) == 8

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 """Counts the forms that the file has had; one of another version is made anew."""
 
 BUSY_SEC = 2.0

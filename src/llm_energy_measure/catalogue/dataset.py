@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.results.repository import FileSystemRepository
 
-VERSION = 2
+VERSION = 3
 """Counts the forms that the files have had; those of another version are written again."""
 
 TABLES = ("experiments", "processes", "findings")

@@ -210,7 +210,7 @@ def _settled_state(data: bytes, folder: str) -> ExperimentState | None:
         return None
     if not names_folder(aggregated.experiment_id, folder):
         return None
-    return ExperimentState(status="foreign" if aggregated.sources is None else "current", aggregated=aggregated)
+    return ExperimentState(status="external" if aggregated.sources is None else "current", aggregated=aggregated)
 
 
 def _embedded(data: bytes | None) -> list[_Process]:

@@ -55,6 +55,9 @@ ALIASES = {
 }
 """Short names of columns."""
 
+_RENAMED_WORDS = {"foreign": "external"}
+"""New word by old word, in the columns status and verdict. The old words are accepted for one release."""
+
 
 SEPARATOR = ", "
 """Between the values of a column that holds several."""
@@ -256,6 +259,8 @@ class _Parser:
             raise self._wrong("a value")
         token = self.tokens[self.next]
         text = re.sub(r"\\(.)", r"\1", token.text[1:-1]) if token.kind == "quoted" else token.text
+        if column.sql in ("status", "verdict"):
+            text = _RENAMED_WORDS.get(text, text)
         if sign in _NEGATED:
             equal = self._compared(column, kind, _NEGATED[sign])
             return Clause(f"NOT {equal.sql}", equal.values)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import AggregatedResult
     from llm_energy_measure.results.repository import FileSystemRepository
 
-_SAID = {"current": "is current, nothing to do", "foreign": "was derived by another tool; --force replaces it"}
+_SAID = {"current": "is current, nothing to do", "external": "was derived by another tool; --force replaces it"}
 
 
 @click.command(
@@ -84,7 +84,7 @@ def aggregate(
         for _ in documents():
             pass
     if every or counts.total() > 1:
-        skipped = counts["current"] + counts["foreign"]
+        skipped = counts["current"] + counts["external"]
         terminal.note(f"{counts['aggregated']} aggregated, {skipped} skipped, {counts['failed']} failed")
     if counts["failed"]:
         raise SystemExit(1)

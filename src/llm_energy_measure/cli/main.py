@@ -25,10 +25,24 @@ PROGRAM = "llm-energy-measure"
 class LazyGroup(click.Group):
     """A group that imports a command only to run it, or to show that command's own help."""
 
-    def __init__(self, *args: Any, lazy: dict[str, tuple[str, str]], **kwargs: Any) -> None:
-        """Remember, for each command, where it is (`module:attribute`) and what it does in a few words."""
+    def __init__(
+        self,
+        *args: Any,
+        lazy: dict[str, tuple[str, str]],
+        renamed: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Create the group; no command is imported.
+
+        Args:
+            args: See `click.Group`.
+            lazy: For each command, its import path (`module:attribute`) and its short help.
+            renamed: New command name by old command name. The old names still work and are not listed.
+            kwargs: See `click.Group`.
+        """
         super().__init__(*args, **kwargs)
         self.lazy = lazy
+        self.renamed = renamed or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names of the commands, in the order they were given."""
@@ -47,6 +61,10 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command, its name, and what stands behind it. Raises `click.UsageError`, which names those alike."""
         name = args[0]
+        if name in self.renamed and not ctx.resilient_parsing:
+            new = self.renamed[name]
+            terminal.warn_renamed(f"'results {name}'", f"'results {new}'")
+            return super().resolve_command(ctx, [new, *args[1:]])
         if name in self.lazy or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
         near = " or ".join(f"'{PROGRAM} {command}'" for command in _commands_like(name))
@@ -85,7 +103,7 @@ def cli() -> None:
     lazy={
         "list": ("llm_energy_measure.cli.results_list:list_results", "List the experiments."),
         "show": ("llm_energy_measure.cli.results_show:show", "Show one experiment."),
-        "cycles": ("llm_energy_measure.cli.results_cycles:cycles", "Mean and spread over repeated runs."),
+        "repeats": ("llm_energy_measure.cli.results_repeats:repeats", "Show mean and spread over repeated runs."),
         "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV, JSON or Parquet."),
         "sql": ("llm_energy_measure.cli.results_sql:sql", "Run SQL over the aggregated experiments."),
         "tag": ("llm_energy_measure.cli.results_tag:tag", "Set tags and a note on one experiment."),
@@ -94,6 +112,7 @@ def cli() -> None:
         "merge": ("llm_energy_measure.cli.results_merge:merge", "Bring results directories together."),
         "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete one experiment."),
     },
+    renamed={"cycles": "repeats"},
     epilog=(f"\b\nExamples:\n  {PROGRAM} results export --to table.csv"),
 )
 @shared_options
@@ -106,6 +125,7 @@ def _commands_like(name: str) -> list[str]:
     from difflib import get_close_matches
 
     commands = {**{name: name for name in cli.lazy}, **{name: f"results {name}" for name in results.lazy}}
+    commands |= {old: f"results {new}" for old, new in results.renamed.items()}
     near = get_close_matches(name, commands, n=1 if name in commands else 3)
     return [commands[one] for one in near]
 

@@ -11,17 +11,21 @@ from llm_energy_measure.results.checking import check_store, sweep
 from llm_energy_measure.results.salvage import salvage_all
 
 
-@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results check\n  llm-energy-measure results check --sweep"))
+@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results check\n  llm-energy-measure results check --clean"))
 @options.experiment_ids(required=False)
-@click.option("--sweep", "remove", is_flag=True, help="Remove what is provably left over.")
+@click.option("--clean", is_flag=True, help="Remove what is provably left over.")
+@click.option("--sweep", "old_clean", is_flag=True, hidden=True, help="Old name of --clean.")
 @click.option("--salvage", is_flag=True, help="Store what torn or unpublished results still hold.")
 @options.json_option
 @options.shared_options
-def check(*, ids: tuple[str, ...], remove: bool, salvage: bool, as_json: bool) -> None:
+def check(*, ids: tuple[str, ...], clean: bool, old_clean: bool, salvage: bool, as_json: bool) -> None:
     """Say what is amiss in the files: torn, empty, rejected, left over, misnamed, in conflict, stale.
 
     Everything is looked at unless experiments are named. The exit status is 1 if something needs a person.
     """
+    if old_clean:
+        terminal.warn_renamed("--sweep", "--clean")
+    remove = clean or old_clean
     repository = options.repository()
     for name in ids:
         options.require_known(repository, name)

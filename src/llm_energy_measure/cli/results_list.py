@@ -124,7 +124,7 @@ def list_results(
 
     The verdict on an aggregate that is current is complete, over-counted (the sum counts joules more than once),
     partial (a lower bound), failed (a check did not hold: 'results verify' explains) or warned; else it is stale (raw
-    files came, changed or went since), pending (not aggregated), foreign (derived by another tool) or unreadable. The
+    files came, changed or went since), pending (not aggregated), external (derived by another tool) or unreadable. The
     exit status is 1 if a file can't be read.
 
     A condition compares columns with values: = != < <= > >= ~ (contains) !~, "in (a, b)", "is unknown", joined by and,

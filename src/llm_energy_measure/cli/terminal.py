@@ -64,6 +64,11 @@ def warn(message: object) -> None:
     click.echo(f"warning: {plain(message)}", err=True)
 
 
+def warn_renamed(old: str, new: str) -> None:
+    """Print on stderr that an option or command has a new name, and that the old name works for one release."""
+    warn(f"{old} has a new name: use {new}; the old name works in this release only")
+
+
 def error(message: object) -> None:
     """Tell a person on stderr that something was not done."""
     click.echo(f"error: {plain(message)}", err=True)

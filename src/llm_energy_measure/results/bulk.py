@@ -49,7 +49,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     Attributes:
         experiment_id: The experiment, as it was named.
-        result: `aggregated` anew; left alone, being `current` (as far as it was looked at) or `foreign` (of another
+        result: `aggregated` anew; left alone, being `current` (as far as it was looked at) or `external` (of another
             tool); or `failed`.
         aggregated: Its aggregate, without `process_results` if it was left alone or one of many; None if it failed, or
             the stamps said that nothing changed.
@@ -58,7 +58,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """
 
     experiment_id: str
-    result: Literal["aggregated", "current", "foreign", "failed"]
+    result: Literal["aggregated", "current", "external", "failed"]
     aggregated: AggregatedResult | None = None
     unreadable: list[UnreadableFile] = field(default_factory=list)
     error: LLMEnergyMeasureError | None = None
@@ -75,7 +75,7 @@ _AGGREGATE = json.Decoder(AggregatedResult)
 
 def _unpacked(
     experiment_id: str,
-    result: Literal["aggregated", "current", "foreign", "failed"],
+    result: Literal["aggregated", "current", "external", "failed"],
     aggregated: bytes | None,
     unreadable: list[UnreadableFile],
     error: LLMEnergyMeasureError | None,
@@ -298,8 +298,8 @@ def _left_alone(experiment_id: str, state: ExperimentState, rule: Rule) -> Outco
         get_strategy(rule.strategy)
     if rule.force:
         return None
-    if state.status == "foreign":
-        return Outcome(experiment_id=experiment_id, result="foreign", aggregated=state.aggregated)
+    if state.status == "external":
+        return Outcome(experiment_id=experiment_id, result="external", aggregated=state.aggregated)
     older = state.aggregated
     if older is None or state.status != "current":
         return None

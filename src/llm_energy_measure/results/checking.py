@@ -159,7 +159,7 @@ def _check_beside_experiments(repository: FileSystemRepository, entry: Entry) ->
     if published_name(entry.name) is not None:
         yield _leftover(key, entry, is_needed=False)
     elif layout.deleted_folder_of(entry.name) is not None and entry.is_folder:
-        yield _finding("leftover.folder", key, "a deletion was interrupted", "'results check --sweep' removes it")
+        yield _finding("leftover.folder", key, "a deletion was interrupted", "'results check --clean' removes it")
     elif (attempt := layout.earlier_attempt_of(entry.name)) is not None:
         yield from _guarded(key, _check_attempt(repository, *attempt))
     elif not entry.is_folder and layout.process_index_of(entry.name) is not None:
@@ -335,8 +335,8 @@ def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:
             f"'results check --salvage' stores what it holds; or compare it with {name}",
         )
     if entry.is_folder:
-        return _finding("leftover.folder", key, "a deletion was interrupted", "'results check --sweep' removes it")
-    return _finding("leftover.file", key, "its writer was stopped", "'results check --sweep' removes it")
+        return _finding("leftover.folder", key, "a deletion was interrupted", "'results check --clean' removes it")
+    return _finding("leftover.file", key, "its writer was stopped", "'results check --clean' removes it")
 
 
 def _holds_only_copy(repository: FileSystemRepository, folder: str, key: str, names: set[str]) -> bool:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.storage.folder import Folder
 
-Status = Literal["pending", "current", "stale", "foreign", "unreadable"]
+Status = Literal["pending", "current", "stale", "external", "unreadable"]
 """No aggregate yet; made from the raw files as they are; made from others; made by another tool; can't be read."""
 
 
@@ -59,6 +59,6 @@ def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> 
     if aggregated is None:
         return ExperimentState(status="pending")
     if aggregated.sources is None:
-        return ExperimentState(status="foreign", aggregated=aggregated)
+        return ExperimentState(status="external", aggregated=aggregated)
     changes = repository.source_changes(aggregated)
     return ExperimentState(status="stale" if changes else "current", aggregated=aggregated, changes=changes or None)

@@ -1,4 +1,4 @@
-"""`llm-energy-measure results cycles`."""
+"""`llm-energy-measure results repeats`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
 
 _HEADERS = (
-    ("cycles of", "left"),
+    ("repeats of", "left"),
     ("model", "left"),
     ("n", "right"),
     ("energy", "right"),
@@ -30,13 +30,13 @@ _HEADERS = (
 )
 
 
-@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results cycles --json"))
+@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results repeats --json"))
 @options.json_option
 @options.shared_options
-def cycles(*, as_json: bool) -> None:
-    """Mean and spread over cycles: repeated runs of one configuration.
+def repeats(*, as_json: bool) -> None:
+    """Show mean and spread over repeats: repeated runs of one configuration.
 
-    Cycles are experiments whose ids differ only in a final _c<n>, or whose configurations differ only in cycle_id. The
+    Repeats are experiments whose ids differ only in a final _c<n>, or whose configurations differ only in cycle_id. The
     interval is the t-based 95 % interval of the mean, CV the standard deviation over the mean.
     """
     repository = options.repository()
