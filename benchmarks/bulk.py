@@ -80,7 +80,7 @@ def floor(folder: Path, target: str) -> int:
     return len(sizes)
 
 
-def floor_of_stamps(folder: Path) -> int:
+def floor_of_mtimes(folder: Path) -> int:
     """List both folders with the stamp of each entry."""
     count = 0
     for name in ("raw", "aggregated"):
@@ -190,7 +190,7 @@ def query_of_duckdb(folder: Path) -> int:
 WORK: dict[str, Callable[..., int]] = {
     function.__name__: function
     for function in (
-        *(ours, ours_in_memory, floor, floor_of_stamps),
+        *(ours, ours_in_memory, floor, floor_of_mtimes),
         *(loop_of_pydantic, loop_of_json, frame_of_polars, query_of_duckdb),
     )
 }
@@ -384,7 +384,7 @@ def part_unchanged(folder: Path, experiments: int, runs: int) -> None:
     empty = Path(tempfile.mkdtemp(dir=folder))
     times: dict[str, list[float]] = {"scandir": [], "start": [], "nothing": [], "one": []}
     for run in range(runs):
-        times["scandir"].append(measured("floor_of_stamps", folder)["seconds"])
+        times["scandir"].append(measured("floor_of_mtimes", folder)["seconds"])
         times["start"].append(whole("-o", empty, "aggregate", "--all"))
         times["nothing"].append(whole("-o", folder, "aggregate", "--all"))
         change(folder, run)

@@ -33,7 +33,7 @@ PROCESS_FILE_PATTERN = r"process_(0|[1-9][0-9]{0,5})\.json"
 SUPERSEDED_AGGREGATE_PATTERN = r"superseded-.+-[0-9]+\.json"
 """Kept older aggregates; an experiment id may not look like one (see `security`)."""
 
-LEFTOVER_MARK = "~"
+HIDDEN_MARK = "~"
 """Stands in the name of every unfinished file of ours and in no id: a reader skips it, a sweep finds it."""
 
 MAX_ID_LENGTH = 200
@@ -56,7 +56,7 @@ EXTRA_PACKAGES = {
 }
 """Arguments of `pip install` for each extra. Messages name the packages: the project is on no package index."""
 
-CODECARBON_NAMES = (
+CODECARBON_COLUMN_NAMES = (
     *("timestamp", "project_name", "run_id", "experiment_id", "duration", "emissions", "emissions_rate"),
     *("cpu_power", "gpu_power", "ram_power", "cpu_energy", "gpu_energy", "ram_energy", "energy_consumed"),
     *("water_consumed", "country_name", "country_iso_code", "region", "cloud_provider", "cloud_region"),

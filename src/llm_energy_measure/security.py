@@ -46,7 +46,7 @@ def sanitize_experiment_id(experiment_id: str) -> str:
     raise ExperimentIdError("cannot use the experiment id", problem, "choose another id")
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, of its keys and values; for `object_pairs_hook` of Python's json.
 
     Python and msgspec take the last value of a key that stands twice, and which of them was meant nobody can say.
@@ -55,7 +55,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         ValueError: A key stands twice.
 
     Example:
-        >>> unique_keys([("a", 1), ("b", 2)])
+        >>> reject_duplicate_keys([("a", 1), ("b", 2)])
         {'a': 1, 'b': 2}
     """
     document = dict(pairs)

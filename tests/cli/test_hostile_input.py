@@ -235,7 +235,7 @@ def test_odd_stamps_are_warned_of_and_the_energy_counts(results: Path, times: di
 
 def test_naive_and_aware_stamps_of_two_processes_are_warned_of(results: Path) -> None:
     repository = FileSystemRepository(results)
-    naive = factories.stamps(factories.START.replace(tzinfo=None))
+    naive = factories.timestamps(factories.START.replace(tzinfo=None))
     repository.save_raw("zones", factories.raw("zones", 0))
     repository.save_raw("zones", factories.raw("zones", 1, timestamps=naive))
     done = run("-o", results, "aggregate", "zones")

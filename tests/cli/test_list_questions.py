@@ -148,7 +148,7 @@ def test_a_date_on_screen_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
     west = timezone(timedelta(hours=-9))
     for name, hour in (("early", 12), ("late", 22)):
         start = datetime(2026, 1, 16, hour, tzinfo=west)
-        repository.save_raw(name, factories.raw(name, timestamps=factories.stamps(start)))
+        repository.save_raw(name, factories.raw(name, timestamps=factories.timestamps(start)))
     done = run("-o", tmp_path, "results", "list", "--all", "--where", "date = 2026-01-17")
     assert [line.split()[0] for line in done.out.splitlines()[2:]] == ["late"]
     assert done.out.rstrip().endswith("2026-01-17 07:00")
@@ -158,7 +158,7 @@ def test_a_date_on_screen_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
 def test_a_date_that_utc_does_not_have_is_unknown_and_hides_nothing(results: Path, start: str) -> None:
     repository = FileSystemRepository(results)
     moment = datetime.fromisoformat(start)
-    stamps = factories.stamps(moment, end=moment + timedelta(seconds=40.5))
+    stamps = factories.timestamps(moment, end=moment + timedelta(seconds=40.5))
     repository.save_raw("odd", factories.raw("odd", timestamps=stamps))
     run("-o", results, "aggregate", "odd")
     assert ids(results, "--where", "date is unknown") == ["odd"]

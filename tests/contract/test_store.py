@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, StorageError, UnsafePathError
-from llm_energy_measure.storage.atomic import published_name
+from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.base import Entry, Store
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
@@ -159,7 +159,7 @@ def test_readers_see_the_old_value_or_the_new_one(around: Around) -> None:
 
 def test_a_copy_is_its_own(around: Around) -> None:
     around.plant(KEY, b"first")
-    assert around.store.copy_new(KEY, "raw/exp/kept-1.json") is True
+    assert around.store.copy_if_absent(KEY, "raw/exp/kept-1.json") is True
     around.store.put(KEY, b"second")
     assert around.peek("raw/exp/kept-1.json") == b"first"
     around.store.delete(KEY)
@@ -169,25 +169,25 @@ def test_a_copy_is_its_own(around: Around) -> None:
 def test_a_copy_never_replaces(around: Around) -> None:
     around.plant(KEY, b"first")
     around.plant("raw/exp/kept-1.json", b"other")
-    assert around.store.copy_new(KEY, "raw/exp/kept-1.json") is False
+    assert around.store.copy_if_absent(KEY, "raw/exp/kept-1.json") is False
     assert around.peek("raw/exp/kept-1.json") == b"other"
 
 
 def test_a_copy_of_nothing_is_an_error(around: Around) -> None:
     with pytest.raises(ResultsError):
-        around.store.copy_new(KEY, "raw/exp/kept-1.json")
+        around.store.copy_if_absent(KEY, "raw/exp/kept-1.json")
 
 
 def test_a_list_has_what_stands_directly_under_a_prefix_sorted(around: Around) -> None:
     for key, data in {"raw/b/x": b"1", "raw/b/y/z": b"2", "raw/a": b"33", "raw/B": b"", "other/c": b"4"}.items():
         around.plant(key, data)
     listed = around.store.list("raw")
-    assert [entry._replace(modified_sec=0.0) for entry in listed] == [
+    assert [entry._replace(mtime_sec=0.0) for entry in listed] == [
         Entry("B", is_folder=False, size_bytes=0),
         Entry("a", is_folder=False, size_bytes=2),
         Entry("b", is_folder=True, size_bytes=0),
     ]
-    assert all(entry.modified_sec == 0 or abs(entry.modified_sec - time.time()) < 60 for entry in listed)
+    assert all(entry.mtime_sec == 0 or abs(entry.mtime_sec - time.time()) < 60 for entry in listed)
     assert [entry.name for entry in around.store.list("raw/b")] == ["x", "y"]
     assert around.store.list("absent") == around.store.list("raw/absent") == []
 
@@ -219,8 +219,8 @@ def test_a_key_that_leads_out_is_refused_by_every_method(around: Around, key: st
         lambda: around.store.get(key),
         lambda: around.store.create(key, b""),
         lambda: around.store.put(key, b""),
-        lambda: around.store.copy_new(key, "x"),
-        lambda: around.store.copy_new("x", key),
+        lambda: around.store.copy_if_absent(key, "x"),
+        lambda: around.store.copy_if_absent("x", key),
         lambda: around.store.list(key),
         lambda: around.store.exchange(key, b""),
         lambda: around.store.move_folder(key, "x"),
@@ -255,7 +255,7 @@ def test_an_exchange_returns_a_fresh_key_with_the_value_that_was_there(around: A
     assert around.peek(KEY) == b"second"
     assert around.peek(kept) == around.store.get(kept) == b"first"
     assert around.names() == {KEY, kept}
-    assert published_name(kept.rpartition("/")[2]) == "process_0.json"
+    assert target_name(kept.rpartition("/")[2]) == "process_0.json"
     assert kept.rpartition("/")[0] == "raw/exp"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.constants import LEFTOVER_MARK
+from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ExperimentIdError, ResultExistsError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results, codec
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in folder.rglob(f"*{LEFTOVER_MARK}*")]
+    return [path.name for path in folder.rglob(f"*{HIDDEN_MARK}*")]
 
 
 def failures(outcomes: list[object]) -> list[object]:
@@ -168,7 +168,7 @@ def test_processes_that_begin_the_next_attempt_at_once_keep_the_earlier_whole(tm
     earlier = tmp_path / "raw" / f".{EXP}~attempt-{round_}"
     assert [repository.load_raw(path) for path in sorted(earlier.glob("process_*.json"))] == before
     # A process whose folder is moved while it writes a manifest leaves it unfinished there.
-    left_over = {path.parent for path in tmp_path.rglob(f".*.json{LEFTOVER_MARK}*")}
+    left_over = {path.parent for path in tmp_path.rglob(f".*.json{HIDDEN_MARK}*")}
     assert left_over <= {earlier}
 
 

@@ -105,7 +105,7 @@ def test_one_file_that_the_disk_does_not_hand_out_does_not_hide_the_others() -> 
 
 
 def test_a_record_whose_end_is_before_its_start_is_refused_and_kept() -> None:
-    stepped_back = factories.stamps(end=factories.START - timedelta(seconds=3), duration_sec=40.5)
+    stepped_back = factories.timestamps(end=factories.START - timedelta(seconds=3), duration_sec=40.5)
     store = prepared()
     with pytest.raises(InvalidResultError) as caught:
         FileSystemRepository(store=store).save_raw(EXP, factories.raw(process_index=1, timestamps=stepped_back))
@@ -117,7 +117,7 @@ def test_no_order_of_saves_depends_on_a_clock() -> None:
     """The second record was measured an hour before the first, by its clock: it is stored and replaces all the same."""
     store = prepared()
     repository = FileSystemRepository(store=store)
-    earlier = factories.raw(timestamps=factories.stamps(factories.START - timedelta(hours=1)))
+    earlier = factories.raw(timestamps=factories.timestamps(factories.START - timedelta(hours=1)))
     repository.save_raw(EXP, earlier, overwrite=True)
     repository.save_raw(EXP, factories.raw(process_index=1))
     assert repository.load_all_raw(EXP) == [earlier, factories.raw(process_index=1)]

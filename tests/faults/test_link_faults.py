@@ -11,7 +11,7 @@ import pytest
 
 from llm_energy_measure.exceptions import ResultExistsError, StorageError
 from llm_energy_measure.results import FileSystemRepository
-from llm_energy_measure.storage.atomic import published_name
+from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.local import LocalStore
 from tests.support import factories
 from tests.support.children import outcomes_in_children
@@ -39,7 +39,7 @@ def no_hard_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in folder.rglob("*") if published_name(path.name)]
+    return [path.name for path in folder.rglob("*") if target_name(path.name)]
 
 
 @pytest.mark.usefixtures("no_hard_links")
@@ -81,7 +81,7 @@ def test_without_hard_links_no_copy_is_made_of_what_is_no_file(tmp_path: Path, k
     else:
         os.mkfifo(tmp_path / "raw" / "one")
     with pytest.raises(StorageError):
-        store.copy_new("raw/one", "raw/two")
+        store.copy_if_absent("raw/one", "raw/two")
     assert not (tmp_path / "raw" / "two").exists()
 
 

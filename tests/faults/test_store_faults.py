@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.constants import LEFTOVER_MARK
+from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.exceptions import InvalidResultError, ResultExistsError, StorageError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results, codec
 from llm_energy_measure.storage.local import LocalStore
@@ -27,7 +27,7 @@ LARGE = bytes(2_000_000)
 
 
 def leftovers(folder: Path) -> list[Path]:
-    return list(folder.rglob(f"*{LEFTOVER_MARK}*"))
+    return list(folder.rglob(f"*{HIDDEN_MARK}*"))
 
 
 @pytest.fixture
@@ -222,6 +222,6 @@ def test_an_interrupted_write_is_no_result(tmp_path: Path) -> None:
     """What a killed process leaves behind: a hidden unfinished file."""
     repository = FileSystemRepository(tmp_path)
     path = repository.save_raw(EXP, factories.raw())
-    path.with_name(f".process_1.json{LEFTOVER_MARK}99-abcd").write_bytes(b'{"half')
+    path.with_name(f".process_1.json{HIDDEN_MARK}99-abcd").write_bytes(b'{"half')
     assert repository.list_raw(EXP) == [path]
     assert repository.recover_raw(EXP).unreadable == []

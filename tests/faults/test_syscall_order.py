@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
-from llm_energy_measure.storage.atomic import published_name
+from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.local import LocalStore
 from tests.support import factories
 from tests.support.syscalls import STORAGE, Call, problems, recorded
@@ -45,7 +45,7 @@ def told(calls: list[Call], base: Path) -> list[str]:
     def short(path: str) -> str:
         if not path:
             return ""
-        return "temp" if published_name(Path(path).name) else os.path.relpath(path, base)
+        return "temp" if target_name(Path(path).name) else os.path.relpath(path, base)
 
     return [" ".join(filter(None, (call.name, short(call.path), short(call.new_path)))) for call in calls]
 

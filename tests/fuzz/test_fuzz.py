@@ -40,7 +40,7 @@ from llm_energy_measure.results import (
 from llm_energy_measure.results.checking import check_store, sweep
 from llm_energy_measure.results.merge import merge_results
 from llm_energy_measure.security import is_safe_path, sanitize_experiment_id, validate_path
-from llm_energy_measure.storage.atomic import published_name, writer_is_gone
+from llm_energy_measure.storage.atomic import target_name, writer_has_ended
 from llm_energy_measure.storage.local import LocalStore
 from tests.fuzz import mutate
 from tests.support import factories
@@ -68,7 +68,7 @@ def raw_seeds() -> list[bytes]:
     real = [path.read_bytes() for path in sorted(EXAMPLES.rglob("process_*.json"))]
     assert real
     made = [factories.raw(), factories.full_raw(), factories.full_raw(unknown_fields={"/new/~1~0": {"a": [1, None]}})]
-    naive = factories.stamps(factories.START.replace(tzinfo=None))
+    naive = factories.timestamps(factories.START.replace(tzinfo=None))
     return [*real, *map(codec.encode_raw, [*made, factories.raw(timestamps=naive, inference_metrics=None)])]
 
 
@@ -192,9 +192,9 @@ def fuzz_name(rng: random.Random) -> str:
     assert folder is None or (name == f"{folder}.json" and sanitize_experiment_id(folder) == folder)
     older = layout.superseded_aggregate_folder_of(name)
     assert older is None or layout.is_superseded_aggregate_of(name, older)
-    hidden = published_name(name)
+    hidden = target_name(name)
     assert hidden is None or (index is None and folder is None)
-    assert hidden is not None or not writer_is_gone(name, 1.0)
+    assert hidden is not None or not writer_has_ended(name, 1.0)
     assert not (layout.earlier_attempt_of(name) is not None and layout.is_folder_name(name))
     assert not (layout.deleted_folder_of(name) is not None and layout.is_folder_name(name))
     return "ours" if index is not None or folder is not None or hidden is not None else "stranger"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure.domain.latency import LatencyMeasurements, pool_latency
-from llm_energy_measure.domain.schema import time_problems
+from llm_energy_measure.domain.schema import timestamp_problems
 from llm_energy_measure.exceptions import AggregationError, InvalidResultError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results, calculate_efficiency_metrics, codec
 from llm_energy_measure.results.strategies import strategy_names
@@ -142,7 +142,7 @@ def test_figures_that_no_file_can_hold_are_told_and_never_calculated_with(
     else:
         assert codec.decode_aggregated(codec.encode_aggregated(result), "x.json").findings == result.findings
         assert not any(map(math.isinf, calculate_efficiency_metrics(result).values()))
-        assert all(record == codec.require_valid_raw(record) for record in records if not time_problems(record))
+        assert all(record == codec.require_valid_raw(record) for record in records if not timestamp_problems(record))
 
 
 @given(st.data())

@@ -35,7 +35,7 @@ readings = st.one_of(st.none(), st.just(0.0), st.floats(0.1, 1e5))
 @st.composite
 def spans(draw: st.DrawFn) -> Any:
     start = factories.START + timedelta(seconds=draw(st.integers(0, 4)) * 10)
-    return factories.stamps(start, float(draw(st.integers(1, 4))) * 10)
+    return factories.timestamps(start, float(draw(st.integers(1, 4))) * 10)
 
 
 def devices(joules: float, count: int) -> list[DeviceEnergy]:
@@ -225,7 +225,7 @@ def honest_runs(draw: st.DrawFn) -> list[RawProcessResult]:
         host, local = index % hosts, index // hosts
         board = boards[local % len(boards)]
         watts = limits[board] * load * (1 + draw(st.floats(-0.0005, 0.0005)))
-        span = factories.stamps(factories.START + timedelta(milliseconds=draw(st.integers(0, 200))), seconds)
+        span = factories.timestamps(factories.START + timedelta(milliseconds=draw(st.integers(0, 200))), seconds)
         tokens = factories.inference(
             total_tokens=1000, input_tokens=400, output_tokens=600, inference_time_sec=seconds,
             tokens_per_second=1000 / seconds, latency_per_token_ms=seconds,

@@ -104,7 +104,7 @@ def test_any_record_with_an_end_survives_the_shape_of_codecarbon(
     total: float, gpu: float, duration: float, end: datetime
 ) -> None:
     energy = factories.energy(total_energy_j=total, gpu_energy_j=gpu, duration_sec=duration)
-    span = factories.stamps(end - timedelta(seconds=duration), duration)
+    span = factories.timestamps(end - timedelta(seconds=duration), duration)
     record = factories.raw(timestamps=msgspec.structs.replace(span, end=end), energy_metrics=energy)
     [found] = read_text(exporters.to_codecarbon([record]))
     assert found.energy_metrics.total_energy_j == pytest.approx(total, rel=1e-15, abs=1e-300)

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from llm_energy_measure.constants import LEFTOVER_MARK
+from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.exceptions import ResultExistsError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from llm_energy_measure.security import sanitize_experiment_id
@@ -105,7 +105,7 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_left_over(self) -> None:
-        assert not list(self.base.rglob(f"*{LEFTOVER_MARK}*"))
+        assert not list(self.base.rglob(f"*{HIDDEN_MARK}*"))
 
 
 TestRepository = RepositoryMachine.TestCase

@@ -36,7 +36,7 @@ START = datetime(2026, 1, 16, 19, 39, 58, 225937, tzinfo=UTC)
 EXPERIMENT = "exp_7"
 
 
-def stamps(start: datetime = START, seconds: float = 40.5, **changes: Any) -> Timestamps:
+def timestamps(start: datetime = START, seconds: float = 40.5, **changes: Any) -> Timestamps:
     """A span of that length."""
     fields = {"start": start, "end": start + timedelta(seconds=seconds), "duration_sec": seconds}
     return Timestamps(**{**fields, **changes})
@@ -99,7 +99,7 @@ def raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes: Any)
         "gpu_is_mig": False,
         "config_name": "baseline",
         "model_name": "meta-llama/Llama-3.2-1B",
-        "timestamps": stamps(START + timedelta(seconds=rank)),
+        "timestamps": timestamps(START + timedelta(seconds=rank)),
         "inference_metrics": inference(rank),
         "energy_metrics": energy(rank),
         "compute_metrics": compute(rank),
@@ -142,7 +142,7 @@ def full_raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes:
     )
     scoped = energy(
         process_index,
-        window=stamps(START + timedelta(seconds=1), 9.5),
+        window=timestamps(START + timedelta(seconds=1), 9.5),
         total_scope="host",
         total_provenance="integrated",
         gpu_scope="device",

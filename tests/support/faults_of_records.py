@@ -21,7 +21,7 @@ Experiment = tuple[list["RawProcessResult"], dict[str, Any]]
 
 def record(index: int = 0, seconds: float = 40.0, **changes: Any) -> RawProcessResult:
     """A process that measured its own A100 at 200 W for as long as it inferred, and says all of that."""
-    span = factories.stamps(START, seconds)
+    span = factories.timestamps(START, seconds)
     energy = {
         "total_energy_j": 200.0 * seconds + index,
         "gpu_energy_j": 200.0 * seconds + index,
@@ -90,8 +90,8 @@ def stored(raw: RawProcessResult, without: str) -> RawProcessResult:
 NO_SCOPE: dict[str, Any] = {"gpu_scope": None, "total_scope": None}
 NO_IDS: dict[str, Any] = {"gpu_id": None, "gpu_uuid": None}
 HOST: dict[str, Any] = {"gpu_scope": "host", "total_scope": "host"}
-LATER = factories.stamps(START + timedelta(seconds=100), 40.0)
-NAIVE = factories.stamps(START.replace(tzinfo=None), 40.0)
+LATER = factories.timestamps(START + timedelta(seconds=100), 40.0)
+NAIVE = factories.timestamps(START.replace(tzinfo=None), 40.0)
 TORN = UnreadableFile(name="process_1.json", reason="it is empty")
 HOUR = timedelta(hours=1)
 
@@ -130,10 +130,10 @@ FAILING: dict[str, Callable[[], Experiment]] = {
          "gpu_energy_j": 8000.0}},
     ),
     "time.no_overlap": lambda: two({}, {"timestamps": LATER}),
-    "time.impossible_span": lambda: one(timestamps=factories.stamps(START, end=START - HOUR, duration_sec=None)),
+    "time.impossible_span": lambda: one(timestamps=factories.timestamps(START, end=START - HOUR, duration_sec=None)),
     "time.mixed_offsets": lambda: two({}, {"timestamps": NAIVE}),
     "time.naive_stamps": lambda: two({"timestamps": NAIVE}, {"timestamps": NAIVE, "host": "node-2"}),
-    "time.duration_mismatch": lambda: one(timestamps=factories.stamps(START, 40.0, duration_sec=50.0)),
+    "time.duration_mismatch": lambda: one(timestamps=factories.timestamps(START, 40.0, duration_sec=50.0)),
     "time.clock_jump": lambda: one(clock=clock(0, jump_sec=-30.0)),
     "time.clock_offset": lambda: two({"clock": clock(0)}, {"host": "node-2", "clock": clock(5.0, boot="c")}),
     "window.mismatch": lambda: one(work={"inference_time_sec": 4.0}),
@@ -194,9 +194,9 @@ OPEN: dict[str, Callable[[], Experiment]] = {
     "completeness.missing_process": lambda: ([record(0, of=None)], {}),
     "time.naive_stamps": lambda: one(timestamps=NAIVE),
     "time.no_overlap": one,
-    "time.duration_mismatch": lambda: one(timestamps=factories.stamps(START, end=None)),
+    "time.duration_mismatch": lambda: one(timestamps=factories.timestamps(START, end=None)),
     "time.clock_jump": lambda: one(clock=None),
-    "time.clock_offset": lambda: two({}, {"host": "node-2", "timestamps": factories.stamps(START + HOUR, 40.0)}),
+    "time.clock_offset": lambda: two({}, {"host": "node-2", "timestamps": factories.timestamps(START + HOUR, 40.0)}),
     "window.mismatch": lambda: one(energy={"window": None, "duration_sec": None}),
     "window.unknown": lambda: one(energy={"window": None, "duration_sec": None}),
     "plausibility.outlier": one,

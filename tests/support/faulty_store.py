@@ -89,14 +89,14 @@ class FaultyStore:
     def put(self, key: str, data: bytes) -> None:
         self._step("put", lambda: self.store.put(key, data))
 
-    def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
-        self._step("put_many", lambda: self.store.put_many(values, modified_ns=modified_ns))
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
+        self._step("put_many", lambda: self.store.put_many(values, mtime_ns=mtime_ns))
 
     def exchange(self, key: str, data: bytes) -> str:
         return self._step("exchange", lambda: self.store.exchange(key, data))
 
-    def copy_new(self, key: str, new_key: str) -> bool:
-        return self._step("copy_new", lambda: self.store.copy_new(key, new_key))
+    def copy_if_absent(self, key: str, new_key: str) -> bool:
+        return self._step("copy_if_absent", lambda: self.store.copy_if_absent(key, new_key))
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
         return self._step("move_folder", lambda: self.store.move_folder(prefix, new_prefix))

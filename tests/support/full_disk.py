@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.constants import LEFTOVER_MARK
+from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.exceptions import StorageError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from tests.support import factories
@@ -73,7 +73,7 @@ def work_through(disk: Path) -> dict[str, object]:
         "overwrite": refusal(lambda: repository.save_raw(EXP, overwriting, overwrite=True)),
         "aggregate": refusal(lambda: repository.save_aggregated(aggregate_results(EXP, records))),
         "first_file_is_as_it_was": repository.load_all_raw(EXP)[0] == records[0],
-        "left_over": [path.name for path in disk.rglob(f"*{LEFTOVER_MARK}*")],
+        "left_over": [path.name for path in disk.rglob(f"*{HIDDEN_MARK}*")],
         "aggregated": repository.list_aggregated(),
     }
     ballast.unlink()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.checking import check_store, sweep
 from llm_energy_measure.results.salvage import whole_sections
-from llm_energy_measure.storage.atomic import published_name
+from llm_energy_measure.storage.atomic import target_name
 from tests.support import model, syscalls
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ POINTS = [
     *((when, f"_write_beside.{call}") for call in ("open", "write", "fsync", "close") for when in ("before", "after")),
     ("within", "_write_beside.write"),
     *((when, "_publish_new.link") for when in ("before", "after")),
-    *((when, "write_new.unlink") for when in ("before", "after")),
+    *((when, "create_file.unlink") for when in ("before", "after")),
     *((when, f"sync_folder.{call}") for call in ("open", "fsync", "close") for when in ("before", "after")),
     *((when, "make_folder.mkdir") for when in ("before", "after")),
     *((when, "_replace.replace") for when in ("before", "after")),
     *((when, "_sync_file_system") for when in ("before", "after")),
     *((when, "_renameat2") for when in ("before", "after")),
-    *((when, "link_new.link") for when in ("before", "after")),
+    *((when, "link_file.link") for when in ("before", "after")),
     *((when, "delete.unlink") for when in ("before", "after")),
     *((when, "delete_folder.rename") for when in ("before", "after")),
     *((when, f"delete_folder.{call}") for call in ("unlink", "rmdir") for when in ("before", "after")),
@@ -229,14 +229,14 @@ def hold(repository: FileSystemRepository, plan: Plan, acknowledged: int, where:
     )
     assert not [finding.key for finding in findings if finding.code == "leftover.in_use"], told
     sweep(repository, findings)
-    left_over = {path for path in repository.base_path.rglob("*") if published_name(path.name)}
+    left_over = {path for path in repository.base_path.rglob("*") if target_name(path.name)}
     assert left_over == {repository.store.path(key) for key in unpublished}, told
     for number, path in enumerate(sorted(left_over)):
         if whole_sections(path.read_bytes()) and not is_json(path.read_bytes()):
             path.unlink()  # a part of what was never acknowledged; it could be salvaged
             continue
         # What the finding advises: somebody looks into it, and keeps it under a name of its own.
-        process = (published_name(path.name) or "").removesuffix(".json").removeprefix("rejected-")
+        process = (target_name(path.name) or "").removesuffix(".json").removeprefix("rejected-")
         kind = "rejected" if "rejected-" in path.name else "superseded"
         path.rename(path.with_name(f"{kind}-{process.partition('-')[0]}-{time.time_ns() + number}.json"))
     after = model.observe(repository.store)

@@ -15,7 +15,7 @@ from llm_energy_measure.constants import MANIFEST_NAME
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ResultExistsError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results, codec, layout
-from llm_energy_measure.storage.atomic import published_name
+from llm_energy_measure.storage.atomic import target_name
 from tests.support import factories
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _folder(store: Store, prefix: str) -> tuple[Results, set[tuple[int, int]], i
     attempt = None
     for name in (entry.name for entry in store.list(prefix)):
         data = store.get(f"{prefix}/{name}")
-        meant_for = published_name(name)
+        meant_for = target_name(name)
         if layout.process_index_of(name) is not None:
             result = codec.decode_raw(data, name)
             raw[result.process_index] = _variant(result.gpu_name)

@@ -56,7 +56,9 @@ words = st.text("abcXYZ 0189._/+-é", min_size=1, max_size=12).filter(
     lambda text: text.strip() == text and not text.startswith(("+", "-"))
 )
 names = st.text("abcXYZ0189._", min_size=1, max_size=8).filter(lambda text: text.strip("."))
-whole_stamps = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1)).map(lambda stamp: stamp.replace(microsecond=0))
+whole_timestamps = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1)).map(
+    lambda stamp: stamp.replace(microsecond=0)
+)
 moments = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC))
 boards = st.sampled_from(["NVIDIA A100-PCIE-40GB", "NVIDIA H100", "AMD Instinct MI250X"])
 plain = st.one_of(st.none(), st.booleans(), st.integers(-(2**50), 2**50), st.floats(-1e9, 1e9), words)
@@ -121,7 +123,7 @@ def carbon_records(draw: st.DrawFn) -> list[Values]:
                 "host": host,
                 "gpu_name": board,
                 "energy_metrics.devices[].gpu_name": (board and [board] * draw(st.integers(0, 8))) or None,
-                "timestamps.end": draw(whole_stamps),
+                "timestamps.end": draw(whole_timestamps),
                 "timestamps.duration_sec": duration,
                 **{f"energy_metrics.{part}_energy_j": draw(maybe(kwh_as_j)) for part in ("total", "gpu", "cpu", "ram")},
                 "energy_metrics.gpu_power_w": draw(maybe(watts)),
@@ -492,7 +494,7 @@ def vllm_runs(draw: st.DrawFn) -> list[Values]:
                 "backend": draw(maybe(words)),
                 "config_name": draw(maybe(words)),
                 "model_name": draw(maybe(words)),
-                "timestamps.end": draw(maybe(whole_stamps)),
+                "timestamps.end": draw(maybe(whole_timestamps)),
                 "timestamps.duration_sec": draw(maybe(seconds)),
                 "energy_metrics.total_energy_j": total,
                 "energy_metrics.duration_sec": draw(known),

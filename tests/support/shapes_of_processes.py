@@ -41,7 +41,7 @@ from tests.support.shapes_of_logs import (
     names,
     seconds,
     watts,
-    whole_stamps,
+    whole_timestamps,
     with_config,
     words,
 )
@@ -95,7 +95,7 @@ def sensor_readings(draw: st.DrawFn, component: str, number: int) -> Values:
 @st.composite
 def perun_nodes(draw: st.DrawFn) -> list[Values]:
     hosts = draw(st.sets(names, min_size=1, max_size=3).map(sorted))
-    app, version, start = draw(names), draw(maybe(names)), draw(maybe(whole_stamps))
+    app, version, start = draw(names), draw(maybe(names)), draw(maybe(whole_timestamps))
     rest = draw(st.dictionaries(st.sampled_from(["benchmarking.rounds", "monitoring.sampling"]), st.floats(0, 9)))
     facts = rest | ({} if version is None else {"perun_version": version})
     facts |= {} if start is None else {"execution_dt": start.isoformat()}
@@ -265,7 +265,7 @@ def legacy_folders(draw: st.DrawFn) -> list[Values]:
         "energy_metrics.devices[].gpu_name": (board and [board] * draw(st.integers(0, 8))) or None,
         "host": draw(maybe(names)),
         "world_size": draw(maybe(st.just(size))),
-        "timestamps.start": draw(maybe(whole_stamps)),
+        "timestamps.start": draw(maybe(whole_timestamps)),
     }
     main: Values = dict.fromkeys(MAIN)
     if draw(st.booleans()):

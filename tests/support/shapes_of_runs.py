@@ -56,7 +56,7 @@ from tests.support.shapes_of_logs import (
     seconds,
     start_before,
     watts,
-    whole_stamps,
+    whole_timestamps,
     with_config,
     words,
 )
@@ -324,7 +324,7 @@ def optimum_runs(draw: st.DrawFn) -> list[Values]:
             {
                 **shared,
                 **dict(zip(ENERGIES, [draw(kwh_as_j), *(draw(maybe(kwh_as_j)) for _ in range(3))], strict=True)),
-                "timestamps.end": draw(maybe(whole_stamps)) if has_times else None,
+                "timestamps.end": draw(maybe(whole_timestamps)) if has_times else None,
                 "timestamps.duration_sec": draw(seconds) if has_times else None,
                 "energy_metrics.gpu_power_w": draw(of_carbon),
                 "energy_metrics.cpu_power_w": draw(of_carbon),

@@ -36,7 +36,7 @@ def aggregate(*results: RawProcessResult, **options: Any) -> AggregatedResult:
 
 def at(start: float, end: float | None, index: int, **changes: Any) -> RawProcessResult:
     """A process that ran between two seconds after the hour."""
-    span = factories.stamps(
+    span = factories.timestamps(
         START + timedelta(seconds=start), end=None if end is None else START + timedelta(seconds=end)
     )
     return factories.raw(process_index=index, timestamps=span, **changes)
@@ -302,7 +302,7 @@ def test_overlap_is_one_instant_that_all_processes_ran_at(
 
 
 def test_naive_beside_aware_processes_have_no_common_span() -> None:
-    naive = factories.stamps(START.replace(tzinfo=None))
+    naive = factories.timestamps(START.replace(tzinfo=None))
     result = aggregate(factories.raw(), factories.raw(process_index=1, timestamps=naive))
     assert (result.start_time, result.end_time, result.duration_sec) == (None, None, None)
     assert result.aggregation.temporal_overlap_verified is False
@@ -314,13 +314,13 @@ def test_naive_beside_aware_processes_have_no_common_span() -> None:
 
 def test_naive_processes_have_a_common_span_among_themselves() -> None:
     naive = datetime(2026, 1, 16, 12)
-    result = aggregate(*factories.raws(2, timestamps=factories.stamps(naive, 10.0)))
+    result = aggregate(*factories.raws(2, timestamps=factories.timestamps(naive, 10.0)))
     assert (result.start_time, result.duration_sec) == (naive, 10.0)
     assert result.aggregation.temporal_overlap_verified is True
 
 
 def test_impossible_times_of_a_process_are_told_and_its_energy_counts() -> None:
-    reversed_span = factories.stamps(seconds=-1.0, duration_sec=None)
+    reversed_span = factories.timestamps(seconds=-1.0, duration_sec=None)
     result = aggregate(factories.raw(timestamps=reversed_span))
     assert result.total_energy_j == 1971.5
     assert len(result.aggregation.warnings) == 1
@@ -473,7 +473,7 @@ def test_an_aggregate_of_results_that_no_file_holds_names_none() -> None:
             "energy_metrics.total_energy_j is -inf, which JSON can't hold",
         ),
         (
-            {"timestamps": factories.stamps(duration_sec=math.inf)},
+            {"timestamps": factories.timestamps(duration_sec=math.inf)},
             "timestamps.duration_sec is inf, which JSON can't hold",
         ),
         (
@@ -485,7 +485,7 @@ def test_an_aggregate_of_results_that_no_file_holds_names_none() -> None:
             "energy_metrics.total_energy_j: Expected float | null, got str, found '12'",
         ),
         (
-            {"timestamps": msgspec.structs.replace(factories.stamps(), start="now")},
+            {"timestamps": msgspec.structs.replace(factories.timestamps(), start="now")},
             "timestamps.start: Invalid RFC3339 encoded datetime, found 'now'",
         ),
         ({"world_size": 10**12}, "world_size: Expected int <= 1000000, found 1000000000000"),
@@ -518,7 +518,7 @@ def test_what_is_right_is_not_copied_and_what_is_an_array_or_a_text_becomes_what
     assert same is record
     odd = factories.raw(
         effective_config={"sizes": np.array([1, 2])},
-        timestamps=msgspec.structs.replace(factories.stamps(), start=START.isoformat()),
+        timestamps=msgspec.structs.replace(factories.timestamps(), start=START.isoformat()),
     )
     result = aggregate(odd)
     assert (result.effective_config, result.start_time) == ({"sizes": [1, 2]}, START)

@@ -22,7 +22,7 @@ START = factories.START
 
 def reading(index: int, joules: float, start: float = 0.0, seconds: float = 40.0, **changes: Any) -> RawProcessResult:
     """A process whose whole energy is one reading of GPU energy, within a window."""
-    window = factories.stamps(START + timedelta(seconds=start), seconds)
+    window = factories.timestamps(START + timedelta(seconds=start), seconds)
     energy = {"gpu_energy_j": joules, "total_energy_j": joules, "window": window, "duration_sec": seconds}
     return record(index, of=None, energy=energy | changes.pop("energy", {}), timestamps=window, **changes)
 

@@ -33,7 +33,7 @@ from llm_energy_measure.results import (
 )
 from llm_energy_measure.results.bulk import Outcome
 from llm_energy_measure.results.state import inspect_experiment
-from llm_energy_measure.storage.folder import clock_ns
+from llm_energy_measure.storage.folder import store_time_ns
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
@@ -386,7 +386,7 @@ def test_many_are_aggregated_one_by_one_as_they_are_asked_for(repository: FileSy
 # Without opening anything
 
 
-def stamp_aggregate(repository: FileSystemRepository, later_ns: int) -> None:
+def set_aggregate_mtime(repository: FileSystemRepository, later_ns: int) -> None:
     """Give the aggregate a stamp that is that much later than its folder's, whose own can't be set."""
     ns = raw_file(repository).parent.stat().st_ctime_ns + later_ns
     os.utime(aggregate_file(repository), ns=(ns, ns))
@@ -394,8 +394,8 @@ def stamp_aggregate(repository: FileSystemRepository, later_ns: int) -> None:
 
 def wait_for_tick(repository: FileSystemRepository) -> None:
     """Wait until the clock of the file system has gone on."""
-    before = clock_ns(repository.store, "aggregated")
-    while clock_ns(repository.store, "aggregated") == before:
+    before = store_time_ns(repository.store, "aggregated")
+    while store_time_ns(repository.store, "aggregated") == before:
         time.sleep(0.001)
 
 
@@ -403,7 +403,7 @@ def wait_for_tick(repository: FileSystemRepository) -> None:
 def settled(repository: FileSystemRepository) -> FileSystemRepository:
     """An aggregate whose folder is older than it."""
     list(aggregate_all(repository))
-    stamp_aggregate(repository, 1)
+    set_aggregate_mtime(repository, 1)
     return repository
 
 
@@ -420,13 +420,13 @@ def test_an_older_folder_is_not_opened(settled: FileSystemRepository) -> None:
 def test_a_folder_of_the_same_tick_or_a_later_one_is_opened(settled: FileSystemRepository, later_ns: int) -> None:
     raw_file(settled, 1).unlink()
     raw_file(settled).write_bytes(b"")
-    stamp_aggregate(settled, later_ns)
+    set_aggregate_mtime(settled, later_ns)
     [outcome] = aggregate_all(settled)
     assert outcome.result == "failed"
 
 
 def test_what_was_opened_for_nothing_is_not_opened_again(settled: FileSystemRepository) -> None:
-    stamp_aggregate(settled, -(10**9))
+    set_aggregate_mtime(settled, -(10**9))
     wait_for_tick(settled)
     [outcome] = aggregate_all(settled)
     assert (outcome.result, outcome.aggregated is not None) == ("current", True)
@@ -479,9 +479,9 @@ def test_an_aggregate_is_of_the_time_at_which_its_reading_began(repository: File
     class Late(LocalStore):
         """A store into which another host saves a result while the aggregates are being written."""
 
-        def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
+        def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
             FileSystemRepository(repository.base_path).save_raw("exp_7", factories.raw("exp_7", 2))
-            super().put_many(values, modified_ns=modified_ns)
+            super().put_many(values, mtime_ns=mtime_ns)
 
     late = FileSystemRepository(repository.base_path, store=Late(repository.base_path))
     assert [outcome.result for outcome in aggregate_all(late)] == ["aggregated"]
@@ -564,10 +564,10 @@ def test_what_cannot_be_stored_fails_alone(repository: FileSystemRepository) -> 
     class Refusing(LocalStore):
         """A store that can't take one of the aggregates."""
 
-        def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
+        def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
             if "aggregated/many_03.json" in values:
                 raise StorageError("cannot write", "no space is left", "make room")
-            super().put_many(values, modified_ns=modified_ns)
+            super().put_many(values, mtime_ns=mtime_ns)
 
     many(repository)
     refusing = FileSystemRepository(repository.base_path, store=Refusing(repository.base_path))

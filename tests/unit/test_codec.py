@@ -562,17 +562,17 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "itself inside": ({"effective_config": _loop()}, "can't be stored as JSON"),
     "200 levels": ({"effective_config": {"a": _deep(197)}}, "nested more than 100 levels deep"),
     "100,000 levels": ({"effective_config": {"a": _deep(100_000)}}, "can't be stored as JSON"),
-    "end before start": ({"timestamps": factories.stamps(seconds=-1.0, duration_sec=1.0)}, "is before start"),
+    "end before start": ({"timestamps": factories.timestamps(seconds=-1.0, duration_sec=1.0)}, "is before start"),
     "naive beside aware": (
-        {"timestamps": factories.stamps(NAIVE, end=AWARE)},
+        {"timestamps": factories.timestamps(NAIVE, end=AWARE)},
         "timestamps: one of start and end has a UTC offset and the other has none",
     ),
     "negative duration": (
-        {"timestamps": factories.stamps(duration_sec=-0.5)},
+        {"timestamps": factories.timestamps(duration_sec=-0.5)},
         "timestamps.duration_sec: -0.5 is negative",
     ),
     "reversed window": (
-        {"energy_metrics": factories.energy(window=factories.stamps(seconds=-1.0, duration_sec=None))},
+        {"energy_metrics": factories.energy(window=factories.timestamps(seconds=-1.0, duration_sec=None))},
         "energy_metrics.window: end .* is before start",
     ),
     "no digest": ({"origin": ImportOrigin(tool="codecarbon", sha256="XYZ")}, "origin.sha256"),
@@ -618,7 +618,7 @@ def test_all_impossible_times_and_numbers_of_a_kind_are_named_at_once() -> None:
     with pytest.raises(InvalidResultError) as caught:
         codec.require_valid_raw(record)
     assert len(caught.value.problems) == 2
-    reversed_twice = factories.raw(timestamps=factories.stamps(seconds=-1.0))
+    reversed_twice = factories.raw(timestamps=factories.timestamps(seconds=-1.0))
     with pytest.raises(InvalidResultError) as caught:
         codec.require_valid_raw(reversed_twice)
     assert len(caught.value.problems) == 2

@@ -23,7 +23,7 @@ from llm_energy_measure.exceptions import ConfigurationError, ExportError, Missi
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS
 from llm_energy_measure.results.tags import change_tags
-from llm_energy_measure.storage.atomic import leftover_path
+from llm_energy_measure.storage.atomic import temporary_path
 from tests.support import factories
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def repository(tmp_path: Path) -> FileSystemRepository:
     """Two experiments of January 2026, one of March, one whose start is unknown, one pending."""
     repository = FileSystemRepository(tmp_path / "results")
-    march = factories.stamps(factories.START.replace(month=3))
+    march = factories.timestamps(factories.START.replace(month=3))
     for name, changes in (("a", {}), ("b", {"world_size": 3}), ("c", {"timestamps": march, "host": "node-1"})):
         for record in factories.raws(2, name, **changes):
             repository.save_raw(name, record)
@@ -148,7 +148,7 @@ def test_what_a_killed_export_left_goes_with_the_next(repository: FileSystemRepo
     folder = tmp_path / "dataset" / "processes" / "month=2026-03"
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
-    own = Path(leftover_path(str(folder / "part-0.parquet")))
+    own = Path(temporary_path(str(folder / "part-0.parquet")))
     leftover = own.with_name(own.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
     for path in (own, leftover):
         path.write_bytes(b"PAR1")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure.exceptions import StorageError, UnsafePathError
-from llm_energy_measure.storage.folder import Folder, clock_ns
+from llm_energy_measure.storage.folder import Folder, store_time_ns
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
 
@@ -126,24 +126,24 @@ def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
 
 def test_the_clock_is_that_of_the_files_and_leaves_none(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    before = clock_ns(store, "aggregated")
+    before = store_time_ns(store, "aggregated")
     assert before > 0
     assert list(tmp_path.iterdir()) == []
     store.put("aggregated/e.json", b"1")
     with Folder(store, "aggregated") as folder:
         written = store.path("aggregated/e.json").stat().st_mtime_ns
-        assert folder.stamp_ns("e.json") in (written, None)  # put within a tick, it looks like a copy
-        assert before <= written <= clock_ns(store, "aggregated")
-        folder.set_stamp("e.json", 5)
-        assert folder.stamp_ns("e.json") == 5
-        assert (folder.stamp_ns("absent"), folder.stamp_ns("absent/e")) == (None, None)
-        folder.set_stamp("absent", 5)
+        assert folder.timestamp_ns("e.json") in (written, None)  # put within a tick, it looks like a copy
+        assert before <= written <= store_time_ns(store, "aggregated")
+        folder.set_mtime("e.json", 5)
+        assert folder.timestamp_ns("e.json") == 5
+        assert (folder.timestamp_ns("absent"), folder.timestamp_ns("absent/e")) == (None, None)
+        folder.set_mtime("absent", 5)
     assert [path.name for path in (tmp_path / "aggregated").iterdir()] == ["e.json"]
 
 
 def test_without_a_clock_nothing_is_later_than_anything(tmp_path: Path) -> None:
-    assert clock_ns(MemoryStore(), "aggregated") == 0
-    assert clock_ns(LocalStore(tmp_path / "nowhere"), "aggregated") == 0
+    assert store_time_ns(MemoryStore(), "aggregated") == 0
+    assert store_time_ns(LocalStore(tmp_path / "nowhere"), "aggregated") == 0
 
 
 def test_threads_read_at_the_same_time_what_each_asked_for(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llm_energy_measure.constants import LEFTOVER_MARK, RESULTS_DIR_ENV
+from llm_energy_measure.constants import HIDDEN_MARK, RESULTS_DIR_ENV
 from llm_energy_measure.domain.experiment import AggregatedResult, Manifest, RawProcessResult
 from llm_energy_measure.exceptions import (
     ExperimentIdError,
@@ -330,14 +330,14 @@ def plant_strangers(base: Path) -> None:
         *(".completed_0", "process_x.json", "process_07.json", "process_-1.json", "process_1.json.bak", "notes.txt"),
         *("process_.json", "Process_1.json", "process_1.JSON", "process_1.json\n", "process_²5.json", "process_٣.json"),
         *("rejected-process_1-1.json", "superseded-process_1-1.json", "partial-process_1.json", "claim-rapl.json"),
-        *(f".process_1.json{LEFTOVER_MARK}123-abcd", f"process_1.json{LEFTOVER_MARK}", f"process_{'9' * 30}.json"),
+        *(f".process_1.json{HIDDEN_MARK}123-abcd", f"process_1.json{HIDDEN_MARK}", f"process_{'9' * 30}.json"),
     ):
         plant(base / "raw" / EXP / name, b"junk")
     (base / "raw" / EXP / "process_3.json").mkdir()
     (base / "raw" / "empty").mkdir()
-    for name in ("notes.txt", f".{EXP}{LEFTOVER_MARK}123-abcd/process_0.json", "not an id/process_0.json"):
+    for name in ("notes.txt", f".{EXP}{HIDDEN_MARK}123-abcd/process_0.json", "not an id/process_0.json"):
         plant(base / "raw" / name, b"junk")
-    for name in ("notes.txt", ".json", f".x.json{LEFTOVER_MARK}1-a", "superseded-y-1.json", "b c.json", "x.JSON"):
+    for name in ("notes.txt", ".json", f".x.json{HIDDEN_MARK}1-a", "superseded-y-1.json", "b c.json", "x.JSON"):
         plant(base / "aggregated" / name, b"junk")
     (base / "aggregated" / "folder.json").mkdir()
     plant(base / ".catalogue.sqlite", b"junk")
@@ -366,7 +366,7 @@ def test_deleting_takes_strangers_with_it_and_leaves_other_experiments(
     assert repository.delete_experiment(EXP) is True
     assert repository.list_experiments() == repository.list_aggregated() == ["exp_7-1", "exp_7x"]
     left = {
-        str(path.relative_to(base)) for path in base.rglob("*") if EXP in path.name and LEFTOVER_MARK not in path.name
+        str(path.relative_to(base)) for path in base.rglob("*") if EXP in path.name and HIDDEN_MARK not in path.name
     }
     assert left == {
         *("raw/exp_7x", "aggregated/exp_7x.json", "aggregated/superseded-exp_7x-1.json", "tags/exp_7x.json"),

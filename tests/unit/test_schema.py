@@ -15,7 +15,14 @@ import pytest
 from llm_energy_measure import constants
 from llm_energy_measure.constants import SCHEMA_VERSION
 from llm_energy_measure.domain import schema
-from llm_energy_measure.domain.schema import Migration, json_schema, migrate, non_finite, parse_version, time_problems
+from llm_energy_measure.domain.schema import (
+    Migration,
+    find_non_finite,
+    json_schema,
+    migrate,
+    parse_version,
+    timestamp_problems,
+)
 from llm_energy_measure.results import codec
 from tests.support import factories
 
@@ -84,7 +91,7 @@ def test_a_circle_of_migrations_ends_without_being_walked() -> None:
 def test_numbers_that_json_cannot_hold_are_found_with_their_path() -> None:
     nan, inf = float("nan"), float("inf")
     document = {"a": nan, "b": [1.0, {"c": inf}], "d": (-inf,), "e": "nan", "f": 1, "g": None}
-    assert [path for path, _ in non_finite(document)] == ["a", "b[1].c", "d[0]"]
+    assert [path for path, _ in find_non_finite(document)] == ["a", "b[1].c", "d[0]"]
 
 
 @pytest.mark.parametrize(
@@ -105,11 +112,11 @@ def test_numbers_that_json_cannot_hold_are_found_with_their_path() -> None:
 )
 @pytest.mark.parametrize("place", ["timestamps", "energy_metrics.window"])
 def test_impossible_times_are_found(place: str, changes: dict[str, Any], found: list[str]) -> None:
-    span = factories.stamps(**changes)
+    span = factories.timestamps(**changes)
     record = factories.raw(timestamps=span)
     if place != "timestamps":
         record = factories.raw(energy_metrics=factories.energy(window=span))
-    problems = time_problems(record)
+    problems = timestamp_problems(record)
     assert len(problems) == len(found)
     for problem, words in zip(problems, found, strict=True):
         assert problem.startswith(place)

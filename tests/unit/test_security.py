@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llm_energy_measure.constants import LEFTOVER_MARK
+from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.exceptions import ExperimentIdError, ResultNotFoundError, UnsafePathError
 from llm_energy_measure.security import is_safe_path, sanitize_experiment_id, validate_path
 
@@ -65,7 +65,7 @@ def test_a_sanitised_id_is_one_plain_name_and_stays_as_it_is(experiment_id: str)
         return
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,200}", safe)
     assert safe.strip(".")
-    assert LEFTOVER_MARK not in safe
+    assert HIDDEN_MARK not in safe
     assert sanitize_experiment_id(safe) == safe
 
 

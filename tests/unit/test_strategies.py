@@ -104,13 +104,13 @@ def test_a_rank_that_counted_no_tokens_of_its_own_is_no_hindrance() -> None:
 
 def test_wall_clock_throughput_is_all_tokens_over_the_span_of_all_processes() -> None:
     records = [
-        factories.raw(process_index=0, timestamps=factories.stamps(factories.START, 40.0)),
-        factories.raw(process_index=1, timestamps=factories.stamps(factories.START + timedelta(seconds=10), 40.0)),
+        factories.raw(process_index=0, timestamps=factories.timestamps(factories.START, 40.0)),
+        factories.raw(process_index=1, timestamps=factories.timestamps(factories.START + timedelta(seconds=10), 40.0)),
     ]
     result = aggregate_results(factories.EXPERIMENT, records, strategy="wall_clock_throughput")
     assert result.avg_tokens_per_second == (8192 + 8292) / 50
     assert calculate_efficiency_metrics(result)["effective_batch_throughput"] == (8192 + 8292) / 50
-    for unknown in (factories.stamps(end=None), factories.stamps(factories.START.replace(tzinfo=None))):
+    for unknown in (factories.timestamps(end=None), factories.timestamps(factories.START.replace(tzinfo=None))):
         other = factories.raw(process_index=1, timestamps=unknown)
         result = aggregate_results(factories.EXPERIMENT, [records[0], other], strategy="wall_clock_throughput")
         assert result.avg_tokens_per_second is None

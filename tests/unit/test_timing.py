@@ -87,7 +87,7 @@ def test_clocks_of_one_host_need_no_store() -> None:
 
 
 def test_hosts_that_started_at_another_time_have_no_other_clocks() -> None:
-    later = factories.stamps(START + timedelta(seconds=30), 40.0)
+    later = factories.timestamps(START + timedelta(seconds=30), 40.0)
     records = [record(0, of=2, clock=clock(0)), record(1, of=2, host="node-2", clock=ahead(0.0), timestamps=later)]
     assert found("time.clock_offset", records).outcome == "passed"
 
@@ -132,7 +132,7 @@ def test_what_a_reading_can_be_wrong_by_sets_no_clock() -> None:
 
 def test_where_clocks_are_apart_one_that_is_unknown_leaves_the_overlap_open() -> None:
     """Host 1 is 50 s ahead: by its stamps it began after the others had ended, and by the store's clock with them."""
-    late = factories.stamps(START + timedelta(seconds=50), 40.0)
+    late = factories.timestamps(START + timedelta(seconds=50), 40.0)
     records = hosts(clock(0), None, None)
     records[1] = record(1, of=3, host="node-1", clock=ahead(50.0), timestamps=late)
     assert found("time.clock_offset", records).outcome == "failed"

@@ -22,7 +22,7 @@ from llm_energy_measure.constants import AGGREGATED_DIR, EXTRA_PACKAGES, RAW_DIR
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, LLMEnergyMeasureError, MissingExtraError
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
 from llm_energy_measure.results.exporters import plain
-from llm_energy_measure.storage.atomic import leftover_path, make_folder, published_name, sync_folder, writer_is_gone
+from llm_energy_measure.storage.atomic import make_folder, sync_folder, target_name, temporary_path, writer_has_ended
 from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -
             writers = {}
             for table in TABLES:
                 make_folder(os.fspath(_part(folder, table, month.name).parent))
-                temps[table] = leftover_path(os.fspath(_part(folder, table, month.name)))
+                temps[table] = temporary_path(os.fspath(_part(folder, table, month.name)))
                 writers[table] = stack.enter_context(
                     parquet.ParquetWriter(temps[table], made[table], compression="zstd")
                 )
@@ -292,7 +292,7 @@ def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -
 def _sweep(folder: Path) -> None:
     """Remove what exports that were killed have left in a folder."""
     for path in folder.iterdir():
-        if published_name(path.name) is not None and writer_is_gone(path.name, 0):
+        if target_name(path.name) is not None and writer_has_ended(path.name, 0):
             path.unlink(missing_ok=True)
 
 

@@ -356,12 +356,12 @@ class Catalogue:
         store = self.repository.store
         entries = store.list(RAW_DIR)
         raw = {
-            entry.name: entry.modified_sec for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)
+            entry.name: entry.mtime_sec for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)
         }
         deleted = {layout.deleted_folder_of(entry.name) for entry in entries} - raw.keys()
         aggregated, tags = (
             {
-                folder: entry.modified_sec
+                folder: entry.mtime_sec
                 for entry in store.list(prefix)
                 if not entry.is_folder and (folder := layout.aggregated_folder_of(entry.name)) not in (None, *deleted)
             }

@@ -14,7 +14,7 @@ from llm_energy_measure.results.codec import decode_aggregated
 from llm_energy_measure.results.columns import model_name
 from llm_energy_measure.results.completeness import check_completeness
 from llm_energy_measure.results.layout import deleted_folder, names_folder
-from llm_energy_measure.results.state import ExperimentState, Status, inspect_experiment, is_settled
+from llm_energy_measure.results.state import ExperimentState, Status, inspect_experiment, is_up_to_date
 from llm_energy_measure.results.tags import load_tags
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def settled_aggregate(raw: Folder, aggregated: Folder, folder: str) -> bytes | N
         aggregated: The folder `aggregated/`.
         folder: The experiment's folder name.
     """
-    if not is_settled(raw, aggregated, folder) or not raw.is_absent(deleted_folder(folder).rpartition("/")[2]):
+    if not is_up_to_date(raw, aggregated, folder) or not raw.is_absent(deleted_folder(folder).rpartition("/")[2]):
         return None
     return aggregated.get(f"{folder}.json")
 

@@ -267,7 +267,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         known = (fact for fact in facts if None not in fact)
         return next((fact for fact in known if fact[1] != fact[2]), None)
 
-    def tells_all_of(self, other: Manifest) -> bool:
+    def includes(self, other: Manifest) -> bool:
         """True if another manifest of the same run has no fact that this one lacks."""
         lacks_job = self.launcher is None or self.launcher.job_id is None
         return not (

@@ -34,7 +34,7 @@ Component = Literal["gpu", "cpu", "ram", "total"]
 Provenance = Literal["measured", "integrated", "modelled"]
 """Where a figure comes from: a counter, a sum of power samples, or a stated constant."""
 
-CLAIMED = "claimed"
+SENSOR_LOCKED = "claimed"
 """Problem of a sensor that another process of the experiment reads, which counts its joules."""
 
 SENSOR_LOST = "sensor_lost"
@@ -234,10 +234,10 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """True if energy is missing; not where all that the process could read, if anything, another one counts."""
         if self.total_energy_j is not None:
             return False
-        return self.sensors is None or not all(CLAIMED in reading.problems for reading in self.sensors)
+        return self.sensors is None or not all(SENSOR_LOCKED in reading.problems for reading in self.sensors)
 
     @property
-    def is_cut_short(self) -> bool:
+    def is_lower_bound(self) -> bool:
         """True if a sensor is known to have seen less than there was."""
         return any(not {SENSOR_LOST, COUNTER_RESET}.isdisjoint(reading.problems) for reading in self.sensors or ())
 

@@ -79,20 +79,20 @@ def migrate(
     return document
 
 
-def non_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+def find_non_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
     """Every number of a decoded object that JSON can't hold (NaN and the infinities), with its dotted path."""
     if isinstance(value, float):
         if not math.isfinite(value):
             yield path, value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from non_finite(inner, f"{path}.{key}" if path else str(key))
+            yield from find_non_finite(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from non_finite(inner, f"{path}[{index}]")
+            yield from find_non_finite(inner, f"{path}[{index}]")
 
 
-def time_problems(record: RawProcessResult) -> list[str]:
+def timestamp_problems(record: RawProcessResult) -> list[str]:
     """What is wrong with the stamps of a record, a sentence each: reversed, or not comparable.
 
     A file of the field with such stamps still loads, since its energy is none the worse; a new record is refused.

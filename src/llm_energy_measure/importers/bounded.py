@@ -29,7 +29,7 @@ from llm_energy_measure.importers.limits import (
     require_parsable,
     require_rows,
 )
-from llm_energy_measure.security import unique_keys
+from llm_energy_measure.security import reject_duplicate_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,7 +179,7 @@ class Original:
 
         def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             try:
-                return unique_keys(pairs)
+                return reject_duplicate_keys(pairs)
             except ValueError as error:
                 twice.append(error)
                 return dict(pairs)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from llm_energy_measure.constants import CODECARBON_NAMES
+from llm_energy_measure.constants import CODECARBON_COLUMN_NAMES
 from llm_energy_measure.importers.cells import number_in, shifted, time_in
 from llm_energy_measure.importers.limits import MAX_CELL, require_once
 
@@ -39,8 +39,8 @@ _SOFTWARE = "os python_version codecarbon_version"
 _V2 = f"{_BEGINNING} {_ENERGIES} {_PLACE} {_CLOUD} {_SOFTWARE} {_MACHINE} on_cloud pue"
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
-    "3.3.0": CODECARBON_NAMES,
-    "3.2.1": (*(name for name in CODECARBON_NAMES if name not in _CLOUD.split()), *_CLOUD.split()),
+    "3.3.0": CODECARBON_COLUMN_NAMES,
+    "3.2.1": (*(name for name in CODECARBON_COLUMN_NAMES if name not in _CLOUD.split()), *_CLOUD.split()),
     "2.7": tuple(_V2.split()),
     "2.4": tuple(name for name in _V2.split() if name != "experiment_id"),
     "2.0": tuple(name for name in _V2.split() if name not in {"experiment_id", "codecarbon_version", "pue"}),
@@ -51,7 +51,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 }
 """Columns in order, by the version that they were seen from."""
 
-_KNOWN = frozenset((*CODECARBON_NAMES, "task_name"))
+_KNOWN = frozenset((*CODECARBON_COLUMN_NAMES, "task_name"))
 
 _SIZES = "cpu_count gpu_count longitude latitude ram_total_size ram_used_gb pue wue water_consumed"
 _SHARES = "cpu_utilization_percent gpu_utilization_percent ram_utilization_percent"

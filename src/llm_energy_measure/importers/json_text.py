@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from llm_energy_measure.importers.limits import MAX_PARSED_BYTES, RefusedFileError, require_parsable
-from llm_energy_measure.security import unique_keys
+from llm_energy_measure.security import reject_duplicate_keys
 
 
 def fields_of(data: bytes) -> dict[str, msgspec.Raw]:
@@ -55,7 +55,7 @@ def require_unique_keys(data: bytes, what: str) -> None:
 
     def checked(pairs: list[tuple[str, Any]]) -> None:
         try:
-            unique_keys(pairs)
+            reject_duplicate_keys(pairs)
         except ValueError as error:
             raise RefusedFileError("ambiguous_key", f"{what}: {error}") from error
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from llm_energy_measure.storage.folder import clock_ns
+from llm_energy_measure.storage.folder import store_time_ns
 from llm_energy_measure.storage.local import LocalStore
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ class StoreTime(NamedTuple):
     error_sec: float
 
     @classmethod
-    def of_stamp(cls, stamp_ns: int, start: float, end: float) -> StoreTime:
+    def of_stamp(cls, timestamp_ns: int, start: float, end: float) -> StoreTime:
         """What a file's stamp says that was made between two instants of the monotonic clock."""
-        tick_ns = _tick_ns(stamp_ns)
+        tick_ns = _tick_ns(timestamp_ns)
         error_sec = (tick_ns / _SECOND_NS + end - start) / 2
-        return cls((stamp_ns + tick_ns / 2) / _SECOND_NS, (start + end) / 2, error_sec)
+        return cls((timestamp_ns + tick_ns / 2) / _SECOND_NS, (start + end) / 2, error_sec)
 
     def at(self, monotonic: float) -> float:
         """What the store's clock said at another instant of this machine's monotonic one."""
@@ -110,9 +110,9 @@ class StoreClock:
         if self.store_id is None:
             return None
         start = clock.monotonic()
-        stamp_ns = clock_ns(self._store, self._folder)
+        timestamp_ns = store_time_ns(self._store, self._folder)
         end = clock.monotonic()
-        return StoreTime.of_stamp(stamp_ns, start, end) if stamp_ns else None
+        return StoreTime.of_stamp(timestamp_ns, start, end) if timestamp_ns else None
 
 
 def stamped_by_clients(device: int, mounts: str) -> bool:
@@ -136,8 +136,8 @@ def _mounts() -> str:
         return ""  # not Linux
 
 
-def _tick_ns(stamp_ns: int) -> int:
+def _tick_ns(timestamp_ns: int) -> int:
     """How long the clock behind a stamp may stand still: some count whole seconds, or every other one."""
-    if stamp_ns % _SECOND_NS:
+    if timestamp_ns % _SECOND_NS:
         return _TICK_NS
-    return 2 * _SECOND_NS if stamp_ns % (2 * _SECOND_NS) == 0 else _SECOND_NS
+    return 2 * _SECOND_NS if timestamp_ns % (2 * _SECOND_NS) == 0 else _SECOND_NS

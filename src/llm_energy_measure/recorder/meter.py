@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.domain.metrics import CLAIMED, COUNTER_RESET, SAMPLING_GAP, SENSOR_LOST, SensorReading
+from llm_energy_measure.domain.metrics import COUNTER_RESET, SAMPLING_GAP, SENSOR_LOCKED, SENSOR_LOST, SensorReading
 
 if TYPE_CHECKING:
     from llm_energy_measure.recorder.sources import Sensor
@@ -151,5 +151,5 @@ def claimed_reading(sensor: Sensor) -> SensorReading:
         component=sensor.component,
         scope=sensor.scope,
         provenance=sensor.provenance,
-        problems=[CLAIMED],
+        problems=[SENSOR_LOCKED],
     )

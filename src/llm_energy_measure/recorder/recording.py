@@ -314,7 +314,7 @@ class Recording:
         held = claims.Claims(self.repository.store, folder, me)
         undo.callback(held.release)
         held.take_rank()
-        self.repository.set_checkpoint_aside(self.experiment_id, place.process_index)
+        self.repository.archive_checkpoint(self.experiment_id, place.process_index)
         self._sensors, self._claimed = self._share(held)
         self._store_clock = StoreClock(self.repository.store, layout.manifest_key(folder))
         self._store_time = self._store_clock.read(self._clock)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from llm_energy_measure.domain.metrics import (
-    CLAIMED,
     COUNTER_RESET,
     SAMPLING_GAP,
+    SENSOR_LOCKED,
     SENSOR_LOST,
     ComputeMetrics,
     DeviceEnergy,
@@ -127,7 +127,7 @@ def _devices(readings: Sequence[SensorReading], devices: Mapping[str, DeviceEner
     counted = []
     for reading in readings:
         device = devices.get(reading.instance or "")
-        if device is not None and reading.component == "gpu" and CLAIMED not in reading.problems:
+        if device is not None and reading.component == "gpu" and SENSOR_LOCKED not in reading.problems:
             facts = {name: getattr(device, name) for name in DeviceEnergy.__struct_fields__}
             facts.update(energy_j=reading.energy_j, provenance=reading.provenance)
             counted.append(DeviceEnergy(**facts))
@@ -211,7 +211,7 @@ def energy_warning(
             rate = f"{reading.sampling_rate_hz:.3g} Hz"
             said.append(f"{reading.component} energy is integrated from power samples at {rate} ({name})")
         for problem in reading.problems:
-            if problem == CLAIMED:
+            if problem == SENSOR_LOCKED:
                 said.append(f"{name} is counted elsewhere: by another process, or with another slice of its board")
             else:
                 because = f" ({failures[name]})" if problem == SENSOR_LOST and name in failures else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import AggregatedResult, AggregationMetadata
 from llm_energy_measure.domain.latency import pool_latency
-from llm_energy_measure.domain.schema import time_problems
+from llm_energy_measure.domain.schema import timestamp_problems
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import (
     AggregationError,
@@ -167,7 +167,7 @@ def _checked(experiment_id: str, result: RawProcessResult) -> RawProcessResult:
     except InvalidResultError as refused:
         # Stamps that can't be are a finding, as they are in files of the field.
         with contextlib.suppress(AttributeError, TypeError):
-            if [*refused.problems] == time_problems(result):
+            if [*refused.problems] == timestamp_problems(result):
                 return result
         found, advice = refused.found, "load the results first (load_all_raw)"
         if hasattr(result, "process_index"):
@@ -232,7 +232,7 @@ def _result(
         ),
         is_lower_bound=bool(report.missing)
         or verification.outcomes["completeness.no_energy"] == "failed"
-        or (evidence.any_sensors and any(energy.is_cut_short for energy in evidence.energies)),
+        or (evidence.any_sensors and any(energy.is_lower_bound for energy in evidence.energies)),
         completeness=report,
         sources=_sources(evidence.stored),
         plain_energy_j=attribution.plain_j,

@@ -3,7 +3,7 @@
 How one knows without opening anything that nothing changed: an aggregate's stamp is the time, by the clock of the file
 system, at which the reading of its raw folder began, and a folder's stamp is the time of its last change. Only where
 the folder's is older is the aggregate current; an equal one may hide a change within one tick of that clock. A plain
-copy of an aggregate (`cp -r`) has the time of copying, which says nothing: `Folder.stamp_ns` tells it by that. Where
+copy of an aggregate (`cp -r`) has the time of copying, which says nothing: `Folder.timestamp_ns` detects it. Where
 stamps can't tell, as in other stores, the digests do. What is edited in place changes no folder: `rehash` finds it. It
 also finds what came between the reading and the saving of a result that somebody saved by `save_aggregated`.
 """
@@ -25,10 +25,10 @@ from llm_energy_measure.results.completeness import require_complete
 from llm_energy_measure.results.jobs import run_batches
 from llm_energy_measure.results.layout import aggregated_key, is_folder_name
 from llm_energy_measure.results.recovery import is_no_experiment, recover_from
-from llm_energy_measure.results.state import ExperimentState, inspect_experiment, is_settled
+from llm_energy_measure.results.state import ExperimentState, inspect_experiment, is_up_to_date
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
-from llm_energy_measure.storage.folder import Folder, clock_ns
-from llm_energy_measure.storage.read_ahead import read_ahead
+from llm_energy_measure.storage.folder import Folder, store_time_ns
+from llm_energy_measure.storage.prefetch import prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -116,13 +116,13 @@ def aggregate_experiment(
         LLMEnergyMeasureError: It can't be aggregated; the older aggregate stays.
     """
     rule = Rule(strategy=strategy, expected_processes=expected_processes, strict=strict, force=force)
-    stamp_ns = _now_ns(repository)
+    timestamp_ns = _now_ns(repository)
     state = inspect_experiment(repository, experiment_id)
     left_alone = _left_alone(experiment_id, state, rule)
     if left_alone is not None:
         return left_alone
     outcome = _aggregated(experiment_id, state, rule, repository.recover_raw(experiment_id))
-    repository.store.put_many(_values(repository, state, outcome), modified_ns=stamp_ns)
+    repository.store.put_many(_values(repository, state, outcome), mtime_ns=timestamp_ns)
     return outcome
 
 
@@ -178,9 +178,9 @@ def aggregate_all(
     rule = Rule(strategy=strategy, expected_processes=expected_processes, strict=strict, force=force)
     if strategy is not None:
         get_strategy(strategy)
-    trusts_stamps = not (force or rehash or strategy is not None or expected_processes is not None)
+    trusts_timestamps = not (force or rehash or strategy is not None or expected_processes is not None)
     if experiment_ids is None:
-        batches = _batches(_sweep(repository, trusts_stamps=trusts_stamps))
+        batches = _batches(_sweep(repository, trusts_timestamps=trusts_timestamps))
     else:
         batches = _batches(iter(experiment_ids))
     # A sweep takes what a folder without results is for what it is: no experiment.
@@ -194,11 +194,11 @@ def count_folders(repository: FileSystemRepository) -> int:
         return sum(1 for _ in raw.names())
 
 
-def _sweep(repository: FileSystemRepository, *, trusts_stamps: bool) -> Iterator[str | Outcome]:
+def _sweep(repository: FileSystemRepository, *, trusts_timestamps: bool) -> Iterator[str | Outcome]:
     """Names of the folders to look into, and outcomes of those that the stamps say are current."""
     with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
         for name in raw.names():
-            if trusts_stamps and is_settled(raw, aggregated, name):
+            if trusts_timestamps and is_up_to_date(raw, aggregated, name):
                 yield Outcome(experiment_id=name, result="current")
             elif is_folder_name(name):
                 yield name
@@ -225,14 +225,14 @@ def _aggregate_batch(
     repository: FileSystemRepository, items: list[str | Outcome], *, rule: Rule, is_sweep: bool
 ) -> list[Outcome]:
     """What becomes of the experiments of a batch; all that succeed are saved together."""
-    stamp_ns = _now_ns(repository) if any(isinstance(item, str) for item in items) else 0
+    timestamp_ns = _now_ns(repository) if any(isinstance(item, str) for item in items) else 0
     outcomes: list[Outcome] = []
     values: dict[str, bytes] = {}
     bounds: set[str] = set()
     with (
         Folder(repository.store, RAW_DIR) as raw,
         Folder(repository.store, AGGREGATED_DIR) as aggregated,
-        closing(read_ahead(raw, items, _folder_to_read)) as coming,
+        closing(prefetch(raw, items, _folder_to_read)) as coming,
     ):
         for item in coming:
             if not isinstance(item, str):
@@ -250,9 +250,9 @@ def _aggregate_batch(
             if is_bound and outcome.aggregated is not None:
                 bounds.add(aggregated_key(repository.folder_of(outcome.aggregated.experiment_id)))
             if is_sweep and outcome.result == "current" and not is_bound:
-                aggregated.set_stamp(f"{item}.json", stamp_ns)  # its digests agree as of now
+                aggregated.set_mtime(f"{item}.json", timestamp_ns)  # its digests agree as of now
             outcomes.append(_light(outcome))
-    refused = _put(repository, {key: data for key, data in values.items() if key not in bounds}, stamp_ns)
+    refused = _put(repository, {key: data for key, data in values.items() if key not in bounds}, timestamp_ns)
     # A lower bound has no stamp that says it is current: every sweep looks at it, and a strict one refuses it.
     refused |= _put(repository, {key: data for key, data in values.items() if key in bounds}, 0)
     return [_refused(repository, outcome, refused) for outcome in outcomes]
@@ -267,7 +267,7 @@ def _now_ns(repository: FileSystemRepository) -> int:
 
     A moment earlier than the clock says: no tick of it, so that no file can seem to be written at that very time.
     """
-    return max(clock_ns(repository.store, AGGREGATED_DIR) - 1, 0)
+    return max(store_time_ns(repository.store, AGGREGATED_DIR) - 1, 0)
 
 
 def _aggregate_one(
@@ -357,15 +357,17 @@ def _values(repository: FileSystemRepository, state: ExperimentState, outcome: O
     return {}
 
 
-def _put(repository: FileSystemRepository, values: dict[str, bytes], stamp_ns: int) -> dict[str, LLMEnergyMeasureError]:
+def _put(
+    repository: FileSystemRepository, values: dict[str, bytes], timestamp_ns: int
+) -> dict[str, LLMEnergyMeasureError]:
     """Store what was made, with one sync; why some could not be, by key."""
     try:
-        repository.store.put_many(values, modified_ns=stamp_ns)
+        repository.store.put_many(values, mtime_ns=timestamp_ns)
     except LLMEnergyMeasureError:
         refused = {}
         for key, data in values.items():
             try:
-                repository.store.put_many({key: data}, modified_ns=stamp_ns)
+                repository.store.put_many({key: data}, mtime_ns=timestamp_ns)
             except LLMEnergyMeasureError as error:
                 refused[key] = error
         return refused

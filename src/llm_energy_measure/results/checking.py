@@ -21,7 +21,7 @@ from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundErro
 from llm_energy_measure.results import codec, deletion, layout
 from llm_energy_measure.results.salvage import is_salvaged, whole_sections
 from llm_energy_measure.results.state import inspect_experiment
-from llm_energy_measure.storage.atomic import published_name, writer_is_elsewhere, writer_is_gone
+from llm_energy_measure.storage.atomic import target_name, writer_has_ended, writer_is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -156,7 +156,7 @@ def sweep(repository: FileSystemRepository, findings: Iterable[StoreFinding]) ->
 def _check_beside_experiments(repository: FileSystemRepository, entry: Entry) -> Iterator[StoreFinding]:
     """What stands under `raw/` and is no experiment's folder."""
     key = f"{RAW_DIR}/{entry.name}"
-    if published_name(entry.name) is not None:
+    if target_name(entry.name) is not None:
         yield _leftover(key, entry, is_needed=False)
     elif layout.deleted_folder_of(entry.name) is not None and entry.is_folder:
         yield _finding("leftover.folder", key, "a deletion was interrupted", "'results check --clean' removes it")
@@ -180,7 +180,7 @@ def _check_attempt(repository: FileSystemRepository, folder: str, attempt: int) 
     yield _finding("raw.earlier_attempt", key, message, "remove it when nobody needs it any more")
     names = {entry.name for entry in entries}
     for entry in entries:
-        if published_name(entry.name) is not None:
+        if target_name(entry.name) is not None:
             yield from _check_entry(repository, layout.folder_of_key(key), entry, names)
 
 
@@ -203,7 +203,7 @@ def _check_entry(
 ) -> Iterator[StoreFinding]:
     key = f"{layout.raw_folder(folder)}/{entry.name}"
     index = layout.process_index_of(entry.name)
-    meant_for = published_name(entry.name)
+    meant_for = target_name(entry.name)
     if index is not None:
         yield from _check_raw(repository, folder, index, key, entry)
     elif meant_for is not None:
@@ -307,7 +307,7 @@ def _check_aggregate(repository: FileSystemRepository, folder: str) -> Iterator[
 def _check_derived_folder(repository: FileSystemRepository, parent: str) -> Iterator[StoreFinding]:
     for entry in repository.store.list(parent):
         key = f"{parent}/{entry.name}"
-        if published_name(entry.name) is not None:
+        if target_name(entry.name) is not None:
             yield _leftover(key, entry, is_needed=False)
         elif parent != AGGREGATED_DIR:
             continue
@@ -319,12 +319,12 @@ def _check_derived_folder(repository: FileSystemRepository, parent: str) -> Iter
 
 
 def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:
-    is_gone = writer_is_gone(entry.name, entry.modified_sec)
-    if not is_gone and not (is_needed and writer_is_elsewhere(entry.name)):
+    is_gone = writer_has_ended(entry.name, entry.mtime_sec)
+    if not is_gone and not (is_needed and writer_is_remote(entry.name)):
         advice = "leave it; if nobody is at work here any more, look into it and remove it"
         return _finding("leftover.in_use", key, "its writer may still be at work", advice)
     if is_needed:
-        name = published_name(entry.name)
+        name = target_name(entry.name)
         message = (
             f"it holds a result or a part of one, meant to be or replaced as {name}, and stored under no other name"
         )
@@ -355,7 +355,7 @@ def _holds_only_copy(repository: FileSystemRepository, folder: str, key: str, na
 
 def _holds_only_energy(repository: FileSystemRepository, key: str, names: set[str], data: bytes) -> bool:
     """True if a torn unfinished file holds the energy of a process that has no result, and was not salvaged."""
-    name = published_name(key.rpartition("/")[2]) or ""
+    name = target_name(key.rpartition("/")[2]) or ""
     index = layout.process_index_of(name)
     if index is None or name in names or "energy_metrics" not in whole_sections(data):
         return False

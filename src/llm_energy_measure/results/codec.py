@@ -31,14 +31,14 @@ from llm_energy_measure.domain.schema import (
     MIGRATIONS,
     Document,
     Migration,
+    find_non_finite,
     migrate,
-    non_finite,
     parse_version,
-    time_problems,
+    timestamp_problems,
 )
 from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
 from llm_energy_measure.results.unknown_fields import pointer_to, put_back, split_unknown, value_at
-from llm_energy_measure.security import unique_keys
+from llm_energy_measure.security import reject_duplicate_keys
 
 if typing.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -295,7 +295,7 @@ def _aggregate_head(record: AggregatedResult) -> bytes:
             pass
     outer = _document(record)
     try:
-        problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in non_finite(outer)]
+        problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in find_non_finite(outer)]
         if not problems:
             _convert(AggregatedResult, outer)
     except msgspec.ValidationError as error:
@@ -322,12 +322,12 @@ def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
     if not isinstance(record, RawProcessResult):
         raise _refused("cannot save a raw result", [f"it is a {type(record).__name__}, no RawProcessResult"])
     doing = f"cannot save raw result of experiment {record.experiment_id!r}, process {record.process_index!r}"
-    if (same := _unchanged_by_json(record)) is not None and not time_problems(same):
+    if (same := _unchanged_by_json(record)) is not None and not timestamp_problems(same):
         return same
     checked = None
     try:
         document = _document(record)
-        problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in non_finite(document)]
+        problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in find_non_finite(document)]
         checked = None if problems else _convert(RawProcessResult, document)
         # What is written has to be read: keys that only differ in type (1 and "1") are one key of JSON.
         _checked_body(msgspec.json.encode(document), "", "")
@@ -338,7 +338,7 @@ def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
     except Exception as error:  # noqa: BLE001 - msgspec's own, and whatever somebody else's `tolist` raises: it is kept
         problems = [f"a value can't be stored as JSON ({type(error).__name__}: {error})"]
     else:
-        problems += time_problems(checked) if checked is not None else []
+        problems += timestamp_problems(checked) if checked is not None else []
     if problems or checked is None:
         raise _refused(doing, problems)
     return checked
@@ -380,7 +380,7 @@ def _checked_body(
     try:
         text = body.decode()
         if check_keys and not _has_no_key_twice(body):
-            json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_constant)
+            json.loads(text, object_pairs_hook=reject_duplicate_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _corrupt(what, f"it is not valid JSON ({error})", advice) from error
     return body

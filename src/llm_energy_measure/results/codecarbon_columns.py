@@ -12,7 +12,7 @@ import math
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from llm_energy_measure.constants import CODECARBON_NAMES
+from llm_energy_measure.constants import CODECARBON_COLUMN_NAMES
 from llm_energy_measure.domain.units import JOULES_PER_KWH, j_to_kwh, ratio
 from llm_energy_measure.results.columns import Column
 
@@ -127,4 +127,4 @@ def _column(name: str) -> Column[RawProcessResult]:
     return Column(name, "text", "", _GETTERS.get(name, kept))
 
 
-CODECARBON_COLUMNS: tuple[Column[RawProcessResult], ...] = tuple(_column(name) for name in CODECARBON_NAMES)
+CODECARBON_COLUMNS: tuple[Column[RawProcessResult], ...] = tuple(_column(name) for name in CODECARBON_COLUMN_NAMES)

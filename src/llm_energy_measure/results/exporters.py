@@ -24,7 +24,7 @@ from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessRes
 from llm_energy_measure.exceptions import ConfigurationError, ExportError
 from llm_energy_measure.results.codecarbon_columns import CODECARBON_COLUMNS, has_codecarbon_row
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column, breakdown_columns
-from llm_energy_measure.storage.atomic import make_folder, write_replacing
+from llm_energy_measure.storage.atomic import make_folder, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -302,7 +302,7 @@ def write_export(path: str | Path, data: bytes) -> Path:
             target.write_bytes(data)
         else:
             make_folder(str(target.parent))
-            write_replacing(str(target), data)
+            replace_file(str(target), data)
     except (OSError, ValueError, RuntimeError) as error:  # a NUL character in the path; links that lead in a circle
         found = getattr(error, "strerror", None) or str(error)
         raise ExportError(f"cannot write {path}", found, "choose another file") from error

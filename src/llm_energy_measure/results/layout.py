@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import (
     AGGREGATED_DIR,
-    LEFTOVER_MARK,
+    HIDDEN_MARK,
     MANIFEST_NAME,
     MAX_PROCESSES,
     PROCESS_FILE_PATTERN,
@@ -27,8 +27,8 @@ _KEPT_IN_RAW = re.compile(
     rf"{PROCESS_FILE_PATTERN}|{re.escape(MANIFEST_NAME)}"
     r"|(?:rejected|superseded)-process_(?:[0-9]+|unknown)-[0-9]+\.json|partial-process_[0-9]+\.json"
 )
-_EARLIER_ATTEMPT = re.compile(rf"\.(.+){LEFTOVER_MARK}attempt-(0|[1-9][0-9]{{0,8}})")
-_DELETED = re.compile(rf"\.(.+){LEFTOVER_MARK}deleted")
+_EARLIER_ATTEMPT = re.compile(rf"\.(.+){HIDDEN_MARK}attempt-(0|[1-9][0-9]{{0,8}})")
+_DELETED = re.compile(rf"\.(.+){HIDDEN_MARK}deleted")
 _NUMBERED = re.compile(r"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+\.json")
 _SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
@@ -136,7 +136,7 @@ def manifest_key(folder: str) -> str:
 
 def earlier_attempt_folder(folder: str, attempt: int) -> str:
     """Key prefix under which an experiment's folder is kept when a later attempt of it begins; no id can name it."""
-    return f"{RAW_DIR}/.{folder}{LEFTOVER_MARK}attempt-{attempt}"
+    return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}attempt-{attempt}"
 
 
 def earlier_attempt_of(name: str) -> tuple[str, int] | None:
@@ -152,7 +152,7 @@ def earlier_attempt_of(name: str) -> tuple[str, int] | None:
 
 def deleted_folder(folder: str) -> str:
     """Key prefix under which a deleted experiment's folder waits for its removal; no id can name it."""
-    return f"{RAW_DIR}/.{folder}{LEFTOVER_MARK}deleted"
+    return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}deleted"
 
 
 def deleted_folder_of(name: str) -> str | None:

@@ -16,7 +16,7 @@ from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR,
 from llm_energy_measure.exceptions import ExperimentIdError, ResultCorruptError, ResultsError, UnsafePathError
 from llm_energy_measure.results import deletion, layout
 from llm_energy_measure.results.raw_folder import bytes_of, keep
-from llm_energy_measure.storage.atomic import published_name
+from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _why_left(source: FileSystemRepository, entry: Entry) -> str | None:
     """Why something of ours under `raw/` that is no experiment's folder is not merged; None if it is none of ours."""
     if layout.earlier_attempt_of(entry.name) is not None:
         return "an earlier attempt is not merged; copy it by hand if it is needed"
-    if layout.deleted_folder_of(entry.name) is not None or published_name(entry.name) is not None:
+    if layout.deleted_folder_of(entry.name) is not None or target_name(entry.name) is not None:
         return None
     try:
         inside = source.store.list(f"{RAW_DIR}/{entry.name}")
@@ -138,7 +138,7 @@ def _merge_kept(
         return _merge_numbered(target, source, key, key_of)
     if layout.is_kept_in_raw(name):
         return _merge_file(target, source, key)
-    if published_name(name) is not None:
+    if target_name(name) is not None:
         reason = "an unfinished file; 'results check' there says what it is"
         return MergedFile(key=key, outcome="failed", reason=reason)
     return None
@@ -182,7 +182,7 @@ def _merge_manifest(
         return MergedFile(key=key, outcome="conflict", reason=reason)
     if mine == theirs:
         return MergedFile(key=key, outcome="copied" if is_new else "same")
-    if mine.tells_all_of(theirs):
+    if mine.includes(theirs):
         return MergedFile(key=key, outcome="same", reason="it is of the same run")
     reason = "the one there is of the same run and tells more; compare the two"
     return MergedFile(key=key, outcome="conflict", reason=reason)
@@ -234,7 +234,7 @@ def _merge_derived(
     if merged.outcome == "copied" and parent == AGGREGATED_DIR:
         # Its own time would say that it was made from the raw files that are here, which may be others.
         with Folder(target.store, parent) as copied:
-            copied.set_stamp(name, 0)
+            copied.set_mtime(name, 0)
     if merged.outcome == "conflict" and can_be_remade and _is_ours(source, folder):
         return MergedFile(key=key, outcome="same", reason="it can be made again from the raw results")
     return merged

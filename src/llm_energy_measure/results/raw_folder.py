@@ -239,10 +239,10 @@ class RawFolder:
                 raise self.taken(manifest.experiment_id, holder)
             with contextlib.suppress(StorageError, UnsafePathError):  # a measurement does not wait for that
                 deletion.finish(self.store, self.name)  # what is left of another that had the name
-            self._require_not_set_aside(manifest)
+            self._require_not_archived(manifest)
             if self.store.create(layout.manifest_key(self.name), codec.encode_manifest(manifest)):
                 try:
-                    self._require_not_set_aside(manifest)  # it could have been between the look and the manifest
+                    self._require_not_archived(manifest)  # it could have been between the look and the manifest
                 except ResultExistsError:
                     self.store.delete(layout.manifest_key(self.name))
                     raise
@@ -252,7 +252,7 @@ class RawFolder:
             raise self.taken(manifest.experiment_id, found.experiment_id)
         return found
 
-    def _require_not_set_aside(self, manifest: Manifest) -> None:
+    def _require_not_archived(self, manifest: Manifest) -> None:
         """Between setting an attempt aside and the next one's manifest nobody may bring the earlier one back."""
         key = f"{layout.earlier_attempt_folder(self.name, manifest.attempt)}/{MANIFEST_NAME}"
         try:
@@ -330,6 +330,6 @@ def keep(store: Store, data: bytes, key_of: Callable[[int], str]) -> tuple[Path,
 def keep_copy(store: Store, key: str, key_of: Callable[[int], str]) -> Path:
     """Give a value that is about to be replaced a second name, under the first free number."""
     number = 1
-    while not store.copy_new(key, key_of(number)):
+    while not store.copy_if_absent(key, key_of(number)):
         number += 1
     return store.path(key_of(number))

@@ -14,7 +14,7 @@ from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.results.layout import is_folder_name, partial_index_of, process_index_of
 from llm_energy_measure.results.raw_folder import RawRecovery
 from llm_energy_measure.storage.folder import Folder
-from llm_energy_measure.storage.read_ahead import read_ahead
+from llm_energy_measure.storage.prefetch import prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,7 +38,7 @@ def recover_all(repository: FileSystemRepository) -> Iterator[tuple[str, RawReco
     """
     with (
         Folder(repository.store, RAW_DIR) as raw,
-        closing(read_ahead(raw, filter(is_folder_name, raw.names()), str)) as names,
+        closing(prefetch(raw, filter(is_folder_name, raw.names()), str)) as names,
     ):
         for name in names:
             recovery = recover_from(repository, raw, name)

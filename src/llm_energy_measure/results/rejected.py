@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llm_energy_measure.constants import MAX_RECORD_DEPTH
-from llm_energy_measure.domain.schema import non_finite
+from llm_energy_measure.domain.schema import find_non_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ def _printable(value: Any, inside: tuple[int, ...] = ()) -> Any:
 
 
 def _printable_scalar(value: Any) -> Any:
-    if value is None or type(value) is bool or (type(value) is float and not list(non_finite(value))):
+    if value is None or type(value) is bool or (type(value) is float and not list(find_non_finite(value))):
         return value
     if type(value) is int:
         # Python refuses to write thousands of digits in decimals.

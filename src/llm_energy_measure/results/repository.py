@@ -223,7 +223,7 @@ class FileSystemRepository:
         """
         key, data = layout.partial_key(folder, record.process_index), codec.encode_raw(record)
         if not self.store.create(key, data) and bytes_of(self.store, key) != data:
-            self.set_checkpoint_aside(folder, record.process_index)
+            self.archive_checkpoint(folder, record.process_index)
             self.store.put(key, data)
         return self.store.path(key)
 
@@ -240,7 +240,7 @@ class FileSystemRepository:
         self.store.put(key, codec.encode_raw(record))
         return self.store.path(key)
 
-    def set_checkpoint_aside(self, experiment_id: str, process_index: int) -> None:
+    def archive_checkpoint(self, experiment_id: str, process_index: int) -> None:
         """Keep the checkpoint of a process that begins once more, as `superseded-process_<i>-<n>.json`."""
         folder = layout.folder_name(experiment_id)
         key = layout.partial_key(folder, process_index)

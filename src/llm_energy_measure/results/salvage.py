@@ -15,7 +15,7 @@ from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult
 from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
 from llm_energy_measure.results import codec, layout
 from llm_energy_measure.results.raw_folder import keep_copy
-from llm_energy_measure.storage.atomic import published_name
+from llm_energy_measure.storage.atomic import target_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -95,7 +95,7 @@ def salvage_all(repository: FileSystemRepository, keys: Iterable[str]) -> dict[s
     outcomes: dict[str, Path | ResultsError] = {}
     for key in keys:
         name = key.rpartition("/")[2]
-        meant_for = published_name(name)
+        meant_for = target_name(name)
         index = layout.process_index_of(meant_for or name)
         if index is not None:
             try:

@@ -34,7 +34,7 @@ class ExperimentState(Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
-def is_settled(raw: Folder, aggregated: Folder, folder: str) -> bool:
+def is_up_to_date(raw: Folder, aggregated: Folder, folder: str) -> bool:
     """True if the stamps say that the raw files are those that the aggregate was made from; see `results.bulk`.
 
     Args:
@@ -42,8 +42,8 @@ def is_settled(raw: Folder, aggregated: Folder, folder: str) -> bool:
         aggregated: The folder `aggregated/`.
         folder: The experiment's folder name.
     """
-    made_ns = aggregated.stamp_ns(f"{folder}.json")
-    changed_ns = None if made_ns is None else raw.stamp_ns(folder)
+    made_ns = aggregated.timestamp_ns(f"{folder}.json")
+    changed_ns = None if made_ns is None else raw.timestamp_ns(folder)
     return made_ns is not None and changed_ns is not None and changed_ns < made_ns
 
 

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.constants import LEFTOVER_MARK
+from llm_energy_measure.constants import HIDDEN_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 
 _LEFTOVER = re.compile(
-    rf"\.(?P<name>.+){LEFTOVER_MARK}(?P<host>[0-9a-f]{{8}})-(?P<boot>[0-9a-f]{{8}})-(?P<pid>[0-9]+)-[0-9a-f]{{8}}"
+    rf"\.(?P<name>.+){HIDDEN_MARK}(?P<host>[0-9a-f]{{8}})-(?P<boot>[0-9a-f]{{8}})-(?P<pid>[0-9]+)-[0-9a-f]{{8}}"
 )
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROCESS_NAMESPACE = Path("/proc/self/ns/pid")
@@ -51,10 +51,10 @@ _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 
 
-def leftover_path(path: str, mark: str | None = None) -> str:
+def temporary_path(path: str, mark: str | None = None) -> str:
     """A fresh hidden name beside `path` that no reader takes for a result and a sweep recognises.
 
-    It says who is at work on it, `.<name>~<host>-<boot>-<pid>-<random>`, so that `writer_is_gone` can tell later.
+    It says who is at work on it, `.<name>~<host>-<boot>-<pid>-<random>`, so that `writer_has_ended` can tell later.
 
     Args:
         path: The name that the file is meant for.
@@ -66,21 +66,21 @@ def leftover_path(path: str, mark: str | None = None) -> str:
 
 def _fresh_mark() -> str:
     host, boot = _machine()
-    return f"{LEFTOVER_MARK}{host}-{boot}-{os.getpid()}-{os.urandom(4).hex()}"
+    return f"{HIDDEN_MARK}{host}-{boot}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
-def published_name(leftover: str) -> str | None:
+def target_name(leftover: str) -> str | None:
     """The name that an unfinished file of ours was meant for, or None if the name is none of ours.
 
     Example:
-        >>> published_name(".process_3.json~1a2b3c4d-5e6f7a8b-4711-89abcdef"), published_name("process_3.json")
+        >>> target_name(".process_3.json~1a2b3c4d-5e6f7a8b-4711-89abcdef"), target_name("process_3.json")
         ('process_3.json', None)
     """
     match = _LEFTOVER.fullmatch(leftover)
     return match["name"] if match else None
 
 
-def writer_is_gone(leftover: str, modified_sec: float) -> bool:
+def writer_has_ended(leftover: str, mtime_sec: float) -> bool:
     """True only if the process that made an unfinished file is known not to run any more.
 
     Either it was a process of this boot and process namespace, and there is none of that number any more, or it was of
@@ -88,14 +88,14 @@ def writer_is_gone(leftover: str, modified_sec: float) -> bool:
 
     Args:
         leftover: Name of the file.
-        modified_sec: When it was last written, in seconds since 1970-01-01 UTC; 0 if that is unknown.
+        mtime_sec: When it was last written, in seconds since 1970-01-01 UTC; 0 if that is unknown.
     """
     match = _LEFTOVER.fullmatch(leftover)
     host, boot = _machine()
     if match is None or match["host"] != host or os.name != "posix":
         return False
     if match["boot"] != boot:
-        return 0 < modified_sec < _boot_time_sec()
+        return 0 < mtime_sec < _boot_time_sec()
     try:
         os.kill(int(match["pid"]), 0)
     except ProcessLookupError:
@@ -111,7 +111,7 @@ def _boot_time_sec() -> float:
     return 0.0 if clock is None else time.time() - time.clock_gettime(clock)
 
 
-def writer_is_elsewhere(leftover: str) -> bool:
+def writer_is_remote(leftover: str) -> bool:
     """True if an unfinished file is of another host, boot or container: whether it is being written can't be told."""
     match = _LEFTOVER.fullmatch(leftover)
     return match is not None and (match["host"], match["boot"]) != _machine()
@@ -134,7 +134,7 @@ def _token(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def write_new(path: str, data: bytes) -> None:
+def create_file(path: str, data: bytes) -> None:
     """Create `path` with `data`, durably, or leave everything as it was.
 
     Raises:
@@ -152,7 +152,7 @@ def write_new(path: str, data: bytes) -> None:
         sync_folder(os.path.dirname(path))
 
 
-def write_replacing(path: str, data: bytes) -> None:
+def replace_file(path: str, data: bytes) -> None:
     """Make `path` hold `data`, durably, in place of what it held; a reader sees the one or the other.
 
     The permissions of what it replaces stay.
@@ -169,15 +169,15 @@ def write_replacing(path: str, data: bytes) -> None:
     sync_folder(os.path.dirname(path))
 
 
-def write_all_replacing(files: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
-    """Make each path hold its data, durably, as `write_replacing` does, with one sync for all.
+def replace_files(files: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
+    """Make each path hold its data, durably, as `replace_file` does, with one sync for all.
 
     Either every file's bytes are on the disk before the first takes its name, or none takes it. A file system that
     can't be synced as a whole (it is no Linux) gets a sync a file, as does a single one.
 
     Args:
         files: The bytes of each path. All paths lie on one file system.
-        modified_ns: When they shall say that they were last written, in nanoseconds since 1970-01-01 UTC.
+        mtime_ns: When they shall say that they were last written, in nanoseconds since 1970-01-01 UTC.
 
     Raises:
         OSError: The file system refused; each path holds what it held, or its data.
@@ -187,7 +187,7 @@ def write_all_replacing(files: Mapping[str, bytes], *, modified_ns: int | None =
     at_once = _HAS_SYNCFS and len(files) > 1  # for one file alone nothing of others has to reach the disk
     try:
         for path, data in files.items():
-            temps[path] = _write_beside(path, data, sync=not at_once, modified_ns=modified_ns, mark=mark)
+            temps[path] = _write_beside(path, data, sync=not at_once, mtime_ns=mtime_ns, mark=mark)
         if at_once:
             _sync_file_system(next(iter(temps.values())))
         for path in files:
@@ -200,7 +200,7 @@ def write_all_replacing(files: Mapping[str, bytes], *, modified_ns: int | None =
         sync_folder(folder)
 
 
-def write_exchanging(path: str, data: bytes) -> str:
+def exchange_file(path: str, data: bytes) -> str:
     """Make `path` hold `data`, durably, and return the hidden file beside it that now holds what it held.
 
     Of several writers at once each gets another's. Where the system can't exchange two files (it is no Linux, or the
@@ -213,8 +213,8 @@ def write_exchanging(path: str, data: bytes) -> str:
     temp = _write_beside(path, data)
     try:
         if _renameat2(temp, path, _RENAME_EXCHANGE) != 0:
-            kept = leftover_path(path)
-            link_new(path, kept)
+            kept = temporary_path(path)
+            link_file(path, kept)
             os.replace(temp, path)
             temp = kept
     except OSError:
@@ -224,7 +224,7 @@ def write_exchanging(path: str, data: bytes) -> str:
     return temp
 
 
-def link_new(path: str, new_path: str) -> None:
+def link_file(path: str, new_path: str) -> None:
     """Give the file a second name, durably.
 
     Raises:
@@ -241,7 +241,7 @@ def link_new(path: str, new_path: str) -> None:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise
             data = file.read()
-        write_new(new_path, data)
+        create_file(new_path, data)
     else:
         sync_folder(os.path.dirname(path))
 
@@ -288,10 +288,10 @@ def sync_folder(folder: str) -> None:
 
 
 def _write_beside(
-    path: str, data: bytes, *, sync: bool = True, modified_ns: int | None = None, mark: str | None = None
+    path: str, data: bytes, *, sync: bool = True, mtime_ns: int | None = None, mark: str | None = None
 ) -> str:
     """The path of a finished temporary file in the same folder, with the permissions that the folder asks for."""
-    temp = leftover_path(path, mark)
+    temp = temporary_path(path, mark)
     # Not tempfile.mkstemp: its 0600 would lock the group out of its own results.
     # Inside: most of the time goes into making the file, and Ctrl-C comes then.
     try:
@@ -300,8 +300,8 @@ def _write_beside(
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            if modified_ns is not None:
-                os.utime(descriptor, ns=(modified_ns, modified_ns))
+            if mtime_ns is not None:
+                os.utime(descriptor, ns=(mtime_ns, mtime_ns))
             if sync:
                 os.fsync(descriptor)
         finally:

@@ -32,16 +32,16 @@ class Entry(NamedTuple):
         name: The last part of the key.
         is_folder: True if it is a prefix of further keys.
         size_bytes: Size of the value; 0 for a folder.
-        modified_sec: When it was last written, in seconds since 1970-01-01 UTC; 0 if that is unknown.
+        mtime_sec: When it was last written, in seconds since 1970-01-01 UTC; 0 if that is unknown.
     """
 
     name: str
     is_folder: bool
     size_bytes: int
-    modified_sec: float = 0.0
+    mtime_sec: float = 0.0
 
 
-def parts_of(key: str) -> list[str]:
+def split_key(key: str) -> list[str]:
     """The parts of a key.
 
     Raises:
@@ -71,10 +71,10 @@ class Store(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Store a value durably, in place of an older one if there is one."""
 
-    def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
         """Store several values durably, each in place of an older one if there is one, with one sync for all.
 
-        Where it raises, each of them is as it was or stored, and whole. With `modified_ns` they appear as last written
+        Where it raises, each of them is as it was or stored, and whole. With `mtime_ns` they appear as last written
         then, in nanoseconds since 1970-01-01 UTC, in a store that keeps stamps.
         """
 
@@ -84,7 +84,7 @@ class Store(Protocol):
         Of several callers at once each gets another's value, so that none is lost between them.
         """
 
-    def copy_new(self, key: str, new_key: str) -> bool:
+    def copy_if_absent(self, key: str, new_key: str) -> bool:
         """Give a value a second key in the same folder; False, with nothing changed, if that key has one already."""
 
     def list(self, prefix: str) -> list[Entry]:

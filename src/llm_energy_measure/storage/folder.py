@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING, Self
 
 from llm_energy_measure.exceptions import ResultsError
-from llm_energy_measure.storage.atomic import leftover_path
+from llm_energy_measure.storage.atomic import temporary_path
 from llm_energy_measure.storage.local import LocalStore
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Folder:
         for found in re.finditer("[^/]+", "/".join(sorted(os.listdir(self._descriptor)))):
             yield found[0]
 
-    def stamp_ns(self, name: str) -> int | None:
+    def timestamp_ns(self, name: str) -> int | None:
         """When a file says that it was last written, or a folder that it was last changed, moved or copied here.
 
         In nanoseconds since 1970-01-01 UTC, by the clock of the file system. None if nothing is there, if it is
@@ -127,7 +127,7 @@ class Folder:
         finally:
             os.close(folder)
 
-    def bring(self, name: str) -> None:
+    def prefetch(self, name: str) -> None:
         """Have the system read the files of a folder in it, which then are in its cache; nothing is said of them."""
         folder = self._open(name)
         if folder is None:
@@ -148,11 +148,11 @@ class Folder:
             return found if isinstance(found, bytes) else None
         return data
 
-    def set_stamp(self, name: str, stamp_ns: int) -> None:
+    def set_mtime(self, name: str, timestamp_ns: int) -> None:
         """Say as of when a file is current; nothing happens where that can't be said."""
         if self._descriptor is not None:
             try:
-                os.utime(name, ns=(stamp_ns, stamp_ns), dir_fd=self._descriptor, follow_symlinks=False)
+                os.utime(name, ns=(timestamp_ns, timestamp_ns), dir_fd=self._descriptor, follow_symlinks=False)
             except OSError:
                 return
 
@@ -178,7 +178,7 @@ class Folder:
             return True  # gone since: nothing to read
 
 
-def clock_ns(store: Store, prefix: str) -> int:
+def store_time_ns(store: Store, prefix: str) -> int:
     """The time by the clock that stamps the files of a store, which may be another machine's; 0 if it can't be told.
 
     Whatever is written from here on has this stamp or a later one.
@@ -203,7 +203,7 @@ def _stamp_of_new_file(folder: str) -> int:
     if hasattr(os, "O_TMPFILE"):
         with contextlib.suppress(OSError):  # not every file system has files without names
             return _closed_stamp(os.open(folder, flags | os.O_TMPFILE, 0o600))
-    probe = leftover_path(f"{folder}{os.sep}clock")
+    probe = temporary_path(f"{folder}{os.sep}clock")
     try:
         return _closed_stamp(os.open(probe, flags | os.O_CREAT | os.O_EXCL, 0o600))
     finally:

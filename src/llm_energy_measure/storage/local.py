@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.constants import MAX_RECORD_BYTES
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, StorageError, UnsafePathError
 from llm_energy_measure.storage import atomic
-from llm_energy_measure.storage.base import Entry, parts_of
+from llm_energy_measure.storage.base import Entry, split_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -96,11 +96,11 @@ class LocalStore:
 
     def path(self, key: str) -> Path:
         """Where the value of a key lies, whether or not it exists."""
-        return Path(os.sep.join([self._root, *parts_of(key)]))
+        return Path(os.sep.join([self._root, *split_key(key)]))
 
     def _way(self, key: str, *, to_folder: bool = False) -> str:
         """Where the value, or the folder, of a key lies, once it is known that no symbolic link stands on the way."""
-        parts = parts_of(key)
+        parts = split_key(key)
         path = self._root
         name = None if to_folder else parts.pop()
         for part in parts:
@@ -123,7 +123,7 @@ class LocalStore:
         path = self._way(key)
         with _translated("cannot write", path):
             try:
-                self._in_folder(path, lambda: atomic.write_new(path, data))
+                self._in_folder(path, lambda: atomic.create_file(path, data))
             except FileExistsError:
                 # Whoever asks may take what is there for stored: its name is made durable, whoever published it.
                 with contextlib.suppress(FileNotFoundError):  # moved since: then nothing is there
@@ -161,34 +161,34 @@ class LocalStore:
         """Store a value durably, in place of an older one if there is one."""
         path = self._way(key)
         with _translated("cannot write", path):
-            self._in_folder(path, lambda: atomic.write_replacing(path, data))
+            self._in_folder(path, lambda: atomic.replace_file(path, data))
 
-    def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
         """Store several values durably, each in place of an older one if there is one, with one sync for all."""
         folders: dict[str, str] = {}
         files = {}
         for key, data in values.items():
-            *parents, name = parts_of(key)
+            *parents, name = split_key(key)
             prefix = "/".join(parents)
             if prefix not in folders:
                 folders[prefix] = os.path.dirname(self._way(key))  # looked at once, not for each of thousands
             files[f"{folders[prefix]}{os.sep}{name}"] = data
         with _translated("cannot write to", self._root):
-            self._in_folders([*folders.values()], lambda: atomic.write_all_replacing(files, modified_ns=modified_ns))
+            self._in_folders([*folders.values()], lambda: atomic.replace_files(files, mtime_ns=mtime_ns))
 
     def exchange(self, key: str, data: bytes) -> str:
         """Store a value durably in place of the one that is there, and return a fresh key that holds that one."""
         path = self._way(key)
         with _translated("cannot replace", path):
-            kept = atomic.write_exchanging(path, data)
+            kept = atomic.exchange_file(path, data)
         return f"{key.rpartition('/')[0]}/{os.path.basename(kept)}"
 
-    def copy_new(self, key: str, new_key: str) -> bool:
+    def copy_if_absent(self, key: str, new_key: str) -> bool:
         """Give a value a second key in the same folder; False, with nothing changed, if that key has one already."""
         path, new_path = self._way(key), self._way(new_key)
         with _translated("cannot keep a copy of", path):
             try:
-                atomic.link_new(path, new_path)
+                atomic.link_file(path, new_path)
             except FileExistsError:
                 return False
         return True
@@ -242,7 +242,7 @@ class LocalStore:
     def delete_folder(self, prefix: str) -> bool:
         """Remove everything under a prefix; False if there was nothing. It is out of sight at once, or not at all."""
         path = self._way(prefix, to_folder=True)
-        hidden = path if atomic.published_name(os.path.basename(path)) else atomic.leftover_path(path)
+        hidden = path if atomic.target_name(os.path.basename(path)) else atomic.temporary_path(path)
         with _translated("cannot delete", path):
             try:
                 os.rename(path, hidden)

@@ -7,8 +7,8 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
-from llm_energy_measure.storage.atomic import leftover_path
-from llm_energy_measure.storage.base import Entry, parts_of
+from llm_energy_measure.storage.atomic import temporary_path
+from llm_energy_measure.storage.base import Entry, split_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ class MemoryStore:
 
     def path(self, key: str) -> Path:
         """A made-up path for a key: no file is ever there."""
-        return ROOT.joinpath(*parts_of(key))
+        return ROOT.joinpath(*split_key(key))
 
     def get(self, key: str) -> bytes:
         """The value. Raises `ResultNotFoundError` if there is none."""
@@ -60,10 +60,10 @@ class MemoryStore:
                 raise StorageError(doing, "a file stands where a folder is needed", "move it away")
             self._values[key] = bytes(data)
 
-    def put_many(self, values: Mapping[str, bytes], *, modified_ns: int | None = None) -> None:  # noqa: ARG002 - keeps none
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:  # noqa: ARG002 - keeps none
         """Store several values, each in place of an older one if there is one."""
         for key in values:
-            parts_of(key)
+            split_key(key)
         with self._lock:
             for key, data in values.items():
                 self.put(key, data)
@@ -71,7 +71,7 @@ class MemoryStore:
     def exchange(self, key: str, data: bytes) -> str:
         """Store a value in place of the one that is there, and return a fresh key that holds that one."""
         parent, slash, name = key.rpartition("/")
-        kept = f"{parent}{slash}{leftover_path(name)}"
+        kept = f"{parent}{slash}{temporary_path(name)}"
         with self._lock:
             if key not in self._values:
                 raise StorageError(f"cannot replace {self.path(key)}", "nothing is there", "store it")
@@ -79,7 +79,7 @@ class MemoryStore:
             self._values[key] = bytes(data)
         return kept
 
-    def copy_new(self, key: str, new_key: str) -> bool:
+    def copy_if_absent(self, key: str, new_key: str) -> bool:
         """Give a value a second key in the same folder; False, with nothing changed, if that key has one already."""
         self.path(new_key)
         with self._lock:

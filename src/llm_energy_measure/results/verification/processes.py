@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from llm_energy_measure.domain.experiment import RawProcessResult
-from llm_energy_measure.domain.metrics import CLAIMED, EnergyMetrics, Scope
+from llm_energy_measure.domain.metrics import SENSOR_LOCKED, EnergyMetrics, Scope
 from llm_energy_measure.results.verification.gpus import Gpu, OwnBoards, gpus_of, own_boards
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) 
         peers: The processes of its host.
     """
     unread = [sensor for sensor in record.energy_metrics.sensors or () if sensor.energy_j is None]
-    if not unread or any(CLAIMED not in sensor.problems for sensor in unread):
+    if not unread or any(SENSOR_LOCKED not in sensor.problems for sensor in unread):
         return False
     read = {
         (sensor.source, sensor.instance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from llm_energy_measure.domain.schema import time_problems
+from llm_energy_measure.domain.schema import timestamp_problems
 from llm_energy_measure.results.verification.codes import SUSPICION, failed, not_checked, passed, passed_by, seconds
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _impossible_spans(evidence: Evidence) -> Sequence[Finding]:
         or (process.record.timestamps.duration_sec or 0.0) < 0
         or process.energy.window is not None
     ]
-    impossible = [(record.process_index, problem) for record in asked for problem in time_problems(record)]
+    impossible = [(record.process_index, problem) for record in asked for problem in timestamp_problems(record)]
     if not impossible:
         return (passed(code),)
     return [failed(code, f"process {process}: {problem}", processes=[process]) for process, problem in impossible]

@@ -27,7 +27,7 @@ from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
 from llm_energy_measure.results.verification.codes import failed, not_checked, passed
 from llm_energy_measure.results.verification.suspicions import sweep_suspicions
 from llm_energy_measure.storage.folder import Folder
-from llm_energy_measure.storage.read_ahead import read_ahead
+from llm_energy_measure.storage.prefetch import prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -111,7 +111,7 @@ def verify_experiments(
     """
     with (
         Folder(repository.store, RAW_DIR) as raw,
-        closing(read_ahead(raw, experiment_ids, lambda name: name if is_folder_name(name) else None)) as names,
+        closing(prefetch(raw, experiment_ids, lambda name: name if is_folder_name(name) else None)) as names,
     ):
         if not sweeps:
             for name in names:

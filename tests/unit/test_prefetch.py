@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
-from llm_energy_measure.storage.read_ahead import read_ahead, waits_of_thread
+from llm_energy_measure.storage.prefetch import prefetch, thread_wait_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +37,8 @@ class Listening(Folder):
         super().__init__(store, prefix)
         self.brought: list[tuple[str, threading.Thread]] = []
 
-    def bring(self, name: str) -> None:
-        super().bring(name)
+    def prefetch(self, name: str) -> None:
+        super().prefetch(name)
         self.brought.append((name, threading.current_thread()))
 
     def names_brought(self) -> list[str]:
@@ -59,7 +59,7 @@ def test_every_item_comes_once_and_in_order_however_long_it_was_waited_for(amoun
         total += next(waits)
         return total
 
-    with Folder(MemoryStore(), "raw") as folder, closing(read_ahead(folder, range(amount), str, waits=told)) as items:
+    with Folder(MemoryStore(), "raw") as folder, closing(prefetch(folder, range(amount), str, waits=told)) as items:
         assert list(items) == list(range(amount))
 
 
@@ -68,7 +68,7 @@ def test_nothing_is_read_ahead_of_who_never_waits(tmp_path: Path) -> None:
     taken = iter(range(100))
     with (
         Listening(LocalStore(tmp_path), "raw") as folder,
-        closing(read_ahead(folder, taken, str, waits=lambda: 7)) as items,
+        closing(prefetch(folder, taken, str, waits=lambda: 7)) as items,
     ):
         assert [next(items), next(taken), next(items)] == [0, 1, 2]  # none is taken before its turn
         assert list(items) == list(range(3, 100))
@@ -81,7 +81,7 @@ def test_where_the_disk_is_waited_for_the_others_read_what_comes_next(tmp_path: 
     with (
         Listening(LocalStore(tmp_path), "raw") as folder,
         closing(
-            read_ahead(folder, range(100), lambda number: str(number) if number % 2 else None, waits=always())
+            prefetch(folder, range(100), lambda number: str(number) if number % 2 else None, waits=always())
         ) as items,
     ):
         for number in items:
@@ -101,7 +101,7 @@ def test_the_threads_end_with_the_work_however_it_ends(tmp_path: Path, until: in
     def work() -> None:
         with (
             Folder(LocalStore(tmp_path), "raw") as folder,
-            closing(read_ahead(folder, range(100), str, waits=always())) as items,
+            closing(prefetch(folder, range(100), str, waits=always())) as items,
         ):
             for number in items:
                 if number == until:
@@ -125,7 +125,7 @@ def test_what_is_in_a_folder_does_not_stop_who_reads_ahead(tmp_path: Path) -> No
     before = open_files()
     with Folder(LocalStore(tmp_path), "raw") as folder:
         for name in ("whole", "odd", "locked", "file", "elsewhere", "absent"):
-            folder.bring(name)
+            folder.prefetch(name)
     assert open_files() == before
 
 
@@ -138,13 +138,13 @@ def test_where_no_thread_is_to_be_had_nothing_is_read_ahead(tmp_path: Path, monk
     monkeypatch.setattr(threading.Thread, "start", refused)
     with (
         Folder(LocalStore(tmp_path), "raw") as folder,
-        closing(read_ahead(folder, range(200), str, waits=always())) as items,
+        closing(prefetch(folder, range(200), str, waits=always())) as items,
     ):
         assert list(items) == list(range(200))
 
 
 def test_a_thread_that_waits_is_seen_to_wait() -> None:
-    before = waits_of_thread()
+    before = thread_wait_count()
     for _ in range(5):
         threading.Event().wait(0.001)
-    assert waits_of_thread() >= before + 5
+    assert thread_wait_count() >= before + 5

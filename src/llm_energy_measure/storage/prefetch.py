@@ -33,7 +33,7 @@ _IN_A_ROW = 4
 _BETWEEN_LOOKS = 128
 
 
-def waits_of_thread() -> int:
+def thread_wait_count() -> int:
     """How often this thread has waited for anything, so far; 0 where the system does not count that."""
     try:
         from resource import RUSAGE_THREAD, getrusage
@@ -42,12 +42,12 @@ def waits_of_thread() -> int:
     return getrusage(RUSAGE_THREAD).ru_nvcsw
 
 
-def read_ahead(
+def prefetch(
     folder: Folder,
     items: Iterable[ItemT],
     name_of: Callable[[ItemT], str | None],
     *,
-    waits: Callable[[], int] = waits_of_thread,
+    waits: Callable[[], int] = thread_wait_count,
 ) -> Generator[ItemT, None, None]:
     """The items, each when it is its turn; the folders of the next are read meanwhile, where that pays.
 
@@ -107,4 +107,4 @@ def _next_of(waiting: deque[tuple[Future[None] | None, list[ItemT]]]) -> list[It
 def _bring(folder: Folder, names: list[str | None]) -> None:
     for name in names:
         if name is not None:
-            folder.bring(name)
+            folder.prefetch(name)
