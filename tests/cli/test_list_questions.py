@@ -99,7 +99,7 @@ def test_groups_are_sorted_by_a_figure_and_cut_only_openly(results: Path) -> Non
 
 
 def test_json_says_as_of_when_it_is_too(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     for name in ("raw", "aggregated"):
         os.utime(results / name, (1_700_000_000, 1_700_000_000))
     run("-o", results, "results", "list")
@@ -110,7 +110,7 @@ def test_json_says_as_of_when_it_is_too(results: Path, monkeypatch: pytest.Monke
 
 
 def test_a_list_without_a_look_says_as_of_when_it_is(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     assert "as of" not in run("-o", results, "results", "list").err
     for name in ("raw", "aggregated"):
         os.utime(results / name, (1_700_000_000, 1_700_000_000))
@@ -176,7 +176,7 @@ def test_a_list_leaves_nothing_where_no_results_are(tmp_path: Path) -> None:
 
 
 def test_the_first_look_at_many_is_told(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     assert "reading 5 experiments into the catalogue" in run("-o", results, "results", "list").err
     assert "reading" not in run("-q", "-o", results, "results", "list", "--rehash").err
 

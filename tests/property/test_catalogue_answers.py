@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_energy_measure.catalogue.index import Question, ask
-from llm_energy_measure.catalogue.overview import Overview, overview
+from llm_energy_measure.catalogue.index import Query, query_catalogue
+from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.tags import change_tags
 from tests.support import factories
@@ -47,10 +47,10 @@ class Condition(NamedTuple):
     """A condition as text, and what it says of a row: None where that is unknown."""
 
     text: str
-    holds: Callable[[Overview], Truth]
+    holds: Callable[[ExperimentSummary], Truth]
 
 
-def value_of(row: Overview, column: str) -> Any:
+def value_of(row: ExperimentSummary, column: str) -> Any:
     if column.startswith("tag."):
         return row.tags.get(column.removeprefix("tag."))
     value = getattr(row, {"id": "experiment_id", "model": "model_name"}.get(column, column))
@@ -58,7 +58,7 @@ def value_of(row: Overview, column: str) -> Any:
 
 
 def compared(column: str, sign: str, value: Any) -> Condition:
-    def holds(row: Overview) -> Truth:
+    def holds(row: ExperimentSummary) -> Truth:
         found = value_of(row, column)
         if found is None:
             return None
@@ -77,7 +77,7 @@ def unknown(column: str, word: str) -> Condition:
 
 
 def both(left: Condition, right: Condition) -> Condition:
-    def holds(row: Overview) -> Truth:
+    def holds(row: ExperimentSummary) -> Truth:
         said = left.holds(row), right.holds(row)
         return False if False in said else None if None in said else True
 
@@ -85,7 +85,7 @@ def both(left: Condition, right: Condition) -> Condition:
 
 
 def either(left: Condition, right: Condition) -> Condition:
-    def holds(row: Overview) -> Truth:
+    def holds(row: ExperimentSummary) -> Truth:
         said = left.holds(row), right.holds(row)
         return True if True in said else None if None in said else False
 
@@ -93,7 +93,7 @@ def either(left: Condition, right: Condition) -> Condition:
 
 
 def negated(condition: Condition) -> Condition:
-    def holds(row: Overview) -> Truth:
+    def holds(row: ExperimentSummary) -> Truth:
         said = condition.holds(row)
         return None if said is None else not said
 
@@ -137,29 +137,29 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> FileSystemRepository
 
 
 @pytest.fixture(scope="module")
-def rows(repository: FileSystemRepository) -> list[Overview]:
+def rows(repository: FileSystemRepository) -> list[ExperimentSummary]:
     names = sorted({*repository.list_experiments(), *repository.list_aggregated()})
-    return [overview(repository, name) for name in names]
+    return [summarize(repository, name) for name in names]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CONDITIONS, st.booleans())
 def test_a_condition_finds_what_a_loop_over_the_files_finds(
     repository: FileSystemRepository,
-    rows: list[Overview],
+    rows: list[ExperimentSummary],
     condition: Condition,
     with_pending: bool,
 ) -> None:
-    question = Question(where=condition.text, with_pending=with_pending)
+    query = Query(where=condition.text, with_pending=with_pending)
     wanted = [row for row in rows if condition.holds(row) and (with_pending or row.status != "pending")]
-    assert ask(repository, lambda catalogue: catalogue.overviews(question)) == wanted
-    assert ask(repository, lambda catalogue: catalogue.count(question)) == len(wanted)
+    assert query_catalogue(repository, lambda catalogue: catalogue.summaries(query)) == wanted
+    assert query_catalogue(repository, lambda catalogue: catalogue.count(query)) == len(wanted)
 
 
 @given(st.sampled_from([*NUMBERS, *TEXTS]), st.booleans(), st.integers(0, 9))
 def test_an_order_is_that_of_a_loop_over_the_files(
     repository: FileSystemRepository,
-    rows: list[Overview],
+    rows: list[ExperimentSummary],
     column: str,
     reverse: bool,
     limit: int,
@@ -168,21 +168,23 @@ def test_an_order_is_that_of_a_loop_over_the_files(
     wanted = sorted(known, key=lambda row: (value_of(row, column), row.experiment_id), reverse=reverse)
     wanted += [row for row in rows if row not in known][:: -1 if reverse else 1]
 
-    question = Question(with_pending=True)
-    found = ask(repository, lambda catalogue: catalogue.overviews(question, sort=column, reverse=reverse, limit=limit))
+    query = Query(with_pending=True)
+    found = query_catalogue(
+        repository, lambda catalogue: catalogue.summaries(query, sort=column, reverse=reverse, limit=limit)
+    )
     assert [row.experiment_id for row in found] == [row.experiment_id for row in wanted][:limit]
 
 
 @given(st.lists(st.sampled_from(["model", "verdict", "status", "tag.paper"]), unique=True, max_size=3), CONDITIONS)
 def test_groups_are_those_of_a_loop_over_the_files(
-    repository: FileSystemRepository, rows: list[Overview], by: list[str], condition: Condition
+    repository: FileSystemRepository, rows: list[ExperimentSummary], by: list[str], condition: Condition
 ) -> None:
-    groups: dict[tuple[Any, ...], list[Overview]] = {} if by else {(): []}
+    groups: dict[tuple[Any, ...], list[ExperimentSummary]] = {} if by else {(): []}
     for row in rows:
         if condition.holds(row):
             groups.setdefault(tuple(value_of(row, column) for column in by), []).append(row)
-    question = Question(where=condition.text, with_pending=True)
-    found = ask(repository, lambda catalogue: catalogue.groups(question, by))
+    query = Query(where=condition.text, with_pending=True)
+    found = query_catalogue(repository, lambda catalogue: catalogue.groups(query, by))
     assert {tuple(group.by.values()): group.experiments for group in found} == {
         values: len(members) for values, members in groups.items()
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import structs
 
-from llm_energy_measure.catalogue.index import Question, ask
+from llm_energy_measure.catalogue.index import Query, query_catalogue
 from llm_energy_measure.domain.experiment import UnreadableFile
 from llm_energy_measure.exceptions import (
     AggregationError,
@@ -453,7 +453,7 @@ def test_a_copy_of_a_stale_experiment_is_stale(settled: FileSystemRepository, tm
     for name in ("raw", "aggregated"):
         wait_for_tick(settled)
         shutil.copytree(settled.base_path / name, copy.base_path / name, copy_function=shutil.copyfile)
-    assert ask(copy, lambda catalogue: [row.status for row in catalogue.overviews(Question())]) == ["stale"]
+    assert query_catalogue(copy, lambda catalogue: [row.status for row in catalogue.summaries(Query())]) == ["stale"]
     [outcome] = aggregate_all(copy)
     assert outcome.aggregated is not None
     assert outcome.aggregated.aggregation.num_processes == 3

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure.catalogue import database, index
-from llm_energy_measure.catalogue.index import Catalogue, Question, ask
-from llm_energy_measure.catalogue.overview import Overview, overview
-from llm_energy_measure.catalogue.place import cache_folder, catalogue_path, dataset_path, is_on_network
-from llm_energy_measure.catalogue.rows import COLUMNS
+from llm_energy_measure.catalogue.index import Catalogue, Query, query_catalogue
+from llm_energy_measure.catalogue.paths import cache_folder, catalogue_path, dataset_path, is_on_network
+from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
+from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.tags import change_tags
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_folder"]  # a fixture
 
-ALL = Question(with_pending=True)
+ALL = Query(with_pending=True)
 LONG_AGO = 1_700_000_000
 
 
@@ -65,14 +65,14 @@ def repository(tmp_path: Path) -> FileSystemRepository:
     return repository
 
 
-def scanned(repository: FileSystemRepository) -> list[Overview]:
+def scanned(repository: FileSystemRepository) -> list[ExperimentSummary]:
     """What a scan says, without any catalogue."""
     names = sorted({*repository.list_experiments(), *repository.list_aggregated()})
-    return [overview(repository, name) for name in names]
+    return [summarize(repository, name) for name in names]
 
 
-def listed(repository: FileSystemRepository, *, rehash: bool = False) -> list[Overview]:
-    return ask(repository, lambda catalogue: catalogue.overviews(ALL), rehash=rehash)
+def listed(repository: FileSystemRepository, *, rehash: bool = False) -> list[ExperimentSummary]:
+    return query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL), rehash=rehash)
 
 
 def file_of(repository: FileSystemRepository) -> Path:
@@ -148,23 +148,23 @@ def test_a_stamp_of_just_now_is_not_trusted(repository: FileSystemRepository) ->
 def test_with_many_the_folders_alone_are_looked_at(
     repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     (repository.base_path / ".catalogue.sqlite").unlink(missing_ok=True)
 
-    def looked(catalogue: Catalogue) -> tuple[bool, list[str]]:
-        return catalogue.looked, [
-            row.verdict for row in catalogue.overviews(Question(where="id = b", with_pending=True))
+    def answer(catalogue: Catalogue) -> tuple[bool, list[str]]:
+        return catalogue.is_current, [
+            row.verdict for row in catalogue.summaries(Query(where="id = b", with_pending=True))
         ]
 
-    assert ask(repository, looked) == (True, ["complete"])
+    assert query_catalogue(repository, answer) == (True, ["complete"])
     age_own = LONG_AGO + 300
-    assert ask(repository, looked) == (False, ["complete"])
+    assert query_catalogue(repository, answer) == (False, ["complete"])
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     os.utime(repository.base_path / "raw", (LONG_AGO, LONG_AGO))
-    assert ask(repository, looked) == (False, ["complete"]), "as of before"
-    assert ask(repository, looked, full=True) == (True, ["stale"])
+    assert query_catalogue(repository, answer) == (False, ["complete"]), "as of before"
+    assert query_catalogue(repository, answer, full=True) == (True, ["stale"])
     os.utime(repository.base_path / "aggregated", (age_own, age_own))
-    assert ask(repository, looked)[0] is True
+    assert query_catalogue(repository, answer)[0] is True
 
 
 # Whatever happens to the file
@@ -194,14 +194,14 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a folder": folder_instead,
     "another version": lambda path: sqlite3.connect(path).execute("PRAGMA user_version = 7").connection.close(),
     "other tables": lambda path: sqlite3.connect(path).execute("DROP TABLE rows").connection.close(),
-    "a torn row": lambda path: _execute(path, "UPDATE rows SET overview = '{' WHERE folder = 'b'"),
-    "an emptied row": lambda path: _execute(path, "UPDATE rows SET overview = NULL WHERE folder = 'b'"),
+    "a torn row": lambda path: _execute(path, "UPDATE rows SET summary = '{' WHERE folder = 'b'"),
+    "an emptied row": lambda path: _execute(path, "UPDATE rows SET summary = NULL WHERE folder = 'b'"),
     "a row that is no text": lambda path: _execute(
         path, "UPDATE rows SET folder = CAST(x'ff' AS TEXT) WHERE folder = 'b'"
     ),
-    "a stamp that is none": lambda path: _execute(path, "UPDATE rows SET looked = NULL, raw = 'x'"),
+    "a stamp that is none": lambda path: _execute(path, "UPDATE rows SET scanned = NULL, raw = 'x'"),
     "another letter": lambda path: _execute(
-        path, "UPDATE rows SET overview = CAST(replace(CAST(overview AS TEXT), 'llama', 'lhama') AS BLOB)"
+        path, "UPDATE rows SET summary = CAST(replace(CAST(summary AS TEXT), 'llama', 'lhama') AS BLOB)"
     ),
     "a value of another": lambda path: _execute(path, "UPDATE experiments SET duration_sec = 7 WHERE folder = 'b'"),
     "a tag of another": lambda path: _execute(path, "UPDATE tags SET value = 'fig4'"),
@@ -229,24 +229,24 @@ def test_a_damaged_catalogue_gives_the_same_answers(repository: FileSystemReposi
 def answers(repository: FileSystemRepository) -> list[object]:
     """What is shown, and what rows are only chosen, ordered, grouped and added up by."""
 
-    def question(catalogue: Catalogue) -> list[object]:
-        where = Question(where="flops_per_joule > 0 or duration_sec > 0 or tag.paper = fig3", with_pending=True)
+    def query(catalogue: Catalogue) -> list[object]:
+        where = Query(where="flops_per_joule > 0 or duration_sec > 0 or tag.paper = fig3", with_pending=True)
         return [
-            catalogue.overviews(ALL),
-            *(catalogue.overviews(ALL, sort=column) for column in ("throughput", "end_time", "tag.paper")),
+            catalogue.summaries(ALL),
+            *(catalogue.summaries(ALL, sort=column) for column in ("throughput", "end_time", "tag.paper")),
             *(catalogue.groups(ALL, by) for by in ([], ["model", "precision"], ["tag.paper"], ["duration_sec"])),
-            *(catalogue.overviews(where), catalogue.count(ALL), catalogue.pending(), catalogue.problems(ALL)),
+            *(catalogue.summaries(where), catalogue.count(ALL), catalogue.pending(), catalogue.problems(ALL)),
         ]
 
-    return ask(repository, question)
+    return query_catalogue(repository, query)
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("look_limit", [index.LOOK_LIMIT, 2], ids=["few", "many"])
+@pytest.mark.parametrize("scan_limit", [index.SCAN_LIMIT, 2], ids=["few", "many"])
 def test_bytes_that_rot_anywhere_change_no_answer(
-    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch, look_limit: int, seed: int
+    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch, scan_limit: int, seed: int
 ) -> None:
-    monkeypatch.setattr(index, "LOOK_LIMIT", look_limit)
+    monkeypatch.setattr(index, "SCAN_LIMIT", scan_limit)
     said = answers(repository)
     path, chance = file_of(repository), random.Random(seed)
     whole = path.read_bytes()
@@ -263,25 +263,25 @@ def test_bytes_that_rot_anywhere_change_no_answer(
 def test_only_a_file_that_others_wrote_is_looked_through(
     repository: FileSystemRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     listed(repository)
     path = file_of(repository)
-    assert database.is_sealed(path)
+    assert database.is_unmodified(path)
     change_tags(repository, "b", {"x": "1"})
     listed(repository)
-    assert database.is_sealed(path), "what we write ourselves is sealed again"
-    _execute(path, "UPDATE rows SET looked = looked - 1")
-    assert not database.is_sealed(path)
+    assert database.is_unmodified(path), "what we write ourselves is sealed again"
+    _execute(path, "UPDATE rows SET scanned = scanned - 1")
+    assert not database.is_unmodified(path)
     said: list[str] = []
-    ask(repository, lambda catalogue: catalogue.count(ALL), say=said.append)
-    assert (said, database.is_sealed(path)) == ([], True), "it was found to be whole"
+    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=said.append)
+    assert (said, database.is_unmodified(path)) == ([], True), "it was found to be whole"
     seal, outside = path.with_name(f"{path.name}-seal"), tmp_path / "outside"
     outside.write_bytes(b"{")
     seal.unlink()
     seal.symlink_to(outside)
-    assert not database.is_sealed(path)
+    assert not database.is_unmodified(path)
     assert listed(repository) == scanned(repository)
-    assert (outside.read_bytes(), database.is_sealed(path)) == (b"{", True)
+    assert (outside.read_bytes(), database.is_unmodified(path)) == (b"{", True)
     seal.unlink()
     seal.mkdir()
     assert listed(repository) == scanned(repository), "where it can't be sealed, it is looked through each time"
@@ -299,15 +299,15 @@ def test_what_others_wrote_is_seen_before_it_is_in_the_file(repository: FileSyst
 
 def test_a_file_that_others_write_to_meanwhile_is_not_sealed(repository: FileSystemRepository) -> None:
     said = answers(repository)
-    ask(repository, lambda _: _execute(file_of(repository), "UPDATE experiments SET duration_sec = 7"))
-    assert not database.is_sealed(file_of(repository))
+    query_catalogue(repository, lambda _: _execute(file_of(repository), "UPDATE experiments SET duration_sec = 7"))
+    assert not database.is_unmodified(file_of(repository))
     assert answers(repository) == said
 
 
 def test_what_others_took_out_of_it_is_found_again(
     repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     said = answers(repository)
     _execute(file_of(repository), "DELETE FROM rows WHERE folder = 'b'")
     _execute(file_of(repository), "DELETE FROM experiments WHERE folder = 'b'")
@@ -318,10 +318,10 @@ def test_damage_is_told_and_mended(repository: FileSystemRepository) -> None:
     listed(repository)
     file_of(repository).write_bytes(b"x" * 5000)
     said: list[str] = []
-    ask(repository, lambda catalogue: catalogue.count(ALL), say=said.append)
+    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=said.append)
     assert len(said) == 1
     assert "is damaged" in said[0]
-    ask(repository, lambda catalogue: catalogue.count(ALL), say=said.append)
+    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=said.append)
     assert len(said) == 1
 
 
@@ -329,11 +329,11 @@ def test_a_locked_catalogue_is_bypassed(repository: FileSystemRepository, monkey
     monkeypatch.setattr(database, "BUSY_SEC", 0.05)
     rows = listed(repository)
     change_tags(repository, "b", {"x": "1"})
-    rows = [row if row.experiment_id != "b" else overview(repository, "b") for row in rows]
+    rows = [row if row.experiment_id != "b" else summarize(repository, "b") for row in rows]
     holder = sqlite3.connect(file_of(repository), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     said: list[str] = []
-    assert ask(repository, lambda catalogue: catalogue.overviews(ALL), say=said.append) == rows
+    assert query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL), warn=said.append) == rows
     assert "locked" in said[0]
     holder.execute("ROLLBACK")
     holder.close()
@@ -366,9 +366,9 @@ def test_of_two_who_share_a_directory_each_has_derived_files_that_it_can_write(
     for path in own:
         path.chmod(0o755)
 
-    def other() -> tuple[list[Overview], list[str], Path | None, Path]:
+    def other() -> tuple[list[ExperimentSummary], list[str], Path | None, Path]:
         said: list[str] = []
-        rows = ask(repository, lambda catalogue: catalogue.overviews(ALL), rehash=True, say=said.append)
+        rows = query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL), rehash=True, warn=said.append)
         return rows, said, catalogue_path(repository.base_path), dataset_path(repository.base_path)
 
     found = outcome_in_child(other, unprivileged=True)
@@ -407,9 +407,9 @@ def test_a_network_file_system_is_known_by_its_mount(tmp_path: Path) -> None:
 
 REFRESH = """
 import sys
-from llm_energy_measure.catalogue.index import Question, ask
+from llm_energy_measure.catalogue.index import Query, query_catalogue
 from llm_energy_measure.results import FileSystemRepository
-rows = ask(FileSystemRepository(sys.argv[1]), lambda c: c.overviews(Question(with_pending=True)))
+rows = query_catalogue(FileSystemRepository(sys.argv[1]), lambda c: c.summaries(Query(with_pending=True)))
 print([(row.experiment_id, row.verdict, row.total_energy_j) for row in rows])
 """
 
@@ -429,11 +429,11 @@ def test_two_that_refresh_it_at_once_say_the_same(repository: FileSystemReposito
 def test_an_older_look_does_not_replace_a_later_one(repository: FileSystemRepository) -> None:
     """A slow refresher comes to write what it read before another one read something newer."""
     slow, fast = (Catalogue(repository, file_of(repository)) for _ in range(2))
-    looks = slow._looks(slow._stamps(), rehash=False)
+    scans = slow._scans(slow._mtimes(), rehash=False)
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     fast.refresh()
-    slow._store(looks, fast.as_of - 1)
-    assert [row.verdict for row in slow.overviews(Question(where="id = b"))] == ["stale"]
+    slow._store(scans, fast.as_of - 1)
+    assert [row.verdict for row in slow.summaries(Query(where="id = b"))] == ["stale"]
     slow.close()
     fast.close()
 
@@ -445,7 +445,7 @@ def test_groups_add_up_to_the_totals(repository: FileSystemRepository) -> None:
     def answer(catalogue: Catalogue) -> tuple[list[index.Group], list[index.Group]]:
         return catalogue.groups(ALL, ["model", "verdict"]), catalogue.groups(ALL, [])
 
-    groups, [total] = ask(repository, answer)
+    groups, [total] = query_catalogue(repository, answer)
     assert sum(group.experiments for group in groups) == total.experiments == 8
     assert sum(group.total_energy_j or 0 for group in groups) == pytest.approx(total.total_energy_j)
     assert (total.unknown_energy, total.lower_bounds) == (2, 1)
@@ -459,31 +459,31 @@ def test_a_total_of_what_nobody_knows_is_unknown(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     repository.save_aggregated(factories.aggregated("a", total_energy_j=None, total_tokens=2**62))
     repository.save_aggregated(factories.aggregated("b", total_energy_j=None, total_tokens=2**63))
-    [group] = ask(repository, lambda catalogue: catalogue.groups(Question(), []))
+    [group] = query_catalogue(repository, lambda catalogue: catalogue.groups(Query(), []))
     assert (group.total_energy_j, group.tokens_per_joule, group.unknown_energy) == (None, None, 2)
     assert group.total_tokens == 2**62 + 2**63
 
 
 def test_an_unknown_column_is_refused(repository: FileSystemRepository) -> None:
-    for question in (
+    for query in (
         lambda catalogue: catalogue.groups(ALL, ["colour"]),
-        lambda catalogue: catalogue.overviews(ALL, sort="colour"),
-        lambda catalogue: catalogue.count(Question(where="colour = red")),
+        lambda catalogue: catalogue.summaries(ALL, sort="colour"),
+        lambda catalogue: catalogue.count(Query(where="colour = red")),
     ):
         with pytest.raises(ConfigurationError, match="no column 'colour'"):
-            ask(repository, question)
+            query_catalogue(repository, query)
 
 
 @pytest.mark.parametrize("column", [*COLUMNS, "tag.paper"])
 def test_every_column_sorts_filters_and_groups(repository: FileSystemRepository, column: str) -> None:
     def answer(catalogue: Catalogue) -> tuple[int, int, int]:
-        known = catalogue.count(Question(where=f"{column} is not unknown", with_pending=True))
-        unknown = catalogue.count(Question(where=f"{column} is unknown", with_pending=True))
+        known = catalogue.count(Query(where=f"{column} is not unknown", with_pending=True))
+        unknown = catalogue.count(Query(where=f"{column} is unknown", with_pending=True))
         grouped = sum(group.experiments for group in catalogue.groups(ALL, [column]))
-        assert len(catalogue.overviews(ALL, sort=column, reverse=True, limit=3)) == 3
+        assert len(catalogue.summaries(ALL, sort=column, reverse=True, limit=3)) == 3
         return known + unknown, grouped, catalogue.count(ALL)
 
-    assert ask(repository, answer) == (8, 8, 8)
+    assert query_catalogue(repository, answer) == (8, 8, 8)
 
 
 def test_tags_that_are_numbers_are_sorted_as_numbers(repository: FileSystemRepository) -> None:
@@ -492,15 +492,15 @@ def test_tags_that_are_numbers_are_sorted_as_numbers(repository: FileSystemRepos
 
     def order(catalogue: Catalogue) -> list[list[str]]:
         return [
-            [row.experiment_id for row in catalogue.overviews(ALL, sort="tag.rate", reverse=reverse, limit=4)]
+            [row.experiment_id for row in catalogue.summaries(ALL, sort="tag.rate", reverse=reverse, limit=4)]
             for reverse in (False, True)
         ]
 
-    assert ask(repository, order) == [["c", "b", "a", "half"], ["a", "b", "c", "half"]]
+    assert query_catalogue(repository, order) == [["c", "b", "a", "half"], ["a", "b", "c", "half"]]
 
 
 def test_any_limit_can_be_asked_for(repository: FileSystemRepository) -> None:
-    assert len(ask(repository, lambda catalogue: catalogue.overviews(ALL, limit=2**70))) == 8
+    assert len(query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL, limit=2**70))) == 8
 
 
 def test_a_question_that_is_too_much_is_refused_and_no_fault_of_the_file(repository: FileSystemRepository) -> None:
@@ -508,23 +508,23 @@ def test_a_question_that_is_too_much_is_refused_and_no_fault_of_the_file(reposit
     before = file_of(repository).stat().st_ino
     said: list[str] = []
     deep = f"SELECT {'- ' * 2_000}1"
-    with pytest.raises(ConfigurationError, match="cannot answer the question: it is more than SQLite takes"):
-        ask(repository, lambda catalogue: catalogue._database.execute(deep).fetchall(), say=said.append)
+    with pytest.raises(ConfigurationError, match="cannot answer the query: it is more than SQLite takes"):
+        query_catalogue(repository, lambda catalogue: catalogue._database.execute(deep).fetchall(), warn=said.append)
     assert (said, file_of(repository).stat().st_ino) == ([], before)
 
 
 def test_a_clock_that_was_set_back_hides_nothing(
     repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "LOOK_LIMIT", 2)
+    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     listed(repository)
-    _execute(file_of(repository), "UPDATE rows SET looked = looked + 86400")
-    _execute(file_of(repository), "UPDATE looks SET looked = looked + 86400")
+    _execute(file_of(repository), "UPDATE rows SET scanned = scanned + 86400")
+    _execute(file_of(repository), "UPDATE scans SET scanned = scanned + 86400")
     change_tags(repository, "c", {"x": "1"})
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     repository.delete_experiment("a")
 
-    def answer(catalogue: Catalogue) -> tuple[list[Overview], bool]:
-        return catalogue.overviews(ALL), catalogue.as_of <= time.time()
+    def answer(catalogue: Catalogue) -> tuple[list[ExperimentSummary], bool]:
+        return catalogue.summaries(ALL), catalogue.as_of <= time.time()
 
-    assert ask(repository, answer) == (scanned(repository), True)
+    assert query_catalogue(repository, answer) == (scanned(repository), True)

@@ -12,7 +12,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.catalogue.query import FUNCTIONS
-from llm_energy_measure.catalogue.rows import DDL
+from llm_energy_measure.catalogue.sqlite_schema import DDL
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.storage.local import read_file
 
@@ -94,25 +94,25 @@ def is_damage(error: Exception) -> bool:
     return code is None or code & 0xFF not in busy
 
 
-def is_sealed(path: Path) -> bool:
+def is_unmodified(path: Path) -> bool:
     """True if nobody has written to the file since it was sealed; to be asked before it is opened."""
     try:
-        return not _has_log(path) and read_file(_seal_path(path), follow_links=False) == _seal_of(path)
+        return not _has_log(path) and read_file(_fingerprint_path(path), follow_links=False) == _fingerprint(path)
     except (OSError, ResultsError):
         return False
 
 
-def seal(path: Path) -> None:
+def save_fingerprint(path: Path) -> None:
     """Remember the file as it is now, once all that was written is in it; where that can't be, it is not sealed."""
     with contextlib.suppress(OSError):
-        if _has_log(path) or is_sealed(path):
+        if _has_log(path) or is_unmodified(path):
             return
-        _seal_path(path).unlink(missing_ok=True)
-        with _seal_path(path).open("xb") as file:  # a new one: whatever stands there is not written through
-            file.write(_seal_of(path))
+        _fingerprint_path(path).unlink(missing_ok=True)
+        with _fingerprint_path(path).open("xb") as file:  # a new one: whatever stands there is not written through
+            file.write(_fingerprint(path))
 
 
-def written_by_others(database: sqlite3.Connection) -> int:
+def data_version(database: sqlite3.Connection) -> int:
     """A number that is another one after others have written to the file, and the same whatever this one writes."""
     [number] = database.execute("PRAGMA data_version").fetchone()
     return int(number)
@@ -126,12 +126,12 @@ def _has_log(path: Path) -> bool:
         return False
 
 
-def _seal_of(path: Path) -> bytes:
+def _fingerprint(path: Path) -> bytes:
     found = path.lstat()
     return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}".encode()
 
 
-def _seal_path(path: Path) -> Path:
+def _fingerprint_path(path: Path) -> Path:
     return path.with_name(f"{path.name}-seal")
 
 

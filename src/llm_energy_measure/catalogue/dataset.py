@@ -1,6 +1,6 @@
 """The dataset: experiments, processes and findings as Parquet files, one folder a table and one file a month.
 
-Every table is cut from `results.columns`: one schema, the unit of each column in its metadata, stamps in UTC. A month
+Every table is cut from `results.columns`: one schema, the unit of each column in its metadata, mtimes in UTC. A month
 is written again only if something of it came, went or changed, or can't be read. Needs the extra `analytics`.
 """
 
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
 
-from llm_energy_measure.catalogue.index import Catalogue, Stamps, ask
-from llm_energy_measure.catalogue.overview import look_at, settled_aggregate
-from llm_energy_measure.catalogue.rows import in_utc
+from llm_energy_measure.catalogue.index import Catalogue, Mtimes, query_catalogue
+from llm_energy_measure.catalogue.sqlite_schema import to_utc
+from llm_energy_measure.catalogue.summary import scan_experiment, up_to_date_aggregate
 from llm_energy_measure.constants import AGGREGATED_DIR, EXTRA_PACKAGES, RAW_DIR
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, LLMEnergyMeasureError, MissingExtraError
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
@@ -48,7 +48,7 @@ _LARGEST = 2**63 - 1
 
 
 class Month(NamedTuple):
-    """The folders of one month, and a digest of the stamps of all that they are made from."""
+    """The folders of one month, and a digest of the mtimes of all that they are made from."""
 
     name: str
     folders: list[str]
@@ -76,7 +76,7 @@ def write_dataset(
     folder: str | Path,
     *,
     rehash: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> DatasetReport:
     """Bring a dataset up to date with a results directory: `<folder>/<table>/month=<yyyy-mm>/part-0.parquet`.
 
@@ -86,8 +86,8 @@ def write_dataset(
     Args:
         repository: The results directory.
         folder: The dataset, which is made if need be.
-        rehash: Read every file again, since edits in place leave no stamp on a folder.
-        say: Told why it takes longer than it might.
+        rehash: Read every file again, since edits in place leave no mtime on a folder.
+        warn: Told why it takes longer than it might.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -95,7 +95,7 @@ def write_dataset(
     """
     _pyarrow()
     folder = Path(folder)
-    months = ask(repository, _months, full=True, rehash=rehash, say=say)
+    months = query_catalogue(repository, _months, full=True, rehash=rehash, warn=warn)
     stale = [
         month
         for month in months
@@ -134,7 +134,7 @@ def to_arrow(repository: FileSystemRepository, table: str = "experiments") -> pa
         raise ConfigurationError(
             "cannot make a table", f"there is no table {table!r}", f"choose one of {', '.join(TABLES)}"
         )
-    months = ask(repository, _months)
+    months = query_catalogue(repository, _months)
     rows = _rows(repository, [name for month in months for name in month.folders], None)
     schema = schemas()[table]
     return pa.Table.from_batches((_batch(found[table], schema) for found in rows), schema)
@@ -216,15 +216,15 @@ def _field(column: Column[AggregatedResult] | Column[RawProcessResult]) -> pa.Fi
 
 def _months(catalogue: Catalogue) -> list[Month]:
     """Which experiments there are, by month."""
-    months: dict[str, list[tuple[str, Stamps]]] = {}
-    for folder, start, stamps in catalogue.sources():
+    months: dict[str, list[tuple[str, Mtimes]]] = {}
+    for folder, start, mtimes in catalogue.sources():
         name = _UNKNOWN_MONTH if start is None else f"{datetime.fromtimestamp(start, UTC):%Y-%m}"
-        months.setdefault(name, []).append((folder, stamps))
+        months.setdefault(name, []).append((folder, mtimes))
     return [
         Month(
             name,
             [folder for folder, _ in found],
-            _digest(f"{folder} {stamps}\n" for folder, stamps in found),
+            _digest(f"{folder} {mtimes}\n" for folder, mtimes in found),
         )
         for name, found in sorted(months.items())
     ]
@@ -326,7 +326,7 @@ def _rows(
         if result is None:
             continue  # deleted since
         with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
-            row = look_at(repository, folder, settled=settled_aggregate(raw, aggregated, folder)).overview
+            row = scan_experiment(repository, folder, up_to_date=up_to_date_aggregate(raw, aggregated, folder)).summary
         rows["experiments"].append(_row(AGGREGATED_COLUMNS, result) | {
             "status": row.status, "verdict": row.verdict, "config_name": row.config_name,
             "precision": row.precision, "hosts": row.hosts, "gpus": row.gpus, "tags": list(row.tags.items()),
@@ -363,9 +363,9 @@ def _row(columns: Iterable[Column[Any]], record: object) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """What Arrow holds in its place: stamps in UTC; a count beyond 64 bits is unknown."""
+    """What Arrow holds in its place: mtimes in UTC; a count beyond 64 bits is unknown."""
     if isinstance(value, datetime):
-        return in_utc(value)
+        return to_utc(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _LARGEST:
         return None
     return value

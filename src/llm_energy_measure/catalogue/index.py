@@ -1,10 +1,10 @@
 """The index: one row an experiment, in a SQLite file that is derived from the results directory and never needed.
 
-A refresh lists `raw/`, `aggregated/` and `tags/`, compares the stamps of what is in them with those of the rows, and
+A refresh lists `raw/`, `aggregated/` and `tags/`, compares the mtimes of what is in them with those of the rows, and
 reads only what is new or changed. Whatever is wrong with the file (damaged, locked, of another version, nowhere to be
 put), the same rows are made in memory: the same answers, later.
 
-A stamp is trusted once it is old enough that no change could have left it as it was: file systems count time in ticks.
+A mtime is trusted once it is old enough that no change could have left it as it was: file systems count time in ticks.
 
 One class refreshes the rows and answers from them, since an answer says as of when it is: so the module is long.
 """
@@ -21,18 +21,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import msgspec
 
 from llm_energy_measure.catalogue.database import (
+    data_version,
     is_damage,
-    is_sealed,
+    is_unmodified,
     open_database,
     remove,
-    seal,
+    save_fingerprint,
     writing,
-    written_by_others,
 )
-from llm_energy_measure.catalogue.overview import Look, Overview, look_at, settled_aggregate
-from llm_energy_measure.catalogue.place import catalogue_path, is_on_network
+from llm_energy_measure.catalogue.paths import catalogue_path, is_on_network
 from llm_energy_measure.catalogue.query import Clause, column_of, contains_clause, where_clause
-from llm_energy_measure.catalogue.rows import COLUMNS, INSERT, values_of
+from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, INSERT, row_values
+from llm_energy_measure.catalogue.summary import (
+    ExperimentScan,
+    ExperimentSummary,
+    scan_experiment,
+    up_to_date_aggregate,
+)
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
 from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.results import layout
@@ -46,20 +51,20 @@ if TYPE_CHECKING:
 
 AnswerT = TypeVar("AnswerT")
 
-# With more experiments a list looks at the stamps of the folders alone, and says as of when it answers.
-LOOK_LIMIT = 2_000
+# With more experiments a list scans at the mtimes of the folders alone, and says as of when it answers.
+SCAN_LIMIT = 2_000
 
 _ROWS_A_COMMIT = 1_000
 _MOST_ROWS = 2**63 - 1
-_OVERVIEW = msgspec.json.Decoder(Overview)
+_OVERVIEW = msgspec.json.Decoder(ExperimentSummary)
 
-# How long after a change another one could leave the same stamp: a tick of the file system, and on another machine's
+# How long after a change another one could leave the same mtime: a tick of the file system, and on another machine's
 # also as much as its clock may be off.
 _TICK_SEC = 2.0
 _SKEW_SEC = 3600.0
 
 
-class Stamps(NamedTuple):
+class Mtimes(NamedTuple):
     """When the folder, the aggregate and the tags of an experiment were last written; 0 is unknown, None is absent."""
 
     raw: float | None
@@ -93,7 +98,7 @@ GROUP_FIGURES = ("experiments", "total_energy_j", "total_tokens", "tokens_per_jo
 """What groups can be ordered by: their figures."""
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class Query(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for.
 
     Attributes:
@@ -116,7 +121,7 @@ class Catalogue:
 
     Attributes:
         as_of: When the results were last looked at, in seconds since 1970-01-01 UTC.
-        looked: Whether that was now.
+        scanned: Whether that was now.
     """
 
     def __init__(self, repository: FileSystemRepository, path: Path | None) -> None:
@@ -124,8 +129,8 @@ class Catalogue:
         self.repository = repository
         self.path = path
         self.as_of = 0.0
-        self.looked = False
-        self._was_sealed = self._is_whole = path is None or is_sealed(path)
+        self.is_current = False
+        self._was_unmodified = self._is_intact = path is None or is_unmodified(path)
         self._seen: int | None = None
         self._database = open_database(path)
         self._skew_sec = _SKEW_SEC if is_on_network(repository.base_path) else _TICK_SEC
@@ -134,10 +139,10 @@ class Catalogue:
         """Let go of the file, which is sealed unless others wrote to it meanwhile."""
         is_seen = False
         with contextlib.suppress(sqlite3.Error):
-            is_seen = self._seen == written_by_others(self._database)
+            is_seen = self._seen == data_version(self._database)
         self._database.close()
-        if self.path is not None and self._is_whole and is_seen:
-            seal(self.path)
+        if self.path is not None and self._is_intact and is_seen:
+            save_fingerprint(self.path)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -149,51 +154,51 @@ class Catalogue:
             self._database.execute("ROLLBACK")
 
     def refresh(
-        self, *, full: bool = False, rehash: bool = False, tell: Callable[[str], None] = lambda _: None
+        self, *, full: bool = False, rehash: bool = False, on_progress: Callable[[str], None] = lambda _: None
     ) -> None:
-        """Bring the rows up to date by difference; `looked` says whether the results were looked at for it.
+        """Bring the rows up to date by difference; `scanned` says whether the results were looked at for it.
 
         Args:
-            full: Look at every stamp also where the folders' own say that nothing came or went.
-            rehash: Read every experiment again: edits in place leave no stamp on a folder.
-            tell: Told what takes long.
+            full: Look at every mtime also where the folders' own say that nothing came or went.
+            rehash: Read every experiment again: edits in place leave no mtime on a folder.
+            on_progress: Told what takes long.
         """
         now = time.time()
-        own = self._folder_stamps()
-        last = self._database.execute("SELECT looked, raw, aggregated, tags, number FROM looks").fetchone()
+        own = self._folder_mtimes()
+        last = self._database.execute("SELECT scanned, raw, aggregated, tags, number FROM scans").fetchone()
         if (
             not (full or rehash)
-            and self._was_sealed  # what others wrote to may have lost rows, and no checksum of them
+            and self._was_unmodified  # what others wrote to may have lost rows, and no checksum of them
             and last is not None
-            and last[0] <= now  # a look in the future is from before the clock was set back
-            and last[4] > LOOK_LIMIT
+            and last[0] <= now  # a scan in the future is from before the clock was set back
+            and last[4] > SCAN_LIMIT
             and tuple(last[1:4]) == own
             and None not in own
         ):
             self.as_of = last[0]
             return
-        stamps = self._stamps()
-        rows = self._database.execute("SELECT folder, raw, aggregated, tags, looked FROM rows")
+        mtimes = self._mtimes()
+        rows = self._database.execute("SELECT folder, raw, aggregated, tags, scanned FROM rows")
         known = {row[0]: row[1:] for row in rows}
         if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
             self._forget_the_future()
-        changed = [folder for folder, found in stamps.items() if rehash or not self._is_known(found, known.get(folder))]
-        if len(changed) > LOOK_LIMIT:
-            tell(f"reading {len(changed):,} experiments into the catalogue; what is unchanged is not read again")
+        changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]
+        if len(changed) > SCAN_LIMIT:
+            on_progress(f"reading {len(changed):,} experiments into the catalogue; what is unchanged is not read again")
         for start in range(0, len(changed), _ROWS_A_COMMIT):
-            batch = {folder: stamps[folder] for folder in changed[start : start + _ROWS_A_COMMIT]}
-            self._store(self._looks(batch, rehash=rehash), now)
-        gone = [(folder, now) for folder in known.keys() - stamps.keys()]
-        settled = [stamp if stamp is not None and stamp < now - self._skew_sec else None for stamp in own]
-        if changed or gone or len(stamps) > LOOK_LIMIT:
-            self._finish(gone, (now, *settled, len(stamps)))
-        self.as_of, self.looked = now, True
+            batch = {folder: mtimes[folder] for folder in changed[start : start + _ROWS_A_COMMIT]}
+            self._store(self._scans(batch, rehash=rehash), now)
+        gone = [(folder, now) for folder in known.keys() - mtimes.keys()]
+        up_to_date = [mtime if mtime is not None and mtime < now - self._skew_sec else None for mtime in own]
+        if changed or gone or len(mtimes) > SCAN_LIMIT:
+            self._finish(gone, (now, *up_to_date, len(mtimes)))
+        self.as_of, self.is_current = now, True
 
-    def require_whole(self) -> None:
+    def require_intact(self) -> None:
         """Raise `sqlite3.DatabaseError` if others wrote to the file, and it is not what we wrote any more."""
         with self.snapshot():
-            self._seen = written_by_others(self._database)
-            if self._is_whole:
+            self._seen = data_version(self._database)
+            if self._is_intact:
                 return
             [said] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
             tables = ("experiments", "tags")
@@ -201,13 +206,11 @@ class Catalogue:
             stray = self._database.execute(f"{' UNION '.join(lost)} LIMIT 1").fetchone()
             if said != "ok" or stray is not None:
                 raise sqlite3.DatabaseError(said if said != "ok" else f"it has no row of {stray[0]!r}")
-            for folder, data, *checksums in self._database.execute(
-                "SELECT folder, overview, crc, values_crc FROM rows"
-            ):
+            for folder, data, *checksums in self._database.execute("SELECT folder, summary, crc, values_crc FROM rows"):
                 if checksums != [zlib.crc32(data), self._values_crc(folder)]:
                     msg = f"the row of {folder!r} is not what was written"
                     raise sqlite3.DatabaseError(msg)
-        self._is_whole = True
+        self._is_intact = True
 
     def _values_crc(self, folder: str) -> int:
         """The checksum of all by which an experiment is chosen, ordered and added up."""
@@ -215,33 +218,33 @@ class Catalogue:
         tags = self._database.execute("SELECT key, value FROM tags WHERE folder = ? ORDER BY key", (folder,)).fetchall()
         return zlib.crc32(repr((values, tags)).encode())
 
-    def _finish(self, gone: list[tuple[str, float]], look: tuple[float | None, ...]) -> None:
-        """Forget what is gone, and remember the look, unless a later one was faster."""
+    def _finish(self, gone: list[tuple[str, float]], scan: tuple[float | None, ...]) -> None:
+        """Forget what is gone, and remember the scan, unless a later one was faster."""
         with writing(self._database):
             for table in ("experiments", "tags"):
                 self._database.executemany(
-                    f"DELETE FROM {table} WHERE folder IN (SELECT folder FROM rows WHERE folder = ? AND looked < ?)",
+                    f"DELETE FROM {table} WHERE folder IN (SELECT folder FROM rows WHERE folder = ? AND scanned < ?)",
                     gone,
                 )
-            self._database.executemany("DELETE FROM rows WHERE folder = ? AND looked < ?", gone)
+            self._database.executemany("DELETE FROM rows WHERE folder = ? AND scanned < ?", gone)
             self._database.execute(
-                "INSERT INTO looks VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET looked = excluded.looked, "
+                "INSERT INTO scans VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET scanned = excluded.scanned, "
                 "raw = excluded.raw, aggregated = excluded.aggregated, tags = excluded.tags, number = excluded.number "
-                "WHERE excluded.looked >= looked",
-                look,
+                "WHERE excluded.scanned >= scanned",
+                scan,
             )
 
     def _forget_the_future(self) -> None:
-        """Take looks that are later than now for old ones: they are from before the clock was set back."""
+        """Take scans that are later than now for old ones: they are from before the clock was set back."""
         with writing(self._database):
-            for table in ("rows", "looks"):
-                self._database.execute(f"UPDATE {table} SET looked = 0 WHERE looked > ?", (time.time(),))
+            for table in ("rows", "scans"):
+                self._database.execute(f"UPDATE {table} SET scanned = 0 WHERE scanned > ?", (time.time(),))
 
-    def overviews(
-        self, question: Question, *, sort: str = "id", reverse: bool = False, limit: int | None = None
-    ) -> list[Overview]:
+    def summaries(
+        self, query: Query, *, sort: str = "id", reverse: bool = False, limit: int | None = None
+    ) -> list[ExperimentSummary]:
         """The rows that are asked for, in order; what is unknown comes last."""
-        clause = self._where(question)
+        clause = self._where(query)
         column = column_of(sort, COLUMNS, "cannot sort")
         down = " DESC" if reverse else ""
         keys = _order_keys(column.sql, reverse=reverse, is_tag=bool(column.values))
@@ -250,12 +253,12 @@ class Catalogue:
         sql = f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
         values = (*clause.values, *(column.values * len(keys)))
         folders = self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MOST_ROWS))).fetchall()
-        one = "SELECT overview, crc FROM rows WHERE folder = ?"
+        one = "SELECT summary, crc FROM rows WHERE folder = ?"
         return [_decode(*self._database.execute(one, folder).fetchone()) for folder in folders]
 
-    def count(self, question: Question) -> int:
+    def count(self, query: Query) -> int:
         """How many rows are asked for."""
-        clause = self._where(question)
+        clause = self._where(query)
         [number] = self._database.execute(
             f"SELECT count(*) FROM experiments WHERE {clause.sql}", clause.values
         ).fetchone()
@@ -266,42 +269,40 @@ class Catalogue:
         sql = "SELECT count(*) FROM experiments WHERE listed = 1 AND has_aggregate = 0"
         return int(self._database.execute(sql).fetchone()[0])
 
-    def problems(self, question: Question) -> list[tuple[str, str]]:
+    def problems(self, query: Query) -> list[tuple[str, str]]:
         """What can't be read of the experiments that are asked for, or of those that might be: id and reason."""
-        base = self._base(question)
-        clause = self._conditions(question)
+        base = self._base(query)
+        clause = self._conditions(query)
         sql = (
             "SELECT folder FROM experiments INDEXED BY by_problem "
             f"WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
         )
         rows = self._database.execute(
-            f"SELECT overview, crc FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
+            f"SELECT summary, crc FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
         )
         found = (_decode(*row) for row in rows)
-        return [(overview.experiment_id, problem) for overview in found for problem in overview.problems]
+        return [(summary.experiment_id, problem) for summary in found for problem in summary.problems]
 
-    def sources(self) -> Iterator[tuple[str, float | None, Stamps]]:
-        """Folder, start (seconds since 1970-01-01 UTC) and stamps of every experiment that has an aggregate."""
+    def sources(self) -> Iterator[tuple[str, float | None, Mtimes]]:
+        """Folder, start (seconds since 1970-01-01 UTC) and mtimes of every experiment that has an aggregate."""
         sql = (
             "SELECT folder, start_time, raw, aggregated, rows.tags FROM experiments JOIN rows USING (folder) "
             "WHERE listed = 1 AND has_aggregate = 1 ORDER BY folder"
         )
-        for folder, start, *stamps in self._database.execute(sql):
-            yield folder, start, Stamps(*stamps)
+        for folder, start, *mtimes in self._database.execute(sql):
+            yield folder, start, Mtimes(*mtimes)
 
-    def groups(
-        self, question: Question, by: Sequence[str], *, sort: str | None = None, reverse: bool = False
-    ) -> list[Group]:
+    def groups(self, query: Query, by: Sequence[str], *, sort: str | None = None, reverse: bool = False) -> list[Group]:
         """What the experiments that are asked for come to, by the values of columns; without columns all together.
 
         Args:
-            question: Which experiments.
+            query: Which experiments.
             by: Names of columns.
             sort: Which of `GROUP_FIGURES`, or of the columns, to order by; by default the columns in turn. What is
                 unknown comes last.
             reverse: Greatest first.
         """
-        clause = self._where(question)
+        clause = self._where(query)
         columns = [column_of(name, COLUMNS, "cannot group") for name in by]
         names = [f"c{number}" for number in range(len(columns))]
         selected = "".join(f"{column.sql} AS {name}, " for column, name in zip(columns, names, strict=True))
@@ -325,33 +326,33 @@ class Catalogue:
         kinds = [COLUMNS.get(column.sql, "text") for column in columns]
         return [_group(by, kinds, row) for row in self._database.execute(sql, values)]
 
-    def _base(self, question: Question) -> str:
+    def _base(self, query: Query) -> str:
         # Compared, not just named: only so SQLite finds them in an index, and in its order.
-        return "listed = 1" if question.with_pending else "listed = 1 AND has_aggregate = 1"
+        return "listed = 1" if query.with_pending else "listed = 1 AND has_aggregate = 1"
 
-    def _conditions(self, question: Question) -> Clause:
-        clauses = [where_clause(question.where, COLUMNS)] if question.where is not None else []
-        if question.model is not None:
-            clauses.append(contains_clause(Clause("model_name", ()), question.model))
+    def _conditions(self, query: Query) -> Clause:
+        clauses = [where_clause(query.where, COLUMNS)] if query.where is not None else []
+        if query.model is not None:
+            clauses.append(contains_clause(Clause("model_name", ()), query.model))
         sql = " AND ".join(clause.sql for clause in clauses) or "1"
         return Clause(sql, tuple(value for clause in clauses for value in clause.values))
 
-    def _where(self, question: Question) -> Clause:
-        clause = self._conditions(question)
-        return Clause(f"{self._base(question)} AND {clause.sql}", clause.values)
+    def _where(self, query: Query) -> Clause:
+        clause = self._conditions(query)
+        return Clause(f"{self._base(query)} AND {clause.sql}", clause.values)
 
-    def _folder_stamps(self) -> tuple[float | None, ...]:
-        stamps: list[float | None] = []
+    def _folder_mtimes(self) -> tuple[float | None, ...]:
+        mtimes: list[float | None] = []
         for name in (RAW_DIR, AGGREGATED_DIR, TAGS_DIR):
             try:
-                stamps.append(self.repository.store.path(name).stat().st_mtime)
+                mtimes.append(self.repository.store.path(name).stat().st_mtime)
             except FileNotFoundError:
-                stamps.append(0.0)
+                mtimes.append(0.0)
             except OSError:
-                stamps.append(None)
-        return tuple(stamps)
+                mtimes.append(None)
+        return tuple(mtimes)
 
-    def _stamps(self) -> dict[str, Stamps]:
+    def _mtimes(self) -> dict[str, Mtimes]:
         """What there is, by folder name."""
         store = self.repository.store
         entries = store.list(RAW_DIR)
@@ -368,80 +369,80 @@ class Catalogue:
             for prefix in (AGGREGATED_DIR, TAGS_DIR)
         )
         folders = sorted(folder for folder in raw.keys() | aggregated.keys() if folder is not None)
-        return {folder: Stamps(raw.get(folder), aggregated.get(folder), tags.get(folder)) for folder in folders}
+        return {folder: Mtimes(raw.get(folder), aggregated.get(folder), tags.get(folder)) for folder in folders}
 
-    def _is_known(self, found: Stamps, row: tuple[Any, ...] | None) -> bool:
-        """True if a row was made of these very stamps, when they were old enough."""
+    def _is_known(self, found: Mtimes, row: tuple[Any, ...] | None) -> bool:
+        """True if a row was made of these very mtimes, when they were old enough."""
         if row is None or tuple(row[:3]) != tuple(found):
             return False
-        return all(stamp is None or 0 < stamp < row[3] - self._skew_sec for stamp in found)
+        return all(mtime is None or 0 < mtime < row[3] - self._skew_sec for mtime in found)
 
-    def _looks(self, stamps: dict[str, Stamps], *, rehash: bool) -> list[tuple[str, Stamps, Look]]:
-        store, looks = self.repository.store, []
+    def _scans(self, mtimes: dict[str, Mtimes], *, rehash: bool) -> list[tuple[str, Mtimes, ExperimentScan]]:
+        store, scans = self.repository.store, []
         with Folder(store, RAW_DIR) as raw, Folder(store, AGGREGATED_DIR) as aggregated:
-            for folder, found in stamps.items():
-                settled = None if rehash else settled_aggregate(raw, aggregated, folder)
-                look = look_at(self.repository, folder, settled=settled, tagged=found.tags is not None)
-                looks.append((folder, found, look))
-        return looks
+            for folder, found in mtimes.items():
+                up_to_date = None if rehash else up_to_date_aggregate(raw, aggregated, folder)
+                scan = scan_experiment(self.repository, folder, up_to_date=up_to_date, tagged=found.tags is not None)
+                scans.append((folder, found, scan))
+        return scans
 
-    def _store(self, looks: list[tuple[str, Stamps, Look]], now: float) -> None:
-        """Write rows, unless a later look has written them already."""
+    def _store(self, scans: list[tuple[str, Mtimes, ExperimentScan]], now: float) -> None:
+        """Write rows, unless a later scan has written them already."""
         with writing(self._database):
             newer = {
                 folder
-                for folder, _, _ in looks
-                for found in self._database.execute("SELECT looked FROM rows WHERE folder = ?", (folder,))
+                for folder, _, _ in scans
+                for found in self._database.execute("SELECT scanned FROM rows WHERE folder = ?", (folder,))
                 if found[0] > now
             }
-            looks = [look for look in looks if look[0] not in newer]
-            encoded = [(folder, stamps, msgspec.json.encode(look.overview)) for folder, stamps, look in looks]
+            scans = [scan for scan in scans if scan[0] not in newer]
+            encoded = [(folder, mtimes, msgspec.json.encode(scan.summary)) for folder, mtimes, scan in scans]
             self._database.executemany(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-                [(folder, *stamps, now, data, zlib.crc32(data)) for folder, stamps, data in encoded],
+                [(folder, *mtimes, now, data, zlib.crc32(data)) for folder, mtimes, data in encoded],
             )
             self._database.executemany(
                 INSERT,
                 [
-                    values_of(folder, look, has_aggregate=stamps.aggregated is not None)
-                    for folder, stamps, look in looks
+                    row_values(folder, scan, has_aggregate=mtimes.aggregated is not None)
+                    for folder, mtimes, scan in scans
                 ],
             )
-            self._database.executemany("DELETE FROM tags WHERE folder = ?", [(folder,) for folder, _, _ in looks])
+            self._database.executemany("DELETE FROM tags WHERE folder = ?", [(folder,) for folder, _, _ in scans])
             self._database.executemany(
                 "INSERT INTO tags VALUES (?, ?, ?)",
-                [(folder, key, value) for folder, _, look in looks for key, value in look.overview.tags.items()],
+                [(folder, key, value) for folder, _, scan in scans for key, value in scan.summary.tags.items()],
             )
             self._database.executemany(
                 "UPDATE rows SET values_crc = ? WHERE folder = ?",
-                [(self._values_crc(folder), folder) for folder, _, _ in looks],
+                [(self._values_crc(folder), folder) for folder, _, _ in scans],
             )
 
 
-def ask(
+def query_catalogue(
     repository: FileSystemRepository,
-    question: Callable[[Catalogue], AnswerT],
+    query: Callable[[Catalogue], AnswerT],
     *,
     full: bool = False,
     rehash: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-    tell: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> AnswerT:
     """The answer of the catalogue of a results directory, once it is up to date.
 
     A file that is damaged is made anew; where there can be none, or another process locks it, the rows are made in
-    memory. The question may be asked several times for that.
+    memory. The query may be asked several times for that.
 
     Args:
         repository: The results directory.
-        question: What to do with the catalogue.
-        full: Look at every stamp.
+        query: What to do with the catalogue.
+        full: Look at every mtime.
         rehash: Read every experiment again.
-        say: Told what is wrong with the catalogue, so that the answer comes later.
-        tell: Told what takes long.
+        warn: Told what is wrong with the catalogue, so that the answer comes later.
+        on_progress: Told what takes long.
 
     Raises:
-        ConfigurationError: The question is more than SQLite answers.
+        ConfigurationError: The query is more than SQLite answers.
         CatalogueError: Not even that goes.
     """
     place = _place(repository)
@@ -450,29 +451,29 @@ def ask(
         place = tries.pop(0)
         try:
             with contextlib.closing(Catalogue(repository, place)) as catalogue:
-                catalogue.require_whole()
-                catalogue.refresh(full=full, rehash=rehash, tell=tell)
+                catalogue.require_intact()
+                catalogue.refresh(full=full, rehash=rehash, on_progress=on_progress)
                 with catalogue.snapshot():
-                    return question(catalogue)
+                    return query(catalogue)
         except LLMEnergyMeasureError:
             raise
         except (sqlite3.Error, TypeError, ValueError) as error:  # a damaged value has any type, or no UTF-8
-            _require_answerable(repository, question)
+            _require_answerable(repository, query)
             if place is None and not isinstance(error, sqlite3.Error):
                 raise
             if place is None:
                 doing, found = f"cannot list {repository.base_path}", f"SQLite refused in memory ({error})"
                 raise CatalogueError(doing, found, "delete the catalogue; it is made anew") from error
             if is_damage(error):
-                say(f"the catalogue {place} is damaged ({error}) and made anew")
+                warn(f"the catalogue {place} is damaged ({error}) and made anew")
                 remove(place)
             else:
-                say(f"the catalogue {place} can't be used ({error}); every experiment is read instead")
+                warn(f"the catalogue {place} can't be used ({error}); every experiment is read instead")
                 tries = [None]
     raise AssertionError  # the last try is memory
 
 
-def _decode(data: bytes, checksum: int) -> Overview:
+def _decode(data: bytes, checksum: int) -> ExperimentSummary:
     """What stands in a row. Raises `sqlite3.DatabaseError` if it is not what was written."""
     if zlib.crc32(data) != checksum:
         msg = "a row is not what was written"
@@ -480,13 +481,13 @@ def _decode(data: bytes, checksum: int) -> Overview:
     return _OVERVIEW.decode(data)
 
 
-def _require_answerable(repository: FileSystemRepository, question: Callable[[Catalogue], object]) -> None:
-    """Refuse a question that fails without any results too: no file is to blame for it."""
+def _require_answerable(repository: FileSystemRepository, query: Callable[[Catalogue], object]) -> None:
+    """Refuse a query that fails without any results too: no file is to blame for it."""
     with contextlib.closing(Catalogue(repository, None)) as empty:
         try:
-            question(empty)
+            query(empty)
         except sqlite3.Error as error:
-            doing, found = "cannot answer the question", f"it is more than SQLite takes ({error})"
+            doing, found = "cannot answer the query", f"it is more than SQLite takes ({error})"
             raise ConfigurationError(doing, found, "ask for less at once") from error
 
 

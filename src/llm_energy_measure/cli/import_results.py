@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from llm_energy_measure import importers
-from llm_energy_measure.catalogue.overview import verdict_of
+from llm_energy_measure.catalogue.summary import verdict_of
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.cli.energy_records import energy_records
 from llm_energy_measure.cli.results_verify import attributed_for_person

@@ -90,7 +90,7 @@ def _write_dataset(target: str) -> None:
 
     repository = options.repository()
     with without_pandas():
-        report = write_dataset(repository, target, say=terminal.warn)
+        report = write_dataset(repository, target, warn=terminal.warn)
     if not (report.written or report.unchanged or report.removed):
         _say_nothing(repository)
         raise SystemExit(1)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from llm_energy_measure.catalogue.index import GROUP_FIGURES, Catalogue, Group, Question, ask
+from llm_energy_measure.catalogue.index import GROUP_FIGURES, Catalogue, Group, Query, query_catalogue
 from llm_energy_measure.catalogue.query import ALIASES, column_of, where_clause
-from llm_energy_measure.catalogue.rows import COLUMNS, in_utc
+from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, to_utc
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llm_energy_measure.catalogue.overview import Overview
+    from llm_energy_measure.catalogue.summary import ExperimentSummary
 
 _HEADERS = (
     ("id", "left"),
@@ -135,25 +135,25 @@ def list_results(
     grouped = bool(columns or totals)
     order = _order(key, columns, grouped=grouped)
     repository = options.repository()
-    question = Question(where=where, model=model, with_pending=with_pending)
+    query = Query(where=where, model=model, with_pending=with_pending)
 
     def answer(catalogue: Catalogue) -> _Answer:
-        groups = catalogue.groups(question, columns, sort=order, reverse=reverse) if grouped else []
+        groups = catalogue.groups(query, columns, sort=order, reverse=reverse) if grouped else []
         rows: list[Any] = (
-            groups[:limit]
-            if grouped
-            else catalogue.overviews(question, sort=order or "id", reverse=reverse, limit=limit)
+            groups[:limit] if grouped else catalogue.summaries(query, sort=order or "id", reverse=reverse, limit=limit)
         )
         return _Answer(
             rows=rows,
-            matching=catalogue.count(question),
+            matching=catalogue.count(query),
             pending=0 if with_pending else catalogue.pending(),
-            problems=catalogue.problems(question),
-            as_of=None if catalogue.looked else catalogue.as_of,
+            problems=catalogue.problems(query),
+            as_of=None if catalogue.is_current else catalogue.as_of,
             groups=len(groups) if grouped else None,
         )
 
-    found = ask(repository, answer, full=refresh, rehash=rehash, say=terminal.warn, tell=terminal.note)
+    found = query_catalogue(
+        repository, answer, full=refresh, rehash=rehash, warn=terminal.warn, on_progress=terminal.note
+    )
     _warn(found)
     if as_json:
         terminal.out_json(msgspec.to_builtins(found.rows))
@@ -200,13 +200,13 @@ def _warn(found: _Answer) -> None:
         terminal.warn(f"{hidden} more can't be read; without --limit they are named")
 
 
-def _print(rows: list[Overview]) -> None:
+def _print(rows: list[ExperimentSummary]) -> None:
     if rows:
         cells = [_cells(row) for row in rows]
         terminal.out_table(_HEADERS, cells, optional=("date", "tokens/s", "tokens", "model"))
 
 
-def _cells(row: Overview) -> tuple[str, ...]:
+def _cells(row: ExperimentSummary) -> tuple[str, ...]:
     found, expected = (terminal.UNKNOWN if n is None else str(n) for n in (row.found_processes, row.expected_processes))
     return (
         row.experiment_id,
@@ -217,7 +217,7 @@ def _cells(row: Overview) -> tuple[str, ...]:
         terminal.quantity(row.avg_tokens_per_second),
         terminal.quantity(row.tokens_per_joule),
         row.verdict,
-        terminal.moment(row.start_time and in_utc(row.start_time)),  # as a condition takes it
+        terminal.moment(row.start_time and to_utc(row.start_time)),  # as a condition takes it
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from llm_energy_measure.catalogue.overview import Overview, overview
+from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.cli.results_verify import attributed_for_person
 from llm_energy_measure.exceptions import ResultNotFoundError
@@ -58,7 +58,7 @@ def show(*, experiment: str, raw: bool, attempt: int | None, as_json: bool) -> N
     options.require_known(repository, experiment)
     # By the folder's name from here on: asking for another experiment's folder was refused above or is here.
     recovery = repository.recover_raw(experiment)
-    row = overview(repository, repository.folder_of(experiment))
+    row = summarize(repository, repository.folder_of(experiment))
     for problem in row.problems:
         terminal.warn(problem)
     if raw:
@@ -120,7 +120,7 @@ def _print_raw(result: RawProcessResult) -> None:
 
 
 def _print_summary(
-    row: Overview, repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult]
+    row: ExperimentSummary, repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult]
 ) -> None:
     aggregated = repository.load_aggregated(experiment) if row.status not in ("pending", "unreadable") else None
     terminal.out_fields(_summary(row, aggregated))
@@ -140,7 +140,7 @@ def _print_summary(
         terminal.note(f"raw files came or changed since: 'aggregate {experiment}' makes it anew")
 
 
-def _summary(row: Overview, aggregated: AggregatedResult | None) -> list[tuple[str, str]]:
+def _summary(row: ExperimentSummary, aggregated: AggregatedResult | None) -> list[tuple[str, str]]:
     """What a person wants to know of an experiment first."""
     fields = [
         ("experiment", row.experiment_id),

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from llm_energy_measure.catalogue.dataset import TABLES, write_dataset
-from llm_energy_measure.catalogue.place import dataset_path
+from llm_energy_measure.catalogue.paths import dataset_path
 from llm_energy_measure.catalogue.sql import query_dataset
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.cli.without_pandas import without_pandas
@@ -63,7 +63,7 @@ def _answer(query: str, *, form: str | None, target: str | None, dataset: str | 
     if dataset is None:
         repository = options.repository()
         dataset = str(dataset_path(repository.base_path))
-        problems = write_dataset(repository, dataset, say=terminal.warn).problems
+        problems = write_dataset(repository, dataset, warn=terminal.warn).problems
     elif not any((Path(dataset) / table).is_dir() for table in TABLES):
         found = f"there is no dataset in {dataset}"
         raise ConfigurationError("cannot run the query", found, "write one with 'results export --format parquet'")

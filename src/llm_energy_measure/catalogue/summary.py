@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.storage.folder import Folder
 
 
-class Overview(Struct, frozen=True, kw_only=True):
+class ExperimentSummary(Struct, frozen=True, kw_only=True):
     """What a list shows of an experiment, in base units; None is unknown.
 
     Attributes:
@@ -83,16 +83,16 @@ class Overview(Struct, frozen=True, kw_only=True):
     problems: list[str] = field(default_factory=list)
 
 
-class Look(Struct, frozen=True, kw_only=True):
+class ExperimentScan(Struct, frozen=True, kw_only=True):
     """What was found of an experiment.
 
     Attributes:
-        overview: What there is to say about it.
+        summary: What there is to say about it.
         aggregated: Its aggregate without `process_results`, if there is a readable one.
         listed: False if there is nothing but a folder without a result.
     """
 
-    overview: Overview
+    summary: ExperimentSummary
     aggregated: AggregatedResult | None = None
     listed: bool = True
 
@@ -114,46 +114,46 @@ class _Processes(Struct):
     process_results: list[_Process] = field(default_factory=list)
 
 
-def overview(repository: FileSystemRepository, folder: str) -> Overview:
+def summarize(repository: FileSystemRepository, folder: str) -> ExperimentSummary:
     """What there is to say about an experiment, whatever state its files are in.
 
     Args:
         repository: Where it is stored.
         folder: Its folder's name.
     """
-    return look_at(repository, folder).overview
+    return scan_experiment(repository, folder).summary
 
 
-def look_at(
-    repository: FileSystemRepository, folder: str, *, settled: bytes | None = None, tagged: bool = True
-) -> Look:
+def scan_experiment(
+    repository: FileSystemRepository, folder: str, *, up_to_date: bytes | None = None, tagged: bool = True
+) -> ExperimentScan:
     """An overview, and what it was made from.
 
     Args:
         repository: Where it is stored.
         folder: Its folder's name.
-        settled: Its aggregate, where the stamps say that the raw files are those that it was made from: they are not
+        up_to_date: Its aggregate, where the mtimes say that the raw files are those that it was made from: they are not
             opened.
         tagged: False if it is known that there are no tags.
     """
     try:
-        look = _look(repository, folder, settled)
+        scan = _scan(repository, folder, up_to_date)
     except LLMEnergyMeasureError as error:
-        row = Overview(experiment_id=folder, status="unreadable", verdict="unreadable", problems=[str(error)])
-        look = Look(overview=row)
+        row = ExperimentSummary(experiment_id=folder, status="unreadable", verdict="unreadable", problems=[str(error)])
+        scan = ExperimentScan(summary=row)
     if not tagged:
-        return look
+        return scan
     try:
         said = load_tags(repository, folder)
     except LLMEnergyMeasureError as error:
-        row = msgspec.structs.replace(look.overview, problems=[*look.overview.problems, str(error)])
-        return msgspec.structs.replace(look, overview=row)
-    row = msgspec.structs.replace(look.overview, tags=said.tags, note=said.note)
-    return msgspec.structs.replace(look, overview=row)
+        row = msgspec.structs.replace(scan.summary, problems=[*scan.summary.problems, str(error)])
+        return msgspec.structs.replace(scan, summary=row)
+    row = msgspec.structs.replace(scan.summary, tags=said.tags, note=said.note)
+    return msgspec.structs.replace(scan, summary=row)
 
 
-def settled_aggregate(raw: Folder, aggregated: Folder, folder: str) -> bytes | None:
-    """An experiment's aggregate, if the stamps say that the raw files are those that it was made from.
+def up_to_date_aggregate(raw: Folder, aggregated: Folder, folder: str) -> bytes | None:
+    """An experiment's aggregate, if the mtimes say that the raw files are those that it was made from.
 
     Args:
         raw: The folder `raw/`.
@@ -165,16 +165,16 @@ def settled_aggregate(raw: Folder, aggregated: Folder, folder: str) -> bytes | N
     return aggregated.get(f"{folder}.json")
 
 
-def _look(repository: FileSystemRepository, folder: str, settled: bytes | None) -> Look:
-    state = None if settled is None else _settled_state(settled, folder)
-    data = settled
+def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | None) -> ExperimentScan:
+    state = None if up_to_date is None else _up_to_date_state(up_to_date, folder)
+    data = up_to_date
     if state is None:
         data = repository.read_aggregated(folder)
         state = inspect_experiment(repository, folder)
     problems = [f"aggregated/{folder}.json is unreadable: {state.problem}"] if state.problem else []
     aggregated = state.aggregated
     if aggregated is not None and state.status == "current":
-        # The stamps or the digests agree: the raw files are what the aggregate says that they are.
+        # The mtimes or the digests agree: the raw files are what the aggregate says that they are.
         report = aggregated.completeness
         unreadable = report.unreadable if report is not None else []
         recovery = None
@@ -192,18 +192,18 @@ def _look(repository: FileSystemRepository, folder: str, settled: bytes | None) 
         facts |= _of_aggregated(aggregated) | _of_processes(_embedded(data))
     elif recovery is not None and recovery.results:
         facts |= _of_raw(recovery) | _of_processes(recovery.results)
-    row = Overview(
+    row = ExperimentSummary(
         **{"experiment_id": folder, **facts},
         status=state.status,
         verdict=_verdict(state.status, aggregated),
         problems=problems,
     )
     nothing = state.status == "pending" and recovery is not None and not recovery.results and not unreadable
-    return Look(overview=row, aggregated=aggregated, listed=not nothing)
+    return ExperimentScan(summary=row, aggregated=aggregated, listed=not nothing)
 
 
-def _settled_state(data: bytes, folder: str) -> ExperimentState | None:
-    """Where an experiment with settled stamps stands; None if only a closer look can tell."""
+def _up_to_date_state(data: bytes, folder: str) -> ExperimentState | None:
+    """Where an experiment with up_to_date mtimes stands; None if only a closer scan can tell."""
     try:
         aggregated = decode_aggregated(data, f"{folder}.json", with_processes=False)
     except ResultCorruptError:
@@ -274,7 +274,7 @@ def _verdict(status: Status, aggregated: AggregatedResult | None) -> str:
 
 
 def verdict_of(aggregated: AggregatedResult) -> str:
-    """The verdict on an aggregate that is current, in a word; see `Overview.verdict`."""
+    """The verdict on an aggregate that is current, in a word; see `ExperimentSummary.verdict`."""
     if aggregated.attribution_factor is not None and aggregated.attribution_factor > 1:
         return "over-counted"
     if aggregated.is_lower_bound:

@@ -9,7 +9,7 @@ from llm_energy_measure.catalogue.query import SEPARATOR
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS
 
 if TYPE_CHECKING:
-    from llm_energy_measure.catalogue.overview import Look
+    from llm_energy_measure.catalogue.summary import ExperimentScan
 
 _OF_OVERVIEW = {
     "experiment_id": "text",
@@ -41,7 +41,7 @@ _OF_AGGREGATED = tuple(column for column in AGGREGATED_COLUMNS if column.name no
 COLUMNS: dict[str, str] = {**_OF_OVERVIEW, **{column.name: column.type for column in _OF_AGGREGATED}}
 """Type by name of every column: `text`, `texts` (several), `integer`, `number`, `boolean` or `time`."""
 
-# What is asked for most. An index of it is far shorter than the rows: a look at every experiment is one at it.
+# What is asked for most. An index of it is far shorter than the rows: a scan at every experiment is one at it.
 _COMMON = ("model_name", "precision", "total_energy_j", "total_tokens", "start_time", "verdict", "is_lower_bound")
 
 _SQL_TYPES = {
@@ -52,15 +52,15 @@ _SQL_TYPES = {
     "boolean": "INTEGER",
     "time": "REAL",
 }
-_STAMPS = "raw REAL, aggregated REAL, tags REAL"
+_MTIME_COLUMNS = "raw REAL, aggregated REAL, tags REAL"
 _CHECKSUMS = "crc INTEGER, values_crc INTEGER"
 DDL = (
     "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
     + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
     + ") WITHOUT ROWID",
-    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_STAMPS}, looked REAL, overview BLOB, {_CHECKSUMS})",
+    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_MTIME_COLUMNS}, scanned REAL, summary BLOB, {_CHECKSUMS})",
     "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
-    f"CREATE TABLE looks (only INTEGER PRIMARY KEY, looked REAL, {_STAMPS}, number INTEGER)",
+    f"CREATE TABLE scans (only INTEGER PRIMARY KEY, scanned REAL, {_MTIME_COLUMNS}, number INTEGER)",
     "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",
     "CREATE INDEX by_problem ON experiments (folder) WHERE problems IS NOT NULL",
     f"CREATE INDEX by_common ON experiments (listed, has_aggregate, {', '.join(_COMMON)})",
@@ -68,18 +68,18 @@ DDL = (
 INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
 
 
-def values_of(folder: str, look: Look, *, has_aggregate: bool) -> tuple[Any, ...]:
+def row_values(folder: str, scan: ExperimentScan, *, has_aggregate: bool) -> tuple[Any, ...]:
     """The row of an experiment, in the order of `COLUMNS`."""
-    row = look.overview
+    row = scan.summary
     own = [getattr(row, name) for name in _OF_OVERVIEW]
-    more = [None if look.aggregated is None else column.getter(look.aggregated) for column in _OF_AGGREGATED]
-    return (folder, has_aggregate, look.listed, *map(_plain, own), *map(_plain, more))
+    more = [None if scan.aggregated is None else column.getter(scan.aggregated) for column in _OF_AGGREGATED]
+    return (folder, has_aggregate, scan.listed, *map(_plain, own), *map(_plain, more))
 
 
-def in_utc(stamp: datetime) -> datetime | None:
-    """The stamp in UTC, in which one without a zone is; None if it is in no year from 1 to 9999 there."""
+def to_utc(mtime: datetime) -> datetime | None:
+    """The mtime in UTC, in which one without a zone is; None if it is in no year from 1 to 9999 there."""
     try:
-        return stamp.replace(tzinfo=UTC) if stamp.tzinfo is None else stamp.astimezone(UTC)
+        return mtime.replace(tzinfo=UTC) if mtime.tzinfo is None else mtime.astimezone(UTC)
     except OverflowError:
         return None
 
@@ -89,8 +89,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return SEPARATOR.join(map(str, value)) or None
     if isinstance(value, datetime):
-        stamp = in_utc(value)
-        return None if stamp is None else stamp.timestamp()
+        mtime = to_utc(value)
+        return None if mtime is None else mtime.timestamp()
     if isinstance(value, int) and abs(value) >= 1 << 63:
         return float(value)
     return value
