@@ -106,6 +106,13 @@ fuzz: $(STAMP)  ## A million mutated files, ids, paths, cells and lines (CASES=n
 	@echo "make: fuzz with CASES=$(CASES) SEED=$(SEED)"
 	LLM_ENERGY_MEASURE_FUZZ_CASES=$(CASES) LLM_ENERGY_MEASURE_FUZZ_SEED=$(SEED) $(PY) -m pytest -s tests/fuzz
 
+RUNS ?= 500
+
+.PHONY: truth
+truth: $(STAMP)  ## Simulate experiments of known energy, judge them, print a table (RUNS=500 per class, SEED=n)
+	@echo "make: truth with RUNS=$(RUNS) SEED=$(SEED)"
+	$(PY) -m tests.truth.run --runs $(RUNS) --seed $(SEED)
+
 .PHONY: smoke
 smoke: $(STAMP)  ## The built wheel in a fresh environment without development dependencies
 	$(PY) tests/packaging/smoke.py
