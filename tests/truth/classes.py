@@ -7,7 +7,7 @@ from random import Random
 from typing import Literal
 
 from tests.truth import experiment as sim
-from tests.truth.experiment import FULL, NONE, Evidence, Experiment, Plan, simulate
+from tests.truth.experiment import FULL, NONE, Evidence, Experiment, GpuReading, Plan, simulate
 
 Level = Literal["full", "none", "assumed"]
 
@@ -79,7 +79,7 @@ def _full() -> list[SimulatedClass]:
     two_hosts = Plan(hosts=2, boards=2)
     classes = [
         one("single_process", Plan(boards=1), Plan(boards=4, ranks=1, gpu="host"), always=True),
-        one("own", *(Plan(model=model, boards=n) for n in (2, 4, 8) for model in (sim.A100, sim.H100, sim.L4))),
+        one("own", *(Plan(model=model, boards=n) for n in (2, 4, 8) for model in (sim.A100, sim.H100_PCIE, sim.L4))),
         one("own_two_hosts", two_hosts, replace(two_hosts, boards=4, load=HIGH)),
         one("own_four_hosts", Plan(hosts=4, boards=2, spread=0.4)),
         one("own_staggered", Plan(windows="staggered"), Plan(windows="partial")),
@@ -110,6 +110,7 @@ def _full() -> list[SimulatedClass]:
         one("containers_all", Plan(boards=2, gpu="visible", group=2), evidence=replace(LISTED, containers=True)),
         one("containers_host", Plan(gpu="host"), evidence=CONTAINERS),
         one("cpu_in_each", Plan(cpu="each"), Plan(cpu="each", ram="each", hosts=2)),
+        one("cpu_in_each_noise_5", Plan(cpu="each", noise=0.05), Plan(cpu="each", ram="each", gpu="host", noise=0.05)),
         one("cpu_in_rank0", Plan(cpu="rank0", ram="rank0"), Plan(cpu="rank0", hosts=2)),
         one("cpu_model_in_each", Plan(cpu="constant"), Plan(cpu="constant", hosts=2, gpu="host")),
         one("cpu_share", Plan(cpu="share"), Plan(cpu="share", ram="each")),
@@ -152,6 +153,7 @@ def _none() -> list[SimulatedClass]:
         one("own_staggered", Plan(windows="staggered"), Plan(windows="partial")),
         one("own_equal_power", Plan(spread=0.0, ripple=0.0), Plan(spread=0.01, hosts=2)),
         one("own_cpu_in_each", Plan(cpu="each"), Plan(cpu="each", ram="each", boards=2)),
+        one("own_cpu_in_each_noise_5", Plan(cpu="each", noise=0.05), Plan(cpu="each", hosts=2, noise=0.05)),
         one("own_cpu_in_rank0", Plan(cpu="rank0"), Plan(cpu="rank0", boards=2)),
         one("own_cpu_model", Plan(cpu="constant"), Plan(cpu="constant", boards=2, load=LOW)),
         one("own_cpu_model_two_hosts", Plan(cpu="constant", hosts=2, boards=2)),
@@ -163,6 +165,7 @@ def _none() -> list[SimulatedClass]:
         one("own_raised_geforce", Plan(model=sim.RTX_4090_RAISED, boards=2, load=HIGH)),
         one("own_raised_geforce_named", Plan(model=sim.RTX_3090_RAISED, load=HIGH), evidence=ALL_NAMES),
         one("own_stated_limit", Plan(load=HIGH), evidence=Evidence(limit=True, boards="all")),
+        one("own_lowered_limit", Plan(model=sim.A100_LOWERED, load=HIGH), evidence=Evidence(limit=True, boards="all")),
         one("own_local_rank", Plan(), Plan(load=HIGH), evidence=LOCAL_RANK),
         one("own_local_rank_two_hosts", Plan(hosts=2), Plan(hosts=2, load=HIGH), evidence=LOCAL_RANK),
         one("own_hostname", Plan(), Plan(hosts=2), evidence=Evidence(host=True)),
@@ -178,6 +181,9 @@ def _none() -> list[SimulatedClass]:
         one("host_nested", Plan(gpu="host", windows="nested"), evidence=NULL_INDEX),
         one("host_length_only", Plan(gpu="host", windows="same_start", load=HIGH), evidence=LEGACY_UNRANKED),
         one("host_total_only", Plan(gpu="host", cpu="each"), Plan(gpu="host"), evidence=Evidence(only_total=True)),
+        one(
+            "host_lowered_limit", Plan(model=sim.A100_LOWERED, gpu="host"), evidence=Evidence(limit=True, boards="all")
+        ),
         one("host_local_rank", replace(host, load=HIGH), replace(host, load=MIDDLE), evidence=LOCAL_RANK),
         one("host_hostname", replace(host, load=HIGH), replace(host, load=LOW), evidence=Evidence(host=True)),
         one("host_missing_rank", Plan(gpu="host", missing=1), Plan(gpu="host", missing=1, load=HIGH)),
@@ -295,4 +301,52 @@ def _assumed() -> list[SimulatedClass]:
     ]
 
 
-CLASSES: tuple[SimulatedClass, ...] = (*_full(), *_none(), *_known_tool(), *_cases(), *_assumed())
+def _random_plan(rng: Random, gpu: GpuReading) -> Plan:
+    """Any combination of a world and evidence in which no evidence is false."""
+    noise = rng.choice((0.0, 0.01, 0.05, 0.10))
+    hosts, boards = rng.choice(((1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2), (2, 4), (3, 2)))
+    has_scope = rng.random() < 0.2
+    evidence = Evidence(
+        scope=has_scope,
+        host=rng.random() < 0.3,
+        boot=rng.random() < 0.3,
+        uuid=rng.random() < 0.3,
+        # An index that a mask has changed is false next to the scope `device`.
+        index=rng.choice(("real", "null") if has_scope else ("real", "zero", "null")),
+        local_rank=rng.random() < 0.4,
+        boards=rng.choice(("bare", "all", "one", "none")),
+        # A reading of several boards with the scope `device` has to list them.
+        devices="energies" if has_scope and gpu == "visible" else rng.choice(("no", "no", "listed")),
+        window=rng.choice(("full", "duration", "run", "short", "field")),
+        limit=rng.random() < 0.3,
+        naive=rng.random() < 0.5,
+    )
+    return Plan(
+        model=rng.choice((sim.A100, sim.A100_SXM, sim.H100, sim.L4, sim.UNKNOWN_BOARD, sim.AMBIGUOUS_A100)),
+        hosts=hosts,
+        boards=boards,
+        ranks=boards * rng.choice((1, 1, 2)) if gpu != "visible" else boards,
+        gpu=gpu,
+        group=max(boards // 2, 1),
+        cpu=rng.choice(("none", "none", "each", "rank0", "constant", "share")),
+        ram=rng.choice(("none", "none", "each", "rank0")),
+        windows=rng.choice(
+            ("same", "same", "slightly_staggered", "staggered", "partial", "nested", "same_start", "serial")
+        ),
+        load=rng.choice((LOW, MIDDLE)) if noise > 0.05 else rng.choice((LOW, MIDDLE, HIGH)),
+        spread=rng.choice((0.0, 0.05, 0.2, 0.5)) if noise <= 0.05 else 0.05,
+        ripple=rng.choice((0.0, 0.15, 0.5)),
+        noise=noise,
+        evidence=evidence,
+    )
+
+
+def _random() -> list[SimulatedClass]:
+    patterns: tuple[GpuReading, ...] = ("own", "host", "visible", "share", "mixed", "rank0")
+    return [
+        SimulatedClass(f"random_{gpu}", tuple(_random_plan(Random(f"{gpu} {i}"), gpu) for i in range(1000)), "none")
+        for gpu in patterns
+    ]
+
+
+CLASSES: tuple[SimulatedClass, ...] = (*_full(), *_none(), *_known_tool(), *_cases(), *_assumed(), *_random())

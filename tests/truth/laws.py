@@ -143,6 +143,23 @@ def violations(simulated: SimulatedClass, outcomes: list[Outcome]) -> Iterator[V
             yield Violation(law, found, tuple(broken[:3]))
 
 
+def described(violation: Violation) -> str:
+    """A paragraph about a broken law, with the facts of some runs."""
+    return "\n    ".join([f"{violation.law}: {violation.found}", *map(_run_described, violation.examples)])
+
+
+def _run_described(outcome: Outcome) -> str:
+    experiment, judgement = outcome.experiment, outcome.judgement
+    bounds = "none" if judgement.bounds_j is None else "[{:,.0f}, {:,.0f}]".format(*judgement.bounds_j)
+    point = "none" if judgement.point_j is None else f"{judgement.point_j:,.0f}"
+    errors = ", ".join(judgement.errors) or "none"
+    return (
+        f"run {outcome.number}: truth {experiment.truth_j:,.0f} J, plain {experiment.plain_j:,.0f}, point {point}, "
+        f"bounds {bounds}, {judgement.status} {'+'.join(judgement.basis)}, errors {errors}; "
+        f"readings {experiment.meta['readings_j']}, windows {experiment.meta['windows']}"
+    )
+
+
 @dataclass(frozen=True)
 class Summary:
     """Shares of a class: one row of the table. A share is None where no run qualifies."""

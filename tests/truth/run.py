@@ -12,35 +12,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.truth.classes import CLASSES
-from tests.truth.laws import outcomes_of, summary_of, violations
+from tests.truth.laws import described, outcomes_of, summary_of, violations
 
 if TYPE_CHECKING:
-    from tests.truth.laws import Outcome, Summary
+    from tests.truth.laws import Summary
 
 _BY_NAME = {simulated.name: simulated for simulated in CLASSES}
-
-
-def _described(outcome: Outcome) -> str:
-    experiment, judgement = outcome.experiment, outcome.judgement
-    bounds = "none" if judgement.bounds_j is None else "[{:,.0f}, {:,.0f}]".format(*judgement.bounds_j)
-    point = "none" if judgement.point_j is None else f"{judgement.point_j:,.0f}"
-    errors = ", ".join(judgement.errors) or "none"
-    return (
-        f"run {outcome.number}: truth {experiment.truth_j:,.0f} J, plain {experiment.plain_j:,.0f}, point {point}, "
-        f"bounds {bounds}, {judgement.status} {'+'.join(judgement.basis)}, errors {errors}; "
-        f"readings {experiment.meta['readings_j']}, windows {experiment.meta['windows']}"
-    )
 
 
 def judged(name: str, seed: int, runs: int) -> tuple[Summary, list[str]]:
     """The row of a class, and a paragraph for each law that it breaks."""
     simulated = _BY_NAME[name]
     outcomes = outcomes_of(simulated, seed, runs)
-    broken = [
-        f"{name}: {violation.law}: {violation.found}\n    "
-        + "\n    ".join(_described(example) for example in violation.examples)
-        for violation in violations(simulated, outcomes)
-    ]
+    broken = [f"{name}: {described(violation)}" for violation in violations(simulated, outcomes)]
     return summary_of(name, outcomes), broken
 
 
