@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
-from llm_energy_measure.results.codec import encode_manifest, encode_raw
+from llm_energy_measure.results.store.codec import encode_manifest, encode_raw
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -317,7 +317,8 @@ def part_aggregate(folder: Path, experiments: int, runs: int, *, from_disk: bool
 def part_steps(_folder: Path, _experiments: int, runs: int) -> None:
     """Processor time of the steps of aggregation that touch no file, over 300 experiments."""
     from llm_energy_measure.domain.experiment import Manifest
-    from llm_energy_measure.results import aggregate_results, codec
+    from llm_energy_measure.results import aggregate_results
+    from llm_energy_measure.results.store import codec
 
     count = 300
     files = [[codec.encode_raw(record(number, process)) for process in range(PROCESSES)] for number in range(count)]

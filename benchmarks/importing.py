@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_energy_measure import importers
-from llm_energy_measure.results.codecarbon_columns import CODECARBON_COLUMNS
+from llm_energy_measure.results.columns import CODECARBON_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
-from llm_energy_measure.results import FileSystemRepository, aggregate_all, codec
-from llm_energy_measure.results.verification.verify import verify_experiments
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.batch.verify import verify_experiments
+from llm_energy_measure.results.store import codec
 
 EXPERIMENTS = 10_000
 PROCESSES = 8

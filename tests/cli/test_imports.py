@@ -29,7 +29,7 @@ HEAVY = {
     *("json", "logging", "msgspec", "multiprocessing", "numpy", "pandas", "polars", "pyarrow", "pydoc", "pygments"),
     *("rich", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "tomllib", "torch", "unittest", "xml", "zoneinfo"),
 }
-AGGREGATION = {"llm_energy_measure.results.aggregation", "llm_energy_measure.results.verification.verify"}
+AGGREGATION = {"llm_energy_measure.results.aggregation", "llm_energy_measure.results.batch.verify"}
 
 RECORDS = {"msgspec", "json"}
 # Sensors are found by the packages that are installed for them, and a command is run.

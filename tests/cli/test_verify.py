@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from llm_energy_measure import importers
-from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, codec
-from llm_energy_measure.results.verification.codes import CODES
-from llm_energy_measure.results.verification.verify import Verdict, verify_experiment, verify_experiments
+from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
+from llm_energy_measure.results.batch.verify import Verdict, verify_experiment, verify_experiments
+from llm_energy_measure.results.store import codec
+from llm_energy_measure.verification.codes import CODES
 from tests.support import factories
 from tests.support.command import on_terminal, run
 from tests.support.faults_of_records import NO_SCOPE, NODE, honest, records

@@ -9,8 +9,8 @@ import pytest
 
 from llm_energy_measure.results import aggregate_results
 from llm_energy_measure.results.strategies import strategy_names
-from llm_energy_measure.results.verification.attribution import RULE
-from llm_energy_measure.results.verification.codes import CODES
+from llm_energy_measure.verification.attribution import RULE
+from llm_energy_measure.verification.codes import CODES
 from tests.support import factories
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

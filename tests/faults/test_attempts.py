@@ -8,8 +8,9 @@ import pytest
 
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ResultExistsError
-from llm_energy_measure.results import FileSystemRepository, codec
-from llm_energy_measure.results.checking import check_store
+from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results.batch.checking import check_store
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 from tests.support.command import run
 

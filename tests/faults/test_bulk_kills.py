@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
-from llm_energy_measure.results.checking import check_store
-from llm_energy_measure.results.codec import encode_raw
+from llm_energy_measure.results.batch.checking import check_store
+from llm_energy_measure.results.store.codec import encode_raw
 from tests.support import factories
 
 if TYPE_CHECKING:

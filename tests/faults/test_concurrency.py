@@ -12,8 +12,9 @@ import pytest
 from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ExperimentIdError, ResultExistsError
-from llm_energy_measure.results import FileSystemRepository, aggregate_results, codec
-from llm_energy_measure.results.checking import check_store
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.batch.checking import check_store
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 from tests.support.children import outcomes_in_children
 

@@ -9,8 +9,9 @@ import pytest
 
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import InvalidResultError, StorageError
-from llm_energy_measure.results import FileSystemRepository, aggregate_results, codec
-from llm_energy_measure.results.checking import check_store, sweep
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.batch.checking import check_store, sweep
+from llm_energy_measure.results.store import codec
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
 from tests.support.children import open_folder, outcome_in_child

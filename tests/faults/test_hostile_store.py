@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure.constants import MAX_RECORD_BYTES
-from llm_energy_measure.results import FileSystemRepository, aggregate_all, codec
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 from tests.support.children import open_folder, outcome_in_child
 from tests.support.command import Done, run

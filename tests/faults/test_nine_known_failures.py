@@ -16,7 +16,7 @@ from llm_energy_measure.exceptions import (
     UnsafePathError,
 )
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
-from llm_energy_measure.results.layout import raw_key
+from llm_energy_measure.results.store.layout import raw_key
 from llm_energy_measure.security import is_safe_path, validate_path
 from tests.support import factories
 from tests.support.command import as_process, run

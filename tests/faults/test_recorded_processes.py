@@ -17,7 +17,7 @@ import pytest
 
 from llm_energy_measure import record
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
-from llm_energy_measure.results.verification.verify import verify_experiment
+from llm_energy_measure.results.batch.verify import verify_experiment
 from tests.support.command import run as command
 from tests.support.recorded import EXPERIMENT, TOKENS, WATTS
 from tests.support.replay import ReplaySource, sensor, steady_watts

@@ -11,7 +11,8 @@ import pytest
 
 from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.exceptions import InvalidResultError, ResultExistsError, StorageError
-from llm_energy_measure.results import FileSystemRepository, aggregate_results, codec
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.store import codec
 from llm_energy_measure.storage.local import LocalStore
 from tests.support import factories
 from tests.support.children import open_folder, outcome_in_child, outcomes_in_children

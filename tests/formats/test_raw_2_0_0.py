@@ -8,7 +8,8 @@ import pytest
 
 from llm_energy_measure.constants import SCHEMA_VERSION
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
-from llm_energy_measure.results import aggregate_results, codec
+from llm_energy_measure.results import aggregate_results
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 
 LEAST = """\

@@ -26,19 +26,13 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from llm_energy_measure.cli import terminal
-from llm_energy_measure.domain.experiment import Launcher, Manifest
+from llm_energy_measure.domain.experiment import Launcher, Manifest, process_index_of
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, UnsafePathError
-from llm_energy_measure.results import (
-    FileSystemRepository,
-    aggregate_all,
-    aggregate_results,
-    codec,
-    exporters,
-    layout,
-    salvage,
-)
-from llm_energy_measure.results.checking import check_store, sweep
-from llm_energy_measure.results.merge import merge_results
+from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_results, exporters
+from llm_energy_measure.results.batch import salvage
+from llm_energy_measure.results.batch.checking import check_store, sweep
+from llm_energy_measure.results.batch.merge import merge_results
+from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.security import is_safe_path, sanitize_experiment_id, validate_path
 from llm_energy_measure.storage.atomic import target_name, writer_has_ended
 from llm_energy_measure.storage.local import LocalStore
@@ -185,7 +179,7 @@ NAMES = [
 
 def fuzz_name(rng: random.Random) -> str:
     name = mutate.text(rng, NAMES)
-    index = layout.process_index_of(name)
+    index = process_index_of(name)
     assert index is None or name == f"process_{index}.json"
     assert index is None or layout.is_kept_in_raw(name)
     folder = layout.aggregated_folder_of(name)

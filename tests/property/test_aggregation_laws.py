@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from llm_energy_measure.domain.latency import LatencyMeasurements, pool_latency
 from llm_energy_measure.domain.schema import timestamp_problems
 from llm_energy_measure.exceptions import AggregationError, InvalidResultError
-from llm_energy_measure.results import FileSystemRepository, aggregate_results, calculate_efficiency_metrics, codec
+from llm_energy_measure.results import FileSystemRepository, aggregate_results, calculate_efficiency_metrics
+from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.strategies import strategy_names
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories, strategies

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llm_energy_measure.domain.experiment import ClockEvidence
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
-from llm_energy_measure.results.verification.verify import verify_experiment
+from llm_energy_measure.results.batch.verify import verify_experiment
 from tests.support import factories, strategies
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
-from llm_energy_measure.results.verification import attribution
-from llm_energy_measure.results.verification.power import power_of_host
-from llm_energy_measure.results.verification.processes import by_host, processes_of
-from llm_energy_measure.results.verification.readings import energies_apart, energies_of, readings_of
+from llm_energy_measure.verification import attribution
+from llm_energy_measure.verification.power import power_of_host
+from llm_energy_measure.verification.processes import by_host, processes_of
+from llm_energy_measure.verification.readings import energies_apart, energies_of, readings_of
 from tests.support import factories
 
 if TYPE_CHECKING:

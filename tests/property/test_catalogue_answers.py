@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llm_energy_measure.catalogue.index import Query, query_catalogue
 from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
-from llm_energy_measure.results.tags import change_tags
+from llm_energy_measure.results.store.tags import change_tags
 from tests.support import factories
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> FileSystemRepository
     repository.save_raw("pending", factories.raw("pending"))
     repository.save_aggregated(factories.aggregated("foreign", total_energy_j=None))
     (repository.base_path / "aggregated" / "torn.json").write_bytes(b"{")
-    change_tags(repository, "a", {"paper": "fig3"})
-    change_tags(repository, "half", {"paper": "a"})
+    change_tags(repository.store, "a", {"paper": "fig3"})
+    change_tags(repository.store, "half", {"paper": "a"})
     return repository
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure.exceptions import ResultCorruptError
-from llm_energy_measure.results import codec
+from llm_energy_measure.results.store import codec
 from tests.support import factories, strategies
 
 if TYPE_CHECKING:

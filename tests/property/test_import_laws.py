@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from llm_energy_measure import importers
 from llm_energy_measure.importers.codecarbon_rows import LAYOUTS
-from llm_energy_measure.results import codec, exporters
+from llm_energy_measure.results import exporters
+from llm_energy_measure.results.store import codec
 from tests.fuzz import mutate
 from tests.support import factories, peers
 from tests.support.peers import write_experiment

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from llm_energy_measure import importers
-from llm_energy_measure.results import codec
+from llm_energy_measure.results.store import codec
 from tests.support.shapes import OF_THE_FILE, Shape, leaves, value_at
 from tests.support.shapes_of_logs import CODECARBON, TABLE, VLLM, ZEUS
 from tests.support.shapes_of_processes import LEGACY, PERUN, PERUN_HDF5

@@ -9,7 +9,7 @@ import pytest
 
 from llm_energy_measure import importers
 from llm_energy_measure.results import aggregate_results
-from llm_energy_measure.results.verification.attribution import RULE
+from llm_energy_measure.verification.attribution import RULE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm_energy_measure.domain.experiment import AggregatedResult
-from llm_energy_measure.results import FileSystemRepository, aggregate_results, codec
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.store import codec
 
 if TYPE_CHECKING:
     from pathlib import Path

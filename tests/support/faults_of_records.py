@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.domain.experiment import ClockEvidence, UnreadableFile
 from llm_energy_measure.domain.metrics import SensorReading
-from llm_energy_measure.results import codec
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy_measure.results import FileSystemRepository
-from llm_energy_measure.results.checking import check_store, sweep
-from llm_energy_measure.results.salvage import whole_sections
+from llm_energy_measure.results.batch.checking import check_store, sweep
+from llm_energy_measure.results.batch.salvage import whole_sections
 from llm_energy_measure.storage.atomic import target_name
 from tests.support import model, syscalls
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy_measure.constants import MANIFEST_NAME
-from llm_energy_measure.domain.experiment import Manifest
+from llm_energy_measure.domain.experiment import Manifest, process_index_of
 from llm_energy_measure.exceptions import ResultExistsError
-from llm_energy_measure.results import FileSystemRepository, aggregate_results, codec, layout
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.storage.atomic import target_name
 from tests.support import factories
 
@@ -180,7 +181,7 @@ def _folder(store: Store, prefix: str) -> tuple[Results, set[tuple[int, int]], i
     for name in (entry.name for entry in store.list(prefix)):
         data = store.get(f"{prefix}/{name}")
         meant_for = target_name(name)
-        if layout.process_index_of(name) is not None:
+        if process_index_of(name) is not None:
             result = codec.decode_raw(data, name)
             raw[result.process_index] = _variant(result.gpu_name)
         elif name.startswith("superseded-"):
@@ -191,7 +192,7 @@ def _folder(store: Store, prefix: str) -> tuple[Results, set[tuple[int, int]], i
             kept.add((refused["process_index"], _variant(refused["gpu_name"])))
         elif name == MANIFEST_NAME:
             attempt = codec.decode_manifest(data, name).attempt
-        elif meant_for is not None and layout.process_index_of(meant_for) is not None:
+        elif meant_for is not None and process_index_of(meant_for) is not None:
             kept |= _unpublished(data)
         else:
             assert meant_for is not None, f"{name} is no name of ours"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from llm_energy_measure.domain.units import JOULES_PER_KWH
-from llm_energy_measure.results.codecarbon_columns import kwh_of
+from llm_energy_measure.results.columns import kwh_of
 from tests.support import peers
 from tests.support.shapes import (
     COMPUTE,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
-from llm_energy_measure.results.verification.verify import verify_experiment
+from llm_energy_measure.results.batch.verify import verify_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SEC = 300

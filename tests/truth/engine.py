@@ -16,7 +16,7 @@ def _engine() -> Any:
     try:
         return import_module("llm_energy_measure.verification.attribution")
     except ModuleNotFoundError:
-        return import_module("llm_energy_measure.results.verification.attribution")
+        return import_module("llm_energy_measure.verification.attribution")
 
 
 ENGINE = _engine()

@@ -18,7 +18,8 @@ from llm_energy_measure.exceptions import (
     IncompatibleResultsError,
     IncompleteExperimentError,
 )
-from llm_energy_measure.results import aggregate_results, calculate_efficiency_metrics, codec
+from llm_energy_measure.results import aggregate_results, calculate_efficiency_metrics
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 from tests.support.factories import EXPERIMENT as EXP
 

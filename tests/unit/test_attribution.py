@@ -9,8 +9,8 @@ import pytest
 
 from llm_energy_measure.domain.experiment import ClockEvidence, Launcher
 from llm_energy_measure.domain.metrics import DeviceEnergy
-from llm_energy_measure.results.verification.attribution import Attribution, attribute
-from llm_energy_measure.results.verification.boards import BOARD_MODELS, boards_named, model_named
+from llm_energy_measure.verification.attribution import Attribution, attribute
+from llm_energy_measure.verification.boards import BOARD_MODELS, boards_named, model_named
 from tests.support import factories
 from tests.support.faults_of_records import HOST, NO_IDS, NO_SCOPE, NODE, record
 

@@ -11,8 +11,9 @@ import pytest
 
 from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult
 from llm_energy_measure.exceptions import ConfigurationError, ExperimentIdError, ResultExistsError
-from llm_energy_measure.results import FileSystemRepository, codec
-from llm_energy_measure.results.checking import check_store
+from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results.batch.checking import check_store
+from llm_energy_measure.results.store import codec
 from llm_energy_measure.storage.local import LocalStore
 from tests.support import factories
 

@@ -31,8 +31,8 @@ from llm_energy_measure.results import (
     recover_all,
     strategies,
 )
-from llm_energy_measure.results.bulk import Outcome
-from llm_energy_measure.results.state import inspect_experiment
+from llm_energy_measure.results.batch.bulk import Outcome
+from llm_energy_measure.results.batch.state import inspect_experiment
 from llm_energy_measure.storage.folder import store_time_ns
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore

@@ -20,7 +20,7 @@ from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
-from llm_energy_measure.results.tags import change_tags
+from llm_energy_measure.results.store.tags import change_tags
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
 from tests.support.children import open_folder, outcome_in_child
@@ -58,7 +58,7 @@ def repository(tmp_path: Path) -> FileSystemRepository:
     repository.save_aggregated(factories.aggregated("foreign"))
     (repository.base_path / "aggregated" / "torn.json").write_bytes(b"{")
     (repository.base_path / "raw" / "nothing").mkdir()
-    change_tags(repository, "a", {"paper": "fig3"})
+    change_tags(repository.store, "a", {"paper": "fig3"})
     age(repository.base_path)
     late = LONG_AGO + 200
     os.utime(repository.base_path / "raw" / "stale", (late, late))
@@ -122,7 +122,7 @@ def test_only_what_changed_is_read_again(repository: FileSystemRepository) -> No
     counting.read.clear()
     listed(counting)
     assert counting.read == []
-    change_tags(repository, "c", {"x": "1"})
+    change_tags(repository.store, "c", {"x": "1"})
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     rows = {row.experiment_id: row for row in listed(counting)}
     assert sorted(counting.read) == ["b", "c"]
@@ -267,7 +267,7 @@ def test_only_a_file_that_others_wrote_is_looked_through(
     listed(repository)
     path = file_of(repository)
     assert database.is_unmodified(path)
-    change_tags(repository, "b", {"x": "1"})
+    change_tags(repository.store, "b", {"x": "1"})
     listed(repository)
     assert database.is_unmodified(path), "what we write ourselves is sealed again"
     _execute(path, "UPDATE rows SET scanned = scanned - 1")
@@ -328,7 +328,7 @@ def test_damage_is_told_and_mended(repository: FileSystemRepository) -> None:
 def test_a_locked_catalogue_is_bypassed(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_SEC", 0.05)
     rows = listed(repository)
-    change_tags(repository, "b", {"x": "1"})
+    change_tags(repository.store, "b", {"x": "1"})
     rows = [row if row.experiment_id != "b" else summarize(repository, "b") for row in rows]
     holder = sqlite3.connect(file_of(repository), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -488,7 +488,7 @@ def test_every_column_sorts_filters_and_groups(repository: FileSystemRepository,
 
 def test_tags_that_are_numbers_are_sorted_as_numbers(repository: FileSystemRepository) -> None:
     for name, rate in (("a", "10"), ("b", "9"), ("c", "1e-3"), ("half", "low")):
-        change_tags(repository, name, {"rate": rate})
+        change_tags(repository.store, name, {"rate": rate})
 
     def order(catalogue: Catalogue) -> list[list[str]]:
         return [
@@ -520,7 +520,7 @@ def test_a_clock_that_was_set_back_hides_nothing(
     listed(repository)
     _execute(file_of(repository), "UPDATE rows SET scanned = scanned + 86400")
     _execute(file_of(repository), "UPDATE scans SET scanned = scanned + 86400")
-    change_tags(repository, "c", {"x": "1"})
+    change_tags(repository.store, "c", {"x": "1"})
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     repository.delete_experiment("a")
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ResultsError
-from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_results, codec
-from llm_energy_measure.results.checking import CODES, StoreFinding, check_store, sweep
+from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_results
+from llm_energy_measure.results.batch.checking import CODES, StoreFinding, check_store, sweep
+from llm_energy_measure.results.store import codec
 from llm_energy_measure.storage import atomic
 from tests.support import factories
 from tests.support.children import open_folder, outcome_in_child

@@ -17,8 +17,8 @@ import pytest
 from llm_energy_measure.domain.experiment import AggregatedResult, ImportOrigin, RawProcessResult
 from llm_energy_measure.domain.schema import Migration
 from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
-from llm_energy_measure.results import codec
-from llm_energy_measure.results.rejected import rejected_document
+from llm_energy_measure.results.store import codec
+from llm_energy_measure.results.store.rejected import rejected_document
 from tests.support import factories
 from tests.support.factories import as_bytes, changed
 

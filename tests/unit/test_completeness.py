@@ -6,7 +6,7 @@ import pytest
 
 from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
-from llm_energy_measure.results.completeness import check_completeness
+from llm_energy_measure.verification.completeness import check_completeness
 from tests.support import factories
 from tests.support.factories import EXPERIMENT as EXP
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure.results import cycle_statistics, group_cycles
-from llm_energy_measure.results.cycle_statistics import configuration_digest
+from llm_energy_measure.results.repeats import configuration_digest
 from tests.support import factories
 
 

@@ -22,7 +22,7 @@ from llm_energy_measure.catalogue.sql import query_dataset
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, MissingExtraError, ResultCorruptError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS
-from llm_energy_measure.results.tags import change_tags
+from llm_energy_measure.results.store.tags import change_tags
 from llm_energy_measure.storage.atomic import temporary_path
 from tests.support import factories
 
@@ -39,7 +39,7 @@ def repository(tmp_path: Path) -> FileSystemRepository:
         for record in factories.raws(2, name, **changes):
             repository.save_raw(name, record)
     list(aggregate_all(repository, strict=False))
-    change_tags(repository, "a", {"paper": "fig3"})
+    change_tags(repository.store, "a", {"paper": "fig3"})
     repository.save_aggregated(factories.aggregated("d", start_time=None, total_energy_j=None))
     repository.save_raw("pending", factories.raw("pending"))
     return repository
@@ -101,7 +101,7 @@ def test_only_what_changed_is_written_again(repository: FileSystemRepository, tm
     before = parts(folder)
     assert write_dataset(repository, folder).written == []
     assert parts(folder) == before
-    change_tags(repository, "c", {"x": "1"})
+    change_tags(repository.store, "c", {"x": "1"})
     assert write_dataset(repository, folder).written == ["2026-03"]
     changed = {path for path, inode in parts(folder).items() if before[path] != inode}
     assert changed == {path for path in before if "2026-03" in path}

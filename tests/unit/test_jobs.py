@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm_energy_measure.exceptions import AggregationError
-from llm_energy_measure.results.jobs import run_batches
+from llm_energy_measure.results.batch.jobs import run_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

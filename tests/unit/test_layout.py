@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure.constants import MAX_PROCESSES
+from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import ExperimentIdError
-from llm_energy_measure.results import layout
+from llm_energy_measure.results.store import layout
 from tests.support import strategies
 
 indices = st.integers(0, MAX_PROCESSES - 1)
@@ -21,7 +22,7 @@ def test_a_raw_key_names_its_process(experiment_id: str, index: int) -> None:
     folder = layout.folder_name(experiment_id)
     key = layout.raw_key(folder, index)
     assert key.startswith(f"{layout.raw_folder(folder)}/")
-    assert layout.process_index_of(key.rpartition("/")[2]) == index
+    assert process_index_of(key.rpartition("/")[2]) == index
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_a_raw_key_names_its_process(experiment_id: str, index: int) -> None:
     ],
 )
 def test_a_stranger_is_no_raw_result(name: str) -> None:
-    assert layout.process_index_of(name) is None
+    assert process_index_of(name) is None
 
 
 @given(strategies.experiment_ids, st.one_of(indices, st.text(), st.none()), st.integers(1, 99))

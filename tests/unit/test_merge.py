@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from llm_energy_measure.domain.experiment import Launcher, Manifest
 from llm_energy_measure.exceptions import ResultsError
-from llm_energy_measure.results import FileSystemRepository, aggregate_all, codec
-from llm_energy_measure.results.checking import check_store
-from llm_energy_measure.results.merge import MergedFile, merge_results
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.batch.checking import check_store
+from llm_energy_measure.results.batch.merge import MergedFile, merge_results
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 from tests.support.command import run
 

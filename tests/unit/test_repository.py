@@ -23,7 +23,8 @@ from llm_energy_measure.exceptions import (
     StorageError,
     UnsafePathError,
 )
-from llm_energy_measure.results import FileSystemRepository, aggregate_results, codec
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 
 EXP = factories.EXPERIMENT

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError
-from llm_energy_measure.results import FileSystemRepository, codec
-from llm_energy_measure.results.checking import check_store, sweep
-from llm_energy_measure.results.salvage import TOOL, salvage_raw, whole_sections
+from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results.batch.checking import check_store, sweep
+from llm_energy_measure.results.batch.salvage import TOOL, salvage_raw, whole_sections
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 from tests.support.command import run
 

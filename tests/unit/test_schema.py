@@ -23,7 +23,7 @@ from llm_energy_measure.domain.schema import (
     parse_version,
     timestamp_problems,
 )
-from llm_energy_measure.results import codec
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 
 NAIVE = factories.START.replace(tzinfo=None)

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from llm_energy_measure.exceptions import ConfigurationError, ResultCorruptError
 from llm_energy_measure.results import FileSystemRepository
-from llm_energy_measure.results.tags import Tags, change_tags, decode_tags, encode_tags, load_tags, parse_assignments
+from llm_energy_measure.results.store.tags import (
+    Tags,
+    change_tags,
+    decode_tags,
+    encode_tags,
+    load_tags,
+    parse_assignments,
+)
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
 
@@ -25,7 +32,7 @@ KEYS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,10}", fullmatch=True)
 
 def test_tags_stand_in_a_plain_file(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
-    change_tags(repository, "exp/7", {"paper": "fig 3"}, note="loud fan")
+    change_tags(repository.store, "exp/7", {"paper": "fig 3"}, note="loud fan")
     document = json.loads((tmp_path / "tags" / "exp_7.json").read_bytes())
     assert document == {
         "experiment_id": "exp/7",
@@ -33,7 +40,7 @@ def test_tags_stand_in_a_plain_file(tmp_path: Path) -> None:
         "note": "loud fan",
         "schema_version": "2.0.0",
     }
-    assert load_tags(repository, "exp/7") == load_tags(repository, "exp_7")
+    assert load_tags(repository.store, "exp/7") == load_tags(repository.store, "exp_7")
 
 
 @given(st.lists(st.dictionaries(KEYS, st.none() | TEXT, max_size=4), max_size=5))
@@ -42,8 +49,8 @@ def test_changes_come_to_what_a_dict_would_hold(changes: list[dict[str, str | No
     model: dict[str, str] = {}
     for change in changes:
         model = {name: value for name, value in {**model, **change}.items() if value is not None}
-        assert change_tags(repository, "e", change).tags == model
-    assert load_tags(repository, "e").tags == model
+        assert change_tags(repository.store, "e", change).tags == model
+    assert load_tags(repository.store, "e").tags == model
 
 
 @given(st.dictionaries(KEYS, TEXT), st.none() | TEXT)
@@ -53,22 +60,22 @@ def test_a_file_of_tags_reads_back(tags: dict[str, str], note: str | None) -> No
 
 
 def test_nothing_said_leaves_no_file(tmp_path: Path) -> None:
-    assert change_tags(FileSystemRepository(tmp_path), "e", {"a": None}) == Tags(experiment_id="e")
+    assert change_tags(FileSystemRepository(tmp_path).store, "e", {"a": None}) == Tags(experiment_id="e")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_note_is_replaced_and_removed(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
-    assert change_tags(repository, "e", note="one").note == "one"
-    assert change_tags(repository, "e", {"a": "1"}).note == "one"
-    assert change_tags(repository, "e", note="").note is None
+    assert change_tags(repository.store, "e", note="one").note == "one"
+    assert change_tags(repository.store, "e", {"a": "1"}).note == "one"
+    assert change_tags(repository.store, "e", note="").note is None
 
 
 def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda number: change_tags(repository, "e", {f"k{number}": str(number)}), range(24)))
-    assert load_tags(repository, "e").tags == {f"k{number}": str(number) for number in range(24)}
+        list(threads.map(lambda number: change_tags(repository.store, "e", {f"k{number}": str(number)}), range(24)))
+    assert load_tags(repository.store, "e").tags == {f"k{number}": str(number) for number in range(24)}
     assert [path.name for path in (tmp_path / "tags").iterdir()] == ["e.json"]
 
 
@@ -86,22 +93,22 @@ class Meddling(MemoryStore):
 
 def test_what_somebody_sets_meanwhile_stays() -> None:
     repository = FileSystemRepository("unused", store=Meddling())
-    change_tags(repository, "e", {"old": "0"})
-    assert change_tags(repository, "e", {"mine": "3"}).tags == {"old": "0", "mine": "3", "theirs": "2"}
-    assert load_tags(repository, "e").tags == {"old": "0", "mine": "3", "theirs": "2"}
+    change_tags(repository.store, "e", {"old": "0"})
+    assert change_tags(repository.store, "e", {"mine": "3"}).tags == {"old": "0", "mine": "3", "theirs": "2"}
+    assert load_tags(repository.store, "e").tags == {"old": "0", "mine": "3", "theirs": "2"}
 
 
 @pytest.mark.parametrize("key", ["", "a b", "1a", "a/b", "ä", "x" * 65, "a\n"])
 def test_an_impossible_key_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigurationError, match="can be no key"):
-        change_tags(FileSystemRepository(tmp_path), "e", {key: "v"})
+        change_tags(FileSystemRepository(tmp_path).store, "e", {key: "v"})
 
 
 @pytest.mark.parametrize("text", ["x" * 10_001, "\ud800"])
 def test_a_text_that_cannot_be_stored_is_refused(tmp_path: Path, text: str) -> None:
     for arguments in ({"tags": {"a": text}}, {"note": text}):
         with pytest.raises(ConfigurationError, match="cannot tag 'e'"):
-            change_tags(FileSystemRepository(tmp_path), "e", **arguments)
+            change_tags(FileSystemRepository(tmp_path).store, "e", **arguments)
 
 
 def test_an_assignment_needs_its_sign() -> None:
@@ -114,13 +121,13 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "tags").mkdir()
     (tmp_path / "tags" / "e.json").write_bytes(b"[1]")
     with pytest.raises(ResultCorruptError, match="Failed to load tags tags/e.json"):
-        change_tags(FileSystemRepository(tmp_path), "e", {"a": "b"})
+        change_tags(FileSystemRepository(tmp_path).store, "e", {"a": "b"})
     assert (tmp_path / "tags" / "e.json").read_bytes() == b"[1]"
 
 
 def test_deleting_the_experiment_deletes_its_tags(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     repository.save_raw("exp_7", factories.raw())
-    change_tags(repository, "exp_7", {"a": "b"})
+    change_tags(repository.store, "exp_7", {"a": "b"})
     assert repository.delete_experiment("exp_7")
     assert list((tmp_path / "tags").iterdir()) == []

@@ -40,7 +40,7 @@ from llm_energy_measure.catalogue.summary import (
 )
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
 from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LLMEnergyMeasureError
-from llm_energy_measure.results import layout
+from llm_energy_measure.results.store import layout
 from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:

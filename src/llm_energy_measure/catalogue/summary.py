@@ -10,19 +10,19 @@ from msgspec import Struct, field
 
 from llm_energy_measure.domain.experiment import AggregatedResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
-from llm_energy_measure.results.codec import decode_aggregated
+from llm_energy_measure.results.batch.state import ExperimentState, Status, inspect_experiment, is_up_to_date
 from llm_energy_measure.results.columns import model_name
-from llm_energy_measure.results.completeness import check_completeness
-from llm_energy_measure.results.layout import deleted_folder, names_folder
-from llm_energy_measure.results.state import ExperimentState, Status, inspect_experiment, is_up_to_date
-from llm_energy_measure.results.tags import load_tags
+from llm_energy_measure.results.store.codec import decode_aggregated
+from llm_energy_measure.results.store.layout import deleted_folder, names_folder
+from llm_energy_measure.results.store.tags import load_tags
+from llm_energy_measure.verification.completeness import check_completeness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from llm_energy_measure.domain.experiment import CompletenessReport, RawProcessResult
-    from llm_energy_measure.results.raw_folder import RawRecovery
     from llm_energy_measure.results.repository import FileSystemRepository
+    from llm_energy_measure.results.store.raw_folder import RawRecovery
     from llm_energy_measure.storage.folder import Folder
 
 
@@ -144,7 +144,7 @@ def scan_experiment(
     if not tagged:
         return scan
     try:
-        said = load_tags(repository, folder)
+        said = load_tags(repository.store, folder)
     except LLMEnergyMeasureError as error:
         row = msgspec.structs.replace(scan.summary, problems=[*scan.summary.problems, str(error)])
         return msgspec.structs.replace(scan, summary=row)

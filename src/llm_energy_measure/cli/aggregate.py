@@ -11,10 +11,10 @@ import click
 
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
-from llm_energy_measure.results import bulk
-from llm_energy_measure.results.completeness import describe_found
+from llm_energy_measure.results.batch import bulk
 from llm_energy_measure.results.strategies import get_strategy
-from llm_energy_measure.results.verification.codes import SUM_FAMILIES
+from llm_energy_measure.verification.codes import SUM_FAMILIES
+from llm_energy_measure.verification.completeness import describe_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_energy_measure import importers
+from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import ImportFormatError, ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.limits import RefusedFileError
 from llm_energy_measure.importers.loss import LossReport
 from llm_energy_measure.importers.registry import FORMATS
-from llm_energy_measure.results import codec
-from llm_energy_measure.results.layout import process_index_of
+from llm_energy_measure.results.store import codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -25,9 +25,10 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.importers.joining import Energies, unjoined
 from llm_energy_measure.importers.loss import merge
 from llm_energy_measure.importers.mapping import parse_mappings
-from llm_energy_measure.results import aggregate_results, codec
-from llm_energy_measure.results.completeness import describe_found
-from llm_energy_measure.results.layout import process_file, raw_folder
+from llm_energy_measure.results import aggregate_results
+from llm_energy_measure.results.store import codec
+from llm_energy_measure.results.store.layout import process_file, raw_folder
+from llm_energy_measure.verification.completeness import describe_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.importers import Entry, LossReport, Reading
-    from llm_energy_measure.results.raw_folder import RawFolder
     from llm_energy_measure.results.repository import FileSystemRepository
+    from llm_energy_measure.results.store.raw_folder import RawFolder
 
     Pair = tuple[RawProcessResult, Entry]
 

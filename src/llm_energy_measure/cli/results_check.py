@@ -7,8 +7,8 @@ import msgspec
 
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import ResultsError
-from llm_energy_measure.results.checking import check_store, sweep
-from llm_energy_measure.results.salvage import salvage_all
+from llm_energy_measure.results.batch.checking import check_store, sweep
+from llm_energy_measure.results.batch.salvage import salvage_all
 
 
 @click.command(epilog=("\b\nExamples:\n  llm-energy-measure results check\n  llm-energy-measure results check --clean"))

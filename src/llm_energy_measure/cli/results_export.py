@@ -10,8 +10,8 @@ from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultNotFoundError
 from llm_energy_measure.results import exporters
-from llm_energy_measure.results.codecarbon_columns import has_codecarbon_row
-from llm_energy_measure.results.layout import process_file
+from llm_energy_measure.results.columns import has_codecarbon_row
+from llm_energy_measure.results.store.layout import process_file
 
 if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository

@@ -9,7 +9,7 @@ import click
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.exceptions import StorageError
-from llm_energy_measure.results.merge import merge_results
+from llm_energy_measure.results.batch.merge import merge_results
 from llm_energy_measure.results.repository import FileSystemRepository
 
 

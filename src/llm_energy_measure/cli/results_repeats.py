@@ -9,7 +9,7 @@ import msgspec
 
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
-from llm_energy_measure.results.cycle_statistics import CycleStatistics, cycle_statistics, group_cycles
+from llm_energy_measure.results.repeats import CycleStatistics, cycle_statistics, group_cycles
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import AggregatedResult

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from llm_energy_measure.cli import options, terminal
-from llm_energy_measure.results.tags import change_tags, load_tags, parse_assignments
+from llm_energy_measure.results.store.tags import change_tags, load_tags, parse_assignments
 
 
 @click.command(
@@ -28,9 +28,9 @@ def tag(*, experiment: str, assignments: tuple[str, ...], note: str | None, as_j
     repository = options.repository()
     options.require_known(repository, experiment)
     if assignments or note is not None:
-        said = change_tags(repository, experiment, parse_assignments(assignments), note=note)
+        said = change_tags(repository.store, experiment, parse_assignments(assignments), note=note)
     else:
-        said = load_tags(repository, experiment)
+        said = load_tags(repository.store, experiment)
     if as_json:
         terminal.out_json(msgspec.to_builtins(said))
         return

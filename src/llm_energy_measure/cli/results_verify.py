@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llm_energy_measure.cli import options, terminal
-from llm_energy_measure.results.verification.codes import CODES
-from llm_energy_measure.results.verification.verify import Verdict, verify_experiments
+from llm_energy_measure.results.batch.verify import Verdict, verify_experiments
+from llm_energy_measure.verification.codes import CODES
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.findings import Finding

@@ -6,12 +6,16 @@ are unknown. Long by the descriptions of its fields, which stand nowhere else.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from llm_energy_measure.constants import SCHEMA_VERSION
+from llm_energy_measure.constants import PROCESS_FILE_PATTERN, SCHEMA_VERSION
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.latency import LatencyStatistics
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Phase, Timestamps
@@ -31,6 +35,9 @@ from llm_energy_measure.domain.units import (
     ratio,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 Status = Literal["completed", "failed", "interrupted", "partial"]
 """How a run ended: by itself, by an exception, by a signal; `partial` is a checkpoint of one that may still run."""
 
@@ -38,6 +45,26 @@ UnknownFields = Annotated[
     dict[str, Any] | UnsetType,
     Meta(description="fields this version does not know, by JSON pointer (RFC 6901); written back where they stood"),
 ]
+
+
+_PROCESS_FILE = re.compile(PROCESS_FILE_PATTERN)
+
+
+@lru_cache(maxsize=4096)
+def process_index_of(name: str) -> int | None:
+    """Return the process index in the name of a raw file, or None if the name is not that of a raw result.
+
+    Example:
+        >>> process_index_of("process_12.json"), process_index_of("process_x.json"), process_index_of("process_07.json")
+        (12, None, None)
+    """
+    match = _PROCESS_FILE.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a configuration: of its JSON with sorted keys, in lower-case hexadecimal."""
+    return hashlib.sha256(msgspec.json.encode(config, order="deterministic")).hexdigest()
 
 
 class ClockEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,7 +19,7 @@ import msgspec
 
 from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.exceptions import RecorderError, ResultNotFoundError, ResultsError
-from llm_energy_measure.results import layout
+from llm_energy_measure.results.store import layout
 
 if TYPE_CHECKING:
     from llm_energy_measure.storage.base import Store

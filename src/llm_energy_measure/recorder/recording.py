@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
 
-from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status
+from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status, config_digest
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError
 from llm_energy_measure.recorder import claims, facts, records
 from llm_energy_measure.recorder.arguments import (
@@ -34,9 +34,8 @@ from llm_energy_measure.recorder.sampler import Sampler
 from llm_energy_measure.recorder.sources import Sensor, Setting, Source, open_sources
 from llm_energy_measure.recorder.tally import Request, Tally
 from llm_energy_measure.recorder.ticker import Ticker
-from llm_energy_measure.results import layout
-from llm_energy_measure.results.codec import config_digest
 from llm_energy_measure.results.repository import FileSystemRepository
+from llm_energy_measure.results.store import layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

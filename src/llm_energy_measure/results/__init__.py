@@ -6,11 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # Not late like the others: the module has the function's name, and would stand in its place.
-from llm_energy_measure.results.cycle_statistics import cycle_statistics, group_cycles
+from llm_energy_measure.results.repeats import cycle_statistics, group_cycles
 
 if TYPE_CHECKING:
     from llm_energy_measure.results.aggregation import aggregate_results, calculate_efficiency_metrics
-    from llm_energy_measure.results.bulk import aggregate_all, aggregate_experiment
+    from llm_energy_measure.results.batch.bulk import aggregate_all, aggregate_experiment
+    from llm_energy_measure.results.batch.recovery import recover_all
     from llm_energy_measure.results.exporters import (
         ResultsExporter,
         export_aggregated_to_csv,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         export_to_json,
         flatten_model,
     )
-    from llm_energy_measure.results.recovery import recover_all
     from llm_energy_measure.results.repository import FileSystemRepository
 
 __all__ = [
@@ -43,8 +43,8 @@ __all__ = [
 _HOMES = {
     "FileSystemRepository": "repository",
     "ResultsExporter": "exporters",
-    "aggregate_all": "bulk",
-    "aggregate_experiment": "bulk",
+    "aggregate_all": "batch.bulk",
+    "aggregate_experiment": "batch.bulk",
     "aggregate_results": "aggregation",
     "calculate_efficiency_metrics": "aggregation",
     "export_aggregated_to_csv": "exporters",
@@ -52,7 +52,7 @@ _HOMES = {
     "export_to_csv": "exporters",
     "export_to_json": "exporters",
     "flatten_model": "exporters",
-    "recover_all": "recovery",
+    "recover_all": "batch.recovery",
 }
 
 

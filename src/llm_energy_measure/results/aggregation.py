@@ -7,7 +7,7 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.constants import MAX_PROCESSES
+from llm_energy_measure.constants import MANIFEST_NAME, MAX_PROCESSES
 from llm_energy_measure.domain.experiment import AggregatedResult, AggregationMetadata
 from llm_energy_measure.domain.latency import pool_latency
 from llm_energy_measure.domain.schema import timestamp_problems
@@ -16,18 +16,16 @@ from llm_energy_measure.exceptions import (
     AggregationError,
     ConfigurationError,
     IncompatibleResultsError,
+    IncompleteExperimentError,
     InvalidResultError,
 )
-from llm_energy_measure.results import codec
-from llm_energy_measure.results.completeness import (
-    check_completeness,
-    require_complete,
-)
-from llm_energy_measure.results.layout import folder_name
+from llm_energy_measure.results.store import codec
+from llm_energy_measure.results.store.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, get_strategy
-from llm_energy_measure.results.verification.checks import verify_evidence
-from llm_energy_measure.results.verification.codes import CODES, SUM_FAMILIES, joules
-from llm_energy_measure.results.verification.evidence import evidence_of
+from llm_energy_measure.verification.checks import verify_evidence
+from llm_energy_measure.verification.codes import CODES, SUM_FAMILIES, joules
+from llm_energy_measure.verification.completeness import check_completeness, describe_missing, describe_unreadable
+from llm_energy_measure.verification.processes import evidence_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
     )
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.results.strategies import Strategy
-    from llm_energy_measure.results.verification.checks import Verification
+    from llm_energy_measure.verification.checks import Verification
 
 NAN = float("nan")
 
@@ -277,6 +275,26 @@ def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, floa
         else throughput * (reporting or aggregated.aggregation.num_processes),
     }
     return {name: NAN if value is None else value for name, value in metrics.items()}
+
+
+def require_complete(experiment_id: str, report: CompletenessReport) -> None:
+    """Refuse an experiment that is incomplete, or of which nobody can say whether it is.
+
+    Raises:
+        IncompleteExperimentError: A process is missing, or the manifest that says how many there are is unreadable.
+    """
+    blind = report.expected_from != "argument" and any(file.name == MANIFEST_NAME for file in report.unreadable)
+    if report.is_complete and not blind:
+        return
+    doing = f"cannot aggregate {experiment_id!r} strictly"
+    if report.is_complete:
+        advice = "say how many there should be (--expected-processes), or remove the manifest"
+        refused = IncompleteExperimentError(doing, describe_unreadable(report), advice)
+    else:
+        advice = "run the missing ones, or take a lower bound without strict (--no-strict)"
+        refused = IncompleteExperimentError(doing, describe_missing(report), advice)
+    refused.report = report
+    raise refused
 
 
 def _require_alike(experiment_id: str, results: Sequence[RawProcessResult]) -> None:

@@ -22,8 +22,14 @@ import msgspec
 
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import ConfigurationError, ExportError
-from llm_energy_measure.results.codecarbon_columns import CODECARBON_COLUMNS, has_codecarbon_row
-from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column, breakdown_columns
+from llm_energy_measure.results.columns import (
+    AGGREGATED_COLUMNS,
+    CODECARBON_COLUMNS,
+    RAW_COLUMNS,
+    Column,
+    breakdown_columns,
+    has_codecarbon_row,
+)
 from llm_energy_measure.storage.atomic import make_folder, replace_file
 
 if TYPE_CHECKING:

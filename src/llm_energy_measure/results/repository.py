@@ -33,9 +33,9 @@ from llm_energy_measure.exceptions import (
     StorageError,
     UnsafePathError,
 )
-from llm_energy_measure.results import codec, deletion, layout
-from llm_energy_measure.results.raw_folder import RawFolder, RawRecovery, bytes_of, digest_of, keep, keep_copy
-from llm_energy_measure.results.rejected import rejected_document
+from llm_energy_measure.results.store import codec, deletion, layout
+from llm_energy_measure.results.store.raw_folder import RawFolder, RawRecovery, bytes_of, digest_of, keep, keep_copy
+from llm_energy_measure.results.store.rejected import rejected_document
 from llm_energy_measure.storage.local import LocalStore, read_file
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 from llm_energy_measure.domain.statistics import mean
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import ConfigurationError
-from llm_energy_measure.results.verification.attribution import attribute
+from llm_energy_measure.verification.attribution import attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

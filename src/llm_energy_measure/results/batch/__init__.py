@@ -1,0 +1,1 @@
+"""Many experiments: aggregate, verify, check and recover whole results directories."""

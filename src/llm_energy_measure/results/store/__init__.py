@@ -1,0 +1,1 @@
+"""One experiment in one folder: file names, encoding, and the commands on stored files."""

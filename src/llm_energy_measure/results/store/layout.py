@@ -1,0 +1,247 @@
+"""Where a record lies in the store, and what lies at a key. Pure: names only."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.constants import (
+    AGGREGATED_DIR,
+    HIDDEN_MARK,
+    MANIFEST_NAME,
+    MAX_PROCESSES,
+    PROCESS_FILE_PATTERN,
+    RAW_DIR,
+    SUPERSEDED_AGGREGATE_PATTERN,
+    TAGS_DIR,
+)
+from llm_energy_measure.domain.experiment import process_index_of
+from llm_energy_measure.exceptions import ExperimentIdError
+from llm_energy_measure.security import sanitize_experiment_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_KEPT_IN_RAW = re.compile(
+    rf"{PROCESS_FILE_PATTERN}|{re.escape(MANIFEST_NAME)}"
+    r"|(?:rejected|superseded)-process_(?:[0-9]+|unknown)-[0-9]+\.json|partial-process_[0-9]+\.json"
+)
+_EARLIER_ATTEMPT = re.compile(rf"\.(.+){HIDDEN_MARK}attempt-(0|[1-9][0-9]{{0,8}})")
+_DELETED = re.compile(rf"\.(.+){HIDDEN_MARK}deleted")
+_NUMBERED = re.compile(r"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+\.json")
+_SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
+
+UNNAMED = "_unnamed"
+"""Folder for rejected records whose experiment id can name no folder."""
+
+
+def folder_name(experiment_id: str) -> str:
+    """The one name under which everything of an experiment lies. Raises `ExperimentIdError`."""
+    # A save asks for it three times, and what is asked for is mostly the same.
+    return _folder_name(experiment_id) if isinstance(experiment_id, str) else sanitize_experiment_id(experiment_id)
+
+
+_folder_name = lru_cache(maxsize=256)(sanitize_experiment_id)
+
+
+def is_folder_name(name: str) -> bool:
+    """True if the name is one that an experiment's folder can have: what sanitising would leave as it is."""
+    try:
+        return sanitize_experiment_id(name) == name
+    except ExperimentIdError:
+        return False
+
+
+def names_folder(experiment_id: str, folder: str, *, any_case: bool = False) -> bool:
+    """True if an experiment of that id lies in that folder, with `any_case` on file systems that tell no case."""
+    try:
+        own = folder_name(experiment_id)
+    except ExperimentIdError:
+        return False
+    return own == folder or (any_case and own.casefold() == folder.casefold())
+
+
+def folder_of_key(key: str) -> str:
+    """The folder name in the key of something under `raw/`.
+
+    Example:
+        >>> folder_of_key("raw/exp_7/process_3.json")
+        'exp_7'
+    """
+    return key.split("/")[1]
+
+
+def raw_folder(folder: str) -> str:
+    """Key prefix of an experiment's raw results."""
+    return f"{RAW_DIR}/{folder}"
+
+
+def raw_key(folder: str, process_index: int) -> str:
+    """Key of one process's raw result.
+
+    Example:
+        >>> raw_key("exp_7", 3)
+        'raw/exp_7/process_3.json'
+    """
+    return f"{RAW_DIR}/{folder}/{process_file(process_index)}"
+
+
+@lru_cache(maxsize=4096)
+def process_file(process_index: int) -> str:
+    """File name of one process's raw result."""
+    return f"process_{process_index}.json"
+
+
+def partial_key(folder: str, process_index: int) -> str:
+    """Key of a partial record: a checkpoint, or what was salvaged of a torn result."""
+    return f"{RAW_DIR}/{folder}/partial-process_{process_index}.json"
+
+
+def partial_index_of(name: str) -> int | None:
+    """The process that a file name is a partial record of, or None if it is none.
+
+    Example:
+        >>> partial_index_of("partial-process_2.json"), partial_index_of("process_2.json")
+        (2, None)
+    """
+    return process_index_of(name.removeprefix("partial-")) if name.startswith("partial-") else None
+
+
+def claim_key(folder: str, name: str, number: int) -> str:
+    """Key of a claim: which process reads a sensor, or has a rank; `number` counts the claims of one thing from 1.
+
+    Example:
+        >>> claim_key("exp_7", "cpu@1a2b", 1)
+        'raw/exp_7/claim-cpu_1a2b-1.json'
+    """
+    return f"{RAW_DIR}/{folder}/claim-{sanitize_experiment_id(name)}-{number}.json"
+
+
+def claim_number(file: str, name: str) -> int | None:
+    """The number of a file that is a claim of that name, else None.
+
+    Example:
+        >>> claim_number("claim-cpu_1a2b-3.json", "cpu@1a2b"), claim_number("claim-cpu-3.json", "ram")
+        (3, None)
+    """
+    match = re.fullmatch(rf"claim-{re.escape(sanitize_experiment_id(name))}-([0-9]{{1,7}})\.json", file)
+    return int(match[1]) if match else None
+
+
+def manifest_key(folder: str) -> str:
+    """Key of an experiment's manifest."""
+    return f"{RAW_DIR}/{folder}/{MANIFEST_NAME}"
+
+
+def earlier_attempt_folder(folder: str, attempt: int) -> str:
+    """Key prefix under which an experiment's folder is kept when a later attempt of it begins; no id can name it."""
+    return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}attempt-{attempt}"
+
+
+def earlier_attempt_of(name: str) -> tuple[str, int] | None:
+    """Folder name and attempt of the experiment that a folder under `raw/` is a kept earlier attempt of, or None.
+
+    Example:
+        >>> earlier_attempt_of(".exp_7~attempt-0"), earlier_attempt_of("exp_7")
+        (('exp_7', 0), None)
+    """
+    match = _EARLIER_ATTEMPT.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
+
+
+def deleted_folder(folder: str) -> str:
+    """Key prefix under which a deleted experiment's folder waits for its removal; no id can name it."""
+    return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}deleted"
+
+
+def deleted_folder_of(name: str) -> str | None:
+    """The folder name of the experiment that a folder under `raw/` was before it was deleted, or None.
+
+    Example:
+        >>> deleted_folder_of(".exp_7~deleted"), deleted_folder_of("exp_7")
+        ('exp_7', None)
+    """
+    match = _DELETED.fullmatch(name)
+    return match[1] if match else None
+
+
+def rejected_key(folder: str, process_index: object, number: int) -> str:
+    """Key of a record that was refused; `number` counts the refusals from 1."""
+    index = process_index if type(process_index) is int and 0 <= process_index < MAX_PROCESSES else "unknown"
+    return f"{RAW_DIR}/{folder}/rejected-process_{index}-{number}.json"
+
+
+def superseded_raw_key(folder: str, process_index: int, number: int) -> str:
+    """Key of a raw result that an overwrite replaced; `number` counts from 1."""
+    return f"{RAW_DIR}/{folder}/superseded-process_{process_index}-{number}.json"
+
+
+def numbered_keys(folder: str, name: str) -> Callable[[int], str] | None:
+    """The keys that a file kept beside the results can have, by number; None if its name has no number.
+
+    Example:
+        >>> numbered_keys("exp_7", "rejected-process_3-1.json")(2), numbered_keys("exp_7", "process_3.json")
+        ('raw/exp_7/rejected-process_3-2.json', None)
+    """
+    match = _NUMBERED.fullmatch(name)
+    return None if match is None else lambda number: f"{RAW_DIR}/{folder}/{match[1]}-{number}.json"
+
+
+def aggregated_key(folder: str) -> str:
+    """Key of an experiment's aggregate."""
+    return f"{AGGREGATED_DIR}/{folder}.json"
+
+
+def superseded_aggregate_key(folder: str, number: int) -> str:
+    """Key of an aggregate of another tool that ours replaced; `number` counts from 1."""
+    return f"{AGGREGATED_DIR}/superseded-{folder}-{number}.json"
+
+
+def tags_key(folder: str) -> str:
+    """Key of an experiment's tags and notes."""
+    return f"{TAGS_DIR}/{folder}.json"
+
+
+def is_kept_in_raw(name: str) -> bool:
+    """True if a file in an experiment's folder is one of ours that holds something to keep.
+
+    Example:
+        >>> [is_kept_in_raw(name) for name in ("process_0.json", "rejected-process_0-1.json", "notes.txt")]
+        [True, True, False]
+    """
+    return _KEPT_IN_RAW.fullmatch(name) is not None
+
+
+def aggregated_folder_of(name: str) -> str | None:
+    """The folder name of the experiment that a file under `aggregated/` stands for, or None if it is no aggregate.
+
+    Example:
+        >>> aggregated_folder_of("exp_7.json"), aggregated_folder_of("superseded-exp_7-1.json")
+        ('exp_7', None)
+    """
+    folder = name.removesuffix(".json")
+    if folder == name or _SUPERSEDED_AGGREGATE.fullmatch(name) or not is_folder_name(folder):
+        return None
+    return folder
+
+
+def is_superseded_aggregate(name: str) -> bool:
+    """True if a file under `aggregated/` is a kept older aggregate."""
+    return _SUPERSEDED_AGGREGATE.fullmatch(name) is not None
+
+
+def superseded_aggregate_folder_of(name: str) -> str | None:
+    """The folder name of the experiment that a kept older aggregate is of, or None if the file is none.
+
+    Example:
+        >>> superseded_aggregate_folder_of("superseded-exp-7-1.json"), superseded_aggregate_folder_of("exp-7.json")
+        ('exp-7', None)
+    """
+    folder = name.removeprefix("superseded-").rpartition("-")[0]
+    return folder if is_superseded_aggregate(name) and is_folder_name(folder) else None
+
+
+def is_superseded_aggregate_of(name: str, folder: str) -> bool:
+    """True if a file under `aggregated/` is a kept older aggregate of the experiment."""
+    return re.fullmatch(rf"superseded-{re.escape(folder)}-[0-9]+\.json", name) is not None

@@ -1,0 +1,193 @@
+"""Completeness: every expected process has one finished, readable result with its energy."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.constants import MAX_PROCESSES
+from llm_energy_measure.domain.experiment import CompletenessReport, process_index_of
+from llm_energy_measure.verification.codes import failed, joules, listed, not_checked, passed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
+    from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.verification.processes import Evidence
+
+
+def check_completeness(
+    results: Sequence[RawProcessResult],
+    *,
+    expected_processes: int | None = None,
+    manifest: Manifest | None = None,
+    unreadable: Sequence[UnreadableFile] = (),
+) -> CompletenessReport:
+    """What is there of an experiment, and what is missing.
+
+    The number of processes to expect is the first that is known of: the argument, the manifest, the greatest
+    `world_size`, the greatest `effective_config.num_processes`, the highest index plus one. The last can't notice that
+    the last process is missing.
+
+    Args:
+        results: Readable results.
+        expected_processes: Number of processes, at least 1, if the caller knows it.
+        manifest: The experiment's manifest, if it has one.
+        unreadable: Files that stand where a result should.
+    """
+    found = {result.process_index for result in results}
+    torn = {index for file in unreadable if (index := process_index_of(file.name)) is not None}
+    expected, source = _expected(results, expected_processes, manifest, highest=max(found | torn, default=-1))
+    unexpected = sorted([index for index in found if index >= expected])
+    return CompletenessReport(
+        expected_processes=expected,
+        expected_from=source,
+        found_processes=len(found) - len(unexpected),
+        missing=[index for index in range(expected) if index not in found],
+        unexpected=unexpected,
+        unreadable=list(unreadable),
+    )
+
+
+def describe_missing(report: CompletenessReport) -> str:
+    """What is missing of an experiment, and who says so, for a person."""
+    found = f"{describe_found(report)} are there"
+    which = "process" if len(report.missing) == 1 else "processes"
+    found += f", missing {which} {listed(report.missing)} (expected from {report.expected_from})"
+    return f"{found}; {describe_unreadable(report)}" if report.unreadable else found
+
+
+def describe_unreadable(report: CompletenessReport) -> str:
+    """The files that can't be read, each with its reason, for a person."""
+    return "unreadable: " + ", ".join(f"{file.name} ({file.reason})" for file in report.unreadable)
+
+
+def describe_found(report: CompletenessReport | None) -> str:
+    """How many processes are there, for a person: `3 of 4 processes`."""
+    if report is None:
+        return "an unknown number of processes"
+    return f"{report.found_processes} of {report.expected_processes} processes"
+
+
+def _expected(
+    results: Sequence[RawProcessResult], argument: int | None, manifest: Manifest | None, highest: int
+) -> tuple[int, str]:
+    if argument is not None:
+        return argument, "argument"
+    if manifest is not None and manifest.expected_processes is not None:
+        return manifest.expected_processes, "manifest"
+    if sizes := [result.world_size for result in results if result.world_size]:
+        return max(sizes), "world_size"
+    if configured := [number for result in results if (number := _configured(result))]:
+        return max(configured), "effective_config.num_processes"
+    return highest + 1, "highest index"
+
+
+def _configured(result: RawProcessResult) -> int | None:
+    number = result.effective_config.get("num_processes")
+    # Configurations come from YAML and command lines: 4.0 and "4" mean 4.
+    if isinstance(number, str):
+        number = int(number) if re.fullmatch(r"[0-9]{1,7}", number) else None
+    elif isinstance(number, float):
+        number = int(number) if number.is_integer() else None
+    return number if type(number) is int and 0 < number <= MAX_PROCESSES else None
+
+
+def check_completeness_of(evidence: Evidence) -> Iterator[Finding]:
+    """Whether all of the experiment is there, and nothing besides."""
+    report = evidence.report
+    code = "completeness.missing_process"
+    if report.missing:
+        message = f"partial: {describe_missing(report)}; the sums are lower bounds"
+        expected, found = float(report.expected_processes), float(report.found_processes)
+        yield failed(code, message, expected=expected, found=found, processes=report.missing[:100])
+    elif report.expected_from == "highest index":
+        yield not_checked(code, "nobody says how many processes there should be")
+    else:
+        yield passed(code)
+    code = "completeness.unreadable_file"
+    yield failed(code, describe_unreadable(report)) if report.unreadable else passed(code)
+    code = "completeness.unexpected_process"
+    if report.unexpected:
+        expected_text = f"{report.expected_processes} processes were expected (from {report.expected_from})"
+        message = f"{expected_text}, and there is also {listed(report.unexpected)}"
+        yield failed(code, message, expected=float(report.expected_processes), processes=report.unexpected)
+    else:
+        yield passed(code)
+    yield _world_size(evidence)
+    yield _no_energy(evidence)
+    yield _unfinished(evidence)
+    yield _duplicates(evidence)
+
+
+def _world_size(evidence: Evidence) -> Finding:
+    code = "completeness.world_size"
+    told = {record.world_size for record in evidence.records}
+    if len(told) > 1 and len(sizes := sorted(size for size in told if size is not None)) > 1:
+        least, greatest = sizes[0], sizes[-1]
+        message = f"world_size is {least} in some processes and {greatest} in others: two runs may be mixed"
+        return failed(code, message, expected=float(least), found=float(greatest))
+    return passed(code)
+
+
+def _no_energy(evidence: Evidence) -> Finding:
+    code = "completeness.no_energy"
+    if None not in evidence.totals_j:
+        return passed(code)
+    without = [record.process_index for record in evidence.records if record.energy_metrics.is_missing]
+    if not without:
+        return passed(code)
+    message = f"process {listed(without)} has no energy; the total is a lower bound, and so is the energy per token"
+    return failed(code, message, processes=without)
+
+
+def _unfinished(evidence: Evidence) -> Finding:
+    code = "completeness.unfinished_process"
+    ended = [record for record in evidence.records if record.status is not None and record.status != "completed"]
+    if not ended:
+        return passed(code)
+    if all(record.status == "partial" for record in ended):
+        whose = listed([record.process_index for record in ended])
+        message = f"process {whose} did not finish: its last checkpoint counts, a lower bound"
+        return failed(code, message, expected="completed", found="partial", processes=(r.process_index for r in ended))
+    how = f"{ended[0].status}{f' by {ended[0].error_type}' if ended[0].error_type else ''}"
+    others = f", and {len(ended) - 1} more did not finish" if len(ended) > 1 else ""
+    partial = [record.process_index for record in ended if record.status == "partial"]
+    bound = f"; of process {listed(partial)} the last checkpoint counts, a lower bound" if partial else ""
+    message = f"process {ended[0].process_index} {how}{others}: its figures are those of a part of the run{bound}"
+    processes = (record.process_index for record in ended)
+    return failed(code, message, expected="completed", found=ended[0].status, processes=processes)
+
+
+def _duplicates(evidence: Evidence) -> Finding:
+    """Two processes on one GPU that agree in time and energy to the last digit are one, saved under two indices."""
+    code = "completeness.duplicate_process"
+    if len(set(evidence.totals_j)) == len(evidence.records):
+        return passed(code)  # no two have the same energy
+    seen: dict[object, int] = {}
+    copies: list[tuple[int, RawProcessResult]] = []
+    for host, record in [(process.host, process.record) for own in evidence.hosts.values() for process in own]:
+        if record.energy_metrics.total_energy_j and record.timestamps.start is not None:
+            stamps, energy = record.timestamps, record.energy_metrics
+            device = host, record.gpu_id, record.gpu_uuid
+            key = (device, stamps.start, stamps.duration_sec, energy.total_energy_j, energy.gpu_energy_j)
+            first = seen.setdefault(key, record.process_index)
+            if first != record.process_index:
+                copies.append((first, record))
+    shared = [(first, record) for first, record in copies if record.energy_metrics.total_scope != "host"]
+    if not shared:
+        return passed(code)
+    first, record = shared[0]
+    energy_j = record.energy_metrics.total_energy_j
+    others = f", and {len(shared) - 1} more are copies" if len(shared) > 1 else ""
+    message = (
+        f"process {record.process_index} started at the same instant as process {first} and has the same "
+        f"{joules(energy_j)}: it is the same result under another index{others}"
+    )
+    return failed(
+        code,
+        message,
+        effect_j=sum(copy.energy_metrics.total_energy_j or 0.0 for _, copy in shared),
+        processes=(copy.process_index for _, copy in shared),
+    )

@@ -1,0 +1,193 @@
+"""Which GPU a reading is of, and which sensor saw it."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from llm_energy_measure.verification.boards import BoardModel, boards_named, parent_of_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.domain.metrics import DeviceEnergy, Scope
+
+
+UNCERTAIN = "whether each of several processes works on all GPUs of a model, or on one of them, is not known"
+"""Why the boards of a process can be fewer than they are taken for."""
+
+# What a configuration calls the number of GPUs that hold one model.
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
+_HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
+
+
+class OwnBoards(Struct, frozen=True, gc=False):
+    """The boards of one process.
+
+    Attributes:
+        sensor: What identifies them together; None if nothing does.
+        number: How many they are.
+        limit_w: What they can draw together, in watts; None if unknown.
+        is_certain: Whether they are known to be so many, and can't be fewer.
+    """
+
+    sensor: str | None
+    number: int
+    limit_w: float | None
+    is_certain: bool = True
+
+
+class Gpu(Struct, frozen=True, gc=False):
+    """One GPU, or slice of one, as a record names it.
+
+    Attributes:
+        sensor: The sensor that sees it, to be compared within its host; None if nothing identifies the GPU.
+        name: The GPU itself: its UUID, else its index.
+        is_shared: Whether other GPUs or slices have the same sensor.
+        knows_sensor: Whether it is known which of them have: not of a slice, or a die, whose board nothing names.
+        limit_w: What its board can draw, in watts: the record's own limit, else the table's; None if unknown.
+        board: Name of its board; None if unknown.
+        alone: The boards of a process that works on this one alone.
+    """
+
+    sensor: str | int | None
+    name: str | int | None
+    is_shared: bool
+    knows_sensor: bool
+    limit_w: float | None
+    board: str | None
+    alone: OwnBoards
+
+
+def gpus_of(record: RawProcessResult) -> list[Gpu]:
+    """The GPUs that a process measured: those it lists, else its own.
+
+    Devices that are listed without index, UUID and energy say what boards the host has, and not which of them the
+    process measured, unless the scope is `device`; so do those without index and UUID of one that read the host.
+    """
+    devices = record.energy_metrics.devices
+    if devices and not _are_of_host(record, devices):
+        return [_listed(record, device) for device in devices]
+    is_slice = bool(record.gpu_is_mig or record.gpu_mig_profile)
+    return [_gpu(record.gpu_id, record.gpu_uuid, record.gpu_name, record.gpu_power_limit_w, is_slice)]
+
+
+def _listed(record: RawProcessResult, device: DeviceEnergy) -> Gpu:
+    name = device.gpu_name or record.gpu_name
+    return _gpu(device.gpu_id, device.gpu_uuid, name, device.gpu_power_limit_w, bool(device.mig_profile))
+
+
+@lru_cache(maxsize=4096)
+def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float | None, is_slice: bool) -> Gpu:  # noqa: FBT001 - the cache hashes positions faster
+    model = model_of(board)
+    limit = limit_w or (model.limit_w if model is not None else None)
+    sensor: str | int | None = uuid or index
+    is_shared, knows_sensor = False, True
+    # NVML has no power and no energy of a MIG slice: tools read those of the GPU that it is a part of.
+    if is_slice or (uuid is not None and uuid.startswith("MIG-")):
+        parent = parent_of_slice(uuid) if uuid else None
+        # An index can be the GPU's, or the slice's on it.
+        sensor, is_shared = (parent or (f"GPU {index}" if index is not None else uuid)), True
+        knows_sensor = parent is not None
+    elif model is not None and model.gpus_per_sensor > 1:
+        sensor = uuid if index is None else f"module {index // model.gpus_per_sensor}"
+        is_shared, knows_sensor = True, index is not None
+    alone = OwnBoards(None if sensor is None else str(sensor), 1, limit)
+    return Gpu(sensor, uuid or index, is_shared, knows_sensor, limit, board, alone)
+
+
+def gpu_scope(record: RawProcessResult) -> Scope | None:
+    """What the sensor behind a process's GPU energy saw, as far as it is said."""
+    energy = record.energy_metrics
+    return energy.gpu_scope or energy.total_scope
+
+
+def names_gpu(record: RawProcessResult) -> bool:
+    """Whether anything of a record names a GPU: one that only reads a CPU, or a whole host, has none."""
+    facts = (record.gpu_id, record.gpu_uuid, record.gpu_name, record.energy_metrics.devices or None)
+    return any(fact is not None for fact in facts)
+
+
+def proves_board(record: RawProcessResult) -> bool:
+    """Whether a process has a board that nothing identifies: what read a host can have seen, and used, the others'.
+
+    A GPU that is named by UUID or index is a board in any case, whoever names it.
+    """
+    energy = record.energy_metrics
+    if energy.gpu_energy_j:
+        return gpu_scope(record) != "host"
+    return "host" not in (energy.total_scope, energy.gpu_scope, energy.cpu_scope, energy.ram_scope)
+
+
+def host_boards(record: RawProcessResult) -> tuple[str, float | None] | None:
+    """Name and joint power limit, in watts, of all boards of its host, where a record states them.
+
+    It does so by a name such as `4 x A40`, or by devices that nothing identifies. None if it says nothing of them; the
+    limit is None if it is unknown.
+    """
+    devices = record.energy_metrics.devices
+    if devices and _are_of_host(record, devices):
+        gpus = [_listed(record, device) for device in devices]
+        known = [gpu.limit_w for gpu in gpus if gpu.limit_w is not None]
+        name = ", ".join(sorted({gpu.board or "" for gpu in gpus}))
+        return name, math.fsum(known) if len(known) == len(gpus) else None
+    named = boards_named(record.gpu_name) if record.gpu_name else None
+    if named is None or not named.is_stated:
+        return None
+    if named.is_mixed:
+        return named.model_name, named.limit_w
+    [gpu] = gpus_of(record)[:1]
+    return named.model_name, None if gpu.limit_w is None else gpu.limit_w * named.count
+
+
+def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:
+    """The boards of a process: those that it lists, or as many of its own as its configuration says."""
+    if len(gpus) == 1:
+        [gpu] = gpus
+        if _HINTS.isdisjoint(record.effective_config):
+            return gpu.alone
+        count, is_least = configured_gpus(record)
+        limit_w = None if gpu.limit_w is None else gpu.limit_w * count
+        return OwnBoards(None if gpu.sensor is None else str(gpu.sensor), count, limit_w, is_least)
+    limits = {("listed", place) if gpu.sensor is None else gpu.sensor: gpu.limit_w for place, gpu in enumerate(gpus)}
+    known = [limit for limit in limits.values() if limit is not None]
+    sensor = None if any(gpu.sensor is None for gpu in gpus) else " + ".join(sorted(map(str, limits)))
+    return OwnBoards(sensor, len(limits), math.fsum(known) if len(known) == len(limits) else None)
+
+
+def configured_gpus(record: RawProcessResult) -> tuple[int, bool]:
+    """GPUs that one process works on, as far as its configuration says: 1 unless it says more; and whether it does.
+
+    A list of GPUs is that of all processes. Of a model's size nobody knows whether each of several processes holds a
+    model, or a part of one: then the number is the most that there can be.
+    """
+    config = record.effective_config
+    if _HINTS.isdisjoint(config):
+        return 1, True
+    listed = config.get("gpu_list")
+    processes = record.world_size or config.get("num_processes")
+    processes = processes if type(processes) is int and processes > 0 else 1
+    of_list = -(-len(listed) // processes) if isinstance(listed, list) else 1
+    of_model = 1
+    for part in (config, config.get("vllm"), config.get("sharding_config")):
+        if isinstance(part, dict) and not part.keys().isdisjoint(_SIZES):
+            sizes = [part.get(name) for name in _SIZES]
+            of_model = max(of_model, math.prod(size for size in sizes if type(size) is int and 0 < size <= 4096))
+    return max(of_list, of_model), processes == 1 or of_model <= of_list
+
+
+def _are_of_host(record: RawProcessResult, devices: Sequence[DeviceEnergy]) -> bool:
+    scope = gpu_scope(record)
+    return scope != "device" and all(
+        device.gpu_id is None and device.gpu_uuid is None and (device.energy_j is None or scope == "host")
+        for device in devices
+    )
+
+
+def model_of(board: str | None) -> BoardModel | None:
+    """What the table knows of a board's name."""
+    return boards_named(board).model if board else None

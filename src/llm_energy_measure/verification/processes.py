@@ -1,0 +1,281 @@
+"""Processes: what several checks ask of each, found out once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult, StoredBytes
+from llm_energy_measure.domain.metrics import SENSOR_LOCKED, EnergyMetrics, InferenceMetrics, Scope
+from llm_energy_measure.verification.gpus import Gpu, OwnBoards, gpus_of, model_of, own_boards
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TWO = 2
+
+Span = tuple[datetime, datetime]
+"""Start and end of a window."""
+
+
+class Process(Struct, frozen=True, kw_only=True, gc=False):
+    """One process, and what several checks ask of it, found out once.
+
+    Attributes:
+        record: Its result.
+        energy: Its energy.
+        host: Its host, as far as hosts are told apart; see `processes_of`.
+        gpus: The GPUs that it measured; see `gpus_of`.
+        boards: The boards that it works on; see `own_boards`.
+        gpu_scope: What the sensor behind its GPU energy saw; see `gpu_scope`.
+        run: When it ran; None unless start and end are known and can be compared.
+        window_sec: Length of its energy window, in seconds; None if it is not recorded.
+        length_sec: That, or the longest time that is known of it, in seconds; None if no time is known.
+        gpu_w: Mean GPU power that its GPU energy implies over that time, in watts; None without one of the two.
+        span: When it measured; its energy window, or else its run, in which the window lies.
+    """
+
+    record: RawProcessResult
+    energy: EnergyMetrics
+    host: str | None
+    gpus: list[Gpu]
+    boards: OwnBoards
+    gpu_scope: Scope | None
+    run: Span | None
+    window_sec: float | None
+    length_sec: float | None
+    gpu_w: float | None
+    span: Span | None
+
+    @property
+    def index(self) -> int:
+        """Its number in the experiment."""
+        return self.record.process_index
+
+
+def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
+    """The processes of one experiment, in the order of their results.
+
+    A host without a name is told by the boot of its machine, else by the launcher's name of the node. Where fewer than
+    two hosts are told apart, one host is assumed for all: an unknown one can't be told from it. Beside several hosts
+    the unknown ones are taken as one more. Of one name are several machines where boots of it ran at one time.
+    """
+    names = [record.host for record in records]
+    if None in names:
+        for fact in (_boot, _node):
+            names = _named_by(names, [fact(record) for record in records])
+        told = set(names) - {None}
+        if len(told) < _TWO:
+            names = [next(iter(told), None)] * len(names)
+    else:
+        names = _apart_by_boot(names, records)
+    return [_process(record, name) for record, name in zip(records, names, strict=True)]
+
+
+def _process(record: RawProcessResult, host: str | None) -> Process:
+    energy, run = record.energy_metrics, record.timestamps.span
+    gpus, gpu_j = gpus_of(record), energy.gpu_energy_j
+    window_sec, span = _window(energy, run)
+    length_sec = window_sec or _longest_sec(record)
+    return Process(
+        record=record,
+        energy=energy,
+        host=host,
+        gpus=gpus,
+        boards=own_boards(record, gpus),
+        gpu_scope=energy.gpu_scope or energy.total_scope,
+        run=run,
+        window_sec=window_sec,
+        length_sec=length_sec,
+        gpu_w=gpu_j / length_sec if gpu_j and length_sec else None,
+        span=span,
+    )
+
+
+def by_host(processes: Sequence[Process]) -> dict[str | None, list[Process]]:
+    """Processes by host, in their order."""
+    groups: dict[str | None, list[Process]] = {}
+    for process in processes:
+        groups.setdefault(process.host, []).append(process)
+    return groups
+
+
+def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[str | None]:
+    """Hosts with the unnamed named by a fact: as a host that has it, or by itself if every named host has another."""
+    known: dict[str | None, str] = {
+        fact: name for name, fact in zip(names, facts, strict=True) if name is not None and fact is not None
+    }
+    all_told = all(fact is not None for name, fact in zip(names, facts, strict=True) if name is not None)
+    return [name or known.get(fact) or (fact if all_told else None) for name, fact in zip(names, facts, strict=True)]
+
+
+def _apart_by_boot(names: list[str | None], records: Sequence[RawProcessResult]) -> list[str | None]:
+    """Hosts of one name (`localhost`) apart, where each process knows its boot: a machine runs one at a time."""
+    clocks = [record.clock for record in records]
+    if clocks.count(None) == len(clocks):
+        return names
+    boots = [_boot(record) for record in records]
+    pairs = set(zip(names, boots, strict=True))
+    if len(pairs) == len(set(names)):
+        return names
+    of_names: dict[str | None, list[tuple[RawProcessResult, str]]] = {}
+    for name, boot, record in zip(names, boots, records, strict=True):
+        if boot is not None and (name, None) not in pairs:
+            of_names.setdefault(name, []).append((record, boot))
+    several = {name for name, own in of_names.items() if _ran_at_one_time(own)}
+    return [f"{name} (boot {boot})" if name in several else name for name, boot in zip(names, boots, strict=True)]
+
+
+def _ran_at_one_time(booted: Sequence[tuple[RawProcessResult, str]]) -> bool:
+    """Whether two boots had processes that ran at one instant."""
+    runs = [(run, boot) for record, boot in booted if (run := record.timestamps.span) is not None]
+    if not comparable([run for run, _ in runs]):
+        return False
+    latest: dict[str, datetime] = {}
+    for (start, end), boot in sorted(runs):
+        if any(until > start for other, until in latest.items() if other != boot):
+            return True
+        latest[boot] = max(end, latest.get(boot, end))
+    return False
+
+
+def _boot(record: RawProcessResult) -> str | None:
+    return record.clock.boot_id or None if record.clock is not None else None
+
+
+def _node(record: RawProcessResult) -> str | None:
+    return record.launcher.node or None if record.launcher is not None else None
+
+
+def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) -> bool:
+    """Whether what a process did not read itself is read by its peers: it left each such sensor to another process.
+
+    Args:
+        record: The process.
+        peers: The processes of its host.
+    """
+    unread = [sensor for sensor in record.energy_metrics.sensors or () if sensor.energy_j is None]
+    if not unread or any(SENSOR_LOCKED not in sensor.problems for sensor in unread):
+        return False
+    read = {
+        (sensor.source, sensor.instance)
+        for peer in peers
+        for sensor in peer.energy_metrics.sensors or ()
+        if sensor.energy_j is not None
+    }
+    return all((sensor.source, sensor.instance) in read for sensor in unread)
+
+
+def _window(energy: EnergyMetrics, run: Span | None) -> tuple[float | None, Span | None]:
+    """Length of the energy window, in seconds (0 is no length), and when it was, or else the run in which it lies."""
+    length_sec = energy.duration_sec or None
+    when = run if run is not None and run[0] < run[1] else None
+    window = energy.window
+    if window is not None:
+        if (span := window.span) is not None and span[0] < span[1]:
+            length_sec, when = (span[1] - span[0]).total_seconds(), span
+        if window.duration_sec is not None and window.duration_sec > 0:
+            length_sec = window.duration_sec
+    return length_sec, when
+
+
+def _longest_sec(record: RawProcessResult) -> float | None:
+    """The longest time that is known of a process, in seconds: its run or its inference."""
+    run = record.timestamps.duration_sec or 0.0
+    work = record.inference_metrics.inference_time_sec if record.inference_metrics is not None else None
+    return max(run, work or 0.0) or None
+
+
+def comparable(spans: Sequence[Span | None]) -> bool:
+    """Whether windows can be set in order: all known, and all with a UTC offset or all without."""
+    return None not in spans and len({span[0].tzinfo is None for span in spans if span is not None}) == 1
+
+
+def module_of(processes: Sequence[Process]) -> str | None:
+    """Board of a host whose GPU sensor may see the CPU of its module; None if no process names such a board."""
+    names: list[str | None] = []
+    for process in processes:
+        names.append(process.record.gpu_name)
+        if process.energy.devices:
+            names += [device.gpu_name for device in process.energy.devices]
+    for name in dict.fromkeys(names):
+        if (model := model_of(name)) is not None and model.includes_cpu:
+            return name
+    return None
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """The facts of one experiment, from which every finding follows and nothing else does; see `evidence_of`.
+
+    What several checks look at is taken from the records once, a list a figure, in the order of the records. Most
+    processes of most experiments are unremarkable: a check asks such a list first whether any process can be amiss, and
+    only then goes through them one by one.
+
+    Attributes:
+        experiment_id: The experiment's id.
+        records: Its readable results, at least one, by process index.
+        report: What was expected and what was found.
+        manifest: What was written down before the run, if anything was.
+        processes: The processes that left the records; see `processes_of`.
+        hosts: They by host; see `by_host`.
+        energies: The energy of each process.
+        works: The work of each process; None if it counted none.
+        totals_j: The total energy of each process, in joules; None if unknown.
+        starts: When processes started, as far as that is known.
+        ends: When processes ended, as far as that is known.
+        started: The earliest and the latest of the starts; None unless all known stamps can be compared.
+        ended: The earliest and the latest of the ends; likewise.
+        is_naive: Whether their stamps have no UTC offset: of some that may be true, and of others not.
+        stored: The file of each record; None if it came from none.
+        any_sensors: Whether any process recorded the readings of its sensors.
+    """
+
+    experiment_id: str
+    records: list[RawProcessResult]
+    report: CompletenessReport
+    manifest: Manifest | None
+    processes: list[Process]
+    hosts: dict[str | None, list[Process]]
+    energies: list[EnergyMetrics]
+    works: list[InferenceMetrics | None]
+    totals_j: list[float | None]
+    starts: list[datetime]
+    ends: list[datetime]
+    started: Span | None
+    ended: Span | None
+    is_naive: set[bool]
+    stored: list[StoredBytes | None]
+    any_sensors: bool
+
+
+def evidence_of(
+    experiment_id: str, records: Sequence[RawProcessResult], report: CompletenessReport, manifest: Manifest | None
+) -> Evidence:
+    """The evidence of an experiment; see `Evidence` for the arguments."""
+    processes = processes_of(records)
+    energies = [record.energy_metrics for record in records]
+    spans = [record.timestamps for record in records]
+    starts = [span.start for span in spans if span.start is not None]
+    ends = [span.end for span in spans if span.end is not None]
+    is_naive = {stamp.tzinfo is None for stamp in starts + ends}
+    in_order = len(is_naive) == 1
+    return Evidence(
+        experiment_id=experiment_id,
+        records=list(records),
+        report=report,
+        manifest=manifest,
+        processes=processes,
+        hosts=by_host(processes),
+        energies=energies,
+        works=[record.inference_metrics for record in records],
+        totals_j=[energy.total_energy_j for energy in energies],
+        starts=starts,
+        ends=ends,
+        started=(min(starts), max(starts)) if starts and in_order else None,
+        ended=(min(ends), max(ends)) if ends and in_order else None,
+        is_naive=is_naive,
+        stored=[record.stored for record in records],
+        any_sensors=any(energy.sensors for energy in energies),
+    )
