@@ -11,8 +11,9 @@ import pytest
 from llm_energy_measure.domain.experiment import RawProcessResult
 from tests.truth.classes import CLASSES
 from tests.truth.engine import Judgement
-from tests.truth.experiment import CPU_MODEL_W, FULL, Evidence, Plan, simulate
+from tests.truth.experiment import simulate
 from tests.truth.laws import outcomes_of, violations
+from tests.truth.plan import CPU_MODEL_W, FULL, Evidence, Plan
 from tests.truth.world import Coverage, Power, Source, constant_power, covered_energy_j, merged, varying_power
 
 if TYPE_CHECKING:
