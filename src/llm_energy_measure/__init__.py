@@ -1,8 +1,7 @@
-"""Keep, aggregate and verify the energy measurements of language models.
+"""Save, aggregate and verify energy measurements of LLM inference.
 
-Importing this package is cheap: the records live in `llm_energy_measure.domain`, the store and the
-aggregation in `llm_energy_measure.results`, and each is imported where it is used. So is `record`, which measures
-a process: `from llm_energy_measure import record`.
+`from llm_energy_measure import record` measures a process. `llm_energy_measure.domain` defines the records, and
+`llm_energy_measure.results` saves and aggregates them. Importing this package loads none of these modules.
 """
 
 from __future__ import annotations

@@ -1,22 +1,21 @@
-"""Names and limits that several floors share: schema version, folders, file-name patterns."""
+"""Constants that several layers share: schema version, folder names, file name patterns and limits."""
 
 # History of the format:
-# - before 2.0.0: no version was written; one folder of up to eight files an experiment. No migration: such folders are
-#   imported, not loaded.
-# - 2.0.0: one JSON file a process and one an experiment. Optional fields added since then (host, GPU UUID, scope,
+# - before 2.0.0: files had no version. An experiment was one folder with up to eight files. These folders cannot be
+#   loaded; `llm-energy-measure import` reads them.
+# - 2.0.0: one JSON file per process and one per experiment. Optional fields were added later (host, GPU UUID, scope,
 #   provenance, energy window, clock, launcher, origin, status, phases, sensors, library versions, sources,
-#   completeness, attribution, findings) don't change the version: a reader that does not know them loses nothing it
-#   knew.
-#   Start, model and configuration may be null, as imported files do not always tell them.
-# A change that older readers would misread gets a new major version, and a step in `domain.schema.MIGRATIONS`.
+#   completeness, attribution, findings). They do not change the version, because older readers can ignore them.
+#   Start, model and configuration may be null, because imported files do not always contain them.
+# A change that older readers would misread needs a new major version and a step in `domain.schema.MIGRATIONS`.
 SCHEMA_VERSION = "2.0.0"
-"""Version written into every new record."""
+"""Schema version of every new record."""
 
 RESULTS_DIR_ENV = "LLM_ENERGY_MEASURE_RESULTS_DIR"
-"""Environment variable that names the results directory where nobody else does."""
+"""Environment variable with the results directory. An argument takes precedence over it."""
 
 DEFAULT_RESULTS_DIR = "results"
-"""Results directory, relative to the working directory, where nothing names another."""
+"""Default results directory, relative to the working directory."""
 
 RAW_DIR = "raw"
 AGGREGATED_DIR = "aggregated"
@@ -25,25 +24,25 @@ TAGS_DIR = "tags"
 MANIFEST_NAME = "manifest.json"
 
 MAX_PROCESSES = 1_000_000
-"""Processes of an experiment; more are no reading, and would make the list of the missing endless."""
+"""Maximum number of processes in an experiment. The limit keeps the list of missing processes short."""
 
 PROCESS_FILE_PATTERN = r"process_(0|[1-9][0-9]{0,5})\.json"
-"""Only such a name is ever taken for a raw result; everything else in the folder is left alone."""
+"""File name of a raw result. Readers ignore all other names in the folder."""
 
 SUPERSEDED_AGGREGATE_PATTERN = r"superseded-.+-[0-9]+\.json"
-"""Kept older aggregates; an experiment id may not look like one (see `security`)."""
+"""File name of a replaced aggregate that is kept. An experiment id must not match it (see `security`)."""
 
 HIDDEN_MARK = "~"
-"""Stands in the name of every unfinished file of ours and in no id: a reader skips it, a sweep finds it."""
+"""Marks the names of temporary, deleted and archived files. No id contains it, so readers can skip these names."""
 
 MAX_ID_LENGTH = 200
-"""Characters of a sanitised id: file systems hold 255, and suffixes such as `superseded-<id>-<n>.json` need room."""
+"""Maximum length of an id. A file name has at most 255 bytes, and `superseded-<id>-<n>.json` must fit."""
 
 MAX_RECORD_BYTES = 512 * 1024 * 1024
-"""A larger file is refused before it is read: 10 million latency samples take about 200 MB."""
+"""Maximum size of a result file in bytes, checked before reading. 10 million latency samples take about 200 MB."""
 
 MAX_RECORD_DEPTH = 100
-"""Levels of nesting; real records have 5. A deeper file is refused before it is parsed."""
+"""Maximum nesting depth of a result file, checked before parsing. Real records have 5 levels."""
 
 EXTRA_PACKAGES = {
     "amd": "amdsmi",
@@ -64,4 +63,4 @@ CODECARBON_COLUMN_NAMES = (
     *("longitude", "latitude", "ram_total_size", "tracking_mode", "cpu_utilization_percent"),
     *("gpu_utilization_percent", "ram_utilization_percent", "ram_used_gb", "on_cloud", "pue", "wue"),
 )
-"""Columns of CodeCarbon's `emissions.csv` in the order of its version 3.3.0, which is read and written."""
+"""Columns of CodeCarbon's `emissions.csv`, in the order of CodeCarbon 3.3.0."""

@@ -1,4 +1,4 @@
-"""Every error that llm-energy-measure raises.
+"""All exceptions that llm-energy-measure raises.
 
     LLMEnergyMeasureError
     ├── ConfigurationError                  a wrong argument, id, path or setting
@@ -6,22 +6,22 @@
     │       ├── ResultNotFoundError         (+ FileNotFoundError)
     │       ├── ResultExistsError           (+ FileExistsError)
     │       ├── ResultCorruptError          (+ ValueError)
-    │       │   └── SchemaVersionError      newer than this version knows, or unknown
-    │       ├── InvalidResultError          (+ ValueError) refused at save; names the kept file
-    │       ├── ExperimentIdError           (+ ValueError) empty, impossible, not the record's, or taken
-    │       ├── UnsafePathError             (+ ValueError)
-    │       ├── StorageError                (+ OSError)
-    │       ├── CatalogueError              ends with how to rebuild
-    │       ├── ImportFormatError           (+ ValueError) file, line, tool
+    │       │   └── SchemaVersionError      the schema version is not supported
+    │       ├── InvalidResultError          (+ ValueError) a record is invalid; names the file that keeps it
+    │       ├── ExperimentIdError           (+ ValueError) an id is invalid, or another experiment uses its folder
+    │       ├── UnsafePathError             (+ ValueError) a path leaves its base folder
+    │       ├── StorageError                (+ OSError) the file system returned an error
+    │       ├── CatalogueError              the advice says how to rebuild the catalogue
+    │       ├── ImportFormatError           (+ ValueError) carries the file, the line and the tool
     │       ├── ExportError                 (+ OSError)
     │       └── MissingExtraError           (+ ImportError) names the packages to install
     ├── AggregationError
-    │   ├── IncompleteExperimentError       carries the completeness report
-    │   └── IncompatibleResultsError        (+ ValueError) field and both values
-    └── RecorderError                       (+ RuntimeError) a process can't be measured, or a sensor can't be read
+    │   ├── IncompleteExperimentError       carries the CompletenessReport
+    │   └── IncompatibleResultsError        (+ ValueError) carries the field and both values
+    └── RecorderError                       (+ RuntimeError) a process or a sensor cannot be measured
 
-A message is one sentence, `what was being done: what was found; what to do`, and the three parts stand in
-the attributes `doing`, `found` and `advice`, so that nobody parses text.
+A message is one line: `what failed: why; what to do`. The attributes `doing`, `found` and `advice` hold these three
+parts, so that callers do not parse the text.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 
 class LLMEnergyMeasureError(Exception):
-    """Root of all errors of this package.
+    """Base class of all errors of this package.
 
     Args:
-        doing: What was being done, as the start of a sentence: `cannot load raw result exp_7/process_3.json`.
-        found: What was found instead of what was needed, with the value.
-        advice: What the reader can do about it.
+        doing: What failed, with the name: `cannot load raw result exp_7/process_3.json`.
+        found: Why it failed, with the value. May be empty.
+        advice: What the user can do. May be empty.
     """
 
     def __init__(self, doing: str, found: str = "", advice: str = "") -> None:
-        """Join the parts into one sentence and keep each of them."""
+        """Store the three parts and join them into one message."""
         self.doing = doing
         self.found = found
         self.advice = advice
@@ -57,20 +57,20 @@ class ConfigurationError(LLMEnergyMeasureError):
 
 
 class ResultsError(ConfigurationError):
-    """Anything about stored results."""
+    """A stored result cannot be found, read, written or exported."""
 
 
 class ResultNotFoundError(ResultsError, FileNotFoundError):
-    """A result that was asked for is not there."""
+    """The requested result or file does not exist."""
 
 
 class ResultExistsError(ResultsError, FileExistsError):
     """Different content is already stored for the same process.
 
     Attributes:
-        path: The stored file, untouched.
-        kept: Where the refused content was kept, or None if it could not be.
-        digests: SHA-256 of the stored and of the refused content, in hexadecimal.
+        path: The stored file, which is unchanged. None if the error is not about one file.
+        kept: File that keeps the refused content. None if it was not kept.
+        digests: SHA-256 of the stored and of the refused content, in lower-case hexadecimal. None if unknown.
     """
 
     path: Path | None = None
@@ -79,25 +79,25 @@ class ResultExistsError(ResultsError, FileExistsError):
 
 
 class ResultCorruptError(ResultsError, ValueError):
-    """A stored result can't be read as what it should be.
+    """A stored file is not a valid result.
 
     Attributes:
-        unreadable: File name to reason, for every file that could not be read.
+        unreadable: The reason for each unreadable file, by file name.
     """
 
     unreadable: Mapping[str, str] = {}
 
 
 class SchemaVersionError(ResultCorruptError):
-    """A schema version that is newer than this version knows, or that is no version at all."""
+    """The schema version of a file is newer than this release supports, or is not a version."""
 
 
 class InvalidResultError(ResultsError, ValueError):
-    """A record that was refused when it was saved; nothing of it is lost.
+    """A record is invalid and was not saved.
 
     Attributes:
-        kept: The file that holds the refused record, or None if even that could not be written.
-        problems: One sentence for each thing that is wrong with it.
+        kept: File that keeps the refused record. None if this file could not be written.
+        problems: One sentence for each problem in the record.
     """
 
     kept: Path | None = None
@@ -105,34 +105,34 @@ class InvalidResultError(ResultsError, ValueError):
 
 
 class ExperimentIdError(ResultsError, ValueError):
-    """An experiment id that is empty, impossible, not the record's own, or taken by another experiment.
+    """An experiment id is invalid, differs from the id in the record, or shares a folder with another experiment.
 
     Attributes:
-        kept: The file that holds the refused record where one was being saved, else None.
+        kept: File that keeps the refused record. None if no record was being saved.
     """
 
     kept: Path | None = None
 
 
 class UnsafePathError(ResultsError, ValueError):
-    """A path that leads, or could lead, out of where it has to stay."""
+    """A path leaves its base folder, or could leave it."""
 
 
 class StorageError(ResultsError, OSError):
-    """The file system refused: no space, no permission, not a directory."""
+    """The file system returned an error, such as no space, no permission or not a directory."""
 
 
 class CatalogueError(ResultsError):
-    """The catalogue can't answer; it is derived, and the advice says how to make it anew."""
+    """The catalogue cannot be used. It is derived from the results, and the advice says how to rebuild it."""
 
 
 class ImportFormatError(ResultsError, ValueError):
-    """A file that no format recognises, a format that there is none of, or a mapping that is none.
+    """No importer recognises the file, the requested format is unknown, or the column mapping is invalid.
 
     Attributes:
-        file: The file; None where the fault lies in what was asked for.
-        line: Line at which a torn file of JSON breaks off, from 1; None if nothing is known to be torn.
-        tool: Name of the one format that was asked for; None if any would do.
+        file: The file. None if the error is in the arguments.
+        line: Line, from 1, at which a truncated JSON file ends. None if the file is not truncated.
+        tool: Name of the requested format. None if the format was detected automatically.
     """
 
     file: Path | None = None
@@ -149,25 +149,25 @@ class MissingExtraError(ResultsError, ImportError):
 
 
 class AggregationError(LLMEnergyMeasureError):
-    """Raw results can't be made into one result."""
+    """Raw results cannot be aggregated."""
 
 
 class IncompleteExperimentError(AggregationError):
-    """Strict aggregation found processes missing.
+    """Strict aggregation found that results of some processes are missing.
 
     Attributes:
-        report: What was expected, found, missing and unreadable.
+        report: The expected, found, missing and unreadable processes.
     """
 
     report: CompletenessReport | None = None
 
 
 class IncompatibleResultsError(AggregationError, ValueError):
-    """Results that don't belong together.
+    """The results belong to different experiments or use different settings.
 
     Attributes:
-        field: Name of the field in which they differ.
-        values: The two values that differ.
+        field: Name of the first field that differs.
+        values: The two values of this field.
     """
 
     field: str = ""
@@ -175,4 +175,4 @@ class IncompatibleResultsError(AggregationError, ValueError):
 
 
 class RecorderError(LLMEnergyMeasureError, RuntimeError):
-    """A process can't be measured as was asked, or a sensor can't be read."""
+    """A process cannot be measured as requested, or a sensor cannot be read."""

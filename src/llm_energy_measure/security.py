@@ -1,7 +1,4 @@
-"""What is not trusted: experiment ids and paths that could escape their place, and JSON that says a thing twice.
-
-Pure work on strings, paths and parsed pairs.
-"""
+"""Checks of untrusted input: experiment ids, paths that could leave their base folder, and duplicate JSON keys."""
 
 from __future__ import annotations
 
@@ -17,42 +14,45 @@ _RESERVED = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
 
 def sanitize_experiment_id(experiment_id: str) -> str:
-    """The folder name of an experiment: characters outside `A-Za-z0-9._-` become `_`.
+    """Return the folder name of an experiment: characters outside `A-Za-z0-9._-` become `_`.
 
-    Different ids can share a folder name (`a/b` and `a_b`); the repository finds that from the id inside the
-    files. Sanitising a sanitised id changes nothing.
+    Different ids can have the same folder name (`a/b` and `a_b`). The repository detects this from the id inside
+    the files. A folder name is its own folder name.
 
     Args:
-        experiment_id: Any text; 1 to 200 characters.
+        experiment_id: Text of 1 to 200 characters.
 
     Raises:
-        ExperimentIdError: The id is empty or blank, consists of dots, is longer than 200 characters, or looks
-            like a file that this package keeps (`superseded-<id>-<n>`).
+        ExperimentIdError: The id is not a string, is blank, consists of dots, is longer than 200 characters, or has
+            the reserved form `superseded-<id>-<number>`.
 
     Example:
         >>> sanitize_experiment_id("exp/with/slashes")
         'exp_with_slashes'
     """
     if not isinstance(experiment_id, str) or not experiment_id.strip():
-        problem = f"{experiment_id!r} is empty" if isinstance(experiment_id, str) else f"{experiment_id!r} is no text"
+        problem = f"{experiment_id!r} is {'empty' if isinstance(experiment_id, str) else 'not a string'}"
     elif not experiment_id.strip("."):
-        problem = f"{experiment_id!r} would name a folder of the file system itself"
+        problem = f"{experiment_id!r} consists of dots only"
     elif len(experiment_id) > MAX_ID_LENGTH:
-        problem = f"{experiment_id[:20]!r}... has {len(experiment_id)} characters, at most {MAX_ID_LENGTH} fit"
+        problem = f"{experiment_id[:20]!r}... has {len(experiment_id)} characters; the limit is {MAX_ID_LENGTH}"
     elif _RESERVED.fullmatch(f"{(safe := _UNSAFE.sub('_', experiment_id))}.json"):
-        problem = f"{experiment_id!r} looks like a file kept by this tool"
+        problem = f"{experiment_id!r} has the reserved form superseded-<id>-<number>"
     else:
         return safe
-    raise ExperimentIdError("cannot use the experiment id", problem, "choose another id")
+    raise ExperimentIdError("cannot use the experiment id", problem, "use another id")
 
 
 def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, of its keys and values; for `object_pairs_hook` of Python's json.
+    """Return the dict of a JSON object; an `object_pairs_hook` for Python's `json`.
 
-    Python and msgspec take the last value of a key that stands twice, and which of them was meant nobody can say.
+    Python and msgspec silently use the last value of a duplicate key.
+
+    Args:
+        pairs: The keys and values of one JSON object, in order.
 
     Raises:
-        ValueError: A key stands twice.
+        ValueError: A key occurs twice.
 
     Example:
         >>> reject_duplicate_keys([("a", 1), ("b", 2)])
@@ -61,53 +61,53 @@ def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # falsy
-        msg = f"the key {twice[:40]!r} stands twice in one object"
+        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # falsy
+        msg = f"the key {duplicate[:40]!r} occurs twice in one object"
         raise ValueError(msg)
     return document
 
 
 def is_safe_path(base: str | Path, target: str | Path) -> bool:
-    """True if `target`, with every link resolved, is `base` or lies inside it.
+    """Return True if `target` is `base` or inside it, after all symbolic links are resolved.
 
-    A sibling whose name begins alike (`results-evil` beside `results`) is outside.
+    A sibling with the same prefix (`results-evil` next to `results`) is outside.
 
     Args:
-        base: The folder that must not be left. It need not exist.
-        target: A path; a relative one is taken from the working directory, as the file system would.
+        base: The base folder. It need not exist.
+        target: The path to check. A relative path starts at the working directory.
     """
     try:
         return Path(target).resolve().is_relative_to(Path(base).resolve())
     except (OSError, RuntimeError, ValueError):
-        # Loops of links and embedded NUL characters: such a path leads nowhere safe.
+        # A loop of symbolic links, or a NUL character.
         return False
 
 
 def validate_path(path: str | Path, base: str | Path | None = None, *, must_exist: bool = False) -> Path:
-    """The absolute form of `path`, with links resolved, once it is known to be usable.
+    """Return `path` as an absolute path with all symbolic links resolved.
 
     Args:
-        path: The path to check; `~` is not expanded.
-        base: If given, the folder that `path` must not leave; a relative `path` is taken from it.
-        must_exist: Also require that something is there.
+        path: The path to check. `~` is not expanded.
+        base: The folder that must contain `path`; a relative `path` starts at it. None allows every folder.
+        must_exist: Require that the path exists.
 
     Raises:
-        UnsafePathError: The path is empty, holds a NUL character, or leaves `base`.
-        ResultNotFoundError: Nothing is there, though it must exist.
+        UnsafePathError: The path is empty, contains a NUL character, leaves `base`, or cannot be resolved.
+        ResultNotFoundError: `must_exist` is set and the path does not exist.
     """
     text = str(path)
     doing = f"cannot use the path {text!r}"
     if not text or "\0" in text:
-        raise UnsafePathError(doing, "it is empty or holds a NUL character", "give another path")
+        raise UnsafePathError(doing, "it is empty or contains a NUL character", "give another path")
     full = Path(path) if base is None else Path(base) / path
     if base is not None and not is_safe_path(base, full):
-        raise UnsafePathError(doing, f"it leads out of {str(base)!r}", "give a path inside it")
+        raise UnsafePathError(doing, f"it is outside {str(base)!r}", "give a path inside this folder")
     try:
         resolved = full.resolve()
         is_missing = must_exist and not resolved.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        # ValueError: half of a surrogate pair, which no file system can hold. OSError: too long a name, for one.
+        # ValueError: a lone surrogate, which cannot be encoded. OSError: for example a name that is too long.
         raise UnsafePathError(doing, str(error), "give another path") from error
     if is_missing:
-        raise ResultNotFoundError(doing, "it was not found", "check the spelling")
+        raise ResultNotFoundError(doing, "it does not exist", "check the spelling")
     return resolved

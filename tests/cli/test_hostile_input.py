@@ -181,7 +181,7 @@ BAD_FILES = {
         document(energy_metrics={**DOCUMENT["energy_metrics"], "total_energy_j": "5"}),
         "energy_metrics.total_energy_j: Expected float | null, got str, found '5'",
     ),
-    "duplicate keys": (document()[:-1] + b', "host": 1, "host": 2}', "the key 'host' stands twice in one object"),
+    "duplicate keys": (document()[:-1] + b', "host": 1, "host": 2}', "the key 'host' occurs twice in one object"),
     "200 levels deep": (DEEP, "it is nested more than 100 levels deep"),
     "a newer version": (document(schema_version="4.0.0"), "schema version '4.0.0' is newer than 2.0.0"),
     "no version": (document(schema_version="new"), "'new' is no schema version"),
@@ -217,7 +217,7 @@ def test_a_bad_file_is_named_with_its_reason_and_the_rest_goes_on(results: Path,
     ("times", "said"),
     [
         ({"start": "2026-01-01T10:00:00Z", "end": "2026-01-01T09:00:00Z"}, "is before start"),
-        ({"start": "2026-01-01T10:00:00Z", "end": "2026-01-01T11:00:00"}, "one of start and end has a UTC offset"),
+        ({"start": "2026-01-01T10:00:00Z", "end": "2026-01-01T11:00:00"}, "only one of start and end has a UTC offset"),
     ],
 )
 def test_odd_stamps_are_warned_of_and_the_energy_counts(results: Path, times: dict[str, str], said: str) -> None:
@@ -249,13 +249,13 @@ def test_naive_and_aware_stamps_of_two_processes_are_warned_of(results: Path) ->
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("", "cannot use the experiment id: '' is empty; choose another id"),
+        ("", "cannot use the experiment id: '' is empty; use another id"),
         ("  ", "is empty"),
-        (".", "would name a folder of the file system itself"),
-        ("..", "would name a folder of the file system itself"),
+        (".", "consists of dots only"),
+        ("..", "consists of dots only"),
         ("/etc/passwd", "experiment '/etc/passwd' not found"),
         ("../../etc/passwd", "not found"),
-        ("i" * 300, "has 300 characters, at most 200 fit"),
+        ("i" * 300, "has 300 characters; the limit is 200"),
         ("nul\0", "not found"),
         ("\ud800", "not found"),
     ],

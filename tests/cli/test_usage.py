@@ -152,7 +152,7 @@ def test_an_empty_id_is_refused(results: Path, arguments: str, nothing: str) -> 
     before = sorted(results.rglob("*"))
     done = run("-o", results, *(nothing if word == "{}" else word for word in arguments.split()))
     assert (done.status, done.out) == (1, "")
-    assert done.err == f"error: cannot use the experiment id: {nothing!r} is empty; choose another id\n"
+    assert done.err == f"error: cannot use the experiment id: {nothing!r} is empty; use another id\n"
     assert sorted(results.rglob("*")) == before
 
 

@@ -79,7 +79,7 @@ def around(request: pytest.FixtureRequest, tmp_path: Path) -> Around:
     return built
 
 
-def test_several_values_are_put_at_once_each_in_place_of_what_was_there(around: Around) -> None:
+def test_put_many_stores_and_replaces_values(around: Around) -> None:
     around.plant("a/one", b"older")
     around.store.put_many({"a/one": b"1", "a/two": b"", "b/c/three": b"3"})
     assert [around.peek(key) for key in ("a/one", "a/two", "b/c/three")] == [b"1", b"", b"3"]
@@ -87,7 +87,7 @@ def test_several_values_are_put_at_once_each_in_place_of_what_was_there(around: 
     assert around.names() == {"a/one", "a/two", "b/c/three"}
 
 
-def test_what_cannot_be_put_leaves_every_value_whole(around: Around) -> None:
+def test_failed_put_many_leaves_every_value_whole(around: Around) -> None:
     for key, data in (("a/one", b"older"), ("a/two", b"older"), ("b/file", b"")):
         around.plant(key, data)
     with pytest.raises(StorageError):
@@ -99,19 +99,19 @@ def test_what_cannot_be_put_leaves_every_value_whole(around: Around) -> None:
     assert around.names() == {"a/one", "a/two", "b/file"}
 
 
-def test_an_absent_value_is_not_found(around: Around) -> None:
+def test_get_of_absent_key_raises_not_found(around: Around) -> None:
     with pytest.raises(ResultNotFoundError, match="not found"):
         around.store.get(KEY)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\0\r\n\xff", LARGE])
-def test_a_value_that_was_created_is_there_whole(around: Around, data: bytes) -> None:
+def test_create_stores_the_whole_value(around: Around, data: bytes) -> None:
     assert around.store.create(KEY, data) is True
     assert around.peek(KEY) == around.store.get(KEY) == data
     assert around.names() == {KEY}
 
 
-def test_a_value_that_somebody_else_put_there_is_read(around: Around) -> None:
+def test_get_reads_values_that_the_store_did_not_write(around: Around) -> None:
     around.plant(KEY, LARGE)
     assert around.store.get(KEY) == LARGE
 
@@ -124,7 +124,7 @@ def test_create_never_replaces(around: Around) -> None:
     assert around.names() == {KEY}
 
 
-def test_of_many_who_create_one_key_exactly_one_succeeds(around: Around) -> None:
+def test_exactly_one_of_many_concurrent_creates_succeeds(around: Around) -> None:
     values = [b"%d" % number * 1000 for number in range(16)]
     with ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(lambda value: around.store.create(KEY, value), values))
@@ -140,7 +140,7 @@ def test_put_stores_and_replaces(around: Around) -> None:
     assert around.names() == {KEY}
 
 
-def test_readers_see_the_old_value_or_the_new_one(around: Around) -> None:
+def test_reader_sees_either_old_or_new_value(around: Around) -> None:
     values = [bytes([65 + number]) * 50_000 for number in range(20)]
     around.store.put(KEY, values[0])
 
@@ -157,7 +157,7 @@ def test_readers_see_the_old_value_or_the_new_one(around: Around) -> None:
     assert set(seen) <= set(values)
 
 
-def test_a_copy_is_its_own(around: Around) -> None:
+def test_copy_is_independent_of_the_original(around: Around) -> None:
     around.plant(KEY, b"first")
     assert around.store.copy_if_absent(KEY, "raw/exp/kept-1.json") is True
     around.store.put(KEY, b"second")
@@ -166,19 +166,19 @@ def test_a_copy_is_its_own(around: Around) -> None:
     assert around.peek("raw/exp/kept-1.json") == b"first"
 
 
-def test_a_copy_never_replaces(around: Around) -> None:
+def test_copy_if_absent_never_replaces(around: Around) -> None:
     around.plant(KEY, b"first")
     around.plant("raw/exp/kept-1.json", b"other")
     assert around.store.copy_if_absent(KEY, "raw/exp/kept-1.json") is False
     assert around.peek("raw/exp/kept-1.json") == b"other"
 
 
-def test_a_copy_of_nothing_is_an_error(around: Around) -> None:
+def test_copy_of_absent_key_is_an_error(around: Around) -> None:
     with pytest.raises(ResultsError):
         around.store.copy_if_absent(KEY, "raw/exp/kept-1.json")
 
 
-def test_a_list_has_what_stands_directly_under_a_prefix_sorted(around: Around) -> None:
+def test_list_returns_direct_children_sorted(around: Around) -> None:
     for key, data in {"raw/b/x": b"1", "raw/b/y/z": b"2", "raw/a": b"33", "raw/B": b"", "other/c": b"4"}.items():
         around.plant(key, data)
     listed = around.store.list("raw")
@@ -192,7 +192,7 @@ def test_a_list_has_what_stands_directly_under_a_prefix_sorted(around: Around) -
     assert around.store.list("absent") == around.store.list("raw/absent") == []
 
 
-def test_a_deleted_value_is_gone(around: Around) -> None:
+def test_delete_removes_the_value(around: Around) -> None:
     around.plant(KEY, b"first")
     around.plant("raw/exp/other", b"other")
     assert around.store.delete(KEY) is True
@@ -201,7 +201,7 @@ def test_a_deleted_value_is_gone(around: Around) -> None:
     assert around.store.create(KEY, b"second") is True
 
 
-def test_a_deleted_folder_is_gone_with_all_in_it(around: Around) -> None:
+def test_delete_folder_removes_everything_below_it(around: Around) -> None:
     for key in ("raw/a/x", "raw/a/y/z", "raw/ab/x", "raw/b"):
         around.plant(key, b"1")
     assert around.store.delete_folder("raw/a") is True
@@ -213,7 +213,7 @@ def test_a_deleted_folder_is_gone_with_all_in_it(around: Around) -> None:
 @pytest.mark.parametrize(
     "key", ["", ".", "..", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "a/./b", "a\\..\\b", "a\0b"]
 )
-def test_a_key_that_leads_out_is_refused_by_every_method(around: Around, key: str) -> None:
+def test_every_method_rejects_invalid_keys(around: Around, key: str) -> None:
     for call in (
         lambda: around.store.path(key),
         lambda: around.store.get(key),
@@ -232,7 +232,7 @@ def test_a_key_that_leads_out_is_refused_by_every_method(around: Around, key: st
             call()
 
 
-def test_a_path_tells_keys_apart_and_ends_in_the_key(around: Around) -> None:
+def test_paths_are_distinct_and_end_with_the_key(around: Around) -> None:
     paths = {around.store.path(key) for key in (KEY, "raw/exp/process_1.json", "raw/exp", "raw")}
     assert len(paths) == 4
     assert around.store.path(KEY).parts[-3:] == ("raw", "exp", "process_0.json")
@@ -240,7 +240,7 @@ def test_a_path_tells_keys_apart_and_ends_in_the_key(around: Around) -> None:
     assert around.names() == set()
 
 
-def test_a_path_of_a_local_store_is_where_the_value_lies(tmp_path: Path) -> None:
+def test_path_of_local_store_is_the_file_of_the_value(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.create(KEY, b"first")
     assert store.path(KEY).read_bytes() == b"first"
@@ -249,7 +249,7 @@ def test_a_path_of_a_local_store_is_where_the_value_lies(tmp_path: Path) -> None
 # Replacing and moving
 
 
-def test_an_exchange_returns_a_fresh_key_with_the_value_that_was_there(around: Around) -> None:
+def test_exchange_returns_new_key_of_previous_value(around: Around) -> None:
     around.plant(KEY, b"first")
     kept = around.store.exchange(KEY, b"second")
     assert around.peek(KEY) == b"second"
@@ -259,14 +259,14 @@ def test_an_exchange_returns_a_fresh_key_with_the_value_that_was_there(around: A
     assert kept.rpartition("/")[0] == "raw/exp"
 
 
-def test_an_exchange_with_nothing_is_an_error_and_leaves_nothing(around: Around) -> None:
+def test_exchange_of_absent_key_is_an_error_and_stores_nothing(around: Around) -> None:
     around.plant("raw/exp/other", b"")
     with pytest.raises(ResultsError):
         around.store.exchange(KEY, b"second")
     assert around.names() == {"raw/exp/other"}
 
 
-def test_of_many_who_exchange_each_gets_anothers_value(around: Around) -> None:
+def test_concurrent_exchanges_lose_no_value(around: Around) -> None:
     values = [b"%d" % number * 1000 for number in range(16)]
     around.plant(KEY, b"first")
     with ThreadPoolExecutor(16) as pool:
@@ -275,7 +275,7 @@ def test_of_many_who_exchange_each_gets_anothers_value(around: Around) -> None:
     assert sorted([around.store.get(KEY), *map(around.store.get, kept)]) == sorted([b"first", *values])
 
 
-def test_a_moved_folder_has_all_that_was_in_it(around: Around) -> None:
+def test_move_folder_moves_everything_below_it(around: Around) -> None:
     for key in ("raw/a/x", "raw/a/y/z", "raw/ab/x"):
         around.plant(key, key.encode())
     assert around.store.move_folder("raw/a", "raw/.a~attempt-0") is True
@@ -284,7 +284,7 @@ def test_a_moved_folder_has_all_that_was_in_it(around: Around) -> None:
     assert around.store.list("raw/a") == []
 
 
-def test_a_folder_is_never_moved_onto_another(around: Around) -> None:
+def test_move_folder_never_replaces_a_folder(around: Around) -> None:
     around.plant("raw/a/x", b"first")
     around.plant("raw/b/y", b"second")
     assert around.store.move_folder("raw/a", "raw/b") is False
@@ -292,7 +292,7 @@ def test_a_folder_is_never_moved_onto_another(around: Around) -> None:
     assert around.names() == {"raw/a/x", "raw/b/y"}
 
 
-def test_of_many_who_move_one_folder_exactly_one_does(around: Around) -> None:
+def test_exactly_one_of_many_concurrent_moves_succeeds(around: Around) -> None:
     around.plant("raw/a/x", b"first")
     with ThreadPoolExecutor(8) as pool:
         moved = list(pool.map(lambda _: around.store.move_folder("raw/a", "raw/b"), range(8)))
@@ -303,7 +303,7 @@ def test_of_many_who_move_one_folder_exactly_one_does(around: Around) -> None:
 # Files and folders
 
 
-def test_a_file_is_no_folder_and_a_folder_no_file(around: Around) -> None:
+def test_file_and_folder_under_one_key_is_an_error(around: Around) -> None:
     around.plant("raw/exp/process_0.json", b"first")
     for call in (
         lambda: around.store.get("raw/exp"),
@@ -318,7 +318,7 @@ def test_a_file_is_no_folder_and_a_folder_no_file(around: Around) -> None:
     assert around.names() == {KEY}
 
 
-def test_looking_creates_nothing(around: Around) -> None:
+def test_list_and_delete_create_nothing(around: Around) -> None:
     assert around.store.list("raw") == []
     assert around.store.delete(KEY) is around.store.delete_folder("raw") is False
     assert around.names() == set()

@@ -45,7 +45,7 @@ def test_a_file_of_one_object_is_refused(tmp_path: Path, tool: str, key: str) ->
     twice(path, key)
     records, [entry] = read(path)
     assert (records, entry.outcome, entry.code) == ([], "refused", "ambiguous_key")
-    assert f"the key '{key}' stands twice" in entry.message
+    assert f"the key '{key}' occurs twice" in entry.message
 
 
 def test_of_appended_objects_only_that_one_is_refused(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_process_of_older_results_is_refused_and_a_part_beside_it_is_unknown(t
     records, entries = read(folder)
     assert [(record.process_index, record.config_name) for record in records] == [(1, None)]
     assert [entry.code for entry in entries if entry.outcome == "refused"] == ["ambiguous_key"]
-    assert "0042_2_experiment_variables.json: the key 'config_name' stands twice" in entries[-1].message
+    assert "0042_2_experiment_variables.json: the key 'config_name' occurs twice" in entries[-1].message
 
 
 @pytest.mark.parametrize("name", ["benchmark_report.json", "benchmark_config.json", "prefill_codecarbon.json"])

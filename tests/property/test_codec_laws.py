@@ -1,4 +1,4 @@
-"""Laws of the codec, over whole records."""
+"""Properties of encoding and decoding records."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ GOOD = codec.encode_raw(factories.full_raw())
 
 
 @given(strategies.raw_records())
-def test_a_raw_record_comes_back_from_its_bytes(record: RawProcessResult) -> None:
+def test_raw_record_survives_encoding_and_decoding(record: RawProcessResult) -> None:
     assert codec.decode_raw(codec.encode_raw(record), "process_0.json") == record
 
 
 @given(strategies.raw_records())
-def test_what_may_be_stored_is_stored_unchanged(record: RawProcessResult) -> None:
+def test_validation_does_not_change_valid_record(record: RawProcessResult) -> None:
     assert codec.require_valid_raw(record) == record
 
 
 @given(strategies.aggregated_records())
-def test_an_aggregate_comes_back_from_its_bytes(record: AggregatedResult) -> None:
+def test_aggregate_survives_encoding_and_decoding(record: AggregatedResult) -> None:
     assert codec.decode_aggregated(codec.encode_aggregated(record), "exp.json") == record
 
 
 @given(strategies.raw_records())
-def test_encoding_is_a_function_of_the_content(record: RawProcessResult) -> None:
+def test_decoding_and_encoding_reproduces_the_bytes(record: RawProcessResult) -> None:
     encoded = codec.encode_raw(record)
     assert codec.encode_raw(codec.decode_raw(encoded, "process_0.json")) == encoded
 
 
 @given(strategies.raw_records(), strategies.unknown_names, strategies.json_values, st.data())
-def test_an_unknown_field_survives_wherever_it_stands(
+def test_unknown_field_survives_at_any_place(
     record: RawProcessResult, name: str, value: object, data: st.DataObject
 ) -> None:
     document = json.loads(codec.encode_raw(record))
-    # But for the versions of libraries, whose names are anybody's.
+    # Any name is valid in library_versions, so no name is unknown there.
     place = data.draw(st.sampled_from([one for one in _objects(document) if one is not document["library_versions"]]))
     place[name] = value
-    there_and_back = codec.encode_raw(codec.decode_raw(factories.as_bytes(document), "process_0.json"))
-    assert json.loads(there_and_back) == document
+    encoded = codec.encode_raw(codec.decode_raw(factories.as_bytes(document), "process_0.json"))
+    assert json.loads(encoded) == document
 
 
 @given(st.lists(strategies.raw_records(), min_size=1, max_size=3), st.booleans())
-def test_embedded_raw_files_stand_verbatim_in_the_aggregate(records: list[RawProcessResult], newer: bool) -> None:
+def test_aggregate_contains_the_bytes_of_raw_files(records: list[RawProcessResult], newer: bool) -> None:
     files = [codec.encode_raw(record) for record in records]
     loaded = [codec.decode_raw(data, f"process_{index}.json") for index, data in enumerate(files)]
     sources = [record.stored.source for record in loaded if record.stored]
@@ -64,46 +64,46 @@ def test_embedded_raw_files_stand_verbatim_in_the_aggregate(records: list[RawPro
     )
     encoded = codec.encode_aggregated(built)
     assert all(data in encoded for data in files)
-    again = codec.decode_aggregated(encoded, "exp.json")
-    assert [record.stored and codec.digest(record.stored.data) for record in again.process_results] == [
-        source.sha256 for source in again.sources or []
+    decoded = codec.decode_aggregated(encoded, "exp.json")
+    assert [record.stored and codec.digest(record.stored.data) for record in decoded.process_results] == [
+        source.sha256 for source in decoded.sources or []
     ]
-    assert codec.encode_aggregated(again) == encoded
+    assert codec.encode_aggregated(decoded) == encoded
 
 
 @given(st.integers(0, len(GOOD) - 1))
-def test_a_file_cut_anywhere_is_told_from_a_whole_one(position: int) -> None:
+def test_truncated_file_is_rejected_at_any_length(position: int) -> None:
     with pytest.raises(ResultCorruptError, match="^Failed to load raw result exp/process_0.json: "):
         codec.decode_raw(GOOD[:position], "exp/process_0.json")
 
 
 @given(st.integers(0, len(GOOD) - 1), st.binary(max_size=3))
-def test_a_damaged_file_loads_or_is_refused_in_one_sentence(position: int, junk: bytes) -> None:
-    _loads_or_is_refused(GOOD[:position] + junk + GOOD[position + len(junk) :])
+def test_damaged_file_loads_or_is_rejected_in_one_line(position: int, junk: bytes) -> None:
+    _loads_or_is_rejected(GOOD[:position] + junk + GOOD[position + len(junk) :])
 
 
 @given(st.one_of(st.binary(max_size=60), strategies.json_values.map(factories.as_bytes)))
-def test_any_bytes_load_or_are_refused_in_one_sentence(data: bytes) -> None:
-    _loads_or_is_refused(data)
+def test_random_bytes_load_or_are_rejected_in_one_line(data: bytes) -> None:
+    _loads_or_is_rejected(data)
 
 
 @given(st.sampled_from(sorted(json.loads(GOOD))), strategies.json_values)
-def test_any_value_in_any_field_loads_or_is_refused_in_one_sentence(name: str, value: object) -> None:
-    _loads_or_is_refused(factories.as_bytes({**json.loads(GOOD), name: value}))
+def test_random_field_value_loads_or_is_rejected_in_one_line(name: str, value: object) -> None:
+    _loads_or_is_rejected(factories.as_bytes({**json.loads(GOOD), name: value}))
 
 
-def _loads_or_is_refused(data: bytes) -> None:
+def _loads_or_is_rejected(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", codec.NewerMinorVersionWarning)
         try:
             codec.decode_raw(data, "exp/process_0.json")
-        except ResultCorruptError as refused:
-            assert str(refused).startswith(("Failed to load", "cannot load"))  # noqa: PT017 - both ways are right
-            assert "\n" not in str(refused)  # noqa: PT017 - as above
+        except ResultCorruptError as error:
+            assert str(error).startswith(("Failed to load", "cannot load"))  # noqa: PT017 - the record may also load
+            assert "\n" not in str(error)  # noqa: PT017 - as above
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    """Every object in a document that a record stands for: what a free-form field holds is no record."""
+    """Return all objects of a document except those in free-form fields, where every key is valid."""
     if isinstance(value, list):
         return [found for item in value for found in _objects(item)]
     if not isinstance(value, dict):

@@ -231,8 +231,8 @@ BAD_FILES = {
     "negative index": (written_as(b'"process_index": 0', b'"process_index": -1'), "process_index: .*found -1"),
     "no date": (written_as(b'"2026-01-16T', b'"once'), "timestamps.start: .*found 'once"),
     "unknown scope": (written_as(b'"host"', b'"galaxy"'), "energy_metrics.total_scope: .*found 'galaxy'"),
-    "duplicate key": (written_as(b"{", b'{"gpu_id": 0, '), "the key 'gpu_id' stands twice"),
-    "nested duplicate key": (written_as(b'"start":', b'"end": null, "start":'), "the key 'end' stands twice"),
+    "duplicate key": (written_as(b"{", b'{"gpu_id": 0, '), "the key 'gpu_id' occurs twice"),
+    "nested duplicate key": (written_as(b'"start":', b'"end": null, "start":'), "the key 'end' occurs twice"),
     "200 levels": (
         written_as(b'"batch_size": 8', b'"d": ' + b"[" * 200 + b"]" * 200),
         "it is nested more than 100 levels deep",
@@ -565,7 +565,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "end before start": ({"timestamps": factories.timestamps(seconds=-1.0, duration_sec=1.0)}, "is before start"),
     "naive beside aware": (
         {"timestamps": factories.timestamps(NAIVE, end=AWARE)},
-        "timestamps: one of start and end has a UTC offset and the other has none",
+        "timestamps: only one of start and end has a UTC offset",
     ),
     "negative duration": (
         {"timestamps": factories.timestamps(duration_sec=-0.5)},

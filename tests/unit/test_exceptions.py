@@ -1,4 +1,4 @@
-"""The tree of errors, and the sentence that each of them says."""
+"""The exception tree and the three parts of each message."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ERRORS = [
 ]
 
 
-def drawn() -> dict[str, tuple[int, list[str]]]:
-    """Depth and foreign bases of each error, as the docstring draws them."""
+def tree_in_docstring() -> dict[str, tuple[int, list[str]]]:
+    """Return depth and built-in bases of each exception in the tree of the docstring."""
     found = {}
     for line in (exceptions.__doc__ or "").splitlines():
         match = re.match(r"    ([│├└─ ]*)([A-Z]\w+Error)\b(?: +\(\+ (\w+)\))?", line)
@@ -28,18 +28,18 @@ def drawn() -> dict[str, tuple[int, list[str]]]:
     return found
 
 
-def test_the_docstring_draws_the_tree_as_it_is() -> None:
+def test_docstring_shows_the_exception_tree() -> None:
     real = {}
     for error in ERRORS:
         ours = [base for base in error.__mro__ if base.__module__ == exceptions.__name__]
-        foreign = [base.__name__ for base in error.__bases__ if base.__module__ == "builtins" and base is not Exception]
-        real[error.__name__] = (len(ours) - 1, foreign)
-    assert drawn() == real
+        builtin = [base.__name__ for base in error.__bases__ if base.__module__ == "builtins" and base is not Exception]
+        real[error.__name__] = (len(ours) - 1, builtin)
+    assert tree_in_docstring() == real
     assert len(real) >= 16
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_an_error_is_one_sentence_of_three_parts(error: type[LLMEnergyMeasureError]) -> None:
+def test_message_joins_the_three_parts(error: type[LLMEnergyMeasureError]) -> None:
     raised = error("cannot do it", "found 7", "use 8")
     assert str(raised) == "cannot do it: found 7; use 8"
     assert (raised.doing, raised.found, raised.advice) == ("cannot do it", "found 7", "use 8")
@@ -48,14 +48,14 @@ def test_an_error_is_one_sentence_of_three_parts(error: type[LLMEnergyMeasureErr
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_an_error_comes_back_whole_from_another_process(error: type[LLMEnergyMeasureError]) -> None:
+def test_exception_survives_pickling(error: type[LLMEnergyMeasureError]) -> None:
     raised = error("cannot do it", "found 7", "use 8")
-    again = pickle.loads(pickle.dumps(raised))  # noqa: S301 - our own bytes: what multiprocessing does
-    assert type(again) is error
-    assert (str(again), again.doing, again.found, again.advice) == (str(raised), "cannot do it", "found 7", "use 8")
+    loaded = pickle.loads(pickle.dumps(raised))  # noqa: S301 - our own bytes: what multiprocessing does
+    assert type(loaded) is error
+    assert (str(loaded), loaded.doing, loaded.found, loaded.advice) == (str(raised), "cannot do it", "found 7", "use 8")
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_every_error_says_what_it_is(error: type[LLMEnergyMeasureError]) -> None:
+def test_every_exception_has_a_docstring_and_the_base_class(error: type[LLMEnergyMeasureError]) -> None:
     assert error.__doc__
     assert issubclass(error, LLMEnergyMeasureError)

@@ -33,7 +33,7 @@ def content(store: Store, name: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 300_000])
-def test_files_are_read_whole_whatever_their_size(store: Store, size: int) -> None:
+def test_read_returns_whole_files_of_any_size(store: Store, size: int) -> None:
     data = os.urandom(size)
     for name in ("one", "unwanted"):
         store.put(f"raw/e/{name}", data)
@@ -43,7 +43,7 @@ def test_files_are_read_whole_whatever_their_size(store: Store, size: int) -> No
 
 
 @pytest.mark.parametrize("size", [1, 65_535, 65_536, 300_000])
-def test_one_file_is_read_whole_whatever_its_size(store: Store, size: int) -> None:
+def test_get_returns_whole_file_of_any_size(store: Store, size: int) -> None:
     data = os.urandom(size)
     store.put("raw/one", data)
     store.put("raw/empty", b"")
@@ -52,7 +52,7 @@ def test_one_file_is_read_whole_whatever_its_size(store: Store, size: int) -> No
         assert [folder.get(name) for name in ("one", "empty", "below", "absent")] == [data, b"", None, None]
 
 
-def test_folders_are_named_in_order_and_what_is_absent_is_empty(store: Store) -> None:
+def test_names_are_sorted_and_absent_folder_is_empty(store: Store) -> None:
     with Folder(store, "raw") as folder:
         assert (list(folder.names()), list(folder.read("e", bool))) == ([], [])
         assert folder.is_absent("e")
@@ -64,7 +64,7 @@ def test_folders_are_named_in_order_and_what_is_absent_is_empty(store: Store) ->
         assert content(store, "d") == {}
 
 
-def test_every_name_that_a_file_system_takes_is_named(tmp_path: Path) -> None:
+def test_names_lists_every_name_that_the_file_system_accepts(tmp_path: Path) -> None:
     names = {b"a b", b"two\nlines", "\u00fc\u4e00\U0001f50b".encode(), b"\xff", b"\xc3\x28", b"tab\t", b"~", b"end "}
     for name in names:
         os.mkdir(os.fsencode(tmp_path) + b"/raw-" + name)  # noqa: PTH102 - bytes, which no path has
@@ -74,7 +74,7 @@ def test_every_name_that_a_file_system_takes_is_named(tmp_path: Path) -> None:
     assert {os.fsencode(name) for name in found} == {b"raw-" + name for name in names}
 
 
-def test_what_is_no_regular_file_is_an_error_of_the_store_and_blocks_nothing(tmp_path: Path) -> None:
+def test_read_reports_links_and_pipes_without_blocking(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("raw/e/file", b"1")
     (tmp_path / "secret").write_bytes(b"secret")
@@ -85,7 +85,7 @@ def test_what_is_no_regular_file_is_an_error_of_the_store_and_blocks_nothing(tmp
     assert content(store, "e") == {"file": b"1", "link": UnsafePathError, "pipe": UnsafePathError}
 
 
-def test_what_waits_in_a_pipe_is_no_file_and_stays_there(tmp_path: Path) -> None:
+def test_read_does_not_consume_data_from_pipes(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("raw/e/file", b"1")
     for path in (tmp_path / "raw" / "e" / "pipe", tmp_path / "raw" / "pipe"):
@@ -102,7 +102,7 @@ def test_what_waits_in_a_pipe_is_no_file_and_stays_there(tmp_path: Path) -> None
             os.close(end)
 
 
-def test_a_link_in_place_of_a_folder_is_not_followed(tmp_path: Path) -> None:
+def test_symbolic_link_to_folder_is_not_followed(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     store.put("raw/e/file", b"1")
     (tmp_path / "elsewhere").mkdir()
@@ -118,13 +118,13 @@ def test_a_link_in_place_of_a_folder_is_not_followed(tmp_path: Path) -> None:
         content(store, "e")
 
 
-def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+def test_file_in_place_of_folder_raises_storage_error(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(b"")
     with pytest.raises(StorageError):
         content(LocalStore(tmp_path), "e")
 
 
-def test_the_clock_is_that_of_the_files_and_leaves_none(tmp_path: Path) -> None:
+def test_store_time_is_file_system_clock_and_leaves_no_file(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     before = store_time_ns(store, "aggregated")
     assert before > 0
@@ -141,12 +141,12 @@ def test_the_clock_is_that_of_the_files_and_leaves_none(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "aggregated").iterdir()] == ["e.json"]
 
 
-def test_without_a_clock_nothing_is_later_than_anything(tmp_path: Path) -> None:
+def test_store_time_is_zero_without_a_clock(tmp_path: Path) -> None:
     assert store_time_ns(MemoryStore(), "aggregated") == 0
     assert store_time_ns(LocalStore(tmp_path / "nowhere"), "aggregated") == 0
 
 
-def test_threads_read_at_the_same_time_what_each_asked_for(tmp_path: Path) -> None:
+def test_concurrent_reads_return_the_requested_folders(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     wanted = {f"e{number}": {"file": bytes([number]) * 30_000} for number in range(8)}
     for name, files in wanted.items():

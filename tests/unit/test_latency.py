@@ -1,4 +1,4 @@
-"""Latency pooled over processes."""
+"""Latency statistics pooled over processes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from llm_energy_measure.domain.latency import LatencyMeasurements, pool_latency
 from tests.support import factories
 
 
-def test_without_samples_there_are_no_statistics() -> None:
+def test_pool_latency_returns_none_without_samples() -> None:
     assert pool_latency([]) is None
     assert pool_latency([LatencyMeasurements(), factories.latency([], [], [])]) is None
 
 
-def test_percentiles_of_the_pool_are_no_mean_of_percentiles() -> None:
+def test_percentiles_are_computed_from_pooled_samples() -> None:
     slow, quick = factories.latency([100.0] * 9, [], []), factories.latency([1.0], [], [])
     stats = pool_latency([slow, quick])
     assert stats is not None
@@ -21,7 +21,7 @@ def test_percentiles_of_the_pool_are_no_mean_of_percentiles() -> None:
     assert stats.ttft_mean_ms == pytest.approx(90.1)
 
 
-def test_kinds_of_samples_are_pooled_apart() -> None:
+def test_each_kind_of_sample_is_pooled_separately() -> None:
     stats = pool_latency([factories.latency([], [], [7.0, 1.0]), factories.latency([], [2.0], [])])
     assert stats is not None
     assert stats.ttft_samples == 0
@@ -33,7 +33,7 @@ def test_kinds_of_samples_are_pooled_apart() -> None:
     assert stats.itl_full_p99_ms == pytest.approx(6.94)
 
 
-def test_pooling_leaves_the_samples_as_they_were() -> None:
+def test_pool_latency_does_not_change_the_samples() -> None:
     measured = factories.latency([3.0, 1.0], [2.0, 1.0], [9.0, 8.0])
     pool_latency([measured, measured])
     assert measured == factories.latency([3.0, 1.0], [2.0, 1.0], [9.0, 8.0])

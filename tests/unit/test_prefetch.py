@@ -50,7 +50,7 @@ def open_files() -> int:
 
 
 @given(st.integers(0, 400), st.lists(st.integers(0, 40), max_size=60))
-def test_every_item_comes_once_and_in_order_however_long_it_was_waited_for(amount: int, waited: list[int]) -> None:
+def test_prefetch_yields_every_item_once_and_in_order(amount: int, waited: list[int]) -> None:
     waits = chain(waited, repeat(100))
     total = 0
 
@@ -63,7 +63,7 @@ def test_every_item_comes_once_and_in_order_however_long_it_was_waited_for(amoun
         assert list(items) == list(range(amount))
 
 
-def test_nothing_is_read_ahead_of_who_never_waits(tmp_path: Path) -> None:
+def test_prefetch_reads_nothing_if_the_caller_never_waits(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     taken = iter(range(100))
     with (
@@ -75,7 +75,7 @@ def test_nothing_is_read_ahead_of_who_never_waits(tmp_path: Path) -> None:
         assert folder.names_brought() == []
 
 
-def test_where_the_disk_is_waited_for_the_others_read_what_comes_next(tmp_path: Path) -> None:
+def test_prefetch_reads_next_folders_in_threads_if_caller_waits(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / "raw" / str(number)).mkdir(parents=True)
     with (
@@ -94,7 +94,7 @@ def test_where_the_disk_is_waited_for_the_others_read_what_comes_next(tmp_path: 
 
 
 @pytest.mark.parametrize("until", [0, 7, 8, 9, 30, 99])
-def test_the_threads_end_with_the_work_however_it_ends(tmp_path: Path, until: int) -> None:
+def test_prefetch_threads_end_when_the_caller_stops(tmp_path: Path, until: int) -> None:
     (tmp_path / "raw").mkdir()
     before = threading.active_count()
 
@@ -112,7 +112,7 @@ def test_the_threads_end_with_the_work_however_it_ends(tmp_path: Path, until: in
     assert threading.active_count() == before
 
 
-def test_what_is_in_a_folder_does_not_stop_who_reads_ahead(tmp_path: Path) -> None:
+def test_folder_prefetch_ignores_errors_and_closes_files(tmp_path: Path) -> None:
     for name in ("whole", "odd", "locked"):
         (tmp_path / "raw" / name).mkdir(parents=True)
     (tmp_path / "raw" / "whole" / "process_0.json").write_bytes(b"{}")
@@ -129,7 +129,7 @@ def test_what_is_in_a_folder_does_not_stop_who_reads_ahead(tmp_path: Path) -> No
     assert open_files() == before
 
 
-def test_where_no_thread_is_to_be_had_nothing_is_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefetch_works_if_no_thread_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(_thread: threading.Thread) -> None:
         msg = "can't start new thread"
         raise RuntimeError(msg)
@@ -143,7 +143,7 @@ def test_where_no_thread_is_to_be_had_nothing_is_read_ahead(tmp_path: Path, monk
         assert list(items) == list(range(200))
 
 
-def test_a_thread_that_waits_is_seen_to_wait() -> None:
+def test_thread_wait_count_counts_waits() -> None:
     before = thread_wait_count()
     for _ in range(5):
         threading.Event().wait(0.001)

@@ -240,7 +240,7 @@ def test_an_impossible_id_is_refused_by_every_method_and_the_record_is_kept(
         *(repository.load_aggregated, repository.has_aggregated, repository.delete_experiment),
         repository.load_manifest,
     ):
-        with pytest.raises(ExperimentIdError, match="^cannot use the experiment id: .*; choose another id$"):
+        with pytest.raises(ExperimentIdError, match="^cannot use the experiment id: .*; use another id$"):
             method(experiment_id)
     with pytest.raises(ExperimentIdError):
         repository.save_aggregated(factories.aggregated(experiment_id))

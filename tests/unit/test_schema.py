@@ -1,4 +1,4 @@
-"""Versions, migrations, what is checked when a record is saved, and the JSON Schemas."""
+"""Schema versions, migrations, checks at save time, and JSON Schemas."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ NAIVE = factories.START.replace(tzinfo=None)
 
 
 @pytest.mark.parametrize(("text", "version"), [("2.0.0", (2, 0)), ("2.1", (2, 1)), ("10.20.30", (10, 20))])
-def test_a_version_is_its_major_and_minor_number(text: str, version: tuple[int, int]) -> None:
+def test_parse_version_returns_major_and_minor(text: str, version: tuple[int, int]) -> None:
     assert parse_version(text) == version
 
 
 @pytest.mark.parametrize(
     "text", [None, 2, 2.0, "", "2", "2.", "v2.0", "2.0.0 ", "2.0.0\n", "2.0.0.0", "1" * 5000 + ".0"]
 )
-def test_anything_else_is_no_version(text: object) -> None:
+def test_parse_version_returns_none_for_other_values(text: object) -> None:
     assert parse_version(text) is None
 
 
-def test_the_history_tells_of_today_s_version() -> None:
-    told = Path(constants.__file__).read_text(encoding="utf-8")
-    assert re.search(rf"^# - {re.escape(SCHEMA_VERSION)}: ", told, re.MULTILINE)
+def test_format_history_describes_current_version() -> None:
+    source = Path(constants.__file__).read_text(encoding="utf-8")
+    assert re.search(rf"^# - {re.escape(SCHEMA_VERSION)}: ", source, re.MULTILINE)
     assert schema.MIGRATIONS == ()
 
 
@@ -58,28 +58,28 @@ STEPS = (_rename("a", "b", "1.8.0", "1.9.0"), _rename("b", "c", "1.9.0", "2.0.0"
 
 
 @pytest.mark.parametrize("steps", [STEPS, STEPS[::-1]])
-def test_migrations_apply_one_after_the_other(steps: tuple[Migration, ...]) -> None:
+def test_migrate_applies_migrations_in_order(steps: tuple[Migration, ...]) -> None:
     old = {"schema_version": "1.8.0", "a": [1]}
     assert migrate(old, steps) == {"schema_version": "2.0.0", "c": [1]}
 
 
-def test_a_migration_leaves_its_input_as_it_was() -> None:
+def test_migrate_does_not_change_its_input() -> None:
     old = {"schema_version": "1.8.0", "a": {"deep": [1]}}
     before = copy.deepcopy(old)
     migrate(old, STEPS)
     assert old == before
 
 
-def test_a_document_of_the_target_version_is_left_alone() -> None:
+def test_migrate_returns_document_of_target_version_unchanged() -> None:
     assert migrate({"schema_version": "1.9.0", "b": 1}, STEPS, target="1.9.0") == {"schema_version": "1.9.0", "b": 1}
 
 
 @pytest.mark.parametrize("version", ["1.7.0", "3.0.0", None, 2, ["1.8.0"]])
-def test_where_no_chain_leads_there_is_no_document(version: object) -> None:
+def test_migrate_returns_none_without_migration_path(version: object) -> None:
     assert migrate({"schema_version": version}, STEPS) is None
 
 
-def test_a_circle_of_migrations_ends_without_being_walked() -> None:
+def test_migrate_returns_none_for_cycle_of_migrations() -> None:
     def never(_: dict[str, Any]) -> dict[str, Any]:
         raise AssertionError
 
@@ -88,7 +88,7 @@ def test_a_circle_of_migrations_ends_without_being_walked() -> None:
     assert migrate({"schema_version": "1.8.0"}, (there, back)) is None
 
 
-def test_numbers_that_json_cannot_hold_are_found_with_their_path() -> None:
+def test_find_non_finite_yields_path_of_each_number() -> None:
     nan, inf = float("nan"), float("inf")
     document = {"a": nan, "b": [1.0, {"c": inf}], "d": (-inf,), "e": "nan", "f": 1, "g": None}
     assert [path for path, _ in find_non_finite(document)] == ["a", "b[1].c", "d[0]"]
@@ -104,14 +104,14 @@ def test_numbers_that_json_cannot_hold_are_found_with_their_path() -> None:
             {"end": (factories.START - timedelta(minutes=1)).astimezone(timezone(timedelta(hours=9)))},
             ["is before start"],
         ),
-        ({"end": NAIVE}, ["one of start and end has a UTC offset"]),
-        ({"start": NAIVE, "end": factories.START}, ["one of start and end has a UTC offset"]),
+        ({"end": NAIVE}, ["only one of start and end has a UTC offset"]),
+        ({"start": NAIVE, "end": factories.START}, ["only one of start and end has a UTC offset"]),
         ({"duration_sec": -1.0}, ["-1.0 is negative"]),
         ({"end": factories.START - timedelta(1), "duration_sec": -1.0}, ["is before start", "is negative"]),
     ],
 )
 @pytest.mark.parametrize("place", ["timestamps", "energy_metrics.window"])
-def test_impossible_times_are_found(place: str, changes: dict[str, Any], found: list[str]) -> None:
+def test_timestamp_problems_reports_each_invalid_span(place: str, changes: dict[str, Any], found: list[str]) -> None:
     span = factories.timestamps(**changes)
     record = factories.raw(timestamps=span)
     if place != "timestamps":
@@ -131,7 +131,7 @@ def test_impossible_times_are_found(place: str, changes: dict[str, Any], found: 
         ("aggregated", codec.encode_aggregated(factories.full_aggregated())),
     ],
 )
-def test_what_we_write_fits_the_json_schema(kind: str, data: bytes) -> None:
+def test_encoded_records_match_json_schema(kind: str, data: bytes) -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema(kind))
     jsonschema.Draft202012Validator(json_schema(kind)).validate(json.loads(data))
 
@@ -140,12 +140,12 @@ def test_what_we_write_fits_the_json_schema(kind: str, data: bytes) -> None:
     ("path", "value"),
     [("energy_metrics.total_energy_j", -1.0), ("process_index", "0"), ("timestamps", None), ("origin.sha256", "x")],
 )
-def test_the_json_schema_refuses_what_we_refuse(path: str, value: object) -> None:
+def test_json_schema_rejects_invalid_values(path: str, value: object) -> None:
     document = factories.changed(factories.document(factories.full_raw()), path, value)
     assert not jsonschema.Draft202012Validator(json_schema("raw")).is_valid(document)
 
 
-def test_the_json_schema_names_units_and_not_our_own_field() -> None:
+def test_json_schema_has_units_but_not_unknown_fields() -> None:
     text = json.dumps(json_schema("aggregated"))
     assert '"x-unit": "J"' in text
     assert "unknown_fields" not in text

@@ -1,4 +1,4 @@
-"""Ids and paths that can't escape."""
+"""Experiment ids and paths that cannot leave their base folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         ("x" * 200, "x" * 200),
     ],
 )
-def test_other_characters_become_underscores(experiment_id: str, safe: str) -> None:
+def test_sanitize_replaces_unsafe_characters_with_underscores(experiment_id: str, safe: str) -> None:
     assert sanitize_experiment_id(experiment_id) == safe
 
 
@@ -40,25 +40,25 @@ def test_other_characters_become_underscores(experiment_id: str, safe: str) -> N
     [
         ("", "'' is empty"),
         (" \n", "is empty"),
-        (".", "would name a folder of the file system itself"),
-        ("..", "would name a folder of the file system itself"),
-        ("....", "would name a folder of the file system itself"),
-        ("x" * 201, r"'xxxxxxxxxxxxxxxxxxxx'\.\.\. has 201 characters, at most 200 fit"),
-        ("superseded-exp-1", "looks like a file kept by this tool"),
-        ("superseded-a/b-12", "looks like a file kept by this tool"),
-        (None, "None is no text"),
-        (7, "7 is no text"),
+        (".", "consists of dots only"),
+        ("..", "consists of dots only"),
+        ("....", "consists of dots only"),
+        ("x" * 201, r"'xxxxxxxxxxxxxxxxxxxx'\.\.\. has 201 characters; the limit is 200"),
+        ("superseded-exp-1", "has the reserved form superseded-<id>-<number>"),
+        ("superseded-a/b-12", "has the reserved form superseded-<id>-<number>"),
+        (None, "None is not a string"),
+        (7, "7 is not a string"),
     ],
 )
-def test_an_impossible_id_is_refused_in_one_sentence(experiment_id: str, found: str) -> None:
-    with pytest.raises(ExperimentIdError, match=f"^cannot use the experiment id: .*{found}; choose another id$"):
+def test_sanitize_rejects_invalid_id_with_one_sentence(experiment_id: str, found: str) -> None:
+    with pytest.raises(ExperimentIdError, match=f"^cannot use the experiment id: .*{found}; use another id$"):
         sanitize_experiment_id(experiment_id)
 
 
 @given(st.text(max_size=250))
 @example("superseded-a\n-1")
 @example("superseded--1")
-def test_a_sanitised_id_is_one_plain_name_and_stays_as_it_is(experiment_id: str) -> None:
+def test_sanitized_id_is_a_safe_name_and_sanitizes_to_itself(experiment_id: str) -> None:
     try:
         safe = sanitize_experiment_id(experiment_id)
     except ExperimentIdError:
@@ -84,7 +84,7 @@ def test_a_sanitised_id_is_one_plain_name_and_stays_as_it_is(experiment_id: str)
         ("base/nul\0", False),
     ],
 )
-def test_a_safe_path_lies_inside_with_every_link_resolved(tmp_path: Path, target: str, *, safe: bool) -> None:
+def test_is_safe_path_resolves_symbolic_links(tmp_path: Path, target: str, *, safe: bool) -> None:
     base = tmp_path / "base"
     (base / "a").mkdir(parents=True)
     (tmp_path / "base-evil").mkdir()
@@ -94,43 +94,41 @@ def test_a_safe_path_lies_inside_with_every_link_resolved(tmp_path: Path, target
     assert is_safe_path(str(base), str(tmp_path / target)) is safe
 
 
-def test_a_relative_path_is_taken_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_path_starts_at_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert is_safe_path(tmp_path, "anything")
     assert not is_safe_path(tmp_path, "../anything")
 
 
-def test_a_valid_path_comes_back_absolute(tmp_path: Path) -> None:
+def test_validate_path_returns_absolute_path(tmp_path: Path) -> None:
     assert validate_path("a/../b", tmp_path) == tmp_path.resolve() / "b"
     assert validate_path(str(tmp_path)) == tmp_path.resolve()
     assert validate_path(tmp_path, must_exist=True) == tmp_path.resolve()
 
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
-def test_no_path_is_refused(path: str) -> None:
-    with pytest.raises(UnsafePathError, match="empty or holds a NUL character"):
+def test_validate_path_rejects_empty_and_nul_paths(path: str) -> None:
+    with pytest.raises(UnsafePathError, match="empty or contains a NUL character"):
         validate_path(path)
 
 
 @pytest.mark.parametrize("path", ["..", "../x", "/etc/passwd", "out/x"])
-def test_a_path_that_leads_out_is_refused(tmp_path: Path, path: str) -> None:
+def test_validate_path_rejects_paths_outside_the_base(tmp_path: Path, path: str) -> None:
     base = tmp_path / "base"
     base.mkdir()
     (base / "out").symlink_to(tmp_path)
-    with pytest.raises(UnsafePathError, match="leads out of"):
+    with pytest.raises(UnsafePathError, match="it is outside"):
         validate_path(path, base)
 
 
-def test_a_path_that_must_exist_and_does_not_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ResultNotFoundError, match="it was not found; check the spelling"):
+def test_validate_path_rejects_missing_path_if_it_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ResultNotFoundError, match="it does not exist; check the spelling"):
         validate_path("absent", tmp_path, must_exist=True)
 
 
 @pytest.mark.parametrize("path", ["\ud949", "a/\udc80/b", "x" * 5000, "/" + "x" * 300])
 @pytest.mark.parametrize("must_exist", [True, False])
-def test_a_path_that_no_file_system_holds_is_refused_or_returned(
-    tmp_path: Path, path: str, *, must_exist: bool
-) -> None:
+def test_validate_path_survives_names_that_cannot_be_stored(tmp_path: Path, path: str, *, must_exist: bool) -> None:
     for base in (None, tmp_path):
         try:
             assert validate_path(path, base, must_exist=must_exist).is_absolute()

@@ -1,4 +1,4 @@
-"""Sums, means, percentiles and Student's t against SciPy, NumPy and the standard library."""
+"""Means, percentiles and Student's t compared with SciPy, NumPy and the standard library."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ PROBABILITIES = [1e-4, 0.025, 0.1, 0.3, 0.499, 0.5, 0.5001, 0.6, 0.9, 0.95, 0.97
 
 
 @pytest.mark.parametrize("degrees", DEGREES)
-def test_t_quantiles_are_scipy_s(degrees: int) -> None:
+def test_t_quantile_equals_scipy(degrees: int) -> None:
     for probability in PROBABILITIES:
         expected = float(scipy.stats.t.ppf(probability, degrees))
         assert t_quantile(probability, degrees) == pytest.approx(expected, rel=1e-9, abs=1e-12), probability
 
 
 @given(st.floats(1e-4, 1 - 1e-4), st.integers(1, 120))
-def test_any_t_quantile_is_scipy_s(probability: float, degrees: int) -> None:
+def test_t_quantile_equals_scipy_for_random_arguments(probability: float, degrees: int) -> None:
     expected = float(scipy.stats.t.ppf(probability, degrees))
     assert t_quantile(probability, degrees) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize(("probability", "degrees"), [(0.0, 1), (1.0, 1), (-0.1, 1), (1.5, 1), (math.nan, 1), (0.9, 0)])
-def test_a_t_quantile_outside_its_range_is_refused(probability: float, degrees: int) -> None:
-    with pytest.raises(ValueError, match="cannot take a t quantile at"):
+def test_t_quantile_rejects_arguments_out_of_range(probability: float, degrees: int) -> None:
+    with pytest.raises(ValueError, match="cannot compute the t quantile"):
         t_quantile(probability, degrees)
 
 
 @given(st.lists(readings, min_size=1), st.floats(0, 100))
-def test_percentiles_are_numpy_s(samples: list[float], percent: float) -> None:
+def test_percentile_equals_numpy(samples: list[float], percent: float) -> None:
     expected = float(np.percentile(samples, percent))
     scale = max(abs(sample) for sample in samples)
     assert percentile(sorted(samples), percent) == pytest.approx(expected, rel=1e-12, abs=scale * 1e-12)
 
 
 @given(st.lists(readings, min_size=1), st.floats(0, 100))
-def test_a_percentile_lies_within_the_samples(samples: list[float], percent: float) -> None:
+def test_percentile_is_within_range_of_samples(samples: list[float], percent: float) -> None:
     found = percentile(sorted(samples), percent)
     assert found is not None
     assert min(samples) <= found <= max(samples)
@@ -56,23 +56,23 @@ def test_a_percentile_lies_within_the_samples(samples: list[float], percent: flo
 @given(st.lists(readings, min_size=1))
 @example([0.1, 0.1, 0.1])
 @example([5e-324])
-def test_a_mean_lies_within_the_samples(samples: list[float]) -> None:
+def test_mean_is_within_range_of_samples(samples: list[float]) -> None:
     centre = mean(samples)
     assert centre is not None
     assert min(samples) <= centre <= max(samples)
     assert centre == pytest.approx(statistics.fmean(samples), rel=1e-12, abs=1e-12)
 
 
-def test_a_sum_is_rounded_once() -> None:
+def test_mean_rounds_the_sum_once() -> None:
     assert mean([1e16, 1.0, -1e16]) == 1 / 3
 
 
-def test_without_samples_there_is_no_mean_and_no_percentile() -> None:
+def test_mean_and_percentile_of_no_samples_are_none() -> None:
     assert mean([]) is percentile([], 50) is None
 
 
 @given(st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=2, max_size=20))
-def test_spread_is_the_standard_library_s(samples: list[float]) -> None:
+def test_standard_deviation_equals_standard_library(samples: list[float]) -> None:
     found = sample_statistics(samples)
     scale = max(abs(sample) for sample in samples)
     assert found.n == len(samples)
@@ -81,7 +81,7 @@ def test_spread_is_the_standard_library_s(samples: list[float]) -> None:
 
 
 @pytest.mark.parametrize("samples", [[9.0, 10.0, 12.5], [3.0, 4.0], [float(x**2) for x in range(30)]])
-def test_the_interval_is_scipy_s(samples: list[float]) -> None:
+def test_confidence_interval_equals_scipy(samples: list[float]) -> None:
     found = sample_statistics(samples)
     error = scipy.stats.sem(samples)
     low, high = scipy.stats.t.interval(0.95, len(samples) - 1, loc=np.mean(samples), scale=error)
@@ -90,12 +90,12 @@ def test_the_interval_is_scipy_s(samples: list[float]) -> None:
     assert found.cv == pytest.approx(statistics.stdev(samples) / statistics.fmean(samples), rel=1e-12)
 
 
-def test_one_sample_has_a_mean_and_no_spread() -> None:
+def test_one_sample_has_a_mean_but_no_standard_deviation() -> None:
     one = sample_statistics([4.5])
     assert (one.n, one.mean, one.std, one.ci_95_lower, one.ci_95_upper, one.cv) == (1, 4.5, None, None, None, None)
     assert sample_statistics([]).mean is None
 
 
-def test_equal_samples_have_no_spread_and_a_mean_of_zero_no_variation() -> None:
+def test_equal_samples_have_zero_std_and_zero_mean_has_no_cv() -> None:
     assert sample_statistics([0.1] * 3).std == 0.0
     assert sample_statistics([-1.0, 1.0]).cv is None

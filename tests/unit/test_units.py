@@ -1,4 +1,4 @@
-"""Conversions and ratios; every quantity of a record names its unit."""
+"""Unit conversions, ratios, and the units in field names and JSON Schema."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ UNITS = {
 }
 
 
-def test_a_kilowatt_hour_is_3_6_megajoules() -> None:
+def test_one_kilowatt_hour_is_3_6_megajoules() -> None:
     assert kwh_to_j(1.0) == 3.6e6
     assert j_to_kwh(3.6e6) == 1.0
 
 
 @given(st.floats(0, 1e200, allow_subnormal=False))
-def test_energy_converted_there_and_back_is_the_same(energy: float) -> None:
+def test_conversion_to_joules_and_back_keeps_energy(energy: float) -> None:
     assert j_to_kwh(kwh_to_j(energy)) == pytest.approx(energy, rel=1e-15)
 
 
@@ -36,14 +36,14 @@ def test_energy_converted_there_and_back_is_the_same(energy: float) -> None:
     ("numerator", "denominator", "expected"),
     [(1.0, 4.0, 0.25), (0.0, 4.0, 0.0), (1.0, 0.0, None), (1.0, 0, None), (None, 4.0, None), (1.0, None, None)],
 )
-def test_a_ratio_is_none_and_never_zero_where_it_is_unknown(
+def test_ratio_is_none_if_unknown_or_divided_by_zero(
     numerator: float | None, denominator: float | None, expected: float | None
 ) -> None:
     assert ratio(numerator, denominator) == expected
 
 
 @pytest.mark.parametrize("record", [EnergyMetrics, InferenceMetrics, ComputeMetrics])
-def test_a_quantity_s_name_and_schema_agree_on_its_unit(record: type[msgspec.Struct]) -> None:
+def test_field_name_and_json_schema_have_same_unit(record: type[msgspec.Struct]) -> None:
     properties = msgspec.json.schema(record)["$defs"][record.__name__]["properties"]
     checked = 0
     for name, shape in properties.items():
@@ -57,5 +57,5 @@ def test_a_quantity_s_name_and_schema_agree_on_its_unit(record: type[msgspec.Str
 
 
 @pytest.mark.parametrize(("numerator", "denominator"), [(10**400, 3), (1.5, 10**400), (10**400, 0.5)])
-def test_a_ratio_that_no_number_can_hold_is_unknown(numerator: float, denominator: float) -> None:
+def test_ratio_that_overflows_is_none(numerator: float, denominator: float) -> None:
     assert ratio(numerator, denominator) is None

@@ -1,4 +1,4 @@
-"""What a measurement is: frozen records and the arithmetic on them. No I/O, no logging.
+"""Immutable records of measurements, and calculations on them. No I/O, no logging.
 
-See `README.md` beside this file for a tour.
+`README.md` in this folder describes the modules.
 """

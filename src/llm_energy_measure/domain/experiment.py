@@ -1,7 +1,6 @@
-"""The two records: what one process measured (raw), and what the experiment comes to (aggregated).
+"""The two stored records: the raw result of one process, and the aggregated result of an experiment.
 
-Field order is the order in the files. Fields that files of the field don't have are optional, and null where they
-are unknown. Long by the descriptions of its fields, which stand nowhere else.
+The order of the fields is the order in the files. Fields that older files do not contain are optional.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Status = Literal["completed", "failed", "interrupted", "partial"]
-"""How a run ended: by itself, by an exception, by a signal; `partial` is a checkpoint of one that may still run."""
+"""How a run ended: normally, with an exception, or by a signal. `partial` is a checkpoint of an unfinished run."""
 
 UnknownFields = Annotated[
     dict[str, Any] | UnsetType,
-    Meta(description="fields this version does not know, by JSON pointer (RFC 6901); written back where they stood"),
+    Meta(description="fields that this release does not know, by JSON pointer (RFC 6901); saved at the same place"),
 ]
 
 
@@ -68,21 +67,22 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 
 class ClockEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Readings of clocks at both ends, from which jumps of one can be told, and how far those of hosts are apart.
+    """Clock readings at the start and the end of a run, which show clock jumps and offsets between hosts.
 
-    Hosts have no clock in common but that of the store, which stamps the files of all of them.
+    The only clock that all hosts share is the clock of the store, which sets the mtime of their files. None means
+    unknown. All times are in seconds; wall and store clocks count from 1970-01-01 UTC.
 
     Attributes:
-        boot_id: Identity of the boot that the monotonic clock counts from; None if unknown.
-        wall_start_sec: Wall clock at the start, in seconds since 1970-01-01 UTC.
-        monotonic_start_sec: Monotonic clock at the same instant, in seconds.
-        wall_end_sec: Wall clock at the end, in seconds since 1970-01-01 UTC.
-        monotonic_end_sec: Monotonic clock at the same instant, in seconds.
-        store_id: Which store it was recorded in: only clocks that were read beside one store's can be compared.
-        store_start_sec: The store's clock at the same instant as `wall_start_sec`, in seconds since 1970-01-01 UTC;
-            None if it has none that is known to be the same for all hosts.
-        store_end_sec: The store's clock at the same instant as `wall_end_sec`.
-        store_error_sec: How far the two may be wrong, in seconds: for as long as the reading took, and by its tick.
+        boot_id: Id of the boot from which the monotonic clock counts.
+        wall_start_sec: Wall clock at the start.
+        monotonic_start_sec: Monotonic clock at the start.
+        wall_end_sec: Wall clock at the end.
+        monotonic_end_sec: Monotonic clock at the end.
+        store_id: Id of the store whose clock was read. Only readings of one store can be compared.
+        store_start_sec: Clock of the store at the start. None if hosts may see different clocks.
+        store_end_sec: Clock of the store at the end. None if hosts may see different clocks.
+        store_error_sec: Maximum error of the two store readings, at least 0: the time that the reading took plus the
+            resolution of the clock.
     """
 
     boot_id: str | None = None
@@ -97,16 +97,15 @@ class ClockEvidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Launcher(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What started the process, as the launcher told it.
+    """The launcher that started the process, as its environment variables describe it. None means unknown.
 
     Attributes:
-        name: `torchrun`, `slurm`, `mpi`, `environment` (rank and size were set by somebody else), or None if nothing
-            did.
-        job_id: Job of the launcher, such as SLURM_JOB_ID.
-        step_id: Step of the job.
+        name: `torchrun`, `slurm`, `mpi`, or `environment` if another program set rank and size. None without launcher.
+        job_id: Id of the job, such as SLURM_JOB_ID.
+        step_id: Id of the step of the job.
         node: Name or number of the node in the job.
-        local_rank: Index of the process on its node.
-        attempt: How often the job was started before, 0 for the first time.
+        local_rank: Index of the process on its node, from 0.
+        attempt: Number of earlier starts of the job, at least 0.
     """
 
     name: str | None = None
@@ -118,14 +117,14 @@ class Launcher(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ImportOrigin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where an imported record came from.
+    """Source file of an imported record.
 
     Attributes:
-        tool: Tool that wrote the original.
-        version: Version of that tool; None if unknown.
-        file: Name of the original file.
-        sha256: Digest of the original file.
-        row: Row of the original, counted from 1, where it is a table.
+        tool: Tool that wrote the source file.
+        version: Version of this tool. None if unknown.
+        file: Name of the source file. None if unknown.
+        sha256: SHA-256 of the source file, in lower-case hexadecimal. None if unknown.
+        row: Row of the record in a table, from 1. None if the source file is not a table.
     """
 
     tool: str
@@ -136,12 +135,12 @@ class ImportOrigin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class SourceFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A raw file that an aggregate was made from.
+    """Identity of a raw file from which an aggregate was computed.
 
     Attributes:
-        name: File name inside the experiment's folder.
-        size_bytes: Its size.
-        sha256: Digest of its bytes.
+        name: File name in the folder of the experiment.
+        size_bytes: Size in bytes, at least 0.
+        sha256: SHA-256 of the bytes, in lower-case hexadecimal.
     """
 
     name: str
@@ -150,13 +149,13 @@ class SourceFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class UnreadableFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A raw file that stands where a result should, and can't be read as one.
+    """A raw file that is not a readable result.
 
     Attributes:
-        name: File name inside the experiment's folder.
-        reason: Why it can't be read, for a person.
-        size_bytes: Its size; None if not even that could be read.
-        sha256: Digest of its bytes; None if they could not be read.
+        name: File name in the folder of the experiment.
+        reason: Why the file cannot be read, as a sentence for a person.
+        size_bytes: Size in bytes, at least 0. None if unknown.
+        sha256: SHA-256 of the bytes, in lower-case hexadecimal. None if the bytes could not be read.
     """
 
     name: str
@@ -166,49 +165,51 @@ class UnreadableFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class StoredBytes(Struct, frozen=True, kw_only=True):
-    """The very bytes that a record was read from, and their identity."""
+    """The bytes from which a record was decoded, and their identity."""
 
     source: SourceFile
     data: bytes
 
 
 class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """What one process measured. The source of truth: aggregates can be made again from it, it can't.
+    """Raw result of one process. Aggregates are computed from raw results and can be recomputed.
 
-    Nothing is checked when a record is built; everything is when it is saved.
+    Creating a record checks nothing; saving it checks all fields. None means unknown if an attribute does not say
+    otherwise.
 
     Attributes:
-        schema_version: Version of the format.
-        experiment_id: The experiment's own id, unsanitised.
+        schema_version: Version of the file format.
+        experiment_id: Id of the experiment, before characters are replaced for the folder name.
         backend: Inference library, such as `pytorch`.
-        backend_version: Its version.
+        backend_version: Version of this library.
         process_index: Rank of the process, from 0.
-        gpu_id: Index of its GPU on its host; None if it has none or that is unknown.
-        gpu_name: Model of the board.
-        gpu_is_mig: Whether the GPU is a MIG slice.
-        gpu_mig_profile: Profile of the slice.
-        energy_measurement_warning: What the measuring tool had to say about the energy.
-        config_name: Name of the configuration; None where an imported file has none.
-        model_name: Name of the model; None where an imported file does not tell it.
-        timestamps: When the process ran.
-        inference_metrics: Its work; None if it counted no tokens of its own (a tensor-parallel rank above 0).
-        energy_metrics: Its energy.
-        compute_metrics: Its computation; None if unknown.
-        effective_config: The configuration that was in force.
-        cli_overrides: What of it came from the command line.
-        config_warnings: What the configuration was warned about.
-        world_size: Number of processes of the experiment, as this process knew it.
-        host: Name of its machine.
-        gpu_uuid: UUID of its GPU.
-        gpu_power_limit_w: Power limit of its GPU, in watts.
-        clock: Clock readings at start and end.
-        launcher: What started it.
-        origin: Where it was imported from.
-        status: How the run of the process ended; None in files that don't say, which is as good as `completed`.
-        error_type: Type of the exception or name of the signal that ended it.
-        library_versions: Versions of the libraries that did the work, by name; None if unknown.
-        phases: Parts of the run, with the energy of each; None if it had none.
-        unknown_fields: Fields of its file that this version does not know; unset if there are none.
+        gpu_id: Index of the GPU on its host. None if unknown or if the process has no GPU.
+        gpu_name: Model name of the GPU board.
+        gpu_is_mig: True if the GPU is a MIG slice.
+        gpu_mig_profile: Profile of the MIG slice.
+        energy_measurement_warning: Warning of the measuring tool about the energy.
+        config_name: Name of the configuration.
+        model_name: Name of the model.
+        timestamps: Time span of the run.
+        inference_metrics: Tokens and throughput. None if the process counted no tokens, as in tensor-parallel ranks
+            above 0.
+        energy_metrics: Energy of the process.
+        compute_metrics: Computation of the process.
+        effective_config: Configuration of the run.
+        cli_overrides: Parts of the configuration that the command line set.
+        config_warnings: Warnings about the configuration.
+        world_size: Number of processes of the experiment, at least 1, as this process was configured.
+        host: Name of the machine.
+        gpu_uuid: UUID of the GPU.
+        gpu_power_limit_w: Power limit of the GPU, in watts, at least 0.
+        clock: Clock readings at the start and the end.
+        launcher: Launcher that started the process.
+        origin: Source file of an imported record. None if the record was not imported.
+        status: How the run ended. None means `completed`.
+        error_type: Type of the exception, or name of the signal, that ended the run. None if there was none.
+        library_versions: Versions of the libraries that did the work, by name.
+        phases: Parts of the run with their energy. None if the run has no phases.
+        unknown_fields: Fields of the file that this release does not know. UNSET if there are none.
     """
 
     schema_version: str = SCHEMA_VERSION
@@ -216,7 +217,7 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     backend: str | None = None
     backend_version: str | None = None
     process_index: Annotated[ProcessIndex, Meta(description="rank of the process, from 0")]
-    gpu_id: Annotated[int | None, Meta(description="index of the GPU on its host; null if unknown")]
+    gpu_id: Annotated[int | None, Meta(description="index of the GPU on its host; null if unknown or without GPU")]
     gpu_name: str | None = None
     gpu_is_mig: bool | None = None
     gpu_mig_profile: str | None = None
@@ -245,29 +246,29 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def stored(self) -> StoredBytes | None:
-        """The file that this record was read from, if it came from a store.
+        """The bytes from which this record was decoded. None if it was not read from a file.
 
-        It is no part of the record: not compared, not written, and gone from a copy with changes.
+        They are not part of the record: comparison, encoding and `msgspec.structs.replace` ignore them.
         """
         stored: StoredBytes | None = self.__dict__.get("_stored")
         return stored
 
-    def with_stored(self, stored: StoredBytes) -> RawProcessResult:
-        """This record, told which bytes it was read from. For decoders."""
+    def attach_stored(self, stored: StoredBytes) -> RawProcessResult:
+        """Set `stored` and return this record. Only decoders call this method."""
         self.__dict__["_stored"] = stored
         return self
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What every process of an experiment knows alike before it starts.
+    """Facts about an experiment that all its processes know before they start. None means unknown.
 
     Attributes:
-        experiment_id: The exact id, which pins the folder to it.
-        expected_processes: Number of processes; None if unknown.
-        launcher: The launcher's job.
+        experiment_id: Exact id of the experiment that owns the folder.
+        expected_processes: Number of processes, at least 1.
+        launcher: Launcher and its job.
         config_digest: Digest of the configuration.
-        attempt: How often the experiment was started before.
-        schema_version: Version of the format.
+        attempt: Number of earlier starts of the experiment, at least 0.
+        schema_version: Version of the file format.
     """
 
     experiment_id: str
@@ -278,7 +279,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     schema_version: str = SCHEMA_VERSION
 
     def difference(self, other: Manifest) -> tuple[str, object, object] | None:
-        """The first fact that tells two runs of one id apart, with both values; what is unknown differs from nothing.
+        """Return name and both values of the first fact that differs, or None. Unknown facts are not compared.
 
         Example:
             >>> Manifest(experiment_id="e", expected_processes=4).difference(Manifest(experiment_id="e", attempt=1))
@@ -295,7 +296,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return next((fact for fact in known if fact[1] != fact[2]), None)
 
     def includes(self, other: Manifest) -> bool:
-        """True if another manifest of the same run has no fact that this one lacks."""
+        """Return True if this manifest knows all facts that `other`, a manifest of the same run, knows."""
         lacks_job = self.launcher is None or self.launcher.job_id is None
         return not (
             (self.expected_processes is None and other.expected_processes is not None)
@@ -305,16 +306,16 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 class CompletenessReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much of an experiment is there.
+    """Expected and found processes of an experiment.
 
     Attributes:
-        expected_processes: Number of processes that should have written a result.
-        expected_from: Who says so: `argument`, `manifest`, `world_size`, `effective_config.num_processes` or
+        expected_processes: Number of processes that should have a result, at least 0.
+        expected_from: Source of this number: `argument`, `manifest`, `world_size`, `effective_config.num_processes` or
             `highest index`.
-        found_processes: Number of readable results that were expected.
-        missing: Indices without a readable result, in order.
-        unexpected: Indices at or beyond the expected number, in order.
-        unreadable: Files that stand there and can't be read.
+        found_processes: Number of expected processes with a readable result, at least 0.
+        missing: Expected indices without a readable result, in ascending order.
+        unexpected: Indices of results at or above `expected_processes`, in ascending order.
+        unreadable: Raw files that cannot be read.
     """
 
     expected_processes: Count
@@ -326,25 +327,24 @@ class CompletenessReport(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def is_complete(self) -> bool:
-        """True if every expected process has a readable result."""
+        """True if all expected processes have a readable result."""
         return not self.missing
 
     @property
     def coverage(self) -> float | None:
-        """Fraction of the expected processes that were found, 0 to 1."""
+        """Fraction of expected processes with a readable result, 0 to 1. None if no process is expected."""
         return ratio(self.found_processes, self.expected_processes)
 
 
 class AggregationMetadata(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an aggregate was made, and what was checked.
+    """Method and checks of an aggregate.
 
     Attributes:
-        method: Name of the strategy.
-        num_processes: Number of results that went in.
-        temporal_overlap_verified: True only if all processes are known to have run at one common instant
-            (`time.no_overlap` passed).
-        gpu_attribution_verified: True only if every GPU is known and none is counted twice: the checks of that passed.
-        warnings: What a reader has to know, a sentence each.
+        method: Name of the aggregation strategy.
+        num_processes: Number of aggregated results, at least 0.
+        temporal_overlap_verified: True if all processes ran at a common instant (the check `time.no_overlap` passed).
+        gpu_attribution_verified: True if all GPUs are known and the checks found none that is counted twice.
+        warnings: Warnings for the reader, one sentence each.
     """
 
     method: str
@@ -355,46 +355,44 @@ class AggregationMetadata(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an experiment comes to, over all its processes. Derived: it can be made again from the raw results.
+    """Aggregated result of an experiment. It is derived and can be recomputed from the raw results.
+
+    Numbers are at least 0; None means unknown. Aggregates of other tools have no `model_name` (it is in the processes)
+    and none of the fields from `is_lower_bound` to `findings`. Older aggregates lack those from `plain_energy_j` on.
 
     Attributes:
-        schema_version: Version of the format.
-        experiment_id: The experiment's own id.
+        schema_version: Version of the file format.
+        experiment_id: Id of the experiment.
         backend: Inference library.
-        backend_version: Its version.
-        model_name: The model; None in aggregates of other tools, where it stands in the processes.
-        aggregation: How it was made.
-        total_tokens: Tokens of all processes; None if none counted any.
-        total_energy_j: Energy as the strategy makes it, by default the plain sum over processes, in joules; None if no
-            process knows it.
-        total_inference_time_sec: Sum of the inference times, in seconds of process time.
-        avg_tokens_per_second: Mean throughput of the processes that report one.
-        avg_energy_per_token_j: Total energy over total tokens, in joules; None if that can't be formed.
-        total_flops: Floating-point operations of all processes; None if none knows them.
-        process_results: The raw records.
-        start_time: Earliest start; None if it can't be told.
-        end_time: Latest known end; None if it can't be told.
+        backend_version: Version of this library.
+        model_name: Name of the model.
+        aggregation: Method and checks of this aggregate.
+        total_tokens: Number of tokens of all processes.
+        total_energy_j: Energy of the experiment by its strategy, in joules. By default, the plain sum over processes.
+        total_inference_time_sec: Sum of the inference times of all processes, in seconds.
+        avg_tokens_per_second: Mean throughput of the processes that report one, in tokens per second.
+        avg_energy_per_token_j: `total_energy_j / total_tokens`, in joules per token.
+        total_flops: Number of floating-point operations of all processes.
+        process_results: The raw results.
+        start_time: Earliest start.
+        end_time: Latest known end.
         effective_config: Configuration of the first process.
-        cli_overrides: Overrides of the first process.
-        config_warnings: Warnings of all processes, each once.
-        latency_stats: Latency over all requests; None without samples.
-        is_lower_bound: True if a process or an energy is missing, so that the sums are too small; None in
-            aggregates of other tools, which don't say.
-        completeness: What was expected and what was found; None in aggregates of other tools.
-        sources: The raw files it was made from, in the order of `process_results`; None in aggregates of other tools.
-        plain_energy_j: Plain sum of the energy of all processes, in joules, whatever the strategy made the total. Like
-            the fields below it, None in aggregates of other tools and in those of before verification.
-        attributed_energy_j: Energy with every joule counted once, in joules, beside the plain sum and never above it;
-            None if no process knows its energy.
-        attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
-        attribution_factor: How often the plain sum counts the attributed energy; 1 if each joule once.
-        attribution_rule: The rule that attributed, as `name@version`.
-        attributed_gpu_energy_j: Of it the energy of the GPUs, in joules; None if no process knows it.
-        attributed_cpu_energy_j: Of it the energy of the CPUs, in joules.
-        attributed_ram_energy_j: Of it the energy of the memory, in joules.
-        findings: What verification found when the aggregate was made, the checks that passed left out; a cache, which
-            `results verify` recomputes.
-        unknown_fields: Fields of its file that this version does not know; unset if there are none.
+        cli_overrides: Command line overrides of the first process.
+        config_warnings: Distinct warnings of all processes.
+        latency_stats: Latency over all requests. None without samples.
+        is_lower_bound: True if a process or an energy value is missing, so that the sums are too low.
+        completeness: Expected and found processes.
+        sources: Identities of the raw files, in the order of `process_results`.
+        plain_energy_j: Plain sum of the energy over all processes, in joules, independent of the strategy.
+        attributed_energy_j: Energy with each joule counted once, in joules. At most `plain_energy_j`.
+        attributed_bounds_j: Least and greatest attributed energy that the evidence allows, in joules.
+        attribution_factor: `plain_energy_j / attributed_energy_j`, at least 1. It is 1 if no joule is counted twice.
+        attribution_rule: Rule that computed the attributed energy, as `name@version`.
+        attributed_gpu_energy_j: Attributed energy of the GPUs, in joules.
+        attributed_cpu_energy_j: Attributed energy of the CPUs, in joules.
+        attributed_ram_energy_j: Attributed energy of the memory, in joules.
+        findings: Findings at the time of aggregation, without passed checks. `results verify` recomputes them.
+        unknown_fields: Fields of the file that this release does not know. UNSET if there are none.
     """
 
     schema_version: str = SCHEMA_VERSION
@@ -403,7 +401,7 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     backend_version: str | None = None
     model_name: str | None = None
     aggregation: AggregationMetadata
-    total_tokens: Annotated[Tokens | None, Meta(description="tokens of all processes")]
+    total_tokens: Annotated[Tokens | None, Meta(description="number of tokens of all processes")]
     total_energy_j: Annotated[Joules | None, Meta(description="energy of the experiment by its strategy, in J")]
     total_inference_time_sec: Annotated[Seconds | None, Meta(description="sum of inference times, in s")] = None
     avg_tokens_per_second: Annotated[TokensPerSecond | None, Meta(description="mean throughput of a process")] = None
@@ -420,23 +418,23 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     completeness: CompletenessReport | None = None
     sources: list[SourceFile] | None = None
     plain_energy_j: Annotated[Joules | None, Meta(description="plain sum of the energy of all processes, in J")] = None
-    attributed_energy_j: Annotated[Joules | None, Meta(description="energy with every joule counted once, in J")] = None
+    attributed_energy_j: Annotated[Joules | None, Meta(description="energy with each joule counted once, in J")] = None
     attributed_bounds_j: Annotated[
         tuple[Joules, Joules] | None, Meta(description="least and greatest energy that the evidence allows, in J")
     ] = None
     attribution_factor: Annotated[
-        Factor | None, Meta(description="how often the plain sum counts the attributed energy")
+        Factor | None, Meta(description="plain energy divided by attributed energy; 1 without double counting")
     ] = None
-    attribution_rule: Annotated[str | None, Meta(description="the rule that attributed, as name@version")] = None
-    attributed_gpu_energy_j: Annotated[Joules | None, Meta(description="of it the GPUs, in J")] = None
-    attributed_cpu_energy_j: Annotated[Joules | None, Meta(description="of it the CPUs, in J")] = None
-    attributed_ram_energy_j: Annotated[Joules | None, Meta(description="of it the memory, in J")] = None
-    findings: Annotated[list[Finding] | None, Meta(description="what verification found")] = None
+    attribution_rule: Annotated[str | None, Meta(description="attribution rule, as name@version")] = None
+    attributed_gpu_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the GPUs, in J")] = None
+    attributed_cpu_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the CPUs, in J")] = None
+    attributed_ram_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the memory, in J")] = None
+    findings: Annotated[list[Finding] | None, Meta(description="findings of the checks that did not pass")] = None
     unknown_fields: UnknownFields = UNSET
 
     @property
     def duration_sec(self) -> float | None:
-        """Wall time from the earliest start to the latest end, in seconds; None if either is unknown."""
+        """Time from the earliest start to the latest end, in seconds. None if unknown or not comparable."""
         if self.start_time is None or self.end_time is None:
             return None
         if (self.start_time.tzinfo is None) != (self.end_time.tzinfo is None):
@@ -445,11 +443,11 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def tokens_per_joule(self) -> float | None:
-        """Tokens per joule of the total energy; None if that can't be formed."""
+        """`total_tokens / total_energy_j`. None if unknown or if the energy is 0."""
         return ratio(self.total_tokens, self.total_energy_j)
 
     @property
     def failed_codes(self) -> list[str]:
-        """Codes of the checks that failed when it was made, each once."""
+        """Distinct codes of the checks that failed at the time of aggregation."""
         failures = (finding.code for finding in self.findings or () if finding.outcome == "failed")
         return list(dict.fromkeys(failures))

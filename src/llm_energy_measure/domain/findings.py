@@ -1,4 +1,4 @@
-"""What a check of an experiment found."""
+"""Findings: the results of the verification checks."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from msgspec import Meta, Struct, field
 from llm_energy_measure.domain.units import Joules
 
 Outcome = Literal["passed", "failed", "not_checked"]
-"""A check held; it did not; or nothing that could be checked was there, and `reason` says what was missing."""
+"""The check passed, failed, or could not run because data is missing (`reason` names this data)."""
 
 
 class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One result of one check.
 
     Attributes:
-        code: What was checked, as `family.what`; stable, and documented in `docs/verification.md`.
+        code: Stable name of the check, as `family.name`. `docs/verification.md` describes each code.
         outcome: `passed`, `failed` or `not_checked`.
-        reason: Why it was not checked; None for the other outcomes.
-        message: What was found, a sentence with its numbers; empty where there is nothing to say.
-        expected: What was expected, a number or a word.
-        found: What was found instead, in the same unit.
-        effect_j: Joules that the plain sum counts too many because of it, or may count where that is not checked; None
-            if nothing tells.
-        processes: Indices of the processes that it is about; empty if it is about the experiment.
+        reason: Why the check could not run. None for the other outcomes.
+        message: One sentence with the numbers that were compared. Empty if there is no detail.
+        expected: The expected value, a number or a word. None if the check has none.
+        found: The value that was found, in the same unit. None if the check has none.
+        effect_j: Energy that the plain sum counts too often, in joules, at least 0. If the outcome is `not_checked`,
+            the energy that it may count too often. None if unknown.
+        processes: Indices of the affected processes, from 0. Empty if the finding is about the experiment.
     """
 
     code: str
@@ -33,12 +33,12 @@ class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     message: str = ""
     expected: float | str | None = None
     found: float | str | None = None
-    effect_j: Annotated[Joules | None, Meta(description="joules that the plain sum counts too many")] = None
+    effect_j: Annotated[Joules | None, Meta(description="energy that the plain sum counts too often, in J")] = None
     processes: list[int] = field(default_factory=list)
 
     @property
     def family(self) -> str:
-        """First part of the code.
+        """The first part of the code.
 
         Example:
             >>> Finding(code="energy.over_counted", outcome="passed").family

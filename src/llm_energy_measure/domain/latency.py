@@ -1,4 +1,4 @@
-"""Latency samples of single requests, and their statistics over an experiment."""
+"""Latency samples of requests, and latency statistics of an experiment."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 
 class LatencyMeasurements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Latency samples that one process took.
+    """Latency samples of one process. All samples are in milliseconds, at least 0; None means unknown.
 
     Attributes:
-        ttft_ms: Time from sending a request to its first output token, one sample a request, in ms.
-        itl_full_ms: Every gap between successive output tokens, in ms.
-        itl_trimmed_ms: The gaps without the first and the last of each request, in ms.
-        request_count: Requests measured.
-        total_output_tokens: Output tokens of these requests.
-        excluded_tokens: Output tokens left out of the gaps.
-        streaming_mode: Whether tokens were seen one by one as they came.
-        warmup_requests_excluded: Requests left out as warm-up.
+        ttft_ms: Time to first token: from the request to its first output token; one sample per request.
+        itl_full_ms: Inter-token latency: all gaps between two successive output tokens.
+        itl_trimmed_ms: `itl_full_ms` without the first and the last gap of each request.
+        request_count: Number of measured requests.
+        total_output_tokens: Number of output tokens of these requests.
+        excluded_tokens: Number of output tokens that are not in the gaps.
+        streaming_mode: True if the process received the tokens one by one.
+        warmup_requests_excluded: Number of warm-up requests, which are not in the samples.
     """
 
-    ttft_ms: Annotated[list[Milliseconds], Meta(description="time to first token, a sample a request, in ms")] = field(
+    ttft_ms: Annotated[list[Milliseconds], Meta(description="time to first token of each request, in ms")] = field(
         default_factory=list
     )
-    itl_full_ms: Annotated[list[Milliseconds], Meta(description="every gap between output tokens, in ms")] = field(
+    itl_full_ms: Annotated[list[Milliseconds], Meta(description="all gaps between output tokens, in ms")] = field(
         default_factory=list
     )
-    itl_trimmed_ms: Annotated[list[Milliseconds], Meta(description="gaps but the first and last, in ms")] = field(
+    itl_trimmed_ms: Annotated[list[Milliseconds], Meta(description="gaps without first and last, in ms")] = field(
         default_factory=list
     )
     request_count: Count | None = None
@@ -44,10 +44,10 @@ class LatencyMeasurements(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class LatencyStatistics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Latency over all requests of all processes, in milliseconds; None where there is no sample.
+    """Latency statistics over all requests of all processes, in milliseconds, at least 0; None without samples.
 
-    `ttft_*` is the time to the first token, `itl_*` the trimmed gap between tokens, `itl_full_*` every gap.
-    Percentiles are taken from the pooled samples: a mean of percentiles is not a percentile.
+    `ttft_*` is the time to first token, `itl_*` the trimmed inter-token latency, and `itl_full_*` the full one.
+    Percentiles are computed from the pooled samples, because a mean of percentiles is not a percentile.
     """
 
     ttft_mean_ms: Milliseconds | None = None
@@ -67,10 +67,10 @@ class LatencyStatistics(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def pool_latency(measurements: Iterable[LatencyMeasurements]) -> LatencyStatistics | None:
-    """Statistics over the samples of all processes together, or None if there is no sample.
+    """Return the statistics of the pooled samples of all processes, or None without samples.
 
     Args:
-        measurements: The samples of each process, in any order.
+        measurements: The samples of each process, in any order. They are not changed.
 
     Example:
         >>> pool_latency([LatencyMeasurements(ttft_ms=[10.0, 20.0]), LatencyMeasurements(ttft_ms=[60.0])]).ttft_mean_ms

@@ -1,4 +1,4 @@
-"""What one process measured: tokens, energy, computation."""
+"""Measurements of one process: time, tokens, energy and computation."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ from llm_energy_measure.domain.units import (
 )
 
 Scope = Literal["device", "process", "host"]
-"""What a sensor saw: one device, one process, or everything on the host."""
+"""Scope of a sensor: one device, one process, or the whole host."""
 
 Component = Literal["gpu", "cpu", "ram", "total"]
-"""What a sensor measures: a component, or everything together."""
+"""Component that a sensor measures; `total` is all components together."""
 
 Provenance = Literal["measured", "integrated", "modelled"]
-"""Where a figure comes from: a counter, a sum of power samples, or a stated constant."""
+"""Origin of a value: an energy counter, an integral of power samples, or a constant or model."""
 
 SENSOR_LOCKED = "claimed"
-"""Problem of a sensor that another process of the experiment reads, which counts its joules."""
+"""Problem code: another process holds the lock of this sensor and counts its energy."""
 
 SENSOR_LOST = "sensor_lost"
-"""Problem of a sensor that did not answer at first, or not at last: its energy begins, or ends, with its answers."""
+"""Problem code: the sensor did not answer at the start or the end, so its energy covers only a part of the window."""
 
 COUNTER_RESET = "counter_reset"
-"""Problem of a counter that went backwards: a part of what it counted is lost."""
+"""Problem code: the energy counter decreased, and a part of its energy is lost."""
 
 SAMPLING_GAP = "sampling_gap"
-"""Problem of a sensor that was not read for a while: its energy over that time is a guess."""
+"""Problem code: the sensor was not read for some time, and its energy in this time is an estimate."""
 
 
 class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A span of time: wall-clock stamps for the when, a monotonic difference for the how long.
+    """Start, end and duration of a time span.
 
-    New records carry zone-aware UTC stamps. Old ones without a zone load as they are, and can't be compared with
-    zone-aware ones.
+    New records have timestamps in UTC. Older files can have timestamps without a UTC offset, which load unchanged and
+    cannot be compared with timestamps that have one.
 
     Attributes:
-        start: Wall clock at the start; None where an imported file does not tell it.
-        end: Wall clock at the end; None if it is unknown.
-        duration_sec: Duration in seconds, from a monotonic clock where there was one; None if it is unknown.
+        start: Wall clock at the start. None if unknown, as in some imported files.
+        end: Wall clock at the end. None if unknown.
+        duration_sec: Duration in seconds, from a monotonic clock if there was one. None if unknown.
     """
 
     start: Annotated[datetime | None, Meta(description="wall clock at the start; null if unknown")]
@@ -65,47 +65,47 @@ class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def span(self) -> tuple[datetime, datetime] | None:
-        """Start and end, where both are known, and both have a UTC offset or both none."""
+        """Start and end. None if one is unknown, or if only one has a UTC offset."""
         if self.start is None or self.end is None or (self.start.tzinfo is None) != (self.end.tzinfo is None):
             return None
         return self.start, self.end
 
 
 class InferenceMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The work that one process did.
+    """Inference work of one process. Numbers are at least 0; None means unknown.
 
     Attributes:
-        total_tokens: Input and output tokens together.
-        input_tokens: Prompt tokens.
-        output_tokens: Generated tokens.
-        inference_time_sec: Time spent in inference, in seconds: the window that throughput refers to.
-        tokens_per_second: Throughput of this process.
+        total_tokens: Number of input and output tokens.
+        input_tokens: Number of prompt tokens.
+        output_tokens: Number of generated tokens.
+        inference_time_sec: Time in inference, in seconds. Throughput refers to this time.
+        tokens_per_second: Throughput of this process, in tokens per second.
         latency_per_token_ms: Inference time per token, in milliseconds.
-        time_to_first_token_ms: Time to the first output token, in milliseconds.
-        latency_measurements: Latency samples of single requests.
+        time_to_first_token_ms: Time to first token, in milliseconds.
+        latency_measurements: Latency samples of the requests.
     """
 
-    total_tokens: Annotated[Tokens, Meta(description="input and output tokens together")]
+    total_tokens: Annotated[Tokens, Meta(description="number of input and output tokens")]
     input_tokens: Annotated[Tokens, Meta(description="prompt tokens")]
     output_tokens: Annotated[Tokens, Meta(description="generated tokens")]
-    inference_time_sec: Annotated[Seconds | None, Meta(description="time spent in inference, in seconds")]
-    tokens_per_second: Annotated[TokensPerSecond | None, Meta(description="throughput of this process")]
+    inference_time_sec: Annotated[Seconds | None, Meta(description="time in inference, in s")]
+    tokens_per_second: Annotated[TokensPerSecond | None, Meta(description="throughput of this process, in token/s")]
     latency_per_token_ms: Annotated[Milliseconds | None, Meta(description="inference time per token, in ms")] = None
     time_to_first_token_ms: Annotated[Milliseconds | None, Meta(description="time to first token, in ms")] = None
     latency_measurements: Annotated[LatencyMeasurements | None, Meta(description="latency samples of requests")] = None
 
 
 class DeviceEnergy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Energy of one device, where a process measured several.
+    """Energy of one of the devices that a process measured.
 
     Attributes:
-        gpu_id: Index on its host; None if unknown.
-        gpu_uuid: UUID of the device; None if unknown.
-        gpu_name: Model of the board.
-        gpu_power_limit_w: Limit of its power, in watts.
-        mig_profile: Profile of a MIG slice; None for a whole device.
-        energy_j: Energy over the energy window, in joules; None if unknown.
-        provenance: Where the figure comes from.
+        gpu_id: Index of the device on its host. None if unknown.
+        gpu_uuid: UUID of the device. None if unknown.
+        gpu_name: Model name of the board. None if unknown.
+        gpu_power_limit_w: Power limit of the device, in watts, at least 0. None if unknown.
+        mig_profile: Profile of the MIG slice. None for a whole device.
+        energy_j: Energy in the energy window, in joules, at least 0. None if unknown.
+        provenance: Origin of `energy_j`. None if unknown.
     """
 
     gpu_id: int | None = None
@@ -118,23 +118,25 @@ class DeviceEnergy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one sensor said over the energy window: the evidence behind an energy figure.
+    """Readings of one sensor in the energy window: the evidence for an energy value.
+
+    Energies and counters are in joules and at least 0.
 
     Attributes:
-        source: The source that read it, such as `nvml`, `rapl` or `cpu_model`.
-        instance: Which of the source's sensors, such as a GPU's UUID or `package-0`.
-        component: What it measures.
-        scope: What it saw.
-        provenance: Where its figure comes from.
-        energy_j: Energy over the energy window, in joules; None if unknown.
-        counter_start_j: Reading of its counter at the start of the window, in joules; None without a counter.
-        counter_end_j: Reading of its counter at the end of the window, in joules.
-        counter_range_j: What the counter counts up to before it begins anew, in joules; None if it does not.
-        wraps: How often the counter began anew within the window.
-        samples: How many readings the figure is made from.
-        sampling_rate_hz: Readings a second, as achieved.
-        problems: What went wrong, a code each: `counter_reset`, `sensor_lost`, `sampling_gap`; or `claimed`, where
-            another process reads it.
+        source: Source that read the sensor, such as `nvml`, `rapl` or `cpu_model`.
+        instance: Sensor of this source, such as a GPU UUID or `package-0`. None if the source has one sensor.
+        component: Component that the sensor measures.
+        scope: Scope of the sensor. None if unknown.
+        provenance: Origin of `energy_j`. None if unknown.
+        energy_j: Energy in the energy window. None if unknown.
+        counter_start_j: Energy counter at the start of the window. None without a counter.
+        counter_end_j: Energy counter at the end of the window. None without a counter.
+        counter_range_j: Energy at which the counter restarts from 0. None if it does not restart.
+        wraps: Number of restarts of the counter in the window. None if unknown.
+        samples: Number of readings behind `energy_j`. None if unknown.
+        sampling_rate_hz: Achieved readings per second, in hertz. None if unknown.
+        problems: Problem codes: `counter_reset`, `sensor_lost`, `sampling_gap`, or `claimed` if another process reads
+            the sensor.
     """
 
     source: str
@@ -143,33 +145,35 @@ class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     scope: Scope | None = None
     provenance: Provenance | None = None
     energy_j: Annotated[Joules | None, Meta(description="energy over the energy window, in J")] = None
-    counter_start_j: Annotated[Joules | None, Meta(description="counter at the start, in J")] = None
-    counter_end_j: Annotated[Joules | None, Meta(description="counter at the end, in J")] = None
-    counter_range_j: Annotated[Joules | None, Meta(description="range of the counter, in J")] = None
-    wraps: Annotated[Count | None, Meta(description="times the counter began anew")] = None
-    samples: Annotated[Count | None, Meta(description="readings the figure is made from")] = None
-    sampling_rate_hz: Annotated[Hertz | None, Meta(description="readings a second, as achieved")] = None
+    counter_start_j: Annotated[Joules | None, Meta(description="energy counter at the start, in J")] = None
+    counter_end_j: Annotated[Joules | None, Meta(description="energy counter at the end, in J")] = None
+    counter_range_j: Annotated[Joules | None, Meta(description="value at which the counter restarts, in J")] = None
+    wraps: Annotated[Count | None, Meta(description="number of restarts of the counter")] = None
+    samples: Annotated[Count | None, Meta(description="number of readings behind the energy")] = None
+    sampling_rate_hz: Annotated[Hertz | None, Meta(description="achieved readings per second, in Hz")] = None
     problems: list[str] = field(default_factory=list)
 
 
 class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of a process's run: its energy and tokens are parts of the whole, never added to it.
+    """A part of the run of a process. The totals of the run include its energy and its tokens.
+
+    Numbers are sums over all occurrences of the phase and at least 0; None means unknown.
 
     Attributes:
-        name: What it did, such as `load`, `warmup`, `prefill` or `decode`.
-        duration_sec: Time spent in it, in seconds, over all its occurrences.
-        occurrences: How often it was entered.
-        total_energy_j: Energy of all components during it, in joules; None if unknown.
+        name: Name of the phase, such as `load`, `warmup`, `prefill` or `decode`.
+        duration_sec: Time in the phase, in seconds.
+        occurrences: Number of times that the phase was entered.
+        total_energy_j: Energy of all components, in joules.
         gpu_energy_j: Energy of the GPUs, in joules.
         cpu_energy_j: Energy of the CPUs, in joules.
         ram_energy_j: Energy of the memory, in joules.
-        input_tokens: Prompt tokens counted during it.
-        output_tokens: Generated tokens counted during it.
+        input_tokens: Number of prompt tokens.
+        output_tokens: Number of generated tokens.
     """
 
     name: str
-    duration_sec: Annotated[Seconds | None, Meta(description="time spent in it, in s")] = None
-    occurrences: Annotated[Count | None, Meta(description="how often it was entered")] = None
+    duration_sec: Annotated[Seconds | None, Meta(description="time in the phase, in s")] = None
+    occurrences: Annotated[Count | None, Meta(description="number of times that the phase was entered")] = None
     total_energy_j: Annotated[Joules | None, Meta(description="energy of all components, in J")] = None
     gpu_energy_j: Annotated[Joules | None, Meta(description="energy of the GPUs, in J")] = None
     cpu_energy_j: Annotated[Joules | None, Meta(description="energy of the CPUs, in J")] = None
@@ -179,32 +183,32 @@ class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The energy that one process measured, and what its sensors saw.
+    """Energy that one process measured, and the evidence for it. Numbers are at least 0; None means unknown.
 
-    In files of the field 0.0 often means "unknown"; it loads as the 0.0 it is, and verification tells.
+    In many existing files, 0.0 means unknown. It loads as 0.0, and verification reports it.
 
     Attributes:
-        total_energy_j: Energy of all components together, in joules; None if unknown.
-        duration_sec: Length of the energy window, in seconds; None if unknown.
+        total_energy_j: Energy of all components, in joules.
+        duration_sec: Length of the energy window, in seconds.
         gpu_energy_j: Energy of the GPUs, in joules.
         cpu_energy_j: Energy of the CPUs, in joules.
         ram_energy_j: Energy of the memory, in joules.
-        gpu_power_w: Power of the GPUs, in watts; in files of the field one instantaneous sample and no mean.
+        gpu_power_w: Power of the GPUs, in watts. In many existing files it is one sample and not a mean.
         cpu_power_w: Power of the CPUs, in watts.
         emissions_kg_co2: Emissions, in kilograms of CO2 equivalent.
         energy_per_token_j: Energy per token, in joules.
-        window: The energy window: what the energy figures refer to, which need not be the inference window.
-        total_scope: What the sensors behind the total saw.
-        total_provenance: Where the total comes from.
-        gpu_scope: What the sensor behind `gpu_energy_j` saw.
-        gpu_provenance: Where `gpu_energy_j` comes from.
-        cpu_scope: What the sensor behind `cpu_energy_j` saw.
-        cpu_provenance: Where `cpu_energy_j` comes from.
-        ram_scope: What the sensor behind `ram_energy_j` saw.
-        ram_provenance: Where `ram_energy_j` comes from.
-        devices: Energy of each device that this process measured; None if it is not known for each.
-        idle_power_w: Power of what the total covers, measured while nothing ran, in watts; None if it was not measured.
-        sensors: What each sensor said; None if it is not known.
+        window: Time span of the energy values. It can differ from the time span of the inference.
+        total_scope: Scope of `total_energy_j`.
+        total_provenance: Origin of `total_energy_j`.
+        gpu_scope: Scope of `gpu_energy_j`.
+        gpu_provenance: Origin of `gpu_energy_j`.
+        cpu_scope: Scope of `cpu_energy_j`.
+        cpu_provenance: Origin of `cpu_energy_j`.
+        ram_scope: Scope of `ram_energy_j`.
+        ram_provenance: Origin of `ram_energy_j`.
+        devices: Energy of each device that this process measured.
+        idle_power_w: Power of the components in the total, measured while nothing ran, in watts.
+        sensors: Readings of each sensor.
     """
 
     total_energy_j: Annotated[Joules | None, Meta(description="energy of all components, in J")]
@@ -216,7 +220,7 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cpu_power_w: Annotated[Watts | None, Meta(description="power of the CPUs, in W")] = None
     emissions_kg_co2: Annotated[KilogramsCO2 | None, Meta(description="emissions, in kg CO2eq")] = None
     energy_per_token_j: Annotated[JoulesPerToken | None, Meta(description="energy per token, in J")] = None
-    window: Annotated[Timestamps | None, Meta(description="the energy window")] = None
+    window: Annotated[Timestamps | None, Meta(description="time span of the energy values")] = None
     total_scope: Scope | None = None
     total_provenance: Provenance | None = None
     gpu_scope: Scope | None = None
@@ -227,36 +231,39 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ram_provenance: Provenance | None = None
     devices: Annotated[list[DeviceEnergy] | None, Meta(description="energy of each measured device")] = None
     idle_power_w: Annotated[Watts | None, Meta(description="power while nothing ran, in W")] = None
-    sensors: Annotated[list[SensorReading] | None, Meta(description="what each sensor said")] = None
+    sensors: Annotated[list[SensorReading] | None, Meta(description="readings of each sensor")] = None
 
     @property
     def is_missing(self) -> bool:
-        """True if energy is missing; not where all that the process could read, if anything, another one counts."""
+        """True if the total is unknown and no other process counts this energy.
+
+        Energy is not missing if the process read no sensor, or if other processes hold the locks of all its sensors.
+        """
         if self.total_energy_j is not None:
             return False
         return self.sensors is None or not all(SENSOR_LOCKED in reading.problems for reading in self.sensors)
 
     @property
     def is_lower_bound(self) -> bool:
-        """True if a sensor is known to have seen less than there was."""
+        """True if the energy is too low because a sensor was lost or a counter was reset."""
         return any(not {SENSOR_LOST, COUNTER_RESET}.isdisjoint(reading.problems) for reading in self.sensors or ())
 
 
 class ComputeMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The computation that one process did.
+    """Computation of one process. Numbers are at least 0; None means unknown.
 
     Attributes:
-        flops_total: Floating-point operations (a count, not a rate); None if unknown.
-        flops_per_token: Floating-point operations per token.
-        flops_per_second: Floating-point operations per second of inference.
-        peak_memory_mb: Peak memory. In MiB, whatever the field's name says.
-        model_memory_mb: Memory of the model. In MiB, whatever the field's name says.
-        flops_method: How the count was obtained, such as `parameter_estimate`.
+        flops_total: Number of floating-point operations (a count, not a rate).
+        flops_per_token: Number of floating-point operations per token.
+        flops_per_second: Number of floating-point operations per second of inference.
+        peak_memory_mb: Peak memory, in MiB (not in MB as the name suggests).
+        model_memory_mb: Memory of the model, in MiB (not in MB as the name suggests).
+        flops_method: Method behind `flops_total`, such as `parameter_estimate`.
         flops_confidence: `high`, `medium` or `low`.
         compute_precision: Number format of the computation, such as `float16`.
     """
 
-    flops_total: Annotated[Flops | None, Meta(description="floating-point operations, a count")]
+    flops_total: Annotated[Flops | None, Meta(description="number of floating-point operations")]
     flops_per_token: Annotated[FlopsPerToken | None, Meta(description="floating-point operations per token")] = None
     flops_per_second: Annotated[FlopsPerSecond | None, Meta(description="floating-point operations per second")] = None
     peak_memory_mb: Annotated[Mebibytes | None, Meta(description="peak memory, in MiB")] = None

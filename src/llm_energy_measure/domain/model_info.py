@@ -1,17 +1,16 @@
-"""What can be said of the computation from facts about the model."""
+"""Estimates of the computation from the size of the model."""
 
 from __future__ import annotations
 
 
 def inference_flops(parameters: float, tokens: int) -> float:
-    """Floating-point operations of a forward pass over that many tokens: two for each parameter and token.
+    """Return the estimated floating-point operations of a forward pass: two per parameter and token.
 
-    A rule of thumb: attention over long contexts comes on top, and of a mixture of experts only the active parameters
-    count.
+    The estimate excludes attention, which is not negligible for long contexts.
 
     Args:
-        parameters: Parameters that take part in the computation of a token.
-        tokens: Tokens, input and output.
+        parameters: Number of parameters that are active for one token, which excludes inactive experts.
+        tokens: Number of input and output tokens.
 
     Source: Kaplan et al. 2020, "Scaling Laws for Neural Language Models" (arXiv:2001.08361), section 2.1.
 

@@ -1,6 +1,6 @@
-"""Migrations between versions of the format, what is checked when a record is saved, and the JSON Schema.
+"""Migrations between schema versions, checks of values at save time, and the JSON Schema.
 
-The history of the format stands beside its version, in `llm_energy_measure.constants`.
+`llm_energy_measure.constants` contains the history of the format.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 Document = dict[str, Any]
-"""A decoded JSON object, not yet a record."""
+"""A decoded JSON object that was not converted to a record."""
 
 _VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})(?:\.[0-9]{1,9})?")
 
 
 class Migration(Struct, frozen=True, kw_only=True):
-    """One step from one version of the format to the next.
+    """Conversion of a document from one schema version to the next.
 
     Attributes:
-        source: Version it reads.
-        target: Version it makes.
-        apply: Pure function from a document of the one to a document of the other; it need not set the version.
+        source: Version of the input.
+        target: Version of the output.
+        apply: Pure function that returns the converted document. `migrate` sets its version.
     """
 
     source: str
@@ -41,11 +41,11 @@ class Migration(Struct, frozen=True, kw_only=True):
 
 
 MIGRATIONS: tuple[Migration, ...] = ()
-"""Steps in order, oldest first. Empty today: 2.0.0 is the first version that names itself."""
+"""All migrations, oldest first. It is empty because 2.0.0 is the first version that files contain."""
 
 
 def parse_version(version: object) -> tuple[int, int] | None:
-    """Major and minor version, or None if the text is no version.
+    """Return the major and the minor version, or None if `version` is not a version.
 
     Example:
         >>> parse_version("2.1.0"), parse_version("two")
@@ -58,18 +58,18 @@ def parse_version(version: object) -> tuple[int, int] | None:
 def migrate(
     document: Document, migrations: Sequence[Migration] = MIGRATIONS, target: str = SCHEMA_VERSION
 ) -> Document | None:
-    """The document brought to the target version step by step, or None if no chain of steps leads there.
+    """Return the document converted to the target version, or None if the migrations do not reach this version.
 
     Args:
-        document: A decoded object with a `schema_version`; it is not changed.
-        migrations: The steps to choose from.
-        target: The version wanted.
+        document: A decoded object with a `schema_version`. It is not changed.
+        migrations: The available migrations, in any order.
+        target: The required version.
     """
     steps = {step.source: step for step in migrations}
     version = document.get("schema_version")
     chain: list[Migration] = []
     while version != target:
-        # A chain longer than there are steps goes in a circle.
+        # A chain with more steps than there are migrations is a cycle.
         if not isinstance(version, str) or version not in steps or len(chain) == len(steps):
             return None
         chain.append(steps[version])
@@ -80,7 +80,7 @@ def migrate(
 
 
 def find_non_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of a decoded object that JSON can't hold (NaN and the infinities), with its dotted path."""
+    """Yield the dotted path and the value of each NaN and infinity, which JSON cannot represent."""
     if isinstance(value, float):
         if not math.isfinite(value):
             yield path, value
@@ -93,9 +93,9 @@ def find_non_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 def timestamp_problems(record: RawProcessResult) -> list[str]:
-    """What is wrong with the stamps of a record, a sentence each: reversed, or not comparable.
+    """Return one sentence for each invalid pair of timestamps: reversed, negative, or only one with a UTC offset.
 
-    A file of the field with such stamps still loads, since its energy is none the worse; a new record is refused.
+    A new record with such timestamps is refused. An existing file still loads, because its energy remains valid.
     """
     problems = _span_problems(
         "timestamps", record.timestamps.start, record.timestamps.end, record.timestamps.duration_sec
@@ -109,7 +109,7 @@ def timestamp_problems(record: RawProcessResult) -> list[str]:
 def _span_problems(name: str, start: datetime | None, end: datetime | None, duration_sec: float | None) -> list[str]:
     problems = []
     if start is not None and end is not None and (start.tzinfo is None) != (end.tzinfo is None):
-        problems.append(f"{name}: one of start and end has a UTC offset and the other has none")
+        problems.append(f"{name}: only one of start and end has a UTC offset")
     elif start is not None and end is not None and end < start:
         problems.append(f"{name}: end {end.isoformat()} is before start {start.isoformat()}")
     if duration_sec is not None and duration_sec < 0:
@@ -118,7 +118,7 @@ def _span_problems(name: str, start: datetime | None, end: datetime | None, dura
 
 
 def json_schema(kind: str) -> Document:
-    """The JSON Schema (2020-12) of a kind of record; unknown fields are allowed, since readers keep them.
+    """Return the JSON Schema (2020-12) of a record. It allows unknown fields, because readers keep them.
 
     Args:
         kind: `raw` or `aggregated`.

@@ -1,6 +1,6 @@
-"""Sums, means, percentiles and Student's t, exact enough to be checked by others.
+"""Means, percentiles and Student's t intervals.
 
-Sums are correctly rounded (`math.fsum`), so that the order of processes never changes a result.
+Sums are rounded once (`math.fsum`), so that the order of the processes does not change a result.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONFIDENCE = 0.95
-"""Level of every interval that this package gives."""
+"""Confidence level of all intervals in this package."""
 
 
 class SampleStatistics(Struct, frozen=True, kw_only=True):
     """Mean and spread of repeated measurements, in the unit of the samples.
 
     Attributes:
-        n: Number of samples.
-        mean: Arithmetic mean; None without samples.
-        std: Standard deviation with n - 1 in the denominator; None for fewer than two samples.
-        ci_95_lower: Lower end of the t-based 95 % interval of the mean; None for fewer than two samples.
-        ci_95_upper: Upper end of it.
-        cv: Coefficient of variation, std / mean; None if that can't be formed.
+        n: Number of samples, at least 0.
+        mean: Arithmetic mean. None without samples.
+        std: Sample standard deviation (n - 1 in the denominator), at least 0. None for fewer than two samples.
+        ci_95_lower: Lower limit of the 95 % confidence interval of the mean (Student's t). None if `std` is None.
+        ci_95_upper: Upper limit of this interval. None if `std` is None.
+        cv: Coefficient of variation, std / mean. None if `std` is None or the mean is 0.
     """
 
     n: int
@@ -38,19 +38,19 @@ class SampleStatistics(Struct, frozen=True, kw_only=True):
 
 
 def mean(samples: Sequence[float]) -> float | None:
-    """Arithmetic mean, or None without samples; always between the least and the greatest sample."""
+    """Return the arithmetic mean, or None without samples. It is never outside the range of the samples."""
     if not samples:
         return None
     try:
         total = math.fsum(samples) / len(samples)
     except OverflowError:
         total = math.fsum(sample / len(samples) for sample in samples)
-    # The sum is rounded once and the quotient once more: that may leave the range by one unit in the last place.
+    # Both the sum and the quotient are rounded, so the mean can exceed the range by one unit in the last place.
     return min(max(total, min(samples)), max(samples))
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float | None:
-    """Percentile by linear interpolation between the two nearest ranks, or None without samples.
+    """Return the percentile by linear interpolation between the two nearest ranks, or None without samples.
 
     Args:
         ordered: Samples in ascending order.
@@ -72,10 +72,10 @@ def percentile(ordered: Sequence[float], percent: float) -> float | None:
 
 
 def sample_statistics(samples: Sequence[float]) -> SampleStatistics:
-    """Mean, standard deviation, t-based 95 % interval and coefficient of variation of independent samples.
+    """Return mean, standard deviation, 95 % confidence interval and coefficient of variation of the samples.
 
     Args:
-        samples: Any number of finite values of one unit.
+        samples: Independent finite values in one unit.
 
     Example:
         >>> sample_statistics([9.0, 10.0, 11.0]).std
@@ -85,7 +85,7 @@ def sample_statistics(samples: Sequence[float]) -> SampleStatistics:
     centre = mean(samples)
     if centre is None or n < 2:
         return SampleStatistics(n=n, mean=centre)
-    # hypot scales what it squares: no sample is too great or too small for it.
+    # hypot scales its arguments, so that their squares cannot overflow or underflow.
     std = math.hypot(*(x - centre for x in samples)) / math.sqrt(n - 1)
     half_width = t_quantile((1 + CONFIDENCE) / 2, n - 1) * std / math.sqrt(n)
     return SampleStatistics(
@@ -99,28 +99,28 @@ def sample_statistics(samples: Sequence[float]) -> SampleStatistics:
 
 
 def t_quantile(probability: float, degrees: int) -> float:
-    """The value that a Student's t variable stays below with the given probability.
+    """Return the quantile of Student's t distribution.
 
     Args:
-        probability: Greater than 0 and less than 1.
-        degrees: Degrees of freedom, a whole number of at least 1.
+        probability: Probability of a value below the quantile, between 0 and 1 (both excluded).
+        degrees: Degrees of freedom, at least 1.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
 
-    Source: inverse of the closed form in Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and
-        26.7.4, by bisection; agrees with SciPy to 1e-9 relative in the tests.
+    Source: closed form of the distribution in Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and
+        26.7.4, inverted by bisection. The tests compare it with SciPy (relative tolerance 1e-9).
 
     Example:
         >>> round(t_quantile(0.975, 1), 4)
         12.7062
     """
     if not 0 < probability < 1 or degrees < 1:
-        msg = f"cannot take a t quantile at {probability!r} with {degrees!r} degrees of freedom"
+        msg = f"cannot compute the t quantile for probability {probability!r} and {degrees!r} degrees of freedom"
         raise ValueError(msg)
     two_sided = abs(2 * probability - 1)
     low, high = 0.0, math.pi / 2
-    # In the angle atan(t / sqrt(degrees)) the range is finite, and 60 halvings exhaust a double.
+    # The angle atan(t / sqrt(degrees)) has a finite range, and 60 bisections reach the precision of a double.
     for _ in range(60):
         angle = (low + high) / 2
         low, high = (angle, high) if _t_within(angle, degrees) < two_sided else (low, angle)
@@ -128,7 +128,7 @@ def t_quantile(probability: float, degrees: int) -> float:
 
 
 def _t_within(angle: float, degrees: int) -> float:
-    """Probability that |t| < sqrt(degrees) * tan(angle)."""
+    """Return the probability that |t| < sqrt(degrees) * tan(angle)."""
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = degrees % 2 == 1
     term = (cosine if odd else 1.0) if degrees > 1 else 0.0

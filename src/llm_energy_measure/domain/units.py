@@ -1,7 +1,7 @@
-"""The units of every recorded quantity, as types, and the conversions between them.
+"""Types with units for all recorded quantities, and unit conversions.
 
-A field typed `Joules | None` is a finite number of joules, not negative, or unknown. The unit also stands in
-the field's name and, for machines, as `x-unit` in the JSON Schema.
+A value of type `Joules` is a finite number of joules and at least 0. None means unknown. The unit is also part of the
+field name, and the JSON Schema has it as `x-unit`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import Meta
 from llm_energy_measure.constants import MAX_PROCESSES
 
 JOULES_PER_KWH = 3.6e6
-"""Exact by definition: 1 kWh = 1000 W x 3600 s."""
+"""Joules per kilowatt-hour: 1000 W x 3600 s, exact by definition."""
 
 
 def _unit(unit: str) -> dict[str, str]:
@@ -42,7 +42,7 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 in l
 
 
 def kwh_to_j(energy_kwh: float) -> float:
-    """Energy in joules.
+    """Convert kilowatt-hours to joules.
 
     Args:
         energy_kwh: Energy in kilowatt-hours.
@@ -55,7 +55,7 @@ def kwh_to_j(energy_kwh: float) -> float:
 
 
 def j_to_kwh(energy_j: float) -> float:
-    """Energy in kilowatt-hours.
+    """Convert joules to kilowatt-hours.
 
     Args:
         energy_j: Energy in joules.
@@ -68,7 +68,7 @@ def j_to_kwh(energy_j: float) -> float:
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:
-    """The quotient, or None where either is unknown, the denominator is 0, or no number can hold it.
+    """Return `numerator / denominator`, or None if a value is None, the denominator is 0, or the result overflows.
 
     Example:
         >>> ratio(1.0, 4.0), ratio(1.0, 0.0), ratio(None, 4.0), ratio(1.0, 5e-324)
@@ -78,6 +78,6 @@ def ratio(numerator: float | None, denominator: float | None) -> float | None:
         return None
     try:
         quotient = numerator / denominator
-    except OverflowError:  # of whole numbers with hundreds of digits, which JSON can hold
+    except OverflowError:  # integers with hundreds of digits, which JSON allows
         return None
     return quotient if math.isfinite(quotient) else None

@@ -122,7 +122,7 @@ def decode_raw(data: bytes, name: str, migrations: Sequence[Migration] = MIGRATI
         record = _decode(RawProcessResult, body, what, _KEEP_RAW, migrations)
     else:
         [record] = written
-    return record.with_stored(StoredBytes(source=source_file(name.rpartition("/")[2], data), data=data))
+    return record.attach_stored(StoredBytes(source=source_file(name.rpartition("/")[2], data), data=data))
 
 
 def decode_written(files: Mapping[str, bytes]) -> list[RawProcessResult] | None:
@@ -134,7 +134,7 @@ def decode_written(files: Mapping[str, bytes]) -> list[RawProcessResult] | None:
     records = _as_written([*files.values()])
     if records is not None:
         for record, (name, data) in zip(records, files.items(), strict=True):
-            record.with_stored(StoredBytes(source=source_file(name, data), data=data))
+            record.attach_stored(StoredBytes(source=source_file(name, data), data=data))
     return records
 
 
@@ -195,7 +195,7 @@ def decode_aggregated(data: bytes, name: str, *, with_processes: bool = True) ->
         embedded = bytes(raw)
         record = _decode(RawProcessResult, embedded, f"{what}, process_results[{position}]", _REMAKE)
         if len(sources) == len(raws):
-            record.with_stored(StoredBytes(source=sources[position], data=embedded))
+            record.attach_stored(StoredBytes(source=sources[position], data=embedded))
         processes.append(record)
     fields = {field: getattr(envelope, field) for field in AggregatedResult.__struct_fields__}
     return AggregatedResult(**{**fields, "process_results": processes})
