@@ -26,6 +26,8 @@ PY := $(VENV)/bin/python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+comma := ,
+
 # $(call install,ENVIRONMENT,STAMP,REQUIREMENT,MORE REQUIREMENTS)
 define install
 @python=''; \
@@ -53,7 +55,7 @@ help:  ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
-	$(call install,$(VENV),$@,.[dev])
+	$(call install,$(VENV),$@,.[dev$(comma)docs])
 
 $(STAMP_DEMO): pyproject.toml constraints.txt
 	$(call install,$(VENV_DEMO),$@,.)
@@ -70,10 +72,11 @@ $(STAMP_TORCH): pyproject.toml constraints.txt examples/smollm2/requirements.txt
 	@touch "$@"
 
 .PHONY: test
-test:  ## Everything that CI checks: lint, types, floors, pytest, smoke
+test:  ## Everything that CI checks: lint, types, floors, docs, pytest, smoke
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory floors
+	@$(MAKE) --no-print-directory docs
 	@$(MAKE) --no-print-directory pytest
 	@$(MAKE) --no-print-directory smoke
 
@@ -89,6 +92,10 @@ types: $(STAMP)  ## Types: mypy, strict
 .PHONY: floors
 floors: $(STAMP)  ## Which folder may import which: import-linter
 	$(VENV)/bin/lint-imports
+
+.PHONY: docs
+docs: $(STAMP)  ## The documentation in build/docs (warnings are errors)
+	$(PY) -m sphinx -W --keep-going -E --quiet -j auto -b html docs build/docs
 
 .PHONY: pytest
 pytest: $(STAMP)  ## The tests, in random order (ARGS="-k name" goes to pytest)

@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/recording.py [SECONDS]    (default 10: how long the sampler is watched)
 
-The table that this prints stands in docs/recording.md.
+The table that it prints is in docs/explanation/performance.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,15 @@
-"""Every example in the README files and in docstrings is run, in a folder that holds a copy of `examples/results`."""
+"""Every example in the documentation, the README files and the docstrings works.
+
+The language of a code block says how it is tested:
+
+- `console`: each command is run, and its output is compared. `...` matches any text; `# exit N` is the exit status.
+- `sh`: the block is run and has to succeed. `bash`: only the syntax is checked (it needs a launcher or a framework).
+- `python`: the block is run, and each `print` shows what its comment says. If the block begins with the name of a file
+  (`# name.py`), it is stored under this name instead. `py`: only the syntax is checked.
+
+The blocks of a page run in order, in one folder that holds a copy of `examples/`. For the README of a package, the
+folder also holds a copy of `examples/results/` as `results/`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +23,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -20,13 +32,13 @@ import llm_energy_measure
 from llm_energy_measure.cli.main import cli, results
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON_PAGES = [
-    "README.md",
-    "docs/verification.md",
-    "docs/recording.md",
-    "docs/importing.md",
-    *(f"src/llm_energy_measure/{folder}/README.md" for folder in ("catalogue", "domain", "results")),
-]
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("README.md"))
+)
+EXAMPLE = re.compile(r"^( *)```(\S+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+TESTED = {"bash", "console", "py", "python", "sh"}
+NOT_CODE = {"text", "toml", "{eval-rst}", "{toctree}"}
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(llm_energy_measure.__path__, "llm_energy_measure.")
@@ -35,112 +47,108 @@ MODULES = sorted(
 
 
 @pytest.fixture
-def tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(ROOT / "examples" / "results", tmp_path / "results")
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LLM_ENERGY_MEASURE_RESULTS_DIR", raising=False)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
     return tmp_path
 
 
-def blocks(page: str, language: str) -> list[str]:
+def examples(page: str) -> list[tuple[str, str]]:
+    """Language and code of each block of a page."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [(language, textwrap.dedent(code)) for _, language, code in EXAMPLE.findall(text)]
 
 
-def matches(expected: str, got: str) -> bool:
-    """As doctest compares: `...` stands for anything; trailing blanks don't count."""
+def bash(*arguments: str) -> tuple[int, str]:
+    """Exit status and output (stdout and stderr) of a command of bash."""
+    done = subprocess.run(
+        ["/bin/bash", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def run_console(code: str) -> None:
+    for command in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
+        line, _, expected = command.partition("\n")
+        status = int(match[1]) if (match := re.search(r"# exit (\d)$", line)) else 0
+        found_status, found = bash("-c", line)
+        assert found_status == status, (line, found)
+        assert sorted_lines(expected) == sorted_lines(found) or matches(expected, found), f"$ {line}\n{found}"
+
+
+def matches(expected: str, found: str) -> bool:
+    """Compare as doctest does: `...` matches any text; trailing blanks are ignored."""
 
     def tidy(text: str) -> str:
         return "\n".join(line.rstrip() for line in text.strip("\n").splitlines()) + "\n"
 
-    return doctest.OutputChecker().check_output(tidy(expected), tidy(got), doctest.ELLIPSIS)
+    return doctest.OutputChecker().check_output(tidy(expected), tidy(found), doctest.ELLIPSIS)
 
 
-@pytest.mark.parametrize("page", PYTHON_PAGES)
-@pytest.mark.usefixtures("tour")
-def test_python_examples_print_what_their_comments_say(page: str) -> None:
-    code = "\n".join(blocks(page, "python"))
-    assert code
+def sorted_lines(text: str) -> list[str]:
+    """The lines in alphabetical order: the order in which stdout and stderr reach a pipe is not fixed."""
+    return sorted(line.rstrip() for line in text.splitlines())
+
+
+def run_python(code: str, page: str, names: dict[str, object]) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, page, "exec"), {"__name__": "example"})  # noqa: S102 - running examples is the point
+        exec(compile(code, page, "exec"), names)  # noqa: S102 - running the examples is the purpose
     promised = [line.partition("  # ")[2] for line in code.splitlines() if line.lstrip().startswith("print(")]
     assert printed.getvalue().splitlines() == promised
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/querying.md"])
-def test_shell_examples_show_what_the_commands_print(page: str, tour: Path) -> None:
-    # One copy of the results serves the whole tour: each command finds what the one before it left.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
-    tours = blocks(page, "console")
-    commands = [command for block in tours for command in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-    assert commands
-    for command in commands:
-        line, _, expected = command.partition("\n")
-        status = int(match[1]) if (match := re.search(r"# exit (\d)$", line)) else 0
-        done = subprocess.run(  # noqa: S602 - our own page, and a pipe needs a shell
-            line,
-            shell=True,
-            cwd=tour,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            check=False,
-            stdin=subprocess.DEVNULL,
-            executable="/bin/bash",
-        )
-        assert done.returncode == status, (line, done.stdout)
-        assert sorted_if_mixed(expected) == sorted_if_mixed(done.stdout) or matches(expected, done.stdout), (
-            f"$ {line}\n{done.stdout}"
-        )
+@pytest.mark.parametrize("page", [page for page in PAGES if TESTED & {language for language, _ in examples(page)}])
+def test_examples_of_page_work(page: str, folder: Path) -> None:
+    if page.startswith("src/"):
+        shutil.copytree("examples/results", "results")
+    names: dict[str, object] = {"__name__": "example"}
+    for language, code in examples(page):
+        if language == "console":
+            run_console(code)
+        elif language in {"sh", "bash"}:
+            status, output = bash("-euc" if language == "sh" else "-nc", code)
+            assert status == 0, (code, output)
+        elif language == "python" and (file := re.match(r"# (\w+\.py)\n", code)):
+            (folder / file[1]).write_text(code, encoding="utf-8")
+        elif language == "python":
+            run_python(code, page, names)
+        elif language == "py":
+            compile(code, page, "exec")
 
 
-def sorted_if_mixed(text: str) -> list[str]:
-    """Lines in order of the alphabet: stdout and stderr reach a pipe in an order of their own."""
-    return sorted(line.rstrip() for line in text.splitlines())
+@pytest.mark.parametrize("page", PAGES)
+def test_each_block_has_a_known_language(page: str) -> None:
+    assert {language for language, _ in examples(page)} <= TESTED | NOT_CODE
+    fences = re.findall(r"^ *```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(fences) == 2 * len(examples(page))
+
+
+def test_make_targets_in_pages_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    assert set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)) <= targets
 
 
 @pytest.mark.parametrize("name", MODULES)
-@pytest.mark.usefixtures("tour")
-def test_docstring_examples(name: str) -> None:
+@pytest.mark.usefixtures("folder")
+def test_docstring_examples_work(name: str) -> None:
+    shutil.copytree("examples/results", "results")
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recording.md"])
-def test_shell_examples_that_need_nothing_else_run(page: str, tour: Path) -> None:
-    """The recipes, which need launchers and frameworks, are checked for their syntax below."""
-    text = (ROOT / page).read_text(encoding="utf-8").partition("## Recipes")[0]
-    found = [
-        block for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if "make " not in block
-    ]
-    assert found
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    for block in found:
-        done = subprocess.run(
-            ["/bin/bash", "-euc", block],
-            cwd=tour,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, (block, done.stdout, done.stderr)
-
-
-def test_recipes_have_no_error_of_syntax() -> None:
-    for code in blocks("docs/recording.md", "py"):
-        compile(code, "docs/recording.md", "exec")
-    for block in blocks("docs/recording.md", "sh"):
-        subprocess.run(["/bin/bash", "-nc", block], check=True)
-
-
-def test_every_command_is_in_the_readme() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = [*cli.lazy, *(f"results {name}" for name in results.lazy)]
-    assert [
-        name for name in commands if name != "results" and not re.search(rf"llm-energy-measure (-o \w+ )?{name}", text)
-    ] == []
+def test_an_example_uses_every_command() -> None:
+    text = "\n".join(code for page in PAGES for _, code in examples(page))
+    commands = [name for name in cli.lazy if name != "results"] + [f"results {name}" for name in results.lazy]
+    unused = [name for name in commands if not re.search(rf"llm-energy-measure (-\w( \w+)? )*{name}\b", text)]
+    assert unused == []

@@ -1,4 +1,4 @@
-"""Each test that `docs/guarantees.md` names as a proof is there."""
+"""`docs/explanation/guarantees.md` names a test for each promise, and each of these tests exists."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "explanation" / "guarantees.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(tests/[a-z_/]+\.py)::(\w+)`", PAGE)))
 
 
 def names_in(path: Path) -> set[str]:
-    """Tests of a file, and the state machines that it makes into tests."""
+    """Functions of a test file, and the names of its state machines."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef):

@@ -1,4 +1,4 @@
-"""The benchmark that `docs/performance.md` names runs; its figures are none of a test's business."""
+"""The benchmark of `docs/explanation/performance.md` runs. No test checks its figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_benchmark_measures_each_part_that_it_is_asked_for(tmp_path: Path) -> None:
+def test_benchmark_measures_the_requested_parts(tmp_path: Path) -> None:
     script = ROOT / "benchmarks" / "bulk.py"
     command = [
         sys.executable,

@@ -32,7 +32,7 @@ def verify(*, ids: tuple[str, ...], every: bool, fail_on: str | None, as_json: b
 
     Each joule is attributed to the sensor that counted it, and what several processes counted is told beside the plain
     sum. Nothing is written. The exit status is 1 if a check failed. -v says also what passed and what was not checked;
-    the codes are explained in docs/verification.md.
+    the codes are explained in docs/reference/checks.md.
     """
     if every == bool(ids):
         raise click.UsageError("Name experiments, or give --all.")

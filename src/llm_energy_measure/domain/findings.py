@@ -16,7 +16,7 @@ class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One result of one check.
 
     Attributes:
-        code: Stable name of the check, as `family.name`. `docs/verification.md` describes each code.
+        code: Stable name of the check, as `family.name`. `docs/reference/checks.md` describes each code.
         outcome: `passed`, `failed` or `not_checked`.
         reason: Why the check could not run. None for the other outcomes.
         message: One sentence with the numbers that were compared. Empty if there is no detail.

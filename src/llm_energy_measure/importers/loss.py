@@ -61,7 +61,7 @@ CODES: dict[str, str] = {
     "conflict": "the results hold a different measurement of the same process",
     "refused_at_save": "the record was refused when it was saved",
 }
-"""Every reason code, and what it says. Codes are stable; `docs/importing.md` lists them."""
+"""Every reason code, and what it says. Codes are stable; `docs/reference/import-formats.md` lists them."""
 
 
 class Entry(msgspec.Struct, kw_only=True, gc=False):  # of texts and a number: nothing for the collector

@@ -1,4 +1,4 @@
 """Measuring a process: energy, tokens and latencies, saved as one raw result.
 
-Start with `from llm_energy_measure import record`; `docs/recording.md` has the tour.
+Start with `from llm_energy_measure import record`; see `docs/how-to/measure-a-script.md`.
 """

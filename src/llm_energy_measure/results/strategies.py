@@ -1,8 +1,8 @@
 """How the figures of several processes become one: strategies, chosen by name.
 
 Built in are `sum_energy_avg_throughput` (the default), `attributed_energy`, `model_parallel` and
-`wall_clock_throughput`; `docs/strategies.md` tells when to choose which. A package can add one by an entry point in the
-group `llm_energy_measure.strategies` that names a `Strategy` object:
+`wall_clock_throughput`; `docs/reference/strategies.md` says when to choose which. A package can add one
+by an entry point in the group `llm_energy_measure.strategies` that names a `Strategy` object:
 
     [project.entry-points."llm_energy_measure.strategies"]
     my_rule = "my_package:MY_RULE"

@@ -1,0 +1,461 @@
+"""The registry of all checks: what each finding code means, when the check fails, and what a user can do.
+
+A new check adds one entry here and one function in the module of its family. The documentation's page of checks is
+generated from this registry.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+__all__ = ["CHECKS", "Check"]
+
+
+class Check(Struct, frozen=True):
+    """One check, described for a user. Each text is one or more sentences.
+
+    Attributes:
+        meaning: What it means if the check fails.
+        rule: When the check fails, and when it is not made.
+        advice: What to do about a failure.
+        source: Reference for the rule; empty if the rule is a definition of this project.
+        example: Published result that fails the check; empty if none is known.
+    """
+
+    meaning: str
+    rule: str
+    advice: str
+    source: str = ""
+    example: str = ""
+
+
+CHECKS: dict[str, Check] = {
+    "energy.over_counted": Check(
+        "The processes of a host together imply more GPU power than its boards can draw.",
+        "Adds GPU energy / energy window over the processes of a host that ran at the same time and whose scope is "
+        "unknown. Fails above 1.05 times the sum of the boards' limits. Without an energy window, the longest known "
+        "time is used; this can only make the power smaller.",
+        "Use the attributed energy. In the next run, let one process read the host, or let each process read its own "
+        "GPU and record this in `gpu_scope`.",
+        "NVML documents its power as accurate to within 5 % (`nvmlDeviceGetPowerUsage`).",
+        "0112: 4 processes imply 3,156 W of 1,000 W; 109.9 kJ summed, 27.5 kJ attributed (21.7 to 31.2 kJ). 3b_0008: "
+        "1,100 W, two processes.",
+    ),
+    "energy.exceeds_devices": Check(
+        "A process implies more GPU power than its own boards can draw.",
+        "Fails if GPU energy / energy window of a process is above 1.05 times the limits of its own boards. With scope "
+        "`host` and all boards known, the limits of the host's boards count. Also fails if readings of scope `process` "
+        "together exceed the boards. `effect_j` is the energy above limit times window, a least value.",
+        "Restrict the measuring tool to the GPU of the process. The energy contains boards that did no work.",
+        "NVML, as for `energy.over_counted`.",
+        "0109: one process implies 594 W over 22.9 s with one board of 250 W. It measured the idle boards too.",
+    ),
+    "attribution.repeated_gpu": Check(
+        "Several processes measured the same GPU at the same time.",
+        "Fails if readings of scope `device` or of unknown scope overlap in time on one host and UUID (else index), "
+        "and energy is dropped for it. Not checked if a GPU is unknown, or if some processes give a UUID and others "
+        "only an index.",
+        "Use the attributed energy. If the energy was really divided between the processes, record the scope "
+        "`process`.",
+        "NVML counts energy per device, not per process (`nvmlDeviceGetTotalEnergyConsumption`).",
+    ),
+    "attribution.shared_sensor": Check(
+        "Several processes measured parts that share one sensor.",
+        "As `attribution.repeated_gpu`, for MIG slices of one GPU and for the dies of one MI250 module. Not checked if "
+        "nothing identifies the boards of several parts (slices known only by their own UUID or index, dies only by "
+        "UUID). The lower bound then takes them for parts of one board.",
+        "Use the attributed energy. The part of one slice can't be determined.",
+        "NVML does not support power and energy for MIG device handles, so tools read the parent board. AMD: both dies "
+        "of an MI250 share one package sensor.",
+    ),
+    "attribution.host_counted": Check(
+        "Several processes measured the same host, or parts of it, at the same time.",
+        "Fails if readings of scope `host` of one component and host overlap in time, or if such a reading overlaps "
+        "with readings of the host's devices and processes, which it contains. If the contained readings sum to more "
+        "than the host's reading, they count in its place. A total of scope `host` without components contains every "
+        "component.",
+        "Use the attributed energy. In the next run, let one process read the host.",
+    ),
+    "attribution.two_names_one_host": Check(
+        "One GPU, or one boot of a machine, appears under two host names.",
+        "Fails if a GPU UUID or a boot id appears under two host names.",
+        "Give these processes the same `host`. Until then, its energy counts once per name.",
+        "Linux: `/proc/sys/kernel/random/boot_id` is unique per boot, in containers too.",
+    ),
+    "attribution.module_sensor": Check(
+        "The sensor of the GPU may include the CPU of its module, whose energy also counts.",
+        "Never fails. Reported if GPU energy and CPU or memory energy count on one host at the same time, and a "
+        "process there names a GH200, GB200 or MI300A. `effect_j` is the CPU and memory energy, at most the GPU "
+        "energy; the lower bound leaves it out.",
+        "Find out which power scope the tool read. If it read the module, leave out the CPU energy.",
+        "NVML has the power scopes GPU and module (`NVML_POWER_SCOPE_MODULE`). The data sheets give one limit for CPU, "
+        "GPU and memory.",
+    ),
+    "attribution.scope_unknown": Check(
+        "Nothing says what the sensors of several processes on one host cover.",
+        "Never fails. Reported if several processes of one host have a component without scope, and physics proves "
+        "nothing.",
+        "Record the scope. Until then, the attributed energy is between its bounds.",
+        "",
+        "Most published files: no tool of 2025 writes scopes.",
+    ),
+    "completeness.missing_process": Check(
+        "An expected process has no readable result.",
+        "Fails if an index from 0 to n-1 has no readable result. n comes from the argument, the manifest, `world_size` "
+        "or the configuration. Not checked if only the highest index gives n.",
+        "Run the missing processes. Until then, the sums are lower bounds.",
+        "",
+        "In the collection of 0112, 751 of 2,221 process files are empty.",
+    ),
+    "completeness.unreadable_file": Check(
+        "A file with the name of a result can't be read.",
+        "Fails if a file has the name of a result and can't be read as one.",
+        "Run `llm-energy-measure results check`; it names the reason.",
+        "",
+        "3b_0213: every file has 0 bytes.",
+    ),
+    "completeness.unexpected_process": Check(
+        "A process has an index beyond the expected number.",
+        "Fails if an index is n or greater.",
+        "Find out whether two runs share the folder.",
+    ),
+    "completeness.world_size": Check(
+        "The processes disagree on their number.",
+        "Fails if `world_size` has more than one value.",
+        "Separate the runs.",
+    ),
+    "completeness.no_energy": Check(
+        "A process has no energy.",
+        "Fails if `total_energy_j` is null, unless the process was asked to measure nothing or left its sensors to "
+        "another process.",
+        "The sum is a lower bound; measure again.",
+    ),
+    "completeness.unfinished_process": Check(
+        "A process failed, was interrupted, or left only a checkpoint.",
+        "Fails if `status` is not `completed`.",
+        "Its figures cover a part of the run; run it again.",
+    ),
+    "completeness.duplicate_process": Check(
+        "One result is stored under two process indices.",
+        "Fails if host, GPU, start, duration, total and GPU energy are equal to the last digit under two indices. "
+        "Readings of scope `host` are left to attribution.",
+        "Remove the copy.",
+        "Counters in millijoules don't agree to the last digit by chance.",
+    ),
+    "time.no_overlap": Check(
+        "There is no instant at which all processes ran.",
+        "Fails if the earliest end is before the latest start. `found` is the common time divided by the whole time. "
+        "Not checked for one process, or without ends. If `time.clock_offset` failed, the times are those of the "
+        "store's clock, and the check is not made if a host has no such time.",
+        "Aggregate runs from different times as separate experiments.",
+        "",
+        "0112 and similar files have no ends, so the check is not made.",
+    ),
+    "time.impossible_span": Check(
+        "An end is before its start, a duration is negative, or timestamps can't be compared.",
+        "Fails if an end is before its start, a duration is negative, or only one of two timestamps has a UTC offset. "
+        "Applies to the run and to the energy window.",
+        "The energy is still valid; correct the tool that wrote the times.",
+    ),
+    "time.mixed_offsets": Check(
+        "Some timestamps have a UTC offset and some have none.",
+        "Fails if one experiment has both kinds.",
+        "Write UTC.",
+    ),
+    "time.naive_stamps": Check(
+        "Timestamps of several hosts have no UTC offset.",
+        "Fails if timestamps of several hosts have no UTC offset. Not checked on one host.",
+        "Write UTC.",
+        "RFC 3339.",
+        "All `v2` files.",
+    ),
+    "time.duration_mismatch": Check(
+        "A duration differs from end - start.",
+        "Fails if |duration - (end - start)| is above 5 % and above 1 s.",
+        "Trust the duration; find out whether a clock was set.",
+        "The wall clock can be set, the monotonic clock can't (`clock_gettime(2)`).",
+    ),
+    "time.clock_jump": Check(
+        "A wall clock was set while the processes ran.",
+        "Fails if wall time minus monotonic time differs by more than 1 s between readings of one boot.",
+        "Trust durations, not timestamps.",
+        "`clock_gettime(2)`: CLOCK_MONOTONIC is never set.",
+    ),
+    "time.clock_offset": Check(
+        "The clocks of two hosts differ, or the times of one host are those of another, shifted.",
+        "Compares wall time minus store time of each host, with its most exact reading of the clock that sets the "
+        "mtimes of the store (`clock.store_start_sec`, `store_end_sec`). Fails if two hosts differ by more than 1 s "
+        "and by more than the error of both readings. The error (`clock.store_error_sec`) is half of the time that the "
+        "reading took and of the tick of the clock; the tick is 10 ms, or 1 or 2 s if mtimes are whole seconds. Not "
+        "checked for hosts without such readings or of several stores. The check then reports if starts and ends of "
+        "two hosts are shifted alike (to 10 %) by more than 1 s and 5 % of the run.",
+        "Synchronise the clocks of the hosts (NTP). Durations and energies are still valid; see `time.no_overlap`.",
+        "Wall and monotonic time alone can't show it: each monotonic clock begins at the boot of its host "
+        "(`clock_gettime(2)`). A shared file system is one clock for all hosts, and monotonic time transfers its "
+        "reading to the instant of the wall clock's.",
+    ),
+    "window.mismatch": Check(
+        "Energy and inference cover different times.",
+        "Fails if |energy window - inference time| is above 10 % of the inference time. A process without a time is "
+        "compared with the longest one.",
+        "Don't use joules per token. Measure the energy over the inference.",
+        "Joules per token need both from one window.",
+        "0129: 605 to 622 s of energy for 23.4 s of inference.",
+    ),
+    "window.unknown": Check(
+        "No energy window is recorded, and run and inference have different lengths.",
+        "Fails if there is no energy window, and run and inference differ by more than 10 %.",
+        "Find out which time the tool covers; record `energy_metrics.window`.",
+        "",
+        "`v2` baseline: 40.1 s of run, 9.5 s of inference, window 0.",
+    ),
+    "plausibility.power_above_limit": Check(
+        "A reported power is above what the board can draw.",
+        "Fails if `gpu_power_w` is above 1.05 times the limits of the process's boards; for scope `host`, of the "
+        "host's boards. Not checked if a limit is unknown.",
+        "The field is one sample of a sensor that overshoots; use energy / window.",
+        "NVML, as for `energy.over_counted`.",
+        "`v2` batch_32: 329 W on a board of 250 W.",
+    ),
+    "plausibility.power_contradicts_energy": Check(
+        "A reported power is far from the power that the energy implies.",
+        "Fails if `gpu_power_w` is 0 although there is energy, or if it is outside half to twice the power that the "
+        "energy implies over the longest and the shortest known time.",
+        "Never compute energy from this field.",
+        "The field is one instantaneous sample: one file of the collection has 308,957 W.",
+        "`v2` batch_1: 0 W with 4.5 kJ. 0129: 62 W with a mean of 512 W.",
+    ),
+    "plausibility.below_idle": Check(
+        "The energy is less than idle power times window.",
+        "Fails if the total is below 0.95 times idle power times window.",
+        "Check the window, and whether a component is missing.",
+    ),
+    "plausibility.components": Check(
+        "GPU, CPU and memory energy add up to more than the total.",
+        "Fails if their sum is above 1.01 times the total. A smaller sum passes: a total may have more components.",
+        "The total is used as it is. Find out which component is wrong.",
+        "CodeCarbon: the sum is exact.",
+    ),
+    "plausibility.throughput": Check(
+        "A throughput is not tokens / time.",
+        "Fails if the throughput differs by more than 25 % from tokens / time, with total, output or input tokens, "
+        "whichever is nearest.",
+        "Find out which quantities the tool divides.",
+        "Means over batches differ from the mean of a run.",
+    ),
+    "plausibility.tokens": Check(
+        "Token counts contradict each other.",
+        "Fails if input + output is above the total, if requests have more output tokens than were counted, or if "
+        "there are more first tokens than requests.",
+        "Correct the counts.",
+    ),
+    "plausibility.missing_gpu_energy": Check(
+        "A process has no GPU energy although other processes of its host have some.",
+        "Fails if the GPU energy is null or 0, and other processes of the host have GPU energy. Passes if one of them "
+        "read the host or this process's sensors, or if this process names no GPU.",
+        "The sum lacks a GPU, so it is a lower bound.",
+    ),
+    "plausibility.outlier": Check(
+        "The power of one process is far from that of the others.",
+        "Fails if the power is more than 3 times, or less than a third of, the median of at least three other "
+        "processes with the same scope, boards and limits. Power is GPU energy (else CPU energy, else the total) / "
+        "window (else the longest time).",
+        "Check the window, the sensor and the work of this process.",
+    ),
+    "counter.recorded": Check(
+        "No sensor behind the energy is recorded.",
+        "Never fails. Reported if no process has `energy_metrics.sensors`.",
+        "Record sensor readings.",
+        "",
+        "All files from before 2026.",
+    ),
+    "counter.reset": Check(
+        "An energy counter was reset within the window.",
+        "Fails if a counter without range went backwards, or if the recorder reported `counter_reset`.",
+        "The energy is unknown; measure again.",
+        "NVML: the counter starts when the driver is loaded.",
+    ),
+    "counter.wrap": Check(
+        "An energy counter wrapped, or the energy is not the difference of its readings.",
+        "Fails if end - start + wraps x range is negative or differs from the energy by more than 1 %.",
+        "Correct the energy by the counter, if the recorder sampled often enough.",
+        "RAPL: `max_energy_range_uj` of powercap.",
+    ),
+    "counter.cumulative": Check(
+        "The reading of a cumulative counter was used as the energy of the window.",
+        "Fails if the energy equals the counter's end (to 1 %) and not its difference.",
+        "Use the difference.",
+        "",
+        "A public log of cumulative rows: added up, one run is 189 times its true value.",
+    ),
+    "counter.lost": Check(
+        "A sensor was lost within the window.",
+        "Fails if the recorder reported `sensor_lost`.",
+        "The energy is a lower bound.",
+    ),
+    "counter.gap": Check(
+        "A sensor was not sampled for some time.",
+        "Fails if the recorder reported `sampling_gap`.",
+        "The energy over the gap is interpolated; use it with care.",
+    ),
+    "counter.mismatch": Check(
+        "The energy of a component is not the sum of its sensors.",
+        "Fails if GPU, CPU or memory energy differs by more than 1 % from the sum over the sensors of the component, "
+        "and from the sum over those of each single source. A sensor without energy counts by its counter. Not "
+        "checked if a sensor failed or belongs to another process.",
+        "Use the sensor readings.",
+    ),
+    "likeness.model": Check(
+        "Processes ran different models.",
+        "Fails if `model_name` has two values.",
+        "Aggregate them as separate experiments.",
+    ),
+    "likeness.backend": Check(
+        "Processes ran different backends, or different versions of one.",
+        "Fails if backend and version have two values.",
+        "Aggregate them as separate experiments, or document why they may differ.",
+    ),
+    "likeness.precision": Check(
+        "Processes computed in different precisions.",
+        "Fails if `compute_precision` has two values.",
+        "Aggregate them as separate experiments.",
+    ),
+    "likeness.library_versions": Check(
+        "Processes ran different versions of libraries.",
+        "Fails if `library_versions` has two values.",
+        "Install the same versions on all hosts.",
+    ),
+    "likeness.batch_size": Check(
+        "Processes had different batch sizes.",
+        "Fails if a name with `batch` differs in `effective_config`.",
+        "Aggregate them as separate experiments.",
+    ),
+    "likeness.configuration": Check(
+        "Processes had different configurations.",
+        "Fails if another name differs, except names of a single process (`rank`, `gpu_id`, `seed` and similar) and "
+        "fields that an import kept. If the manifest has a `config_digest` (SHA-256 of the configuration's JSON with "
+        "sorted names), the check is not made if no process has this digest.",
+        "Aggregate them as separate experiments, or ignore it if the difference does not change the work.",
+    ),
+    "zero.duration": Check(
+        "The energy window is 0 s although there is energy.",
+        "Fails if `energy_metrics.duration_sec` is 0 and there is energy.",
+        "Treat the window as unknown.",
+        "",
+        "All `v2` files.",
+    ),
+    "zero.energy": Check(
+        "The energy is 0 J although there are tokens.",
+        "Fails if `total_energy_j` is 0 and there are tokens.",
+        "Treat the energy as unknown: the sum is too small.",
+    ),
+    "zero.energy_per_token": Check(
+        "The energy per token is 0 J although there are energy and tokens.",
+        "Fails if `energy_per_token_j` is 0 and there are energy and tokens.",
+        "Divide energy by tokens yourself.",
+        "",
+        "All `v2` files.",
+    ),
+    "zero.peak_memory": Check(
+        "The peak memory is 0 although there are tokens.",
+        "Fails if `peak_memory_mb` is 0 and there are tokens.",
+        "Treat the peak memory as unknown.",
+        "",
+        "All `v2` files.",
+    ),
+    "zero.cpu_power": Check(
+        "The CPU power is 0 W although there is CPU energy.",
+        "Fails if `cpu_power_w` is 0 and there is CPU energy.",
+        "Treat the power as unknown.",
+    ),
+    "zero.cpu_energy": Check(
+        "The CPU energy is 0 J although there is CPU power.",
+        "Fails if `cpu_energy_j` is 0 and there is CPU power.",
+        "Treat the CPU energy as unknown: the total lacks the CPU.",
+    ),
+    "provenance.modelled": Check(
+        "A part of the total was modelled, not measured.",
+        "Never fails. Reports the sum of the components whose provenance is `modelled`.",
+        "State this wherever you show the total.",
+        "",
+        "0112: CPU energy is 112.5 W times the window, 13 % of the total. The examples of this repository are modelled "
+        "completely.",
+    ),
+    "provenance.unknown": Check(
+        "The provenance of the energy is not recorded.",
+        "Never fails. Reported if a component has no provenance.",
+        "Record the provenance.",
+        "",
+        "All `v2` files.",
+    ),
+    "provenance.tool_warning": Check(
+        "The measuring tool warned about its own figures.",
+        "Never fails. Reported if `energy_measurement_warning` is set.",
+        "Read the warning.",
+        "",
+        "The examples of this repository.",
+    ),
+    "provenance.schema_version": Check(
+        "A file names no schema version.",
+        "Fails if a file has no `schema_version`; it is read as 2.0.0.",
+        "Nothing, if the figures are plausible.",
+    ),
+    "sources.missing": Check(
+        "A raw file from which the aggregate was made is gone.",
+        "Fails if a source of the aggregate is not among the raw files.",
+        "Restore the file; the aggregate holds a copy.",
+        "The aggregate stores the SHA-256 of each source.",
+    ),
+    "sources.changed": Check(
+        "A raw file changed since the aggregate was made.",
+        "Fails if the SHA-256 of a raw file is not the one in the aggregate.",
+        "Find out who changed the file; `llm-energy-measure aggregate` recomputes the aggregate.",
+        "The aggregate stores the SHA-256 of each source.",
+    ),
+    "sources.added": Check(
+        "A raw file was added since the aggregate was made.",
+        "Fails if a raw file is not a source of the aggregate.",
+        "Run `llm-energy-measure aggregate`.",
+    ),
+    "sources.embedded": Check(
+        "The aggregate does not hold an exact copy of a raw file.",
+        "Fails if the aggregate does not hold an unchanged raw file byte for byte in the place of its source, or if it "
+        "holds more or fewer processes than its sources.",
+        "The aggregate was edited; recompute it with `llm-energy-measure aggregate --force`.",
+    ),
+    "aggregate.recomputed": Check(
+        "A value of the aggregate does not follow from its raw files.",
+        "Recomputes the aggregate and compares totals, attribution, bounds, times, latencies, completeness, sources, "
+        "configuration, flags, warnings and the codes of failed checks. Fails if a number differs by more than 1e-9. "
+        "Not checked if the aggregate names a rule of attribution or a strategy that is not installed. Of an aggregate "
+        "of another tool, only the totals are compared.",
+        "The aggregate was edited, or made by another rule; run `llm-energy-measure aggregate --force`.",
+    ),
+    "aggregate.readable": Check(
+        "The aggregate can't be read.",
+        "Fails if the aggregate can't be read. Not checked if there is none.",
+        "Run `llm-energy-measure aggregate --force`.",
+    ),
+    "aggregate.possible": Check(
+        "The raw files can't be combined into one result.",
+        "Fails if they can't be combined. The other checks continue as far as possible.",
+        "Follow the message.",
+    ),
+    "suspicion.identical_readings": Check(
+        "The readings of several processes are almost identical.",
+        "Never fails. Reported if the GPU energies of processes of unknown scope on one host agree within 1 %.",
+        "Find out what the sensor covers.",
+        "Honest GPUs with equal work also agree to a fraction of a percent.",
+        "3b_0088: 29,040 to 29,218 J in three processes.",
+    ),
+    "suspicion.grows_with_processes": Check(
+        "The energy grows with the number of processes, although work and time stay the same.",
+        "Never fails. Compares experiments with one model, configuration and number of tokens. Reported if k times as "
+        "many processes have at least 0.75 k times the energy of the smallest experiment in the same time (10 %). Only "
+        "`--all` or several ids show it.",
+        "As for `energy.over_counted`.",
+        "More GPUs with the same work take less time.",
+        "0109 to 0112: 16.2, 43.1, 74.8, 109.9 kJ on 1 to 4 processes, all in 23 s.",
+    ),
+}
+"""Every check by the code of its findings. Codes are stable: they don't change between versions."""
