@@ -76,6 +76,22 @@ class Outcome:
         return self.experiment.plain_j > margin * self.experiment.truth_j and self.judgement.is_complete
 
     @property
+    def is_consistent(self) -> bool:
+        """Whether point, bounds and status agree, and `exact` is said only where the scopes are recorded."""
+        judgement = self.judgement
+        if judgement.bounds_j is None or (judgement.point_j is None) != (judgement.status == "undetermined"):
+            return False
+        low, high = judgement.bounds_j
+        point = high if judgement.point_j is None else judgement.point_j
+        rounding = 1e-9 * high
+        if not low - rounding <= point <= high + rounding:
+            return False
+        if judgement.status != "exact":
+            return True
+        has_scopes = self.experiment.meta["plan"].evidence.scope or self.experiment.readers == 1
+        return has_scopes and high - low <= 0.01 * high + rounding
+
+    @property
     def width(self) -> float:
         """Width of the bounds relative to the truth."""
         bounds = self.judgement.bounds_j
@@ -121,6 +137,7 @@ def violations(simulated: SimulatedClass, outcomes: list[Outcome]) -> Iterator[V
     laws: list[tuple[str, list[Outcome], Callable[[Outcome], bool], float]] = [
         ("the truth is inside the bounds", outcomes, lambda outcome: outcome.is_inside, INSIDE_SHARE),
         ("honest experiments have no error", honest, lambda outcome: not outcome.is_accused, 1 - ACCUSED_SHARE),
+        ("point, bounds, status and evidence agree", outcomes, lambda outcome: outcome.is_consistent, 1.0),
         ("no over-count passes", outcomes, lambda outcome: not outcome.is_over_count_passed, 1.0),
     ]
     if simulated.always:

@@ -170,12 +170,17 @@ def test_lost_records_leave_gaps_in_the_ranks() -> None:
 def oracle(experiment: Experiment) -> Judgement:
     truth, plain = experiment.truth_j, experiment.plain_j
     errors = () if experiment.is_honest else ("energy.over_counted",)
-    return Judgement(plain, truth, (truth, truth), "exact", errors, ())
+    return Judgement(plain, truth, (truth, truth), "estimated", errors, ())
 
 
 def adder(experiment: Experiment) -> Judgement:
     plain = experiment.plain_j
     return Judgement(plain, plain, (plain, plain), "exact", (), ())
+
+
+def contradicter(experiment: Experiment) -> Judgement:
+    truth = experiment.truth_j
+    return Judgement(experiment.plain_j, truth, (0.97 * truth, truth), "exact", (), ())
 
 
 def accuser(experiment: Experiment) -> Judgement:
@@ -199,8 +204,12 @@ def test_an_engine_that_knows_the_truth_breaks_no_law(simulated: SimulatedClass)
 def test_laws_detect_an_engine_that_only_adds() -> None:
     wrong = {"the truth is inside the bounds", "no over-count passes", "points are right"}
     assert laws_broken("full_host", adder) == wrong
-    assert laws_broken("none_host", adder) == wrong
+    assert laws_broken("none_host", adder) == {*wrong, "point, bounds, status and evidence agree"}
     assert laws_broken("full_own", adder) == set()
+
+
+def test_laws_detect_an_engine_that_contradicts_itself() -> None:
+    assert laws_broken("full_own", contradicter) == {"point, bounds, status and evidence agree"}
 
 
 def test_laws_detect_an_engine_that_accuses_honest_experiments() -> None:
