@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The main job on real results: aggregate what each process saved, list it, look at one experiment, export a table.
-# Works on a copy, so that examples/results, or the directory that is named, stays as it was recorded. `make demo` runs it in
-# an environment of its own; `make demo-live` records the results anew first.
+# Show the main commands on real results: aggregate the raw results, list and show experiments, export a table. The
+# script works on a copy of examples/results, or of the directory given as argument. `make demo` runs it in its own
+# environment; `make demo-live` records new results first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 cp -r "${1:-examples/results}" "$work/results"
 cd "$work"
 
-show() { # print a command as one would type it, then run it
+show() { # print a command, then run it
     printf '\n$ llm-energy-measure %s\n' "$*"
     llm-energy-measure "$@"
 }
@@ -19,7 +19,7 @@ echo "Five runs of a small language model on a CPU (energy modelled, see example
 echo "Each process saved its own file; in one run a process was killed:"
 find results/raw -name 'process_*.json' | sort | sed 's/^/  /'
 
-show aggregate --all || echo "(exit status $?: an incomplete experiment is refused, and the others are done)"
+show aggregate --all || echo "(exit status $?: one experiment is incomplete and was refused; the others are aggregated)"
 show aggregate smollm2_b1_crash --no-strict
 show results list
 show results show smollm2_b1_crash

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Record everything in examples/results anew, in a directory that does not exist yet: `make demo-live`.
+# Record the experiments of examples/results again, in a directory that does not exist yet. `make demo-live` runs this.
 #
-#   record.sh RESULTS_DIR [OPTION]...     the options go to run.py
+#   record.sh RESULTS_DIR [OPTION]...     the options are passed to run.py
 set -euo pipefail
 case $1 in
     /*) results=$1 ;;
@@ -19,5 +19,5 @@ for cycle in 0 1; do
         run 2 --experiment "smollm2_b${batch}_c${cycle}" --cycle "$cycle" --batch-size "$batch" "$@"
     done
 done
-echo "Now process 2 of 4 kills itself half way; torchrun then ends the others (SIGTERM), and fails:"
+echo "In the next run, process 2 of 4 kills itself half way. torchrun then ends the others (SIGTERM) and fails:"
 run 4 --experiment smollm2_b1_crash --config-name smollm2_b1_crash --crash-process 2 "$@" 2>/dev/null || true

