@@ -84,6 +84,9 @@ def _windows(plan: Plan, rng: Random) -> list[Span]:
     if plan.windows in starts:
         step = starts[plan.windows]
         return [(step * index, step * index + length) for index in range(count)]
+    if plan.windows == "waves":
+        starts_of_waves = (0.0, serial_step)
+        return [(start := starts_of_waves[2 * index // count], start + length) for index in range(count)]
     windows = [_window(plan.windows, rng, length) for _ in range(count)]
     if plan.windows == "nested":
         windows[rng.randrange(count)] = (0.0, length)
@@ -114,7 +117,7 @@ def _host(plan: Plan, rng: Random, index: int, windows: list[Span], horizon: Spa
     load = rng.uniform(*plan.load)
     boards = []
     for board in range(plan.boards):
-        users = {rank: windows[rank] for rank in ranks if plan.board_of(rank - first) == board}
+        users = {rank: windows[rank] for rank in ranks if plan.drives(rank - first, board)}
         boards.append(_board(plan, rng, host=index, index=board, users=users, horizon=horizon, load=load))
     cpu_share_of: dict[int, Source] = {}
     cpu: tuple[Source, ...]
@@ -140,7 +143,11 @@ def _host(plan: Plan, rng: Random, index: int, windows: list[Span], horizon: Spa
         cpu = (idle, *cpu_share_of.values())
     ram = (Source(f"ram of host {index}", constant_power(horizon, rng.uniform(10, 40))),)
     name = f"node-{rng.randrange(10**6)}-{index}"
-    return Host(name, f"boot-{rng.getrandbits(64):016x}", tuple(boards), cpu, ram, cpu_share_of)
+    rest = (Source(f"rest of host {index}", constant_power(horizon, rng.uniform(50, 150))),)
+    overhead_w = plan.overhead * plan.boards * plan.model.limit_w
+    overhead = (Source(f"gpu overhead of host {index}", constant_power(horizon, overhead_w)),)
+    boot_id = f"boot-{rng.getrandbits(64):016x}"
+    return Host(name, boot_id, tuple(boards), cpu, ram, rest, overhead, cpu_share_of)
 
 
 def _board(
@@ -175,6 +182,8 @@ def _rank(plan: Plan, rng: Random, index: int, host: Host, window: Span) -> Rank
     board = host.boards[plan.board_of(local)]
     first = local // plan.group * plan.group
     visible = host.boards[first : first + plan.group]
+    if plan.gpu == "driven":
+        visible = host.boards[board.index : board.index + plan.driven]
     listed, scope = _gpu_coverage(plan, local, host, board, visible)
 
     def measured(scope: Scope, *parts: tuple[Source, ...]) -> Reading:
@@ -189,8 +198,8 @@ def _rank(plan: Plan, rng: Random, index: int, host: Host, window: Span) -> Rank
     if scope == "process":
         gpu = measured(scope, (board.share_of[index],))
     elif scope is not None:
-        module = host.cpu if plan.model.has_cpu else ()
-        parts = [(*seen.sources, *(module if position == 0 else ())) for position, seen in enumerate(listed)]
+        more = host.overhead if scope == "host" else host.cpu if plan.model.has_cpu else ()
+        parts = [(*seen.sources, *(more if position == 0 else ())) for position, seen in enumerate(listed)]
         gpu = measured(scope, *parts)
     if scope == "process" or scope is None:
         listed = (board,)
@@ -208,9 +217,8 @@ def _rank(plan: Plan, rng: Random, index: int, host: Host, window: Span) -> Rank
     before, after = (rng.uniform(0, 4), rng.uniform(0, 1)) if plan.evidence.window != "field" else (25.0, 2.0)
     is_exact = plan.evidence.window in ("run", "short")
     run = window if is_exact else (window[0] - before, window[1] + after)
-    return Rank(
-        index, local, host, board, window, run, listed, gpu, of_host(plan.cpu, host.cpu), of_host(plan.ram, host.ram)
-    )
+    cpu, ram, rest = of_host(plan.cpu, host.cpu), of_host(plan.ram, host.ram), of_host(plan.rest, host.rest)
+    return Rank(index, local, host, board, window, run, listed, gpu, cpu, ram, rest)
 
 
 def _gpu_coverage(
@@ -222,4 +230,4 @@ def _gpu_coverage(
         return (), None
     if reads_all:
         return host.boards, "host"
-    return (visible if plan.gpu == "visible" else (board,)), "process" if plan.gpu == "share" else "device"
+    return (visible if plan.gpu in ("visible", "driven") else (board,)), "process" if plan.gpu == "share" else "device"

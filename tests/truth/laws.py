@@ -77,7 +77,7 @@ class Outcome:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether point, bounds and status agree, and `exact` is said only where the scopes are recorded."""
+        """Whether point, bounds and status agree, and `exact` has recorded scopes and windows."""
         judgement = self.judgement
         if judgement.bounds_j is None or (judgement.point_j is None) != (judgement.status == "undetermined"):
             return False
@@ -88,8 +88,11 @@ class Outcome:
             return False
         if judgement.status != "exact":
             return True
-        has_scopes = self.experiment.meta["plan"].evidence.scope or self.experiment.readers == 1
-        return has_scopes and high - low <= 0.01 * high + rounding
+        evidence = self.experiment.meta["plan"].evidence
+        has_scopes = evidence.scope or evidence.devices == "energies"
+        # A run of the same length as the window is the window.
+        has_windows = evidence.window in ("full", "run")
+        return has_scopes and has_windows and high - low <= 0.01 * high + rounding
 
     @property
     def width(self) -> float:

@@ -41,9 +41,11 @@ GH200 = Model("NVIDIA GH200 480GB", 900, has_cpu=True)
 GH200_GPU_ONLY = Model("NVIDIA GH200 480GB", 700)
 MI250X = Model("AMD Instinct MI250X", 560, dies=2)
 
-GpuReading = Literal["own", "host", "visible", "share", "rank0", "mixed", "none"]
+GpuReading = Literal["own", "host", "visible", "driven", "share", "rank0", "mixed", "none"]
 HostReading = Literal["none", "each", "rank0", "constant", "share"]
-Windows = Literal["same", "staggered", "slightly_staggered", "partial", "nested", "same_start", "serial", "touching"]
+Windows = Literal[
+    "same", "staggered", "slightly_staggered", "partial", "nested", "same_start", "serial", "touching", "waves"
+]
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,14 @@ class Plan:
         gpu: What the GPU reading of a rank covers. `own`: the board of the rank; `host`: all boards of its host;
             `visible`: the boards of its group; `share`: what the process draws on its board; `rank0`: all boards, in
             local rank 0 only; `mixed`: all boards in local rank 0, the own board in the others.
+            `driven`: all boards that the rank drives.
         group: Ranks and boards of a group for `visible`.
         cpu: What the CPU reading of a rank covers. `each`: the host, in each rank; `rank0`: the host, in local rank 0;
             `constant`: the host, in each rank, as a model of one constant power; `share`: what the process draws.
         ram: As `cpu`.
+        rest: As `cpu`, for energy that only the total contains.
+        overhead: What the sensor of a host's GPUs covers besides its boards, as a fraction of their limits.
+        driven: Boards that each rank drives.
         windows: How the windows of the ranks overlap.
         load: Least and greatest mean power of a board, as a fraction of the limit.
         spread: Relative difference of power between boards.
@@ -131,6 +137,9 @@ class Plan:
     group: int = 1
     cpu: HostReading = "none"
     ram: HostReading = "none"
+    rest: HostReading = "none"
+    overhead: float = 0.0
+    driven: int = 1
     windows: Windows = "same"
     load: tuple[float, float] = (0.3, 0.95)
     spread: float = 0.1
@@ -145,9 +154,16 @@ class Plan:
     @property
     def ranks_per_host(self) -> int:
         """Ranks of each host."""
-        return self.boards * self.model.dies if self.ranks is None else self.ranks
+        return self.boards * self.model.dies // self.driven if self.ranks is None else self.ranks
+
+    def drives(self, local: int, board: int) -> bool:
+        """Whether a rank of a host computes on a board of this host."""
+        first = self.board_of(local)
+        return first <= board < first + self.driven
 
     def board_of(self, local: int) -> int:
         """Index of the board that a rank of a host uses."""
+        if self.driven > 1:
+            return local * self.driven
         per_board = max(1, self.ranks_per_host // self.boards)
         return min(local // per_board, self.boards - 1)

@@ -58,10 +58,11 @@ class Rank:
     gpu: Reading | None
     cpu: Reading | None
     ram: Reading | None
+    rest: Reading | None
 
     @property
     def readings(self) -> list[Reading]:
-        return [reading for reading in (self.gpu, self.cpu, self.ram) if reading is not None]
+        return [reading for reading in (self.gpu, self.cpu, self.ram, self.rest) if reading is not None]
 
 
 def record_of(plan: Plan, rng: Random, rank: Rank, world_size: int) -> RawProcessResult:

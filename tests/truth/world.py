@@ -127,6 +127,8 @@ class Host:
         boards: Its boards, by index.
         cpu: All of its CPUs.
         ram: Its memory.
+        rest: Everything else: fans, disks, network.
+        overhead: What the sensor of all its GPUs covers besides the boards.
         cpu_share_of: What each process draws on the CPUs, by rank, where the simulation divides the CPU.
     """
 
@@ -135,12 +137,9 @@ class Host:
     boards: tuple[Board, ...]
     cpu: tuple[Source, ...]
     ram: tuple[Source, ...]
+    rest: tuple[Source, ...]
+    overhead: tuple[Source, ...]
     cpu_share_of: dict[int, Source] = field(default_factory=dict)
-
-    @property
-    def gpu_sources(self) -> tuple[Source, ...]:
-        """Everything that its boards draw."""
-        return tuple(source for board in self.boards for source in board.sources)
 
 
 @dataclass(frozen=True)
