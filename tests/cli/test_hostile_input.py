@@ -296,7 +296,7 @@ def test_a_file_where_a_folder_belongs_is_refused_in_a_sentence(tmp_path: Path, 
             continue  # nothing is pending, so nothing is read there
         done = run("-o", tmp_path, *command.split())
         assert (done.status, done.out) == (1, "")
-        assert "Not a directory" in done.err or "a file stands where a folder is needed" in done.err
+        assert "Not a directory" in done.err or "it is a file, not a folder" in done.err
         assert done.err.count("\n") == 1
 
 

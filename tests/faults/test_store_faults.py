@@ -216,7 +216,7 @@ def test_a_file_over_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> N
     with path.open("wb") as file:
         file.truncate(512 * 1024 * 1024 + 1)  # sparse: it takes no space
     [unreadable] = FileSystemRepository(tmp_path).recover_raw(EXP).unreadable
-    assert unreadable.reason == "it has 536870913 bytes, more than the limit of 536870912"
+    assert unreadable.reason == "it has 536870913 bytes; the limit is 536870912"
 
 
 def test_an_interrupted_write_is_no_result(tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 # Each of them is passed by some operation of a plan; `within` writes half of the bytes first.
 POINTS = [
-    *((when, f"_write_beside.{call}") for call in ("open", "write", "fsync", "close") for when in ("before", "after")),
-    ("within", "_write_beside.write"),
+    *((when, f"_write_temporary.{call}") for call in ("open", "write", "fsync") for when in ("before", "after")),
+    *((when, "_write_temporary.close") for when in ("before", "after")),
+    ("within", "_write_temporary.write"),
     *((when, "_publish_new.link") for when in ("before", "after")),
     *((when, "create_file.unlink") for when in ("before", "after")),
     *((when, f"sync_folder.{call}") for call in ("open", "fsync", "close") for when in ("before", "after")),

@@ -1,4 +1,4 @@
-"""A folder of a store, read with few system calls: it says the same as the store, whatever stands in it."""
+"""`Folder`: fast reads of the files in one folder, with the same results as the store."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_names_are_sorted_and_absent_folder_is_empty(store: Store) -> None:
 def test_names_lists_every_name_that_the_file_system_accepts(tmp_path: Path) -> None:
     names = {b"a b", b"two\nlines", "\u00fc\u4e00\U0001f50b".encode(), b"\xff", b"\xc3\x28", b"tab\t", b"~", b"end "}
     for name in names:
-        os.mkdir(os.fsencode(tmp_path) + b"/raw-" + name)  # noqa: PTH102 - bytes, which no path has
+        os.mkdir(os.fsencode(tmp_path) + b"/raw-" + name)  # noqa: PTH102 - a Path cannot have any bytes
     with Folder(LocalStore(tmp_path.parent), tmp_path.name) as folder:
         found = list(folder.names())
     assert found == sorted(found)
@@ -78,10 +78,10 @@ def test_read_reports_links_and_pipes_without_blocking(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("raw/e/file", b"1")
     (tmp_path / "secret").write_bytes(b"secret")
-    place = tmp_path / "raw" / "e"
-    (place / "link").symlink_to(tmp_path / "secret")
-    os.mkfifo(place / "pipe")
-    (place / "folder").mkdir()
+    folder = tmp_path / "raw" / "e"
+    (folder / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(folder / "pipe")
+    (folder / "folder").mkdir()
     assert content(store, "e") == {"file": b"1", "link": UnsafePathError, "pipe": UnsafePathError}
 
 
@@ -132,7 +132,7 @@ def test_store_time_is_file_system_clock_and_leaves_no_file(tmp_path: Path) -> N
     store.put("aggregated/e.json", b"1")
     with Folder(store, "aggregated") as folder:
         written = store.path("aggregated/e.json").stat().st_mtime_ns
-        assert folder.timestamp_ns("e.json") in (written, None)  # put within a tick, it looks like a copy
+        assert folder.timestamp_ns("e.json") in (written, None)  # None if written in one clock tick
         assert before <= written <= store_time_ns(store, "aggregated")
         folder.set_mtime("e.json", 5)
         assert folder.timestamp_ns("e.json") == 5

@@ -1,4 +1,4 @@
-"""Read ahead: every item comes once and in order, the threads end with the work, and nothing hangs on what they do."""
+"""Prefetching: order of the items, when threads read, and how the threads end."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from llm_energy_measure.storage.base import Store
 
 
-def always() -> Callable[[], int]:
-    """Waits of a thread that waits for every file."""
+def waits_for_every_file() -> Callable[[], int]:
+    """Return a wait counter of a thread that waits for every file."""
     return count(step=1_000).__next__
 
 
-class Listening(Folder):
-    """A folder that tells what was brought, and by which threads."""
+class RecordingFolder(Folder):
+    """A folder that records the prefetched names and the threads."""
 
     def __init__(self, store: Store, prefix: str) -> None:
         super().__init__(store, prefix)
-        self.brought: list[tuple[str, threading.Thread]] = []
+        self.prefetched: list[tuple[str, threading.Thread]] = []
 
     def prefetch(self, name: str) -> None:
         super().prefetch(name)
-        self.brought.append((name, threading.current_thread()))
+        self.prefetched.append((name, threading.current_thread()))
 
-    def names_brought(self) -> list[str]:
-        return sorted(name for name, _ in self.brought)
+    def prefetched_names(self) -> list[str]:
+        return sorted(name for name, _ in self.prefetched)
 
 
 def open_files() -> int:
@@ -54,12 +54,15 @@ def test_prefetch_yields_every_item_once_and_in_order(amount: int, waited: list[
     waits = chain(waited, repeat(100))
     total = 0
 
-    def told() -> int:
+    def wait_count() -> int:
         nonlocal total
         total += next(waits)
         return total
 
-    with Folder(MemoryStore(), "raw") as folder, closing(prefetch(folder, range(amount), str, waits=told)) as items:
+    with (
+        Folder(MemoryStore(), "raw") as folder,
+        closing(prefetch(folder, range(amount), str, wait_count=wait_count)) as items,
+    ):
         assert list(items) == list(range(amount))
 
 
@@ -67,30 +70,37 @@ def test_prefetch_reads_nothing_if_the_caller_never_waits(tmp_path: Path) -> Non
     (tmp_path / "raw").mkdir()
     taken = iter(range(100))
     with (
-        Listening(LocalStore(tmp_path), "raw") as folder,
-        closing(prefetch(folder, taken, str, waits=lambda: 7)) as items,
+        RecordingFolder(LocalStore(tmp_path), "raw") as folder,
+        closing(prefetch(folder, taken, str, wait_count=lambda: 7)) as items,
     ):
-        assert [next(items), next(taken), next(items)] == [0, 1, 2]  # none is taken before its turn
+        assert [next(items), next(taken), next(items)] == [0, 1, 2]  # no item is taken in advance
         assert list(items) == list(range(3, 100))
-        assert folder.names_brought() == []
+        assert folder.prefetched_names() == []
 
 
 def test_prefetch_reads_next_folders_in_threads_if_caller_waits(tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / "raw" / str(number)).mkdir(parents=True)
     with (
-        Listening(LocalStore(tmp_path), "raw") as folder,
+        RecordingFolder(LocalStore(tmp_path), "raw") as folder,
         closing(
-            prefetch(folder, range(100), lambda number: str(number) if number % 2 else None, waits=always())
+            prefetch(
+                folder,
+                range(100),
+                lambda number: str(number) if number % 2 else None,
+                wait_count=waits_for_every_file(),
+            )
         ) as items,
     ):
         for number in items:
-            while number == 40 and len(folder.brought) < 4:
+            while number == 40 and len(folder.prefetched) < 4:
                 time.sleep(0.001)
-        brought = folder.names_brought()
-    assert len(brought) == len(set(brought)) >= 4
-    assert set(brought) <= {str(number) for number in range(4, 100) if number % 2}  # each once, none without a folder
-    assert threading.current_thread() not in {thread for _, thread in folder.brought}
+        names = folder.prefetched_names()
+    assert len(names) == len(set(names)) >= 4
+    assert set(names) <= {
+        str(number) for number in range(4, 100) if number % 2
+    }  # each name at most once, and only names of items with a folder
+    assert threading.current_thread() not in {thread for _, thread in folder.prefetched}
 
 
 @pytest.mark.parametrize("until", [0, 7, 8, 9, 30, 99])
@@ -101,7 +111,7 @@ def test_prefetch_threads_end_when_the_caller_stops(tmp_path: Path, until: int) 
     def work() -> None:
         with (
             Folder(LocalStore(tmp_path), "raw") as folder,
-            closing(prefetch(folder, range(100), str, waits=always())) as items,
+            closing(prefetch(folder, range(100), str, wait_count=waits_for_every_file())) as items,
         ):
             for number in items:
                 if number == until:
@@ -138,7 +148,7 @@ def test_prefetch_works_if_no_thread_can_start(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(threading.Thread, "start", refused)
     with (
         Folder(LocalStore(tmp_path), "raw") as folder,
-        closing(prefetch(folder, range(200), str, waits=always())) as items,
+        closing(prefetch(folder, range(200), str, wait_count=waits_for_every_file())) as items,
     ):
         assert list(items) == list(range(200))
 

@@ -461,7 +461,7 @@ def test_no_link_leads_out_of_the_store(repository: FileSystemRepository, tmp_pa
     link.parent.mkdir(parents=True)
     link.symlink_to(target.parent if what == "folder of the experiment" else target.parent.parent)
     for method in (repository.list_raw, repository.load_all_raw, repository.has_raw, repository.delete_experiment):
-        with pytest.raises(UnsafePathError, match="is a symbolic link; put the folder itself there"):
+        with pytest.raises(UnsafePathError, match="is a symbolic link; replace the link with the folder"):
             method(EXP)
     with pytest.raises(UnsafePathError, match="is a symbolic link"):
         repository.save_raw(EXP, factories.raw(process_index=1))
@@ -509,10 +509,10 @@ def test_a_file_in_place_of_a_folder_is_told_in_one_sentence(
     asks = {"raw": [repository.list_experiments], "aggregated": [repository.list_aggregated]}
     calls = asks.get(where) or [*asks["raw"], *asks["aggregated"]]
     for call in calls:
-        with pytest.raises(StorageError, match="^cannot list .*; name a folder as the results directory$"):
+        with pytest.raises(StorageError, match="^cannot list .*; use a folder as the results directory$"):
             call()
     if where != "aggregated":
-        with pytest.raises(StorageError, match="; name a folder as the results directory$"):
+        with pytest.raises(StorageError, match="; use a folder as the results directory$"):
             repository.save_raw(EXP, factories.raw())
 
 

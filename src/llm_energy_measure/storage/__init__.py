@@ -1,1 +1,1 @@
-"""Bytes under keys: the one floor that touches the file system."""
+"""Stores: bytes under keys. Only this package writes result files to the file system."""

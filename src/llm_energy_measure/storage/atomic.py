@@ -1,9 +1,8 @@
-"""Files that are absent or whole: write beside, sync, then publish under the name.
+"""Atomic and durable writes: write a temporary file in the same folder, sync it, then link or rename it.
 
-Source: the sequence is the one that ext4, xfs and POSIX agree on; see rename(2), link(2) and fsync(2), whose notes
-say that a new name is only durable once its folder was synced too.
+Source: rename(2), link(2) and fsync(2). A new name is durable after an fsync of its folder.
 
-Paths are strings here: to make a `Path` costs as much as the system call that it is for.
+Paths are strings here, because creating a `Path` costs as much time as a system call.
 """
 
 from __future__ import annotations
@@ -25,23 +24,25 @@ from llm_energy_measure.constants import HIDDEN_MARK
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# How link(2) is refused by file systems without hard links (FAT, some FUSE and network mounts).
+# Errors of link(2) on file systems without hard links (FAT, some FUSE and network mounts).
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
-
-_LEFTOVER = re.compile(
+_TEMPORARY = re.compile(
     rf"\.(?P<name>.+){HIDDEN_MARK}(?P<host>[0-9a-f]{{8}})-(?P<boot>[0-9a-f]{{8}})-(?P<pid>[0-9]+)-[0-9a-f]{{8}}"
 )
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROCESS_NAMESPACE = Path("/proc/self/ns/pid")
 
-# How fsync(2) of a folder is refused by file systems that keep names durable by themselves, or not at all.
+# Errors of fsync(2) on file systems that do not support it for folders.
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 _NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
-# Neither a link is followed nor a pipe waited for.
-_COPY_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Flags of open(2) for reading. Opening a pipe does not block."""
+
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+"""Flag of open(2) that rejects symbolic links; 0 on Windows, which has none."""
 
 _HAS_SYNCFS = sys.platform == "linux"
 
@@ -51,46 +52,46 @@ _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 
 
-def temporary_path(path: str, mark: str | None = None) -> str:
-    """A fresh hidden name beside `path` that no reader takes for a result and a sweep recognises.
+def temporary_path(path: str, suffix: str | None = None) -> str:
+    """Return a new temporary path in the folder of `path`. Readers ignore its name.
 
-    It says who is at work on it, `.<name>~<host>-<boot>-<pid>-<random>`, so that `writer_has_ended` can tell later.
+    The name is `.<name>~<host>-<boot>-<pid>-<random>`, so that `writer_has_ended` can check its writer later.
 
     Args:
-        path: The name that the file is meant for.
-        mark: What comes after the name, from `_fresh_mark`; files of different names can share one.
+        path: The final path of the file.
+        suffix: Suffix from `_unique_suffix`, which files with different names can share. None creates a new one.
     """
     folder, separator, name = path.rpartition(os.sep)
-    return f"{folder}{separator}.{name}{_fresh_mark() if mark is None else mark}"
+    return f"{folder}{separator}.{name}{_unique_suffix() if suffix is None else suffix}"
 
 
-def _fresh_mark() -> str:
+def _unique_suffix() -> str:
     host, boot = _machine()
     return f"{HIDDEN_MARK}{host}-{boot}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
-def target_name(leftover: str) -> str | None:
-    """The name that an unfinished file of ours was meant for, or None if the name is none of ours.
+def target_name(temporary: str) -> str | None:
+    """Return the final name of a temporary file, or None if `temporary` is not the name of a temporary file.
 
     Example:
         >>> target_name(".process_3.json~1a2b3c4d-5e6f7a8b-4711-89abcdef"), target_name("process_3.json")
         ('process_3.json', None)
     """
-    match = _LEFTOVER.fullmatch(leftover)
+    match = _TEMPORARY.fullmatch(temporary)
     return match["name"] if match else None
 
 
-def writer_has_ended(leftover: str, mtime_sec: float) -> bool:
-    """True only if the process that made an unfinished file is known not to run any more.
+def writer_has_ended(temporary: str, mtime_sec: float) -> bool:
+    """Return True if the process that wrote a temporary file no longer exists. False means that it is unknown.
 
-    Either it was a process of this boot and process namespace, and there is none of that number any more, or it was of
-    this host and the file was last written before this boot. What another host writes can't be told from here.
+    The process has ended if it belonged to this boot and process namespace and its id does not exist. It has also
+    ended if it ran on this host and the file is older than this boot. Processes of other hosts are unknown.
 
     Args:
-        leftover: Name of the file.
-        mtime_sec: When it was last written, in seconds since 1970-01-01 UTC; 0 if that is unknown.
+        temporary: Name of the temporary file.
+        mtime_sec: Modification time of the file, in seconds since 1970-01-01 UTC; 0 if unknown.
     """
-    match = _LEFTOVER.fullmatch(leftover)
+    match = _TEMPORARY.fullmatch(temporary)
     host, boot = _machine()
     if match is None or match["host"] != host or os.name != "posix":
         return False
@@ -106,20 +107,20 @@ def writer_has_ended(leftover: str, mtime_sec: float) -> bool:
 
 
 def _boot_time_sec() -> float:
-    """When this machine was started, in seconds since 1970-01-01 UTC; 0 if that can't be told."""
+    """Return the boot time of this machine, in seconds since 1970-01-01 UTC; 0 if unknown."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return 0.0 if clock is None else time.time() - time.clock_gettime(clock)
 
 
-def writer_is_remote(leftover: str) -> bool:
-    """True if an unfinished file is of another host, boot or container: whether it is being written can't be told."""
-    match = _LEFTOVER.fullmatch(leftover)
+def writer_is_remote(temporary: str) -> bool:
+    """Return True if another host, boot or container wrote the file, so that its writer cannot be checked."""
+    match = _TEMPORARY.fullmatch(temporary)
     return match is not None and (match["host"], match["boot"]) != _machine()
 
 
 @cache
 def _machine() -> tuple[str, str]:
-    """Tokens for this host, and for this boot and process namespace of it: process numbers mean nothing beyond."""
+    """Return one token for this host, and one for this boot and process namespace, in which process ids are valid."""
     facts = []
     for path in (_BOOT_ID, _PROCESS_NAMESPACE):
         try:
@@ -135,32 +136,32 @@ def _token(text: str) -> str:
 
 
 def create_file(path: str, data: bytes) -> None:
-    """Create `path` with `data`, durably, or leave everything as it was.
+    """Create a file durably.
 
     Raises:
-        FileExistsError: The name is taken; it was not touched.
-        OSError: The file system refused.
+        FileExistsError: `path` exists. It was not changed.
+        OSError: The file system returned an error. No file was created.
     """
-    temp = _write_beside(path, data)
+    temp = _write_temporary(path, data)
     try:
         _publish_new(temp, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temp)
-    # A folder that was moved since (a later attempt begins) took the file along under its name.
+    # A later attempt can move the folder together with this file at any time.
     with contextlib.suppress(FileNotFoundError):
         sync_folder(os.path.dirname(path))
 
 
 def replace_file(path: str, data: bytes) -> None:
-    """Make `path` hold `data`, durably, in place of what it held; a reader sees the one or the other.
+    """Write a file durably and replace an existing one. A reader sees the old or the new content.
 
-    The permissions of what it replaces stay.
+    The new file keeps the permissions of the old one.
 
     Raises:
-        OSError: The file system refused; `path` is as it was.
+        OSError: The file system returned an error. `path` is unchanged.
     """
-    temp = _write_beside(path, data)
+    temp = _write_temporary(path, data)
     try:
         _replace(temp, path)
     except OSError:
@@ -170,24 +171,24 @@ def replace_file(path: str, data: bytes) -> None:
 
 
 def replace_files(files: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
-    """Make each path hold its data, durably, as `replace_file` does, with one sync for all.
+    """Write several files durably like `replace_file`, with one sync for all.
 
-    Either every file's bytes are on the disk before the first takes its name, or none takes it. A file system that
-    can't be synced as a whole (it is no Linux) gets a sync a file, as does a single one.
+    The bytes of all files are on the disk before the first file is renamed. Without syncfs (not Linux), and for a
+    single file, each file is synced separately.
 
     Args:
-        files: The bytes of each path. All paths lie on one file system.
-        mtime_ns: When they shall say that they were last written, in nanoseconds since 1970-01-01 UTC.
+        files: The bytes of each path. All paths are on one file system.
+        mtime_ns: Modification time of the files, in nanoseconds since 1970-01-01 UTC. None is now.
 
     Raises:
-        OSError: The file system refused; each path holds what it held, or its data.
+        OSError: The file system returned an error. Each path has its old or its new content.
     """
     temps: dict[str, str] = {}
-    mark = _fresh_mark()
-    at_once = _HAS_SYNCFS and len(files) > 1  # for one file alone nothing of others has to reach the disk
+    suffix = _unique_suffix()
+    at_once = _HAS_SYNCFS and len(files) > 1  # for one file, fsync does not wait for the data of other processes
     try:
         for path, data in files.items():
-            temps[path] = _write_beside(path, data, sync=not at_once, mtime_ns=mtime_ns, mark=mark)
+            temps[path] = _write_temporary(path, data, sync=not at_once, mtime_ns=mtime_ns, suffix=suffix)
         if at_once:
             _sync_file_system(next(iter(temps.values())))
         for path in files:
@@ -201,16 +202,16 @@ def replace_files(files: Mapping[str, bytes], *, mtime_ns: int | None = None) ->
 
 
 def exchange_file(path: str, data: bytes) -> str:
-    """Make `path` hold `data`, durably, and return the hidden file beside it that now holds what it held.
+    """Replace a file durably, and return the path of a temporary file with the previous content.
 
-    Of several writers at once each gets another's. Where the system can't exchange two files (it is no Linux, or the
-    file system refuses), keeping and replacing are two steps, and what a writer in between has put there is lost.
+    If several writers exchange a file at once, each gets a different previous content. Without RENAME_EXCHANGE (not
+    Linux, or not supported by the file system), this needs two steps, and content that is written in between is lost.
 
     Raises:
-        FileNotFoundError: There is nothing to replace.
-        OSError: The file system refused; `path` is as it was.
+        FileNotFoundError: `path` does not exist.
+        OSError: The file system returned an error. `path` is unchanged.
     """
-    temp = _write_beside(path, data)
+    temp = _write_temporary(path, data)
     try:
         if _renameat2(temp, path, _RENAME_EXCHANGE) != 0:
             kept = temporary_path(path)
@@ -225,18 +226,18 @@ def exchange_file(path: str, data: bytes) -> str:
 
 
 def link_file(path: str, new_path: str) -> None:
-    """Give the file a second name, durably.
+    """Create a hard link, or a copy on a file system without hard links, durably.
 
     Raises:
-        FileExistsError: The new name is taken; it was not touched.
-        OSError: The file system refused.
+        FileExistsError: `new_path` exists. It was not changed.
+        OSError: The file system returned an error.
     """
     try:
         os.link(path, new_path, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        descriptor = os.open(path, _COPY_FLAGS)
+        descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise
@@ -247,12 +248,12 @@ def link_file(path: str, new_path: str) -> None:
 
 
 def make_folder(path: str, *, root: str | None = None) -> None:
-    """Create a folder and its parents, each durable in its own parent; fine if it is there already.
+    """Create a folder and its parents durably. An existing folder is accepted.
 
     Args:
         path: The folder.
-        root: A folder above it, down from which names are made durable even if they are there: somebody else may have
-            made them this instant, and not have synced them.
+        root: A parent folder. The names of existing folders below it are made durable too, because another process
+            may have created them without syncing them yet.
     """
     missing, folder = [], path
     while not os.path.isdir(folder or os.curdir):
@@ -263,18 +264,18 @@ def make_folder(path: str, *, root: str | None = None) -> None:
     for new in reversed(missing):
         with contextlib.suppress(FileExistsError):
             os.mkdir(new)
-        # One look only: what is no folder because it was deleted just now is no file either.
+        # One stat call, which raises FileNotFoundError if the folder was deleted in between. isdir() would hide that.
         if not stat.S_ISDIR(os.stat(new).st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed", new)
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder", new)
         sync_folder(os.path.dirname(new))
     while root is not None and len(root) <= len(folder) != len(parent := os.path.dirname(folder)):
-        with contextlib.suppress(PermissionError):  # a folder that was there for long needs no leave to be read
+        with contextlib.suppress(PermissionError):  # an existing parent may be unreadable for this user
             sync_folder(parent)
         folder = parent
 
 
 def sync_folder(folder: str) -> None:
-    """Make the names in a folder durable. Does nothing where folders can't be opened (Windows)."""
+    """Make the names in a folder durable. Do nothing on systems that cannot open folders (Windows)."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder or os.curdir, os.O_RDONLY | os.O_DIRECTORY)
@@ -287,13 +288,13 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _write_beside(
-    path: str, data: bytes, *, sync: bool = True, mtime_ns: int | None = None, mark: str | None = None
+def _write_temporary(
+    path: str, data: bytes, *, sync: bool = True, mtime_ns: int | None = None, suffix: str | None = None
 ) -> str:
-    """The path of a finished temporary file in the same folder, with the permissions that the folder asks for."""
-    temp = temporary_path(path, mark)
-    # Not tempfile.mkstemp: its 0600 would lock the group out of its own results.
-    # Inside: most of the time goes into making the file, and Ctrl-C comes then.
+    """Write a temporary file with default permissions in the folder of `path`, and return its path."""
+    temp = temporary_path(path, suffix)
+    # tempfile.mkstemp would set mode 0600, which excludes the group.
+    # open is inside the try block, because most of the time is spent there and Ctrl-C can interrupt it.
     try:
         descriptor = os.open(temp, _NEW_FLAGS, 0o666)
         try:
@@ -313,8 +314,8 @@ def _write_beside(
 
 
 def _replace(temp: str, path: str) -> None:
-    """Give the finished file its name, and the permissions of what had it."""
-    if os.access(path, os.F_OK):  # an error that is raised for each of thousands costs more than the question
+    """Rename a temporary file to `path`. Keep the permissions of an existing file."""
+    if os.access(path, os.F_OK):  # cheaper than an exception for each of thousands of new files
         with contextlib.suppress(FileNotFoundError):
             found = os.lstat(path).st_mode
             if stat.S_ISREG(found) and found & 0o777 != os.lstat(temp).st_mode & 0o777:
@@ -328,11 +329,11 @@ def _remove(temp: str) -> None:
 
 
 def _publish_new(temp: str, path: str) -> None:
-    """Give the finished file its name, unless the name is taken."""
+    """Link a temporary file to `path`. Raise `FileExistsError` if `path` exists."""
     try:
         os.link(temp, path, follow_symlinks=False)
     except FileExistsError:
-        # A server (NFS) that made the link and lost its answer is asked again and says that the name is taken.
+        # An NFS client repeats the request if the answer was lost, and then reports its own link as existing.
         if os.stat(temp).st_nlink == 1:
             raise
     except OSError as error:
@@ -342,20 +343,20 @@ def _publish_new(temp: str, path: str) -> None:
 
 
 def _rename_new(temp: str, path: str) -> None:
-    """Rename without replacement, for file systems without hard links."""
+    """Rename without replacing, for file systems without hard links."""
     code = _renameat2(temp, path, _RENAME_NOREPLACE)
     if code == errno.EEXIST:
         raise FileExistsError(code, os.strerror(code), path)
     if code == 0:
         return
-    # Neither is to be had: the check and the rename are two steps, and a writer in between would be replaced.
+    # RENAME_NOREPLACE is not supported. The check and the rename are two steps, so a file created in between is lost.
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     os.rename(temp, path)
 
 
 def _renameat2(source: str, target: str, flags: int) -> int:
-    """Call renameat2(2), which Linux has since 3.15 and Python no binding for; 0, or the number of the error."""
+    """Call renameat2(2), which exists since Linux 3.15 but not in Python. Return 0 or the errno."""
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -366,9 +367,9 @@ def _renameat2(source: str, target: str, flags: int) -> int:
 
 
 def _sync_file_system(path: str) -> None:
-    """Call syncfs(2), which Linux has since 2.6.39 and Python no binding for, on the file system of a file.
+    """Call syncfs(2) on the file system of a file. It exists since Linux 2.6.39 but not in Python.
 
-    Since Linux 5.8 it tells of data that could not be written.
+    Since Linux 5.8, it reports write errors.
     """
     import ctypes
 

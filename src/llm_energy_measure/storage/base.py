@@ -1,14 +1,14 @@
-"""The `Store` protocol: bytes under keys, and what every store guarantees.
+"""The `Store` protocol: bytes under keys, and the guarantees of every store.
 
 A key is a relative path with `/` between its parts, such as `raw/exp_7/process_0.json`.
 
-Guarantees, of every method of every store:
+Guarantees of all methods:
 
-- A value is either absent or whole. No reader ever sees a part of one.
-- `create` never replaces anything: of two callers with one key, exactly one succeeds.
-- What `create`, `put`, `put_many` and `exchange` have returned from survives a crash of the machine, as far as the
-  file system keeps what it was told to sync.
-- No method follows a symbolic link inside the store, or blocks on a file that is no regular file.
+- A value is absent or whole. No reader sees a part of a value.
+- `create` never replaces a value. If two callers create the same key, exactly one succeeds.
+- After `create`, `put`, `put_many` or `exchange` returns, the value survives a crash of the machine (if the file
+  system honours fsync).
+- No method follows a symbolic link inside the store, and no method blocks on a pipe or a device.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _NO_NAMES = frozenset({"", ".", ".."})
 
 
 class Entry(NamedTuple):
-    """One name directly under a prefix.
+    """A value or a folder directly under a prefix.
 
     Attributes:
         name: The last part of the key.
-        is_folder: True if it is a prefix of further keys.
-        size_bytes: Size of the value; 0 for a folder.
-        mtime_sec: When it was last written, in seconds since 1970-01-01 UTC; 0 if that is unknown.
+        is_folder: True if further keys start with this key.
+        size_bytes: Size of the value in bytes; 0 for a folder.
+        mtime_sec: Time of the last modification, in seconds since 1970-01-01 UTC; 0 if unknown.
     """
 
     name: str
@@ -42,59 +42,63 @@ class Entry(NamedTuple):
 
 
 def split_key(key: str) -> list[str]:
-    """The parts of a key.
+    """Return the parts of a key.
 
     Raises:
-        UnsafePathError: It leads out of a store, or could on some system.
+        UnsafePathError: The key has an empty part, a part `.` or `..`, a backslash or a NUL character.
     """
     parts = key.split("/")
     if "\\" in key or "\0" in key or not _NO_NAMES.isdisjoint(parts):
-        raise UnsafePathError(f"cannot use the key {key!r}", "it leads out of the store", "use plain names")
+        raise UnsafePathError(f"cannot use the key {key!r}", "it is not a path inside the store", "use plain names")
     return parts
 
 
 class Store(Protocol):
-    """Bytes under keys. The module's docstring has the guarantees.
+    """Bytes under keys. The docstring of the module lists the guarantees.
 
-    Every method raises `StorageError` where the file system refuses, and `UnsafePathError` for a key that leads out.
+    All methods raise `StorageError` if the file system returns an error, and `UnsafePathError` for an invalid key.
     """
 
     def path(self, key: str) -> Path:
-        """Where the value of a key lies, whether or not it exists."""
+        """Return the path of the value of a key. The value need not exist."""
 
     def get(self, key: str) -> bytes:
-        """The value. Raises `ResultNotFoundError` if there is none."""
+        """Return the value of a key. Raises `ResultNotFoundError` if the key is absent."""
 
     def create(self, key: str, data: bytes) -> bool:
-        """Store a new value durably; False, with nothing changed, if the key has one already."""
+        """Store a value durably if the key is absent. Return False and change nothing if it exists."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Store a value durably, in place of an older one if there is one."""
+        """Store a value durably and replace an existing one."""
 
     def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
-        """Store several values durably, each in place of an older one if there is one, with one sync for all.
+        """Store several values durably with one sync, and replace existing ones.
 
-        Where it raises, each of them is as it was or stored, and whole. With `mtime_ns` they appear as last written
-        then, in nanoseconds since 1970-01-01 UTC, in a store that keeps stamps.
+        If it raises, each key has its old or its new value.
+
+        Args:
+            values: The values by key.
+            mtime_ns: Modification time of the values, in nanoseconds since 1970-01-01 UTC. None is now. Stores
+                without modification times ignore it.
         """
 
     def exchange(self, key: str, data: bytes) -> str:
-        """Store a value durably in place of the one that is there, and return a fresh key that holds that one.
+        """Replace an existing value durably, and return a new key that holds the previous value.
 
-        Of several callers at once each gets another's value, so that none is lost between them.
+        If several callers exchange the same key at once, each gets a different previous value, so no value is lost.
         """
 
     def copy_if_absent(self, key: str, new_key: str) -> bool:
-        """Give a value a second key in the same folder; False, with nothing changed, if that key has one already."""
+        """Copy a value to `new_key` in the same folder. Return False and change nothing if `new_key` exists."""
 
     def list(self, prefix: str) -> list[Entry]:
-        """What stands directly under a prefix, sorted by name; nothing if the prefix is absent."""
+        """Return the entries directly under a prefix, sorted by name. An absent prefix has none."""
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
-        """Give everything under a prefix another one, at once; False if there is nothing or the new one is taken."""
+        """Rename a folder atomically. Return False if it is absent or if `new_prefix` exists."""
 
     def delete(self, key: str) -> bool:
-        """Remove a value; False if there was none."""
+        """Delete a value. Return False if the key is absent."""
 
     def delete_folder(self, prefix: str) -> bool:
-        """Remove everything under a prefix; False if there was nothing. It is out of sight at once, or not at all."""
+        """Delete a folder and everything below it; the folder disappears atomically. Return False if it is absent."""

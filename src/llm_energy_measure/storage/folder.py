@@ -1,7 +1,7 @@
-"""One folder of a store, looked at and read many times over: as few system calls as its guarantees allow.
+"""Fast reads of many files in one folder of a store, with few system calls.
 
-Each method costs what the bare calls cost and says the same as the store's own: no symbolic link is followed, nothing
-blocks on what is no regular file, and whatever is unusual (a large file, a link, an error) goes the store's own way.
+The results and guarantees are those of the store: no symbolic link is followed, and no read blocks on a pipe or a
+device. For special cases (a large file, a symbolic link, an error), the methods call the store.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING, Self
 
 from llm_energy_measure.exceptions import ResultsError
-from llm_energy_measure.storage.atomic import temporary_path
+from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS, temporary_path
 from llm_energy_measure.storage.local import LocalStore
 
 if TYPE_CHECKING:
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.storage.base import Store
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-_FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
+_FILE_FLAGS = READ_FLAGS | NO_FOLLOW
+_FOLDER_FLAGS = _FILE_FLAGS | getattr(os, "O_DIRECTORY", 0)
 
-# Most raw results have a tenth of it. One read of it costs no more than one of their size.
+# Most raw results have a tenth of this size. A larger buffer does not make reading them slower.
 _CHUNK_BYTES = 1 << 16
 
 
 class Folder:
-    """What stands under a prefix of a store.
+    """The files and subfolders under a prefix of a store.
 
     Args:
         store: The store.
-        prefix: The prefix, which need not be there.
+        prefix: The prefix. It need not exist.
     """
 
     def __init__(self, store: Store, prefix: str) -> None:
-        """Open the folder, if it is there and one of the file system."""
+        """Open the folder if the store is local and the folder exists."""
         self.store = store
         self.prefix = prefix
         self._descriptor: int | None = None
         if isinstance(store, LocalStore) and os.open in os.supports_dir_fd and os.listdir in os.supports_fd:
             try:
-                self._descriptor = os.open(store.path(prefix), _FOLDER)
+                self._descriptor = os.open(store.path(prefix), _FOLDER_FLAGS)
             except OSError:
-                self._descriptor = None  # absent, or whatever the store's own way will say
+                self._descriptor = None  # the methods then call the store, which reports the error
 
     def __enter__(self) -> Self:
         return self
@@ -57,26 +57,26 @@ class Folder:
         self.close()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the folder."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def names(self) -> Iterator[str]:
-        """Names of what may be folders in it, sorted; a hundred thousand cost a megabyte once they are sorted."""
+        """Yield the names of possible subfolders, sorted. In a local store, names of files are included."""
         if self._descriptor is None:
             yield from (entry.name for entry in self.store.list(self.prefix) if entry.is_folder)
             return
-        # One text, in a tenth of the memory of as many: no name has a slash in it.
+        # One string needs a tenth of the memory of a list: 100,000 names take 1 MB. A name contains no slash.
         for found in re.finditer("[^/]+", "/".join(sorted(os.listdir(self._descriptor)))):
             yield found[0]
 
     def timestamp_ns(self, name: str) -> int | None:
-        """When a file says that it was last written, or a folder that it was last changed, moved or copied here.
+        """Return the mtime of a file or the ctime of a folder, in nanoseconds since 1970-01-01 UTC.
 
-        In nanoseconds since 1970-01-01 UTC, by the clock of the file system. None if nothing is there, if it is
-        unknown, of an empty file, in which nothing was written yet, or of one that nobody has stamped or moved since it
-        was written, as a plain copy: when its content was made is not known.
+        The clock is that of the file system. The result is None if the name is absent, if the file is empty, or if the
+        time is unknown. It is also None for a file whose mtime and ctime are equal: it may be a plain copy of an older
+        file, because renaming a file or setting its mtime makes the two times different.
         """
         if self._descriptor is None:
             return None
@@ -85,12 +85,12 @@ class Folder:
         except OSError:
             return None
         if stat.S_ISDIR(found.st_mode):
-            # Not the time of modification, which a folder keeps that is moved or copied to the place of another.
+            # A folder that is moved or copied here keeps its mtime, but not its ctime.
             return found.st_ctime_ns
         return found.st_mtime_ns if found.st_size and found.st_mtime_ns != found.st_ctime_ns else None
 
     def is_absent(self, name: str) -> bool:
-        """True if it is known that nothing of that name is there."""
+        """Return True if the name is absent for certain."""
         if self._descriptor is None:
             return not any(entry.name == name for entry in self.store.list(self.prefix))
         try:
@@ -102,14 +102,14 @@ class Folder:
         return False
 
     def read(self, name: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | ResultsError]]:
-        """The files of a folder in it, in any order: name, and content or why it can't be had.
+        """Yield each wanted file of a subfolder, in any order: its name, and its content or the error of reading it.
 
         Args:
-            name: The folder's name.
-            wanted: Whether to read a file of that name.
+            name: Name of the subfolder.
+            wanted: Function that returns True for the names of the files to read.
 
         Raises:
-            StorageError: The folder can't be listed.
+            StorageError: The subfolder cannot be listed.
         """
         folder = self._open(name)
         if folder is None:
@@ -128,7 +128,7 @@ class Folder:
             os.close(folder)
 
     def prefetch(self, name: str) -> None:
-        """Have the system read the files of a folder in it, which then are in its cache; nothing is said of them."""
+        """Read the files of a subfolder into the page cache. Ignore all errors."""
         folder = self._open(name)
         if folder is None:
             return
@@ -136,23 +136,23 @@ class Folder:
             for file in os.listdir(folder):
                 _read(file, folder)
         except OSError:
-            return  # whoever reads it in earnest is told
+            return  # `read` reports the error
         finally:
             os.close(folder)
 
     def get(self, name: str) -> bytes | None:
-        """The content of a file in it; None if it can't be had."""
+        """Return the content of a file. None if it cannot be read."""
         data = None if self._descriptor is None else _read(name, self._descriptor)
         if data is None:
             found = self._get(name)
             return found if isinstance(found, bytes) else None
         return data
 
-    def set_mtime(self, name: str, timestamp_ns: int) -> None:
-        """Say as of when a file is current; nothing happens where that can't be said."""
+    def set_mtime(self, name: str, mtime_ns: int) -> None:
+        """Set the mtime of a file, in nanoseconds since 1970-01-01 UTC, if the store supports it. Ignore errors."""
         if self._descriptor is not None:
             try:
-                os.utime(name, ns=(timestamp_ns, timestamp_ns), dir_fd=self._descriptor, follow_symlinks=False)
+                os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=self._descriptor, follow_symlinks=False)
             except OSError:
                 return
 
@@ -160,7 +160,7 @@ class Folder:
         if self._descriptor is None:
             return None
         try:
-            return os.open(name, _FOLDER, dir_fd=self._descriptor)
+            return os.open(name, _FOLDER_FLAGS, dir_fd=self._descriptor)
         except OSError:
             return None
 
@@ -175,43 +175,44 @@ class Folder:
         try:
             return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
         except OSError:
-            return True  # gone since: nothing to read
+            return True  # deleted in between: nothing to read
 
 
 def store_time_ns(store: Store, prefix: str) -> int:
-    """The time by the clock that stamps the files of a store, which may be another machine's; 0 if it can't be told.
+    """Return the time of the clock that sets the mtime of new files, in nanoseconds since 1970-01-01 UTC.
 
-    Whatever is written from here on has this stamp or a later one.
+    The clock can belong to another machine, such as a file server. Files that are written later have this mtime or a
+    later one. The result is 0 if the time is unknown.
 
     Args:
         store: The store.
-        prefix: A folder of it that can be written to; if it is not there yet, the store's own is asked.
+        prefix: A writable folder of the store. If it does not exist, the root folder of the store is used.
     """
     if not isinstance(store, LocalStore):
         return 0
     for folder in (store.path(prefix), store.root):
         try:
-            return _stamp_of_new_file(os.fspath(folder))
+            return _mtime_of_new_file(os.fspath(folder))
         except OSError:
             continue
     return 0
 
 
-def _stamp_of_new_file(folder: str) -> int:
-    """The stamp of a file that is made there and gone at once; where it can, it never has a name."""
+def _mtime_of_new_file(folder: str) -> int:
+    """Return the mtime of a new file in a folder. The file has no name (O_TMPFILE), or is deleted at once."""
     flags = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
     if hasattr(os, "O_TMPFILE"):
-        with contextlib.suppress(OSError):  # not every file system has files without names
-            return _closed_stamp(os.open(folder, flags | os.O_TMPFILE, 0o600))
+        with contextlib.suppress(OSError):  # some file systems do not support O_TMPFILE
+            return _mtime_and_close(os.open(folder, flags | os.O_TMPFILE, 0o600))
     probe = temporary_path(f"{folder}{os.sep}clock")
     try:
-        return _closed_stamp(os.open(probe, flags | os.O_CREAT | os.O_EXCL, 0o600))
+        return _mtime_and_close(os.open(probe, flags | os.O_CREAT | os.O_EXCL, 0o600))
     finally:
         with contextlib.suppress(OSError):
             os.unlink(probe)
 
 
-def _closed_stamp(descriptor: int) -> int:
+def _mtime_and_close(descriptor: int) -> int:
     try:
         return os.fstat(descriptor).st_mtime_ns
     finally:
@@ -219,16 +220,16 @@ def _closed_stamp(descriptor: int) -> int:
 
 
 def _read(name: str, folder: int) -> bytes | None:
-    """A small regular file; None for anything else, which the store then reads or explains."""
+    """Return the content of a small regular file. None for other files, which `LocalStore.get` reads or reports."""
     try:
-        descriptor = os.open(name, _FLAGS, dir_fd=folder)
+        descriptor = os.open(name, _FILE_FLAGS, dir_fd=folder)
     except OSError:
         return None
     try:
-        data = os.pread(descriptor, _CHUNK_BYTES, 0)  # which a pipe refuses, whatever waits in it
+        data = os.pread(descriptor, _CHUNK_BYTES, 0)  # fails on a pipe and leaves its data there
     except OSError:
         return None
     finally:
         os.close(descriptor)
-    # An empty one may be a device, and a full chunk may be a part.
+    # An empty file can be a device, and a full buffer can be a part of the file.
     return data if 0 < len(data) < _CHUNK_BYTES else None

@@ -1,4 +1,4 @@
-"""A store in memory: for tests, and for programs that don't want files. What it holds is gone with the process."""
+"""A store in memory, for tests and for programs that need no files. Its values end with the process."""
 
 from __future__ import annotations
 
@@ -17,32 +17,29 @@ ROOT = Path("/memory")
 
 
 class MemoryStore:
-    """A `Store` in a dict. Threads may share it; a folder is there as long as something is in it.
-
-    "Durable" means here that it outlives the objects which wrote it, not the process.
-    """
+    """A `Store` in a dict. It is thread-safe. A folder exists while it contains a value. Values are not durable."""
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Create an empty store."""
         self._values: dict[str, bytes] = {}
         self._lock = RLock()
 
     def path(self, key: str) -> Path:
-        """A made-up path for a key: no file is ever there."""
+        """Return a path for a key. No file exists at this path."""
         return ROOT.joinpath(*split_key(key))
 
     def get(self, key: str) -> bytes:
-        """The value. Raises `ResultNotFoundError` if there is none."""
+        """Return the value of a key. Raises `ResultNotFoundError` if the key is absent."""
         doing = f"cannot read {self.path(key)}"
         with self._lock:
             if key not in self._values:
                 if self._under(key):
-                    raise StorageError(doing, "it is a folder", "name a file")
+                    raise StorageError(doing, "it is a folder", "use the key of a file")
                 raise ResultNotFoundError(doing, "the file was not found", "check the spelling")
             return self._values[key]
 
     def create(self, key: str, data: bytes) -> bool:
-        """Store a new value; False, with nothing changed, if the key has one already."""
+        """Store a value if the key is absent. Return False and change nothing if it exists."""
         with self._lock:
             if key in self._values or self._under(key):
                 return False
@@ -50,18 +47,18 @@ class MemoryStore:
             return True
 
     def put(self, key: str, data: bytes) -> None:
-        """Store a value, in place of an older one if there is one."""
+        """Store a value and replace an existing one."""
         doing = f"cannot write {self.path(key)}"
         with self._lock:
             if self._under(key):
-                raise StorageError(doing, "it is a folder", "name a file")
+                raise StorageError(doing, "it is a folder", "use the key of a file")
             parts = key.split("/")
             if any("/".join(parts[:number]) in self._values for number in range(1, len(parts))):
-                raise StorageError(doing, "a file stands where a folder is needed", "move it away")
+                raise StorageError(doing, "a parent folder is a file", "move this file away")
             self._values[key] = bytes(data)
 
-    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:  # noqa: ARG002 - keeps none
-        """Store several values, each in place of an older one if there is one."""
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:  # noqa: ARG002 - no modification times
+        """Store several values and replace existing ones."""
         for key in values:
             split_key(key)
         with self._lock:
@@ -69,28 +66,28 @@ class MemoryStore:
                 self.put(key, data)
 
     def exchange(self, key: str, data: bytes) -> str:
-        """Store a value in place of the one that is there, and return a fresh key that holds that one."""
+        """Replace an existing value, and return a new key that holds the previous value."""
         parent, slash, name = key.rpartition("/")
         kept = f"{parent}{slash}{temporary_path(name)}"
         with self._lock:
             if key not in self._values:
-                raise StorageError(f"cannot replace {self.path(key)}", "nothing is there", "store it")
+                raise StorageError(f"cannot replace {self.path(key)}", "it does not exist", "create it first")
             self._values[kept] = self._values[key]
             self._values[key] = bytes(data)
         return kept
 
     def copy_if_absent(self, key: str, new_key: str) -> bool:
-        """Give a value a second key in the same folder; False, with nothing changed, if that key has one already."""
+        """Copy a value to `new_key` in the same folder. Return False and change nothing if `new_key` exists."""
         self.path(new_key)
         with self._lock:
             return self.create(new_key, self.get(key))
 
     def list(self, prefix: str) -> list[Entry]:
-        """What stands directly under a prefix, sorted by name; nothing if the prefix is absent."""
+        """Return the entries directly under a prefix, sorted by name. An absent prefix has none."""
         path = self.path(prefix)
         with self._lock:
             if prefix in self._values:
-                raise StorageError(f"cannot list {path}", "it is a file", "name a folder")
+                raise StorageError(f"cannot list {path}", "it is a file", "use the key of a folder")
             entries = {}
             for key in self._under(prefix):
                 name, _, rest = key[len(prefix) + 1 :].partition("/")
@@ -98,7 +95,7 @@ class MemoryStore:
         return sorted(entries.values())
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
-        """Give everything under a prefix another one, at once; False if there is nothing or the new one is taken."""
+        """Rename a folder atomically. Return False if it is absent or if `new_prefix` exists."""
         self.path(prefix), self.path(new_prefix)
         with self._lock:
             keys = self._under(prefix)
@@ -109,13 +106,13 @@ class MemoryStore:
         return True
 
     def delete(self, key: str) -> bool:
-        """Remove a value; False if there was none."""
+        """Delete a value. Return False if the key is absent."""
         self.path(key)
         with self._lock:
             return self._values.pop(key, None) is not None
 
     def delete_folder(self, prefix: str) -> bool:
-        """Remove everything under a prefix, at once; False if there was nothing."""
+        """Delete a folder and everything below it atomically. Return False if it is absent."""
         self.path(prefix)
         with self._lock:
             keys = self._under(prefix)

@@ -1,8 +1,7 @@
-"""Folders that will be looked into soon, brought from the disk into the system's cache meanwhile.
+"""Prefetching: threads read the next folders into the page cache while the caller works on the current one.
 
-A disk answers several questions at once about as fast as one, and who reads file by file asks one at a time, and has no
-question at all while he works with the answer. Threads that ask the next questions are all that it takes. They hand
-nothing on: what they read is read again, from the cache, by whoever reads in earnest, and says what is wrong with it.
+A disk answers several requests at once about as fast as one. The threads return no data: the caller reads the files
+again, from the cache, and handles all errors.
 """
 
 from __future__ import annotations
@@ -19,24 +18,25 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 
-# Items whose folders are brought at a time: few, so that the first are there soon; each time, threads take turns.
-_TOGETHER = 8
+# Items per task of a thread. The size is small, so that the first items are ready soon.
+_BATCH_SIZE = 8
 
-# How many of those are on their way or wait to be used, and how many threads bring them.
-_AHEAD = 8
-_READERS = 2
+# Maximum number of batches that are being read or wait for the caller, and number of threads.
+_MAX_BATCHES = 8
+_THREADS = 2
 
-# An item comes from the disk if it was waited for more than once, as a folder has several files; so many in a row
-# are no chance, and after so many one looks again: what is in the cache is slower with threads than without.
-_WAITS = 2
-_IN_A_ROW = 4
-_BETWEEN_LOOKS = 128
+# If the caller waits at least twice for an item, it came from the disk, because a folder has several files. After four
+# of these items in a row, the next 128 items are prefetched. Then the caller measures again, because threads make
+# reading slower if the files are in the cache already.
+_MIN_WAITS = 2
+_WAITING_ITEMS = 4
+_PREFETCHED_ITEMS = 128
 
 
 def thread_wait_count() -> int:
-    """How often this thread has waited for anything, so far; 0 where the system does not count that."""
+    """Return how often this thread has waited so far (voluntary context switches); 0 if the system does not count."""
     try:
-        from resource import RUSAGE_THREAD, getrusage
+        from resource import RUSAGE_THREAD, getrusage  # not on every system
     except ImportError:
         return 0
     return getrusage(RUSAGE_THREAD).ru_nvcsw
@@ -47,64 +47,64 @@ def prefetch(
     items: Iterable[ItemT],
     name_of: Callable[[ItemT], str | None],
     *,
-    waits: Callable[[], int] = thread_wait_count,
+    wait_count: Callable[[], int] = thread_wait_count,
 ) -> Generator[ItemT, None, None]:
-    """The items, each when it is its turn; the folders of the next are read meanwhile, where that pays.
+    """Yield the items in order. Prefetch the folders of the next items if the caller waits for the disk.
 
-    Whether it pays the first few show: whoever does not wait for them has them in the cache already, and threads would
-    only be in the way. To be closed before the folder is.
+    Close the generator before `folder`.
 
     Args:
-        folder: The folder in which theirs are.
-        items: What is worked on; taken some ahead only where that pays.
-        name_of: The name of an item's folder, which need not be there; None if nothing will be read.
-        waits: How often whoever works on them has waited so far.
+        folder: The parent folder of the folders to prefetch.
+        items: The items of the caller. Items are taken in advance only while prefetching.
+        name_of: Function that returns the name of an item's folder, or None if the caller will not read it. The folder
+            need not exist.
+        wait_count: Function that returns how often the caller has waited so far.
     """
     items = iter(items)
-    before, in_a_row = waits(), 0
+    before, waiting_items = wait_count(), 0
     for item in items:
         yield item
-        now = waits()
-        in_a_row = in_a_row + 1 if now - before >= _WAITS else 0
+        now = wait_count()
+        waiting_items = waiting_items + 1 if now - before >= _MIN_WAITS else 0
         before = now
-        if in_a_row == _IN_A_ROW:
-            yield from _brought(folder, islice(items, _BETWEEN_LOOKS), name_of)
-            before, in_a_row = waits(), 0
+        if waiting_items == _WAITING_ITEMS:
+            yield from _prefetched(folder, islice(items, _PREFETCHED_ITEMS), name_of)
+            before, waiting_items = wait_count(), 0
 
 
-def _brought(folder: Folder, items: Iterator[ItemT], name_of: Callable[[ItemT], str | None]) -> Iterator[ItemT]:
-    from concurrent.futures import ThreadPoolExecutor
+def _prefetched(folder: Folder, items: Iterator[ItemT], name_of: Callable[[ItemT], str | None]) -> Iterator[ItemT]:
+    from concurrent.futures import ThreadPoolExecutor  # not needed if all files are in the cache
 
-    pool = ThreadPoolExecutor(_READERS)
-    waiting: deque[tuple[Future[None] | None, list[ItemT]]] = deque()
+    pool = ThreadPoolExecutor(_THREADS)
+    batches: deque[tuple[Future[None] | None, list[ItemT]]] = deque()
     try:
-        while some := list(islice(items, _TOGETHER)):
-            waiting.append((_submitted(pool, folder, [name_of(item) for item in some]), some))
-            if len(waiting) >= _AHEAD:
-                yield from _next_of(waiting)
-        while waiting:
-            yield from _next_of(waiting)
+        while batch := list(islice(items, _BATCH_SIZE)):
+            batches.append((_submit(pool, folder, [name_of(item) for item in batch]), batch))
+            if len(batches) >= _MAX_BATCHES:
+                yield from _next_batch(batches)
+        while batches:
+            yield from _next_batch(batches)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _submitted(pool: Executor, folder: Folder, names: list[str | None]) -> Future[None] | None:
-    """The folders on their way; None where no thread is to be had, as under a limit of processes."""
+def _submit(pool: Executor, folder: Folder, names: list[str | None]) -> Future[None] | None:
+    """Start prefetching the folders. Return None if no thread can start, as under a limit of processes."""
     try:
-        return pool.submit(_bring, folder, names)
+        return pool.submit(_prefetch_all, folder, names)
     except RuntimeError:
         return None
 
 
-def _next_of(waiting: deque[tuple[Future[None] | None, list[ItemT]]]) -> list[ItemT]:
-    """The next items, brought, unless nobody has begun with them: then nobody need."""
-    future, items = waiting.popleft()
+def _next_batch(batches: deque[tuple[Future[None] | None, list[ItemT]]]) -> list[ItemT]:
+    """Return the next items. Wait for their folders only if a thread has started to read them."""
+    future, items = batches.popleft()
     if future is not None and not future.cancel():
         future.result()
     return items
 
 
-def _bring(folder: Folder, names: list[str | None]) -> None:
+def _prefetch_all(folder: Folder, names: list[str | None]) -> None:
     for name in names:
         if name is not None:
             folder.prefetch(name)
