@@ -19,6 +19,7 @@ html_theme = "furo"
 html_title = f"llm-energy-measure {release}"
 
 myst_heading_anchors = 3
+smartquotes = False  # options such as --all keep their two hyphens
 suppress_warnings = ["misc.highlighting_failure"]  # the grammar of --where is no language that Pygments knows
 
 default_role = "code"  # docstrings use single backquotes for code
