@@ -45,11 +45,15 @@ class LLMEnergyMeasureError(Exception):
     """
 
     def __init__(self, doing: str, found: str = "", advice: str = "") -> None:
-        """Store the three parts and join them into one message."""
+        """Store the three parts of the message."""
         self.doing = doing
         self.found = found
         self.advice = advice
-        super().__init__(doing + (f": {found}" if found else "") + (f"; {advice}" if advice else ""))
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        """Return the message: the three parts in one sentence."""
+        return self.doing + (f": {self.found}" if self.found else "") + (f"; {self.advice}" if self.advice else "")
 
 
 class ConfigurationError(LLMEnergyMeasureError):

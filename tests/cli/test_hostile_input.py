@@ -184,7 +184,7 @@ BAD_FILES = {
     "duplicate keys": (document()[:-1] + b', "host": 1, "host": 2}', "the key 'host' occurs twice in one object"),
     "200 levels deep": (DEEP, "it is nested more than 100 levels deep"),
     "a newer version": (document(schema_version="4.0.0"), "schema version '4.0.0' is newer than 2.0.0"),
-    "no version": (document(schema_version="new"), "'new' is no schema version"),
+    "no version": (document(schema_version="new"), "'new' is not a schema version"),
 }
 
 

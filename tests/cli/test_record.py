@@ -15,7 +15,8 @@ import pytest
 
 from llm_energy_measure.recorder.command import TreeTime
 from llm_energy_measure.recorder.sources import source_names
-from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
+from llm_energy_measure.results import FileSystemRepository
+from tests.support.aggregation import aggregate_one
 from tests.support.command import MODULE, as_process, run
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def test_a_command_is_measured_with_its_children(tmp_path: Path) -> None:
     assert (result.experiment_id, result.model_name, result.status) == ("exp_7", "m", "completed")
     assert result.cli_overrides == {"command": [sys.executable, "-c", child]}
     assert (result.inference_metrics, result.energy_metrics.total_provenance) == (None, "modelled")
-    assert aggregate_experiment(FileSystemRepository(tmp_path), "exp_7").result == "aggregated"
+    assert aggregate_one(FileSystemRepository(tmp_path), "exp_7").result == "aggregated"
 
 
 def test_where_nothing_can_be_measured_one_line_says_so_and_who_says_why(tmp_path: Path) -> None:

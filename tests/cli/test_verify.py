@@ -9,11 +9,12 @@ import msgspec
 import pytest
 
 from llm_energy_measure import importers
-from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
+from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.batch.verify import Verdict, verify_experiment, verify_experiments
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.verification.codes import CODES
 from tests.support import factories
+from tests.support.aggregation import aggregate_one
 from tests.support.command import on_terminal, run
 from tests.support.faults_of_records import NO_SCOPE, NODE, honest, records
 
@@ -33,7 +34,7 @@ def save(folder: Path, name: str, raws: list[RawProcessResult], *, aggregate: bo
     for raw in raws:
         repository.save_raw(name, msgspec.structs.replace(raw, experiment_id=name))
     if aggregate:
-        aggregate_experiment(repository, name, strict=False)
+        aggregate_one(repository, name, strict=False)
 
 
 def node(count: int) -> list[RawProcessResult]:
@@ -316,7 +317,7 @@ def test_processes_that_do_not_belong_together_are_judged_all_the_same(tmp_path:
 def test_what_an_aggregate_was_told_holds_when_it_is_verified(tmp_path: Path) -> None:
     save(tmp_path, "exp", factories.raws(2), aggregate=False)
     repository = FileSystemRepository(tmp_path)
-    aggregate_experiment(repository, "exp", strategy="model_parallel", expected_processes=3, strict=False)
+    aggregate_one(repository, "exp", strategy="model_parallel", expected_processes=3, strict=False)
     found = failures(verify_experiment(repository, "exp"))
     assert "aggregate.recomputed" not in found
     assert "(expected from argument)" in found["completeness.missing_process"]
@@ -390,7 +391,7 @@ def test_list_and_show_carry_the_verdict(mixed: Path) -> None:
 
 def test_show_tells_the_plain_sum_beside_a_total_that_is_another(tmp_path: Path) -> None:
     save(tmp_path, "node", node(4), aggregate=False)
-    aggregate_experiment(FileSystemRepository(tmp_path), "node", strategy="attributed_energy", strict=False)
+    aggregate_one(FileSystemRepository(tmp_path), "node", strategy="attributed_energy", strict=False)
     shown = run("-o", tmp_path, "results", "show", "node").out
     assert "plain sum" in shown
     assert "126 kJ" in shown

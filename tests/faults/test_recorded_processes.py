@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure import record
-from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
+from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.batch.verify import verify_experiment
+from tests.support.aggregation import aggregate_one
 from tests.support.command import run as command
 from tests.support.recorded import EXPERIMENT, TOKENS, WATTS
 from tests.support.replay import ReplaySource, sensor, steady_watts
@@ -83,7 +84,7 @@ def test_all_results_are_there_and_the_host_is_counted_once(
     readers = [result for result in results if result.energy_metrics.total_energy_j is not None]
     assert len({result.host for result in readers}) == len(readers) == hosts
     duration_sec = sum(result.energy_metrics.duration_sec or 0.0 for result in readers)
-    outcome = aggregate_experiment(repository, EXPERIMENT)
+    outcome = aggregate_one(repository, EXPERIMENT)
     assert outcome.aggregated is not None
     assert outcome.aggregated.total_energy_j == pytest.approx(WATTS * duration_sec, rel=0.4)
     assert outcome.aggregated.total_tokens == 4 * TOKENS
@@ -133,7 +134,7 @@ def test_one_killed_process_costs_one_and_leaves_a_lower_bound(tmp_path: Path) -
     for code in ("sources.missing", "sources.changed", "sources.added", "sources.embedded", "aggregate.recomputed"):
         assert outcomes[code] == "passed", code
     (repository.base_path / "raw" / EXPERIMENT / "partial-process_2.json").unlink()
-    assert aggregate_experiment(repository, EXPERIMENT, strict=False).result == "aggregated"  # it was stale
+    assert aggregate_one(repository, EXPERIMENT, strict=False).result == "aggregated"  # it was stale
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_a_killed_process_s_claims_do_not_count_when_it_is_started_again(tmp_pat
 def test_what_was_recorded_verifies(tmp_path: Path) -> None:
     repository, statuses = run_experiment(tmp_path, ["complete"] * 4, srun)
     assert statuses == [0] * 4
-    aggregate_experiment(repository, EXPERIMENT)
+    aggregate_one(repository, EXPERIMENT)
     assert command("-o", repository.base_path, "results", "verify", EXPERIMENT).status == 0
 
 
@@ -197,7 +198,7 @@ def test_plain_multiprocessing(tmp_path: Path) -> None:
     for worker in workers:
         worker.join(PATIENCE_SEC)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    outcome = aggregate_experiment(FileSystemRepository(tmp_path / "results"), EXPERIMENT)
+    outcome = aggregate_one(FileSystemRepository(tmp_path / "results"), EXPERIMENT)
     assert outcome.aggregated is not None
     assert outcome.aggregated.total_tokens == 3 * TOKENS
 

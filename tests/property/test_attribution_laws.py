@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from llm_energy_measure.domain.experiment import ClockEvidence
 from llm_energy_measure.domain.metrics import DeviceEnergy
-from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from llm_energy_measure.results.batch.verify import verify_experiment
 from tests.support import factories, strategies
+from tests.support.aggregation import aggregate_one
 
 if TYPE_CHECKING:
     import random
@@ -296,6 +297,6 @@ def test_what_was_aggregated_follows_from_its_raw_files(tmp_path: Path, records:
         for record in records:
             alike = {"launcher": None, "experiment_id": "x", "model_name": first.model_name, "backend": first.backend}
             repository.save_raw("x", msgspec.structs.replace(record, **alike))
-        aggregate_experiment(repository, "x", strict=False)
+        aggregate_one(repository, "x", strict=False)
         [finding] = [f for f in verify_experiment(repository, "x").findings if f.code == "aggregate.recomputed"]
     assert (finding.outcome, finding.message) == ("passed", "")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
+from llm_energy_measure.results import FileSystemRepository, aggregate_one, aggregate_results
 from llm_energy_measure.results.batch.verify import verify_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def test_all_results_are_there_and_the_host_is_counted_once(tmp_path: Path, proc
     assert {result.launcher.name for result in results if result.launcher} == {"torchrun"}
     assert {result.backend for result in results} == {"pytorch"}
     assert sum(result.energy_metrics.total_energy_j is not None for result in results) == 1
-    outcome = aggregate_experiment(repository, "exp_7")
+    outcome = aggregate_one(repository, "exp_7")
     assert outcome.aggregated is not None
     assert outcome.aggregated.total_tokens == 40 * processes
     assert outcome.aggregated.aggregation.warnings == []

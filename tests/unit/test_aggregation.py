@@ -530,5 +530,7 @@ def test_results_may_come_from_an_iterator() -> None:
 
 
 def test_what_is_no_result_is_told(tmp_path: Path) -> None:
-    with pytest.raises(AggregationError, match="cannot aggregate 'exp_7': it is a .*Path, no RawProcessResult; load"):
+    with pytest.raises(
+        AggregationError, match="cannot aggregate 'exp_7': it is a .*Path, not a RawProcessResult; load"
+    ):
         aggregate_results("exp_7", [tmp_path / "process_0.json"])  # type: ignore[list-item]  # a mistake

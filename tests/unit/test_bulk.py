@@ -16,7 +16,7 @@ import pytest
 from msgspec import structs
 
 from llm_energy_measure.catalogue.index import Query, query_catalogue
-from llm_energy_measure.domain.experiment import UnreadableFile
+from llm_energy_measure.domain.experiment import AggregatedSummary, UnreadableFile, summary_of
 from llm_energy_measure.exceptions import (
     AggregationError,
     ConfigurationError,
@@ -27,7 +27,6 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results import (
     FileSystemRepository,
     aggregate_all,
-    aggregate_experiment,
     recover_all,
     strategies,
 )
@@ -37,6 +36,7 @@ from llm_energy_measure.storage.folder import store_time_ns
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
+from tests.support.aggregation import aggregate_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -81,18 +81,17 @@ def test_without_an_aggregate_it_is_pending(repository: FileSystemRepository) ->
 
 
 def test_aggregated_it_is_current(repository: FileSystemRepository) -> None:
-    outcome = aggregate_experiment(repository, "exp_7")
+    outcome = aggregate_one(repository, "exp_7")
     assert (outcome.result, outcome.unreadable, outcome.error) == ("aggregated", [], None)
     assert outcome.aggregated is not None
     assert outcome.aggregated.total_energy_j == 4193.0
     state = inspect_experiment(repository, "exp_7")
     assert (state.status, state.changes, state.problem) == ("current", None, None)
-    assert state.aggregated is not None
-    assert state.aggregated.process_results == []
+    assert type(state.aggregated) is AggregatedSummary
 
 
 def test_a_late_file_makes_it_stale(repository: FileSystemRepository) -> None:
-    aggregate_experiment(repository, "exp_7")
+    aggregate_one(repository, "exp_7")
     repository.save_raw("exp_7", factories.raw("exp_7", 2))
     state = inspect_experiment(repository, "exp_7")
     assert state.status == "stale"
@@ -101,7 +100,7 @@ def test_a_late_file_makes_it_stale(repository: FileSystemRepository) -> None:
 
 
 def test_other_bytes_of_the_same_size_make_it_stale(repository: FileSystemRepository) -> None:
-    aggregate_experiment(repository, "exp_7")
+    aggregate_one(repository, "exp_7")
     path = raw_file(repository)
     changed = path.read_bytes().replace(b"1971.5", b"1971.6")
     assert len(changed) == path.stat().st_size
@@ -113,7 +112,7 @@ def test_other_bytes_of_the_same_size_make_it_stale(repository: FileSystemReposi
 
 
 def test_a_removed_file_makes_it_stale(repository: FileSystemRepository) -> None:
-    aggregate_experiment(repository, "exp_7")
+    aggregate_one(repository, "exp_7")
     raw_file(repository, 1).unlink()
     state = inspect_experiment(repository, "exp_7")
     assert state.status == "stale"
@@ -122,7 +121,7 @@ def test_a_removed_file_makes_it_stale(repository: FileSystemRepository) -> None
 
 
 def test_a_file_written_anew_with_the_same_bytes_leaves_it_current(repository: FileSystemRepository) -> None:
-    aggregate_experiment(repository, "exp_7")
+    aggregate_one(repository, "exp_7")
     data = raw_file(repository).read_bytes()
     raw_file(repository).unlink()
     raw_file(repository).write_bytes(data)
@@ -130,7 +129,7 @@ def test_a_file_written_anew_with_the_same_bytes_leaves_it_current(repository: F
 
 
 def test_strangers_leave_it_current(repository: FileSystemRepository) -> None:
-    aggregate_experiment(repository, "exp_7")
+    aggregate_one(repository, "exp_7")
     for name in ("notes.txt", ".completed_0", "process_x.json", "process_01.json"):
         raw_file(repository).with_name(name).write_bytes(b"?")
     assert status(repository) == "current"
@@ -155,20 +154,20 @@ def test_what_is_no_aggregate_is_unreadable_and_says_why(repository: FileSystemR
 
 
 def test_what_is_current_is_left_alone_unless_forced(repository: FileSystemRepository) -> None:
-    aggregate_experiment(repository, "exp_7")
+    aggregate_one(repository, "exp_7")
     before = aggregate_file(repository).stat().st_ino
-    outcome = aggregate_experiment(repository, "exp_7")
+    outcome = aggregate_one(repository, "exp_7")
     assert outcome.result == "current"
     assert outcome.aggregated is not None
     assert aggregate_file(repository).stat().st_ino == before
-    assert aggregate_experiment(repository, "exp_7", force=True).result == "aggregated"
+    assert aggregate_one(repository, "exp_7", force=True).result == "aggregated"
     assert aggregate_file(repository).stat().st_ino != before
 
 
 def test_what_is_stale_is_made_anew(repository: FileSystemRepository) -> None:
-    aggregate_experiment(repository, "exp_7")
+    aggregate_one(repository, "exp_7")
     repository.save_raw("exp_7", factories.raw("exp_7", 2))
-    outcome = aggregate_experiment(repository, "exp_7")
+    outcome = aggregate_one(repository, "exp_7")
     assert outcome.aggregated is not None
     assert outcome.aggregated.aggregation.num_processes == 3
     assert status(repository) == "current"
@@ -177,19 +176,19 @@ def test_what_is_stale_is_made_anew(repository: FileSystemRepository) -> None:
 def test_a_torn_aggregate_is_made_anew_and_kept(repository: FileSystemRepository) -> None:
     save_foreign(repository)
     aggregate_file(repository).write_bytes(b'{"torn')
-    assert aggregate_experiment(repository, "exp_7").result == "aggregated"
+    assert aggregate_one(repository, "exp_7").result == "aggregated"
     assert aggregate_file(repository).with_name("superseded-exp_7-1.json").read_bytes() == b'{"torn'
 
 
 def test_another_tools_aggregate_is_replaced_by_force_only_and_kept(repository: FileSystemRepository) -> None:
     theirs = save_foreign(repository)
-    outcome = aggregate_experiment(repository, "exp_7")
+    outcome = aggregate_one(repository, "exp_7")
     assert outcome.result == "external"
     assert aggregate_file(repository).read_bytes() == theirs
-    assert aggregate_experiment(repository, "exp_7", force=True).result == "aggregated"
+    assert aggregate_one(repository, "exp_7", force=True).result == "aggregated"
     assert aggregate_file(repository).with_name("superseded-exp_7-1.json").read_bytes() == theirs
     assert status(repository) == "current"
-    aggregate_experiment(repository, "exp_7", force=True)
+    aggregate_one(repository, "exp_7", force=True)
     assert sorted(path.name for path in aggregate_file(repository).parent.iterdir()) == [
         "exp_7.json",
         "superseded-exp_7-1.json",
@@ -200,17 +199,17 @@ def test_another_tools_aggregate_is_superseded_only_by_one_that_succeeded(reposi
     theirs = save_foreign(repository)
     raw_file(repository, 0).unlink()
     with pytest.raises(IncompleteExperimentError):
-        aggregate_experiment(repository, "exp_7", force=True)
+        aggregate_one(repository, "exp_7", force=True)
     assert [path.read_bytes() for path in aggregate_file(repository).parent.iterdir()] == [theirs]
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_strict_failure_keeps_the_old_aggregate(repository: FileSystemRepository, force: bool) -> None:
-    aggregate_experiment(repository, "exp_7")
+    aggregate_one(repository, "exp_7")
     before = aggregate_file(repository).read_bytes()
     raw_file(repository, 0).write_bytes(b"")
     with pytest.raises(IncompleteExperimentError) as caught:
-        aggregate_experiment(repository, "exp_7", force=force)
+        aggregate_one(repository, "exp_7", force=force)
     assert caught.value.report is not None
     assert caught.value.report.missing == [0]
     assert aggregate_file(repository).read_bytes() == before
@@ -218,7 +217,7 @@ def test_a_strict_failure_keeps_the_old_aggregate(repository: FileSystemReposito
 
 def test_an_unreadable_file_in_a_partial_aggregate_leaves_it_current(repository: FileSystemRepository) -> None:
     raw_file(repository, 1).write_bytes(b"{")
-    outcome = aggregate_experiment(repository, "exp_7", strict=False)
+    outcome = aggregate_one(repository, "exp_7", strict=False)
     assert [file.name for file in outcome.unreadable] == ["process_1.json"]
     assert outcome.aggregated is not None
     assert outcome.aggregated.is_lower_bound is True
@@ -270,83 +269,83 @@ def greatest(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 def test_another_strategy_makes_a_current_one_anew_and_is_remembered(
     repository: FileSystemRepository, greatest: str
 ) -> None:
-    aggregate_experiment(repository, "exp_7")
-    outcome = aggregate_experiment(repository, "exp_7", strategy=greatest)
+    aggregate_one(repository, "exp_7")
+    outcome = aggregate_one(repository, "exp_7", strategy=greatest)
     assert outcome.result == "aggregated"
     assert outcome.aggregated is not None
     assert (outcome.aggregated.total_energy_j, outcome.aggregated.aggregation.method) == (2221.5, "greatest")
-    assert aggregate_experiment(repository, "exp_7").result == "current"
-    assert aggregate_experiment(repository, "exp_7", strategy=greatest).result == "current"
+    assert aggregate_one(repository, "exp_7").result == "current"
+    assert aggregate_one(repository, "exp_7", strategy=greatest).result == "current"
 
     repository.save_raw("exp_7", factories.raw("exp_7", 2))
-    outcome = aggregate_experiment(repository, "exp_7")
+    outcome = aggregate_one(repository, "exp_7")
     assert outcome.aggregated is not None
     assert (outcome.aggregated.total_energy_j, outcome.aggregated.aggregation.method) == (2471.5, "greatest")
-    outcome = aggregate_experiment(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY)
+    outcome = aggregate_one(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY)
     assert outcome.aggregated is not None
     assert outcome.aggregated.total_energy_j == 1971.5 + 2221.5 + 2471.5
 
 
 def test_an_unknown_strategy_changes_nothing(repository: FileSystemRepository) -> None:
-    aggregate_experiment(repository, "exp_7")
+    aggregate_one(repository, "exp_7")
     before = aggregate_file(repository).read_bytes()
     for force in (False, True):
         with pytest.raises(ConfigurationError, match="'nonsense': there is no such strategy"):
-            aggregate_experiment(repository, "exp_7", strategy="nonsense", force=force)
+            aggregate_one(repository, "exp_7", strategy="nonsense", force=force)
     assert aggregate_file(repository).read_bytes() == before
 
 
 def test_a_rule_that_has_gone_fails_only_what_has_to_be_made_by_it(repository: FileSystemRepository) -> None:
-    aggregate_experiment(repository, "exp_7")
+    aggregate_one(repository, "exp_7")
     document = json.loads(aggregate_file(repository).read_bytes())
     document["aggregation"]["method"] = "gone"
     aggregate_file(repository).write_text(json.dumps(document))
-    assert aggregate_experiment(repository, "exp_7").result == "current"
+    assert aggregate_one(repository, "exp_7").result == "current"
     repository.save_raw("exp_7", factories.raw("exp_7", 2))
     with pytest.raises(ConfigurationError, match="'gone': there is no such strategy"):
-        aggregate_experiment(repository, "exp_7")
-    assert aggregate_experiment(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY).result == "aggregated"
+        aggregate_one(repository, "exp_7")
+    assert aggregate_one(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY).result == "aggregated"
 
 
 def test_the_number_that_an_argument_gave_is_remembered(repository: FileSystemRepository) -> None:
     with pytest.raises(IncompleteExperimentError):
-        aggregate_experiment(repository, "exp_7", expected_processes=3)
-    first = aggregate_experiment(repository, "exp_7", expected_processes=3, strict=False)
+        aggregate_one(repository, "exp_7", expected_processes=3)
+    first = aggregate_one(repository, "exp_7", expected_processes=3, strict=False)
     assert first.aggregated is not None
     assert first.aggregated.is_lower_bound is True
-    assert aggregate_experiment(repository, "exp_7", expected_processes=3, strict=False).result == "current"
+    assert aggregate_one(repository, "exp_7", expected_processes=3, strict=False).result == "current"
     with pytest.raises(IncompleteExperimentError, match="2 of 3 processes"):
-        aggregate_experiment(repository, "exp_7")  # a lower bound that is current is still one
+        aggregate_one(repository, "exp_7")  # a lower bound that is current is still one
 
     raw_file(repository).write_bytes(raw_file(repository).read_bytes() + b"\n")
     with pytest.raises(IncompleteExperimentError, match="2 of 3 processes"):
-        aggregate_experiment(repository, "exp_7")
-    other = aggregate_experiment(repository, "exp_7", expected_processes=2)
+        aggregate_one(repository, "exp_7")
+    other = aggregate_one(repository, "exp_7", expected_processes=2)
     assert other.aggregated is not None
     assert other.aggregated.is_lower_bound is False
 
 
 def test_another_number_makes_a_current_one_anew(repository: FileSystemRepository) -> None:
-    aggregate_experiment(repository, "exp_7")
-    assert aggregate_experiment(repository, "exp_7", expected_processes=2).result == "aggregated", "it was a guess"
-    assert aggregate_experiment(repository, "exp_7", expected_processes=2).result == "current"
+    aggregate_one(repository, "exp_7")
+    assert aggregate_one(repository, "exp_7", expected_processes=2).result == "aggregated", "it was a guess"
+    assert aggregate_one(repository, "exp_7", expected_processes=2).result == "current"
     with pytest.raises(IncompleteExperimentError):
-        aggregate_experiment(repository, "exp_7", expected_processes=5)
+        aggregate_one(repository, "exp_7", expected_processes=5)
 
 
 def test_an_impossible_number_is_refused(repository: FileSystemRepository) -> None:
     with pytest.raises(ConfigurationError, match="0 processes were expected; expect "):
-        aggregate_experiment(repository, "exp_7", expected_processes=0)
-    aggregate_experiment(repository, "exp_7")
+        aggregate_one(repository, "exp_7", expected_processes=0)
+    aggregate_one(repository, "exp_7")
     with pytest.raises(ConfigurationError, match="0 processes were expected; expect "):
-        aggregate_experiment(repository, "exp_7", expected_processes=0)
+        aggregate_one(repository, "exp_7", expected_processes=0)
 
 
 def test_a_manifest_that_cannot_be_read_is_named_and_loses_no_measurement(repository: FileSystemRepository) -> None:
     raw_file(repository).with_name("manifest.json").write_bytes(b"{")
     with pytest.raises(IncompleteExperimentError, match=r"manifest\.json .*; say how many there should be"):
-        aggregate_experiment(repository, "exp_7")  # nobody can say whether a process is missing
-    outcome = aggregate_experiment(repository, "exp_7", strict=False)
+        aggregate_one(repository, "exp_7")  # nobody can say whether a process is missing
+    outcome = aggregate_one(repository, "exp_7", strict=False)
     assert [file.name for file in outcome.unreadable] == ["manifest.json"]
     assert outcome.aggregated is not None
     assert outcome.aggregated.total_energy_j == 4193.0
@@ -496,7 +495,7 @@ def test_aggregates_that_somebody_deleted_are_made_again(repository: FileSystemR
     for _ in range(2):
         assert [outcome.result for outcome in aggregate_all(repository)] == ["aggregated"]
         shutil.rmtree(repository.base_path / "aggregated")
-    assert aggregate_experiment(repository, "exp_7").result == "aggregated"
+    assert aggregate_one(repository, "exp_7").result == "aggregated"
     assert repository.list_aggregated() == ["exp_7"]
 
 
@@ -541,10 +540,10 @@ def test_the_same_comes_out_however_it_is_run(
     assert {outcome.experiment_id for outcome in found if outcome.result != "aggregated"} == {"many_07"}
     assert isinstance(found[8].error, IncompleteExperimentError)
     assert "many_07" in str(found[8].error)
-    assert all(outcome.aggregated is None or outcome.aggregated.process_results == [] for outcome in found)
+    assert {type(outcome.aggregated) for outcome in found} == {AggregatedSummary, type(None)}
     for name in apart.list_experiments():
         if name != "many_07":
-            aggregate_experiment(apart, name)
+            aggregate_one(apart, name)
             assert apart.read_aggregated(name) == repository.read_aggregated(name)
     assert [outcome.result for outcome in aggregate_all(repository, strict=False, **EXECUTORS[how])].count(
         "current"
@@ -587,11 +586,11 @@ def test_an_impossible_number_of_jobs_is_refused(repository: FileSystemRepositor
 @pytest.mark.parametrize(
     "outcome",
     [
-        Outcome(experiment_id="a", result="aggregated", aggregated=factories.full_aggregated(process_results=[])),
+        Outcome(experiment_id="a", result="aggregated", aggregated=summary_of(factories.full_aggregated())),
         Outcome(
             experiment_id="a",
             result="current",
-            aggregated=factories.aggregated(unknown_fields={"/future/x": [1, {"é": None}]}),
+            aggregated=summary_of(factories.aggregated(unknown_fields={"/future/x": [1, {"é": None}]})),
         ),
         Outcome(
             experiment_id="a",

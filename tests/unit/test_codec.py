@@ -13,11 +13,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from llm_energy_measure.domain.experiment import AggregatedResult, ImportOrigin, RawProcessResult
+from llm_energy_measure.domain.experiment import AggregatedResult, ImportOrigin, RawProcessResult, summary_of
 from llm_energy_measure.domain.schema import Migration
 from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
-from llm_energy_measure.results.store import codec
+from llm_energy_measure.results.store import codec, json_text
 from llm_energy_measure.results.store.rejected import rejected_document
 from tests.support import factories
 from tests.support.factories import as_bytes, changed
@@ -177,10 +179,9 @@ def test_a_byte_order_mark_is_left_out_of_an_aggregate() -> None:
     assert b"\xef\xbb\xbf" not in encoded
 
 
-def test_the_figures_of_an_aggregate_can_be_had_without_its_processes() -> None:
+def test_decode_summary_leaves_out_the_processes() -> None:
     data = codec.encode_aggregated(factories.full_aggregated())
-    figures = codec.decode_aggregated(data, "exp_7.json", with_processes=False)
-    assert figures == msgspec.structs.replace(factories.full_aggregated(), process_results=[])
+    assert codec.decode_summary(data, "exp_7.json") == summary_of(factories.full_aggregated())
 
 
 def test_an_aggregate_without_processes_is_an_aggregate() -> None:
@@ -218,8 +219,8 @@ BAD_FILES = {
     "a list": (b"[]", "it holds a list where an object belongs"),
     "a number": (b"12", "it holds a number where an object belongs"),
     "a text": (b'"x"', "it holds a text where an object belongs"),
-    "NaN": (written_as(b"1971.5", b"NaN"), "NaN is no JSON number"),
-    "Infinity": (written_as(b"1971.5", b"-Infinity"), "-Infinity is no JSON number"),
+    "NaN": (written_as(b"1971.5", b"NaN"), "NaN is not a JSON number"),
+    "Infinity": (written_as(b"1971.5", b"-Infinity"), "-Infinity is not a JSON number"),
     "too large a number": (written_as(b"1971.5", b"1e999"), "out of range"),
     "too large a number in the configuration": (written_as(b'"batch_size": 8', b'"batch_size": 1e999'), "out of range"),
     "5000 digits": (written_as(b'"batch_size": 8', b'"batch_size": ' + b"9" * 5000), "not valid JSON"),
@@ -277,51 +278,7 @@ def test_a_bad_manifest_or_aggregate_is_refused_alike(kind: str) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in BAD_FILES if "duplicate" not in kind])
 def test_the_figures_alone_of_a_bad_file_are_refused_alike(kind: str) -> None:
     with pytest.raises(ResultCorruptError, match="^Failed to load aggregated result x: "):
-        codec.decode_aggregated(BAD_FILES[kind][0], "x", with_processes=False)
-
-
-COMMA = GOOD.index(b",\n", GOOD.index(b"inference_metrics"))
-TOGETHER = {
-    "a torn one and the rest of it": [GOOD + b"," + GOOD[:COMMA], GOOD[COMMA + 1 :]],
-    "two in one, and one in two": [GOOD + b"," + GOOD, GOOD[:COMMA], GOOD[COMMA + 1 :]],
-    "an end between them": [GOOD + b"\x1e" + GOOD],
-    "two in one and none": [GOOD + b"," + GOOD, b" "],
-    **{kind: [GOOD, data, GOOD] for kind, (data, _) in BAD_FILES.items()},
-    "one that was written otherwise": [GOOD, json.dumps(DOCUMENT | {"future": 1}).encode()],
-    "one of another version": [GOOD, written_as(b'"2.0.0"', b'"2.1.0"')],
-    "a level too many in few bytes": [
-        json.dumps(DOCUMENT | {"effective_config": {"d": 0}}, separators=(",", ":"), ensure_ascii=False)
-        .encode()
-        .replace(b'{"d":0}', b'{"d":' + b"[" * 99 + b"]" * 99 + b"}")
-    ],
-}
-
-
-@pytest.mark.parametrize("kind", TOGETHER)
-def test_files_are_decoded_together_only_if_each_is_right_by_itself(kind: str) -> None:
-    files = {f"process_{index}.json": data for index, data in enumerate(TOGETHER[kind])}
-    assert codec.decode_written(files) is None
-
-
-def test_files_of_an_older_version_or_in_another_order_are_decoded_together() -> None:
-    older = {name: value for name, value in DOCUMENT.items() if name not in ("phases", "launcher", "host")}
-    files = {
-        f"process_{index}.json": msgspec.json.format(msgspec.json.encode(document))
-        for index, document in enumerate((older, dict(reversed(DOCUMENT.items()))))
-    }
-    records = codec.decode_written(files)
-    assert records == [codec.decode_raw(data, name) for name, data in files.items()]
-
-
-@pytest.mark.parametrize("indent", [-1, 0, 2, 4])
-def test_files_that_are_decoded_together_are_the_same_as_each_by_itself(indent: int) -> None:
-    results = [msgspec.structs.replace(factories.full_raw(), process_index=index) for index in range(70)]
-    written = [msgspec.json.format(codec.encode_raw(result), indent=indent) for result in results]
-    files = {f"process_{index}.json": data for index, data in enumerate(written)}
-    records = codec.decode_written(files)
-    assert records is not None
-    alone = [codec.decode_raw(data, name) for name, data in files.items()]
-    assert [(record, record.stored) for record in records] == [(record, record.stored) for record in alone]
+        codec.decode_summary(BAD_FILES[kind][0], "x")
 
 
 def test_brackets_in_texts_are_no_levels() -> None:
@@ -380,12 +337,12 @@ def test_a_patch_version_says_nothing_new() -> None:
 
 @pytest.mark.parametrize("version", [None, 2, "two", "", "2", "2.0.0.0", "-2.0.0", "٢.0.0", ["2.0.0"]])
 def test_what_is_no_version_is_refused(version: object) -> None:
-    with pytest.raises(SchemaVersionError, match="is no schema version"):
+    with pytest.raises(SchemaVersionError, match="is not a schema version"):
         codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": version}), NAME)
 
 
 def test_a_version_from_before_versions_is_refused() -> None:
-    with pytest.raises(SchemaVersionError, match="no way leads from schema version '1.0.0' to 2.0.0"):
+    with pytest.raises(SchemaVersionError, match="schema 1.0.0 cannot be read as a result"):
         codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": "1.0.0"}), NAME)
 
 
@@ -443,12 +400,14 @@ def test_a_migrated_record_still_knows_the_bytes_it_came_from() -> None:
     ids=["ends early", "starts late", "a circle of two", "a circle of one"],
 )
 def test_a_chain_of_migrations_that_does_not_lead_to_today_is_refused(steps: tuple[Migration, ...]) -> None:
-    with pytest.raises(SchemaVersionError, match="no way leads from schema version '1.8.0'"):
+    with pytest.raises(SchemaVersionError, match="schema 1.8.0 cannot be read as a result"):
         codec.decode_raw(as_bytes(_as_1_8_0()), NAME, migrations=steps)
 
 
 def test_an_older_file_that_a_step_can_make_nothing_of_is_corrupt() -> None:
-    with pytest.raises(ResultCorruptError, match=r"^Failed to load .* no record of schema version '1.8.0' \(KeyError"):
+    with pytest.raises(
+        ResultCorruptError, match=r"^Failed to load .* not a record of schema version '1.8.0' \(KeyError"
+    ):
         codec.decode_raw(b'{"schema_version": "1.8.0"}', NAME, migrations=STEPS)
 
 
@@ -631,5 +590,47 @@ def test_neither_numpy_nor_torch_is_imported_for_foreign_numbers() -> None:
 
 
 @pytest.mark.parametrize("text", [b'{"a": "[[[["}', b'{"a": "[", "b": "]"}', b'{"a": "\\"[[["}', b'{"a": {"b": []}}'])
-def test_brackets_inside_texts_nest_nothing(text: bytes) -> None:
-    assert not codec._is_deeper(text * 2, 3)
+def test_brackets_in_strings_are_not_nesting(text: bytes) -> None:
+    assert not json_text.is_too_deep(text, 3)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(JSON, st.sampled_from([None, 0, 2]), st.booleans(), st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")]))
+def test_unique_keys_are_recognised(
+    value: Any, indent: int | None, ascii_only: bool, separators: tuple[str, str]
+) -> None:
+    body = json.dumps(value, indent=indent, ensure_ascii=ascii_only, separators=separators).encode(
+        errors="surrogatepass"
+    )
+    assume(b"\\" not in body and b"\xed" not in body)
+    assert json_text.has_unique_keys(body)
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters='"\\'), max_size=4), JSON, min_size=1, max_size=4
+    )
+)
+def test_a_key_twice_is_never_called_unique(value: dict[str, Any]) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    first = json.dumps(next(iter(value)), ensure_ascii=False)
+    for twice in (f"{text[:-1]}, {first}: 1}}", f'{text[:-1]},\n\t{first} :":{{"}}'):
+        body = f'[{twice}, ":x", {{"": ":"}}]'.encode(errors="replace")
+        assert not json_text.has_unique_keys(body)
+        with pytest.raises(ValueError, match="not valid JSON"):
+            json_text.parse(body)
+
+
+def test_a_record_of_a_hundred_levels_can_be_aggregated() -> None:
+    deep: Any = 0
+    for _ in range(98):
+        deep = [deep]
+    record = factories.raw(effective_config={"d": deep})
+    data = codec.encode_aggregated(factories.aggregated(process_results=[record]))
+    assert codec.decode_aggregated(data, "exp_7.json").process_results == [record]

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from datetime import datetime
 from typing import Any
 
 import msgspec
+import mypy.api
 import pytest
 
-from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult, summary_of
 from llm_energy_measure.domain.schema import json_schema
+from llm_energy_measure.results import columns
 from llm_energy_measure.results.columns import (
     AGGREGATED_COLUMNS,
     RAW_COLUMNS,
+    SUMMARY_COLUMNS,
     Column,
     breakdown_columns,
     expected_processes,
     model_name,
+    model_name_of_processes,
 )
 from tests.support import factories
+
+if typing.TYPE_CHECKING:
+    from pathlib import Path
 
 TYPES = {"text": str, "integer": int, "number": float, "boolean": bool, "time": datetime}
 
@@ -145,13 +153,42 @@ def _no_energy() -> Any:
     return factories.energy(0, **dict.fromkeys(msgspec.structs.asdict(factories.energy())))
 
 
-def test_the_model_is_found_wherever_it_stands() -> None:
-    assert model_name(factories.aggregated(model_name="own")) == "own"
-    assert model_name(factories.aggregated()) == "meta-llama/Llama-3.2-1B"
+def test_model_name_is_found_in_every_place() -> None:
+    assert model_name_of_processes(factories.aggregated(model_name="own")) == "own"
+    assert model_name_of_processes(factories.aggregated()) == "meta-llama/Llama-3.2-1B"
     bare = msgspec.structs.replace(factories.aggregated(), process_results=[])
-    assert model_name(bare) is None
+    assert model_name_of_processes(bare) is None
     assert model_name(msgspec.structs.replace(bare, effective_config={"model_name": "configured"})) == "configured"
     assert model_name(msgspec.structs.replace(bare, effective_config={"model_name": ["x"]})) is None
+
+
+WRONG_COLUMN = """
+from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary
+from llm_energy_measure.results.columns import SUMMARY_COLUMNS, Column
+
+
+def processes(result: AggregatedResult) -> int:
+    return len(result.process_results)
+
+
+RIGHT: tuple[Column[AggregatedResult], ...] = (*SUMMARY_COLUMNS, Column("processes", "integer", "", processes))
+WRONG: tuple[Column[AggregatedSummary], ...] = (*SUMMARY_COLUMNS, Column("processes", "integer", "", processes))
+"""
+
+
+def test_a_column_that_needs_processes_is_no_summary_column(tmp_path: Path) -> None:
+    """The catalogue computes its columns from aggregates that are loaded without their processes."""
+    file = tmp_path / "wrong_column.py"
+    file.write_text(WRONG_COLUMN, encoding="utf-8")
+    output, _, status = mypy.api.run(["--strict", "--cache-dir", str(tmp_path / "cache"), str(file)])
+    assert status == 1
+    assert re.findall(r"wrong_column.py:(\d+): error", output) == ["11"]
+    with pytest.raises(AttributeError, match="process_results"):
+        columns._summary("process_results", "text")
+    summary = summary_of(factories.aggregated())
+    assert [column.getter(summary) for column in SUMMARY_COLUMNS if column.name != "model_name"]
+    with pytest.raises(AttributeError, match="process_results"):
+        columns.model_name_of_processes(summary)  # type: ignore[arg-type]  # the wrong use
 
 
 def test_expected_processes_is_unknown_where_nobody_said() -> None:

@@ -19,7 +19,7 @@ PUBLIC = {
     "FileSystemRepository",
     "ResultsExporter",
     "aggregate_all",
-    "aggregate_experiment",
+    "aggregate_one",
     "aggregate_results",
     "calculate_efficiency_metrics",
     "cycle_statistics",

@@ -221,7 +221,7 @@ def test_what_is_no_record_is_refused_and_kept_as_well(repository: FileSystemRep
         assert kept.name == "rejected-process_unknown-1.json"
         assert json.loads(kept.read_bytes())["record"] == measured
         if experiment_id:
-            assert f"it is a {type(measured).__name__}, no RawProcessResult" in str(caught.value)
+            assert f"it is a {type(measured).__name__}, not a RawProcessResult" in str(caught.value)
 
 
 def test_a_record_of_another_id_is_refused_and_kept(repository: FileSystemRepository) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.catalogue.query import SEPARATOR
-from llm_energy_measure.results.columns import AGGREGATED_COLUMNS
+from llm_energy_measure.results.columns import SUMMARY_COLUMNS
 
 if TYPE_CHECKING:
     from llm_energy_measure.catalogue.summary import ExperimentScan
@@ -36,7 +36,7 @@ _OF_OVERVIEW = {
     "failed": "texts",
     "problems": "texts",
 }
-_OF_AGGREGATED = tuple(column for column in AGGREGATED_COLUMNS if column.name not in _OF_OVERVIEW)
+_OF_AGGREGATED = tuple(column for column in SUMMARY_COLUMNS if column.name not in _OF_OVERVIEW)
 
 COLUMNS: dict[str, str] = {**_OF_OVERVIEW, **{column.name: column.type for column in _OF_AGGREGATED}}
 """Type by name of every column: `text`, `texts` (several), `integer`, `number`, `boolean` or `time`."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct, field
 
-from llm_energy_measure.domain.experiment import AggregatedResult
+from llm_energy_measure.domain.experiment import AggregatedSummary
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
 from llm_energy_measure.results.batch.state import ExperimentState, Status, inspect_experiment, is_up_to_date
 from llm_energy_measure.results.columns import model_name
-from llm_energy_measure.results.store.codec import decode_aggregated
+from llm_energy_measure.results.store.codec import decode_summary
 from llm_energy_measure.results.store.layout import deleted_folder, names_folder
 from llm_energy_measure.results.store.tags import load_tags
 from llm_energy_measure.verification.completeness import check_completeness
@@ -93,7 +93,7 @@ class ExperimentScan(Struct, frozen=True, kw_only=True):
     """
 
     summary: ExperimentSummary
-    aggregated: AggregatedResult | None = None
+    aggregated: AggregatedSummary | None = None
     listed: bool = True
 
 
@@ -101,6 +101,7 @@ class _Process(Struct):
     """What of an embedded raw record says where and how it ran."""
 
     config_name: str | None = None
+    model_name: str | None = None
     host: str | None = None
     gpu_name: str | None = None
     compute_metrics: _Precision | None = None
@@ -189,7 +190,10 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
     elif aggregated is not None:
         facts = {"found_processes": aggregated.aggregation.num_processes}
     if aggregated is not None:
-        facts |= _of_aggregated(aggregated) | _of_processes(_embedded(data))
+        processes = _embedded(data)
+        facts |= _of_aggregated(aggregated) | _of_processes(processes)
+        if aggregated.model_name is None and processes and processes[0].model_name:
+            facts["model_name"] = processes[0].model_name
     elif recovery is not None and recovery.results:
         facts |= _of_raw(recovery) | _of_processes(recovery.results)
     row = ExperimentSummary(
@@ -205,7 +209,7 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
 def _up_to_date_state(data: bytes, folder: str) -> ExperimentState | None:
     """Where an experiment with up_to_date mtimes stands; None if only a closer scan can tell."""
     try:
-        aggregated = decode_aggregated(data, f"{folder}.json", with_processes=False)
+        aggregated = decode_summary(data, f"{folder}.json")
     except ResultCorruptError:
         return None
     if not names_folder(aggregated.experiment_id, folder):
@@ -235,13 +239,13 @@ def _distinct(values: Iterable[str | None]) -> list[str]:
     return sorted({value for value in values if value is not None})
 
 
-def _report(recovery: RawRecovery, aggregated: AggregatedResult | None) -> CompletenessReport | None:
+def _report(recovery: RawRecovery, aggregated: AggregatedSummary | None) -> CompletenessReport | None:
     if aggregated is not None and not recovery.results and not recovery.unreadable:
         return None  # the raw files are elsewhere
     return check_completeness(recovery.results, manifest=recovery.manifest, unreadable=recovery.unreadable)
 
 
-def _of_aggregated(aggregated: AggregatedResult) -> dict[str, Any]:
+def _of_aggregated(aggregated: AggregatedSummary) -> dict[str, Any]:
     return {
         "experiment_id": aggregated.experiment_id,
         "model_name": model_name(aggregated),
@@ -269,11 +273,11 @@ def _of_raw(recovery: RawRecovery) -> dict[str, Any]:
     }
 
 
-def _verdict(status: Status, aggregated: AggregatedResult | None) -> str:
+def _verdict(status: Status, aggregated: AggregatedSummary | None) -> str:
     return status if status != "current" or aggregated is None else verdict_of(aggregated)
 
 
-def verdict_of(aggregated: AggregatedResult) -> str:
+def verdict_of(aggregated: AggregatedSummary) -> str:
     """The verdict on an aggregate that is current, in a word; see `ExperimentSummary.verdict`."""
     if aggregated.attribution_factor is not None and aggregated.attribution_factor > 1:
         return "over-counted"

@@ -19,7 +19,7 @@ from llm_energy_measure.verification.completeness import describe_found
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from llm_energy_measure.domain.experiment import AggregatedResult
+    from llm_energy_measure.domain.experiment import AggregatedSummary
     from llm_energy_measure.results.repository import FileSystemRepository
 
 _SAID = {"current": "is current, nothing to do", "external": "was derived by another tool; --force replaces it"}
@@ -151,7 +151,7 @@ def _say(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:
     terminal.out(f"{outcome.experiment_id}: {found}, {energy}, {terminal.count(result.total_tokens)} tokens")
 
 
-def _untold(result: AggregatedResult) -> list[str]:
+def _untold(result: AggregatedSummary) -> list[str]:
     """Codes of failed checks that no warning tells."""
     told = {finding.code for finding in result.findings or () if finding.family in ("completeness", *SUM_FAMILIES)}
     return [code for code in result.failed_codes if code not in told]
@@ -161,7 +161,7 @@ def _document(repository: FileSystemRepository, outcome: bulk.Outcome) -> dict[s
     result = outcome.aggregated
     if result is None and outcome.result == "current":  # it was not opened
         with contextlib.suppress(LLMEnergyMeasureError):
-            result = repository.load_aggregated(outcome.experiment_id, with_processes=False)
+            result = repository.load_summary(outcome.experiment_id)
     return {
         "experiment_id": outcome.experiment_id,
         "result": outcome.result,

@@ -354,9 +354,10 @@ class AggregationMetadata(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     warnings: list[str] = field(default_factory=list)
 
 
-class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Aggregated result of an experiment. It is derived and can be recomputed from the raw results.
+class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Aggregated result of an experiment without the raw records. It is derived: the raw results determine it.
 
+    A function that needs no raw record takes this type, so that mypy refuses a function that needs them.
     Numbers are at least 0; None means unknown. Aggregates of other tools have no `model_name` (it is in the processes)
     and none of the fields from `is_lower_bound` to `findings`. Older aggregates lack those from `plain_energy_j` on.
 
@@ -373,7 +374,6 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         avg_tokens_per_second: Mean throughput of the processes that report one, in tokens per second.
         avg_energy_per_token_j: `total_energy_j / total_tokens`, in joules per token.
         total_flops: Number of floating-point operations of all processes.
-        process_results: The raw results.
         start_time: Earliest start.
         end_time: Latest known end.
         effective_config: Configuration of the first process.
@@ -407,7 +407,6 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     avg_tokens_per_second: Annotated[TokensPerSecond | None, Meta(description="mean throughput of a process")] = None
     avg_energy_per_token_j: Annotated[JoulesPerToken | None, Meta(description="energy per token, in J")] = None
     total_flops: Annotated[Flops | None, Meta(description="floating-point operations of all processes")] = None
-    process_results: list[RawProcessResult] = field(default_factory=list)
     start_time: Annotated[datetime | None, Meta(description="earliest start")] = None
     end_time: Annotated[datetime | None, Meta(description="latest known end")] = None
     effective_config: dict[str, Any] = field(default_factory=dict)
@@ -451,3 +450,18 @@ class AggregatedResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Distinct codes of the checks that failed at the time of aggregation."""
         failures = (finding.code for finding in self.findings or () if finding.outcome == "failed")
         return list(dict.fromkeys(failures))
+
+
+class AggregatedResult(AggregatedSummary, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The result of one experiment, over all its processes.
+
+    Attributes:
+        process_results: The raw records, by process index.
+    """
+
+    process_results: list[RawProcessResult] = field(default_factory=list)
+
+
+def summary_of(record: AggregatedSummary) -> AggregatedSummary:
+    """Return the fields of `AggregatedSummary` of a record that may have more."""
+    return AggregatedSummary(**{name: getattr(record, name) for name in AggregatedSummary.__struct_fields__})

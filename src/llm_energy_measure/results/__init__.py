@@ -10,7 +10,7 @@ from llm_energy_measure.results.repeats import cycle_statistics, group_cycles
 
 if TYPE_CHECKING:
     from llm_energy_measure.results.aggregation import aggregate_results, calculate_efficiency_metrics
-    from llm_energy_measure.results.batch.bulk import aggregate_all, aggregate_experiment
+    from llm_energy_measure.results.batch.bulk import aggregate_all
     from llm_energy_measure.results.batch.recovery import recover_all
     from llm_energy_measure.results.exporters import (
         ResultsExporter,
@@ -26,7 +26,6 @@ __all__ = [
     "FileSystemRepository",
     "ResultsExporter",
     "aggregate_all",
-    "aggregate_experiment",
     "aggregate_results",
     "calculate_efficiency_metrics",
     "cycle_statistics",
@@ -44,7 +43,6 @@ _HOMES = {
     "FileSystemRepository": "repository",
     "ResultsExporter": "exporters",
     "aggregate_all": "batch.bulk",
-    "aggregate_experiment": "batch.bulk",
     "aggregate_results": "aggregation",
     "calculate_efficiency_metrics": "aggregation",
     "export_aggregated_to_csv": "exporters",

@@ -9,24 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
 from llm_energy_measure.constants import CODECARBON_COLUMN_NAMES
+from llm_energy_measure.domain.experiment import AggregatedSummary, RawProcessResult
 from llm_energy_measure.domain.units import JOULES_PER_KWH, j_to_kwh, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+    from llm_energy_measure.domain.experiment import AggregatedResult
 
-RecordT = TypeVar("RecordT")
+RecordT_contra = TypeVar("RecordT_contra", contravariant=True)
 ColumnType = Literal["text", "integer", "number", "boolean", "time"]
 
 
-class Column(Struct, Generic[RecordT], frozen=True):
+class Column(Struct, Generic[RecordT_contra], frozen=True):
     """One exported column.
 
     Attributes:
@@ -39,12 +41,19 @@ class Column(Struct, Generic[RecordT], frozen=True):
     name: str
     type: ColumnType
     unit: str
-    getter: Callable[[RecordT], Any]
+    getter: Callable[[RecordT_contra], Any]
 
 
-def _field(path: str, kind: ColumnType, unit: str = "", name: str | None = None) -> Column[Any]:
-    """The column of a field, or of a field inside a field that may be None."""
+def _field(
+    record_type: type[RecordT_contra], path: str, kind: ColumnType, unit: str = "", name: str | None = None
+) -> Column[RecordT_contra]:
+    """Return the column of a field of a record, or of a field inside a field that may be None.
+
+    Raises:
+        AttributeError: The record type has no such field.
+    """
     parts = path.split(".")
+    getattr(record_type, parts[0])
 
     def getter(record: object) -> Any:
         for part in parts:
@@ -54,126 +63,143 @@ def _field(path: str, kind: ColumnType, unit: str = "", name: str | None = None)
     return Column(name or parts[-1], kind, unit, getter)
 
 
-def model_name(result: AggregatedResult) -> str | None:
-    """The model of an experiment; aggregates of other tools have it in their processes or configuration."""
-    if result.model_name is not None:
-        return result.model_name
-    if result.process_results:
-        return result.process_results[0].model_name
+_summary = partial(_field, AggregatedSummary)
+_raw = partial(_field, RawProcessResult)
+
+
+def model_name(result: AggregatedSummary) -> str | None:
+    """Return the model of an experiment; aggregates of other tools have it in their configuration."""
     configured = result.effective_config.get("model_name")
-    return configured if isinstance(configured, str) else None
+    return result.model_name or (configured if isinstance(configured, str) else None)
 
 
-def expected_processes(result: AggregatedResult) -> int | None:
+def model_name_of_processes(result: AggregatedResult) -> str | None:
+    """Return the model of an experiment; aggregates of other tools have it in their processes."""
+    processes = result.process_results
+    return result.model_name or (processes[0].model_name if processes else model_name(result))
+
+
+def expected_processes(result: AggregatedSummary) -> int | None:
     """How many processes were expected; None if nobody said."""
     return None if result.completeness is None else result.completeness.expected_processes
 
 
-def coverage(result: AggregatedResult) -> float | None:
+def coverage(result: AggregatedSummary) -> float | None:
     """Fraction of the expected processes that went in, 0 to 1; None if nobody said how many were expected."""
     return None if result.completeness is None else result.completeness.coverage
 
 
 _LATENCY = (
     *(
-        _field(f"latency_stats.ttft_{name}_ms", "number", "ms")
+        _summary(f"latency_stats.ttft_{name}_ms", "number", "ms")
         for name in ("mean", "median", "p95", "p99", "min", "max")
     ),
-    _field("latency_stats.ttft_samples", "integer"),
-    *(_field(f"latency_stats.itl_{name}_ms", "number", "ms") for name in ("mean", "median", "p95", "p99")),
-    _field("latency_stats.itl_samples", "integer"),
-    _field("latency_stats.itl_full_mean_ms", "number", "ms"),
-    _field("latency_stats.itl_full_p99_ms", "number", "ms"),
+    _summary("latency_stats.ttft_samples", "integer"),
+    *(_summary(f"latency_stats.itl_{name}_ms", "number", "ms") for name in ("mean", "median", "p95", "p99")),
+    _summary("latency_stats.itl_samples", "integer"),
+    _summary("latency_stats.itl_full_mean_ms", "number", "ms"),
+    _summary("latency_stats.itl_full_p99_ms", "number", "ms"),
 )
 
-AGGREGATED_COLUMNS: tuple[Column[AggregatedResult], ...] = (
-    _field("experiment_id", "text"),
+SUMMARY_COLUMNS: tuple[Column[AggregatedSummary], ...] = (
+    _summary("experiment_id", "text"),
     Column("model_name", "text", "", model_name),
-    _field("backend", "text"),
-    _field("backend_version", "text"),
-    _field("aggregation.method", "text"),
-    _field("aggregation.num_processes", "integer"),
+    _summary("backend", "text"),
+    _summary("backend_version", "text"),
+    _summary("aggregation.method", "text"),
+    _summary("aggregation.num_processes", "integer"),
     Column("expected_processes", "integer", "", expected_processes),
     Column("coverage", "number", "", coverage),
-    _field("is_lower_bound", "boolean"),
-    _field("total_energy_j", "number", "J"),
-    _field("attributed_energy_j", "number", "J"),
+    _summary("is_lower_bound", "boolean"),
+    _summary("total_energy_j", "number", "J"),
+    _summary("attributed_energy_j", "number", "J"),
     Column(
         "attributed_low_j", "number", "J", lambda result: result.attributed_bounds_j and result.attributed_bounds_j[0]
     ),
     Column(
         "attributed_high_j", "number", "J", lambda result: result.attributed_bounds_j and result.attributed_bounds_j[1]
     ),
-    _field("attribution_factor", "number"),
-    _field("total_tokens", "integer", "token"),
-    _field("avg_tokens_per_second", "number", "token/s"),
-    _field("tokens_per_joule", "number", "token/J"),
-    _field("avg_energy_per_token_j", "number", "J/token"),
-    _field("total_flops", "number", "FLOP"),
+    _summary("attribution_factor", "number"),
+    _summary("total_tokens", "integer", "token"),
+    _summary("avg_tokens_per_second", "number", "token/s"),
+    _summary("tokens_per_joule", "number", "token/J"),
+    _summary("avg_energy_per_token_j", "number", "J/token"),
+    _summary("total_flops", "number", "FLOP"),
     Column("flops_per_joule", "number", "FLOP/J", lambda result: ratio(result.total_flops, result.total_energy_j)),
-    _field("total_inference_time_sec", "number", "s"),
-    _field("duration_sec", "number", "s"),
-    _field("start_time", "time"),
-    _field("end_time", "time"),
+    _summary("total_inference_time_sec", "number", "s"),
+    _summary("duration_sec", "number", "s"),
+    _summary("start_time", "time"),
+    _summary("end_time", "time"),
     *_LATENCY,
-    _field("aggregation.temporal_overlap_verified", "boolean"),
-    _field("aggregation.gpu_attribution_verified", "boolean"),
+    _summary("aggregation.temporal_overlap_verified", "boolean"),
+    _summary("aggregation.gpu_attribution_verified", "boolean"),
     Column("warnings", "text", "", lambda result: "; ".join(result.aggregation.warnings) or None),
     Column("failed_checks", "text", "", lambda result: "; ".join(result.failed_codes) or None),
-    _field("schema_version", "text"),
+    _summary("schema_version", "text"),
 )
 
+_NEED_PROCESSES: dict[str, Column[AggregatedResult]] = {
+    "model_name": Column("model_name", "text", "", model_name_of_processes),
+}
+AGGREGATED_COLUMNS: tuple[Column[AggregatedResult], ...] = tuple(
+    _NEED_PROCESSES.get(column.name, column) for column in SUMMARY_COLUMNS
+)
+"""The columns of an exported table of experiments. A column that reads `process_results` is in `_NEED_PROCESSES`.
+
+The catalogue stores `SUMMARY_COLUMNS`, which are computed from aggregates that are loaded without their processes.
+"""
+
 RAW_COLUMNS: tuple[Column[RawProcessResult], ...] = (
-    _field("experiment_id", "text"),
-    _field("process_index", "integer"),
-    _field("config_name", "text"),
-    _field("model_name", "text"),
-    _field("backend", "text"),
-    _field("backend_version", "text"),
-    _field("host", "text"),
-    _field("gpu_id", "integer"),
-    _field("gpu_uuid", "text"),
-    _field("gpu_name", "text"),
-    _field("gpu_power_limit_w", "number", "W"),
-    _field("world_size", "integer"),
-    _field("timestamps.start", "time", name="start_time"),
-    _field("timestamps.end", "time", name="end_time"),
-    _field("timestamps.duration_sec", "number", "s"),
-    _field("inference_metrics.total_tokens", "integer", "token"),
-    _field("inference_metrics.input_tokens", "integer", "token"),
-    _field("inference_metrics.output_tokens", "integer", "token"),
-    _field("inference_metrics.inference_time_sec", "number", "s"),
-    _field("inference_metrics.tokens_per_second", "number", "token/s"),
-    _field("inference_metrics.latency_per_token_ms", "number", "ms"),
-    _field("inference_metrics.time_to_first_token_ms", "number", "ms"),
-    _field("energy_metrics.total_energy_j", "number", "J"),
-    _field("energy_metrics.gpu_energy_j", "number", "J"),
-    _field("energy_metrics.cpu_energy_j", "number", "J"),
-    _field("energy_metrics.ram_energy_j", "number", "J"),
-    _field("energy_metrics.gpu_power_w", "number", "W"),
-    _field("energy_metrics.cpu_power_w", "number", "W"),
-    _field("energy_metrics.duration_sec", "number", "s", name="energy_window_sec"),
-    _field("energy_metrics.emissions_kg_co2", "number", "kg CO2eq"),
-    _field("energy_metrics.energy_per_token_j", "number", "J/token"),
+    _raw("experiment_id", "text"),
+    _raw("process_index", "integer"),
+    _raw("config_name", "text"),
+    _raw("model_name", "text"),
+    _raw("backend", "text"),
+    _raw("backend_version", "text"),
+    _raw("host", "text"),
+    _raw("gpu_id", "integer"),
+    _raw("gpu_uuid", "text"),
+    _raw("gpu_name", "text"),
+    _raw("gpu_power_limit_w", "number", "W"),
+    _raw("world_size", "integer"),
+    _raw("timestamps.start", "time", name="start_time"),
+    _raw("timestamps.end", "time", name="end_time"),
+    _raw("timestamps.duration_sec", "number", "s"),
+    _raw("inference_metrics.total_tokens", "integer", "token"),
+    _raw("inference_metrics.input_tokens", "integer", "token"),
+    _raw("inference_metrics.output_tokens", "integer", "token"),
+    _raw("inference_metrics.inference_time_sec", "number", "s"),
+    _raw("inference_metrics.tokens_per_second", "number", "token/s"),
+    _raw("inference_metrics.latency_per_token_ms", "number", "ms"),
+    _raw("inference_metrics.time_to_first_token_ms", "number", "ms"),
+    _raw("energy_metrics.total_energy_j", "number", "J"),
+    _raw("energy_metrics.gpu_energy_j", "number", "J"),
+    _raw("energy_metrics.cpu_energy_j", "number", "J"),
+    _raw("energy_metrics.ram_energy_j", "number", "J"),
+    _raw("energy_metrics.gpu_power_w", "number", "W"),
+    _raw("energy_metrics.cpu_power_w", "number", "W"),
+    _raw("energy_metrics.duration_sec", "number", "s", name="energy_window_sec"),
+    _raw("energy_metrics.emissions_kg_co2", "number", "kg CO2eq"),
+    _raw("energy_metrics.energy_per_token_j", "number", "J/token"),
     *(
-        _field(f"energy_metrics.{component}_{fact}", "text")
+        _raw(f"energy_metrics.{component}_{fact}", "text")
         for component in ("total", "gpu", "cpu", "ram")
         for fact in ("scope", "provenance")
     ),
-    _field("energy_measurement_warning", "text"),
-    _field("compute_metrics.flops_total", "number", "FLOP"),
-    _field("compute_metrics.flops_per_token", "number", "FLOP/token"),
-    _field("compute_metrics.flops_per_second", "number", "FLOP/s"),
-    _field("compute_metrics.flops_method", "text"),
-    _field("compute_metrics.flops_confidence", "text"),
-    _field("compute_metrics.compute_precision", "text"),
-    _field("compute_metrics.peak_memory_mb", "number", "MiB"),
-    _field("compute_metrics.model_memory_mb", "number", "MiB"),
-    _field("origin.tool", "text", name="origin_tool"),
-    _field("origin.file", "text", name="origin_file"),
-    _field("status", "text"),
-    _field("error_type", "text"),
-    _field("schema_version", "text"),
+    _raw("energy_measurement_warning", "text"),
+    _raw("compute_metrics.flops_total", "number", "FLOP"),
+    _raw("compute_metrics.flops_per_token", "number", "FLOP/token"),
+    _raw("compute_metrics.flops_per_second", "number", "FLOP/s"),
+    _raw("compute_metrics.flops_method", "text"),
+    _raw("compute_metrics.flops_confidence", "text"),
+    _raw("compute_metrics.compute_precision", "text"),
+    _raw("compute_metrics.peak_memory_mb", "number", "MiB"),
+    _raw("compute_metrics.model_memory_mb", "number", "MiB"),
+    _raw("origin.tool", "text", name="origin_tool"),
+    _raw("origin.file", "text", name="origin_file"),
+    _raw("status", "text"),
+    _raw("error_type", "text"),
+    _raw("schema_version", "text"),
 )
 
 # What of a process stands in its experiment's row: not what the experiment already says.

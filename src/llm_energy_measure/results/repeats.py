@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct, field
 
 from llm_energy_measure.domain.statistics import SampleStatistics, mean, sample_statistics
-from llm_energy_measure.results.columns import model_name
+from llm_energy_measure.results.columns import model_name_of_processes
 from llm_energy_measure.results.store.codec import digest
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def group_cycles(results: Iterable[AggregatedResult]) -> list[list[AggregatedRes
         shared = configuration_digest(result.effective_config) if match is None else match[1]
         if shared is not None:
             kind = "configuration" if match is None else "id"
-            groups.setdefault((kind, shared, model_name(result), result.backend), []).append(result)
+            groups.setdefault((kind, shared, model_name_of_processes(result), result.backend), []).append(result)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -83,7 +83,7 @@ def cycle_statistics(group: Sequence[AggregatedResult]) -> CycleStatistics:
         warnings.append("the configurations of these cycles differ")
     return CycleStatistics(
         name=match[1] if match else first.experiment_id,
-        model_name=model_name(first),
+        model_name=model_name_of_processes(first),
         backend=first.backend,
         experiment_ids=[result.experiment_id for result in whole],
         energy_j=_over(result.total_energy_j for result in whole),

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from msgspec import Struct
 
@@ -39,11 +39,13 @@ from llm_energy_measure.results.store.rejected import rejected_document
 from llm_energy_measure.storage.local import LocalStore, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from llm_energy_measure.domain.experiment import AggregatedResult, CompletenessReport, SourceFile
+    from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, CompletenessReport, SourceFile
     from llm_energy_measure.storage.base import Store
 
+
+AggregateT = TypeVar("AggregateT", bound="AggregatedSummary")
 
 _TRIES = 10
 """How often something may be deleted or set aside under a call before it gives up."""
@@ -358,7 +360,7 @@ class FileSystemRepository:
             raise InvalidResultError(doing, "it was loaded without its processes", "load it whole")
         data = codec.encode_aggregated(result)
         try:
-            older = codec.decode_aggregated(self.store.get(key), key, with_processes=False)
+            older = codec.decode_summary(self.store.get(key), key)
         except ResultNotFoundError:
             pass
         except (ResultCorruptError, StorageError):
@@ -370,35 +372,42 @@ class FileSystemRepository:
                 keep_copy(self.store, key, lambda number: layout.superseded_aggregate_key(folder, number))
         return data
 
-    def load_aggregated(self, experiment_id: str, *, with_processes: bool = True) -> AggregatedResult | None:
-        """An experiment's aggregate, or None if it has none.
+    def load_aggregated(self, experiment_id: str) -> AggregatedResult | None:
+        """Return an experiment's aggregated result, or None if there is none.
 
         Args:
             experiment_id: Its id or folder name.
-            with_processes: Also load its `process_results`, which are left empty, and unchecked, otherwise.
 
         Raises:
-            ResultCorruptError: The file is no aggregate.
+            ResultCorruptError: The file is not an aggregated result.
         """
+        return self._load_aggregate(experiment_id, codec.decode_aggregated)
+
+    def load_summary(self, experiment_id: str) -> AggregatedSummary | None:
+        """Return an experiment's aggregated result without its raw records: several times faster.
+
+        Raises:
+            ResultCorruptError: The file is not an aggregated result; damage inside the raw records is not found.
+        """
+        return self._load_aggregate(experiment_id, codec.decode_summary)
+
+    def _load_aggregate(self, experiment_id: str, decode: Callable[[bytes, str], AggregateT]) -> AggregateT | None:
         folder = self._folder(experiment_id)
-        key = layout.aggregated_key(folder)
-        if deletion.is_deleted(self.store, folder):
+        data = self._aggregate_bytes(folder)
+        if data is None:
             return None
-        try:
-            result = codec.decode_aggregated(self.store.get(key), f"{folder}.json", with_processes=with_processes)
-        except ResultNotFoundError:
-            return None
+        result = decode(data, f"{folder}.json")
         self._require_asked_for(experiment_id, folder, [result])
         if layout.folder_name(result.experiment_id) != folder:
-            found = f"it is the aggregate of {result.experiment_id!r}"
-            raise ResultCorruptError(
-                f"Failed to load aggregated result {folder}.json", found, "move it to its own name"
-            )
+            found, advice = f"it is the aggregate of {result.experiment_id!r}", "move it to its own name"
+            raise ResultCorruptError(f"Failed to load aggregated result {folder}.json", found, advice)
         return result
 
     def read_aggregated(self, experiment_id: str) -> bytes | None:
-        """The file of an experiment's aggregate as it is, or None if it has none."""
-        folder = self._folder(experiment_id)
+        """Return the bytes of an experiment's aggregated result, or None if there is none."""
+        return self._aggregate_bytes(self._folder(experiment_id))
+
+    def _aggregate_bytes(self, folder: str) -> bytes | None:
         if deletion.is_deleted(self.store, folder):
             return None
         try:
@@ -412,7 +421,7 @@ class FileSystemRepository:
         is_there = any(entry.name == f"{folder}.json" for entry in self.store.list(AGGREGATED_DIR))
         return is_there and not deletion.is_deleted(self.store, folder)
 
-    def source_changes(self, aggregated: AggregatedResult) -> SourceChanges:
+    def source_changes(self, aggregated: AggregatedSummary) -> SourceChanges:
         """How the raw files differ from those that an aggregate was made from: if at all, it is stale.
 
         An aggregate of another tool names no sources; none of its files count as changed.
@@ -482,7 +491,7 @@ class FileSystemRepository:
         with contextlib.suppress(
             ResultCorruptError, StorageError, UnsafePathError
         ):  # such a file can't say whose it is
-            self.load_aggregated(experiment_id, with_processes=False)
+            self.load_summary(experiment_id)
         return deletion.delete(self.store, folder, raw.holder() or (None if experiment_id == folder else experiment_id))
 
     # Reading one experiment's folder
@@ -533,7 +542,7 @@ class FileSystemRepository:
                     self.store.delete(key)
 
     def _require_asked_for(
-        self, experiment_id: str, folder: str, records: Sequence[RawProcessResult | AggregatedResult]
+        self, experiment_id: str, folder: str, records: Sequence[RawProcessResult | AggregatedSummary]
     ) -> None:
         """The folder holds the experiment that was asked for, by its id or by the folder's name."""
         for record in records:
@@ -549,16 +558,12 @@ class FileSystemRepository:
         data = rejected_document(result, getattr(refused, "problems", ()) or (refused.found,))
         index = getattr(result, "process_index", None)  # what is no record at all is kept as well
         try:
-            kept, _ = keep(self.store, data, lambda number: layout.rejected_key(folder, index, number))
+            refused.kept, _ = keep(self.store, data, lambda number: layout.rejected_key(folder, index, number))
         except (StorageError, UnsafePathError) as error:
-            advice = f"{refused.advice}; the record could not be kept ({error.found}), so keep it yourself"
+            refused.advice += f"; the record could not be kept ({error.found}), so keep it yourself"
         else:
-            advice = f"{refused.advice}; the record is kept in {kept}"
-            refused.kept = kept
-        # Built anew, so that the sentence names the file; the type and the parts stay.
-        named = type(refused)(refused.doing, refused.found, advice)
-        named.__dict__.update({**refused.__dict__, "advice": advice})
-        raise named from refused.__cause__
+            refused.advice += f"; the record is kept in {refused.kept}"
+        raise refused
 
 
 def _is_record(stored: bytes | None, record: RawProcessResult) -> bool:

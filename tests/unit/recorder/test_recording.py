@@ -31,7 +31,7 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.recorder import facts
 from llm_energy_measure.recorder.sources.nvml import Nvml
-from llm_energy_measure.results import FileSystemRepository, aggregate_experiment, aggregate_results
+from llm_energy_measure.results import FileSystemRepository, aggregate_one, aggregate_results
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support.children import open_folder, outcome_in_child
@@ -123,7 +123,7 @@ def test_a_block_becomes_one_result(repository: FileSystemRepository, clock: Man
     assert manifest is not None
     assert (manifest.expected_processes, manifest.attempt) == (1, 0)
     assert manifest.config_digest is not None
-    assert aggregate_experiment(repository, "exp_7").result == "aggregated"
+    assert aggregate_one(repository, "exp_7").result == "aggregated"
 
 
 def test_the_environment_tells_which_process_it_is(repository: FileSystemRepository, clock: ManualClock) -> None:

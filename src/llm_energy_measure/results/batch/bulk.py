@@ -14,10 +14,10 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct, field, json, structs
+from msgspec import Struct, field, json
 
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
-from llm_energy_measure.domain.experiment import AggregatedResult, UnreadableFile
+from llm_energy_measure.domain.experiment import AggregatedSummary, UnreadableFile, summary_of
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.aggregation import aggregate_results, require_complete
 from llm_energy_measure.results.batch.jobs import run_batches
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Executor
 
+    from llm_energy_measure.domain.experiment import AggregatedResult
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.results.store.raw_folder import RawRecovery
 
@@ -58,7 +59,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     experiment_id: str
     result: Literal["aggregated", "current", "external", "failed"]
-    aggregated: AggregatedResult | None = None
+    aggregated: AggregatedSummary | None = None
     unreadable: list[UnreadableFile] = field(default_factory=list)
     error: LLMEnergyMeasureError | None = None
 
@@ -69,7 +70,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 _AGGREGATES = json.Encoder()
-_AGGREGATE = json.Decoder(AggregatedResult)
+_AGGREGATE = json.Decoder(AggregatedSummary)
 
 
 def _unpacked(
@@ -88,45 +89,8 @@ def _unpacked(
     )
 
 
-def aggregate_experiment(
-    repository: FileSystemRepository,
-    experiment_id: str,
-    *,
-    strategy: str | None = None,
-    expected_processes: int | None = None,
-    strict: bool = True,
-    force: bool = False,
-) -> Outcome:
-    """Aggregate a stored experiment and save the result, unless that would change nothing.
-
-    An aggregate that is current under the same rule, or that another tool made, is left alone without `force`. What an
-    older aggregate of ours was told (its strategy, a number of processes given as an argument) holds until it is told
-    otherwise.
-
-    Args:
-        repository: Where it is stored.
-        experiment_id: Its id or folder name.
-        strategy: Name of the rule; by default the older aggregate's, else the default strategy.
-        expected_processes: Number of processes that should be there, at least 1.
-        strict: Refuse an incomplete experiment; the older aggregate then stays.
-        force: Make it anew in any case.
-
-    Raises:
-        LLMEnergyMeasureError: It can't be aggregated; the older aggregate stays.
-    """
-    rule = Rule(strategy=strategy, expected_processes=expected_processes, strict=strict, force=force)
-    timestamp_ns = _now_ns(repository)
-    state = inspect_experiment(repository, experiment_id)
-    left_alone = _left_alone(experiment_id, state, rule)
-    if left_alone is not None:
-        return left_alone
-    outcome = _aggregated(experiment_id, state, rule, repository.recover_raw(experiment_id))
-    repository.store.put_many(_values(repository, state, outcome), mtime_ns=timestamp_ns)
-    return outcome
-
-
 class Rule(Struct, frozen=True, kw_only=True):
-    """How to aggregate; see `aggregate_experiment`."""
+    """How to aggregate; see `aggregate_all`."""
 
     strategy: str | None = None
     expected_processes: int | None = None
@@ -155,10 +119,11 @@ def aggregate_all(
     Args:
         repository: Where they are stored.
         experiment_ids: Which; by default all that have a raw result, in order of their folders' names.
-        strategy: As for `aggregate_experiment`, as are the others.
-        expected_processes: Number of processes of each.
-        strict: Refuse incomplete experiments.
-        force: Make also those anew that are current or another tool's.
+        strategy: Name of the rule; by default the one of the older aggregate, else the default strategy.
+        expected_processes: Number of processes of each experiment, at least 1. An older aggregate keeps the number that
+            it was given.
+        strict: Refuse incomplete experiments; an older aggregate of a refused experiment stays.
+        force: Aggregate also experiments whose aggregate is current or made by another tool.
         rehash: Open all of them, since edits in place leave no stamp on a folder.
         jobs: How many processes work, this one among them and by default alone, or how many batches at a time for the
             executor; `auto` takes one process for each processor where that pays. Processes import the script that
@@ -241,8 +206,8 @@ def _aggregate_batch(
                 found = _aggregate_one(repository, item, rule, raw, aggregated, is_sweep=is_sweep)
                 if found is None:
                     continue
-                state, outcome = found
-                values |= _values(repository, state, outcome)
+                outcome, to_store = found
+                values |= to_store
             except LLMEnergyMeasureError as error:
                 outcome = Outcome(experiment_id=item, result="failed", error=error)
             is_bound = outcome.aggregated is not None and outcome.aggregated.is_lower_bound is not False
@@ -250,7 +215,7 @@ def _aggregate_batch(
                 bounds.add(aggregated_key(repository.folder_of(outcome.aggregated.experiment_id)))
             if is_sweep and outcome.result == "current" and not is_bound:
                 aggregated.set_mtime(f"{item}.json", timestamp_ns)  # its digests agree as of now
-            outcomes.append(_light(outcome))
+            outcomes.append(outcome)
     refused = _put(repository, {key: data for key, data in values.items() if key not in bounds}, timestamp_ns)
     # A lower bound has no stamp that says it is current: every sweep looks at it, and a strict one refuses it.
     refused |= _put(repository, {key: data for key, data in values.items() if key in bounds}, 0)
@@ -271,8 +236,8 @@ def _now_ns(repository: FileSystemRepository) -> int:
 
 def _aggregate_one(
     repository: FileSystemRepository, name: str, rule: Rule, raw: Folder, aggregated: Folder, *, is_sweep: bool
-) -> tuple[ExperimentState, Outcome] | None:
-    """An experiment's outcome, not yet saved; None if a folder of a sweep holds no result.
+) -> tuple[Outcome, dict[str, bytes]] | None:
+    """Return an experiment's outcome and the values to store; None if the folder of a scan contains no result.
 
     Raises:
         LLMEnergyMeasureError: It can't be aggregated.
@@ -287,14 +252,18 @@ def _aggregate_one(
             return None
         is_new = aggregated.is_absent(f"{folder}.json")
         state = ExperimentState(status="pending") if is_new else inspect_experiment(repository, name)
-    outcome = _left_alone(name, state, rule) or _aggregated(name, state, rule, recovery)
-    return state, outcome
+    unchanged = _unchanged(name, state, rule)
+    if unchanged is not None:
+        return unchanged, {}
+    result = _aggregate(name, state, rule, recovery)
+    outcome = Outcome(
+        experiment_id=name, result="aggregated", aggregated=summary_of(result), unreadable=recovery.unreadable
+    )
+    return outcome, _values(repository, state, result)
 
 
-def _left_alone(experiment_id: str, state: ExperimentState, rule: Rule) -> Outcome | None:
-    """The outcome of an experiment that has the aggregate it should have; None if it has to be made."""
-    if rule.strategy is not None:
-        get_strategy(rule.strategy)
+def _unchanged(experiment_id: str, state: ExperimentState, rule: Rule) -> Outcome | None:
+    """Return the outcome of an experiment whose aggregate is current or external; None if it has to be aggregated."""
     if rule.force:
         return None
     if state.status == "external":
@@ -312,15 +281,15 @@ def _left_alone(experiment_id: str, state: ExperimentState, rule: Rule) -> Outco
     return Outcome(experiment_id=experiment_id, result="current", aggregated=older)
 
 
-def _aggregated(experiment_id: str, state: ExperimentState, rule: Rule, recovery: RawRecovery) -> Outcome:
-    """The outcome of an experiment that has to be aggregated, not yet saved."""
+def _aggregate(experiment_id: str, state: ExperimentState, rule: Rule, recovery: RawRecovery) -> AggregatedResult:
+    """Return the aggregated result of an experiment; it is not stored yet."""
     strategy, expected_processes = rule.strategy, rule.expected_processes
     older = state.aggregated if state.status in ("current", "stale") else None
     if older is not None:
         strategy = strategy or older.aggregation.method
         if expected_processes is None and older.completeness is not None and _was_told(older):
             expected_processes = older.completeness.expected_processes
-    aggregated = aggregate_results(
+    return aggregate_results(
         experiment_id,
         recovery.results,
         strategy=strategy or DEFAULT_STRATEGY,
@@ -330,25 +299,20 @@ def _aggregated(experiment_id: str, state: ExperimentState, rule: Rule, recovery
         partials=() if rule.strict else recovery.partials,
         strict=rule.strict,
     )
-    return Outcome(
-        experiment_id=experiment_id, result="aggregated", aggregated=aggregated, unreadable=recovery.unreadable
-    )
 
 
-def _was_told(older: AggregatedResult) -> bool:
+def _was_told(older: AggregatedSummary) -> bool:
     """True if somebody said how many processes an aggregate should have."""
     return older.completeness is not None and older.completeness.expected_from == "argument"
 
 
-def _values(repository: FileSystemRepository, state: ExperimentState, outcome: Outcome) -> dict[str, bytes]:
-    """What is to be stored of an outcome; nothing if it was left alone, or is stored already.
+def _values(repository: FileSystemRepository, state: ExperimentState, result: AggregatedResult) -> dict[str, bytes]:
+    """Return the bytes to store, by key; nothing if they are stored already.
 
     Raises:
         LLMEnergyMeasureError: It can't be stored.
     """
-    result, older = outcome.aggregated, state.aggregated
-    if outcome.result != "aggregated" or result is None:
-        return {}
+    older = state.aggregated
     is_ours = older is not None and older.sources is not None and older.experiment_id == result.experiment_id
     if result.sources is not None and (state.status == "pending" or is_ours):
         return {aggregated_key(repository.folder_of(result.experiment_id)): encode_aggregated(result)}
@@ -379,10 +343,3 @@ def _refused(repository: FileSystemRepository, outcome: Outcome, refused: dict[s
         return outcome
     error = refused.get(aggregated_key(repository.folder_of(outcome.aggregated.experiment_id)))
     return outcome if error is None else Outcome(experiment_id=outcome.experiment_id, result="failed", error=error)
-
-
-def _light(outcome: Outcome) -> Outcome:
-    """The outcome without its raw records: what a worker sends back, and what is kept of thousands."""
-    if outcome.aggregated is None or not outcome.aggregated.process_results:
-        return outcome
-    return structs.replace(outcome, aggregated=structs.replace(outcome.aggregated, process_results=[]))

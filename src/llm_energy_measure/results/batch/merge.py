@@ -100,7 +100,7 @@ def _holder(repository: FileSystemRepository, folder: str) -> str | None:
     holder = repository.raw_folder(folder).holder()
     if holder is None:
         with contextlib.suppress(ResultCorruptError):  # such a file can't say whose it is
-            aggregated = repository.load_aggregated(folder, with_processes=False)
+            aggregated = repository.load_summary(folder)
             holder = aggregated.experiment_id if aggregated is not None else None
     return holder
 
@@ -244,7 +244,7 @@ def _merge_derived(
 def _is_ours(repository: FileSystemRepository, folder: str) -> bool:
     """True if an aggregate was made by this package; another tool's can't be made again."""
     try:
-        aggregated = repository.load_aggregated(folder, with_processes=False)
+        aggregated = repository.load_summary(folder)
     except ResultsError:
         return False
     return aggregated is not None and aggregated.sources is not None

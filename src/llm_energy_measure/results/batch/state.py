@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from llm_energy_measure.domain.experiment import AggregatedResult
+from llm_energy_measure.domain.experiment import AggregatedSummary
 from llm_energy_measure.exceptions import ResultCorruptError
 from llm_energy_measure.results.repository import SourceChanges
 
@@ -29,7 +29,7 @@ class ExperimentState(Struct, frozen=True, kw_only=True):
     """
 
     status: Status
-    aggregated: AggregatedResult | None = None
+    aggregated: AggregatedSummary | None = None
     changes: SourceChanges | None = None
     problem: str | None = None
 
@@ -53,7 +53,7 @@ def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> 
     The aggregate comes without its `process_results`.
     """
     try:
-        aggregated = repository.load_aggregated(experiment_id, with_processes=False)
+        aggregated = repository.load_summary(experiment_id)
     except ResultCorruptError as error:
         return ExperimentState(status="unreadable", problem=error.found)
     if aggregated is None:

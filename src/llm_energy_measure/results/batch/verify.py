@@ -32,7 +32,7 @@ from llm_energy_measure.verification.suspicions import sweep_suspicions
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult, SourceFile
+    from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, RawProcessResult, SourceFile
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.results.store.raw_folder import RawRecovery
     from llm_energy_measure.verification.checks import Verification
@@ -146,13 +146,13 @@ def _sketch(aggregated: AggregatedResult) -> AggregatedResult:
 
 def _verify(repository: FileSystemRepository, name: str, raw: Folder) -> tuple[Verdict, AggregatedResult | None]:
     folder = repository.folder_of(name)
-    stored: AggregatedResult | None = None
+    stored: AggregatedSummary | None = None
     data: bytes | None = None
     findings: list[Finding] = []
     try:
         data = repository.read_aggregated(name)
         if data is not None:
-            stored = codec.decode_aggregated(data, f"{folder}.json", with_processes=False)
+            stored = codec.decode_summary(data, f"{folder}.json")
     except ResultsError as error:
         findings.append(failed("aggregate.readable", f"the aggregate can't be read: {error.found}"))
     else:
@@ -195,7 +195,7 @@ def _verify(repository: FileSystemRepository, name: str, raw: Folder) -> tuple[V
 
 
 def _anew(
-    folder: str, recovery: RawRecovery, stored: AggregatedResult | None
+    folder: str, recovery: RawRecovery, stored: AggregatedSummary | None
 ) -> tuple[AggregatedResult | None, Verification | None, Finding]:
     """The aggregate made anew as it was made before, and what was found on the way."""
     code = "aggregate.possible"
@@ -230,13 +230,13 @@ def _anew(
     return None, None, finding
 
 
-def _counted_partials(recovery: RawRecovery, stored: AggregatedResult | None) -> list[RawProcessResult]:
+def _counted_partials(recovery: RawRecovery, stored: AggregatedSummary | None) -> list[RawProcessResult]:
     """Checkpoints that the stored aggregate counts in place of missing results."""
     counted = {source.name for source in (stored.sources if stored is not None else None) or ()}
     return [record for record in recovery.partials if record.stored and record.stored.source.name in counted]
 
 
-def _check_sources(recovery: RawRecovery, stored: AggregatedResult, data: bytes) -> Iterator[Finding]:
+def _check_sources(recovery: RawRecovery, stored: AggregatedSummary, data: bytes) -> Iterator[Finding]:
     """Whether the raw files are those that the aggregate was made from, and stand in it as they are."""
     codes = ("sources.missing", "sources.changed", "sources.added", "sources.embedded")
     if stored.sources is None:
@@ -282,7 +282,7 @@ def _about_files(code: str, names: Sequence[str], what: str) -> Finding:
     return failed(code, f"{shown} {'is' if len(names) == 1 else 'are'} {what}", found=shown)
 
 
-def _compare(stored: AggregatedResult, anew: AggregatedResult | None, *, is_same: bool) -> Finding:
+def _compare(stored: AggregatedSummary, anew: AggregatedResult | None, *, is_same: bool) -> Finding:
     """Whether what an aggregate says follows from its raw files."""
     code = "aggregate.recomputed"
     if anew is None:
@@ -301,7 +301,7 @@ def _compare(stored: AggregatedResult, anew: AggregatedResult | None, *, is_same
     return failed(code, message, expected=expected, found=found)
 
 
-def _comparable(stored: AggregatedResult, anew: AggregatedResult) -> tuple[list[str], list[str]]:
+def _comparable(stored: AggregatedSummary, anew: AggregatedSummary) -> tuple[list[str], list[str]]:
     """What of an aggregate can be compared, by name, and what keeps the rest from it.
 
     Another tool's has the figures that every aggregate has; what it checked, and how, is its own.
@@ -321,7 +321,7 @@ def _comparable(stored: AggregatedResult, anew: AggregatedResult) -> tuple[list[
     return names, reasons
 
 
-def _told(result: AggregatedResult, name: str) -> object:
+def _told(result: AggregatedSummary, name: str) -> object:
     """What an aggregate says, by the name of a field."""
     if name == "experiment_id":
         return folder_name(result.experiment_id)

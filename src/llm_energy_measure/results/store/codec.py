@@ -1,17 +1,13 @@
-"""Records to JSON bytes and back: limits, versions, migrations, fields that this version does not know.
+"""Encode records to the bytes of their files, and decode these bytes.
 
-A file that says exactly what a record says is decoded in one typed pass. Any other goes through an untyped one, which
-brings older versions up to date, keeps unknown fields by JSON pointer (RFC 6901) and forgives what loses nothing: a
-byte order mark, and `3.0` where a whole number belongs.
-
-Long, because what is written and what is read have to agree, and are kept in one place for that.
+A file that contains exactly the fields of a record is decoded in one typed pass. Any other file is parsed to plain
+objects first: older versions are migrated, unknown fields are kept by JSON pointer (RFC 6901), and a byte order mark
+or `3.0` for an integer is accepted.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import typing
 import warnings
 from functools import lru_cache
@@ -22,10 +18,12 @@ import msgspec
 from llm_energy_measure.constants import MAX_RECORD_DEPTH, SCHEMA_VERSION
 from llm_energy_measure.domain.experiment import (
     AggregatedResult,
+    AggregatedSummary,
     Manifest,
     RawProcessResult,
     SourceFile,
     StoredBytes,
+    summary_of,
 )
 from llm_energy_measure.domain.schema import (
     MIGRATIONS,
@@ -37,285 +35,121 @@ from llm_energy_measure.domain.schema import (
     timestamp_problems,
 )
 from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
+from llm_energy_measure.results.store import json_text
 from llm_energy_measure.results.store.unknown_fields import pointer_to, put_back, split_unknown, value_at
-from llm_energy_measure.security import reject_duplicate_keys
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-# Values of a newer version that are set aside before the file counts as none of ours: each costs another conversion.
+# Values that a newer minor version may contain and this version cannot: each costs one more conversion.
 _MAX_NEW_VALUES = 50
-
-# How much deeper a raw record is nested when it stands in an aggregate.
-_EMBEDDED_LEVELS = 2
-
-_RAW_DECODER = msgspec.json.Decoder(RawProcessResult)
-_AGGREGATE_DECODER = msgspec.json.Decoder(AggregatedResult)
-_MANIFEST_DECODER = msgspec.json.Decoder(Manifest)
-_ENCODER = msgspec.json.Encoder()
+# A larger manifest was not written by this package, and is decoded each time.
+_MAX_CACHED_BYTES = 4096
 
 BOM = b"\xef\xbb\xbf"
-# Possessive, and content with a string that never ends: a hostile file costs one pass, not one for each quote.
-_BRACKETS_AND_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-_AS_BRACES = bytes.maketrans(b"[]", b"{}")
-_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
-_MOST_BRACKETS = 100_000
-_KEEP_RAW = "keep the file; repair it or run its process again"
-_CACHED_BYTES = 4096  # a larger manifest is decoded each time: it is none of ours
-_DROP_MANIFEST = "remove it; what was expected is then unknown"
-_REMAKE = "make the aggregate again from its raw results"
 
-RecordT = typing.TypeVar("RecordT", RawProcessResult, AggregatedResult)
+
+class _Kind(typing.NamedTuple):
+    """A kind of file: its name in messages, what to do if a file is damaged, and the deepest nesting that is read."""
+
+    name: str
+    advice: str
+    levels: int = MAX_RECORD_DEPTH
+
+
+_RAW = _Kind("raw result", "keep the file; repair it or run its process again")
+# An embedded raw record is two levels deeper.
+_AGGREGATE = _Kind("aggregated result", "make the aggregate again from its raw results", MAX_RECORD_DEPTH + 2)
+_MANIFEST = _Kind("manifest", "remove it; what was expected is then unknown")
 
 
 class NewerMinorVersionWarning(UserWarning):
-    """A file was written by a newer minor version: it loads, and fields this version does not know are kept."""
+    """A file was written by a newer minor version: it loads, and fields unknown to this version are kept."""
 
 
-class _AggregateEnvelope(AggregatedResult, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An aggregate whose raw records are still the bytes they were embedded as."""
-
-    process_results: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]  # one step before
-
-
-class _Id(msgspec.Struct):
-    """The one field that says whose a raw result is."""
-
-    experiment_id: str
-
-
-class _Embedded(msgspec.Struct):
-    """The one part of an aggregate that is wanted as bytes."""
+class _Envelope(AggregatedSummary, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An aggregate whose embedded raw records are not decoded."""
 
     process_results: list[msgspec.Raw] = msgspec.field(default_factory=list)
 
 
+class _Embedded(msgspec.Struct):
+    """The embedded raw records of an aggregate, as bytes."""
+
+    process_results: list[msgspec.Raw] = msgspec.field(default_factory=list)
+
+
+class _Id(msgspec.Struct):
+    """The experiment id in a raw result."""
+
+    experiment_id: str
+
+
+RecordT = typing.TypeVar("RecordT", RawProcessResult, AggregatedResult, AggregatedSummary, _Envelope)
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (RawProcessResult, AggregatedResult, _Envelope, Manifest)
+}
+_ENCODER = msgspec.json.Encoder()
+
+
 def digest(data: bytes) -> str:
-    """SHA-256 in lower-case hexadecimal."""
+    """Return the SHA-256 in lower-case hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def source_file(name: str, data: bytes) -> SourceFile:
-    """The identity of a raw file: its name, size and digest."""
+    """Return the identity of a raw file: its name, size and digest."""
     return SourceFile(name=name, size_bytes=len(data), sha256=digest(data))
 
 
+# Raw results
+
+
 def decode_raw(data: bytes, name: str, migrations: Sequence[Migration] = MIGRATIONS) -> RawProcessResult:
-    """One process's record, with the bytes it came from as `record.stored`.
+    """Return the record of one process, with its bytes as `record.stored`.
 
     Args:
         data: Content of the file.
-        name: What to call the file in errors, such as `exp_7/process_3.json`; its last part becomes the source's name.
+        name: Name of the file in errors, such as `exp_7/process_3.json`; its last part becomes the source's name.
         migrations: The steps from older versions.
 
     Raises:
-        ResultCorruptError: The bytes are no such record; the message says what they are.
-        SchemaVersionError: They are of a newer major version, or of none.
+        ResultCorruptError: The bytes are not a raw result; the message says what they are.
+        SchemaVersionError: The schema version is a newer major version, or not a version.
 
     Warns:
-        NewerMinorVersionWarning: They are of a newer minor version.
+        NewerMinorVersionWarning: The schema version is a newer minor version.
     """
-    written = _as_written([data])
-    if written is None:
-        what = f"raw result {name}"
-        body = _checked_body(data, what, _KEEP_RAW)
-        record = _decode(RawProcessResult, body, what, _KEEP_RAW, migrations)
-    else:
-        [record] = written
+    record = _decode(RawProcessResult, data, _RAW, name, migrations=migrations)
     return record.attach_stored(StoredBytes(source=source_file(name.rpartition("/")[2], data), data=data))
 
 
-def decode_written(files: Mapping[str, bytes]) -> list[RawProcessResult] | None:
-    """The records of files, as `decode_raw` of each, faster; None if any of them needs a closer look.
-
-    Args:
-        files: Content by file name.
-    """
-    records = _as_written([*files.values()])
-    if records is not None:
-        for record, (name, data) in zip(records, files.items(), strict=True):
-            record.attach_stored(StoredBytes(source=source_file(name, data), data=data))
-    return records
-
-
-def _as_written(files: list[bytes]) -> list[RawProcessResult] | None:
-    """The records in files that say nothing but what this version knows, each thing once; None if any may say more.
-
-    What comes out again as it went in has no key twice: a few quick passes over all of them prove what takes a slow one
-    of each otherwise. Nearly every file is of this kind, and all that a sweep does is to read them.
-    """
-    # Blanks in texts go on both sides. Each file is one object, and none is the beginning of another: what holds of all
-    # of them in a row holds of each.
-    then = (b"[%b]" % b",".join(files)).translate(None, b" \n")
-    try:
-        records = [_RAW_DECODER.decode(data) for data in files]
-        # An older version wrote fewer fields, another tool in another order: these come out the same as plain objects.
-        if then != _without_blanks(records) and then != _without_blanks([msgspec.json.decode(data) for data in files]):
-            return None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if any(record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET for record in records):
-        return None
-    # Few brackets can't nest deeply. To leave them out tells how many, several times faster than `count`.
-    if len(then) - len(then.replace(b"{", b"").replace(b"[", b"")) <= MAX_RECORD_DEPTH:
-        return records  # not even all of them together
-    return None if any(_is_deeper(data, MAX_RECORD_DEPTH) for data in files) else records
-
-
-def _without_blanks(values: list[Any]) -> bytes:
-    """The values as JSON without blanks, those in texts left out as well."""
-    return _ENCODER.encode(values).replace(b" ", b"")
-
-
-def decode_aggregated(data: bytes, name: str, *, with_processes: bool = True) -> AggregatedResult:
-    """An experiment's record; each embedded raw record keeps the bytes that it was embedded as.
-
-    Args:
-        data: Content of the file.
-        name: What to call the file in errors.
-        with_processes: Also look at the embedded raw records; without, `process_results` is empty, and what is wrong
-            inside them, or stands twice in the file, goes unnoticed. Several times faster.
-
-    Raises:
-        ResultCorruptError: The bytes are no such record.
-        SchemaVersionError: They, or a raw record inside, are of a newer major version, or of none.
-
-    Warns:
-        NewerMinorVersionWarning: They are of a newer minor version.
-    """
-    what = f"aggregated result {name}"
-    body = _checked_body(data, what, _REMAKE, check_keys=with_processes, levels=MAX_RECORD_DEPTH + _EMBEDDED_LEVELS)
-    envelope = _decode(_AggregateEnvelope, body, what, _REMAKE)
-    sources = envelope.sources or []
-    processes = []
-    raws = []
-    if with_processes:
-        raws = typing.cast("list[msgspec.Raw]", envelope.process_results) or _embedded(body, what)
-    for position, raw in enumerate(raws):
-        embedded = bytes(raw)
-        record = _decode(RawProcessResult, embedded, f"{what}, process_results[{position}]", _REMAKE)
-        if len(sources) == len(raws):
-            record.attach_stored(StoredBytes(source=sources[position], data=embedded))
-        processes.append(record)
-    fields = {field: getattr(envelope, field) for field in AggregatedResult.__struct_fields__}
-    return AggregatedResult(**{**fields, "process_results": processes})
-
-
-def embedded_records(data: bytes) -> list[bytes]:
-    """The raw records inside an aggregate that can be read, as the bytes they stand there as, in order."""
-    return [bytes(raw) for raw in msgspec.json.decode(data.removeprefix(BOM), type=_Embedded).process_results]
-
-
-def _embedded(body: bytes, what: str) -> list[msgspec.Raw]:
-    """The raw records of an aggregate that took the untyped way, as the bytes they were embedded as."""
-    try:
-        return msgspec.json.decode(body, type=_Embedded).process_results
-    except msgspec.DecodeError as error:
-        raise _corrupt(what, str(error), _REMAKE) from error
-
-
-def decode_manifest(data: bytes, name: str) -> Manifest:
-    """What was expected of an experiment. Raises `ResultCorruptError` as the other decoders do."""
-    # Each save reads the manifest before and after it publishes: the same bytes, time and again.
-    decode = _decode_manifest if len(data) <= _CACHED_BYTES else _decode_manifest.__wrapped__
-    return decode(data, name)
-
-
-@lru_cache(maxsize=64)
-def _decode_manifest(data: bytes, name: str) -> Manifest:
-    try:
-        written = _MANIFEST_DECODER.decode(data)
-        if written.schema_version == SCHEMA_VERSION and encode_manifest(written) == data:
-            return written
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    what = f"manifest {name}"
-    body = _checked_body(data, what, _DROP_MANIFEST)
-    try:
-        manifest = _MANIFEST_DECODER.decode(body)
-    except msgspec.DecodeError as error:
-        raise _corrupt(what, str(error).replace("`", ""), _DROP_MANIFEST) from error
-    version = parse_version(manifest.schema_version)
-    if version is None or version > (parse_version(SCHEMA_VERSION) or version):
-        found = f"schema version {manifest.schema_version!r} is newer than {SCHEMA_VERSION}, or none"
-        raise SchemaVersionError(f"cannot load {what}", found, "upgrade llm-energy-measure")
-    return manifest
-
-
 def peek_id(data: bytes) -> str | None:
-    """The experiment id in the bytes of a raw result, whatever else is in them; None if there is none."""
+    """Return the experiment id in the bytes of a raw result that may be damaged; None if there is none."""
     try:
         return msgspec.json.decode(data.removeprefix(BOM), type=_Id).experiment_id
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
 
 
-def encode_manifest(manifest: Manifest) -> bytes:
-    """The bytes of a manifest; the same manifest always has the same."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-
-
 def encode_raw(record: RawProcessResult) -> bytes:
-    """The bytes of a record as a file holds them: JSON, indented by two, unknown fields where they stood.
+    """Return the bytes of a raw file: JSON with an indent of two, unknown fields in their old places.
 
-    No newline follows: embedded in an aggregate, where it would be white space between values, the very same bytes
-    have to give the very same digest.
+    No newline follows: the same bytes are embedded in an aggregate, and must have the same digest there.
     """
     plain = record if record.unknown_fields is msgspec.UNSET else _document(record)
     return msgspec.json.format(msgspec.json.encode(plain, enc_hook=_plain), indent=2)
 
 
-def encode_aggregated(record: AggregatedResult) -> bytes:
-    """The bytes of an aggregate; raw records that came from a store are embedded verbatim, byte for byte.
-
-    Raises:
-        InvalidResultError: A figure is of the wrong type, not finite, or negative where that is meaningless.
-    """
-    head = _aggregate_head(msgspec.structs.replace(record, process_results=[]))
-    embedded = [process.stored.data if process.stored else encode_raw(process) for process in record.process_results]
-    # Spliced, not encoded: whoever hashes an embedded record finds the digest that stands under `sources`.
-    bodies = b",\n".join(data.removeprefix(BOM) for data in embedded)
-    return head.removesuffix(b"\n}") + b',\n  "process_results": [\n' + bodies + b"\n  ]\n}\n"
-
-
-def _aggregate_head(record: AggregatedResult) -> bytes:
-    """The JSON of an aggregate without its raw records, once every figure of it is known to be right."""
-    if record.unknown_fields is msgspec.UNSET:
-        try:
-            encoded = _ENCODER.encode(record)
-            if _AGGREGATE_DECODER.decode(encoded) == record:  # as in `_unchanged_by_json`
-                # A line of its own: inside a text of the record it could not begin with a line end.
-                return msgspec.json.format(encoded, indent=2).replace(b'\n  "process_results": [],', b"", 1)
-        except (msgspec.DecodeError, TypeError, ValueError, NotImplementedError, RecursionError):
-            pass
-    outer = _document(record)
-    try:
-        problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in find_non_finite(outer)]
-        if not problems:
-            _convert(AggregatedResult, outer)
-    except msgspec.ValidationError as error:
-        problems = [_explain(error, outer)]
-    if problems:
-        refused = InvalidResultError(
-            f"cannot save aggregated result of experiment {record.experiment_id!r}",
-            "; ".join(problems),
-            "correct what made it",
-        )
-        refused.problems = tuple(problems)
-        raise refused
-    del outer["process_results"]
-    return msgspec.json.format(msgspec.json.encode(outer), indent=2)
-
-
 def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
-    """The record as it will be stored: numpy scalars and the like become plain numbers, every value is checked.
+    """Return the record as its file will contain it: numpy scalars become plain numbers, every value is checked.
 
     Raises:
-        InvalidResultError: A value is of the wrong type, not finite, or negative where that is meaningless, or the
-            stamps can't be. `problems` has a sentence for each.
+        InvalidResultError: A value has the wrong type, is not finite, or is negative where that has no meaning; or the
+            timestamps contradict each other. `problems` has one sentence for each.
     """
     if not isinstance(record, RawProcessResult):
-        raise _refused("cannot save a raw result", [f"it is a {type(record).__name__}, no RawProcessResult"])
+        raise _refused("cannot save a raw result", [f"it is a {type(record).__name__}, not a RawProcessResult"])
     doing = f"cannot save raw result of experiment {record.experiment_id!r}, process {record.process_index!r}"
     if (same := _unchanged_by_json(record)) is not None and not timestamp_problems(same):
         return same
@@ -324,13 +158,11 @@ def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
         document = _document(record)
         problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in find_non_finite(document)]
         checked = None if problems else _convert(RawProcessResult, document)
-        # What is written has to be read: keys that only differ in type (1 and "1") are one key of JSON.
-        _checked_body(msgspec.json.encode(document), "", "")
+        # Keys that differ only in type (1 and "1") are one key in JSON, so the text may contain a key twice.
+        json_text.parse(msgspec.json.encode(document))
     except msgspec.ValidationError as error:
-        problems = [_explain(error, document)]
-    except ResultCorruptError as error:
-        problems = [error.found]
-    except Exception as error:  # noqa: BLE001 - msgspec's own, and whatever somebody else's `tolist` raises: it is kept
+        problems = [json_text.explain(error, document)]
+    except Exception as error:  # noqa: BLE001 - any error of a foreign `tolist`: the caller keeps the record
         problems = [f"a value can't be stored as JSON ({type(error).__name__}: {error})"]
     else:
         problems += timestamp_problems(checked) if checked is not None else []
@@ -340,18 +172,18 @@ def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
 
 
 def _unchanged_by_json(record: RawProcessResult) -> RawProcessResult | None:
-    """The record, if its bytes give the very same one; None if they don't, or if only a closer look can tell.
+    """Return the decoded record if encoding and decoding give an equal record; else None.
 
-    What comes back equal had the right types and ranges, and nothing that JSON changes: no NaN, which turns into null,
-    no numpy scalar, no key that is no text. It is the quick way, since nearly every record is of this kind.
+    An equal record has the right types and ranges, and no value that JSON changes (NaN, a numpy scalar, a key that is
+    not a string). Nearly every record is of this kind, and this check is the quickest.
     """
     if record.unknown_fields is not msgspec.UNSET:
         return None
     try:
-        encoded = msgspec.json.encode(record)
-        decoded = msgspec.json.decode(encoded, type=RawProcessResult)
-        is_same = not _is_deeper(encoded, MAX_RECORD_DEPTH) and decoded == record
-    except Exception:  # noqa: BLE001 - whatever it is, the closer look says it in words
+        encoded = _ENCODER.encode(record)
+        decoded = _DECODERS[RawProcessResult].decode(encoded)
+        is_same = not json_text.is_too_deep(encoded) and decoded == record
+    except Exception:  # noqa: BLE001 - the full check names the problem
         return None
     return decoded if is_same else None
 
@@ -362,125 +194,192 @@ def _refused(doing: str, problems: list[str]) -> InvalidResultError:
     return refused
 
 
-def _checked_body(
-    data: bytes, what: str, advice: str, *, check_keys: bool = True, levels: int = MAX_RECORD_DEPTH
-) -> bytes:
-    """The JSON text in the bytes, once it is known that parsing it is safe and unambiguous."""
-    if not data.strip(b" \t\r\n\0"):
-        found = "the file is empty (0 bytes)" if not data else f"the file holds nothing but {len(data)} blank bytes"
-        raise _corrupt(what, found, advice)
+# Aggregated results
+
+
+def decode_aggregated(data: bytes, name: str) -> AggregatedResult:
+    """Return the aggregated result of an experiment; each embedded raw record keeps its bytes as `stored`.
+
+    Args:
+        data: Content of the file.
+        name: Name of the file in errors.
+
+    Raises:
+        ResultCorruptError: The bytes are not an aggregated result.
+        SchemaVersionError: The schema version of the result or of an embedded record is a newer major version.
+
+    Warns:
+        NewerMinorVersionWarning: The schema version is a newer minor version.
+    """
+    envelope = _decode(_Envelope, data, _AGGREGATE, name)
+    try:
+        raws = envelope.process_results or embedded_records(data)
+    except msgspec.DecodeError as error:
+        raise _corrupt(_AGGREGATE, name, str(error)) from error
+    sources = envelope.sources or []
+    processes = []
+    for position, raw in enumerate(raws):
+        embedded = bytes(raw)
+        record = _decode(RawProcessResult, embedded, _AGGREGATE, f"{name}, process_results[{position}]")
+        if len(sources) == len(raws):
+            record.attach_stored(StoredBytes(source=sources[position], data=embedded))
+        processes.append(record)
+    return AggregatedResult(**msgspec.structs.asdict(envelope) | {"process_results": processes})
+
+
+def decode_summary(data: bytes, name: str) -> AggregatedSummary:
+    """Return an aggregated result without its raw records: several times faster than `decode_aggregated`.
+
+    Damage inside the raw records, and keys that occur twice, are not found. Args and Raises are those of
+    `decode_aggregated`.
+    """
+    return summary_of(_decode(_Envelope, data, _AGGREGATE, name, check_keys=False))
+
+
+def embedded_records(data: bytes) -> list[bytes]:
+    """Return the raw records embedded in an aggregate, as bytes, in order."""
+    return [bytes(raw) for raw in msgspec.json.decode(data.removeprefix(BOM), type=_Embedded).process_results]
+
+
+def encode_aggregated(record: AggregatedResult) -> bytes:
+    """Return the bytes of an aggregate; raw records that came from a store are embedded byte for byte.
+
+    Raises:
+        InvalidResultError: A figure has the wrong type, is not finite, or is negative where that has no meaning.
+    """
+    head = _encode_head(msgspec.structs.replace(record, process_results=[]))
+    embedded = [process.stored.data if process.stored else encode_raw(process) for process in record.process_results]
+    # Spliced, not encoded: the digest of an embedded record then equals the one under `sources`.
+    bodies = b",\n".join(data.removeprefix(BOM) for data in embedded)
+    return head.removesuffix(b"\n}") + b',\n  "process_results": [\n' + bodies + b"\n  ]\n}\n"
+
+
+def _encode_head(record: AggregatedResult) -> bytes:
+    """Return the JSON of an aggregate without its raw records, after every figure is checked."""
+    if record.unknown_fields is msgspec.UNSET:
+        try:
+            encoded = _ENCODER.encode(record)
+            if _DECODERS[AggregatedResult].decode(encoded) == record:  # as in `_unchanged_by_json`
+                # A string can't contain a line feed, so this is the line of the field.
+                return msgspec.json.format(encoded, indent=2).replace(b',\n  "process_results": []', b"", 1)
+        except (msgspec.DecodeError, TypeError, ValueError, NotImplementedError, RecursionError):
+            pass
+    document = _document(record)
+    try:
+        problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in find_non_finite(document)]
+        if not problems:
+            _convert(AggregatedResult, document)
+    except msgspec.ValidationError as error:
+        problems = [json_text.explain(error, document)]
+    if problems:
+        raise _refused(f"cannot save aggregated result of experiment {record.experiment_id!r}", problems)
+    del document["process_results"]
+    return msgspec.json.format(msgspec.json.encode(document), indent=2)
+
+
+# Manifests
+
+
+def decode_manifest(data: bytes, name: str) -> Manifest:
+    """Return a manifest. Raises as `decode_raw`."""
+    # Each save reads the manifest twice, and the bytes are the same each time.
+    decode = _decode_manifest if len(data) <= _MAX_CACHED_BYTES else _decode_manifest.__wrapped__
+    return decode(data, name)
+
+
+@lru_cache(maxsize=64)
+def _decode_manifest(data: bytes, name: str) -> Manifest:
     body = data.removeprefix(BOM)
-    if _is_deeper(body, levels):
-        raise _corrupt(what, f"it is nested more than {levels} levels deep", advice)
     try:
-        text = body.decode()
-        if check_keys and not _has_no_key_twice(body):
-            json.loads(text, object_pairs_hook=reject_duplicate_keys, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise _corrupt(what, f"it is not valid JSON ({error})", advice) from error
-    return body
+        json_text.parse(body)
+        manifest: Manifest = _DECODERS[Manifest].decode(body)
+    except ValueError as error:
+        raise _corrupt(_MANIFEST, name, str(error).replace("`", "")) from error
+    version = parse_version(manifest.schema_version)
+    if version is None or version > (parse_version(SCHEMA_VERSION) or version):
+        found = f"schema version {manifest.schema_version!r} is newer than {SCHEMA_VERSION}, or is not a version"
+        raise SchemaVersionError(f"cannot load manifest {name}", found, "upgrade llm-energy-measure")
+    return manifest
 
 
-def _has_no_key_twice(body: bytes) -> bool:
-    """True for most JSON in which no key stands twice: it comes out of an untyped pass as it went in."""
-    try:
-        return msgspec.json.encode(msgspec.json.decode(body)) == msgspec.json.format(body, indent=-1)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the bytes of a manifest; equal manifests have equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
-def _is_deeper(body: bytes, levels: int) -> bool:
-    """True if the text is nested deeper than that."""
-    # Few brackets can't nest deeply, and that is nearly every raw file; only then is the text walked through, and no
-    # further than need be: a file of nothing but brackets would take minutes.
-    brackets = body.translate(_AS_BRACES, _NO_BRACKETS)
-    if brackets.count(b"{") <= levels:
-        return False
-    if b"\\" not in body and _is_at_most(brackets, levels):
-        return False
-    depth = 0
-    for match in _BRACKETS_AND_STRINGS.finditer(body):
-        first = match[0][0]
-        if first in b"[{":
-            depth += 1
-            if depth > levels:
-                return True
-        elif first in b"]}":
-            depth -= 1
-    return False
-
-
-def _is_at_most(brackets: bytes, levels: int) -> bool:
-    """True for the braces and quotes of most text that is nested no deeper: they go pair by pair, a level at a time."""
-    # Without escapes a bracket is in a string if an odd number of quotes stands before it: then some quote is left.
-    left = brackets.replace(b'""', b"")
-    if b'"' in left or len(left) > _MOST_BRACKETS:
-        return False
-    for _ in range(levels):
-        before, left = len(left), left.replace(b"{}", b"")
-        if len(left) in (0, before):
-            break
-    return not left
-
-
-def _no_constant(name: str) -> None:
-    msg = f"{name} is no JSON number"
-    raise ValueError(msg)
+# Every record
 
 
 def _decode(
-    record_type: type[RecordT], body: bytes, what: str, advice: str, migrations: Sequence[Migration] = MIGRATIONS
+    record_type: type[RecordT],
+    data: bytes,
+    kind: _Kind,
+    name: str,
+    *,
+    migrations: Sequence[Migration] = MIGRATIONS,
+    check_keys: bool = True,
 ) -> RecordT:
+    """Return the record in the bytes of a file. With `check_keys=False`, a key that occurs twice is not found."""
+    body = data.removeprefix(BOM)
+    record = _decode_exact(record_type, body, kind.levels, check_keys=check_keys)
+    if record is not None:
+        return record
     try:
-        record = msgspec.json.decode(body, type=record_type)
-    except (msgspec.DecodeError, RecursionError):
-        pass
-    else:
-        if record.schema_version == SCHEMA_VERSION and record.unknown_fields is msgspec.UNSET:
-            return record
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _corrupt(what, f"it is not valid JSON ({error})", advice) from error
+        document = json_text.parse(body, kind.levels)
+    except ValueError as error:
+        raise _corrupt(kind, name, str(error)) from error
     if not isinstance(document, dict):
-        raise _corrupt(what, f"it holds {_kind(document)} where an object belongs", advice)
-    document = _current(document, what, migrations)
+        raise _corrupt(kind, name, f"it holds {json_text.kind_of(document)} where an object belongs")
+    document = _migrated(document, kind, name, migrations)
     is_newer = document.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION
     try:
         return _convert_newer(record_type, document) if is_newer else _convert(record_type, document)
     except msgspec.ValidationError as error:
-        raise _corrupt(what, _explain(error, document), advice) from error
+        raise _corrupt(kind, name, json_text.explain(error, document)) from error
 
 
-def _current(document: Document, what: str, migrations: Sequence[Migration]) -> Document:
-    """The document in today's version; a newer minor one is taken as it is."""
+def _decode_exact(record_type: type[RecordT], body: bytes, levels: int, *, check_keys: bool) -> RecordT | None:
+    """Return the record of a text that contains exactly its fields, each once; None for any other text."""
+    try:
+        record: RecordT = _DECODERS[record_type].decode(body)
+        if record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET:
+            return None
+        if check_keys and not _is_own_encoding(record, body) and not json_text.has_unique_keys(body):
+            return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if json_text.is_too_deep(body, levels) else record
+
+
+def _is_own_encoding(record: RecordT, body: bytes) -> bool:
+    """Return True if encoding the record gives the text again, blanks removed: it then contains no key twice."""
+    return _ENCODER.encode(record).replace(b" ", b"") == body.translate(None, b" \n")
+
+
+def _migrated(document: Document, kind: _Kind, name: str, migrations: Sequence[Migration]) -> Document:
+    """Return the document in the current version; a newer minor version is returned unchanged."""
     version = document.get("schema_version", SCHEMA_VERSION)
     known, current = parse_version(version), parse_version(SCHEMA_VERSION)
+    doing = f"cannot load {kind.name} {name}"
     if known is None or current is None:
-        raise SchemaVersionError(
-            f"cannot load {what}", f"{version!r:.40} is no schema version", f"expected one like {SCHEMA_VERSION!r}"
-        )
+        found = f"{version!r:.40} is not a schema version"
+        raise SchemaVersionError(doing, found, f"expected one like {SCHEMA_VERSION!r}")
     if known[0] > current[0]:
-        raise SchemaVersionError(
-            f"cannot load {what}",
-            f"schema version {version!r} is newer than {SCHEMA_VERSION}",
-            "upgrade llm-energy-measure",
-        )
+        found = f"schema version {version!r} is newer than {SCHEMA_VERSION}"
+        raise SchemaVersionError(doing, found, "upgrade llm-energy-measure")
     if known > current:
-        message = f"{what} has schema version {version!r}, newer than {SCHEMA_VERSION}; fields unknown here are kept"
-        warnings.warn(message, NewerMinorVersionWarning, stacklevel=5)
+        newer = f"schema version {version!r}, newer than {SCHEMA_VERSION}"
+        message = f"{kind.name} {name} has {newer}; fields that this version does not know are kept"
+        warnings.warn(message, NewerMinorVersionWarning, stacklevel=2)
         return document
     try:
         migrated = document if known == current else migrate(document, migrations)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        found = f"it is no record of schema version {version!r} ({type(error).__name__}: {error})"
-        raise _corrupt(what, found, _KEEP_RAW) from error
+        found = f"it is not a record of schema version {version!r} ({type(error).__name__}: {error})"
+        raise _corrupt(_RAW, name, found) from error
     if migrated is None:
-        raise SchemaVersionError(
-            f"cannot load {what}",
-            f"no way leads from schema version {version!r} to {SCHEMA_VERSION}",
-            "ask whoever wrote it for a newer form",
-        )
+        found = f"schema {version} cannot be read as a result"
+        raise SchemaVersionError(doing, found, "run 'llm-energy-measure import FOLDER'")
     return migrated
 
 
@@ -491,14 +390,14 @@ def _convert(record_type: type[RecordT], document: Document) -> RecordT:
 
 
 def _convert_newer(record_type: type[RecordT], document: Document) -> RecordT:
-    """A record of a newer minor version: a value that this one can't hold (a new scope, say) is kept as unknown."""
+    """Return a record of a newer minor version; a value that this version can't hold becomes an unknown field."""
     kept: dict[str, Any] = {}
     rest: Document = msgspec.json.decode(msgspec.json.encode(document))
     for _ in range(_MAX_NEW_VALUES):
         try:
             record = _convert(record_type, rest)
         except msgspec.ValidationError as error:
-            parts = _place(error)
+            parts = json_text.location(error)
             parent, name = value_at(rest, parts[:-1]), parts[-1] if parts else ""
             if not isinstance(parent, dict) or parent.get(name) is None:
                 raise
@@ -511,48 +410,21 @@ def _convert_newer(record_type: type[RecordT], document: Document) -> RecordT:
 
 
 def _document(record: RawProcessResult | AggregatedResult) -> Document:
-    """The record as plain objects, unknown fields where they stood."""
+    """Return the record as plain objects, unknown fields in their old places."""
     document: Document = msgspec.to_builtins(record, enc_hook=_plain)
     put_back(document, document.pop("unknown_fields", {}))
     return document
 
 
 def _plain(value: Any) -> Any:
-    """A numpy or torch number or array as plain numbers; neither library is imported for it."""
+    """Return a numpy or torch number or array as plain numbers, without an import of these libraries."""
     to_list = getattr(value, "tolist", None)
     if callable(to_list):
         return to_list()
     if hasattr(value, "__fspath__"):
         return value.__fspath__()
-    msg = f"{type(value).__name__} {value!r:.80}"
-    raise NotImplementedError(msg)
+    raise NotImplementedError(f"{type(value).__name__} {value!r:.80}")
 
 
-def _place(error: msgspec.ValidationError) -> list[str]:
-    """Where in the document a complaint of msgspec is about, part by part."""
-    _, _, place = str(error).partition(" - at `$")
-    return re.findall(r"[^.\[\]]+", place.removesuffix("`"))
-
-
-def _explain(error: msgspec.ValidationError, document: Document) -> str:
-    """The complaint of msgspec with the path in plain form and the value that stands there."""
-    complaint, _, place = str(error).partition(" - at `$")
-    complaint, path = complaint.replace("`", ""), place.removesuffix("`").removeprefix(".")
-    if not path:
-        return complaint
-    parts = _place(error)
-    holder = value_at(document, parts[:-1])
-    if isinstance(holder, dict) and parts[-1] not in holder:
-        return f"{path}: {complaint}"
-    value = value_at(document, parts)
-    shown = _kind(value) if isinstance(value, dict | list) else repr(value)
-    return f"{path}: {complaint}, found {shown[:80]}"
-
-
-def _kind(value: object) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
-
-
-def _corrupt(what: str, found: str, advice: str) -> ResultCorruptError:
-    return ResultCorruptError(f"Failed to load {what}", found, advice)
+def _corrupt(kind: _Kind, name: str, found: str) -> ResultCorruptError:
+    return ResultCorruptError(f"Failed to load {kind.name} {name}", found, kind.advice)

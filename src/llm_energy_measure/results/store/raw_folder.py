@@ -27,17 +27,11 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results.store import codec, deletion, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from llm_energy_measure.storage.base import Store
 
-
-# Results that are decoded at once, unless they are large: more gain nothing, and are held twice meanwhile.
-_TOGETHER = 64
-_LARGE_BYTES = 1 << 16
-
-_process_index = attrgetter("process_index")
 
 _TRIES = 10
 """How often a folder may be set aside under a reader before it takes what it has."""
@@ -114,43 +108,15 @@ class RawFolder:
         return UnreadableFile(name=name, reason=reason, size_bytes=len(data), sha256=codec.digest(data))
 
     def decode_all(self, files: Iterable[tuple[str, bytes]]) -> tuple[list[RawProcessResult], list[UnreadableFile]]:
-        """The raw results in files, by process index, and why the others are none.
+        """Return the raw results in files, by process index, and the unreadable files with their reasons.
 
         Args:
-            files: Name and bytes of each, in any order; they are taken as they are needed.
+            files: Name and bytes of each file, in any order.
         """
-        results: list[RawProcessResult] = []
-        unreadable: list[UnreadableFile] = []
-        some: dict[str, bytes] = {}
-        for name, data in files:
-            some[name] = data
-            if len(some) >= _TOGETHER or len(data) >= _LARGE_BYTES:
-                self._decode_some(some, results, unreadable)
-                some = {}
-        if some:
-            self._decode_some(some, results, unreadable)
-        results.sort(key=_process_index)
-        return results, unreadable
-
-    def _decode_some(
-        self, files: Mapping[str, bytes], results: list[RawProcessResult], unreadable: list[UnreadableFile]
-    ) -> None:
-        records = codec.decode_written(files)
-        if records is not None and self._are_own(records, files):
-            results += records
-            return
-        for name, data in files.items():
-            found = self.decode(name, process_index_of(name), data)
-            if isinstance(found, UnreadableFile):
-                unreadable.append(found)
-            else:
-                results.append(found)
-
-    def _are_own(self, records: list[RawProcessResult], names: Iterable[str]) -> bool:
-        """True if they are beyond doubt of this experiment, and of the processes that their files are named for."""
-        return {record.experiment_id for record in records} == {self.name} and list(
-            map(_process_index, records)
-        ) == list(map(process_index_of, names))
+        outcomes = [self.decode(name, process_index_of(name), data) for name, data in files]
+        results = [outcome for outcome in outcomes if not isinstance(outcome, UnreadableFile)]
+        unreadable = [outcome for outcome in outcomes if isinstance(outcome, UnreadableFile)]
+        return sorted(results, key=attrgetter("process_index")), unreadable
 
     def manifest(self, data: bytes | None = None) -> Manifest | None:
         """What was expected, or None if nobody wrote it down. Raises `ResultCorruptError`.

@@ -1,0 +1,119 @@
+"""JSON text that was not written by this process: parsed only if that is safe and has one meaning.
+
+A file is refused if it is empty, not UTF-8, nested too deeply, or if one object contains a key twice: parsers keep the
+last value of such a key, and nothing tells which value was meant.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from llm_energy_measure.constants import MAX_RECORD_DEPTH
+from llm_energy_measure.results.store.unknown_fields import value_at
+from llm_energy_measure.security import reject_duplicate_keys
+
+_BLANKS = b" \t\r\n"
+_ENCODE = msgspec.json.Encoder().encode
+_DECODE = msgspec.json.Decoder().decode
+
+
+def parse(body: bytes, levels: int = MAX_RECORD_DEPTH) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: The text is not JSON, is nested more than `levels` levels deep, or contains a key twice in one
+            object. The message is a clause for a person, such as `it is not valid JSON (...)`.
+    """
+    too_deep = f"it is nested more than {levels} levels deep"
+    if not body:
+        raise ValueError("the file is empty (0 bytes)")
+    if not body.strip(_BLANKS + b"\0"):
+        raise ValueError(f"the file holds nothing but {len(body)} blank bytes")
+    try:
+        value = _DECODE(body)
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    except ValueError as error:  # also msgspec.DecodeError and UnicodeDecodeError
+        raise ValueError(f"it is not valid JSON ({_complaint(body) or error})") from error
+    if not has_unique_keys(body) and (complaint := _complaint(body)):
+        raise ValueError(f"it is not valid JSON ({complaint})")
+    if is_too_deep(body, levels):
+        raise ValueError(too_deep)
+    return value
+
+
+def _complaint(body: bytes) -> str | None:
+    """Return what Python's parser says about a text: its messages are clearer, and it finds keys that occur twice."""
+    try:
+        json.loads(body.decode(), object_pairs_hook=reject_duplicate_keys, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return None
+
+
+def has_unique_keys(body: bytes) -> bool:
+    """Return True if no object of a valid JSON text contains a key twice; False if a slow parser has to check that.
+
+    In a text without a backslash, each key ends with `":`, and so does nothing else but the start of a string such as
+    `":x"`. A decoder keeps one value of a repeated key, so the encoded text then contains fewer of these marks.
+    """
+    if b"\\" in body:
+        return False
+    return _key_marks(body) == _key_marks(_ENCODE(_DECODE(body)))
+
+
+def _key_marks(text: bytes) -> int:
+    return text.translate(None, _BLANKS).count(b'":')
+
+
+def is_too_deep(body: bytes, levels: int = MAX_RECORD_DEPTH) -> bool:
+    """Return True if a valid JSON text is nested more than `levels` levels deep."""
+    # Nesting depth is at most the number of brackets, so few brackets mean that the check can be skipped.
+    if body.count(b"{") + body.count(b"[") <= levels:
+        return False
+    try:
+        return _exceeds(_DECODE(body), levels)
+    except RecursionError:
+        return True
+
+
+def _exceeds(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_exceeds(item, levels - 1) for item in inner)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def location(error: msgspec.ValidationError) -> list[str]:
+    """Return the path in the document that an error of msgspec names, part by part."""
+    _, _, path = str(error).partition(" - at `$")
+    return re.findall(r"[^.\[\]]+", path.removesuffix("`"))
+
+
+def explain(error: msgspec.ValidationError, document: Any) -> str:
+    """Return an error of msgspec as `path: complaint, found value`."""
+    complaint, _, path = str(error).partition(" - at `$")
+    complaint, path = complaint.replace("`", ""), path.removesuffix("`").removeprefix(".")
+    if not path:
+        return complaint
+    parts = location(error)
+    parent = value_at(document, parts[:-1])
+    if isinstance(parent, dict) and parts[-1] not in parent:
+        return f"{path}: {complaint}"
+    value = value_at(document, parts)
+    shown = kind_of(value) if isinstance(value, dict | list) else repr(value)
+    return f"{path}: {complaint}, found {shown[:80]}"
+
+
+def kind_of(value: object) -> str:
+    """Return the JSON type of a value with its article, such as `an object`."""
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
