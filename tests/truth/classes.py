@@ -62,6 +62,7 @@ ZERO_INDEX = Evidence(index="zero")
 CONTAINERS = replace(FULL, containers=True)
 LISTED = replace(FULL, devices="energies")
 LOCAL_RANK = Evidence(local_rank=True, boards="all")
+CPU_SCOPE = Evidence(cpu_scope=True, boards="all", index="null", tool="codecarbon", window="duration")
 LEGACY = Evidence(index="null", boards="all", local_rank=True, tool=LEGACY_TOOL, window="length")
 LEGACY_UNRANKED = replace(LEGACY, local_rank=False, tool=None)
 
@@ -82,6 +83,8 @@ def _full() -> list[SimulatedClass]:
         one("single_process", Plan(boards=1), Plan(boards=4, ranks=1, gpu="host"), always=True),
         one("own", *(Plan(model=model, boards=n) for n in (2, 4, 8) for model in (sim.A100, sim.H100_PCIE, sim.L4))),
         one("own_two_hosts", two_hosts, replace(two_hosts, boards=4, load=HIGH)),
+        one("own_cyclic", Plan(hosts=2, cyclic=True), Plan(hosts=2, cyclic=True, windows="partial")),
+        one("host_cyclic", Plan(hosts=2, gpu="host", cyclic=True)),
         one("own_four_hosts", Plan(hosts=4, boards=2, spread=0.4)),
         one("own_staggered", Plan(windows="staggered"), Plan(windows="partial")),
         one("own_serial", Plan(windows="serial"), always=True),
@@ -93,6 +96,8 @@ def _full() -> list[SimulatedClass]:
         one("host_slightly_staggered", Plan(gpu="host", windows="slightly_staggered")),
         one("host_staggered", Plan(gpu="host", windows="staggered"), exempt=True),
         one("host_partial", Plan(gpu="host", windows="partial", ripple=0.5), exempt=True),
+        one("host_partial_noise_1", Plan(gpu="host", windows="partial", noise=0.01), exempt=True),
+        one("cpu_partial", Plan(gpu="none", cpu="each", windows="partial", ripple=0.8), exempt=True),
         one("host_nested", Plan(gpu="host", windows="nested"), Plan(gpu="host", windows="nested", ripple=0.6)),
         one("host_serial", Plan(gpu="host", windows="serial"), always=True),
         one("host_waves", Plan(gpu="host", windows="waves"), Plan(gpu="host", windows="waves", ripple=0.5)),
@@ -134,6 +139,7 @@ def _full() -> list[SimulatedClass]:
         classes += [
             one(f"own_noise_{percent}", *(Plan(noise=noise, load=near_limit, hosts=n) for n in (1, 2))),
             one(f"host_noise_{percent}", Plan(noise=noise, gpu="host"), Plan(noise=noise, gpu="host", load=HIGH)),
+            one(f"host_nested_noise_{percent}", Plan(noise=noise, gpu="host", windows="nested")),
         ]
     return classes
 
@@ -174,6 +180,14 @@ def _none() -> list[SimulatedClass]:
         one("own_stated_limit", Plan(load=HIGH), evidence=Evidence(limit=True, boards="all")),
         one("own_lowered_limit", Plan(model=sim.A100_LOWERED, load=HIGH), evidence=Evidence(limit=True, boards="all")),
         one("own_many_ranks", Plan(hosts=4, boards=8), Plan(hosts=8, boards=4)),
+        one("own_cyclic", *(Plan(hosts=2, boards=n, cyclic=True) for n in (1, 2, 4))),
+        one("own_cyclic_local_rank", Plan(hosts=2, cyclic=True, load=HIGH), evidence=LOCAL_RANK),
+        one("host_cyclic", *(Plan(hosts=2, boards=n, cyclic=True, gpu="host", spread=0.4) for n in (2, 4))),
+        one("host_cyclic_named", Plan(hosts=2, cyclic=True, gpu="host", load=HIGH), evidence=NULL_INDEX),
+        one("host_cyclic_local_rank", Plan(hosts=2, cyclic=True, gpu="host", load=HIGH), evidence=LOCAL_RANK),
+        one("own_cpu_scope", Plan(cpu="each", ram="each"), Plan(cpu="each", load=HIGH), evidence=CPU_SCOPE),
+        one("own_cpu_scope_two_hosts", Plan(cpu="each", ram="each", hosts=2, boards=2), evidence=CPU_SCOPE),
+        one("host_cpu_scope", Plan(cpu="each", ram="each", gpu="host"), evidence=CPU_SCOPE),
         one("own_waves", Plan(windows="waves"), Plan(windows="waves", hosts=2)),
         one("each_drives_several", *(Plan(boards=8, driven=n, gpu="driven", load=HIGH) for n in (2, 4))),
         one(
@@ -251,6 +265,11 @@ def _known_tool() -> list[SimulatedClass]:
     return [
         SimulatedClass("tool_legacy_host", (host, replace(host, load=HIGH)), "none"),
         SimulatedClass("tool_legacy_two_ranks", (replace(host, ranks=2), replace(host, ranks=3)), "none"),
+        SimulatedClass("tool_legacy_two_hosts", (replace(host, hosts=2), replace(host, hosts=2, boards=2)), "none"),
+        SimulatedClass("tool_legacy_cyclic", (replace(host, hosts=2, cyclic=True),), "none"),
+        SimulatedClass(
+            "tool_legacy_missing_rank", (replace(host, missing=1), replace(host, hosts=2, missing=1)), "none"
+        ),
         SimulatedClass("tool_legacy_single_process", (replace(host, ranks=1),), "none", always=True),
     ]
 
@@ -350,6 +369,8 @@ def _random_plan(rng: Random, gpu: GpuReading) -> Plan:
         group=max(boards // 2, 1),
         cpu=rng.choice(("none", "none", "each", "rank0", "constant", "share")),
         ram=rng.choice(("none", "none", "each", "rank0")),
+        cyclic=rng.random() < 0.3,
+        missing=rng.choice((0, 0, 0, 1)) if boards > 1 and gpu != "rank0" else 0,
         windows=rng.choice(
             ("same", "same", "slightly_staggered", "staggered", "partial", "nested", "same_start", "serial")
         ),
@@ -363,10 +384,24 @@ def _random_plan(rng: Random, gpu: GpuReading) -> Plan:
 
 def _random() -> list[SimulatedClass]:
     patterns: tuple[GpuReading, ...] = ("own", "host", "visible", "share", "mixed", "rank0")
+    scopes: tuple[tuple[GpuReading, str], ...] = (("own", "device"), ("host", "host"), ("share", "process"))
     return [
-        SimulatedClass(f"random_{gpu}", tuple(_random_plan(Random(f"{gpu} {i}"), gpu) for i in range(1000)), "none")
-        for gpu in patterns
+        *(
+            SimulatedClass(f"random_{gpu}", tuple(_random_plan(Random(f"{gpu} {i}"), gpu) for i in range(1000)), "none")
+            for gpu in patterns
+        ),
+        *(_assumed_at_random(gpu, scope) for gpu, scope in scopes),
     ]
+
+
+def _assumed_at_random(gpu: GpuReading, scope: str) -> SimulatedClass:
+    """Random plans whose scope the user states; an assumption about devices needs their index on the host."""
+    plans = (_random_plan(Random(f"assume {gpu} {i}"), gpu) for i in range(1000))
+    stated = tuple(
+        replace(plan, evidence=replace(plan.evidence, scope=False, index="real"), cyclic=False, missing=0)
+        for plan in plans
+    )
+    return SimulatedClass(f"assume_random_{gpu}", stated, "assumed", exempt=True, assume=(scope, "hosts"))
 
 
 CLASSES: tuple[SimulatedClass, ...] = (*_full(), *_none(), *_known_tool(), *_cases(), *_assumed(), *_random())

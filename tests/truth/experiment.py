@@ -56,9 +56,7 @@ def simulate(plan: Plan, rng: Random) -> Experiment:
     windows = _windows(plan, rng)
     horizon = (min(start for start, _ in windows) - 20, max(end for _, end in windows) + 20)
     hosts = [_host(plan, rng, index, windows, horizon) for index in range(plan.hosts)]
-    ranks = [
-        _rank(plan, rng, index, hosts[index // plan.ranks_per_host], window) for index, window in enumerate(windows)
-    ]
+    ranks = [_rank(plan, rng, index, hosts[plan.place_of(index)[0]], window) for index, window in enumerate(windows)]
     kept = sorted(rng.sample(ranks, len(ranks) - plan.missing), key=lambda rank: rank.index)
     readings = [reading for rank in kept for reading in rank.readings]
     covers = [cover for reading in readings for cover in reading.covers]
@@ -112,12 +110,12 @@ def _window(kind: Windows, rng: Random, length: float) -> Span:
 
 
 def _host(plan: Plan, rng: Random, index: int, windows: list[Span], horizon: Span) -> Host:
-    first = index * plan.ranks_per_host
-    ranks = range(first, first + plan.ranks_per_host)
+    locals_of = {rank: plan.place_of(rank)[1] for rank in range(len(windows)) if plan.place_of(rank)[0] == index}
+    ranks = tuple(locals_of)
     load = rng.uniform(*plan.load)
     boards = []
     for board in range(plan.boards):
-        users = {rank: windows[rank] for rank in ranks if plan.drives(rank - first, board)}
+        users = {rank: windows[rank] for rank in ranks if plan.drives(locals_of[rank], board)}
         boards.append(_board(plan, rng, host=index, index=board, users=users, horizon=horizon, load=load))
     cpu_share_of: dict[int, Source] = {}
     cpu: tuple[Source, ...]
@@ -178,7 +176,7 @@ def _board(
 
 
 def _rank(plan: Plan, rng: Random, index: int, host: Host, window: Span) -> Rank:
-    local = index % plan.ranks_per_host
+    local = plan.place_of(index)[1]
     board = host.boards[plan.board_of(local)]
     first = local // plan.group * plan.group
     visible = host.boards[first : first + plan.group]

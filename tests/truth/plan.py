@@ -54,6 +54,7 @@ class Evidence:
 
     Attributes:
         scope: Whether the scope of each reading is recorded.
+        cpu_scope: Whether the scope of the readings of CPU and memory is recorded.
         host: Whether the hostname is recorded.
         boot: Whether the boot id is recorded.
         containers: Whether each process records the hostname of its own container.
@@ -74,6 +75,7 @@ class Evidence:
     """
 
     scope: bool = False
+    cpu_scope: bool = False
     host: bool = False
     boot: bool = False
     containers: bool = False
@@ -117,6 +119,7 @@ class Plan:
         rest: As `cpu`, for energy that only the total contains.
         overhead: What the sensor of a host's GPUs covers besides its boards, as a fraction of their limits.
         driven: Boards that each rank drives.
+        cyclic: Whether consecutive ranks are on different hosts, as with SLURM's cyclic distribution.
         windows: How the windows of the ranks overlap.
         load: Least and greatest mean power of a board, as a fraction of the limit.
         spread: Relative difference of power between boards.
@@ -140,6 +143,7 @@ class Plan:
     rest: HostReading = "none"
     overhead: float = 0.0
     driven: int = 1
+    cyclic: bool = False
     windows: Windows = "same"
     load: tuple[float, float] = (0.3, 0.95)
     spread: float = 0.1
@@ -155,6 +159,12 @@ class Plan:
     def ranks_per_host(self) -> int:
         """Ranks of each host."""
         return self.boards * self.model.dies // self.driven if self.ranks is None else self.ranks
+
+    def place_of(self, rank: int) -> tuple[int, int]:
+        """Host and local rank of a rank."""
+        if self.cyclic:
+            return rank % self.hosts, rank // self.hosts
+        return divmod(rank, self.ranks_per_host)
 
     def drives(self, local: int, board: int) -> bool:
         """Whether a rank of a host computes on a board of this host."""

@@ -154,7 +154,7 @@ def _energy(plan: Plan, rank: Rank) -> EnergyMetrics:
         fields[f"{name}_energy_j"] = reading.energy_j
         if name != "ram":
             fields[f"{name}_power_w"] = reading.energy_j / length
-        if evidence.scope:
+        if evidence.scope or (evidence.cpu_scope and name != "gpu"):
             fields[f"{name}_scope"] = reading.scope
             fields[f"{name}_provenance"] = "modelled" if kind == "constant" else "measured"
     scopes = {reading.scope for reading in rank.readings}
