@@ -54,10 +54,8 @@ def write_folder(folder: Path, files: int) -> Path:
 def test_import_of_a_folder_keeps_no_file_in_memory(tmp_path: Path) -> None:
     few, many = (write_folder(tmp_path / str(files), files) for files in (100, 1000))
     growth = peak_bytes(many, 100) - peak_bytes(few, 10)
-    file_bytes = sum(path.stat().st_size for path in many.iterdir()) - sum(
-        path.stat().st_size for path in few.iterdir()
-    )
-    assert growth < file_bytes / MARGIN
+    few_bytes, many_bytes = (sum(path.stat().st_size for path in folder.iterdir()) for folder in (few, many))
+    assert growth < (many_bytes - few_bytes) / MARGIN
 
 
 def write_table(path: Path, rows: int) -> Path:
