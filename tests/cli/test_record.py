@@ -74,12 +74,12 @@ def test_where_nothing_can_be_measured_one_line_says_so_and_who_says_why(tmp_pat
         )
         return as_process(*arguments, "true").err.splitlines()
 
-    warning = "warning: no energy was measured, it is unknown and not zero; "
+    warning = "warning: no energy was measured: it is unknown, not zero; "
     said = lines()
     assert said[0] == f"{warning}the record says why, 'llm-energy-measure doctor' what works here"
     assert [line.partition(": ")[2].partition(",")[0] for line in said[1:]] == ["completed"]
     assert lines("-q") == said[:1]
-    assert "nobody stated the watts of a core" in lines("-v")[1]
+    assert "the power per core is not stated" in lines("-v")[1]
 
 
 def test_the_command_has_the_streams_and_the_exit_status(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_ranks_come_from_the_launcher_or_from_options(tmp_path: Path) -> None:
         ([], 2, "Name the command to measure"),
         (["--", "no-such-program-anywhere"], 127, "cannot run 'no-such-program-anywhere': there is no such program"),
         (["--source", "nope", "--", "true"], 1, "there is no such source; choose from nvml, amdsmi, rapl"),
-        (["--source", "cpu_model", "--require-energy", "--", "true"], 1, "nobody stated the watts of a core"),
+        (["--source", "cpu_model", "--require-energy", "--", "true"], 1, "the power per core is not stated"),
         (["--w-per-core", "0", "--", "true"], 2, "--w-per-core"),
         (["--process-index", "3", "--", "true"], 1, "set both process_index and world_size"),
     ],

@@ -1,4 +1,4 @@
-"""Experiments of several real processes: each leaves its result, a host counts once, a death costs one result."""
+"""Experiments of several real processes: results, shared sensors, killed processes and signals."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ PATIENCE_SEC = 120
 
 
 def torchrun(index: int, count: int) -> dict[str, str]:
-    told = {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    return {**told, "TORCHELASTIC_RUN_ID": "job-1", "TORCHELASTIC_RESTART_COUNT": "0"}
+    ranks = {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    return {**ranks, "TORCHELASTIC_RUN_ID": "job-1", "TORCHELASTIC_RESTART_COUNT": "0"}
 
 
 def srun(index: int, count: int) -> dict[str, str]:
-    """Two tasks on each of two nodes; the recorded programs take the nodes for machines of their own."""
+    """Two tasks on each of two nodes; tests.support.recorded treats each node as a separate machine."""
     return {
         "SLURM_JOB_ID": "4711",
         "SLURM_STEP_ID": "0",
@@ -53,7 +53,7 @@ def srun(index: int, count: int) -> dict[str, str]:
 def run_experiment(
     folder: Path, ends: Sequence[str], launcher: Callable[[int, int], dict[str, str]] = torchrun
 ) -> tuple[FileSystemRepository, list[int]]:
-    """Run one process for each way to end, all at one time; the store, and how each of them ended."""
+    """Run one process per way to end, at the same time; return the repository and the exit statuses."""
     (folder / "gate").mkdir()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
     processes = [
@@ -74,7 +74,7 @@ def names(repository: FileSystemRepository) -> list[str]:
 
 
 @pytest.mark.parametrize(("launcher", "hosts"), [(torchrun, 1), (srun, 2)])
-def test_all_results_are_there_and_the_host_is_counted_once(
+def test_all_processes_save_and_the_host_counts_once(
     tmp_path: Path, launcher: Callable[[int, int], dict[str, str]], hosts: int
 ) -> None:
     repository, statuses = run_experiment(tmp_path, ["complete"] * 4, launcher)
@@ -104,7 +104,7 @@ def test_all_results_are_there_and_the_host_is_counted_once(
         assert (manifest.launcher.name, manifest.launcher.job_id) == ("slurm", "4711")
 
 
-def test_one_killed_process_costs_one_and_leaves_a_lower_bound(tmp_path: Path) -> None:
+def test_killed_process_costs_one_result_and_gives_lower_bound(tmp_path: Path) -> None:
     repository, statuses = run_experiment(tmp_path, ["complete", "complete", "kill", "complete"])
     assert statuses == [0, 0, -signal.SIGKILL, 0]
     assert [path.name for path in repository.list_raw(EXPERIMENT)] == [f"process_{index}.json" for index in (0, 1, 3)]
@@ -134,7 +134,8 @@ def test_one_killed_process_costs_one_and_leaves_a_lower_bound(tmp_path: Path) -
     for code in ("sources.missing", "sources.changed", "sources.added", "sources.embedded", "aggregate.recomputed"):
         assert outcomes[code] == "passed", code
     (repository.base_path / "raw" / EXPERIMENT / "partial-process_2.json").unlink()
-    assert aggregate_one(repository, EXPERIMENT, strict=False).result == "aggregated"  # it was stale
+    # The stored aggregate is stale now.
+    assert aggregate_one(repository, EXPERIMENT, strict=False).result == "aggregated"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_one_killed_process_costs_one_and_leaves_a_lower_bound(tmp_path: Path) -
         ("interrupt", -signal.SIGINT, "interrupted", "KeyboardInterrupt"),
     ],
 )
-def test_however_a_process_ends_its_result_is_there(
+def test_result_is_saved_however_the_process_ends(
     tmp_path: Path, end: str, status: int, ended: str, error_type: str
 ) -> None:
     repository, statuses = run_experiment(tmp_path, [end, "complete"])
@@ -157,7 +158,7 @@ def test_however_a_process_ends_its_result_is_there(
     assert first.inference_metrics.total_tokens == TOKENS
 
 
-def test_a_killed_process_s_claims_do_not_count_when_it_is_started_again(tmp_path: Path) -> None:
+def test_restart_ignores_the_locks_of_a_killed_process(tmp_path: Path) -> None:
     repository, statuses = run_experiment(tmp_path, ["kill"])
     assert statuses == [-signal.SIGKILL]
     assert [name for name in names(repository) if name.startswith("claim-")] != []
@@ -168,10 +169,10 @@ def test_a_killed_process_s_claims_do_not_count_when_it_is_started_again(tmp_pat
     [result] = repository.load_all_raw(EXPERIMENT)
     assert result.energy_metrics.total_energy_j is not None
     assert "partial-process_0.json" not in names(repository)
-    assert "superseded-process_0-1.json" in names(repository)  # what the first measured before it was killed
+    assert "superseded-process_0-1.json" in names(repository)  # the checkpoint of the killed process
 
 
-def test_what_was_recorded_verifies(tmp_path: Path) -> None:
+def test_recorded_experiment_passes_verification(tmp_path: Path) -> None:
     repository, statuses = run_experiment(tmp_path, ["complete"] * 4, srun)
     assert statuses == [0] * 4
     aggregate_one(repository, EXPERIMENT)
@@ -203,8 +204,8 @@ def test_plain_multiprocessing(tmp_path: Path) -> None:
     assert outcome.aggregated.total_tokens == 3 * TOKENS
 
 
-def test_a_child_forked_in_the_block_measures_nothing(tmp_path: Path) -> None:
-    """Neither when it runs out of the block nor when it is terminated, as a pool does with its workers."""
+def test_child_forked_in_the_block_measures_nothing(tmp_path: Path) -> None:
+    """This holds if the child leaves the block, and if SIGTERM ends it, as a pool does with its workers."""
     repository = FileSystemRepository(tmp_path / "results")
     recording = record(EXPERIMENT, model_name="m", repository=repository, sources=[], environ={}, checkpoint_sec=None)
     with recording:
@@ -216,7 +217,7 @@ def test_a_child_forked_in_the_block_measures_nothing(tmp_path: Path) -> None:
         reader, writer = os.pipe()
         waiting = os.fork()
         if waiting == 0:
-            os.write(writer, b".")  # Python drops signals that come while it forks
+            os.write(writer, b".")  # Python drops signals that arrive during a fork
             time.sleep(PATIENCE_SEC)
             os._exit(0)
         os.read(reader, 1)
@@ -228,15 +229,15 @@ def test_a_child_forked_in_the_block_measures_nothing(tmp_path: Path) -> None:
     assert [path.name for path in repository.list_raw(EXPERIMENT)] == ["process_0.json"]
 
 
-def test_a_forked_child_waits_for_no_thread_of_its_parent(tmp_path: Path) -> None:
-    """As a data loader's worker, forked while the parent's sampler is reading."""
+def test_forked_child_waits_for_no_lock_of_its_parent(tmp_path: Path) -> None:
+    """A data loader forks its workers while the sampler thread of the parent may read."""
     repository = FileSystemRepository(tmp_path / "results")
-    is_reading, go_on = threading.Event(), threading.Event()
+    is_reading, may_continue = threading.Event(), threading.Event()
 
     def read() -> float:
         if threading.current_thread() is not threading.main_thread():
             is_reading.set()
-            go_on.wait(PATIENCE_SEC)
+            may_continue.wait(PATIENCE_SEC)
         return 100.0
 
     recording = record(
@@ -252,11 +253,11 @@ def test_a_forked_child_waits_for_no_thread_of_its_parent(tmp_path: Path) -> Non
         assert is_reading.wait(PATIENCE_SEC)
         process = multiprocessing.get_context("fork").Process(target=child)
         process.start()
-        process.join(4.0)  # less than the patience with a sensor that hangs
+        process.join(4.0)  # shorter than the sampler's wait for a hanging sensor
         ended = process.exitcode
         process.kill()
         process.join()
-        go_on.set()
+        may_continue.set()
         recording.add_tokens(output=TOKENS)
     assert ended == 0
     [result] = repository.load_all_raw(EXPERIMENT)
@@ -264,8 +265,8 @@ def test_a_forked_child_waits_for_no_thread_of_its_parent(tmp_path: Path) -> Non
     assert (result.inference_metrics.total_tokens, result.phases) == (TOKENS, None)
 
 
-def test_recordings_that_overlap_leave_the_signal_as_it_was(tmp_path: Path) -> None:
-    """The first ends while the second runs, which then gives the signal back to the first."""
+def test_overlapping_recordings_restore_the_sigterm_handler(tmp_path: Path) -> None:
+    """The first recording ends first, so the second restores the handler of an ended recording."""
     repository = FileSystemRepository(tmp_path / "results")
 
     def child() -> None:
@@ -289,12 +290,12 @@ def test_recordings_that_overlap_leave_the_signal_as_it_was(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 128 + signal.SIGINT)]
 )
-def test_a_signal_while_the_result_is_saved_waits_for_it(tmp_path: Path, number: signal.Signals, status: int) -> None:
+def test_signal_during_save_is_delivered_after_it(tmp_path: Path, number: signal.Signals, status: int) -> None:
     repository = FileSystemRepository(tmp_path / "results")
     is_ending: list[bool] = []
 
     def read() -> float:
-        if is_ending:  # the last reading, and then it is saved
+        if is_ending:  # the last reading before the save
             os.kill(os.getpid(), number)
         return 100.0
 
@@ -320,7 +321,7 @@ def test_a_signal_while_the_result_is_saved_waits_for_it(tmp_path: Path, number:
     assert (result.status, result.inference_metrics.total_tokens) == ("completed", 7)
 
 
-def test_the_tokens_of_a_request_that_sigterm_cuts_are_there(tmp_path: Path) -> None:
+def test_tokens_of_a_request_interrupted_by_sigterm_count(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path / "results")
 
     def child() -> None:
@@ -339,7 +340,7 @@ def test_the_tokens_of_a_request_that_sigterm_cuts_are_there(tmp_path: Path) -> 
     assert result.inference_metrics.latency_measurements is not None
 
 
-def test_a_sensor_that_hangs_does_not_keep_sigterm_from_saving(tmp_path: Path) -> None:
+def test_sigterm_saves_although_a_sensor_hangs(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path / "results")
     readings = iter([100.0, 150.0])
 
@@ -369,7 +370,7 @@ def test_a_sensor_that_hangs_does_not_keep_sigterm_from_saving(tmp_path: Path) -
     assert result.energy_metrics.sensors[0].problems == ["sensor_lost"]
 
 
-def test_a_handler_that_exits_with_0_was_interrupted_all_the_same(tmp_path: Path) -> None:
+def test_sigterm_handler_that_exits_with_0_gives_interrupted(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path / "results")
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -381,7 +382,7 @@ def test_a_handler_that_exits_with_0_was_interrupted_all_the_same(tmp_path: Path
     assert (result.status, result.error_type) == ("interrupted", "SIGTERM")
 
 
-def test_a_handler_of_the_program_s_own_decides_whether_the_run_goes_on(tmp_path: Path) -> None:
+def test_sigterm_handler_of_the_program_may_continue_the_run(tmp_path: Path) -> None:
     received = []
     before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
     repository = FileSystemRepository(tmp_path / "results")

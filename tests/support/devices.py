@@ -1,4 +1,4 @@
-"""Libraries of devices that are not here, answering as the real ones do."""
+"""Fakes of the libraries NVML, AMD SMI, Zeus and CodeCarbon."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from msgspec import Struct, field
 
 
 class NVMLError(Exception):
-    """What pynvml raises."""
+    """The exception of pynvml."""
 
 
 class Board(Struct, kw_only=True, eq=False):
-    """A GPU: what it answers; None where it refuses."""
+    """A GPU and its values; None for a query that it does not support."""
 
     index: int
     uuid: str
@@ -34,7 +34,7 @@ class Slice(Struct, kw_only=True, eq=False):
 
 
 class FakeNvml:
-    """As much of `pynvml` as is used."""
+    """The functions of `pynvml` that the recorder calls."""
 
     NVMLError = NVMLError
 
@@ -103,11 +103,11 @@ class FakeNvml:
 
 
 class AmdSmiException(Exception):
-    """What amdsmi raises."""
+    """The exception of amdsmi."""
 
 
 class FakeAmdSmi:
-    """As much of `amdsmi` as is used: a list of boards is its processors."""
+    """The functions of `amdsmi` that the recorder calls, for a list of GPUs."""
 
     AmdSmiException = AmdSmiException
 
@@ -139,7 +139,7 @@ class FakeAmdSmi:
 
 
 class FakeZeus:
-    """As much of `zeus.device` as is used."""
+    """The functions of `zeus.device` that the recorder calls."""
 
     def __init__(self, gpus: int, cpus: int) -> None:
         self.counts = {"gpu": gpus, "cpu": cpus}
@@ -181,7 +181,7 @@ class _ZeusDevices:
 
 
 class FakeTracker:
-    """As much of CodeCarbon's `EmissionsTracker` as is used: a machine of 100 W CPU, 200 W GPU and 10 W memory."""
+    """The methods of CodeCarbon's `EmissionsTracker` that the recorder calls: CPU 100 W, GPU 200 W, memory 10 W."""
 
     def __init__(self, now: Any, *, gpus: int = 1) -> None:
         self.now = now

@@ -1,7 +1,7 @@
-"""One process of a recorded experiment, as a program of its own: `python -m tests.support.recorded RESULTS_DIR WHAT`.
+"""One process of a recorded experiment: `python -m tests.support.recorded RESULTS_DIR END`.
 
-Its launcher's variables stand in the environment. It measures `WATTS` of the host, which every process of the host
-sees, and waits for the others at a gate, so that all are recorded at one time.
+The environment has the variables of its launcher. The process measures `WATTS` of the host, which all processes of the
+host see. It waits until all processes are in their blocks, so that they run at the same time.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ PATIENCE_SEC = 60.0
 
 
 def wait_for(gate: Path, name: str, *, size: int) -> None:
-    """Say that this process is there, and wait until all are."""
+    """Create a file for this process, and wait until all processes have one."""
     (gate / name).touch()
     deadline = time.monotonic() + PATIENCE_SEC
     while len(list(gate.iterdir())) < size and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def main(results: str, what: str) -> None:
-    """Record, and end as `what` says: `complete`, `raise`, or `kill`, `term` and `interrupt` itself."""
+def main(results: str, end: str) -> None:
+    """Record, then end by `complete`, `raise`, or the signals of `kill`, `term` and `interrupt`."""
     gate = Path(results).parent / "gate"
     machine = os.environ.get("SLURMD_NODENAME")
     with record(
@@ -44,14 +44,14 @@ def main(results: str, what: str) -> None:
         clock=OtherMachineClock(machine) if machine is not None else None,
     ) as run:
         run.add_tokens(input=TOKENS // 2, output=TOKENS // 2)
-        wait_for(gate, str(run.place.process_index), size=run.place.world_size)
+        wait_for(gate, str(run.rank.process_index), size=run.rank.world_size)
         time.sleep(0.3)
-        ends = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "interrupt": signal.SIGINT}
-        if what in ends:
-            os.kill(os.getpid(), ends[what])
+        signals = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "interrupt": signal.SIGINT}
+        if end in signals:
+            os.kill(os.getpid(), signals[end])
             time.sleep(PATIENCE_SEC)
-        if what == "raise":
-            raise MemoryError("of the device")
+        if end == "raise":
+            raise MemoryError("out of device memory")
 
 
 if __name__ == "__main__":

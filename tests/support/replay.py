@@ -1,4 +1,4 @@
-"""Sensors and clocks that replay a trace: what is read depends on nothing but the instant."""
+"""Sensors and clocks that replay a trace: a reading depends only on the instant."""
 
 from __future__ import annotations
 
@@ -14,25 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from llm_energy_measure.recorder.clock import Clock
-    from llm_energy_measure.recorder.sources import Setting
+    from llm_energy_measure.recorder.sources import Settings
 
 START_WALL = 1_768_592_398.25
 
 
 class ManualClock:
-    """Time passes when somebody sleeps, and only then.
+    """A clock whose time changes only when a test sleeps or sets `now`."""
 
-    Args:
-        between: Called after each step of at most `step_sec`, as a sampler's thread would be.
-        step_sec: Length of a step, in seconds.
-    """
-
-    def __init__(self, between: Callable[[], None] | None = None, step_sec: float = 0.1) -> None:
+    def __init__(self) -> None:
         self.now = 0.0
         self.wall_offset = START_WALL
         self.boot: str | None = "8cb83392-fc0a-40f4-b649-77d192ce3fb3"
-        self.between = between
-        self.step_sec = step_sec
 
     def wall(self) -> float:
         return self.wall_offset + self.now
@@ -44,15 +37,11 @@ class ManualClock:
         return self.boot
 
     def sleep(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self.now < end:
-            self.now = min(end, self.now + self.step_sec)
-            if self.between is not None:
-                self.between()
+        self.now += seconds
 
 
 class OtherMachineClock(SystemClock):
-    """This machine's clocks, said to be those of a machine of another name, and its wall clock ahead."""
+    """The clocks of this machine with another boot id, and with a wall clock that is ahead."""
 
     def __init__(self, machine: str, ahead_sec: float = 0.0) -> None:
         self.machine = machine
@@ -63,7 +52,7 @@ class OtherMachineClock(SystemClock):
 
 
 class Trace:
-    """A recorded reading: the value of the last point at or before an instant; None there means that it failed."""
+    """A sensor that reads the last point at or before the present instant; None there is a failed reading."""
 
     def __init__(self, clock: Clock, points: Sequence[tuple[float, float | None]]) -> None:
         self.clock = clock
@@ -78,7 +67,7 @@ class Trace:
 
 
 def sensor(read: Callable[[], float], **changes: Any) -> Sensor:
-    """A counter of a host's processors, unless told otherwise."""
+    """Return an energy counter of a host's processors; `changes` are other fields of the sensor."""
     fields: dict[str, Any] = {
         "source": "replay",
         "instance": "package-0",
@@ -91,19 +80,19 @@ def sensor(read: Callable[[], float], **changes: Any) -> Sensor:
 
 
 class ReplaySource:
-    """A source of given sensors, or one that refuses."""
+    """A source of given sensors, or one that cannot be opened."""
 
     name = "replay"
 
-    def __init__(self, *sensors: Sensor, refuses: bool = False) -> None:
+    def __init__(self, *sensors: Sensor, fails: bool = False) -> None:
         self.sensors = list(sensors)
-        self.refuses = refuses
+        self.fails = fails
         self.is_open = False
 
-    def open(self, setting: Setting) -> list[Sensor]:
-        assert setting.environ is not None
-        if self.refuses:
-            raise RecorderError("cannot read replay", "there is nothing to replay", "record something first")
+    def open(self, settings: Settings) -> list[Sensor]:
+        assert settings.environ is not None
+        if self.fails:
+            raise RecorderError("cannot read replay", "there is no trace", "record a trace first")
         self.is_open = True
         return self.sensors
 
@@ -112,6 +101,6 @@ class ReplaySource:
 
 
 def steady_watts(watts: float, clock: Clock | None = None, **changes: Any) -> ReplaySource:
-    """A counter that counts that many joules a second."""
-    ticking = SystemClock() if clock is None else clock
-    return ReplaySource(sensor(lambda: ticking.monotonic() * watts, **changes))
+    """Return a source whose counter rises by `watts` joules per second."""
+    used = SystemClock() if clock is None else clock
+    return ReplaySource(sensor(lambda: used.monotonic() * watts, **changes))

@@ -1,4 +1,4 @@
-"""Under the real torchrun each process finds its place, and a death costs one result. `make test-torch` runs it."""
+"""Recordings under the real torchrun. `make test-torch` runs these tests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_energy_measure.results import FileSystemRepository, aggregate_one, aggregate_results
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from llm_energy_measure.results.batch.verify import verify_experiment
+from tests.support.aggregation import aggregate_one
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SEC = 300
@@ -28,9 +29,9 @@ gate.mkdir(exist_ok=True)
 with record("exp_7", model_name="m", config={"a": 1}, results_dir=results, checkpoint_sec=0.1,
             sources=[steady_watts(50.0)]) as run:
     run.add_tokens(input=10, output=30)
-    wait_for(gate, str(run.place.process_index), size=run.place.world_size)
+    wait_for(gate, str(run.rank.process_index), size=run.rank.world_size)
     time.sleep(0.5)
-    if run.place.process_index == crash:
+    if run.rank.process_index == crash:
         if end == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise MemoryError("of the device")
@@ -49,7 +50,7 @@ def torchrun(folder: Path, processes: int, *, crash: int = -1, end: str = "-", r
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_all_results_are_there_and_the_host_is_counted_once(tmp_path: Path, processes: int) -> None:
+def test_all_processes_save_and_the_host_counts_once(tmp_path: Path, processes: int) -> None:
     assert torchrun(tmp_path, processes) == 0
     repository = FileSystemRepository(tmp_path / "results")
     results = repository.load_all_raw("exp_7")
@@ -70,14 +71,14 @@ def test_all_results_are_there_and_the_host_is_counted_once(tmp_path: Path, proc
 
 
 @pytest.mark.parametrize("end", ["kill", "raise"])
-def test_one_process_that_dies_costs_one(tmp_path: Path, end: str) -> None:
-    """torchrun ends the others by SIGTERM, and each leaves what it has."""
+def test_killed_or_failed_process_costs_one_result(tmp_path: Path, end: str) -> None:
+    """torchrun ends the other processes by SIGTERM, and each saves its result."""
     assert torchrun(tmp_path, 4, crash=2, end=end) == 1
     repository = FileSystemRepository(tmp_path / "results")
     recovery = repository.recover_raw("exp_7")
-    whole = {result.process_index: result.status for result in recovery.results}
+    statuses = {result.process_index: result.status for result in recovery.results}
     interrupted = dict.fromkeys((0, 1, 3), "interrupted")
-    assert whole == (interrupted if end == "kill" else {**interrupted, 2: "failed"})
+    assert statuses == (interrupted if end == "kill" else {**interrupted, 2: "failed"})
     assert [record.process_index for record in recovery.partials] == ([2] if end == "kill" else [])
     result = aggregate_results("exp_7", recovery.results, manifest=recovery.manifest, partials=recovery.partials)
     assert result.total_tokens == 160
@@ -85,7 +86,7 @@ def test_one_process_that_dies_costs_one(tmp_path: Path, end: str) -> None:
     assert result.completeness.coverage == (0.75 if end == "kill" else 1.0)
 
 
-def test_a_restart_begins_anew_and_keeps_the_earlier_attempt(tmp_path: Path) -> None:
+def test_restart_archives_the_earlier_attempt(tmp_path: Path) -> None:
     assert torchrun(tmp_path, 2, crash=1, end="raise", restarts=1) == 1
     folders = sorted(path.name for path in (tmp_path / "results" / "raw").iterdir())
     assert folders == [".exp_7~attempt-0", "exp_7"]

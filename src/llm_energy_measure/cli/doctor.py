@@ -10,8 +10,8 @@ import msgspec
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.recorder.clock import SystemClock
 from llm_energy_measure.recorder.doctor import SourceCheck, examine_sources
-from llm_energy_measure.recorder.place import Place
-from llm_energy_measure.recorder.sources import Setting
+from llm_energy_measure.recorder.ranks import ProcessRank
+from llm_energy_measure.recorder.sources import Settings
 
 _COLUMNS = [
     *(("source", "left"), ("sensor", "left"), ("measures", "left"), ("sees", "left"), ("figure is", "left")),
@@ -34,8 +34,8 @@ def doctor(*, w_per_core: float | None, as_json: bool) -> int:
     The exit status is 1 if none works.
     """
     # Everything this machine shows, not what would be one rank's share of it.
-    setting = Setting(environ=os.environ, place=Place(process_index=0, world_size=1), w_per_core=w_per_core)
-    checks = examine_sources(setting, SystemClock())
+    settings = Settings(environ=os.environ, rank=ProcessRank(process_index=0, world_size=1), w_per_core=w_per_core)
+    checks = examine_sources(settings, SystemClock())
     if as_json:
         terminal.out_json([msgspec.to_builtins(check) for check in checks])
     else:

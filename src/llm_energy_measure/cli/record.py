@@ -12,9 +12,9 @@ import click
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.recorder.command import CannotRunError, TreeTime, find_program, run_command
-from llm_energy_measure.recorder.place import find_place
+from llm_energy_measure.recorder.ranks import find_rank
 from llm_energy_measure.recorder.recording import record as make_recording
-from llm_energy_measure.recorder.sources import AUTOMATIC, Source
+from llm_energy_measure.recorder.sources import DEFAULT_SOURCES, Source
 from llm_energy_measure.recorder.sources.cpu_model import CpuModel
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def _warn_of_energy(result: RawProcessResult) -> None:
 
 def _own_name(program: str, process_index: int | None, world_size: int | None) -> str:
     """An id of its own for a command that runs alone."""
-    place = find_place(os.environ, process_index=process_index, world_size=world_size)
-    if place.world_size > 1:
+    rank = find_rank(os.environ, process_index=process_index, world_size=world_size)
+    if rank.world_size > 1:
         raise click.UsageError("Name the experiment, the same in all its processes: --experiment ID.")
     return f"{Path(program).name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
 
@@ -154,4 +154,4 @@ def _sources(names: tuple[str, ...], cpu_time: TreeTime, *, no_energy: bool) -> 
     if no_energy:
         return []
     model = CpuModel(cpu_seconds=cpu_time, is_cheap=False)
-    return [model if name == model.name else name for name in names or AUTOMATIC]
+    return [model if name == model.name else name for name in names or DEFAULT_SOURCES]

@@ -1,4 +1,4 @@
-"""Measuring a process: energy, tokens and latencies, saved as one raw result.
+"""Measure a process: its energy, tokens and latencies become one raw result.
 
-Start with `from llm_energy_measure import record`; see `docs/how-to/measure-a-script.md`.
+Start with `from llm_energy_measure import record`; docs/how-to/measure-a-script.md shows how to use it.
 """

@@ -1,4 +1,4 @@
-"""Measuring a command that knows nothing of it, with everything that it starts."""
+"""Measures a command and all processes that it starts, without a change to the command."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if sys.platform != "win32":
     import resource
 
 from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.recorder.procfs import stat_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,63 +22,56 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.recorder.recording import Recording
 
-# Passed on to the command. What a terminal sends (SIGINT, SIGQUIT), it sends to the command as well.
+# Signals that this process sends on to the command. A terminal sends SIGINT and SIGQUIT to the command too.
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_OF_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
-_PROC = Path("/proc")
+_FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 
 _SIGNALLED = 128
 
 
 class CannotRunError(ConfigurationError):
-    """A command that can't be started.
+    """The command cannot be started.
 
     Attributes:
-        status: What a shell exits with then.
+        status: Exit status of a shell in this case: 126, or 127 if the program does not exist.
     """
 
     status = 126
 
 
-class NoSuchProgramError(CannotRunError):
-    """A command that is nowhere."""
-
-    status = 127
-
-
 def find_program(name: str) -> str:
-    """The program that a command names. Raises `CannotRunError` if it can't be run."""
-    found = shutil.which(name)
-    if found is None:
-        doing, advice = f"cannot run {name!r}", "check the command behind --"
-        if Path(name).exists():
-            raise CannotRunError(doing, "it is not executable", advice)
-        raise NoSuchProgramError(doing, "there is no such program", advice)
-    return found
+    """Return the path of the program. Raises `CannotRunError` if it does not exist or is not executable."""
+    if (path := shutil.which(name)) is not None:
+        return path
+    exists = Path(name).exists()
+    found = "it is not executable" if exists else "there is no such program"
+    error = CannotRunError(f"cannot run {name!r}", found, "check the command after --")
+    error.status = 126 if exists else 127
+    raise error
 
 
 def run_command(recording: Recording, command: Sequence[str], cpu_time: TreeTime) -> int:
-    """Measure a command from its start to its end.
+    """Run a command and measure it from its start to its end.
 
-    It has the terminal, the environment and the signals as if it ran alone. The result is `failed` where its status is
-    not 0, and `interrupted` where a signal ended it.
+    The command has the terminal, the environment and the signals as if it ran without this program. The result is
+    `failed` if its exit status is not 0, and `interrupted` if a signal ended it.
 
     Args:
-        recording: What measures it.
+        recording: The recording.
         command: The program and its arguments.
-        cpu_time: Told which process the command is.
+        cpu_time: CPU time of the command. Its `pid` is set while the command runs.
 
     Returns:
-        Its status as a shell has it: 128 + n where signal n ended it, or came before it was started.
+        The exit status as a shell reports it: 128 + n if signal n ended the command or arrived before its start.
 
     Raises:
-        LLMEnergyMeasureError: It can't be recorded; unless that shows at the end, the command was not started.
-        CannotRunError: The system refused to start it.
+        LLMEnergyMeasureError: The recording cannot start, and the command was not started; or it cannot be saved.
+        CannotRunError: The system cannot start the command.
     """
-    relay = _Relay()
+    signals = _SignalForwarder()
     try:
-        with relay, recording:
-            child = relay.start(command)
+        with signals, recording:
+            child = signals.start(command)
             cpu_time.pid = child.pid
             status = child.wait()
             cpu_time.pid = None
@@ -85,99 +79,95 @@ def run_command(recording: Recording, command: Sequence[str], cpu_time: TreeTime
                 recording.mark("interrupted", signal.Signals(-status).name)
             elif status:
                 recording.mark("failed", f"exit status {status}")
-    except KeyboardInterrupt as ended:
-        (number,) = ended.args
+    except KeyboardInterrupt as interrupt:
+        (number,) = interrupt.args
         return _SIGNALLED + int(number)
     return status if status >= 0 else _SIGNALLED - status
 
 
 class TreeTime:
-    """CPU seconds of a command and all it started; never decreasing.
+    """CPU seconds of a command and all processes that it started. The value never decreases.
 
-    While it runs, what its processes say under `/proc` (in hundredths of a second); once it has ended, what the kernel
-    accounts for it, which is exact. What a process does that outlives its parent is missing.
+    While the command runs, the value comes from /proc, in hundredths of a second. After its end, the value comes from
+    the kernel's accounting and is exact. A process that outlives its parent is not included.
 
     Attributes:
-        pid: The command's process, while it runs.
+        pid: Process id of the command while it runs, else None.
     """
 
     def __init__(self) -> None:
-        """Begin before the command starts."""
         self.pid: int | None = None
-        self._before = _waited_for()
+        self._before = _ended_children_sec()
         self._last = 0.0
 
     def __call__(self) -> float:
-        """CPU seconds so far."""
-        running = 0.0 if self.pid is None else _of_tree(self.pid)
-        self._last = max(self._last, _waited_for() - self._before + running)
+        """Return the CPU seconds so far."""
+        running = 0.0 if self.pid is None else _tree_sec(self.pid)
+        self._last = max(self._last, _ended_children_sec() - self._before + running)
         return self._last
 
 
-def _waited_for() -> float:
-    """CPU seconds of all ended children of this process, and of theirs."""
+def _ended_children_sec() -> float:
+    """Return the CPU seconds of all ended children of this process and of their ended children."""
     if sys.platform == "win32":
         return 0.0
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def _of_tree(pid: int) -> float:
-    """CPU seconds of a process, its ended children, and its living ones. Source: proc_pid_stat(5)."""
+def _tree_sec(pid: int) -> float:
+    """Return the CPU seconds of a process, its ended children and its running children; 0 if it has ended."""
     try:
-        said = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-        # Behind the name, in parentheses: utime, stime, cutime and cstime are fields 14 to 17.
-        ticks = sum(map(int, said.rpartition(")")[2].split()[11:15]))
+        # utime, stime, cutime and cstime are the fields 14 to 17 of proc_pid_stat(5).
+        ticks = sum(map(int, stat_fields(pid)[11:15]))
         children = [
             int(child)
-            for task in (_PROC / str(pid) / "task").iterdir()
+            for task in Path(f"/proc/{pid}/task").iterdir()
             for child in (task / "children").read_text(encoding="ascii").split()
         ]
     except (OSError, ValueError):
-        return 0.0  # it has ended meanwhile
-    return ticks / os.sysconf("SC_CLK_TCK") + sum(map(_of_tree, children))
+        return 0.0
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(map(_tree_sec, children))
 
 
-class _Relay:
-    """Passes signals on to the command; it decides what to do, and its end ends the recording.
+class _SignalForwarder:
+    """Sends signals on to the command. The command decides what to do, and its end ends the recording.
 
-    As long as there is no command, the signals that would end this process end the recording: `KeyboardInterrupt`, with
-    the number of the signal. Once it has ended they do nothing: all that is left is to save its result.
+    Before the command starts, a signal raises `KeyboardInterrupt` with the number of the signal. After the command has
+    ended, signals do nothing: this process only saves the result.
     """
 
     def __init__(self) -> None:
-        """Relay nothing yet."""
         self._child: subprocess.Popen[bytes] | None = None
-        self._is_before = True
-        self._missed: list[int] = []
+        self._is_before_start = True
+        self._received: list[int] = []
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        """Take the signals over. Not by SIG_IGN, which the command would inherit."""
-        for number in (*_FORWARDED, *_OF_TERMINAL):
+        # Handlers and not SIG_IGN, which the command would inherit.
+        for number in (*_FORWARDED, *_FROM_TERMINAL):
             self._handlers[number] = signal.signal(number, self._handle)
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Start the command; what came while it was being started goes to it. Raises `CannotRunError`."""
-        self._is_before = False
+        """Start the command, and send it the signals that arrived during the start. Raises `CannotRunError`."""
+        self._is_before_start = False
         try:
             self._child = subprocess.Popen(list(command))
         except OSError as error:
             found = error.strerror or str(error)
-            raise CannotRunError(f"cannot run {command[0]!r}", found, "check the command behind --") from error
-        for number in self._missed:
+            raise CannotRunError(f"cannot run {command[0]!r}", found, "check the command after --") from error
+        for number in self._received:
             self._child.send_signal(number)
         return self._child
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._is_before:
+        if self._is_before_start:
             raise KeyboardInterrupt(number)
         if self._child is None:
-            self._missed.append(number)
+            self._received.append(number)
         elif number in _FORWARDED:
             self._child.send_signal(number)

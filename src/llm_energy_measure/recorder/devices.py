@@ -1,4 +1,4 @@
-"""Which GPUs are a process's own, as its environment says. Pure."""
+"""The GPUs that belong to a process, from its environment variables. Pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llm_energy_measure.recorder.place import Place
+    from llm_energy_measure.recorder.ranks import ProcessRank
 
 CUDA_VARIABLES = ("CUDA_VISIBLE_DEVICES",)
 ROCM_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 
 
 def visible_devices(environ: Mapping[str, str], variables: Sequence[str] = CUDA_VARIABLES) -> list[str] | None:
-    """The devices that the environment shows a process: indices or UUIDs as it names them; None for all.
+    """Return the devices that the environment shows a process, as indices or UUIDs; None for all devices.
 
-    As CUDA does, the list is read up to the first entry that names no device: `0,1,-1,2` shows two.
+    Like CUDA, this reads the list up to the first entry that is not a device: `0,1,-1,2` shows two devices.
 
     Args:
         environ: The environment variables.
-        variables: The names to look under; the first that is set counts.
+        variables: Names of the variables that list devices. The first variable that is set is used.
 
     Source: CUDA C++ Programming Guide, "CUDA Environment Variables"; NVIDIA MIG User Guide, "CUDA Device Enumeration".
 
@@ -35,45 +35,45 @@ def visible_devices(environ: Mapping[str, str], variables: Sequence[str] = CUDA_
     text = next((environ[name] for name in variables if name in environ), None)
     if text is None:
         return None
-    found: list[str] = []
+    devices: list[str] = []
     for entry in text.split(","):
         name = entry.strip()
-        if not name or name in found or not (name.isdecimal() or name.startswith(("GPU-", "MIG-"))):
+        if not name or name in devices or not (name.isdecimal() or name.startswith(("GPU-", "MIG-"))):
             break
-        found.append(name)
-    return found
+        devices.append(name)
+    return devices
 
 
-def own_devices(visible: Sequence[str], place: Place) -> list[str]:
-    """Those of the visible devices that are this process's.
+def own_devices(visible: Sequence[str], rank: ProcessRank) -> list[str]:
+    """Return the visible devices that belong to this process.
 
-    Where the processes of a host all see the same devices, as torchrun leaves it, the process of local rank r works on
-    `cuda:r`, and device r is its own. Where fewer are visible than processes, or nobody says how many processes the
-    host has, what is visible is the process's.
+    torchrun shows all devices of a host to each of its processes, and the process of local rank r works on `cuda:r`. In
+    this case device r belongs to the process. If fewer devices than processes are visible, or the number of processes
+    on the host is unknown, all visible devices belong to the process.
 
     Args:
         visible: Names of the visible devices.
-        place: Where the process stands.
+        rank: Rank of the process.
 
     Example:
-        >>> from llm_energy_measure.recorder.place import find_place
-        >>> torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-        >>> own_devices(["0", "1", "2", "3"], find_place(torchrun)), own_devices(["3"], find_place(torchrun))
+        >>> from llm_energy_measure.recorder.ranks import find_rank
+        >>> rank = find_rank({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"})
+        >>> own_devices(["0", "1", "2", "3"], rank), own_devices(["3"], rank)
         (['1'], ['3'])
     """
-    local_rank = _rank_among_sharers(visible, place)
-    return list(visible) if local_rank is None else [visible[local_rank]]
+    index = _own_index(visible, rank)
+    return list(visible) if index is None else [visible[index]]
 
 
-def spare_devices(visible: Sequence[str], place: Place) -> list[str]:
-    """Those of the visible devices that are no process's: there are more of them than processes on the host."""
-    return [] if _rank_among_sharers(visible, place) is None else list(visible[place.local_world_size :])
+def unused_devices(visible: Sequence[str], rank: ProcessRank) -> list[str]:
+    """Return the visible devices that belong to no process, if the host has more devices than processes."""
+    return [] if _own_index(visible, rank) is None else list(visible[rank.local_world_size :])
 
 
-def _rank_among_sharers(visible: Sequence[str], place: Place) -> int | None:
-    """The local rank, where each process of the host has one of the visible devices; else None."""
-    local_rank = place.launcher.local_rank if place.launcher is not None else None
-    local_size = place.local_world_size
+def _own_index(visible: Sequence[str], rank: ProcessRank) -> int | None:
+    """Return the local rank if each process of the host has its own visible device, else None."""
+    local_rank = rank.launcher.local_rank if rank.launcher is not None else None
+    local_size = rank.local_world_size
     if local_rank is None or local_size is None or not local_rank < local_size:
         return None
     return local_rank if 1 < local_size <= len(visible) else None

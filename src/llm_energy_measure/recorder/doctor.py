@@ -1,4 +1,4 @@
-"""Which sensors work here, which do not and why, and what each of them reads."""
+"""Which energy sources work on this machine, what their sensors read, and why other sources do not work."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from msgspec import Struct, field
 
 from llm_energy_measure.domain.metrics import Component, Provenance, Scope
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
-from llm_energy_measure.recorder.sampler import Sampler
-from llm_energy_measure.recorder.sources import AUTOMATIC, close_source, get_source, open_source, source_names
+from llm_energy_measure.recorder.sampler import sample_for
+from llm_energy_measure.recorder.sources import DEFAULT_SOURCES, close_source, get_source, open_source, source_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_energy_measure.recorder.clock import Clock
-    from llm_energy_measure.recorder.sources import Sensor, Setting, Source
+    from llm_energy_measure.recorder.sources import Sensor, Settings, Source
 
 
 class SensorCheck(Struct, frozen=True, kw_only=True):
-    """What one sensor reads.
+    """The reading of one sensor.
 
     Attributes:
-        instance: Which of the source's sensors.
-        component: What it measures.
-        scope: What it sees.
-        provenance: Where its figure comes from.
-        power_w: Mean power over the sample, in watts; None if it could not be read.
-        problem: What went wrong while it was read.
+        instance: Name of the sensor within its source.
+        component: Component that the sensor measures.
+        scope: What the reading covers.
+        provenance: How the source obtains the figure.
+        power_w: Mean power over the sample, in watts; None if the sensor cannot be read.
+        problem: Why the sensor cannot be read.
     """
 
     instance: str
@@ -39,14 +39,14 @@ class SensorCheck(Struct, frozen=True, kw_only=True):
 
 
 class SourceCheck(Struct, frozen=True, kw_only=True):
-    """Whether a source works here.
+    """Whether an energy source works on this machine.
 
     Attributes:
-        source: Its name.
-        works: Whether it can be read.
-        is_automatic: Whether it is tried where nobody names a source.
-        sensors: What its sensors read.
-        problem: Why it can't be read.
+        source: Name of the source.
+        works: Whether the source has at least one sensor.
+        is_automatic: Whether `record` tries the source if the user selects none.
+        sensors: The reading of each sensor.
+        problem: Why the source does not work.
         advice: What to do about it.
     """
 
@@ -59,49 +59,39 @@ class SourceCheck(Struct, frozen=True, kw_only=True):
 
 
 def examine_sources(
-    setting: Setting, clock: Clock, *, sample_sec: float = 0.5, sources: Sequence[str | Source] | None = None
+    settings: Settings, clock: Clock, *, sample_sec: float = 0.5, sources: Sequence[str | Source] | None = None
 ) -> list[SourceCheck]:
-    """Try every source, one after the other.
+    """Try all sources, one after the other.
 
     Args:
-        setting: What they may have to know.
-        clock: Waits between the readings.
-        sample_sec: Time over which each is read, in seconds.
-        sources: Which; by default all, ours and those that other packages add.
+        settings: Facts that the sources may need.
+        clock: Clock of the readings. It also waits.
+        sample_sec: How long to measure with each source, in seconds.
+        sources: Names or objects of the sources. [default: the built-in ones and those of entry points]
     """
-    return [_examine(source, setting, clock, sample_sec) for source in (source_names() if sources is None else sources)]
+    wanted = source_names() if sources is None else sources
+    return [_examine(name_or_source, settings, clock, sample_sec) for name_or_source in wanted]
 
 
-def _examine(wanted: str | Source, setting: Setting, clock: Clock, sample_sec: float) -> SourceCheck:
+def _examine(wanted: str | Source, settings: Settings, clock: Clock, sample_sec: float) -> SourceCheck:
     name = wanted if isinstance(wanted, str) else wanted.name
+    is_automatic = name in DEFAULT_SOURCES
     try:
         source = get_source(wanted) if isinstance(wanted, str) else wanted
-    except LLMEnergyMeasureError as refused:
-        return _refused(name, refused)
-    try:
-        sensors = open_source(source, setting)
+        try:
+            sensors = _sample(open_source(source, settings), clock, sample_sec)
+        finally:
+            close_source(source)
+    except LLMEnergyMeasureError as error:
         return SourceCheck(
-            source=name, works=True, is_automatic=name in AUTOMATIC, sensors=_sample(sensors, clock, sample_sec)
+            source=name, works=False, is_automatic=is_automatic, problem=error.found, advice=error.advice
         )
-    except LLMEnergyMeasureError as refused:
-        return _refused(name, refused)
-    finally:
-        close_source(source)
-
-
-def _refused(name: str, refused: LLMEnergyMeasureError) -> SourceCheck:
-    return SourceCheck(
-        source=name, works=False, is_automatic=name in AUTOMATIC, problem=refused.found, advice=refused.advice
-    )
+    return SourceCheck(source=name, works=True, is_automatic=is_automatic, sensors=sensors)
 
 
 def _sample(sensors: Sequence[Sensor], clock: Clock, sample_sec: float) -> list[SensorCheck]:
-    sampler = Sampler(sensors, clock, interval_sec=None)
-    sampler.begin()
-    start = clock.monotonic()
-    clock.sleep(sample_sec)
-    sampler.end()
-    took_sec, failures = clock.monotonic() - start, sampler.failures()
+    sampler, took_sec = sample_for(sample_sec, sensors, clock, interval_sec=None)
+    failures = sampler.failures()
     return [
         SensorCheck(
             instance=sensor.instance,
@@ -109,7 +99,7 @@ def _sample(sensors: Sequence[Sensor], clock: Clock, sample_sec: float) -> list[
             scope=sensor.scope,
             provenance=sensor.provenance,
             power_w=None if reading.energy_j is None else reading.energy_j / took_sec,
-            problem=failures.get(f"{sensor.source} {sensor.instance}"),
+            problem=failures.get(sensor.label),
         )
         for sensor, reading in zip(sensors, sampler.readings(), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Parts of a run: the energy, the time and the tokens between entering a phase and leaving it."""
+"""Phases of a run: energy, time and tokens while each phase is open."""
 
 from __future__ import annotations
 
@@ -8,146 +8,149 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec import Struct, field
+
 from llm_energy_measure.domain.metrics import Phase
-from llm_energy_measure.recorder.sampler import Energies
-from llm_energy_measure.recorder.tally import Counts
+from llm_energy_measure.recorder.sampler import ComponentEnergies
+from llm_energy_measure.recorder.token_counter import TokenCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-UNPRODUCTIVE = frozenset({"load", "warmup"})
-"""Phases that are no inference as long as no token is counted in them."""
+_OUTSIDE_INFERENCE = frozenset({"load", "warmup"})
+"""Phases whose time is not inference time, unless tokens are counted in them."""
 
 WARMUP = "warmup"
 """Phase whose requests are left out of the latencies."""
 
 
-class Reading(NamedTuple):
-    """Everything that adds up during a run, at one instant of a monotonic clock."""
+class Totals(NamedTuple):
+    """Energies and tokens since the start of the run, at one instant of the monotonic clock in seconds."""
 
     instant: float
-    energies: Energies
-    counts: Counts
+    energies: ComponentEnergies
+    counts: TokenCounts
 
 
-class Part:
-    """One phase, over all the times it was entered.
+class PhaseTotals(Struct):
+    """Totals of one phase over all its occurrences.
 
     Attributes:
-        occurrences: How often that was.
-        duration_sec: Time in it, in seconds.
-        energies: Energy of each component, in joules; None where it is unknown for any of those times.
+        name: Name of the phase.
+        depth: How many blocks of this phase are open now.
+        entered: Totals of the run when the phase was last opened; None if it is closed.
+        occurrences: How often the phase was entered.
+        duration_sec: Time in the phase, in seconds.
+        energies: Energy of each component, in joules; None if it is unknown for any occurrence.
         counts: Tokens.
-        spans: From when to when it was entered, on the monotonic clock, in seconds; of `load` and `warmup` alone.
+        spans: Start and end of each occurrence on the monotonic clock, in seconds; only of `load` and `warmup`.
     """
 
-    def __init__(self, name: str) -> None:
-        """Begin with nothing."""
-        self.name = name
-        self.depth = 0
-        self.entered: Reading | None = None
-        self.occurrences = 0
-        self.duration_sec = 0.0
-        self.energies: dict[str, float | None] = {}
-        self.counts = Counts()
-        self.spans: tuple[tuple[float, float], ...] = ()
+    name: str
+    depth: int = 0
+    entered: Totals | None = None
+    occurrences: int = 0
+    duration_sec: float = 0.0
+    energies: dict[str, float | None] = field(default_factory=dict)
+    counts: TokenCounts = TokenCounts()
+    spans: tuple[tuple[float, float], ...] = ()
 
-    def until(self, now: Reading) -> Part:
-        """This phase as it is, up to an instant, if it is open."""
+    def closed_at(self, now: Totals) -> PhaseTotals:
+        """Return the totals of this phase up to now; a copy that is closed, if the phase is open."""
         if self.entered is None:
             return self
-        ended = copy.copy(self)
-        ended.entered = None
-        ended.duration_sec += now.instant - self.entered.instant
-        ended.counts = self.counts.plus(now.counts.less(self.entered.counts))
-        ended.energies = {}
-        for component in Energies.__struct_fields__:
+        closed = copy.copy(self)
+        closed.entered = None
+        closed.duration_sec += now.instant - self.entered.instant
+        closed.counts = self.counts.plus_difference(now.counts, self.entered.counts)
+        closed.energies = {}
+        for component in ComponentEnergies.__struct_fields__:
             before, after = getattr(self.entered.energies, component), getattr(now.energies, component)
             earlier = self.energies.get(component, 0.0)
             is_known = None not in (before, after, earlier)
-            ended.energies[component] = earlier + after - before if is_known else None
-        if self.name in UNPRODUCTIVE:
-            ended.spans = (*self.spans, (self.entered.instant, now.instant))
-        return ended
+            closed.energies[component] = earlier + after - before if is_known else None
+        if self.name in _OUTSIDE_INFERENCE:
+            closed.spans = (*self.spans, (self.entered.instant, now.instant))
+        return closed
 
 
 class Phases:
     """The phases of one run.
 
-    A phase is a span of time: to it belongs what the whole process used and counted while it was open. Phases of
-    different names may overlap; one that is entered again while it is open, by another thread, say, goes on.
+    A phase is a span of time. It gets all energy and all tokens of the process while it is open. Phases with different
+    names may overlap. If a phase is entered while it is already open, for example by another thread, it stays open
+    until the last block ends.
 
     Args:
-        read: Reads everything that adds up, now.
+        read_totals: Returns the totals of the run up to now.
     """
 
-    def __init__(self, read: Callable[[], Reading]) -> None:
-        """Begin without phases."""
-        self._read = read
+    def __init__(self, read_totals: Callable[[], Totals]) -> None:
+        self._read_totals = read_totals
         self._lock = threading.RLock()
-        self._parts: dict[str, Part] = {}
+        self._phases: dict[str, PhaseTotals] = {}
 
     @contextmanager
     def open(self, name: str) -> Iterator[None]:
-        """A block that belongs to the phase of that name."""
+        """A block during which the phase is open."""
         with self._lock:
-            part = self._parts.setdefault(name, Part(name))
-            part.occurrences += 1
-            part.depth += 1
-            if part.entered is None:
-                part.entered = self._read()
+            phase = self._phases.setdefault(name, PhaseTotals(name))
+            phase.occurrences += 1
+            phase.depth += 1
+            if phase.entered is None:
+                phase.entered = self._read_totals()
         try:
             yield
         finally:
             with self._lock:
-                part = self._parts[name]
-                part.depth -= 1
-                if part.depth == 0:
-                    self._parts[name] = part.until(self._read())
+                phase = self._phases[name]
+                phase.depth -= 1
+                if phase.depth == 0:
+                    self._phases[name] = phase.closed_at(self._read_totals())
 
-    def forget(self) -> None:
-        """In a forked child: wait for no lock that a thread of the parent held."""
+    def disable_in_child(self) -> None:
+        """In a forked child: replace the lock, which a thread of the parent may hold."""
         self._lock = threading.RLock()
 
     def is_open(self, name: str) -> bool:
-        """True while the phase of that name is open."""
-        part = self._parts.get(name)
-        return part is not None and part.entered is not None
+        """Return True while the phase is open."""
+        phase = self._phases.get(name)
+        return phase is not None and phase.entered is not None
 
-    def parts(self, now: Reading) -> dict[str, Part]:
-        """The phases up to now, by name, in the order in which they were first entered."""
+    def totals(self, now: Totals) -> list[PhaseTotals]:
+        """Return the totals of each phase up to now, in the order in which they were first entered."""
         with self._lock:
-            return {name: part.until(now) for name, part in self._parts.items()}
+            return [phase.closed_at(now) for phase in self._phases.values()]
 
 
-def unproductive_sec(parts: dict[str, Part]) -> float:
-    """Time in phases that are no inference, in seconds; where they overlap, once."""
+def outside_inference_sec(phases: list[PhaseTotals]) -> float:
+    """Return the time in `load` and `warmup` without tokens, in seconds; overlapping time counts once."""
     total_sec, covered_to = 0.0, -math.inf
-    for start, end in sorted(span for part in parts.values() if not sum(part.counts) for span in part.spans):
+    for start, end in sorted(span for phase in phases if not sum(phase.counts) for span in phase.spans):
         total_sec += max(0.0, end - max(start, covered_to))
         covered_to = max(covered_to, end)
     return total_sec
 
 
-def phase_records(parts: dict[str, Part], whole: Counts) -> list[Phase] | None:
-    """The phases as a record has them; None if there were none.
+def phase_records(phases: list[PhaseTotals], run: TokenCounts) -> list[Phase] | None:
+    """Return the phases as a record contains them; None if there are none.
 
     Args:
-        parts: The phases, by name.
-        whole: The tokens of the whole run. Where none were generated by count, those that requests saw stand for them;
-            where there are none at all, nobody counted, and the phases' are unknown.
+        phases: The totals of each phase.
+        run: Tokens of the whole run. They decide whether `output` or `streamed` counts; if the run has no tokens, the
+            tokens of its phases are unknown.
     """
     return [
         Phase(
-            name=name,
-            duration_sec=part.duration_sec,
-            occurrences=part.occurrences,
-            total_energy_j=part.energies.get("total"),
-            gpu_energy_j=part.energies.get("gpu"),
-            cpu_energy_j=part.energies.get("cpu"),
-            ram_energy_j=part.energies.get("ram"),
-            input_tokens=part.counts.input if sum(whole) else None,
-            output_tokens=part.counts.generated(whole) if sum(whole) else None,
+            name=phase.name,
+            duration_sec=phase.duration_sec,
+            occurrences=phase.occurrences,
+            total_energy_j=phase.energies.get("total"),
+            gpu_energy_j=phase.energies.get("gpu"),
+            cpu_energy_j=phase.energies.get("cpu"),
+            ram_energy_j=phase.energies.get("ram"),
+            input_tokens=phase.counts.input if sum(run) else None,
+            output_tokens=phase.counts.generated(run) if sum(run) else None,
         )
-        for name, part in parts.items()
+        for phase in phases
     ] or None

@@ -1,15 +1,16 @@
-"""Reads all sensors: at the ends of a window, between them from a thread, and whenever a figure is needed."""
+"""Reads all sensors at the ends of the energy window, between them from a thread, and when a figure is needed."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from llm_energy_measure.recorder.meter import Meter
-from llm_energy_measure.recorder.ticker import Ticker
+from llm_energy_measure.recorder.accumulator import EnergyAccumulator
+from llm_energy_measure.recorder.periodic_thread import PeriodicThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,16 +19,17 @@ if TYPE_CHECKING:
     from llm_energy_measure.recorder.clock import Clock
     from llm_energy_measure.recorder.sources import Sensor
 
-# A reading of power that comes that much later than it should is a gap, but never one below a second: threads get late.
+# A power reading that comes this many intervals late is a gap. A delay of less than a second is never a gap, because
+# the operating system may delay threads.
 _GAP_INTERVALS = 5
-_LEAST_GAP_SEC = 1.0
+_MIN_GAP_SEC = 1.0
 
-# Who waits longer than that for a sensor goes on without: schedulers kill some 30 s after SIGTERM.
+# The longest wait for a sensor that hangs. Schedulers kill a process about 30 s after SIGTERM.
 _PATIENCE_SEC = 5.0
 
 
-class Energies(Struct, frozen=True, kw_only=True):
-    """Energy of each component up to an instant, in joules; None where nothing measures it, or a sensor fails."""
+class ComponentEnergies(Struct, frozen=True, kw_only=True):
+    """Energy of each component up to an instant, in joules; None if no sensor measures it or a sensor fails."""
 
     gpu: float | None = None
     cpu: float | None = None
@@ -36,15 +38,15 @@ class Energies(Struct, frozen=True, kw_only=True):
 
 
 class Sampler:
-    """The readings of some sensors over one window.
+    """Reads a set of sensors over one energy window.
 
-    A sensor that doesn't answer holds up the thread that reads it, and no other: who has waited for the reading to end
-    goes on with what was read before, and every sensor counts as lost until the reading has ended.
+    A sensor that hangs blocks only the thread that reads it. Other threads wait `patience_sec` for this reading and
+    then continue with the earlier readings. All sensors count as lost until the reading has ended.
 
     Args:
-        sensors: What to read.
-        clock: Where the instants come from.
-        interval_sec: Time between two readings, in seconds; None for no thread, so that only the caller reads.
+        sensors: The sensors to read.
+        clock: The clock of the readings.
+        interval_sec: Time between two readings of the thread, in seconds; None for no thread.
         patience_sec: How long to wait for a reading of another thread, in seconds.
     """
 
@@ -56,34 +58,30 @@ class Sampler:
         interval_sec: float | None,
         patience_sec: float = _PATIENCE_SEC,
     ) -> None:
-        """Make the meters; nothing is read."""
-        gap_sec = max(_LEAST_GAP_SEC, _GAP_INTERVALS * (interval_sec or 0.0))
-        self._meters = [Meter(sensor, gap_sec=gap_sec) for sensor in sensors]
+        gap_sec = max(_MIN_GAP_SEC, _GAP_INTERVALS * (interval_sec or 0.0))
+        self._accumulators = [EnergyAccumulator(sensor, gap_sec=gap_sec) for sensor in sensors]
         self._clock = clock
-        # Reentrant: a signal's handler runs in the main thread, which may be reading.
+        # Reentrant: a signal handler runs in the main thread, which may be reading.
         self._lock = threading.RLock()
         self._patience_sec = patience_sec
         self._is_stuck = False
         self._is_reading = False
         self._has_ended = False
-        self._ticker = Ticker("sampler", interval_sec, self._take_cheap) if interval_sec and sensors else None
+        take_cheap = partial(self.take, only_cheap=True)
+        self._thread = PeriodicThread("sampler", interval_sec, take_cheap) if interval_sec and sensors else None
 
-    def begin(self) -> None:
-        """Read everything: the window begins."""
-        self.take()
-
-    def keep_reading(self) -> None:
-        """Go on reading from a thread."""
-        if self._ticker is not None:
-            self._ticker.start()
+    def start_thread(self) -> None:
+        """Start the thread that reads the cheap sensors at the interval."""
+        if self._thread is not None:
+            self._thread.start()
 
     def take(self, *, only_cheap: bool = False) -> None:
-        """Read the sensors now, unless the window has ended."""
-        with self._turn() as is_ours:
-            if self._has_ended or not is_ours:
+        """Read the sensors now, unless the window has ended. The first call begins the window."""
+        with self._exclusive() as is_free:
+            if self._has_ended or not is_free:
                 return
             if self._is_reading:
-                # The handler of a signal came here in the middle of a reading of the same thread.
+                # A signal handler interrupted a reading of the same thread.
                 self._is_stuck = True
                 return
             self._is_reading = True
@@ -93,70 +91,82 @@ class Sampler:
                 self._is_reading = False
 
     @contextmanager
-    def _turn(self) -> Iterator[bool]:
-        """Wait until no other thread reads; whether that was so in time. Who found it stuck waits no second time."""
-        is_ours = self._lock.acquire(timeout=0 if self._is_stuck else self._patience_sec)
+    def _exclusive(self) -> Iterator[bool]:
+        """Wait until no other thread reads. Yield False if that takes too long; later calls then do not wait."""
+        is_free = self._lock.acquire(timeout=0 if self._is_stuck else self._patience_sec)
         try:
-            self._is_stuck = self._is_stuck or not is_ours
-            yield is_ours
+            self._is_stuck = self._is_stuck or not is_free
+            yield is_free
         finally:
-            if is_ours:
+            if is_free:
                 self._lock.release()
 
     def _read(self, *, only_cheap: bool) -> None:
-        for meter in self._meters:
-            if meter.sensor.is_cheap or not only_cheap:
+        for accumulator in self._accumulators:
+            if accumulator.sensor.is_cheap or not only_cheap:
                 now = self._clock.monotonic()
-                answer = meter.ask()
+                value = accumulator.read()
                 if self._has_ended:
-                    return  # it comes too late: the window has ended without it
-                meter.add(now, answer)
+                    return  # the window ended during this reading
+                accumulator.add(now, value)
         self._is_stuck = False
 
-    def _take_cheap(self) -> None:
-        self.take(only_cheap=True)
-
     def end(self) -> None:
-        """Read everything a last time: the window ends, and nothing is read after that."""
-        with self._turn():
+        """Read all sensors a last time and end the window. Later calls read nothing."""
+        with self._exclusive():
             self.take()
             self._has_ended = True
 
     def close(self) -> None:
-        """End the window, if it has not ended, and the thread."""
+        """End the window and stop the thread."""
         self.end()
-        if self._ticker is not None:
-            self._ticker.stop()
+        if self._thread is not None:
+            self._thread.stop()
 
-    def forget(self) -> None:
-        """In a forked child: wait for no lock that a thread of the parent held, and read nothing any more."""
+    def disable_in_child(self) -> None:
+        """In a forked child: read nothing more, and replace the lock, which a thread of the parent may hold."""
         self._lock = threading.RLock()
         self._has_ended = True
 
-    def energies(self) -> Energies:
-        """Energy of each component up to now, read now."""
+    def energies(self) -> ComponentEnergies:
+        """Read all sensors and return the energy of each component up to now."""
         sums: dict[str, float | None] = {}
-        with self._turn():
+        with self._exclusive():
             self.take()
-            for meter in self._meters:
-                component, so_far_j = meter.sensor.component, None if self._is_stuck else meter.so_far_j
+            for accumulator in self._accumulators:
+                component, joules = accumulator.sensor.component, None if self._is_stuck else accumulator.current_j
                 others_j = sums.get(component, 0.0)
-                sums[component] = None if so_far_j is None or others_j is None else others_j + so_far_j
+                sums[component] = None if joules is None or others_j is None else others_j + joules
         if sums and "total" not in sums:
             sums["total"] = None if None in sums.values() else sum(joules or 0.0 for joules in sums.values())
-        return Energies(**sums)
+        return ComponentEnergies(**sums)
 
     def readings(self) -> list[SensorReading]:
-        """What each sensor said so far, in the order of the sensors."""
-        with self._turn():
-            return [meter.reading(is_stuck=self._is_stuck) for meter in self._meters]
+        """Return the record of each sensor, in the order of the sensors."""
+        with self._exclusive():
+            return [accumulator.reading(is_stuck=self._is_stuck) for accumulator in self._accumulators]
 
     def failures(self) -> dict[str, str]:
-        """Why energy of a sensor is missing, by its name, for those where some is."""
-        with self._turn():
+        """Return why energy is missing, by the label of each sensor that lacks some."""
+        with self._exclusive():
             stuck = "a reading has not ended" if self._is_stuck else None
             return {
-                f"{meter.sensor.source} {meter.sensor.instance}": loss
-                for meter in self._meters
-                if (loss := meter.loss or stuck) is not None
+                accumulator.sensor.label: loss
+                for accumulator in self._accumulators
+                if (loss := accumulator.loss or stuck) is not None
             }
+
+
+def sample_for(
+    seconds: float, sensors: Sequence[Sensor], clock: Clock, *, interval_sec: float | None
+) -> tuple[Sampler, float]:
+    """Measure for this time. Return the closed sampler and the length of its window in seconds."""
+    sampler = Sampler(sensors, clock, interval_sec=interval_sec)
+    sampler.take()
+    start = clock.monotonic()
+    sampler.start_thread()
+    clock.sleep(seconds)
+    sampler.end()
+    took_sec = clock.monotonic() - start
+    sampler.close()
+    return sampler, took_sec

@@ -1,8 +1,8 @@
-"""Energy sources: what can be read here, and what each reading means.
+"""Energy sources: the sensors of this machine and the meaning of each reading.
 
-A *source* (NVML, RAPL, ...) opens *sensors*; a sensor is one counter of joules, or one reading of watts. Another
-package adds a source by an entry point in the group `llm_energy_measure.sources` that names a `Source`, or a function
-without arguments that makes one:
+A *source* (NVML, RAPL, ...) opens *sensors*. A sensor is one energy counter in joules or one power reading in watts.
+Another package adds a source with an entry point in the group `llm_energy_measure.sources`. The entry point names a
+`Source` object, or a class or function without arguments that returns one:
 
     [project.entry-points."llm_energy_measure.sources"]
     my_meter = "my_package:MyMeter"
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct, field
 
-from llm_energy_measure.domain.metrics import Component, DeviceEnergy, Provenance, Scope
+from llm_energy_measure.constants import EXTRA_PACKAGES
+from llm_energy_measure.domain.metrics import Component, DeviceEnergy, Provenance, Scope, SensorReading
 from llm_energy_measure.exceptions import ConfigurationError, RecorderError
-from llm_energy_measure.recorder.devices import own_devices, spare_devices
-from llm_energy_measure.recorder.place import Place
+from llm_energy_measure.recorder.devices import own_devices, unused_devices
+from llm_energy_measure.recorder.ranks import ProcessRank
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,28 +32,28 @@ _LOG = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "llm_energy_measure.sources"
 
-# What tells a counter that wrapped from one that was reset: no socket or board draws more. The largest today stay
-# below 1.5 kW (NVIDIA GB200: 1.2 kW a GPU).
-MOST_POWER_W = 5_000.0
+# This limit separates a counter that wrapped from a counter that was reset. No socket and no board draws more power:
+# the largest boards of today stay below 1.5 kW (NVIDIA GB200: 1.2 kW per GPU).
+MAX_POWER_W = 5_000.0
 
 
 class Sensor(Struct, kw_only=True, eq=False):
-    """One thing that can be read, and what its reading means.
+    """One energy counter or power reading, and what its readings mean.
 
     Attributes:
-        source: The source that it belongs to.
-        instance: Which of the source's sensors, such as a GPU's UUID or `package-0`.
-        component: What it measures.
-        scope: What it sees.
-        provenance: Where its figure comes from.
-        read: Joules since some instant, or watts now; raises where it can't.
-        quantity: Whether it reads `energy` or `power`.
-        range_j: What its counter counts up to before it begins anew, in joules; None if it does not.
-        most_power_w: More than what it sees can draw, in watts.
-        device: The device that it sees, without its energy.
-        sees: What it sees, by a name that is the same in every process that sees it, where that is more than its
-            device: the board of a slice.
-        is_cheap: Whether it can be read ten times a second. If not, it is read only where a figure is needed.
+        source: Name of the source.
+        instance: Name of the sensor within its source, such as a GPU's UUID or `package-0`.
+        component: Component that the sensor measures.
+        scope: What the readings cover.
+        provenance: How the source obtains the figure.
+        read: Returns joules since a fixed instant, or the present power in watts. Raises if the sensor cannot be read.
+        quantity: Whether `read` returns `energy` or `power`.
+        range_j: Value at which the counter wraps to 0, in joules; None if the counter does not wrap.
+        max_power_w: Upper limit of the power that the sensor can see, in watts.
+        device: The device that the sensor sees, without its energy.
+        board: UUID of the board whose counter `read` returns, if this is not the device itself: a MIG slice reads the
+            counter of its whole board. Every process on the board has the same value.
+        is_cheap: Whether the sensor can be read ten times per second. If not, it is read only where a figure is needed.
     """
 
     source: str
@@ -63,67 +64,83 @@ class Sensor(Struct, kw_only=True, eq=False):
     read: Callable[[], float]
     quantity: Literal["energy", "power"] = "energy"
     range_j: float | None = None
-    most_power_w: float = MOST_POWER_W
+    max_power_w: float = MAX_POWER_W
     device: DeviceEnergy | None = None
-    sees: str | None = None
+    board: str | None = None
     is_cheap: bool = True
 
+    @property
+    def label(self) -> str:
+        """Source and name of the sensor, as messages show it."""
+        return f"{self.source} {self.instance}"
 
-class Setting(Struct, frozen=True, kw_only=True):
-    """What a source may have to know.
+    def reading(self, **figures: Any) -> SensorReading:
+        """Return the record of this sensor, with these figures over the energy window."""
+        return SensorReading(
+            source=self.source,
+            instance=self.instance,
+            component=self.component,
+            scope=self.scope,
+            provenance=self.provenance,
+            **figures,
+        )
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The facts that a source may need when it opens its sensors.
 
     Attributes:
         environ: The environment variables.
-        place: Where the process stands.
-        w_per_core: Watts of one busy core, where somebody stated them.
-        gpus: Ids of the GPUs to read, as CUDA_VISIBLE_DEVICES names them; None for those that are the process's own.
-        notes: What a reader of the record has to know beside the readings; a source adds to it.
+        rank: Rank of the process, and the number of processes on its host.
+        w_per_core: Power of one busy core, in watts; None if the user states none.
+        gpus: Ids of the GPUs to read, as in CUDA_VISIBLE_DEVICES; None to read the GPUs that belong to the process.
+        notes: Sentences that the record has to show next to the energy. A source appends to this list.
     """
 
     environ: Mapping[str, str]
-    place: Place
+    rank: ProcessRank
     w_per_core: float | None = None
     gpus: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
 
-    def chosen_gpus(self, visible: Sequence[str]) -> list[str]:
-        """The GPUs to read: those that the caller named, or those of the visible ones that are the process's own."""
+    def select_gpus(self, visible: Sequence[str]) -> list[str]:
+        """Return the ids of the GPUs to read: `gpus`, or those of the visible GPUs that belong to this process."""
         if self.gpus is not None:
             return list(self.gpus)
-        spare = spare_devices(visible, self.place)
-        if spare and self.place.launcher is not None and self.place.launcher.local_rank == 0:
-            # Said once a host.
+        unused = unused_devices(visible, self.rank)
+        if unused and self.rank.launcher is not None and self.rank.launcher.local_rank == 0:
+            # Only one process per host adds this note.
             self.notes.append(
-                f"no process of this host reads GPU {', '.join(spare)}: there are more than processes, "
-                "and each reads the one of its local rank; gpus=[...] names others"
+                f"no process of this host reads GPU {', '.join(unused)}: the host has more GPUs than processes, "
+                "and each process reads the GPU of its local rank; select other GPUs with gpus=[...]"
             )
-        return own_devices(visible, self.place)
+        return own_devices(visible, self.rank)
 
 
 @runtime_checkable
 class Source(Protocol):
-    """What opens sensors.
+    """Opens the sensors of one library or interface.
 
     Attributes:
-        name: What it is chosen by, and what its readings say they come from.
+        name: Name by which users select the source. Readings carry it too.
     """
 
     name: str
 
-    def open(self, setting: Setting) -> list[Sensor]:
-        """The sensors that can be read here; at least one.
+    def open(self, settings: Settings) -> list[Sensor]:
+        """Return the sensors that this machine has, at least one.
 
         Raises:
-            RecorderError: There is none. It says why, and what to do.
+            RecorderError: No sensor can be read. The error gives the reason and an advice.
         """
 
     def close(self) -> None:
-        """Give back what `open` took; called once, also after `open` failed."""
+        """Release the resources of `open`. Called once, also after `open` failed."""
 
 
-# Which sources are tried, best first, where nobody names any: those whose readings are measured at the device, and the
-# model, which works only where somebody stated the watts of a core.
-AUTOMATIC = ("nvml", "amdsmi", "rapl", "cpu_model")
+# The sources that `record` tries if the user selects none, best first. The first three measure at the device; the CPU
+# model works only if the user states the power of a core.
+DEFAULT_SOURCES = ("nvml", "amdsmi", "rapl", "cpu_model")
 
 _BUILT_IN = {
     "nvml": "llm_energy_measure.recorder.sources.nvml:Nvml",
@@ -136,15 +153,15 @@ _BUILT_IN = {
 
 
 def source_names() -> list[str]:
-    """Names of all sources: ours, and those that other packages add."""
+    """Return the names of all sources: the built-in ones, then those of entry points."""
     return [*_BUILT_IN, *sorted(_entry_points())]
 
 
 def get_source(name: str) -> Source:
-    """The source of that name, not yet opened.
+    """Return the source with this name, not yet opened.
 
     Raises:
-        ConfigurationError: There is none, or what an entry point names is no source.
+        ConfigurationError: The name is unknown, or its entry point does not give a source.
 
     Example:
         >>> get_source("rapl").name
@@ -153,40 +170,49 @@ def get_source(name: str) -> Source:
     doing = f"cannot use the energy source {name!r}"
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
-        found: Source = getattr(importlib.import_module(module), attribute)()
-        return found
-    added = _entry_points()
-    if name not in added:
+        built_in: Source = getattr(importlib.import_module(module), attribute)()
+        return built_in
+    entry_points = _entry_points()
+    if name not in entry_points:
         raise ConfigurationError(doing, "there is no such source", f"choose from {', '.join(source_names())}")
+    value, advice = entry_points[name].value, "correct the package that provides it"
     try:
-        loaded: Any = added[name].load()
+        loaded: Any = entry_points[name].load()
         source = loaded() if isinstance(loaded, type) or not isinstance(loaded, Source) else loaded
     except Exception as error:
-        found_wrong = f"{added[name].value} can't be used ({type(error).__name__}: {error})"
-        raise ConfigurationError(doing, found_wrong, "correct the package that provides it") from error
+        found = f"its entry point {value} failed ({type(error).__name__}: {error})"
+        raise ConfigurationError(doing, found, advice) from error
     if not isinstance(source, Source):
-        raise ConfigurationError(
-            doing, f"{added[name].value} has no name, open and close", "correct the package that provides it"
-        )
+        raise ConfigurationError(doing, f"its entry point {value} lacks name, open or close", advice)
     return source
 
 
 def _entry_points() -> dict[str, EntryPoint]:
-    # Imported late: reading the metadata of every installed package costs more than opening most sources.
+    # A late import: reading the metadata of all installed packages takes longer than opening most sources.
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in _BUILT_IN}
 
 
-def open_source(source: Source, setting: Setting) -> list[Sensor]:
-    """The sensors of a source that can be read here.
+def import_library(module: str, extra: str, doing: str, *, note: str = "") -> Any:
+    """Return a module from the package of an extra. Raises `RecorderError` with the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = EXTRA_PACKAGES[extra]
+        found = f"the package {package} cannot be imported ({error})"
+        raise RecorderError(doing, found, f"pip install {package}{note}") from error
+
+
+def open_source(source: Source, settings: Settings) -> list[Sensor]:
+    """Return the sensors of a source.
 
     Raises:
-        RecorderError: There is none; whatever it is that anybody's source raises, it says so.
-        ConfigurationError: A setting can't be.
+        RecorderError: No sensor can be read, or the source raised an error of another type.
+        ConfigurationError: A setting of the source is wrong.
     """
     try:
-        return source.open(setting)
+        return source.open(settings)
     except (RecorderError, ConfigurationError):
         raise
     except Exception as bug:
@@ -195,26 +221,26 @@ def open_source(source: Source, setting: Setting) -> list[Sensor]:
 
 
 def close_source(source: Source) -> None:
-    """Close a source. Where that fails, as with a GPU that was lost, nothing that was read is any worse for it."""
+    """Close a source. A failure, for example of a lost GPU, is only logged: all readings are already taken."""
     try:
         source.close()
-    except Exception as bug:  # noqa: BLE001 - anybody's source: it must not cost the run, nor hide the run's own error
-        _LOG.warning("the energy source %s could not be closed: %s: %s", source.name, type(bug).__name__, bug)
+    except Exception as bug:  # noqa: BLE001 - a third-party source; its error must not hide an error of the run
+        _LOG.warning("cannot close the energy source %s: %s: %s", source.name, type(bug).__name__, bug)
 
 
-class Opened(Struct, kw_only=True, eq=False):
-    """What could be opened, and why the rest could not.
+class OpenSources(Struct, kw_only=True, eq=False):
+    """The sources that could be opened, and the reasons why others could not.
 
     Attributes:
-        sources: The open sources, to be closed.
-        sensors: Their sensors, one family for each component: no two sources measure the same thing.
-        refusals: Name of each source that could not be opened, and why.
-        notes: What a reader of the record has to know beside the readings.
+        sources: The sources to close.
+        sensors: Their sensors. All sensors of one component come from one source.
+        errors: Why a source could not be opened, by source name.
+        notes: Sentences that the record has to show next to the energy.
     """
 
     sources: list[Source]
     sensors: list[Sensor]
-    refusals: dict[str, RecorderError]
+    errors: dict[str, RecorderError]
     notes: list[str]
 
     def close(self) -> None:
@@ -223,26 +249,26 @@ class Opened(Struct, kw_only=True, eq=False):
             close_source(source)
 
 
-def open_sources(wanted: Iterable[str | Source] | None, setting: Setting) -> Opened:
-    """Open sources; for each component the first that measures it is taken, so that no joule is counted by two.
+def open_sources(wanted: Iterable[str | Source] | None, settings: Settings) -> OpenSources:
+    """Open energy sources. The first source that measures a component is used, so that no joule counts twice.
 
     Args:
-        wanted: Names, or sources, best first; None for `AUTOMATIC`.
-        setting: What they may have to know.
+        wanted: Names or objects of sources, best first; None for `DEFAULT_SOURCES`.
+        settings: Facts that the sources may need.
 
     Raises:
-        ConfigurationError: There is no such source, or a setting of one can't be.
+        ConfigurationError: A source does not exist, or a setting of a source is wrong.
     """
-    opened = Opened(sources=[], sensors=[], refusals={}, notes=setting.notes)
+    opened = OpenSources(sources=[], sensors=[], errors={}, notes=settings.notes)
     with contextlib.ExitStack() as undo:
         undo.callback(opened.close)
-        for one in AUTOMATIC if wanted is None else wanted:
-            source = get_source(one) if isinstance(one, str) else one
+        for name_or_source in DEFAULT_SOURCES if wanted is None else wanted:
+            source = get_source(name_or_source) if isinstance(name_or_source, str) else name_or_source
             opened.sources.append(source)
             try:
-                sensors = open_source(source, setting)
-            except RecorderError as refused:
-                opened.refusals[source.name] = refused
+                sensors = open_source(source, settings)
+            except RecorderError as error:
+                opened.errors[source.name] = error
                 continue
             measured = {sensor.component for sensor in opened.sensors}
             opened.sensors += [

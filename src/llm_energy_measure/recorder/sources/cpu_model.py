@@ -1,4 +1,4 @@
-"""A model, no measurement: CPU seconds of the process times a stated power of one core."""
+"""Modelled CPU energy: CPU seconds of the process times a stated power per core."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from llm_energy_measure.recorder.sources import Sensor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_energy_measure.recorder.sources import Setting
+    from llm_energy_measure.recorder.sources import Settings
 
 W_PER_CORE_ENV = "LLM_ENERGY_MEASURE_W_PER_CORE"
-"""Environment variable that states the watts of one busy core where no argument does."""
+"""Environment variable with the power of one busy core, in watts. An argument overrides it."""
 
 
 class CpuModel:
-    """CPU time of this process (all its threads, not its children) times watts that somebody stated.
+    """CPU time of this process (all its threads, not its children) times the stated power of one busy core.
 
-    Processes share no CPU second, so they share no joule; waiting costs nothing, and memory and the idle machine are
-    left out. There is no default power: cores differ by a factor of ten.
+    Two processes never share a CPU second, so they never share a joule. Waiting costs no energy in this model; the
+    memory and the idle power of the machine are not included. There is no default power, because the power per core
+    differs by a factor of ten between processors.
 
     Args:
-        w_per_core: Watts of one busy core; by default what the recording, or `LLM_ENERGY_MEASURE_W_PER_CORE`, states.
-        cpu_seconds: CPU seconds since some instant.
-        is_cheap: Whether they can be had ten times a second.
+        w_per_core: Power of one busy core, in watts; by default the value of the recording or of
+            `LLM_ENERGY_MEASURE_W_PER_CORE`.
+        cpu_seconds: Returns CPU seconds since a fixed instant.
+        is_cheap: Whether `cpu_seconds` can be called ten times per second.
     """
 
     name = "cpu_model"
@@ -39,34 +41,29 @@ class CpuModel:
         cpu_seconds: Callable[[], float] = time.process_time,
         is_cheap: bool = True,
     ) -> None:
-        """Remember the watts; nothing is read."""
         self.w_per_core = w_per_core
         self.cpu_seconds = cpu_seconds
         self.is_cheap = is_cheap
 
-    def open(self, setting: Setting) -> list[Sensor]:
-        """One sensor.
+    def open(self, settings: Settings) -> list[Sensor]:
+        """Return one sensor.
 
         Raises:
-            RecorderError: Nobody stated the watts.
-            ConfigurationError: What was stated is no power. The run must not begin: who states one wants it.
+            RecorderError: No power per core is stated.
+            ConfigurationError: The stated power is not a number above 0. The run must not start with a wrong value.
         """
         doing = "cannot model the energy of the CPU"
-        all_stated = self.w_per_core, setting.w_per_core, setting.environ.get(W_PER_CORE_ENV) or None
-        stated: float | str | None = next((one for one in all_stated if one is not None), None)
+        candidates = self.w_per_core, settings.w_per_core, settings.environ.get(W_PER_CORE_ENV) or None
+        stated: float | str | None = next((value for value in candidates if value is not None), None)
         if stated is None:
             advice = f"state the power of one busy core in W: w_per_core, --w-per-core or {W_PER_CORE_ENV}"
-            raise RecorderError(doing, "nobody stated the watts of a core", advice)
+            raise RecorderError(doing, "the power per core is not stated", advice)
         try:
             watts = float(stated)
         except ValueError:
             watts = math.nan
         if not 0 < watts < math.inf:
-            raise ConfigurationError(doing, f"{stated!r} was stated as the watts of a core", "state a number above 0")
-
-        def read() -> float:
-            return self.cpu_seconds() * watts
-
+            raise ConfigurationError(doing, f"the power per core is {stated!r}", "state a number of watts above 0")
         return [
             Sensor(
                 source=self.name,
@@ -74,10 +71,10 @@ class CpuModel:
                 component="cpu",
                 scope="process",
                 provenance="modelled",
-                read=read,
+                read=lambda: self.cpu_seconds() * watts,
                 is_cheap=self.is_cheap,
             )
         ]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: this source keeps no resource open."""

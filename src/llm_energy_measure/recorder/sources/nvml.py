@@ -1,32 +1,30 @@
-"""NVIDIA GPUs through NVML: the counter of total energy, or samples of power where a board has none."""
+"""NVIDIA GPUs through NVML: the counter of total energy, or power samples on boards without this counter."""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder.devices import visible_devices
-from llm_energy_measure.recorder.sources import Sensor
+from llm_energy_measure.recorder.sources import Sensor, import_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_energy_measure.recorder.sources import Setting
+    from llm_energy_measure.recorder.sources import Settings
 
 _DOING = "cannot read GPUs through NVML"
 
 
 class Nvml:
-    """Each GPU of the process: joules since the driver was loaded, or, before Volta, watts now.
+    """One sensor per GPU of the process: joules since the driver was loaded or, before Volta, the present power.
 
-    The counter is the whole board's: of a MIG slice it is that of the board that the slice is a part of, so that of
-    several processes on one board one reads it.
+    The counter covers the whole board, also for a MIG slice. If several processes use one board, only one of them
+    reads the counter.
 
     Args:
-        library: The module `pynvml`, or what answers as it does; imported when it is needed.
+        library: The module `pynvml` or an object with its functions; by default `open` imports the module.
 
     Source: NVML API reference, nvmlDeviceGetTotalEnergyConsumption (mJ), nvmlDeviceGetPowerUsage (mW).
     """
@@ -34,59 +32,48 @@ class Nvml:
     name = "nvml"
 
     def __init__(self, library: Any = None) -> None:
-        """Remember the library; nothing is imported."""
         self._library = library
         self._is_open = False
 
-    def open(self, setting: Setting) -> list[Sensor]:
-        """A sensor for each GPU of the process. Raises `RecorderError` where there is none."""
-        nvml = self._library = self._library or _import_pynvml()
+    def open(self, settings: Settings) -> list[Sensor]:
+        """Return one sensor per GPU of the process. Raises `RecorderError` if there is none."""
+        nvml = self._library = self._library or import_library("pynvml", "nvidia", _DOING)
         try:
             nvml.nvmlInit()
             self._is_open = True
-            handles = self._handles(nvml, setting)
+            handles = self._handles(nvml, settings)
             sensors = [self._sensor(nvml, handle) for handle in handles]
         except nvml.NVMLError as error:
-            advice = "check that nvidia-smi works here, and that the container was given the GPUs"
+            advice = "check that nvidia-smi works here, and that the container has access to the GPUs"
             raise RecorderError(_DOING, str(error), advice) from error
         if not sensors:
-            found = "CUDA_VISIBLE_DEVICES shows this process none"
+            found = "CUDA_VISIBLE_DEVICES shows no GPU to this process"
             raise RecorderError(_DOING, found, "set it to the GPUs of the process, or unset it")
         return sensors
 
     def close(self) -> None:
-        """Let go of the library, if it was initialised."""
+        """Shut the library down if `open` initialised it."""
         if self._is_open:
             self._is_open = False
             self._library.nvmlShutdown()
 
-    def _handles(self, nvml: Any, setting: Setting) -> list[Any]:
-        visible = visible_devices(setting.environ)
+    def _handles(self, nvml: Any, settings: Settings) -> list[Any]:
+        visible = visible_devices(settings.environ)
         if visible is None:
             visible = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
-        elif setting.gpus is None:
-            visible = _up_to_missing(nvml, visible, setting.notes)
-        return [_handle(nvml, name) for name in setting.chosen_gpus(visible)]
+        elif settings.gpus is None:
+            visible = _until_missing(nvml, visible, settings.notes)
+        return [_handle(nvml, name) for name in settings.select_gpus(visible)]
 
     def _sensor(self, nvml: Any, handle: Any) -> Sensor:
         device, board = _describe(nvml, handle)
-        read: Callable[[], float]
+        is_counter, query = True, nvml.nvmlDeviceGetTotalEnergyConsumption
         try:
-            nvml.nvmlDeviceGetTotalEnergyConsumption(board)
+            query(board)
         except nvml.NVMLError:
-            # Before Volta, and on some virtual GPUs, there is no counter. Where no power is told either, nothing is.
-            nvml.nvmlDeviceGetPowerUsage(board)
-
-            def read() -> float:
-                return float(nvml.nvmlDeviceGetPowerUsage(board)) * 1e-3
-
-            is_counter = False
-        else:
-
-            def read() -> float:
-                return float(nvml.nvmlDeviceGetTotalEnergyConsumption(board)) * 1e-3
-
-            is_counter = True
+            # Boards before Volta and some virtual GPUs have no counter. If NVML gives no power either, this raises.
+            is_counter, query = False, nvml.nvmlDeviceGetPowerUsage
+            query(board)
         return Sensor(
             source=self.name,
             instance=device.gpu_uuid or str(device.gpu_id),
@@ -94,50 +81,44 @@ class Nvml:
             scope="device",
             provenance="measured" if is_counter else "integrated",
             quantity="energy" if is_counter else "power",
-            read=read,
+            read=lambda: float(query(board)) * 1e-3,  # from mJ or mW
             device=device,
-            sees=_text(nvml.nvmlDeviceGetUUID(board)),
+            board=_text(nvml.nvmlDeviceGetUUID(board)),
         )
 
 
-def _import_pynvml() -> Any:
-    """Return the module `pynvml`. Raises `RecorderError` if its package is not installed."""
-    try:
-        return importlib.import_module("pynvml")
-    except ImportError as error:
-        package = EXTRA_PACKAGES["nvidia"]
-        raise RecorderError(_DOING, f"the package {package} is not installed", f"pip install {package}") from error
-
-
 def _handle(nvml: Any, name: str) -> Any:
-    """The handle of a device named as in CUDA_VISIBLE_DEVICES; of a UUID the beginning is enough."""
+    """Return the handle of a device named as in CUDA_VISIBLE_DEVICES. A unique prefix of a GPU's UUID is enough."""
     if name.isdecimal():
         return nvml.nvmlDeviceGetHandleByIndex(int(name))
     if name.startswith("GPU-"):
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        begin_so = [handle for handle in handles if _text(nvml.nvmlDeviceGetUUID(handle)).startswith(name)]
-        if len(begin_so) == 1:
-            return begin_so[0]
+        matches = [handle for handle in handles if _text(nvml.nvmlDeviceGetUUID(handle)).startswith(name)]
+        if len(matches) == 1:
+            return matches[0]
     return nvml.nvmlDeviceGetHandleByUUID(name)
 
 
-def _up_to_missing(nvml: Any, visible: list[str], notes: list[str]) -> list[str]:
-    """The visible devices up to the first that is not there, as CUDA shows them; where that is the first, all."""
+def _until_missing(nvml: Any, visible: list[str], notes: list[str]) -> list[str]:
+    """Return the visible devices before the first missing one, as CUDA does.
+
+    If the first device is missing, return all: opening it raises the error.
+    """
     for index, name in enumerate(visible[1:], start=1):
         try:
             _handle(nvml, name)
         except nvml.NVMLError as error:
-            notes.append(f"CUDA_VISIBLE_DEVICES is read up to {name}, which is not here ({error})")
+            notes.append(f"CUDA_VISIBLE_DEVICES is used only up to {name}, which does not exist here ({error})")
             return visible[:index]
     return visible
 
 
 def _describe(nvml: Any, handle: Any) -> tuple[DeviceEnergy, Any]:
-    """What is known of a device, and the handle of its board, which is another one for a MIG slice."""
+    """Return the facts of a device and the handle of its board. For a MIG slice, the board has another handle."""
     board, profile = handle, None
     if _or_none(nvml, nvml.nvmlDeviceIsMigDeviceHandle, handle):
         board = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
-        # "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
+        # A name of a slice: "NVIDIA A100-SXM4-40GB MIG 1g.5gb".
         profile = _text(nvml.nvmlDeviceGetName(handle)).rpartition("MIG ")[2] or "unknown"
     limit_mw = _or_none(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, board)
     device = DeviceEnergy(
@@ -150,13 +131,13 @@ def _describe(nvml: Any, handle: Any) -> tuple[DeviceEnergy, Any]:
     return device, board
 
 
-def _or_none(nvml: Any, ask: Callable[[Any], Any], handle: Any) -> Any:
+def _or_none(nvml: Any, query: Callable[[Any], Any], handle: Any) -> Any:
     try:
-        return ask(handle)
+        return query(handle)
     except nvml.NVMLError:
         return None
 
 
 def _text(name: str | bytes) -> str:
-    """Older versions of the library answer in bytes."""
+    """Return a name as text: older versions of the library return bytes."""
     return name.decode() if isinstance(name, bytes) else name

@@ -1,31 +1,29 @@
-"""The devices that Zeus reads: its GPUs, processors and memory. An adapter; the extra is `zeus`."""
+"""GPUs, processors and memory through the package Zeus."""
 
 from __future__ import annotations
 
-import importlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder.devices import visible_devices
-from llm_energy_measure.recorder.sources import Sensor
+from llm_energy_measure.recorder.sources import Sensor, import_library
 
 if TYPE_CHECKING:
-    from llm_energy_measure.recorder.sources import Setting
+    from llm_energy_measure.recorder.sources import Settings
 
 _DOING = "cannot read devices through Zeus"
 
 
 class Zeus:
-    """What Zeus can read here, in joules; where its daemon runs, also without privileges.
+    """Energy counters that Zeus can read, in joules. If its daemon runs, Zeus needs no privileges.
 
-    Zeus numbers the GPUs that CUDA_VISIBLE_DEVICES shows and tells no UUID: the index on the host is told from that
-    variable.
+    Zeus numbers the GPUs that CUDA_VISIBLE_DEVICES shows and gives no UUID. The index of a GPU on its host therefore
+    comes from that variable.
 
     Args:
-        library: The module `zeus.device`, or what answers as it does; imported when it is needed.
+        library: The module `zeus.device` or an object with its functions; by default `open` imports the module.
 
     Source: zeus.device, get_total_energy_consumption of GPUs and CPUs (mJ), version 0.16.
     """
@@ -33,42 +31,37 @@ class Zeus:
     name = "zeus"
 
     def __init__(self, library: Any = None) -> None:
-        """Remember the library; nothing is imported."""
         self._library = library
 
-    def open(self, setting: Setting) -> list[Sensor]:
-        """A sensor for each device. Raises `RecorderError` where there is none."""
-        try:
-            zeus = self._library = self._library or importlib.import_module("zeus.device")
-        except ImportError as error:
-            advice = f"pip install {EXTRA_PACKAGES['zeus']}"
-            raise RecorderError(_DOING, f"the package zeus can't be imported ({error})", advice) from error
+    def open(self, settings: Settings) -> list[Sensor]:
+        """Return one sensor per device. Raises `RecorderError` if there is none."""
+        zeus = self._library or import_library("zeus.device", "zeus", _DOING)
         sensors: list[Sensor] = []
         problems = []
-        for opened in (self._gpus, self._cpus):
+        for open_devices in (self._gpus, self._cpus):
             try:
-                sensors += opened(zeus, setting)
-            except Exception as error:  # noqa: BLE001 - Zeus' errors have no base of their own
+                sensors += open_devices(zeus, settings)
+            except Exception as error:  # noqa: BLE001 - the errors of Zeus have no common base class
                 problems.append(f"{type(error).__name__}: {error}")
         if not sensors:
-            found = "; ".join(problems) or "it finds no device"
+            found = "; ".join(problems) or "Zeus finds no device"
             raise RecorderError(_DOING, found, "see ml.energy/zeus/getting_started")
         return sensors
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: this source keeps no resource open."""
 
-    def _gpus(self, zeus: Any, setting: Setting) -> list[Sensor]:
+    def _gpus(self, zeus: Any, settings: Settings) -> list[Sensor]:
         gpus = zeus.get_gpus()
-        visible = visible_devices(setting.environ)
+        visible = visible_devices(settings.environ)
         names = [str(index) for index in range(len(gpus))] if visible is None else visible[: len(gpus)]
-        chosen = setting.chosen_gpus(names)
+        selected = settings.select_gpus(names)
         sensors = []
         for index, name in enumerate(names):
-            if name not in chosen or not gpus.supports_get_total_energy_consumption(index):
+            if name not in selected or not gpus.supports_get_total_energy_consumption(index):
                 continue
-            read = partial(_gpu_joules, gpus, index)
-            read()
+            read = partial(_read_gpu_joules, gpus, index)
+            read()  # raises here if the counter cannot be read
             device = DeviceEnergy(
                 gpu_id=int(name) if name.isdecimal() else None,
                 gpu_uuid=None if name.isdecimal() else name,
@@ -87,14 +80,14 @@ class Zeus:
             )
         return sensors
 
-    def _cpus(self, zeus: Any, setting: Setting) -> list[Sensor]:  # noqa: ARG002 - the signature of _gpus
+    def _cpus(self, zeus: Any, settings: Settings) -> list[Sensor]:  # noqa: ARG002 - the same signature as _gpus
         cpus = zeus.get_cpus()
         sensors = []
         for index in range(len(cpus)):
             parts = ["cpu", "dram"] if cpus.supports_get_dram_energy_consumption(index) else ["cpu"]
             for part in parts:
-                read = partial(_cpu_joules, cpus, index, part)
-                read()
+                read = partial(_read_cpu_joules, cpus, index, part)
+                read()  # raises here if the counter cannot be read
                 sensors.append(
                     Sensor(
                         source=self.name,
@@ -108,10 +101,10 @@ class Zeus:
         return sensors
 
 
-def _gpu_joules(gpus: Any, index: int) -> float:
+def _read_gpu_joules(gpus: Any, index: int) -> float:
     return float(gpus.get_total_energy_consumption(index)) * 1e-3
 
 
-def _cpu_joules(cpus: Any, index: int, part: str) -> float:
+def _read_cpu_joules(cpus: Any, index: int, part: str) -> float:
     measured = cpus.get_total_energy_consumption(index)
     return float(measured.cpu_mj if part == "cpu" else measured.dram_mj) * 1e-3

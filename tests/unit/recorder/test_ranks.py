@@ -1,11 +1,11 @@
-"""Which process of an experiment this is: every launcher says it in variables of its own."""
+"""Rank and number of processes from the variables of each launcher."""
 
 from __future__ import annotations
 
 import pytest
 
 from llm_energy_measure.exceptions import ConfigurationError
-from llm_energy_measure.recorder.place import Place, find_place
+from llm_energy_measure.recorder.ranks import ProcessRank, find_rank
 
 TORCHRUN = {
     "RANK": "5",
@@ -38,15 +38,15 @@ OPEN_MPI = {
 HYDRA = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
 
 
-def facts(place: Place) -> tuple[object, ...]:
-    launcher = place.launcher
+def values(rank: ProcessRank) -> tuple[object, ...]:
+    launcher = rank.launcher
     assert launcher is not None
     where = launcher.name, launcher.job_id, launcher.step_id, launcher.node, launcher.local_rank, launcher.attempt
-    return place.process_index, place.world_size, place.local_world_size, *where
+    return rank.process_index, rank.world_size, rank.local_world_size, *where
 
 
-def test_alone_it_is_the_only_one() -> None:
-    assert find_place({"PATH": "/bin"}) == Place(process_index=0, world_size=1)
+def test_process_without_launcher_is_rank_0_of_1() -> None:
+    assert find_rank({"PATH": "/bin"}) == ProcessRank(process_index=0, world_size=1)
 
 
 @pytest.mark.parametrize(
@@ -66,44 +66,44 @@ def test_alone_it_is_the_only_one() -> None:
         (HYDRA, (1, 2, 2, "mpi", None, None, None, 1, None)),
     ],
 )
-def test_each_launcher(environ: dict[str, str], expected: tuple[object, ...]) -> None:
-    assert facts(find_place(environ)) == expected
+def test_rank_of_each_launcher(environ: dict[str, str], expected: tuple[object, ...]) -> None:
+    assert values(find_rank(environ)) == expected
 
 
-def test_torchrun_inside_srun_knows_better_and_the_job_is_slurm_s() -> None:
+def test_torchrun_inside_srun_gives_the_rank_and_slurm_the_job() -> None:
     srun = {**SRUN, "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_RESTART_COUNT": "1"}
-    found = facts(find_place({**srun, **TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}))
-    # An attempt in the second start of the job comes after all four of the first.
+    found = values(find_rank({**srun, **TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}))
+    # The first start of the job has four attempts, so the second start begins with attempt 4.
     assert found == (5, 8, 4, "torchrun", "4711", "0", "1", 1, 1 * 4 + 2)
 
 
 PROXIES = {**SRUN, "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
 
 
-def test_hydra_inside_slurm_knows_better() -> None:
-    """It starts one task a node, and each of these the processes of its node."""
+def test_hydra_inside_slurm_gives_the_rank() -> None:
+    """Hydra starts one task per node. Each task starts the processes of its node."""
     hydra = {"PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "4"}
-    assert facts(find_place({**PROXIES, **hydra})) == (5, 8, 4, "mpi", "4711", "0", "node-b", 1, None)
+    assert values(find_rank({**PROXIES, **hydra})) == (5, 8, 4, "mpi", "4711", "0", "node-b", 1, None)
 
 
-def test_what_srun_says_by_pmi_is_what_it_says() -> None:
-    assert find_place({**SRUN, "PMI_RANK": "3", "PMI_SIZE": "4"}) == find_place(SRUN)
+def test_srun_with_equal_pmi_variables_is_slurm() -> None:
+    assert find_rank({**SRUN, "PMI_RANK": "3", "PMI_SIZE": "4"}) == find_rank(SRUN)
 
 
-def test_pmi_and_slurm_that_contradict_each_other_are_refused() -> None:
+def test_contradictory_pmi_and_slurm_are_refused() -> None:
     stale = {**SRUN, "PMI_RANK": "0", "PMI_SIZE": "1"}
-    with pytest.raises(ConfigurationError, match=r"PMI_RANK and PMI_SIZE say 0 of 1, SLURM says 3 of 4; unset those"):
-        find_place(stale)
-    assert find_place(stale, process_index=1, world_size=2).process_index == 1
+    with pytest.raises(ConfigurationError, match="PMI_RANK and PMI_SIZE say 0 of 1, SLURM says 3 of 4; unset"):
+        find_rank(stale)
+    assert find_rank(stale, process_index=1, world_size=2).process_index == 1
 
 
-def test_a_step_of_a_larger_job_has_its_own_size() -> None:
-    assert find_place({**SRUN, "SLURM_NTASKS": "16", "SLURM_STEP_NUM_TASKS": "4"}).world_size == 4
+def test_size_is_that_of_the_step_and_not_of_the_job() -> None:
+    assert find_rank({**SRUN, "SLURM_NTASKS": "16", "SLURM_STEP_NUM_TASKS": "4"}).world_size == 4
 
 
-def test_a_batch_script_is_no_task_of_a_step_and_knows_its_job() -> None:
+def test_batch_script_is_rank_0_of_1_of_its_job() -> None:
     batch = {"SLURM_JOB_ID": "4711", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
-    found = find_place(batch)
+    found = find_rank(batch)
     assert (found.process_index, found.world_size) == (0, 1)
     assert found.launcher is not None
     assert found.launcher.job_id == "4711"
@@ -113,34 +113,37 @@ def test_a_batch_script_is_no_task_of_a_step_and_knows_its_job() -> None:
     ("tasks", "expected"),
     [("2", None), ("3,1", 1), ("2(x2),1", 2), ("x", None), ("4(xx)", None), ("9(x99999999)", None), ("", None)],
 )
-def test_tasks_on_this_node(tasks: str, expected: int | None) -> None:
-    assert find_place({**SRUN, "SLURM_STEP_TASKS_PER_NODE": tasks}).local_world_size == expected
+def test_number_of_tasks_on_this_node(tasks: str, expected: int | None) -> None:
+    assert find_rank({**SRUN, "SLURM_STEP_TASKS_PER_NODE": tasks}).local_world_size == expected
 
 
-def test_the_caller_knows_better() -> None:
-    found = find_place(TORCHRUN, process_index=1, world_size=2, attempt=7)
-    assert facts(found)[:2] == (1, 2)
-    assert facts(found)[-1] == 7
+def test_arguments_override_the_launcher() -> None:
+    found = find_rank(TORCHRUN, process_index=1, world_size=2, attempt=7)
+    assert values(found)[:2] == (1, 2)
+    assert values(found)[-1] == 7
 
 
 @pytest.mark.parametrize(
-    ("environ", "told"),
+    ("environ", "message"),
     [
-        ({"RANK": "4", "WORLD_SIZE": "4"}, r"process 4 of 4 can't be; correct RANK and WORLD_SIZE"),
-        ({"RANK": "0", "WORLD_SIZE": "0"}, r"process 0 of 0 can't be"),
+        ({"RANK": "4", "WORLD_SIZE": "4"}, r"rank 4 of 4 processes is not possible; correct RANK and WORLD_SIZE"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, r"rank 0 of 0 processes is not possible"),
         ({"RANK": "one", "WORLD_SIZE": "4"}, r"RANK is 'one'; set it to a whole number"),
         ({"RANK": "-1", "WORLD_SIZE": "4"}, r"RANK is '-1'"),
         ({"RANK": "1" * 30, "WORLD_SIZE": "4"}, r"RANK is '1+'"),
         ({"RANK": "1"}, r"the rank is 1, and the number of processes is None; set both RANK and WORLD_SIZE"),
         ({"WORLD_SIZE": "4"}, r"the rank is None, and the number of processes is 4"),
-        ({**SRUN, "SLURM_PROCID": "4"}, r"process 4 of 4 can't be; correct SLURM_PROCID and SLURM_NTASKS"),
+        (
+            {**SRUN, "SLURM_PROCID": "4"},
+            r"rank 4 of 4 processes is not possible; correct SLURM_PROCID and SLURM_NTASKS",
+        ),
     ],
 )
-def test_what_contradicts_itself_is_refused(environ: dict[str, str], told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told):
-        find_place(environ)
+def test_wrong_variables_are_refused(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        find_rank(environ)
 
 
-def test_one_fact_from_the_caller_alone_is_refused() -> None:
+def test_rank_without_number_of_processes_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="set both process_index and world_size"):
-        find_place({}, process_index=1)
+        find_rank({}, process_index=1)

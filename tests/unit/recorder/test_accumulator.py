@@ -1,4 +1,4 @@
-"""The energy of a trace, whatever happens in it: wraps, resets, gaps, losses."""
+"""Energy from a trace of readings with wraps, resets, gaps and lost readings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_energy_measure.recorder.meter import Meter
+from llm_energy_measure.recorder.accumulator import EnergyAccumulator
 from llm_energy_measure.recorder.sampler import Sampler
 from tests.support.replay import ManualClock, Trace, sensor
 
@@ -22,32 +22,37 @@ if TYPE_CHECKING:
 
 REAL_TRACE = Path(__file__).resolve().parents[2] / "data" / "cpu_seconds_of_two_processes.json"
 PATIENCE_SEC = 30.0
-RANGE_J = 262_143.328850  # of RAPL on many processors
+RANGE_J = 262_143.328850  # the range of RAPL on many processors
 
 
-def replay(points: Sequence[tuple[float, float | None]], **facts: object) -> Meter:
-    """A meter that has read every point of a trace."""
+def take(energy: EnergyAccumulator, now: float) -> None:
+    """Read the sensor at this instant."""
+    energy.add(now, energy.read())
+
+
+def replay(points: Sequence[tuple[float, float | None]], **changes: object) -> EnergyAccumulator:
+    """A energy that has read every point of a trace."""
     clock = ManualClock()
-    meter = Meter(sensor(Trace(clock, points), **facts), gap_sec=1.0)
+    energy = EnergyAccumulator(sensor(Trace(clock, points), **changes), gap_sec=1.0)
     for instant, _ in points:
         clock.now = instant
-        meter.take(instant)
-    return meter
+        take(energy, instant)
+    return energy
 
 
 @given(
     start_j=st.floats(0, RANGE_J, exclude_max=True),
     steps=st.lists(st.tuples(st.floats(0.05, 40.0), st.floats(0, 4_999)), min_size=1, max_size=60),
 )
-def test_a_counter_that_wraps_gives_the_energy_of_the_trace(start_j: float, steps: list[tuple[float, float]]) -> None:
+def test_wrapping_counter_gives_the_energy_of_the_trace(start_j: float, steps: list[tuple[float, float]]) -> None:
     now, total_j, points = 0.0, start_j, [(0.0, start_j)]
     for pause_sec, watts in steps:
         now += pause_sec
         total_j += watts * pause_sec
         points.append((now, math.fmod(total_j, RANGE_J)))
-    meter = replay(points, range_j=RANGE_J)
-    assert meter.energy_j == pytest.approx(total_j - start_j, rel=1e-9, abs=1e-6)
-    reading = meter.reading()
+    energy = replay(points, range_j=RANGE_J)
+    assert energy.energy_j == pytest.approx(total_j - start_j, rel=1e-9, abs=1e-6)
+    reading = energy.reading()
     assert reading.wraps == int(total_j // RANGE_J)
     assert reading.problems == []
     assert (reading.counter_start_j, reading.counter_end_j) == (points[0][1], points[-1][1])
@@ -58,8 +63,8 @@ def test_a_counter_that_wraps_gives_the_energy_of_the_trace(start_j: float, step
     start_j=st.floats(0, 1e6),
     runs=st.lists(st.lists(st.floats(0.001, 500.0), min_size=1, max_size=10), min_size=1, max_size=8),
 )
-def test_a_counter_that_was_reset_gives_what_it_counted(start_j: float, runs: list[list[float]]) -> None:
-    """Each reset is seen as it happens: the reading after it is 0."""
+def test_reset_counter_gives_the_energy_that_it_counted(start_j: float, runs: list[list[float]]) -> None:
+    """The first reading after each reset is 0, so that no energy is lost."""
     now, points, counted = 0.0, [(0.0, start_j)], 0.0
     for number, run in enumerate(runs):
         value = start_j if number == 0 else 0.0
@@ -71,21 +76,21 @@ def test_a_counter_that_was_reset_gives_what_it_counted(start_j: float, runs: li
             value += joules
             counted += joules
             points.append((now, value))
-    meter = replay(points)
-    assert meter.energy_j == pytest.approx(counted, rel=1e-9, abs=1e-6)
-    assert meter.reading().problems == (["counter_reset"] if len(runs) > 1 else [])
+    energy = replay(points)
+    assert energy.energy_j == pytest.approx(counted, rel=1e-9, abs=1e-6)
+    assert energy.reading().problems == (["counter_reset"] if len(runs) > 1 else [])
 
 
-def test_a_fall_that_no_wrap_explains_is_a_reset() -> None:
-    meter = replay([(0.0, 1000.0), (0.1, 1010.0), (0.2, 5.0)], range_j=RANGE_J)
-    assert meter.energy_j == 15.0  # 10 before; 5 since, at least
-    assert meter.reading().problems == ["counter_reset"]
-    assert meter.reading().wraps == 0
+def test_decrease_too_large_for_a_wrap_is_a_reset() -> None:
+    energy = replay([(0.0, 1000.0), (0.1, 1010.0), (0.2, 5.0)], range_j=RANGE_J)
+    assert energy.energy_j == 15.0  # 10 J before the reset, and at least 5 J after it
+    assert energy.reading().problems == ["counter_reset"]
+    assert energy.reading().wraps == 0
 
 
-def test_a_pause_in_which_a_counter_may_have_wrapped_unseen_is_told() -> None:
-    meter = replay([(0.0, 0.0), (60.0, 10.0)], range_j=RANGE_J)
-    assert meter.reading().problems == ["sampling_gap"]
+def test_pause_long_enough_for_two_wraps_is_a_sampling_gap() -> None:
+    energy = replay([(0.0, 0.0), (60.0, 10.0)], range_j=RANGE_J)
+    assert energy.reading().problems == ["sampling_gap"]
     assert replay([(0.0, 0.0), (60.0, 10.0)]).reading().problems == []
 
 
@@ -95,85 +100,85 @@ def test_a_pause_in_which_a_counter_may_have_wrapped_unseen_is_told() -> None:
     period_sec=st.floats(2.0, 30.0),
     seconds=st.integers(5, 40),
 )
-def test_power_that_is_sampled_gives_the_energy_of_the_trace(
+def test_sampled_power_gives_the_energy_of_the_trace(
     mean_w: float, swing: float, period_sec: float, seconds: int
 ) -> None:
     omega = 2 * math.pi / period_sec
     clock = ManualClock()
-    meter = Meter(
+    energy = EnergyAccumulator(
         sensor(lambda: mean_w * (1 + swing * math.sin(omega * clock.now)), quantity="power"),
         gap_sec=1.0,
     )
-    meter.take(0.0)
+    take(energy, 0.0)
     for tick in range(1, seconds * 10 + 1):
         clock.now = tick / 10
-        meter.take(clock.now)
+        take(energy, clock.now)
     true_j = mean_w * (seconds + swing / omega * (1 - math.cos(omega * seconds)))
-    assert meter.energy_j == pytest.approx(true_j, rel=0.01)
-    assert meter.reading().sampling_rate_hz == pytest.approx(10.0)
-    assert meter.reading().counter_start_j is None
+    assert energy.energy_j == pytest.approx(true_j, rel=0.01)
+    assert energy.reading().sampling_rate_hz == pytest.approx(10.0)
+    assert energy.reading().counter_start_j is None
 
 
-def test_a_gap_in_power_is_bridged_and_told() -> None:
-    meter = replay([(0.0, 100.0), (0.5, 100.0), (4.0, 102.0), (4.5, 102.0)], quantity="power")
-    assert meter.energy_j == pytest.approx(100 * 0.5 + 101 * 3.5 + 102 * 0.5)
-    assert meter.reading().problems == ["sampling_gap"]
+def test_gap_in_power_samples_is_interpolated_and_recorded() -> None:
+    energy = replay([(0.0, 100.0), (0.5, 100.0), (4.0, 102.0), (4.5, 102.0)], quantity="power")
+    assert energy.energy_j == pytest.approx(100 * 0.5 + 101 * 3.5 + 102 * 0.5)
+    assert energy.reading().problems == ["sampling_gap"]
 
 
 @pytest.mark.parametrize("quantity", ["power", "energy"])
-def test_one_sample_is_no_energy(quantity: str) -> None:
+def test_one_sample_gives_no_energy(quantity: str) -> None:
     assert replay([(0.0, 100.0)], quantity=quantity).energy_j is None
 
 
-def test_a_sensor_that_answers_late_has_lost_what_came_before() -> None:
-    meter = replay([(0.0, None), (0.1, 5.0), (0.2, 9.0)])
-    assert meter.energy_j == 4.0
-    assert meter.reading().problems == ["sensor_lost"]
-    assert (meter.failure, meter.loss) == (None, "at first: OSError: [Errno 5] Input/output error")
+def test_sensor_that_fails_at_first_is_lost() -> None:
+    energy = replay([(0.0, None), (0.1, 5.0), (0.2, 9.0)])
+    assert energy.energy_j == 4.0
+    assert energy.reading().problems == ["sensor_lost"]
+    assert (energy.failure, energy.loss) == (None, "at first: OSError: [Errno 5] Input/output error")
     assert replay([(0.0, None), (0.1, 5.0)]).energy_j is None
 
 
-def test_a_sensor_that_dies_midway_keeps_what_it_counted() -> None:
-    meter = replay([(0.0, 5.0), (0.1, 7.0), (0.2, None), (0.3, None)])
-    assert meter.energy_j == 2.0
-    assert meter.reading().problems == ["sensor_lost"]
-    assert meter.failure == "OSError: [Errno 5] Input/output error"
+def test_sensor_that_fails_at_last_keeps_earlier_energy() -> None:
+    energy = replay([(0.0, 5.0), (0.1, 7.0), (0.2, None), (0.3, None)])
+    assert energy.energy_j == 2.0
+    assert energy.reading().problems == ["sensor_lost"]
+    assert energy.failure == "OSError: [Errno 5] Input/output error"
 
 
-def test_a_sensor_that_comes_back_has_lost_nothing() -> None:
-    meter = replay([(0.0, 5.0), (0.1, None), (0.2, 9.0)])
-    assert meter.energy_j == 4.0
-    assert meter.reading().problems == []
+def test_sensor_that_recovers_has_lost_nothing() -> None:
+    energy = replay([(0.0, 5.0), (0.1, None), (0.2, 9.0)])
+    assert energy.energy_j == 4.0
+    assert energy.reading().problems == []
 
 
-def test_a_sensor_that_never_answers_knows_no_energy() -> None:
+def test_sensor_that_always_fails_has_no_energy() -> None:
     reading = replay([(0.0, None), (0.1, None)]).reading()
     assert (reading.energy_j, reading.samples, reading.problems) == (None, 0, ["sensor_lost"])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
-def test_what_no_sensor_can_read_is_a_failure(value: float) -> None:
-    meter = replay([(0.0, 5.0), (0.1, value)])
-    assert meter.energy_j is None
-    assert meter.reading().problems == ["sensor_lost"]
+def test_impossible_value_is_a_failure(value: float) -> None:
+    energy = replay([(0.0, 5.0), (0.1, value)])
+    assert energy.energy_j is None
+    assert energy.reading().problems == ["sensor_lost"]
 
 
-def test_a_sensor_may_raise_anything() -> None:
+def test_sensor_may_raise_any_exception() -> None:
     def read() -> float:
         raise RuntimeError("GPU is lost")
 
-    meter = Meter(sensor(read), gap_sec=1.0)
-    meter.take(0.0)
-    assert meter.failure == "RuntimeError: GPU is lost"
+    energy = EnergyAccumulator(sensor(read), gap_sec=1.0)
+    take(energy, 0.0)
+    assert energy.failure == "RuntimeError: GPU is lost"
 
 
-def test_a_sampler_adds_up_components_and_reads_nothing_once_it_has_ended() -> None:
+def test_sampler_sums_components_and_stops_at_its_end() -> None:
     clock = ManualClock()
     cpus = [sensor(lambda: clock.now * 50, instance=f"package-{index}") for index in range(2)]
     sampler = Sampler(
         [*cpus, sensor(lambda: clock.now * 10, component="ram", instance="dram-0")], clock, interval_sec=None
     )
-    sampler.begin()
+    sampler.take()
     clock.now = 2.0
     energies = sampler.energies()
     assert (energies.cpu, energies.ram, energies.gpu, energies.total) == (200.0, 20.0, None, 220.0)
@@ -182,27 +187,27 @@ def test_a_sampler_adds_up_components_and_reads_nothing_once_it_has_ended() -> N
     assert sampler.energies() == energies
 
 
-def test_a_sensor_of_everything_is_the_total() -> None:
+def test_sensor_of_all_components_is_the_total() -> None:
     clock = ManualClock()
     sampler = Sampler([sensor(lambda: clock.now * 300, component="total")], clock, interval_sec=None)
-    sampler.begin()
+    sampler.take()
     clock.now = 1.0
     assert sampler.energies().total == 300.0
 
 
-def test_a_sensor_that_fails_at_an_end_of_a_span_knows_nothing_of_the_span() -> None:
+def test_failed_reading_makes_the_energy_so_far_unknown() -> None:
     clock = ManualClock()
     lost = sensor(Trace(clock, [(0.0, 5.0), (1.0, None), (2.0, 9.0)]), component="gpu")
     sampler = Sampler([lost, sensor(lambda: clock.now * 10)], clock, interval_sec=None)
-    sampler.begin()
+    sampler.take()
     clock.now = 1.0
     energies = sampler.energies()
     assert (energies.gpu, energies.cpu, energies.total) == (None, 10.0, None)
     clock.now = 2.0
-    assert sampler.energies().total == 24.0  # it came back
+    assert sampler.energies().total == 24.0  # the sensor works again
 
 
-def test_a_sensor_that_hangs_holds_up_nobody_for_long() -> None:
+def test_other_threads_do_not_wait_for_a_hanging_sensor() -> None:
     clock, gate, is_hanging = ManualClock(), threading.Event(), threading.Event()
 
     def read() -> float:
@@ -212,7 +217,7 @@ def test_a_sensor_that_hangs_holds_up_nobody_for_long() -> None:
         return clock.now * 10
 
     sampler = Sampler([sensor(read), sensor(lambda: 7.0)], clock, interval_sec=None, patience_sec=0.05)
-    sampler.begin()
+    sampler.take()
     clock.now = 1.0
     sampler.take()
     thread = threading.Thread(target=sampler.take)
@@ -226,10 +231,10 @@ def test_a_sensor_that_hangs_holds_up_nobody_for_long() -> None:
     assert sampler.failures() == {"replay package-0": "a reading has not ended"}
     gate.set()
     thread.join()
-    assert sampler.readings()[0].energy_j == 10.0  # the window had ended
+    assert sampler.readings()[0].energy_j == 10.0  # the reading came after the end of the window
 
 
-def test_a_sensor_that_hung_and_answers_again_has_lost_nothing() -> None:
+def test_hanging_sensor_that_recovers_has_lost_nothing() -> None:
     clock, gate, is_hanging = ManualClock(), threading.Event(), threading.Event()
 
     def read() -> float:
@@ -239,7 +244,7 @@ def test_a_sensor_that_hung_and_answers_again_has_lost_nothing() -> None:
         return clock.now * 10
 
     sampler = Sampler([sensor(read)], clock, interval_sec=None, patience_sec=0.05)
-    sampler.begin()
+    sampler.take()
     thread = threading.Thread(target=sampler.take)
     thread.start()
     assert is_hanging.wait(PATIENCE_SEC)
@@ -253,38 +258,38 @@ def test_a_sensor_that_hung_and_answers_again_has_lost_nothing() -> None:
     assert sampler.readings()[0].problems == []
 
 
-# A real counter: CPU seconds of `examples/smollm2` under torchrun, read ten times a second, as a trace of 4 W a core.
+# A real counter: CPU seconds of `examples/smollm2` under torchrun at 10 Hz, converted to joules with 4 W per core.
 
 
 def real_trace() -> list[tuple[float, float]]:
     return [(instant, seconds * 4.0) for instant, seconds in json.loads(REAL_TRACE.read_bytes())]
 
 
-def test_a_real_trace_with_wraps_gives_its_energy() -> None:
+def test_real_trace_with_wraps_gives_its_energy() -> None:
     points = real_trace()
     true_j = points[-1][1] - points[0][1]
-    range_j = 16.25  # of a counter that begins anew every few seconds
+    range_j = 16.25  # this counter wraps every few seconds
     wrapped = [(instant, math.fmod(joules, range_j)) for instant, joules in points]
-    meter = replay(wrapped, range_j=range_j, most_power_w=60.0)
-    assert meter.energy_j == pytest.approx(true_j, rel=1e-9)
-    assert meter.reading().wraps == int(points[-1][1] // range_j) - int(points[0][1] // range_j) > 3
-    assert meter.reading().problems == []
+    energy = replay(wrapped, range_j=range_j, max_power_w=60.0)
+    assert energy.energy_j == pytest.approx(true_j, rel=1e-9)
+    assert energy.reading().wraps == int(points[-1][1] // range_j) - int(points[0][1] // range_j) > 3
+    assert energy.reading().problems == []
 
 
-def test_a_real_trace_with_resets_and_gaps_gives_what_was_counted() -> None:
+def test_real_trace_with_reset_and_gap_gives_counted_energy() -> None:
     points = real_trace()
     third = len(points) // 3
     base_j = points[third][1]
-    # Read as it is reset, at a third; not read at all for the last quarter but one point.
+    # The counter is reset after a third of the trace. In the last quarter only the last point is read.
     reset = [*points[:third], *((instant, joules - base_j) for instant, joules in points[third:])]
-    meter = replay([*reset[: -len(reset) // 4], reset[-1]])
+    energy = replay([*reset[: -len(reset) // 4], reset[-1]])
     counted_j = (points[third - 1][1] - points[0][1]) + (points[-1][1] - base_j)
-    assert meter.energy_j == pytest.approx(counted_j, rel=1e-9)
-    assert meter.reading().problems == ["counter_reset"]
+    assert energy.energy_j == pytest.approx(counted_j, rel=1e-9)
+    assert energy.reading().problems == ["counter_reset"]
 
 
-def test_the_power_of_a_real_trace_sampled_gives_its_energy() -> None:
-    """Power over each second of the trace, sampled ten times a second with a gap of three seconds in it."""
+def test_real_trace_of_power_samples_gives_its_energy() -> None:
+    """The samples are at 10 Hz, with a gap of three seconds."""
     points = real_trace()
     seconds = points[10::10]
     watts = [(later[0], (later[1] - earlier[1]) / (later[0] - earlier[0])) for earlier, later in pairwise(seconds)]
@@ -296,6 +301,6 @@ def test_the_power_of_a_real_trace_sampled_gives_its_energy() -> None:
     ]
     fine.append(watts[-1])
     gap = [point for point in fine if not 10.0 < point[0] - fine[0][0] < 13.0]
-    meter = replay(gap, quantity="power")
-    assert meter.energy_j == pytest.approx(true_j, rel=0.01)
-    assert meter.reading().problems == ["sampling_gap"]
+    energy = replay(gap, quantity="power")
+    assert energy.energy_j == pytest.approx(true_j, rel=0.01)
+    assert energy.reading().problems == ["sampling_gap"]

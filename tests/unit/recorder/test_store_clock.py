@@ -1,4 +1,4 @@
-"""The clock of a store: whose it is, and how exactly it can be read."""
+"""The clock of a store: which hosts share it, and the error of a reading."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.recorder.clock import StoreClock, StoreTime, stamped_by_clients
+from llm_energy_measure.recorder.store_clock import StoreClock, StoreTime, has_client_timestamps
 from llm_energy_measure.storage.local import LocalStore
 from tests.support.replay import ManualClock
 
@@ -34,19 +34,19 @@ MOUNTS = """\
         (0, 99, False),
     ],
 )
-def test_file_systems_whose_clients_stamp_tell_no_common_time(major: int, minor: int, *, by_clients: bool) -> None:
-    assert stamped_by_clients(os.makedev(major, minor), MOUNTS) is by_clients
+def test_file_systems_with_timestamps_of_each_client(major: int, minor: int, *, by_clients: bool) -> None:
+    assert has_client_timestamps(os.makedev(major, minor), MOUNTS) is by_clients
 
 
-def test_without_a_list_of_mounts_nothing_is_held_against_a_store() -> None:
-    assert not stamped_by_clients(os.makedev(0, 53), "")
+def test_unknown_mounts_count_as_server_timestamps() -> None:
+    assert not has_client_timestamps(os.makedev(0, 53), "")
 
 
-def test_a_reading_holds_at_other_instants_of_the_monotonic_clock() -> None:
+def test_store_time_at_another_monotonic_instant() -> None:
     assert StoreTime(store=1000.0, monotonic=5.0, error_sec=0.1).at(7.5) == 1002.5
 
 
-def test_two_processes_of_one_store_know_it_by_the_same_name(tmp_path: Path) -> None:
+def test_store_id_is_equal_for_one_store_and_differs_in_another(tmp_path: Path) -> None:
     stores = [LocalStore(tmp_path / name) for name in ("a", "a", "b")]
     for store in (stores[0], stores[2]):
         store.create("raw/x/manifest.json", b"{}")
@@ -54,7 +54,7 @@ def test_two_processes_of_one_store_know_it_by_the_same_name(tmp_path: Path) -> 
     assert names[0] == names[1] != names[2]
 
 
-def test_a_reading_leaves_nothing_behind_and_says_how_long_it_took(tmp_path: Path) -> None:
+def test_reading_leaves_no_file_and_has_an_error_bound(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.create("raw/x/manifest.json", b"{}")
     clock = ManualClock()
@@ -67,12 +67,12 @@ def test_a_reading_leaves_nothing_behind_and_says_how_long_it_took(tmp_path: Pat
     assert written - 0.02 <= time.store
 
 
-def test_without_its_mark_a_store_has_no_clock(tmp_path: Path) -> None:
+def test_store_without_the_key_has_no_clock(tmp_path: Path) -> None:
     found = StoreClock(LocalStore(tmp_path), "raw/x/manifest.json")
     assert (found.store_id, found.read(ManualClock())) == (None, None)
 
 
-@pytest.mark.parametrize(("stamp_sec", "tick_sec"), [(1001, 1.0), (1002, 2.0)])
-def test_a_clock_of_whole_seconds_is_read_no_more_exactly(stamp_sec: int, tick_sec: float) -> None:
-    found = StoreTime.of_stamp(stamp_sec * 1_000_000_000, 3.0, 3.5)
-    assert found == StoreTime(stamp_sec + tick_sec / 2, 3.25, tick_sec / 2 + 0.25)
+@pytest.mark.parametrize(("mtime_sec", "tick_sec"), [(1001, 1.0), (1002, 2.0)])
+def test_timestamps_of_whole_seconds_have_a_larger_error(mtime_sec: int, tick_sec: float) -> None:
+    found = StoreTime.from_mtime(mtime_sec * 1_000_000_000, 3.0, 3.5)
+    assert found == StoreTime(mtime_sec + tick_sec / 2, 3.25, tick_sec / 2 + 0.25)

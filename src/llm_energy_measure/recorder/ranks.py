@@ -1,4 +1,4 @@
-"""Where a process stands among the processes of its experiment, as its launcher told it. Pure: an environment in."""
+"""Rank of a process and number of processes, from the environment variables of its launcher. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from llm_energy_measure.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_DOING = "cannot tell which process of the experiment this is"
+_DOING = "cannot determine the rank of this process"
 
 
-class Place(Struct, frozen=True, kw_only=True):
-    """Where a process stands among the processes of its experiment.
+class ProcessRank(Struct, frozen=True, kw_only=True):
+    """Rank of a process among the processes of its experiment.
 
     Attributes:
-        process_index: Its rank, from 0.
+        process_index: Rank, from 0.
         world_size: Number of processes.
-        local_world_size: Number of processes on its host; None if unknown.
-        launcher: What started it.
+        local_world_size: Number of processes on the host; None if unknown.
+        launcher: The launcher that started the process; None if there was none.
     """
 
     process_index: int
@@ -33,7 +33,7 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 class _Variables(NamedTuple):
-    """The names under which one family of launchers says where a process stands; `""` where it doesn't."""
+    """Names of the environment variables that launchers of one family set; `""` for a fact that they do not give."""
 
     launcher: str
     rank: str
@@ -49,14 +49,14 @@ _TORCH = _Variables("torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD
 # Source: srun(1), OUTPUT ENVIRONMENT VARIABLES.
 _SLURM = _Variables("slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "", "SLURMD_NODENAME")
 
-# Source: MPICH, Hydra process manager; Intel MPI sets MPI_LOCALRANKID and MPI_LOCALNRANKS beside.
+# Source: MPICH, Hydra process manager. Intel MPI also sets MPI_LOCALRANKID and MPI_LOCALNRANKS.
 _PMI = _Variables("mpi", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "")
 
-# In the order in which they are asked: whoever is closer to the process knows better. torchrun inside `srun` or
-# `mpirun` stands first, `mpirun` inside a batch job before SLURM. The first whose rank is set is believed.
+# The first family whose rank is set is used. If launchers are nested, the inner one started the process, so it comes
+# first: torchrun runs inside `srun` or `mpirun`, and `mpirun` runs inside a SLURM batch job.
 _FAMILIES = (
     _TORCH,
-    # Source: Open MPI manual, "Environment variables set for launched processes". None of them names the node.
+    # Source: Open MPI manual, "Environment variables set for launched processes". No variable names the node.
     _Variables(
         "mpi",
         *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
@@ -67,30 +67,31 @@ _FAMILIES = (
 )
 
 
-def find_place(
+def find_rank(
     environ: Mapping[str, str],
     *,
     process_index: int | None = None,
     world_size: int | None = None,
     attempt: int | None = None,
-) -> Place:
-    """Where the process with this environment stands; alone, rank 0 of 1, where no launcher says anything.
+) -> ProcessRank:
+    """Return the rank of the process with these environment variables; rank 0 of 1 if no launcher sets a rank.
 
     Args:
         environ: The environment variables.
-        process_index: Its rank, from 0, if the caller knows better.
-        world_size: Number of processes, at least 1, if the caller knows better.
-        attempt: How often the experiment was started before, if the caller knows better.
+        process_index: Rank, from 0; overrides the launcher's.
+        world_size: Number of processes, at least 1; overrides the launcher's.
+        attempt: Number of earlier starts of the experiment; overrides the launcher's.
 
     Raises:
-        ConfigurationError: The variables contradict each other, or hold no numbers.
+        ConfigurationError: The variables contradict each other or are not numbers, or the rank is not below the number
+            of processes.
 
     Example:
-        >>> place = find_place({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"})
-        >>> place.process_index, place.world_size, place.launcher.local_rank
+        >>> rank = find_rank({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"})
+        >>> rank.process_index, rank.world_size, rank.launcher.local_rank
         (3, 4, 1)
     """
-    family = _family(environ, is_told=process_index is not None and world_size is not None)
+    family = _family(environ, is_given=process_index is not None and world_size is not None)
     rank = size = local_rank = local_size = node = None
     if family is not None:
         rank, size = _number(environ, family.rank), _number(environ, family.size)
@@ -98,25 +99,19 @@ def find_place(
         node = environ.get(family.node) or environ.get("SLURMD_NODENAME") or environ.get("SLURM_NODEID") or None
     if family is _SLURM:
         local_size, size = _slurm_local_size(environ), _slurm_size(environ)
-    rank = process_index if process_index is not None else rank
-    size = world_size if world_size is not None else size
-    named = f"{family.rank} and {family.size}" if family else "process_index and world_size"
-    if (rank is None) != (size is None):
-        found = f"the rank is {rank}, and the number of processes is {size}"
-        raise ConfigurationError(_DOING, found, f"set both {named}, or neither")
-    rank, size = 0 if rank is None else rank, 1 if size is None else size
-    if not 0 <= rank < size <= MAX_PROCESSES:
-        found = f"process {rank} of {size} can't be"
-        raise ConfigurationError(_DOING, found, f"correct {named}: 0 <= rank < number of processes")
+    names = f"{family.rank} and {family.size}" if family else "process_index and world_size"
+    rank, size = _checked(
+        rank if process_index is None else process_index, size if world_size is None else world_size, names
+    )
     launcher = Launcher(
         name=_launcher_name(environ, family),
         job_id=_job_id(environ),
         step_id=environ.get("SLURM_STEP_ID") or None,
         node=node,
         local_rank=local_rank,
-        attempt=attempt if attempt is not None else _attempt(environ),
+        attempt=_attempt(environ) if attempt is None else attempt,
     )
-    return Place(
+    return ProcessRank(
         process_index=rank,
         world_size=size,
         local_world_size=local_size,
@@ -124,30 +119,42 @@ def find_place(
     )
 
 
-def _family(environ: Mapping[str, str], *, is_told: bool) -> _Variables | None:
-    """The launcher that is believed; where the caller has told rank and size, nothing hangs on it."""
+def _checked(rank: int | None, size: int | None, names: str) -> tuple[int, int]:
+    """Return rank and number of processes, 0 and 1 if both are unknown; raise an error if they contradict."""
+    if (rank is None) != (size is None):
+        found = f"the rank is {rank}, and the number of processes is {size}"
+        raise ConfigurationError(_DOING, found, f"set both {names}, or neither")
+    rank, size = 0 if rank is None else rank, 1 if size is None else size
+    if not 0 <= rank < size <= MAX_PROCESSES:
+        found = f"rank {rank} of {size} processes is not possible"
+        raise ConfigurationError(_DOING, found, f"correct {names}: 0 <= rank < number of processes")
+    return rank, size
+
+
+def _family(environ: Mapping[str, str], *, is_given: bool) -> _Variables | None:
+    """Return the launcher family to use. If the caller gives rank and size, contradictions are not an error."""
     for family in _FAMILIES:
         if environ.get(family.rank) or (family is _TORCH and environ.get(family.size)):
-            # A batch script has a SLURM_PROCID too, and is no task of a step.
+            # A batch script also has SLURM_PROCID, but it is not a task of a step.
             in_step = bool(environ.get("SLURM_STEP_ID"))
             if family is _SLURM and not in_step:
                 continue
             if family is _PMI and in_step and environ.get(_SLURM.rank):
-                return _pmi_or_slurm(environ, is_told=is_told)
+                return _pmi_or_slurm(environ, is_given=is_given)
             return family
     return None
 
 
-def _pmi_or_slurm(environ: Mapping[str, str], *, is_told: bool) -> _Variables:
-    """Who started a task of a SLURM step that has ranks of PMI, too."""
+def _pmi_or_slurm(environ: Mapping[str, str], *, is_given: bool) -> _Variables:
+    """Return the family that started a task of a SLURM step that also has PMI variables."""
     pmi = _number(environ, _PMI.rank), _number(environ, _PMI.size)
     slurm = _number(environ, _SLURM.rank), _slurm_size(environ)
     if pmi == slurm:
-        return _SLURM  # srun itself (--mpi=pmi2), which also tells the local rank
-    # Hydra starts one task of SLURM a node, and its own processes from there.
-    if pmi[1] != slurm[1] and max(_slurm_tasks(environ), default=1) > 1 and not is_told:
+        return _SLURM  # srun --mpi=pmi2 sets both; SLURM's variables also give the local rank
+    # Hydra starts one SLURM task per node and starts its own processes from there.
+    if pmi[1] != slurm[1] and max(_slurm_tasks(environ), default=1) > 1 and not is_given:
         found = f"{_PMI.rank} and {_PMI.size} say {pmi[0]} of {pmi[1]}, SLURM says {slurm[0]} of {slurm[1]}"
-        raise ConfigurationError(_DOING, found, "unset those that are not of this run")
+        raise ConfigurationError(_DOING, found, "unset the variables that do not belong to this run")
     return _PMI
 
 
@@ -155,24 +162,24 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
     text = environ.get(name, "") if name else ""
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal()) or len(text) > 7:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 7:  # MAX_PROCESSES has 7 digits
         raise ConfigurationError(_DOING, f"{name} is {text!r}", "set it to a whole number from 0")
     return int(text)
 
 
 def _slurm_size(environ: Mapping[str, str]) -> int | None:
-    """Tasks of the step, not of the job, where both are told."""
+    """Return the number of tasks of the step if SLURM gives it, else of the job."""
     return _number(environ, "SLURM_STEP_NUM_TASKS") or _number(environ, _SLURM.size)
 
 
 def _slurm_local_size(environ: Mapping[str, str]) -> int | None:
-    """Tasks of the step on this node."""
+    """Return the number of tasks of the step on this node; None if unknown."""
     node, counts = _number(environ, "SLURM_NODEID"), _slurm_tasks(environ)
     return counts[node] if node is not None and node < len(counts) else None
 
 
 def _slurm_tasks(environ: Mapping[str, str]) -> list[int]:
-    """Tasks of the step on each node: SLURM lists them such as `4(x2),3`. Empty where it can't be read."""
+    """Return the number of tasks of the step on each node, from a text such as `4(x2),3`; empty if unreadable."""
     counts: list[int] = []
     for part in environ.get("SLURM_STEP_TASKS_PER_NODE", "").split(","):
         number, _, times = part.partition("(x")
@@ -190,26 +197,20 @@ def _launcher_name(environ: Mapping[str, str], family: _Variables | None) -> str
 
 
 def _job_id(environ: Mapping[str, str]) -> str | None:
-    """The job: what all its processes have alike and a rerun has not."""
+    """Return the id of the job: equal in all its processes, different in a rerun."""
     if array := environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{environ.get('SLURM_ARRAY_TASK_ID', '')}"
-    # "none" is what torchrun calls a run that nobody named.
-    names = (
-        "SLURM_JOB_ID",
-        "TORCHELASTIC_RUN_ID",
-        "PMIX_NAMESPACE",
-        "OMPI_MCA_ess_base_jobid",
-        "PBS_JOBID",
-        "LSB_JOBID",
-    )
+    # torchrun uses "none" if the user gives no run id.
+    schedulers = "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid"
+    names = (*schedulers, "PBS_JOBID", "LSB_JOBID")
     return next((value for name in names if (value := environ.get(name)) and value != "none"), None)
 
 
 def _attempt(environ: Mapping[str, str]) -> int | None:
-    """How often the job was started before: by the scheduler, and by torchrun inside each of its starts."""
+    """Return the number of earlier starts, by the scheduler and by torchrun inside each start of the scheduler."""
     scheduler = _number(environ, "SLURM_RESTART_COUNT")
     elastic = _number(environ, "TORCHELASTIC_RESTART_COUNT")
     if scheduler is None or elastic is None:
         return elastic if scheduler is None else scheduler
-    # A later start of the job is later than every restart within an earlier one.
+    # A later start of the job must get a higher number than every torchrun restart of an earlier start.
     return scheduler * ((_number(environ, "TORCHELASTIC_MAX_RESTARTS") or 0) + 1) + elastic

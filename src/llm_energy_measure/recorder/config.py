@@ -1,0 +1,66 @@
+"""The configuration of a run as JSON values."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import msgspec
+
+from llm_energy_measure.exceptions import ConfigurationError
+
+_DOING = "cannot record the configuration"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def stored_config(config: object) -> dict[str, Any]:
+    """Return a configuration as a record can store it. Equal configurations give equal results in every process.
+
+    Mappings, dataclasses, msgspec structs and pydantic models become dictionaries. Sets become sorted lists. NaN, the
+    infinities and values without a JSON form become their text. None becomes an empty dictionary.
+
+    Raises:
+        ConfigurationError: The value is not one of these types, or it contains an object whose text differs between
+            processes.
+
+    Example:
+        >>> stored_config({"stop": {"b", "a"}, "top_p": float("inf")})
+        {'stop': ['a', 'b'], 'top_p': 'inf'}
+    """
+    if config is None:
+        return {}
+    dump = getattr(config, "model_dump", None)
+    try:
+        plain = msgspec.to_builtins(
+            dump() if callable(dump) else config, enc_hook=_text_of, str_keys=True, order="deterministic"
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(_DOING, str(error), "give a mapping of plain values") from error
+    if not isinstance(plain, dict):
+        raise ConfigurationError(_DOING, f"a {type(config).__name__} is not a configuration", "give a mapping")
+    return {_storable(key): _storable(value) for key, value in plain.items()}
+
+
+def _text_of(value: object) -> str:
+    """Return the text of a value. A default `repr` contains an address, which differs in each process."""
+    text = str(value)
+    if _ADDRESS.search(text):
+        found = f"the text of {text} differs in each process"
+        raise ConfigurationError(_DOING, found, "replace this object by its values, or leave it out")
+    return text
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_storable(key): _storable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return storable_text(value) if isinstance(value, str) else value
+
+
+def storable_text(text: str) -> str:
+    """Return a text that UTF-8 can encode: Python decodes invalid bytes of file names and arguments to surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()

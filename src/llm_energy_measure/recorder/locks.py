@@ -1,0 +1,215 @@
+"""Locks between the processes of an experiment: files that exactly one process can create.
+
+A process locks its rank, so that no other process has the same rank. It also locks each sensor that other processes
+see too, so that each joule counts once. The first process gets the lock and releases it at the end of its recording.
+The lock file of a process that died stays. It names host, boot, process and attempt, so that others detect its death.
+
+The lock files of one name are numbered. A process that finds the last owner dead creates the file with the next
+number, which exactly one process can. Each process removes only the files that it created itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_energy_measure.constants import MAX_PROCESSES
+from llm_energy_measure.exceptions import RecorderError, ResultNotFoundError, ResultsError
+from llm_energy_measure.recorder.procfs import stat_fields
+from llm_energy_measure.results.store import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llm_energy_measure.recorder.sources import Sensor
+    from llm_energy_measure.storage.base import Store
+
+# How often a lock file may vanish between listing and reading before that is an error.
+_MAX_TRIES = 1_000
+
+# Lock names contain this many characters of the boot id.
+_BOOT_DIGITS = 8
+
+
+class LockOwner(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that holds a lock; the content of a lock file.
+
+    Attributes:
+        process_index: Rank of the process in the experiment.
+        attempt: Number of earlier starts of the experiment.
+        host: Name of the machine.
+        boot_id: Id of the machine's boot; None if unknown.
+        pid: Process id.
+        pid_namespace: Namespace of the process id; None if unknown.
+        started: Start of the process, in clock ticks since the boot; None if unknown.
+    """
+
+    process_index: int
+    attempt: int = 0
+    host: str | None = None
+    boot_id: str | None = None
+    pid: int
+    pid_namespace: str | None = None
+    started: int | None = None
+
+    def is_dead(self, observer: LockOwner) -> bool:
+        """Return True only if the observer can prove that this process no longer runs."""
+        if self.attempt != observer.attempt:
+            return self.attempt < observer.attempt
+        if self.boot_id is None or self.boot_id != observer.boot_id:
+            # Another boot of the same machine. The observer cannot see processes of other machines.
+            return None not in (self.boot_id, observer.boot_id) and self.host == observer.host
+        if self.pid_namespace != observer.pid_namespace:
+            return False
+        return not _is_running(self.pid, self.started)
+
+
+def this_process(process_index: int, *, attempt: int, host: str | None, boot_id: str | None) -> LockOwner:
+    """Return the running process as an owner of locks."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = None
+    return LockOwner(
+        process_index=process_index,
+        attempt=attempt,
+        host=host,
+        boot_id=boot_id,
+        pid=os.getpid(),
+        pid_namespace=namespace,
+        started=_start_ticks(os.getpid()),
+    )
+
+
+def _is_running(pid: int, started: int | None) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # the process runs and belongs to another user
+    now = _start_ticks(pid)
+    return started is None or now is None or now == started
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Return the start of a process in clock ticks since the boot (field 22 of proc_pid_stat(5)); None if unknown."""
+    try:
+        return int(stat_fields(pid)[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+class Locks:
+    """The locks that this process holds in one experiment.
+
+    Args:
+        store: Store of the experiment.
+        folder: Folder name of the experiment.
+        owner: This process.
+    """
+
+    def __init__(self, store: Store, folder: str, owner: LockOwner) -> None:
+        self.owner = owner
+        self._store = store
+        self._folder = folder
+        self._keys: list[str] = []
+
+    def acquire(self, name: str) -> LockOwner | None:
+        """Try to get a lock. Return None on success, else the running process that holds the lock.
+
+        Args:
+            name: Name of the lock, the same in every process that needs it.
+        """
+        while True:
+            number, last = self._last(name)
+            if last is not None and not last.is_dead(self.owner):
+                return last
+            key = layout.claim_key(self._folder, name, number + 1)
+            if self._store.create(key, msgspec.json.encode(self.owner)):
+                self._keys.append(key)
+                return None
+
+    def acquire_rank(self) -> None:
+        """Lock the rank of this process. Raises `RecorderError` if another running process has it."""
+        other = self.acquire(f"process_{self.owner.process_index}")
+        if other is not None:
+            folder = self._store.path(layout.raw_folder(self._folder))
+            found = f"process {other.pid} on host {other.host} already records this rank"
+            advice = (
+                f"give each process its own rank; if that process no longer runs, remove its claim-* files in {folder}"
+            )
+            raise RecorderError(f"cannot record process {self.owner.process_index}", found, advice)
+
+    def acquire_sensors(self, sensors: Iterable[Sensor]) -> tuple[list[Sensor], list[Sensor]]:
+        """Lock the sensors that other processes see too.
+
+        Returns:
+            The sensors that this process reads, and the sensors that are read elsewhere: by another process, or by this
+            process through another sensor of the same board.
+        """
+        # Containers of one machine share its boot id and may have different host names.
+        machine = self.owner.boot_id[:_BOOT_DIGITS] if self.owner.boot_id is not None else self.owner.host
+        is_ours: dict[str, bool] = {}
+        own: list[Sensor] = []
+        others: list[Sensor] = []
+        boards: set[tuple[str, str]] = set()
+        for sensor in sensors:
+            board, name = _board(sensor), _lock_name(sensor, machine)
+            if name is not None and name not in is_ours:
+                is_ours[name] = self.acquire(name) is None
+            is_own = name is None or is_ours[name]
+            if board is not None:
+                # Two slices of one board, or a GPU that the user selected twice.
+                is_own = is_own and (board, sensor.component) not in boards
+                boards.add((board, sensor.component))
+            (own if is_own else others).append(sensor)
+        return own, others
+
+    def release(self) -> None:
+        """Release all locks. A file that cannot be removed does no harm: its owner is dead soon."""
+        while self._keys:
+            with contextlib.suppress(ResultsError):
+                self._store.delete(self._keys.pop())
+
+    def _last(self, name: str) -> tuple[int, LockOwner | None]:
+        """Return number and owner of the last lock file; 0 if there is none, and no owner if it is unreadable."""
+        for _ in range(_MAX_TRIES):
+            names = {entry.name for entry in self._store.list(layout.raw_folder(self._folder))}
+            numbers = [number for entry in names if (number := layout.claim_number(entry, name)) is not None]
+            number = max(numbers, default=0)
+            if number == 0:
+                return 0, None
+            if number > MAX_PROCESSES:
+                raise RecorderError(f"cannot lock {name}", f"it has {number} lock files", f"remove claim-{name}-*.json")
+            try:
+                data = self._store.get(layout.claim_key(self._folder, name, number))
+                return number, msgspec.json.decode(data, type=LockOwner)
+            except ResultNotFoundError:
+                # The owner released the lock since the listing, so this number is free again. A file with the next
+                # number would leave this one to another process: both would hold the lock.
+                continue
+            except msgspec.DecodeError:
+                return number, None
+        found = "its lock files are listed but cannot be found"
+        raise RecorderError(f"cannot lock {name}", found, "check the file system of the results directory")
+
+
+def _board(sensor: Sensor) -> str | None:
+    """Return the UUID of the board that a sensor reads; None if unknown."""
+    return sensor.board or (sensor.device.gpu_uuid if sensor.device is not None else None)
+
+
+def _lock_name(sensor: Sensor, machine: str | None) -> str | None:
+    """Return the lock name, equal in every process that sees the same; None if only this process sees it."""
+    if sensor.scope == "process":
+        return None
+    if (board := _board(sensor)) is not None:
+        return board
+    if sensor.device is not None and sensor.device.gpu_id is not None:
+        return f"{sensor.component}-{machine}-{sensor.device.gpu_id}"
+    return f"{sensor.component}-{machine}"

@@ -1,0 +1,114 @@
+"""The energy measurement of one recording: its sensors, its energy window and the clock of its store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llm_energy_measure.domain.experiment import ClockEvidence
+from llm_energy_measure.domain.metrics import SENSOR_LOCKED
+from llm_energy_measure.recorder import metrics
+from llm_energy_measure.recorder.clock import Instant, timestamps
+from llm_energy_measure.recorder.sampler import Sampler, sample_for
+
+if TYPE_CHECKING:
+    from llm_energy_measure.domain.metrics import SensorReading
+    from llm_energy_measure.recorder.clock import Clock
+    from llm_energy_measure.recorder.locks import Locks
+    from llm_energy_measure.recorder.sources import OpenSources
+    from llm_energy_measure.recorder.store_clock import StoreClock, StoreTime
+
+
+class Measurement:
+    """Reads the sensors of one process over its energy window.
+
+    Args:
+        opened: The open sources.
+        locks: The locks of this process. Sensors that another process has locked are not read.
+        store_clock: The clock of the store.
+        clock: The clocks of this machine.
+        interval_sec: Time between two readings, in seconds; None to read only at both ends.
+        idle_sec: How long to measure idle power before the window, in seconds; 0 not to measure it.
+
+    Attributes:
+        sampler: Reads the sensors.
+        start: Start of the window.
+    """
+
+    def __init__(
+        self,
+        opened: OpenSources,
+        locks: Locks,
+        store_clock: StoreClock,
+        clock: Clock,
+        *,
+        interval_sec: float | None,
+        idle_sec: float,
+    ) -> None:
+        self._opened = opened
+        self._boot_id = locks.owner.boot_id
+        self._store_clock = store_clock
+        self._clock = clock
+        self._interval_sec = interval_sec
+        self._own, self._others = locks.acquire_sensors(opened.sensors)
+        self._store_start = store_clock.read(clock)
+        self._idle_power_w = self._measure_idle(idle_sec) if idle_sec else None
+        self.sampler = Sampler(self._own, clock, interval_sec=interval_sec)
+        self.start = Instant.now(clock)
+
+    def _measure_idle(self, seconds: float) -> float | None:
+        """Return the mean power over this time, in watts; None if no sensor measures it."""
+        sampler, took_sec = sample_for(seconds, self._own, self._clock, interval_sec=self._interval_sec)
+        energy_j = None if sampler.failures() else sampler.energies().total
+        return energy_j / took_sec if energy_j is not None and took_sec > 0 else None
+
+    def begin(self) -> None:
+        """Begin the energy window. Nothing happens between its first reading and its start time."""
+        self.sampler.take()
+        self.start = Instant.now(self._clock)
+        self.sampler.start_thread()
+
+    def record_fields(self, end: Instant, tokens: int | None, *, is_final: bool) -> dict[str, Any]:
+        """Return the fields of the raw record that describe energy, time and GPU.
+
+        Args:
+            end: End of the window, or the present instant.
+            tokens: Tokens of the process; None if none were counted.
+            is_final: Whether the window has ended. A checkpoint does not read the clock of the store, because that
+                creates a file and would add work to the measured block.
+        """
+        store_end = self._store_clock.read(self._clock) if is_final else None
+        readings, window = self._readings(), timestamps(self.start, end)
+        sensors = [*self._own, *self._others]
+        devices = {sensor.instance: sensor.device for sensor in sensors if sensor.device is not None}
+        return {
+            **metrics.gpu_fields(list(devices.values())),
+            "energy_measurement_warning": metrics.energy_warning(
+                readings, self._opened.errors, self.sampler.failures(), self._opened.notes
+            ),
+            "timestamps": window,
+            "energy_metrics": metrics.energy_metrics(
+                readings, devices, window, tokens=tokens, idle_power_w=self._idle_power_w
+            ),
+            "clock": self._clock_evidence(end, store_end),
+        }
+
+    def _clock_evidence(self, end: Instant, store_end: StoreTime | None) -> ClockEvidence:
+        """Return the readings of all clocks at both ends. The store's are taken shortly before and after them."""
+        before = self._store_start
+        return ClockEvidence(
+            boot_id=self._boot_id,
+            wall_start_sec=self.start.wall,
+            monotonic_start_sec=self.start.monotonic,
+            wall_end_sec=end.wall,
+            monotonic_end_sec=end.monotonic,
+            store_id=self._store_clock.store_id,
+            store_start_sec=None if before is None else before.at(self.start.monotonic),
+            store_end_sec=None if store_end is None else store_end.at(end.monotonic),
+            store_error_sec=max((time.error_sec for time in (before, store_end) if time is not None), default=None),
+        )
+
+    def _readings(self) -> list[SensorReading] | None:
+        """Return the reading of each sensor; empty if the user selected no source, None if no source works."""
+        if not self._opened.sensors:
+            return None if self._opened.sources else []
+        return [*self.sampler.readings(), *(sensor.reading(problems=[SENSOR_LOCKED]) for sensor in self._others)]

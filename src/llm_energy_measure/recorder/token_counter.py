@@ -1,0 +1,219 @@
+"""Counts of tokens, and the instants at which the output tokens of each request arrive."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from msgspec import Struct, field, structs
+
+from llm_energy_measure.domain.latency import LatencyMeasurements
+from llm_energy_measure.exceptions import ConfigurationError, RecorderError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class TokenCounts(NamedTuple):
+    """Tokens up to an instant.
+
+    Attributes:
+        input: Prompt tokens from `add_tokens`.
+        output: Generated tokens from `add_tokens`.
+        streamed: Generated tokens from `Request.token`.
+    """
+
+    input: int = 0
+    output: int = 0
+    streamed: int = 0
+
+    def generated(self, run: TokenCounts) -> int:
+        """Return the generated tokens: `output`, or `streamed` if `add_tokens` counts none in the whole run."""
+        return self.output if run.output else self.streamed
+
+    def plus_difference(self, later: TokenCounts, earlier: TokenCounts) -> TokenCounts:
+        """Return these tokens plus the tokens between two instants."""
+        return TokenCounts(*(own + end - start for own, end, start in zip(self, later, earlier, strict=True)))
+
+
+class Request:
+    """One request, from the moment it is sent to its last token. Several requests may run at the same time.
+
+    Its tokens give latencies. They are not added to the tokens of the process: `add_tokens` counts those. Each token
+    counts when it arrives, so that no token is lost if the run ends before the request. A token that arrives outside
+    the block has no latency; the record says how many did.
+
+    Args:
+        counter: The counter of the process.
+        now: A monotonic clock, in seconds.
+        is_warmup: Whether the latencies of this request are left out.
+
+    Attributes:
+        sent: When the request was sent, in seconds on its clock.
+        token_times: When each token arrived, in seconds on the same clock.
+    """
+
+    __slots__ = ("_append", "_counter", "_now", "_was_sent", "is_warmup", "sent", "token_times")
+
+    def __init__(self, counter: TokenCounter, now: Callable[[], float], *, is_warmup: bool) -> None:
+        self._counter = counter
+        self._now = now
+        self.is_warmup = is_warmup
+        self.token_times: list[float] = []
+        self._append: Callable[[float], None] = self._count_outside
+        self._was_sent = False
+        self.sent = 0.0
+
+    def __enter__(self) -> Self:
+        if self._was_sent:
+            raise RecorderError("cannot measure a request", "it was sent before", "create another one: run.request()")
+        self._was_sent = True
+        self._append = self.token_times.append
+        self.sent = self._now()
+        self._counter.begin_request(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the request. A failed request keeps the tokens that arrived."""
+        self._append = self._count_outside
+        self._counter.end_request(self)
+
+    def _count_outside(self, _time: float) -> None:
+        self._counter.count_outside()
+
+    def token(self, count: int = 1) -> None:
+        """Record that output tokens arrive now.
+
+        Args:
+            count: Number of tokens, 0 or more. Tokens of one call have a gap of 0 ms between them.
+        """
+        if count == 1:
+            self._append(self._now())
+        else:
+            now = self._now()
+            for _ in range(_token_number(count, "tokens of a request")):
+                self._append(now)
+
+
+class TokenCounter:
+    """Counts the tokens and requests of one process. All methods are thread-safe."""
+
+    def __init__(self) -> None:
+        # Reentrant: a signal handler reads the counts in the main thread, which may be counting.
+        self._lock = threading.RLock()
+        self._input = 0
+        self._output = 0
+        self._outside = 0
+        self._ended = _LatencySamples()
+        self._open: dict[Request, None] = {}
+
+    def add(self, input_tokens: int, output_tokens: int) -> None:
+        """Count prompt tokens and generated tokens, each 0 or more."""
+        # This is called for each batch of the measured program. The common case, two plain ints, skips the conversion.
+        if type(input_tokens) is not int or input_tokens < 0:
+            input_tokens = _token_number(input_tokens, "input tokens")
+        if type(output_tokens) is not int or output_tokens < 0:
+            output_tokens = _token_number(output_tokens, "output tokens")
+        with self._lock:
+            self._input += input_tokens
+            self._output += output_tokens
+
+    def disable_in_child(self) -> None:
+        """In a forked child: replace the lock, which a thread of the parent may hold."""
+        self._lock = threading.RLock()
+
+    def begin_request(self, request: Request) -> None:
+        """Count a request that was sent, and its tokens from now on."""
+        with self._lock:
+            self._open[request] = None
+
+    def end_request(self, request: Request) -> None:
+        """Stop counting the tokens of a request."""
+        with self._lock:
+            self._ended.add(request)
+            del self._open[request]
+
+    def count_outside(self) -> None:
+        """Count a token that arrived outside the block of its request."""
+        with self._lock:
+            self._outside += 1
+
+    def warnings(self) -> list[str]:
+        """Return one sentence for each fact about the counts that the record has to show."""
+        counts, texts = self.counts, []
+        if sum(counts) and not counts.input:
+            texts.append("no prompt tokens were counted: input_tokens is 0, and total_tokens has output tokens only")
+        if self._outside:
+            texts.append(f"{self._outside} tokens arrived outside the block of their request and have no latency")
+        return texts
+
+    @property
+    def counts(self) -> TokenCounts:
+        """Tokens so far."""
+        with self._lock:
+            streamed = self._ended.streamed + sum(len(request.token_times) for request in self._open)
+            return TokenCounts(self._input, self._output, streamed)
+
+    def latencies(self) -> LatencyMeasurements | None:
+        """Return the latencies of all requests so far; None if there was no request."""
+        with self._lock:
+            samples = self._ended.copy()
+            for request in self._open:
+                samples.add(request)
+        return samples.measurements() if samples.requests or samples.warmup_requests else None
+
+
+class _LatencySamples(Struct):
+    """Latencies of a set of requests."""
+
+    requests: int = 0
+    warmup_requests: int = 0
+    streamed: int = 0
+    ttft_ms: list[float] = field(default_factory=list)
+    itl_full_ms: list[float] = field(default_factory=list)
+    itl_trimmed_ms: list[float] = field(default_factory=list)
+
+    def copy(self) -> _LatencySamples:
+        lists = {name: getattr(self, name).copy() for name in ("ttft_ms", "itl_full_ms", "itl_trimmed_ms")}
+        return structs.replace(self, **lists)
+
+    def add(self, request: Request) -> None:
+        times = request.token_times.copy()  # another thread may append
+        # Rounded to nanoseconds, the resolution of the clock. Computed first: a signal handler that runs between the
+        # lines below must see a small part of the changes at most.
+        gaps_ms = [round((later - earlier) * 1e3, 6) for earlier, later in pairwise(times)]
+        self.streamed += len(times)
+        if request.is_warmup:
+            self.warmup_requests += 1
+            return
+        self.requests += 1
+        if times:
+            self.ttft_ms.append(round((times[0] - request.sent) * 1e3, 6))
+        self.itl_full_ms += gaps_ms
+        self.itl_trimmed_ms += gaps_ms[1:-1]
+
+    def measurements(self) -> LatencyMeasurements:
+        return LatencyMeasurements(
+            ttft_ms=self.ttft_ms,
+            itl_full_ms=self.itl_full_ms,
+            itl_trimmed_ms=self.itl_trimmed_ms,
+            request_count=self.requests,
+            total_output_tokens=len(self.ttft_ms) + len(self.itl_full_ms),
+            excluded_tokens=len(self.itl_full_ms) - len(self.itl_trimmed_ms),
+            streaming_mode=True,
+            warmup_requests_excluded=self.warmup_requests,
+        )
+
+
+def _token_number(count: int, what: str) -> int:
+    try:
+        number = operator.index(count)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ConfigurationError(
+            f"cannot count {what}", f"{count!r} is not a number of tokens", "give a whole number, 0 or more"
+        )
+    return number
