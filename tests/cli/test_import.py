@@ -47,7 +47,7 @@ def test_import_writes_raw_results_and_says_what_was_lost(emissions: Path, resul
         "codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, - tokens\n"
         "codecarbon-llama-r2: 1 of 1 processes, 5.4 MJ, - tokens\n"
     )
-    assert f"warning: {emissions}:5: refused (torn): duration is 'x'\n" in done.err
+    assert f"warning: {emissions}:5: refused (torn): duration is 'x', which is not valid in this column\n" in done.err
     assert f"warning: {emissions}:3: refused (cumulative): line 4 of the same run has 1.5 kWh" in done.err
     assert done.err.endswith("4 seen, 2 kept, 0 repaired, 2 refused\n")
     repository = FileSystemRepository(results)
@@ -102,7 +102,7 @@ def test_a_file_that_may_not_be_read_costs_none_of_the_others(emissions: Path, o
     )
     assert isinstance(done, Done)
     assert (done.status, done.out.count("\n")) == (0, 2)
-    assert f"{secret}: refused (unreadable): the system refused: Permission denied" in done.err
+    assert f"{secret}: refused (unreadable): the operating system cannot read it: Permission denied" in done.err
     assert done.err.endswith("6 seen, 2 kept, 0 repaired, 4 refused\n")
 
 
@@ -151,7 +151,7 @@ def test_json_has_the_counts_and_an_entry_for_each_thing_seen(emissions: Path, r
         "row": 5,
         "outcome": "refused",
         "code": "torn",
-        "message": "duration is 'x'",
+        "message": "duration is 'x', which is not valid in this column",
         "experiment_id": None,
     }
 
@@ -238,7 +238,7 @@ def test_nothing_kept_is_1(tmp_path: Path, results: Path) -> None:
 def test_one_bad_path_hides_none_of_the_others(tmp_path: Path, results: Path, emissions: Path) -> None:
     done = run("-o", results, "import", tmp_path / "nowhere", emissions)
     assert done.status == 0
-    assert f"warning: {tmp_path / 'nowhere'}: refused (unreadable): nothing is there\n" in done.err
+    assert f"warning: {tmp_path / 'nowhere'}: refused (unreadable): the path does not exist\n" in done.err
     assert len(FileSystemRepository(results).list_experiments()) == 2
 
 
@@ -333,7 +333,7 @@ def test_energy_of_the_time_of_two_runs_is_given_to_none(tmp_path: Path, results
     other = peers.write_json(tmp_path / "other.json", peers.vllm_result(num_prompts=7))
     together = run("-o", results, "import", one, other, "--join", energy, "--json").json()["entries"]
     assert [entry["code"] for entry in together] == ["energy_unjoined"] * 2
-    assert "is of the time of vllm-" in together[0]["message"]
+    assert "also matches vllm-" in together[0]["message"]
     assert together[1]["experiment_id"] != together[0]["experiment_id"]
     records = [FileSystemRepository(results).load_all_raw(entry["experiment_id"])[0] for entry in together]
     assert [record.energy_metrics.total_energy_j for record in records] == [None, None]
@@ -360,7 +360,7 @@ def test_a_file_of_no_format_costs_none_of_the_others(tmp_path: Path, results: P
     entries = [(entry["file"], entry["code"]) for entry in done.json()["entries"][:2]]
     assert entries == [(str(tmp_path / "notes.txt"), "unknown_format")] * 2
     assert [done.json()[name] for name in ("seen", "kept", "refused")] == [6, 2, 4]
-    assert "found 5 bytes that are neither JSON nor a table, which has" in done.err
+    assert "found 5 bytes that are neither JSON nor a table; a table needs" in done.err
 
 
 def test_energy_is_joined_from_results_of_this_tool(tmp_path: Path, results: Path) -> None:

@@ -161,7 +161,7 @@ def test_behind_a_torn_result_goes_on_the_next_line_that_begins_one(tmp_path: Pa
     assert [record.config_name for record in records] == ["run 0", "run 1"]
     assert codes(entries) == ["no_energy", "torn", "no_energy", "torn", "torn", "torn"]
     line = whole[0].count("\n") + 2
-    assert entries[1].message == f"object 2: at line {line} stands what is no whole object"
+    assert entries[1].message == f"object 2: line {line} does not begin a complete JSON object"
 
 
 @pytest.mark.parametrize("torn", ['\n{"a":', " 5"])
@@ -170,7 +170,7 @@ def test_torn_results_without_end_are_not_all_tried(tmp_path: Path, torn: str) -
     path.write_text(json.dumps(peers.vllm_result()) + torn * 1000)
     _, entries = read(path)
     assert codes(entries) == ["no_energy"] + ["torn"] * 100
-    assert entries[-1].message.endswith("; nothing behind it is read")
+    assert entries[-1].message.endswith("; the rest of the file is not read")
 
 
 @pytest.mark.parametrize("changes", [{"duration": 1e200}, {"date": "00010101-000000"}], ids=str)
@@ -362,7 +362,7 @@ def test_a_phase_without_energy_that_can_be_read_is_told(tmp_path: Path, change:
     [record], entries = read(folder)
     assert record.energy_metrics.total_energy_j == 4 * KWH
     assert [(entry.code, entry.message) for entry in entries if entry.outcome == "refused"] == [
-        ("no_measurement", "prefill has no total of its energy in kWh")
+        ("no_measurement", "prefill has no total energy in kWh")
     ]
     peers.write_json(folder / "benchmark_report.json", {"prefill": report["prefill"]})
     assert codes(read(folder)[1]) == ["no_measurement"]
@@ -410,7 +410,7 @@ def test_steady_state_and_whole_run_are_two_experiments(tmp_path: Path) -> None:
     # As Zeus counts: the total is that of the GPUs.
     assert (whole.energy_metrics.total_energy_j, steady.energy_metrics.total_energy_j) == (450.0, 300.0)
     assert (whole.energy_metrics.total_scope, whole.energy_metrics.cpu_scope) == ("device", "host")
-    assert "beside" in entries[0].message
+    assert "without the energy of CPUs" in entries[0].message
     assert (steady.energy_metrics.duration_sec, steady.energy_metrics.energy_per_token_j) == (40.0, 75.0)
     assert [(device.gpu_id, device.energy_j) for device in steady.energy_metrics.devices or []] == [
         (None, 100.0),

@@ -110,7 +110,7 @@ def test_what_is_no_mapping_is_refused_in_a_sentence(mapping: str) -> None:
 
 def test_text_is_no_number_to_calculate_with() -> None:
     [parsed] = parse_mappings(["energy_j=a*2"]).values()
-    with pytest.raises(ValueError, match="a is 'x', no number"):
+    with pytest.raises(ValueError, match="a is 'x', which is not a number"):
         parsed.value({"a": "x"})
 
 
@@ -173,7 +173,7 @@ def test_nothing_is_taken_from_a_column_because_of_its_name(tmp_path: Path) -> N
 
 
 def test_without_a_mapping_no_table_is_taken(tmp_path: Path) -> None:
-    with pytest.raises(ImportFormatError, match="a mapping of them") as raised:
+    with pytest.raises(ImportFormatError, match="pass --map FIELD=EXPRESSION") as raised:
         import_text(tmp_path, CSV)
     assert "name, energy_kwh, in, out" in raised.value.found
     assert "--map" in raised.value.found
@@ -221,7 +221,7 @@ def test_a_row_that_is_wrong_costs_itself(tmp_path: Path, line: str, code: str) 
 def test_a_quote_that_never_closes_costs_one_row(tmp_path: Path) -> None:
     records, entries = import_text(tmp_path, 'm,j\na,1\nx,"1\nb,2\nc,3\n', "model_name=m", "energy_j=j")
     assert [(entry.row, entry.code) for entry in entries] == [(2, "whole"), (3, "torn"), (4, "whole"), (5, "whole")]
-    assert entries[1].message == "a quote in it never closes"
+    assert entries[1].message == "a quote in the row is not closed"
     assert [record.model_name for record in records] == ["a", "b", "c"]
 
 
@@ -242,8 +242,7 @@ def test_two_rows_of_one_process_are_told(tmp_path: Path) -> None:
     assert [(record.experiment_id, record.process_index) for record in records] == [("e1", 0), ("e1", 1)]
     assert [entry.code for entry in entries] == ["whole", "whole", "duplicate"]
     assert entries[2].message == (
-        "a row of process 1 of e1 came before, and counts; map process_index to a column in which they differ, or tell "
-        "them apart by experiment_id"
+        "an earlier row is process 1 of e1 and is imported; map process_index or experiment_id to a column that differs"
     )
 
 
@@ -253,8 +252,8 @@ def test_rows_without_an_id_that_are_alike_count_once_until_what_differs_is_mapp
     assert [record.energy_metrics.total_energy_j for record in records] == [5.0, 6.0]
     assert [entry.code for entry in entries] == ["whole", "duplicate", "whole"]
     assert entries[1].message == (
-        "a row with the same values in all that is mapped came before, and counts; if it is another measurement, map a "
-        "column in which they differ, to start or experiment_id, say"
+        "an earlier row has the same values in all mapped columns and is imported; if it is another measurement, map a "
+        "column that differs, for example to start or experiment_id"
     )
     records, entries = import_text(tmp_path, text, "model_name=model", "energy_j=j", "experiment_id=run")
     assert ([record.experiment_id for record in records], len(entries)) == (["a", "b", "c"], 3)
@@ -353,18 +352,18 @@ def test_a_list_of_objects_is_a_table_and_so_is_one_over_several_lines(tmp_path:
 
 @pytest.mark.parametrize("text", ["[]", "[1, 2]", '[{"j": 5}, 6]', '[{"j": 5}'])
 def test_any_other_list_is_no_table(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ImportFormatError, match="JSON that is no object, or torn"):
+    with pytest.raises(ImportFormatError, match="JSON that is not an object, or is incomplete"):
         import_text(tmp_path, text, "energy_j=j")
 
 
 @pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs")])
 def test_a_table_without_commas_is_told_what_is_wrong_with_it(tmp_path: Path, sign: str, name: str) -> None:
-    with pytest.raises(ImportFormatError, match=f"a line with {name}, where commas separate the cells"):
+    with pytest.raises(ImportFormatError, match=f"a line with {name}; a table needs commas between the cells"):
         import_text(tmp_path, f"model{sign}j\nllama{sign}5\n", "energy_j=j")
 
 
 def test_a_table_of_one_column_is_told_that_it_takes_two(tmp_path: Path) -> None:
-    with pytest.raises(ImportFormatError, match="neither JSON nor a table, which has commas between two columns"):
+    with pytest.raises(ImportFormatError, match="neither JSON nor a table; a table needs commas"):
         import_text(tmp_path, "j\n5\n6\n", "energy_j=j")
 
 
@@ -374,7 +373,7 @@ def test_a_column_that_no_object_has_refuses_the_file_and_one_that_some_have_doe
 ) -> None:
     records, [entry] = import_text(tmp_path, form, "energy_j=joules")
     assert (records, entry.code) == ([], "missing_field")
-    assert entry.message == "no object has joules; the first has j"
+    assert entry.message == "no object has joules; the first object has j; change --map"
     records, _ = import_text(tmp_path, form, "energy_j=j", "gpu_id=k")
     assert [record.gpu_id for record in records] == [None, 1]
 

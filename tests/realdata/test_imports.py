@@ -119,9 +119,9 @@ def test_each_run_of_the_bigscience_log_is_counted_once_and_each_torn_row_is_nam
         assert found[run].energy_metrics.total_energy_j == energy_kwh * KWH
     added_up = sum(float(row["energy_consumed"]) for row in whole.values()) * KWH
     assert added_up > 20 * sum(record.energy_metrics.total_energy_j or 0 for record in records)
-    # The one run whose energy falls: its last row by time stands before rows of its middle. That is told.
+    # In one run, the last row by time comes before rows with less energy. The report says so.
     assert codes(entries)["out_of_order"] == 43
-    assert any("falls" in entry.message and entry.row == 770 for entry in entries)
+    assert any("decreases" in entry.message and entry.row == 770 for entry in entries)
 
 
 def test_the_corrupted_file_is_repaired_with_certainty(real_data: Path) -> None:

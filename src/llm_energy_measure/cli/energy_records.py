@@ -8,9 +8,8 @@ from llm_energy_measure import importers
 from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import ImportFormatError, ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.limits import RefusedFileError
-from llm_energy_measure.importers.loss import LossReport
 from llm_energy_measure.importers.registry import FORMATS
+from llm_energy_measure.importers.report import ImportReport, RefusedInputError
 from llm_energy_measure.results.store import codec
 
 if TYPE_CHECKING:
@@ -18,16 +17,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.bounded import Original
+    from llm_energy_measure.importers.source_file import ImportSource
 
 _FIELDS = {"experiment_id", "process_index", "energy_metrics", "timestamps"}
 
 
 def energy_records(
     path: str, *, host: str | None, gpu_uuids: Sequence[str], progress: Callable[[Path, int], None] | None
-) -> tuple[list[RawProcessResult], LossReport]:
+) -> tuple[list[RawProcessResult], ImportReport]:
     """The records of a file or folder that have energy, and what of it has none or was refused."""
-    losses = LossReport()
+    losses = ImportReport()
     try:
         reading = importers.read(path, format=(_OWN, *FORMATS), host=host, gpu_uuids=gpu_uuids, progress=progress)
     except ResultNotFoundError as error:
@@ -48,22 +47,22 @@ def energy_records(
     return records, losses
 
 
-def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
+def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
     """The record of one raw result, as it is."""
     del options
-    [original] = originals
-    if process_index_of(original.path.name) is None:
-        raise RefusedFileError("duplicate", "it is a checkpoint, or a result that was replaced or refused")
+    [source] = sources
+    if process_index_of(source.path.name) is None:
+        raise RefusedInputError("duplicate", "it is a checkpoint, or a result that was replaced or refused")
     try:
-        record = codec.decode_raw(original.data, original.path.name)
+        record = codec.decode_raw(source.data, source.path.name)
     except ResultCorruptError as error:
-        raise RefusedFileError("torn", error.found) from error
-    yield report.record(original.shown, record)
+        raise RefusedInputError("torn", error.found) from error
+    yield report.record(source.path, record)
 
 
 _OWN = Format(
     name="own",
     looks_for="a raw result of this tool, process_<i>.json",
-    recognises=lambda original: set(original.fields) >= _FIELDS,
+    recognises=lambda source: set(source.fields) >= _FIELDS,
     read=_read,
 )

@@ -22,9 +22,9 @@ from llm_energy_measure.exceptions import (
     ResultExistsError,
     ResultNotFoundError,
 )
-from llm_energy_measure.importers.joining import Energies, unjoined
-from llm_energy_measure.importers.loss import merge
+from llm_energy_measure.importers.energy_join import EnergyJoin, without_joined_energy
 from llm_energy_measure.importers.mapping import parse_mappings
+from llm_energy_measure.importers.report import merge
 from llm_energy_measure.results import aggregate_results
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import process_file, raw_folder
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
-    from llm_energy_measure.importers import Entry, LossReport, Reading
+    from llm_energy_measure.importers import Entry, ImportedRecords, ImportReport
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.results.store.raw_folder import RawFolder
 
@@ -117,7 +117,7 @@ def import_results(
         "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",") if uuid.strip()],
         "mapping": mapping,
     }
-    reports: list[LossReport] = []
+    reports: list[ImportReport] = []
     keeper = (_Planner if dry_run else _Keeper)(repository, overwrite=overwrite)
     unused = set(given["gpu_uuids"])
     with _progress() as (progress, aside):
@@ -126,16 +126,16 @@ def import_results(
             records, losses = energy_records(path, host=host, gpu_uuids=given["gpu_uuids"], progress=progress)
             energy += records
             reports.append(losses)
-        energies = Energies(energy, _takers(paths, given, progress) if energy else ())
+        energies = EnergyJoin(energy, _takers(paths, given, progress) if energy else ())
         for path in paths:
             try:
                 reading = importers.read(path, **given, join=energies, progress=progress)
             except ResultNotFoundError as error:
-                reports.append(importers.LossReport())
+                reports.append(importers.ImportReport())
                 reports[-1].refuse(str(path), "unreadable", error.found)
                 continue
             except ImportFormatError as error:
-                reports.append(importers.LossReport())
+                reports.append(importers.ImportReport())
                 reports[-1].refuse(str(path), "unknown_format", error.found)
                 continue
             reports.append(reading.report)
@@ -159,7 +159,7 @@ def _takers(
             yield from importers.read(path, **given, progress=progress)
 
 
-def _experiments(reading: Reading) -> Iterator[list[Pair]]:
+def _experiments(reading: ImportedRecords) -> Iterator[list[Pair]]:
     """The records of each experiment, with their entries."""
     for _, pairs in groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id):
         yield list(pairs)
@@ -207,7 +207,7 @@ class _Keeper:
         stored = self._folder(record).read(record.process_index)
         return isinstance(stored, type(record)) and _measured(record) in (
             _measured(stored),
-            _measured(unjoined(stored, record)),
+            _measured(without_joined_energy(stored, record)),
         )
 
     def _has_another(self, record: RawProcessResult) -> bool:
@@ -310,7 +310,7 @@ def _verdict(result: AggregatedResult) -> str:
     return ", ".join(words)
 
 
-def _finish(report: LossReport, keeper: _Keeper, *, as_json: bool, dry_run: bool) -> None:
+def _finish(report: ImportReport, keeper: _Keeper, *, as_json: bool, dry_run: bool) -> None:
     """Say what became of all that was seen."""
     if as_json:
         terminal.out_json(report.document())
@@ -326,7 +326,7 @@ def _finish(report: LossReport, keeper: _Keeper, *, as_json: bool, dry_run: bool
         raise SystemExit(1)
 
 
-def _say_losses(report: LossReport) -> None:
+def _say_losses(report: ImportReport) -> None:
     """The first of each kind of loss, of rows in each file, and how many more there are; all of them with -v."""
     told: dict[tuple[str | None, str], int] = {}
     for entry in report.entries:

@@ -1,9 +1,9 @@
-"""Rows of CodeCarbon's `emissions.csv`: whole ones, and what can be repaired with certainty of the others.
+"""Read the rows of CodeCarbon's `emissions.csv`, and repair a damaged row if only one repair is possible.
 
-Columns are told by their names, since two versions of the tool have the same 38 names in different orders. A row is
-torn if a typed column does not parse, whatever its width: concurrent writers leave rows that are padded with commas. A
-row with cells omitted (the tool's issue 1304) is fitted to the header in every way that the types allow; what all ways
-agree on is certain.
+Columns are identified by name, because two versions of the tool have the same 38 names in different orders. A row is
+damaged if a cell does not have the type of its column, even if the number of cells is right: concurrent writers leave
+rows that are padded with commas. A row that lacks cells (CodeCarbon issue 1304) is aligned with the header in every
+way that the types allow, and a value is used only if it is the same in all of them.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llm_energy_measure.constants import CODECARBON_COLUMN_NAMES
-from llm_energy_measure.importers.cells import number_in, shifted, time_in
-from llm_energy_measure.importers.limits import MAX_CELL, require_once
+from llm_energy_measure.importers.limits import MAX_CELL, require_unique_columns
+from llm_energy_measure.importers.values import add_seconds, parse_number, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from llm_energy_measure.importers.bounded import Original
+    from llm_energy_measure.importers.source_file import ImportSource
 
 HEADER = frozenset(("timestamp", "duration", "emissions", "energy_consumed"))
-"""Columns that every version has."""
+"""Columns of every version."""
 
-NEEDED = ("timestamp", "duration", "on_cloud")
-"""Columns that no whole row leaves blank: the first two tell when it was, and the last that its end is there."""
+_NEVER_BLANK = ("timestamp", "duration", "on_cloud")
+"""Columns that a complete row fills: the first two are the time of the row, and the last shows that its end exists."""
 
 _BEGINNING = (
     "timestamp project_name run_id experiment_id duration emissions emissions_rate cpu_power gpu_power ram_power"
@@ -49,89 +49,85 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     ),
     "1.0": tuple(f"timestamp project_name duration emissions energy_consumed {_PLACE} on_cloud {_CLOUD}".split()),
 }
-"""Columns in order, by the version that they were seen from."""
+"""Columns in order, by the first version that writes them."""
 
 _KNOWN = frozenset((*CODECARBON_COLUMN_NAMES, "task_name"))
-
 _SIZES = "cpu_count gpu_count longitude latitude ram_total_size ram_used_gb pue wue water_consumed"
 _SHARES = "cpu_utilization_percent gpu_utilization_percent ram_utilization_percent"
 _POWERS = "cpu_power gpu_power ram_power"
 NUMBERS = frozenset(f"duration emissions emissions_rate {_POWERS} {_ENERGIES} {_SIZES} {_SHARES}".split())
-_NOT_NEGATIVE = (
-    *("duration", "energy_consumed", "cpu_energy", "gpu_energy", "ram_energy", "emissions"),
-    *("cpu_power", "gpu_power"),
-)
-_WORDS = {
+"""Columns with numbers."""
+_NOT_NEGATIVE = tuple(f"duration {_ENERGIES} emissions cpu_power gpu_power".split())
+_NOT_NUMBERS = frozenset(("country_name", "region", "os", "cpu_model", "gpu_model"))
+_PATTERNS = {
     "tracking_mode": re.compile("machine|process|"),
     "on_cloud": re.compile("[YN]?"),
     "country_iso_code": re.compile("(?:[A-Z]{3})?"),
 }
-_NO_NUMBERS = frozenset(("country_name", "region", "os", "cpu_model", "gpu_model"))
-# What the tool leaves out where it does not know it, instead of leaving it blank.
 _OMITTED = frozenset(
     ("region", "cloud_provider", "cloud_region", "gpu_count", "gpu_model", "longitude", "latitude"),
 )
-# What a record is made of; the rest of a row may stay uncertain.
-_CERTAIN = frozenset(
-    f"{_BEGINNING} {_ENERGIES} tracking_mode task_name".split(),
-)
+"""Columns whose cells the tool omits if it does not know the value."""
+_ESSENTIAL = frozenset(f"{_BEGINNING} {_ENERGIES} tracking_mode task_name".split())
+"""Columns that a record needs. A repaired row has one value for each of them; other columns may become blank."""
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One line below the header.
+class EmissionsRow(msgspec.Struct, frozen=True):
+    """One line after the header.
 
     Attributes:
-        line: Its number in the file, from 1.
-        cells: Text of each column, blanks around it dropped; empty if the row is refused.
-        code: Reason code of a repair or refusal; None for a whole row.
-        sentence: What was found.
-        is_refused: Whether nothing of it can be used.
+        line: Line in the file, counted from 1.
+        cells: Text of each column, without surrounding spaces; empty if the row is refused.
+        code: Reason code of a repair or refusal; None if the row is complete.
+        message: What was found.
+        is_refused: Whether the row cannot be used.
     """
 
     line: int
     cells: dict[str, str]
     code: str | None = None
-    sentence: str = ""
+    message: str = ""
     is_refused: bool = False
 
 
 def is_header(cells: Sequence[str]) -> bool:
-    """True if these are the names of CodeCarbon's columns."""
+    """True if the cells are column names of CodeCarbon."""
     return set(cells) >= HEADER
 
 
-def rows(original: Original) -> Iterator[Row]:
-    """Every line below the first, blank ones excepted; a header in between holds from there on.
+def read_rows(source: ImportSource) -> Iterator[EmissionsRow]:
+    """Yield every line after the header that is not blank. A header between the rows applies to the rows after it.
 
     Raises:
-        RefusedFileError: In a header a column stands more than once.
+        RefusedInputError: A header has a column twice.
     """
-    header = original.header
-    require_once(header, _KNOWN)
-    for line, text in enumerate(original.lines(), start=1):
-        bare = text.rstrip("\r\n")
-        if line == 1 or not bare:
+    header = source.header
+    require_unique_columns(header, _KNOWN)
+    for line, raw_text in enumerate(source.lines(), start=1):
+        text = raw_text.rstrip("\r\n")
+        if line == 1 or not text:
             continue
-        cells = _split(bare)
+        cells = _split(text)
         if cells is None:
-            yield _refused(line, "torn", f"its quotes don't close, or a cell has more than {MAX_CELL} characters")
+            yield _refused(line, "torn", f"a quote is not closed, or a cell has more than {MAX_CELL} characters")
             continue
         stripped = [cell.strip() for cell in cells]
         if is_header(stripped):
             header = stripped
-            require_once(header, _KNOWN)
-            yield _refused(line, "repeated_header", "it is a header in the middle of the file, and holds from here on")
+            require_unique_columns(header, _KNOWN)
+            yield _refused(line, "repeated_header", "it is a second header, which applies to the rows after it")
             continue
-        row = _row(line, stripped, header)
-        if row.code is None and "\ufffd" in bare:
-            row = Row(line, row.cells, "undecodable_text", "bytes in it that are no UTF-8 were replaced")
+        row = _align(line, stripped, header)
+        if row.code is None and "\ufffd" in text:
+            found = "it has bytes that are not valid UTF-8; U+FFFD replaces them"
+            row = EmissionsRow(line, row.cells, "undecodable_text", found)
         elif row.code is None and stripped != cells:
-            row = Row(line, row.cells, "padded", "blanks around its cells were dropped")
+            row = EmissionsRow(line, row.cells, "padded", "spaces around its cells were removed")
         yield row
 
 
 def _split(text: str) -> list[str] | None:
-    """Cells of a line; None if it can't be one line of a table."""
+    """Return the cells of a line; None if it is not one row of CSV."""
     if '"' not in text:
         cells = text.split(",")
     else:
@@ -142,81 +138,87 @@ def _split(text: str) -> list[str] | None:
     return None if len(text) > MAX_CELL and max(map(len, cells)) > MAX_CELL else cells
 
 
-def _row(line: int, cells: list[str], header: list[str]) -> Row:
-    """The row, whole, repaired or refused."""
+def _align(line: int, cells: list[str], header: list[str]) -> EmissionsRow:
+    """Return the row with its cells by column: complete, repaired or refused."""
     if len(cells) > len(header) and not any(cells[len(header) :]):
-        kept = _row(line, cells[: len(header)], header)
-        return kept if kept.is_refused else Row(line, kept.cells, "padded", "empty cells behind the last were dropped")
-    problem = f"it has {len(cells)} cells under {len(header)} columns"
-    code = "shifted"
+        row = _align(line, cells[: len(header)], header)
+        found = "empty cells after the last column were removed"
+        return row if row.is_refused else EmissionsRow(line, row.cells, "padded", found)
+    code, problem = "shifted", f"it has {len(cells)} cells, but the header has {len(header)}"
     if len(cells) == len(header):
         named = dict(zip(header, cells, strict=True))
-        found = _problem(named)
-        if found is None:
-            return Row(line, named)
-        code, problem = found
+        found_problem = _problem(named)
+        if found_problem is None:
+            return EmissionsRow(line, named)
+        code, problem = found_problem
     if code != "impossible_value":
-        fitting = [
-            (version, named)
-            for version, layout in LAYOUTS.items()
-            if len(layout) == len(cells) and list(layout) != header and not _problem(named := _named(layout, cells))
-        ]
-        if len(fitting) == 1:
-            version, named = fitting[0]
-            return Row(line, named, "other_layout", f"its {len(cells)} cells are those of CodeCarbon {version}")
+        layouts = [version for version, layout in LAYOUTS.items() if _fits_layout(cells, layout, header)]
+        if len(layouts) == 1:
+            named = dict(zip(LAYOUTS[layouts[0]], cells, strict=True))
+            found = f"its {len(cells)} cells are the columns of CodeCarbon {layouts[0]}, not of the header"
+            return EmissionsRow(line, named, "other_layout", found)
     if len(cells) < len(header):
         realigned = _realigned(cells, header)
         if realigned is not None and not _problem(realigned):
-            return Row(line, realigned, "realigned", f"{problem}; the types leave one way to fit what is needed")
-        ways = "more than one way fits" if realigned is None else "no way fits"
-        problem = f"{problem}, and {ways}" if any(cells) else problem
+            found = f"{problem}; only one assignment to the required columns fits the types"
+            return EmissionsRow(line, realigned, "realigned", found)
+        if any(cells):
+            fits = "more than one assignment" if realigned is None else "no assignment"
+            problem = f"{problem}, and {fits} to the columns fits"
     return _refused(line, code, problem)
 
 
-def _named(layout: Sequence[str], cells: list[str]) -> dict[str, str]:
-    return dict(zip(layout, cells, strict=True))
+def _fits_layout(cells: list[str], layout: tuple[str, ...], header: list[str]) -> bool:
+    """True if the cells have the types of a layout that is not the header."""
+    if len(layout) != len(cells) or list(layout) == header:
+        return False
+    return _problem(dict(zip(layout, cells, strict=True))) is None
 
 
-def _refused(line: int, code: str, sentence: str) -> Row:
-    return Row(line, {}, code, sentence, is_refused=True)
+def _refused(line: int, code: str, message: str) -> EmissionsRow:
+    return EmissionsRow(line, {}, code, message, is_refused=True)
 
 
 def _problem(named: dict[str, str]) -> tuple[str, str] | None:
-    """Code and sentence of the first cell that is not what its column holds; None if there is none."""
-    for name in NEEDED:
-        if not named.get(name, "?"):  # a column that the header lacks can't be blank
+    """Return code and message of the first cell that its column cannot contain; None if all cells are valid."""
+    for name in _NEVER_BLANK:
+        if not named.get(name, "?"):  # a column that the header lacks is not blank
             return "torn", f"{name} is blank"
     for name, cell in named.items():
-        if cell and not _fits(name, cell):
-            return "torn", f"{name} is {cell[:40]!r}"
+        if cell and not _has_type(name, cell):
+            return "torn", f"{name} is {cell[:40]!r}, which is not valid in this column"
     for name in _NOT_NEGATIVE:
-        if named.get(name, "").startswith("-") and (number_in(named[name]) or 0) < 0:
-            return "impossible_value", f"{name} is negative, {named[name]}"
-    end, duration = time_in(named["timestamp"]), named["duration"]
-    if end is not None and shifted(end, -float(duration)) is None:
-        return "impossible_value", f"duration is {duration}, and there is no time so long before {named['timestamp']}"
+        if named.get(name, "").startswith("-") and (parse_number(named[name]) or 0) < 0:
+            return "impossible_value", f"{name} is {named[name]}, which is negative"
+    end, duration = parse_time(named["timestamp"]), named["duration"]
+    if end is not None and add_seconds(end, -float(duration)) is None:
+        found = f"duration is {duration} s, so the run that ends at {named['timestamp']} would start"
+        return "impossible_value", f"{found} before the first year of the calendar"
     return None
 
 
-def _fits(name: str, cell: str) -> bool:
-    """True if a column can hold that text."""
+def _has_type(name: str, cell: str) -> bool:
+    """True if a column can contain the text."""
     if name in NUMBERS:
-        return number_in(cell) is not None
+        return parse_number(cell) is not None
     if name == "timestamp":
-        return time_in(cell) is not None
-    if name in _NO_NUMBERS:
-        return number_in(cell) is None
-    pattern = _WORDS.get(name)
+        return parse_time(cell) is not None
+    if name in _NOT_NUMBERS:
+        return parse_number(cell) is None
+    pattern = _PATTERNS.get(name)
     return pattern is None or pattern.fullmatch(cell) is not None
 
 
 def _realigned(cells: list[str], header: list[str]) -> dict[str, str] | None:
-    """A row with cells omitted, fitted to its header; blank where the ways differ. None if they differ where it counts.
+    """Align a row that lacks cells with its header; a column whose cell is uncertain becomes blank.
 
-    Cells may be left out only of columns that the tool is known to leave out, and the rest stays in order.
+    Only cells of columns that the tool is known to omit may be missing, and the other cells stay in order.
+
+    Returns:
+        The cells by column; None if the cell of an essential column is uncertain.
     """
     choices = _choices(cells, header)
-    if any(len(found) != 1 and name in _CERTAIN for name, found in zip(header, choices, strict=True)):
+    if any(len(found) != 1 and name in _ESSENTIAL for name, found in zip(header, choices, strict=True)):
         return None
     named = {}
     for name, found in zip(header, choices, strict=True):
@@ -226,18 +228,18 @@ def _realigned(cells: list[str], header: list[str]) -> dict[str, str] | None:
 
 
 def _choices(cells: list[str], header: list[str]) -> list[set[int | None]]:
-    """For each column, which cell it holds in any of the ways to fit the row; None is an omitted one."""
+    """Return for each column the cells that it has in any possible alignment; None is an omitted cell."""
     width, missing = len(header), len(header) - len(cells)
 
     def steps(column: int, omitted: int) -> Iterator[tuple[int, int | None]]:
-        """How many columns are omitted after this one, and which cell it holds then."""
+        """Yield how many columns are omitted after this column, and which cell the column has."""
         name, cell = header[column], column - omitted
-        if cell < len(cells) and (_fits(name, cells[cell]) if cells[cell] else name not in NEEDED):
+        if cell < len(cells) and (_has_type(name, cells[cell]) if cells[cell] else name not in _NEVER_BLANK):
             yield omitted, cell
         if name in _OMITTED and omitted < missing:
             yield omitted + 1, None
 
-    # A way is known by how many columns it has omitted so far; those that lead nowhere are left out on the way back.
+    # The state of an alignment is the number of columns omitted so far. The pass back drops states that lead nowhere.
     reached: list[set[int]] = [{0}]
     for column in range(width):
         reached.append({after for omitted in reached[column] for after, _ in steps(column, omitted)})

@@ -1,43 +1,52 @@
-"""What a format of another tool is: how a file of it is recognised, and what makes records of it."""
+"""The description of a format: how a file of another tool is recognised, and which function imports it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
-from llm_energy_measure.importers.bounded import Original
-from llm_energy_measure.importers.joining import Energies
-from llm_energy_measure.importers.loss import LossReport
+from llm_energy_measure.importers.energy_join import EnergyJoin
+from llm_energy_measure.importers.limits import MAX_FILES
 from llm_energy_measure.importers.mapping import Expression
+from llm_energy_measure.importers.report import ImportReport
+from llm_energy_measure.importers.source_file import ImportSource
 
-if TYPE_CHECKING:
-    from pathlib import Path
+Progress = Callable[[Path, int], None]
+"""Called with a path and the number of bytes read of it so far."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller knows and the files don't say.
+    """What the caller states in addition to the files, and how much may be read.
 
     Attributes:
-        host: Name of the machine that was measured.
+        host: Name of the measured machine.
         gpu_uuids: UUIDs of its GPUs, by index.
-        mapping: For a generic table, what each field is made of; see `mapping.py`.
-        energy: Records with energy that one without may be joined with.
+        mapping: For a generic table, the expression of each field; see `mapping.py`.
+        energy: Energy records that may be joined to records without energy.
+        max_files: Most files that are read from a folder.
+        progress: Called while files are read.
     """
 
     host: str | None = None
     gpu_uuids: tuple[str, ...] = ()
-    mapping: dict[str, Expression] = msgspec.field(default_factory=dict)
-    energy: Energies = msgspec.field(default_factory=Energies)
+    mapping: dict[str, Expression] = {}
+    energy: EnergyJoin = msgspec.field(default_factory=EnergyJoin)
+    max_files: int = MAX_FILES
+    progress: Progress | None = None
+
+    def gpu_uuid(self, index: int | None) -> str | None:
+        """Return the UUID of a GPU by its index; None if the caller did not state it."""
+        return self.gpu_uuids[index] if index is not None and 0 <= index < len(self.gpu_uuids) else None
 
 
-Reader = Callable[[list[Original], Options, LossReport], Iterator[RawProcessResult]]
-"""Makes records of the files of one measurement, enters each in the report, and yields it at once.
+Importer = Callable[[list[ImportSource], Options, ImportReport], Iterator[RawProcessResult]]
+"""Builds the records of one measurement, enters each in the report, and yields it at once.
 
-A format of single files is given one file at a time. The records of one experiment come one behind the other.
+The list has one file, unless the format is of folders. Records of one experiment are yielded one after the other.
 """
 
 
@@ -45,40 +54,45 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     """One format of another tool.
 
     Attributes:
-        name: Its name, for `--format`.
-        looks_for: What it is recognised by, for a person.
-        recognises: Whether a file is of it, or part of it; told from its content.
-        read: Makes records.
-        is_folder: Whether several files of one folder make a measurement.
-        needs_mapping: Whether it can be read only with a mapping, and is not tried without.
-        part_names: Pattern of its file names, where an empty file has no content to tell it by. What its first group
-            matches is the same in all files of a measurement, and another in those of another one.
+        name: Name of the format, for `--format`.
+        looks_for: What identifies a file of the format, for messages.
+        recognises: Returns whether a file has this format, from its content only.
+        read: Builds the records.
+        is_folder: Whether several files of one folder form a measurement.
+        needs_mapping: Whether the format can be read only with a mapping. Without one it is not tried.
+        part_names: Pattern of the file names, which identify files without content. Files whose first group is equal
+            belong to one measurement.
     """
 
     name: str
     looks_for: str
-    recognises: Callable[[Original], bool]
-    read: Reader
+    recognises: Callable[[ImportSource], bool]
+    read: Importer
     is_folder: bool = False
     needs_mapping: bool = False
     part_names: str | None = None
 
-    def names(self, file_name: str) -> bool:
-        """True if an empty file of that name would be one of this format."""
+    def matches_name(self, file_name: str) -> bool:
+        """True if the name is one that the tool gives to its files."""
         return self.part_names is not None and re.fullmatch(self.part_names, file_name) is not None
 
     def measurements(self, paths: Iterable[Path]) -> list[list[Path]]:
-        """The files of a folder, by measurement; those whose names say nothing belong to the only one, or together."""
+        """Group the files of a folder by measurement.
+
+        Files whose names state no measurement belong to the only one of the folder, otherwise to a group of their own.
+        In each group, files with the tool's own names come before copies of them.
+        """
         groups: dict[str, list[Path]] = {}
         for path in paths:
             groups.setdefault(self.measurement_of(path.name), []).append(path)
         if len(groups) == 2 and (unnamed := groups.pop("", None)):
             [named] = groups.values()
             named += unnamed
-        # What is named as the tool names it comes before a copy of it.
-        return [sorted(groups[name], key=lambda path: (not self.names(path.name), path)) for name in sorted(groups)]
+        return [
+            sorted(groups[name], key=lambda path: (not self.matches_name(path.name), path)) for name in sorted(groups)
+        ]
 
     def measurement_of(self, file_name: str) -> str:
-        """What a file's name says of the measurement that it belongs to; empty if it says nothing."""
+        """Return the name of the measurement that a file name begins with; empty if it states none."""
         match = None if self.part_names is None else re.match(self.part_names, file_name)
         return match[1] if match else ""

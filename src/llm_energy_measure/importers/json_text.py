@@ -1,4 +1,4 @@
-"""JSON that nobody vouches for: as large as it may be, with NaN, or with a key that stands twice."""
+"""Parse JSON text of other tools: with a size limit, with NaN as null, and without ambiguous keys."""
 
 from __future__ import annotations
 
@@ -8,75 +8,78 @@ from typing import Any
 
 import msgspec
 
-from llm_energy_measure.importers.limits import MAX_PARSED_BYTES, RefusedFileError, require_parsable
+from llm_energy_measure.importers.limits import MAX_PARSED_BYTES, require_parsable
+from llm_energy_measure.importers.report import RefusedInputError
 from llm_energy_measure.security import reject_duplicate_keys
 
+BOM = b"\xef\xbb\xbf"
+"""UTF-8 byte order mark."""
 
-def fields_of(data: bytes) -> dict[str, msgspec.Raw]:
-    """Top-level fields of one JSON object, not parsed yet; empty if the bytes are none."""
+
+def top_level_fields(data: bytes) -> dict[str, msgspec.Raw]:
+    """Return the unparsed values of the fields of one JSON object; empty if the text is not one object."""
     try:
-        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=dict[str, msgspec.Raw])
+        return msgspec.json.decode(data.removeprefix(BOM), type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         pass
-    # NaN and Infinity are no JSON, and Python writes them all the same.
+    # NaN and Infinity are not valid JSON, but Python's json module writes them.
     if len(data) <= MAX_PARSED_BYTES and any(name in data for name in (b"NaN", b"Infinity")):
-        try:
-            value = _loaded(data, "the file")
-        except RefusedFileError:
-            return {}
-        if isinstance(value, dict):
-            return {name: msgspec.Raw(msgspec.json.encode(inner)) for name, inner in value.items()}
+        with contextlib.suppress(RefusedInputError):
+            return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in as_object(_load(data, "")).items()}
     return {}
 
 
-def parsed(data: bytes, what: str) -> Any:
-    """Bytes as one JSON value; NaN and the infinities are None.
+def parse_json(data: bytes, what: str) -> Any:
+    """Return the text as one JSON value, with null in place of NaN and infinities.
+
+    Args:
+        data: The text, at most `MAX_PARSED_BYTES`.
+        what: Name of the text in messages, such as `the file`.
 
     Raises:
-        RefusedFileError: They are none, or too many, or a key stands twice in one of their objects.
+        RefusedInputError: The text is not JSON, is too large, or has a key twice in one object.
     """
     require_parsable(data, what)
     require_unique_keys(data, what)
-    return _loaded(data, what)
+    return _load(data, what)
 
 
-def _loaded(data: bytes, what: str) -> Any:
-    # NaN, and numbers beyond all numbers, are no JSON: then Python's json reads it, which takes twice the memory.
+def _load(data: bytes, what: str) -> Any:
+    # msgspec refuses NaN and numbers beyond a double. Python's json module reads them, but takes twice the memory.
     with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
+        return msgspec.json.decode(data.removeprefix(BOM))
     try:
-        return storable(json.loads(data.decode("utf-8-sig"), parse_constant=unknown_number))
+        return storable(json.loads(data.decode("utf-8-sig"), parse_constant=as_null))
     except (ValueError, RecursionError) as error:
-        raise RefusedFileError("not_json", f"{what} is no JSON that can be read ({error})") from error
+        raise RefusedInputError("not_json", f"{what} is not valid JSON ({error}); write the file again") from error
 
 
 def require_unique_keys(data: bytes, what: str) -> None:
-    """Refuse JSON in which a key stands twice in one object, and whatever is no JSON."""
+    """Check that the text is JSON and that no object has a key twice, without building the values.
 
-    def checked(pairs: list[tuple[str, Any]]) -> None:
+    Raises:
+        RefusedInputError: The text is not JSON, or an object has a key twice.
+    """
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
         try:
             reject_duplicate_keys(pairs)
         except ValueError as error:
-            raise RefusedFileError("ambiguous_key", f"{what}: {error}") from error
+            raise RefusedInputError("ambiguous_key", f"{what}: {error}; remove one of the two") from error
 
-    # Nothing is kept of it, numbers included: a file of any size takes little more memory than its text.
+    # The hooks return None, so that the check takes little more memory than the text.
+    text = data.decode("utf-8-sig", errors="replace")
     try:
-        json.loads(
-            data.decode("utf-8-sig", errors="replace"),
-            object_pairs_hook=checked,
-            parse_float=unknown_number,
-            parse_int=unknown_number,
-            parse_constant=unknown_number,
-        )
+        json.loads(text, object_pairs_hook=check, parse_float=as_null, parse_int=as_null, parse_constant=as_null)
     except (ValueError, RecursionError) as error:
-        raise RefusedFileError("not_json", f"{what} is no JSON that can be read ({error})") from error
+        raise RefusedInputError("not_json", f"{what} is not valid JSON ({error}); write the file again") from error
 
 
 def storable(value: Any) -> Any:
-    """What Python's json read, as a record can hold it: a number beyond all numbers, such as 1e400, is None.
+    """Return a value of Python's json module as a record can store it; a number beyond a double (1e400) is None.
 
     Raises:
-        ValueError: It has half of a surrogate pair, or a whole number of more than 64 bits.
+        ValueError: A text has an unpaired surrogate, or an integer has more than 64 bits.
     """
     try:
         return msgspec.json.decode(msgspec.json.encode(value))
@@ -84,5 +87,15 @@ def storable(value: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
-def unknown_number(_constant: str) -> None:
-    """NaN and the infinities are no readings."""
+def as_null(_constant: str) -> None:
+    """Return None for NaN and the infinities, which are not measurements."""
+
+
+def as_object(value: object) -> dict[str, Any]:
+    """Return the value if it is a JSON object, otherwise an empty object.
+
+    Example:
+        >>> as_object({"a": 1}), as_object(None), as_object([1])
+        ({'a': 1}, {}, {})
+    """
+    return value if isinstance(value, dict) else {}

@@ -1,9 +1,9 @@
-"""Folders of this project's own older results, from before the format had a version ("1.x").
+"""Import result folders of this project from before the format had a version ("1.x").
 
-An experiment is a folder, or the files of one whose names begin alike. It has up to eight kinds of JSON file: setup,
-variables, architecture, inference and compute metrics (once each, written by the main process), energy of each process,
-and the original's own total. Energy stands in kWh and in J, and both have to agree. `gpu_power` is one instantaneous
-sample: energy is never made from it.
+An experiment is a folder, or the files of a folder whose names have the same prefix. It has up to eight kinds of JSON
+files: setup, variables, architecture, inference and compute metrics (one each, from the main process), the energy of
+each process, and the total that the tool computed. Energy is stored in kWh and in J, and both must agree. `gpu_power`
+is one instantaneous sample, so no energy is computed from it.
 
 Source: the result folders of LLM-efficiency-experimental-data-analysis-MSc-thesis.
 """
@@ -12,34 +12,32 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.constants import MAX_PROCESSES
-from llm_energy_measure.domain.experiment import RawProcessResult
-from llm_energy_measure.domain.metrics import (
-    ComputeMetrics,
-    DeviceEnergy,
-    EnergyMetrics,
-    InferenceMetrics,
-    Timestamps,
-)
-from llm_energy_measure.domain.units import kwh_to_j
-from llm_energy_measure.importers.cells import boards, identifier, number, text, whole
+from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.json_text import parsed
-from llm_energy_measure.importers.limits import RefusedFileError
-from llm_energy_measure.importers.loss import LossReport, Remarks
-from llm_energy_measure.importers.work import work
+from llm_energy_measure.importers.json_text import as_object, parse_json
+from llm_energy_measure.importers.record_parts import imported_record, inference_metrics, unmeasured_devices
+from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.values import (
+    as_integer,
+    as_joules,
+    as_number,
+    as_text,
+    identifier,
+    parse_boards,
+    parse_local_time,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llm_energy_measure.importers.bounded import Original
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "llm-energy-measure 1.x"
 
-# What each kind of file is known by: fields that it has and no other kind.
 _KINDS: dict[str, set[str]] = {
     "process": {"local_process_index", "energy_results"},
     "setup": {"experiment_id", "date_time", "model"},
@@ -49,6 +47,7 @@ _KINDS: dict[str, set[str]] = {
     "compute": {"flops", "compute_utilisation"},
     "total": {"local_process_results", "global_experiment_results"},
 }
+"""Fields that identify each kind of file."""
 _NAMES = {
     "1_experiment_setup": "setup",
     "2_experiment_variables": "variables",
@@ -61,211 +60,202 @@ _NAMES = {
 }
 _TOLERANCE = 1e-9
 _MODELLED_CPU_W = 112.5
-"""CPU power of every file of the collection: half of a 225 W board power, a constant and no reading."""
+"""CPU power in all files of the collection: a constant, half of a rated power of 225 W, and not a measurement."""
 
 
-def _kind(original: Original) -> str | None:
-    """What kind of file it is; an empty one is told by its name."""
-    fields = set(original.fields)
+def _kind(source: ImportSource) -> str | None:
+    """Return the kind of a file from its fields, or from its name if it is empty."""
+    fields = set(source.fields)
     kind = next((kind for kind, wanted in _KINDS.items() if wanted <= fields), None)
-    if kind is None and not original.data:
-        kind = next((kind for name, kind in _NAMES.items() if re.search(rf"_{name}\.json$", original.path.name)), None)
+    if kind is None and not source.data:
+        kind = next((kind for name, kind in _NAMES.items() if re.search(rf"_{name}\.json$", source.path.name)), None)
     return kind
 
 
-def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
-    """One record for each process whose energy can be read."""
+def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
+    """Yield one record for each process whose energy can be read."""
     del options
-    folder = _Folder(originals, report)
-    experiment_id = _experiment(originals)
-    seen: set[int] = set()
-    total_j = 0.0
-    good: list[tuple[Original, int, dict[str, Any]]] = []
-    for original in folder.processes:
-        try:
-            index, energy = _energy_of(original)
-        except RefusedFileError as refused:
-            report.refuse(original.shown, refused.code, refused.sentence)
-            continue
-        if index in seen:
-            report.refuse(original.shown, "duplicate", f"another file says what process {index} measured")
-            continue
-        seen.add(index)
-        total_j += energy["total_energy_joules"]
-        good.append((original, index, energy))
+    folder = _Folder(sources, report)
+    processes: dict[int, tuple[ImportSource, dict[str, Any]]] = {}
+    for source in folder.processes:
+        with report.refusing(source.path):
+            index, energy = _energy_of(source)
+            if index in processes:
+                found = f"{processes[index][0].path.name} contains process {index} too, and is imported"
+                raise RefusedInputError("duplicate", f"{found}; remove one of the two files")
+            processes[index] = source, energy
     if not folder.processes:
-        sentence = f"no file in {originals[0].path.parent} says what a process measured"
-        report.refuse(originals[0].shown, "no_measurement", sentence)
-    told = folder.remarks_on_total(total_j)
-    for original, index, energy in sorted(good, key=lambda found: found[1]):
-        remarks = Remarks()
-        for code, sentence in [*_remarks_on(energy), *told, *folder.problems]:
-            remarks.note(code, sentence)
-        told, folder.problems = [], []  # said once an experiment
-        yield report.record(original.shown, folder.record(experiment_id, original, index, energy), remarks)
+        found = f"no file in {sources[0].path.parent} contains the energy of a process"
+        report.refuse(sources[0].path, "no_measurement", f"{found}; import the folder with the process files")
+    total_j = sum(energy["total_energy_joules"] for _, energy in processes.values())
+    of_experiment = [*folder.notes_on_total(total_j), *folder.problems]
+    experiment_id = _experiment_id(sources)
+    for index, (source, energy) in sorted(processes.items()):
+        notes = Notes()
+        for code, message in [*_notes_on_components(energy), *of_experiment]:
+            notes.add(code, message)
+        of_experiment = []  # the first record of the experiment has these notes
+        yield report.record(source.path, folder.record(experiment_id, source, index, energy), notes)
 
 
-def _experiment(originals: list[Original]) -> str:
-    """The folder's name, and that of the files where it is another: a folder can hold several experiments."""
-    folder = originals[0].path.resolve().parent.name
-    name = next((name for original in originals if (name := FORMAT.measurement_of(original.path.name))), "")
+def _experiment_id(sources: list[ImportSource]) -> str:
+    """Return the name of the folder, with the prefix of the file names if the folder can have several experiments."""
+    folder = sources[0].path.resolve().parent.name
+    name = next((name for source in sources if (name := FORMAT.measurement_of(source.path.name))), "")
     return identifier(folder or "legacy", "" if folder.endswith(name) else name)
 
 
-def _energy_of(original: Original) -> tuple[int, dict[str, Any]]:
-    """Process index and energy of a process's file, once both units agree."""
-    if not original.data.strip():
-        raise RefusedFileError("empty_file", "it is empty (0 bytes): what its process measured is lost")
-    document = original.json()
+def _energy_of(source: ImportSource) -> tuple[int, dict[str, Any]]:
+    """Return the index of a process and its energy.
+
+    Raises:
+        RefusedInputError: The file is empty, lacks a value, or has different energies in kWh and in J.
+    """
+    if not source.data.strip():
+        raise RefusedInputError("empty_file", "the file is empty (0 bytes): the energy of its process is lost")
+    document = source.json()
     index, energy = document["local_process_index"], document["energy_results"]
-    if type(index) is not int or not 0 <= index < MAX_PROCESSES or not isinstance(energy, dict):
-        raise RefusedFileError("missing_field", f"local_process_index is {index!r}, energy_results {type(energy)}")
-    kwh, joules = number(energy.get("total_energy_kwh")), number(energy.get("total_energy_joules"))
+    if type(index) is not int or not 0 <= index < MAX_PROCESSES:
+        raise RefusedInputError("missing_field", f"local_process_index is {index!r}, not 0 to {MAX_PROCESSES - 1}")
+    if not isinstance(energy, dict):
+        raise RefusedInputError("missing_field", "energy_results is not an object")
+    joules, of_kwh = as_number(energy.get("total_energy_joules")), as_joules(energy.get("total_energy_kwh"))
+    found = f"total_energy_joules is {energy.get('total_energy_joules')!r}"
     if joules is None:
-        found = f"total_energy_joules is {energy.get('total_energy_joules')!r}"
-        raise RefusedFileError("missing_field", found)
-    if kwh is None or not math.isclose(kwh_to_j(kwh), joules, rel_tol=_TOLERANCE):
-        found = f"total_energy_joules is {joules!r} and total_energy_kwh {energy.get('total_energy_kwh')!r}"
-        raise RefusedFileError("energy_disagrees", found)
+        raise RefusedInputError("missing_field", f"{found}, which is not a number of at least 0")
+    if of_kwh is None or not math.isclose(of_kwh, joules, rel_tol=_TOLERANCE):
+        found += f", but total_energy_kwh is {energy.get('total_energy_kwh')!r}"
+        raise RefusedInputError("energy_disagrees", f"{found}, which is not the same energy; correct the wrong one")
     return index, energy
 
 
-def _remarks_on(energy: dict[str, Any]) -> list[tuple[str, str]]:
-    parts = [number(energy.get(f"{name}_energy")) for name in ("cpu", "gpu", "ram")]
+def _notes_on_components(energy: dict[str, Any]) -> list[tuple[str, str]]:
+    parts = [as_number(energy.get(f"{name}_energy")) for name in ("cpu", "gpu", "ram")]
     known = [part for part in parts if part is not None]
-    if len(known) == len(parts) and not math.isclose(sum(known), energy["total_energy_kwh"], rel_tol=_TOLERANCE):
-        return [("components_disagree", f"cpu, gpu and ram energy sum to {sum(known)!r} kWh")]
-    return []
+    total_kwh = energy["total_energy_kwh"]
+    if len(known) < len(parts) or math.isclose(sum(known), total_kwh, rel_tol=_TOLERANCE):
+        return []
+    return [
+        ("components_disagree", f"CPU, GPU and RAM energy sum to {sum(known)!r} kWh, but the total is {total_kwh!r}")
+    ]
 
 
 class _Folder:
-    """The files of one experiment, by kind."""
+    """The files of one experiment, by kind.
 
-    def __init__(self, originals: list[Original], report: LossReport) -> None:
-        """Sort and parse the files; what can't be parsed is told, and taken for absent."""
-        first: dict[str, str] = {}
-        self.processes = [original for original in originals if _kind(original) == "process"]
+    Attributes:
+        processes: The files with the energy of a process.
+        documents: The parsed content of the other files, by kind. A file that cannot be parsed is missing here.
+        problems: Code and message for each file that cannot be parsed.
+    """
+
+    def __init__(self, sources: list[ImportSource], report: ImportReport) -> None:
+        self.processes = [source for source in sources if _kind(source) == "process"]
         self.documents: dict[str, dict[str, Any]] = {}
         self.problems: list[tuple[str, str]] = []
-        for original in originals:
-            kind = _kind(original)
+        first: dict[str, str] = {}
+        for source in sources:
+            kind, name = _kind(source), source.path.name
             if kind is None or kind == "process":
                 continue
-            if not original.data:
-                self.problems.append(("part_unreadable", f"{original.path.name} is empty (0 bytes)"))
-                continue
-            if first.setdefault(kind, original.path.name) != original.path.name:
-                report.refuse(original.shown, "duplicate", f"{first[kind]} is taken for what both of them say")
-                continue
-            try:
-                self.documents[kind] = parsed(original.data, original.path.name)
-            except RefusedFileError as refused:
-                self.problems.append(("part_unreadable", refused.sentence))
+            if not source.data:
+                self.problems.append(("part_unreadable", f"{name} is empty (0 bytes), so its values are null"))
+            elif first.setdefault(kind, name) != name:
+                found = f"{first[kind]} has the same kind of values and is imported; remove one of the two files"
+                report.refuse(source.path, "duplicate", found)
+            else:
+                try:
+                    self.documents[kind] = parse_json(source.data, name)
+                except RefusedInputError as error:
+                    self.problems.append(("part_unreadable", f"{error.message}; until then its values are null"))
 
-    def remarks_on_total(self, total_j: float) -> list[tuple[str, str]]:
-        """Whether the original's own total is the sum of its processes."""
-        own = number(_dict(self.documents.get("total"), "global_experiment_results").get("total_energy_joules"))
-        if own is None or math.isclose(own, total_j, rel_tol=_TOLERANCE):
+    def _part(self, kind: str, *names: str) -> dict[str, Any]:
+        """Return the content of a kind of file, or an object inside it; empty if it is missing."""
+        document = self.documents.get(kind, {})
+        for name in names:
+            document = as_object(document.get(name))
+        return document
+
+    def notes_on_total(self, total_j: float) -> list[tuple[str, str]]:
+        """Return a note if the total that the tool computed is not the sum over the processes."""
+        own_j = as_number(self._part("total", "global_experiment_results").get("total_energy_joules"))
+        if own_j is None or math.isclose(own_j, total_j, rel_tol=_TOLERANCE):
             return []
-        return [("own_aggregate_differs", f"the original's own total is {own!r} J, its processes sum to {total_j!r} J")]
+        found = f"the tool's own total is {own_j!r} J, but the imported processes sum to {total_j!r} J"
+        return [("own_aggregate_differs", found)]
 
-    def record(self, experiment_id: str, original: Original, index: int, energy: dict[str, Any]) -> RawProcessResult:
-        """The record of one process."""
-        setup, variables = self.documents.get("setup", {}), self.documents.get("variables", {})
-        number_of_boards, board = boards(text(setup.get("gpu_model")))
-        accelerate = _dict(variables, "accelerate_config")
-        size = whole(accelerate.get("num_processes"))
-        return RawProcessResult(
-            experiment_id=experiment_id,
-            backend=text(variables.get("backend")),
+    def record(self, experiment_id: str, source: ImportSource, index: int, energy: dict[str, Any]) -> RawProcessResult:
+        """Return the record of one process; only the main process has inference and compute metrics."""
+        setup, variables = self._part("setup"), self._part("variables")
+        boards, board = parse_boards(as_text(setup.get("gpu_model")))
+        world_size = as_integer(self._part("variables", "accelerate_config").get("num_processes"))
+        kinds = [kind for kind in ("setup", "architecture", "inference", "compute") if kind in self.documents]
+        # The configuration keeps the values that no field of a record can store.
+        legacy: dict[str, Any] = {kind: self.documents[kind] for kind in kinds} | {"energy_results": energy}
+        return imported_record(
+            experiment_id,
+            backend=as_text(variables.get("backend")),
             process_index=index,
-            gpu_id=None,
             gpu_name=board,
-            config_name=text(variables.get("config_name")),
-            model_name=text(setup.get("model")),
-            timestamps=Timestamps(start=_start(setup.get("date_time")), end=None, duration_sec=None),
+            config_name=as_text(variables.get("config_name")),
+            model_name=as_text(setup.get("model")),
+            # The local start, without a zone, such as `April 11, 2025 at 01:24:25 PM`.
+            timestamps=Timestamps(
+                start=parse_local_time(setup.get("date_time"), "%B %d, %Y at %I:%M:%S %p"), end=None, duration_sec=None
+            ),
             inference_metrics=self._inference() if index == 0 else None,
-            energy_metrics=_energy(energy, number_of_boards, board),
+            energy_metrics=_energy(energy, boards, board),
             compute_metrics=self._compute() if index == 0 else None,
-            effective_config=variables | self._rest(energy),
-            world_size=size if size and size <= MAX_PROCESSES else None,
-            origin=original.origin(TOOL),
+            effective_config=variables | {"legacy": legacy},
+            world_size=world_size if world_size and world_size <= MAX_PROCESSES else None,
+            origin=source.origin(TOOL),
         )
 
     def _inference(self) -> InferenceMetrics | None:
-        """The work of the main process."""
-        document = self.documents.get("inference")
-        raw, performance = _dict(document, "raw_inference_metrics"), _dict(document, "inference_performance")
-        return work(
-            whole(raw.get("total_input_tokens")),
-            whole(raw.get("total_generated_tokens")),
-            inference_time_sec=number(performance.get("total_inference_time_sec")),
-            tokens_per_second=number(performance.get("throughput_tokens_per_sec")),
+        raw = self._part("inference", "raw_inference_metrics")
+        performance = self._part("inference", "inference_performance")
+        return inference_metrics(
+            as_integer(raw.get("total_input_tokens")),
+            as_integer(raw.get("total_generated_tokens")),
+            inference_time_sec=as_number(performance.get("total_inference_time_sec")),
+            tokens_per_second=as_number(performance.get("throughput_tokens_per_sec")),
         )
 
     def _compute(self) -> ComputeMetrics | None:
-        """The computation of the main process."""
-        document = self.documents.get("compute")
-        if document is None:
+        if "compute" not in self.documents:
             return None
-        peak = number(_dict(document, "memory").get("gpu_max_memory_allocated_bytes"))
-        precision = text(self.documents.get("variables", {}).get("fp_precision"))
+        peak_bytes = as_number(self._part("compute", "memory").get("gpu_max_memory_allocated_bytes"))
+        precision = as_text(self._part("variables").get("fp_precision"))
         return ComputeMetrics(
-            flops_total=number(document.get("flops")),
-            peak_memory_mb=None if peak is None else peak / 2**20,
+            flops_total=as_number(self._part("compute").get("flops")),
+            peak_memory_mb=None if peak_bytes is None else peak_bytes / 2**20,
             compute_precision=None if precision is None else precision.removeprefix("torch."),
         )
 
-    def _rest(self, energy: dict[str, Any]) -> dict[str, Any]:
-        """What no field of a record holds, as it stood."""
-        kinds = ("setup", "architecture", "inference", "compute")
-        rest: dict[str, Any] = {kind: self.documents[kind] for kind in kinds if kind in self.documents}
-        return {"legacy": {**rest, "energy_results": energy}}
 
-
-def _energy(energy: dict[str, Any], number_of_boards: int | None, board: str | None) -> EnergyMetrics:
-    """Energy of one process. What its sensors saw is not said: that it was the whole node is for a check to find."""
-    joules = {name: _joules(energy.get(f"{name}_energy")) for name in ("cpu", "gpu", "ram")}
+def _energy(energy: dict[str, Any], boards: int | None, board: str | None) -> EnergyMetrics:
+    """Return the energy of one process. The scope is None, because the files do not state what the sensors cover."""
+    cpu_j, ram_j = as_joules(energy.get("cpu_energy")), as_joules(energy.get("ram_energy"))
     is_constant = energy.get("cpu_power") == _MODELLED_CPU_W
-    cpu_j = joules["cpu"]
     return EnergyMetrics(
         total_energy_j=energy["total_energy_joules"],
         duration_sec=cpu_j / _MODELLED_CPU_W if is_constant and cpu_j else None,
-        gpu_energy_j=joules["gpu"],
+        gpu_energy_j=as_joules(energy.get("gpu_energy")),
         cpu_energy_j=cpu_j,
-        ram_energy_j=joules["ram"],
-        gpu_power_w=number(energy.get("gpu_power")),
-        cpu_power_w=number(energy.get("cpu_power")),
-        emissions_kg_co2=number(energy.get("final_emissions")),
+        ram_energy_j=ram_j,
+        gpu_power_w=as_number(energy.get("gpu_power")),
+        cpu_power_w=as_number(energy.get("cpu_power")),
+        emissions_kg_co2=as_number(energy.get("final_emissions")),
         cpu_provenance="modelled" if is_constant else None,
-        ram_provenance=None if joules["ram"] is None else "modelled",
-        devices=[DeviceEnergy(gpu_name=board)] * number_of_boards if number_of_boards else None,
+        ram_provenance=None if ram_j is None else "modelled",
+        devices=unmeasured_devices(board, boards),
     )
-
-
-def _joules(energy_kwh: object) -> float | None:
-    kwh = number(energy_kwh)
-    return None if kwh is None else kwh_to_j(kwh)
-
-
-def _start(stamp: object) -> datetime | None:
-    """The zone-less local start, such as `April 11, 2025 at 01:24:25 PM`."""
-    try:
-        return datetime.strptime(str(stamp), "%B %d, %Y at %I:%M:%S %p")  # noqa: DTZ007 - the file has no zone
-    except ValueError:
-        return None
-
-
-def _dict(document: dict[str, Any] | None, name: str) -> dict[str, Any]:
-    """An object inside an object, or an empty one."""
-    inner = (document or {}).get(name)
-    return inner if isinstance(inner, dict) else {}
 
 
 FORMAT = Format(
     name="legacy",
     looks_for="a folder with JSON that has local_process_index and energy_results",
-    recognises=lambda original: _kind(original) is not None,
+    recognises=lambda source: _kind(source) is not None,
     read=_read,
     is_folder=True,
     part_names=rf"(.+?)_(?:{'|'.join(_NAMES)})\.json",

@@ -1,60 +1,52 @@
-"""What is too much to be read, or too odd, and the refusal of it."""
+"""Limits of an import, and the checks that refuse input beyond them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
+from llm_energy_measure.importers.report import RefusedInputError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 MAX_BYTES = 256 * 1024 * 1024
-"""A larger file is refused before it is read; 100,000 rows of CodeCarbon have about 40 MB."""
+"""Largest file, in bytes; larger files are refused before they are read. 100,000 rows of CodeCarbon have 40 MB."""
 
 MAX_PARSED_BYTES = 32 * 1024 * 1024
-"""JSON that is parsed to the last value takes up to 30 times its size in memory; larger parts are refused."""
+"""Largest JSON text that is parsed completely, in bytes. Parsed JSON takes up to 30 times its size in memory."""
 
 MAX_FILES = 100_000
-"""Files of one import; more are refused with the advice to import part of them."""
+"""Most files of one import."""
 
 MAX_ROWS = 2_000_000
-"""Rows of one file; each has an entry in the report, and more are refused with the advice to split it."""
+"""Most rows of one file; the report has an entry for each row."""
 
 MAX_CELL = 131_072
-"""Characters of a cell: the limit of Python's own csv module."""
+"""Most characters of a cell: the limit of Python's csv module."""
 
 
-class RefusedFileError(Exception):
-    """A file, or a part of it, that is not read; for the loss report, and caught inside this package.
+def require_parsable(data: bytes, what: str) -> None:
+    """Refuse JSON text that takes too much memory to parse.
 
-    Attributes:
-        code: The reason code.
-        sentence: What was found, and what to do.
+    Args:
+        data: The text.
+        what: Name of the text in the message, such as `the file`.
     """
-
-    def __init__(self, code: str, sentence: str) -> None:
-        """Remember why."""
-        self.code = code
-        self.sentence = sentence
-        super().__init__(sentence)
-
-
-def require_parsable(data: bytes | msgspec.Raw, what: str) -> None:
-    """Refuse what would take too much memory to parse."""
-    size = len(bytes(data)) if isinstance(data, msgspec.Raw) else len(data)
-    if size > MAX_PARSED_BYTES:
+    if len(data) > MAX_PARSED_BYTES:
         limit = MAX_PARSED_BYTES // 2**20
-        raise RefusedFileError("too_large", f"{what} has {size} bytes, and at most {limit} MiB are parsed; split it")
+        raise RefusedInputError(
+            "too_large", f"{what} has {len(data)} bytes, and at most {limit} MiB are parsed; split it"
+        )
 
 
 def require_rows(number: int) -> None:
-    """Refuse a file of more rows than are read."""
+    """Refuse a file with more than `MAX_ROWS` rows."""
     if number > MAX_ROWS:
-        raise RefusedFileError("too_many", f"it has {number} rows, and at most {MAX_ROWS} are read; split it")
+        raise RefusedInputError("too_many", f"the file has {number} rows, and at most {MAX_ROWS} are read; split it")
 
 
-def require_once(columns: Sequence[str], needed: Collection[str]) -> None:
-    """Refuse a table in which a column that is needed stands more than once: nobody can say which of them counts."""
-    if twice := sorted({name for name in columns if name in needed and columns.count(name) > 1}):
-        raise RefusedFileError("ambiguous_column", f"the column {', '.join(twice)} stands more than once")
+def require_unique_columns(columns: Sequence[str], needed: Collection[str]) -> None:
+    """Refuse a table in which a needed column appears more than once, because its value would be ambiguous."""
+    if repeated := sorted({name for name in columns if name in needed and columns.count(name) > 1}):
+        found = f"the column {', '.join(repeated)} appears more than once in the header"
+        raise RefusedInputError("ambiguous_column", f"{found}; remove or rename one of them")

@@ -1,104 +1,90 @@
-"""The closed grammar of `--map FIELD=EXPRESSION`: columns, numbers, `+ - * /` and parentheses, and nothing else.
+"""The grammar of `--map FIELD=EXPRESSION`: columns, numbers, texts, `+ - * /` and parentheses.
 
     mapping    = field "=" expression
     expression = term   { ("+" | "-") term }
     term       = factor { ("*" | "/") factor }
     factor     = number | column | "[" any column "]" | "'" text "'" | "-" factor | "(" expression ")"
 
-A column whose name is no plain word stands in brackets. A quoted text is that text in every row. An expression of an
-unknown value, or one divided by 0, is unknown.
+A column name that is not a plain word needs brackets. A quoted text is the same in every row. An expression is None if
+one of its columns is blank, or if it divides by 0. No text is evaluated as Python.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import re
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
 from llm_energy_measure.exceptions import ImportFormatError
-from llm_energy_measure.importers.cells import number_in
+from llm_energy_measure.importers.values import parse_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from collections.abc import Mapping as Row
+    from collections.abc import Sequence
 
-Kind = Literal["number", "signed", "whole", "text", "time", "scope"]
+Kind = Literal["number", "whole", "text", "time", "scope"]
+Cell = str | float | None
+"""Text or number of a cell; None if it is blank."""
 
-FIELDS: dict[str, Kind] = {
-    **dict.fromkeys(("experiment_id", "model_name", "config_name", "backend", "backend_version"), "text"),
-    **dict.fromkeys(("host", "gpu_uuid", "gpu_name", "compute_precision"), "text"),
-    **dict.fromkeys(("process_index", "world_size", "gpu_id"), "whole"),
-    **dict.fromkeys(("start", "end"), "time"),
-    **dict.fromkeys(("total_scope", "gpu_scope", "cpu_scope", "ram_scope"), "scope"),
-    **dict.fromkeys(
-        ("energy_j", "gpu_energy_j", "cpu_energy_j", "ram_energy_j", "gpu_power_w", "cpu_power_w"), "number"
-    ),
-    **dict.fromkeys(("duration_sec", "emissions_kg_co2", "energy_per_token_j"), "number"),
-    **dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"), "whole"),
-    **dict.fromkeys(("inference_time_sec", "tokens_per_second", "time_to_first_token_ms"), "number"),
-    **dict.fromkeys(("flops_total", "peak_memory_mb"), "number"),
+_FIELDS_OF_KIND: dict[Kind, str] = {
+    "text": "experiment_id model_name config_name backend backend_version host gpu_uuid gpu_name compute_precision",
+    "whole": "process_index world_size gpu_id input_tokens output_tokens total_tokens",
+    "time": "start end",
+    "scope": "total_scope gpu_scope cpu_scope ram_scope",
+    "number": "energy_j gpu_energy_j cpu_energy_j ram_energy_j gpu_power_w cpu_power_w duration_sec emissions_kg_co2 "
+    "energy_per_token_j inference_time_sec tokens_per_second time_to_first_token_ms flops_total peak_memory_mb",
 }
-"""Fields of a record that a table can fill, and what each holds."""
+FIELDS: dict[str, Kind] = {name: kind for kind, names in _FIELDS_OF_KIND.items() for name in names.split()}
+"""Fields of a record that a table can fill, with the kind of their values."""
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[^\W\d]\w*)"
     r"|\[(?P<column>[^\[\]]+)\]|'(?P<text>[^']*)'|(?P<sign>[-+*/()]))"
 )
 _MAX_TOKENS = 100
-Cell = str | float | None
+_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+Row = Mapping[str, Cell]
 
 
-class _Node(msgspec.Struct, frozen=True):
-    """A step of an expression: `number` and `text` have a value, `column` a name, the others operands."""
+class _Part(NamedTuple):
+    """A part of an expression: the functions that return its value in a row, as a cell and as a number.
 
-    kind: str
-    value: str | float = ""
-    operands: tuple[_Node, ...] = ()
+    A text has no number, because it cannot be used in a calculation.
+    """
+
+    cell: Callable[[Row], Cell]
+    number: Callable[[Row], float | None] | None
 
 
 class Expression(msgspec.Struct, frozen=True):
-    """What a field is made of.
+    """The expression of one field.
 
     Attributes:
         source: The expression as it was given.
-        root: Its last step.
+        columns: Names of the columns that it needs.
+        value: Returns its value in a row, given the cells by column. The value is a text only if the expression is one
+            column or one quoted text, and None if it is unknown. Raises ValueError if a cell that is needed as a
+            number is a text.
     """
 
     source: str
-    root: _Node
-
-    def columns(self) -> set[str]:
-        """The columns that it needs."""
-        return set(_columns(self.root))
-
-    def value(self, row: Row[str, Cell]) -> Cell:
-        """Its value in a row: text only where it is one column or a quoted text; None if it is unknown.
-
-        Args:
-            row: Text or number of each column; a blank is None.
-
-        Raises:
-            ValueError: Text stands where a number is calculated with.
-        """
-        if self.root.kind == "text":
-            return self.root.value
-        if self.root.kind == "column":
-            return row.get(str(self.root.value))
-        return _calculated(self.root, row)
+    columns: frozenset[str]
+    value: Callable[[Row], Cell]
 
 
 def parse_mappings(given: Sequence[str]) -> dict[str, Expression]:
-    """Field to expression, for each `FIELD=EXPRESSION`.
+    """Return the expression of each field, from a list of `FIELD=EXPRESSION`.
 
     Raises:
-        ImportFormatError: One is none, names no field, or names one twice.
+        ImportFormatError: A mapping is invalid, its field is unknown, or a field is mapped twice.
 
     Example:
         >>> mapping = parse_mappings(["energy_j=energy_kwh*3.6e6", "model_name=[the model]"])
-        >>> mapping["energy_j"].value({"energy_kwh": "0.5"}), mapping["model_name"].columns()
-        (1800000.0, {'the model'})
+        >>> mapping["energy_j"].value({"energy_kwh": "0.5"}), mapping["model_name"].columns
+        (1800000.0, frozenset({'the model'}))
     """
     mappings: dict[str, Expression] = {}
     for text in given:
@@ -106,110 +92,116 @@ def parse_mappings(given: Sequence[str]) -> dict[str, Expression]:
         field = field.strip()
         doing = f"cannot map {text!r}"
         if not sign or not source.strip():
-            raise ImportFormatError(doing, "it is no FIELD=EXPRESSION", "such as energy_j=energy_kwh*3.6e6")
+            raise ImportFormatError(doing, "it is not FIELD=EXPRESSION", "write for example energy_j=energy_kwh*3.6e6")
         if field not in FIELDS:
-            raise ImportFormatError(doing, f"there is no field {field!r}", f"choose one of {', '.join(FIELDS)}")
+            raise ImportFormatError(doing, f"unknown field {field!r}", f"use one of {', '.join(FIELDS)}")
         if field in mappings:
             raise ImportFormatError(doing, f"{field} is mapped twice", "map each field once")
-        mappings[field] = Expression(source.strip(), _Parser(source, doing).parse())
+        mappings[field] = _Parser(source, doing).parse()
     return mappings
 
 
 class _Parser:
-    """Recursive descent over the tokens of one expression."""
+    """Recursive-descent parser of one expression."""
 
     def __init__(self, source: str, doing: str) -> None:
-        """Split the source into tokens."""
+        self.source = source.strip()
         self.doing = doing
-        self.text: str | None = None
+        self.columns: set[str] = set()
         self.tokens: list[tuple[str, str]] = []
         position = 0
-        source = source.rstrip()
-        while position < len(source):
-            match = _TOKEN.match(source, position)
+        while position < len(self.source):
+            match = _TOKEN.match(self.source, position)
             if match is None or match.lastgroup is None:
-                raise self._wrong(f"{source[position:][:20]!r} is nothing that an expression can hold")
+                raise self._error(f"{self.source[position:][:20]!r} is not a column, number, text or operator")
             self.tokens.append((match.lastgroup, match[match.lastgroup]))
             position = match.end()
         if len(self.tokens) > _MAX_TOKENS:
-            raise self._wrong(f"it has {len(self.tokens)} parts, at most {_MAX_TOKENS} are taken")
-        self.tokens.reverse()  # the next one is popped from the end
+            raise self._error(f"it has {len(self.tokens)} parts, and at most {_MAX_TOKENS} are allowed")
+        self.tokens.reverse()  # the next token is popped from the end
 
-    def parse(self) -> _Node:
-        """The whole expression."""
-        node = self._sum()
+    def parse(self) -> Expression:
+        """Return the complete expression."""
+        part = self._sum()
         if self.tokens:
-            raise self._wrong(f"{self.tokens[-1][1]!r} stands behind its end")
-        if self.text is not None and node.kind != "text":
-            raise self._wrong(f"the text {self.text!r} is no number to calculate with")
-        return node
+            raise self._error(f"{self.tokens[-1][1]!r} follows a complete expression")
+        return Expression(self.source, frozenset(self.columns), part.cell)
 
-    def _sum(self) -> _Node:
-        node = self._product()
-        while self._next() in ("+", "-"):
-            node = _Node(self.tokens.pop()[1], operands=(node, self._product()))
-        return node
+    def _sum(self) -> _Part:
+        part = self._product()
+        while self._next_sign() in ("+", "-"):
+            part = self._operation(self.tokens.pop()[1], part, self._product())
+        return part
 
-    def _product(self) -> _Node:
-        node = self._factor()
-        while self._next() in ("*", "/"):
-            node = _Node(self.tokens.pop()[1], operands=(node, self._factor()))
-        return node
+    def _product(self) -> _Part:
+        part = self._factor()
+        while self._next_sign() in ("*", "/"):
+            part = self._operation(self.tokens.pop()[1], part, self._factor())
+        return part
 
-    def _factor(self) -> _Node:
+    def _factor(self) -> _Part:
         if not self.tokens:
-            raise self._wrong("it ends where a column or a number belongs")
+            raise self._error("it ends before a column or a number")
         kind, text = self.tokens.pop()
         if kind == "number":
-            if not math.isfinite(float(text)):
-                raise self._wrong(f"{text} is beyond all numbers")
-            return _Node("number", float(text))
+            return self._number(text)
         if kind in ("name", "column"):
-            return _Node("column", text)
+            self.columns.add(text)
+            return _Part(lambda row: row.get(text), lambda row: _number_in(text, row))
         if kind == "text":
-            self.text = text
-            return _Node("text", text)
+            return _Part(lambda _row: text, None)
         if text == "-":
-            return _Node("-", operands=(_Node("number", 0.0), self._factor()))
+            return self._operation("-", self._number("0"), self._factor())
         if text == "(":
-            node = self._sum()
-            if self._next() != ")":
-                raise self._wrong("a parenthesis does not close")
+            part = self._sum()
+            if self._next_sign() != ")":
+                raise self._error("a parenthesis is not closed")
             self.tokens.pop()
-            return node
-        raise self._wrong(f"{text!r} stands where a column or a number belongs")
+            return part
+        raise self._error(f"{text!r} is used in place of a column or a number")
 
-    def _next(self) -> str | None:
-        """The sign that comes next, if one does."""
+    def _number(self, text: str) -> _Part:
+        number = float(text)
+        if not math.isfinite(number):
+            raise self._error(f"{text} is too large for a number")
+        return _Part(lambda _row: number, lambda _row: number)
+
+    def _operation(self, sign: str, left: _Part, right: _Part) -> _Part:
+        """Return the part that combines two numbers: None if one of them is None, or if the result is not finite."""
+        combine, left_number, right_number = _OPERATORS[sign], left.number, right.number
+        if left_number is None or right_number is None:
+            raise self._error("a text cannot be used in a calculation")
+
+        def value(row: Row) -> float | None:
+            one, other = left_number(row), right_number(row)
+            if one is None or other is None:
+                return None
+            try:
+                result: float = combine(one, other)
+            except (ZeroDivisionError, OverflowError):
+                return None
+            return result if math.isfinite(result) else None
+
+        return _Part(value, value)
+
+    def _next_sign(self) -> str | None:
+        """Return the next token if it is an operator or a parenthesis."""
         return self.tokens[-1][1] if self.tokens and self.tokens[-1][0] == "sign" else None
 
-    def _wrong(self, found: str) -> ImportFormatError:
-        return ImportFormatError(self.doing, found, "columns, numbers, + - * / and parentheses make an expression")
+    def _error(self, found: str) -> ImportFormatError:
+        return ImportFormatError(self.doing, found, "use columns, numbers, + - * / and parentheses")
 
 
-def _columns(node: _Node) -> Iterator[str]:
-    if node.kind == "column":
-        yield str(node.value)
-    for operand in node.operands:
-        yield from _columns(operand)
+def _number_in(column: str, row: Row) -> float | None:
+    """Return the number in a column; None if the cell is blank.
 
-
-def _calculated(node: _Node, row: Row[str, Cell]) -> float | None:
-    """The number that a step comes to; None if one of its operands is none."""
-    if node.kind == "number":
-        return float(node.value)
-    if node.kind == "column":
-        cell = row.get(str(node.value))
-        if isinstance(cell, str) and number_in(cell) is None:
-            msg = f"{node.value} is {cell[:40]!r}, no number"
-            raise ValueError(msg)
-        return number_in(cell) if isinstance(cell, str) else cell
-    left, right = (_calculated(operand, row) for operand in node.operands)
-    if left is None or right is None:
-        return None
-    try:
-        result = {"+": left + right, "-": left - right, "*": left * right}.get(node.kind)
-        result = left / right if result is None else result
-    except (ZeroDivisionError, OverflowError):
-        return None
-    return result if math.isfinite(result) else None
+    Raises:
+        ValueError: The cell is a text that is not a number.
+    """
+    cell = row.get(column)
+    if not isinstance(cell, str):
+        return cell
+    number = parse_number(cell)
+    if number is None:
+        raise ValueError(f"{column} is {cell[:40]!r}, which is not a number")
+    return number

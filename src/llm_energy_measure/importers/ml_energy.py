@@ -1,252 +1,231 @@
-"""Results of the ML.ENERGY benchmark: `results.json` of one run, and the files of its leaderboard.
+"""Import results of the ML.ENERGY benchmark: `results.json` of one run, and the files of its leaderboard.
 
-A run has two windows, the steady state and the whole benchmark; one lies in the other, so that each is an experiment of
-its own and they are never added. Prompts and answers are personal: they are not even parsed. The energy of a single
-request is derived by the tool and not taken. A leaderboard has energy per token and mean power and no total.
+A run has two windows, the steady state and the whole benchmark. The steady state is a part of the benchmark, so each
+window is an experiment, and the two are never added. Prompts and answers are personal data and are not parsed. The
+tool derives the energy of a single request from the mean, so it is not imported. A leaderboard has energy per token
+and mean power, but no total.
 
-Source: the ML.ENERGY benchmark v3 and leaderboard; its measurements are Zeus's.
+Source: the ML.ENERGY benchmark v3 and its leaderboard, which measure with Zeus.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
-from llm_energy_measure.importers.cells import identifier, number, text, whole
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.json_text import parsed
-from llm_energy_measure.importers.limits import RefusedFileError
-from llm_energy_measure.importers.loss import LossReport, Remarks
-from llm_energy_measure.importers.work import client_work, latency
-from llm_energy_measure.importers.zeus import counted
+from llm_energy_measure.importers.json_text import as_object, parse_json, require_unique_keys
+from llm_energy_measure.importers.record_parts import (
+    client_metrics,
+    component,
+    imported_record,
+    latency_samples,
+    unmeasured_devices,
+)
+from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.values import as_integer, as_number, as_text, digest, identifier
+from llm_energy_measure.importers.zeus import gpu_counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.latency import LatencyMeasurements
-    from llm_energy_measure.importers.bounded import Original
+    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "ml-energy"
 
 _RUN = {"model_id", "steady_state_measurement", "entire_benchmark_measurement"}
 _DIFFUSION = {"model_id", "total_energy", "iteration_energy_measurements"}
-_BOARD = {"model_id", "task", "configurations"}
-# Personal text, samples and series: long, and with a place of their own or none at all.
-_LEFT_OUT = frozenset(("results", "timeline", "output_length_distribution", "iteration_energy_measurements"))
+_LEADERBOARD = {"model_id", "task", "configurations"}
+_NOT_IN_CONFIG = frozenset(("results", "timeline", "output_length_distribution", "iteration_energy_measurements"))
+"""Long fields with personal text, samples and series, which are not kept in the configuration."""
 _WINDOWS = {"steady": "steady_state", "whole": "benchmark"}
 _TOLERANCE = 1e-6
 
 
 class _Request(msgspec.Struct):
-    """What is read of a request: counts and times, and no text."""
+    """The fields of a request that are parsed: latencies in seconds and the outcome, but no text."""
 
     ttft: float | None = None
     itl: list[float] = []
     success: bool | None = None
 
 
-def _recognises(original: Original) -> bool:
-    return any(set(original.fields) >= wanted for wanted in (_RUN, _DIFFUSION, _BOARD))
+def _recognises(source: ImportSource) -> bool:
+    return any(set(source.fields) >= fields for fields in (_RUN, _DIFFUSION, _LEADERBOARD))
 
 
-def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
-    """Two records of a run, or one of each configuration of a leaderboard."""
-    [original] = originals
-    original.require_unique_keys()
-    if set(original.fields) >= _BOARD:
-        return _read_board(original, report)
-    return _read_run(original, options, report)
+def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
+    """Return two records of a run, or one of each configuration of a leaderboard."""
+    [source] = sources
+    require_unique_keys(source.data, "the file")
+    values = source.fields.items()
+    document = {name: parse_json(bytes(value), name) for name, value in values if name not in _NOT_IN_CONFIG}
+    if set(source.fields) >= _LEADERBOARD:
+        return _read_leaderboard(source, document, report)
+    return _read_run(source, document, options, report)
 
 
-def _values(original: Original) -> dict[str, Any]:
-    """The fields of a file that are short and of no person."""
-    return {name: parsed(bytes(value), name) for name, value in original.fields.items() if name not in _LEFT_OUT}
-
-
-def _read_run(original: Original, options: Options, report: LossReport) -> Iterator[RawProcessResult]:
-    document = _values(original)
-    timeline = _timeline(original)
-    digest = hashlib.sha256(msgspec.json.encode(document, order="sorted")).hexdigest()[:8]
-    model = text(document["model_id"])
-    name = identifier(TOOL, model or "", str(document.get("date") or ""), digest)
-    samples = _latency(original, whole(document.get("completed")))
+def _read_run(
+    source: ImportSource, document: dict[str, Any], options: Options, report: ImportReport
+) -> Iterator[RawProcessResult]:
+    timeline = _timeline(source)
+    model, completed = as_text(document["model_id"]), as_integer(document.get("completed"))
+    name = identifier(TOOL, model or "", str(document.get("date") or ""), digest(document))
+    latency = _latency(source, completed)
     windows = {
         "whole": document.get("entire_benchmark_measurement") or {"gpu_energy": document.get("total_energy")},
         "steady": document.get("steady_state_measurement"),
     }
-    for window, measured in windows.items():
-        remarks = Remarks()
-        energy = _energy(document, measured, options, remarks)
+    for window, measurement in windows.items():
+        notes = Notes()
+        energy = _energy(document, as_object(measurement), options, notes)
         if energy is None:
-            if window == "whole" or measured is not None:
-                report.refuse(original.shown, "no_measurement", f"the {window} window has no GPU energy")
+            if window == "whole" or measurement is not None:
+                report.refuse(source.path, "no_measurement", f"the {window} window has no GPU energy")
             continue
-        energy = _steady(document, energy, remarks) if window == "steady" else _whole(document, energy)
-        has_failed = whole(document.get("completed")) == 0
+        energy = _with_run_values(document, window, energy, notes)
+        has_failed = completed == 0
         if has_failed:
-            remarks.note("run_failed", f"none of {document.get('num_prompts')} requests succeeded")
-        record = RawProcessResult(
-            experiment_id=identifier(name, window),
-            process_index=0,
-            gpu_id=None,
-            gpu_name=text(document.get("gpu_model")),
-            config_name=None,
+            notes.add("run_failed", f"none of {document.get('num_prompts')} requests succeeded")
+        record = imported_record(
+            identifier(name, window),
+            gpu_name=as_text(document.get("gpu_model")),
             model_name=model,
-            timestamps=_stamps(timeline, window, energy.duration_sec, remarks),
-            inference_metrics=client_work(document, samples) if window == "whole" and not has_failed else None,
+            timestamps=_timestamps(timeline, window, energy.duration_sec, notes),
+            inference_metrics=client_metrics(document, latency) if window == "whole" and not has_failed else None,
             energy_metrics=energy,
-            compute_metrics=None,
             effective_config={TOOL: {"window": window, **document}},
-            origin=original.origin(TOOL),
+            origin=source.origin(TOOL),
             status="failed" if has_failed else None,
         )
-        yield report.record(original.shown, record, remarks)
+        yield report.record(source.path, record, notes)
 
 
-def _energy(document: dict[str, Any], measured: object, options: Options, remarks: Remarks) -> EnergyMetrics | None:
-    """Energy of one of Zeus's measurements, of GPUs one by one or together; None if it has none of a GPU."""
-    found = measured.get("gpu_energy") if isinstance(measured, dict) else None
-    gpu = _sum(found)
-    if gpu is None or not isinstance(measured, dict):
+def _energy(
+    document: dict[str, Any], measurement: dict[str, Any], options: Options, notes: Notes
+) -> EnergyMetrics | None:
+    """Return the energy of one measurement of Zeus, which has one value per GPU or one sum; None without GPU energy."""
+    found = measurement.get("gpu_energy")
+    gpu_j = _sum(found)
+    if gpu_j is None:
         return None
-    board = text(document.get("gpu_model"))
+    board = as_text(document.get("gpu_model"))
     devices = [
-        DeviceEnergy(gpu_uuid=_uuid(index, options), gpu_name=board, energy_j=number(value), provenance="measured")
-        for index, value in sorted(found.items() if isinstance(found, dict) else (), key=_place)
+        DeviceEnergy(gpu_uuid=_uuid(index, options), gpu_name=board, energy_j=as_number(value), provenance="measured")
+        for index, value in sorted(as_object(found).items(), key=lambda item: (len(item[0]), item[0]))  # 2 before 10
     ]
-    cpu, ram = (_sum(measured.get(name)) for name in ("cpu_energy", "dram_energy"))
-    if cpu is not None or ram is not None:
-        remarks.note("whole", "the energy of CPUs and memory stands beside the total, which is that of the GPUs")
+    cpu_j, ram_j = _sum(measurement.get("cpu_energy")), _sum(measurement.get("dram_energy"))
+    if cpu_j is not None or ram_j is not None:
+        notes.add("whole", "the total is the energy of the GPUs, without the energy of CPUs and memory")
+    parts = component("cpu", cpu_j, "host", "measured") | component("ram", ram_j, "host", "measured")
+    return msgspec.structs.replace(gpu_counters(gpu_j, devices, as_number(measurement.get("time"))), **parts)
+
+
+def _with_run_values(document: dict[str, Any], window: str, energy: EnergyMetrics, notes: Notes) -> EnergyMetrics:
+    """Return the energy of a window with the duration and the energy per token that the run states for it."""
+    if window == "whole":
+        return msgspec.structs.replace(energy, duration_sec=energy.duration_sec or as_number(document.get("duration")))
+    own_j = as_number(document.get("steady_state_energy"))
+    if own_j is not None and not math.isclose(own_j, energy.gpu_energy_j or 0.0, rel_tol=_TOLERANCE):
+        found = f"steady_state_energy is {own_j!r} J, but the GPUs sum to {energy.gpu_energy_j!r} J, which is imported"
+        notes.add("own_aggregate_differs", found)
     return msgspec.structs.replace(
-        counted(gpu, devices, number(measured.get("time"))),
-        cpu_energy_j=cpu,
-        ram_energy_j=ram,
-        cpu_scope=None if cpu is None else "host",
-        cpu_provenance=None if cpu is None else "measured",
-        ram_scope=None if ram is None else "host",
-        ram_provenance=None if ram is None else "measured",
+        energy,
+        energy_per_token_j=as_number(document.get("steady_state_energy_per_token")),
+        duration_sec=energy.duration_sec or as_number(document.get("steady_state_duration")),
     )
 
 
-def _whole(document: dict[str, Any], energy: EnergyMetrics) -> EnergyMetrics:
-    """The energy of the whole run."""
-    duration = energy.duration_sec or number(document.get("duration"))
-    return msgspec.structs.replace(energy, duration_sec=duration)
-
-
-def _steady(document: dict[str, Any], energy: EnergyMetrics, remarks: Remarks) -> EnergyMetrics:
-    """The energy of the steady state, with the energy per token that the tool gives for it."""
-    own = number(document.get("steady_state_energy"))
-    if own is not None and not math.isclose(own, energy.gpu_energy_j or 0.0, rel_tol=_TOLERANCE):
-        remarks.note(
-            "own_aggregate_differs", f"steady_state_energy is {own!r} J, its GPUs have {energy.gpu_energy_j!r}"
-        )
-    per_token = number(document.get("steady_state_energy_per_token"))
-    duration = energy.duration_sec or number(document.get("steady_state_duration"))
-    return msgspec.structs.replace(energy, energy_per_token_j=per_token, duration_sec=duration)
-
-
-def _place(gpu: tuple[str, object]) -> tuple[int, str]:
-    """Where a GPU belongs: 2 stands before 10."""
-    index, _ = gpu
-    return len(index), index
-
-
 def _uuid(index: str, options: Options) -> str | None:
-    """UUID of a GPU, by an index among those that the measuring process saw; None unless the caller said it."""
-    known = dict(enumerate(options.gpu_uuids))
-    return known.get(int(index)) if index.isdecimal() and len(index) < 4 else None
+    """Return the UUID that the caller stated for an index within CUDA_VISIBLE_DEVICES."""
+    return options.gpu_uuid(int(index)) if index.isdecimal() and len(index) < 4 else None
 
 
 def _sum(parts: object) -> float | None:
-    """The energy of all sockets, or the one figure; None if it is not known of each."""
+    """Return one number, or the sum of the numbers of an object; None if one of them is unknown."""
     if not isinstance(parts, dict):
-        return number(parts)
-    known = [number(value) for value in parts.values()]
-    return math.fsum(value for value in known if value is not None) if known and None not in known else None
+        return as_number(parts)
+    known = [number for value in parts.values() if (number := as_number(value)) is not None]
+    return math.fsum(known) if known and len(known) == len(parts) else None
 
 
-def _timeline(original: Original) -> dict[str, float | None]:
-    """Ends of both windows, in seconds since 1970; the series beside them are not parsed."""
-    raw = original.fields.get("timeline")
+def _timeline(source: ImportSource) -> dict[str, float | None]:
+    """Return the start and end of both windows, in seconds since 1970, without parsing the long series."""
+    raw = source.fields.get("timeline")
     try:
         fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw]) if raw is not None else {}
     except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
-    return {name: number(parsed(bytes(value), name)) for name, value in fields.items() if name.endswith("_time")}
+    return {name: as_number(parse_json(bytes(value), name)) for name, value in fields.items() if name.endswith("_time")}
 
 
-def _stamps(timeline: dict[str, float | None], window: str, duration: float | None, remarks: Remarks) -> Timestamps:
-    start, end = (_moment(timeline.get(f"{_WINDOWS[window]}_{end}_time")) for end in ("start", "end"))
+def _timestamps(timeline: dict[str, float | None], window: str, duration: float | None, notes: Notes) -> Timestamps:
+    start, end = (_utc(timeline.get(f"{_WINDOWS[window]}_{edge}_time")) for edge in ("start", "end"))
     if start is not None and end is not None and end < start:
-        remarks.note("part_unreadable", f"the {window} window ends before it starts; both stamps are null")
+        notes.add("part_unreadable", f"the {window} window ends before it starts, so both timestamps are null")
         start = end = None
     return Timestamps(start=start, end=end, duration_sec=duration)
 
 
-def _moment(seconds: float | None) -> datetime | None:
+def _utc(seconds: float | None) -> datetime | None:
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, OSError, ValueError):
         return None
 
 
-def _latency(original: Original, completed: int | None) -> LatencyMeasurements | None:
-    """The latency of each request that succeeded."""
-    raw = original.fields.get("results")
+def _latency(source: ImportSource, completed: int | None) -> LatencyMeasurements | None:
+    """Return the latency samples of the requests that succeeded."""
+    raw = source.fields.get("results")
     try:
         requests = msgspec.json.decode(raw, type=list[_Request]) if raw is not None else []
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     good = [request for request in requests if request.success is not False]
-    return latency([request.ttft for request in good], [request.itl for request in good], completed) if good else None
+    return latency_samples([one.ttft for one in good], [one.itl for one in good], completed) if good else None
 
 
-def _read_board(original: Original, report: LossReport) -> Iterator[RawProcessResult]:
-    document = _values(original)
-    model, task = text(document["model_id"]), text(document["task"])
+def _read_leaderboard(
+    source: ImportSource, document: dict[str, Any], report: ImportReport
+) -> Iterator[RawProcessResult]:
+    model, task = as_text(document["model_id"]), as_text(document["task"])
     shared = {name: value for name, value in document.items() if name != "configurations"}
     configurations = document["configurations"]
     if not isinstance(configurations, list):
-        raise RefusedFileError("missing_field", "configurations is no list")
+        raise RefusedInputError("missing_field", "configurations is not a list")
     for row, found in enumerate(configurations, start=1):
-        if not isinstance(found, dict) or number(found.get("energy_per_token_joules")) is None:
-            report.refuse(original.shown, "no_measurement", f"configuration {row} has no energy per token", row=row)
+        if not isinstance(found, dict) or as_number(found.get("energy_per_token_joules")) is None:
+            report.refuse(source.path, "no_measurement", f"configuration {row} has no energy per token", row=row)
             continue
-        config = {name: value for name, value in found.items() if name not in _LEFT_OUT}
-        digest = hashlib.sha256(msgspec.json.encode([shared, config], order="sorted")).hexdigest()[:8]
-        boards, board = whole(config.get("num_gpus")), text(config.get("gpu_model"))
-        remarks = Remarks()
-        remarks.note("no_energy", "a leaderboard has energy per token and mean power, and no total")
-        record = RawProcessResult(
-            experiment_id=identifier(TOOL, model or "", task or "", board or "", digest),
-            process_index=0,
-            gpu_id=None,
+        config = {name: value for name, value in found.items() if name not in _NOT_IN_CONFIG}
+        boards, board = as_integer(config.get("num_gpus")), as_text(config.get("gpu_model"))
+        notes = Notes()
+        notes.add("no_energy", "a leaderboard has energy per token and mean power, but no total energy")
+        record = imported_record(
+            identifier(TOOL, model or "", task or "", board or "", digest([shared, config])),
             gpu_name=board,
             config_name=task,
             model_name=model,
             timestamps=Timestamps(start=None, end=None, duration_sec=None),
-            inference_metrics=None,
             energy_metrics=EnergyMetrics(
                 total_energy_j=None,
                 duration_sec=None,
-                gpu_power_w=number(config.get("avg_power_watts")),
-                energy_per_token_j=number(config["energy_per_token_joules"]),
+                gpu_power_w=as_number(config.get("avg_power_watts")),
+                energy_per_token_j=as_number(config["energy_per_token_joules"]),
                 total_scope="device",
                 gpu_scope="device",
-                devices=[DeviceEnergy(gpu_name=board)] * boards if boards and boards < 10_000 else None,
+                devices=unmeasured_devices(board, boards if boards and boards < 10_000 else None),
             ),
-            compute_metrics=None,
             effective_config={TOOL: {**shared, **config}},
-            origin=original.origin(TOOL, row=row),
+            origin=source.origin(TOOL, row=row),
         )
-        yield report.record(original.shown, record, remarks, row=row)
+        yield report.record(source.path, record, notes, row=row)
 
 
 FORMAT = Format(

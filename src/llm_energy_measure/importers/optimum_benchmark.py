@@ -1,9 +1,9 @@
-"""Runs of optimum-benchmark: a report, its configuration, and CodeCarbon's figures of each task, in one folder.
+"""Import runs of optimum-benchmark: a folder with a report, its configuration, and CodeCarbon's values of each task.
 
-Each phase is an experiment of its own. The report's energy is a mean over the local ranks, each of which saw the
-machine: the scope is the host, and the record stands for all ranks. `generate` is prefill and decode together and is
-never added to them; where there is no decode, it is what generate has more than prefill. Times are those of
-CodeCarbon's files; decode has none of its own.
+Each phase is an experiment. The energy in the report is a mean over the local ranks, and each rank measured the whole
+machine: the scope is the host, and one record represents all ranks. The phase `generate` contains prefill and decode,
+so it is never added to them. If the report has no decode, its energy is the difference of generate and prefill. Times
+come from CodeCarbon's files, which have none for decode.
 
 Source: optimum-benchmark, `benchmark_report.json`, `benchmark_config.json` and `<task>_codecarbon.json`.
 """
@@ -15,306 +15,305 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from llm_energy_measure.domain.experiment import Launcher, RawProcessResult
-from llm_energy_measure.domain.metrics import ComputeMetrics, DeviceEnergy, EnergyMetrics, Timestamps
-from llm_energy_measure.domain.units import JOULES_PER_KWH, kwh_to_j
-from llm_energy_measure.importers.cells import boards, identifier, number, shifted, text, time_in, whole
+from llm_energy_measure.domain.experiment import Launcher
+from llm_energy_measure.domain.metrics import ComputeMetrics, DeviceEnergy, EnergyMetrics
+from llm_energy_measure.domain.units import JOULES_PER_KWH
 from llm_energy_measure.importers.codecarbon import is_constant
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.limits import RefusedFileError
-from llm_energy_measure.importers.loss import LossReport, Remarks
+from llm_energy_measure.importers.json_text import as_object
+from llm_energy_measure.importers.record_parts import component, imported_record, timestamps_before
+from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.values import (
+    as_integer,
+    as_joules,
+    as_number,
+    as_text,
+    identifier,
+    parse_boards,
+    parse_time,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llm_energy_measure.importers.bounded import Original
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "optimum-benchmark"
 
-_TARGETS = frozenset(
-    [
-        "load_dataset",
-        "preprocess_dataset",
-        "load_model",
-        "prefill",
-        "decode",
-        "per_token",
-        "forward",
-        "call",
-        "train",
-        "generate",
-        "warmup",
-    ]
+_PHASES = frozenset(
+    (
+        *("load_dataset", "preprocess_dataset", "load_model", "prefill", "decode", "per_token", "forward", "call"),
+        *("train", "generate", "warmup"),
+    )
 )
-_MEASURES = {"memory", "latency", "throughput", "energy", "efficiency"}
 _CONFIG = {"scenario", "launcher", "environment", "backend"}
-_CARBON = {"timestamp", "duration", "energy_consumed", "codecarbon_version", "run_id"}
+_CODECARBON = {"timestamp", "duration", "energy_consumed", "codecarbon_version", "run_id"}
 _OWN_NAMES = ("benchmark_report.json", "benchmark_config.json", "benchmark.json")
 _TASK = re.compile(r"(.+)_codecarbon\.json")
+_COMPONENTS = ("cpu", "ram", "gpu", "total")
 _TOLERANCE = 1e-9
 _MIB_PER_MB = 1e6 / 2**20
 
+_Energies = dict[str, float | None]
+"""Energy in kWh of each of `_COMPONENTS`."""
 
-def _kind(original: Original) -> str | None:
-    """What kind of file it is."""
-    fields = set(original.fields)
+
+def _kind(source: ImportSource) -> str | None:
+    """Return the kind of a file, from its fields."""
+    fields = set(source.fields)
     if fields >= _CONFIG:
         return "config"
-    if fields >= _CARBON:
-        return "carbon"
+    if fields >= _CODECARBON:
+        return "codecarbon"
     if fields == {"config", "report"}:
         return "both"
-    if fields and fields <= _TARGETS and all(b'"energy"' in bytes(value) for value in original.fields.values()):
+    if fields and fields <= _PHASES and all(b'"energy"' in bytes(value) for value in source.fields.values()):
         return "report"
     return None
 
 
-def _turn(original: Original) -> int:
-    """When it is a file's turn: what the tool writes comes in the order in which it counts, and then copies of it."""
-    name = original.path.name
+def _precedence(source: ImportSource) -> int:
+    """Return the precedence of a file: files with the tool's own names come before copies of them."""
+    name = source.path.name
     return _OWN_NAMES.index(name) if name in _OWN_NAMES else len(_OWN_NAMES) + (_TASK.fullmatch(name) is None)
 
 
 class _Run:
-    """The files of one run, parsed."""
+    """The parsed files of one run. A file that cannot be parsed is refused and missing here.
 
-    def __init__(self, originals: list[Original], report: LossReport) -> None:
-        """Parse each file; what can't be parsed is refused and taken for absent."""
-        self.report_file: Original | None = None
+    Attributes:
+        report_file: The file with the report.
+        has_unreadable_report: Whether a report exists that cannot be parsed.
+        report: Measurements by phase.
+        config: The configuration.
+        codecarbon: File and content of CodeCarbon's values, by task.
+    """
+
+    def __init__(self, sources: list[ImportSource], report: ImportReport) -> None:
+        self.report_file: ImportSource | None = None
         self.has_unreadable_report = False
         self.report: dict[str, Any] = {}
         self.config: dict[str, Any] = {}
-        self.carbon: dict[str, tuple[Original, dict[str, Any]]] = {}
-        for original in sorted(originals, key=_turn):
+        self.codecarbon: dict[str, tuple[ImportSource, dict[str, Any]]] = {}
+        for source in sorted(sources, key=_precedence):
             try:
-                self._take(original, original.json())
-            except RefusedFileError as refused:
-                report.refuse(original.shown, refused.code, refused.sentence)
-                self.has_unreadable_report |= _kind(original) in ("report", "both")
+                self._add(source, source.json())
+            except RefusedInputError as error:
+                report.refuse(source.path, error.code, error.message)
+                self.has_unreadable_report |= _kind(source) in ("report", "both")
 
-    def _take(self, original: Original, document: dict[str, Any]) -> None:
-        """Put a file in its place.
+    def _add(self, source: ImportSource, document: dict[str, Any]) -> None:
+        """Add the content of one file.
 
         Raises:
-            RefusedFileError: Another one is there.
+            RefusedInputError: The run has another file of the same kind.
         """
-        kind = _kind(original)
-        if kind == "carbon":
-            match = _TASK.fullmatch(original.path.name)
-            task = match[1] if match else original.path.stem
-            if task in self.carbon:
-                raise RefusedFileError("duplicate", f"{self.carbon[task][0].path.name} says it already")
-            self.carbon[task] = original, document
+        kind = _kind(source)
+        if kind == "codecarbon":
+            match = _TASK.fullmatch(source.path.name)
+            task = match[1] if match else source.path.stem
+            if task in self.codecarbon:
+                raise _duplicate(self.codecarbon[task][0].path.name)
+            self.codecarbon[task] = source, document
         elif kind == "config":
             if self.config:
-                raise RefusedFileError("duplicate", "another file is the run's configuration")
+                raise _duplicate("another file with a configuration")
             self.config = document
+        elif self.report_file is not None:
+            raise _duplicate(self.report_file.path.name)
         else:
-            if self.report_file is not None:
-                raise RefusedFileError("duplicate", f"{self.report_file.path.name} says it already")
             found, config = (document["report"], document["config"]) if kind == "both" else (document, {})
             if not isinstance(found, dict) or not isinstance(config, dict):
-                raise RefusedFileError("missing_field", "its report or its config is no object")
-            self.report, self.report_file = found, original
+                raise RefusedInputError("missing_field", "its field report or config is not an object")
+            self.report, self.report_file = found, source
             self.config = self.config or config
 
     @property
     def is_interrupted(self) -> bool:
-        """True if the run never came to write its report."""
+        """True if the tool did not write a report."""
         return self.report_file is None and not self.has_unreadable_report
 
     @property
     def ranks(self) -> int | None:
-        """Local ranks that the report is a mean over; None if the launcher does not say."""
-        launcher = _dict(self.config, "launcher")
-        return whole(launcher.get("nproc_per_node")) or (1 if launcher.get("name") in ("process", "inline") else None)
+        """Number of local ranks that the report is a mean over; None if the launcher does not state it."""
+        launcher = as_object(self.config.get("launcher"))
+        is_single = launcher.get("name") in ("process", "inline")
+        return as_integer(launcher.get("nproc_per_node")) or (1 if is_single else None)
 
     @property
     def name(self) -> str:
-        """The same for the same run, wherever its files lie."""
-        runs = [text(document.get("run_id")) for _, document in self.carbon.values()]
+        """Experiment id of the run, which does not depend on the folder of its files."""
+        runs = [as_text(document.get("run_id")) for _, document in self.codecarbon.values()]
         digest = (runs[0] or "")[:8] if runs else ""
         if not digest and self.report_file is not None:
             digest = hashlib.sha256(self.report_file.data).hexdigest()[:8]
-        return identifier(TOOL, text(self.config.get("name")) or "run", digest)
+        return identifier(TOOL, as_text(self.config.get("name")) or "run", digest)
+
+    def duration_sec(self, phase: str) -> float | None:
+        """Duration of a phase in seconds; of decode, which CodeCarbon does not time, generate minus prefill."""
+        own = self._codecarbon_duration(phase)
+        if own is not None or phase != "decode":
+            return own
+        generate, prefill = self._codecarbon_duration("generate"), self._codecarbon_duration("prefill")
+        return generate - prefill if generate is not None and prefill is not None and generate >= prefill else None
+
+    def _codecarbon_duration(self, phase: str) -> float | None:
+        return as_number(self.codecarbon_of(phase).get("duration"))
+
+    def codecarbon_of(self, phase: str) -> dict[str, Any]:
+        """CodeCarbon's values of a phase; empty if there are none."""
+        return self.codecarbon[phase][1] if phase in self.codecarbon else {}
 
 
-def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
-    """One record for each phase that has energy."""
+def _duplicate(other: str) -> RefusedInputError:
+    return RefusedInputError("duplicate", f"{other} has the same values and is imported; remove one of the two files")
+
+
+def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
+    """Yield one record for each phase with energy."""
     del options
-    run = _Run(originals, report)
+    run = _Run(sources, report)
     seen = report.seen
     phases = _phases(run, report)
     if not phases and report.seen == seen:
-        shown = (run.report_file or originals[0]).shown
-        report.refuse(shown, "no_measurement", "no phase of the run has energy: a configuration, or a run without it")
-    for phase, (file, kwh) in phases.items():
-        remarks = Remarks()
+        path = (run.report_file or sources[0]).path
+        report.refuse(path, "no_measurement", "no phase of the run has energy; measure it with scenario.energy=true")
+    for phase, (source, kwh) in phases.items():
+        notes = Notes()
         if run.report_file is None and run.has_unreadable_report:
-            remarks.note("part_unreadable", "the report can't be read; this is what CodeCarbon's file has of the phase")
+            notes.add("part_unreadable", "the report cannot be read; the energy of the phase is CodeCarbon's")
         if run.is_interrupted:
-            remarks.repair("incomplete_run", "the run has no report: it was interrupted, and this phase was measured")
-        carbon = run.carbon.get(phase, (None, {}))[1]
-        own = number(carbon.get("energy_consumed"))
+            notes.repair("incomplete_run", "the run was interrupted before its report; this phase was measured")
+        own = as_number(run.codecarbon_of(phase).get("energy_consumed"))
         if own is not None and kwh["total"] is not None and not math.isclose(own, kwh["total"], rel_tol=_TOLERANCE):
-            remarks.note("own_aggregate_differs", f"CodeCarbon says {own!r} kWh and the report {kwh['total']!r}")
-        try:
-            record = _record(run, phase, file, kwh, carbon)
-        except RefusedFileError as refused:
-            report.refuse(file.shown, refused.code, f"{phase}: {refused.sentence}")
-            continue
-        yield report.record(file.shown, record, remarks)
+            found = f"CodeCarbon's energy is {own!r} kWh, but the report has {kwh['total']!r} kWh, which is imported"
+            notes.add("own_aggregate_differs", found)
+        with report.refusing(source.path):
+            yield report.record(source.path, _record(run, phase, source, kwh), notes)
 
 
-_Phase = tuple["Original", dict[str, "float | None"]]
-"""The file that says it, and energy in kWh, of a phase."""
-
-
-def _phases(run: _Run, report: LossReport) -> dict[str, _Phase]:
-    """Energy of each phase in kWh, from the report, else from CodeCarbon's files; never generate beside its parts."""
-    phases: dict[str, _Phase] = {}
+def _phases(run: _Run, report: ImportReport) -> dict[str, tuple[ImportSource, _Energies]]:
+    """Return file and energy of each phase: from the report, or from CodeCarbon's files if there is no report."""
     if run.report_file is not None:
-        for phase, measures in run.report.items():
-            energy = measures.get("energy") if isinstance(measures, dict) else None
-            if isinstance(energy, dict):
-                is_kwh = energy.get("unit") == "kWh"
-                phases[phase] = run.report_file, {name: number(energy.get(name)) if is_kwh else None for name in _PARTS}
-    else:
-        phases = {phase: (file, _carbon_kwh(document)) for phase, (file, document) in run.carbon.items()}
-    for phase, (file, kwh) in phases.items():
-        if kwh["total"] is None:
-            report.refuse(file.shown, "no_measurement", f"{phase} has no total of its energy in kWh")
-    return _with_decode({phase: (file, kwh) for phase, (file, kwh) in phases.items() if kwh["total"] is not None})
-
-
-def _with_decode(found: dict[str, _Phase]) -> dict[str, _Phase]:
-    """Prefill and decode in place of generate, which is both together, where they are known."""
-    if {"prefill", "decode"} <= set(found):
-        found.pop("generate", None)
-    elif {"generate", "prefill"} <= set(found):
-        file, whole = found.pop("generate")
-        prefill = found["prefill"][1]
-        decode = {
-            name: None if (all_of := whole[name]) is None or (part := prefill[name]) is None else all_of - part
-            for name in _PARTS
+        found = {
+            phase: (run.report_file, _energies(energy, "{}", is_kwh=energy.get("unit") == "kWh"))
+            for phase, measurements in run.report.items()
+            if isinstance(energy := as_object(measurements).get("energy"), dict)
         }
-        is_more = all(value is None or value >= 0 for value in decode.values())
-        found["decode" if is_more else "generate"] = file, decode if is_more else whole
-    return found
+    else:
+        found = {
+            phase: (source, _energies(values | {"total_energy": values.get("energy_consumed")}, "{}_energy"))
+            for phase, (source, values) in run.codecarbon.items()
+        }
+    for phase, (source, kwh) in found.items():
+        if kwh["total"] is None:
+            report.refuse(source.path, "no_measurement", f"{phase} has no total energy in kWh")
+    phases = {phase: (source, kwh) for phase, (source, kwh) in found.items() if kwh["total"] is not None}
+    return _with_decode(phases)
 
 
-_PARTS = ("cpu", "ram", "gpu", "total")
+def _energies(values: dict[str, Any], key: str, *, is_kwh: bool = True) -> _Energies:
+    """Return the energy of each component in kWh; None if it is unknown or has another unit."""
+    return {name: as_number(values.get(key.format(name))) if is_kwh else None for name in _COMPONENTS}
 
 
-def _carbon_kwh(document: dict[str, Any]) -> dict[str, float | None]:
-    kwh = {name: number(document.get(f"{name}_energy")) for name in ("cpu", "ram", "gpu")}
-    return {**kwh, "total": number(document.get("energy_consumed"))}
+def _with_decode(phases: dict[str, tuple[ImportSource, _Energies]]) -> dict[str, tuple[ImportSource, _Energies]]:
+    """Replace generate, which contains prefill and decode, by decode, if prefill is known."""
+    if {"prefill", "decode"} <= set(phases):
+        phases.pop("generate", None)
+    elif {"generate", "prefill"} <= set(phases):
+        source, generate = phases.pop("generate")
+        prefill = phases["prefill"][1]
+        decode = {
+            name: None if (whole := generate[name]) is None or (part := prefill[name]) is None else whole - part
+            for name in _COMPONENTS
+        }
+        if all(value is None or value >= 0 for value in decode.values()):
+            phases["decode"] = source, decode
+        else:
+            phases["generate"] = source, generate
+    return phases
 
 
-def _record(
-    run: _Run, phase: str, file: Original, kwh: dict[str, float | None], carbon: dict[str, Any]
-) -> RawProcessResult:
-    """The record of one phase."""
-    backend, environment = _dict(run.config, "backend"), _dict(run.config, "environment")
-    measures = _dict(run.report, phase)
-    launched_by = text(_dict(run.config, "launcher").get("name"))
-    ids = str(backend.get("device_ids"))
-    gpus = environment.get("gpu")
-    names = [name for name in gpus if isinstance(name, str)] if isinstance(gpus, list) else []
-    # One name without a list says which boards they are, and not how many.
-    board = names[0] if names else text(gpus) or boards(text(carbon.get("gpu_model")))[1]
-    return RawProcessResult(
-        experiment_id=identifier(run.name, phase),
-        backend=text(backend.get("name")),
-        backend_version=text(backend.get("version")),
-        process_index=0,
-        gpu_id=int(ids) if ids.isdecimal() and len(ids) < 4 else None,
+def _record(run: _Run, phase: str, source: ImportSource, kwh: _Energies) -> RawProcessResult:
+    """Return the record of one phase."""
+    codecarbon = run.codecarbon_of(phase)
+    backend, environment = as_object(run.config.get("backend")), as_object(run.config.get("environment"))
+    measurements = as_object(run.report.get(phase))
+    launcher = as_text(as_object(run.config.get("launcher")).get("name"))
+    device_ids, gpus = str(backend.get("device_ids")), environment.get("gpu")
+    boards = [name for name in gpus if isinstance(name, str)] if isinstance(gpus, list) else []
+    # One name without a list states the model of the boards, but not their number.
+    board = boards[0] if boards else as_text(gpus) or parse_boards(as_text(codecarbon.get("gpu_model")))[1]
+    try:
+        timestamps = timestamps_before(
+            parse_time(str(codecarbon.get("timestamp"))), as_number(codecarbon.get("duration"))
+        )
+    except RefusedInputError as error:
+        raise RefusedInputError(error.code, f"{phase}: {error.message}") from error
+    return imported_record(
+        identifier(run.name, phase),
+        backend=as_text(backend.get("name")),
+        backend_version=as_text(backend.get("version")),
+        gpu_id=int(device_ids) if device_ids.isdecimal() and len(device_ids) < 4 else None,  # one index, not a list
         gpu_name=board,
-        config_name=text(run.config.get("name")),
-        model_name=text(backend.get("model")),
-        timestamps=_stamps(carbon),
-        inference_metrics=None,
-        energy_metrics=_energy(run, phase, kwh, carbon, names),
-        compute_metrics=_memory(measures),
-        # How many ranks the one record stands for. As a world size it would make the others missing processes.
-        effective_config=run.config | {TOOL: {"phase": phase, "n_ranks": run.ranks, **measures}},
-        launcher=None if launched_by is None else Launcher(name=launched_by),
-        origin=file.origin(TOOL, text(environment.get("optimum_benchmark_version"))),
+        config_name=as_text(run.config.get("name")),
+        model_name=as_text(backend.get("model")),
+        timestamps=timestamps,
+        energy_metrics=_energy(run, phase, kwh, boards),
+        compute_metrics=_memory(as_object(measurements.get("memory"))),
+        # The record represents `n_ranks` ranks. With that world size, the other ranks would count as missing.
+        effective_config=run.config | {TOOL: {"phase": phase, "n_ranks": run.ranks, **measurements}},
+        launcher=None if launcher is None else Launcher(name=launcher),
+        origin=source.origin(TOOL, as_text(environment.get("optimum_benchmark_version"))),
         status="interrupted" if run.is_interrupted else None,
         library_versions=_versions(environment, backend),
     )
 
 
-def _stamps(carbon: dict[str, Any]) -> Timestamps:
-    end, duration = time_in(str(carbon.get("timestamp"))), number(carbon.get("duration"))
-    start = shifted(end, -duration) if end is not None and duration is not None else None
-    if start is None and end is not None and duration is not None:
-        found = f"duration is {duration!r}, and there is no time so long before {end.isoformat()}"
-        raise RefusedFileError("impossible_value", found)
-    return Timestamps(start=start, end=end, duration_sec=duration)
-
-
-def _energy(
-    run: _Run, phase: str, kwh: dict[str, float | None], carbon: dict[str, Any], names: list[str]
-) -> EnergyMetrics:
-    """Energy of one phase, of the whole host."""
-    joules = {name: None if value is None else kwh_to_j(value) for name, value in kwh.items()}
-    efficiency = _dict(_dict(run.report, phase), "efficiency")
-    per_kwh = number(efficiency.get("value")) if efficiency.get("unit") == "tokens/kWh" else None
-    duration = number(carbon.get("duration"))
-    if phase == "decode" and duration is None and {"generate", "prefill"} <= set(run.carbon):
-        whole, part = (number(run.carbon[name][1].get("duration")) for name in ("generate", "prefill"))
-        duration = whole - part if whole is not None and part is not None and whole >= part else None
-    is_modelled = is_constant(number(carbon.get("cpu_power")))
-    boards_known = [DeviceEnergy(gpu_name=name) for name in names]
+def _energy(run: _Run, phase: str, kwh: _Energies, boards: list[str]) -> EnergyMetrics:
+    """Return the energy of one phase; its scope is the host."""
+    codecarbon = run.codecarbon_of(phase)
+    efficiency = as_object(as_object(run.report.get(phase)).get("efficiency"))
+    tokens_per_kwh = as_number(efficiency.get("value")) if efficiency.get("unit") == "tokens/kWh" else None
+    cpu_w = as_number(codecarbon.get("cpu_power"))
+    is_nvidia = any("NVIDIA" in name for name in boards)
     return EnergyMetrics(
-        total_energy_j=joules["total"],
-        duration_sec=duration,
-        gpu_energy_j=joules["gpu"],
-        cpu_energy_j=joules["cpu"],
-        ram_energy_j=joules["ram"],
-        gpu_power_w=number(carbon.get("gpu_power")),
-        cpu_power_w=number(carbon.get("cpu_power")),
-        emissions_kg_co2=number(carbon.get("emissions")),
-        energy_per_token_j=JOULES_PER_KWH / per_kwh if per_kwh else None,
-        total_scope="host",
-        gpu_scope=None if joules["gpu"] is None else "host",
-        gpu_provenance="measured" if joules["gpu"] is not None and any("NVIDIA" in name for name in names) else None,
-        cpu_scope=None if joules["cpu"] is None else "host",
-        cpu_provenance="modelled" if joules["cpu"] is not None and is_modelled else None,
-        ram_scope=None if joules["ram"] is None else "host",
-        ram_provenance=None if joules["ram"] is None else "modelled",
-        devices=boards_known or None,
+        **component("total", as_joules(kwh["total"]), "host"),
+        **component("gpu", as_joules(kwh["gpu"]), "host", "measured" if is_nvidia else None),
+        **component("cpu", as_joules(kwh["cpu"]), "host", "modelled" if is_constant(cpu_w) else None),
+        **component("ram", as_joules(kwh["ram"]), "host", "modelled"),
+        duration_sec=run.duration_sec(phase),
+        gpu_power_w=as_number(codecarbon.get("gpu_power")),
+        cpu_power_w=cpu_w,
+        emissions_kg_co2=as_number(codecarbon.get("emissions")),
+        energy_per_token_j=JOULES_PER_KWH / tokens_per_kwh if tokens_per_kwh else None,
+        devices=[DeviceEnergy(gpu_name=name) for name in boards] or None,
     )
 
 
-def _memory(measures: dict[str, Any]) -> ComputeMetrics | None:
-    memory = _dict(measures, "memory")
-    peak_mb = number(memory.get("max_allocated")) if memory.get("unit") == "MB" else None
+def _memory(memory: dict[str, Any]) -> ComputeMetrics | None:
+    peak_mb = as_number(memory.get("max_allocated")) if memory.get("unit") == "MB" else None
     return None if peak_mb is None else ComputeMetrics(flops_total=None, peak_memory_mb=peak_mb * _MIB_PER_MB)
 
 
 def _versions(environment: dict[str, Any], backend: dict[str, Any]) -> dict[str, str] | None:
+    """Return the versions of the libraries, by name; None if no version is known."""
     found = {
         name.removesuffix("_version"): version
         for name, value in environment.items()
-        if name.endswith("_version") and (version := text(value)) is not None
+        if name.endswith("_version") and (version := as_text(value)) is not None
     }
-    if (name := text(backend.get("name"))) is not None and (version := text(backend.get("version"))) is not None:
+    if (name := as_text(backend.get("name"))) is not None and (version := as_text(backend.get("version"))) is not None:
         found[name] = version
     return found or None
-
-
-def _dict(document: dict[str, Any], name: str) -> dict[str, Any]:
-    """An object inside an object, or an empty one."""
-    inner = document.get(name)
-    return inner if isinstance(inner, dict) else {}
 
 
 FORMAT = Format(
     name=TOOL,
     looks_for="a folder with JSON of phases (prefill, decode, ...) that have energy, or of CodeCarbon's fields",
-    recognises=lambda original: _kind(original) is not None,
+    recognises=lambda source: _kind(source) is not None,
     read=_read,
     is_folder=True,
 )

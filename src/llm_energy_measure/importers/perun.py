@@ -1,9 +1,9 @@
-"""Results of perun, as JSON or HDF5: a tree of application, runs, nodes, device groups and sensors.
+"""Import results of perun, in JSON or HDF5: a tree of application, runs, nodes, device groups and sensors.
 
-Each node of a run is one record of host scope: a host counts once. Its sensors stand in it, GPUs as devices too.
-Regions are parts of a run that several ranks enter, and are not imported. Energy is calculated anew from what each
-sensor read: a counter's differences, with its wraps, or the integral of power samples. perun's own energy has the PUE
-multiplied in; it is only compared.
+Each node of a run is one record with the scope host, so that a host counts once. The record has the readings of the
+sensors, and the GPUs as devices. Regions are parts of a run that several ranks enter, and are not imported. The energy
+is computed from the samples of each sensor: the differences of a counter with its wraps, or the integral of power.
+perun multiplies its own energy by the PUE (power usage effectiveness), so that energy is only compared.
 
 Source: perun 0.x and 1.0, `perun export` and its HDF5 files.
 """
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llm_energy_measure.constants import EXTRA_PACKAGES
-from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import (
     COUNTER_RESET,
     SAMPLING_GAP,
@@ -30,106 +29,104 @@ from llm_energy_measure.domain.metrics import (
     SensorReading,
     Timestamps,
 )
-from llm_energy_measure.importers.cells import identifier, number, number_in, text, time_in
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.limits import RefusedFileError
-from llm_energy_measure.importers.loss import LossReport, Remarks
+from llm_energy_measure.importers.json_text import as_object
 from llm_energy_measure.importers.perun_tree import (
     MAX_DEPTH,
     SENSOR,
-    Answer,
+    Hdf5Response,
     Tree,
-    detail,
+    counter_range,
+    magnitude,
     metrics_of,
-    range_of,
-    scaled,
+    samples_of,
 )
+from llm_energy_measure.importers.record_parts import imported_record
+from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.values import as_number, as_text, identifier, parse_number, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from llm_energy_measure.importers.bounded import Original
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.domain.metrics import Provenance
+    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "perun"
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _FIELDS = {"id", "type", "metrics", "nodes"}
 _NODE = 4
-_PATIENCE_SEC = 60
+_TIMEOUT_SEC = 60
 _TOLERANCE = 0.01
-_FEWEST = 2
-"""Samples that a difference takes."""
+_MIN_SAMPLES = 2
+"""A difference needs two samples."""
 _COMPONENTS: dict[str, Component] = {"cpu": "cpu", "gpu": "gpu", "ram": "ram", "dram": "ram"}
-_WHOLE = frozenset(("psys", "node"))
-"""Kinds of device, and beginnings of a sensor's name, that stand for the whole node."""
+_WHOLE_NODE = ("psys", "node")
+"""Types of device, and prefixes of sensor names, that stand for the whole node."""
 
 
-def _recognises(original: Original) -> bool:
-    return original.data.startswith(_HDF5) or set(original.fields) >= _FIELDS
+def _recognises(source: ImportSource) -> bool:
+    return source.data.startswith(_HDF5) or set(source.fields) >= _FIELDS
 
 
-def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
-    """One record for each node of each run whose sensors measured energy."""
+def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
+    """Yield one record for each node of each run whose sensors measured energy."""
     del options
-    [original] = originals
-    trees = _from_hdf5(original) if original.data.startswith(_HDF5) else [_from_json(original.json(), "app", 0)]
-    found = False
-    for tree in trees:
-        for way, nodes in _runs(tree, ()):
-            for index, node in enumerate(nodes):
-                found = True
-                yield from _node_record(original, way, node, (index, len(nodes)), report)
-    if not found:
-        report.refuse(original.shown, "no_measurement", "it has no node: no run of it was measured")
+    [source] = sources
+    trees = _from_hdf5(source) if source.data.startswith(_HDF5) else [_from_json(source.json(), "app", 0)]
+    runs = [run for tree in trees for run in _runs(tree, ())]
+    if not runs:
+        report.refuse(source.path, "no_measurement", "no run of the file has a node, so nothing was measured")
+    for path, nodes in runs:
+        for index, node in enumerate(nodes):
+            notes = Notes()
+            with report.refusing(source.path):
+                record = _record(source, path, node, notes)
+                record = msgspec.structs.replace(record, process_index=index, world_size=len(nodes))
+                yield report.record(source.path, record, notes)
 
 
-def _runs(tree: Tree, way: tuple[Tree, ...]) -> Iterator[tuple[tuple[Tree, ...], list[Tree]]]:
-    """The nodes of each run, with the way from the application down to it."""
-    way = (*way, tree)
-    # In one order, whichever form the file has: a node's place is its process index.
+def _runs(tree: Tree, ancestors: tuple[Tree, ...]) -> Iterator[tuple[tuple[Tree, ...], list[Tree]]]:
+    """Yield the nodes of each run, with the path of tree nodes from the application down to the run."""
+    path = (*ancestors, tree)
+    # The order of the nodes is their process index, so it must not depend on the form of the file.
     nodes = sorted((child for child in tree.children if child.level == _NODE), key=lambda node: node.name)
     if nodes:
-        yield way, nodes
+        yield path, nodes
     for child in tree.children:
         if child.level < _NODE:
-            yield from _runs(child, way)
+            yield from _runs(child, path)
 
 
-def _node_record(
-    original: Original, way: tuple[Tree, ...], node: Tree, place: tuple[int, int], report: LossReport
-) -> Iterator[RawProcessResult]:
-    """The record of one host in one run; refused if no sensor of it measured energy."""
-    index, nodes = place
-    where = "/".join([*(part.name for part in way), node.name])
-    found = [(sensor, reading) for sensor in _sensors(node) if (reading := _reading(sensor)) is not None]
-    energies = [reading for _, reading in found]
-    facts = {name: value for part in (*way, node) for name, value in part.facts.items()}
-    if not any((reading.samples or 0) >= _FEWEST for reading in energies):
-        names = ", ".join(sensor.name for sensor in _sensors(node)[:6]) or "none"
-        report.refuse(original.shown, "no_sensor", f"no sensor of {where} measured energy; its sensors are {names}")
-        return
-    remarks = Remarks()
-    of_whole = [reading for sensor, reading in found if _is_whole(sensor)]
-    energy = _energy(node, energies, of_whole, remarks)
-    _compare(node, energy, facts, remarks)
-    siblings = [child for child in way[-2].children if child.level == way[-1].level] if len(way) > 1 else []
-    start = time_in(str(facts.get("execution_dt") or "")) if len(siblings) < 2 else None
-    record = RawProcessResult(
-        experiment_id=identifier(TOOL, *(part.name.replace(":", "") for part in way)),
-        process_index=index,
-        gpu_id=None,
-        config_name=way[0].name,
-        model_name=None,
+def _record(source: ImportSource, path: tuple[Tree, ...], node: Tree, notes: Notes) -> RawProcessResult:
+    """Return the record of one host in one run.
+
+    Raises:
+        RefusedInputError: No sensor of the host measured energy.
+    """
+    sensors = _sensors(node)
+    found = [(sensor, reading) for sensor in sensors if (reading := _reading(sensor)) is not None]
+    if not any((reading.samples or 0) >= _MIN_SAMPLES for _, reading in found):
+        where = "/".join(part.name for part in (*path, node))
+        names = ", ".join(sensor.name for sensor in sensors[:6]) or "none"
+        raise RefusedInputError("no_sensor", f"no sensor of {where} measured energy; its sensors are: {names}")
+    of_node = [reading for sensor, reading in found if _is_whole_node(sensor)]
+    energy = _energy(node, [reading for _, reading in found], of_node, notes)
+    facts = {name: value for part in (*path, node) for name, value in part.facts.items()}
+    _compare(node, energy, facts, notes)
+    runs = [child for child in path[-2].children if child.level == path[-1].level] if len(path) > 1 else []
+    # `execution_dt` is the start of the application, which is the start of a run only if there is one run.
+    start = parse_time(str(facts.get("execution_dt") or "")) if len(runs) < 2 else None
+    return imported_record(
+        identifier(TOOL, *(part.name.replace(":", "") for part in path)),
+        config_name=path[0].name,
         timestamps=Timestamps(start=start, end=None, duration_sec=energy.duration_sec),
-        inference_metrics=None,
         energy_metrics=energy,
-        compute_metrics=None,
         effective_config={TOOL: facts},
-        world_size=nodes,
         host=node.name,
-        origin=original.origin(TOOL, text(facts.get("perun_version"))),
+        origin=source.origin(TOOL, as_text(facts.get("perun_version"))),
     )
-    yield report.record(original.shown, record, remarks)
 
 
 def _sensors(node: Tree) -> list[Tree]:
@@ -139,26 +136,25 @@ def _sensors(node: Tree) -> list[Tree]:
 
 
 def _reading(sensor: Tree) -> SensorReading | None:
-    """What a sensor measured, calculated from its samples; None if it measures neither energy nor power.
+    """Return the reading of a sensor, computed from its samples; None if it measures neither energy nor power.
 
-    Where its samples are too few, or in no order, its energy is unknown: the host's total is then, too.
+    The energy is None if the samples are too few or not in order of time.
     """
     if sensor.unit not in ("J", "W"):
         return None
     pairs = zip(sensor.times, sensor.values, strict=False)
     samples = [(time, value) for time, value in pairs if time is not None and value is not None]
-    is_counter, is_enough = sensor.unit == "J", len(samples) >= _FEWEST
-    # Samples that are not in the order of time, or more than their times, would be energy of no time at all.
+    is_counter, is_enough = sensor.unit == "J", len(samples) >= _MIN_SAMPLES
     is_in_order = len(sensor.times) == len(sensor.values) and samples == sorted(samples, key=lambda sample: sample[0])
     joules, wraps = None, None
     if is_enough and is_in_order:
-        joules, wraps = _counted(sensor, samples) if is_counter else (_integrated(samples), None)
-        joules = number(joules)
-    lost = COUNTER_RESET if is_in_order else SAMPLING_GAP
-    span = samples[-1][0] - samples[0][0] if is_enough else 0.0
+        joules, wraps = _counter_energy(sensor, samples) if is_counter else (_power_energy(samples), None)
+        joules = as_number(joules)
+    problem = SENSOR_LOST if not is_enough else COUNTER_RESET if is_in_order else SAMPLING_GAP
+    span_sec = samples[-1][0] - samples[0][0] if is_enough else 0.0
     component = _COMPONENTS.get((sensor.kind or "").lower(), "total")
     return SensorReading(
-        source=text(sensor.facts.get("source")) or TOOL,
+        source=as_text(sensor.facts.get("source")) or TOOL,
         instance=sensor.name,
         component=component,
         scope="device" if component == "gpu" else "host",
@@ -169,13 +165,13 @@ def _reading(sensor: Tree) -> SensorReading | None:
         counter_range_j=sensor.wraps_at if is_counter else None,
         wraps=wraps,
         samples=len(samples),
-        sampling_rate_hz=(len(samples) - 1) / span if span > 0 else None,
-        problems=[] if joules is not None else [lost if is_enough else SENSOR_LOST],
+        sampling_rate_hz=(len(samples) - 1) / span_sec if span_sec > 0 else None,
+        problems=[] if joules is not None else [problem],
     )
 
 
-def _counted(sensor: Tree, samples: Sequence[tuple[float, float]]) -> tuple[float | None, int | None]:
-    """Energy of a counter and its wraps; None where it fell and nobody says what it counts up to."""
+def _counter_energy(sensor: Tree, samples: Sequence[tuple[float, float]]) -> tuple[float | None, int | None]:
+    """Return the energy of a counter and its wraps; None if it decreased and its range is unknown."""
     total, wraps = 0.0, 0
     for (_, before), (_, after) in itertools.pairwise(samples):
         total += after - before
@@ -187,147 +183,127 @@ def _counted(sensor: Tree, samples: Sequence[tuple[float, float]]) -> tuple[floa
     return total, wraps
 
 
-def _integrated(samples: Sequence[tuple[float, float]]) -> float:
-    """Energy of power samples, by trapezoids."""
+def _power_energy(samples: Sequence[tuple[float, float]]) -> float:
+    """Return the integral of power samples over time, by the trapezoidal rule."""
     pairs = itertools.pairwise(samples)
     return math.fsum((one[1] + other[1]) / 2 * (other[0] - one[0]) for one, other in pairs)
 
 
-def _is_whole(sensor: Tree) -> bool:
+def _is_whole_node(sensor: Tree) -> bool:
     """True if a sensor measures the whole node."""
     kind, name = (sensor.kind or "").lower(), sensor.name.lower()
-    return kind in _WHOLE or (kind not in _COMPONENTS and name.startswith(tuple(_WHOLE)))
+    return kind in _WHOLE_NODE or (kind not in _COMPONENTS and name.startswith(_WHOLE_NODE))
 
 
-def _total(sensors: list[SensorReading], of_whole: list[SensorReading], remarks: Remarks) -> list[SensorReading]:
-    """The sensors that make up the host, each part once; none if nobody knows whether one lies in another."""
+def _sensors_of_total(sensors: list[SensorReading], of_node: list[SensorReading], notes: Notes) -> list[SensorReading]:
+    """Return the sensors whose sum is the energy of the host; none if one sensor may be contained in another."""
     names = ", ".join(sensor.instance or "" for sensor in sensors if sensor.component == "total")
     if not names:
         return sensors
-    if len(of_whole) == 1:
-        remarks.note("components_disagree", f"{of_whole[0].instance} measured the whole node and is the total alone")
-        return of_whole
-    remarks.note("no_energy", f"whether the energy of {names} lies in that of the other sensors is not known")
+    if len(of_node) == 1:
+        found = f"{of_node[0].instance} measured the whole node, so the total is its energy without the other sensors"
+        notes.add("components_disagree", found)
+        return of_node
+    found = f"the total is null, because the energy of {names} may be contained in that of the other sensors"
+    notes.add("no_energy", found)
     return []
 
 
-def _energy(node: Tree, sensors: list[SensorReading], of_whole: list[SensorReading], remarks: Remarks) -> EnergyMetrics:
-    """Energy of a host: that of the sensor of the whole node, else of all components."""
-    by_component: dict[str, list[float | None]] = {}
-    for sensor in sensors:
-        by_component.setdefault(sensor.component, []).append(sensor.energy_j)
-    sums = {
-        name: None if None in values else math.fsum(value for value in values if value is not None)
-        for name, values in by_component.items()
-    }
-    counted = _total(sensors, of_whole, remarks)
-    joules = [sensor.energy_j for sensor in counted if sensor.energy_j is not None]
-    is_known = bool(counted) and len(joules) == len(counted)
-    provenances = {sensor.provenance for sensor in counted}
-    devices = [
-        DeviceEnergy(energy_j=sensor.energy_j, provenance=sensor.provenance)
-        for sensor in sensors
-        if sensor.component == "gpu"
-    ]
+def _energy(node: Tree, sensors: list[SensorReading], of_node: list[SensorReading], notes: Notes) -> EnergyMetrics:
+    """Return the energy of a host: of the sensor of the whole node, or the sum of the components."""
+    of_total = _sensors_of_total(sensors, of_node, notes)
+    parts: dict[str, Any] = {}
+    for name in ("gpu", "cpu", "ram"):
+        own = [sensor for sensor in sensors if sensor.component == name]
+        if own:
+            parts[f"{name}_energy_j"] = _sum(own)
+            parts[f"{name}_scope"] = "device" if name == "gpu" else "host"
+            parts[f"{name}_provenance"] = _only_provenance(own)
+    gpus = [sensor for sensor in sensors if sensor.component == "gpu"]
     return EnergyMetrics(
-        total_energy_j=math.fsum(joules) if is_known else None,
-        duration_sec=node.metrics.get("runtime"),
-        gpu_energy_j=sums.get("gpu"),
-        cpu_energy_j=sums.get("cpu"),
-        ram_energy_j=sums.get("ram"),
+        total_energy_j=_sum(of_total) if of_total else None,
         total_scope="host",
-        total_provenance=provenances.pop() if len(provenances) == 1 else None,
-        gpu_scope="device" if "gpu" in sums else None,
-        gpu_provenance=_provenance(sensors, "gpu"),
-        cpu_scope="host" if "cpu" in sums else None,
-        cpu_provenance=_provenance(sensors, "cpu"),
-        ram_scope="host" if "ram" in sums else None,
-        ram_provenance=_provenance(sensors, "ram"),
-        devices=devices or None,
+        total_provenance=_only_provenance(of_total),
+        duration_sec=node.metrics.get("runtime"),
+        devices=[DeviceEnergy(energy_j=gpu.energy_j, provenance=gpu.provenance) for gpu in gpus] or None,
         sensors=sensors,
+        **parts,
     )
 
 
-def _provenance(sensors: Sequence[SensorReading], component: str) -> Any:
-    found = {sensor.provenance for sensor in sensors if sensor.component == component}
+def _sum(sensors: Sequence[SensorReading]) -> float | None:
+    """Return the sum of the energy of sensors; None if the energy of one of them is unknown."""
+    known = [sensor.energy_j for sensor in sensors if sensor.energy_j is not None]
+    return math.fsum(known) if len(known) == len(sensors) else None
+
+
+def _only_provenance(sensors: Sequence[SensorReading]) -> Provenance | None:
+    """Return the provenance that all sensors share, or None."""
+    found = {sensor.provenance for sensor in sensors}
     return found.pop() if len(found) == 1 else None
 
 
-def _compare(node: Tree, energy: EnergyMetrics, facts: Mapping[str, Any], remarks: Remarks) -> None:
-    """Say where perun's own figure, which has the PUE in it, is another."""
-    own, pue = node.metrics.get("energy"), number_in(str(facts.get("post-processing.pue", "1"))) or 1.0
-    if energy.total_energy_j is None and any(sensor.problems for sensor in energy.sensors or []):
-        lost = ", ".join(
-            f"{sensor.instance} ({problem})" for sensor in energy.sensors or [] for problem in sensor.problems
+def _compare(node: Tree, energy: EnergyMetrics, facts: Mapping[str, Any], notes: Notes) -> None:
+    """Note if the energy is unknown, or differs from the energy that perun computed, without the PUE."""
+    own_j, pue = node.metrics.get("energy"), parse_number(str(facts.get("post-processing.pue", "1"))) or 1.0
+    lost = [f"{sensor.instance} ({problem})" for sensor in energy.sensors or [] for problem in sensor.problems]
+    if energy.total_energy_j is None:
+        if lost:
+            notes.add("no_energy", f"the samples of these sensors give no energy: {', '.join(lost)}")
+    elif own_j is not None and not math.isclose(own_j / pue, energy.total_energy_j, rel_tol=_TOLERANCE):
+        found = (
+            f"perun's own energy is {own_j!r} J with a PUE of {pue:g}, but its samples give {energy.total_energy_j!r} J"
         )
-        remarks.note("no_energy", f"what a sensor measured can't be told from its samples: {lost}")
-    elif (
-        own is not None
-        and energy.total_energy_j is not None
-        and not math.isclose(own / pue, energy.total_energy_j, rel_tol=_TOLERANCE)
-    ):
-        found = f"perun's energy is {own!r} J with a PUE of {pue:g}, its samples come to {energy.total_energy_j!r} J"
-        remarks.note("own_aggregate_differs", found)
-
-
-# JSON
+        notes.add("own_aggregate_differs", found)
 
 
 def _from_json(document: object, name: str, depth: int) -> Tree:
-    """The tree of a JSON export; `nodes` is a mapping, or a list that holds one."""
+    """Return the tree of a JSON export; `nodes` is an object, or a list with one object."""
     if not isinstance(document, dict) or depth > MAX_DEPTH:
-        raise RefusedFileError("missing_field", f"{name} is no node of perun's tree")
-    raw = document.get("raw_data")
-    raw = raw if isinstance(raw, dict) else {}
-    details = detail(raw, "v_md")
-    nodes = document.get("nodes")
-    mappings = [nodes] if isinstance(nodes, dict) else nodes if isinstance(nodes, list) else []
-    factor = number(details.get("mag")) or 1.0
-    tree = Tree(
-        name=text(document.get("id")) or name,
-        level=level if isinstance(level := document.get("type"), int) else SENSOR,
-        facts=facts if isinstance(facts := document.get("metadata"), dict) else {},
+        raise RefusedInputError("missing_field", f"{name} is not a node of a perun tree of at most {MAX_DEPTH} levels")
+    raw = as_object(document.get("raw_data"))
+    details = as_object(raw.get("v_md"))
+    nodes, level = document.get("nodes"), document.get("type")
+    return Tree(
+        name=as_text(document.get("id")) or name,
+        level=level if isinstance(level, int) else SENSOR,
+        facts=as_object(document.get("metadata")),
         metrics=metrics_of(document.get("metrics")),
-        kind=text(document.get("deviceType")),
-        times=scaled(raw.get("timesteps"), detail(raw, "t_md"), 1.0),
-        values=scaled(raw.get("values"), details, factor),
-        unit=text(details.get("unit")) or "",
-        wraps_at=range_of(details, factor),
+        kind=as_text(document.get("deviceType")),
+        times=samples_of(raw.get("timesteps"), as_object(raw.get("t_md")), 1.0),
+        values=samples_of(raw.get("values"), details, magnitude(details)),
+        unit=as_text(details.get("unit")) or "",
+        wraps_at=counter_range(details),
+        children=[
+            _from_json(child, inner, depth + 1)
+            for mapping in (nodes if isinstance(nodes, list) else [nodes])
+            for inner, child in as_object(mapping).items()
+        ],
     )
-    tree.children = [
-        _from_json(child, inner, depth + 1)
-        for mapping in mappings
-        if isinstance(mapping, dict)
-        for inner, child in mapping.items()
-    ]
-    return tree
 
 
-# HDF5
-
-
-def _from_hdf5(original: Original) -> list[Tree]:
-    """The trees of an HDF5 file, read by a process of its own: on a torn file the HDF5 library can loop or crash."""
+def _from_hdf5(source: ImportSource) -> list[Tree]:
+    """Return the trees of an HDF5 file. A process reads it, because HDF5 can loop or crash on a damaged file."""
     import subprocess
 
     if importlib.util.find_spec("h5py") is None:
-        found = f"reading HDF5 needs h5py: pip install {EXTRA_PACKAGES['hdf5']}"
-        raise RefusedFileError("missing_extra", found)
-    # -P: whatever lies in the working directory is not imported.
+        found = f"h5py, which reads HDF5, is not installed; run: pip install {EXTRA_PACKAGES['hdf5']}"
+        raise RefusedInputError("missing_extra", found)
+    # -P keeps modules in the working directory from being imported.
     command = [sys.executable, "-P", "-m", "llm_energy_measure.importers.perun_hdf5"]
     try:
-        done = subprocess.run(command, input=original.data, capture_output=True, timeout=_PATIENCE_SEC, check=False)
+        done = subprocess.run(command, input=source.data, capture_output=True, timeout=_TIMEOUT_SEC, check=False)
     except subprocess.TimeoutExpired as error:
-        found = f"it is no HDF5 that can be read within {_PATIENCE_SEC} s"
-        raise RefusedFileError("unreadable", found) from error
+        found = f"the HDF5 library did not read it within {_TIMEOUT_SEC} s; split it"
+        raise RefusedInputError("unreadable", found) from error
     try:
-        answer = msgspec.json.decode(done.stdout, type=Answer)
+        response = msgspec.json.decode(done.stdout, type=Hdf5Response)
     except msgspec.DecodeError as error:
-        found = f"the HDF5 library broke off while it read the file (status {done.returncode})"
-        raise RefusedFileError("unreadable", found) from error
-    if answer.code is not None:
-        raise RefusedFileError(answer.code, answer.sentence)
-    return answer.trees
+        found = f"the HDF5 library ended with status {done.returncode}; the file is damaged"
+        raise RefusedInputError("unreadable", found) from error
+    if response.code is not None:
+        raise RefusedInputError(response.code, response.message)
+    return response.trees
 
 
 FORMAT = Format(

@@ -1,4 +1,4 @@
-"""perun's HDF5 as a tree: a program that `perun.py` runs, since on a torn file the HDF5 library can loop or crash."""
+"""Read the tree of a perun HDF5 file. `perun.py` runs this as a process, because HDF5 can crash on a damaged file."""
 
 from __future__ import annotations
 
@@ -11,101 +11,126 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import msgspec
 
-from llm_energy_measure.importers.cells import number, text
-from llm_energy_measure.importers.limits import RefusedFileError
-from llm_energy_measure.importers.perun_tree import MAX_DEPTH, SENSOR, Answer, Tree, metrics_of, range_of, scaled
+from llm_energy_measure.importers.perun_tree import (
+    MAX_DEPTH,
+    SENSOR,
+    Hdf5Response,
+    Tree,
+    counter_range,
+    magnitude,
+    metrics_of,
+    samples_of,
+)
+from llm_energy_measure.importers.report import RefusedInputError
+from llm_energy_measure.importers.values import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MAX_OBJECTS = 200_000
+_MAX_NODES = 200_000
 _MAX_SAMPLES = 2_000_000
 _MAX_SAMPLE_BYTES = 16
 _MAX_MEMORY = 4 * 1024 * 1024 * 1024
-"""Address space, of which libraries take a part without using it."""
+"""Limit of the address space, in bytes. Libraries reserve a part of it without using it."""
 
 
-def trees(data: bytes) -> list[Tree]:
-    """The trees of an HDF5 file. Links that lead anywhere else are not followed."""
-    budget = [_MAX_OBJECTS, _MAX_SAMPLES]
+def read_trees(data: bytes) -> list[Tree]:
+    """Return the trees of an HDF5 file. Links to other files are not followed.
+
+    Raises:
+        RefusedInputError: The file is damaged, exceeds a limit, or stores samples in another file.
+    """
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
-            return [_from_group(group, name, budget, 0) for name, group in _groups(file)]
+            reader = _Reader()
+            return [reader.tree(group, name, 0) for name, group in _groups(file)]
     except MemoryError as error:
-        raise RefusedFileError("too_large", "it takes too much memory; split it") from error
+        raise RefusedInputError("too_large", "it needs too much memory; split it") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise RefusedFileError("unreadable", f"it is no HDF5 that can be read ({error})") from error
+        raise RefusedInputError("unreadable", f"it is not a readable HDF5 file ({error})") from error
 
 
 def main() -> None:
-    """Answer on stdout with what the file on stdin holds."""
-    # Some systems have no such limit, and where a lower one holds already it stands.
+    """Read an HDF5 file from stdin, and write an `Hdf5Response` in JSON to stdout."""
+    # Windows has no such limit, and a lower limit that is already set remains.
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     try:
-        answer = Answer(trees=trees(sys.stdin.buffer.read()))
-    except RefusedFileError as refused:
-        answer = Answer(code=refused.code, sentence=refused.sentence)
-    sys.stdout.buffer.write(msgspec.json.encode(answer))
+        response = Hdf5Response(trees=read_trees(sys.stdin.buffer.read()))
+    except RefusedInputError as error:
+        response = Hdf5Response(code=error.code, message=error.message)
+    sys.stdout.buffer.write(msgspec.json.encode(response))
+
+
+class _Reader:
+    """Builds the trees of one file, within limits on nodes and samples."""
+
+    def __init__(self) -> None:
+        self.nodes = 0
+        self.samples = 0
+
+    def tree(self, group: Any, name: str, depth: int) -> Tree:
+        """Return the tree of a group."""
+        self.nodes += 1
+        if self.nodes > _MAX_NODES or depth > MAX_DEPTH:
+            found = f"it has more than {_MAX_NODES} nodes, or more than {MAX_DEPTH} levels; split it"
+            raise RefusedInputError("too_large", found)
+        facts = _attributes(group)
+        inner = dict(_groups(group))
+        level = facts.pop("type", SENSOR)
+        tree = Tree(
+            name=name,
+            level=level if isinstance(level, int) else SENSOR,
+            facts=facts,
+            metrics=metrics_of({key: _attributes(metric) for key, metric in _groups(inner.get("metrics", {}))}),
+            kind=as_text(facts.pop("device_type", None)),
+        )
+        if "raw_data" in inner and tree.level == SENSOR:
+            times, details = self._dataset(inner["raw_data"], "timesteps")
+            tree.times = samples_of(times, details, magnitude(details))
+            values, details = self._dataset(inner["raw_data"], "values")
+            tree.values, tree.unit = samples_of(values, details, magnitude(details)), as_text(details.get("unit")) or ""
+            tree.wraps_at = counter_range(details)
+        if "nodes" in inner:
+            tree.children = [self.tree(child, key, depth + 1) for key, child in _groups(inner["nodes"])]
+        return tree
+
+    def _dataset(self, group: Any, name: str) -> tuple[list[Any], dict[str, Any]]:
+        """Return values and attributes of a dataset; empty if it is missing, linked or not a list of numbers.
+
+        Raises:
+            RefusedInputError: The dataset is stored in another file, or is too large.
+        """
+        is_own = isinstance(group.get(name, getlink=True), h5py.HardLink)
+        found = group.get(name) if is_own else None
+        if not isinstance(found, h5py.Dataset) or len(found.shape) != 1 or found.dtype.itemsize > _MAX_SAMPLE_BYTES:
+            return [], {}
+        if found.is_virtual or found.external:
+            raise RefusedInputError("not_a_file", f"{name} is stored in another file; export it into one file")
+        self.samples += found.shape[0]
+        # HDF5 unpacks whole chunks, even if a chunk has only a few samples.
+        if self.samples > _MAX_SAMPLES or math.prod(found.chunks or ()) > _MAX_SAMPLES:
+            raise RefusedInputError("too_large", f"it has more than {_MAX_SAMPLES} samples or larger chunks; split it")
+        return found[()].tolist(), _attributes(found)
 
 
 def _groups(parent: Any) -> Iterator[tuple[str, Any]]:
-    """Groups right below one that lie in the same file, by name."""
+    """Yield the groups directly below a group, by name, without soft and external links."""
     for name in parent:
         is_own = isinstance(parent.get(name, getlink=True), h5py.HardLink)
         if is_own and parent.get(name, getclass=True) is h5py.Group:
             yield name, parent[name]
 
 
-def _from_group(group: Any, name: str, budget: list[int], depth: int) -> Tree:
-    budget[0] -= 1
-    if budget[0] < 0 or depth > MAX_DEPTH:
-        raise RefusedFileError("too_large", f"it has more than {_MAX_OBJECTS} nodes, or more than {MAX_DEPTH} levels")
-    facts = {key: _plain(value) for key, value in group.attrs.items()}
-    inner = dict(_groups(group))
-    level = facts.pop("type", SENSOR)
-    tree = Tree(
-        name=name,
-        level=level if isinstance(level, int) else SENSOR,
-        facts=facts,
-        metrics=metrics_of({key: _attributes(found) for key, found in _groups(inner.get("metrics", {}))}),
-        kind=text(facts.pop("device_type", None)),
-    )
-    if "raw_data" in inner and tree.level == SENSOR:
-        times, details = _samples(inner["raw_data"], "timesteps", budget)
-        tree.times = scaled(times, details, number(details.get("mag")) or 1.0)
-        values, details = _samples(inner["raw_data"], "values", budget)
-        factor = number(details.get("mag")) or 1.0
-        tree.values, tree.unit = scaled(values, details, factor), text(details.get("unit")) or ""
-        tree.wraps_at = range_of(details, factor)
-    if "nodes" in inner:
-        tree.children = [_from_group(child, key, budget, depth + 1) for key, child in _groups(inner["nodes"])]
-    return tree
-
-
-def _samples(group: Any, name: str, budget: list[int]) -> tuple[list[Any], dict[str, Any]]:
-    """A data set, once it is known to be small and to lie in this file."""
-    is_own = isinstance(group.get(name, getlink=True), h5py.HardLink)
-    found = group.get(name) if is_own else None
-    if not isinstance(found, h5py.Dataset) or len(found.shape) != 1 or found.dtype.itemsize > _MAX_SAMPLE_BYTES:
-        return [], {}
-    budget[1] -= found.shape[0]
-    if found.is_virtual or found.external:
-        raise RefusedFileError("not_a_file", f"{name} lies in another file, which is not followed")
-    # A chunk is unpacked whole, however few samples of it are there.
-    if budget[1] < 0 or math.prod(found.chunks or ()) > _MAX_SAMPLES:
-        raise RefusedFileError("too_large", f"it has more than {_MAX_SAMPLES} samples, or room for them; split it")
-    return found[()].tolist(), _attributes(found)
-
-
 def _attributes(found: Any) -> dict[str, Any]:
+    """Return the attributes of a group or dataset as JSON values."""
     return {key: _plain(value) for key, value in found.attrs.items()}
 
 
 def _plain(value: Any) -> Any:
-    """A value of HDF5 as one of JSON."""
+    """Return a value of HDF5 as a JSON value."""
     value = value.tolist() if hasattr(value, "tolist") else value
     value = value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value
     return value if isinstance(value, str | int | float | bool | list) else str(value)

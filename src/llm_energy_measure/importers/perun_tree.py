@@ -1,4 +1,4 @@
-"""The tree of perun's files, whichever form they have, and what its figures mean in base units."""
+"""The tree of nodes in a perun file, in base units, and the functions that build it from JSON and HDF5 alike."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from llm_energy_measure.importers.cells import number
+from llm_energy_measure.importers.json_text import as_object
+from llm_energy_measure.importers.values import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SENSOR = 6
-"""The lowest level; above are device groups, nodes, runs, runs together, and the application."""
+"""Lowest level of the tree; above are device group (5), node (4), run (3), multi-run (2) and application (1)."""
 
 MAX_DEPTH = 10
 
+_NO_RANGE = {"uint64": 2.0**63, "int64": 2.0**62, "uint32": 2.0**32 - 1, "float32": 1e38, "float64": 1e300}
+"""Numbers from which a stated maximum is the limit of its data type, and not the range of a counter."""
+
 
 class Tree(msgspec.Struct):
-    """A node of the tree, of whatever level.
+    """One node of the tree, at any level.
 
     Attributes:
-        name: Its id.
-        level: Its level, 1 (application) to 6 (sensor).
-        facts: Its metadata.
-        metrics: Its own figures by lower-case name, in base units.
-        children: The nodes below.
-        kind: Kind of device of a group or sensor.
-        times: Seconds of each sample of a sensor.
-        values: Samples, in base units; None where one is missing.
+        name: Id of the node.
+        level: Level, from 1 (application) to 6 (sensor).
+        facts: Metadata.
+        metrics: Metrics of the node by lower-case name, in base units.
+        children: Nodes below.
+        kind: Type of the device, for a device group or sensor.
+        times: Time of each sample of a sensor, in seconds.
+        values: Samples of a sensor, in base units; None for a missing sample.
         unit: Unit of the samples.
-        wraps_at: What a counter counts up to, in base units; None if that is not known.
+        wraps_at: Value at which a counter wraps, in base units; None if it is unknown.
     """
 
     name: str
@@ -45,47 +49,43 @@ class Tree(msgspec.Struct):
     wraps_at: float | None = None
 
 
-class Answer(msgspec.Struct):
-    """What the process that reads an HDF5 file says: its trees, or the code and sentence of its refusal."""
+class Hdf5Response(msgspec.Struct):
+    """Output of the process that reads an HDF5 file: the trees, or the reason code and message of a refusal."""
 
     trees: list[Tree] = []
     code: str | None = None
-    sentence: str = ""
-
-
-def detail(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    """An object inside an object, or an empty one."""
-    found = raw.get(name)
-    return found if isinstance(found, dict) else {}
+    message: str = ""
 
 
 def metrics_of(found: object) -> dict[str, float]:
-    """Figures of a node in base units; what is marked missing is left out."""
+    """Return the metrics of a node in base units, without those that are marked as missing."""
     metrics = {}
-    for name, metric in found.items() if isinstance(found, dict) else ():
+    for name, metric in as_object(found).items():
         if not isinstance(metric, dict):
             continue
-        details = detail(metric, "metric_md") or metric
-        value = number(metric.get("value", metric.get("sum")))
-        if value is not None and value != number(details.get("fill")):
-            metrics[name.lower()] = value * (number(details.get("mag")) or 1.0)
+        details = as_object(metric.get("metric_md")) or metric
+        value = as_number(metric.get("value", metric.get("sum")))
+        if value is not None and value != as_number(details.get("fill")):
+            metrics[name.lower()] = value * magnitude(details)
     return metrics
 
 
-def scaled(values: object, details: Mapping[str, Any], factor: float) -> list[Any]:
-    """Samples in base units; None where the mark of a missing one stands."""
+def magnitude(details: Mapping[str, Any]) -> float:
+    """Return the factor that converts a number to its base unit."""
+    return as_number(details.get("mag")) or 1.0
+
+
+def samples_of(values: object, details: Mapping[str, Any], factor: float) -> list[float | None]:
+    """Return samples in base units; None for each sample that is marked as missing."""
     if not isinstance(values, list):
         return []
     fill = details.get("fill")
-    return [None if (value := number(raw)) is None or raw == fill else number(value * factor) for raw in values]
+    return [None if (value := as_number(raw)) is None or raw == fill else as_number(value * factor) for raw in values]
 
 
-def range_of(details: Mapping[str, Any], factor: float) -> float | None:
-    """What a counter counts up to, in base units; the greatest number of its type is no such thing."""
-    greatest = number(details.get("max", details.get("valid_max")))
-    if greatest is None or not greatest or greatest >= _NO_RANGE.get(str(details.get("dtype")), 2.0**31 - 1):
+def counter_range(details: Mapping[str, Any]) -> float | None:
+    """Return the value at which a counter wraps, in base units; None if only the limit of its data type is known."""
+    greatest = as_number(details.get("max", details.get("valid_max")))
+    if not greatest or greatest >= _NO_RANGE.get(str(details.get("dtype")), 2.0**31 - 1):
         return None
-    return greatest * factor
-
-
-_NO_RANGE = {"uint64": 2.0**63, "int64": 2.0**62, "uint32": 2.0**32 - 1, "float32": 1e38, "float64": 1e300}
+    return greatest * magnitude(details)

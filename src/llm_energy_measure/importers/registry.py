@@ -1,26 +1,18 @@
-"""The formats by name, and which of them a file is of: told from its content, never from its name."""
+"""All formats by name, and the choice of the format that recognises a file."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ImportFormatError
-from llm_energy_measure.importers import (
-    codecarbon,
-    legacy,
-    ml_energy,
-    optimum_benchmark,
-    perun,
-    table,
-    vllm,
-    zeus,
-)
+from llm_energy_measure.importers import codecarbon, legacy, ml_energy, optimum_benchmark, perun, table, vllm, zeus
+from llm_energy_measure.importers.description import describe, json_error_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from llm_energy_measure.importers.bounded import Original
     from llm_energy_measure.importers.format import Format
+    from llm_energy_measure.importers.source_file import ImportSource
 
 FORMATS: tuple[Format, ...] = (
     legacy.FORMAT,
@@ -36,37 +28,32 @@ FORMATS: tuple[Format, ...] = (
 
 
 def format_names() -> list[str]:
-    """Names of all formats, in the order in which they are tried."""
+    """Return the names of all formats, in the order in which they are tried."""
     return [form.name for form in FORMATS]
 
 
 def formats_named(name: str) -> tuple[Format, ...]:
-    """The format of that name; all of them for `auto`.
+    """Return the format with this name, or all formats for `auto`.
 
     Raises:
-        ImportFormatError: There is none.
+        ImportFormatError: There is no format with this name.
     """
     found = tuple(form for form in FORMATS if name in (form.name, "auto"))
     if not found:
-        problem = f"there is no format {name!r}"
-        error = ImportFormatError("cannot import", problem, f"choose one of auto, {', '.join(format_names())}")
+        advice = f"use one of auto, {', '.join(format_names())}"
+        error = ImportFormatError("cannot import", f"unknown format {name!r}", advice)
         error.tool = name
         raise error
     return found
 
 
-def recognise(original: Original, among: Iterable[Format]) -> Format | None:
-    """The format of a file, or None if no one knows it."""
-    return next((form for form in among if form.recognises(original)), None)
-
-
-def unknown(original: Original, among: Sequence[Format]) -> ImportFormatError:
-    """What was found in a file that no format recognises, and what was looked for."""
-    found = f"found {original.found()}"
-    if not original.is_our_own:
-        found += "; looked for " + "; ".join(f"{form.name}: {form.looks_for}" for form in among)
-    advice = "a table of other columns needs a mapping of them, anything else an importer of its own"
-    error = ImportFormatError(f"cannot import {original.shown}", found, advice)
-    error.file, error.line = original.path, original.torn_at
-    error.tool = among[0].name if len(among) == 1 else None
+def unknown_format(source: ImportSource, formats: Sequence[Format]) -> ImportFormatError:
+    """Return the error for a file that no format recognises: what it contains, and what each format looks for."""
+    found = f"found {describe(source)}"
+    if not source.is_our_own:
+        found += "; looked for " + "; ".join(f"{form.name}: {form.looks_for}" for form in formats)
+    advice = "pass --map FIELD=EXPRESSION to import a table with other columns, or write an importer for the format"
+    error = ImportFormatError(f"cannot import {source.path}", found, advice)
+    error.file, error.line = source.path, json_error_line(source)
+    error.tool = formats[0].name if len(formats) == 1 else None
     return error

@@ -1,6 +1,6 @@
-"""Rows of a table, in the form that it came in: CSV, JSON lines, a list of JSON objects, Parquet.
+"""Read the rows of a table in one of four forms: CSV, JSON lines, a list of JSON objects, Parquet.
 
-Each form can go to a row again, so that nothing but the file itself has to be held.
+Each form can return to an earlier row, so that only the file itself is in memory.
 """
 
 from __future__ import annotations
@@ -9,247 +9,242 @@ import csv
 import io
 import json
 import math
-from abc import ABC, abstractmethod
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_energy_measure.constants import EXTRA_PACKAGES
-from llm_energy_measure.importers.cells import GREATEST_WHOLE
-from llm_energy_measure.importers.json_text import parsed
-from llm_energy_measure.importers.limits import MAX_BYTES, MAX_CELL, RefusedFileError, require_once, require_rows
+from llm_energy_measure.importers.json_text import parse_json
+from llm_energy_measure.importers.limits import MAX_BYTES, MAX_CELL, require_rows, require_unique_columns
+from llm_energy_measure.importers.report import RefusedInputError
+from llm_energy_measure.importers.values import MAX_INTEGER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from llm_energy_measure.importers.bounded import Original
     from llm_energy_measure.importers.mapping import Cell
+    from llm_energy_measure.importers.source_file import ImportSource
 
 PARQUET = b"PAR1"
+"""First bytes of a Parquet file."""
 
-Row = dict[str, "Cell"] | RefusedFileError
-"""The cells of a row by column, or what is wrong with it."""
-
-
-class Table(ABC):
-    """A table in memory, in the form that it came in."""
-
-    @abstractmethod
-    def rows(self) -> Iterator[tuple[int, int, Row]]:
-        """Line or number of each row, where it stands, and its content."""
-
-    @abstractmethod
-    def at(self, place: int) -> Row | None:
-        """The row that stands there; None if the line is blank."""
+TableRow = dict[str, "Cell"] | RefusedInputError
+"""The cells of a row by column, or the reason why the row is refused."""
 
 
-def table_of(original: Original, needed: set[str]) -> Table:
-    """The file as a table, once it is known to have the columns that are needed."""
-    if original.data.startswith(PARQUET):
-        return _Parquet(original, needed)
-    if not original.items and not original.first_fields:
-        return _Csv(original, needed)
-    table = _JsonItems(original) if original.items else _JsonLines(original)
+class Table(Protocol):
+    """A table in memory, in its original form."""
+
+    def rows(self) -> Iterator[tuple[int, int, TableRow]]:
+        """Yield the line or number of each row, its position for `at`, and its content."""
+
+    def at(self, position: int, /) -> TableRow | None:
+        """Return the row at a position; None if the line is blank."""
+
+
+def open_table(source: ImportSource, needed: set[str]) -> Table:
+    """Return the file as a table.
+
+    Raises:
+        RefusedInputError: A needed column is missing, or the table exceeds a limit.
+    """
+    if source.data.startswith(PARQUET):
+        return _parquet_table(source, needed)
+    if not source.items and not source.first_fields:
+        return _csv_table(source, needed)
+    items = source.items
+    table: Table = _json_lines_table(source)
+    if items:  # one list of objects, or one object on several lines
+        table = _NumberedTable(len(items), lambda number: _parse_row(bytes(items[number]), f"object {number + 1}"))
     _require_keys(table, needed)
     return table
 
 
 def _require_columns(needed: set[str], columns: list[str]) -> None:
-    require_once(columns, needed)
+    require_unique_columns(columns, needed)
     if missing := sorted(needed - set(columns)):
         found = f"there is no column {', '.join(missing)}; the columns are {', '.join(columns[:20])}"
-        raise RefusedFileError("missing_field", found)
+        raise RefusedInputError("missing_field", f"{found}; change --map")
 
 
 def _require_keys(table: Table, needed: set[str]) -> None:
-    """Refuse a table of objects in which a column is in none of them: in one it may be left out, as a blank is."""
-    missing, found = set(needed), None
+    """Refuse a table of objects if no object has one of the keys. A key that only some objects have is allowed."""
+    missing, first = set(needed), None
     for _, _, row in table.rows():
         if isinstance(row, dict):
-            found = row if found is None else found
+            first = row if first is None else first
             missing.difference_update(row)
         if not missing:
             return
-    if found is not None:
-        sentence = f"no object has {', '.join(sorted(missing))}; the first has {', '.join(list(found)[:20])}"
-        raise RefusedFileError("missing_field", sentence)
+    if first is not None:
+        found = f"no object has {', '.join(sorted(missing))}; the first object has {', '.join(list(first)[:20])}"
+        raise RefusedInputError("missing_field", f"{found}; change --map")
 
 
-class _Lines(Table):
-    """A table of lines; a place is a position in the bytes."""
+class _LineTable:
+    """A table of lines; a position is an offset in the bytes.
 
-    first = 1
-    start = 0
+    Args:
+        source: The file.
+        lines: Its lines.
+        parse: Returns the row at the current position of `lines`; None if the line is blank.
+        header_lines: Number of lines before the first row.
+    """
 
-    def __init__(self, original: Original) -> None:
-        """Stand before the first line."""
-        self.data = original.data
-        self.file = io.BytesIO(original.data)  # shares the bytes
-        original.require_lines()
+    def __init__(
+        self, source: ImportSource, lines: io.BytesIO, parse: Callable[[], TableRow | None], header_lines: int = 0
+    ) -> None:
+        source.require_lines()
+        self.data, self.lines, self.parse = source.data, lines, parse
+        self.first_line = 1 + header_lines
+        self.start = sum(len(lines.readline()) for _ in range(header_lines))
 
-    def rows(self) -> Iterator[tuple[int, int, Row]]:
-        """As `Table` says; the line is that at which a row begins, since a quoted cell can have several."""
-        line, place = self.first, self.start
-        while place < len(self.data):
-            row, end = self.at(place), self.file.tell()
+    def rows(self) -> Iterator[tuple[int, int, TableRow]]:
+        """Yield the rows; the line of a row is its first one, because a quoted cell can contain line ends."""
+        line, position = self.first_line, self.start
+        while position < len(self.data):
+            row, end = self.at(position), self.lines.tell()
             if row is not None:
-                yield line, place, row
-            line += self.data.count(b"\n", place, end)
-            place = end
+                yield line, position, row
+            line += self.data.count(b"\n", position, end)
+            position = end
 
-    def __iter__(self) -> Iterator[str]:
-        """The lines from here on, as text; for the csv module, which goes on where it is set to."""
-        return self
-
-    def __next__(self) -> str:
-        """The next line."""
-        if not (line := self.file.readline()):
-            raise StopIteration
-        return line.decode(errors="replace")
+    def at(self, position: int, /) -> TableRow | None:
+        """Return the row at an offset; None if the line is blank."""
+        self.lines.seek(position)
+        return self.parse()
 
 
-class _Csv(_Lines):
-    """A CSV with a header."""
+class _NumberedTable:
+    """A table whose rows have numbers; a position is a number from 0.
 
-    first = 2
+    Args:
+        length: Number of rows.
+        at: Returns the row with a number.
+    """
 
-    def __init__(self, original: Original, needed: set[str]) -> None:
-        """Require the columns that are needed."""
-        super().__init__(original)
-        self.header = original.header
-        _require_columns(needed, self.header)
-        self.file.readline()
-        self.start = self.file.tell()
-        self.reader = csv.reader(self, strict=True)
+    def __init__(self, length: int, at: Callable[[int], TableRow]) -> None:
+        require_rows(length)
+        self.length, self.at = length, at
 
-    def at(self, place: int) -> Row | None:
-        """As `Table` says."""
-        self.file.seek(place)
+    def rows(self) -> Iterator[tuple[int, int, TableRow]]:
+        """Yield the rows."""
+        return ((number + 1, number, self.at(number)) for number in range(self.length))
+
+
+def _csv_table(source: ImportSource, needed: set[str]) -> Table:
+    """Return a CSV file with a header as a table."""
+    lines, header = io.BytesIO(source.data), source.header  # BytesIO shares the bytes
+    decode = partial(str, encoding="utf-8", errors="replace")
+    reader = csv.reader(map(decode, lines), strict=True)  # `map` continues after the end if the position changes
+
+    def parse() -> TableRow | None:
+        position = lines.tell()
         try:
-            cells = next(self.reader)
+            cells = next(reader)
         except csv.Error as error:
-            # What a quote that never closes took with it is read again, from the next line on.
-            self.file.seek(place)
-            return RefusedFileError("torn", _no_row(error, len(next(self))))
+            # A quote that is not closed consumes all lines after it. Continue at the line after the quote.
+            lines.seek(position)
+            return RefusedInputError("torn", _describe_csv_error(error, len(decode(lines.readline()))))
         if not cells:
             return None
-        if len(cells) != len(self.header):
-            return RefusedFileError("torn", f"it has {len(cells)} cells under {len(self.header)} columns")
-        return {name: cell.strip() or None for name, cell in zip(self.header, cells, strict=True)}
+        if len(cells) != len(header):
+            return RefusedInputError("torn", f"the row has {len(cells)} cells, but the header has {len(header)}")
+        return {name: cell.strip() or None for name, cell in zip(header, cells, strict=True)}
+
+    _require_columns(needed, header)
+    return _LineTable(source, lines, parse, header_lines=1)
 
 
-def _no_row(error: csv.Error, length: int) -> str:
-    """What is wrong with a line that the csv module refuses."""
+def _describe_csv_error(error: csv.Error, length: int) -> str:
     if length > MAX_CELL:
-        return f"one of its cells has more than {MAX_CELL} characters"
+        return f"a cell of the row has more than {MAX_CELL} characters"
     if "end of data" in str(error) or "field larger" in str(error):
-        return "a quote in it never closes"
-    return f"it is no row ({error})"
+        return "a quote in the row is not closed"
+    return f"the row is not valid CSV ({error})"
 
 
-class _JsonLines(_Lines):
-    """An object of JSON a line."""
+def _json_lines_table(source: ImportSource) -> Table:
+    """Return a file with one JSON object per line as a table."""
+    lines = io.BytesIO(source.data)
 
-    def at(self, place: int) -> Row | None:
-        """As `Table` says."""
-        self.file.seek(place)
-        data = self.file.readline()
-        return _object(data, "the line") if data.strip() else None
+    def parse() -> TableRow | None:
+        data = lines.readline()
+        return _parse_row(data, "the line") if data.strip() else None
 
-
-class _JsonItems(Table):
-    """One list of JSON objects, or one object over several lines; a place is the number of an object, from 0."""
-
-    def __init__(self, original: Original) -> None:
-        """Require that there are not too many."""
-        self.items = original.items
-        require_rows(len(self.items))
-
-    def rows(self) -> Iterator[tuple[int, int, Row]]:
-        """As `Table` says."""
-        return ((place + 1, place, self.at(place)) for place in range(len(self.items)))
-
-    def at(self, place: int) -> Row:
-        """As `Table` says."""
-        return _object(bytes(self.items[place]), f"object {place + 1}")
+    return _LineTable(source, lines, parse)
 
 
-def _object(data: bytes, what: str) -> Row:
-    """The cells of a JSON object."""
+def _parse_row(data: bytes, what: str) -> TableRow:
+    """Return the cells of a JSON object."""
     try:
-        document = parsed(data, what)
-    except RefusedFileError as refused:
-        return refused if refused.code == "ambiguous_key" else RefusedFileError("torn", refused.sentence)
-    return _cells(document.items()) if isinstance(document, dict) else RefusedFileError("torn", "it is no JSON object")
+        document = parse_json(data, what)
+    except RefusedInputError as error:
+        return error if error.code == "ambiguous_key" else RefusedInputError("torn", error.message)
+    if not isinstance(document, dict):
+        return RefusedInputError("torn", f"{what} is not a JSON object")
+    return _row(document.items())
 
 
-class _Parquet(Table):
-    """A file of Parquet; a place is the number of a row, from 0."""
+def _parquet_table(source: ImportSource, needed: set[str]) -> Table:
+    """Return a Parquet file as a table."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        found = f"pyarrow, which reads Parquet, is not installed; run: pip install {EXTRA_PACKAGES['parquet']}"
+        raise RefusedInputError("missing_extra", found) from error
+    try:
+        meta = pq.read_metadata(pa.BufferReader(source.data))
+        size = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
+        # A column of lists or objects is not a leaf with its own name, so it counts as missing.
+        leaves = [meta.schema.column(index) for index in range(meta.num_columns)]
+        _require_columns(needed, [leaf.path for leaf in leaves])
+        # A number that is repeated in a million rows takes no space in the file, but eight bytes per row in memory.
+        size = max(size, 8 * meta.num_rows * len(needed))
+        if size > MAX_BYTES or any(leaf.path in needed and leaf.length > MAX_CELL for leaf in leaves):
+            limits = f"at most {MAX_BYTES // 2**20} MiB with cells of at most {MAX_CELL} characters are read"
+            raise RefusedInputError("too_large", f"it has {size} bytes when unpacked, and {limits}; split it")
+        # A dictionary keeps a text that is repeated in a million rows only once in memory.
+        texts = [leaf.path for leaf in leaves if leaf.path in needed and leaf.physical_type == "BYTE_ARRAY"]
+        file = pq.ParquetFile(pa.BufferReader(source.data), read_dictionary=texts)
+        table = file.read(columns=sorted(needed))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise RefusedInputError("unreadable", f"it is not a readable Parquet file ({error})") from error
+    columns = [(name, table.column(name)) for name in table.column_names]
 
-    def __init__(self, original: Original, needed: set[str]) -> None:
-        """Load the columns that are needed, once they are known to be small."""
+    def parse(number: int) -> TableRow:
         try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError as error:
-            found = f"reading Parquet needs pyarrow: pip install {EXTRA_PACKAGES['parquet']}"
-            raise RefusedFileError("missing_extra", found) from error
-        try:
-            meta = pq.read_metadata(pa.BufferReader(original.data))
-            size = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
-            # A column of lists or objects is no leaf of that name.
-            leaves = [meta.schema.column(index) for index in range(meta.num_columns)]
-            _require_columns(needed, [leaf.path for leaf in leaves])
-            # A number that stands a million times in a row takes no bytes in the file, and eight each in memory.
-            size = max(size, 8 * meta.num_rows * len(needed))
-            if size > MAX_BYTES or any(leaf.path in needed and leaf.length > MAX_CELL for leaf in leaves):
-                found = f"it has {size} bytes when unpacked, and at most {MAX_BYTES // 2**20} MiB are read, of cells"
-                raise RefusedFileError("too_large", f"{found} of at most {MAX_CELL} characters; split it")
-            # Texts that stand once in the file and in a million rows of it stay one text in memory.
-            texts = [leaf.path for leaf in leaves if leaf.path in needed and leaf.physical_type == "BYTE_ARRAY"]
-            file = pq.ParquetFile(pa.BufferReader(original.data), read_dictionary=texts)
-            self.table = file.read(columns=sorted(needed))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise RefusedFileError("unreadable", f"it is no Parquet that can be read ({error})") from error
-        require_rows(self.table.num_rows)
-        self.columns = [(name, self.table.column(name)) for name in self.table.column_names]
-
-    def rows(self) -> Iterator[tuple[int, int, Row]]:
-        """As `Table` says."""
-        return ((place + 1, place, self.at(place)) for place in range(self.table.num_rows))
-
-    def at(self, place: int) -> Row:
-        """As `Table` says."""
-        try:
-            return _cells((name, _plain(column[place])) for name, column in self.columns)
+            return _row((name, _plain(column[number])) for name, column in columns)
         except (OverflowError, ValueError) as error:
-            return RefusedFileError("torn", f"a value in it can't be read ({error})")
+            return RefusedInputError("torn", f"a value of the row cannot be read ({error})")
+
+    return _NumberedTable(table.num_rows, parse)
 
 
 def _plain(scalar: Any) -> Any:
-    """A value of Parquet; of a text that is too long no more than shows that it is."""
+    """Return a Parquet value as a Python value. A text far beyond `MAX_CELL` is replaced by a shorter one beyond it."""
     scalar = scalar.value if hasattr(scalar, "dictionary") else scalar
     if hasattr(scalar, "as_buffer") and scalar.is_valid and scalar.as_buffer().size > 4 * MAX_CELL:
         return "?" * (MAX_CELL + 1)
     return scalar.as_py()
 
 
-def _cells(found: Iterable[tuple[str, Any]]) -> Row:
-    """The cells of a row, or that one of them is too long."""
-    cells = {name: _cell(value) for name, value in found}
+def _row(values: Iterable[tuple[str, Any]]) -> TableRow:
+    """Return the cells of a row, or a refusal if one of them is too long."""
+    cells = {name: _cell(value) for name, value in values}
     long = next((name for name, cell in cells.items() if isinstance(cell, str) and len(cell) > MAX_CELL), None)
-    if long is None:
-        return cells
-    return RefusedFileError("torn", f"{long[:40]} has more than {MAX_CELL} characters")
+    return cells if long is None else RefusedInputError("torn", f"{long[:40]} has more than {MAX_CELL} characters")
 
 
 def _cell(value: Any) -> Cell:
-    """A value as text, as a number, or as unknown."""
+    """Return a value as text or number; None if it is blank or not finite."""
     if isinstance(value, bool) or value is None:
         return None if value is None else str(value).lower()
     if isinstance(value, int | float):
         if isinstance(value, float) and not math.isfinite(value):
             return None
-        return float(value) if isinstance(value, float) or abs(value) < GREATEST_WHOLE else str(value)
+        return float(value) if isinstance(value, float) or abs(value) < MAX_INTEGER else str(value)
     if isinstance(value, datetime):
         return value.isoformat()
     return value.strip() or None if isinstance(value, str) else json.dumps(value, default=str)

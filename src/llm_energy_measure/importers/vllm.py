@@ -1,125 +1,95 @@
-"""Results of `vllm bench serve`, one JSON object or several appended to each other, of old and new shapes.
+"""Import results of `vllm bench serve`: one JSON object, or several appended to one file.
 
-They tell what a client saw: tokens, throughput and latencies, and no energy. `date` is the local end, without a zone. A
-run of which no request succeeded is a failed one, and no throughput of 0. Energy comes from a record of the same time,
-where the caller has one.
+A client measures tokens, throughput and latencies, but no energy. The energy can come from a record of the same time,
+if the caller passes one. `date` is the end of the run in local time, without a zone. If no request succeeded, the run
+has the status failed, and not a throughput of 0.
 
 Source: vLLM, `vllm bench serve --save-result [--save-detailed] [--append-result]`, versions of 2025-03 to 0.25.1.
 """
 
 from __future__ import annotations
 
-import hashlib
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from llm_energy_measure.domain.experiment import RawProcessResult
-from llm_energy_measure.domain.metrics import EnergyMetrics, Timestamps
-from llm_energy_measure.importers.cells import identifier, number, shifted, text, whole
+from llm_energy_measure.domain.metrics import EnergyMetrics
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.limits import RefusedFileError
-from llm_energy_measure.importers.loss import LossReport, Remarks
-from llm_energy_measure.importers.work import client_work, latency
+from llm_energy_measure.importers.record_parts import (
+    client_metrics,
+    component,
+    imported_record,
+    latency_samples,
+    timestamps_before,
+)
+from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.values import as_integer, as_number, as_text, digest, identifier, parse_local_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llm_energy_measure.domain.latency import LatencyMeasurements
-    from llm_energy_measure.importers.bounded import Original
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "vllm"
 
 _FIELDS = {"date", "model_id", "tokenizer_id", "num_prompts", "request_rate"}
-# One value a request: samples of latency, which have a place of their own, and texts, which are nobody's business.
-_DETAILS = frozenset(("input_lens", "output_lens", "ttfts", "itls", "start_times", "generated_texts", "errors"))
+_PER_REQUEST = frozenset(("input_lens", "output_lens", "ttfts", "itls", "start_times", "generated_texts", "errors"))
+"""Fields with a value for each request. The record keeps the latencies; the texts are personal data."""
 
 
-def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
-    """One record for each object; `row` counts them."""
-    [original] = originals
-    for row, document in enumerate(original.objects(), start=1):
-        if isinstance(document, RefusedFileError):
-            report.refuse(original.shown, document.code, f"object {row}: {document.sentence}", row=row)
-            continue
-        if not set(document) >= _FIELDS:
-            lost = ", ".join(sorted(_FIELDS - set(document)))
-            report.refuse(original.shown, "missing_field", f"object {row} has no {lost}", row=row)
-            continue
-        remarks = Remarks()
-        try:
-            record = _record(document, original, row, remarks)
-        except RefusedFileError as refused:
-            report.refuse(original.shown, refused.code, refused.sentence, row=row)
-            continue
-        if original.is_replaced_in(record):
-            remarks.repair("undecodable_text", "bytes in it that are no UTF-8 were replaced")
-        yield report.record(original.shown, options.energy.joined(record, remarks), remarks, row=row)
+def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
+    """Yield one record for each object; `row` is the number of the object."""
+    [source] = sources
+    for row, document in enumerate(source.objects(), start=1):
+        with report.refusing(source.path, row=row):
+            if isinstance(document, RefusedInputError):
+                raise RefusedInputError(document.code, f"object {row}: {document.message}")
+            if missing := sorted(_FIELDS - set(document)):
+                raise RefusedInputError("missing_field", f"object {row} has no field {', '.join(missing)}")
+            notes = Notes()
+            record = _record(document, source, row, notes)
+            source.note_undecodable(record, notes)
+            yield report.record(source.path, options.energy.joined(record, notes), notes, row=row)
 
 
-def _record(document: dict[str, Any], original: Original, row: int, remarks: Remarks) -> RawProcessResult:
-    """The record of one run, without energy unless it has its own."""
-    duration = number(document.get("duration"))
-    end = _end(document["date"])
-    start = None if end is None or duration is None else shifted(end, -duration)
-    if start is None and end is not None and duration is not None:
-        found = f"duration is {duration!r}, and there is no time so long before {document['date']}"
-        raise RefusedFileError("impossible_value", found)
-    completed, failed = whole(document.get("completed")), whole(document.get("failed"))
+def _record(document: dict[str, Any], source: ImportSource, row: int, notes: Notes) -> RawProcessResult:
+    """Return the record of one run, without energy unless the server counted it."""
+    completed, failed = as_integer(document.get("completed")), as_integer(document.get("failed"))
     has_failed = completed == 0
     if has_failed:
-        remarks.note("run_failed", f"none of {failed or document.get('num_prompts')} requests succeeded")
-    digest = hashlib.sha256(msgspec.json.encode(document, order="sorted")).hexdigest()[:8]
-    label, model = text(document.get("label")), text(document["model_id"])
-    config = {name: value for name, value in document.items() if name not in _DETAILS}
-    return RawProcessResult(
-        experiment_id=identifier(TOOL, label or "", model or "", str(document["date"]), digest),
-        backend=text(document.get("backend")),
-        process_index=0,
-        gpu_id=None,
+        notes.add("run_failed", f"none of {failed or document.get('num_prompts')} requests succeeded")
+    latency = latency_samples(document.get("ttfts"), document.get("itls"), completed)
+    label, model, date = as_text(document.get("label")), as_text(document["model_id"]), str(document["date"])
+    end = parse_local_time(date, "%Y%m%d-%H%M%S")  # such as 20260816-160853
+    return imported_record(
+        identifier(TOOL, label or "", model or "", date, digest(document)),
+        backend=as_text(document.get("backend")),
         config_name=label,
         model_name=model,
-        timestamps=Timestamps(start=start, end=end, duration_sec=duration),
-        inference_metrics=None if has_failed else client_work(document, _latency(document)),
+        timestamps=timestamps_before(end, as_number(document.get("duration"))),
+        inference_metrics=None if has_failed else client_metrics(document, latency),
         energy_metrics=_energy(document),
-        compute_metrics=None,
-        effective_config={TOOL: config},
-        origin=original.origin(TOOL, row=row),
+        effective_config={TOOL: {name: value for name, value in document.items() if name not in _PER_REQUEST}},
+        origin=source.origin(TOOL, row=row),
         status="failed" if has_failed else None,
     )
 
 
-def _end(date: object) -> datetime | None:
-    """The local end, such as `20260816-160853`."""
-    try:
-        return datetime.strptime(str(date), "%Y%m%d-%H%M%S")  # noqa: DTZ007 - the file has no zone
-    except ValueError:
-        return None
-
-
-def _latency(document: dict[str, Any]) -> LatencyMeasurements | None:
-    return latency(document.get("ttfts"), document.get("itls"), whole(document.get("completed")))
-
-
 def _energy(document: dict[str, Any]) -> EnergyMetrics:
-    """Energy that the server counted, where a version writes it; else null."""
-    joules = number(document.get("gpu_energy_j"))
+    """Return the energy that the server counted; unknown in versions that do not write it."""
+    joules = as_number(document.get("gpu_energy_j"))
     if joules is None:
         return EnergyMetrics(total_energy_j=None, duration_sec=None)
     return EnergyMetrics(
-        total_energy_j=joules,
-        duration_sec=number(document.get("gpu_energy_duration_s")),
-        gpu_energy_j=joules,
-        gpu_power_w=number(document.get("gpu_avg_power_w")),
-        total_scope="device",
-        gpu_scope="device",
+        **component("total", joules, "device"),
+        **component("gpu", joules, "device"),
+        duration_sec=as_number(document.get("gpu_energy_duration_s")),
+        gpu_power_w=as_number(document.get("gpu_avg_power_w")),
     )
 
 
 FORMAT = Format(
     name=TOOL,
     looks_for="JSON objects with date, model_id, tokenizer_id, num_prompts and request_rate",
-    recognises=lambda original: set(original.first_fields) >= _FIELDS,
+    recognises=lambda source: set(source.first_fields) >= _FIELDS,
     read=_read,
 )

@@ -1,8 +1,8 @@
-"""Window logs of Zeus: a line for each measured window, with the energy of each GPU.
+"""Import window logs of Zeus: one CSV line for each measured window, with the energy of each GPU.
 
-`start_time` is the time since 1970 in newer versions and an arbitrary monotonic clock in older ones, which tells no
-time of day. GPUs are numbered as the measuring process saw them (CUDA_VISIBLE_DEVICES): which boards they are is
-unknown unless the caller says so. Each window is an experiment of its own; windows can overlap and are never added.
+Newer versions write `start_time` in seconds since 1970. Older versions write a monotonic clock, which has no relation
+to the time of day. GPU numbers are indices within CUDA_VISIBLE_DEVICES, so the GPUs are unknown unless the caller
+states their UUIDs. Each window is an experiment; windows can overlap and are never added.
 
 Source: Zeus, `ZeusMonitor(log_file=...)`.
 """
@@ -12,133 +12,113 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
-from llm_energy_measure.importers.cells import identifier, number_in, shifted
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.limits import RefusedFileError, require_once
-from llm_energy_measure.importers.loss import LossReport, Remarks
+from llm_energy_measure.importers.limits import require_unique_columns
+from llm_energy_measure.importers.record_parts import component, imported_record
+from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.values import add_seconds, from_epoch, identifier, parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from llm_energy_measure.importers.bounded import Original
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.importers.source_file import ImportSource
+
 TOOL = "zeus"
 
 _FIRST = ["start_time", "window_name", "elapsed_time"]
 _GPU = re.compile(r"gpu(0|[1-9][0-9]{0,2})_energy")
-_EPOCH_SEC = 1e9
-"""A monotonic clock would have to run for 31 years to read as much."""
 
 
-def _recognises(original: Original) -> bool:
-    header = original.header
-    return header[:3] == _FIRST and len(header) > len(_FIRST) and all(_GPU.fullmatch(name) for name in header[3:])
+def _recognises(source: ImportSource) -> bool:
+    gpus = source.header[3:]
+    return source.header[:3] == _FIRST and bool(gpus) and all(_GPU.fullmatch(name) for name in gpus)
 
 
-def _read(originals: list[Original], options: Options, report: LossReport) -> Iterator[RawProcessResult]:
-    """One record for each window."""
-    [original] = originals
-    header = original.header
-    require_once(header, header)
-    for row, line in enumerate(original.lines(), start=1):
-        bare = line.rstrip("\r\n")
-        if row == 1 or not bare:
+def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
+    """Yield one record for each window."""
+    [source] = sources
+    header = source.header
+    require_unique_columns(header, header)
+    for row, line in enumerate(source.lines(), start=1):
+        text = line.rstrip("\r\n")
+        if row == 1 or not text:
             continue
-        problem, cells = _problem(bare, header)
-        if problem:
-            code = "shifted" if len(cells) != len(header) else "impossible_value" if "negative" in problem else "torn"
-            report.refuse(original.shown, code, problem, row=row)
-            continue
-        try:
-            record = _record(cells, header, options, original, row)
-        except RefusedFileError as refused:
-            report.refuse(original.shown, refused.code, refused.sentence, row=row)
-            continue
-        remarks = Remarks()
-        if original.is_replaced_in(record):
-            remarks.repair("undecodable_text", "bytes in it that are no UTF-8 were replaced")
-        yield report.record(original.shown, record, remarks, row=row)
+        with report.refusing(source.path, row=row):
+            record = _record(_cells(text, header), header, options, source, row)
+            notes = Notes()
+            source.note_undecodable(record, notes)
+            yield report.record(source.path, record, notes, row=row)
 
 
-def _problem(line: str, header: Sequence[str]) -> tuple[str, list[str]]:
-    """The first thing that is wrong with a line, empty if nothing is; and its cells."""
+def _cells(line: str, header: Sequence[str]) -> list[str]:
+    """Return the cells of a line.
+
+    Raises:
+        RefusedInputError: Their number differs from the header, or a cell is not a number or is negative.
+    """
     try:
         [cells] = csv.reader([line], strict=True)
-    except (csv.Error, ValueError):
-        return "its quotes don't close, or a cell is too long", []
+    except (csv.Error, ValueError) as error:
+        raise RefusedInputError("shifted", "a quote in the line is not closed, or a cell is too long") from error
     cells = [cell.strip() for cell in cells]
     if len(cells) != len(header):
-        return f"it has {len(cells)} cells under {len(header)} columns", cells
+        raise RefusedInputError("shifted", f"the line has {len(cells)} cells, but the header has {len(header)}")
     for name, cell in zip(header, cells, strict=True):
-        value = number_in(cell)
-        if name != "window_name" and value is None:
-            return f"{name} is {cell[:40]!r}", cells
-        if name not in ("window_name", "start_time") and value is not None and value < 0:
-            return f"{name} is negative, {cell}", cells
-    return "", cells
+        value = 0.0 if name == "window_name" else parse_number(cell)
+        if value is None:
+            raise RefusedInputError("torn", f"{name} is {cell[:40]!r}, which is not a number")
+        if value < 0 and name != "start_time":
+            raise RefusedInputError("impossible_value", f"{name} is {cell}, which is negative")
+    return cells
 
 
 def _record(
-    cells: Sequence[str], header: Sequence[str], options: Options, original: Original, row: int
+    cells: Sequence[str], header: Sequence[str], options: Options, source: ImportSource, row: int
 ) -> RawProcessResult:
-    """The record of one window."""
-    start_sec, window, elapsed = float(cells[0]), cells[1], float(cells[2])
+    """Return the record of one window."""
+    start_sec, window, elapsed_sec = float(cells[0]), cells[1], float(cells[2])
     energies = {
-        int(name.removeprefix("gpu").removesuffix("_energy")): float(cell) for name, cell in _gpus(header, cells)
+        int(name[3:].removesuffix("_energy")): float(cell) for name, cell in zip(header[3:], cells[3:], strict=True)
     }
-    start = datetime.fromtimestamp(start_sec, UTC) if _EPOCH_SEC < start_sec < 10 * _EPOCH_SEC else None
-    end = None if start is None else shifted(start, elapsed)
+    start = from_epoch(start_sec)
+    end = None if start is None else add_seconds(start, elapsed_sec)
     if start is not None and end is None:
-        found = f"elapsed_time is {cells[2]}, and there is no time so long after {start.isoformat()}"
-        raise RefusedFileError("impossible_value", found)
-    uuids = options.gpu_uuids
+        found = f"elapsed_time is {cells[2]} s, so the window that starts at {start.isoformat()} would end"
+        raise RefusedInputError("impossible_value", f"{found} after the last year of the calendar")
     devices = [
-        DeviceEnergy(gpu_uuid=uuids[index] if index < len(uuids) else None, energy_j=joules, provenance="measured")
+        DeviceEnergy(gpu_uuid=options.gpu_uuid(index), energy_j=joules, provenance="measured")
         for index, joules in energies.items()
     ]
     digest = hashlib.sha256("\n".join([*header, *cells]).encode()).hexdigest()[:8]
-    return RawProcessResult(
-        experiment_id=identifier(TOOL, window, digest),
-        process_index=0,
-        gpu_id=None,
+    return imported_record(
+        identifier(TOOL, window, digest),
         gpu_uuid=devices[0].gpu_uuid if len(devices) == 1 else None,
         config_name=window or None,
-        model_name=None,
-        timestamps=Timestamps(start=start, end=end, duration_sec=elapsed),
-        inference_metrics=None,
-        energy_metrics=counted(sum(energies.values()), devices, elapsed),
-        compute_metrics=None,
+        timestamps=Timestamps(start=start, end=end, duration_sec=elapsed_sec),
+        energy_metrics=gpu_counters(sum(energies.values()), devices, elapsed_sec),
         effective_config={TOOL: {"start_time": start_sec, "visible_gpus": list(energies)}},
-        origin=original.origin(TOOL, row=row),
+        origin=source.origin(TOOL, row=row),
     )
 
 
-def counted(gpu_energy_j: float, devices: list[DeviceEnergy], duration_sec: float | None) -> EnergyMetrics:
-    """Energy as Zeus counts it: of GPUs alone, by the counter of each.
+def gpu_counters(gpu_energy_j: float, devices: list[DeviceEnergy], duration_sec: float | None) -> EnergyMetrics:
+    """Return energy metrics as Zeus measures them: the total is the sum of the energy counters of the GPUs.
 
     Args:
         gpu_energy_j: Energy of all GPUs, in joules.
-        devices: Energy of each, where it is known.
+        devices: Energy of each GPU, if it is known.
         duration_sec: Length of the window, in seconds.
     """
     return EnergyMetrics(
-        total_energy_j=gpu_energy_j,
+        **component("total", gpu_energy_j, "device", "measured"),
+        **component("gpu", gpu_energy_j, "device", "measured"),
         duration_sec=duration_sec,
-        gpu_energy_j=gpu_energy_j,
-        total_scope="device",
-        total_provenance="measured",
-        gpu_scope="device",
-        gpu_provenance="measured",
         devices=devices or None,
     )
-
-
-def _gpus(header: Sequence[str], cells: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(header[3:], cells[3:], strict=True))
 
 
 FORMAT = Format(

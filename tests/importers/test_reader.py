@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.bounded import Original
+    from llm_energy_measure.importers.source_file import ImportSource
 
 
 def write_emissions(path: Path, rows: int = 1) -> Path:
@@ -36,7 +36,7 @@ def write_emissions(path: Path, rows: int = 1) -> Path:
 def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_emissions(tmp_path / "emissions.csv")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ResultNotFoundError, match="cannot import '': the name is empty; name a file or folder"):
+    with pytest.raises(ResultNotFoundError, match="cannot import '': the path is empty; name a file or a folder"):
         importers.read("")
     assert len(list(importers.read("."))) == 1
 
@@ -47,7 +47,7 @@ def read(path: Path, **options: Any) -> tuple[int, list[importers.Entry]]:
 
 
 def test_a_report_adds_up_and_knows_no_other_code(tmp_path: Path) -> None:
-    report = importers.LossReport()
+    report = importers.ImportReport()
     report.refuse("x", "torn", "it is torn", row=3)
     assert report.document() == {
         "seen": 1,
@@ -66,7 +66,7 @@ def test_a_report_adds_up_and_knows_no_other_code(tmp_path: Path) -> None:
         ],
     }
     assert (report.kept, report.repaired, report.refused) == (0, 0, 1)
-    with pytest.raises(KeyError, match="no reason code"):
+    with pytest.raises(KeyError, match="unknown reason code"):
         report.refuse("x", "nonsense", "")
     assert tmp_path.is_dir()
 
@@ -115,9 +115,9 @@ def zip_bomb(path: Path) -> None:
         (lambda path: path.write_bytes(gzip.compress(b"0" * 10**7)), "gzip-compressed data"),
         (lambda path: path.write_bytes(b"a,b\n1,2\n"), "a table with the columns a, b"),
         (lambda path: path.write_bytes(b'{"a": 1, "b": 2}'), "a JSON object with the fields a, b"),
-        (lambda path: path.write_bytes(b'{"a": 1, "b'), "JSON that is no object, or torn"),
-        (lambda path: path.write_bytes(b"[" * 10**5), "JSON that is no object, or torn"),
-        (lambda path: path.write_bytes(b'{"a":' * 10**5), "JSON that is no object, or torn"),
+        (lambda path: path.write_bytes(b'{"a": 1, "b'), "JSON that is not an object, or is incomplete"),
+        (lambda path: path.write_bytes(b"[" * 10**5), "JSON that is not an object, or is incomplete"),
+        (lambda path: path.write_bytes(b'{"a":' * 10**5), "JSON that is not an object, or is incomplete"),
         (lambda path: path.write_bytes(bytes(range(128, 256))), "128 bytes that are neither JSON nor a table"),
         (lambda path: path.write_bytes(b"x" * 10**6), "1000000 bytes that are neither JSON nor a table"),
     ],
@@ -222,15 +222,17 @@ def test_an_importer_that_breaks_off_costs_its_file_and_not_the_others(tmp_path:
     (tmp_path / "a").write_text("break")
     (tmp_path / "c").write_text("break while it is recognised")
 
-    def recognises(original: Original) -> bool:
-        if original.data == b"break while it is recognised":
+    def recognises(source: ImportSource) -> bool:
+        if source.data == b"break while it is recognised":
             raise ArithmeticError
         return True
 
-    def breaks(originals: list[Original], options: Options, report: importers.LossReport) -> Iterator[RawProcessResult]:
-        if originals[0].data == b"break":
+    def breaks(
+        sources: list[ImportSource], options: Options, report: importers.ImportReport
+    ) -> Iterator[RawProcessResult]:
+        if sources[0].data == b"break":
             raise OverflowError("too great")
-        yield from codecarbon.FORMAT.read(originals, options, report)
+        yield from codecarbon.FORMAT.read(sources, options, report)
 
     form = Format(name="mine", looks_for="anything", recognises=recognises, read=breaks)
     count, entries = read(tmp_path, format=form)
@@ -253,7 +255,7 @@ def test_a_format_that_was_named_is_the_only_one_tried(tmp_path: Path) -> None:
     with pytest.raises(ImportFormatError, match="looked for zeus: a CSV header") as raised:
         importers.read(path, format="zeus")
     assert raised.value.tool == "zeus"
-    with pytest.raises(ImportFormatError, match=r"no format 'nonsense'; choose one of auto, legacy, codecarbon"):
+    with pytest.raises(ImportFormatError, match=r"unknown format 'nonsense'; use one of auto, legacy, codecarbon"):
         importers.read(path, format="nonsense")
 
 
@@ -299,15 +301,21 @@ def test_a_path_that_the_system_refuses_is_told(tmp_path: Path, name: str) -> No
 
 
 def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ResultNotFoundError, match="nothing is there"):
+    with pytest.raises(ResultNotFoundError, match="the path does not exist"):
         importers.read(tmp_path / "nowhere")
 
 
 def test_the_public_names_are_those_that_all_says() -> None:
     assert importers.__all__ == sorted(importers.__all__)
-    assert set(importers.__all__) == {"CODES", "Entry", "LossReport", "Reading", "format_names", "read"}
+    assert set(importers.__all__) == {"CODES", "Entry", "ImportReport", "ImportedRecords", "format_names", "read"}
     for form in FORMATS:
         assert form.name in importers.format_names()
+
+
+@pytest.mark.parametrize(("old", "new"), [("LossReport", "ImportReport"), ("Reading", "ImportedRecords")])
+def test_old_name_works_with_a_warning(old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"importers.{old} is now {new}; use the new name"):
+        assert getattr(importers, old) is getattr(importers, new)
 
 
 def test_importers_need_no_extra_to_be_imported() -> None:
@@ -323,7 +331,7 @@ def test_no_reason_code_is_dead() -> None:
     from pathlib import Path
 
     source = Path(importers.__file__).parent
-    text = "".join(path.read_text() for path in source.glob("*.py") if path.name != "loss.py")
+    text = "".join(path.read_text() for path in source.glob("*.py") if path.name != "report.py")
     text += (source.parent / "cli" / "import_results.py").read_text()
     assert [code for code in importers.CODES if f'"{code}"' not in text and code != "whole"] == []
 

@@ -1,0 +1,76 @@
+"""Describe the content of a file, for the user who expected another format."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.importers.limits import MAX_PARSED_BYTES
+from llm_energy_measure.importers.source_file import BLANK
+
+if TYPE_CHECKING:
+    from llm_energy_measure.importers.source_file import ImportSource
+
+_MAGIC = {
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "gzip-compressed data",
+    b"BZh": "bzip2-compressed data",
+    b"\xfd7zXZ": "xz-compressed data",
+    b"\x28\xb5\x2f\xfd": "zstd-compressed data",
+    b"SQLite format 3": "an SQLite database",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"PAR1": "a Parquet file",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+
+
+def describe(source: ImportSource) -> str:
+    """Return what the file contains, as a noun phrase that follows `found`."""
+    if is_blank(source):
+        return f"{len(source.data)} blank bytes"
+    magic = next((name for start, name in _MAGIC.items() if source.data.startswith(start)), None)
+    if magic is not None:
+        return magic
+    if source.is_our_own:
+        return "a result of this tool, which needs no import ('results merge' combines results directories)"
+    if source.first_fields:
+        return f"a JSON object with the fields {_first_names(list(source.first_fields))}"
+    return _describe_text(source)
+
+
+def _describe_text(source: ImportSource) -> str:
+    if source.data.lstrip(BLANK)[:1] in (b"{", b"["):
+        line = json_error_line(source)
+        where = "" if line is None else f" (it breaks off at line {line})"
+        return f"JSON that is not an object, or is incomplete{where}"
+    if len(source.header) > 1:
+        return f"a table with the columns {_first_names(source.header)}"
+    for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+        if sign in "".join(source.header):
+            return f"a line with {name}; a table needs commas between the cells"
+    return f"{len(source.data)} bytes that are neither JSON nor a table; a table needs commas and at least two columns"
+
+
+def is_blank(source: ImportSource) -> bool:
+    """True if the file has only spaces, line ends and NUL bytes, or is empty."""
+    return not source.data.strip(b" \t\r\n\0")
+
+
+def json_error_line(source: ImportSource) -> int | None:
+    """Return the line of the first syntax error in a file that begins as JSON; None if it is unknown."""
+    if source.fields or source.data.lstrip(BLANK)[:1] not in (b"{", b"[") or len(source.data) > MAX_PARSED_BYTES:
+        return None
+    try:
+        json.loads(source.text)
+    except json.JSONDecodeError as error:
+        return error.lineno
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def _first_names(names: list[str]) -> str:
+    """Return the first eight names, each cut at 40 characters, and the number of the others."""
+    shown = [name if len(name) <= 40 else f"{name[:40]}..." for name in names[:8]]
+    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,160 @@
+"""`read`: import a file or folder of another tool as records, together with the report of the import."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_energy_measure.exceptions import ResultNotFoundError
+from llm_energy_measure.importers.energy_join import EnergyJoin
+from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.limits import MAX_FILES
+from llm_energy_measure.importers.mapping import parse_mappings
+from llm_energy_measure.importers.registry import formats_named
+from llm_energy_measure.importers.report import ImportReport
+from llm_energy_measure.importers.scan import Scan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.domain.metrics import DeviceEnergy
+    from llm_energy_measure.importers.format import Progress
+    from llm_energy_measure.importers.report import Entry
+
+
+class ImportedRecords:
+    """The records of a file or folder, which can be iterated over once, and the report of the import.
+
+    Attributes:
+        report: The report. It grows during the iteration, and is complete after the last record.
+    """
+
+    def __init__(self, records: Iterator[RawProcessResult], report: ImportReport) -> None:
+        self.report = report
+        self._records = records
+
+    def __iter__(self) -> Iterator[RawProcessResult]:
+        """Yield the records; records of one experiment follow each other."""
+        return self._records
+
+    def with_entries(self) -> Iterator[tuple[RawProcessResult, Entry]]:
+        """Yield each record with its entry in the report, which the caller may change if it refuses the record."""
+        for record in self._records:
+            yield record, self.report.entries[-1]
+
+
+def read(
+    path: str | Path,
+    *,
+    format: str | Format | Sequence[Format] = "auto",  # noqa: A002 - the same word as --format
+    host: str | None = None,
+    gpu_uuids: Sequence[str] = (),
+    mapping: Sequence[str] = (),
+    join: Sequence[RawProcessResult] | EnergyJoin = (),
+    max_files: int = MAX_FILES,
+    progress: Progress | None = None,
+) -> ImportedRecords:
+    """Import a file or folder of another tool, and report what was read.
+
+    The report lists all problems of the content. Only a path that names one file of an unknown format is an error,
+    and it is raised before the iteration begins. Unknown values are None in every field.
+
+    Args:
+        path: A file, or a folder, which is read with its subfolders.
+        format: Name of the format, or one or more `Format` objects; `auto` recognises the format from the content.
+        host: Name of the measured machine, for files that do not state it.
+        gpu_uuids: UUIDs of its GPUs, by index.
+        mapping: For a generic table, `FIELD=EXPRESSION` for each field, such as `energy_j=energy_kwh*3.6e6`. With a
+            mapping, a file is read as a table; in a folder, only files that no other format recognises are.
+        join: Records with energy. A record without energy gets the energy of the only one that ran at the same time
+            and matches no other run. To find the other runs, all files are read twice. Pass an `EnergyJoin` to join
+            the runs of several paths.
+        max_files: Most files that are read from a folder. The report names the subfolder that exceeds the limit.
+        progress: Called with each path and the number of bytes read of it so far.
+
+    Raises:
+        ImportFormatError: The format is unknown, the mapping is invalid, or no format recognises the file.
+        ResultNotFoundError: The path does not exist.
+
+    Example:
+        >>> from llm_energy_measure.exceptions import ImportFormatError
+        >>> try:
+        ...     read("results/raw/smollm2_b1_c0/process_0.json")
+        ... except ImportFormatError as error:
+        ...     print(error.found.partition(" (")[0], "...")
+        found a result of this tool, which needs no import ...
+        >>> imported = read("results/raw/smollm2_b1_c0")  # in a folder, the report names the unknown file
+        >>> list(imported), imported.report.refused > 0
+        ([], True)
+    """
+    is_folder = _is_folder(path)
+    path = Path(path)
+    if isinstance(format, str):
+        formats = formats_named(format)
+    else:
+        formats = (format,) if isinstance(format, Format) else tuple(format)
+    if join and not isinstance(join, EnergyJoin):
+        join = EnergyJoin(join, read(path, format=formats, mapping=mapping, max_files=max_files, progress=progress))
+    options = Options(
+        host=host,
+        gpu_uuids=tuple(gpu_uuids),
+        mapping=parse_mappings(mapping),
+        energy=join if isinstance(join, EnergyJoin) else EnergyJoin(),
+        max_files=max_files,
+        progress=progress,
+    )
+    report = ImportReport()
+    scan = Scan(formats, options, report)
+    records = scan.folder(path) if is_folder else scan.file(path)
+    return ImportedRecords((_with_machine(record, options) for record in records), report)
+
+
+def _is_folder(path: str | Path) -> bool:
+    """Return whether a path is a folder.
+
+    Raises:
+        ResultNotFoundError: The path is empty or does not exist.
+    """
+    if path == "":  # Path("") is the current folder
+        raise ResultNotFoundError("cannot import ''", "the path is empty", "name a file or a folder")
+    path = Path(path)
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        # The report gets all other errors of the operating system, when the file is opened.
+        if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError) and not path.is_symlink():
+            raise ResultNotFoundError(f"cannot import {path}", "the path does not exist", "check the path") from error
+        return False
+
+
+def _with_machine(record: RawProcessResult, options: Options) -> RawProcessResult:
+    """Return the record with the host and the GPU UUIDs that the caller stated; values of the file have precedence."""
+    changes: dict[str, object] = {}
+    if options.host is not None and record.host is None:
+        changes["host"] = options.host
+    if options.gpu_uuids and record.energy_metrics.devices:
+        devices = _with_uuids(record.energy_metrics.devices, options)
+        changes["energy_metrics"] = msgspec.structs.replace(record.energy_metrics, devices=devices)
+    if record.gpu_uuid is None and (uuid := options.gpu_uuid(record.gpu_id)) is not None:
+        changes["gpu_uuid"] = uuid
+    return msgspec.structs.replace(record, **changes) if changes else record
+
+
+def _with_uuids(devices: Sequence[DeviceEnergy], options: Options) -> list[DeviceEnergy]:
+    """Return the devices with their UUIDs.
+
+    If the file states no index, the UUIDs are assigned in order, but only if there is one for each device.
+    """
+    indices = [device.gpu_id for device in devices]
+    if all(index is None for index in indices) and len(devices) == len(options.gpu_uuids):
+        indices = list(range(len(devices)))
+    return [
+        device
+        if device.gpu_uuid is not None or (uuid := options.gpu_uuid(index)) is None
+        else msgspec.structs.replace(device, gpu_uuid=uuid)
+        for device, index in zip(devices, indices, strict=True)
+    ]

@@ -1,0 +1,129 @@
+"""Parts of a record that the importers of several tools build from the same kinds of values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.latency import LatencyMeasurements
+from llm_energy_measure.domain.metrics import DeviceEnergy, InferenceMetrics, Timestamps
+from llm_energy_measure.importers.report import RefusedInputError
+from llm_energy_measure.importers.values import add_seconds, as_integer, as_number
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from llm_energy_measure.domain.experiment import ImportOrigin
+    from llm_energy_measure.domain.metrics import EnergyMetrics, Provenance, Scope
+
+
+def imported_record(
+    experiment_id: str, *, timestamps: Timestamps, energy_metrics: EnergyMetrics, origin: ImportOrigin, **fields: Any
+) -> RawProcessResult:
+    """Return the record of one process; the process index is 0 and all other fields are None by default."""
+    unknown = dict.fromkeys(("gpu_id", "config_name", "model_name", "inference_metrics", "compute_metrics"))
+    return RawProcessResult(
+        experiment_id=experiment_id,
+        timestamps=timestamps,
+        energy_metrics=energy_metrics,
+        origin=origin,
+        **{"process_index": 0, **unknown, **fields},
+    )
+
+
+def component(
+    name: str, energy_j: float | None, scope: Scope | None, provenance: Provenance | None = None
+) -> dict[str, Any]:
+    """Return the fields of `EnergyMetrics` for one component; scope and provenance are None if the energy is unknown.
+
+    Args:
+        name: `total`, `gpu`, `cpu` or `ram`.
+        energy_j: Energy of the component, in joules.
+        scope: What its sensor covers.
+        provenance: How its energy was obtained.
+    """
+    is_known = energy_j is not None
+    return {
+        f"{name}_energy_j": energy_j,
+        f"{name}_scope": scope if is_known else None,
+        f"{name}_provenance": provenance if is_known else None,
+    }
+
+
+def unmeasured_devices(board: str | None, number: int | None) -> list[DeviceEnergy] | None:
+    """Return one device without energy for each board of the host; None if their number is unknown."""
+    return [DeviceEnergy(gpu_name=board)] * number if number else None
+
+
+def timestamps_before(end: datetime | None, duration_sec: float | None) -> Timestamps:
+    """Return the timestamps of a run whose end and duration, in seconds, are recorded.
+
+    Raises:
+        RefusedInputError: The start is outside the calendar.
+    """
+    start = add_seconds(end, -duration_sec) if end is not None and duration_sec is not None else None
+    if start is None and end is not None and duration_sec is not None:
+        found = f"duration is {duration_sec!r} s, so the run would start before the first year of the calendar"
+        raise RefusedInputError("impossible_value", f"{found} (its end is {end.isoformat()}); correct the duration")
+    return Timestamps(start=start, end=end, duration_sec=duration_sec)
+
+
+def inference_metrics(
+    input_tokens: int | None, output_tokens: int | None, **other_fields: Any
+) -> InferenceMetrics | None:
+    """Return the inference metrics of a run; None unless input and output tokens are known.
+
+    Args:
+        input_tokens: Number of input tokens.
+        output_tokens: Number of output tokens.
+        **other_fields: Other fields of `InferenceMetrics`; inference time and throughput are None by default.
+
+    Example:
+        >>> inference_metrics(100, 28, inference_time_sec=2.5).total_tokens, inference_metrics(100, None)
+        (128, None)
+    """
+    if input_tokens is None or output_tokens is None:
+        return None
+    counts = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+    defaults = {"inference_time_sec": None, "tokens_per_second": None, "total_tokens": input_tokens + output_tokens}
+    return InferenceMetrics(**{**defaults, **counts, **other_fields})
+
+
+def client_metrics(document: dict[str, Any], latency: LatencyMeasurements | None) -> InferenceMetrics | None:
+    """Return the inference metrics that the client of a server measured; None if the result has no token counts.
+
+    Args:
+        document: Result of `vllm bench serve`, or of a benchmark that uses the same fields.
+        latency: Latency samples of the requests.
+
+    Source: vLLM, `vllm bench serve --save-result`.
+    """
+    return inference_metrics(
+        as_integer(document.get("total_input_tokens")),
+        as_integer(document.get("total_output_tokens")),
+        inference_time_sec=as_number(document.get("duration")),
+        tokens_per_second=as_number(document.get("total_token_throughput")),
+        time_to_first_token_ms=as_number(document.get("mean_ttft_ms")),
+        latency_measurements=latency,
+    )
+
+
+def latency_samples(ttfts: object, itls: object, requests: int | None) -> LatencyMeasurements | None:
+    """Return latency samples in milliseconds; None unless both arguments are lists.
+
+    Args:
+        ttfts: Time to the first token of each request, in seconds; 0 for a failed request, which is left out.
+        itls: For each request, the list of gaps between output tokens, in seconds.
+        requests: Number of requests that succeeded.
+    """
+    if not isinstance(ttfts, list) or not isinstance(itls, list):
+        return None
+    lists = [gaps for gaps in itls if isinstance(gaps, list)]
+    gaps_ms = [[sec * 1e3 for gap in gaps if (sec := as_number(gap)) is not None] for gaps in lists]
+    return LatencyMeasurements(
+        ttft_ms=[sec * 1e3 for value in ttfts if (sec := as_number(value))],
+        itl_full_ms=[gap for gaps in gaps_ms for gap in gaps],
+        itl_trimmed_ms=[gap for gaps in gaps_ms for gap in gaps[1:-1]],
+        request_count=requests,
+        streaming_mode=True,
+    )

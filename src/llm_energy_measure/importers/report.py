@@ -1,0 +1,225 @@
+"""The import report: what happened to each file, row or JSON object that an import read, with a stable reason code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+Outcome = Literal["kept", "repaired", "refused"]
+
+CODES: dict[str, str] = {
+    # kept
+    "whole": "the record was read without changes",
+    "already_there": "the results directory already contains the same measurement",
+    "no_energy": "the source has no total energy; the field is null",
+    "gpu_count_differs": "the number of GPUs and the list of GPU models disagree; the list is used",
+    "components_disagree": "the total is not the sum of its components; all values are kept unchanged",
+    "own_aggregate_differs": "a total that the tool computed itself differs from the imported energy",
+    "part_unreadable": "a file or field next to the measurement cannot be read; its values are null",
+    "run_failed": "no request of the run succeeded; the record has the status failed and no throughput",
+    "energy_unjoined": "no energy record, or several, match in time, or it matches several runs; the energy is null",
+    # repaired
+    "energy_joined": "the energy comes from the energy record with the same start and end",
+    "padded": "spaces around cells, or empty cells after the last column, were removed",
+    "undecodable_text": "bytes that are not valid UTF-8 were replaced by U+FFFD",
+    "realigned": "the row lacks cells; only one assignment to the required columns fits the types",
+    "other_layout": "the row has the columns of another version of the tool than the header",
+    "restart": "the energy of the run decreased: the tracker restarted, and each part counts once",
+    "incomplete_run": "the run was interrupted; only the phases that it measured are imported",
+    # refused
+    "unknown_format": "no format recognises the content",
+    "empty_file": "the file has no content",
+    "torn": "a row or an object is damaged: a value is missing or has the wrong type",
+    "shifted": "the number of cells differs from the header, and no single assignment to the columns fits",
+    "repeated_header": "the line is a second header and not a row; it applies to the rows after it",
+    "cumulative": "a later row of the same run includes this energy",
+    "out_of_order": "another row of the same run started at the same time and includes this energy",
+    "duplicate": "another file or row has the same measurement and is imported",
+    "ambiguous_column": "a required column appears more than once in the header",
+    "ambiguous_key": "a key appears more than once in a JSON object, so its value is ambiguous",
+    "energy_disagrees": "the same energy is stated in two units, with different values",
+    "impossible_value": "a value is impossible: negative, not finite or out of range",
+    "missing_field": "a field that a record requires is missing",
+    "no_measurement": "the source contains no measurement, for example only a configuration or a header",
+    "no_sensor": "no sensor of the file measured energy",
+    "not_json": "the content is not valid JSON",
+    "too_large": "the content exceeds a size limit of the importer",
+    "too_many": "the number of files or rows exceeds the limit of one import",
+    "changed_while_read": "the file changed while it was read; nothing of it is imported",
+    "not_a_file": "the path is not a regular file, but a link, a pipe or a device",
+    "unreadable": "the operating system or a library cannot read the file",
+    "broke_off": "the importer failed on unexpected content; records read before are kept. Please report it",
+    "part_of_folder": "the file is one of several files of a measurement; import the folder",
+    "missing_extra": "the format needs an optional library that is not installed",
+    "conflict": "the results directory contains a different measurement of the same process",
+    "refused_at_save": "the repository refused to save the record",
+}
+"""Every reason code with its meaning. Codes are stable; `docs/reference/import-formats.md` lists them."""
+
+
+class RefusedInputError(Exception):
+    """A file, row or object that cannot become a record; the importers catch it and put it into the report.
+
+    Attributes:
+        code: The reason code, a key of `CODES`.
+        message: What was found, why it is refused, and what to do.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(message)
+
+
+class Entry(
+    msgspec.Struct, kw_only=True, gc=False
+):  # texts and numbers form no cycle; skipping the collector is faster
+    """What happened to one file, row or JSON object.
+
+    Attributes:
+        file: Path of the file, as the caller gave it or as the scan found it.
+        row: Line in the file, or number of the object, counted from 1; None if the entry is about the whole file.
+        outcome: `kept`, `repaired` or `refused`.
+        code: Reason code, a key of `CODES`.
+        message: The reason in a sentence, with the values.
+        experiment_id: Experiment of the record; None if there is no record.
+    """
+
+    file: str
+    row: int | None = None
+    outcome: Outcome
+    code: str
+    message: str
+    experiment_id: str | None = None
+
+
+class Notes:
+    """Notes about one record. The first note gives the reason code, and a repair has precedence over other notes."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome = "kept"
+        self.code = "whole"
+        self.messages: list[str] = []
+
+    def add(self, code: str, message: str) -> None:
+        """Note a fact that changes no value."""
+        if self.code == "whole":
+            self.code = code
+        self.messages.append(message)
+
+    def repair(self, code: str, message: str) -> None:
+        """Note a value that was repaired."""
+        if self.outcome == "kept":
+            self.code = code
+        self.outcome = "repaired"
+        self.messages.append(message)
+
+
+class ImportReport:
+    """One entry for each file, row or object that an import read, in the order in which they were read.
+
+    Each kept or repaired entry has a record; a refused entry has none.
+
+    Attributes:
+        entries: The entries.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    @property
+    def seen(self) -> int:
+        """Number of entries."""
+        return len(self.entries)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of entries that were `seen`, `kept`, `repaired` and `refused`; the last three sum to the first."""
+        found = Counter(entry.outcome for entry in self.entries)
+        return {"seen": self.seen, "kept": found["kept"], "repaired": found["repaired"], "refused": found["refused"]}
+
+    @property
+    def kept(self) -> int:
+        """Number of records that were kept without changes."""
+        return self.counts["kept"]
+
+    @property
+    def repaired(self) -> int:
+        """Number of records that were repaired."""
+        return self.counts["repaired"]
+
+    @property
+    def refused(self) -> int:
+        """Number of refused entries."""
+        return self.counts["refused"]
+
+    def record(
+        self, file: str | Path, record: RawProcessResult, notes: Notes | None = None, *, row: int | None = None
+    ) -> RawProcessResult:
+        """Enter a record and return it, so that the importer can yield it at once."""
+        notes = notes or Notes()
+        self._add(
+            Entry(
+                file=str(file),
+                row=row,
+                outcome=notes.outcome,
+                code=notes.code,
+                message="; ".join(notes.messages) or CODES[notes.code],
+                experiment_id=record.experiment_id,
+            )
+        )
+        return record
+
+    def refuse(
+        self, file: str | Path, code: str, message: str, *, row: int | None = None, experiment_id: str | None = None
+    ) -> None:
+        """Enter a file, row or object that becomes no record.
+
+        Args:
+            file: Path of the file.
+            code: Reason code, a key of `CODES`.
+            message: What was found, why it is refused, and what to do.
+            row: Line or number of the object, counted from 1.
+            experiment_id: Experiment whose record includes the refused values, if there is one.
+        """
+        self._add(
+            Entry(file=str(file), row=row, outcome="refused", code=code, message=message, experiment_id=experiment_id)
+        )
+
+    @contextlib.contextmanager
+    def refusing(self, file: str | Path, *, row: int | None = None) -> Iterator[None]:
+        """Enter a `RefusedInputError` of the `with` block as refused, and continue after the block."""
+        try:
+            yield
+        except RefusedInputError as error:
+            self.refuse(file, error.code, error.message, row=row)
+
+    def _add(self, entry: Entry) -> None:
+        if entry.code not in CODES:
+            msg = f"unknown reason code {entry.code!r}; use a key of CODES"
+            raise KeyError(msg)
+        # Thousands of files often have equal messages. Sharing the text saves memory.
+        if self.entries and self.entries[-1].message == entry.message:
+            entry.message = self.entries[-1].message
+        self.entries.append(entry)
+
+    def document(self) -> dict[str, Any]:
+        """The report as a JSON object: the counts and all entries."""
+        return {**self.counts, "entries": msgspec.to_builtins(self.entries)}
+
+
+def merge(reports: Iterable[ImportReport]) -> ImportReport:
+    """Return one report with the entries of all reports, in order."""
+    merged = ImportReport()
+    for report in reports:
+        merged.entries += report.entries
+    return merged

@@ -1,0 +1,174 @@
+"""Read the files of an import one by one, choose the format of each, and report those that cannot be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.exceptions import ImportFormatError
+from llm_energy_measure.importers.description import describe, is_blank
+from llm_energy_measure.importers.limits import MAX_BYTES
+from llm_energy_measure.importers.registry import unknown_format
+from llm_energy_measure.importers.source_file import read_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.importers.format import Format, Options
+    from llm_energy_measure.importers.report import ImportReport
+    from llm_energy_measure.importers.source_file import ImportSource
+
+
+class Scan:
+    """Yields the records of a file or folder. Only the files of one measurement are in memory at a time.
+
+    Args:
+        formats: Formats, in the order in which they are tried.
+        options: Statements of the caller, and limits.
+        report: Gets an entry for each file, row or object.
+    """
+
+    def __init__(self, formats: Sequence[Format], options: Options, report: ImportReport) -> None:
+        self.formats = formats
+        self.options = options
+        self.report = report
+
+    def file(self, path: Path) -> Iterator[RawProcessResult]:
+        """Return the records of one file, which the caller named.
+
+        Raises:
+            ImportFormatError: No format recognises the file.
+        """
+        source = self._open(path)
+        # With a mapping, the user wants a table, even if another format recognises the file.
+        tables = [form for form in self.formats if form.needs_mapping] if self.options.mapping else []
+        form = None if source is None else self._format_of(source, tables or self.formats)
+        if source is None or form is None:
+            return iter(())
+        if form.is_folder:
+            found = f"it is one of several files of a {form.name} measurement; import the folder {path.parent}"
+            self.report.refuse(path, "part_of_folder", found)
+            return iter(())
+        return self._read(form, [source])
+
+    def folder(self, top: Path) -> Iterator[RawProcessResult]:
+        """Yield the records of all files in a folder and its subfolders."""
+        seen = 0
+
+        def refuse(error: OSError) -> None:
+            self.report.refuse(str(error.filename), "unreadable", f"the folder cannot be listed: {error.strerror}")
+
+        for folder, names in _walk(top, refuse):
+            seen += len(names)
+            if seen > self.options.max_files:
+                found = f"{top} has more than {self.options.max_files} files; import its subfolders one by one"
+                self.report.refuse(folder, "too_many", found)
+                return
+            yield from self._files_of(folder, names)
+
+    def _files_of(self, folder: Path, names: Sequence[str]) -> Iterator[RawProcessResult]:
+        """Yield the records of the files of one folder: first of single files, then of those that belong together."""
+        parts: dict[str, list[Path]] = {}
+        empty: list[Path] = []
+        for path in (folder / name for name in names):
+            if path.is_symlink():
+                self.report.refuse(path, "not_a_file", "it is a symbolic link; import the file that it points to")
+            elif (source := self._open(path)) is None:
+                continue
+            elif not source.data:
+                empty.append(path)
+            elif (form := self._format_of_part(source)) is not None and form.is_folder:
+                parts.setdefault(form.name, []).append(path)
+            elif form is not None:
+                yield from self._read(form, [source])
+        for form in self.formats:
+            # An empty file has no content to recognise. Its name tells whether it belongs to a measurement.
+            own = {path for path in empty if form.matches_name(path.name)}
+            empty = [path for path in empty if path not in own]
+            for group in form.measurements([*parts.get(form.name, []), *own]):
+                yield from self._read(form, self._open_all(form, group))
+        for path in empty:
+            self.report.refuse(path, "empty_file", "the file is empty (0 bytes)")
+
+    def _read(self, form: Format, sources: list[ImportSource]) -> Iterator[RawProcessResult]:
+        """Yield the records of one measurement; an error costs only this measurement."""
+        if not sources:
+            return
+        path, seen = sources[0].path, self.report.seen
+        try:
+            with self.report.refusing(path):
+                yield from form.read(sources, self.options, self.report)
+                if self.report.seen == seen:
+                    self.report.refuse(path, "no_measurement", "the file contains no measurement; check its content")
+        except Exception as error:  # noqa: BLE001 - a bug of one importer must not stop the import of other files
+            self._report_bug(f"the importer {form.name}", path, error)
+
+    def _format_of_part(self, source: ImportSource) -> Format | None:
+        """Return the format of one file of a folder, or None if the file was refused."""
+        try:
+            return self._format_of(source, self.formats)
+        except ImportFormatError as error:
+            self.report.refuse(source.path, "unknown_format", error.found)
+            return None
+
+    def _report_bug(self, what: str, path: Path, error: Exception) -> None:
+        found = f"{what} failed on unexpected content ({type(error).__name__}: {str(error)[:200]})"
+        self.report.refuse(path, "broke_off", f"{found}; please report it with the file")
+
+    def _open(self, path: Path) -> ImportSource | None:
+        """Return the file, or None if it was refused."""
+        with self.report.refusing(path):
+            return read_source(path, self.options.progress)
+        return None
+
+    def _open_all(self, form: Format, paths: Sequence[Path]) -> list[ImportSource]:
+        """Return the files of one measurement; none if they exceed the size limit together."""
+        sources: list[ImportSource] = []
+        for path in paths:
+            source = self._open(path)
+            if source is None:
+                continue
+            if source.data and not form.recognises(source):
+                found = "its content changed after the format was recognised; import it after its tool has ended"
+                self.report.refuse(path, "changed_while_read", found)
+                continue
+            sources.append(source)
+            if sum(len(source.data) for source in sources) > MAX_BYTES:
+                found = f"the {form.name} files of this folder have more than {MAX_BYTES // 2**20} MiB together"
+                self.report.refuse(path.parent, "too_large", f"{found}; split the folder")
+                return []
+        return sources
+
+    def _format_of(self, source: ImportSource, formats: Sequence[Format]) -> Format | None:
+        """Return the format of a file, or None if the file was refused.
+
+        Raises:
+            ImportFormatError: No format recognises the file.
+        """
+        tried = [form for form in formats if self.options.mapping or not form.needs_mapping or len(formats) == 1]
+        try:
+            form = next((form for form in tried if form.recognises(source)), None)
+        except Exception as error:  # noqa: BLE001 - as in `_read`
+            self._report_bug("recognition of the format", source.path, error)
+            return None
+        if form is None and is_blank(source):
+            self.report.refuse(source.path, "empty_file", f"the file has only {describe(source)}")
+        elif form is None:
+            raise unknown_format(source, formats)
+        return form
+
+
+def _walk(top: Path, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder, from the top down, with the sorted names of its files.
+
+    Names that begin with a dot are skipped, and links to folders are not followed.
+
+    Args:
+        top: The folder to begin with.
+        on_error: Called with the error of each folder that cannot be listed.
+    """
+    for name, folders, files in os.walk(top, onerror=on_error):
+        folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
+        yield Path(name), sorted(file for file in files if not file.startswith("."))

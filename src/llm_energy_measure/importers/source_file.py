@@ -1,0 +1,256 @@
+"""A source file of another tool: read once, completely, and then used only from memory.
+
+The bytes that are parsed are therefore the bytes whose digest the record keeps, even if the file changes later.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from llm_energy_measure.domain.experiment import ImportOrigin
+from llm_energy_measure.importers.json_text import BOM, as_null, parse_json, storable, top_level_fields
+from llm_energy_measure.importers.limits import MAX_BYTES, MAX_CELL, MAX_PARSED_BYTES, require_parsable, require_rows
+from llm_energy_measure.importers.report import RefusedInputError
+from llm_energy_measure.security import reject_duplicate_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.importers.report import Notes
+
+BLANK = b"\xef\xbb\xbf \t\r\n"
+"""Bytes that may come before the first character of a JSON text."""
+
+_CHUNK = 1024 * 1024
+_SEPARATOR = re.compile(r"[ \t\r\n,]*")
+_MAX_DAMAGED = 100
+"""After so many damaged objects a file is given up: each may take as long to parse as the rest of the file."""
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_OWN_FIELDS = ("energy_metrics", "aggregation", "attempt")
+"""One of these is in a raw result, an aggregate or a manifest of this tool."""
+
+
+class ImportSource:
+    """The bytes of a source file, and views of them that are computed on first use.
+
+    Attributes:
+        path: Path of the file.
+        data: All bytes of the file.
+    """
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self.path = path
+        self.data = data
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def text(self) -> str:
+        """The bytes as text; U+FFFD replaces bytes that are not UTF-8."""
+        return self.data.decode("utf-8-sig", errors="replace")
+
+    def require_lines(self) -> None:
+        """Refuse a file that has more lines than `MAX_ROWS`."""
+        require_rows(self.data.count(b"\n"))
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines with their line ends, one at a time; U+FFFD replaces bytes that are not UTF-8.
+
+        Raises:
+            RefusedInputError: The file has more lines than `MAX_ROWS`.
+        """
+        self.require_lines()
+        for number, line in enumerate(io.BytesIO(self.data)):  # BytesIO shares the bytes
+            yield line.decode("utf-8" if number else "utf-8-sig", errors="replace")
+
+    @cached_property
+    def _is_utf8(self) -> bool:
+        try:
+            for line in io.BytesIO(self.data):
+                line.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def note_undecodable(self, record: RawProcessResult, notes: Notes) -> None:
+        """Note a repair if the record contains text in which bytes that are not UTF-8 were replaced."""
+        if not self._is_utf8 and "\ufffd".encode() in msgspec.json.encode(record):
+            notes.repair("undecodable_text", "it has bytes that are not valid UTF-8; U+FFFD replaces them")
+
+    @cached_property
+    def header(self) -> list[str]:
+        """Cells of the first line, without surrounding spaces; empty if the line is not a row of CSV."""
+        line = self.data[: MAX_CELL + 1].partition(b"\n")[0]
+        if b"\0" in line or len(line) > MAX_CELL or line.lstrip(b"\xef\xbb\xbf \t")[:1] in (b"{", b"["):
+            return []
+        try:
+            [cells] = csv.reader([line.decode("utf-8-sig", errors="replace").rstrip("\r")], strict=True)
+        except (csv.Error, ValueError):
+            return []
+        return [cell.strip() for cell in cells]
+
+    @cached_property
+    def fields(self) -> dict[str, msgspec.Raw]:
+        """Unparsed top-level fields, if the file is one JSON object; otherwise empty.
+
+        The values share the memory of the file, so that a large file takes no extra memory.
+        """
+        return top_level_fields(self.data)
+
+    @cached_property
+    def items(self) -> list[msgspec.Raw]:
+        """Unparsed objects, if the file is one JSON object or one list of objects; otherwise empty."""
+        if self.fields:
+            return [msgspec.Raw(self.data)]
+        if len(self.data) > MAX_PARSED_BYTES:
+            return []
+        try:
+            items = msgspec.json.decode(self.data.removeprefix(BOM), type=list[msgspec.Raw])
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return []
+        return items if all(bytes(item)[:1] == b"{" for item in items) else []
+
+    @cached_property
+    def first_fields(self) -> dict[str, msgspec.Raw]:
+        """Unparsed top-level fields of the first JSON object, if the file consists of objects; otherwise empty."""
+        body = self.data.lstrip(BLANK)
+        if self.fields or not body.startswith(b"{"):
+            return self.fields
+        if found := top_level_fields(body[:MAX_PARSED_BYTES].partition(b"\n")[0]):
+            return found
+        try:
+            first = next((value for value in self.objects() if isinstance(value, dict)), {})
+        except RefusedInputError:
+            return {}
+        return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in first.items()}
+
+    def objects(self) -> Iterator[dict[str, Any] | RefusedInputError]:
+        """Yield the JSON objects of a file that contains one object after the other.
+
+        A refusal takes the place of a damaged object and of an object that has a key twice. After a damaged object,
+        reading continues at the next line that begins with an object.
+
+        Raises:
+            RefusedInputError: The file is larger than `MAX_PARSED_BYTES`, or has more objects than `MAX_ROWS`.
+        """
+        require_parsable(self.data, "the file")
+        ambiguous: list[ValueError] = []
+
+        def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            try:
+                return reject_duplicate_keys(pairs)
+            except ValueError as error:
+                ambiguous.append(error)
+                return dict(pairs)
+
+        decoder = json.JSONDecoder(object_pairs_hook=build_object, parse_constant=as_null)
+        text, position, number, damaged = self.text, 0, 0, 0
+        while position >= 0 and (begin := _skip_separator(text, position)) < len(text):
+            number += 1
+            require_rows(number)
+            try:
+                value, position = decoder.raw_decode(text, begin)
+                value = storable(value)
+            except (ValueError, RecursionError):
+                value = None
+            if isinstance(value, dict):
+                yield RefusedInputError("ambiguous_key", str(ambiguous[-1])) if ambiguous else value
+            else:
+                damaged += 1
+                if damaged == _MAX_DAMAGED:
+                    position = -1
+                elif position <= begin:
+                    position = text.find("\n{", begin)
+                end = "; the rest of the file is not read" if damaged == _MAX_DAMAGED else ""
+                line = text.count("\n", 0, begin) + 1
+                yield RefusedInputError("torn", f"line {line} does not begin a complete JSON object{end}")
+            ambiguous.clear()
+
+    def json(self) -> Any:
+        """Return the file as one JSON value, with null in place of NaN and infinities.
+
+        Raises:
+            RefusedInputError: The file is not JSON, or is larger than `MAX_PARSED_BYTES`.
+        """
+        return parse_json(self.data, "the file")
+
+    @property
+    def is_our_own(self) -> bool:
+        """True for a raw result, an aggregate or a manifest of this tool."""
+        fields = set(self.fields)
+        return {"schema_version", "experiment_id"} <= fields and not fields.isdisjoint(_OWN_FIELDS)
+
+    def origin(self, tool: str, version: str | None = None, row: int | None = None) -> ImportOrigin:
+        """Return the origin of a record of this file.
+
+        Args:
+            tool: The tool that wrote the file.
+            version: Version of the tool.
+            row: Line or number of the object, counted from 1.
+        """
+        # POSIX allows any bytes in a file name, but JSON stores only text.
+        name = os.fsencode(self.path.name).decode(errors="backslashreplace")
+        return ImportOrigin(tool=tool, version=version, file=name, sha256=self.sha256, row=row)
+
+
+def read_source(path: Path, progress: Callable[[Path, int], None] | None = None) -> ImportSource:
+    """Read a file completely.
+
+    Args:
+        path: The file.
+        progress: Called with the path and the number of bytes read so far, after each mebibyte.
+
+    Raises:
+        RefusedInputError: The path is not a regular file, is too large, is unreadable, or changed during the read.
+    """
+    try:
+        descriptor = os.open(path, _OPEN_FLAGS)
+        try:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise RefusedInputError("not_a_file", "it is not a regular file; name a file or a folder")
+            if before.st_size > MAX_BYTES:
+                limit = f"more than the limit of {MAX_BYTES // 2**20} MiB"
+                raise RefusedInputError("too_large", f"it has {before.st_size} bytes, {limit}; split it")
+            data = bytearray()
+            while len(data) <= before.st_size and (chunk := os.read(descriptor, _CHUNK)):
+                data += chunk
+                if progress is not None:
+                    progress(path, len(data))
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        now = path.stat()
+    except (OSError, ValueError) as error:
+        found = getattr(error, "strerror", None) or str(error)
+        raise RefusedInputError("unreadable", f"the operating system cannot read it: {found}") from error
+    if len(data) != before.st_size or not _is_unchanged(before, after) or not _is_unchanged(before, now):
+        raise RefusedInputError("changed_while_read", "it changed during the read; import it after its tool has ended")
+    return ImportSource(path, bytes(data))
+
+
+def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
+    """True if size, times, inode and device of a file are equal."""
+    names = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev")
+    return all(getattr(before, name) == getattr(after, name) for name in names)
+
+
+def _skip_separator(text: str, position: int) -> int:
+    """Return the position of the next character that is not a space or a comma."""
+    match = _SEPARATOR.match(text, position)
+    return position if match is None else match.end()
