@@ -64,7 +64,7 @@ def test_strict_is_the_default_and_refuses_an_incomplete_one(results: Path) -> N
             "error: cannot aggregate 'torn' strictly: 1 of 3 processes are there, "
             "missing processes 0, 2 (expected from "
         )
-        assert done.err.endswith("; run the missing ones, or take a lower bound without strict (--no-strict)\n")
+        assert done.err.endswith("; run the missing processes, or accept a lower bound (--no-strict, strict=False)\n")
     assert not (results / "aggregated" / "torn.json").exists()
 
 

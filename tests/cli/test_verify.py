@@ -310,7 +310,7 @@ def test_processes_that_do_not_belong_together_are_judged_all_the_same(tmp_path:
     mixed_up = [factories.raw("exp", 0, backend="pytorch"), factories.raw("exp", 1, backend="vllm")]
     save(tmp_path, "exp", mixed_up, aggregate=False)
     found = failures(verify_experiment(FileSystemRepository(tmp_path), "exp"))
-    assert "backend is 'pytorch' and, in process 1, 'vllm'" in found["aggregate.possible"]
+    assert "backend is 'pytorch', and in process 1 it is 'vllm'" in found["aggregate.possible"]
     assert "likeness.backend" in found
 
 

@@ -353,7 +353,7 @@ def test_strict_refuses_an_incomplete_experiment_and_carries_the_report() -> Non
     assert str(caught.value) == (
         "cannot aggregate 'exp_7' strictly: 2 of 4 processes are there, "
         "missing processes 2, 3 (expected from argument); "
-        "run the missing ones, or take a lower bound without strict (--no-strict)"
+        "run the missing processes, or accept a lower bound (--no-strict, strict=False)"
     )
     assert caught.value.report is not None
     assert caught.value.report.missing == [2, 3]
@@ -386,7 +386,9 @@ def test_the_manifest_says_what_was_expected() -> None:
 
 @pytest.mark.parametrize("expected", [0, -1, MAX_PROCESSES + 1])
 def test_an_impossible_number_of_processes_is_refused(expected: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"{expected} processes were expected; expect 1 to 1000000"):
+    with pytest.raises(
+        ConfigurationError, match=f"expected_processes is {expected}; pass an integer from 1 to 1000000"
+    ):
         aggregate(factories.raw(), expected_processes=expected)
 
 
@@ -409,18 +411,18 @@ def test_results_that_differ_are_refused_naming_field_and_both_values(field: str
     assert caught.value.field == field
     assert caught.value.values == (getattr(first, field), "another")
     assert str(caught.value) == (
-        f"cannot aggregate 'exp_7': {field} is {getattr(first, field)!r} and, in process 1, 'another'; "
-        "aggregate them apart (in Python, allow_mixed=True takes them together)"
+        f"cannot aggregate 'exp_7': {field} is {getattr(first, field)!r}, and in process 1 it is 'another'; "
+        "aggregate them separately, or in Python pass allow_mixed=True"
     )
 
 
 def test_an_unknown_backend_differs_from_a_known_one() -> None:
-    with pytest.raises(IncompatibleResultsError, match="backend is 'pytorch' and, in process 1, None"):
+    with pytest.raises(IncompatibleResultsError, match="backend is 'pytorch', and in process 1 it is None"):
         aggregate(factories.raw(), factories.raw(process_index=1, backend=None))
 
 
 def test_results_of_another_experiment_than_the_one_named_are_refused() -> None:
-    with pytest.raises(IncompatibleResultsError, match="experiment_id is 'exp_8' and, in process 0, 'exp_7'"):
+    with pytest.raises(IncompatibleResultsError, match="experiment_id is 'exp_8', and in process 0 it is 'exp_7'"):
         aggregate_results("exp_8", [factories.raw()])
 
 

@@ -334,16 +334,16 @@ def test_another_number_makes_a_current_one_anew(repository: FileSystemRepositor
 
 
 def test_an_impossible_number_is_refused(repository: FileSystemRepository) -> None:
-    with pytest.raises(ConfigurationError, match="0 processes were expected; expect "):
+    with pytest.raises(ConfigurationError, match="expected_processes is 0; pass an integer"):
         aggregate_one(repository, "exp_7", expected_processes=0)
     aggregate_one(repository, "exp_7")
-    with pytest.raises(ConfigurationError, match="0 processes were expected; expect "):
+    with pytest.raises(ConfigurationError, match="expected_processes is 0; pass an integer"):
         aggregate_one(repository, "exp_7", expected_processes=0)
 
 
 def test_a_manifest_that_cannot_be_read_is_named_and_loses_no_measurement(repository: FileSystemRepository) -> None:
     raw_file(repository).with_name("manifest.json").write_bytes(b"{")
-    with pytest.raises(IncompleteExperimentError, match=r"manifest\.json .*; say how many there should be"):
+    with pytest.raises(IncompleteExperimentError, match=r"manifest\.json .*; pass the number of processes"):
         aggregate_one(repository, "exp_7")  # nobody can say whether a process is missing
     outcome = aggregate_one(repository, "exp_7", strict=False)
     assert [file.name for file in outcome.unreadable] == ["manifest.json"]

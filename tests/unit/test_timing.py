@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm_energy_measure.results.aggregation import aggregate_and_verify
 from tests.support import factories
+from tests.support.aggregation import aggregate_and_verify
 from tests.support.faults_of_records import START, clock, record
 
 if TYPE_CHECKING:

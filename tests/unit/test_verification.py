@@ -8,9 +8,9 @@ import pytest
 
 from llm_energy_measure.domain.experiment import Manifest, config_digest
 from llm_energy_measure.domain.metrics import DeviceEnergy, SensorReading
-from llm_energy_measure.results.aggregation import aggregate_and_verify
 from llm_energy_measure.verification.codes import CODES
 from tests.support import factories
+from tests.support.aggregation import aggregate_and_verify
 from tests.support.faults_of_records import FAILING, HOST, NODE, OPEN, Experiment, honest, record, sensor
 
 if TYPE_CHECKING:

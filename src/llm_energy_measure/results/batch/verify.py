@@ -19,13 +19,20 @@ from llm_energy_measure.exceptions import (
     IncompatibleResultsError,
     ResultsError,
 )
-from llm_energy_measure.results.aggregation import aggregate_and_verify
+from llm_energy_measure.results.aggregation import (
+    AggregationOptions,
+    build_result,
+    combine,
+    refuse_overflow,
+    require_one_experiment,
+)
 from llm_energy_measure.results.batch.recovery import recover_from
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import folder_name, is_folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.prefetch import prefetch
+from llm_energy_measure.verification.checks import verify_evidence
 from llm_energy_measure.verification.codes import failed, not_checked, passed
 from llm_energy_measure.verification.suspicions import sweep_suspicions
 
@@ -211,9 +218,7 @@ def _anew(
     try:
         for rule, mixed in ((strategy, False), (strategy, True), (DEFAULT_STRATEGY, True)):
             try:
-                made = aggregate_and_verify(
-                    folder if mixed else records[0].experiment_id,
-                    recovery.results,
+                options = AggregationOptions(
                     strategy=rule,
                     expected_processes=expected or None,
                     manifest=recovery.manifest,
@@ -221,6 +226,8 @@ def _anew(
                     partials=partials,
                     allow_mixed=mixed,
                 )
+                name = folder if mixed else records[0].experiment_id
+                made = _aggregate_and_verify(name, recovery.results, options)
             except (IncompatibleResultsError, ConfigurationError) as error:
                 finding = failed(code, f"{error.found}; {error.advice}")
             else:
@@ -228,6 +235,16 @@ def _anew(
     except AggregationError as error:
         finding = failed(code, error.found)
     return None, None, finding
+
+
+def _aggregate_and_verify(
+    name: str, results: Sequence[RawProcessResult], options: AggregationOptions
+) -> tuple[AggregatedResult, Verification]:
+    """Return what `aggregate_results` returns, and every finding, passed checks included."""
+    with refuse_overflow(name):
+        experiment = require_one_experiment(name, results, options)
+        verification = verify_evidence(experiment.evidence)
+        return build_result(experiment, combine(experiment), verification), verification
 
 
 def _counted_partials(recovery: RawRecovery, stored: AggregatedSummary | None) -> list[RawProcessResult]:
