@@ -1,4 +1,4 @@
-"""Earlier attempts of an experiment: kept while it is there, gone with it, never in the way of the next."""
+"""Tests of earlier attempts: they are kept and deleted with their experiment, and never stop the next attempt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def begin(repository: FileSystemRepository, attempt: int, experiment_id: str = E
 
 
 @pytest.mark.parametrize("asked_for", ["a/b", "a_b"])
-def test_a_deleted_experiment_takes_its_earlier_attempts_with_it(tmp_path: Path, asked_for: str) -> None:
+def test_delete_removes_the_earlier_attempts_too(tmp_path: Path, asked_for: str) -> None:
     repository = FileSystemRepository(tmp_path)
     for attempt in (0, 1, 3):
         begin(repository, attempt, "a/b")
@@ -33,22 +33,22 @@ def test_a_deleted_experiment_takes_its_earlier_attempts_with_it(tmp_path: Path,
     assert repository.delete_experiment(asked_for) is True
     assert list((tmp_path / "raw").iterdir()) == []
     for attempt in (0, 1):
-        begin(repository, attempt, "a/b")  # used to go round for ever
+        begin(repository, attempt, "a/b")  # this call never returned in an earlier version
         repository.save_raw("a/b", factories.raw("a/b"))
 
 
-def test_a_deletion_leaves_the_earlier_attempt_of_another_that_had_the_folder(tmp_path: Path) -> None:
+def test_delete_keeps_an_attempt_of_another_id_with_the_same_folder(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     begin(repository, 0, "a/b")
     repository.save_raw("a/b", factories.raw("a/b"))
     earlier = tmp_path / "raw" / ".a_b~attempt-0"
-    (tmp_path / "raw" / "a_b").rename(earlier)  # as if killed while it began the next attempt
+    (tmp_path / "raw" / "a_b").rename(earlier)  # as if the process was killed when it began the next attempt
     repository.save_raw("a_b", factories.raw("a_b"))
     assert repository.delete_experiment("a_b") is True
     assert (earlier / "process_0.json").exists()
 
 
-def test_an_attempt_whose_place_beside_is_taken_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+def test_begin_fails_and_changes_nothing_if_the_archive_name_exists(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     begin(repository, 0)
     path = repository.save_raw(EXP, factories.raw())
@@ -62,8 +62,8 @@ def test_an_attempt_whose_place_beside_is_taken_is_refused_and_changes_nothing(t
     assert [file.name for file in taken.iterdir()] == ["notes.txt"]
 
 
-def attempts(repository: FileSystemRepository) -> None:
-    """Two results of attempt 0, one of which can't be read, and one of attempt 1."""
+def save_two_attempts(repository: FileSystemRepository) -> None:
+    """Save two results in attempt 0 and one in attempt 1. One file of attempt 0 is unreadable."""
     begin(repository, 0)
     paths = [repository.save_raw(EXP, record) for record in factories.raws(2)]
     paths[1].write_bytes(b"")
@@ -71,9 +71,9 @@ def attempts(repository: FileSystemRepository) -> None:
     repository.save_raw(EXP, factories.raw(gpu_name="second"))
 
 
-def test_the_results_of_an_earlier_attempt_are_read_on_request(tmp_path: Path) -> None:
+def test_recover_raw_reads_the_attempt_that_is_asked_for(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
-    attempts(repository)
+    save_two_attempts(repository)
     assert repository.list_attempts(EXP) == [0]
     assert repository.list_attempts("other") == []
     recovery = repository.recover_raw(EXP, attempt=0)
@@ -83,8 +83,8 @@ def test_the_results_of_an_earlier_attempt_are_read_on_request(tmp_path: Path) -
     assert [record.gpu_name for record in repository.load_all_raw(EXP)] == ["second"]
 
 
-def test_show_names_earlier_attempts_and_shows_one(tmp_path: Path) -> None:
-    attempts(FileSystemRepository(tmp_path))
+def test_show_names_the_earlier_attempts_and_shows_one(tmp_path: Path) -> None:
+    save_two_attempts(FileSystemRepository(tmp_path))
     done = run("-o", tmp_path, "results", "show", EXP)
     assert "earlier attempts are kept: 0; --attempt N shows one" in done.err
     shown = run("-o", tmp_path, "results", "show", EXP, "--attempt", "0", "--json")
@@ -99,14 +99,14 @@ def test_show_names_earlier_attempts_and_shows_one(tmp_path: Path) -> None:
     )
 
 
-def test_check_of_one_experiment_names_its_earlier_attempts_and_what_is_unfinished_in_them(tmp_path: Path) -> None:
+def test_check_finds_earlier_attempts_and_their_unfinished_files(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
-    attempts(repository)
-    aside = tmp_path / "raw" / f".{EXP}~attempt-0"
-    unfinished = aside / ".process_3.json~00000000-00000000-1-0123abcd"
+    save_two_attempts(repository)
+    archive = tmp_path / "raw" / f".{EXP}~attempt-0"
+    unfinished = archive / ".process_3.json~00000000-00000000-1-0123abcd"
     unfinished.write_bytes(codec.encode_raw(factories.raw(process_index=3)))
     found = {finding.key: finding for finding in check_store(repository, [EXP])}
-    assert found[f"raw/{aside.name}"].code == "raw.earlier_attempt"
-    assert found[f"raw/{aside.name}"].message == "a later attempt took its place; it holds 2 results"
-    assert found[f"raw/{aside.name}/{unfinished.name}"].code == "raw.unpublished"
+    assert found[f"raw/{archive.name}"].code == "raw.earlier_attempt"
+    assert found[f"raw/{archive.name}"].message == "a later attempt took its place; it holds 2 results"
+    assert found[f"raw/{archive.name}/{unfinished.name}"].code == "raw.unpublished"
     assert found.keys() <= {finding.key for finding in check_store(repository)}

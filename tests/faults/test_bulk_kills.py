@@ -1,4 +1,4 @@
-"""A sweep that is killed at any instant: what it made is whole, and the next one goes on with the rest."""
+"""Tests of a bulk aggregation that is killed: its aggregates are complete, and the next run does the others."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXPERIMENTS = 60
-PATIENCE_SEC = 30
-SWEEP = """
+PATIENCE_SEC = 120
+BULK_AGGREGATION = """
 import sys
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 if __name__ == "__main__":
@@ -32,64 +32,66 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("patience_sec", [0.0, 0.1, 0.3, 0.5])
-def test_an_interrupt_that_reaches_all_of_its_processes_is_said_once(tmp_path: Path, patience_sec: float) -> None:
-    """As Ctrl-C does in a terminal: the workers leave it to the process that started them."""
+@pytest.mark.parametrize("delay_sec", [0.0, 0.1, 0.3, 0.5])
+def test_interrupt_of_all_processes_prints_one_message(tmp_path: Path, delay_sec: float) -> None:
+    """Ctrl-C in a terminal interrupts all processes of the group; only the parent process prints."""
     for number in range(12 * EXPERIMENTS):
         name = f"exp_{number:03d}"
         (tmp_path / "raw" / name).mkdir(parents=True)
         (tmp_path / "raw" / name / "process_0.json").write_bytes(encode_raw(factories.raw(name)))
     arguments = ["-o", str(tmp_path), "aggregate", "--all", "--jobs", "3", "--json"]
     command = [sys.executable, "-m", "llm_energy_measure", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as sweep:
-        assert sweep.stdout is not None
-        sweep.stdout.readline()  # it is at work
-        time.sleep(patience_sec)
-        os.killpg(sweep.pid, signal.SIGINT)
-        said = sweep.communicate(timeout=PATIENCE_SEC)[1].decode()
-    assert said.strip() in (
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # wait until the aggregation has started
+        time.sleep(delay_sec)
+        os.killpg(process.pid, signal.SIGINT)
+        message = process.communicate(timeout=PATIENCE_SEC)[1].decode()
+    assert message.strip() in (
         "error: interrupted; what was finished stays",
         f"{12 * EXPERIMENTS} aggregated, 0 skipped, 0 failed",
     )
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_killed_sweep_leaves_whole_aggregates_and_is_gone_on_with(tmp_path: Path, jobs: int) -> None:
+def test_next_aggregation_completes_a_killed_one(tmp_path: Path, jobs: int) -> None:
     repository = FileSystemRepository(tmp_path / "results")
     for number in range(EXPERIMENTS):
         for record in factories.raws(2, f"exp_{number:02d}"):
             repository.save_raw(record.experiment_id, record)
-    whole = FileSystemRepository(tmp_path / "whole")
-    shutil.copytree(repository.base_path, whole.base_path)
-    list(aggregate_all(whole))
-    (tmp_path / "sweep.py").write_text(SWEEP)
-    for patience_sec in (0.0, 0.01, 0.03):
-        command = [sys.executable, str(tmp_path / "sweep.py"), str(repository.base_path), str(jobs)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as sweep:
-            assert sweep.stdout is not None
-            sweep.stdout.readline()  # it is at work
-            time.sleep(patience_sec)
-            os.killpg(sweep.pid, signal.SIGKILL)
+    expected = FileSystemRepository(tmp_path / "expected")
+    shutil.copytree(repository.base_path, expected.base_path)
+    list(aggregate_all(expected))
+    (tmp_path / "bulk_aggregation.py").write_text(BULK_AGGREGATION)
+    for delay_sec in (0.0, 0.01, 0.03):
+        command = [sys.executable, str(tmp_path / "bulk_aggregation.py"), str(repository.base_path), str(jobs)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # wait until the aggregation has started
+            time.sleep(delay_sec)
+            os.killpg(process.pid, signal.SIGKILL)
         for name in repository.list_aggregated():
-            assert repository.read_aggregated(name) == whole.read_aggregated(name)
+            assert repository.read_aggregated(name) == expected.read_aggregated(name)
     outcomes = list(aggregate_all(repository))
     assert len(outcomes) == EXPERIMENTS
     assert {outcome.result for outcome in outcomes} <= {"aggregated", "current"}
-    for name in whole.list_aggregated():
-        assert repository.read_aggregated(name) == whole.read_aggregated(name)
+    for name in expected.list_aggregated():
+        assert repository.read_aggregated(name) == expected.read_aggregated(name)
     assert {finding.code for finding in check_store(repository)} <= {"leftover.file", "leftover.in_use"}
 
 
-def test_an_interruption_while_a_file_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_during_the_creation_of_a_file_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repository = FileSystemRepository(tmp_path / "results")
     repository.save_raw("exp_7", factories.raw("exp_7"))
-    made = os.open
+    real_open = os.open
 
     def interrupted(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        descriptor = made(path, flags, mode, dir_fd=dir_fd)
+        descriptor = real_open(path, flags, mode, dir_fd=dir_fd)
         if flags & os.O_CREAT and ".json" in path:
             os.close(descriptor)
-            raise KeyboardInterrupt  # Ctrl-C comes as soon as the system call is done
+            raise KeyboardInterrupt  # as if Ctrl-C arrived directly after the system call
         return descriptor
 
     monkeypatch.setattr(os, "open", interrupted)
@@ -100,19 +102,21 @@ def test_an_interruption_while_a_file_is_made_leaves_none(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_end_with_the_sweep_that_started_them(tmp_path: Path, ending: signal.Signals) -> None:
-    """Only the sweep itself is killed; a pipe that its workers hold open would keep whoever reads it waiting."""
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path, ending: signal.Signals) -> None:
+    """Only the parent is killed. A worker that stays alive would keep the pipe open, and the reader would wait."""
     repository = FileSystemRepository(tmp_path / "results")
     for number in range(EXPERIMENTS):
         repository.save_raw(f"exp_{number:02d}", factories.raw(f"exp_{number:02d}"))
-    (tmp_path / "sweep.py").write_text(SWEEP)
-    command = [sys.executable, str(tmp_path / "sweep.py"), str(repository.base_path), "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as sweep:
-        assert sweep.stdout is not None
-        sweep.stdout.readline()  # its workers are at work
-        sweep.send_signal(ending)
+    (tmp_path / "bulk_aggregation.py").write_text(BULK_AGGREGATION)
+    command = [sys.executable, str(tmp_path / "bulk_aggregation.py"), str(repository.base_path), "2"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # wait until the workers have started
+        process.send_signal(ending)
         try:
-            sweep.communicate(timeout=PATIENCE_SEC)
+            process.communicate(timeout=PATIENCE_SEC)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(sweep.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A deletion that is stopped at any step: the experiment is there whole, or gone for every reader."""
+"""Tests of a deletion that stops at any step: each reader sees the whole experiment, or nothing of it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ EXP = factories.EXPERIMENT
 TAGS = f"tags/{EXP}.json"
 
 
-def whole(store: MemoryStore) -> None:
-    """Results, what is kept beside them, an earlier attempt, aggregates of ours and of another tool, tags."""
+def save_everything(store: MemoryStore) -> None:
+    """Save results, a superseded result, an earlier attempt, our aggregate, one of another tool, and tags."""
     repository = FileSystemRepository(store=store)
     for attempt in (0, 1):
         repository.begin_experiment(Manifest(experiment_id=EXP, attempt=attempt))
@@ -41,14 +41,14 @@ def whole(store: MemoryStore) -> None:
     store.put(TAGS, b"{}")
 
 
-def only_derived(store: MemoryStore) -> None:
-    """An aggregate of another tool and tags, and no raw results."""
+def save_derived(store: MemoryStore) -> None:
+    """Save an aggregate of another tool and tags, without raw results."""
     store.put(f"aggregated/{EXP}.json", codec.encode_aggregated(factories.aggregated()))
     store.put(TAGS, b"{}")
 
 
-def seen(repository: FileSystemRepository) -> tuple[object, ...]:
-    """What readers see of the experiment."""
+def visible(repository: FileSystemRepository) -> tuple[object, ...]:
+    """Return everything that a reader sees of the experiment."""
     is_gone = not repository.has_raw(EXP) and not repository.has_aggregated(EXP)
     return (
         repository.list_experiments(),
@@ -64,44 +64,45 @@ def seen(repository: FileSystemRepository) -> tuple[object, ...]:
 GONE: tuple[object, ...] = ([], [], [], None, None, [], None)
 
 
-@pytest.mark.parametrize("make", [whole, only_derived])
+@pytest.mark.parametrize("make", [save_everything, save_derived])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_it_is_there_whole_or_gone_and_a_sweep_finishes_it(make: Callable[[MemoryStore], None], when: When) -> None:
-    counted = FaultyStore(_made(make), at=-1)
+def test_stopped_deletion_is_all_or_nothing_and_a_sweep_finishes_it(
+    make: Callable[[MemoryStore], None], when: When
+) -> None:
+    counted = FaultyStore(_store(make), at=-1)
     assert FileSystemRepository(store=counted).delete_experiment(EXP)
     states = set()
     for at in range(len(counted.steps)):
-        store = _made(make)
-        before = seen(FileSystemRepository(store=store))
+        store = _store(make)
+        before = visible(FileSystemRepository(store=store))
         with pytest.raises(CrashedError):
             FileSystemRepository(store=FaultyStore(store, at, when, "crash")).delete_experiment(EXP)
         repository = FileSystemRepository(store=store)
-        after = seen(repository)
+        after = visible(repository)
         assert after in (before, GONE), (at, counted.steps)
         states.add(after == GONE)
         if after == GONE:
             sweep(repository, check_store(repository))
             assert not store._values, at
     assert True in states
-    assert (False in states) is (
-        when == "before" or make is only_derived
-    )  # nothing to rename: its first step is no deed
+    # Without raw results there is no folder to rename, so the first step changes nothing.
+    assert (False in states) is (when == "before" or make is save_derived)
 
 
-@pytest.mark.parametrize("make", [whole, only_derived])
-def test_whoever_uses_the_id_next_gets_nothing_of_what_was_deleted(make: Callable[[MemoryStore], None]) -> None:
-    store = _made(make)
+@pytest.mark.parametrize("make", [save_everything, save_derived])
+def test_next_experiment_with_the_id_gets_nothing_that_was_deleted(make: Callable[[MemoryStore], None]) -> None:
+    store = _store(make)
     with pytest.raises(CrashedError):
         FileSystemRepository(store=FaultyStore(store, 1, "after", "crash")).delete_experiment(EXP)
     repository = FileSystemRepository(store=store)
-    assert seen(repository) == GONE
+    assert visible(repository) == GONE
     repository.save_raw(EXP, factories.raw(gpu_name="new"))
     assert repository.load_aggregated(EXP) is None
     assert set(store._values) == {f"raw/{EXP}/manifest.json", f"raw/{EXP}/process_0.json"}
 
 
-def test_nor_does_an_aggregate_that_is_saved_without_its_results() -> None:
-    store = _made(whole)
+def test_new_aggregate_without_results_restores_nothing_deleted() -> None:
+    store = _store(save_everything)
     with pytest.raises(CrashedError):
         FileSystemRepository(store=FaultyStore(store, 0, "after", "crash")).delete_experiment(EXP)
     repository = FileSystemRepository(store=store)
@@ -110,14 +111,14 @@ def test_nor_does_an_aggregate_that_is_saved_without_its_results() -> None:
     assert set(store._values) == {f"aggregated/{EXP}.json"}
 
 
-def _made(make: Callable[[MemoryStore], None]) -> MemoryStore:
+def _store(make: Callable[[MemoryStore], None]) -> MemoryStore:
     store = MemoryStore()
     make(store)
     return store
 
 
-def test_a_refused_record_brings_nothing_back_either() -> None:
-    store = _made(whole)
+def test_rejected_record_restores_nothing_that_was_deleted() -> None:
+    store = _store(save_everything)
     with pytest.raises(CrashedError):
         FileSystemRepository(store=FaultyStore(store, 0, "after", "crash")).delete_experiment(EXP)
     repository = FileSystemRepository(store=store)
@@ -128,7 +129,7 @@ def test_a_refused_record_brings_nothing_back_either() -> None:
 
 
 class CannotDelete(MemoryStore):
-    """A store in which nothing can be deleted under `aggregated/`."""
+    """A store that refuses each deletion below `aggregated/`."""
 
     def delete(self, key: str) -> bool:
         if key.startswith("aggregated/"):
@@ -136,22 +137,22 @@ class CannotDelete(MemoryStore):
         return super().delete(key)
 
 
-def test_a_measurement_does_not_wait_for_a_deletion_that_cannot_be_finished() -> None:
+def test_new_results_can_be_saved_while_a_deletion_cannot_finish() -> None:
     store = CannotDelete()
-    whole(store)
+    save_everything(store)
     repository = FileSystemRepository(store=store)
     with pytest.raises(StorageError):
         repository.delete_experiment(EXP)
-    assert seen(repository) == GONE
+    assert visible(repository) == GONE
     repository.save_raw("other", factories.raw("other"))
-    # Of the attempt that the record would belong to something is still there, so a later one is begun.
+    # The store still has a file of the current attempt, so the next record needs a later attempt.
     repository.begin_experiment(Manifest(experiment_id=EXP, attempt=2))
     repository.save_raw(EXP, factories.raw(gpu_name="new"))
     assert [record.gpu_name for record in repository.load_all_raw(EXP)] == ["new"]
 
 
 @pytest.mark.parametrize("is_folder", [True, False])
-def test_a_stranger_with_the_name_of_the_marker_stops_no_save(tmp_path: Path, *, is_folder: bool) -> None:
+def test_unrelated_entry_with_the_name_of_the_marker_stops_no_save(tmp_path: Path, *, is_folder: bool) -> None:
     repository = FileSystemRepository(tmp_path)
     marker = tmp_path / "raw" / f".{EXP}~deleted"
     marker.parent.mkdir(parents=True)
@@ -162,7 +163,7 @@ def test_a_stranger_with_the_name_of_the_marker_stops_no_save(tmp_path: Path, *,
     assert is_folder or marker.read_bytes() == b"mine"
 
 
-def test_an_empty_folder_is_deleted_as_a_whole(tmp_path: Path) -> None:
+def test_delete_removes_an_empty_raw_folder_and_its_aggregate(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     (tmp_path / "raw" / EXP).mkdir(parents=True)
     repository.store.put(f"aggregated/{EXP}.json", codec.encode_aggregated(factories.aggregated()))
@@ -171,12 +172,12 @@ def test_an_empty_folder_is_deleted_as_a_whole(tmp_path: Path) -> None:
     assert list((tmp_path / "raw").iterdir()) == []
 
 
-def test_what_a_locked_folder_of_a_stranger_holds_is_deleted_too(open_folder: Path) -> None:
+def test_delete_removes_an_unrelated_folder_without_permissions(open_folder: Path) -> None:
     repository = FileSystemRepository(open_folder)
-    stranger = repository.save_raw(EXP, factories.raw()).with_name("locked")
-    stranger.mkdir()
-    (stranger / "file").touch()
-    stranger.chmod(0)
+    unrelated = repository.save_raw(EXP, factories.raw()).with_name("locked")
+    unrelated.mkdir()
+    (unrelated / "file").touch()
+    unrelated.chmod(0)
 
     def delete() -> list[str]:
         repository.delete_experiment(EXP)

@@ -1,4 +1,4 @@
-"""A disk that fails at any step (EIO), an answer that gets lost, and a clock that goes backwards."""
+"""Tests of a disk that fails at any step (EIO), before or after the step has its effect, and of a wrong clock."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ OPERATIONS: dict[str, Callable[[FileSystemRepository], object]] = {
 }
 
 
-def prepared() -> MemoryStore:
+def store_with_one_result() -> MemoryStore:
     store = MemoryStore()
     FileSystemRepository(store=store).save_raw(EXP, OLD)
     return store
 
 
 def step_count(operation: str) -> int:
-    counting = FaultyStore(prepared(), at=-1, reads_too=True)
+    counting = FaultyStore(store_with_one_result(), at=-1, reads_too=True)
     OPERATIONS[operation](FileSystemRepository(store=counting))
     return len(counting.steps)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_an_input_output_error_at_any_step_loses_nothing(operation: str, when: When) -> None:
+def test_eio_at_any_step_loses_no_record(operation: str, when: When) -> None:
     for at in range(step_count(operation)):
-        store = prepared()
+        store = store_with_one_result()
         faulty = FaultyStore(store, at, when, reads_too=True)
-        with contextlib.suppress(ResultsError):  # not every step has to raise; what is raised is ours
+        with contextlib.suppress(ResultsError):  # not each step raises; an error must be one of our types
             OPERATIONS[operation](FileSystemRepository(store=faulty))
         repository = FileSystemRepository(store=store)
         if operation == "delete":
@@ -65,21 +65,21 @@ def test_an_input_output_error_at_any_step_loses_nothing(operation: str, when: W
         kept = [store.get(f"raw/{EXP}/{entry.name}") for entry in store.list(f"raw/{EXP}")]
         assert first in (OLD, NEW)
         if first == NEW:
-            assert any(b'"NVIDIA A100-PCIE-40GB"' in data for data in kept), "what was replaced is gone"
+            assert any(b'"NVIDIA A100-PCIE-40GB"' in data for data in kept), "the replaced record is lost"
 
 
 @pytest.mark.parametrize("operation", ["save", "aggregate", "begin", "list"])
-def test_an_input_output_error_is_told_as_one(operation: str) -> None:
-    faulty = FaultyStore(prepared(), at=0, reads_too=operation == "list")
+def test_eio_becomes_a_storage_error_with_its_errno(operation: str) -> None:
+    faulty = FaultyStore(store_with_one_result(), at=0, reads_too=operation == "list")
     with pytest.raises(StorageError, match="Input/output error") as caught:
         OPERATIONS[operation](FileSystemRepository(store=faulty))
     assert caught.value.errno == errno.EIO
 
 
 @pytest.mark.parametrize("operation", ["save", "overwrite", "aggregate", "begin", "delete"])
-def test_what_an_input_output_error_stopped_can_be_done_again(operation: str) -> None:
+def test_operation_that_eio_stopped_succeeds_at_the_second_try(operation: str) -> None:
     for at in range(step_count(operation)):
-        store = prepared()
+        store = store_with_one_result()
         faulty = FaultyStore(store, at, "before", reads_too=True)
         repository = FileSystemRepository(store=faulty)
         try:
@@ -92,30 +92,32 @@ def test_what_an_input_output_error_stopped_can_be_done_again(operation: str) ->
             assert {result.process_index for result in repository.load_all_raw(EXP)} >= {0}
 
 
-def test_one_file_that_the_disk_does_not_hand_out_does_not_hide_the_others() -> None:
-    store = prepared()
+def test_eio_of_one_file_does_not_hide_the_other_files() -> None:
+    store = store_with_one_result()
     FileSystemRepository(store=store).save_raw(EXP, factories.raw(process_index=1))
-    faulty = FaultyStore(store, at=2, reads_too=True)  # the manifest, the list, then the first file
+    faulty = FaultyStore(
+        store, at=2, reads_too=True
+    )  # the first reads are the manifest and the list; the third is the first file
     recovery = FileSystemRepository(store=faulty).recover_raw(EXP)
     assert [result.process_index for result in recovery.results] == [1]
     assert [(file.name, file.reason) for file in recovery.unreadable] == [("process_0.json", "Input/output error")]
 
 
-# A clock that goes backwards
+# A clock that was set back
 
 
-def test_a_record_whose_end_is_before_its_start_is_refused_and_kept() -> None:
+def test_record_that_ends_before_it_starts_is_refused_and_kept() -> None:
     stepped_back = factories.timestamps(end=factories.START - timedelta(seconds=3), duration_sec=40.5)
-    store = prepared()
+    store = store_with_one_result()
     with pytest.raises(InvalidResultError) as caught:
         FileSystemRepository(store=store).save_raw(EXP, factories.raw(process_index=1, timestamps=stepped_back))
     assert caught.value.kept is not None
     assert b'"duration_sec": 40.5' in store.get(f"raw/{EXP}/{caught.value.kept.name}")
 
 
-def test_no_order_of_saves_depends_on_a_clock() -> None:
-    """The second record was measured an hour before the first, by its clock: it is stored and replaces all the same."""
-    store = prepared()
+def test_saves_do_not_depend_on_the_timestamps_of_records() -> None:
+    """A record whose clock is one hour behind still replaces the stored record."""
+    store = store_with_one_result()
     repository = FileSystemRepository(store=store)
     earlier = factories.raw(timestamps=factories.timestamps(factories.START - timedelta(hours=1)))
     repository.save_raw(EXP, earlier, overwrite=True)

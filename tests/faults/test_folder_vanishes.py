@@ -1,4 +1,4 @@
-"""A folder that is deleted or moved aside while somebody writes into it."""
+"""Test of an experiment that one thread deletes while another thread saves into it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ EXP = factories.EXPERIMENT
 SAVES = 300
 
 
-def test_a_result_is_saved_while_its_experiment_is_being_deleted(tmp_path: Path) -> None:
+def test_result_is_saved_while_its_experiment_is_being_deleted(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     done, enough = threading.Event(), threading.Semaphore(0)
     deleted = 0
 
     def delete() -> None:
         nonlocal deleted
-        # Over and over, but each time after a few saves: a folder that never lives as long as a sync can't be written
-        # into, and how long that takes is the disk's.
+        # Delete again after a few saves only. A save fails if the folder never exists for as long as one fsync takes.
         while not done.is_set():
             enough.acquire(timeout=1)
             deleted += repository.delete_experiment(EXP)

@@ -1,4 +1,4 @@
-"""A disk that is really full: a small tmpfs in a user namespace of its own."""
+"""Test with a full disk: a small tmpfs in a separate user namespace."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_disk_that_gets_full_loses_nothing_and_work_goes_on_when_there_is_space(tmp_path: Path) -> None:
+def test_full_disk_loses_no_result_and_free_space_ends_the_errors(tmp_path: Path) -> None:
     unshare = shutil.which("unshare")
     if unshare is None or not shutil.which("mount"):
-        pytest.skip("a really full disk can't be tested here: no unshare or mount")
+        pytest.skip("needs the commands unshare and mount")
     probe = subprocess.run(
         [unshare, "-Urm", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True, text=True, check=False
     )
     if probe.returncode != 0:
-        pytest.skip(f"a really full disk can't be tested here: {probe.stderr.strip()}")
+        pytest.skip(f"needs permission to mount a tmpfs: {probe.stderr.strip()}")
     done = subprocess.run(
         [unshare, "-Urm", sys.executable, "-m", "tests.support.full_disk", str(tmp_path)],
         cwd=ROOT,

@@ -1,6 +1,6 @@
-"""Whatever stands in a results directory: nothing is followed out of it, nothing blocks, nothing crashes.
+"""Tests with hostile entries in a results directory: no command follows them out of it, blocks, or crashes.
 
-Each command runs in a child that is given up on after a time. A secret outside must never show, change or go.
+Each command runs in a child process with a time limit. A secret file outside must not be shown, changed or deleted.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = ["open_folder"]  # a fixture
 
 EXP = factories.EXPERIMENT
 SECRET = b"a secret outside"
-PATIENCE_SEC = 20
-LIMIT_BYTES = 300 * 2**20  # of memory that a child may take beyond what it has
+PATIENCE_SEC = 120
+LIMIT_BYTES = 300 * 2**20  # that a child may allocate in addition to the memory of its parent
 
 
 def link(path: Path, outside: Path) -> None:
@@ -65,14 +65,14 @@ def fifo(path: Path, _outside: Path) -> None:
 
 def device(path: Path, _outside: Path) -> None:
     try:
-        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero: reading it never ends
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero has no end
     except PermissionError:
-        pytest.skip("no privilege to make a device")
+        pytest.skip("needs the privilege to create a device")
 
 
 def unix_socket(path: Path, _outside: Path) -> None:
     here = Path.cwd()
-    os.chdir(path.parent)  # the path of a socket may have 107 bytes
+    os.chdir(path.parent)  # the path of a socket has at most 107 bytes
     try:
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(path.name)
@@ -122,11 +122,11 @@ PLACES += [f"raw/{EXP}/{HIDDEN}", f"raw/{EXP}/rejected-process_0-1.json"]
 
 
 def make_store(base: Path) -> tuple[Path, Path]:
-    """A results directory with one experiment, and a folder outside of it that looks like one."""
+    """Create a results directory with two experiments, and a folder outside with the same file names."""
     outside, results = base / "outside", base / "results"
     outside.mkdir()
     (outside / "secret.txt").write_bytes(SECRET)
-    # A valid result, so that only not following it keeps it out.
+    # The files outside are valid results: a command that followed a link would show them.
     spy = factories.raw(process_index=1, model_name="outside-model")
     (outside / "process_1.json").write_bytes(codec.encode_raw(spy))
     (outside / "process_0.json").write_bytes(codec.encode_raw(factories.raw(model_name="outside-model")))
@@ -166,11 +166,11 @@ def run_all(results: Path) -> list[tuple[list[object], Done]]:
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + LIMIT_BYTES, used + LIMIT_BYTES))
-    signal.alarm(PATIENCE_SEC)  # ends the child, and the parent hears of it
+    signal.alarm(PATIENCE_SEC)  # the signal ends the child, and the parent gets EOFError
     return [(arguments, run(*arguments)) for arguments in commands(results)]
 
 
-def require_sober(done: list[tuple[list[object], Done]]) -> None:
+def require_no_crash_and_no_secret(done: list[tuple[list[object], Done]]) -> None:
     for arguments, (status, out, err) in done:
         assert status in (0, 1), (arguments, err)
         assert "this is a bug" not in err, (arguments, err)
@@ -180,37 +180,41 @@ def require_sober(done: list[tuple[list[object], Done]]) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_command_follows_blocks_or_crashes(tmp_path: Path, place: str, kind: Callable[[Path, Path], None]) -> None:
+def test_no_command_follows_a_hostile_file_blocks_or_crashes(
+    tmp_path: Path, place: str, kind: Callable[[Path, Path], None]
+) -> None:
     results, outside = make_store(tmp_path)
     (results / place).unlink(missing_ok=True)
     kind(results / place, outside)
     before = contents(outside)
     done = outcome_in_child(lambda: run_all(results))
     assert isinstance(done, list), done
-    require_sober(done)
+    require_no_crash_and_no_secret(done)
     assert contents(outside) == before
-    if kind is not hard_link:  # which nobody can tell from a file
+    if kind is not hard_link:  # a hard link does not differ from any other name of the file
         assert not any("outside-model" in said.out for _, said in done)
-    # The clean experiment beside it is there in every listing, and came along when merged.
+    # Each list shows the other experiment, and the merge copies it.
     assert all("clean" in said.out for arguments, said in done if "list" in arguments)
     assert (tmp_path / "merged" / "raw" / "clean" / "process_0.json").is_file()
 
 
 @pytest.mark.parametrize("place", [f"raw/{EXP}", "raw", "aggregated", "tags"])
 @pytest.mark.parametrize("kind", [link_to_a_folder, link_to_itself, dangling_link, fifo, unix_socket, sparse])
-def test_nor_where_a_folder_belongs(tmp_path: Path, place: str, kind: Callable[[Path, Path], None]) -> None:
+def test_no_command_follows_a_hostile_entry_in_place_of_a_folder(
+    tmp_path: Path, place: str, kind: Callable[[Path, Path], None]
+) -> None:
     results, outside = make_store(tmp_path)
     (results / place).rename(tmp_path / "away")
     kind(results / place, outside)
     before = contents(outside)
     done = outcome_in_child(lambda: run_all(results))
     assert isinstance(done, list), done
-    require_sober(done)
+    require_no_crash_and_no_secret(done)
     assert contents(outside) == before
     assert not any("outside-model" in said.out for _, said in done)
 
 
-def test_saving_does_not_follow_either(tmp_path: Path) -> None:
+def test_save_aggregate_and_delete_follow_no_link(tmp_path: Path) -> None:
     results, outside = make_store(tmp_path)
     repository = FileSystemRepository(results)
     before = contents(outside)
@@ -237,9 +241,9 @@ def test_saving_does_not_follow_either(tmp_path: Path) -> None:
     assert contents(outside) == before
 
 
-def test_folders_that_nobody_may_look_into(open_folder: Path, tmp_path: Path) -> None:
+def test_no_command_crashes_at_a_folder_without_permissions(open_folder: Path, tmp_path: Path) -> None:
     for arguments in commands(make_store(tmp_path)[0]):
-        run(*arguments)  # what that user may not be able to import is imported now
+        run(*arguments)  # imports all modules now: the unprivileged child may not be able to read them
     results, _ = make_store(open_folder)
     for path in (open_folder, *open_folder.rglob("*")):
         path.chmod(0o777 if path.is_dir() else 0o666)
@@ -247,5 +251,5 @@ def test_folders_that_nobody_may_look_into(open_folder: Path, tmp_path: Path) ->
     done = outcome_in_child(lambda: run_all(results), unprivileged=True)
     assert isinstance(done, list), done
     (results / "raw" / EXP).chmod(0o755)
-    require_sober(done)
+    require_no_crash_and_no_secret(done)
     assert (results / "raw" / EXP / "process_0.json").is_file()

@@ -1,4 +1,7 @@
-"""File systems without hard links, and servers whose answer to a link gets lost: `os.link` is replaced for it."""
+"""Tests with file systems that have no hard links, and with NFS servers whose reply to `link` is lost.
+
+The tests replace `os.link`, because no such file system is available to them.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +26,19 @@ EXP = factories.EXPERIMENT
 LINK = os.link
 
 
-def refused(number: int, *_: Any, **__: Any) -> None:
+def fail_with(number: int, *_: Any, **__: Any) -> None:
     raise OSError(number, os.strerror(number))
 
 
-def answer_lost(source: str, target: str, **options: Any) -> None:
-    """The link is made, the answer gets lost, the client asks again: the name is taken."""
+def link_with_lost_reply(source: str, target: str, **options: Any) -> None:
+    """Link twice, as an NFS client whose first request succeeded without a reply: the second request raises EEXIST."""
     LINK(source, target, **options)
     LINK(source, target, **options)
 
 
 @pytest.fixture(params=[errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
 def no_hard_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "link", partial(refused, request.param))
+    monkeypatch.setattr(os, "link", partial(fail_with, request.param))
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -43,7 +46,7 @@ def leftovers(folder: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("no_hard_links")
-def test_without_hard_links_a_result_is_published_and_never_replaced(tmp_path: Path) -> None:
+def test_without_hard_links_a_saved_result_is_never_replaced(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     path = repository.save_raw(EXP, factories.raw())
     before = path.read_bytes()
@@ -57,7 +60,7 @@ def test_without_hard_links_a_result_is_published_and_never_replaced(tmp_path: P
 
 
 @pytest.mark.usefixtures("no_hard_links")
-def test_without_hard_links_of_two_that_race_one_wins(tmp_path: Path) -> None:
+def test_without_hard_links_one_of_eight_writers_wins(tmp_path: Path) -> None:
     saves = [
         partial(FileSystemRepository(tmp_path).save_raw, EXP, factories.raw(gpu_name=f"gpu {number}"))
         for number in range(8)
@@ -71,7 +74,7 @@ def test_without_hard_links_of_two_that_race_one_wins(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_hard_links")
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_without_hard_links_no_copy_is_made_of_what_is_no_file(tmp_path: Path, kind: str) -> None:
+def test_without_hard_links_only_regular_files_are_copied(tmp_path: Path, kind: str) -> None:
     store = LocalStore(tmp_path)
     store.put("raw/one", b"")
     (tmp_path / "raw" / "one").unlink()
@@ -85,23 +88,23 @@ def test_without_hard_links_no_copy_is_made_of_what_is_no_file(tmp_path: Path, k
     assert not (tmp_path / "raw" / "two").exists()
 
 
-def test_an_answer_that_got_lost_is_taken_for_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "link", answer_lost)
+def test_lost_reply_to_a_link_counts_as_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", link_with_lost_reply)
     repository = FileSystemRepository(tmp_path)
     path = repository.save_raw(EXP, factories.raw())
     assert sorted(found.name for found in path.parent.iterdir()) == ["manifest.json", "process_0.json"]
     assert repository.load_all_raw(EXP) == [factories.raw()]
 
 
-def test_a_name_that_is_taken_is_not_taken_for_a_lost_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_name_does_not_count_as_a_lost_reply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LocalStore(tmp_path)
     store.put("raw/one", b"theirs")
-    monkeypatch.setattr(os, "link", answer_lost)
+    monkeypatch.setattr(os, "link", link_with_lost_reply)
     assert store.create("raw/one", b"ours") is False
     assert store.get("raw/one") == b"theirs"
 
 
-def test_permissions_of_a_link_s_target_are_not_taken_over(tmp_path: Path) -> None:
+def test_put_over_a_link_does_not_copy_the_mode_of_its_target(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     (tmp_path / "derived").mkdir()
     (tmp_path / "target").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Nine failures of the tool that this format comes from: what it does is in each test's docstring, and must not be."""
+"""Nine failures of the tool that defined this file format. A docstring describes a failure that we must not have."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("experiment_id", ["..", ".", "...", "../..", "/", "../x"])
-def test_1_the_id_of_a_parent_folder_does_not_escape_raw(
+def test_1_an_id_that_names_a_parent_folder_stays_in_raw(
     repository: FileSystemRepository, tmp_path: Path, experiment_id: str
 ) -> None:
-    """There, `..` comes out of the sanitiser unchanged: saving writes beside `raw/`, deleting removes everything."""
+    """The sanitiser returns `..` unchanged: a save writes outside `raw/`, and a deletion removes all results."""
     repository.save_raw(EXP, factories.raw())
     (tmp_path / "mine.txt").write_bytes(b"mine")
     before = files(tmp_path)
@@ -60,8 +60,8 @@ def test_1_the_id_of_a_parent_folder_does_not_escape_raw(
     assert all(name.startswith("results/raw/") and ".." not in name.split("/") for name in after.keys() - {"mine.txt"})
 
 
-def test_2_a_sibling_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
-    """There, paths are compared as text, and `results-evil` starts with `results`."""
+def test_2_a_sibling_with_the_same_prefix_is_outside(tmp_path: Path) -> None:
+    """Paths are compared as text, and `results-evil` starts with `results`."""
     inside, outside = tmp_path / "results", tmp_path / "results-evil"
     outside.mkdir()
     assert str(outside).startswith(str(inside))
@@ -73,7 +73,7 @@ def test_2_a_sibling_whose_name_begins_alike_is_outside(tmp_path: Path) -> None:
 
 
 def test_3_ids_that_share_a_folder_name_do_not_overwrite_each_other(repository: FileSystemRepository) -> None:
-    """There, `a/b` and `a_b` are one folder, and the second result of process 0 replaces the first."""
+    """`a/b` and `a_b` have the same folder, and the second result of process 0 replaces the first."""
     path = repository.save_raw("a/b", factories.raw("a/b"))
     before = path.read_bytes()
     for index in range(2):
@@ -86,13 +86,13 @@ def test_3_ids_that_share_a_folder_name_do_not_overwrite_each_other(repository: 
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_4_what_json_can_not_hold_is_refused_when_it_is_saved(repository: FileSystemRepository, value: float) -> None:
-    """There, NaN is written as `NaN` or null, the save succeeds, and the file never loads again."""
+def test_4_save_refuses_numbers_that_json_cannot_represent(repository: FileSystemRepository, value: float) -> None:
+    """NaN is written as `NaN` or null: the save succeeds, and the file never loads again."""
     record = factories.raw(energy_metrics=factories.energy(total_energy_j=value))
     with pytest.raises(InvalidResultError, match="energy_metrics.total_energy_j is") as refused:
         repository.save_raw(EXP, record)
     assert repository.list_raw(EXP) == []
-    # The measurement itself is not lost.
+    # The store keeps the measurement.
     kept: Path = vars(refused.value)["kept"]
     assert repr(value).encode() in kept.read_bytes()
     assert b'"total_tokens": 8192' in kept.read_bytes()
@@ -100,14 +100,14 @@ def test_4_what_json_can_not_hold_is_refused_when_it_is_saved(repository: FileSy
     assert repository.load_raw(path) == factories.raw()
 
 
-def test_5_a_result_of_another_experiment_is_not_accepted_under_this_id(repository: FileSystemRepository) -> None:
-    """There, `save_raw("exp_7", record of "other")` stores it, and a file copied into the folder is loaded."""
+def test_5_a_result_of_another_experiment_is_refused(repository: FileSystemRepository) -> None:
+    """`save_raw("exp_7", record of "other")` stores it, and a file that was copied into the folder is loaded."""
     with pytest.raises(ExperimentIdError, match="the record's own id is 'other'"):
         repository.save_raw(EXP, factories.raw("other"))
     assert repository.list_raw(EXP) == []
     repository.save_raw(EXP, factories.raw())
-    stranger = repository.save_raw("other", factories.raw("other", 1))
-    shutil.copy(stranger, repository.store.path(raw_key(EXP, 1)))
+    other = repository.save_raw("other", factories.raw("other", 1))
+    shutil.copy(other, repository.store.path(raw_key(EXP, 1)))
     recovery = repository.recover_raw(EXP)
     assert [record.process_index for record in recovery.results] == [0]
     assert [(file.name, file.reason) for file in recovery.unreadable] == [
@@ -116,7 +116,7 @@ def test_5_a_result_of_another_experiment_is_not_accepted_under_this_id(reposito
 
 
 def test_6_results_of_two_experiments_are_not_summed() -> None:
-    """There, whatever records are passed are added up under the id that is passed."""
+    """All records are added up under the given id, without a look at their own ids."""
     ours, theirs = factories.raw(), factories.raw("other", 1)
     for records in ([ours, theirs], [theirs, ours], [theirs]):
         with pytest.raises(LLMEnergyMeasureError, match="other"):
@@ -125,7 +125,7 @@ def test_6_results_of_two_experiments_are_not_summed() -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes()[:300]),
@@ -133,13 +133,13 @@ def test_6_results_of_two_experiments_are_not_summed() -> None:
     ],
     ids=["empty", "torn", "missing"],
 )
-def test_7_a_failed_aggregation_does_not_exit_0(
-    repository: FileSystemRepository, spoil: Callable[[Path], object]
+def test_7_a_failed_aggregation_exits_with_1(
+    repository: FileSystemRepository, damage: Callable[[Path], object]
 ) -> None:
-    """There, the error is printed, and the exit status tells a script that all is well."""
+    """The command prints the error and exits with 0, so a script continues."""
     for record in factories.raws(3, world_size=3):
         repository.save_raw(EXP, record)
-    spoil(repository.store.path(raw_key(EXP, 1)))
+    damage(repository.store.path(raw_key(EXP, 1)))
     for arguments in (["aggregate", EXP], ["aggregate", "--all"], ["aggregate", "unknown"]):
         done = as_process("-o", repository.base_path, *arguments)
         assert done.status == 1
@@ -148,7 +148,7 @@ def test_7_a_failed_aggregation_does_not_exit_0(
 
 
 def test_8_strict_aggregation_checks_completeness(repository: FileSystemRepository) -> None:
-    """There, `--strict` is accepted and looks at nothing: three of four processes pass as the whole."""
+    """`--strict` has no effect: three of four processes count as complete."""
     for index in (0, 1, 3):
         repository.save_raw(EXP, factories.raw(process_index=index, world_size=4))
     records = repository.load_all_raw(EXP)
@@ -163,8 +163,8 @@ def test_8_strict_aggregation_checks_completeness(repository: FileSystemReposito
     assert not repository.has_aggregated(EXP)
 
 
-def test_9_deleting_removes_the_data_and_comes_back(repository: FileSystemRepository) -> None:
-    """There, the results are removed one by one, then `rmdir` raises on whatever else is in the folder."""
+def test_9_delete_removes_a_folder_with_unrelated_files(repository: FileSystemRepository) -> None:
+    """The results are removed one by one; then `rmdir` raises, because the folder has other files."""
     for record in factories.raws(2):
         repository.save_raw(EXP, record)
     folder = repository.base_path / "raw" / EXP

@@ -1,4 +1,4 @@
-"""Faults of the file system: no permission, no space, many writers, foreign modes."""
+"""Tests of file system faults: no permission, no space, many writers, modes that another user set."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def test_new_files_and_folders_take_the_umask(tmp_path: Path) -> None:
         assert stat.S_IMODE(folder.stat().st_mode) & 0o777 == 0o750, folder
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to give a folder to a group")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to change the group of a folder"
+)
 def test_new_files_take_the_group_of_a_setgid_folder(tmp_path: Path) -> None:
     base = tmp_path / "results"
     base.mkdir()
@@ -66,10 +68,10 @@ def test_new_files_take_the_group_of_a_setgid_folder(tmp_path: Path) -> None:
     assert {file.stat().st_gid for file in (path, path.parent, path.parent.parent)} == {12345}
 
 
-# No permission
+# Permission denied
 
 
-def test_a_read_only_folder_is_told_in_one_sentence_and_nothing_is_left_over(open_folder: Path) -> None:
+def test_save_in_a_read_only_folder_fails_and_leaves_no_file(open_folder: Path) -> None:
     path = FileSystemRepository(open_folder).save_raw(EXP, factories.raw())
     path.parent.chmod(0o555)
     save = partial(FileSystemRepository(open_folder).save_raw, EXP, factories.raw(process_index=1))
@@ -79,7 +81,7 @@ def test_a_read_only_folder_is_told_in_one_sentence_and_nothing_is_left_over(ope
     assert sorted(file.name for file in path.parent.iterdir()) == ["manifest.json", "process_0.json"]
 
 
-def test_a_record_that_is_refused_in_a_read_only_folder_is_told_to_be_lost(open_folder: Path) -> None:
+def test_error_says_that_a_read_only_folder_cannot_keep_the_record(open_folder: Path) -> None:
     path = FileSystemRepository(open_folder).save_raw(EXP, factories.raw())
     path.parent.chmod(0o555)
     impossible = factories.raw(energy_metrics=factories.energy(total_energy_j=-1.0))
@@ -89,7 +91,7 @@ def test_a_record_that_is_refused_in_a_read_only_folder_is_told_to_be_lost(open_
     assert str(outcome).endswith("the record could not be kept (Permission denied), so keep it yourself")
 
 
-def test_one_unreadable_file_does_not_hide_the_others(open_folder: Path) -> None:
+def test_one_unreadable_file_does_not_hide_the_other_files(open_folder: Path) -> None:
     repository = FileSystemRepository(open_folder)
     [repository.save_raw(EXP, record) for record in factories.raws(2)]
     repository.list_raw(EXP)[0].chmod(0)
@@ -104,7 +106,7 @@ def test_one_unreadable_file_does_not_hide_the_others(open_folder: Path) -> None
     assert outcome_in_child(recover, unprivileged=True) == ([1], [("process_0.json", "Permission denied")])
 
 
-def test_a_conflict_with_an_unreadable_file_keeps_the_record(open_folder: Path) -> None:
+def test_conflict_with_an_unreadable_file_keeps_the_record(open_folder: Path) -> None:
     repository = FileSystemRepository(open_folder)
     path = repository.save_raw(EXP, factories.raw())
     path.chmod(0)
@@ -115,7 +117,7 @@ def test_a_conflict_with_an_unreadable_file_keeps_the_record(open_folder: Path) 
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o333])
-def test_an_unreadable_results_directory_is_told_in_one_sentence(open_folder: Path, mode: int) -> None:
+def test_unreadable_results_directory_is_an_error_with_advice(open_folder: Path, mode: int) -> None:
     repository = FileSystemRepository(open_folder)
     repository.save_raw(EXP, factories.raw())
     (open_folder / "raw").chmod(mode)
@@ -125,7 +127,7 @@ def test_an_unreadable_results_directory_is_told_in_one_sentence(open_folder: Pa
     assert str(outcome) == f"cannot list {open_folder / 'raw'}: Permission denied; check the permissions"
 
 
-def test_a_deletion_that_is_refused_deletes_nothing_of_the_raw_results(open_folder: Path) -> None:
+def test_refused_deletion_keeps_all_raw_results(open_folder: Path) -> None:
     repository = FileSystemRepository(open_folder)
     path = repository.save_raw(EXP, factories.raw())
     (open_folder / "raw").chmod(0o555)
@@ -135,11 +137,11 @@ def test_a_deletion_that_is_refused_deletes_nothing_of_the_raw_results(open_fold
     assert not leftovers(open_folder)
 
 
-# No space
+# No space left
 
 
 @pytest.mark.parametrize("older", [None, b"older"])
-def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path: Path, older: bytes | None) -> None:
+def test_put_and_create_on_a_full_disk_keep_the_old_file_only(tmp_path: Path, older: bytes | None) -> None:
     store = LocalStore(tmp_path)
     path = store.path("raw/exp/process_0.json")
     if older is not None:
@@ -154,7 +156,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path: Path, olde
         assert [file.read_bytes() for file in path.parent.iterdir()] == ([] if older is None else [older])
 
 
-def test_an_overwrite_on_a_full_disk_loses_neither_record(tmp_path: Path) -> None:
+def test_overwrite_on_a_full_disk_keeps_the_old_record(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     path = repository.save_raw(EXP, factories.raw())
     stored = path.read_bytes()
@@ -168,7 +170,7 @@ def test_an_overwrite_on_a_full_disk_loses_neither_record(tmp_path: Path) -> Non
 # Many writers
 
 
-def test_of_processes_that_race_for_one_result_exactly_one_wins(tmp_path: Path) -> None:
+def test_one_of_eight_writers_of_one_result_wins(tmp_path: Path) -> None:
     records = [factories.raw(gpu_name=f"writer {number}") for number in range(8)]
     saves = [partial(FileSystemRepository(tmp_path).save_raw, EXP, record) for record in records]
     outcomes = outcomes_in_children(saves)
@@ -182,20 +184,20 @@ def test_of_processes_that_race_for_one_result_exactly_one_wins(tmp_path: Path) 
     assert not leftovers(tmp_path)
 
 
-def test_processes_that_save_the_same_all_succeed(tmp_path: Path) -> None:
+def test_writers_of_identical_results_all_succeed(tmp_path: Path) -> None:
     saves = [partial(FileSystemRepository(tmp_path).save_raw, EXP, factories.raw()) for _ in range(8)]
     assert len(set(outcomes_in_children(saves))) == 1
     assert sorted(path.name for path in (tmp_path / "raw" / EXP).iterdir()) == ["manifest.json", "process_0.json"]
 
 
-def test_processes_of_one_experiment_save_at_once_without_a_lock(tmp_path: Path) -> None:
+def test_processes_of_one_experiment_save_at_the_same_time(tmp_path: Path) -> None:
     records = factories.raws(8)
     outcomes_in_children([partial(FileSystemRepository(tmp_path).save_raw, EXP, record) for record in records])
     assert FileSystemRepository(tmp_path).load_all_raw(EXP) == records
     assert not leftovers(tmp_path)
 
 
-def test_overwrites_that_race_leave_one_of_them_and_keep_what_was_there(tmp_path: Path) -> None:
+def test_concurrent_overwrites_store_one_and_keep_the_old_record(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     repository.save_raw(EXP, factories.raw())
     records = [factories.raw(gpu_name=f"writer {number}") for number in range(6)]
@@ -207,20 +209,19 @@ def test_overwrites_that_race_leave_one_of_them_and_keep_what_was_there(tmp_path
     assert not leftovers(tmp_path)
 
 
-# What a reader must not be held up by
+# Files that a reader must not wait for
 
 
-def test_a_file_over_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_file_over_the_size_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "raw" / EXP / "process_0.json"
     path.parent.mkdir(parents=True)
     with path.open("wb") as file:
-        file.truncate(512 * 1024 * 1024 + 1)  # sparse: it takes no space
+        file.truncate(512 * 1024 * 1024 + 1)  # a sparse file uses no disk space
     [unreadable] = FileSystemRepository(tmp_path).recover_raw(EXP).unreadable
     assert unreadable.reason == "it has 536870913 bytes; the limit is 536870912"
 
 
-def test_an_interrupted_write_is_no_result(tmp_path: Path) -> None:
-    """What a killed process leaves behind: a hidden unfinished file."""
+def test_unfinished_file_of_a_killed_process_is_no_result(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     path = repository.save_raw(EXP, factories.raw())
     path.with_name(f".process_1.json{HIDDEN_MARK}99-abcd").write_bytes(b'{"half')

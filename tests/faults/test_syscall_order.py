@@ -1,6 +1,6 @@
-"""The order of system calls: SIGKILL can't reveal a missing fsync, a crash of the machine would.
+"""Tests of the order of system calls. A kill test cannot find a missing fsync; only a crash of the machine would.
 
-Nothing of ours is replaced: Python's profiler and audit hooks tell what is called.
+The tests replace no function: Python's profiler and audit hooks report the calls.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ RIGHT = [
 ]
 
 
-def told(calls: list[Call], base: Path) -> list[str]:
-    """The calls with short names: `temp` for an unfinished file, otherwise the path under the results directory."""
+def describe(calls: list[Call], base: Path) -> list[str]:
+    """Return one text per call: `temp` for an unfinished file, else the path relative to the results directory."""
 
     def short(path: str) -> str:
         if not path:
@@ -56,11 +56,11 @@ def repository(tmp_path: Path) -> FileSystemRepository:
     return FileSystemRepository(tmp_path)
 
 
-def test_a_raw_result_is_synced_before_and_its_folder_after_it_gets_its_name(repository: FileSystemRepository) -> None:
+def test_save_syncs_the_file_before_and_the_folder_after_the_link(repository: FileSystemRepository) -> None:
     repository.save_raw(EXP, factories.raw(process_index=1))
     calls = recorded(partial(repository.save_raw, EXP, factories.raw()))
     folder = f"raw/{EXP}"
-    assert told(calls, repository.base_path) == [
+    assert describe(calls, repository.base_path) == [
         "open temp",
         "write temp",
         "fsync temp",
@@ -74,31 +74,31 @@ def test_a_raw_result_is_synced_before_and_its_folder_after_it_gets_its_name(rep
     assert problems(calls, str(repository.list_raw(EXP)[0])) == []
 
 
-def test_a_folder_that_somebody_else_made_has_a_durable_name_before_a_result_stands_in_it(
+def test_save_syncs_the_parents_of_an_existing_folder_first(
     repository: FileSystemRepository,
 ) -> None:
-    """Its maker may have been stopped before it synced the folder above."""
+    """The process that created the folder may have been killed before it synced the parent."""
     calls = recorded(partial(repository.save_raw, EXP, factories.raw()))
-    said = told(calls, repository.base_path)
-    assert [call for call in said if call.startswith("fsync")][:3] == ["fsync raw", "fsync .", "fsync .."]
-    assert said.index("fsync ..") < said.index("open temp")
+    names = describe(calls, repository.base_path)
+    assert [call for call in names if call.startswith("fsync")][:3] == ["fsync raw", "fsync .", "fsync .."]
+    assert names.index("fsync ..") < names.index("open temp")
 
 
-def test_new_folders_are_synced_in_their_parents_before_a_result_stands_in_them(tmp_path: Path) -> None:
+def test_save_syncs_the_parent_of_each_new_folder_first(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path / "results")
     calls = recorded(partial(repository.save_raw, EXP, factories.raw()))
-    said = told(calls, tmp_path)
+    names = describe(calls, tmp_path)
     for parent, folder in ((".", "results"), ("results", "results/raw"), ("results/raw", f"results/raw/{EXP}")):
-        assert said.index(f"mkdir {folder}") < said.index(f"fsync {parent}") < said.index("open temp")
+        assert names.index(f"mkdir {folder}") < names.index(f"fsync {parent}") < names.index("open temp")
     assert problems(calls, str(repository.list_raw(EXP)[0])) == []
 
 
 @pytest.mark.parametrize("older", [None, b"older"])
-def test_a_durable_put_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path: Path, older: bytes | None) -> None:
+def test_put_syncs_the_file_before_and_the_folder_after_the_rename(tmp_path: Path, older: bytes | None) -> None:
     store = LocalStore(tmp_path)
     store.put("derived/other", b"") if older is None else store.put("derived/one", older)
     calls = recorded(partial(store.put, "derived/one", b"newer"))
-    assert told(calls, tmp_path) == [
+    assert describe(calls, tmp_path) == [
         "open temp",
         "write temp",
         "fsync temp",
@@ -111,11 +111,11 @@ def test_a_durable_put_is_synced_before_it_is_renamed_and_its_folder_after(tmp_p
     assert problems(calls, str(tmp_path / "derived" / "one")) == []
 
 
-def test_a_batch_is_written_whole_synced_once_then_renamed_and_its_folders_synced(tmp_path: Path) -> None:
+def test_put_many_writes_syncs_once_renames_then_syncs_the_folders(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put_many({"derived/one": b"older", "other/three": b""})
     calls = recorded(partial(store.put_many, {"derived/one": b"1", "derived/two": b"2", "other/three": b"3"}))
-    assert told(calls, tmp_path) == [
+    assert describe(calls, tmp_path) == [
         *(["open temp", "write temp", "close temp"] * 3),
         "syncfs temp",
         "close temp",
@@ -126,56 +126,56 @@ def test_a_batch_is_written_whole_synced_once_then_renamed_and_its_folders_synce
         assert problems(calls, str(tmp_path / name)) == []
 
 
-def test_an_aggregate_is_synced_before_it_is_renamed(repository: FileSystemRepository) -> None:
+def test_aggregate_is_synced_before_its_rename(repository: FileSystemRepository) -> None:
     repository.save_raw(EXP, factories.raw())
     made = aggregate_results(EXP, repository.load_all_raw(EXP))
     calls = recorded(partial(repository.save_aggregated, made))
     assert problems(calls, str(repository.base_path / "aggregated" / f"{EXP}.json")) == []
 
 
-def test_an_overwritten_result_has_its_second_name_before_the_first_is_removed(
+def test_overwrite_keeps_the_old_result_before_it_removes_its_name(
     repository: FileSystemRepository,
 ) -> None:
     repository.save_raw(EXP, factories.raw())
     calls = recorded(partial(repository.save_raw, EXP, factories.raw(gpu_name="another"), overwrite=True))
-    said = told(calls, repository.base_path)
+    names = describe(calls, repository.base_path)
     folder = f"raw/{EXP}"
-    # The exchange itself is no call that Python tells of; the folder is synced after it, after the link, after the end.
-    kept = said.index(f"link temp {folder}/superseded-process_0-1.json")
-    assert said[kept + 1 : kept + 4] == [f"open {folder}", f"fsync {folder}", f"close {folder}"]
-    last_removal = len(said) - 1 - said[::-1].index("remove temp")
-    assert said.index("fsync temp") < said.index(f"fsync {folder}") < kept < last_removal
-    assert said[-1] == f"close {folder}"
+    # Python reports no call for the exchange. The folder is synced after the exchange, after the link and at the end.
+    kept = names.index(f"link temp {folder}/superseded-process_0-1.json")
+    assert names[kept + 1 : kept + 4] == [f"open {folder}", f"fsync {folder}", f"close {folder}"]
+    last_removal = len(names) - 1 - names[::-1].index("remove temp")
+    assert names.index("fsync temp") < names.index(f"fsync {folder}") < kept < last_removal
+    assert names[-1] == f"close {folder}"
 
 
-def test_an_overwriting_exchange_is_synced_in_its_folder(tmp_path: Path) -> None:
+def test_exchange_syncs_the_folder(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("raw/one", b"older")
     calls = recorded(partial(store.exchange, "raw/one", b"newer"))
-    assert told(calls, tmp_path)[-3:] == ["open raw", "fsync raw", "close raw"]
+    assert describe(calls, tmp_path)[-3:] == ["open raw", "fsync raw", "close raw"]
 
 
-def test_a_moved_folder_has_a_durable_name(tmp_path: Path) -> None:
+def test_move_folder_syncs_the_parent(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("raw/a/one", b"")
     calls = recorded(partial(store.move_folder, "raw/a", "raw/b"))
-    assert told(calls, tmp_path) == ["rename raw/a raw/b", "open raw", "fsync raw", "close raw"]
+    assert describe(calls, tmp_path) == ["rename raw/a raw/b", "open raw", "fsync raw", "close raw"]
 
 
-def test_a_name_that_somebody_else_gave_is_durable_before_it_is_said_to_be_taken(tmp_path: Path) -> None:
+def test_create_syncs_the_folder_before_it_reports_an_existing_name(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("raw/one", b"theirs")
     calls = recorded(partial(store.create, "raw/one", b"ours"))
-    said = told(calls, tmp_path)
-    assert said[said.index("link temp raw/one") :] == [
+    names = describe(calls, tmp_path)
+    assert names[names.index("link temp raw/one") :] == [
         *("link temp raw/one", "remove temp", "open raw", "fsync raw", "close raw")
     ]
 
 
-# The checker has to see what is wrong
+# The checker must find each mistake
 
 
-def test_the_checker_passes_the_right_order() -> None:
+def test_checker_accepts_the_correct_order() -> None:
     assert problems(RIGHT, RESULT) == []
 
 
@@ -198,11 +198,11 @@ def without(name: str, path: str) -> list[Call]:
         ([Call("mkdir", FOLDER), *RIGHT], "a new folder not synced in raw"),
     ],
 )
-def test_the_checker_fails_what_is_left_out_or_stands_in_the_wrong_place(calls: list[Call], problem: str) -> None:
+def test_checker_finds_a_missing_or_misplaced_call(calls: list[Call], problem: str) -> None:
     assert problem in problems(calls, RESULT)
 
 
-CARELESS = """
+WITHOUT_SYNC = """
 def write(path, data, temp):
     descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     os.write(descriptor, data)
@@ -211,9 +211,9 @@ def write(path, data, temp):
 """
 
 
-def test_a_writer_in_the_store_that_forgets_to_sync_is_recorded_and_fails(tmp_path: Path) -> None:
+def test_checker_finds_a_writer_of_the_package_without_sync(tmp_path: Path) -> None:
     names: dict[str, Any] = {"os": os}
-    exec(compile(CARELESS, f"{STORAGE}/careless.py", "exec"), names)  # noqa: S102 - as if it stood in the store
+    exec(compile(WITHOUT_SYNC, f"{STORAGE}/without_sync.py", "exec"), names)  # noqa: S102 - compiled as a module of the storage package
     path, temp = str(tmp_path / "one"), str(tmp_path / "temp")
     calls = recorded(partial(names["write"], path, b"torn", temp))
     assert [call.name for call in calls] == ["open", "write", "close", "rename"]
@@ -223,5 +223,5 @@ def test_a_writer_in_the_store_that_forgets_to_sync_is_recorded_and_fails(tmp_pa
     ]
 
 
-def test_calls_of_others_are_not_recorded(tmp_path: Path) -> None:
+def test_calls_of_other_packages_are_not_recorded(tmp_path: Path) -> None:
     assert recorded(partial((tmp_path / "one").write_bytes, b"torn")) == []
