@@ -1,4 +1,4 @@
-"""Results directories for the command line, made once a test from a model that is made once a session."""
+"""Results directories for the commands: each test gets a copy of one that is created once per session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def model_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three cycles, aggregated; one experiment of two processes that is pending; one of which a process is missing."""
+    """Three aggregated repeats, a pending experiment of two processes, and a pending one that lacks processes."""
     folder = tmp_path_factory.mktemp("model") / "results"
     repository = FileSystemRepository(folder)
     for cycle in range(3):
@@ -33,13 +33,13 @@ def model_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(model_results: Path, tmp_path: Path) -> Path:
-    """A copy of `model_results` that a test may change."""
+    """Return a copy of `model_results`, which the test may change."""
     return shutil.copytree(model_results, tmp_path / "results")
 
 
 @pytest.fixture
 def baseline(real_data: Path, tmp_path: Path) -> Path:
-    """A copy of real results, aggregates of the tool that wrote them included, with one process file emptied."""
+    """Return a copy of real results with the aggregates of their own tool, and empty one process file."""
     folder = tmp_path / "baseline"
     for path in sorted((real_data / "v2_results" / "baseline").rglob("*.json")):
         copy = folder / path.relative_to(real_data / "v2_results" / "baseline")

@@ -1,4 +1,4 @@
-"""`aggregate`: what is made, what is left alone, what fails while the others go on."""
+"""`aggregate`: which experiments it aggregates, skips or refuses, and that it continues after a failure."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ def aggregate_of(results: Path, name: str) -> bytes:
     return (results / "aggregated" / f"{name}.json").read_bytes()
 
 
-def test_a_pending_one_is_aggregated(results: Path) -> None:
+def test_a_pending_experiment_is_aggregated(results: Path) -> None:
     done = run("-o", results, "aggregate", "mistral")
     assert (done.status, done.err) == (0, "")
     assert done.out == "mistral: 2 of 2 processes, 4.193 kJ, 16,484 tokens\n"
     assert json.loads(aggregate_of(results, "mistral"))["total_energy_j"] == 4193.0
 
 
-def test_a_current_one_is_left_alone_and_says_so(results: Path) -> None:
+def test_a_current_experiment_is_skipped_with_a_message(results: Path) -> None:
     before = (results / "aggregated" / "llama_c0.json").stat()
     done = run("-o", results, "aggregate", "llama_c0")
-    assert (done.status, done.out, done.err) == (0, "llama_c0 is current, nothing to do\n", "")
+    assert (done.status, done.out, done.err) == (0, "llama_c0 is up to date\n", "")
     after = (results / "aggregated" / "llama_c0.json").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_force_makes_a_current_one_anew(results: Path) -> None:
+def test_force_aggregates_a_current_experiment_again(results: Path) -> None:
     before = (results / "aggregated" / "llama_c0.json").stat().st_ino
     done = run("-o", results, "aggregate", "llama_c0", "--force")
     assert done.out == "llama_c0: 2 of 2 processes, 4.25 kJ, 16,484 tokens\n"
     assert (results / "aggregated" / "llama_c0.json").stat().st_ino != before
 
 
-def test_all_takes_pending_and_stale_ones_and_counts(results: Path) -> None:
+def test_all_aggregates_pending_and_stale_experiments_and_counts_them(results: Path) -> None:
     FileSystemRepository(results).save_raw("llama_c1", factories.raw("llama_c1", 2))
     done = run("-o", results, "aggregate", "--all")
     assert done.status == 1, "torn is incomplete"
@@ -50,12 +50,12 @@ def test_all_takes_pending_and_stale_ones_and_counts(results: Path) -> None:
     assert json.loads(aggregate_of(results, "llama_c1"))["aggregation"]["num_processes"] == 3
 
 
-def test_all_of_nothing_is_done(tmp_path: Path) -> None:
+def test_all_succeeds_in_an_empty_directory(tmp_path: Path) -> None:
     done = run("-o", tmp_path, "aggregate", "--all")
     assert (done.status, done.out, done.err) == (0, "", "0 aggregated, 0 skipped, 0 failed\n")
 
 
-def test_strict_is_the_default_and_refuses_an_incomplete_one(results: Path) -> None:
+def test_incomplete_experiments_are_refused_by_default(results: Path) -> None:
     for arguments in (["torn"], ["torn", "--strict"], ["torn", "--force"]):
         done = run("-o", results, "aggregate", *arguments)
         assert (done.status, done.out) == (1, "")
@@ -68,7 +68,7 @@ def test_strict_is_the_default_and_refuses_an_incomplete_one(results: Path) -> N
     assert not (results / "aggregated" / "torn.json").exists()
 
 
-def test_no_strict_gives_a_lower_bound_that_says_so(results: Path) -> None:
+def test_no_strict_saves_a_lower_bound_with_a_warning(results: Path) -> None:
     done = run("-o", results, "aggregate", "torn", "--no-strict")
     assert done.status == 0
     assert done.out == "torn: 1 of 3 processes, at least 2.221 kJ, 8,292 tokens\n"
@@ -78,7 +78,7 @@ def test_no_strict_gives_a_lower_bound_that_says_so(results: Path) -> None:
     assert document["completeness"]["missing"] == [0, 2]
 
 
-def test_a_failing_one_keeps_its_aggregate_and_the_others_go_on(results: Path) -> None:
+def test_a_failed_experiment_keeps_its_aggregate_and_stops_no_other(results: Path) -> None:
     before = aggregate_of(results, "llama_c0")
     for process in range(2):
         (results / "raw" / "llama_c0" / f"process_{process}.json").write_bytes(b"\0" * 100)
@@ -89,7 +89,7 @@ def test_a_failing_one_keeps_its_aggregate_and_the_others_go_on(results: Path) -
     assert aggregate_of(results, "llama_c0") == before
 
 
-def test_energies_beyond_a_double_fail_alone(results: Path) -> None:
+def test_a_sum_beyond_a_double_fails_only_its_experiment(results: Path) -> None:
     beyond = factories.energy(total_energy_j=1.7e308)
     for record in factories.raws(2, "beyond", energy_metrics=beyond):
         FileSystemRepository(results).save_raw("beyond", record)
@@ -100,16 +100,16 @@ def test_energies_beyond_a_double_fail_alone(results: Path) -> None:
     assert "2 aggregated, 3 skipped, 1 failed" in done.err
 
 
-def test_a_partial_one_with_an_unreadable_file_is_current_afterwards(results: Path) -> None:
+def test_a_partial_aggregate_with_an_unreadable_file_is_current(results: Path) -> None:
     (results / "raw" / "mistral" / "process_1.json").write_bytes(b"{")
     done = run("-o", results, "aggregate", "mistral", "--no-strict")
     assert done.status == 0
     assert "warning: mistral/process_1.json is unreadable: it is not valid JSON" in done.err
-    assert run("-o", results, "aggregate", "mistral", "--no-strict").out == "mistral is current, nothing to do\n"
-    assert run("-o", results, "aggregate", "mistral").status == 1, "a lower bound that is current is still one"
+    assert run("-o", results, "aggregate", "mistral", "--no-strict").out == "mistral is up to date\n"
+    assert run("-o", results, "aggregate", "mistral").status == 1, "a current lower bound is still refused"
 
 
-def test_the_number_expected_can_be_said_and_is_remembered(results: Path) -> None:
+def test_expected_processes_is_checked_and_remembered(results: Path) -> None:
     done = run("-o", results, "aggregate", "mistral", "--expected-processes", "4")
     assert done.status == 1
     assert "2 of 4 processes are there, missing processes 2, 3 (expected from argument)" in done.err
@@ -120,7 +120,7 @@ def test_the_number_expected_can_be_said_and_is_remembered(results: Path) -> Non
     assert run("-o", results, "aggregate", "mistral").out.startswith("mistral: 3 of 3 processes")
 
 
-def test_json_has_an_object_for_each_experiment(results: Path) -> None:
+def test_json_has_one_object_per_experiment(results: Path) -> None:
     done = run("-o", results, "aggregate", "mistral", "torn", "llama_c0", "nope", "--json")
     assert done.status == 1
     outcomes = done.json()
@@ -135,7 +135,7 @@ def test_json_has_an_object_for_each_experiment(results: Path) -> None:
     assert "1 aggregated, 1 skipped, 2 failed" in done.err
 
 
-def test_a_warning_of_an_aggregate_is_said_again_when_it_is_named(results: Path) -> None:
+def test_warnings_are_printed_again_for_a_named_experiment(results: Path) -> None:
     for index in range(2):
         FileSystemRepository(results).save_raw("twice", factories.raw("twice", index, gpu_id=0))
     for _ in range(2):
@@ -146,7 +146,7 @@ def test_a_warning_of_an_aggregate_is_said_again_when_it_is_named(results: Path)
 
 
 @pytest.mark.parametrize("damage", ["manifest.json", "aggregate"])
-def test_damage_beside_the_results_stops_neither_list_nor_the_others(results: Path, damage: str) -> None:
+def test_a_damaged_manifest_or_aggregate_stops_no_command(results: Path, damage: str) -> None:
     if damage == "aggregate":
         (results / "aggregated" / "llama_c1.json").write_bytes(aggregate_of(results, "llama_c1")[:500])
     else:
@@ -163,13 +163,13 @@ def test_damage_beside_the_results_stops_neither_list_nor_the_others(results: Pa
     done = run("-o", results, "aggregate", "--all", "--no-strict", "--rehash")
     if damage == "aggregate":
         assert "3 aggregated, 2 skipped, 0 failed" in done.err
-        assert (results / "aggregated" / "superseded-llama_c1-1.json").exists(), "what can't be read is kept"
+        assert (results / "aggregated" / "superseded-llama_c1-1.json").exists(), "the unreadable aggregate is kept"
     else:
         assert "warning: mistral/manifest.json is unreadable: it is not valid JSON" in done.err
         assert "2 aggregated, 3 skipped, 0 failed" in done.err
 
 
-def test_the_manifest_says_how_many_there_should_be(results: Path) -> None:
+def test_the_manifest_sets_the_expected_processes(results: Path) -> None:
     (results / "raw" / "mistral" / "manifest.json").write_text('{"experiment_id": "mistral", "expected_processes": 4}')
     done = run("-o", results, "aggregate", "mistral")
     assert done.status == 1

@@ -24,7 +24,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_export_writes_what_the_library_writes(results: Path, tmp_path: Path, form: str) -> None:
+def test_export_writes_the_same_bytes_as_the_library(results: Path, tmp_path: Path, form: str) -> None:
     repository = FileSystemRepository(results)
     aggregated = [result for name in repository.list_aggregated() if (result := repository.load_aggregated(name))]
     write = {"csv": export_to_csv, "json": export_to_json}[form]
@@ -34,7 +34,7 @@ def test_export_writes_what_the_library_writes(results: Path, tmp_path: Path, fo
     assert (tmp_path / f"table.{form}").read_bytes() == write(aggregated, tmp_path / "library").read_bytes()
 
 
-def test_export_to_stdout_is_data_and_nothing_else(results: Path, tmp_path: Path) -> None:
+def test_export_to_stdout_prints_only_data(results: Path, tmp_path: Path) -> None:
     run("-o", results, "results", "export", "--to", tmp_path / "table.csv")
     done = run("-o", results, "results", "export", "--to", "-")
     assert (done.status, done.err) == (0, "")
@@ -43,7 +43,7 @@ def test_export_to_stdout_is_data_and_nothing_else(results: Path, tmp_path: Path
     assert [row["experiment_id"] for row in done.json()] == ["llama_c2", "llama_c0"]
 
 
-def test_the_format_is_said_or_taken_from_the_name(results: Path, tmp_path: Path) -> None:
+def test_the_format_comes_from_the_option_or_the_suffix(results: Path, tmp_path: Path) -> None:
     for name, arguments, is_json in [
         ("a.csv", [], False),
         ("a.JSON", [], True),
@@ -55,7 +55,7 @@ def test_the_format_is_said_or_taken_from_the_name(results: Path, tmp_path: Path
         assert (tmp_path / name).read_text().startswith("[") is is_json
 
 
-def test_raw_has_a_row_for_each_process_of_all_experiments(results: Path) -> None:
+def test_raw_writes_one_row_per_process(results: Path) -> None:
     found = rows(run("-o", results, "results", "export", "--raw", "--to", "-").out)
     assert [(row["experiment_id"], row["process_index"]) for row in found] == [
         *((f"llama_c{cycle}", str(process)) for cycle in range(3) for process in range(2)),
@@ -71,7 +71,7 @@ def test_per_process_adds_columns(results: Path) -> None:
     assert [row["process_0_gpu_id"], row["process_1_gpu_id"]] == ["0", "1"]
 
 
-def test_what_cannot_be_had_is_named_and_the_rest_exported(results: Path, tmp_path: Path) -> None:
+def test_unreadable_results_are_reported_and_others_exported(results: Path, tmp_path: Path) -> None:
     (results / "aggregated" / "llama_c1.json").write_bytes(b"")
     done = run("-o", results, "results", "export", "--to", "-")
     assert done.status == 1
@@ -79,7 +79,7 @@ def test_what_cannot_be_had_is_named_and_the_rest_exported(results: Path, tmp_pa
     assert [row["experiment_id"] for row in rows(done.out)] == ["llama_c0", "llama_c2"]
     done = run("-o", results, "results", "export", "mistral", "llama_c0", "--to", tmp_path / "t.csv")
     assert done.status == 1
-    assert "it is not aggregated yet; 'aggregate mistral' aggregates it, --raw exports its processes" in done.err
+    assert "run 'llm-energy-measure aggregate mistral', or use --raw to export its processes" in done.err
     assert len(rows((tmp_path / "t.csv").read_text())) == 1
     (results / "raw" / "mistral" / "process_1.json").write_bytes(b"")
     done = run("-o", results, "results", "export", "mistral", "--raw", "--to", "-")
@@ -88,7 +88,7 @@ def test_what_cannot_be_had_is_named_and_the_rest_exported(results: Path, tmp_pa
     assert len(rows(done.out)) == 1
 
 
-def test_an_export_of_nothing_replaces_no_table(results: Path, tmp_path: Path) -> None:
+def test_a_failed_export_replaces_no_file(results: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("a table\n")
     done = run("-o", results, "results", "export", "mistral", "nope", "--to", table)
@@ -114,31 +114,31 @@ def test_an_empty_table_replaces_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".xlsx", ".TSV", ".feather"])
-def test_a_file_named_like_a_table_of_another_kind_is_not_written(results: Path, tmp_path: Path, ending: str) -> None:
+def test_a_suffix_of_another_table_format_is_refused(results: Path, tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"table{ending}"
     done = run("-o", results, "results", "export", "--to", path)
     assert (done.status, done.out, path.exists()) == (2, "", False)
     assert done.err.endswith(
-        f"a file {ending.lower()} is not written; name it .csv, .json, .jsonl, .ndjson, or choose with --format\n"
+        f"cannot write a {ending.lower()} file; use .csv, .json, .jsonl, .ndjson, or choose the format with --format\n"
     )
     assert run("-o", results, "results", "export", "--to", path, "--format", "csv").status == 0
     assert path.read_text().startswith("experiment_id,")
 
 
 @pytest.mark.parametrize("name", ["table", "table.txt", "table.v2", "TABLE.CSV", ".csv"])
-def test_any_other_name_is_a_csv(results: Path, tmp_path: Path, name: str) -> None:
+def test_any_other_suffix_gives_csv(results: Path, tmp_path: Path, name: str) -> None:
     assert run("-o", results, "results", "export", "--to", tmp_path / name).status == 0
     assert (tmp_path / name).read_text().startswith("experiment_id,")
 
 
-def test_a_stale_one_is_exported_with_a_warning(results: Path) -> None:
+def test_a_stale_aggregate_is_exported_with_a_warning(results: Path) -> None:
     FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
     done = run("-o", results, "results", "export", "llama_c0", "--to", "-")
     assert done.status == 0
     assert "llama_c0 is stale" in done.err
 
 
-def test_a_target_that_refuses_is_said_in_a_sentence(results: Path, tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_written_is_one_error(results: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     for target in (tmp_path, tmp_path / "file" / "table.csv"):
         done = run("-o", results, "results", "export", "--to", target)
@@ -152,7 +152,7 @@ def test_a_target_that_refuses_is_said_in_a_sentence(results: Path, tmp_path: Pa
 # delete
 
 
-def test_delete_with_yes_deletes_everything_of_it_and_nothing_else(results: Path) -> None:
+def test_delete_removes_all_files_of_the_experiment_only(results: Path) -> None:
     done = run("-o", results, "results", "delete", "llama_c0", "--yes")
     assert (done.status, done.out, done.err) == (0, "", "llama_c0 deleted, 2 raw results\n")
     assert sorted(path.name for path in (results / "raw").iterdir()) == ["llama_c1", "llama_c2", "mistral", "torn"]
@@ -160,23 +160,26 @@ def test_delete_with_yes_deletes_everything_of_it_and_nothing_else(results: Path
     assert run("-o", results, "results", "delete", "llama_c0", "--yes").status == 1
 
 
-def test_delete_asks_nobody_where_nobody_is(results: Path) -> None:
+def test_delete_without_a_terminal_needs_yes(results: Path) -> None:
     done = run("-o", results, "results", "delete", "llama_c0", stdin="y\n")
     assert (done.status, done.out) == (1, "")
-    assert done.err == "error: cannot delete 'llama_c0': nobody is there to be asked; give --yes\n"
+    assert done.err == (
+        "error: cannot delete 'llama_c0': stdin is not a terminal, so the command cannot ask for confirmation; "
+        "add --yes\n"
+    )
     assert (results / "raw" / "llama_c0").is_dir()
 
 
 @pytest.mark.parametrize(("answer", "is_there"), [("y\n", False), ("n\n", True), ("\n", True), ("\x04", True)])
-def test_delete_asks_a_person(results: Path, answer: str, is_there: bool) -> None:
+def test_delete_asks_for_confirmation_on_a_terminal(results: Path, answer: str, is_there: bool) -> None:
     done = on_terminal("-o", results, "results", "delete", "torn", typed=answer)
-    assert "Delete torn with 1 raw result? It can't be undone. [y/N]" in done.shown
+    assert "Delete torn with 1 raw result? This cannot be undone. [y/N]" in done.shown
     assert done.status == int(is_there)
     assert (results / "raw" / "torn").is_dir() == is_there
     assert "Traceback" not in done.shown
 
 
-def test_delete_never_deletes_another_experiment_that_shares_the_folder(results: Path) -> None:
+def test_delete_refuses_the_folder_of_another_experiment(results: Path) -> None:
     repository = FileSystemRepository(results)
     repository.save_raw("a_b", factories.raw("a_b"))
     repository.save_aggregated(factories.aggregated("c_d"))
@@ -188,7 +191,7 @@ def test_delete_never_deletes_another_experiment_that_shares_the_folder(results:
     assert (results / "aggregated" / "c_d.json").exists()
 
 
-def test_an_experiment_of_which_nothing_can_be_read_can_be_deleted(results: Path) -> None:
+def test_an_unreadable_experiment_can_be_deleted(results: Path) -> None:
     (results / "raw" / "torn" / "process_1.json").write_bytes(b"")
     (results / "aggregated" / "torn.json").write_text(json.dumps({"broken": 1}))
     assert run("-o", results, "results", "delete", "torn", "--yes").status == 0

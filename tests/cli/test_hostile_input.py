@@ -1,4 +1,4 @@
-"""Whatever a file holds: one sentence, the right status, the rest goes on, and no escape sequence gets through."""
+"""Hostile files: one sentence per problem, the right exit status, and no escape sequence in the output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_folder"]  # a fixture
 
-# Escape sequences of all kinds, marks that reorder or hide text, rich's markup and emoji, and a forged line.
+# Escape sequences, characters that reorder or hide text, markup and emoji of rich, and a forged line.
 EVIL = (
     "\x1b[31mred \x1b]0;title\x07 \x1b]8;;http://evil/\x1b\\link \x9b2J \x90q \x85 \r\x08\x7f\x00"
     " [bold]b[/bold] [red on white]x[/] :boom: \u202eesrever \u2066\u200b\ufeff\u2028"
@@ -30,7 +30,7 @@ FORBIDDEN = [chr(code) for code in (*range(9), *range(11, 32), *range(127, 160))
 
 
 def require_plain(done: Done) -> None:
-    """Nothing that moves a cursor, hides, reorders or forges; and what looks like markup is shown as it is."""
+    """Require output without characters that move the cursor, hide or reorder text, or forge a line."""
     shown = done.shown
     assert [hex(ord(char)) for char in FORBIDDEN if char in shown] == []
     assert "\nerror: forged" not in shown
@@ -40,7 +40,7 @@ def require_plain(done: Done) -> None:
 
 @pytest.fixture
 def evil(tmp_path: Path) -> Path:
-    """Experiments whose every text is hostile: ids, models, hosts, warnings, configuration, unknown fields, keys."""
+    """Experiments in which all texts are hostile: ids, models, hosts, warnings, configuration, unknown fields, keys."""
     repository = FileSystemRepository(tmp_path / "evil")
     texts = {
         "model_name": EVIL,
@@ -93,7 +93,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_nothing_in_a_file_reaches_a_pipe_as_more_than_text(evil: Path, command: str) -> None:
+def test_text_of_files_is_escaped_in_a_pipe(evil: Path, command: str) -> None:
     run("-o", evil, "aggregate", "--all")
     name = FileSystemRepository(evil).list_aggregated()[0]
     done = run("-o", evil, *command.format(name=name).split())
@@ -124,7 +124,7 @@ def test_nothing_in_a_file_reaches_a_pipe_as_more_than_text(evil: Path, command:
     ],
 )
 @pytest.mark.parametrize("columns", [80, 1000])
-def test_nothing_in_a_file_reaches_a_terminal_as_more_than_text(evil: Path, command: str, columns: int) -> None:
+def test_text_of_files_is_escaped_on_a_terminal(evil: Path, command: str, columns: int) -> None:
     run("-o", evil, "aggregate", "--all")
     name = FileSystemRepository(evil).list_aggregated()[0]
     done = on_terminal("-o", evil, *command.format(name=name).split(), columns=columns)
@@ -134,14 +134,14 @@ def test_nothing_in_a_file_reaches_a_terminal_as_more_than_text(evil: Path, comm
     require_plain(done)
 
 
-def test_markup_and_emoji_are_shown_as_they_are(evil: Path) -> None:
+def test_markup_and_emoji_codes_are_printed_unchanged(evil: Path) -> None:
     run("-o", evil, "aggregate", "--all")
     for done in (run("-o", evil, "results", "list"), on_terminal("-o", evil, "results", "list", columns=2000)):
         assert "[bold]b[/bold] [red on white]x[/] :boom:" in done.shown
         assert r"\x1b[31mred" in done.shown
 
 
-def test_what_a_person_types_is_escaped_too(results: Path) -> None:
+def test_arguments_are_escaped_in_messages(results: Path) -> None:
     for arguments in (
         ["results", "show", EVIL.replace("\0", "")],
         ["results", "list", "--sort", "\x1b[31m"],
@@ -156,7 +156,7 @@ def test_what_a_person_types_is_escaped_too(results: Path) -> None:
         require_plain(done)
 
 
-# Bad input: a sentence, the exit status, and the rest goes on.
+# Bad input: one sentence and the exit status; the other files are still processed.
 
 DOCUMENT = factories.document(factories.raw("bad"))
 DEEP = b'{"a":' * 200 + b"1" + b"}" * 200
@@ -189,7 +189,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_a_bad_file_is_named_with_its_reason_and_the_rest_goes_on(results: Path, case: str) -> None:
+def test_a_bad_file_is_reported_and_others_are_processed(results: Path, case: str) -> None:
     content, reason = BAD_FILES[case]
     FileSystemRepository(results).save_raw("bad", factories.raw("bad", 1))
     (results / "raw" / "bad" / "process_0.json").write_bytes(content)
@@ -214,26 +214,26 @@ def test_a_bad_file_is_named_with_its_reason_and_the_rest_goes_on(results: Path,
 
 
 @pytest.mark.parametrize(
-    ("times", "said"),
+    ("times", "message"),
     [
         ({"start": "2026-01-01T10:00:00Z", "end": "2026-01-01T09:00:00Z"}, "is before start"),
         ({"start": "2026-01-01T10:00:00Z", "end": "2026-01-01T11:00:00"}, "only one of start and end has a UTC offset"),
     ],
 )
-def test_odd_stamps_are_warned_of_and_the_energy_counts(results: Path, times: dict[str, str], said: str) -> None:
+def test_impossible_timestamps_give_a_warning(results: Path, times: dict[str, str], message: str) -> None:
     folder = results / "raw" / "odd"
     folder.mkdir()
     (folder / "process_0.json").write_bytes(document(experiment_id="odd", timestamps={**times, "duration_sec": 1.0}))
     done = run("-o", results, "aggregate", "odd")
     assert done.status == 0
-    assert said in done.err
+    assert message in done.err
     for command in ("list", "show odd", "show odd --raw", "show odd --json", "repeats", "export odd --to -"):
         done = run("-o", results, "results", *command.split())
         assert done.status == 0, command
         require_plain(done)
 
 
-def test_naive_and_aware_stamps_of_two_processes_are_warned_of(results: Path) -> None:
+def test_naive_and_aware_timestamps_give_a_warning(results: Path) -> None:
     repository = FileSystemRepository(results)
     naive = factories.timestamps(factories.START.replace(tzinfo=None))
     repository.save_raw("zones", factories.raw("zones", 0))
@@ -247,7 +247,7 @@ def test_naive_and_aware_stamps_of_two_processes_are_warned_of(results: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("", "cannot use the experiment id: '' is empty; use another id"),
         ("  ", "is empty"),
@@ -261,21 +261,21 @@ def test_naive_and_aware_stamps_of_two_processes_are_warned_of(results: Path) ->
     ],
 )
 @pytest.mark.parametrize("command", ["results show", "results delete --yes", "aggregate", "results export --to -"])
-def test_an_impossible_id_is_refused_in_a_sentence(results: Path, command: str, name: str, said: str) -> None:
+def test_an_impossible_id_is_one_error(results: Path, command: str, name: str, message: str) -> None:
     done = run("-o", results, *command.split(), "--", name)
     assert (done.status, done.out) == (1, "")
-    assert said in done.err
+    assert message in done.err
     assert done.err.count("\n") == 1
     require_plain(done)
 
 
 @pytest.mark.parametrize("command", ["results list", "results show x", "aggregate --all", "results repeats"])
-def test_a_results_directory_that_is_none_is_refused_in_a_sentence(tmp_path: Path, command: str) -> None:
+def test_an_invalid_results_directory_is_one_error(tmp_path: Path, command: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to("loop")
-    for name, said in [
-        ("file", "it is no directory"),
-        ("missing", "it does not exist"),
+    for name, message in [
+        ("file", "it is not a directory"),
+        ("missing", "the directory does not exist"),
         ("file/below", ""),
         ("loop", ""),
         ("n" * 300, "File name too long"),
@@ -283,13 +283,13 @@ def test_a_results_directory_that_is_none_is_refused_in_a_sentence(tmp_path: Pat
         done = run("-o", tmp_path / name, *command.split())
         assert (done.status, done.out) == (1, "")
         assert done.err.startswith("error: ")
-        assert said in done.err
+        assert message in done.err
         assert done.err.count("\n") == 1
         require_plain(done)
 
 
 @pytest.mark.parametrize("kind", ["raw", "aggregated"])
-def test_a_file_where_a_folder_belongs_is_refused_in_a_sentence(tmp_path: Path, kind: str) -> None:
+def test_a_file_instead_of_a_folder_is_one_error(tmp_path: Path, kind: str) -> None:
     (tmp_path / kind).write_text("")
     for command in ("results list --all", "results show x", "aggregate --all"):
         if kind == "aggregated" and command.startswith("aggregate"):
@@ -334,7 +334,7 @@ def test_an_unreadable_folder_hides_no_other_experiment(open_folder: Path) -> No
         require_plain(done)
 
 
-def test_an_unreadable_results_directory_is_refused_in_a_sentence(open_folder: Path) -> None:
+def test_an_unreadable_results_directory_is_one_error(open_folder: Path) -> None:
     (open_folder / "inner").mkdir()
     for mode, folder in ((open_folder, open_folder), (open_folder, open_folder / "inner")):
         mode.chmod(0)
@@ -348,7 +348,7 @@ def test_an_unreadable_results_directory_is_refused_in_a_sentence(open_folder: P
         assert done.err.count("\n") == 1
 
 
-def test_a_folder_that_refuses_the_aggregate_is_said_and_the_old_one_stays(open_folder: Path) -> None:
+def test_a_failed_write_keeps_the_old_aggregate(open_folder: Path) -> None:
     repository = FileSystemRepository(open_folder)
     repository.save_raw("exp_7", factories.raw())
     run("-o", open_folder, "aggregate", "--all")
@@ -373,7 +373,7 @@ def test_a_newer_minor_version_loads_with_a_warning(results: Path) -> None:
     assert done.out.startswith("newer: 1 of 1 processes")
 
 
-def test_an_ascii_terminal_is_no_traceback(results: Path) -> None:
+def test_an_ascii_terminal_gets_escaped_characters(results: Path) -> None:
     run("-o", results, "aggregate", "torn", "--no-strict")
     for encoding in ("ascii", "latin-1"):
         done = as_process("-o", results, "results", "list", env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
@@ -382,7 +382,7 @@ def test_an_ascii_terminal_is_no_traceback(results: Path) -> None:
         assert "bug" not in done.err
 
 
-def test_strangers_in_the_folders_disturb_nothing(results: Path) -> None:
+def test_unknown_files_in_the_folders_are_ignored(results: Path) -> None:
     before = run("-o", results, "results", "list", "--all")
     (results / "raw" / "llama_c0" / ".completed_0").write_bytes(b"")
     (results / "raw" / "llama_c0" / "process_x.json").write_bytes(b"?")

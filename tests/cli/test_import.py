@@ -1,4 +1,4 @@
-"""`import`: what is written, what is told, and that a second time changes nothing."""
+"""`import`: what it writes and reports, and that a repeated import changes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["open_folder"]  # a fixture
 
 @pytest.fixture
 def emissions(tmp_path: Path) -> Path:
-    """Two runs, one of them cumulative, and a torn row."""
+    """Return a log of two runs, one of them with cumulative rows, and a torn row."""
     path = tmp_path / "emissions.csv"
     grown = line(run_id="r2", timestamp="2026-01-24T14:31:40", duration="15.0", energy_consumed="1.5")
     path.write_text("\n".join([",".join(LATEST), line(), line(run_id="r2"), grown, line(duration="x")]) + "\n")
@@ -40,7 +40,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_import_writes_raw_results_and_says_what_was_lost(emissions: Path, results: Path) -> None:
+def test_import_writes_raw_results_and_reports_refused_rows(emissions: Path, results: Path) -> None:
     done = run("-o", results, "import", emissions)
     assert done.status == 0
     assert done.out == (
@@ -60,7 +60,7 @@ def test_import_writes_raw_results_and_says_what_was_lost(emissions: Path, resul
     )
 
 
-def test_importing_twice_changes_nothing(emissions: Path, results: Path) -> None:
+def test_a_repeated_import_changes_nothing(emissions: Path, results: Path) -> None:
     run("-o", results, "import", emissions)
     before = files(results)
     done = run("-o", results, "import", emissions, "--json")
@@ -71,20 +71,20 @@ def test_importing_twice_changes_nothing(emissions: Path, results: Path) -> None
     ]
 
 
-def test_what_was_repaired_is_said_the_second_time_too(results: Path, tmp_path: Path) -> None:
+def test_a_repeated_import_reports_repairs_again(results: Path, tmp_path: Path) -> None:
     path = tmp_path / "emissions.csv"
     unmeasured = {"energy_consumed": "", "run_id": "r2"}
     path.write_text("\n".join([",".join(LATEST), line().replace(",r1,", ", r1,"), line(**unmeasured)]) + "\n")
     first, second = (run("-o", results, "import", path, "--json") for _ in range(2))
     assert first.err.endswith("2 seen, 1 kept, 1 repaired, 0 refused\n")
-    assert second.err.endswith("2 seen, 1 kept, 1 repaired, 0 refused (2 were there already)\n")
+    assert second.err.endswith("2 seen, 1 kept, 1 repaired, 0 refused (2 already stored)\n")
     assert [entry["code"] for entry in second.json()["entries"]] == ["padded", "already_there"]
     for before, after in zip(first.json()["entries"], second.json()["entries"], strict=True):
-        assert after["message"] == f"{before['message']}; the results hold the same measurement already"
+        assert after["message"] == f"{before['message']}; the results already contain the same measurement"
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "loop"])
-def test_a_path_that_the_system_refuses_costs_none_of_the_others(
+def test_an_invalid_path_does_not_stop_the_import_of_others(
     emissions: Path, results: Path, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
@@ -93,7 +93,7 @@ def test_a_path_that_the_system_refuses_costs_none_of_the_others(
     assert (done.json()["entries"][0]["code"], done.json()["entries"][0]["row"]) == ("unreadable", None)
 
 
-def test_a_file_that_may_not_be_read_costs_none_of_the_others(emissions: Path, open_folder: Path) -> None:
+def test_a_file_without_permission_does_not_stop_the_import(emissions: Path, open_folder: Path) -> None:
     secret, log = open_folder / "secret", open_folder / "log"
     secret.touch(mode=0)
     log.write_bytes(emissions.read_bytes())
@@ -106,7 +106,7 @@ def test_a_file_that_may_not_be_read_costs_none_of_the_others(emissions: Path, o
     assert done.err.endswith("6 seen, 2 kept, 0 repaired, 4 refused\n")
 
 
-def test_a_name_that_is_no_text_costs_no_measurement(emissions: Path, results: Path, tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_imported(emissions: Path, results: Path, tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"a\xff.csv")
     path.write_bytes(emissions.read_bytes())
     done = run("-o", results, "import", path, "--json")
@@ -116,7 +116,7 @@ def test_a_name_that_is_no_text_costs_no_measurement(emissions: Path, results: P
     assert record.origin.file == "a\\xff.csv"
 
 
-def test_a_log_that_grew_and_a_copy_of_it_add_only_what_is_new(emissions: Path, results: Path, tmp_path: Path) -> None:
+def test_a_copy_of_a_log_with_new_rows_adds_only_new_rows(emissions: Path, results: Path, tmp_path: Path) -> None:
     run("-o", results, "import", emissions)
     before = files(results)
     copy = tmp_path / "emissions.csv.bak"
@@ -129,7 +129,7 @@ def test_a_log_that_grew_and_a_copy_of_it_add_only_what_is_new(emissions: Path, 
     }
 
 
-def test_another_measurement_of_the_same_run_is_a_conflict_and_kept_beside(emissions: Path, results: Path) -> None:
+def test_a_different_measurement_of_a_run_is_a_conflict_and_is_kept(emissions: Path, results: Path) -> None:
     run("-o", results, "import", emissions)
     emissions.write_text(emissions.read_text().replace("r2,e1,15.0", "r2,e1,16.0"))
     done = run("-o", results, "import", emissions, "--json")
@@ -139,7 +139,7 @@ def test_another_measurement_of_the_same_run_is_a_conflict_and_kept_beside(emiss
     assert (results / "raw" / "codecarbon-llama-r2" / "rejected-process_0-1.json").is_file()
 
 
-def test_json_has_the_counts_and_an_entry_for_each_thing_seen(emissions: Path, results: Path) -> None:
+def test_json_has_counts_and_one_entry_per_row(emissions: Path, results: Path) -> None:
     done = run("-o", results, "import", emissions, "--json")
     document = done.json()
     assert list(document) == ["seen", "kept", "repaired", "refused", "entries"]
@@ -156,11 +156,11 @@ def test_json_has_the_counts_and_an_entry_for_each_thing_seen(emissions: Path, r
     }
 
 
-def test_a_dry_run_writes_nothing_and_shows_files_and_verdicts(emissions: Path, results: Path) -> None:
+def test_a_dry_run_writes_nothing_and_prints_files_and_verdicts(emissions: Path, results: Path) -> None:
     done = run("-o", results, "import", emissions, "--dry-run")
     assert done.status == 0
     assert not results.exists()
-    # A kilowatt-hour in ten seconds: the verdict of the checks stands there before anything is written.
+    # A kilowatt-hour in ten seconds fails a check. The dry run prints this verdict before anything is written.
     first = done.out.splitlines()[0]
     assert first.startswith("codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, - tokens, failed, failed checks ")
     assert "energy.exceeds_devices" in first
@@ -172,13 +172,13 @@ def test_a_dry_run_writes_nothing_and_shows_files_and_verdicts(emissions: Path, 
     assert "process 0 has no energy; the total is a lower bound" in done.err
 
 
-def test_a_dry_run_knows_what_is_there_already(emissions: Path, results: Path) -> None:
+def test_a_dry_run_recognises_stored_results(emissions: Path, results: Path) -> None:
     run("-o", results, "import", emissions)
     before = files(results)
     done = run("-o", results, "import", emissions, "--dry-run")
     assert "would write" not in done.out
-    assert done.out.count("; is there already\n") == 2
-    assert "(2 were there already); nothing was written" in done.err
+    assert done.out.count("; already stored\n") == 2
+    assert "(2 already stored); nothing was written" in done.err
     emissions.write_text(emissions.read_text() + line(run_id="r3") + "\n")
     done = run("-o", results, "import", emissions, "--dry-run", "--json")
     assert [entry["code"] for entry in done.json()["entries"]] == [
@@ -188,7 +188,7 @@ def test_a_dry_run_knows_what_is_there_already(emissions: Path, results: Path) -
 
 
 @pytest.mark.parametrize("is_stored", [True, False], ids=["in the results", "in the same import"])
-def test_a_dry_run_refuses_what_an_import_would_refuse(
+def test_a_dry_run_refuses_the_same_records_as_an_import(
     emissions: Path, results: Path, tmp_path: Path, *, is_stored: bool
 ) -> None:
     paths = [emissions, emissions.with_suffix(".changed")]
@@ -210,7 +210,7 @@ def test_a_dry_run_refuses_what_an_import_would_refuse(
         assert [entry["code"] for entry in entries] == ["whole", "refused_at_save"]
 
 
-def test_a_dry_run_warns_of_a_host_that_is_counted_twice(results: Path, tmp_path: Path) -> None:
+def test_a_dry_run_warns_of_energy_counted_twice(results: Path, tmp_path: Path) -> None:
     text = "rank,j\n0,100\n1,100\n"
     (tmp_path / "t.csv").write_text(text)
     mapping = [
@@ -227,7 +227,7 @@ def test_a_dry_run_warns_of_a_host_that_is_counted_twice(results: Path, tmp_path
     assert "; would write raw/e/process_0.json, raw/e/process_1.json\n" in done.out
 
 
-def test_nothing_kept_is_1(tmp_path: Path, results: Path) -> None:
+def test_exit_status_is_1_if_nothing_is_imported(tmp_path: Path, results: Path) -> None:
     (tmp_path / "notes.txt").write_text("notes")
     for arguments in (["notes.txt"], ["nowhere"], ["notes.txt", "nowhere"]):
         done = run("-o", results, "import", "--json", *(tmp_path / name for name in arguments))
@@ -235,27 +235,27 @@ def test_nothing_kept_is_1(tmp_path: Path, results: Path) -> None:
     assert not results.exists()
 
 
-def test_one_bad_path_hides_none_of_the_others(tmp_path: Path, results: Path, emissions: Path) -> None:
+def test_a_missing_path_does_not_stop_the_import_of_others(tmp_path: Path, results: Path, emissions: Path) -> None:
     done = run("-o", results, "import", tmp_path / "nowhere", emissions)
     assert done.status == 0
     assert f"warning: {tmp_path / 'nowhere'}: refused (unreadable): the path does not exist\n" in done.err
     assert len(FileSystemRepository(results).list_experiments()) == 2
 
 
-def test_verbose_names_each_thing_and_quiet_only_what_is_amiss(emissions: Path, results: Path) -> None:
+def test_verbose_prints_all_entries_and_quiet_no_counts(emissions: Path, results: Path) -> None:
     rows = [line(run_id=f"r{index}", duration="x") for index in range(3)]
     emissions.write_text("\n".join([",".join(LATEST), *rows, line()]) + "\n")
-    said = run("-o", results, "import", emissions, "--dry-run").err
-    assert f"{emissions}:2: refused (torn)" in said
-    assert f"{emissions}:3" not in said
-    assert "2 more of torn (-v or --json names them)" in said
-    said = run("-v", "-o", results, "import", emissions, "--dry-run").err
-    assert f"{emissions}:3: refused (torn)" in said
-    assert f"{emissions}:5: kept (whole)" in said
+    messages = run("-o", results, "import", emissions, "--dry-run").err
+    assert f"{emissions}:2: refused (torn)" in messages
+    assert f"{emissions}:3" not in messages
+    assert "2 more with code torn; -v or --json prints them" in messages
+    messages = run("-v", "-o", results, "import", emissions, "--dry-run").err
+    assert f"{emissions}:3: refused (torn)" in messages
+    assert f"{emissions}:5: kept (whole)" in messages
     assert "seen" not in run("-q", "-o", results, "import", emissions, "--dry-run").err
 
 
-def test_a_folder_of_older_results_imports_as_many(real_data: Path, results: Path) -> None:
+def test_a_folder_of_legacy_results_is_imported(real_data: Path, results: Path) -> None:
     done = run("-o", results, "import", real_data / "legacy_v1", "--json", "--host", "node-1")
     assert done.status == 0
     assert [done.json()[name] for name in ("seen", "kept", "repaired", "refused")] == [39, 35, 0, 4]
@@ -267,7 +267,7 @@ def test_a_folder_of_older_results_imports_as_many(real_data: Path, results: Pat
     assert files(results) == before
 
 
-def test_a_sum_that_is_a_lower_bound_says_so(tmp_path: Path, results: Path) -> None:
+def test_a_lower_bound_is_marked(tmp_path: Path, results: Path) -> None:
     (tmp_path / "table.csv").write_text("id,p,j,w\ne,0,100,2\n")
     mapping = [f"--map={pair}" for pair in ("experiment_id=id", "process_index=p", "energy_j=j", "world_size=w")]
     done = run("-o", results, "import", tmp_path / "table.csv", *mapping)
@@ -285,7 +285,7 @@ def test_join_takes_energy_from_a_record_of_the_same_time(tmp_path: Path, result
     assert record.energy_metrics.total_energy_j == 3.6e6
 
 
-def test_energy_that_is_joined_later_replaces_nothing_unless_it_is_told_to(tmp_path: Path, results: Path) -> None:
+def test_energy_joined_later_needs_overwrite(tmp_path: Path, results: Path) -> None:
     energy = tmp_path / "emissions.csv"
     energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
     result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
@@ -297,22 +297,23 @@ def test_energy_that_is_joined_later_replaces_nothing_unless_it_is_told_to(tmp_p
     [entry] = done.json()["entries"]
     assert (done.status, entry["code"], [one["code"] for one in planned]) == (1, "conflict", ["conflict"])
     assert entry["message"].endswith(
-        "; compare the two, or import with --overwrite, which keeps the old one; the record is kept in "
+        "; compare the two, or replace the stored result with --overwrite, which keeps a copy of it; "
+        "the record is kept in "
         f"{folder / 'rejected-process_0-1.json'}"
     )
-    assert "import with --overwrite" in planned[0]["message"]
+    assert "replace the stored result with --overwrite" in planned[0]["message"]
     for dry_run in (["--dry-run"], []):
         done = run("-o", results, "import", result, "--join", energy, "--overwrite", "--json", *dry_run)
         assert [one["code"] for one in done.json()["entries"]] == ["energy_joined"]
-        would = "would be" if dry_run else "were"
-        assert f"0 refused; of results that were there 1 {would} replaced, and kept" in done.err
+        replaced = "would replace" if dry_run else "replaced"
+        assert f"0 refused; {replaced} 1 stored result, keeping a copy" in done.err
     [record] = FileSystemRepository(results).load_all_raw(name)
     assert record.energy_metrics.total_energy_j == 3.6e6
     assert b'"total_energy_j": null' in (folder / "superseded-process_0-1.json").read_bytes()
 
 
 @pytest.mark.parametrize("host", [[], ["--host", "node-1"]])
-def test_what_has_its_energy_already_keeps_it(tmp_path: Path, results: Path, host: list[str]) -> None:
+def test_a_record_with_joined_energy_keeps_it(tmp_path: Path, results: Path, host: list[str]) -> None:
     energy = tmp_path / "emissions.csv"
     energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
     result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
@@ -321,11 +322,11 @@ def test_what_has_its_energy_already_keeps_it(tmp_path: Path, results: Path, hos
     for more in ([], ["--overwrite"], ["--join", energy], ["--dry-run"]):
         done = run("-o", results, "import", result, *more, *host)
         assert done.status == 0, more
-        assert "0 refused (1 were there already)" in done.err
+        assert "0 refused (1 already stored)" in done.err
         assert files(results) == before
 
 
-def test_energy_of_the_time_of_two_runs_is_given_to_none(tmp_path: Path, results: Path) -> None:
+def test_energy_of_a_time_with_two_runs_is_not_joined(tmp_path: Path, results: Path) -> None:
     energy = tmp_path / "emissions.csv"
     energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
     one = peers.write_json(tmp_path / "one.json", peers.vllm_result())
@@ -341,7 +342,7 @@ def test_energy_of_the_time_of_two_runs_is_given_to_none(tmp_path: Path, results
     assert {entry["code"] for entry in of_copies} == {"energy_joined"}
 
 
-def test_what_join_could_not_use_is_told(tmp_path: Path, results: Path) -> None:
+def test_unusable_join_files_are_reported(tmp_path: Path, results: Path) -> None:
     energy = tmp_path / "emissions.csv"
     same = line(timestamp="2026-08-16T16:08:54", duration="100.0")
     energy.write_text("\n".join([",".join(LATEST), same, line(duration="x"), line(run_id="r3", energy_consumed="")]))
@@ -353,7 +354,7 @@ def test_what_join_could_not_use_is_told(tmp_path: Path, results: Path) -> None:
     assert [done.json()[name] for name in ("seen", "repaired", "refused")] == [4, 1, 3]
 
 
-def test_a_file_of_no_format_costs_none_of_the_others(tmp_path: Path, results: Path, emissions: Path) -> None:
+def test_a_file_of_unknown_format_does_not_stop_the_import(tmp_path: Path, results: Path, emissions: Path) -> None:
     (tmp_path / "notes.txt").write_text("notes")
     done = run("-o", results, "import", tmp_path / "notes.txt", emissions, "--join", tmp_path / "notes.txt", "--json")
     assert done.status == 0
@@ -363,7 +364,7 @@ def test_a_file_of_no_format_costs_none_of_the_others(tmp_path: Path, results: P
     assert "found 5 bytes that are neither JSON nor a table; a table needs" in done.err
 
 
-def test_energy_is_joined_from_results_of_this_tool(tmp_path: Path, results: Path) -> None:
+def test_join_reads_raw_results_of_this_tool(tmp_path: Path, results: Path) -> None:
     energy = tmp_path / "emissions.csv"
     energy.write_text(f"{','.join(LATEST)}\n{line(timestamp='2026-08-16T16:08:54', duration='100.0')}\n")
     run("-o", tmp_path / "own", "import", energy, "--host", "node-1")
@@ -377,7 +378,7 @@ def test_energy_is_joined_from_results_of_this_tool(tmp_path: Path, results: Pat
         assert (record.energy_metrics.total_energy_j, record.host) == (3.6e6, "node-1")
 
 
-def test_gpu_uuids_may_be_given_together_or_one_by_one(tmp_path: Path, results: Path) -> None:
+def test_gpu_uuids_accepts_one_or_several_values(tmp_path: Path, results: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text(peers.zeus_lines([(1.0, "w", 10.0, [5.0, 6.0])]))
     for number, given in enumerate((["--gpu-uuids", "GPU-a, GPU-b"], ["--gpu-uuids", "GPU-a", "--gpu-uuids", "GPU-b"])):
@@ -388,22 +389,22 @@ def test_gpu_uuids_may_be_given_together_or_one_by_one(tmp_path: Path, results: 
         assert [device.gpu_uuid for device in record.energy_metrics.devices or []] == ["GPU-a", "GPU-b"]
 
 
-def test_gpu_uuids_that_fit_no_board_are_told(tmp_path: Path, results: Path) -> None:
+def test_unused_gpu_uuids_are_reported(tmp_path: Path, results: Path) -> None:
     log = tmp_path / "log.csv"
     log.write_text(peers.zeus_lines([(1.0, "w", 10.0, [5.0, 6.0])]))
     done = run("-o", results, "import", log, "--gpu-uuids", "GPU-a,GPU-b,GPU-c")
     assert done.status == 0
-    assert "--gpu-uuids: no record has a GPU that they fit: GPU-c" in done.err
+    assert "--gpu-uuids: no imported record has a GPU with the index of GPU-c" in done.err
 
 
 @pytest.mark.parametrize(
     "arguments", [["import"], ["import", "x", "--format", "nonsense"]], ids=["no path", "no such format"]
 )
-def test_wrong_usage_is_2(arguments: list[str]) -> None:
+def test_wrong_usage_is_exit_status_2(arguments: list[str]) -> None:
     assert run(*arguments).status == 2
 
 
-def test_a_mapping_that_is_none_is_wrong_usage(emissions: Path, results: Path) -> None:
+def test_an_invalid_mapping_is_wrong_usage(emissions: Path, results: Path) -> None:
     done = run("-o", results, "import", emissions, "--map", "energy_j=system('x')")
     assert (done.status, done.out) == (2, "")
     assert "Invalid value for --map: cannot map" in done.err
@@ -422,7 +423,7 @@ def test_two_copies_of_a_log_count_once(emissions: Path, results: Path) -> None:
     assert "two results" not in both.err
 
 
-def test_a_disk_that_refuses_is_told_for_each_record(emissions: Path, results: Path) -> None:
+def test_a_failed_write_is_reported_for_each_record(emissions: Path, results: Path) -> None:
     results.mkdir()
     (results / "raw").write_text("no folder")
     done = run("-o", results, "import", emissions, "--json")
@@ -430,7 +431,7 @@ def test_a_disk_that_refuses_is_told_for_each_record(emissions: Path, results: P
     assert [entry["code"] for entry in done.json()["entries"]].count("refused_at_save") == 2
 
 
-def test_what_a_file_holds_reaches_no_terminal_as_an_escape(tmp_path: Path, results: Path) -> None:
+def test_escape_sequences_in_files_are_not_printed(tmp_path: Path, results: Path) -> None:
     path = tmp_path / "emissions.csv"
     path.write_text(f"{','.join(LATEST)}\n{line(duration=chr(27) + '[2Jx')}\n{line(project_name=chr(27) + '[2J')}\n")
     done = run("-o", results, "import", path)
@@ -438,18 +439,18 @@ def test_what_a_file_holds_reaches_no_terminal_as_an_escape(tmp_path: Path, resu
     assert run("-o", results, "import", path, "--json").out.count("\x1b") == 0
 
 
-def test_progress_is_drawn_on_a_terminal_and_gone_at_the_end(emissions: Path, results: Path) -> None:
+def test_progress_is_drawn_on_a_terminal_and_removed(emissions: Path, results: Path) -> None:
     done = on_terminal("-o", results, "import", emissions, columns=200)
     assert done.status == 0
     assert "codecarbon-llama-r1: 1 of 1 processes" in done.shown
     assert as_process("-o", results, "import", emissions).err.count("\r") == 0
 
 
-# Exchange forms
+# Exchange formats
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.ndjson"])
-def test_json_lines_hold_the_rows_of_the_json_export(results: Path, emissions: Path, tmp_path: Path, name: str) -> None:
+def test_json_lines_have_the_rows_of_the_json_export(results: Path, emissions: Path, tmp_path: Path, name: str) -> None:
     run("-o", results, "import", emissions)
     assert run("-o", results, "results", "export", "--raw", "--to", tmp_path / name).status == 0
     lines = (tmp_path / name).read_text().splitlines()
@@ -460,7 +461,7 @@ def test_json_lines_hold_the_rows_of_the_json_export(results: Path, emissions: P
     assert len(rows) == 2
 
 
-def test_what_ended_nobody_knows_when_has_no_row_of_codecarbon(results: Path, emissions: Path, tmp_path: Path) -> None:
+def test_codecarbon_export_leaves_out_results_without_an_end(results: Path, emissions: Path, tmp_path: Path) -> None:
     run("-o", results, "import", peers.write_experiment(tmp_path / "0042"))
     table = tmp_path / "again.csv"
     export = ("-o", results, "results", "export", "--format", "codecarbon", "--to", table)
@@ -476,7 +477,7 @@ def test_what_ended_nobody_knows_when_has_no_row_of_codecarbon(results: Path, em
         to_codecarbon(FileSystemRepository(results).load_all_raw("0042"))
 
 
-def test_rows_without_a_cloud_come_back(results: Path, tmp_path: Path) -> None:
+def test_codecarbon_rows_without_on_cloud_can_be_imported_again(results: Path, tmp_path: Path) -> None:
     layout = tuple(name for name in LATEST if name != "on_cloud")
     table = tmp_path / "emissions.csv"
     table.write_text(f"{','.join(layout)}\n{line(layout)}\n")
@@ -485,7 +486,7 @@ def test_rows_without_a_cloud_come_back(results: Path, tmp_path: Path) -> None:
     assert run("-o", results / "again", "import", table, "--json").json()["kept"] == 1
 
 
-def test_what_is_exported_for_codecarbon_imports_as_the_same(results: Path, emissions: Path, tmp_path: Path) -> None:
+def test_a_codecarbon_export_can_be_imported_again(results: Path, emissions: Path, tmp_path: Path) -> None:
     run("-o", results, "import", emissions)
     table = tmp_path / "again.csv"
     assert run("-o", results, "results", "export", "--format", "codecarbon", "--to", table).status == 0

@@ -1,4 +1,4 @@
-"""What each command may import: a budget, so that no command comes to wait for what it does not use."""
+"""A budget of imports per command, so that no command waits for modules that it does not use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ except SystemExit:
     print(*sys.modules, file=sys.stderr)
 """
 
-# Each costs milliseconds to a second. What is in no budget below is imported by no command.
+# Each of these imports costs milliseconds to a second. A command may import only those in its budget below.
 HEAVY = {
     *("asyncio", "concurrent.futures.process", "ctypes", "csv", "duckdb", "email", "importlib.metadata"),
     *("json", "logging", "msgspec", "multiprocessing", "numpy", "pandas", "polars", "pyarrow", "pydoc", "pygments"),
@@ -32,12 +32,12 @@ HEAVY = {
 AGGREGATION = {"llm_energy_measure.results.aggregation", "llm_energy_measure.results.batch.verify"}
 
 RECORDS = {"msgspec", "json"}
-# Sensors are found by the packages that are installed for them, and a command is run.
+# The recorder looks for installed sensor packages, and runs a command.
 RECORDER = {"csv", "ctypes", "email", "importlib.metadata", "logging", "socket", "subprocess", "tempfile"}
-# What numpy and pyarrow import is theirs to say; pandas is none of it, which pyarrow would import if it could.
+# numpy and pyarrow import most of these modules. The commands prevent pyarrow from importing pandas.
 ANALYTICS = HEAVY - {"asyncio", "concurrent.futures.process", "duckdb", "pandas", "polars", "rich", "torch"}
 
-# The command, what it may import of the heavy, whether it may import aggregation, and how many modules in all.
+# By command: the heavy modules it may import, whether it may import the aggregation, and its maximum of modules.
 BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "--version": (set(), False, 130),
     "--help": (set(), False, 140),
@@ -68,8 +68,8 @@ def test_every_command_has_a_budget() -> None:
     assert {name for name in names if not any(line.startswith(name) for line in BUDGETS)} == set()
 
 
-def test_a_module_beyond_the_budget_is_noticed(results: Path) -> None:
-    """The measure itself: of a command that imports pandas it says so."""
+def test_the_budget_detects_an_additional_import(results: Path) -> None:
+    """A command that imports pandas is detected."""
     command = COMMAND.replace("try:\n", "import pandas\ntry:\n")
     done = subprocess.run(
         [sys.executable, "-c", command, "-o", str(results), "--version"], capture_output=True, check=True, text=True
@@ -80,7 +80,7 @@ def test_a_module_beyond_the_budget_is_noticed(results: Path) -> None:
 
 
 @pytest.mark.parametrize("line", BUDGETS)
-def test_a_command_imports_no_more_than_its_budget(results: Path, line: str) -> None:
+def test_a_command_stays_within_its_budget(results: Path, line: str) -> None:
     heavy, aggregates, most = BUDGETS[line]
     arguments = line.format(folder=results).split()
     done = subprocess.run(

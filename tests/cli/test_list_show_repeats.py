@@ -22,19 +22,19 @@ def ids(results: Path, *arguments: str) -> list[str]:
 
 
 def spaced(line: str) -> str:
-    """A line of a table with one space between words."""
+    """Return a line of a table with one space between words."""
     return " ".join(line.split())
 
 
 # list
 
 
-def test_list_shows_the_aggregated_ones_and_all_adds_the_pending(results: Path) -> None:
+def test_list_has_aggregated_experiments_and_all_adds_pending_ones(results: Path) -> None:
     assert ids(results) == ["llama_c0", "llama_c1", "llama_c2"]
     assert ids(results, "--all") == ["llama_c0", "llama_c1", "llama_c2", "mistral", "torn"]
 
 
-def test_list_is_a_table_for_a_person(results: Path) -> None:
+def test_list_prints_a_table(results: Path) -> None:
     done = run("-o", results, "results", "list", "--all")
     assert done.status == 0
     header, _, *rows = done.out.splitlines()
@@ -47,7 +47,7 @@ def test_list_is_a_table_for_a_person(results: Path) -> None:
     assert "\x1b" not in done.out
 
 
-def test_list_as_json_is_in_base_units(results: Path) -> None:
+def test_list_json_is_in_base_units(results: Path) -> None:
     row = run("-o", results, "results", "list", "--json").json()[0]
     assert row == {
         "experiment_id": "llama_c0",
@@ -91,9 +91,9 @@ SORTED = {
 
 
 @pytest.fixture(scope="module")
-def unlike(tmp_path_factory: pytest.TempPathFactory) -> FileSystemRepository:
-    """Foreign aggregates that differ in every figure; one of them knows none."""
-    repository = FileSystemRepository(tmp_path_factory.mktemp("unlike"))
+def distinct(tmp_path_factory: pytest.TempPathFactory) -> FileSystemRepository:
+    """External aggregates that differ in every figure. In one of them, the figures are unknown."""
+    repository = FileSystemRepository(tmp_path_factory.mktemp("distinct"))
     start = factories.START
     experiments: dict[str, dict[str, Any]] = {
         "big_c10": {"total_energy_j": 9e9, "total_tokens": 900, "avg_tokens_per_second": 1.0, "model_name": "z",
@@ -112,12 +112,12 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> FileSystemRepository:
 
 
 @pytest.mark.parametrize("key", SORTED)
-def test_list_sorts_by_each_key_with_the_unknown_last(unlike: FileSystemRepository, key: str) -> None:
-    found = ids(unlike.base_path, "--sort", key)
+def test_list_sorts_by_each_key_with_unknown_values_last(distinct: FileSystemRepository, key: str) -> None:
+    found = ids(distinct.base_path, "--sort", key)
     assert sorted(found) == sorted(SORTED["id"])
     wanted = SORTED[key]
     assert [name for name in found if name in wanted] == wanted
-    reverse = ids(unlike.base_path, "--sort", key, "--reverse")
+    reverse = ids(distinct.base_path, "--sort", key, "--reverse")
     if key in ("energy", "throughput"):
         assert found[-1] == reverse[-1] == "none"
         assert reverse[:3] == found[:3][::-1]
@@ -125,7 +125,7 @@ def test_list_sorts_by_each_key_with_the_unknown_last(unlike: FileSystemReposito
         assert sorted(reverse) == sorted(found)
 
 
-def test_list_limits_and_says_how_many_there_are(results: Path) -> None:
+def test_limit_reports_the_number_of_all_experiments(results: Path) -> None:
     done = run("-o", results, "results", "list", "--limit", "2", "--sort", "energy", "--reverse", "--json")
     assert [row["experiment_id"] for row in done.json()] == ["llama_c2", "llama_c1"]
     assert "2 of 3 experiments" in run("-o", results, "results", "list", "--limit", "2").err
@@ -133,13 +133,13 @@ def test_list_limits_and_says_how_many_there_are(results: Path) -> None:
     assert (done.status, done.out) == (0, "")
 
 
-def test_list_finds_a_model_in_any_case(results: Path) -> None:
+def test_model_ignores_case(results: Path) -> None:
     assert ids(results, "--all", "--model", "MISTRAL") == ["mistral"]
     assert ids(results, "--model", "mistral") == []
     assert len(ids(results, "--all", "--model", "llama-3.2")) == 4
 
 
-def test_list_by_model_still_names_what_cannot_be_read(results: Path) -> None:
+def test_model_still_reports_unreadable_experiments(results: Path) -> None:
     for process in range(2):
         (results / "raw" / "mistral" / f"process_{process}.json").write_bytes(b"null")
     done = run("-o", results, "results", "list", "--all", "--model", "mistral")
@@ -147,25 +147,25 @@ def test_list_by_model_still_names_what_cannot_be_read(results: Path) -> None:
     assert "mistral/process_1.json is unreadable: it holds null" in done.err
 
 
-def test_list_of_nothing_is_nothing(tmp_path: Path) -> None:
+def test_list_of_an_empty_directory_is_empty(tmp_path: Path) -> None:
     done = run("-o", tmp_path, "results", "list")
     assert (done.status, done.out, done.err) == (0, "", "0 experiments\n")
     assert run("-o", tmp_path, "results", "list", "--json").json() == []
 
 
-def test_a_limit_hides_no_problem_and_names_those_that_are_shown(results: Path) -> None:
+def test_limit_counts_the_problems_of_experiments_that_it_hides(results: Path) -> None:
     for name in ("llama_c0", "llama_c2"):
         (results / "raw" / name / "process_0.json").write_bytes(b"[]")
     done = run("-o", results, "results", "list", "--limit", "1", "--rehash")
     assert done.status == 1
     assert done.err.splitlines()[:2] == [
         "warning: llama_c0/process_0.json is unreadable: it holds a list where an object belongs",
-        "warning: 1 more can't be read; without --limit they are named",
+        "warning: 1 more problem not shown; omit --limit to see all",
     ]
     assert "llama_c2/process_0.json" in run("-o", results, "results", "list", "--limit", "9").err
 
 
-def test_a_lower_bound_is_shown_as_one(results: Path) -> None:
+def test_list_marks_a_lower_bound(results: Path) -> None:
     assert run("-o", results, "aggregate", "torn", "--no-strict").status == 0
     row = next(line for line in run("-o", results, "results", "list").out.splitlines() if line.startswith("torn"))
     assert "1/3" in row
@@ -173,7 +173,7 @@ def test_a_lower_bound_is_shown_as_one(results: Path) -> None:
     assert "partial" in row
 
 
-def test_verdicts_follow_the_files(results: Path) -> None:
+def test_verdicts_follow_changes_of_the_files(results: Path) -> None:
     def verdicts() -> dict[str, str]:
         rows = run("-o", results, "results", "list", "--all", "--json").json()
         return {row["experiment_id"]: row["verdict"] for row in rows}
@@ -204,7 +204,7 @@ def test_verdicts_follow_the_files(results: Path) -> None:
 # show
 
 
-def test_show_says_what_the_experiment_comes_to(results: Path) -> None:
+def test_show_prints_a_summary_and_the_processes(results: Path) -> None:
     done = run("-o", results, "results", "show", "llama_c0")
     assert (done.status, done.err) == (0, "")
     fields = dict(line.split("  ", 1) for line in done.out.partition("\n\n")[0].splitlines())
@@ -213,31 +213,31 @@ def test_show_says_what_the_experiment_comes_to(results: Path) -> None:
     assert shown["processes"] == "2 of 2"
     assert shown["energy"] == "4.25 kJ"
     assert shown["tokens"] == "16,484"
-    assert shown["throughput"] == "867.5 token/s (mean of a process)"
-    assert shown["all processes"] == "1.735 ktoken/s"
+    assert shown["throughput"] == "867.5 token/s (mean per process)"
+    assert shown["total throughput"] == "1.735 ktoken/s"
     table = done.out.partition("\n\n")[2].splitlines()
     assert [line.split()[0] for line in table[2:]] == ["0", "1"]
 
 
-def test_show_of_a_pending_one_says_how_to_aggregate_it(results: Path) -> None:
+def test_show_of_a_pending_experiment_advises_to_aggregate(results: Path) -> None:
     done = run("-o", results, "results", "show", "mistral")
     assert done.status == 0
     assert "pending" in done.out
-    assert "'aggregate mistral' does it" in done.err
+    assert "not aggregated yet; run 'llm-energy-measure aggregate mistral'" in done.err
     done = run("-o", results, "results", "show", "mistral", "--json")
     assert (done.status, done.out) == (1, "")
-    assert "it is not aggregated yet; 'aggregate mistral' aggregates it, --raw shows its processes" in done.err
+    assert "; run 'llm-energy-measure aggregate mistral', or use --raw to show its processes\n" in done.err
 
 
-def test_show_of_a_stale_one_says_so(results: Path) -> None:
+def test_show_of_a_stale_experiment_advises_to_aggregate(results: Path) -> None:
     FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
     done = run("-o", results, "results", "show", "llama_c0")
     assert done.status == 0
     assert "verdict           stale" in done.out
-    assert "raw files came or changed since: 'aggregate llama_c0' makes it anew" in done.err
+    assert "changed or removed after the aggregation; run 'llm-energy-measure aggregate llama_c0'" in done.err
 
 
-def test_an_energy_that_is_unknown_is_no_lower_bound(tmp_path: Path) -> None:
+def test_an_unknown_energy_is_not_shown_as_a_lower_bound(tmp_path: Path) -> None:
     unknown = factories.energy(total_energy_j=None, gpu_energy_j=None, cpu_energy_j=None, ram_energy_j=None)
     FileSystemRepository(tmp_path).save_raw("dark", factories.raw("dark", energy_metrics=unknown))
     assert run("-o", tmp_path, "aggregate", "dark").out == "dark: 1 of 1 processes, -, 8,192 tokens\n"
@@ -247,39 +247,39 @@ def test_an_energy_that_is_unknown_is_no_lower_bound(tmp_path: Path) -> None:
         assert (done.status, "≥" in done.out) == (0, False)
 
 
-def test_show_of_one_whose_raw_files_are_gone_does_not_offer_to_make_it_anew(results: Path) -> None:
-    """As a deletion leaves it that came while the experiment was aggregated, or somebody who moved its folder away."""
+def test_show_without_raw_files_advises_to_delete(results: Path) -> None:
+    """A deletion during the aggregation leaves this state, and so does a user who moves the folder away."""
     shutil.rmtree(results / "raw" / "llama_c0")
     done = run("-o", results, "results", "show", "llama_c0")
     assert done.status == 0
-    assert "makes it anew" not in done.err
-    assert "its raw files are gone: this is all that is left of it; 'results delete llama_c0' removes it" in done.err
+    assert "run 'llm-energy-measure aggregate" not in done.err
+    assert "run 'llm-energy-measure results delete llama_c0' to delete it" in done.err
     assert run("-o", results, "results", "delete", "llama_c0", "--yes").status == 0
     assert run("-o", results, "results", "show", "llama_c0").status == 1
 
 
-def test_show_says_that_a_sum_is_a_lower_bound(results: Path) -> None:
+def test_show_marks_a_lower_bound(results: Path) -> None:
     run("-o", results, "aggregate", "torn", "--no-strict")
     done = run("-o", results, "results", "show", "torn")
     assert "at least 2.221 kJ" in done.out
     assert "partial: 1 of 3 processes are there, missing processes 0, 2" in done.out
 
 
-def test_show_raw_has_every_field_of_each_process(results: Path) -> None:
+def test_show_raw_prints_every_field_of_each_process(results: Path) -> None:
     done = run("-o", results, "results", "show", "llama_c0", "--raw")
     assert [line for line in done.out.splitlines() if not line.startswith(" ")] == ["process 0", "process 1"]
     assert "  total_energy_j        2000 J\n" in done.out
     assert "  latency_per_token_ms  1.16 ms\n" in done.out
 
 
-def test_show_json_is_the_file(results: Path) -> None:
+def test_show_json_prints_the_stored_file(results: Path) -> None:
     path = results / "aggregated" / "llama_c0.json"
     document = json.loads(path.read_bytes())
     path.write_text(json.dumps({**document, "a later field": [1, {"deep": None}]}))
     assert run("-o", results, "results", "show", "llama_c0", "--json").json()["a later field"] == [1, {"deep": None}]
 
 
-def test_show_raw_json_is_the_files(results: Path) -> None:
+def test_show_raw_json_prints_the_stored_files(results: Path) -> None:
     path = results / "raw" / "mistral" / "process_0.json"
     path.write_text("\ufeff" + json.dumps({**json.loads(path.read_bytes()), "later": 1e300, "energy": 2.0}))
     shown = run("-o", results, "results", "show", "mistral", "--raw", "--json").json()
@@ -288,7 +288,7 @@ def test_show_raw_json_is_the_files(results: Path) -> None:
     assert shown[0] == json.loads(path.read_text(encoding="utf-8-sig"))
 
 
-def test_an_experiment_may_be_named_by_id_or_folder(results: Path) -> None:
+def test_show_accepts_an_id_or_a_folder_name(results: Path) -> None:
     FileSystemRepository(results).save_raw("exp/with/slashes", factories.raw("exp/with/slashes"))
     for name in ("exp/with/slashes", "exp_with_slashes"):
         assert "experiment  exp/with/slashes" in run("-o", results, "results", "show", name).out
@@ -297,7 +297,7 @@ def test_an_experiment_may_be_named_by_id_or_folder(results: Path) -> None:
     assert "its folder 'exp_with_slashes' belongs to the experiment 'exp/with/slashes'" in done.err
 
 
-def test_show_of_a_torn_aggregate_shows_the_processes(results: Path) -> None:
+def test_show_of_a_torn_aggregate_prints_the_processes(results: Path) -> None:
     (results / "aggregated" / "llama_c1.json").write_bytes(b'{"experiment_id": "llama_c1", ')
     done = run("-o", results, "results", "show", "llama_c1")
     assert done.status == 1

@@ -1,4 +1,4 @@
-"""The command line on real results of which one file was lost, as they so often are."""
+"""The commands on real results, of which one file is empty; this is the most common damage."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from tests.support.command import as_process, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOST = "0001_c0/process_0.json"
+EMPTY = "0001_c0/process_0.json"
 
 
-def test_list_names_the_lost_file_and_shows_the_rest(baseline: Path) -> None:
+def test_list_reports_the_empty_file_and_lists_all_experiments(baseline: Path) -> None:
     done = as_process("-o", baseline, "results", "list")
     assert done.status == 1
-    assert f"{LOST} is unreadable: the file is empty (0 bytes)" in done.err
+    assert f"{EMPTY} is unreadable: the file is empty (0 bytes)" in done.err
     assert "0001_c0" in done.out
     assert "0001_c1" in done.out
 
 
-def test_show_names_the_lost_file_and_shows_the_rest(baseline: Path) -> None:
+def test_show_reports_the_empty_file(baseline: Path) -> None:
     done = as_process("-o", baseline, "results", "show", "0001_c0")
     assert done.status == 1
-    assert f"{LOST} is unreadable: the file is empty (0 bytes)" in done.err
+    assert f"{EMPTY} is unreadable: the file is empty (0 bytes)" in done.err
     assert "0 of 1" in done.out
 
 
-def test_aggregate_names_the_lost_file_and_aggregates_the_rest(baseline: Path) -> None:
+def test_aggregate_reports_the_empty_file_and_continues(baseline: Path) -> None:
     theirs = {path.name: path.read_bytes() for path in (baseline / "aggregated").iterdir()}
     done = as_process("-o", baseline, "aggregate", "--all", "--force")
     assert done.status == 1
@@ -40,7 +40,7 @@ def test_aggregate_names_the_lost_file_and_aggregates_the_rest(baseline: Path) -
     assert done.out.startswith("0001_c1: 1 of 1 processes, 1.981 kJ")
 
     folder = baseline / "aggregated"
-    assert (folder / "0001_c0.json").read_bytes() == theirs["0001_c0.json"], "the old aggregate stays"
+    assert (folder / "0001_c0.json").read_bytes() == theirs["0001_c0.json"], "the old aggregate is kept"
     assert (folder / "superseded-0001_c1-1.json").read_bytes() == theirs["0001_c1.json"]
     assert sorted(path.name for path in folder.iterdir()) == [
         "0001_c0.json",
@@ -51,23 +51,26 @@ def test_aggregate_names_the_lost_file_and_aggregates_the_rest(baseline: Path) -
     assert ours["total_energy_j"] == pytest.approx(before["total_energy_j"], rel=1e-12)
 
 
-def test_without_force_the_aggregates_of_another_tool_stay(baseline: Path) -> None:
+def test_aggregate_keeps_external_aggregates_without_force(baseline: Path) -> None:
     done = run("-o", baseline, "-v", "aggregate", "--all")
     assert (done.status, done.out) == (0, "")
     assert "0 aggregated, 2 skipped, 0 failed" in done.err
-    assert "0001_c1 was derived by another tool" in done.err
+    assert "0001_c1 was aggregated by another tool" in done.err
     done = run("-o", baseline, "aggregate", "0001_c1")
-    assert (done.status, done.out) == (0, "0001_c1 was derived by another tool; --force replaces it\n")
+    assert (done.status, done.out) == (
+        0,
+        "0001_c1 was aggregated by another tool; use --force to replace its aggregate\n",
+    )
 
 
-def test_an_aggregate_made_now_lists_what_its_checks_found(baseline: Path) -> None:
+def test_list_shows_the_verdict_of_a_new_aggregate(baseline: Path) -> None:
     run("-o", baseline, "aggregate", "--all", "--force")
     rows = run("-o", baseline, "results", "list", "--json").json()
     assert [(row["experiment_id"], row["verdict"]) for row in rows] == [("0001_c0", "external"), ("0001_c1", "failed")]
 
 
 @pytest.mark.parametrize("kind", ["raw", "aggregated"])
-def test_json_prints_the_fields_of_the_file_itself(baseline: Path, kind: str) -> None:
+def test_show_json_prints_the_stored_fields(baseline: Path, kind: str) -> None:
     if kind == "raw":
         [shown] = run("-o", baseline, "results", "show", "0001_c1", "--raw", "--json").json()
         path = baseline / "raw" / "0001_c1" / "process_0.json"
@@ -78,7 +81,7 @@ def test_json_prints_the_fields_of_the_file_itself(baseline: Path, kind: str) ->
     assert list(shown) == list(json.loads(path.read_bytes()))
 
 
-def test_cycles_are_those_of_the_tool_that_wrote_them(baseline: Path) -> None:
+def test_repeats_match_the_statistics_of_the_original_tool(baseline: Path) -> None:
     [group] = run("-o", baseline, "results", "repeats", "--json").json()
     theirs = json.loads((baseline / "multi_cycle" / "0001.json").read_bytes())["statistics"]
     assert group["name"] == "0001"
@@ -87,7 +90,7 @@ def test_cycles_are_those_of_the_tool_that_wrote_them(baseline: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["raw", "aggregated"])
-def test_every_real_file_and_every_file_we_write_is_as_the_printed_schema_says(
+def test_real_files_and_our_files_match_the_printed_schema(
     real_data: Path, baseline: Path, results: Path, kind: str
 ) -> None:
     validator = jsonschema.Draft202012Validator(run("schema", kind).json())

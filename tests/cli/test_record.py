@@ -1,4 +1,4 @@
-"""`record` and `doctor`: a command measured with no change to it, and what can be measured here."""
+"""`record` measures an unchanged command. `doctor` shows which sensors work."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_command_is_measured_with_its_children(tmp_path: Path) -> None:
     assert aggregate_one(FileSystemRepository(tmp_path), "exp_7").result == "aggregated"
 
 
-def test_where_nothing_can_be_measured_one_line_says_so_and_who_says_why(tmp_path: Path) -> None:
+def test_a_record_without_energy_prints_one_warning(tmp_path: Path) -> None:
     def lines(*more: str) -> list[str]:
         arguments = (
             "-o",
@@ -75,14 +75,14 @@ def test_where_nothing_can_be_measured_one_line_says_so_and_who_says_why(tmp_pat
         return as_process(*arguments, "true").err.splitlines()
 
     warning = "warning: no energy was measured: it is unknown, not zero; "
-    said = lines()
-    assert said[0] == f"{warning}the record says why, 'llm-energy-measure doctor' what works here"
-    assert [line.partition(": ")[2].partition(",")[0] for line in said[1:]] == ["completed"]
-    assert lines("-q") == said[:1]
+    messages = lines()
+    assert messages[0] == f"{warning}the raw result contains the reasons; run 'llm-energy-measure doctor' for advice"
+    assert [line.partition(": ")[2].partition(",")[0] for line in messages[1:]] == ["completed"]
+    assert lines("-q") == messages[:1]
     assert "the power per core is not stated" in lines("-v")[1]
 
 
-def test_the_command_has_the_streams_and_the_exit_status(tmp_path: Path) -> None:
+def test_the_command_keeps_its_streams_and_exit_status(tmp_path: Path) -> None:
     code = "import sys\nprint('out', sys.argv[1:])\nprint('err', file=sys.stderr)\nsys.exit(3)"
     done = as_process("-o", tmp_path, "-q", "record", "--no-energy", sys.executable, "-c", code, "--flag", "-o", "x")
     assert (done.status, done.out) == (3, "out ['--flag', '-o', 'x']\n")
@@ -92,7 +92,7 @@ def test_the_command_has_the_streams_and_the_exit_status(tmp_path: Path) -> None
     assert re.fullmatch(r"python[\d.]*-\d{8}T\d{6}Z-\d+", result.experiment_id)
 
 
-def test_a_command_that_a_signal_ends_is_interrupted(tmp_path: Path) -> None:
+def test_a_command_killed_by_a_signal_is_interrupted(tmp_path: Path) -> None:
     code = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     done = as_process("-o", tmp_path, "record", "--no-energy", "--", sys.executable, "-c", code)
     assert done.status == 128 + signal.SIGKILL
@@ -103,9 +103,7 @@ def test_a_command_that_a_signal_ends_is_interrupted(tmp_path: Path) -> None:
     ("number", "ended"),
     [(signal.SIGTERM, ("interrupted", "SIGTERM")), (signal.SIGUSR1, ("failed", "exit status 5"))],
 )
-def test_signals_go_to_the_command_which_decides(
-    tmp_path: Path, number: signal.Signals, ended: tuple[str, str]
-) -> None:
+def test_signals_are_forwarded_to_the_command(tmp_path: Path, number: signal.Signals, ended: tuple[str, str]) -> None:
     ready = tmp_path / "ready"
     code = (
         f"import signal, sys, time\nsignal.signal({int(number)}, lambda *_: sys.exit(5))\n"
@@ -123,7 +121,7 @@ def test_signals_go_to_the_command_which_decides(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_before_the_command_runs_keeps_it_from_running(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_before_the_start_prevents_the_start(tmp_path: Path, number: signal.Signals) -> None:
     results, ran = tmp_path / "results", tmp_path / "ran"
     measuring = ["record", "--experiment", "e", "--w-per-core", "1", "--idle", str(PATIENCE_SEC)]
     process = subprocess.Popen(
@@ -138,7 +136,7 @@ def test_a_signal_before_the_command_runs_keeps_it_from_running(tmp_path: Path, 
     assert list(results.glob("raw/e/process_*")) == []
 
 
-def test_what_the_system_cannot_run_exits_as_in_a_shell(tmp_path: Path) -> None:
+def test_a_command_that_cannot_run_exits_as_in_a_shell(tmp_path: Path) -> None:
     (tmp_path / "script").write_text("echo hi\n")
     arguments = ["-o", tmp_path / "results", "record", "--experiment", "e", "--no-energy", "--", tmp_path / "script"]
     refused = as_process(*arguments)
@@ -150,19 +148,19 @@ def test_what_the_system_cannot_run_exits_as_in_a_shell(tmp_path: Path) -> None:
 
 
 def test_ranks_come_from_the_launcher_or_from_options(tmp_path: Path) -> None:
-    told = {**os.environ, "RANK": "1", "WORLD_SIZE": "2"}
-    done = as_process("-o", tmp_path, "record", "--no-energy", "--", "true", env=told)
+    launcher = {**os.environ, "RANK": "1", "WORLD_SIZE": "2"}
+    done = as_process("-o", tmp_path, "record", "--no-energy", "--", "true", env=launcher)
     assert (done.status, "--experiment ID" in done.err) == (2, True)
-    assert as_process("-o", tmp_path, "record", "--experiment", "e", "--no-energy", "true", env=told).status == 0
+    assert as_process("-o", tmp_path, "record", "--experiment", "e", "--no-energy", "true", env=launcher).status == 0
     options = ["--experiment", "e", "--no-energy", "--process-index", "0", "--world-size", "2"]
     assert as_process("-o", tmp_path, "record", *options, "true").status == 0
     assert [path.name for path in FileSystemRepository(tmp_path).list_raw("e")] == ["process_0.json", "process_1.json"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "message"),
     [
-        ([], 2, "Name the command to measure"),
+        ([], 2, "Give the command to measure after --"),
         (["--", "no-such-program-anywhere"], 127, "cannot run 'no-such-program-anywhere': there is no such program"),
         (["--source", "nope", "--", "true"], 1, "there is no such source; choose from nvml, amdsmi, rapl"),
         (["--source", "cpu_model", "--require-energy", "--", "true"], 1, "the power per core is not stated"),
@@ -170,14 +168,14 @@ def test_ranks_come_from_the_launcher_or_from_options(tmp_path: Path) -> None:
         (["--process-index", "3", "--", "true"], 1, "set both process_index and world_size"),
     ],
 )
-def test_what_cannot_be_recorded_is_not_started(tmp_path: Path, arguments: list[str], status: int, told: str) -> None:
+def test_invalid_arguments_start_no_command(tmp_path: Path, arguments: list[str], status: int, message: str) -> None:
     done = run("-o", tmp_path / "results", "record", *arguments)
     assert done.status == status
-    assert told in done.err
+    assert message in done.err
     assert not (tmp_path / "results").exists()
 
 
-def test_a_rerun_is_not_started(tmp_path: Path) -> None:
+def test_a_used_experiment_id_starts_no_command(tmp_path: Path) -> None:
     arguments = ["-o", tmp_path / "results", "record", "--experiment", "e", "--no-energy", "--"]
     assert as_process(*arguments, "true").status == 0
     done = as_process(*arguments, "touch", tmp_path / "ran")
@@ -185,7 +183,7 @@ def test_a_rerun_is_not_started(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_cpu_time_of_a_tree_never_falls() -> None:
+def test_the_cpu_time_of_a_process_tree_never_decreases() -> None:
     cpu_time = TreeTime()
     child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])"
     process = subprocess.Popen([sys.executable, "-c", child])
@@ -197,11 +195,11 @@ def test_the_cpu_time_of_a_tree_never_falls() -> None:
     cpu_time.pid = None
     seen.append(cpu_time())
     assert seen == sorted(seen)
-    assert max(seen[:-1]) > 0.1  # while the child of the child was still running
+    assert max(seen[:-1]) > 0.1  # while the grandchild was running
     assert seen[-1] >= 0.3
 
 
-def test_doctor_says_of_each_source_whether_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = run("doctor", "--json", "--w-per-core", "4")
     assert done.status == 0
@@ -216,5 +214,5 @@ def test_doctor_says_of_each_source_whether_it_works(tmp_path: Path, monkeypatch
     for name, check in checks.items():
         if not check["works"]:
             assert f"{name} does not work: {check['problem'][:20]}" in shown.out
-    assert "record takes, where none is named: " in shown.err
+    assert "sources that 'record' uses by default: " in shown.err
     assert json.loads(json.dumps(list(checks.values()))) == done.json()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 QUERY = "select experiment_id as id, total_energy_j as j from experiments order by 1 limit 2"
 
 
-def test_the_answer_is_a_table(results: Path) -> None:
+def test_sql_prints_a_table(results: Path) -> None:
     done = run("-o", results, "results", "sql", QUERY)
     assert (done.status, done.err) == (0, "2 rows\n")
     assert [line.split() for line in done.out.splitlines() if "─" not in line] == [
@@ -25,14 +25,14 @@ def test_the_answer_is_a_table(results: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_answer_follows_the_results(results: Path) -> None:
+def test_sql_reads_the_current_results(results: Path) -> None:
     count = "select count(*) as n from experiments"
     assert run("-o", results, "results", "sql", count, "--format", "json").json() == [{"n": 3}]
     run("-o", results, "aggregate", "mistral")
     assert run("-o", results, "results", "sql", count, "--format", "json").json() == [{"n": 4}]
 
 
-def test_the_answer_as_csv_json_and_parquet(results: Path, tmp_path: Path) -> None:
+def test_sql_writes_csv_json_and_parquet(results: Path, tmp_path: Path) -> None:
     assert (
         run("-o", results, "results", "sql", QUERY, "--format", "csv").out == "id,j\nllama_c0,4250.0\nllama_c1,4270.0\n"
     )
@@ -43,13 +43,13 @@ def test_the_answer_as_csv_json_and_parquet(results: Path, tmp_path: Path) -> No
     assert run("-o", results, "results", "sql", QUERY, "--format", "parquet").status == 2
 
 
-def test_an_answer_is_not_written_to_a_file_named_like_another_kind(results: Path, tmp_path: Path) -> None:
+def test_sql_refuses_a_suffix_of_another_table_format(results: Path, tmp_path: Path) -> None:
     done = run("-o", results, "results", "sql", "no query", "--to", tmp_path / "x.jsonl")
     assert (done.status, list(tmp_path.glob("x*"))) == (2, [])
-    assert "a file .jsonl is not written; name it .csv, .json, .parquet, or choose with --format" in done.err
+    assert "cannot write a .jsonl file; use .csv, .json, .parquet, or choose the format with --format" in done.err
 
 
-def test_sums_are_numbers_and_several_values_are_told_apart(results: Path) -> None:
+def test_sql_prints_sums_lists_and_maps(results: Path) -> None:
     run("-o", results, "results", "tag", "llama_c0", "paper=fig3")
     query = (
         "select sum(total_tokens) as t, sum(1.25) as x, gpus, tags, null as n from experiments "
@@ -64,7 +64,7 @@ def test_sums_are_numbers_and_several_values_are_told_apart(results: Path) -> No
     assert shown.split() == ["16484", "1.25", "NVIDIA", "A100-PCIE-40GB", "paper=fig3", "-"]
 
 
-def test_spans_of_time_and_what_stands_inside_others_are_told_too(results: Path) -> None:
+def test_sql_prints_intervals_and_nested_values(results: Path) -> None:
     query = (
         "select end_time - start_time as lasted, -interval 90 second as late, interval '14 months 3 days' as long, "
         "interval 0 day as none, [sum(total_tokens)] as s, {'m': map {'a': 1.5}, 'u': [null], 'k': map {[1]: 2}} as m "
@@ -82,19 +82,19 @@ def test_spans_of_time_and_what_stands_inside_others_are_told_too(results: Path)
 
 
 @pytest.mark.parametrize("form", ["json", "parquet"])
-def test_no_column_of_an_answer_hides_another(results: Path, tmp_path: Path, form: str) -> None:
+def test_sql_refuses_repeated_column_names(results: Path, tmp_path: Path, form: str) -> None:
     done = run("-o", results, "results", "sql", "select 1 as a, 2 as a", "--to", tmp_path / f"x.{form}")
     assert (done.status, list(tmp_path.glob("x.*"))) == (1, [])
-    assert "several of its columns are named 'a'" in done.err
+    assert "several columns have the name 'a'" in done.err
 
 
-def test_what_parquet_cannot_hold_is_said(results: Path, tmp_path: Path) -> None:
+def test_sql_reports_types_that_parquet_does_not_have(results: Path, tmp_path: Path) -> None:
     done = run("-o", results, "results", "sql", "select interval 1 day as i", "--to", tmp_path / "x.parquet")
     assert (done.status, done.err.count("\n")) == (1, 1)
-    assert done.err.startswith("error: cannot write the answer as parquet: ")
+    assert done.err.startswith("error: cannot write the rows as parquet: ")
 
 
-def test_a_dataset_that_is_not_there_is_said(results: Path, tmp_path: Path) -> None:
+def test_sql_reports_a_missing_dataset(results: Path, tmp_path: Path) -> None:
     done = run("-o", results, "results", "sql", "select 1", "--dataset", tmp_path / "none")
     assert (done.status, done.out) == (1, "")
     assert "there is no dataset in" in done.err
@@ -104,21 +104,21 @@ def test_a_dataset_that_is_not_there_is_said(results: Path, tmp_path: Path) -> N
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-def test_text_of_an_answer_is_no_formula_and_no_escape_sequence(results: Path) -> None:
+def test_sql_escapes_formulas_and_escape_sequences(results: Path) -> None:
     query = "select '=1+1' as a, chr(27) || '[31m' as b"
     assert run("-o", results, "results", "sql", query, "--format", "csv").out == "a,b\n'=1+1,\\x1b[31m\n"
     assert "\x1b" not in run("-o", results, "results", "sql", query).out
 
 
 @pytest.mark.parametrize("query", ["select * from '/etc/passwd'", "drop view experiments", "select"])
-def test_a_wrong_query_is_one_sentence(results: Path, query: str) -> None:
+def test_an_invalid_query_is_one_error(results: Path, query: str) -> None:
     done = run("-o", results, "results", "sql", query)
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith("error: cannot run the query: ")
     assert done.err.count("\n") == 1
 
 
-def test_parquet_is_a_dataset_that_sql_reads(results: Path, tmp_path: Path) -> None:
+def test_sql_reads_an_exported_dataset(results: Path, tmp_path: Path) -> None:
     done = run("-o", results, "results", "export", "--format", "parquet", "--to", tmp_path / "data")
     assert (done.status, done.err) == (0, f"1 month written to {tmp_path / 'data'}, 0 unchanged, 0 removed\n")
     done = run("-o", results, "results", "export", "--format", "parquet", "--to", tmp_path / "data")
@@ -130,7 +130,7 @@ def test_parquet_is_a_dataset_that_sql_reads(results: Path, tmp_path: Path) -> N
     assert counted.json() == [{"n": 6}]
 
 
-def test_a_dataset_of_nothing_is_told(tmp_path: Path) -> None:
+def test_an_empty_dataset_is_not_written(tmp_path: Path) -> None:
     done = run("-o", tmp_path, "results", "export", "--format", "parquet", "--to", tmp_path / "data")
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith("error: nothing to export: no experiment in ")
@@ -138,7 +138,7 @@ def test_a_dataset_of_nothing_is_told(tmp_path: Path) -> None:
     assert run("-o", tmp_path, "results", "export", "--format", "parquet", "--to", "").status == 2
 
 
-def test_an_unreadable_aggregate_is_left_out_and_told(results: Path) -> None:
+def test_sql_reports_an_unreadable_aggregate(results: Path) -> None:
     (results / "aggregated" / "llama_c1.json").write_bytes(b"{")
     done = run("-o", results, "results", "sql", "select count(*) as n from experiments", "--format", "json")
     assert (done.status, done.json()) == (1, [{"n": 2}])
@@ -146,7 +146,7 @@ def test_an_unreadable_aggregate_is_left_out_and_told(results: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [["llama_c0"], ["--raw"], ["--per-process"]])
-def test_parquet_is_all_or_nothing(results: Path, tmp_path: Path, more: list[str]) -> None:
+def test_parquet_exports_only_all_experiments(results: Path, tmp_path: Path, more: list[str]) -> None:
     done = run("-o", results, "results", "export", "--format", "parquet", "--to", tmp_path / "data", *more)
     assert done.status == 2
     assert not (tmp_path / "data").exists()

@@ -25,7 +25,7 @@ def test_tags_are_set_shown_and_removed(results: Path) -> None:
     }
 
 
-def test_what_was_said_is_shown_listed_exported_and_outlives_the_catalogue(results: Path, tmp_path: Path) -> None:
+def test_tags_are_shown_listed_and_exported_without_the_catalogue(results: Path, tmp_path: Path) -> None:
     run("-o", results, "results", "list")
     run("-o", results, "results", "tag", "llama_c0", "paper=fig 3", "--note", "the fan was loud")
     run("-o", results, "results", "tag", "mistral", "--note", "not yet")
@@ -42,7 +42,7 @@ def test_what_was_said_is_shown_listed_exported_and_outlives_the_catalogue(resul
     assert done.json() == [{"paper": "fig 3", "note": "the fan was loud"}]
 
 
-def test_what_cannot_be_tagged_is_said(results: Path) -> None:
+def test_invalid_tags_are_refused(results: Path) -> None:
     done = run("-o", results, "results", "tag", "lama_c0", "a=b")
     assert (done.status, done.out) == (1, "")
     assert "experiment 'lama_c0' not found" in done.err

@@ -1,4 +1,4 @@
-"""On a terminal: tables that fit it, numbers never cut, a bar that leaves nothing behind, colour only where wanted."""
+"""Output on a terminal: tables that fit, uncut numbers, a progress bar that is removed, and colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.cells import cell_len
 
-from llm_energy_measure.cli.progress import with_bar
+from llm_energy_measure.cli.progress import with_progress_bar
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from tests.support import factories
 from tests.support.command import as_process, on_terminal, run
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def wide(tmp_path: Path) -> Path:
-    """Cycles with a long id, a long model, double-width letters and long numbers."""
+    """Repeats with a long id, a long model name, double-width letters and long numbers."""
     repository = FileSystemRepository(tmp_path / "wide")
     for cycle in range(2):
         for process in range(2):
@@ -54,7 +54,7 @@ def test_tables_fit_the_terminal_and_no_number_is_cut(wide: Path, command: str, 
     lines = done.shown.splitlines()
     if "show" in command:
         lines = lines[lines.index("") :]
-    # Where not even the numbers fit, each row is lines of its own, and a long text may go on in the next line.
+    # If the numbers do not fit, each row is printed as fields, and a long text may wrap.
     is_table = any("──" in line for line in lines)
     assert is_table or columns <= 80
     if is_table:
@@ -65,36 +65,36 @@ def test_tables_fit_the_terminal_and_no_number_is_cut(wide: Path, command: str, 
         assert "123.5 kJ" in done.shown
 
 
-def test_what_a_narrow_terminal_leaves_out_is_least_wanted_first(wide: Path) -> None:
+def test_a_narrow_terminal_leaves_out_less_important_columns(wide: Path) -> None:
     header = on_terminal("-q", "-o", wide, "results", "list", columns=100).shown.splitlines()[0].split()
     assert header[0] == "id"
     assert "date" not in header
     assert {"processes", "energy", "tokens/J", "verdict"} <= set(header)
 
 
-def test_what_a_narrow_terminal_leaves_out_is_named_under_the_table(wide: Path) -> None:
+def test_columns_that_are_left_out_are_named(wide: Path) -> None:
     lines = on_terminal("-o", wide, "results", "list", columns=100).shown.splitlines()
-    assert lines[-2].startswith("not shown, the terminal is too narrow: date, tokens/s")
-    assert lines[-2].endswith("; --json has them")
+    assert lines[-2].startswith("columns left out because the terminal is too narrow: date, tokens/s")
+    assert lines[-2].endswith("; --json prints all columns")
     assert lines[-1] == "2 experiments"
-    assert "not shown" not in on_terminal("-o", wide, "results", "list", columns=300).shown
+    assert "left out" not in on_terminal("-o", wide, "results", "list", columns=300).shown
 
 
-def test_what_is_piped_is_cut_to_no_width(wide: Path) -> None:
+def test_a_table_in_a_pipe_has_no_width_limit(wide: Path) -> None:
     done = as_process("-o", wide, "results", "list", env={"COLUMNS": "20"})
     assert "organisation/模型-with-a-long-name-8x22B-instruct" in done.out
     assert NAME in done.out
     assert "date" in done.out.splitlines()[0]
 
 
-def test_colour_is_for_terminals_that_want_it(results: Path) -> None:
+def test_colours_are_printed_only_on_a_terminal(results: Path) -> None:
     assert "\x1b[1m" in on_terminal("-o", results, "results", "list").out
     assert "\x1b" not in on_terminal("-o", results, "results", "list", env={"NO_COLOR": "1"}).out
     assert "\x1b" not in as_process("-o", results, "results", "list").out
     assert "\x1b" not in as_process("-o", results, "results", "list", env={"FORCE_COLOR": "1"}).out
 
 
-def test_the_bar_leaves_nothing_behind(results: Path) -> None:
+def test_the_progress_bar_is_removed(results: Path) -> None:
     done = on_terminal("-o", results, "aggregate", "--all", "--force", columns=200)
     assert "aggregating" in done.out
     lines = screen(done.out)
@@ -108,7 +108,7 @@ def test_the_bar_leaves_nothing_behind(results: Path) -> None:
     assert len(lines) == 6
 
 
-def test_the_bar_says_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_progress_bar_shows_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -122,13 +122,13 @@ def test_the_bar_says_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -
             time.sleep(0.02)
             yield number
 
-    assert list(with_bar(slow(), "aggregating", 4_000)) == list(range(40))
+    assert list(with_progress_bar(slow(), "aggregating", 4_000)) == list(range(40))
     shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue())
     assert re.search(r"aggregating .*[1-9][0-9]?/4000 .*[0-9]+/s .*0:0[0-9]:[0-9]{2}", shown)
 
 
 def screen(sent: str) -> list[str]:
-    """What a terminal that was sent this shows in the end: it knows line ends, erasing a line and going up."""
+    """Return the lines on a terminal after this output; it supports line ends, erasing a line and moving up."""
     lines, row, column = [""], 0, 0
     for part in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", sent):
         if part == "\r":
@@ -146,7 +146,7 @@ def screen(sent: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def test_with_the_bar_on_a_terminal_data_still_goes_where_stdout_goes(results: Path) -> None:
+def test_data_go_to_stdout_while_the_progress_bar_is_shown(results: Path) -> None:
     read, write = os.pipe()
     done = on_terminal("-o", results, "aggregate", "--all", "--force", stdout=write)
     os.close(write)
@@ -158,5 +158,5 @@ def test_with_the_bar_on_a_terminal_data_still_goes_where_stdout_goes(results: P
     assert "4 aggregated" in done.out
 
 
-def test_no_bar_where_stderr_is_piped(results: Path) -> None:
+def test_a_piped_stderr_has_no_progress_bar(results: Path) -> None:
     assert "aggregating" not in run("-o", results, "aggregate", "--all", "--force").err

@@ -1,4 +1,4 @@
-"""Help, options, exit status, streams, completion: what every command has in common."""
+"""Help, shared options, exit status, streams and shell completion of all commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_option_is_described_in_a_sentence(command: tuple[str, ...]) -> None:
+def test_every_option_has_a_sentence_of_help(command: tuple[str, ...]) -> None:
     found: click.Command = cli
     for name in command:
         assert isinstance(found, click.Group)
@@ -50,7 +50,7 @@ def test_every_option_is_described_in_a_sentence(command: tuple[str, ...]) -> No
 @pytest.mark.parametrize(
     "command", [command for command in COMMANDS if command not in {("schema",), ("doctor",)}], ids=" ".join
 )
-def test_every_command_that_reads_results_takes_the_directory(command: tuple[str, ...]) -> None:
+def test_every_command_that_reads_results_accepts_a_directory(command: tuple[str, ...]) -> None:
     assert "-o, --results-dir DIR" in run(*command, "--help").out
 
 
@@ -88,7 +88,9 @@ def test_version() -> None:
     ],
     ids=" ".join,
 )
-def test_wrong_usage_is_said_and_is_2(results: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_usage_is_one_error_and_exit_status_2(
+    results: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LLM_ENERGY_MEASURE_RESULTS_DIR", str(results))
     done = run(*arguments)
     assert (done.status, done.out) == (2, "")
@@ -121,16 +123,14 @@ def test_wrong_usage_is_said_and_is_2(results: Path, arguments: list[str], monke
         "record --gpu {} -- true",
     ],
 )
-def test_an_empty_name_is_refused_and_is_not_the_current_folder(
-    results: Path, arguments: str, nothing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is what an unset variable of the shell comes to."""
+def test_an_empty_name_is_refused(results: Path, arguments: str, nothing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unset shell variable gives an empty name, which must not select the current folder."""
     monkeypatch.setenv("LLM_ENERGY_MEASURE_RESULTS_DIR", str(results))
     monkeypatch.chdir(results)
     before = sorted(results.rglob("*"))
     done = run(*(nothing if word == "{}" else word for word in arguments.split()))
     assert (done.status, done.out) == (2, "")
-    assert done.err.endswith(": it is empty\n")
+    assert done.err.endswith(": the value is empty\n")
     assert sorted(results.rglob("*")) == before
 
 
@@ -170,25 +170,25 @@ def test_an_empty_id_is_refused(results: Path, arguments: str, nothing: str) -> 
         ("results verfy", "llm-energy-measure results verify"),
     ],
 )
-def test_a_command_that_is_none_names_those_that_look_alike(typed: str, meant: str) -> None:
+def test_an_unknown_command_suggests_similar_commands(typed: str, meant: str) -> None:
     done = run(*typed.split())
     assert (done.status, done.out) == (2, "")
     word = typed.replace("results ", "").split()[0]
     assert done.err.splitlines()[-1] == f"Error: No such command {word!r}; did you mean '{meant}'?"
 
 
-def test_a_command_like_no_other_names_none() -> None:
+def test_an_unknown_command_without_similar_ones_suggests_none() -> None:
     assert run("nonsense").err.endswith("Error: No such command 'nonsense'.\n")
 
 
-def test_an_unknown_strategy_is_told_once_and_nothing_is_done(results: Path) -> None:
+def test_an_unknown_strategy_is_refused_before_any_work(results: Path) -> None:
     done = run("-o", results, "aggregate", "--all", "--strategy", "mean")
     assert done.status == 2
     assert "choose one of sum_energy_avg_throughput" in done.err
     assert not (results / "aggregated" / "mistral.json").exists()
 
 
-def test_the_results_directory_may_be_named_anywhere_and_the_last_counts(results: Path, tmp_path: Path) -> None:
+def test_results_dir_is_accepted_at_all_levels_and_the_last_wins(results: Path, tmp_path: Path) -> None:
     wanted = ["llama_c0", "llama_c1", "llama_c2"]
     for arguments in (
         ["-o", results, "results", "list", "--json"],
@@ -201,7 +201,7 @@ def test_the_results_directory_may_be_named_anywhere_and_the_last_counts(results
     assert run("aggregate", "llama_c0", "-o", results).status == 0
 
 
-def test_the_environment_names_the_directory_where_no_option_does(
+def test_the_environment_variable_sets_the_default_directory(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLM_ENERGY_MEASURE_RESULTS_DIR", str(results))
@@ -210,7 +210,7 @@ def test_the_environment_names_the_directory_where_no_option_does(
     assert run("results", "list", "--json", "-o", tmp_path / "empty").json() == []
 
 
-def test_the_default_directory_is_results_here(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_directory_is_results(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLM_ENERGY_MEASURE_RESULTS_DIR", raising=False)
     monkeypatch.chdir(results.parent)
     assert len(run("results", "list", "--json").json()) == 3
@@ -218,7 +218,9 @@ def test_the_default_directory_is_results_here(results: Path, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path / "elsewhere")
     done = run("results", "list")
     assert done.status == 1
-    assert done.err == "error: cannot read results in results: it does not exist; name another with -o DIR\n"
+    assert (
+        done.err == "error: cannot read results in results: the directory does not exist; use another one with -o DIR\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,19 +233,19 @@ def test_the_default_directory_is_results_here(results: Path, tmp_path: Path, mo
         ("elsewhere", None),
     ],
 )
-def test_a_folder_that_is_no_results_directory_is_told_with_the_one_beside_it(
+def test_a_folder_without_results_suggests_a_results_directory(
     results: Path, named: str, meant: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(results.parent)
     (results.parent / "elsewhere").mkdir()
     (results.parent / "elsewhere" / "notes.txt").touch()
-    advice = "give another with -o DIR" if meant is None else f"did you mean -o {meant}?"
-    said = f"warning: {named} holds neither raw/ nor aggregated/, and no results; {advice}\n"
+    advice = "use another one with -o DIR" if meant is None else f"did you mean -o {meant}?"
+    warning = f"warning: {named} has no results: it contains neither raw/ nor aggregated/; {advice}\n"
     for command in (["results", "list"], ["results", "list", "--json"], ["-q", "results", "check"], ["aggregate", "x"]):
-        assert run("-o", named, *command).err.startswith(said), command
+        assert run("-o", named, *command).err.startswith(warning), command
 
 
-def test_an_empty_folder_and_one_with_aggregates_alone_are_results_directories(results: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_or_one_with_only_aggregates_has_no_warning(results: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert run("-o", tmp_path / "empty", "results", "list").err == "0 experiments\n"
     (tmp_path / "empty" / ".gitkeep").touch()
@@ -252,7 +254,7 @@ def test_an_empty_folder_and_one_with_aggregates_alone_are_results_directories(r
     assert run("-o", results, "results", "list").err == "3 experiments\n"
 
 
-def test_quiet_says_only_what_is_amiss(results: Path) -> None:
+def test_quiet_prints_only_warnings_and_errors(results: Path) -> None:
     assert run("-o", results, "results", "list").err == (
         "3 experiments; 2 not aggregated yet (--all lists them, 'aggregate --all' aggregates them)\n"
     )
@@ -263,28 +265,28 @@ def test_quiet_says_only_what_is_amiss(results: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["-q", "results", "list"], ["results", "-q", "list"], ["results", "list", "-q"]])
-def test_how_much_to_say_may_stand_anywhere(results: Path, words: list[str]) -> None:
+def test_verbosity_is_accepted_at_all_levels(results: Path, words: list[str]) -> None:
     assert run("-o", results, *words).err == ""
     done = run("-o", results, "-v", *words)
-    assert done.err == "", "the last one counts"
+    assert done.err == "", "the last option wins"
     assert run("-o", results, *words, "-v").err.startswith("3 experiments")
 
 
-def test_verbose_says_what_was_left_alone(results: Path) -> None:
-    assert "llama_c0 is current" not in run("-o", results, "aggregate", "--all").err
-    assert "llama_c0 is current, nothing to do\n" in run("-v", "-o", results, "aggregate", "--all").err
-    assert "llama_c0 is current, nothing to do\n" in run("-o", results, "aggregate", "--all", "-v").err
+def test_verbose_prints_skipped_experiments(results: Path) -> None:
+    assert "llama_c0 is up to date" not in run("-o", results, "aggregate", "--all").err
+    assert "llama_c0 is up to date\n" in run("-v", "-o", results, "aggregate", "--all").err
+    assert "llama_c0 is up to date\n" in run("-o", results, "aggregate", "--all", "-v").err
 
 
 @pytest.mark.parametrize(
     "command", [["results", "show"], ["aggregate"], ["results", "delete", "--yes"], ["results", "export", "--to", "-"]]
 )
-def test_an_unknown_id_names_near_matches(results: Path, command: list[str]) -> None:
+def test_an_unknown_id_suggests_similar_ids(results: Path, command: list[str]) -> None:
     done = run("-o", results, *command, "lama_c1")
     assert (done.status, done.out) == (1, "")
     assert "experiment 'lama_c1' not found" in done.err
     assert "did you mean llama_c1 or " in done.err
-    assert "'results list --all' names them all" in run("-o", results, *command, "zzz").err
+    assert "'results list --all' lists all ids" in run("-o", results, *command, "zzz").err
 
 
 @pytest.mark.parametrize("kind", ["raw", "aggregated"])
@@ -295,7 +297,7 @@ def test_schema_prints_the_json_schema(kind: str) -> None:
     jsonschema.Draft202012Validator.check_schema(done.json())
 
 
-def test_json_on_stdout_stays_json_whatever_is_amiss(results: Path) -> None:
+def test_stdout_is_valid_json_despite_unreadable_files(results: Path) -> None:
     (results / "raw" / "llama_c0" / "process_1.json").write_bytes(b"")
     (results / "raw" / "mistral" / "process_0.json").write_bytes(b'{"a": 1')
     for arguments in (
@@ -311,7 +313,7 @@ def test_json_on_stdout_stays_json_whatever_is_amiss(results: Path) -> None:
         done.json()
 
 
-# Completion in the shell
+# Shell completion
 
 
 @pytest.mark.parametrize(
@@ -326,9 +328,7 @@ def test_json_on_stdout_stays_json_whatever_is_amiss(results: Path) -> None:
         ("llm-energy-measure results ", list(results_command.lazy)),
     ],
 )
-def test_ids_complete_in_the_shell(
-    results: Path, words: str, wanted: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_shell_completes_ids(results: Path, words: str, wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     typed = words.format(folder=results)
     monkeypatch.setenv("_LLM_ENERGY_MEASURE_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", typed)
@@ -341,14 +341,14 @@ def test_ids_complete_in_the_shell(
 @pytest.mark.parametrize(
     "words", ["import ", "import --join ", "results export --to ", "results merge ", "-o ", "results sql x --to "]
 )
-def test_names_of_files_complete_in_the_shell(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shell_completes_file_names(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_LLM_ENERGY_MEASURE_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", f"llm-energy-measure {words}")
     monkeypatch.setenv("COMP_CWORD", str(len(words.split(" "))))
     assert run().out == "file,\n"
 
 
-# As whole processes
+# Separate processes
 
 COMMAND = """
 import sys
@@ -367,15 +367,15 @@ def _imported_by(*arguments: object) -> set[str]:
     return {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
 
 
-def test_help_imports_neither_records_nor_tables() -> None:
+def test_help_imports_neither_msgspec_nor_rich() -> None:
     assert _imported_by("--help") & {"rich", "msgspec", "csv", "json"} == set()
 
 
-def test_a_list_as_json_imports_no_tables(results: Path) -> None:
+def test_list_json_does_not_import_rich(results: Path) -> None:
     assert _imported_by("-o", results, "results", "list", "--json") & {"rich", "pygments"} == set()
 
 
-def test_module_and_script_are_the_same_command() -> None:
+def test_python_m_runs_the_same_command() -> None:
     done = as_process("--version")
     assert done == run("--version")
 
@@ -384,8 +384,8 @@ def test_module_and_script_are_the_same_command() -> None:
     "arguments",
     ["results list", "results list --json", "results show llama_c0", "results export --to -", "schema raw", "--help"],
 )
-def test_a_reader_that_leaves_early_is_no_error(results: Path, arguments: str) -> None:
-    """As `| true` does it: nobody reads what is written."""
+def test_a_closed_pipe_is_not_an_error(results: Path, arguments: str) -> None:
+    """`| true` closes the pipe and reads nothing."""
     with subprocess.Popen(
         [*MODULE, "-q", "-o", str(results), *arguments.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

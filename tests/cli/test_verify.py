@@ -1,4 +1,4 @@
-"""`results verify`: what it finds in stored experiments, says of it, and exits with; and the verdict elsewhere."""
+"""`results verify`: its findings, its output and its exit status, and the verdicts of other commands."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def save(folder: Path, name: str, raws: list[RawProcessResult], *, aggregate: bo
 
 
 def node(count: int) -> list[RawProcessResult]:
-    """Processes that each measured a node of four boards."""
+    """Return processes that each measured a node of four boards."""
     return [
         msgspec.structs.replace(raw, energy_metrics=factories.energy(**_node_energy(raw.process_index)))
         for raw in records(count, energy=NO_SCOPE, **NODE)
@@ -53,7 +53,7 @@ def _node_energy(index: int) -> dict[str, Any]:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """An experiment that nothing is held against, and one in which four processes each measured the node."""
+    """An experiment that passes all checks, and one in which each of four processes measured the whole node."""
     save(tmp_path, "good", honest())
     save(tmp_path, "node", node(4))
     return tmp_path
@@ -63,13 +63,13 @@ def failures(verdict: Verdict) -> dict[str, str]:
     return {finding.code: finding.message for finding in verdict.findings if finding.outcome == "failed"}
 
 
-def test_an_honest_experiment_passes(mixed: Path) -> None:
+def test_a_correct_experiment_passes(mixed: Path) -> None:
     done = run("-o", mixed, "results", "verify", "good")
     assert (done.status, done.err) == (0, "")
     assert done.out == "good: passed, plain sum 32.01 kJ, attributed 32.01 kJ\n"
 
 
-def test_what_fails_is_explained_with_its_numbers_and_both_totals(mixed: Path) -> None:
+def test_a_failed_check_is_explained_with_numbers(mixed: Path) -> None:
     done = run("-o", mixed, "results", "verify", "node")
     assert done.status == 1
     first, *explained = done.out.splitlines()
@@ -80,14 +80,14 @@ def test_what_fails_is_explained_with_its_numbers_and_both_totals(mixed: Path) -
     )
 
 
-def test_all_are_verified_and_counted(mixed: Path) -> None:
+def test_all_verifies_every_experiment_and_counts_failures(mixed: Path) -> None:
     done = run("-o", mixed, "results", "verify", "--all")
     assert done.status == 1
     assert [line.partition(":")[0] for line in done.out.splitlines() if not line.startswith(" ")] == ["good", "node"]
     assert done.err == "2 experiments verified, 1 with a failed check\n"
 
 
-def test_json_is_a_list_of_verdicts_with_every_finding(mixed: Path) -> None:
+def test_json_has_a_verdict_with_all_findings_per_experiment(mixed: Path) -> None:
     done = run("-o", mixed, "results", "verify", "--all", "--json")
     assert done.status == 1
     good, bad = done.json()
@@ -112,18 +112,18 @@ def test_json_is_a_list_of_verdicts_with_every_finding(mixed: Path) -> None:
         ("time,zero", 0),
     ],
 )
-def test_fail_on_chooses_what_counts(mixed: Path, fail_on: str, status: int) -> None:
+def test_fail_on_selects_the_codes_that_set_the_exit_status(mixed: Path, fail_on: str, status: int) -> None:
     assert run("-o", mixed, "results", "verify", "--all", "--fail-on", fail_on).status == status
 
 
 def test_an_unknown_code_is_wrong_usage(mixed: Path) -> None:
     done = run("-o", mixed, "results", "verify", "--all", "--fail-on", "energy.overcounted")
     assert done.status == 2
-    assert "there is no code or family 'energy.overcounted'; families are energy, attribution" in done.err
+    assert "unknown code or family 'energy.overcounted'; the families are energy, attribution" in done.err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--all", "good"]])
-def test_experiments_are_named_or_all_are_meant(mixed: Path, arguments: list[str]) -> None:
+def test_ids_and_all_exclude_each_other(mixed: Path, arguments: list[str]) -> None:
     assert run("-o", mixed, "results", "verify", *arguments).status == 2
 
 
@@ -142,23 +142,23 @@ def test_verify_writes_nothing(mixed: Path) -> None:
     assert state() == before
 
 
-def test_verbose_says_what_passed_and_what_was_not_checked(tmp_path: Path) -> None:
+def test_verbose_prints_passed_and_impossible_checks(tmp_path: Path) -> None:
     save(tmp_path, "exp", factories.raws(2))
     done = run("-v", "-o", tmp_path, "results", "verify", "exp")
     assert "energy.over_counted passed" in done.err
     assert "counter.recorded not checked: no process recorded the readings of its sensors" in done.err
 
 
-def test_a_narrow_terminal_loses_nothing(mixed: Path) -> None:
+def test_a_narrow_terminal_shows_the_whole_text(mixed: Path) -> None:
     done = on_terminal("-o", mixed, "results", "verify", "--all", columns=40)
     assert done.status == 1
     assert "whose energy the plain sum counts 4 times" in done.shown
 
 
-# The aggregate beside its sources
+# The aggregate and its raw files
 
 
-def test_a_changed_raw_file_is_told(mixed: Path) -> None:
+def test_a_changed_raw_file_is_found(mixed: Path) -> None:
     path = mixed / "raw" / "good" / "process_1.json"
     path.write_bytes(path.read_bytes().replace(b'"batch_size": 8', b'"batch_size": 9'))
     found = failures(verify_experiment(FileSystemRepository(mixed), "good"))
@@ -166,7 +166,7 @@ def test_a_changed_raw_file_is_told(mixed: Path) -> None:
     assert run("-o", mixed, "results", "verify", "good", "--fail-on", "sources.changed").status == 1
 
 
-def test_missing_new_and_torn_raw_files_are_told(mixed: Path) -> None:
+def test_missing_new_and_torn_raw_files_are_found(mixed: Path) -> None:
     folder = mixed / "raw" / "good"
     (folder / "process_0.json").unlink()
     (folder / "process_2.json").write_bytes(b'{"experiment_id": ')
@@ -182,7 +182,7 @@ def test_missing_new_and_torn_raw_files_are_told(mixed: Path) -> None:
 @pytest.mark.parametrize(
     "field", ["total_energy_j", "total_tokens", "attributed_energy_j", "attributed_bounds_j", "avg_energy_per_token_j"]
 )
-def test_a_number_that_no_longer_follows_is_told_with_both_values(mixed: Path, field: str) -> None:
+def test_a_changed_number_of_an_aggregate_is_found(mixed: Path, field: str) -> None:
     path = mixed / "aggregated" / "good.json"
     document = json.loads(path.read_bytes())
     value = document[field]
@@ -200,7 +200,7 @@ def test_a_number_that_no_longer_follows_is_told_with_both_values(mixed: Path, f
 
 
 def rewrite(path: Path, **changes: Any) -> None:
-    """Set fields of an aggregate, those inside others by dotted names, and leave its raw records as they are."""
+    """Set fields of an aggregate, nested ones by dotted names, and keep its embedded raw records unchanged."""
     head, mark, embedded = path.read_bytes().partition(b',\n  "process_results"')
     document = json.loads(head + b"}")
     for name, value in changes.items():
@@ -235,7 +235,7 @@ def rewrite(path: Path, **changes: Any) -> None:
     ],
     ids="+".join,
 )
-def test_whatever_does_not_follow_from_the_raw_files_is_told(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_any_changed_field_of_an_aggregate_is_found(tmp_path: Path, change: dict[str, Any]) -> None:
     latencies = factories.inference(latency_measurements=factories.latency([35.5, 36.5], [1.0, 1.5], [0.5, 9.0]))
     save(tmp_path, "node", [msgspec.structs.replace(raw, inference_metrics=latencies) for raw in node(4)])
     repository = FileSystemRepository(tmp_path)
@@ -247,7 +247,7 @@ def test_whatever_does_not_follow_from_the_raw_files_is_told(tmp_path: Path, cha
 
 
 @pytest.mark.parametrize("rule", ["scope_then_physics@2", None])
-def test_an_attribution_by_a_rule_that_is_not_known_did_not_pass(tmp_path: Path, rule: str | None) -> None:
+def test_an_attribution_by_an_unknown_rule_is_not_checked(tmp_path: Path, rule: str | None) -> None:
     save(tmp_path, "node", node(4))
     claims: dict[str, Any] = {
         "attributed_energy_j": 126_000.0,
@@ -264,7 +264,7 @@ def test_an_attribution_by_a_rule_that_is_not_known_did_not_pass(tmp_path: Path,
     assert "energy.over_counted" in failures(verdict)
 
 
-def test_a_process_that_no_raw_file_has_is_told(mixed: Path) -> None:
+def test_an_embedded_process_without_a_raw_file_is_found(mixed: Path) -> None:
     path = mixed / "aggregated" / "good.json"
     data = path.read_bytes()
     invented = codec.encode_raw(factories.raw("good", 9))
@@ -273,7 +273,7 @@ def test_a_process_that_no_raw_file_has_is_told(mixed: Path) -> None:
     assert found == {"sources.embedded": "the aggregate holds 5 processes and was made from 4 files"}
 
 
-def test_a_raw_file_that_the_aggregate_holds_otherwise_is_told(mixed: Path) -> None:
+def test_an_embedded_record_that_differs_from_its_file_is_found(mixed: Path) -> None:
     path = mixed / "aggregated" / "good.json"
     head, mark, embedded = path.read_bytes().partition(b'"process_results"')
     path.write_bytes(head + mark + embedded.replace(b'"process_index": 1,', b'"process_index": 7,'))
@@ -281,14 +281,14 @@ def test_a_raw_file_that_the_aggregate_holds_otherwise_is_told(mixed: Path) -> N
     assert found == {"sources.embedded": "process_1.json is not in the aggregate as it stands on disk"}
 
 
-def test_an_aggregate_that_cannot_be_read_is_told_and_the_raw_files_are_judged(mixed: Path) -> None:
+def test_an_unreadable_aggregate_is_found_and_raw_files_are_verified(mixed: Path) -> None:
     (mixed / "aggregated" / "good.json").write_bytes(b"{")
     verdict = verify_experiment(FileSystemRepository(mixed), "good")
     assert list(failures(verdict)) == ["aggregate.readable"]
     assert verdict.attributed_energy_j == pytest.approx(32006.0)
 
 
-def test_an_experiment_of_which_nothing_can_be_read_is_told(mixed: Path) -> None:
+def test_an_experiment_without_readable_files_fails(mixed: Path) -> None:
     for path in (mixed / "raw" / "good").iterdir():
         if path.name.startswith("process_"):
             path.write_bytes(b"")
@@ -298,7 +298,7 @@ def test_an_experiment_of_which_nothing_can_be_read_is_told(mixed: Path) -> None
     assert json.loads(run("-o", mixed, "results", "verify", "good", "--json").out)[0]["experiment_id"] == "good"
 
 
-def test_what_is_not_aggregated_yet_is_judged_by_its_raw_files(tmp_path: Path) -> None:
+def test_a_pending_experiment_is_verified_by_its_raw_files(tmp_path: Path) -> None:
     save(tmp_path, "node", node(2), aggregate=False)
     verdict = verify_experiment(FileSystemRepository(tmp_path), "node")
     assert "energy.over_counted" in failures(verdict)
@@ -306,7 +306,7 @@ def test_what_is_not_aggregated_yet_is_judged_by_its_raw_files(tmp_path: Path) -
     assert (finding.outcome, finding.reason) == ("not_checked", "it is not aggregated yet")
 
 
-def test_processes_that_do_not_belong_together_are_judged_all_the_same(tmp_path: Path) -> None:
+def test_processes_that_cannot_be_aggregated_are_verified(tmp_path: Path) -> None:
     mixed_up = [factories.raw("exp", 0, backend="pytorch"), factories.raw("exp", 1, backend="vllm")]
     save(tmp_path, "exp", mixed_up, aggregate=False)
     found = failures(verify_experiment(FileSystemRepository(tmp_path), "exp"))
@@ -314,7 +314,7 @@ def test_processes_that_do_not_belong_together_are_judged_all_the_same(tmp_path:
     assert "likeness.backend" in found
 
 
-def test_what_an_aggregate_was_told_holds_when_it_is_verified(tmp_path: Path) -> None:
+def test_verification_uses_the_options_of_the_aggregation(tmp_path: Path) -> None:
     save(tmp_path, "exp", factories.raws(2), aggregate=False)
     repository = FileSystemRepository(tmp_path)
     aggregate_one(repository, "exp", strategy="model_parallel", expected_processes=3, strict=False)
@@ -323,7 +323,7 @@ def test_what_an_aggregate_was_told_holds_when_it_is_verified(tmp_path: Path) ->
     assert "(expected from argument)" in found["completeness.missing_process"]
 
 
-def test_an_aggregate_of_another_tool_is_compared_as_far_as_it_goes(real_data: Path) -> None:
+def test_an_external_aggregate_is_compared_where_possible(real_data: Path) -> None:
     repository = FileSystemRepository(real_data / "v2_results" / "baseline")
     verdict = verify_experiment(repository, "0001_c0")
     outcomes = {finding.code: finding.outcome for finding in verdict.findings}
@@ -334,7 +334,7 @@ def test_an_aggregate_of_another_tool_is_compared_as_far_as_it_goes(real_data: P
 # Several experiments
 
 
-def test_energy_that_grows_with_the_processes_of_a_sweep_is_suspected(real_data: Path, tmp_path: Path) -> None:
+def test_energy_that_grows_with_the_processes_is_suspected(real_data: Path, tmp_path: Path) -> None:
     for name in ("0109", "0110", "0111", "0112"):
         save(tmp_path, name, list(importers.read(real_data / "legacy_v1" / name)))
     verdicts = verify_experiments(FileSystemRepository(tmp_path), ["0109", "0110", "0111", "0112"])
@@ -349,7 +349,7 @@ def test_energy_that_grows_with_the_processes_of_a_sweep_is_suspected(real_data:
     assert "took 6.78 times the energy of '0109'" in grown["0112"].message
 
 
-def test_more_work_or_less_time_is_no_suspicion(tmp_path: Path) -> None:
+def test_more_work_or_less_time_is_not_suspected(tmp_path: Path) -> None:
     for count in (1, 2, 4):
         for raw in records(count, seconds=40.0 / count):
             FileSystemRepository(tmp_path).save_raw(
@@ -359,10 +359,10 @@ def test_more_work_or_less_time_is_no_suspicion(tmp_path: Path) -> None:
     assert [f.code for verdict in verdicts for f in verdict.findings if f.code.startswith("suspicion.grows")] == []
 
 
-# The verdict elsewhere
+# Verdicts of other commands
 
 
-def test_aggregate_warns_once_with_the_factor_and_keeps_its_exit_status(tmp_path: Path) -> None:
+def test_aggregate_warns_of_over_counting_and_exits_with_0(tmp_path: Path) -> None:
     save(tmp_path, "node", node(4), aggregate=False)
     done = run("-o", tmp_path, "aggregate", "node")
     assert done.status == 0
@@ -373,23 +373,25 @@ def test_aggregate_warns_once_with_the_factor_and_keeps_its_exit_status(tmp_path
     assert "energy.over_counted" in row["failed"]
 
 
-def test_aggregate_names_the_other_checks_that_failed(tmp_path: Path) -> None:
+def test_aggregate_names_failed_checks_without_a_warning(tmp_path: Path) -> None:
     save(tmp_path, "exp", factories.raws(2, compute_metrics=factories.compute(peak_memory_mb=0.0)), aggregate=False)
     done = run("-o", tmp_path, "aggregate", "exp")
     assert done.status == 0
-    assert done.err == "exp: 1 check failed (zero.peak_memory); 'results verify exp' explains\n"
+    assert (
+        done.err == "exp: 1 check failed (zero.peak_memory); run 'llm-energy-measure results verify exp' for details\n"
+    )
 
 
-def test_list_and_show_carry_the_verdict(mixed: Path) -> None:
+def test_list_and_show_print_the_verdict(mixed: Path) -> None:
     rows = run("-o", mixed, "results", "list", "--json").json()
     assert [(row["verdict"], row["attribution_factor"]) for row in rows] == [("complete", 1.0), ("over-counted", 4.0)]
     shown = run("-o", mixed, "results", "show", "node").out
     assert "31.5 kJ (30 kJ to 33 kJ), counted 4 times" in shown
-    assert "checks failed" in shown
+    assert "failed checks" in shown
     assert "attributed" not in run("-o", mixed, "results", "show", "good").out
 
 
-def test_show_tells_the_plain_sum_beside_a_total_that_is_another(tmp_path: Path) -> None:
+def test_show_prints_the_plain_sum_if_the_total_differs(tmp_path: Path) -> None:
     save(tmp_path, "node", node(4), aggregate=False)
     aggregate_one(FileSystemRepository(tmp_path), "node", strategy="attributed_energy", strict=False)
     shown = run("-o", tmp_path, "results", "show", "node").out

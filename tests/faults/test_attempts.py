@@ -86,16 +86,17 @@ def test_recover_raw_reads_the_attempt_that_is_asked_for(tmp_path: Path) -> None
 def test_show_names_the_earlier_attempts_and_shows_one(tmp_path: Path) -> None:
     save_two_attempts(FileSystemRepository(tmp_path))
     done = run("-o", tmp_path, "results", "show", EXP)
-    assert "earlier attempts are kept: 0; --attempt N shows one" in done.err
+    assert "earlier attempts: 0; use --attempt N to show one" in done.err
     shown = run("-o", tmp_path, "results", "show", EXP, "--attempt", "0", "--json")
     assert [record["gpu_name"] for record in shown.json()] == [factories.raw().gpu_name]
     assert shown.status == 1
-    assert f"{EXP}, attempt 0: process_1.json: the file is empty (0 bytes)" in shown.err
+    assert f"{EXP}, attempt 0: process_1.json is unreadable: the file is empty (0 bytes)" in shown.err
     assert "NVIDIA" in run("-o", tmp_path, "results", "show", EXP, "--attempt", "0").out
     missing = run("-o", tmp_path, "results", "show", EXP, "--attempt", "5")
     assert missing.status == 1
     assert missing.err == (
-        f"error: attempt 5 of {EXP!r} not found: kept are 0; leave --attempt out for the current one\n"
+        f"error: attempt 5 of {EXP!r} not found: the earlier attempts are 0; "
+        "omit --attempt to see the current attempt\n"
     )
 
 

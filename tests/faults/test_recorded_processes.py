@@ -128,7 +128,7 @@ def test_killed_process_costs_one_result_and_gives_lower_bound(tmp_path: Path) -
         "partial",
         "completed",
     ]
-    assert command("-o", repository.base_path, "aggregate", EXPERIMENT, "--no-strict").out.endswith("nothing to do\n")
+    assert command("-o", repository.base_path, "aggregate", EXPERIMENT, "--no-strict").out.endswith("is up to date\n")
     verdict = verify_experiment(repository, EXPERIMENT)
     outcomes = {finding.code: finding.outcome for finding in verdict.findings}
     for code in ("sources.missing", "sources.changed", "sources.added", "sources.embedded", "aggregate.recomputed"):

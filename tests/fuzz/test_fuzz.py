@@ -226,7 +226,7 @@ CONTROL_IN_CSV = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 def fuzz_terminal(rng: random.Random) -> str:
     text = mutate.text(rng, TEXTS)
-    shown = terminal.plain(text)
+    shown = terminal.escape(text)
     assert not CONTROL.search(shown)
     assert "\n" not in shown
     assert "\t" not in shown
@@ -238,7 +238,7 @@ def fuzz_terminal(rng: random.Random) -> str:
 
 def require_json_shown(data: bytes) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as screen:
-        terminal.out_json_text(data)
+        terminal.print_json_text(data)
     assert not CONTROL.search(screen.getvalue())
     try:
         document = json.loads(data.decode().removeprefix("\ufeff"))
@@ -324,7 +324,7 @@ def run_case(seed: int, number: int) -> tuple[str, str]:
             outcome = kind(rng)
     except LLMEnergyMeasureError as refused:
         outcome = type(refused).__name__
-        terminal.plain(refused).encode()
+        terminal.escape(refused).encode()
     return kind.__name__.removeprefix("fuzz_"), outcome
 
 

@@ -509,7 +509,7 @@ def test_the_command_says_what_is_amiss_and_fails_only_if_it_needs_a_person(repo
     base = repository.base_path
     clean = run("-o", base, "results", "check")
     assert (clean.status, clean.out) == (0, "")
-    assert clean.err == "0 findings, 0 of them for a person to decide\n"
+    assert clean.err == "0 findings, 0 of them need a decision\n"
     swept = leftover_file(repository)
     told = run("-o", base, "results", "check")
     assert told.status == 0
@@ -518,7 +518,7 @@ def test_the_command_says_what_is_amiss_and_fails_only_if_it_needs_a_person(repo
     told = run("results", "check", EXP, "-o", base)
     assert told.status == 1
     assert f"raw.torn  {key}: " in told.out
-    assert told.err.endswith("3 findings, 1 of them for a person to decide\n")
+    assert told.err.endswith("3 findings, 1 of them need a decision\n")
 
 
 def test_the_command_s_json_has_every_part(repository: FileSystemRepository) -> None:

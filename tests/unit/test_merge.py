@@ -442,6 +442,6 @@ def test_the_command_needs_directories_that_are_there(
 ) -> None:
     done = run("-o", target.base_path, "results", "merge", source.base_path, target.base_path / "absent")
     assert done.status == 1
-    assert "absent: it is no directory; check the spelling" in done.err
+    assert "absent: it is not a directory; give the path of a results directory" in done.err
     assert not target.base_path.exists()
     assert run("-o", target.base_path, "results", "merge").status == 2

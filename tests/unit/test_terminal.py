@@ -1,4 +1,4 @@
-"""What makes text safe for a terminal, and numbers readable for a person."""
+"""Text that is safe for a terminal, and numbers that people can read."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llm_energy_measure.cli import terminal
+from llm_energy_measure.cli import formatting, terminal
 
 
 @given(st.text(st.characters()))
 @example("\x1b[31m\u202e\x9b\r\n\t\x00\x7f\ud800\ufeff")
-def test_plain_text_has_no_control_character_and_no_reordering(text: str) -> None:
-    shown = terminal.plain(text)
+def test_escaped_text_has_no_control_characters(text: str) -> None:
+    shown = terminal.escape(text)
     assert not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in shown)
     assert not any(
         unicodedata.bidirectional(char) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
         for char in shown
     )
-    assert terminal.plain(shown) == shown
+    assert terminal.escape(shown) == shown
 
 
-def test_printable_text_stays_as_it_is() -> None:
+def test_escape_keeps_printable_text() -> None:
     for text in ("meta-llama/Llama-3.2-1B", "[bold]x[/bold]", "模型 äöü 🦙", "a\\b", ""):
-        assert terminal.plain(text) == text
-    assert terminal.plain("a\x1bb\u202ec") == r"a\x1bb\u202ec"
+        assert terminal.escape(text) == text
+    assert terminal.escape("a\x1bb\u202ec") == r"a\x1bb\u202ec"
 
 
 @given(st.recursive(st.none() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 @example({"\x9b\u202e\ufeff": ["\x7f", "\u2028"]})
-def test_json_stays_the_same_json(value: object) -> None:
+def test_print_json_text_keeps_the_values(value: object) -> None:
     for ensure_ascii in (True, False):
         data = json.dumps(value, ensure_ascii=ensure_ascii).encode("utf-8", "surrogatepass")
         if not ensure_ascii and any("\ud800" <= char <= "\udfff" for char in data.decode("utf-8", "replace")):
             continue
         with contextlib.redirect_stdout(io.StringIO()) as stdout:
-            terminal.out_json_text(data)
+            terminal.print_json_text(data)
         text = stdout.getvalue().removesuffix("\n")
-        assert terminal.plain(text) == text
+        assert terminal.escape(text) == text
         if b"\xed" not in data:
             assert json.loads(text) == value
 
@@ -65,18 +65,18 @@ def test_json_stays_the_same_json(value: object) -> None:
     ],
 )
 def test_quantities_have_four_digits_and_a_prefix(value: float | None, unit: str, shown: str) -> None:
-    assert terminal.quantity(value, unit) == shown
+    assert formatting.quantity(value, unit) == shown
 
 
 @given(st.floats(1e-3, 1e20))
-def test_a_quantity_reads_back_to_four_digits(value: float) -> None:
+def test_a_quantity_is_exact_to_four_digits(value: float) -> None:
     prefixes = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-    number, unit = terminal.quantity(value, "J").split()
+    number, unit = formatting.quantity(value, "J").split()
     assert float(number) * prefixes[unit.removesuffix("J")] == pytest.approx(value, rel=6e-4)
 
 
-def test_counts_moments_and_plurals() -> None:
-    assert terminal.count(1234567) == "1,234,567"
-    assert terminal.count(None) == terminal.moment(None) == "-"
-    assert terminal.moment(datetime.fromisoformat("2026-01-16T19:39:58+09:00")) == "2026-01-16 19:39"
-    assert [terminal.plural(n, "process") for n in (0, 1, 2)] == ["0 processes", "1 process", "2 processes"]
+def test_counts_dates_and_plurals() -> None:
+    assert formatting.count(1234567) == "1,234,567"
+    assert formatting.count(None) == formatting.date_time(None) == "-"
+    assert formatting.date_time(datetime.fromisoformat("2026-01-16T19:39:58+09:00")) == "2026-01-16 19:39"
+    assert [formatting.plural(n, "process") for n in (0, 1, 2)] == ["0 processes", "1 process", "2 processes"]

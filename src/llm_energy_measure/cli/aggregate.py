@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.results.batch import bulk
 from llm_energy_measure.results.strategies import get_strategy
 from llm_energy_measure.verification.codes import SUM_FAMILIES
-from llm_energy_measure.verification.completeness import describe_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,26 +21,45 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import AggregatedSummary
     from llm_energy_measure.results.repository import FileSystemRepository
 
-_SAID = {"current": "is current, nothing to do", "external": "was derived by another tool; --force replaces it"}
+_SKIPPED = {
+    "current": "is up to date",
+    "external": "was aggregated by another tool; use --force to replace its aggregate",
+}
+_JSON_FIELDS = (
+    *("total_energy_j", "attributed_energy_j", "attribution_factor", "total_tokens"),
+    *("avg_tokens_per_second", "is_lower_bound"),
+)
 
 
 @click.command(
     epilog=("\b\nExamples:\n  llm-energy-measure aggregate --all\n  llm-energy-measure aggregate exp_7 --no-strict")
 )
-@options.experiment_ids(required=False)
-@click.option("--all", "every", is_flag=True, help="All pending and stale experiments.")
-@click.option("--force", is_flag=True, help="Also those that are current, or that another tool derived.")
-@click.option("--strict/--no-strict", default=True, show_default=True, help="Refuse incomplete experiments.")
-@click.option("--strategy", metavar="NAME", help="Rule to aggregate by. [default: sum_energy_avg_throughput]")
-@click.option("--expected-processes", metavar="N", type=click.IntRange(min=1), help="Processes that should be there.")
-@click.option("--rehash", is_flag=True, help="Open all: edits in place leave no stamp on a folder.")
-@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Processes at work. [default: what pays]")
+@options.experiment_ids
+@click.option("--all", "all_experiments", is_flag=True, help="Aggregate all pending and stale experiments.")
+@click.option("--force", is_flag=True, help="Aggregate also experiments that are up to date or external.")
+@click.option(
+    "--strict/--no-strict",
+    default=True,
+    show_default=True,
+    help="Refuse incomplete experiments, or aggregate them to a lower bound.",
+)
+@click.option("--strategy", metavar="NAME", help="Use this strategy. [default: sum_energy_avg_throughput]")
+@click.option(
+    "--expected-processes",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Expect N processes. [default: as the manifest or the raw results state]",
+)
+@options.rehash_option
+@click.option(
+    "--jobs", metavar="N", type=click.IntRange(min=1), help="Number of worker processes. [default: automatic]"
+)
 @options.json_option
 @options.shared_options
 def aggregate(
     *,
     ids: tuple[str, ...],
-    every: bool,
+    all_experiments: bool,
     force: bool,
     strict: bool,
     strategy: str | None,
@@ -50,13 +68,13 @@ def aggregate(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Make one result of each experiment's processes.
+    """Aggregate the raw results of each experiment into one result.
 
-    An experiment that fails keeps the aggregate it had, and the others go on. The exit status is 1 if any failed. With
-    --all, one whose folder did not change since it was aggregated is not opened. Interrupted, the next run goes on.
+    If an experiment fails, its old aggregate is kept, and the command continues with the next one. The exit status is 1
+    if any experiment failed. --all does not read an experiment whose folder did not change after it was aggregated, so
+    you can interrupt the command and run it again.
     """
-    if every == bool(ids):
-        raise click.UsageError("Name experiments, or give --all.")
+    options.require_ids_or_all(ids, all_experiments=all_experiments)
     if strategy is not None:
         _require_strategy(strategy)
     repository = options.repository()
@@ -66,32 +84,34 @@ def aggregate(
         "strict": strict,
         "force": force,
     }
-    if every:
+    if all_experiments:
         outcomes = bulk.aggregate_all(repository, rehash=rehash, jobs=jobs or "auto", **rule)
     else:
-        outcomes = _named(repository, ids, rule)
+        outcomes = _aggregate_ids(repository, ids, rule)
     counts: Counter[str] = Counter()
 
     def documents() -> Iterator[dict[str, Any]]:
-        for outcome in _with_bar(repository, outcomes, ids):
+        for outcome in _with_progress(repository, outcomes, ids):
             counts[outcome.result] += 1
-            _say(outcome, as_json=as_json, is_named=not every)
+            _print_outcome(outcome, as_json=as_json, is_named=not all_experiments)
             yield _document(repository, outcome) if as_json else {}
 
     if as_json:
-        terminal.out_json_items(documents())
+        terminal.print_json_list(documents())
     else:
         for _ in documents():
             pass
-    if every or counts.total() > 1:
+    if all_experiments or counts.total() > 1:
         skipped = counts["current"] + counts["external"]
-        terminal.note(f"{counts['aggregated']} aggregated, {skipped} skipped, {counts['failed']} failed")
+        terminal.info(f"{counts['aggregated']} aggregated, {skipped} skipped, {counts['failed']} failed")
     if counts["failed"]:
         raise SystemExit(1)
 
 
-def _named(repository: FileSystemRepository, ids: Sequence[str], rule: dict[str, Any]) -> Iterator[bulk.Outcome]:
-    """The outcomes of experiments that were named, each of which has to be there."""
+def _aggregate_ids(
+    repository: FileSystemRepository, ids: Sequence[str], rule: dict[str, Any]
+) -> Iterator[bulk.Outcome]:
+    """Aggregate the named experiments one by one; an unknown id gives a failed outcome."""
     for name in ids:
         try:
             options.require_known(repository, name)
@@ -101,16 +121,17 @@ def _named(repository: FileSystemRepository, ids: Sequence[str], rule: dict[str,
             yield from bulk.aggregate_all(repository, [name], **rule)
 
 
-def _with_bar(
+def _with_progress(
     repository: FileSystemRepository, outcomes: Iterator[bulk.Outcome], ids: Sequence[str]
 ) -> Iterator[bulk.Outcome]:
-    """The outcomes, with a bar on stderr where that is a terminal and there are several."""
+    """Return the outcomes, with a progress bar if stderr is a terminal and there are several."""
     if terminal.is_terminal(sys.stderr):
         total = len(ids) or bulk.count_folders(repository)
         if total > 1:
-            from llm_energy_measure.cli.progress import with_bar
+            # rich is imported only by commands that draw.
+            from llm_energy_measure.cli.progress import with_progress_bar
 
-            return with_bar(outcomes, "aggregating", total)
+            return with_progress_bar(outcomes, "aggregating", total)
     return outcomes
 
 
@@ -121,56 +142,46 @@ def _require_strategy(name: str) -> None:
         raise click.BadParameter(f"{error.found}; {error.advice}", param_hint="--strategy") from error
 
 
-def _say(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:
-    """One line about an experiment, and what is amiss with it."""
+def _print_outcome(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:
+    """Print one line about an experiment, and its warnings and errors."""
+    name = outcome.experiment_id
     for file in outcome.unreadable:
-        terminal.warn(f"{outcome.experiment_id}/{file.name} is unreadable: {file.reason}")
+        terminal.warn(f"{name}/{file.name} is unreadable: {file.reason}")
     if outcome.error is not None:
         terminal.error(outcome.error)
     result = outcome.aggregated
-    if result is None:
-        if outcome.result == "current" and not as_json:
-            terminal.detail(f"{outcome.experiment_id} {_SAID['current']}")
-        return
-    for warning in result.aggregation.warnings:
-        if outcome.result == "aggregated" or is_named:
-            terminal.warn(f"{outcome.experiment_id}: {warning}")
-    if outcome.result == "aggregated" and (untold := _untold(result)):
-        terminal.note(
-            f"{outcome.experiment_id}: {terminal.plural(len(untold), 'check')} failed ({', '.join(untold)}); "
-            f"'results verify {outcome.experiment_id}' explains"
-        )
+    is_new = outcome.result == "aggregated"
+    if result is not None and (is_new or is_named):
+        for warning in result.aggregation.warnings:
+            terminal.warn(f"{name}: {warning}")
+    if result is not None and is_new and (codes := _codes_without_warning(result)):
+        failed = f"{formatting.plural(len(codes), 'check')} failed ({', '.join(codes)})"
+        terminal.info(f"{name}: {failed}; run 'llm-energy-measure results verify {name}' for details")
     if as_json:
         return
-    if outcome.result != "aggregated":
-        say = terminal.out if is_named else terminal.detail
-        say(f"{outcome.experiment_id} {_SAID[outcome.result]}")
-        return
-    found = describe_found(result.completeness)
-    energy = terminal.energy(result.total_energy_j, at_least="at least " if result.is_lower_bound else "")
-    terminal.out(f"{outcome.experiment_id}: {found}, {energy}, {terminal.count(result.total_tokens)} tokens")
+    if outcome.result in _SKIPPED:
+        show = terminal.print_line if is_named and result is not None else terminal.debug
+        show(f"{name} {_SKIPPED[outcome.result]}")
+    elif result is not None:
+        terminal.print_line(formatting.aggregate_line(result))
 
 
-def _untold(result: AggregatedSummary) -> list[str]:
-    """Codes of failed checks that no warning tells."""
-    told = {finding.code for finding in result.findings or () if finding.family in ("completeness", *SUM_FAMILIES)}
-    return [code for code in result.failed_codes if code not in told]
+def _codes_without_warning(result: AggregatedSummary) -> list[str]:
+    """Return the codes of failed checks that the warnings of the aggregate do not mention."""
+    families = ("completeness", *SUM_FAMILIES)
+    warned = {finding.code for finding in result.findings or () if finding.family in families}
+    return [code for code in result.failed_codes if code not in warned]
 
 
 def _document(repository: FileSystemRepository, outcome: bulk.Outcome) -> dict[str, Any]:
     result = outcome.aggregated
-    if result is None and outcome.result == "current":  # it was not opened
+    if result is None and outcome.result == "current":  # --all did not read the aggregate
         with contextlib.suppress(LLMEnergyMeasureError):
             result = repository.load_summary(outcome.experiment_id)
     return {
         "experiment_id": outcome.experiment_id,
         "result": outcome.result,
-        "total_energy_j": result.total_energy_j if result else None,
-        "attributed_energy_j": result.attributed_energy_j if result else None,
-        "attribution_factor": result.attribution_factor if result else None,
-        "total_tokens": result.total_tokens if result else None,
-        "avg_tokens_per_second": result.avg_tokens_per_second if result else None,
-        "is_lower_bound": result.is_lower_bound if result else None,
+        **{name: getattr(result, name, None) for name in _JSON_FIELDS},
         "warnings": result.aggregation.warnings if result else [],
         "failed": result.failed_codes if result else [],
         "unreadable": [{"name": file.name, "reason": file.reason} for file in outcome.unreadable],

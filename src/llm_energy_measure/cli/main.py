@@ -1,6 +1,6 @@
-"""The command `llm-energy-measure`: its group, its errors and its exit status.
+"""The command `llm-energy-measure`: its groups, errors and exit status.
 
-Exit status: 0 done, 1 not done (or not all of it), 2 wrong usage.
+Exit status: 0 success, 1 failure (also of a part of the work), 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -23,14 +23,10 @@ PROGRAM = "llm-energy-measure"
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command only to run it, or to show that command's own help."""
+    """A group that imports a command only to run it or to show its help."""
 
     def __init__(
-        self,
-        *args: Any,
-        lazy: dict[str, tuple[str, str]],
-        renamed: dict[str, str] | None = None,
-        **kwargs: Any,
+        self, *args: Any, lazy: dict[str, tuple[str, str]], renamed: dict[str, str] | None = None, **kwargs: Any
     ) -> None:
         """Create the group; no command is imported.
 
@@ -44,12 +40,12 @@ class LazyGroup(click.Group):
         self.lazy = lazy
         self.renamed = renamed or {}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Names of the commands, in the order they were given."""
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the command names in their order of definition."""
         return list(self.lazy)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """The command, imported now."""
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command, None if its name is unknown."""
         if cmd_name not in self.lazy:
             return None
         module, _, attribute = self.lazy[cmd_name][0].partition(":")
@@ -59,7 +55,11 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command, its name, and what stands behind it. Raises `click.UsageError`, which names those alike."""
+        """Return the command name, the command and its arguments.
+
+        Raises:
+            click.UsageError: The command is unknown. The message suggests similar commands of all groups.
+        """
         name = args[0]
         if name in self.renamed and not ctx.resilient_parsing:
             new = self.renamed[name]
@@ -67,11 +67,11 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, [new, *args[1:]])
         if name in self.lazy or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
-        near = " or ".join(f"'{PROGRAM} {command}'" for command in _commands_like(name))
+        near = " or ".join(f"'{PROGRAM} {command}'" for command in _similar_commands(name))
         raise click.UsageError(f"No such command {name!r}{f'; did you mean {near}?' if near else '.'}", ctx)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
-        """List the commands without importing them."""
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, words) for name, (_, words) in self.lazy.items()])
 
@@ -80,82 +80,93 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     lazy={
         "record": ("llm_energy_measure.cli.record:record", "Measure a command."),
-        "doctor": ("llm_energy_measure.cli.doctor:doctor", "Say which energy sensors work here."),
-        "aggregate": ("llm_energy_measure.cli.aggregate:aggregate", "Make one result of each experiment's processes."),
-        "import": ("llm_energy_measure.cli.import_results:import_results", "Bring in results of other tools."),
+        "doctor": ("llm_energy_measure.cli.doctor:doctor", "Show which energy sensors work on this machine."),
+        "aggregate": (
+            "llm_energy_measure.cli.aggregate:aggregate",
+            "Aggregate the raw results of each experiment into one result.",
+        ),
+        "import": ("llm_energy_measure.cli.import_results:import_results", "Import results of other tools."),
         "results": (
             "llm_energy_measure.cli.main:results",
             "List, show, verify, export, query, tag, check, merge and delete results.",
         ),
-        "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a record."),
+        "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a result."),
     },
-    epilog=(f"\b\nExamples:\n  {PROGRAM} -o results aggregate --all\n  {PROGRAM} -o results results list"),
+    epilog=(
+        f"\b\nExamples:\n  {PROGRAM} record --experiment exp_7 -- python generate.py\n  {PROGRAM} aggregate --all"
+        f"\n  {PROGRAM} -o old_results results list"
+    ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @shared_options
 @click.version_option(llm_energy_measure.__version__, "-V", "--version", prog_name=PROGRAM)
 def cli() -> None:
-    """Measure, keep, aggregate and check the energy of language models."""
+    """Measure the energy of language model inference; store, aggregate and verify the results."""
 
 
 @click.group(
     cls=LazyGroup,
     lazy={
-        "list": ("llm_energy_measure.cli.results_list:list_results", "List the experiments."),
+        "list": ("llm_energy_measure.cli.results_list:list_results", "List experiments, or totals per group."),
         "show": ("llm_energy_measure.cli.results_show:show", "Show one experiment."),
         "repeats": ("llm_energy_measure.cli.results_repeats:repeats", "Show mean and spread over repeated runs."),
         "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV, JSON or Parquet."),
-        "sql": ("llm_energy_measure.cli.results_sql:sql", "Run SQL over the aggregated experiments."),
-        "tag": ("llm_energy_measure.cli.results_tag:tag", "Set tags and a note on one experiment."),
-        "check": ("llm_energy_measure.cli.results_check:check", "Say what is amiss in the files."),
-        "verify": ("llm_energy_measure.cli.results_verify:verify", "Recompute from the raw files, and explain."),
-        "merge": ("llm_energy_measure.cli.results_merge:merge", "Bring results directories together."),
+        "sql": ("llm_energy_measure.cli.results_sql:sql", "Query the aggregated experiments with SQL."),
+        "tag": ("llm_energy_measure.cli.results_tag:tag", "Set or show the tags and the note of one experiment."),
+        "check": ("llm_energy_measure.cli.results_check:check", "Check the stored files for damage."),
+        "verify": (
+            "llm_energy_measure.cli.results_verify:verify",
+            "Verify the figures of experiments against their raw files.",
+        ),
+        "merge": ("llm_energy_measure.cli.results_merge:merge", "Copy other results directories into this one."),
         "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete one experiment."),
     },
     renamed={"cycles": "repeats"},
-    epilog=(f"\b\nExamples:\n  {PROGRAM} results export --to table.csv"),
+    epilog=(
+        f"\b\nExamples:\n  {PROGRAM} results list --where 'energy_j > 1000'\n  {PROGRAM} results export --to table.csv"
+    ),
 )
 @shared_options
 def results() -> None:
     """List, show, verify, export, query, tag, check, merge and delete results."""
 
 
-def _commands_like(name: str) -> list[str]:
-    """Commands of either group whose names look like one that is none; people leave out `results`, or add it."""
+def _similar_commands(name: str) -> list[str]:
+    """Return the commands of both groups with a similar name. Users often omit or add the word `results`."""
     from difflib import get_close_matches
 
     commands = {**{name: name for name in cli.lazy}, **{name: f"results {name}" for name in results.lazy}}
     commands |= {old: f"results {new}" for old, new in results.renamed.items()}
     near = get_close_matches(name, commands, n=1 if name in commands else 3)
-    return [commands[one] for one in near]
+    return [commands[match] for match in near]
 
 
 def main() -> NoReturn:
-    """Run the command line and exit. Never a traceback."""
+    """Run the command line and exit. Errors are printed as one line, never as a traceback."""
     warnings.showwarning = _show_warning
-    _accept_any_letter()
+    _escape_unencodable()
     try:
         status = cli.main(prog_name=PROGRAM, standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except click.ClickException as wrong:
-        _show_usage(wrong)
-        _exit(wrong.exit_code)
+    except click.ClickException as error:
+        _show_usage_error(error)
+        _exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        terminal.error("interrupted; what was finished stays")
+        terminal.error("interrupted; finished work is kept")
         _exit(1)
     except BrokenPipeError:
-        # The reader of a pipe (head) has left; what Python still holds for it must not raise at exit.
+        # The reader of the pipe (for example head) exited. Without this, Python flushes to it at exit and raises.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _exit(0)
-    except LLMEnergyMeasureError as refused:
-        terminal.error(refused)
+    except LLMEnergyMeasureError as error:
+        terminal.error(error)
         _exit(1)
-    except OSError as refused:
-        terminal.error(f"the system refused: {refused}")
+    except OSError as error:
+        terminal.error(f"error of the operating system: {error}")
         _exit(1)
-    except Exception as bug:  # noqa: BLE001 - the last resort: a person gets a sentence, not a traceback
-        terminal.error(f"this is a bug, please report it: {_where(bug)}: {type(bug).__name__}: {bug}")
+    except Exception as bug:  # noqa: BLE001 - users get one line that they can report, not a traceback
+        terminal.error(f"this is a bug, please report it: {_location(bug)}: {type(bug).__name__}: {bug}")
         _exit(1)
     _exit(status if isinstance(status, int) else 0)
 
@@ -164,27 +175,27 @@ def _exit(status: int) -> NoReturn:
     raise SystemExit(status)
 
 
-def _accept_any_letter() -> None:
-    """A name with letters that the terminal's encoding lacks is written out, and no reason to fail."""
+def _escape_unencodable() -> None:
+    """Escape characters that the encoding of the terminal does not have, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _show_usage(wrong: click.ClickException) -> None:
-    said = io.StringIO()
-    wrong.show(said)
-    for line in said.getvalue().splitlines():
-        click.echo(terminal.plain(line), err=True)
+def _show_usage_error(error: click.ClickException) -> None:
+    text = io.StringIO()
+    error.show(text)
+    for line in text.getvalue().splitlines():
+        click.echo(terminal.escape(line), err=True)
 
 
-def _where(bug: BaseException) -> str:
-    """File and line of the innermost frame."""
-    trace = bug.__traceback__
+def _location(error: BaseException) -> str:
+    """Return file and line of the innermost frame."""
+    trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return "?" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
 
 
-def _show_warning(message: Warning | str, *_details: object, **_more: object) -> None:
+def _show_warning(message: Warning | str, *_args: object, **_kwargs: object) -> None:
     terminal.warn(message)

@@ -1,4 +1,4 @@
-"""What the commands share: the results directory, experiment ids and their completion."""
+"""Arguments and options that several commands share, and how they find the results directory and its experiments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
-from llm_energy_measure.cli.terminal import VERBOSITY, warn
+from llm_energy_measure.cli.terminal import VERBOSITY_KEY, warn
 from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, RAW_DIR, RESULTS_DIR_ENV
 
 if TYPE_CHECKING:
@@ -22,53 +22,52 @@ if TYPE_CHECKING:
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., Any] | click.Command")
 
-
-class Text(StringParamType):
-    """A text that says something: an empty one is a variable of the shell that was never set."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The text as it is."""
-        text = super().convert(value, param, ctx)
-        if not text.strip():
-            self.fail("it is empty", param, ctx)
-        return text
-
-
-class PathName(Text):
-    """The name of a file or folder, completed in the shell; an empty one would be the current folder."""
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 - click's signature
-        """What tells the shell to complete the name of a file."""
-        return [CompletionItem(incomplete, type="file")]
-
-
-_RESULTS_DIR = "llm_energy_measure.results_dir"
-_NEAR_MATCHES = 3
-_OTHER_TABLES = frozenset(
+_RESULTS_DIR_KEY = "llm_energy_measure.results_dir"
+_MAX_SUGGESTIONS = 3
+_TABLE_SUFFIXES = frozenset(
     {".parquet", ".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".tsv", ".feather", ".arrow", ".sqlite", ".db"}
 )
 
 
+class Text(StringParamType):
+    """A text that is not empty. An empty text usually comes from a shell variable that is not set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text unchanged."""
+        text = super().convert(value, param, ctx)
+        if not text.strip():
+            self.fail("the value is empty", param, ctx)
+        return text
+
+
+class PathName(Text):
+    """The path of a file or folder, with shell completion. Without this class, "" would be the current folder."""
+
+    def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the item that makes the shell complete file names."""
+        return [CompletionItem(incomplete, type="file")]
+
+
 def shared_options(function: FunctionT) -> FunctionT:
-    """Add `-o/--results-dir`, `-v` and `-q`, which may stand before and after a subcommand; the last one counts."""
+    """Add `-o/--results-dir`, `-v` and `-q`. Groups and commands accept them, and the last value counts."""
     return _results_dir_option(verbosity_options(function))
 
 
 def verbosity_options(function: FunctionT) -> FunctionT:
     """Add `-v/--verbose` and `-q/--quiet`."""
-    verbose = click.option(
-        "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbosity(1), help="Say more on stderr."
-    )
-    quiet = click.option(
-        "-q", "--quiet", is_flag=True, expose_value=False, callback=_verbosity(-1), help="Say only what is amiss."
-    )
-    return verbose(quiet(function))
+    for level, flags, words in (
+        (-1, ("-q", "--quiet"), "Print only warnings and errors on stderr."),
+        (1, ("-v", "--verbose"), "Print more details on stderr."),
+    ):
+        callback = _set_verbosity(level)
+        function = click.option(*flags, is_flag=True, expose_value=False, callback=callback, help=words)(function)
+    return function
 
 
-def _verbosity(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
-    def callback(context: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
+def _set_verbosity(level: int) -> Callable[[click.Context, click.Parameter, object], None]:
+    def callback(context: click.Context, _parameter: click.Parameter, value: object) -> None:
         if value:
-            context.find_root().meta[VERBOSITY] = level
+            context.find_root().meta[VERBOSITY_KEY] = level
 
     return callback
 
@@ -80,119 +79,147 @@ def _results_dir_option(function: FunctionT) -> FunctionT:
         metavar="DIR",
         type=PathName(),
         expose_value=False,
-        callback=_remember_results_dir,
+        callback=_set_results_dir,
         is_eager=True,
-        help=f"Results directory. [env: {RESULTS_DIR_ENV}; default: ./results]",
+        help=f"Use this results directory. [env: {RESULTS_DIR_ENV}; default: ./results]",
     )(function)
 
 
-def experiment_ids(*, required: bool) -> Callable[[FunctionT], FunctionT]:
-    """Add the argument `ID...`, completed from the results directory."""
-    return click.argument("ids", metavar="ID..." if required else "[ID]...", nargs=-1, shell_complete=_complete)
+def _set_results_dir(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.find_root().meta[_RESULTS_DIR_KEY] = value
+
+
+def experiment_ids(function: FunctionT) -> FunctionT:
+    """Add the argument `[ID]...`, with shell completion."""
+    return click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=_complete_id)(function)
 
 
 def experiment_id(function: FunctionT) -> FunctionT:
-    """Add the argument `ID`, completed from the results directory."""
-    return click.argument("experiment", metavar="ID", shell_complete=_complete)(function)
+    """Add the argument `ID`, with shell completion."""
+    return click.argument("experiment", metavar="ID", shell_complete=_complete_id)(function)
 
 
 def json_option(function: FunctionT) -> FunctionT:
     """Add `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, in base units.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, with values in base units.")(function)
 
 
-def format_of(target: str, endings: Mapping[str, str]) -> str:
-    """The format that the name of a file asks for; CSV where it asks for none.
+def rehash_option(function: FunctionT) -> FunctionT:
+    """Add `--rehash`."""
+    words = "Read every file, also in folders whose mtime did not change."
+    return click.option("--rehash", is_flag=True, help=words)(function)
+
+
+def w_per_core_option(function: FunctionT) -> FunctionT:
+    """Add `--w-per-core`."""
+    words = "Set the power of one busy CPU core, for the source cpu_model."
+    watts = click.FloatRange(min=0, min_open=True)
+    return click.option("--w-per-core", metavar="WATTS", type=watts, help=words)(function)
+
+
+def require_ids_or_all(ids: tuple[str, ...], *, all_experiments: bool) -> None:
+    """Raise `click.UsageError` unless the command line has either experiment ids or `--all`."""
+    if all_experiments == bool(ids):
+        raise click.UsageError("Give either experiment ids or --all.")
+
+
+def format_of(target: str, formats: Mapping[str, str]) -> str:
+    """Return the format for a file name, `csv` if its suffix is not the one of a table.
+
+    Args:
+        target: The file name.
+        formats: Format by suffix.
 
     Raises:
-        click.BadParameter: It asks for one that is not written: a table of another kind must not have its name.
+        click.BadParameter: The suffix is the one of a table in a format that the command does not write.
     """
-    ending = Path(target).suffix.lower()
-    if ending in _OTHER_TABLES - endings.keys():
-        known = ", ".join(endings)
-        message = f"a file {ending} is not written; name it {known}, or choose with --format"
+    suffix = Path(target).suffix.lower()
+    if suffix in _TABLE_SUFFIXES - formats.keys():
+        message = f"cannot write a {suffix} file; use {', '.join(formats)}, or choose the format with --format"
         raise click.BadParameter(message, param_hint="--to")
-    return endings.get(ending, "csv")
+    return formats.get(suffix, "csv")
 
 
 def repository(*, must_exist: bool = True) -> FileSystemRepository:
-    """The repository that the command line names.
+    """Return the repository of the results directory.
 
     Args:
-        must_exist: Whether its directory has to be there already.
+        must_exist: Whether the results directory must exist.
 
     Raises:
-        StorageError: It has to, and there is none.
+        StorageError: The path is not a directory, or it does not exist although it must.
     """
+    # --help needs none of these imports.
     from llm_energy_measure.exceptions import StorageError
     from llm_energy_measure.results.repository import FileSystemRepository
 
-    found = FileSystemRepository(click.get_current_context().find_root().meta.get(_RESULTS_DIR))
-    if not found.base_path.is_dir() and (must_exist or found.base_path.exists()):
-        problem = "it is no directory" if found.base_path.exists() else "it does not exist"
-        raise StorageError(f"cannot read results in {found.base_path}", problem, "name another with -o DIR")
+    found = FileSystemRepository(click.get_current_context().find_root().meta.get(_RESULTS_DIR_KEY))
+    exists = found.base_path.exists()
+    if not found.base_path.is_dir() and (must_exist or exists):
+        problem = "it is not a directory" if exists else "the directory does not exist"
+        raise StorageError(f"cannot read results in {found.base_path}", problem, "use another one with -o DIR")
     if must_exist:
-        _warn_of_no_results(found.base_path)
+        _warn_if_no_results(found.base_path)
     return found
 
 
-def holds_results(directory: Path) -> bool:
-    """True if something stands in a directory where results belong, whatever it is."""
+def has_results(directory: Path) -> bool:
+    """Return True if the directory has an entry `raw` or `aggregated` of any kind."""
     return any(os.path.lexists(directory / name) for name in (RAW_DIR, AGGREGATED_DIR))
 
 
-def _warn_of_no_results(directory: Path) -> None:
-    """Tell that a directory which is not empty is no results directory: one beside it was meant."""
-    with contextlib.suppress(OSError):  # told by whoever reads it
-        # Hidden files are kept in empty directories too, so that they stay.
-        if not holds_results(directory) and any(not entry.name.startswith(".") for entry in directory.iterdir()):
-            beside = (directory / DEFAULT_RESULTS_DIR, directory.parent, directory.parent.parent)
-            near = next(filter(holds_results, beside), None)
-            advice = "give another with -o DIR" if near is None else f"did you mean -o {near}?"
-            warn(f"{directory} holds neither {RAW_DIR}/ nor {AGGREGATED_DIR}/, and no results; {advice}")
+def _warn_if_no_results(directory: Path) -> None:
+    """Warn if a directory has files but no results, and suggest a results directory near it."""
+    with contextlib.suppress(OSError):  # the code that reads the directory reports this error
+        # Empty directories often have a hidden file such as .gitkeep.
+        if not has_results(directory) and any(not entry.name.startswith(".") for entry in directory.iterdir()):
+            candidates = (directory / DEFAULT_RESULTS_DIR, directory.parent, directory.parent.parent)
+            near = next(filter(has_results, candidates), None)
+            advice = "use another one with -o DIR" if near is None else f"did you mean -o {near}?"
+            warn(f"{directory} has no results: it contains neither {RAW_DIR}/ nor {AGGREGATED_DIR}/; {advice}")
 
 
 def require_known(repository: FileSystemRepository, name: str) -> str:
-    """The id itself, once the repository is known to hold it.
+    """Return the id if the repository has this experiment.
 
     Raises:
-        ResultNotFoundError: It doesn't; the message names ids that look alike.
-        ExperimentIdError: It is no possible id.
+        ResultNotFoundError: The repository does not have it. The message suggests similar ids.
+        ExperimentIdError: The text cannot be an experiment id.
     """
     if repository.has_raw(name) or repository.has_aggregated(name) or repository.has_folder(name):
         return name
-    if repository.list_attempts(name):  # its next one is still to begin
+    if repository.list_attempts(name):  # the current attempt has not started, but earlier ones exist
         return name
-    raise not_found(repository, name)
-
-
-def not_found(repository: FileSystemRepository, name: str) -> ResultNotFoundError:
-    """The error for an unknown id, with near matches."""
     from difflib import get_close_matches
 
     from llm_energy_measure.exceptions import ResultNotFoundError
 
-    near = get_close_matches(name, _known(repository), n=_NEAR_MATCHES, cutoff=0.5)
-    advice = f"did you mean {' or '.join(near)}?" if near else "'results list --all' names them all"
-    return ResultNotFoundError(f"experiment {name!r} not found", f"nothing of it is in {repository.base_path}", advice)
+    near = get_close_matches(name, all_ids(repository), n=_MAX_SUGGESTIONS, cutoff=0.5)
+    advice = f"did you mean {' or '.join(near)}?" if near else "'results list --all' lists all ids"
+    raise ResultNotFoundError(f"experiment {name!r} not found", f"{repository.base_path} has no files of it", advice)
 
 
-def _known(repository: FileSystemRepository) -> list[str]:
+def not_aggregated(name: str, alternative: str) -> ResultNotFoundError:
+    """Return the error for an experiment without an aggregate; `alternative` says what works without one."""
+    from llm_energy_measure.exceptions import ResultNotFoundError
+
+    advice = f"run 'llm-energy-measure aggregate {name}', or {alternative}"
+    return ResultNotFoundError(f"aggregate of {name!r} not found", "the experiment is not aggregated yet", advice)
+
+
+def all_ids(repository: FileSystemRepository) -> list[str]:
+    """Return the sorted ids of all experiments that have raw results or an aggregate."""
     return sorted({*repository.list_experiments(), *repository.list_aggregated()})
 
 
-def _remember_results_dir(context: click.Context, _parameter: click.Parameter, value: Path | str | None) -> None:
-    if value is not None:
-        context.find_root().meta[_RESULTS_DIR] = value
-
-
-def _complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def _complete_id(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from llm_energy_measure.exceptions import LLMEnergyMeasureError
     from llm_energy_measure.results.repository import FileSystemRepository
 
-    directory = context.find_root().meta.get(_RESULTS_DIR)
+    directory = context.find_root().meta.get(_RESULTS_DIR_KEY)
     try:
-        known = _known(FileSystemRepository(directory))
+        known = all_ids(FileSystemRepository(directory))
     except LLMEnergyMeasureError:
-        return []  # a completion must not print into the command line that is being typed
+        return []  # an error message would appear inside the command line that the user types
     return [CompletionItem(name) for name in known if name.startswith(incomplete)]

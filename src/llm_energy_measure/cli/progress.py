@@ -1,4 +1,4 @@
-"""A bar on stderr with rate and remaining time. Imported only where a person sees it."""
+"""A progress bar on stderr with rate and remaining time. Imported only if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 
-# The bar has to go while something is said, or both would stand in one line. Once a few times a second is enough.
-_HOLD_SEC = 0.2
+# The bar is removed while the caller prints, because both would share one line. So items are passed on in batches.
+_BATCH_SEC = 0.2
 
 
 class _Rate(ProgressColumn):
-    """How many a second."""
+    """Items per second."""
 
     def render(self, task: Task) -> Text:
-        """The rate, once there is one."""
+        """Return the rate, or nothing before the first measurement."""
         return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
 
-def with_bar(items: Iterable[ItemT], doing: str, total: int) -> Iterator[ItemT]:
-    """The items, with a bar on stderr that is out of the way while they are used.
+def with_progress_bar(items: Iterable[ItemT], description: str, total: int) -> Iterator[ItemT]:
+    """Yield the items and show a progress bar on stderr, which is hidden while the caller uses an item.
 
     Args:
-        items: What to pass on.
-        doing: What is being done.
-        total: How many there will be.
+        items: The items to pass on.
+        description: Text in front of the bar.
+        total: Expected number of items.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    held: list[ItemT] = []
+    batch: list[ItemT] = []
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(doing, total=total)
-        since = time.monotonic()
+        task = progress.add_task(description, total=total)
+        batch_start = time.monotonic()
         for item in items:
-            held.append(item)
+            batch.append(item)
             progress.advance(task)
-            if time.monotonic() - since >= _HOLD_SEC:
+            if time.monotonic() - batch_start >= _BATCH_SEC:
                 progress.stop()
-                yield from held
-                held.clear()
+                yield from batch
+                batch.clear()
                 progress.start()
-                since = time.monotonic()
-    yield from held
+                batch_start = time.monotonic()
+    yield from batch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.recorder.command import CannotRunError, TreeTime, find_program, run_command
 from llm_energy_measure.recorder.ranks import find_rank
@@ -30,33 +30,35 @@ if TYPE_CHECKING:
 )
 @click.argument("command", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED)
 @click.option(
-    "--experiment", metavar="ID", type=options.Text(), help="Id of the experiment. [default: the program and the time]"
+    "--experiment",
+    metavar="ID",
+    type=options.Text(),
+    help="Id of the experiment, the same in all its processes. [default: program, time and process id]",
 )
-@click.option("--model", metavar="NAME", type=options.Text(), default="unknown", help="Name of the model.")
-@click.option("--config-name", metavar="NAME", type=options.Text(), help="Name of the configuration.")
-@click.option("--backend", metavar="NAME", type=options.Text(), help="Inference library of the command.")
+@click.option(
+    "--model", metavar="NAME", type=options.Text(), default="unknown", show_default=True, help="Name of the model."
+)
+@click.option(
+    "--config-name", metavar="NAME", type=options.Text(), help="Name of the configuration. [default: the program]"
+)
+@click.option("--backend", metavar="NAME", type=options.Text(), help="Name of the inference library.")
 @click.option(
     "--source",
     "sources",
     metavar="NAME",
     multiple=True,
-    help="Energy source ('doctor' names them); several, best first.",
+    help="Energy source; repeat it for several, the preferred one first. [default: as 'doctor' shows]",
 )
-@click.option("--no-energy", is_flag=True, help="Measure none here: another process of the experiment does.")
-@click.option("--require-energy", is_flag=True, help="Don't start where none can be measured.")
-@click.option(
-    "--w-per-core",
-    metavar="WATTS",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Power of a busy core, for the source cpu_model.",
-)
+@click.option("--no-energy", is_flag=True, help="Measure no energy, because another process measures it.")
+@click.option("--require-energy", is_flag=True, help="Do not start the command if no energy source works.")
+@options.w_per_core_option
 @click.option(
     "--gpu",
     "gpus",
     metavar="ID",
     type=options.Text(),
     multiple=True,
-    help="GPU of the command, by index or UUID; several.",
+    help="GPU of the command, by index or UUID; repeat it for several. [default: the GPUs visible to CUDA]",
 )
 @click.option(
     "--idle",
@@ -64,10 +66,21 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     type=click.FloatRange(min=0),
     default=0.0,
-    help="Measure idle power for so long before.",
+    show_default=True,
+    help="Measure the idle power for this time before the command starts.",
 )
-@click.option("--process-index", metavar="N", type=click.IntRange(min=0), help="Rank, if no launcher says it.")
-@click.option("--world-size", metavar="N", type=click.IntRange(min=1), help="Processes, if no launcher says it.")
+@click.option(
+    "--process-index",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Rank of this process. [default: as the launcher sets it, else 0]",
+)
+@click.option(
+    "--world-size",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Number of processes. [default: as the launcher sets it, else 1]",
+)
 @options.shared_options
 def record(
     *,
@@ -85,21 +98,21 @@ def record(
     process_index: int | None,
     world_size: int | None,
 ) -> int:
-    """Measure a command, with everything that it starts.
+    """Measure a command and all processes that it starts.
 
-    Whatever the command is and however it ends, its energy and its status become one raw result. The exit status is the
-    command's own.
+    The command runs unchanged. Its energy and its status are saved as one raw result, also if the command fails or a
+    signal ends it. The exit status is the exit status of the command.
     """
     if not command:
-        raise click.UsageError("Name the command to measure, behind --.")
+        raise click.UsageError("Give the command to measure after --, for example: record -- python generate.py")
     try:
         find_program(command[0])
-    except CannotRunError as refused:
-        terminal.error(refused)
-        return refused.status
+    except CannotRunError as error:
+        terminal.error(error)
+        return error.status
     cpu_time = TreeTime()
     recording = make_recording(
-        experiment or _own_name(command[0], process_index, world_size),
+        experiment or _default_id(command[0], process_index, world_size),
         model_name=model,
         config_name=config_name or Path(command[0]).name,
         cli_overrides={"command": list(command)},
@@ -115,42 +128,42 @@ def record(
     )
     try:
         status = run_command(recording, command, cpu_time)
-    except LLMEnergyMeasureError as refused:
-        terminal.error(refused)
-        return refused.status if isinstance(refused, CannotRunError) else 1
+    except LLMEnergyMeasureError as error:
+        terminal.error(error)
+        return error.status if isinstance(error, CannotRunError) else 1
     result = recording.result
     if result is None:
-        terminal.warn("a signal came before the command was started: it was not, and nothing is recorded")
+        terminal.warn("a signal arrived before the command started; the command did not run, and nothing is recorded")
     else:
-        _warn_of_energy(result)
-        energy = terminal.quantity(result.energy_metrics.total_energy_j, "J")
-        terminal.note(f"{recording.path}: {result.status}, {energy} in {result.timestamps.duration_sec:.4g} s")
+        _warn_about_energy(result)
+        energy = formatting.quantity(result.energy_metrics.total_energy_j, "J")
+        terminal.info(f"{recording.path}: {result.status}, {energy} in {result.timestamps.duration_sec:.4g} s")
     return status
 
 
-def _warn_of_energy(result: RawProcessResult) -> None:
-    """What a reader of the energy has to know; why there is none is one list of all sources, and long."""
-    said = result.energy_measurement_warning
-    if said is None:
+def _warn_about_energy(result: RawProcessResult) -> None:
+    """Print the warning about the measured energy. If no sensor works, its long list of reasons needs -v."""
+    warning = result.energy_measurement_warning
+    if warning is None:
         return
     if result.energy_metrics.sensors is not None:
-        terminal.warn(said)
+        terminal.warn(warning)
         return
-    what, _, why = said.partition("; ")
-    terminal.warn(f"{what}; the record says why, 'llm-energy-measure doctor' what works here")
-    terminal.detail(why)
+    problem, _, reasons = warning.partition("; ")
+    terminal.warn(f"{problem}; the raw result contains the reasons; run 'llm-energy-measure doctor' for advice")
+    terminal.debug(reasons)
 
 
-def _own_name(program: str, process_index: int | None, world_size: int | None) -> str:
-    """An id of its own for a command that runs alone."""
+def _default_id(program: str, process_index: int | None, world_size: int | None) -> str:
+    """Return a unique id for a command that runs as a single process."""
     rank = find_rank(os.environ, process_index=process_index, world_size=world_size)
     if rank.world_size > 1:
-        raise click.UsageError("Name the experiment, the same in all its processes: --experiment ID.")
+        raise click.UsageError("All processes of an experiment need the same id: add --experiment ID.")
     return f"{Path(program).name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
 
 
 def _sources(names: tuple[str, ...], cpu_time: TreeTime, *, no_energy: bool) -> list[str | Source]:
-    """The sources, of which the model is told to look at the command and not at this process."""
+    """Return the energy sources. The source cpu_model gets the CPU time of the command, not of this process."""
     if no_energy:
         return []
     model = CpuModel(cpu_seconds=cpu_time, is_cheap=False)

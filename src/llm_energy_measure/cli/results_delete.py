@@ -6,26 +6,26 @@ import sys
 
 import click
 
-from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
 
 @click.command(epilog=("\b\nExamples:\n  llm-energy-measure results delete exp_7 --yes"))
 @options.experiment_id
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.shared_options
 def delete(*, experiment: str, yes: bool) -> None:
-    """Delete one experiment: its raw results, its aggregate and everything else in its folder."""
+    """Delete one experiment: its raw results, its aggregate, its tags and all other files in its folder."""
     repository = options.repository()
     options.require_known(repository, experiment)
-    files = terminal.plural(len(repository.list_raw(experiment)), "raw result")
+    files = formatting.plural(len(repository.list_raw(experiment)), "raw result")
     if not yes:
         if not terminal.is_terminal(sys.stdin):
-            doing, found = f"cannot delete {experiment!r}", "nobody is there to be asked"
-            raise ConfigurationError(doing, found, "give --yes")
-        question = f"Delete {terminal.plain(experiment)} with {files}? It can't be undone."
+            found = "stdin is not a terminal, so the command cannot ask for confirmation"
+            raise ConfigurationError(f"cannot delete {experiment!r}", found, "add --yes")
+        question = f"Delete {terminal.escape(experiment)} with {files}? This cannot be undone."
         if not click.confirm(question, err=True):
-            terminal.note("nothing was deleted")
+            terminal.info("nothing was deleted")
             raise SystemExit(1)
     repository.delete_experiment(experiment)
-    terminal.note(f"{experiment} deleted, {files}")
+    terminal.info(f"{experiment} deleted, {files}")

@@ -11,7 +11,7 @@ import msgspec
 from llm_energy_measure.catalogue.index import GROUP_FIGURES, Catalogue, Group, Query, query_catalogue
 from llm_energy_measure.catalogue.query import ALIASES, column_of, where_clause
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, to_utc
-from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,8 +40,17 @@ _GROUP_HEADERS = (
 )
 
 
-class _Answer(msgspec.Struct):
-    """What a list shows: rows or groups, and what has to be said about them."""
+class _Listing(msgspec.Struct):
+    """The rows or groups to print, and what the messages report about them.
+
+    Attributes:
+        rows: Experiments, or groups.
+        matching: Number of experiments that match.
+        pending: Number of experiments that are left out because they are not aggregated.
+        problems: Id and message of each unreadable file.
+        as_of: Unix time of the last scan, if the results were not scanned now.
+        groups: Number of groups before --limit; None if the rows are experiments.
+    """
 
     rows: list[Any]
     matching: int
@@ -51,13 +60,13 @@ class _Answer(msgspec.Struct):
     groups: int | None = None
 
 
-def _names(by: str | None) -> list[str]:
-    """Names of columns, once each."""
-    return list(dict.fromkeys(name.strip() for name in by.split(","))) if by is not None else []
+def _column_names(text: str | None) -> list[str]:
+    """Return the names of a comma-separated list, without repetitions."""
+    return list(dict.fromkeys(name.strip() for name in text.split(","))) if text is not None else []
 
 
-def _meaningful(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """A callback that takes what makes sense: what does not is wrong usage."""
+def _validated_by(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """Return an option callback that reports a `ConfigurationError` of the check as wrong usage."""
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
         if value is not None:
@@ -70,12 +79,37 @@ def _meaningful(check: Callable[[str], object]) -> Callable[[click.Context, clic
     return callback
 
 
-_CONDITION = _meaningful(lambda text: where_clause(text, COLUMNS))
-_COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group") for name in _names(names)])
+_CONDITION = _validated_by(lambda text: where_clause(text, COLUMNS))
+_COLUMN_LIST = _validated_by(lambda text: [column_of(name, COLUMNS, "cannot group") for name in _column_names(text)])
+
+_HELP = """List experiments, or totals per group.
+
+\b
+Verdicts:
+  complete      all processes are present, and no check failed
+  warned        as complete, but the aggregate has warnings
+  partial       the energy is a lower bound: data are missing
+  over-counted  the plain sum counts some energy more than once
+  failed        a check failed; 'results verify' explains it
+  stale         raw files changed after the aggregation
+  pending       the experiment is not aggregated yet
+  external      another tool made the aggregate
+  unreadable    the aggregate can't be read
+
+\b
+Conditions:
+  energy_j > 1000 and model ~ llama        (~ contains, !~ does not)
+  verdict in (failed, partial) or not date < 2026-03
+  tag.paper = fig3 and host is unknown
+
+The columns are those of an export, and status, verdict, hosts, gpus, precision, note and tag.KEY. A date is a year,
+a month or a day in UTC. ~ and --model ignore case. The exit status is 1 if a file can't be read.
+"""
 
 
 @click.command(
     "list",
+    help=_HELP,
     epilog=(
         "\b\n"
         "Examples:\n"
@@ -84,26 +118,23 @@ _COLUMN_LIST = _meaningful(lambda names: [column_of(name, COLUMNS, "cannot group
         "  llm-energy-measure results list --by model,precision"
     ),
 )
-@click.option("--all", "with_pending", is_flag=True, help="Also those that are not aggregated yet.")
-@click.option("--where", metavar="CONDITION", callback=_CONDITION, help="Only those for which it holds, as said above.")
+@click.option("--all", "with_pending", is_flag=True, help="List also experiments that are not aggregated yet.")
+@click.option("--where", metavar="CONDITION", callback=_CONDITION, help="List only experiments that match CONDITION.")
 @click.option(
     "--sort",
     "key",
     metavar="COLUMN",
-    help="Order by, groups by one of theirs or of their figures; what is unknown comes last. [default: id]",
+    help="Sort by this column, with unknown values last. [default: id; with --by: the group columns]",
 )
-@click.option("--reverse", is_flag=True, help="Greatest first.")
+@click.option("--reverse", is_flag=True, help="Sort in descending order.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show at most N rows or groups.")
-@click.option("--model", metavar="TEXT", type=options.Text(), help="Only models whose name contains TEXT, in any case.")
+@click.option("--model", metavar="TEXT", type=options.Text(), help="List only models whose name contains TEXT.")
 @click.option(
-    "--by",
-    metavar="COLUMN,...",
-    callback=_COLUMN_LIST,
-    help="Totals of those alike in these columns.",
+    "--by", metavar="COLUMN,...", callback=_COLUMN_LIST, help="Group by these columns; show totals per group."
 )
-@click.option("--totals", is_flag=True, help="Totals over all of them.")
-@click.option("--refresh", is_flag=True, help="Look at every experiment's stamps, however many there are.")
-@click.option("--rehash", is_flag=True, help="Read every file again: edits in place leave no stamp on a folder.")
+@click.option("--totals", is_flag=True, help="Show the totals over all listed experiments.")
+@click.option("--refresh", is_flag=True, help="Look for changed files in all experiments, even in more than 2,000.")
+@options.rehash_option
 @options.json_option
 @options.shared_options
 def list_results(
@@ -120,29 +151,19 @@ def list_results(
     rehash: bool,
     as_json: bool,
 ) -> None:
-    """List the experiments.
-
-    The verdict on an aggregate that is current is complete, over-counted (the sum counts joules more than once),
-    partial (a lower bound), failed (a check did not hold: 'results verify' explains) or warned; else it is stale (raw
-    files came, changed or went since), pending (not aggregated), external (derived by another tool) or unreadable. The
-    exit status is 1 if a file can't be read.
-
-    A condition compares columns with values: = != < <= > >= ~ (contains) !~, "in (a, b)", "is unknown", joined by and,
-    or, not and parentheses. Columns are those of an export, status, verdict, hosts, gpus, precision, note and
-    tag.KEY; dates may be a year, a month or a day, in UTC.
-    """
-    columns = _names(by)
+    """List experiments, or totals per group; the exit status is 1 if a file can't be read."""
+    columns = _column_names(by)
     grouped = bool(columns or totals)
-    order = _order(key, columns, grouped=grouped)
+    order = _sort_column(key, columns, grouped=grouped)
     repository = options.repository()
     query = Query(where=where, model=model, with_pending=with_pending)
 
-    def answer(catalogue: Catalogue) -> _Answer:
+    def read(catalogue: Catalogue) -> _Listing:
         groups = catalogue.groups(query, columns, sort=order, reverse=reverse) if grouped else []
         rows: list[Any] = (
             groups[:limit] if grouped else catalogue.summaries(query, sort=order or "id", reverse=reverse, limit=limit)
         )
-        return _Answer(
+        return _Listing(
             rows=rows,
             matching=catalogue.count(query),
             pending=0 if with_pending else catalogue.pending(),
@@ -151,23 +172,29 @@ def list_results(
             groups=len(groups) if grouped else None,
         )
 
-    found = query_catalogue(
-        repository, answer, full=refresh, rehash=rehash, warn=terminal.warn, on_progress=terminal.note
+    listing = query_catalogue(
+        repository, read, full=refresh, rehash=rehash, warn=terminal.warn, on_progress=terminal.info
     )
-    _warn(found)
+    _warn_about_problems(listing)
     if as_json:
-        terminal.out_json(msgspec.to_builtins(found.rows))
-    elif columns or totals:
-        _print_groups(columns, found.rows)
-    else:
-        _print(found.rows)
-    _count(found)
-    if found.problems:
+        terminal.print_json(msgspec.to_builtins(listing.rows))
+    elif grouped:
+        _print_groups(columns, listing.rows)
+    elif listing.rows:
+        terminal.print_table(
+            _HEADERS, [_cells(row) for row in listing.rows], optional=("date", "tokens/s", "tokens", "model")
+        )
+    _print_count(listing)
+    if listing.problems:
         raise SystemExit(1)
 
 
-def _order(key: str | None, columns: Sequence[str], *, grouped: bool) -> str | None:
-    """The column or figure to sort by, once it is known to be one; None is the usual order."""
+def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool) -> str | None:
+    """Return the column or group figure to sort by, None for the default order.
+
+    Raises:
+        click.BadParameter: There is no such column, or groups do not have it.
+    """
     if key is None:
         return None
     figure = ALIASES.get(key.lower(), key.lower())
@@ -181,43 +208,37 @@ def _order(key: str | None, columns: Sequence[str], *, grouped: bool) -> str | N
         return key
     same = [name for name in columns if column_of(name, COLUMNS, "cannot sort") == wanted]
     if not same:
-        known = f"groups have {', '.join(GROUP_FIGURES)}"
-        raise click.BadParameter(f"{key!r} is neither in --by nor a figure of a group; {known}", param_hint="--sort")
+        message = f"groups have no column {key!r}; sort by a column of --by, or by {', '.join(GROUP_FIGURES)}"
+        raise click.BadParameter(message, param_hint="--sort")
     return same[0]
 
 
-def _warn(found: _Answer) -> None:
-    """Name what can't be read, and only count what belongs to rows that a limit cut off."""
-    is_cut = found.groups is None and len(found.rows) < found.matching
-    shown = {row.experiment_id for row in found.rows} if is_cut else set()
+def _warn_about_problems(listing: _Listing) -> None:
+    """Print a warning for each unreadable file. If --limit left out its experiment, only count it."""
+    is_cut = listing.groups is None and len(listing.rows) < listing.matching
+    shown = {row.experiment_id for row in listing.rows} if is_cut else set()
     hidden = 0
-    for experiment, problem in found.problems:
+    for experiment, problem in listing.problems:
         if is_cut and experiment not in shown:
             hidden += 1
         else:
             terminal.warn(problem)
     if hidden:
-        terminal.warn(f"{hidden} more can't be read; without --limit they are named")
-
-
-def _print(rows: list[ExperimentSummary]) -> None:
-    if rows:
-        cells = [_cells(row) for row in rows]
-        terminal.out_table(_HEADERS, cells, optional=("date", "tokens/s", "tokens", "model"))
+        terminal.warn(f"{formatting.plural(hidden, 'more problem')} not shown; omit --limit to see all")
 
 
 def _cells(row: ExperimentSummary) -> tuple[str, ...]:
-    found, expected = (terminal.UNKNOWN if n is None else str(n) for n in (row.found_processes, row.expected_processes))
     return (
         row.experiment_id,
-        row.model_name or terminal.UNKNOWN,
-        f"{found}/{expected}",
-        terminal.energy(row.total_energy_j, at_least="≥ " if row.is_lower_bound else ""),
-        terminal.count(row.total_tokens),
-        terminal.quantity(row.avg_tokens_per_second),
-        terminal.quantity(row.tokens_per_joule),
+        row.model_name or formatting.UNKNOWN,
+        f"{formatting.cell(row.found_processes)}/{formatting.cell(row.expected_processes)}",
+        formatting.energy(row.total_energy_j, at_least="≥ " if row.is_lower_bound else ""),
+        formatting.count(row.total_tokens),
+        formatting.quantity(row.avg_tokens_per_second),
+        formatting.quantity(row.tokens_per_joule),
         row.verdict,
-        terminal.moment(row.start_time and to_utc(row.start_time)),  # as a condition takes it
+        # Conditions compare dates in UTC, so the table shows UTC.
+        formatting.date_time(row.start_time and to_utc(row.start_time)),
     )
 
 
@@ -225,37 +246,36 @@ def _print_groups(columns: Sequence[str], groups: Sequence[Group]) -> None:
     headers = (*((name, "left") for name in columns), *_GROUP_HEADERS)
     cells = [
         (
-            *(_common(value) for value in group.by.values()),
-            terminal.count(group.experiments),
-            terminal.energy(group.total_energy_j, at_least="≥ " if group.lower_bounds or group.unknown_energy else ""),
-            terminal.count(group.total_tokens),
-            terminal.quantity(group.tokens_per_joule),
-            terminal.count(group.unknown_energy),
-            terminal.count(group.lower_bounds),
+            *(
+                formatting.date_time(value) if isinstance(value, datetime) else formatting.cell(value)
+                for value in group.by.values()
+            ),
+            formatting.count(group.experiments),
+            formatting.energy(
+                group.total_energy_j, at_least="≥ " if group.lower_bounds or group.unknown_energy else ""
+            ),
+            formatting.count(group.total_tokens),
+            formatting.quantity(group.tokens_per_joule),
+            formatting.count(group.unknown_energy),
+            formatting.count(group.lower_bounds),
         )
         for group in groups
     ]
     if cells:
-        terminal.out_table(headers, cells, optional=("lower bounds", "without energy", "tokens"))
+        terminal.print_table(headers, cells, optional=("lower bounds", "without energy", "tokens"))
 
 
-def _common(value: object) -> str:
-    if isinstance(value, datetime):
-        return terminal.moment(value)
-    return terminal.UNKNOWN if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _count(found: _Answer) -> None:
-    """What is not on screen, on stderr."""
-    shown = len(found.rows)
-    said = terminal.plural(found.matching, "experiment")
-    if found.groups is not None and shown < found.groups:
-        said = f"{shown} of {found.groups} groups, of {said}"
-    elif found.groups is None and shown < found.matching:
-        said = f"{shown} of {said}"
-    if found.pending:
-        said += f"; {found.pending} not aggregated yet (--all lists them, 'aggregate --all' aggregates them)"
-    if found.as_of is not None:
-        stamp = datetime.fromtimestamp(found.as_of).astimezone()
-        said += f"; as of {stamp:%Y-%m-%d %H:%M:%S} (--refresh looks at every experiment again)"
-    terminal.note(said)
+def _print_count(listing: _Listing) -> None:
+    """Print on stderr how many experiments match, how many are pending, and the age of the data."""
+    shown = len(listing.rows)
+    text = formatting.plural(listing.matching, "experiment")
+    if listing.groups is not None and shown < listing.groups:
+        text = f"{shown} of {listing.groups} groups, of {text}"
+    elif listing.groups is None and shown < listing.matching:
+        text = f"{shown} of {text}"
+    if listing.pending:
+        text += f"; {listing.pending} not aggregated yet (--all lists them, 'aggregate --all' aggregates them)"
+    if listing.as_of is not None:
+        scanned = datetime.fromtimestamp(listing.as_of).astimezone()
+        text += f"; as of {scanned:%Y-%m-%d %H:%M:%S} (--refresh scans all experiments again)"
+    terminal.info(text)

@@ -17,19 +17,21 @@ from llm_energy_measure.results.repository import FileSystemRepository
 @click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=options.PathName())
 @options.shared_options
 def merge(*, others: tuple[str, ...]) -> None:
-    """Copy what OTHER results directories hold into this one.
+    """Copy the files of OTHER results directories into the results directory (-o).
 
-    Nothing here is replaced: the same content is skipped, so an interrupted merge is simply run again, and different
-    content is a conflict that is told. The exit status is 1 if there was a conflict or something could not be copied.
+    No file is replaced: an equal file is skipped, and a different one is reported as a conflict. If the command is
+    interrupted, run it again. The exit status is 1 if there was a conflict or a file could not be copied.
     """
     target = options.repository(must_exist=False)
     sources = [FileSystemRepository(other) for other in others]
     for source in sources:
+        problem = None
         if not source.base_path.is_dir():
-            raise StorageError(f"cannot merge {source.base_path}", "it is no directory", "check the spelling")
-        if not options.holds_results(source.base_path):
-            found = f"it holds neither {RAW_DIR}/ nor {AGGREGATED_DIR}/"
-            raise StorageError(f"cannot merge {source.base_path}", found, "name a results directory")
+            problem = "it is not a directory"
+        elif not options.has_results(source.base_path):
+            problem = f"it contains neither {RAW_DIR}/ nor {AGGREGATED_DIR}/"
+        if problem:
+            raise StorageError(f"cannot merge {source.base_path}", problem, "give the path of a results directory")
     counts: Counter[str] = Counter()
     for source in sources:
         for merged in merge_results(target, source):
@@ -37,8 +39,7 @@ def merge(*, others: tuple[str, ...]) -> None:
             if merged.outcome in ("conflict", "failed"):
                 terminal.error(f"{merged.outcome}: {source.base_path}/{merged.key}: {merged.reason}")
             else:
-                terminal.detail(f"{merged.outcome}: {merged.key}")
-    said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("copied", "same", "conflict", "failed"))
-    terminal.note(said)
+                terminal.debug(f"{merged.outcome}: {merged.key}")
+    terminal.info(", ".join(f"{counts[outcome]} {outcome}" for outcome in ("copied", "same", "conflict", "failed")))
     if counts["conflict"] or counts["failed"]:
         raise SystemExit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.repeats import CycleStatistics, cycle_statistics, group_cycles
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.statistics import SampleStatistics
     from llm_energy_measure.results.repository import FileSystemRepository
 
+# The trailing space distinguishes the second interval from the first. It is removed before printing.
 _HEADERS = (
     ("repeats of", "left"),
     ("model", "left"),
@@ -30,59 +31,62 @@ _HEADERS = (
 )
 
 
-@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results repeats --json"))
+@click.command(
+    epilog=("\b\nExamples:\n  llm-energy-measure results repeats\n  llm-energy-measure results repeats --json")
+)
 @options.json_option
 @options.shared_options
 def repeats(*, as_json: bool) -> None:
     """Show mean and spread over repeats: repeated runs of one configuration.
 
-    Repeats are experiments whose ids differ only in a final _c<n>, or whose configurations differ only in cycle_id. The
-    interval is the t-based 95 % interval of the mean, CV the standard deviation over the mean.
+    Two experiments are repeats if their ids differ only in a final _c<n>, or if their configurations differ only in
+    cycle_id. "± 95 %" is half the width of the t-based 95 % interval of the mean. CV is the standard deviation divided
+    by the mean. The exit status is 1 if an aggregate can't be read.
     """
     repository = options.repository()
-    aggregated, unread = _aggregated(repository)
+    aggregated, unreadable = _aggregated(repository)
     groups = [cycle_statistics(group) for group in group_cycles(aggregated)]
     for group in groups:
         for warning in group.warnings:
             terminal.warn(f"{group.name}: {warning}")
     if as_json:
-        terminal.out_json(msgspec.to_builtins(groups))
+        terminal.print_json(msgspec.to_builtins(groups))
     elif groups:
-        terminal.out_table(_HEADERS, map(_cells, groups), optional=("ms/token", "model", "± 95 % "))
+        terminal.print_table(_HEADERS, map(_cells, groups), optional=("ms/token", "model", "± 95 % "))
     else:
-        terminal.note("no repeated runs among the aggregated experiments")
-    if unread:
+        terminal.info("no repeated runs among the aggregated experiments")
+    if unreadable:
         raise SystemExit(1)
 
 
 def _aggregated(repository: FileSystemRepository) -> tuple[list[AggregatedResult], int]:
-    """The readable aggregates, and how many can't be read; each of those is named on stderr."""
+    """Return the readable aggregates and the number of unreadable ones, which are named on stderr."""
     results: list[AggregatedResult] = []
-    unread = 0
+    unreadable = 0
     for name in repository.list_aggregated():
         try:
             result = repository.load_aggregated(name)
         except LLMEnergyMeasureError as error:
             terminal.warn(error)
-            unread += 1
+            unreadable += 1
         else:
             results += [result] if result is not None else []
-    return results, unread
+    return results, unreadable
 
 
 def _cells(group: CycleStatistics) -> tuple[str, ...]:
     energy, throughput = group.energy_j, group.tokens_per_second
     return (
         group.name,
-        group.model_name or terminal.UNKNOWN,
+        group.model_name or formatting.UNKNOWN,
         str(len(group.experiment_ids)),
-        terminal.quantity(energy.mean, "J"),
-        terminal.quantity(_half_width(energy), "J"),
-        terminal.UNKNOWN if energy.cv is None else f"{energy.cv:.2%}",
-        terminal.quantity(throughput.mean),
-        terminal.quantity(_half_width(throughput)),
-        terminal.quantity(group.tokens_per_joule.mean),
-        terminal.quantity(group.latency_per_token_ms.mean),
+        formatting.quantity(energy.mean, "J"),
+        formatting.quantity(_half_width(energy), "J"),
+        formatting.UNKNOWN if energy.cv is None else f"{energy.cv:.2%}",
+        formatting.quantity(throughput.mean),
+        formatting.quantity(_half_width(throughput)),
+        formatting.quantity(group.tokens_per_joule.mean),
+        formatting.quantity(group.latency_per_token_ms.mean),
     )
 
 

@@ -17,25 +17,25 @@ from llm_energy_measure.results.store.tags import change_tags, load_tags, parse_
 )
 @options.experiment_id
 @click.argument("assignments", metavar="[KEY=VALUE]...", nargs=-1)
-@click.option("--note", metavar="TEXT", help="Free text in place of the note that is there; '' removes it.")
+@click.option("--note", metavar="TEXT", help="Replace the note by this text; an empty text removes the note.")
 @options.json_option
 @options.shared_options
 def tag(*, experiment: str, assignments: tuple[str, ...], note: str | None, as_json: bool) -> None:
-    """Set tags and a note on one experiment, or show them.
+    """Set the tags and the note of one experiment, or show them.
 
-    KEY= removes a tag. They stand in tags/<id>.json, apart from what was measured.
+    KEY=VALUE sets a tag, and KEY= removes it. Tags are stored in tags/<id>.json, so the results do not change.
     """
     repository = options.repository()
     options.require_known(repository, experiment)
     if assignments or note is not None:
-        said = change_tags(repository.store, experiment, parse_assignments(assignments), note=note)
+        tags = change_tags(repository.store, experiment, parse_assignments(assignments), note=note)
     else:
-        said = load_tags(repository.store, experiment)
+        tags = load_tags(repository.store, experiment)
     if as_json:
-        terminal.out_json(msgspec.to_builtins(said))
+        terminal.print_json(msgspec.to_builtins(tags))
         return
-    fields = [*sorted(said.tags.items()), *([("note", said.note)] if said.note is not None else [])]
+    fields = [*sorted(tags.tags.items()), *([("note", tags.note)] if tags.note is not None else [])]
     if fields:
-        terminal.out_fields(fields)
+        terminal.print_fields(fields)
     else:
-        terminal.note(f"{experiment} has no tags")
+        terminal.info(f"{experiment} has no tags")

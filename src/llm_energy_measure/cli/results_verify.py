@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.results.batch.verify import Verdict, verify_experiments
 from llm_energy_measure.verification.codes import CODES
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.findings import Finding
 
-_FIELDS = ("code", "outcome", "reason", "message", "expected", "found", "effect_j", "processes")
+_FINDING_FIELDS = ("code", "outcome", "reason", "message", "expected", "found", "effect_j", "processes")
 
 
 @click.command(
@@ -22,92 +22,76 @@ _FIELDS = ("code", "outcome", "reason", "message", "expected", "found", "effect_
         "  llm-energy-measure results verify exp_7 --json --fail-on energy,sources.changed"
     )
 )
-@options.experiment_ids(required=False)
-@click.option("--all", "every", is_flag=True, help="All experiments, and what only all together show.")
-@click.option("--fail-on", metavar="CODE,...", help="Only these codes or families make the exit status 1.")
+@options.experiment_ids
+@click.option(
+    "--all", "all_experiments", is_flag=True, help="Verify all experiments, and compare them with each other."
+)
+@click.option("--fail-on", metavar="CODE,...", help="Exit with status 1 only if these codes or families failed.")
 @options.json_option
 @options.shared_options
-def verify(*, ids: tuple[str, ...], every: bool, fail_on: str | None, as_json: bool) -> None:
-    """Recompute experiments from their raw files, and explain what does not hold.
+def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str | None, as_json: bool) -> None:
+    """Verify experiments: recompute them from their raw files, and explain each check that failed.
 
-    Each joule is attributed to the sensor that counted it, and what several processes counted is told beside the plain
-    sum. Nothing is written. The exit status is 1 if a check failed. -v says also what passed and what was not checked;
-    the codes are explained in docs/reference/checks.md.
+    The output has two totals: the plain sum over processes, and the attributed energy, which counts each joule once. No
+    file is written. The exit status is 1 if a check failed. -v prints also the checks that passed or were not possible.
+    docs/reference/checks.md explains the codes.
     """
-    if every == bool(ids):
-        raise click.UsageError("Name experiments, or give --all.")
+    options.require_ids_or_all(ids, all_experiments=all_experiments)
     codes = _codes(fail_on)
     repository = options.repository()
     for name in ids:
         options.require_known(repository, name)
-    names = sorted({*repository.list_experiments(), *repository.list_aggregated()}) if every else ids
-    documents, found_failed, stops = [], 0, False
+    names = options.all_ids(repository) if all_experiments else ids
+    documents, failed_experiments, is_failure = [], 0, False
     for verdict in verify_experiments(repository, names):
         failures = [finding for finding in verdict.findings if finding.outcome == "failed"]
-        found_failed += bool(failures)
-        stops = stops or any(codes is None or finding.code in codes for finding in failures)
+        failed_experiments += bool(failures)
+        is_failure = is_failure or any(codes is None or finding.code in codes for finding in failures)
         if as_json:
             documents.append(_document(verdict))
         else:
-            _explain(verdict, failures)
+            _print_verdict(verdict, failures)
     if as_json:
-        terminal.out_json(documents)
-    if every or len(names) > 1:
-        terminal.note(f"{terminal.plural(len(names), 'experiment')} verified, {found_failed} with a failed check")
-    if stops:
+        terminal.print_json(documents)
+    if all_experiments or len(names) > 1:
+        verified = formatting.plural(len(names), "experiment")
+        terminal.info(f"{verified} verified, {failed_experiments} with a failed check")
+    if is_failure:
         raise SystemExit(1)
 
 
 def _codes(fail_on: str | None) -> set[str] | None:
-    """The codes that a list of codes and families means; None if all count."""
+    """Return the codes that a list of codes and families selects; None means all codes."""
     if fail_on is None:
         return None
-    chosen = set()
+    selected = set()
     for part in fail_on.split(","):
         name = part.strip()
         matching = {code for code in CODES if name in (code, code.partition(".")[0])}
         if not matching:
             families = ", ".join(dict.fromkeys(code.partition(".")[0] for code in CODES))
-            message = f"there is no code or family {name!r}; families are {families}"
+            message = f"unknown code or family {name!r}; the families are {families}"
             raise click.BadParameter(message, param_hint="--fail-on")
-        chosen |= matching
-    return chosen
+        selected |= matching
+    return selected
 
 
-def _explain(verdict: Verdict, failures: list[Finding]) -> None:
-    """An experiment's verdict and both its totals in a line, and each failure in one of its own."""
-    words = [
-        verdict.outcome.replace("_", " "),
-        f"plain sum {terminal.quantity(verdict.total_energy_j, 'J')}",
-        f"attributed {attributed_for_person(verdict.attributed_energy_j, verdict.attributed_bounds_j, verdict.factor)}",
-    ]
-    terminal.out(f"{verdict.experiment_id}: {', '.join(words)}")
+def _print_verdict(verdict: Verdict, failures: list[Finding]) -> None:
+    """Print the outcome and the two totals in one line, and each finding in a line of its own."""
+    attributed = formatting.attributed_energy(verdict.attributed_energy_j, verdict.attributed_bounds_j, verdict.factor)
+    plain = formatting.quantity(verdict.total_energy_j, "J")
+    outcome = verdict.outcome.replace("_", " ")
+    terminal.print_line(f"{verdict.experiment_id}: {outcome}, plain sum {plain}, attributed {attributed}")
     for finding in failures:
-        terminal.out(f"  {finding.code}: {finding.message}")
-    unproven = [finding for finding in verdict.findings if finding.outcome == "not_checked"]
-    for finding in unproven:
-        if finding.message:
-            terminal.out(f"  {finding.code} ({finding.reason}): {finding.message}")
-        else:
-            terminal.detail(f"  {finding.code} not checked: {finding.reason}")
+        terminal.print_line(f"  {finding.code}: {finding.message}")
+    for finding in verdict.findings:
+        if finding.outcome == "not_checked" and finding.message:
+            terminal.print_line(f"  {finding.code} ({finding.reason}): {finding.message}")
+        elif finding.outcome == "not_checked":
+            terminal.debug(f"  {finding.code} not checked: {finding.reason}")
     for finding in verdict.findings:
         if finding.outcome == "passed":
-            terminal.detail(f"  {finding.code} passed")
-
-
-def attributed_for_person(energy_j: float | None, bounds_j: tuple[float, float] | None, factor: float | None) -> str:
-    """An attributed total with its bounds where they are apart, and how often the plain sum counts it.
-
-    Example:
-        >>> attributed_for_person(27468.0, (21668.4, 31199.5), 4.0)
-        '27.47 kJ (21.67 kJ to 31.2 kJ), counted 4 times'
-    """
-    text = terminal.quantity(energy_j, "J")
-    if bounds_j is not None and bounds_j[0] != bounds_j[1]:
-        text += f" ({terminal.quantity(bounds_j[0], 'J')} to {terminal.quantity(bounds_j[1], 'J')})"
-    if factor is not None and factor > 1:
-        text += f", counted {factor:.3g} times"
-    return text
+            terminal.debug(f"  {finding.code} passed")
 
 
 def _document(verdict: Verdict) -> dict[str, Any]:
@@ -118,5 +102,5 @@ def _document(verdict: Verdict) -> dict[str, Any]:
         "attributed_energy_j": verdict.attributed_energy_j,
         "attributed_bounds_j": verdict.attributed_bounds_j,
         "factor": verdict.factor,
-        "findings": [{name: getattr(finding, name) for name in _FIELDS} for finding in verdict.findings],
+        "findings": [{name: getattr(finding, name) for name in _FINDING_FIELDS} for finding in verdict.findings],
     }

@@ -12,5 +12,5 @@ from llm_energy_measure.domain.schema import json_schema
 @click.argument("kind", type=click.Choice(["raw", "aggregated"]))
 @options.shared_options
 def schema(*, kind: str) -> None:
-    """Print the JSON Schema of a record: raw (one process) or aggregated (one experiment)."""
-    terminal.out_json(json_schema(kind))
+    """Print the JSON Schema of a raw result (one process) or an aggregated result (one experiment)."""
+    terminal.print_json(json_schema(kind))

@@ -1,4 +1,4 @@
-"""What reaches a terminal: data to stdout, everything else to stderr, and nothing from a file as an escape sequence."""
+"""Output of the commands: data to stdout, messages to stderr, and control characters escaped in both."""
 
 from __future__ import annotations
 
@@ -11,224 +11,174 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
     from rich.console import Console
+    from rich.table import Table
 
-UNKNOWN = "-"
+VERBOSITY_KEY = "llm_energy_measure.verbosity"
+"""Key of the verbosity in the metadata of the root click context: 1 (-v), 0 or -1 (-q)."""
 
-VERBOSITY = "llm_energy_measure.verbosity"
-"""Where a click context keeps how much to say: 1 more, 0, or -1 less."""
-
-# Control characters, and the marks that reorder or hide text around them.
+# Control characters, surrogates, and Unicode characters that reorder or hide text.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
-# Tabs and line ends can stand between the tokens of JSON, and never inside its strings.
+# Tabs and line ends may occur between the tokens of JSON. Inside its strings they are always escaped.
 _UNPRINTABLE_IN_JSON = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b\x0c\x0e-\x1f"))
 
-# Between two columns of a table.
-_GAP = 2
-
-# A column of text may be folded to this, a column of numbers never: what is left of a number is another number.
-_LEAST_TEXT = 10
-
-# Wide enough for any row: what is piped is not cut to a width that nobody sees.
-_PIPED_WIDTH = 10_000
+_COLUMN_GAP = 2
+# Text may wrap at this width. Numbers never wrap, because a part of a number reads as another number.
+_MIN_TEXT_WIDTH = 10
+# A table in a pipe has no width limit, so that no row is wrapped.
+_PIPE_WIDTH = 10_000
 
 
-def plain(text: object) -> str:
-    r"""The text with everything unprintable written out, such as `\x1b`; safe for a terminal."""
+def escape(text: object) -> str:
+    r"""Return the text with unprintable characters escaped (for example as `\x1b`), safe for a terminal."""
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """True if a standard stream is open, and a person sees or types what goes through it."""
+    """Return True if a standard stream is open and is connected to a terminal."""
     return stream is not None and stream.isatty()
 
 
-def note(message: str) -> None:
-    """Tell a person on stderr, unless -q."""
+def info(message: str) -> None:
+    """Print a message on stderr, unless -q is given."""
     if _verbosity() >= 0:
-        click.echo(plain(message), err=True)
+        click.echo(escape(message), err=True)
 
 
-def detail(message: str) -> None:
-    """Tell a person on stderr, if -v."""
+def debug(message: str) -> None:
+    """Print a message on stderr, if -v is given."""
     if _verbosity() > 0:
-        click.echo(plain(message), err=True)
+        click.echo(escape(message), err=True)
 
 
 def warn(message: object) -> None:
-    """Tell a person on stderr that something is amiss."""
-    click.echo(f"warning: {plain(message)}", err=True)
+    """Print a warning on stderr."""
+    click.echo(f"warning: {escape(message)}", err=True)
 
 
 def warn_renamed(old: str, new: str) -> None:
-    """Print on stderr that an option or command has a new name, and that the old name works for one release."""
+    """Warn on stderr that an option or command has a new name and that the old name works for one release."""
     warn(f"{old} has a new name: use {new}; the old name works in this release only")
 
 
 def error(message: object) -> None:
-    """Tell a person on stderr that something was not done."""
-    click.echo(f"error: {plain(message)}", err=True)
+    """Print an error on stderr."""
+    click.echo(f"error: {escape(message)}", err=True)
 
 
-def out(text: str) -> None:
-    """Data, a line, to stdout."""
-    click.echo(plain(text))
+def print_line(text: str) -> None:
+    """Print one line on stdout."""
+    click.echo(escape(text))
 
 
-def out_json(value: Any) -> None:
-    """Data, as indented JSON, to stdout."""
+def print_json(value: Any) -> None:
+    """Print a value on stdout as indented JSON."""
+    # Commands that print no JSON start faster without this import.
     import msgspec
 
     try:
         encoded = msgspec.json.encode(value)
-    except UnicodeEncodeError:  # a name of a file that is no UTF-8
-        encoded = msgspec.json.encode(_printable(msgspec.to_builtins(value)))
-    out_json_text(msgspec.json.format(encoded, indent=2))
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        encoded = msgspec.json.encode(_escape_surrogates(msgspec.to_builtins(value)))
+    print_json_text(msgspec.json.format(encoded, indent=2))
 
 
-def _printable(value: Any) -> Any:
-    r"""Data with bytes of names that are no UTF-8 written as `\xff`."""
+def _escape_surrogates(value: Any) -> Any:
+    r"""Return the JSON value with the bytes of file names that are not UTF-8 written as `\xff`."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if isinstance(value, dict):
-        return {_printable(key): _printable(item) for key, item in value.items()}
-    return [_printable(item) for item in value] if isinstance(value, list) else value
+        return {_escape_surrogates(key): _escape_surrogates(item) for key, item in value.items()}
+    return [_escape_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
-def out_json_items(values: Iterable[Any]) -> None:
-    """Data, as an indented JSON list, to stdout: item by item, however many there are."""
+def print_json_list(values: Iterable[Any]) -> None:
+    """Print values on stdout as an indented JSON list; each item is printed as soon as it is available."""
     import msgspec
 
     opening = "["
     for value in values:
         text = msgspec.json.format(msgspec.json.encode(value), indent=2).replace(b"\n", b"\n  ")
         click.echo(f"{opening}\n  ", nl=False)
-        out_json_text(text, end="")
+        print_json_text(text, end="")
         opening = ","
     click.echo("[]" if opening == "[" else "\n]")
 
 
-def out_json_text(data: bytes, *, end: str = "\n") -> None:
-    """JSON text to stdout; what is unprintable, and can only stand inside strings, is escaped as JSON escapes it."""
+def print_json_text(data: bytes, *, end: str = "\n") -> None:
+    r"""Print encoded JSON on stdout; unprintable characters in its strings are escaped as `\uXXXX`."""
     text = data.decode("utf-8", errors="replace").removeprefix("\ufeff").replace("\r", "\n").rstrip("\n")
     click.echo(_UNPRINTABLE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + end, nl=False)
 
 
-def out_bytes(data: bytes) -> None:
-    """Data as it is to stdout when piped, and made printable on a terminal."""
+def print_bytes(data: bytes) -> None:
+    """Print data on stdout: unchanged in a pipe, escaped on a terminal."""
     if is_terminal(sys.stdout):
         for line in data.decode("utf-8", errors="replace").removeprefix("\ufeff").splitlines():
-            out(line)
+            print_line(line)
     else:
         click.echo(data, nl=False)
 
 
-def out_table(
+def write_or_print(data: bytes, target: str, *, content: str) -> None:
+    """Write data to a file and report its content, for example `3 rows`; for the target `-`, print it on stdout."""
+    from llm_energy_measure.results.exporters import write_export
+
+    if target == "-":
+        print_bytes(data)
+    else:
+        info(f"{content} written to {write_export(target, data)}")
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Print names and values on stdout, one pair per line."""
+    pairs = list(fields)
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        print_line(f"{name:<{width}}  {value}")
+
+
+def print_table(
     headers: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], *, optional: Sequence[str] = ()
 ) -> None:
-    """A table to stdout that fits the terminal; on one too narrow for its numbers, each row as lines of its own.
+    """Print a table on stdout that fits the terminal. If even its numbers do not fit, print each row as fields.
 
     Args:
-        headers: Title and justification (`left` or `right`) of each column.
-        rows: Cells, already for a person; they may hold anything.
-        optional: Titles of columns to leave out, one by one and in this order, until the table fits; the command has to
-            have `--json`, which people are told of.
+        headers: Title and alignment (`left` or `right`) of each column. Columns aligned left are text.
+        rows: Formatted cells. They are escaped here.
+        optional: Titles of the columns that are left out, one by one in this order, until the table fits. A message
+            names them and refers to `--json`, so the command must have that option.
     """
+    # rich is imported only by commands that draw.
     from rich.cells import cell_len
 
     console = _console()
-    cells = [[plain(cell) for cell in row] for row in rows]
+    cells = [[escape(cell) for cell in row] for row in rows]
     columns = list(zip(*([title for title, _ in headers], *cells), strict=True))
-    widths = {column[0]: max(map(cell_len, column)) + _GAP for column in columns}
+    widths = {column[0]: max(map(cell_len, column)) + _COLUMN_GAP for column in columns}
     left_out = []
     for title in optional:
-        if sum(widths.values()) - _GAP > console.width:
+        if sum(widths.values()) - _COLUMN_GAP > console.width:
             del widths[title]
             left_out.append(title.strip())
-    texts = {title for title, side in headers if side == "left"}
-    least = sum(min(width, _LEAST_TEXT + _GAP) if title in texts else width for title, width in widths.items())
-    if least - _GAP > console.width:
+    texts = {title for title, alignment in headers if alignment == "left"}
+    smallest = {
+        title: min(width, _MIN_TEXT_WIDTH + _COLUMN_GAP) if title in texts else width for title, width in widths.items()
+    }
+    if sum(smallest.values()) - _COLUMN_GAP > console.width:
         for row in cells:
-            out_fields((title.strip(), cell) for (title, _), cell in zip(headers, row, strict=True))
-            out("")
+            print_fields((title.strip(), cell) for (title, _), cell in zip(headers, row, strict=True))
+            print_line("")
         return
-    if sum(widths.values()) - _GAP <= console.width:
-        # No cell is wrapped then, and a column can be one cell of many lines: rich draws that five times faster.
+    if sum(widths.values()) - _COLUMN_GAP <= console.width:
+        # No cell wraps, so each column can be one cell of many lines. rich draws that five times faster.
         cells = [["\n".join(column[1:]) for column in columns]]
     console.print(_table(headers, cells, list(widths)))
     if left_out:
-        note(f"not shown, the terminal is too narrow: {', '.join(left_out)}; --json has them")
-
-
-def out_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Names and values, a line each, to stdout."""
-    pairs = [(name, value) for name, value in fields]
-    width = max(len(name) for name, _ in pairs)
-    for name, value in pairs:
-        out(f"{name:<{width}}  {value}")
-
-
-def quantity(value: float | None, unit: str = "") -> str:
-    """A number for a person: four digits and a prefix.
-
-    Example:
-        >>> quantity(1971.7, "J"), quantity(0.24, "J/token"), quantity(None, "J")
-        ('1.972 kJ', '240 mJ/token', '-')
-    """
-    if value is None:
-        return UNKNOWN
-    prefix = ""
-    if unit and value:
-        for factor, name in (
-            (1e18, "E"),
-            (1e15, "P"),
-            (1e12, "T"),
-            (1e9, "G"),
-            (1e6, "M"),
-            (1e3, "k"),
-            (1, ""),
-            (1e-3, "m"),
-        ):
-            if abs(value) >= factor:
-                value, prefix = value / factor, name
-                break
-    text = f"{value:.4g}" if abs(value) < 1e4 or unit else f"{value:,.0f}"
-    return f"{text} {prefix}{unit}".rstrip()
-
-
-def energy(energy_j: float | None, *, at_least: str) -> str:
-    """Energy for a person, behind the words for a lower bound where it is one; what is unknown is none.
-
-    Example:
-        >>> energy(1971.7, at_least="≥ "), energy(None, at_least="≥ ")
-        ('≥ 1.972 kJ', '-')
-    """
-    return UNKNOWN if energy_j is None else at_least + quantity(energy_j, "J")
-
-
-def count(value: int | None) -> str:
-    """A whole number with thousands set apart."""
-    return UNKNOWN if value is None else f"{value:,}"
-
-
-def moment(stamp: datetime | None) -> str:
-    """Date and minute, in the zone it was written in."""
-    return UNKNOWN if stamp is None else stamp.strftime("%Y-%m-%d %H:%M")
-
-
-def plural(number: int, noun: str) -> str:
-    """A number and its noun.
-
-    Example:
-        >>> plural(1, "experiment"), plural(3, "process")
-        ('1 experiment', '3 processes')
-    """
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}{ending}"
+        info(f"columns left out because the terminal is too narrow: {', '.join(left_out)}; --json prints all columns")
 
 
 def _console() -> Console:
@@ -237,7 +187,7 @@ def _console() -> Console:
     on_terminal = is_terminal(sys.stdout)
     return Console(
         file=sys.stdout,
-        width=None if on_terminal else _PIPED_WIDTH,
+        width=None if on_terminal else _PIPE_WIDTH,
         color_system="auto" if on_terminal and not os.environ.get("NO_COLOR") else None,
         highlight=False,
         markup=False,
@@ -245,17 +195,18 @@ def _console() -> Console:
     )
 
 
-def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], titles: Sequence[str]) -> Any:
+def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], titles: Sequence[str]) -> Table:
+    """Return the table of the columns that have one of the titles."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="bold")
+    table = Table(
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _COLUMN_GAP - 1, 0, 0), header_style="bold"
+    )
     kept = [index for index, (title, _) in enumerate(headers) if title in titles]
-    for index in kept:
-        title, side = headers[index]
-        table.add_column(
-            title, justify="right" if side == "right" else "left", overflow="fold", no_wrap=side == "right"
-        )
+    for title, alignment in (headers[index] for index in kept):
+        is_number = alignment == "right"
+        table.add_column(title, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     for row in cells:
         table.add_row(*(row[index] for index in kept))
     return table
@@ -263,4 +214,4 @@ def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], t
 
 def _verbosity() -> int:
     context = click.get_current_context(silent=True)
-    return context.find_root().meta.get(VERBOSITY, 0) if context else 0
+    return context.find_root().meta.get(VERBOSITY_KEY, 0) if context else 0

@@ -1,4 +1,4 @@
-"""Records with energy that `import --join` takes it from: of other tools, or this tool's own raw results."""
+"""Records that `import --join` takes energy from: files of other tools, or raw results of this tool."""
 
 from __future__ import annotations
 
@@ -19,40 +19,41 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.importers.source_file import ImportSource
 
-_FIELDS = {"experiment_id", "process_index", "energy_metrics", "timestamps"}
+_RAW_RESULT_FIELDS = {"experiment_id", "process_index", "energy_metrics", "timestamps"}
 
 
-def energy_records(
+def read_energy_records(
     path: str, *, host: str | None, gpu_uuids: Sequence[str], progress: Callable[[Path, int], None] | None
 ) -> tuple[list[RawProcessResult], ImportReport]:
-    """The records of a file or folder that have energy, and what of it has none or was refused."""
-    losses = ImportReport()
+    """Return the records of a file or folder that have an energy, and a report of everything else in it."""
+    report = ImportReport()
     try:
-        reading = importers.read(path, format=(_OWN, *FORMATS), host=host, gpu_uuids=gpu_uuids, progress=progress)
+        reading = importers.read(
+            path, format=(_RAW_RESULT, *FORMATS), host=host, gpu_uuids=gpu_uuids, progress=progress
+        )
     except ResultNotFoundError as error:
-        losses.refuse(str(path), "unreadable", error.found)
-        return [], losses
+        report.refuse(str(path), "unreadable", error.found)
+        return [], report
     except ImportFormatError as error:
-        losses.refuse(str(path), "unknown_format", error.found)
-        return [], losses
+        report.refuse(str(path), "unknown_format", error.found)
+        return [], report
     records = []
     for record, entry in reading.with_entries():
         if record.energy_metrics.total_energy_j is not None:
             records.append(record)
         else:
             entry.outcome, entry.code = "refused", "no_measurement"
-            entry.message = "it has no energy that another record could be joined with"
-    # What gives its energy to another record is no record of this import, and is named where it is joined.
-    losses.entries = [entry for entry in reading.report.entries if entry.outcome == "refused"]
-    return records, losses
+            entry.message = "the record has no energy, so no other record can be joined with it"
+    # Records that give their energy to others are not imported. The report names them where they are joined.
+    report.entries = [entry for entry in reading.report.entries if entry.outcome == "refused"]
+    return records, report
 
 
-def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
-    """The record of one raw result, as it is."""
-    del options
+def _read(sources: list[ImportSource], _options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
+    """Yield the record of one raw result, unchanged."""
     [source] = sources
     if process_index_of(source.path.name) is None:
-        raise RefusedInputError("duplicate", "it is a checkpoint, or a result that was replaced or refused")
+        raise RefusedInputError("duplicate", "the file is a checkpoint, or a result that was replaced or rejected")
     try:
         record = codec.decode_raw(source.data, source.path.name)
     except ResultCorruptError as error:
@@ -60,9 +61,9 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     yield report.record(source.path, record)
 
 
-_OWN = Format(
+_RAW_RESULT = Format(
     name="own",
     looks_for="a raw result of this tool, process_<i>.json",
-    recognises=lambda source: set(source.fields) >= _FIELDS,
+    recognises=lambda source: set(source.fields) >= _RAW_RESULT_FIELDS,
     read=_read,
 )

@@ -1,4 +1,4 @@
-"""`results list` as a question: conditions, order, groups, totals, and as of when it is answered."""
+"""Queries of `results list`: conditions, order, groups, totals, and the time of the scan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ids(results: Path, *arguments: str) -> list[str]:
     return [row["experiment_id"] for row in run("-o", results, "results", "list", "--json", *arguments).json()]
 
 
-def test_a_condition_filters_by_any_column(results: Path) -> None:
+def test_where_filters_by_any_column(results: Path) -> None:
     run("-o", results, "results", "tag", "llama_c1", "paper=fig3")
     assert ids(results, "--where", "energy_j > 4250 and model ~ LLAMA") == ["llama_c1", "llama_c2"]
     assert ids(results, "--where", "tag.paper = fig3") == ["llama_c1"]
@@ -44,13 +44,13 @@ def test_a_condition_filters_by_any_column(results: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_what_makes_no_sense_is_wrong_usage(results: Path, arguments: list[str]) -> None:
+def test_invalid_conditions_and_columns_are_wrong_usage(results: Path, arguments: list[str]) -> None:
     done = run("-o", results, "results", "list", *arguments)
     assert (done.status, done.out) == (2, "")
     assert done.err.count("Error: ") == 1
 
 
-def test_groups_and_totals(results: Path) -> None:
+def test_by_and_totals_print_totals(results: Path) -> None:
     [llama, mistral] = run("-o", results, "results", "list", "--all", "--by", "model", "--json").json()
     assert (llama["by"], llama["experiments"], llama["total_energy_j"], llama["unknown_energy"]) == (
         *({"model": "meta-llama/Llama-3.2-1B"}, 4, 4250.0 + 4270 + 4290, 1),
@@ -65,7 +65,7 @@ def test_groups_and_totals(results: Path) -> None:
     assert done.err == "5 experiments\n"
 
 
-def test_a_model_that_is_no_text_is_said(results: Path) -> None:
+def test_a_model_that_is_not_utf8_is_refused(results: Path) -> None:
     run("-o", results, "results", "list")
     before = (results / ".catalogue.sqlite").stat().st_ino
     done = run("-o", results, "results", "list", "--model", "\udcff")
@@ -74,7 +74,7 @@ def test_a_model_that_is_no_text_is_said(results: Path) -> None:
     assert (results / ".catalogue.sqlite").stat().st_ino == before
 
 
-def test_groups_are_sorted_by_a_figure_and_cut_only_openly(results: Path) -> None:
+def test_groups_sort_by_a_figure_and_report_the_limit(results: Path) -> None:
     run("-o", results, "aggregate", "mistral")
 
     def groups(*arguments: str) -> list[str]:
@@ -85,7 +85,7 @@ def test_groups_are_sorted_by_a_figure_and_cut_only_openly(results: Path) -> Non
     ids = ["llama_c0", "llama_c1", "llama_c2", "mistral", "torn"]
     assert groups("--by", "id") == ids
     assert groups("--by", "id", "--reverse") == ids[::-1]
-    assert groups("--by", "id", "--sort", "energy") == ["mistral", *ids[:3], "torn"], "what is unknown comes last"
+    assert groups("--by", "id", "--sort", "energy") == ["mistral", *ids[:3], "torn"], "unknown values come last"
     assert groups("--by", "id", "--sort", "energy_j", "--reverse") == [
         "llama_c2",
         "llama_c1",
@@ -98,7 +98,7 @@ def test_groups_are_sorted_by_a_figure_and_cut_only_openly(results: Path) -> Non
     assert done.out.split()[:2] == ["id", "experiments"]
 
 
-def test_json_says_as_of_when_it_is_too(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_reports_the_time_of_the_scan_on_stderr(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     for name in ("raw", "aggregated"):
         os.utime(results / name, (1_700_000_000, 1_700_000_000))
@@ -109,7 +109,9 @@ def test_json_says_as_of_when_it_is_too(results: Path, monkeypatch: pytest.Monke
     assert "; as of 20" in done.err
 
 
-def test_a_list_without_a_look_says_as_of_when_it_is(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_without_a_scan_reports_the_time_of_the_last_scan(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     assert "as of" not in run("-o", results, "results", "list").err
     for name in ("raw", "aggregated"):
@@ -119,13 +121,13 @@ def test_a_list_without_a_look_says_as_of_when_it_is(results: Path, monkeypatch:
     done = run("-o", results, "results", "list", "--where", "verdict = stale")
     assert done.out == ""
     assert "; as of 20" in done.err
-    assert "(--refresh looks at every experiment again)" in done.err
+    assert "(--refresh scans all experiments again)" in done.err
     done = run("-o", results, "results", "list", "--where", "verdict = stale", "--refresh")
     assert done.out.count("llama_c0") == 1
     assert "as of" not in done.err
 
 
-def test_groups_are_sorted_by_one_of_their_columns_too(results: Path) -> None:
+def test_groups_sort_by_a_group_column(results: Path) -> None:
     for name, run_number in (("llama_c0", "9"), ("llama_c1", "10"), ("llama_c2", "low")):
         run("-o", results, "results", "tag", name, f"run={run_number}")
 
@@ -142,8 +144,7 @@ def test_groups_are_sorted_by_one_of_their_columns_too(results: Path) -> None:
     assert order("--by", "model_name", "--sort", "MODEL", "--reverse")[0] == ("mistralai/Mistral-7B",)
 
 
-def test_a_date_on_screen_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
-    """A list is in order of time, and a condition is in UTC: so is what both are about."""
+def test_the_table_and_conditions_use_dates_in_utc(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     west = timezone(timedelta(hours=-9))
     for name, hour in (("early", 12), ("late", 22)):
@@ -155,7 +156,7 @@ def test_a_date_on_screen_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", ["0001-01-01T00:00:00+09:00", "9999-12-31T23:59:00-09:00"])
-def test_a_date_that_utc_does_not_have_is_unknown_and_hides_nothing(results: Path, start: str) -> None:
+def test_a_date_that_utc_cannot_represent_is_unknown(results: Path, start: str) -> None:
     repository = FileSystemRepository(results)
     moment = datetime.fromisoformat(start)
     stamps = factories.timestamps(moment, end=moment + timedelta(seconds=40.5))
@@ -170,19 +171,19 @@ def test_a_date_that_utc_does_not_have_is_unknown_and_hides_nothing(results: Pat
     assert run("-o", results, "results", "sql", query, "--format", "json").json() == [{"month": "unknown"}]
 
 
-def test_a_list_leaves_nothing_where_no_results_are(tmp_path: Path) -> None:
+def test_list_creates_no_file_in_an_empty_directory(tmp_path: Path) -> None:
     run("-o", tmp_path, "results", "list")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_look_at_many_is_told(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_scan_of_many_experiments_is_announced(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     assert "reading 5 experiments into the catalogue" in run("-o", results, "results", "list").err
     assert "reading" not in run("-q", "-o", results, "results", "list", "--rehash").err
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_sweep_in_several_processes_says_the_same(results: Path, jobs: str) -> None:
+def test_aggregate_all_gives_the_same_result_with_several_workers(results: Path, jobs: str) -> None:
     done = run("-o", results, "aggregate", "--all", "--no-strict", "--jobs", jobs)
     assert done.status == 0
     assert [line.split(":")[0] for line in done.out.splitlines()] == ["mistral", "torn"]
@@ -191,13 +192,13 @@ def test_a_sweep_in_several_processes_says_the_same(results: Path, jobs: str) ->
     found = done.json()
     assert [(row["experiment_id"], row["result"]) for row in found] == [
         *((name, "current") for name in ("llama_c0", "llama_c1", "llama_c2", "mistral")),
-        ("torn", "failed"),  # what was taken for a lower bound is none for a strict sweep
+        ("torn", "failed"),  # strict mode refuses the lower bound of the first command
     ]
     assert done.status == 1
     assert found[0]["total_energy_j"] == 4250.0
 
 
-def test_a_sweep_on_a_terminal_shows_how_far_it_is(results: Path) -> None:
+def test_aggregate_all_works_on_a_terminal(results: Path) -> None:
     done = on_terminal("-o", results, "aggregate", "--all", "--no-strict", "--rehash", columns=120)
     assert done.status == 0
     assert "mistral: 2 of 2 processes, 4.193 kJ" in done.shown

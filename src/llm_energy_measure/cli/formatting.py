@@ -1,0 +1,107 @@
+"""Values and short sentences for people: quantities with four digits and a prefix, dates, plurals, totals."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.verification.completeness import describe_found
+
+if TYPE_CHECKING:
+    from llm_energy_measure.domain.experiment import AggregatedSummary
+
+UNKNOWN = "-"
+
+_PREFIXES = {1e18: "E", 1e15: "P", 1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k", 1: "", 1e-3: "m"}
+
+
+def quantity(value: float | None, unit: str = "") -> str:
+    """Return a number with four digits, and with a prefix if it has a unit.
+
+    Example:
+        >>> quantity(1971.7, "J"), quantity(0.24, "J/token"), quantity(None, "J")
+        ('1.972 kJ', '240 mJ/token', '-')
+    """
+    if value is None:
+        return UNKNOWN
+    prefix = ""
+    if unit and value:
+        for factor, name in _PREFIXES.items():
+            if abs(value) >= factor:
+                value, prefix = value / factor, name
+                break
+    text = f"{value:.4g}" if abs(value) < 1e4 or unit else f"{value:,.0f}"
+    return f"{text} {prefix}{unit}".rstrip()
+
+
+def energy(energy_j: float | None, *, at_least: str) -> str:
+    """Return an energy, after the words `at_least` if it is known.
+
+    Example:
+        >>> energy(1971.7, at_least="≥ "), energy(None, at_least="≥ ")
+        ('≥ 1.972 kJ', '-')
+    """
+    return UNKNOWN if energy_j is None else at_least + quantity(energy_j, "J")
+
+
+def attributed_energy(energy_j: float | None, bounds_j: tuple[float, float] | None, factor: float | None) -> str:
+    """Return an attributed energy, its bounds if they differ, and how often the plain sum counts it.
+
+    Example:
+        >>> attributed_energy(27468.0, (21668.4, 31199.5), 4.0)
+        '27.47 kJ (21.67 kJ to 31.2 kJ), counted 4 times'
+    """
+    text = quantity(energy_j, "J")
+    if bounds_j is not None and bounds_j[0] != bounds_j[1]:
+        text += f" ({quantity(bounds_j[0], 'J')} to {quantity(bounds_j[1], 'J')})"
+    if factor is not None and factor > 1:
+        text += f", counted {factor:.3g} times"
+    return text
+
+
+def aggregate_line(result: AggregatedSummary) -> str:
+    """Return the id, the number of processes, the energy and the tokens of an aggregate in one line."""
+    joules = energy(result.total_energy_j, at_least="at least " if result.is_lower_bound else "")
+    processes = describe_found(result.completeness)
+    return f"{result.experiment_id}: {processes}, {joules}, {count(result.total_tokens)} tokens"
+
+
+def count(value: int | None) -> str:
+    """Return a whole number with commas between thousands."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def date_time(value: datetime | None) -> str:
+    """Return date, hour and minute in the time zone of the value."""
+    return UNKNOWN if value is None else value.strftime("%Y-%m-%d %H:%M")
+
+
+def cell(value: object, unit: str = "") -> str:
+    """Return any value of a record or a query as the text of one table cell.
+
+    Example:
+        >>> cell(0.25, "J"), cell(True), cell([1, None]), cell({"paper": "fig3"})
+        ('0.25 J', 'yes', '1, -', 'paper=fig3')
+    """
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:g} {unit}".rstrip() if isinstance(value, float) else f"{value} {unit}".rstrip()
+    if isinstance(value, list):
+        return ", ".join(map(cell, value)) or UNKNOWN
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={cell(item)}" for key, item in value.items()) or UNKNOWN
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number and its noun.
+
+    Example:
+        >>> plural(1, "experiment"), plural(3, "process")
+        ('1 experiment', '3 processes')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"
