@@ -70,7 +70,7 @@ def test_a_model_that_is_not_utf8_is_refused(results: Path) -> None:
     before = (results / ".catalogue.sqlite").stat().st_ino
     done = run("-o", results, "results", "list", "--model", "\udcff")
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
-    assert "bytes that are no text" in done.err
+    assert "not valid UTF-8" in done.err
     assert (results / ".catalogue.sqlite").stat().st_ino == before
 
 

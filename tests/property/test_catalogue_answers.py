@@ -1,4 +1,4 @@
-"""The catalogue against a plain loop over the files: the same rows for every condition, and the same order."""
+"""Comparison of the catalogue with a loop over the files: the same rows, order and groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_energy_measure.catalogue.index import Query, query_catalogue
+from llm_energy_measure.catalogue.index import query_catalogue
+from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store.tags import change_tags
@@ -44,7 +45,7 @@ VALUES = (
 
 
 class Condition(NamedTuple):
-    """A condition as text, and what it says of a row: None where that is unknown."""
+    """A condition as text, and its value for a row: True, False, or None if unknown."""
 
     text: str
     holds: Callable[[ExperimentSummary], Truth]
@@ -78,24 +79,24 @@ def unknown(column: str, word: str) -> Condition:
 
 def both(left: Condition, right: Condition) -> Condition:
     def holds(row: ExperimentSummary) -> Truth:
-        said = left.holds(row), right.holds(row)
-        return False if False in said else None if None in said else True
+        values = left.holds(row), right.holds(row)
+        return False if False in values else None if None in values else True
 
     return Condition(f"({left.text} and {right.text})", holds)
 
 
 def either(left: Condition, right: Condition) -> Condition:
     def holds(row: ExperimentSummary) -> Truth:
-        said = left.holds(row), right.holds(row)
-        return True if True in said else None if None in said else False
+        values = left.holds(row), right.holds(row)
+        return True if True in values else None if None in values else False
 
     return Condition(f"({left.text} or {right.text})", holds)
 
 
 def negated(condition: Condition) -> Condition:
     def holds(row: ExperimentSummary) -> Truth:
-        said = condition.holds(row)
-        return None if said is None else not said
+        value = condition.holds(row)
+        return None if value is None else not value
 
     return Condition(f"not {condition.text}", holds)
 
@@ -117,7 +118,7 @@ CONDITIONS = st.recursive(
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> FileSystemRepository:
-    """Of everything one: whole, partial, stale, pending, of another tool, torn, and with little known."""
+    """One experiment of each kind: complete, partial, stale, pending, external, damaged, and without energy."""
     repository = FileSystemRepository(tmp_path_factory.mktemp("answers") / "results")
     for name, model, hosts in (("a", "Llama", 1), ("b", "MÜLLER-7B", 2), ("stale", "llama 100%", 1)):
         for process in range(2):
@@ -144,7 +145,7 @@ def rows(repository: FileSystemRepository) -> list[ExperimentSummary]:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CONDITIONS, st.booleans())
-def test_a_condition_finds_what_a_loop_over_the_files_finds(
+def test_condition_selects_the_same_rows_as_a_loop_over_files(
     repository: FileSystemRepository,
     rows: list[ExperimentSummary],
     condition: Condition,
@@ -157,7 +158,7 @@ def test_a_condition_finds_what_a_loop_over_the_files_finds(
 
 
 @given(st.sampled_from([*NUMBERS, *TEXTS]), st.booleans(), st.integers(0, 9))
-def test_an_order_is_that_of_a_loop_over_the_files(
+def test_sort_order_equals_that_of_a_loop_over_files(
     repository: FileSystemRepository,
     rows: list[ExperimentSummary],
     column: str,
@@ -176,7 +177,7 @@ def test_an_order_is_that_of_a_loop_over_the_files(
 
 
 @given(st.lists(st.sampled_from(["model", "verdict", "status", "tag.paper"]), unique=True, max_size=3), CONDITIONS)
-def test_groups_are_those_of_a_loop_over_the_files(
+def test_groups_equal_those_of_a_loop_over_files(
     repository: FileSystemRepository, rows: list[ExperimentSummary], by: list[str], condition: Condition
 ) -> None:
     groups: dict[tuple[Any, ...], list[ExperimentSummary]] = {} if by else {(): []}

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import structs
 
-from llm_energy_measure.catalogue.index import Query, query_catalogue
+from llm_energy_measure.catalogue.index import query_catalogue
+from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.domain.experiment import AggregatedSummary, UnreadableFile, summary_of
 from llm_energy_measure.exceptions import (
     AggregationError,

@@ -1,4 +1,4 @@
-"""The catalogue: the same answers as a scan, whatever happens to its file, and refreshed by difference."""
+"""The catalogue: the same answers as a scan, also with a damaged file, and incremental refreshes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure.catalogue import database, index
-from llm_energy_measure.catalogue.index import Catalogue, Query, query_catalogue
+from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
 from llm_energy_measure.catalogue.paths import cache_folder, catalogue_path, dataset_path, is_on_network
+from llm_energy_measure.catalogue.selection import Group, Query
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
 from llm_energy_measure.exceptions import ConfigurationError
@@ -36,7 +37,7 @@ LONG_AGO = 1_700_000_000
 
 
 def age(folder: Path) -> None:
-    """Make every stamp old enough to be trusted, aggregates later than raw folders."""
+    """Set mtimes that are old enough to be trusted; aggregates are newer than raw folders."""
     for path in sorted(folder.rglob("*"), key=lambda path: len(path.parts), reverse=True):
         later = 100 if path.parent.name == "aggregated" else 0
         if path.name.startswith(".catalogue.sqlite"):
@@ -46,7 +47,7 @@ def age(folder: Path) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> FileSystemRepository:
-    """Of everything one: current, partial, stale, pending, foreign, torn, empty, tagged."""
+    """One experiment of each state: current, partial, stale, pending, external, damaged, empty, tagged."""
     repository = FileSystemRepository(tmp_path / "results")
     for name, model in (("a", "llama"), ("b", "llama"), ("c", "mistral"), ("stale", "llama")):
         for record in factories.raws(2, name, model_name=model):
@@ -66,7 +67,7 @@ def repository(tmp_path: Path) -> FileSystemRepository:
 
 
 def scanned(repository: FileSystemRepository) -> list[ExperimentSummary]:
-    """What a scan says, without any catalogue."""
+    """Return the rows of a scan without a catalogue."""
     names = sorted({*repository.list_experiments(), *repository.list_aggregated()})
     return [summarize(repository, name) for name in names]
 
@@ -79,19 +80,19 @@ def file_of(repository: FileSystemRepository) -> Path:
     return repository.base_path / ".catalogue.sqlite"
 
 
-def test_the_rows_are_those_of_a_scan(repository: FileSystemRepository) -> None:
+def test_rows_equal_those_of_a_scan(repository: FileSystemRepository) -> None:
     rows = scanned(repository)
     assert {row.experiment_id: row.verdict for row in rows} == {
         "a": "complete", "b": "complete", "c": "complete", "foreign": "external", "half": "partial",
         "pending": "pending", "stale": "stale", "torn": "unreadable",
     }  # fmt: skip
     assert listed(repository) == rows
-    assert listed(repository) == rows, "from the file"
+    assert listed(repository) == rows, "rows from the file"
     assert file_of(repository).is_file()
     assert listed(repository, rehash=True) == rows
 
 
-def test_a_store_without_stamps_is_read_every_time() -> None:
+def test_store_without_mtimes_is_read_every_time() -> None:
     repository = FileSystemRepository("unused", store=MemoryStore())
     repository.save_raw("a", factories.raw("a"))
     assert [row.verdict for row in listed(repository)] == ["pending"]
@@ -100,11 +101,11 @@ def test_a_store_without_stamps_is_read_every_time() -> None:
     assert [row.verdict for row in listed(repository)] == ["complete"]
 
 
-# Refreshed by difference
+# Incremental refresh
 
 
-class Counting(FileSystemRepository):
-    """A repository that remembers of which experiments it read the aggregate."""
+class RecordingRepository(FileSystemRepository):
+    """A repository that records the experiments whose aggregates were read."""
 
     def __init__(self, base_path: Path) -> None:
         super().__init__(base_path)
@@ -115,37 +116,37 @@ class Counting(FileSystemRepository):
         return super().read_aggregated(experiment_id)
 
 
-def test_only_what_changed_is_read_again(repository: FileSystemRepository) -> None:
-    counting = Counting(repository.base_path)
-    listed(counting)
-    assert sorted(counting.read) == ["a", "b", "c", "foreign", "half", "nothing", "pending", "stale", "torn"]
-    counting.read.clear()
-    listed(counting)
-    assert counting.read == []
+def test_refresh_reads_only_changed_experiments(repository: FileSystemRepository) -> None:
+    recording = RecordingRepository(repository.base_path)
+    listed(recording)
+    assert sorted(recording.read) == ["a", "b", "c", "foreign", "half", "nothing", "pending", "stale", "torn"]
+    recording.read.clear()
+    listed(recording)
+    assert recording.read == []
     change_tags(repository.store, "c", {"x": "1"})
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
-    rows = {row.experiment_id: row for row in listed(counting)}
-    assert sorted(counting.read) == ["b", "c"]
+    rows = {row.experiment_id: row for row in listed(recording)}
+    assert sorted(recording.read) == ["b", "c"]
     assert (rows["b"].verdict, rows["c"].tags) == ("stale", {"x": "1"})
-    counting.read.clear()
+    recording.read.clear()
     repository.delete_experiment("a")
-    assert "a" not in {row.experiment_id for row in listed(counting)}
-    counting.read.clear()
-    listed(counting, rehash=True)
-    assert len(counting.read) == 8
+    assert "a" not in {row.experiment_id for row in listed(recording)}
+    recording.read.clear()
+    listed(recording, rehash=True)
+    assert len(recording.read) == 8
 
 
-def test_a_stamp_of_just_now_is_not_trusted(repository: FileSystemRepository) -> None:
+def test_recent_mtime_is_not_trusted(repository: FileSystemRepository) -> None:
     now = time.time()
     os.utime(repository.base_path / "raw" / "a", (now, now))
-    counting = Counting(repository.base_path)
-    listed(counting)
-    counting.read.clear()
-    listed(counting)
-    assert counting.read == ["a"]
+    recording = RecordingRepository(repository.base_path)
+    listed(recording)
+    recording.read.clear()
+    listed(recording)
+    assert recording.read == ["a"]
 
 
-def test_with_many_the_folders_alone_are_looked_at(
+def test_refresh_of_many_compares_only_mtimes_of_the_three_folders(
     repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index, "SCAN_LIMIT", 2)
@@ -157,17 +158,17 @@ def test_with_many_the_folders_alone_are_looked_at(
         ]
 
     assert query_catalogue(repository, answer) == (True, ["complete"])
-    age_own = LONG_AGO + 300
+    later = LONG_AGO + 300
     assert query_catalogue(repository, answer) == (False, ["complete"])
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     os.utime(repository.base_path / "raw", (LONG_AGO, LONG_AGO))
     assert query_catalogue(repository, answer) == (False, ["complete"]), "as of before"
     assert query_catalogue(repository, answer, full=True) == (True, ["stale"])
-    os.utime(repository.base_path / "aggregated", (age_own, age_own))
+    os.utime(repository.base_path / "aggregated", (later, later))
     assert query_catalogue(repository, answer)[0] is True
 
 
-# Whatever happens to the file
+# Damaged and locked files
 
 
 def truncated(path: Path) -> None:
@@ -188,7 +189,7 @@ def folder_instead(path: Path) -> None:
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "deleted": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),
-    "no database": lambda path: path.write_bytes(b"This is no database, and long enough to be looked at." * 50),
+    "no database": lambda path: path.write_bytes(b"This is not a database, but as long as one." * 60),
     "half-written": truncated,
     "garbage": overwritten,
     "a folder": folder_instead,
@@ -196,18 +197,18 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "other tables": lambda path: sqlite3.connect(path).execute("DROP TABLE rows").connection.close(),
     "a torn row": lambda path: _execute(path, "UPDATE rows SET summary = '{' WHERE folder = 'b'"),
     "an emptied row": lambda path: _execute(path, "UPDATE rows SET summary = NULL WHERE folder = 'b'"),
-    "a row that is no text": lambda path: _execute(
+    "a row with invalid UTF-8": lambda path: _execute(
         path, "UPDATE rows SET folder = CAST(x'ff' AS TEXT) WHERE folder = 'b'"
     ),
-    "a stamp that is none": lambda path: _execute(path, "UPDATE rows SET scanned = NULL, raw = 'x'"),
+    "an invalid mtime": lambda path: _execute(path, "UPDATE rows SET scanned = NULL, raw = 'x'"),
     "another letter": lambda path: _execute(
         path, "UPDATE rows SET summary = CAST(replace(CAST(summary AS TEXT), 'llama', 'lhama') AS BLOB)"
     ),
-    "a value of another": lambda path: _execute(path, "UPDATE experiments SET duration_sec = 7 WHERE folder = 'b'"),
-    "a tag of another": lambda path: _execute(path, "UPDATE tags SET value = 'fig4'"),
-    "a tag too many": lambda path: _execute(path, "INSERT INTO tags VALUES ('b', 'paper', 'fig4')"),
-    "lost experiments": lambda path: _execute(path, "DELETE FROM experiments WHERE folder > 'b'"),
-    "a lost row": lambda path: _execute(path, "DELETE FROM rows WHERE folder = 'b'"),
+    "a wrong value": lambda path: _execute(path, "UPDATE experiments SET duration_sec = 7 WHERE folder = 'b'"),
+    "a wrong tag": lambda path: _execute(path, "UPDATE tags SET value = 'fig4'"),
+    "an extra tag": lambda path: _execute(path, "INSERT INTO tags VALUES ('b', 'paper', 'fig4')"),
+    "deleted experiments": lambda path: _execute(path, "DELETE FROM experiments WHERE folder > 'b'"),
+    "a deleted row": lambda path: _execute(path, "DELETE FROM rows WHERE folder = 'b'"),
 }
 
 
@@ -219,15 +220,15 @@ def _execute(path: Path, sql: str) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_catalogue_gives_the_same_answers(repository: FileSystemRepository, damage: str) -> None:
-    rows, said = listed(repository), answers(repository)
+def test_damaged_catalogue_gives_the_same_answers(repository: FileSystemRepository, damage: str) -> None:
+    rows, expected = listed(repository), answers(repository)
     DAMAGES[damage](file_of(repository))
-    assert answers(repository) == said
+    assert answers(repository) == expected
     assert listed(repository) == rows == scanned(repository)
 
 
 def answers(repository: FileSystemRepository) -> list[object]:
-    """What is shown, and what rows are only chosen, ordered, grouped and added up by."""
+    """Return the answers of queries that use all stored values."""
 
     def query(catalogue: Catalogue) -> list[object]:
         where = Query(where="flops_per_joule > 0 or duration_sec > 0 or tag.paper = fig3", with_pending=True)
@@ -243,24 +244,24 @@ def answers(repository: FileSystemRepository) -> list[object]:
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("scan_limit", [index.SCAN_LIMIT, 2], ids=["few", "many"])
-def test_bytes_that_rot_anywhere_change_no_answer(
+def test_changed_bytes_anywhere_in_the_file_change_no_answer(
     repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch, scan_limit: int, seed: int
 ) -> None:
     monkeypatch.setattr(index, "SCAN_LIMIT", scan_limit)
-    said = answers(repository)
-    path, chance = file_of(repository), random.Random(seed)
-    whole = path.read_bytes()
+    expected = answers(repository)
+    path, generator = file_of(repository), random.Random(seed)
+    original = path.read_bytes()
     for _ in range(15):
-        data = bytearray(whole)
-        size = chance.choice([1, 1, 2, 50, 512, 4096])
-        start = chance.randrange(len(data) - size)
-        data[start : start + size] = chance.choice([bytes(size), chance.randbytes(size)])
+        data = bytearray(original)
+        size = generator.choice([1, 1, 2, 50, 512, 4096])
+        start = generator.randrange(len(data) - size)
+        data[start : start + size] = generator.choice([bytes(size), generator.randbytes(size)])
         database.remove(path)
         path.write_bytes(data)
-        assert answers(repository) == said
+        assert answers(repository) == expected
 
 
-def test_only_a_file_that_others_wrote_is_looked_through(
+def test_only_a_file_with_wrong_fingerprint_is_checked(
     repository: FileSystemRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index, "SCAN_LIMIT", 2)
@@ -269,78 +270,76 @@ def test_only_a_file_that_others_wrote_is_looked_through(
     assert database.is_unmodified(path)
     change_tags(repository.store, "b", {"x": "1"})
     listed(repository)
-    assert database.is_unmodified(path), "what we write ourselves is sealed again"
+    assert database.is_unmodified(path), "a refresh saves a new fingerprint"
     _execute(path, "UPDATE rows SET scanned = scanned - 1")
     assert not database.is_unmodified(path)
-    said: list[str] = []
-    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=said.append)
-    assert (said, database.is_unmodified(path)) == ([], True), "it was found to be whole"
-    seal, outside = path.with_name(f"{path.name}-seal"), tmp_path / "outside"
+    warnings: list[str] = []
+    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=warnings.append)
+    assert (warnings, database.is_unmodified(path)) == ([], True), "the check found no damage"
+    fingerprint, outside = path.with_name(f"{path.name}-seal"), tmp_path / "outside"
     outside.write_bytes(b"{")
-    seal.unlink()
-    seal.symlink_to(outside)
+    fingerprint.unlink()
+    fingerprint.symlink_to(outside)
     assert not database.is_unmodified(path)
     assert listed(repository) == scanned(repository)
     assert (outside.read_bytes(), database.is_unmodified(path)) == (b"{", True)
-    seal.unlink()
-    seal.mkdir()
-    assert listed(repository) == scanned(repository), "where it can't be sealed, it is looked through each time"
+    fingerprint.unlink()
+    fingerprint.mkdir()
+    assert listed(repository) == scanned(repository), "without a fingerprint, the file is checked each time"
 
 
-def test_what_others_wrote_is_seen_before_it_is_in_the_file(repository: FileSystemRepository) -> None:
-    said = answers(repository)
+def test_change_in_write_ahead_log_of_another_program_is_detected(repository: FileSystemRepository) -> None:
+    expected = answers(repository)
     other = sqlite3.connect(file_of(repository))
     other.execute("UPDATE experiments SET duration_sec = 7 WHERE folder = 'b'")
-    other.commit()  # to the log beside it, which is written into the file when the last one closes it
-    assert answers(repository) == said
+    other.commit()  # to the write-ahead log, which the last connection copies to the file
+    assert answers(repository) == expected
     other.close()
-    assert answers(repository) == said
+    assert answers(repository) == expected
 
 
-def test_a_file_that_others_write_to_meanwhile_is_not_sealed(repository: FileSystemRepository) -> None:
-    said = answers(repository)
+def test_no_fingerprint_is_saved_if_another_program_wrote(repository: FileSystemRepository) -> None:
+    expected = answers(repository)
     query_catalogue(repository, lambda _: _execute(file_of(repository), "UPDATE experiments SET duration_sec = 7"))
     assert not database.is_unmodified(file_of(repository))
-    assert answers(repository) == said
+    assert answers(repository) == expected
 
 
-def test_what_others_took_out_of_it_is_found_again(
-    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deleted_rows_are_restored(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "SCAN_LIMIT", 2)
-    said = answers(repository)
+    expected = answers(repository)
     _execute(file_of(repository), "DELETE FROM rows WHERE folder = 'b'")
     _execute(file_of(repository), "DELETE FROM experiments WHERE folder = 'b'")
-    assert answers(repository) == said
+    assert answers(repository) == expected
 
 
-def test_damage_is_told_and_mended(repository: FileSystemRepository) -> None:
+def test_damage_is_reported_once_and_repaired(repository: FileSystemRepository) -> None:
     listed(repository)
     file_of(repository).write_bytes(b"x" * 5000)
-    said: list[str] = []
-    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=said.append)
-    assert len(said) == 1
-    assert "is damaged" in said[0]
-    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=said.append)
-    assert len(said) == 1
+    warnings: list[str] = []
+    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=warnings.append)
+    assert len(warnings) == 1
+    assert "is damaged" in warnings[0]
+    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=warnings.append)
+    assert len(warnings) == 1
 
 
-def test_a_locked_catalogue_is_bypassed(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_catalogue_is_bypassed(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_SEC", 0.05)
     rows = listed(repository)
     change_tags(repository.store, "b", {"x": "1"})
     rows = [row if row.experiment_id != "b" else summarize(repository, "b") for row in rows]
     holder = sqlite3.connect(file_of(repository), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    said: list[str] = []
-    assert query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL), warn=said.append) == rows
-    assert "locked" in said[0]
+    warnings: list[str] = []
+    assert query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL), warn=warnings.append) == rows
+    assert "locked" in warnings[0]
     holder.execute("ROLLBACK")
     holder.close()
     assert listed(repository) == rows
 
 
-def test_a_read_only_directory_has_its_catalogue_in_the_cache(
+def test_catalogue_of_read_only_directory_is_in_the_cache(
     repository: FileSystemRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -351,7 +350,7 @@ def test_a_read_only_directory_has_its_catalogue_in_the_cache(
     assert cached == catalogue_path(repository.base_path)
 
 
-def test_of_two_who_share_a_directory_each_has_derived_files_that_it_can_write(
+def test_second_user_of_a_directory_has_derived_files_in_the_cache(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(open_folder / "cache"))
@@ -367,9 +366,11 @@ def test_of_two_who_share_a_directory_each_has_derived_files_that_it_can_write(
         path.chmod(0o755)
 
     def other() -> tuple[list[ExperimentSummary], list[str], Path | None, Path]:
-        said: list[str] = []
-        rows = query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL), rehash=True, warn=said.append)
-        return rows, said, catalogue_path(repository.base_path), dataset_path(repository.base_path)
+        warnings: list[str] = []
+        rows = query_catalogue(
+            repository, lambda catalogue: catalogue.summaries(ALL), rehash=True, warn=warnings.append
+        )
+        return rows, warnings, catalogue_path(repository.base_path), dataset_path(repository.base_path)
 
     found = outcome_in_child(other, unprivileged=True)
     assert isinstance(found, tuple), found
@@ -377,7 +378,7 @@ def test_of_two_who_share_a_directory_each_has_derived_files_that_it_can_write(
     assert {path.parent for path in found[2:]} == {open_folder / "cache" / "llm-energy-measure"}
 
 
-def test_without_any_place_it_is_in_memory(
+def test_catalogue_is_in_memory_without_a_writable_folder(
     repository: FileSystemRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -387,15 +388,15 @@ def test_without_any_place_it_is_in_memory(
     assert listed(repository) == scanned(repository)
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_folder_follows_xdg_cache_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "llm-energy-measure"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the specification
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification says to ignore it
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder() == tmp_path / "home" / ".cache" / "llm-energy-measure"
 
 
-def test_a_network_file_system_is_known_by_its_mount(tmp_path: Path) -> None:
+def test_is_on_network_reads_the_mount_table(tmp_path: Path) -> None:
     own = tmp_path.resolve()
     mounts = f"/dev/vda / ext4 rw 0 0\nserver:/x {own} nfs4 rw 0 0\ntmpfs {own}/local tmpfs rw 0 0\n"
     assert is_on_network(own, mounts)
@@ -407,14 +408,15 @@ def test_a_network_file_system_is_known_by_its_mount(tmp_path: Path) -> None:
 
 REFRESH = """
 import sys
-from llm_energy_measure.catalogue.index import Query, query_catalogue
+from llm_energy_measure.catalogue.index import query_catalogue
+from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.results import FileSystemRepository
 rows = query_catalogue(FileSystemRepository(sys.argv[1]), lambda c: c.summaries(Query(with_pending=True)))
 print([(row.experiment_id, row.verdict, row.total_energy_j) for row in rows])
 """
 
 
-def test_two_that_refresh_it_at_once_say_the_same(repository: FileSystemRepository) -> None:
+def test_concurrent_refreshes_give_the_same_answer(repository: FileSystemRepository) -> None:
     for number in range(40):
         shutil.copytree(repository.base_path / "raw" / "pending", repository.base_path / "raw" / f"more_{number}")
     wanted = [(row.experiment_id, row.verdict, row.total_energy_j) for row in scanned(repository)]
@@ -426,8 +428,8 @@ def test_two_that_refresh_it_at_once_say_the_same(repository: FileSystemReposito
     assert [(row.experiment_id, row.verdict, row.total_energy_j) for row in listed(repository)] == wanted
 
 
-def test_an_older_look_does_not_replace_a_later_one(repository: FileSystemRepository) -> None:
-    """A slow refresher comes to write what it read before another one read something newer."""
+def test_older_scan_does_not_replace_later_scan(repository: FileSystemRepository) -> None:
+    """A slow refresh writes its rows after a faster one has written newer rows."""
     slow, fast = (Catalogue(repository, file_of(repository)) for _ in range(2))
     scans = slow._scans(slow._mtimes(), rehash=False)
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
@@ -438,11 +440,11 @@ def test_an_older_look_does_not_replace_a_later_one(repository: FileSystemReposi
     fast.close()
 
 
-# Asking
+# Queries
 
 
 def test_groups_add_up_to_the_totals(repository: FileSystemRepository) -> None:
-    def answer(catalogue: Catalogue) -> tuple[list[index.Group], list[index.Group]]:
+    def answer(catalogue: Catalogue) -> tuple[list[Group], list[Group]]:
         return catalogue.groups(ALL, ["model", "verdict"]), catalogue.groups(ALL, [])
 
     groups, [total] = query_catalogue(repository, answer)
@@ -455,7 +457,7 @@ def test_groups_add_up_to_the_totals(repository: FileSystemRepository) -> None:
     assert groups[-1].by["model"] is None
 
 
-def test_a_total_of_what_nobody_knows_is_unknown(tmp_path: Path) -> None:
+def test_total_of_unknown_values_is_unknown(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     repository.save_aggregated(factories.aggregated("a", total_energy_j=None, total_tokens=2**62))
     repository.save_aggregated(factories.aggregated("b", total_energy_j=None, total_tokens=2**63))
@@ -464,7 +466,7 @@ def test_a_total_of_what_nobody_knows_is_unknown(tmp_path: Path) -> None:
     assert group.total_tokens == 2**62 + 2**63
 
 
-def test_an_unknown_column_is_refused(repository: FileSystemRepository) -> None:
+def test_unknown_column_is_rejected(repository: FileSystemRepository) -> None:
     for query in (
         lambda catalogue: catalogue.groups(ALL, ["colour"]),
         lambda catalogue: catalogue.summaries(ALL, sort="colour"),
@@ -475,7 +477,7 @@ def test_an_unknown_column_is_refused(repository: FileSystemRepository) -> None:
 
 
 @pytest.mark.parametrize("column", [*COLUMNS, "tag.paper"])
-def test_every_column_sorts_filters_and_groups(repository: FileSystemRepository, column: str) -> None:
+def test_every_column_can_sort_filter_and_group(repository: FileSystemRepository, column: str) -> None:
     def answer(catalogue: Catalogue) -> tuple[int, int, int]:
         known = catalogue.count(Query(where=f"{column} is not unknown", with_pending=True))
         unknown = catalogue.count(Query(where=f"{column} is unknown", with_pending=True))
@@ -486,7 +488,7 @@ def test_every_column_sorts_filters_and_groups(repository: FileSystemRepository,
     assert query_catalogue(repository, answer) == (8, 8, 8)
 
 
-def test_tags_that_are_numbers_are_sorted_as_numbers(repository: FileSystemRepository) -> None:
+def test_numeric_tags_are_sorted_as_numbers(repository: FileSystemRepository) -> None:
     for name, rate in (("a", "10"), ("b", "9"), ("c", "1e-3"), ("half", "low")):
         change_tags(repository.store, name, {"rate": rate})
 
@@ -499,23 +501,23 @@ def test_tags_that_are_numbers_are_sorted_as_numbers(repository: FileSystemRepos
     assert query_catalogue(repository, order) == [["c", "b", "a", "half"], ["a", "b", "c", "half"]]
 
 
-def test_any_limit_can_be_asked_for(repository: FileSystemRepository) -> None:
+def test_any_limit_is_accepted(repository: FileSystemRepository) -> None:
     assert len(query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL, limit=2**70))) == 8
 
 
-def test_a_question_that_is_too_much_is_refused_and_no_fault_of_the_file(repository: FileSystemRepository) -> None:
+def test_too_large_query_is_rejected_and_keeps_the_file(repository: FileSystemRepository) -> None:
     listed(repository)
     before = file_of(repository).stat().st_ino
-    said: list[str] = []
+    warnings: list[str] = []
     deep = f"SELECT {'- ' * 2_000}1"
-    with pytest.raises(ConfigurationError, match="cannot answer the query: it is more than SQLite takes"):
-        query_catalogue(repository, lambda catalogue: catalogue._database.execute(deep).fetchall(), warn=said.append)
-    assert (said, file_of(repository).stat().st_ino) == ([], before)
+    with pytest.raises(ConfigurationError, match="cannot answer the query: it is too large for SQLite"):
+        query_catalogue(
+            repository, lambda catalogue: catalogue._database.execute(deep).fetchall(), warn=warnings.append
+        )
+    assert (warnings, file_of(repository).stat().st_ino) == ([], before)
 
 
-def test_a_clock_that_was_set_back_hides_nothing(
-    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clock_set_back_hides_no_change(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "SCAN_LIMIT", 2)
     listed(repository)
     _execute(file_of(repository), "UPDATE rows SET scanned = scanned + 86400")

@@ -1,4 +1,4 @@
-"""The dataset: three tables of one schema, written by difference; SQL over it that reaches nothing else."""
+"""The dataset: three tables with one schema each, incremental writes, and SQL that reads only the tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> FileSystemRepository:
-    """Two experiments of January 2026, one of March, one whose start is unknown, one pending."""
+    """Two experiments of January 2026, one of March, one with unknown start, one pending."""
     repository = FileSystemRepository(tmp_path / "results")
     march = factories.timestamps(factories.START.replace(month=3))
     for name, changes in (("a", {}), ("b", {"world_size": 3}), ("c", {"timestamps": march, "host": "node-1"})):
@@ -46,7 +46,7 @@ def repository(tmp_path: Path) -> FileSystemRepository:
 
 
 def parts(folder: Path) -> dict[str, int]:
-    """Every file of a dataset, and its inode: another one was written anew."""
+    """Return the inode of each file of a dataset. A file that was written again has another inode."""
     return {str(path.relative_to(folder)): path.stat().st_ino for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -54,7 +54,7 @@ def read(folder: Path, table: str) -> pa.Table:
     return arrow_dataset.dataset(folder / table, partitioning="hive").to_table()
 
 
-def test_three_tables_by_month(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_write_dataset_writes_three_tables_by_month(repository: FileSystemRepository, tmp_path: Path) -> None:
     report = write_dataset(repository, tmp_path / "dataset")
     assert (report.written, report.unchanged, report.problems) == (["2026-01", "2026-03", "unknown"], [], [])
     months = ("2026-01", "2026-03", "unknown")
@@ -75,16 +75,14 @@ def test_three_tables_by_month(repository: FileSystemRepository, tmp_path: Path)
     assert any(row["experiment_id"] == "b" and row["outcome"] == "failed" for row in findings)
 
 
-def test_each_quantity_has_its_unit() -> None:
+def test_schema_contains_the_unit_of_each_column() -> None:
     made = schemas()
     for table, columns in (("experiments", AGGREGATED_COLUMNS), ("processes", RAW_COLUMNS)):
         for column in columns:
             assert (made[table].field(column.name).metadata or {}).get(b"unit", b"").decode() == column.unit
 
 
-def test_the_schema_of_every_file_is_the_same_and_keeps_its_units(
-    repository: FileSystemRepository, tmp_path: Path
-) -> None:
+def test_all_files_of_a_table_have_the_same_schema_and_units(repository: FileSystemRepository, tmp_path: Path) -> None:
     write_dataset(repository, tmp_path / "dataset")
     for path in parts(tmp_path / "dataset"):
         found = parquet.read_schema(tmp_path / "dataset" / path)
@@ -95,7 +93,7 @@ def test_the_schema_of_every_file_is_the_same_and_keeps_its_units(
         ]
 
 
-def test_only_what_changed_is_written_again(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_only_changed_months_are_written_again(repository: FileSystemRepository, tmp_path: Path) -> None:
     folder = tmp_path / "dataset"
     write_dataset(repository, folder)
     before = parts(folder)
@@ -116,7 +114,7 @@ def test_only_what_changed_is_written_again(repository: FileSystemRepository, tm
     assert write_dataset(repository, folder).written == ["2026-01"]
 
 
-def test_what_cannot_be_read_is_named_and_left_out(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_unreadable_experiment_is_reported_and_left_out(repository: FileSystemRepository, tmp_path: Path) -> None:
     (repository.base_path / "aggregated" / "b.json").write_bytes(b"{")
     report = write_dataset(repository, tmp_path / "dataset")
     [problem] = report.problems
@@ -124,18 +122,18 @@ def test_what_cannot_be_read_is_named_and_left_out(repository: FileSystemReposit
     assert read(tmp_path / "dataset", "experiments").num_rows == 3
     with pytest.raises(ResultCorruptError):
         to_arrow(repository)
-    assert write_dataset(repository, tmp_path / "dataset").problems == [problem], "it is told until it is mended"
+    assert write_dataset(repository, tmp_path / "dataset").problems == [problem], "reported until repaired"
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_file_that_is_lost_is_written_again(repository: FileSystemRepository, tmp_path: Path, table: str) -> None:
+def test_deleted_file_is_written_again(repository: FileSystemRepository, tmp_path: Path, table: str) -> None:
     write_dataset(repository, tmp_path / "dataset")
     (tmp_path / "dataset" / table / "month=2026-03" / "part-0.parquet").unlink()
     assert write_dataset(repository, tmp_path / "dataset").written == ["2026-03"]
     assert read(tmp_path / "dataset", table).num_rows > 0
 
 
-def test_what_somebody_else_put_there_is_not_removed(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_files_of_other_programs_are_not_removed(repository: FileSystemRepository, tmp_path: Path) -> None:
     theirs = tmp_path / "dataset" / "experiments" / "month=2020-01" / "part-0.parquet"
     theirs.parent.mkdir(parents=True)
     parquet.write_table(pa.table({"a": [1]}), theirs)
@@ -143,32 +141,32 @@ def test_what_somebody_else_put_there_is_not_removed(repository: FileSystemRepos
     assert theirs.is_file()
 
 
-def test_what_a_killed_export_left_goes_with_the_next(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_temporary_files_of_killed_exports_are_removed(repository: FileSystemRepository, tmp_path: Path) -> None:
     write_dataset(repository, tmp_path / "dataset")
     folder = tmp_path / "dataset" / "processes" / "month=2026-03"
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        gone.wait()
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
     own = Path(temporary_path(str(folder / "part-0.parquet")))
-    leftover = own.with_name(own.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    leftover = own.with_name(own.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
     for path in (own, leftover):
         path.write_bytes(b"PAR1")
     write_dataset(repository, tmp_path / "dataset", rehash=True)
-    assert sorted(folder.iterdir()) == sorted([own, folder / "part-0.parquet"]), "one of a living process stays"
+    assert sorted(folder.iterdir()) == sorted([own, folder / "part-0.parquet"]), "the file of a running process stays"
 
 
-def test_a_place_that_cannot_be_written_is_told(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_unwritable_folder_raises_export_error(repository: FileSystemRepository, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ExportError, match="cannot write the dataset"):
         write_dataset(repository, tmp_path / "file")
 
 
-def test_a_count_beyond_64_bits_is_unknown(tmp_path: Path) -> None:
+def test_integer_of_more_than_64_bits_is_null(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     repository.save_aggregated(factories.aggregated("a", total_tokens=2**70))
     assert to_arrow(repository).column("total_tokens").to_pylist() == [None]
 
 
-def test_frames_hold_what_the_records_hold(repository: FileSystemRepository) -> None:
+def test_arrow_polars_and_pandas_contain_the_records(repository: FileSystemRepository) -> None:
     table = to_arrow(repository, "processes")
     assert table.schema.field("total_energy_j").metadata == {b"unit": b"J"}
     wanted = [record.energy_metrics.total_energy_j for name in "abc" for record in repository.load_all_raw(name)]
@@ -207,7 +205,7 @@ def dataset(repository: FileSystemRepository, tmp_path: Path) -> Path:
         ("select count(*) > 0 as some from findings where outcome = 'failed'", [{"some": True}]),
     ],
 )  # fmt: skip
-def test_a_query_reads_the_tables(dataset: Path, query: str, wanted: list[dict[str, object]]) -> None:
+def test_query_reads_the_tables(dataset: Path, query: str, wanted: list[dict[str, object]]) -> None:
     assert query_dataset(dataset, query).to_pylist() == wanted
 
 
@@ -237,14 +235,14 @@ def test_a_query_reads_the_tables(dataset: Path, query: str, wanted: list[dict[s
         "call pragma_version()",
     ],
 )
-def test_a_query_reaches_nothing_else(dataset: Path, query: str) -> None:
+def test_query_cannot_write_or_read_anything_else(dataset: Path, query: str) -> None:
     before = parts(dataset)
     with pytest.raises(ConfigurationError, match="cannot run the query: "):
         query_dataset(dataset, query.format(dataset=dataset))
     assert parts(dataset) == before
 
 
-def test_an_answer_is_the_same_in_every_time_zone(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_query_result_does_not_depend_on_the_time_zone(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:
@@ -256,24 +254,24 @@ def test_an_answer_is_the_same_in_every_time_zone(dataset: Path, monkeypatch: py
     assert row["day"] == datetime(2026, 1, 16, tzinfo=UTC)
 
 
-def test_a_query_leaves_no_file_beside_its_caller(
+def test_query_leaves_no_file_in_the_working_directory(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
     [row] = query_dataset(dataset, "select current_setting('temp_directory') as folder").to_pylist()
     assert not row["folder"]
-    assert list((tmp_path / "here").iterdir()) == []
+    assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_a_python_variable_is_no_table(dataset: Path) -> None:
+def test_query_cannot_read_python_variables(dataset: Path) -> None:
     secret = pa.table({"a": [1]})
     with pytest.raises(ConfigurationError, match="secret"):
         query_dataset(dataset, "select * from secret")
     assert secret.num_rows == 1
 
 
-def test_a_dataset_of_nothing_has_its_columns(tmp_path: Path) -> None:
+def test_empty_dataset_has_the_columns(tmp_path: Path) -> None:
     write_dataset(FileSystemRepository(tmp_path / "results"), tmp_path / "dataset")
     answer = query_dataset(tmp_path / "dataset", "select total_energy_j, month from experiments")
     assert (answer.num_rows, answer.column_names) == (0, ["total_energy_j", "month"])
@@ -290,7 +288,7 @@ def test_a_dataset_of_nothing_has_its_columns(tmp_path: Path) -> None:
     ],
     ids=["dataset", "arrow", "polars", "pandas", "sql"],
 )
-def test_a_library_that_is_missing_is_named(
+def test_missing_library_is_named(
     repository: FileSystemRepository,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""The grammar of conditions: what it means, what it refuses, and that nothing typed becomes SQL."""
+"""The grammar of conditions: meaning, errors, and no text of the user in the SQL."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ COLUMNS = {
 }
 
 
-def stamp(text: str) -> float:
+def seconds(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
 ROWS: dict[str, dict[str, Any]] = {
     "a": {"model_name": "Llama-1B", "total_energy_j": 500.0, "total_tokens": 10, "is_lower_bound": 0,
-          "start_time": stamp("2026-01-16T10:00"), "verdict": "complete", "hosts": "node-1, node-12"},
+          "start_time": seconds("2026-01-16T10:00"), "verdict": "complete", "hosts": "node-1, node-12"},
     "b": {"model_name": "llama 100%", "total_energy_j": 1500.5, "total_tokens": 20, "is_lower_bound": 1,
-          "start_time": stamp("2026-01-31T23:59:59"), "verdict": "partial", "hosts": "node-12"},
+          "start_time": seconds("2026-01-31T23:59:59"), "verdict": "partial", "hosts": "node-12"},
     "c": {"model_name": "Mistral", "total_energy_j": 2000.0, "total_tokens": None, "is_lower_bound": None,
-          "start_time": stamp("2026-02-01T00:00"), "verdict": "it's", "hosts": "Küche, node-2"},
+          "start_time": seconds("2026-02-01T00:00"), "verdict": "it's", "hosts": "Küche, node-2"},
     "d": {"model_name": None, "total_energy_j": None, "total_tokens": 5, "is_lower_bound": 0,
           "start_time": None, "verdict": "pending", "hosts": None},
 }  # fmt: skip
@@ -63,7 +63,7 @@ def database() -> Iterator[sqlite3.Connection]:
 
 def found(database: sqlite3.Connection, text: str) -> str:
     clause = where_clause(text, COLUMNS)
-    rows = database.execute(f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY folder", clause.values)  # noqa: S608 - it is what is tested
+    rows = database.execute(f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY folder", clause.values)  # noqa: S608 - the SQL under test
     return "".join(row[0] for row in rows)
 
 
@@ -128,50 +128,50 @@ def found(database: sqlite3.Connection, text: str) -> str:
         ("MODEL ~ llama AND NOT Energy > 1000", "a"),
     ],
 )
-def test_what_a_condition_means(database: sqlite3.Connection, text: str, wanted: str) -> None:
+def test_condition_selects_the_right_rows(database: sqlite3.Connection, text: str, wanted: str) -> None:
     assert found(database, text) == wanted
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("", "it ends where a column belongs"),
+        ("", "a column is missing at the end"),
         ("modle ~ x", "there is no column 'modle'; did you mean model"),
-        ("model", "it ends where an operator"),
-        ("model ~", "it ends where a value belongs"),
-        ("model ~ x y", "'y' stands at character 11 where 'and' or 'or' belongs"),
-        ("model ~ x and", "it ends where a column belongs"),
-        ("(model ~ x", "it ends where ')' belongs"),
-        ("energy > lots", "'lots' stands at character 10 where a number in base units belongs"),
-        ("energy > nan", "'nan' stands at"),
-        ("is_lower_bound = maybe", "where true or false belongs"),
-        ("date > yesterday", "where a date like 2026-01-16 belongs"),
-        ("date = 2026-13", "where a date like"),
-        ("model = 'open", "can't be read; close the quotes"),
-        ("model is x", "where 'unknown' belongs"),
-        ("model in x", "where '(' belongs"),
-        ("tokens in (1 2)", "where ',' or ')' belongs"),
+        ("model", "an operator (= != < <= > >= ~ !~ in is) is missing at the end"),
+        ("model ~", "a value is missing at the end"),
+        ("model ~ x y", "'y' at character 11 is not 'and' or 'or'"),
+        ("model ~ x and", "a column is missing at the end"),
+        ("(model ~ x", "')' is missing at the end"),
+        ("energy > lots", "'lots' at character 10 is not a number in base units"),
+        ("energy > nan", "'nan' at character 10 is not a number"),
+        ("is_lower_bound = maybe", "is not true or false"),
+        ("date > yesterday", "is not a date like 2026-01-16"),
+        ("date = 2026-13", "is not a date like"),
+        ("model = 'open", "has no closing quote; close the quotes"),
+        ("model is x", "is not 'unknown'"),
+        ("model in x", "is not '('"),
+        ("tokens in (1 2)", "is not ',' or ')'"),
         ("1; DROP TABLE experiments", "there is no column '1;'"),
         (
             "date ~ 2026-01",
-            "'~' stands at character 6 where an operator for what is no text (= != < <= > >= in is) belongs",
+            "'~' at character 6 is not an operator for numbers and dates (= != < <= > >= in is)",
         ),
-        ("energy !~ 1000", "'!~' stands at character 8 where an operator for what is no text"),
-        ("is_lower_bound ~ true", "where an operator for what is no text"),
+        ("energy !~ 1000", "'!~' at character 8 is not an operator for numbers and dates"),
+        ("is_lower_bound ~ true", "is not an operator for numbers and dates"),
         ("tag. = x", "there is no column 'tag.'"),
-        ("not " * 21 + "model ~ x", "nested more than 20 deep"),
-        ("model ~ \udcff", "bytes that are no text"),
+        ("not " * 21 + "model ~ x", "nested more than 20 levels deep"),
+        ("model ~ \udcff", "not valid UTF-8"),
     ],
 )
-def test_what_is_no_condition_is_refused_with_its_place(text: str, said: str) -> None:
+def test_invalid_condition_is_rejected_with_position(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         where_clause(text, COLUMNS)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).startswith("cannot filter by ")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), st.sampled_from(["=", "~", "!=", "!~"]))
-def test_any_text_in_quotes_is_a_value_and_never_sql(text: str, sign: str) -> None:
+def test_quoted_text_is_a_parameter_and_never_sql(text: str, sign: str) -> None:
     quoted = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
     clause = where_clause(f"model {sign} {quoted}", COLUMNS)
     assert clause.sql.removeprefix("NOT ") in (
@@ -184,7 +184,7 @@ def test_any_text_in_quotes_is_a_value_and_never_sql(text: str, sign: str) -> No
 
 
 @given(st.text(alphabet=" ()=!<>~,'\"\\abmodel_and or not in is ;-%?", max_size=40))
-def test_anything_typed_is_a_condition_or_refused(text: str) -> None:
+def test_random_text_is_valid_sql_or_rejected(text: str) -> None:
     try:
         clause = where_clause(text, COLUMNS)
     except ConfigurationError:
@@ -192,7 +192,7 @@ def test_anything_typed_is_a_condition_or_refused(text: str) -> None:
     condition = clause.sql.replace("FROM tags", "FROM (SELECT 1)")
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         database.execute(
-            f"SELECT 1 FROM (SELECT 1 AS folder, {', '.join(f'1 AS {name}' for name in COLUMNS)}) AS experiments "  # noqa: S608 - it is what is tested
+            f"SELECT 1 FROM (SELECT 1 AS folder, {', '.join(f'1 AS {name}' for name in COLUMNS)}) AS experiments "  # noqa: S608 - the SQL under test
             f"JOIN (SELECT 1 AS key, 1 AS value, 1 AS f) AS x WHERE {condition}"
             if "tags" not in clause.sql
             else "SELECT ?, ?",

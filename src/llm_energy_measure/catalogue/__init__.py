@@ -1,4 +1,4 @@
-"""The catalogue: a fast, derived view of a results directory, which can be deleted at any time.
+"""The catalogue: a fast, derived view of a results directory. It can be deleted at any time.
 
-See `README.md` beside this file for a tour.
+`README.md` in this folder describes the modules.
 """

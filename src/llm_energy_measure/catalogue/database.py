@@ -1,7 +1,7 @@
-"""The SQLite file of the index: opened or made anew, written under its lock, and told damaged from busy.
+"""The SQLite file of the catalogue: open, rebuild, lock, and detect damage.
 
-Beside it lies its seal: what the system said of the file when one of us had last written it, or looked it through. As
-long as the system says the same, nobody else has written to it.
+A fingerprint in the same folder stores inode, size, mtime and ctime of the file after this tool wrote or checked it. If
+they are unchanged, no other program has written to the file.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION = 3
-"""Counts the forms that the file has had; one of another version is made anew."""
+"""Version of the file format. A file of another version is rebuilt."""
 
 BUSY_SEC = 2.0
-"""How long to wait for another process that writes."""
+"""Maximum time to wait for the lock of another process, in seconds."""
 
 
 def open_database(path: Path | None) -> sqlite3.Connection:
-    """The database with its tables; one of another version is removed and made anew."""
+    """Open the database and create its tables. A file of another version is deleted first. None is in memory."""
     version = zlib.crc32(repr((VERSION, DDL)).encode()) & 0x7FFFFFFF
     for _ in range(2):
-        # A transaction begins where the code says so.
+        # isolation_level=None: transactions begin only with an explicit BEGIN.
         database = sqlite3.connect(":memory:" if path is None else path, timeout=BUSY_SEC, isolation_level=None)
         try:
-            # The file may have come with somebody else's results: whatever its schema calls is not run.
+            # The file can come from another user. Functions in its schema must not run.
             database.execute("PRAGMA trusted_schema = OFF")
             for name, (arguments, function) in FUNCTIONS.items():
                 database.create_function(name, arguments, function, deterministic=True)
@@ -50,16 +50,15 @@ def open_database(path: Path | None) -> sqlite3.Connection:
         database.close()
         if path is not None:
             remove(path)
-    msg = "another process keeps making it anew in another version"
-    raise sqlite3.OperationalError(msg)
+    raise sqlite3.OperationalError("another process rebuilds the file in another version")
 
 
 def _make(database: sqlite3.Connection, version: int) -> None:
-    # Derived data needs no durability: what a crash takes is made anew.
+    # The data is derived and can be rebuilt, so it need not survive a crash.
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
     with writing(database):
-        if not database.execute("SELECT 1 FROM sqlite_master").fetchone():  # another process may have been faster
+        if not database.execute("SELECT 1 FROM sqlite_master").fetchone():  # another process can create it first
             for statement in DDL:
                 database.execute(statement)
             database.execute(f"PRAGMA user_version = {version}")
@@ -67,7 +66,7 @@ def _make(database: sqlite3.Connection, version: int) -> None:
 
 @contextlib.contextmanager
 def writing(database: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that takes the lock for writing at once, so that it waits for another and never has to give up."""
+    """Run a transaction that takes the write lock at its start, so that it waits and cannot fail later."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -79,7 +78,7 @@ def writing(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def is_damage(error: Exception) -> bool:
-    """True unless the file is fine and only can't be used now."""
+    """Return True if the file is damaged, False if it only cannot be used now."""
     code = getattr(error, "sqlite_errorcode", None)
     busy = {
         sqlite3.SQLITE_BUSY,
@@ -90,12 +89,12 @@ def is_damage(error: Exception) -> bool:
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_PERM,
     }
-    # The low byte is the kind, the rest its variety.
+    # The low byte of an extended error code is the primary code.
     return code is None or code & 0xFF not in busy
 
 
 def is_unmodified(path: Path) -> bool:
-    """True if nobody has written to the file since it was sealed; to be asked before it is opened."""
+    """Return True if the file still matches its fingerprint. Call it before opening the file."""
     try:
         return not _has_log(path) and read_file(_fingerprint_path(path), follow_links=False) == _fingerprint(path)
     except (OSError, ResultsError):
@@ -103,23 +102,23 @@ def is_unmodified(path: Path) -> bool:
 
 
 def save_fingerprint(path: Path) -> None:
-    """Remember the file as it is now, once all that was written is in it; where that can't be, it is not sealed."""
+    """Save the fingerprint of the file. Do nothing if a write-ahead log remains or writing fails."""
     with contextlib.suppress(OSError):
         if _has_log(path) or is_unmodified(path):
             return
         _fingerprint_path(path).unlink(missing_ok=True)
-        with _fingerprint_path(path).open("xb") as file:  # a new one: whatever stands there is not written through
+        with _fingerprint_path(path).open("xb") as file:  # exclusive: never write through an existing link
             file.write(_fingerprint(path))
 
 
 def data_version(database: sqlite3.Connection) -> int:
-    """A number that is another one after others have written to the file, and the same whatever this one writes."""
+    """Return a number that changes when another connection commits. See PRAGMA data_version."""
     [number] = database.execute("PRAGMA data_version").fetchone()
     return int(number)
 
 
 def _has_log(path: Path) -> bool:
-    """Whether something is written beside the file that may not be in it yet."""
+    """Return True if the write-ahead log contains data."""
     try:
         return path.with_name(f"{path.name}-wal").stat().st_size > 0
     except FileNotFoundError:
@@ -136,7 +135,7 @@ def _fingerprint_path(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove the file, its seal, and what SQLite keeps beside it."""
+    """Delete the file, its fingerprint and the files of SQLite next to it."""
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-seal"):
         with contextlib.suppress(OSError):
             path.with_name(name).unlink()

@@ -1,7 +1,8 @@
-"""The dataset: experiments, processes and findings as Parquet files, one folder a table and one file a month.
+"""The dataset: experiments, processes and findings as Parquet files (extra `analytics`).
 
-Every table is cut from `results.columns`: one schema, the unit of each column in its metadata, mtimes in UTC. A month
-is written again only if something of it came, went or changed, or can't be read. Needs the extra `analytics`.
+Each table is a folder with one file per month. `results.columns` defines the columns. All files of a table have the
+same schema, with the unit of each column in its metadata and timestamps in UTC. A month is written again only if its
+experiments changed or its file cannot be read.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
 
 VERSION = 3
-"""Counts the forms that the files have had; those of another version are written again."""
+"""Version of the files. Files of another version are written again."""
 
 TABLES = ("experiments", "processes", "findings")
 """Names of the tables."""
@@ -48,7 +49,7 @@ _LARGEST = 2**63 - 1
 
 
 class Month(NamedTuple):
-    """The folders of one month, and a digest of the mtimes of all that they are made from."""
+    """The experiments that started in one month (UTC), and a digest of the mtimes of their files."""
 
     name: str
     folders: list[str]
@@ -56,13 +57,13 @@ class Month(NamedTuple):
 
 
 class DatasetReport(Struct, frozen=True, kw_only=True):
-    """What was written.
+    """The changes of a dataset. Months are `yyyy-mm`, or `unknown` for experiments without a start time.
 
     Attributes:
         written: Months that were written.
-        unchanged: Months that were left alone.
-        removed: Months that have no experiment any more.
-        problems: Why an experiment was left out, a sentence each.
+        unchanged: Months that are up to date.
+        removed: Months without experiments, whose files were deleted.
+        problems: One sentence for each experiment that cannot be read and is not in the dataset.
     """
 
     written: list[str]
@@ -78,20 +79,20 @@ def write_dataset(
     rehash: bool = False,
     warn: Callable[[str], None] = lambda _: None,
 ) -> DatasetReport:
-    """Bring a dataset up to date with a results directory: `<folder>/<table>/month=<yyyy-mm>/part-0.parquet`.
+    """Update a dataset with the experiments of a results directory.
 
-    All experiments that have an aggregate are in it, by the month in which they began (UTC). A reader finds each file
-    as it was or as it is.
+    The files are `<folder>/<table>/month=<yyyy-mm>/part-0.parquet`. They contain all experiments with an aggregate. A
+    reader sees the old or the new version of each file.
 
     Args:
         repository: The results directory.
-        folder: The dataset, which is made if need be.
-        rehash: Read every file again, since edits in place leave no mtime on a folder.
-        warn: Told why it takes longer than it might.
+        folder: Folder of the dataset. It is created if it does not exist.
+        rehash: Read all files. An edit of a file does not change the mtime of its folder.
+        warn: Function that is called with a message if the catalogue cannot be used, which makes the update slower.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        ExportError: A file can't be written.
+        ExportError: A file cannot be written.
     """
     _pyarrow()
     folder = Path(folder)
@@ -118,7 +119,7 @@ def write_dataset(
 
 
 def to_arrow(repository: FileSystemRepository, table: str = "experiments") -> pa.Table:
-    """A table of all experiments that have an aggregate, units in the metadata of its fields.
+    """Return a table of all experiments with an aggregate. The metadata of each field contains its unit.
 
     Args:
         repository: The results directory.
@@ -126,13 +127,13 @@ def to_arrow(repository: FileSystemRepository, table: str = "experiments") -> pa
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        ConfigurationError: No such table.
-        ResultCorruptError: An aggregate can't be read.
+        ConfigurationError: The table does not exist.
+        ResultCorruptError: An aggregate cannot be read.
     """
     pa = _pyarrow()
     if table not in TABLES:
         raise ConfigurationError(
-            "cannot make a table", f"there is no table {table!r}", f"choose one of {', '.join(TABLES)}"
+            "cannot make a table", f"there is no table {table!r}", f"use one of {', '.join(TABLES)}"
         )
     months = query_catalogue(repository, _months)
     rows = _rows(repository, [name for month in months for name in month.folders], None)
@@ -141,7 +142,7 @@ def to_arrow(repository: FileSystemRepository, table: str = "experiments") -> pa
 
 
 def to_polars(repository: FileSystemRepository, table: str = "experiments") -> pl.DataFrame:
-    """The table that `to_arrow` makes, as a polars frame. Raises also `MissingExtraError` without polars."""
+    """Return the table of `to_arrow` as a polars DataFrame. Raises `MissingExtraError` without polars."""
     try:
         import polars as pl
     except ImportError as error:
@@ -149,24 +150,24 @@ def to_polars(repository: FileSystemRepository, table: str = "experiments") -> p
             "cannot make a polars frame", "polars is not installed", "pip install polars"
         ) from error
     frame = pl.from_arrow(to_arrow(repository, table))
-    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - of a table it makes no series
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - from_arrow returns a DataFrame for a table
     return frame
 
 
 def to_pandas(repository: FileSystemRepository, table: str = "experiments") -> pd.DataFrame:
-    """The table that `to_arrow` makes, as a pandas frame. Raises also `MissingExtraError` without pandas."""
+    """Return the table of `to_arrow` as a pandas DataFrame. Raises `MissingExtraError` without pandas."""
     try:
         import pandas as pd
     except ImportError as error:
         raise MissingExtraError(
             "cannot make a pandas frame", "pandas is not installed", "pip install pandas"
         ) from error
-    # Nullable types: what is unknown stays unknown, and a count stays a whole number.
+    # Nullable types keep null and keep counts as integers.
     return to_arrow(repository, table).to_pandas(types_mapper=pd.ArrowDtype)
 
 
 def schemas() -> dict[str, pa.Schema]:
-    """The schema of each table. Raises `MissingExtraError` without pyarrow."""
+    """Return the schema of each table. Raises `MissingExtraError` without pyarrow."""
     pa = _pyarrow()
     texts = pa.list_(pa.string())
     experiments = [
@@ -202,7 +203,7 @@ def _pyarrow() -> Any:
 
 
 def _field(column: Column[AggregatedResult] | Column[RawProcessResult]) -> pa.Field:
-    """The field of an exported column, with its unit."""
+    """Return the Arrow field of an exported column, with its unit."""
     pa = _pyarrow()
     types = {
         "text": pa.string(),
@@ -215,7 +216,7 @@ def _field(column: Column[AggregatedResult] | Column[RawProcessResult]) -> pa.Fi
 
 
 def _months(catalogue: Catalogue) -> list[Month]:
-    """Which experiments there are, by month."""
+    """Return the experiments with an aggregate, by month."""
     months: dict[str, list[tuple[str, Mtimes]]] = {}
     for folder, start, mtimes in catalogue.sources():
         name = _UNKNOWN_MONTH if start is None else f"{datetime.fromtimestamp(start, UTC):%Y-%m}"
@@ -243,7 +244,7 @@ def _part(folder: Path, table: str, month: str) -> Path:
 
 
 def _fingerprint_of(path: Path) -> str | None:
-    """What a file says it was made from; None if there is none that can be read."""
+    """Return the fingerprint in the metadata of a file. None if the file is absent or unreadable."""
     from pyarrow import ArrowInvalid, parquet
 
     try:
@@ -255,7 +256,7 @@ def _fingerprint_of(path: Path) -> str | None:
 
 
 def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -> list[str]:
-    """Write the three files of a month; they say what they were made from, unless something could not be read."""
+    """Write the three files of a month. Without problems, their metadata contains the fingerprint of the month."""
     from pyarrow import parquet
 
     problems: list[str] = []
@@ -277,11 +278,11 @@ def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -
                 writer.add_key_value_metadata({_FINGERPRINT: b"" if problems else month.fingerprint.encode()})
         for table in TABLES:
             path = os.fspath(_part(folder, table, month.name))
-            with open(temps[table], "rb") as file:  # noqa: PTH123 - a name of ours as text, as in `storage.atomic`
+            with open(temps[table], "rb") as file:  # noqa: PTH123 - paths are strings, as in `storage.atomic`
                 os.fsync(file.fileno())
             os.replace(temps.pop(table), path)  # noqa: PTH105 - as above
             sync_folder(os.path.dirname(path))  # noqa: PTH120 - as above
-            _sweep(Path(path).parent)
+            _remove_temporary_files(Path(path).parent)
     finally:
         for temp in temps.values():
             with suppress(FileNotFoundError):
@@ -289,22 +290,22 @@ def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -
     return problems
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what exports that were killed have left in a folder."""
+def _remove_temporary_files(folder: Path) -> None:
+    """Delete the temporary files of exports that were killed."""
     for path in folder.iterdir():
         if target_name(path.name) is not None and writer_has_ended(path.name, 0):
             path.unlink(missing_ok=True)
 
 
 def _remove_others(folder: Path, months: set[str]) -> list[str]:
-    """Remove our files of months that have no experiment any more."""
+    """Delete the files of months without experiments. Files of other programs are kept."""
     removed = set()
     for table in TABLES:
         for path in (folder / table).glob("month=*/part-0.parquet"):
             name = path.parent.name.removeprefix("month=")
             if name not in months and _fingerprint_of(path) is not None:
-                path.unlink(missing_ok=True)  # another export may have been faster
-                with suppress(OSError):  # somebody else's file is in it
+                path.unlink(missing_ok=True)  # another export can delete it first
+                with suppress(OSError):  # the folder contains another file
                     path.parent.rmdir()
                 removed.add(name)
     return sorted(removed)
@@ -313,7 +314,7 @@ def _remove_others(folder: Path, months: set[str]) -> list[str]:
 def _rows(
     repository: FileSystemRepository, folders: Iterable[str], problems: list[str] | None
 ) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Rows by table, some thousand at a time; what can't be read is told, or raised where nobody listens."""
+    """Yield batches of rows by table. Unreadable experiments are added to `problems`, or raise if it is None."""
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
     for folder in folders:
         try:
@@ -324,7 +325,7 @@ def _rows(
             problems.append(str(error))
             continue
         if result is None:
-            continue  # deleted since
+            continue  # deleted in between
         with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
             row = scan_experiment(repository, folder, up_to_date=up_to_date_aggregate(raw, aggregated, folder)).summary
         rows["experiments"].append(_row(AGGREGATED_COLUMNS, result) | {
@@ -341,7 +342,7 @@ def _rows(
 
 
 def _finding_rows(result: AggregatedResult) -> list[dict[str, Any]]:
-    """What verification found when the aggregate was made; numbers that may also be words are text."""
+    """Return one row per finding of an aggregate. Values that can be numbers or words are text."""
     return [
         {
             "experiment_id": result.experiment_id,
@@ -363,7 +364,7 @@ def _row(columns: Iterable[Column[Any]], record: object) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """What Arrow holds in its place: mtimes in UTC; a count beyond 64 bits is unknown."""
+    """Convert a value for Arrow: times to UTC, and integers of more than 64 bits to None."""
     if isinstance(value, datetime):
         return to_utc(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _LARGEST:

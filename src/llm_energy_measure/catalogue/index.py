@@ -1,12 +1,11 @@
-"""The index: one row an experiment, in a SQLite file that is derived from the results directory and never needed.
+"""The index: one row per experiment, in a SQLite file that is derived from the results directory.
 
-A refresh lists `raw/`, `aggregated/` and `tags/`, compares the mtimes of what is in them with those of the rows, and
-reads only what is new or changed. Whatever is wrong with the file (damaged, locked, of another version, nowhere to be
-put), the same rows are made in memory: the same answers, later.
+A refresh lists `raw/`, `aggregated/` and `tags/`, compares the mtimes with those in the rows, and reads only new and
+changed experiments. If the file cannot be used (damaged, locked, of another version, not writable), the rows are built
+in memory. The answers are the same, but slower.
 
-A mtime is trusted once it is old enough that no change could have left it as it was: file systems count time in ticks.
-
-One class refreshes the rows and answers from them, since an answer says as of when it is: so the module is long.
+An mtime is trusted only if it is old enough. File systems count time in ticks, so a second change within one tick can
+leave the same mtime.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import contextlib
 import sqlite3
 import time
 import zlib
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -29,8 +27,9 @@ from llm_energy_measure.catalogue.database import (
     save_fingerprint,
     writing,
 )
-from llm_energy_measure.catalogue.paths import catalogue_path, is_on_network
-from llm_energy_measure.catalogue.query import Clause, column_of, contains_clause, where_clause
+from llm_energy_measure.catalogue.paths import CATALOGUE_NAME, catalogue_path, is_on_network
+from llm_energy_measure.catalogue.query import column_of
+from llm_energy_measure.catalogue.selection import group_clause, group_of, order_keys
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, INSERT, row_values
 from llm_energy_measure.catalogue.summary import (
     ExperimentScan,
@@ -47,106 +46,70 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from llm_energy_measure.catalogue.selection import Group, Query
     from llm_energy_measure.results.repository import FileSystemRepository
 
 AnswerT = TypeVar("AnswerT")
 
-# With more experiments a list scans at the mtimes of the folders alone, and says as of when it answers.
+# With more experiments, a refresh first compares only the mtimes of `raw/`, `aggregated/` and `tags/` themselves.
 SCAN_LIMIT = 2_000
 
 _ROWS_A_COMMIT = 1_000
 _MOST_ROWS = 2**63 - 1
 _OVERVIEW = msgspec.json.Decoder(ExperimentSummary)
 
-# How long after a change another one could leave the same mtime: a tick of the file system, and on another machine's
-# also as much as its clock may be off.
+# Time in which a second change can leave the same mtime: one tick of the file system. On a network file system, also
+# the offset of the clock of its server.
 _TICK_SEC = 2.0
 _SKEW_SEC = 3600.0
 
 
 class Mtimes(NamedTuple):
-    """When the folder, the aggregate and the tags of an experiment were last written; 0 is unknown, None is absent."""
+    """Mtimes of the raw folder, the aggregate and the tags of an experiment, in seconds since 1970-01-01 UTC.
+
+    0 means unknown, and None means that the file is absent.
+    """
 
     raw: float | None
     aggregated: float | None
     tags: float | None
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """What several experiments come to; None is unknown.
-
-    Attributes:
-        by: Values of the columns that they have in common.
-        experiments: How many they are.
-        total_energy_j: Energy of those that know it, in joules.
-        total_tokens: Tokens of those that know them.
-        tokens_per_joule: Tokens over energy, of those that know both.
-        unknown_energy: How many of them don't know their energy.
-        lower_bounds: How many of them are known to be too small.
-    """
-
-    by: dict[str, Any]
-    experiments: int
-    total_energy_j: float | None
-    total_tokens: int | None
-    tokens_per_joule: float | None
-    unknown_energy: int
-    lower_bounds: int
-
-
-GROUP_FIGURES = ("experiments", "total_energy_j", "total_tokens", "tokens_per_joule", "unknown_energy", "lower_bounds")
-"""What groups can be ordered by: their figures."""
-
-
-class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for.
-
-    Attributes:
-        where: A condition in the grammar of `catalogue.query`; None is all.
-        model: Text that the model's name contains, in any case.
-        with_pending: Also those that have no aggregate.
-    """
-
-    where: str | None = None
-    model: str | None = None
-    with_pending: bool = False
-
-
 class Catalogue:
-    """The rows of a results directory.
+    """The rows of the experiments in a results directory.
 
     Args:
         repository: The results directory.
-        path: The file; None is memory.
+        path: The SQLite file. None keeps the rows in memory.
 
     Attributes:
-        as_of: When the results were last looked at, in seconds since 1970-01-01 UTC.
-        scanned: Whether that was now.
+        as_of: Time of the last scan of the results, in seconds since 1970-01-01 UTC; 0 before the first scan.
+        is_current: True if `refresh` scanned the results, False if it used the rows of an earlier scan.
     """
 
     def __init__(self, repository: FileSystemRepository, path: Path | None) -> None:
-        """Open the file, or make it; nothing is read of the results yet."""
+        """Open or create the file. The results are not read."""
         self.repository = repository
         self.path = path
         self.as_of = 0.0
         self.is_current = False
         self._was_unmodified = self._is_intact = path is None or is_unmodified(path)
-        self._seen: int | None = None
+        self._data_version: int | None = None
         self._database = open_database(path)
         self._skew_sec = _SKEW_SEC if is_on_network(repository.base_path) else _TICK_SEC
 
     def close(self) -> None:
-        """Let go of the file, which is sealed unless others wrote to it meanwhile."""
-        is_seen = False
+        """Close the file, and save its fingerprint unless another process wrote to it."""
+        is_ours = False
         with contextlib.suppress(sqlite3.Error):
-            is_seen = self._seen == data_version(self._database)
+            is_ours = self._data_version == data_version(self._database)
         self._database.close()
-        if self.path is not None and self._is_intact and is_seen:
+        if self.path is not None and self._is_intact and is_ours:
             save_fingerprint(self.path)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Everything asked inside is answered from one state, whatever others write meanwhile."""
+        """Answer all queries inside from one state, even if other processes write."""
         self._database.execute("BEGIN")
         try:
             yield
@@ -156,21 +119,21 @@ class Catalogue:
     def refresh(
         self, *, full: bool = False, rehash: bool = False, on_progress: Callable[[str], None] = lambda _: None
     ) -> None:
-        """Bring the rows up to date by difference; `scanned` says whether the results were looked at for it.
+        """Update the rows of new, changed and deleted experiments, and set `as_of` and `is_current`.
 
         Args:
-            full: Look at every mtime also where the folders' own say that nothing came or went.
-            rehash: Read every experiment again: edits in place leave no mtime on a folder.
-            on_progress: Told what takes long.
+            full: Compare the mtimes of all experiments, even if those of the three folders are unchanged.
+            rehash: Read all experiments. An edit of a file does not change the mtime of its folder.
+            on_progress: Function that is called with a message before long work.
         """
         now = time.time()
         own = self._folder_mtimes()
         last = self._database.execute("SELECT scanned, raw, aggregated, tags, number FROM scans").fetchone()
         if (
             not (full or rehash)
-            and self._was_unmodified  # what others wrote to may have lost rows, and no checksum of them
+            and self._was_unmodified  # another process could have deleted rows, which leaves no wrong checksum
             and last is not None
-            and last[0] <= now  # a scan in the future is from before the clock was set back
+            and last[0] <= now  # a later scan than now: the clock was set back
             and last[4] > SCAN_LIMIT
             and tuple(last[1:4]) == own
             and None not in own
@@ -181,52 +144,54 @@ class Catalogue:
         rows = self._database.execute("SELECT folder, raw, aggregated, tags, scanned FROM rows")
         known = {row[0]: row[1:] for row in rows}
         if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
-            self._forget_the_future()
+            self._expire_future_scans()
         changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]
         if len(changed) > SCAN_LIMIT:
-            on_progress(f"reading {len(changed):,} experiments into the catalogue; what is unchanged is not read again")
+            on_progress(f"reading {len(changed):,} experiments into the catalogue; the next command reads only changes")
         for start in range(0, len(changed), _ROWS_A_COMMIT):
             batch = {folder: mtimes[folder] for folder in changed[start : start + _ROWS_A_COMMIT]}
             self._store(self._scans(batch, rehash=rehash), now)
-        gone = [(folder, now) for folder in known.keys() - mtimes.keys()]
-        up_to_date = [mtime if mtime is not None and mtime < now - self._skew_sec else None for mtime in own]
-        if changed or gone or len(mtimes) > SCAN_LIMIT:
-            self._finish(gone, (now, *up_to_date, len(mtimes)))
+        deleted = [(folder, now) for folder in known.keys() - mtimes.keys()]
+        trusted = [mtime if mtime is not None and mtime < now - self._skew_sec else None for mtime in own]
+        if changed or deleted or len(mtimes) > SCAN_LIMIT:
+            self._finish(deleted, (now, *trusted, len(mtimes)))
         self.as_of, self.is_current = now, True
 
     def require_intact(self) -> None:
-        """Raise `sqlite3.DatabaseError` if others wrote to the file, and it is not what we wrote any more."""
+        """Raise `sqlite3.DatabaseError` if another program changed the rows. Skipped if the fingerprint matches."""
         with self.snapshot():
-            self._seen = data_version(self._database)
+            self._data_version = data_version(self._database)
             if self._is_intact:
                 return
-            [said] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
-            tables = ("experiments", "tags")
-            lost = [f"SELECT folder FROM {table} WHERE folder NOT IN (SELECT folder FROM rows)" for table in tables]
-            stray = self._database.execute(f"{' UNION '.join(lost)} LIMIT 1").fetchone()
-            if said != "ok" or stray is not None:
-                raise sqlite3.DatabaseError(said if said != "ok" else f"it has no row of {stray[0]!r}")
+            [outcome] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
+            if outcome != "ok":
+                raise sqlite3.DatabaseError(outcome)
+            orphan = self._database.execute(
+                "SELECT folder FROM (SELECT folder FROM experiments UNION SELECT folder FROM tags) "
+                "WHERE folder NOT IN (SELECT folder FROM rows) LIMIT 1"
+            ).fetchone()
+            if orphan is not None:
+                raise sqlite3.DatabaseError(f"the row of {orphan[0]!r} is missing")
             for folder, data, *checksums in self._database.execute("SELECT folder, summary, crc, values_crc FROM rows"):
                 if checksums != [zlib.crc32(data), self._values_crc(folder)]:
-                    msg = f"the row of {folder!r} is not what was written"
-                    raise sqlite3.DatabaseError(msg)
+                    raise sqlite3.DatabaseError(f"the row of {folder!r} has a wrong checksum")
         self._is_intact = True
 
     def _values_crc(self, folder: str) -> int:
-        """The checksum of all by which an experiment is chosen, ordered and added up."""
+        """Return the checksum of the values of an experiment that queries use."""
         values = self._database.execute("SELECT * FROM experiments WHERE folder = ?", (folder,)).fetchone()
         tags = self._database.execute("SELECT key, value FROM tags WHERE folder = ? ORDER BY key", (folder,)).fetchall()
         return zlib.crc32(repr((values, tags)).encode())
 
-    def _finish(self, gone: list[tuple[str, float]], scan: tuple[float | None, ...]) -> None:
-        """Forget what is gone, and remember the scan, unless a later one was faster."""
+    def _finish(self, deleted: list[tuple[str, float]], scan: tuple[float | None, ...]) -> None:
+        """Remove the rows of deleted experiments, and store the scan unless a later scan is stored."""
         with writing(self._database):
             for table in ("experiments", "tags"):
                 self._database.executemany(
                     f"DELETE FROM {table} WHERE folder IN (SELECT folder FROM rows WHERE folder = ? AND scanned < ?)",
-                    gone,
+                    deleted,
                 )
-            self._database.executemany("DELETE FROM rows WHERE folder = ? AND scanned < ?", gone)
+            self._database.executemany("DELETE FROM rows WHERE folder = ? AND scanned < ?", deleted)
             self._database.execute(
                 "INSERT INTO scans VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET scanned = excluded.scanned, "
                 "raw = excluded.raw, aggregated = excluded.aggregated, tags = excluded.tags, number = excluded.number "
@@ -234,8 +199,8 @@ class Catalogue:
                 scan,
             )
 
-    def _forget_the_future(self) -> None:
-        """Take scans that are later than now for old ones: they are from before the clock was set back."""
+    def _expire_future_scans(self) -> None:
+        """Mark scans with a time after now as outdated. They were stored before the clock was set back."""
         with writing(self._database):
             for table in ("rows", "scans"):
                 self._database.execute(f"UPDATE {table} SET scanned = 0 WHERE scanned > ?", (time.time(),))
@@ -243,12 +208,12 @@ class Catalogue:
     def summaries(
         self, query: Query, *, sort: str = "id", reverse: bool = False, limit: int | None = None
     ) -> list[ExperimentSummary]:
-        """The rows that are asked for, in order; what is unknown comes last."""
-        clause = self._where(query)
+        """Return the selected experiments, sorted by a column. Unknown values come last."""
+        clause = query.clause()
         column = column_of(sort, COLUMNS, "cannot sort")
         down = " DESC" if reverse else ""
-        keys = _order_keys(column.sql, reverse=reverse, is_tag=bool(column.values))
-        if column.sql == "experiment_id":  # never unknown, and an index has its order already
+        keys = order_keys(column.sql, reverse=reverse, is_tag=bool(column.values))
+        if column.sql == "experiment_id":  # never unknown, and an index is sorted by it
             keys = keys[1:]
         sql = f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
         values = (*clause.values, *(column.values * len(keys)))
@@ -257,22 +222,22 @@ class Catalogue:
         return [_decode(*self._database.execute(one, folder).fetchone()) for folder in folders]
 
     def count(self, query: Query) -> int:
-        """How many rows are asked for."""
-        clause = self._where(query)
+        """Return the number of selected experiments."""
+        clause = query.clause()
         [number] = self._database.execute(
             f"SELECT count(*) FROM experiments WHERE {clause.sql}", clause.values
         ).fetchone()
         return int(number)
 
     def pending(self) -> int:
-        """How many experiments have no aggregate."""
+        """Return the number of experiments without an aggregate."""
         sql = "SELECT count(*) FROM experiments WHERE listed = 1 AND has_aggregate = 0"
         return int(self._database.execute(sql).fetchone()[0])
 
     def problems(self, query: Query) -> list[tuple[str, str]]:
-        """What can't be read of the experiments that are asked for, or of those that might be: id and reason."""
-        base = self._base(query)
-        clause = self._conditions(query)
+        """Return id and reason for each unreadable file of the experiments that match, or that may match."""
+        base = query.scope()
+        clause = query.condition()
         sql = (
             "SELECT folder FROM experiments INDEXED BY by_problem "
             f"WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
@@ -284,7 +249,7 @@ class Catalogue:
         return [(summary.experiment_id, problem) for summary in found for problem in summary.problems]
 
     def sources(self) -> Iterator[tuple[str, float | None, Mtimes]]:
-        """Folder, start (seconds since 1970-01-01 UTC) and mtimes of every experiment that has an aggregate."""
+        """Yield folder, start (seconds since 1970-01-01 UTC) and mtimes of all experiments with an aggregate."""
         sql = (
             "SELECT folder, start_time, raw, aggregated, rows.tags FROM experiments JOIN rows USING (folder) "
             "WHERE listed = 1 AND has_aggregate = 1 ORDER BY folder"
@@ -293,53 +258,17 @@ class Catalogue:
             yield folder, start, Mtimes(*mtimes)
 
     def groups(self, query: Query, by: Sequence[str], *, sort: str | None = None, reverse: bool = False) -> list[Group]:
-        """What the experiments that are asked for come to, by the values of columns; without columns all together.
+        """Return the totals of the selected experiments, grouped by columns.
 
         Args:
-            query: Which experiments.
-            by: Names of columns.
-            sort: Which of `GROUP_FIGURES`, or of the columns, to order by; by default the columns in turn. What is
-                unknown comes last.
-            reverse: Greatest first.
+            query: The selection.
+            by: Names of columns. If empty, all selected experiments form one group.
+            sort: One of `GROUP_FIGURES` or of the columns. By default, groups are sorted by the columns. Unknown values
+                come last.
+            reverse: Sort in descending order.
         """
-        clause = self._where(query)
-        columns = [column_of(name, COLUMNS, "cannot group") for name in by]
-        names = [f"c{number}" for number in range(len(columns))]
-        selected = "".join(f"{column.sql} AS {name}, " for column, name in zip(columns, names, strict=True))
-        both = "total_tokens IS NOT NULL AND total_energy_j IS NOT NULL"
-        sql = (
-            f"SELECT {selected}count(*) AS f0, sum(total_energy_j) AS f1, "
-            # Not sum(), which refuses whole numbers that are too large together.
-            "CASE WHEN count(total_tokens) THEN total(total_tokens) END AS f2, "
-            f"total(iif({both}, total_tokens, NULL)) / nullif(total(iif({both}, total_energy_j, NULL)), 0) AS f3, "
-            "count(*) - count(total_energy_j) AS f4, count(CASE WHEN is_lower_bound THEN 1 END) AS f5 "
-            f"FROM experiments WHERE {clause.sql}"
-        )
-        if names:
-            figures = {name: f"f{number}" for number, name in enumerate(GROUP_FIGURES)}
-            shown = figures | dict(zip(by, names, strict=True))
-            order = [*([shown[sort]] if sort is not None else []), *names]
-            tags = {name for column, name in zip(columns, names, strict=True) if column.values}
-            keys = [key for name in order for key in _order_keys(name, reverse=reverse, is_tag=name in tags)]
-            sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(keys)}"
-        values = (*(value for column in columns for value in column.values), *clause.values)
-        kinds = [COLUMNS.get(column.sql, "text") for column in columns]
-        return [_group(by, kinds, row) for row in self._database.execute(sql, values)]
-
-    def _base(self, query: Query) -> str:
-        # Compared, not just named: only so SQLite finds them in an index, and in its order.
-        return "listed = 1" if query.with_pending else "listed = 1 AND has_aggregate = 1"
-
-    def _conditions(self, query: Query) -> Clause:
-        clauses = [where_clause(query.where, COLUMNS)] if query.where is not None else []
-        if query.model is not None:
-            clauses.append(contains_clause(Clause("model_name", ()), query.model))
-        sql = " AND ".join(clause.sql for clause in clauses) or "1"
-        return Clause(sql, tuple(value for clause in clauses for value in clause.values))
-
-    def _where(self, query: Query) -> Clause:
-        clause = self._conditions(query)
-        return Clause(f"{self._base(query)} AND {clause.sql}", clause.values)
+        clause, kinds = group_clause(query, by, sort=sort, reverse=reverse)
+        return [group_of(by, kinds, row) for row in self._database.execute(clause.sql, clause.values)]
 
     def _folder_mtimes(self) -> tuple[float | None, ...]:
         mtimes: list[float | None] = []
@@ -353,7 +282,7 @@ class Catalogue:
         return tuple(mtimes)
 
     def _mtimes(self) -> dict[str, Mtimes]:
-        """What there is, by folder name."""
+        """Return the mtimes of all experiments, by folder name."""
         store = self.repository.store
         entries = store.list(RAW_DIR)
         raw = {
@@ -372,7 +301,7 @@ class Catalogue:
         return {folder: Mtimes(raw.get(folder), aggregated.get(folder), tags.get(folder)) for folder in folders}
 
     def _is_known(self, found: Mtimes, row: tuple[Any, ...] | None) -> bool:
-        """True if a row was made of these very mtimes, when they were old enough."""
+        """Return True if a row was built from these mtimes and they were old enough at that time."""
         if row is None or tuple(row[:3]) != tuple(found):
             return False
         return all(mtime is None or 0 < mtime < row[3] - self._skew_sec for mtime in found)
@@ -387,7 +316,7 @@ class Catalogue:
         return scans
 
     def _store(self, scans: list[tuple[str, Mtimes, ExperimentScan]], now: float) -> None:
-        """Write rows, unless a later scan has written them already."""
+        """Write the rows of a scan, except those that a later scan has written."""
         with writing(self._database):
             newer = {
                 folder
@@ -421,107 +350,78 @@ class Catalogue:
 
 def query_catalogue(
     repository: FileSystemRepository,
-    query: Callable[[Catalogue], AnswerT],
+    read: Callable[[Catalogue], AnswerT],
     *,
     full: bool = False,
     rehash: bool = False,
     warn: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> AnswerT:
-    """The answer of the catalogue of a results directory, once it is up to date.
+    """Refresh the catalogue of a results directory and return the result of `read(catalogue)`.
 
-    A file that is damaged is made anew; where there can be none, or another process locks it, the rows are made in
-    memory. The query may be asked several times for that.
+    A damaged file is rebuilt. If the file cannot be created or is locked, the rows are built in memory. `read` is then
+    called again.
 
     Args:
         repository: The results directory.
-        query: What to do with the catalogue.
-        full: Look at every mtime.
-        rehash: Read every experiment again.
-        warn: Told what is wrong with the catalogue, so that the answer comes later.
-        on_progress: Told what takes long.
+        read: Function that queries the catalogue and returns the answer.
+        full: Compare the mtimes of all experiments.
+        rehash: Read all experiments.
+        warn: Function that is called with a message if the catalogue file cannot be used.
+        on_progress: Function that is called with a message before long work.
 
     Raises:
-        ConfigurationError: The query is more than SQLite answers.
-        CatalogueError: Not even that goes.
+        ConfigurationError: The query is too large for SQLite.
+        CatalogueError: SQLite fails in memory too.
     """
-    place = _place(repository)
-    tries = [place, place, None] if place is not None else [None]
+    path = _database_path(repository)
+    tries = [path, path, None] if path is not None else [None]
     while tries:
-        place = tries.pop(0)
+        path = tries.pop(0)
         try:
-            with contextlib.closing(Catalogue(repository, place)) as catalogue:
+            with contextlib.closing(Catalogue(repository, path)) as catalogue:
                 catalogue.require_intact()
                 catalogue.refresh(full=full, rehash=rehash, on_progress=on_progress)
                 with catalogue.snapshot():
-                    return query(catalogue)
+                    return read(catalogue)
         except LLMEnergyMeasureError:
             raise
-        except (sqlite3.Error, TypeError, ValueError) as error:  # a damaged value has any type, or no UTF-8
-            _require_answerable(repository, query)
-            if place is None and not isinstance(error, sqlite3.Error):
+        except (sqlite3.Error, TypeError, ValueError) as error:  # a damaged value can have any type or invalid UTF-8
+            _require_valid_query(repository, read)
+            if path is None and not isinstance(error, sqlite3.Error):
                 raise
-            if place is None:
-                doing, found = f"cannot list {repository.base_path}", f"SQLite refused in memory ({error})"
-                raise CatalogueError(doing, found, "delete the catalogue; it is made anew") from error
+            if path is None:
+                doing, found = f"cannot list {repository.base_path}", f"SQLite failed in memory ({error})"
+                raise CatalogueError(doing, found, f"delete {CATALOGUE_NAME}; the next command rebuilds it") from error
             if is_damage(error):
-                warn(f"the catalogue {place} is damaged ({error}) and made anew")
-                remove(place)
+                warn(f"the catalogue {path} is damaged ({error}); it is rebuilt")
+                remove(path)
             else:
-                warn(f"the catalogue {place} can't be used ({error}); every experiment is read instead")
+                warn(f"the catalogue {path} cannot be used ({error}); all experiments are read instead")
                 tries = [None]
-    raise AssertionError  # the last try is memory
+    raise AssertionError  # the last try returns or raises
 
 
 def _decode(data: bytes, checksum: int) -> ExperimentSummary:
-    """What stands in a row. Raises `sqlite3.DatabaseError` if it is not what was written."""
+    """Decode the summary in a row. Raises `sqlite3.DatabaseError` if the checksum is wrong."""
     if zlib.crc32(data) != checksum:
-        msg = "a row is not what was written"
-        raise sqlite3.DatabaseError(msg)
+        raise sqlite3.DatabaseError("a row has a wrong checksum")
     return _OVERVIEW.decode(data)
 
 
-def _require_answerable(repository: FileSystemRepository, query: Callable[[Catalogue], object]) -> None:
-    """Refuse a query that fails without any results too: no file is to blame for it."""
+def _require_valid_query(repository: FileSystemRepository, read: Callable[[Catalogue], object]) -> None:
+    """Raise `ConfigurationError` if the query fails on an empty database too, so that the file is not the cause."""
     with contextlib.closing(Catalogue(repository, None)) as empty:
         try:
-            query(empty)
+            read(empty)
         except sqlite3.Error as error:
-            doing, found = "cannot answer the query", f"it is more than SQLite takes ({error})"
-            raise ConfigurationError(doing, found, "ask for less at once") from error
+            found = f"it is too large for SQLite ({error})"
+            raise ConfigurationError("cannot answer the query", found, "use a shorter condition") from error
 
 
-def _place(repository: FileSystemRepository) -> Path | None:
-    """Where the catalogue lies; memory for a store that is no directory, and for one in which nothing is yet."""
+def _database_path(repository: FileSystemRepository) -> Path | None:
+    """Return the path of the catalogue. None (memory) if the store is not a directory or has no results yet."""
     base = repository.base_path
     is_directory = repository.store.path(RAW_DIR) == base / RAW_DIR
     has_results = any((base / name).is_dir() for name in (RAW_DIR, AGGREGATED_DIR))
     return catalogue_path(base) if is_directory and has_results else None
-
-
-def _order_keys(sql: str, *, reverse: bool, is_tag: bool) -> list[str]:
-    """What to order by, for an order by this: what is unknown last; of tags numbers by their size, before words."""
-    down = " DESC" if reverse else ""
-    numbers = [f"as_number({sql}) IS NULL", f"as_number({sql}){down}"] if is_tag else []
-    return [f"{sql} IS NULL", *numbers, f"{sql}{down}"]
-
-
-def _group(by: Sequence[str], kinds: Sequence[str], row: Sequence[Any]) -> Group:
-    count = len(by)
-    common = {name: _shown(kind, value) for name, kind, value in zip(by, kinds, row, strict=False)}
-    number, energy, tokens, efficiency, unknown, bounds = row[count:]
-    return Group(
-        by=common,
-        experiments=number,
-        total_energy_j=energy,
-        total_tokens=None if tokens is None else int(tokens),
-        tokens_per_joule=efficiency,
-        unknown_energy=unknown,
-        lower_bounds=bounds,
-    )
-
-
-def _shown(kind: str, value: Any) -> Any:
-    if value is not None and kind == "time":
-        return datetime.fromtimestamp(value, UTC)
-    return bool(value) if value is not None and kind == "boolean" else value

@@ -1,4 +1,4 @@
-"""Where the catalogue of a results directory lies: in it, or in the user's cache where it can't."""
+"""Paths of the catalogue and the dataset: in the results directory, or in the cache of the user."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 CATALOGUE_NAME = ".catalogue.sqlite"
-"""Its name in a results directory."""
+"""File name of the catalogue in a results directory."""
 
 DATASET_NAME = "dataset"
-"""Name of the folder of Parquet files beside it."""
+"""Name of the folder of Parquet files in a results directory."""
 
-# SQLite's write-ahead log needs shared memory, which no network file system has.
+# The write-ahead log of SQLite needs shared memory, which network file systems do not support.
 _NETWORK = frozenset(
     {
         *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs"),
@@ -24,13 +24,13 @@ _NETWORK = frozenset(
 
 
 def catalogue_path(results_dir: Path) -> Path | None:
-    """The file of the catalogue of a results directory; None if there is no place for one.
+    """Return the path of the catalogue of a results directory. None if no writable folder exists.
 
-    In the directory itself, unless that or another user's file in it is read-only, or it is on a network file system;
-    then in the user's cache.
+    The catalogue is in the results directory. It is in the cache of the user if the directory or the catalogue file is
+    not writable, or if the directory is on a network file system.
 
     Args:
-        results_dir: The results directory, which is there.
+        results_dir: The results directory. It must exist.
     """
     own = results_dir / CATALOGUE_NAME
     if _is_writable(own) and not is_on_network(results_dir):
@@ -44,35 +44,35 @@ def catalogue_path(results_dir: Path) -> Path | None:
 
 
 def dataset_path(results_dir: Path) -> Path:
-    """The folder of the dataset that is kept up to date for queries: beside the results, or in the user's cache."""
+    """Return the folder of the dataset for SQL queries: in the results directory, or in the cache of the user."""
     own = results_dir / DATASET_NAME
     return own if _is_writable(own) else cache_folder() / f"{_cached_name(results_dir)}.{DATASET_NAME}"
 
 
 def _is_writable(own: Path) -> bool:
-    """Whether this user can write something of ours in a results directory: another may have made it."""
-    is_there = os.path.lexists(own)
-    return os.access(own.parent, os.W_OK) and not own.is_symlink() and (not is_there or os.access(own, os.W_OK))
+    """Return True if this user can write a file of the catalogue, which another user may have created."""
+    exists = os.path.lexists(own)
+    return os.access(own.parent, os.W_OK) and not own.is_symlink() and (not exists or os.access(own, os.W_OK))
 
 
 def _cached_name(results_dir: Path) -> str:
-    """A name for a results directory in the cache, which many share."""
+    """Return a unique name for a results directory in the cache."""
     return hashlib.sha256(os.fsencode(results_dir.resolve())).hexdigest()[:32]
 
 
 def cache_folder() -> Path:
-    """The user's cache: `$XDG_CACHE_HOME`, else `~/.cache`."""
+    """Return the cache folder of the user, in `$XDG_CACHE_HOME` or `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     home = Path(base) if Path(base).is_absolute() else Path(os.environ.get("HOME") or "~").expanduser() / ".cache"
     return home / "llm-energy-measure"
 
 
 def is_on_network(folder: Path, mounts: str | None = None) -> bool:
-    """True if a folder is known to be on a network file system.
+    """Return True if a folder is on a network file system. False if unknown.
 
     Args:
         folder: The folder.
-        mounts: The table of mounts, as `/proc/mounts` has it; by default that file's text.
+        mounts: Text of the mount table. None reads `/proc/mounts`.
     """
     if mounts is None:
         if sys.platform != "linux":
@@ -87,7 +87,7 @@ def is_on_network(folder: Path, mounts: str | None = None) -> bool:
         fields = line.split(" ")
         if len(fields) > 2:
             point = fields[1].replace("\\040", " ").rstrip("/")
-            # Of several mounts on one point the last is what is seen.
+            # The last of several mounts on one point hides the others.
             if (path == point or path.startswith(f"{point}/")) and len(point) >= longest:
                 kind, longest = fields[2], len(point)
     return kind in _NETWORK

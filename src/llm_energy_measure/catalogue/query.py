@@ -1,14 +1,14 @@
-"""The small closed grammar of `--where`, `--sort` and `--by`, turned into SQL with parameters.
+"""The grammar of `--where`, `--sort` and `--by`, and its conversion to SQL with parameters.
 
     where       model ~ llama and energy_j > 1000 and not (verdict = failed or date < 2026-03)
     condition   column operator value | column in (value, ...) | column is [not] unknown
-    operator    = != < <= > >=, and of text ~ (contains, in any case) !~
-    value       a word, a number, or text in quotes; a date may be a year, a month, a day or a moment
+    operator    = != < <= > >=, and for text ~ (contains, case-insensitive) !~
+    value       a word, a number, or text in quotes; a date can be a year, a month, a day or a time
     column      any column of the catalogue, or tag.<key>
 
-What is unknown matches no comparison, and no `not` of one either. Of a column that holds several values, such as the
-hosts, `=` means one of them. A date is a day of UTC. A tag that is a number is compared as one with a number. Nothing
-that was typed becomes part of the SQL: columns come from a table, values are parameters.
+An unknown value matches neither a comparison nor its negation. In a column with several values, such as `hosts`, `=`
+compares with each of them. Dates are in UTC. If the value and a tag are numbers, they are compared as numbers. The SQL
+never contains text of the user: column names come from a table, and values are parameters.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _NEGATED = {"!=": "=", "!~": "~"}
 _BOOLEANS = {"true": 1, "yes": 1, "1": 1, "false": 0, "no": 0, "0": 0}
 _WORDS = ("and", "or", "not")
 
-# SQLite's parser holds a hundred things at once; each level in our grammar is up to two in its.
+# The parser stack of SQLite has 100 entries, and one level of this grammar can need two levels in SQL.
 _MAX_DEPTH = 20
 
-# LIKE takes patterns of up to 50,000 bytes, and knows no capitals but ASCII's.
+# LIKE accepts patterns of up to 50,000 bytes, and ignores case only in ASCII.
 _MAX_LIKE = 1_000
 
 ALIASES = {
@@ -60,11 +60,11 @@ _RENAMED_WORDS = {"foreign": "external"}
 
 
 SEPARATOR = ", "
-"""Between the values of a column that holds several."""
+"""Separator of the values in a column with several values."""
 
 
 class Clause(NamedTuple):
-    """A piece of SQL, which may call `FUNCTIONS`, and the values of its parameters, in order."""
+    """An SQL expression, which can call `FUNCTIONS`, and the values of its parameters in order."""
 
     sql: str
     values: tuple[object, ...]
@@ -73,18 +73,18 @@ class Clause(NamedTuple):
 class _Token(NamedTuple):
     kind: str
     text: str
-    place: int
+    position: int
 
 
 def where_clause(text: str, columns: Mapping[str, str]) -> Clause:
-    """The condition as SQL.
+    """Convert a condition to SQL.
 
     Args:
         text: The condition, in the grammar of this module.
-        columns: Type by name of each column: `text`, `texts`, `integer`, `number`, `boolean` or `time`.
+        columns: Type of each column by name: `text`, `texts`, `integer`, `number`, `boolean` or `time`.
 
     Raises:
-        ConfigurationError: It is no condition; the message names the place.
+        ConfigurationError: The condition is invalid. The message contains the position of the error.
 
     Example:
         >>> where_clause("energy_j > 1e3 or verdict = 'x'", {"total_energy_j": "number", "verdict": "text"})
@@ -94,10 +94,15 @@ def where_clause(text: str, columns: Mapping[str, str]) -> Clause:
 
 
 def column_of(name: str, columns: Mapping[str, str], doing: str) -> Clause:
-    """The column of a name that a person typed, as SQL: a column's, a short name or `tag.<key>`.
+    """Return the SQL of a column.
+
+    Args:
+        name: Name or short name of a column, or `tag.<key>`.
+        columns: Type of each column by name.
+        doing: First part of the error message.
 
     Raises:
-        ConfigurationError: There is none; the message names those that look alike.
+        ConfigurationError: The column does not exist. The message contains similar names.
     """
     lower = name.lower()
     found = ALIASES.get(lower, lower)
@@ -114,7 +119,11 @@ def column_of(name: str, columns: Mapping[str, str], doing: str) -> Clause:
 
 
 def contains_clause(column: Clause, text: str) -> Clause:
-    """The condition that a column contains a text, in any case. Raises `ConfigurationError` if it is none."""
+    """Return the condition that a column contains a text, case-insensitive.
+
+    Raises:
+        ConfigurationError: `text` is not valid Unicode.
+    """
     _require_text(text)
     if text.isascii() and len(text) <= _MAX_LIKE:
         pattern = re.sub(r"([%_\\])", r"\\\1", text)
@@ -134,11 +143,11 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., float | None]]] = {
     "contains_text": (2, _contains_text),
     "as_number": (1, _as_number),
 }
-"""What a database has to know to run a clause: by name, the number of arguments and the function."""
+"""SQL functions that clauses can call: number of arguments and Python function, by name."""
 
 
 class _Parser:
-    """One condition, read from left to right."""
+    """Recursive descent parser of one condition."""
 
     def __init__(self, text: str, columns: Mapping[str, str]) -> None:
         self.text = text
@@ -149,29 +158,29 @@ class _Parser:
         self.depth = 0
 
     def parse(self) -> Clause:
-        clause = self._either()
+        clause = self._disjunction()
         if self.next < len(self.tokens):
-            raise self._wrong("'and' or 'or'")
+            raise self._error("'and' or 'or'")
         return clause
 
     def _split(self) -> list[_Token]:
         tokens = []
-        place = 0
+        position = 0
         end = len(self.text.rstrip())
-        while place < end:
-            match = _TOKEN.match(self.text, place)
+        while position < end:
+            match = _TOKEN.match(self.text, position)
             if match is None or match.lastgroup is None:
-                rest = self.text[place:].strip()
-                raise ConfigurationError(self._doing(), f"{rest[:20]!r} can't be read", "close the quotes")
+                rest = self.text[position:].strip()
+                raise ConfigurationError(self._doing(), f"{rest[:20]!r} has no closing quote", "close the quotes")
             tokens.append(_Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
-            place = match.end()
+            position = match.end()
         return tokens
 
     def _doing(self) -> str:
         return f"cannot filter by {self.text[:200]!r}"
 
     def _peek(self) -> str:
-        """The next word in lower case, or sign; nothing if that is text in quotes, or the end."""
+        """Return the next word in lower case or the next sign. Empty for text in quotes and at the end."""
         if self.next >= len(self.tokens) or self.tokens[self.next].kind == "quoted":
             return ""
         return self.tokens[self.next].text.lower()
@@ -182,19 +191,19 @@ class _Parser:
             return True
         return False
 
-    def _wrong(self, expected: str) -> ConfigurationError:
+    def _error(self, expected: str) -> ConfigurationError:
         if self.next < len(self.tokens):
             token = self.tokens[self.next]
-            found = f"{token.text[:40]!r} stands at character {token.place + 1} where {expected} belongs"
+            found = f"{token.text[:40]!r} at character {token.position + 1} is not {expected}"
         else:
-            found = f"it ends where {expected} belongs"
-        return ConfigurationError(self._doing(), found, 'write it like "model ~ llama and energy_j > 1000"')
+            found = f"{expected} is missing at the end"
+        return ConfigurationError(self._doing(), found, 'write a condition like "model ~ llama and energy_j > 1000"')
 
-    def _either(self) -> Clause:
-        return self._joined("or", self._both)
+    def _disjunction(self) -> Clause:
+        return self._joined("or", self._conjunction)
 
-    def _both(self) -> Clause:
-        return self._joined("and", self._one)
+    def _conjunction(self) -> Clause:
+        return self._joined("and", self._negation)
 
     def _joined(self, word: str, part: Callable[[], Clause]) -> Clause:
         clauses = [part()]
@@ -202,19 +211,19 @@ class _Parser:
             clauses.append(part())
         return _balanced(word.upper(), clauses)
 
-    def _one(self) -> Clause:
+    def _negation(self) -> Clause:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise ConfigurationError(
-                self._doing(), f"it is nested more than {_MAX_DEPTH} deep", "say it in fewer words"
+                self._doing(), f"it is nested more than {_MAX_DEPTH} levels deep", "use fewer parentheses"
             )
         if self._take("not"):
-            inner = self._one()
+            inner = self._negation()
             clause = Clause(f"NOT {inner.sql}", inner.values)
         elif self._take("("):
-            clause = self._either()
+            clause = self._disjunction()
             if not self._take(")"):
-                raise self._wrong("')'")
+                raise self._error("')'")
         else:
             clause = self._condition()
         self.depth -= 1
@@ -222,7 +231,7 @@ class _Parser:
 
     def _condition(self) -> Clause:
         if self._peek() in ("", *_WORDS) or self.tokens[self.next].kind != "word":
-            raise self._wrong("a column")
+            raise self._error("a column")
         name = self.tokens[self.next].text
         self.next += 1
         column = column_of(name, self.columns, self._doing())
@@ -230,33 +239,33 @@ class _Parser:
         if self._take("is"):
             wanted = "NOT NULL" if self._take("not") else "NULL"
             if not self._take("unknown", "null"):
-                raise self._wrong("'unknown'")
+                raise self._error("'unknown'")
             return Clause(f"{column.sql} IS {wanted}", column.values)
         if self._take("in"):
             return self._among(column, kind)
         sign = self._peek()
         if sign not in {*_COMPARISONS, "~", "!~"}:
-            raise self._wrong("an operator (= != < <= > >= ~ !~ in is)")
+            raise self._error("an operator (= != < <= > >= ~ !~ in is)")
         if sign in ("~", "!~") and kind not in ("text", "texts"):
-            # It would look into the digits: what is meant is a date, or about as much.
-            raise self._wrong("an operator for what is no text (= != < <= > >= in is)")
+            # "Contains" would compare digits, but the user means a date or a range.
+            raise self._error("an operator for numbers and dates (= != < <= > >= in is)")
         self.next += 1
         return self._compared(column, kind, sign)
 
     def _among(self, column: Clause, kind: str) -> Clause:
         if not self._take("("):
-            raise self._wrong("'('")
+            raise self._error("'('")
         clauses = [self._compared(column, kind, "=")]
         while self._take(","):
             clauses.append(self._compared(column, kind, "="))
         if not self._take(")"):
-            raise self._wrong("',' or ')'")
+            raise self._error("',' or ')'")
         return _balanced("OR", clauses)
 
     def _compared(self, column: Clause, kind: str, sign: str) -> Clause:
-        """A comparison with the value that comes next."""
+        """Parse the next value and return the comparison with it."""
         if self.next >= len(self.tokens) or self.tokens[self.next].kind == "sign":
-            raise self._wrong("a value")
+            raise self._error("a value")
         token = self.tokens[self.next]
         text = re.sub(r"\\(.)", r"\1", token.text[1:-1]) if token.kind == "quoted" else token.text
         if column.sql in ("status", "verdict"):
@@ -282,15 +291,15 @@ class _Parser:
         value: object = _BOOLEANS.get(text.lower()) if kind == "boolean" else _number(text)
         if value is None:
             self.next -= 1
-            raise self._wrong("true or false" if kind == "boolean" else "a number in base units")
+            raise self._error("true or false" if kind == "boolean" else "a number in base units")
         return value
 
     def _of_time(self, column: Clause, sign: str, text: str) -> Clause:
-        """A comparison with a span of time: all of a year, month, day, or one moment."""
+        """Return a comparison with a year, a month, a day or one point in time."""
         span = _span(text)
         if span is None:
             self.next -= 1
-            raise self._wrong("a date like 2026-01-16")
+            raise self._error("a date like 2026-01-16")
         first, end = span
         if sign == "=":
             if first == end:
@@ -304,7 +313,7 @@ class _Parser:
 
 
 def _balanced(word: str, clauses: Sequence[Clause]) -> Clause:
-    """Clauses joined in pairs of pairs: SQLite refuses a thousand that stand in a row."""
+    """Join clauses as a balanced tree, because SQLite limits the depth of an expression to 1,000."""
     if len(clauses) == 1:
         return clauses[0]
     half = (len(clauses) + 1) // 2
@@ -313,7 +322,7 @@ def _balanced(word: str, clauses: Sequence[Clause]) -> Clause:
 
 
 def _of_tag(column: Clause, sign: str, text: str, number: float) -> Clause:
-    """A comparison of a tag with a number: one that is none is neither more nor less."""
+    """Return a comparison of a tag with a number. A tag that is not a number is neither less nor greater."""
     compared = f"as_number({column.sql}) {sign} ?"
     if sign != "=":
         return Clause(compared, (*column.values, number))
@@ -322,11 +331,11 @@ def _of_tag(column: Clause, sign: str, text: str, number: float) -> Clause:
 
 
 def _require_text(text: str) -> None:
-    """Refuse half of a surrogate pair, from an argument that is no UTF-8: SQLite can't hold it."""
+    """Reject lone surrogates, which come from arguments in invalid UTF-8. SQLite cannot store them."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        doing, found = f"cannot filter by {text[:200]!r}", "it holds bytes that are no text"
+        doing, found = f"cannot filter by {text[:200]!r}", "it is not valid UTF-8"
         raise ConfigurationError(doing, found, "write it in UTF-8") from error
 
 
@@ -339,7 +348,10 @@ def _number(text: str) -> float | None:
 
 
 def _span(text: str) -> tuple[float, float] | None:
-    """First instant of a span, and the first after it, in seconds since 1970 UTC; both alike for one moment."""
+    """Return start and end of a span, in seconds since 1970-01-01 UTC. They are equal for a point in time.
+
+    The end is excluded. None if the text is not a date.
+    """
     try:
         if match := _DATE.fullmatch(text):
             year, month, day = (int(match[name]) if match[name] else None for name in ("year", "month", "day"))

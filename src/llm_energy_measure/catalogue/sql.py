@@ -1,4 +1,4 @@
-"""SQL over the dataset, by DuckDB: it reads the three tables and nothing else. Needs the extra `analytics`."""
+"""SQL queries of the dataset with DuckDB (extra `analytics`). A query can read only the three tables."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 _DOING = "cannot run the query"
 
-# In this order: the last one locks the others.
+# The last statement locks the settings before it.
 _LOCKS = (
-    "SET TimeZone = 'UTC'",  # else a day is another one on each machine
-    "SET temp_directory = ''",  # what is larger than memory is refused, not written beside the caller
+    "SET TimeZone = 'UTC'",  # the same days on all machines
+    "SET temp_directory = ''",  # no temporary files; a query that exceeds the memory fails
     "SET enable_external_access = false",
     "SET python_enable_replacements = false",
     "SET lock_configuration = true",
@@ -26,18 +26,18 @@ _LOCKS = (
 
 
 def query_dataset(folder: str | Path, query: str) -> pa.Table:
-    """What one query says of a dataset.
+    """Return the result of a query of a dataset.
 
-    The tables are `experiments`, `processes` and `findings`, each with a column `month`; all are empty where no dataset
-    is. Stamps are in UTC. A query can't write, and can't reach any other file, the network or an extension.
+    The tables are `experiments`, `processes` and `findings`, each with a column `month`. They are empty if the dataset
+    does not exist. Timestamps are in UTC. A query cannot write, and cannot read other files, the network or extensions.
 
     Args:
-        folder: The dataset, as `write_dataset` made it.
-        query: One SELECT, or an EXPLAIN of one, in DuckDB's SQL.
+        folder: Folder of the dataset that `write_dataset` created.
+        query: One SELECT statement, or an EXPLAIN of one, in the SQL of DuckDB.
 
     Raises:
         MissingExtraError: DuckDB or pyarrow is not installed.
-        ConfigurationError: The query is none, or fails; the message has DuckDB's reason.
+        ConfigurationError: The query is not one SELECT statement, or DuckDB rejects it.
     """
     try:
         import duckdb
@@ -54,24 +54,22 @@ def query_dataset(folder: str | Path, query: str) -> pa.Table:
             return database.sql(statement).to_arrow_table()
         except duckdb.Error as error:
             found = str(error).strip().replace("\n", " ")
-            raise ConfigurationError(_DOING, found, "correct it; 'describe experiments' names the columns") from error
+            raise ConfigurationError(_DOING, found, "'describe experiments' lists the columns") from error
 
 
 def _one_query(database: duckdb.DuckDBPyConnection, query: str) -> str:
-    """The query, once it is known to be one that only reads."""
+    """Return the query if it is one statement that only reads."""
     statements = database.extract_statements(query)
     if len(statements) != 1:
-        raise ConfigurationError(_DOING, f"it has {len(statements)} statements", "give one SELECT")
+        raise ConfigurationError(_DOING, f"it has {len(statements)} statements", "give one SELECT statement")
     kind = statements[0].type.name
     if kind not in ("SELECT", "EXPLAIN"):
-        raise ConfigurationError(
-            _DOING, f"it is a statement of the kind {kind}", "give a SELECT: nothing else is allowed"
-        )
+        raise ConfigurationError(_DOING, f"it is a statement of type {kind}", "give a SELECT statement")
     return query
 
 
 def _table(folder: Path, table: str) -> object:
-    """A table of the dataset, unread; without files it is empty."""
+    """Return a table of the dataset without reading it. Without files, the table is empty."""
     from pyarrow import dataset, schema, string
 
     from llm_energy_measure.catalogue.dataset import schemas

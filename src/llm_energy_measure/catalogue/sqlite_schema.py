@@ -1,4 +1,4 @@
-"""The columns of the index, and what stands in them for an experiment."""
+"""The tables and columns of the SQLite file, and the values of an experiment in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm_energy_measure.results.columns import SUMMARY_COLUMNS
 if TYPE_CHECKING:
     from llm_energy_measure.catalogue.summary import ExperimentScan
 
-_OF_OVERVIEW = {
+_OWN_COLUMNS = {
     "experiment_id": "text",
     "status": "text",
     "verdict": "text",
@@ -36,12 +36,12 @@ _OF_OVERVIEW = {
     "failed": "texts",
     "problems": "texts",
 }
-_OF_AGGREGATED = tuple(column for column in SUMMARY_COLUMNS if column.name not in _OF_OVERVIEW)
+_EXPORT_COLUMNS = tuple(column for column in SUMMARY_COLUMNS if column.name not in _OWN_COLUMNS)
 
-COLUMNS: dict[str, str] = {**_OF_OVERVIEW, **{column.name: column.type for column in _OF_AGGREGATED}}
-"""Type by name of every column: `text`, `texts` (several), `integer`, `number`, `boolean` or `time`."""
+COLUMNS: dict[str, str] = {**_OWN_COLUMNS, **{column.name: column.type for column in _EXPORT_COLUMNS}}
+"""Type of each column by name: `text`, `texts` (several), `integer`, `number`, `boolean` or `time`."""
 
-# What is asked for most. An index of it is far shorter than the rows: a scan at every experiment is one at it.
+# The most used columns. An index over them is much smaller than the rows, and SQLite reads only this index.
 _COMMON = ("model_name", "precision", "total_energy_j", "total_tokens", "start_time", "verdict", "is_lower_bound")
 
 _SQL_TYPES = {
@@ -69,28 +69,28 @@ INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLU
 
 
 def row_values(folder: str, scan: ExperimentScan, *, has_aggregate: bool) -> tuple[Any, ...]:
-    """The row of an experiment, in the order of `COLUMNS`."""
+    """Return the values of an experiment for `INSERT`."""
     row = scan.summary
-    own = [getattr(row, name) for name in _OF_OVERVIEW]
-    more = [None if scan.aggregated is None else column.getter(scan.aggregated) for column in _OF_AGGREGATED]
+    own = [getattr(row, name) for name in _OWN_COLUMNS]
+    more = [None if scan.aggregated is None else column.getter(scan.aggregated) for column in _EXPORT_COLUMNS]
     return (folder, has_aggregate, scan.listed, *map(_plain, own), *map(_plain, more))
 
 
-def to_utc(mtime: datetime) -> datetime | None:
-    """The mtime in UTC, in which one without a zone is; None if it is in no year from 1 to 9999 there."""
+def to_utc(time: datetime) -> datetime | None:
+    """Return a time in UTC. A time without UTC offset is UTC. None if the year is outside 1 to 9999 in UTC."""
     try:
-        return mtime.replace(tzinfo=UTC) if mtime.tzinfo is None else mtime.astimezone(UTC)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except OverflowError:
         return None
 
 
 def _plain(value: Any) -> Any:
-    """What SQLite can hold."""
+    """Convert a value to a type that SQLite can store."""
     if isinstance(value, list):
         return SEPARATOR.join(map(str, value)) or None
     if isinstance(value, datetime):
-        mtime = to_utc(value)
-        return None if mtime is None else mtime.timestamp()
+        time = to_utc(value)
+        return None if time is None else time.timestamp()
     if isinstance(value, int) and abs(value) >= 1 << 63:
         return float(value)
     return value

@@ -1,4 +1,4 @@
-"""One experiment in a line: what is there of it, what it comes to, and what is amiss."""
+"""The summary of an experiment: its state, its totals and its problems, as a list shows them."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ if TYPE_CHECKING:
 
 
 class ExperimentSummary(Struct, frozen=True, kw_only=True):
-    """What a list shows of an experiment, in base units; None is unknown.
+    """One row of a list of experiments. None means unknown.
 
     Attributes:
-        experiment_id: Its own id, or its folder's name where no file can be read.
-        status: Where its aggregate stands; see `results.state.Status`.
-        verdict: For a current aggregate `over-counted` (the plain sum counts joules more than once), `partial` (it is a
-            lower bound), `failed` (a check did not hold), `warned` or `complete`; else the status.
-        model_name: Its model.
-        backend: Its inference library.
-        found_processes: Processes with a readable result.
-        expected_processes: Processes that should have one.
-        total_energy_j: Plain sum of the energy, in joules.
-        attributed_energy_j: Energy with every joule counted once, in joules.
-        attribution_factor: How often the plain sum counts it.
-        total_tokens: Tokens.
+        experiment_id: Id of the experiment. If no file can be read, the name of its folder.
+        status: State of its aggregate; see `results.state.Status`.
+        verdict: For a current aggregate `over-counted` (the plain sum counts energy twice), `partial` (a lower bound),
+            `failed` (a check failed), `warned` or `complete`. Otherwise the status.
+        model_name: Name of the model.
+        backend: Inference library.
+        found_processes: Number of processes with a readable result.
+        expected_processes: Number of processes that should have a result.
+        total_energy_j: Energy of the experiment by its strategy, in joules.
+        attributed_energy_j: Energy with each joule counted once, in joules.
+        attribution_factor: Plain sum divided by attributed energy, at least 1.
+        total_tokens: Number of tokens.
         avg_tokens_per_second: Mean throughput of a process, in tokens per second.
         tokens_per_joule: Efficiency, in tokens per joule.
-        is_lower_bound: Whether the sums are too small for certain.
-        start_time: When it began.
-        config_name: Name of its configuration.
-        precision: Number formats of its computation.
-        hosts: Its machines.
-        gpus: Models of its GPUs.
-        tags: What was said about it, by key.
-        note: What was said about it in free text; None if nothing was.
-        warnings: What a reader has to know.
-        failed: Codes of the checks that failed when it was aggregated; `results verify` explains them.
-        problems: Files that can't be read, each with its reason.
+        is_lower_bound: True if the sums are too low.
+        start_time: Earliest start.
+        config_name: Name of the configuration.
+        precision: Number formats of the computation.
+        hosts: Names of the machines.
+        gpus: Model names of the GPUs.
+        tags: Tags of the user, by key.
+        note: Note of the user. None if there is none.
+        warnings: Warnings of the aggregate.
+        failed: Codes of the checks that failed at the time of aggregation. `results verify` explains them.
+        problems: Unreadable files, with the reason for each.
     """
 
     experiment_id: str
@@ -84,12 +84,12 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
 
 
 class ExperimentScan(Struct, frozen=True, kw_only=True):
-    """What was found of an experiment.
+    """The summary of an experiment, and its source.
 
     Attributes:
-        summary: What there is to say about it.
-        aggregated: Its aggregate without `process_results`, if there is a readable one.
-        listed: False if there is nothing but a folder without a result.
+        summary: The summary.
+        aggregated: The aggregate without `process_results`. None if it is absent or unreadable.
+        listed: False if the experiment is only a folder without results.
     """
 
     summary: ExperimentSummary
@@ -98,7 +98,7 @@ class ExperimentScan(Struct, frozen=True, kw_only=True):
 
 
 class _Process(Struct):
-    """What of an embedded raw record says where and how it ran."""
+    """The fields of an embedded raw result that a summary needs."""
 
     config_name: str | None = None
     model_name: str | None = None
@@ -116,11 +116,11 @@ class _Processes(Struct):
 
 
 def summarize(repository: FileSystemRepository, folder: str) -> ExperimentSummary:
-    """What there is to say about an experiment, whatever state its files are in.
+    """Return the summary of an experiment. Unreadable files become problems in the summary.
 
     Args:
-        repository: Where it is stored.
-        folder: Its folder's name.
+        repository: The repository of the experiment.
+        folder: Folder name of the experiment.
     """
     return scan_experiment(repository, folder).summary
 
@@ -128,14 +128,13 @@ def summarize(repository: FileSystemRepository, folder: str) -> ExperimentSummar
 def scan_experiment(
     repository: FileSystemRepository, folder: str, *, up_to_date: bytes | None = None, tagged: bool = True
 ) -> ExperimentScan:
-    """An overview, and what it was made from.
+    """Return the summary of an experiment and its source.
 
     Args:
-        repository: Where it is stored.
-        folder: Its folder's name.
-        up_to_date: Its aggregate, where the mtimes say that the raw files are those that it was made from: they are not
-            opened.
-        tagged: False if it is known that there are no tags.
+        repository: The repository of the experiment.
+        folder: Folder name of the experiment.
+        up_to_date: Bytes of the aggregate if its mtime shows that the raw files are unchanged. They are not read then.
+        tagged: False if the experiment has no tags, so that no file of tags is read.
     """
     try:
         scan = _scan(repository, folder, up_to_date)
@@ -145,21 +144,21 @@ def scan_experiment(
     if not tagged:
         return scan
     try:
-        said = load_tags(repository.store, folder)
+        tags = load_tags(repository.store, folder)
     except LLMEnergyMeasureError as error:
         row = msgspec.structs.replace(scan.summary, problems=[*scan.summary.problems, str(error)])
         return msgspec.structs.replace(scan, summary=row)
-    row = msgspec.structs.replace(scan.summary, tags=said.tags, note=said.note)
+    row = msgspec.structs.replace(scan.summary, tags=tags.tags, note=tags.note)
     return msgspec.structs.replace(scan, summary=row)
 
 
 def up_to_date_aggregate(raw: Folder, aggregated: Folder, folder: str) -> bytes | None:
-    """An experiment's aggregate, if the mtimes say that the raw files are those that it was made from.
+    """Return the bytes of an aggregate if the mtimes show that the raw files are unchanged, else None.
 
     Args:
         raw: The folder `raw/`.
         aggregated: The folder `aggregated/`.
-        folder: The experiment's folder name.
+        folder: Folder name of the experiment.
     """
     if not is_up_to_date(raw, aggregated, folder) or not raw.is_absent(deleted_folder(folder).rpartition("/")[2]):
         return None
@@ -175,7 +174,7 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
     problems = [f"aggregated/{folder}.json is unreadable: {state.problem}"] if state.problem else []
     aggregated = state.aggregated
     if aggregated is not None and state.status == "current":
-        # The mtimes or the digests agree: the raw files are what the aggregate says that they are.
+        # The raw files are unchanged, so the report in the aggregate is valid.
         report = aggregated.completeness
         unreadable = report.unreadable if report is not None else []
         recovery = None
@@ -202,12 +201,12 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
         verdict=_verdict(state.status, aggregated),
         problems=problems,
     )
-    nothing = state.status == "pending" and recovery is not None and not recovery.results and not unreadable
-    return ExperimentScan(summary=row, aggregated=aggregated, listed=not nothing)
+    is_empty = state.status == "pending" and recovery is not None and not recovery.results and not unreadable
+    return ExperimentScan(summary=row, aggregated=aggregated, listed=not is_empty)
 
 
 def _up_to_date_state(data: bytes, folder: str) -> ExperimentState | None:
-    """Where an experiment with up_to_date mtimes stands; None if only a closer scan can tell."""
+    """Return the state of an experiment with an up-to-date aggregate. None if the aggregate cannot be decoded."""
     try:
         aggregated = decode_summary(data, f"{folder}.json")
     except ResultCorruptError:
@@ -218,7 +217,7 @@ def _up_to_date_state(data: bytes, folder: str) -> ExperimentState | None:
 
 
 def _embedded(data: bytes | None) -> list[_Process]:
-    """Where and how the processes of an aggregate ran, as far as it can be read."""
+    """Return the needed fields of the raw results in an aggregate. The list is empty if they cannot be decoded."""
     try:
         return msgspec.json.decode(data or b"{}", type=_Processes).process_results
     except (msgspec.DecodeError, RecursionError):
@@ -241,7 +240,7 @@ def _distinct(values: Iterable[str | None]) -> list[str]:
 
 def _report(recovery: RawRecovery, aggregated: AggregatedSummary | None) -> CompletenessReport | None:
     if aggregated is not None and not recovery.results and not recovery.unreadable:
-        return None  # the raw files are elsewhere
+        return None  # the directory has no raw files
     return check_completeness(recovery.results, manifest=recovery.manifest, unreadable=recovery.unreadable)
 
 
@@ -278,7 +277,7 @@ def _verdict(status: Status, aggregated: AggregatedSummary | None) -> str:
 
 
 def verdict_of(aggregated: AggregatedSummary) -> str:
-    """The verdict on an aggregate that is current, in a word; see `ExperimentSummary.verdict`."""
+    """Return the verdict for a current aggregate; see `ExperimentSummary.verdict`."""
     if aggregated.attribution_factor is not None and aggregated.attribution_factor > 1:
         return "over-counted"
     if aggregated.is_lower_bound:

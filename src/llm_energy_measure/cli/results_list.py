@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from llm_energy_measure.catalogue.index import GROUP_FIGURES, Catalogue, Group, Query, query_catalogue
+from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
 from llm_energy_measure.catalogue.query import ALIASES, column_of, where_clause
+from llm_energy_measure.catalogue.selection import GROUP_FIGURES, Group, Query
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, to_utc
 from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.exceptions import ConfigurationError
