@@ -49,14 +49,7 @@ _DERIVED = frozenset(("emissions_rate", "gpu_count", "codecarbon_version"))
 
 
 class _Part(msgspec.Struct):
-    """The rows of a run between two starts of its tracker; the row with the greatest energy counts.
-
-    Attributes:
-        number: Number of the part, from 0.
-        start: Start of the tracker.
-        line: Line of the row with the greatest energy.
-        energy_kwh: Its energy.
-    """
+    """The rows of a run after one start of its tracker; `line` and `energy_kwh` are of the row with most energy."""
 
     number: int
     start: datetime
@@ -65,18 +58,12 @@ class _Part(msgspec.Struct):
 
 
 class _Runs:
-    """Finds in one pass over a file which row of each run counts.
-
-    Attributes:
-        parts: The parts of each run.
-        part_of: The part of each row, by line.
-        late: Lines of the rows that follow a row of their part with more energy.
-    """
+    """Finds in one pass over a file which row of each run counts."""
 
     def __init__(self) -> None:
-        self.parts: dict[tuple[str, str], list[_Part]] = {}
-        self.part_of: dict[int, _Part] = {}
-        self.late: set[int] = set()
+        self.parts: dict[tuple[str, str], list[_Part]] = {}  # by run and task
+        self.part_of: dict[int, _Part] = {}  # by line
+        self.late: set[int] = set()  # lines of rows that follow a row of their part with more energy
 
     def add(self, row: EmissionsRow) -> None:
         """Add a row to its run. A row without a run id counts on its own."""

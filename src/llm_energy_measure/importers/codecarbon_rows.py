@@ -8,7 +8,6 @@ way that the types allow, and a value is used only if it is the same in all of t
 
 from __future__ import annotations
 
-import csv
 import re
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import msgspec
 
 from llm_energy_measure.constants import CODECARBON_COLUMN_NAMES
 from llm_energy_measure.importers.limits import MAX_CELL, require_unique_columns
+from llm_energy_measure.importers.source_file import split_row
 from llm_energy_measure.importers.values import add_seconds, parse_number, parse_time
 
 if TYPE_CHECKING:
@@ -103,11 +103,8 @@ def read_rows(source: ImportSource) -> Iterator[EmissionsRow]:
     """
     header = source.header
     require_unique_columns(header, _KNOWN)
-    for line, raw_text in enumerate(source.lines(), start=1):
-        text = raw_text.rstrip("\r\n")
-        if line == 1 or not text:
-            continue
-        cells = _split(text)
+    for line, text in source.rows():
+        cells = split_row(text)
         if cells is None:
             yield _refused(line, "torn", f"a quote is not closed, or a cell has more than {MAX_CELL} characters")
             continue
@@ -124,18 +121,6 @@ def read_rows(source: ImportSource) -> Iterator[EmissionsRow]:
         elif row.code is None and stripped != cells:
             row = EmissionsRow(line, row.cells, "padded", "spaces around its cells were removed")
         yield row
-
-
-def _split(text: str) -> list[str] | None:
-    """Return the cells of a line; None if it is not one row of CSV."""
-    if '"' not in text:
-        cells = text.split(",")
-    else:
-        try:
-            [cells] = csv.reader([text], strict=True)
-        except (csv.Error, ValueError):
-            return None
-    return None if len(text) > MAX_CELL and max(map(len, cells)) > MAX_CELL else cells
 
 
 def _align(line: int, cells: list[str], header: list[str]) -> EmissionsRow:

@@ -20,16 +20,7 @@ Progress = Callable[[Path, int], None]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller states in addition to the files, and how much may be read.
-
-    Attributes:
-        host: Name of the measured machine.
-        gpu_uuids: UUIDs of its GPUs, by index.
-        mapping: For a generic table, the expression of each field; see `mapping.py`.
-        energy: Energy records that may be joined to records without energy.
-        max_files: Most files that are read from a folder.
-        progress: Called while files are read.
-    """
+    """The arguments of `reader.read`, with parsed expressions and the energy records that may be joined."""
 
     host: str | None = None
     gpu_uuids: tuple[str, ...] = ()

@@ -38,26 +38,17 @@ if TYPE_CHECKING:
 
 TOOL = "llm-energy-measure 1.x"
 
-_KINDS: dict[str, set[str]] = {
-    "process": {"local_process_index", "energy_results"},
-    "setup": {"experiment_id", "date_time", "model"},
-    "variables": {"config_name", "number_input_prompts"},
-    "architecture": {"total_params", "architecture"},
-    "inference": {"raw_inference_metrics"},
-    "compute": {"flops", "compute_utilisation"},
-    "total": {"local_process_results", "global_experiment_results"},
+_KINDS: dict[str, tuple[str, set[str]]] = {
+    "process": ("6_local_energy_results_process_[0-9]+", {"local_process_index", "energy_results"}),
+    "setup": ("1_experiment_setup", {"experiment_id", "date_time", "model"}),
+    "variables": ("2_experiment_variables", {"config_name", "number_input_prompts"}),
+    "architecture": ("3_model_architecture", {"total_params", "architecture"}),
+    "inference": ("4_inference_metrics", {"raw_inference_metrics"}),
+    "compute": ("5_compute_metrics", {"flops", "compute_utilisation"}),
+    "total": ("7_global_energy_results", {"local_process_results", "global_experiment_results"}),
+    "output": ("8_text_output", set()),
 }
-"""Fields that identify each kind of file."""
-_NAMES = {
-    "1_experiment_setup": "setup",
-    "2_experiment_variables": "variables",
-    "3_model_architecture": "architecture",
-    "4_inference_metrics": "inference",
-    "5_compute_metrics": "compute",
-    "6_local_energy_results_process_[0-9]+": "process",
-    "7_global_energy_results": "total",
-    "8_text_output": "output",
-}
+"""File name and identifying fields of each kind of file. Text output is recognised only by its name, if it is empty."""
 _TOLERANCE = 1e-9
 _MODELLED_CPU_W = 112.5
 """CPU power in all files of the collection: a constant, half of a rated power of 225 W, and not a measurement."""
@@ -65,11 +56,11 @@ _MODELLED_CPU_W = 112.5
 
 def _kind(source: ImportSource) -> str | None:
     """Return the kind of a file from its fields, or from its name if it is empty."""
-    fields = set(source.fields)
-    kind = next((kind for kind, wanted in _KINDS.items() if wanted <= fields), None)
-    if kind is None and not source.data:
-        kind = next((kind for name, kind in _NAMES.items() if re.search(rf"_{name}\.json$", source.path.name)), None)
-    return kind
+    for kind, (name, wanted) in _KINDS.items():
+        is_named = not source.data and re.search(rf"_{name}\.json$", source.path.name)
+        if is_named or (wanted and wanted <= set(source.fields)):
+            return kind
+    return None
 
 
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
@@ -106,11 +97,7 @@ def _experiment_id(sources: list[ImportSource]) -> str:
 
 
 def _energy_of(source: ImportSource) -> tuple[int, dict[str, Any]]:
-    """Return the index of a process and its energy.
-
-    Raises:
-        RefusedInputError: The file is empty, lacks a value, or has different energies in kWh and in J.
-    """
+    """Return the index and energy of a process; refuse a file in which energies in kWh and in J differ."""
     if not source.data.strip():
         raise RefusedInputError("empty_file", "the file is empty (0 bytes): the energy of its process is lost")
     document = source.json()
@@ -141,18 +128,12 @@ def _notes_on_components(energy: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 class _Folder:
-    """The files of one experiment, by kind.
-
-    Attributes:
-        processes: The files with the energy of a process.
-        documents: The parsed content of the other files, by kind. A file that cannot be parsed is missing here.
-        problems: Code and message for each file that cannot be parsed.
-    """
+    """The files of one experiment, by kind. A file that cannot be parsed is missing in `documents`."""
 
     def __init__(self, sources: list[ImportSource], report: ImportReport) -> None:
         self.processes = [source for source in sources if _kind(source) == "process"]
         self.documents: dict[str, dict[str, Any]] = {}
-        self.problems: list[tuple[str, str]] = []
+        self.problems: list[tuple[str, str]] = []  # code and message for each file that cannot be parsed
         first: dict[str, str] = {}
         for source in sources:
             kind, name = _kind(source), source.path.name
@@ -258,5 +239,5 @@ FORMAT = Format(
     recognises=lambda source: _kind(source) is not None,
     read=_read,
     is_folder=True,
-    part_names=rf"(.+?)_(?:{'|'.join(_NAMES)})\.json",
+    part_names=rf"(.+?)_(?:{'|'.join(name for name, _ in _KINDS.values())})\.json",
 )

@@ -128,15 +128,16 @@ class _Parser:
         return Expression(self.source, frozenset(self.columns), part.cell)
 
     def _sum(self) -> _Part:
-        part = self._product()
-        while self._next_sign() in ("+", "-"):
-            part = self._operation(self.tokens.pop()[1], part, self._product())
-        return part
+        return self._chain(("+", "-"), self._product)
 
     def _product(self) -> _Part:
-        part = self._factor()
-        while self._next_sign() in ("*", "/"):
-            part = self._operation(self.tokens.pop()[1], part, self._factor())
+        return self._chain(("*", "/"), self._factor)
+
+    def _chain(self, signs: tuple[str, str], operand: Callable[[], _Part]) -> _Part:
+        """Return operands that are combined from left to right."""
+        part = operand()
+        while self._next_sign() in signs:
+            part = self._operation(self.tokens.pop()[1], part, operand())
         return part
 
     def _factor(self) -> _Part:
@@ -193,11 +194,7 @@ class _Parser:
 
 
 def _number_in(column: str, row: Row) -> float | None:
-    """Return the number in a column; None if the cell is blank.
-
-    Raises:
-        ValueError: The cell is a text that is not a number.
-    """
+    """Return the number in a column; None if the cell is blank. Raise ValueError for any other text."""
     cell = row.get(column)
     if not isinstance(cell, str):
         return cell

@@ -80,36 +80,20 @@ def _precedence(source: ImportSource) -> int:
 
 
 class _Run:
-    """The parsed files of one run. A file that cannot be parsed is refused and missing here.
-
-    Attributes:
-        report_file: The file with the report.
-        has_unreadable_report: Whether a report exists that cannot be parsed.
-        report: Measurements by phase.
-        config: The configuration.
-        codecarbon: File and content of CodeCarbon's values, by task.
-    """
+    """The parsed files of one run. A file that cannot be parsed is refused and missing here."""
 
     def __init__(self, sources: list[ImportSource], report: ImportReport) -> None:
         self.report_file: ImportSource | None = None
-        self.has_unreadable_report = False
-        self.report: dict[str, Any] = {}
+        self.report: dict[str, Any] = {}  # measurements by phase
         self.config: dict[str, Any] = {}
-        self.codecarbon: dict[str, tuple[ImportSource, dict[str, Any]]] = {}
+        self.codecarbon: dict[str, tuple[ImportSource, dict[str, Any]]] = {}  # by task
         for source in sorted(sources, key=_precedence):
-            try:
-                self._add(source, source.json())
-            except RefusedInputError as error:
-                report.refuse(source.path, error.code, error.message)
-                self.has_unreadable_report |= _kind(source) in ("report", "both")
+            with report.refusing(source.path):
+                self._add(source, _kind(source), source.json())
+        self.is_interrupted = not any(_kind(source) in ("report", "both") for source in sources)
 
-    def _add(self, source: ImportSource, document: dict[str, Any]) -> None:
-        """Add the content of one file.
-
-        Raises:
-            RefusedInputError: The run has another file of the same kind.
-        """
-        kind = _kind(source)
+    def _add(self, source: ImportSource, kind: str | None, document: dict[str, Any]) -> None:
+        """Add the content of one file; refuse a second file of its kind."""
         if kind == "codecarbon":
             match = _TASK.fullmatch(source.path.name)
             task = match[1] if match else source.path.stem
@@ -128,11 +112,6 @@ class _Run:
                 raise RefusedInputError("missing_field", "its field report or config is not an object")
             self.report, self.report_file = found, source
             self.config = self.config or config
-
-    @property
-    def is_interrupted(self) -> bool:
-        """True if the tool did not write a report."""
-        return self.report_file is None and not self.has_unreadable_report
 
     @property
     def ranks(self) -> int | None:
@@ -181,15 +160,15 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
         report.refuse(path, "no_measurement", "no phase of the run has energy; measure it with scenario.energy=true")
     for phase, (source, kwh) in phases.items():
         notes = Notes()
-        if run.report_file is None and run.has_unreadable_report:
-            notes.add("part_unreadable", "the report cannot be read; the energy of the phase is CodeCarbon's")
         if run.is_interrupted:
             notes.repair("incomplete_run", "the run was interrupted before its report; this phase was measured")
+        elif run.report_file is None:
+            notes.add("part_unreadable", "the report cannot be read; the energy of the phase is CodeCarbon's")
         own = as_number(run.codecarbon_of(phase).get("energy_consumed"))
         if own is not None and kwh["total"] is not None and not math.isclose(own, kwh["total"], rel_tol=_TOLERANCE):
             found = f"CodeCarbon's energy is {own!r} kWh, but the report has {kwh['total']!r} kWh, which is imported"
             notes.add("own_aggregate_differs", found)
-        with report.refusing(source.path):
+        with report.refusing(source.path, prefix=f"{phase}: "):
             yield report.record(source.path, _record(run, phase, source, kwh), notes)
 
 
@@ -237,7 +216,6 @@ def _with_decode(phases: dict[str, tuple[ImportSource, _Energies]]) -> dict[str,
 
 
 def _record(run: _Run, phase: str, source: ImportSource, kwh: _Energies) -> RawProcessResult:
-    """Return the record of one phase."""
     codecarbon = run.codecarbon_of(phase)
     backend, environment = as_object(run.config.get("backend")), as_object(run.config.get("environment"))
     measurements = as_object(run.report.get(phase))
@@ -246,12 +224,7 @@ def _record(run: _Run, phase: str, source: ImportSource, kwh: _Energies) -> RawP
     boards = [name for name in gpus if isinstance(name, str)] if isinstance(gpus, list) else []
     # One name without a list states the model of the boards, but not their number.
     board = boards[0] if boards else as_text(gpus) or parse_boards(as_text(codecarbon.get("gpu_model")))[1]
-    try:
-        timestamps = timestamps_before(
-            parse_time(str(codecarbon.get("timestamp"))), as_number(codecarbon.get("duration"))
-        )
-    except RefusedInputError as error:
-        raise RefusedInputError(error.code, f"{phase}: {error.message}") from error
+    end, duration_sec = parse_time(str(codecarbon.get("timestamp"))), as_number(codecarbon.get("duration"))
     return imported_record(
         identifier(run.name, phase),
         backend=as_text(backend.get("name")),
@@ -260,7 +233,7 @@ def _record(run: _Run, phase: str, source: ImportSource, kwh: _Energies) -> RawP
         gpu_name=board,
         config_name=as_text(run.config.get("name")),
         model_name=as_text(backend.get("model")),
-        timestamps=timestamps,
+        timestamps=timestamps_before(end, duration_sec),
         energy_metrics=_energy(run, phase, kwh, boards),
         compute_metrics=_memory(as_object(measurements.get("memory"))),
         # The record represents `n_ranks` ranks. With that world size, the other ranks would count as missing.

@@ -30,17 +30,7 @@ from llm_energy_measure.domain.metrics import (
     Timestamps,
 )
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.json_text import as_object
-from llm_energy_measure.importers.perun_tree import (
-    MAX_DEPTH,
-    SENSOR,
-    Hdf5Response,
-    Tree,
-    counter_range,
-    magnitude,
-    metrics_of,
-    samples_of,
-)
+from llm_energy_measure.importers.perun_tree import SENSOR, Tree, build_tree
 from llm_energy_measure.importers.record_parts import imported_record
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
 from llm_energy_measure.importers.values import as_number, as_text, identifier, parse_number, parse_time
@@ -74,7 +64,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     """Yield one record for each node of each run whose sensors measured energy."""
     del options
     [source] = sources
-    trees = _from_hdf5(source) if source.data.startswith(_HDF5) else [_from_json(source.json(), "app", 0)]
+    trees = _from_hdf5(source) if source.data.startswith(_HDF5) else [build_tree(source.json(), "app")]
     runs = [run for tree in trees for run in _runs(tree, ())]
     if not runs:
         report.refuse(source.path, "no_measurement", "no run of the file has a node, so nothing was measured")
@@ -100,11 +90,7 @@ def _runs(tree: Tree, ancestors: tuple[Tree, ...]) -> Iterator[tuple[tuple[Tree,
 
 
 def _record(source: ImportSource, path: tuple[Tree, ...], node: Tree, notes: Notes) -> RawProcessResult:
-    """Return the record of one host in one run.
-
-    Raises:
-        RefusedInputError: No sensor of the host measured energy.
-    """
+    """Return the record of one host in one run; refuse a host without a sensor that measured energy."""
     sensors = _sensors(node)
     found = [(sensor, reading) for sensor in sensors if (reading := _reading(sensor)) is not None]
     if not any((reading.samples or 0) >= _MIN_SAMPLES for _, reading in found):
@@ -257,31 +243,6 @@ def _compare(node: Tree, energy: EnergyMetrics, facts: Mapping[str, Any], notes:
         notes.add("own_aggregate_differs", found)
 
 
-def _from_json(document: object, name: str, depth: int) -> Tree:
-    """Return the tree of a JSON export; `nodes` is an object, or a list with one object."""
-    if not isinstance(document, dict) or depth > MAX_DEPTH:
-        raise RefusedInputError("missing_field", f"{name} is not a node of a perun tree of at most {MAX_DEPTH} levels")
-    raw = as_object(document.get("raw_data"))
-    details = as_object(raw.get("v_md"))
-    nodes, level = document.get("nodes"), document.get("type")
-    return Tree(
-        name=as_text(document.get("id")) or name,
-        level=level if isinstance(level, int) else SENSOR,
-        facts=as_object(document.get("metadata")),
-        metrics=metrics_of(document.get("metrics")),
-        kind=as_text(document.get("deviceType")),
-        times=samples_of(raw.get("timesteps"), as_object(raw.get("t_md")), 1.0),
-        values=samples_of(raw.get("values"), details, magnitude(details)),
-        unit=as_text(details.get("unit")) or "",
-        wraps_at=counter_range(details),
-        children=[
-            _from_json(child, inner, depth + 1)
-            for mapping in (nodes if isinstance(nodes, list) else [nodes])
-            for inner, child in as_object(mapping).items()
-        ],
-    )
-
-
 def _from_hdf5(source: ImportSource) -> list[Tree]:
     """Return the trees of an HDF5 file. A process reads it, because HDF5 can loop or crash on a damaged file."""
     import subprocess
@@ -297,13 +258,13 @@ def _from_hdf5(source: ImportSource) -> list[Tree]:
         found = f"the HDF5 library did not read it within {_TIMEOUT_SEC} s; split it"
         raise RefusedInputError("unreadable", found) from error
     try:
-        response = msgspec.json.decode(done.stdout, type=Hdf5Response)
+        response = msgspec.json.decode(done.stdout)
     except msgspec.DecodeError as error:
         found = f"the HDF5 library ended with status {done.returncode}; the file is damaged"
         raise RefusedInputError("unreadable", found) from error
-    if response.code is not None:
-        raise RefusedInputError(response.code, response.message)
-    return response.trees
+    if "code" in response:
+        raise RefusedInputError(response["code"], response["message"])
+    return [build_tree(document, name) for name, document in response["documents"].items()]
 
 
 FORMAT = Format(

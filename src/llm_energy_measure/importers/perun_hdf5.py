@@ -1,4 +1,4 @@
-"""Read the tree of a perun HDF5 file. `perun.py` runs this as a process, because HDF5 can crash on a damaged file."""
+"""Convert a perun HDF5 file to perun's JSON form, in a process of its own, because HDF5 can crash on a damaged file."""
 
 from __future__ import annotations
 
@@ -11,18 +11,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import msgspec
 
-from llm_energy_measure.importers.perun_tree import (
-    MAX_DEPTH,
-    SENSOR,
-    Hdf5Response,
-    Tree,
-    counter_range,
-    magnitude,
-    metrics_of,
-    samples_of,
-)
+from llm_energy_measure.importers.perun_tree import MAX_DEPTH, SENSOR, magnitude, samples_of
 from llm_energy_measure.importers.report import RefusedInputError
-from llm_energy_measure.importers.values import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,75 +24,62 @@ _MAX_MEMORY = 4 * 1024 * 1024 * 1024
 """Limit of the address space, in bytes. Libraries reserve a part of it without using it."""
 
 
-def read_trees(data: bytes) -> list[Tree]:
-    """Return the trees of an HDF5 file. Links to other files are not followed.
-
-    Raises:
-        RefusedInputError: The file is damaged, exceeds a limit, or stores samples in another file.
-    """
-    try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            reader = _Reader()
-            return [reader.tree(group, name, 0) for name, group in _groups(file)]
-    except MemoryError as error:
-        raise RefusedInputError("too_large", "it needs too much memory; split it") from error
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise RefusedInputError("unreadable", f"it is not a readable HDF5 file ({error})") from error
-
-
 def main() -> None:
-    """Read an HDF5 file from stdin, and write an `Hdf5Response` in JSON to stdout."""
+    """Read HDF5 from stdin; write JSON with the `documents` by name, or with `code` and `message` of a refusal."""
     # Windows has no such limit, and a lower limit that is already set remains.
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     try:
-        response = Hdf5Response(trees=read_trees(sys.stdin.buffer.read()))
+        response: dict[str, Any] = {"documents": _documents(sys.stdin.buffer.read())}
     except RefusedInputError as error:
-        response = Hdf5Response(code=error.code, message=error.message)
+        response = {"code": error.code, "message": error.message}
     sys.stdout.buffer.write(msgspec.json.encode(response))
 
 
-class _Reader:
-    """Builds the trees of one file, within limits on nodes and samples."""
+def _documents(data: bytes) -> dict[str, Any]:
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            converter = _Converter()
+            return {name: converter.document(group, 0) for name, group in _groups(file)}
+    except MemoryError as error:
+        raise RefusedInputError("too_large", "it needs too much memory; split it") from error
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise RefusedInputError("unreadable", f"it is not a readable HDF5 file ({error})") from error
+
+
+class _Converter:
+    """Converts the groups of one file, within limits on nodes and samples."""
 
     def __init__(self) -> None:
         self.nodes = 0
         self.samples = 0
 
-    def tree(self, group: Any, name: str, depth: int) -> Tree:
-        """Return the tree of a group."""
+    def document(self, group: Any, depth: int) -> dict[str, Any]:
+        """Return a group in the form of perun's JSON."""
         self.nodes += 1
         if self.nodes > _MAX_NODES or depth > MAX_DEPTH:
             found = f"it has more than {_MAX_NODES} nodes, or more than {MAX_DEPTH} levels; split it"
             raise RefusedInputError("too_large", found)
-        facts = _attributes(group)
-        inner = dict(_groups(group))
+        facts, inner = _attributes(group), dict(_groups(group))
         level = facts.pop("type", SENSOR)
-        tree = Tree(
-            name=name,
-            level=level if isinstance(level, int) else SENSOR,
-            facts=facts,
-            metrics=metrics_of({key: _attributes(metric) for key, metric in _groups(inner.get("metrics", {}))}),
-            kind=as_text(facts.pop("device_type", None)),
-        )
-        if "raw_data" in inner and tree.level == SENSOR:
+        document = {
+            "type": level if isinstance(level, int) else SENSOR,
+            "deviceType": facts.pop("device_type", None),
+            "metadata": facts,
+            "metrics": {key: _attributes(metric) for key, metric in _groups(inner.get("metrics", {}))},
+            "nodes": {key: self.document(child, depth + 1) for key, child in _groups(inner.get("nodes", {}))},
+        }
+        if "raw_data" in inner and document["type"] == SENSOR:
             times, details = self._dataset(inner["raw_data"], "timesteps")
-            tree.times = samples_of(times, details, magnitude(details))
-            values, details = self._dataset(inner["raw_data"], "values")
-            tree.values, tree.unit = samples_of(values, details, magnitude(details)), as_text(details.get("unit")) or ""
-            tree.wraps_at = counter_range(details)
-        if "nodes" in inner:
-            tree.children = [self.tree(child, key, depth + 1) for key, child in _groups(inner["nodes"])]
-        return tree
+            values, value_details = self._dataset(inner["raw_data"], "values")
+            seconds = samples_of(times, details, magnitude(details))  # the JSON form has seconds
+            document["raw_data"] = {"timesteps": seconds, "values": values, "v_md": value_details}
+        return document
 
     def _dataset(self, group: Any, name: str) -> tuple[list[Any], dict[str, Any]]:
-        """Return values and attributes of a dataset; empty if it is missing, linked or not a list of numbers.
-
-        Raises:
-            RefusedInputError: The dataset is stored in another file, or is too large.
-        """
+        """Return values and attributes of a dataset; empty if it is missing, linked or not a list of numbers."""
         is_own = isinstance(group.get(name, getlink=True), h5py.HardLink)
         found = group.get(name) if is_own else None
         if not isinstance(found, h5py.Dataset) or len(found.shape) != 1 or found.dtype.itemsize > _MAX_SAMPLE_BYTES:
@@ -130,7 +107,6 @@ def _attributes(found: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of HDF5 as a JSON value."""
     value = value.tolist() if hasattr(value, "tolist") else value
     value = value.decode("utf-8", errors="replace") if isinstance(value, bytes) else value
     return value if isinstance(value, str | int | float | bool | list) else str(value)

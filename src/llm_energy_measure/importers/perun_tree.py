@@ -1,4 +1,4 @@
-"""The tree of nodes in a perun file, in base units, and the functions that build it from JSON and HDF5 alike."""
+"""The tree of nodes in a perun file, in base units."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llm_energy_measure.importers.json_text import as_object
-from llm_energy_measure.importers.values import as_number
+from llm_energy_measure.importers.report import RefusedInputError
+from llm_energy_measure.importers.values import as_number, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,30 +42,45 @@ class Tree(msgspec.Struct):
     level: int
     facts: dict[str, Any]
     metrics: dict[str, float]
-    children: list[Tree] = []
-    kind: str | None = None
-    times: list[float | None] = []
-    values: list[float | None] = []
-    unit: str = ""
-    wraps_at: float | None = None
+    children: list[Tree]
+    kind: str | None
+    times: list[float | None]
+    values: list[float | None]
+    unit: str
+    wraps_at: float | None
 
 
-class Hdf5Response(msgspec.Struct):
-    """Output of the process that reads an HDF5 file: the trees, or the reason code and message of a refusal."""
+def build_tree(document: object, name: str, depth: int = 0) -> Tree:
+    """Return the tree of a JSON export; `nodes` is an object, or a list with one object."""
+    if not isinstance(document, dict) or depth > MAX_DEPTH:
+        raise RefusedInputError("missing_field", f"{name} is not a node of a perun tree of at most {MAX_DEPTH} levels")
+    raw = as_object(document.get("raw_data"))
+    details = as_object(raw.get("v_md"))
+    nodes, level = document.get("nodes"), document.get("type")
+    return Tree(
+        name=as_text(document.get("id")) or name,
+        level=level if isinstance(level, int) else SENSOR,
+        facts=as_object(document.get("metadata")),
+        metrics=_metrics(as_object(document.get("metrics"))),
+        children=[
+            build_tree(child, inner, depth + 1)
+            for mapping in (nodes if isinstance(nodes, list) else [nodes])
+            for inner, child in as_object(mapping).items()
+        ],
+        kind=as_text(document.get("deviceType")),
+        times=samples_of(raw.get("timesteps"), as_object(raw.get("t_md")), 1.0),
+        values=samples_of(raw.get("values"), details, magnitude(details)),
+        unit=as_text(details.get("unit")) or "",
+        wraps_at=_counter_range(details),
+    )
 
-    trees: list[Tree] = []
-    code: str | None = None
-    message: str = ""
 
-
-def metrics_of(found: object) -> dict[str, float]:
+def _metrics(found: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of a node in base units, without those that are marked as missing."""
     metrics = {}
-    for name, metric in as_object(found).items():
-        if not isinstance(metric, dict):
-            continue
-        details = as_object(metric.get("metric_md")) or metric
-        value = as_number(metric.get("value", metric.get("sum")))
+    for name, metric in found.items():
+        details = as_object(as_object(metric).get("metric_md")) or as_object(metric)
+        value = as_number(as_object(metric).get("value", as_object(metric).get("sum")))
         if value is not None and value != as_number(details.get("fill")):
             metrics[name.lower()] = value * magnitude(details)
     return metrics
@@ -83,7 +99,7 @@ def samples_of(values: object, details: Mapping[str, Any], factor: float) -> lis
     return [None if (value := as_number(raw)) is None or raw == fill else as_number(value * factor) for raw in values]
 
 
-def counter_range(details: Mapping[str, Any]) -> float | None:
+def _counter_range(details: Mapping[str, Any]) -> float | None:
     """Return the value at which a counter wraps, in base units; None if only the limit of its data type is known."""
     greatest = as_number(details.get("max", details.get("valid_max")))
     if not greatest or greatest >= _NO_RANGE.get(str(details.get("dtype")), 2.0**31 - 1):

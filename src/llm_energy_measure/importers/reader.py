@@ -114,11 +114,7 @@ def read(
 
 
 def _is_folder(path: str | Path) -> bool:
-    """Return whether a path is a folder.
-
-    Raises:
-        ResultNotFoundError: The path is empty or does not exist.
-    """
+    """Return whether a path is a folder. Raise ResultNotFoundError if it is empty or does not exist."""
     if path == "":  # Path("") is the current folder
         raise ResultNotFoundError("cannot import ''", "the path is empty", "name a file or a folder")
     path = Path(path)

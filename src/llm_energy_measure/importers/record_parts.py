@@ -34,13 +34,9 @@ def imported_record(
 def component(
     name: str, energy_j: float | None, scope: Scope | None, provenance: Provenance | None = None
 ) -> dict[str, Any]:
-    """Return the fields of `EnergyMetrics` for one component; scope and provenance are None if the energy is unknown.
+    """Return the fields of `EnergyMetrics` for `total`, `gpu`, `cpu` or `ram`.
 
-    Args:
-        name: `total`, `gpu`, `cpu` or `ram`.
-        energy_j: Energy of the component, in joules.
-        scope: What its sensor covers.
-        provenance: How its energy was obtained.
+    Scope and provenance are None if the energy is unknown.
     """
     is_known = energy_j is not None
     return {
@@ -56,11 +52,7 @@ def unmeasured_devices(board: str | None, number: int | None) -> list[DeviceEner
 
 
 def timestamps_before(end: datetime | None, duration_sec: float | None) -> Timestamps:
-    """Return the timestamps of a run whose end and duration, in seconds, are recorded.
-
-    Raises:
-        RefusedInputError: The start is outside the calendar.
-    """
+    """Return the timestamps of a run whose end and duration are recorded; refuse a start outside the calendar."""
     start = add_seconds(end, -duration_sec) if end is not None and duration_sec is not None else None
     if start is None and end is not None and duration_sec is not None:
         found = f"duration is {duration_sec!r} s, so the run would start before the first year of the calendar"
@@ -72,11 +64,6 @@ def inference_metrics(
     input_tokens: int | None, output_tokens: int | None, **other_fields: Any
 ) -> InferenceMetrics | None:
     """Return the inference metrics of a run; None unless input and output tokens are known.
-
-    Args:
-        input_tokens: Number of input tokens.
-        output_tokens: Number of output tokens.
-        **other_fields: Other fields of `InferenceMetrics`; inference time and throughput are None by default.
 
     Example:
         >>> inference_metrics(100, 28, inference_time_sec=2.5).total_tokens, inference_metrics(100, None)
@@ -90,11 +77,9 @@ def inference_metrics(
 
 
 def client_metrics(document: dict[str, Any], latency: LatencyMeasurements | None) -> InferenceMetrics | None:
-    """Return the inference metrics that the client of a server measured; None if the result has no token counts.
+    """Return the inference metrics from a result of `vllm bench serve`; None if it has no token counts.
 
-    Args:
-        document: Result of `vllm bench serve`, or of a benchmark that uses the same fields.
-        latency: Latency samples of the requests.
+    The ML.ENERGY benchmark uses the same fields.
 
     Source: vLLM, `vllm bench serve --save-result`.
     """

@@ -196,12 +196,12 @@ class ImportReport:
         )
 
     @contextlib.contextmanager
-    def refusing(self, file: str | Path, *, row: int | None = None) -> Iterator[None]:
+    def refusing(self, file: str | Path, *, row: int | None = None, prefix: str = "") -> Iterator[None]:
         """Enter a `RefusedInputError` of the `with` block as refused, and continue after the block."""
         try:
             yield
         except RefusedInputError as error:
-            self.refuse(file, error.code, error.message, row=row)
+            self.refuse(file, error.code, prefix + error.message, row=row)
 
     def _add(self, entry: Entry) -> None:
         if entry.code not in CODES:

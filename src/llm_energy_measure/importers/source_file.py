@@ -68,15 +68,16 @@ class ImportSource:
         """Refuse a file that has more lines than `MAX_ROWS`."""
         require_rows(self.data.count(b"\n"))
 
-    def lines(self) -> Iterator[str]:
-        """Yield the lines with their line ends, one at a time; U+FFFD replaces bytes that are not UTF-8.
+    def rows(self) -> Iterator[tuple[int, str]]:
+        """Yield number and text of each line after the first that is not blank, without line ends.
 
-        Raises:
-            RefusedInputError: The file has more lines than `MAX_ROWS`.
+        U+FFFD replaces bytes that are not UTF-8. A file that has more lines than `MAX_ROWS` is refused.
         """
         self.require_lines()
-        for number, line in enumerate(io.BytesIO(self.data)):  # BytesIO shares the bytes
-            yield line.decode("utf-8" if number else "utf-8-sig", errors="replace")
+        for number, line in enumerate(io.BytesIO(self.data), start=1):  # BytesIO shares the bytes
+            text = line.decode("utf-8", errors="replace").rstrip("\r\n")
+            if number > 1 and text:
+                yield number, text
 
     @cached_property
     def _is_utf8(self) -> bool:
@@ -98,11 +99,10 @@ class ImportSource:
         line = self.data[: MAX_CELL + 1].partition(b"\n")[0]
         if b"\0" in line or len(line) > MAX_CELL or line.lstrip(b"\xef\xbb\xbf \t")[:1] in (b"{", b"["):
             return []
-        try:
-            [cells] = csv.reader([line.decode("utf-8-sig", errors="replace").rstrip("\r")], strict=True)
-        except (csv.Error, ValueError):
-            return []
-        return [cell.strip() for cell in cells]
+        text = line.decode("utf-8-sig", errors="replace").rstrip("\r")
+        # A carriage return inside the line ends a row of a file without line feeds, which is not read.
+        cells = None if "\r" in text else split_row(text)
+        return [cell.strip() for cell in cells or []]
 
     @cached_property
     def fields(self) -> dict[str, msgspec.Raw]:
@@ -242,6 +242,23 @@ def read_source(path: Path, progress: Callable[[Path, int], None] | None = None)
     if len(data) != before.st_size or not _is_unchanged(before, after) or not _is_unchanged(before, now):
         raise RefusedInputError("changed_while_read", "it changed during the read; import it after its tool has ended")
     return ImportSource(path, bytes(data))
+
+
+def split_row(text: str) -> list[str] | None:
+    """Return the cells of one row of CSV; None if a quote is not closed, or a cell has more than `MAX_CELL` characters.
+
+    Example:
+        >>> split_row('1,"two, three"'), split_row('1,"two')
+        (['1', 'two, three'], None)
+    """
+    if '"' not in text:
+        cells = text.split(",")
+    else:
+        try:
+            [cells] = csv.reader([text], strict=True)
+        except (csv.Error, ValueError):
+            return None
+    return None if len(text) > MAX_CELL and max(map(len, cells)) > MAX_CELL else cells
 
 
 def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:

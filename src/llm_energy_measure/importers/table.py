@@ -122,11 +122,7 @@ def _values(cells: TableRow, options: Options) -> dict[str, Any]:
 
 
 def _value(field: str, cell: Cell, source: str) -> Any:
-    """Return a cell with the type of its field; None if it is blank.
-
-    Raises:
-        RefusedInputError: The cell does not have the type of the field, or is out of range.
-    """
+    """Return a cell with the type of its field; None if it is blank. Refuse another type and impossible values."""
     kind = FIELDS[field]
     what = f"{field} ({source})"
     if cell is None or cell == "":
@@ -162,7 +158,6 @@ def _time(what: str, cell: Cell, number: float | None) -> datetime:
 
 
 def _record(values: dict[str, Any], source: ImportSource, row: int) -> RawProcessResult:
-    """Return the record of one row."""
     experiment_id = values.get("experiment_id") or identifier(TOOL, values.get("model_name") or "", digest(values, 12))
     try:
         sanitize_experiment_id(experiment_id)

@@ -11,7 +11,7 @@ import json
 import math
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.importers.json_text import parse_json
@@ -32,14 +32,16 @@ TableRow = dict[str, "Cell"] | RefusedInputError
 """The cells of a row by column, or the reason why the row is refused."""
 
 
-class Table(Protocol):
-    """A table in memory, in its original form."""
+class Table(NamedTuple):
+    """A table in memory, in its original form.
 
-    def rows(self) -> Iterator[tuple[int, int, TableRow]]:
-        """Yield the line or number of each row, its position for `at`, and its content."""
+    Attributes:
+        rows: Yields the line or number of each row, its position, and its content.
+        at: Returns the row at a position; None if the line is blank.
+    """
 
-    def at(self, position: int, /) -> TableRow | None:
-        """Return the row at a position; None if the line is blank."""
+    rows: Callable[[], Iterator[tuple[int, int, TableRow]]]
+    at: Callable[[int], TableRow | None]
 
 
 def open_table(source: ImportSource, needed: set[str]) -> Table:
@@ -53,9 +55,9 @@ def open_table(source: ImportSource, needed: set[str]) -> Table:
     if not source.items and not source.first_fields:
         return _csv_table(source, needed)
     items = source.items
-    table: Table = _json_lines_table(source)
+    table = _json_lines_table(source)
     if items:  # one list of objects, or one object on several lines
-        table = _NumberedTable(len(items), lambda number: _parse_row(bytes(items[number]), f"object {number + 1}"))
+        table = _numbered_table(len(items), lambda number: _parse_row(bytes(items[number]), f"object {number + 1}"))
     _require_keys(table, needed)
     return table
 
@@ -81,8 +83,10 @@ def _require_keys(table: Table, needed: set[str]) -> None:
         raise RefusedInputError("missing_field", f"{found}; change --map")
 
 
-class _LineTable:
-    """A table of lines; a position is an offset in the bytes.
+def _line_table(
+    source: ImportSource, lines: io.BytesIO, parse: Callable[[], TableRow | None], header_lines: int = 0
+) -> Table:
+    """Return a table of lines; a position is an offset in the bytes.
 
     Args:
         source: The file.
@@ -90,50 +94,33 @@ class _LineTable:
         parse: Returns the row at the current position of `lines`; None if the line is blank.
         header_lines: Number of lines before the first row.
     """
+    source.require_lines()
+    start = sum(len(lines.readline()) for _ in range(header_lines))
 
-    def __init__(
-        self, source: ImportSource, lines: io.BytesIO, parse: Callable[[], TableRow | None], header_lines: int = 0
-    ) -> None:
-        source.require_lines()
-        self.data, self.lines, self.parse = source.data, lines, parse
-        self.first_line = 1 + header_lines
-        self.start = sum(len(lines.readline()) for _ in range(header_lines))
+    def at(position: int) -> TableRow | None:
+        lines.seek(position)
+        return parse()
 
-    def rows(self) -> Iterator[tuple[int, int, TableRow]]:
-        """Yield the rows; the line of a row is its first one, because a quoted cell can contain line ends."""
-        line, position = self.first_line, self.start
-        while position < len(self.data):
-            row, end = self.at(position), self.lines.tell()
+    def rows() -> Iterator[tuple[int, int, TableRow]]:
+        # A quoted cell can contain line ends. The line of a row is its first one.
+        line, position = 1 + header_lines, start
+        while position < len(source.data):
+            row, end = at(position), lines.tell()
             if row is not None:
                 yield line, position, row
-            line += self.data.count(b"\n", position, end)
+            line += source.data.count(b"\n", position, end)
             position = end
 
-    def at(self, position: int, /) -> TableRow | None:
-        """Return the row at an offset; None if the line is blank."""
-        self.lines.seek(position)
-        return self.parse()
+    return Table(rows, at)
 
 
-class _NumberedTable:
-    """A table whose rows have numbers; a position is a number from 0.
-
-    Args:
-        length: Number of rows.
-        at: Returns the row with a number.
-    """
-
-    def __init__(self, length: int, at: Callable[[int], TableRow]) -> None:
-        require_rows(length)
-        self.length, self.at = length, at
-
-    def rows(self) -> Iterator[tuple[int, int, TableRow]]:
-        """Yield the rows."""
-        return ((number + 1, number, self.at(number)) for number in range(self.length))
+def _numbered_table(length: int, at: Callable[[int], TableRow]) -> Table:
+    """Return a table whose rows have numbers; a position is a number from 0."""
+    require_rows(length)
+    return Table(lambda: ((number + 1, number, at(number)) for number in range(length)), at)
 
 
 def _csv_table(source: ImportSource, needed: set[str]) -> Table:
-    """Return a CSV file with a header as a table."""
     lines, header = io.BytesIO(source.data), source.header  # BytesIO shares the bytes
     decode = partial(str, encoding="utf-8", errors="replace")
     reader = csv.reader(map(decode, lines), strict=True)  # `map` continues after the end if the position changes
@@ -153,7 +140,7 @@ def _csv_table(source: ImportSource, needed: set[str]) -> Table:
         return {name: cell.strip() or None for name, cell in zip(header, cells, strict=True)}
 
     _require_columns(needed, header)
-    return _LineTable(source, lines, parse, header_lines=1)
+    return _line_table(source, lines, parse, header_lines=1)
 
 
 def _describe_csv_error(error: csv.Error, length: int) -> str:
@@ -165,18 +152,16 @@ def _describe_csv_error(error: csv.Error, length: int) -> str:
 
 
 def _json_lines_table(source: ImportSource) -> Table:
-    """Return a file with one JSON object per line as a table."""
     lines = io.BytesIO(source.data)
 
     def parse() -> TableRow | None:
         data = lines.readline()
         return _parse_row(data, "the line") if data.strip() else None
 
-    return _LineTable(source, lines, parse)
+    return _line_table(source, lines, parse)
 
 
 def _parse_row(data: bytes, what: str) -> TableRow:
-    """Return the cells of a JSON object."""
     try:
         document = parse_json(data, what)
     except RefusedInputError as error:
@@ -187,7 +172,6 @@ def _parse_row(data: bytes, what: str) -> TableRow:
 
 
 def _parquet_table(source: ImportSource, needed: set[str]) -> Table:
-    """Return a Parquet file as a table."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -219,7 +203,7 @@ def _parquet_table(source: ImportSource, needed: set[str]) -> Table:
         except (OverflowError, ValueError) as error:
             return RefusedInputError("torn", f"a value of the row cannot be read ({error})")
 
-    return _NumberedTable(table.num_rows, parse)
+    return _numbered_table(table.num_rows, parse)
 
 
 def _plain(scalar: Any) -> Any:

@@ -40,11 +40,11 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     """Yield one record for each object; `row` is the number of the object."""
     [source] = sources
     for row, document in enumerate(source.objects(), start=1):
-        with report.refusing(source.path, row=row):
+        with report.refusing(source.path, row=row, prefix=f"object {row}: "):
             if isinstance(document, RefusedInputError):
-                raise RefusedInputError(document.code, f"object {row}: {document.message}")
+                raise document
             if missing := sorted(_FIELDS - set(document)):
-                raise RefusedInputError("missing_field", f"object {row} has no field {', '.join(missing)}")
+                raise RefusedInputError("missing_field", f"it has no field {', '.join(missing)}")
             notes = Notes()
             record = _record(document, source, row, notes)
             source.note_undecodable(record, notes)

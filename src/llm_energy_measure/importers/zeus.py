@@ -9,7 +9,6 @@ Source: Zeus, `ZeusMonitor(log_file=...)`.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.limits import require_unique_columns
 from llm_energy_measure.importers.record_parts import component, imported_record
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.source_file import split_row
 from llm_energy_measure.importers.values import add_seconds, from_epoch, identifier, parse_number
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     [source] = sources
     header = source.header
     require_unique_columns(header, header)
-    for row, line in enumerate(source.lines(), start=1):
-        text = line.rstrip("\r\n")
-        if row == 1 or not text:
-            continue
+    for row, text in source.rows():
         with report.refusing(source.path, row=row):
             record = _record(_cells(text, header), header, options, source, row)
             notes = Notes()
@@ -55,16 +52,11 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
 
 
 def _cells(line: str, header: Sequence[str]) -> list[str]:
-    """Return the cells of a line.
-
-    Raises:
-        RefusedInputError: Their number differs from the header, or a cell is not a number or is negative.
-    """
-    try:
-        [cells] = csv.reader([line], strict=True)
-    except (csv.Error, ValueError) as error:
-        raise RefusedInputError("shifted", "a quote in the line is not closed, or a cell is too long") from error
-    cells = [cell.strip() for cell in cells]
+    """Return the cells of a line; refuse a line with another number of cells, or with an invalid number."""
+    found = split_row(line)
+    if found is None:
+        raise RefusedInputError("shifted", "a quote in the line is not closed, or a cell is too long")
+    cells = [cell.strip() for cell in found]
     if len(cells) != len(header):
         raise RefusedInputError("shifted", f"the line has {len(cells)} cells, but the header has {len(header)}")
     for name, cell in zip(header, cells, strict=True):
@@ -79,7 +71,6 @@ def _cells(line: str, header: Sequence[str]) -> list[str]:
 def _record(
     cells: Sequence[str], header: Sequence[str], options: Options, source: ImportSource, row: int
 ) -> RawProcessResult:
-    """Return the record of one window."""
     start_sec, window, elapsed_sec = float(cells[0]), cells[1], float(cells[2])
     energies = {
         int(name[3:].removesuffix("_energy")): float(cell) for name, cell in zip(header[3:], cells[3:], strict=True)
