@@ -22,8 +22,7 @@ class EnergyAccumulator:
 
     Args:
         sensor: The sensor to read.
-        gap_sec: If two power readings are further apart than this, in seconds, the reading has the problem
-            `sampling_gap`.
+        gap_sec: If more time passes between two power readings, in seconds, the problem `sampling_gap` is recorded.
 
     Attributes:
         failure: Why the last reading failed; None if it succeeded.

@@ -31,7 +31,7 @@ class Measurement:
 
     Attributes:
         sampler: Reads the sensors.
-        start: Start of the window.
+        start: Start of the window; set by `begin`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Measurement:
         self._store_start = store_clock.read(clock)
         self._idle_power_w = self._measure_idle(idle_sec) if idle_sec else None
         self.sampler = Sampler(self._own, clock, interval_sec=interval_sec)
-        self.start = Instant.now(clock)
+        self.start: Instant
 
     def _measure_idle(self, seconds: float) -> float | None:
         """Return the mean power over this time, in watts; None if no sensor measures it."""

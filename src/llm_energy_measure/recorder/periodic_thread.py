@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The pause after a call is at least this multiple of the call's CPU time, so the thread uses at most 1 % of a core.
+# The pause after a call is at least this multiple of its CPU time, so the thread uses at most 1 % of a core.
 _PAUSE_PER_CPU_TIME = 99
 
 _JOIN_TIMEOUT_SEC = 1.0

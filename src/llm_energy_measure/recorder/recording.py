@@ -53,7 +53,8 @@ class Recording:
         backend_version: Version of the inference library.
         results_dir: Results directory. [default: `LLM_ENERGY_MEASURE_RESULTS_DIR`, else `results`]
         repository: Where to save the result, instead of `results_dir`.
-        sources: Names or objects of energy sources, best first; `[]` to measure no energy. [default: all that work]
+        sources: Names or objects of energy sources, best first; `[]` to measure no energy.
+            [default: NVML, AMD SMI, RAPL and the CPU model]
         require_energy: Raise an error if no energy source works.
         w_per_core: Power of one busy core, in watts, for the source `cpu_model`.
         gpus: Indices or UUIDs of the GPUs of this process. [default: the GPUs that CUDA shows to the process]

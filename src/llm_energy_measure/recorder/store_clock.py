@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.recorder.clock import Clock
     from llm_energy_measure.storage.base import Store
 
-# Shared file systems on which each host sets modification times from its own clock. `fuse` stands for all file systems
+# Shared file systems on which each host sets modification times from its own clock. `fuse` covers all file systems
 # in user space (fuse.glusterfs, fuse.sshfs), for which this is unknown.
 _CLIENT_TIMESTAMPS = frozenset({"afs", "ceph", "fuse", "gfs2", "gpfs", "lustre", "ocfs2"})
 

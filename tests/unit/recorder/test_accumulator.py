@@ -207,50 +207,56 @@ def test_failed_reading_makes_the_energy_so_far_unknown() -> None:
     assert sampler.energies().total == 24.0  # the sensor works again
 
 
-def test_other_threads_do_not_wait_for_a_hanging_sensor() -> None:
-    clock, gate, is_hanging = ManualClock(), threading.Event(), threading.Event()
+class HangingSensor:
+    """A counter that rises by 10 W. In all threads but the main thread, a reading hangs until the gate opens."""
 
-    def read() -> float:
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.gate = threading.Event()
+        self.is_hanging = threading.Event()
+
+    def __call__(self) -> float:
         if threading.current_thread() is not threading.main_thread():
-            is_hanging.set()
-            gate.wait()
-        return clock.now * 10
+            self.is_hanging.set()
+            self.gate.wait()
+        return self.clock.now * 10
 
-    sampler = Sampler([sensor(read), sensor(lambda: 7.0)], clock, interval_sec=None, patience_sec=0.05)
+    def start_thread(self, sampler: Sampler) -> threading.Thread:
+        """Start a thread that reads the sensors, and wait until its reading hangs."""
+        thread = threading.Thread(target=sampler.take)
+        thread.start()
+        assert self.is_hanging.wait(PATIENCE_SEC)
+        return thread
+
+
+def test_other_threads_do_not_wait_for_a_hanging_sensor() -> None:
+    hanging = HangingSensor()
+    clock = hanging.clock
+    sampler = Sampler([sensor(hanging), sensor(lambda: 7.0)], clock, interval_sec=None, patience_sec=0.05)
     sampler.take()
     clock.now = 1.0
     sampler.take()
-    thread = threading.Thread(target=sampler.take)
-    thread.start()
-    assert is_hanging.wait(PATIENCE_SEC)
+    thread = hanging.start_thread(sampler)
     clock.now = 2.0
     assert sampler.energies().total is None
     sampler.end()
     first, second = sampler.readings()
     assert (first.energy_j, first.problems, second.problems) == (10.0, ["sensor_lost"], ["sensor_lost"])
     assert sampler.failures() == {"replay package-0": "a reading has not ended"}
-    gate.set()
+    hanging.gate.set()
     thread.join()
     assert sampler.readings()[0].energy_j == 10.0  # the reading came after the end of the window
 
 
 def test_hanging_sensor_that_recovers_has_lost_nothing() -> None:
-    clock, gate, is_hanging = ManualClock(), threading.Event(), threading.Event()
-
-    def read() -> float:
-        if threading.current_thread() is not threading.main_thread():
-            is_hanging.set()
-            gate.wait()
-        return clock.now * 10
-
-    sampler = Sampler([sensor(read)], clock, interval_sec=None, patience_sec=0.05)
+    hanging = HangingSensor()
+    clock = hanging.clock
+    sampler = Sampler([sensor(hanging)], clock, interval_sec=None, patience_sec=0.05)
     sampler.take()
-    thread = threading.Thread(target=sampler.take)
-    thread.start()
-    assert is_hanging.wait(PATIENCE_SEC)
+    thread = hanging.start_thread(sampler)
     sampler.take()
     assert sampler.readings()[0].problems == ["sensor_lost"]
-    gate.set()
+    hanging.gate.set()
     thread.join()
     clock.now = 2.0
     assert sampler.energies().total == 20.0

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.exceptions import (
-    ConfigurationError,
-)
+from llm_energy_measure.exceptions import ConfigurationError
 from tests.support.recordings import load_result, make_recording
 
 if TYPE_CHECKING:
@@ -72,7 +70,7 @@ def test_object_with_an_address_in_its_text_is_refused(
         pytest.fail("the block must not run")
 
 
-def test_set_is_stored_alike_for_all_hash_seeds() -> None:
+def test_set_is_stored_equally_for_all_hash_seeds() -> None:
     code = (
         "from llm_energy_measure.recorder.config import stored_config\n"
         "print(stored_config({'s': set('abcdefgh'), 't': {('b', 1), ('a', 2)}}))"

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.exceptions import (
-    InvalidResultError,
-    RecorderError,
-)
+from llm_energy_measure.exceptions import InvalidResultError, RecorderError
 from tests.support.recordings import BlockError, file_names, load_result, make_recording
 
 if TYPE_CHECKING:

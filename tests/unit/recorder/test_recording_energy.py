@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
-from llm_energy_measure.exceptions import (
-    RecorderError,
-    ResultExistsError,
-)
+from llm_energy_measure.exceptions import RecorderError, ResultExistsError
 from llm_energy_measure.recorder.sources.nvml import Nvml
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from tests.support.devices import Board, FakeNvml, Slice
 from tests.support.recordings import BlockError, load_result, make_recording, torchrun_environ
 from tests.support.replay import ManualClock, ReplaySource, Trace, sensor, steady_watts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from llm_energy_measure.recorder.recording import Recording
+
+
+@contextlib.contextmanager
+def all_open(runs: Iterable[Recording]) -> Iterator[None]:
+    """A block inside the blocks of several recordings."""
+    with contextlib.ExitStack() as stack:
+        for run in runs:
+            stack.enter_context(run)
+        yield
 
 
 def test_energy_is_unknown_without_a_sensor(repository: FileSystemRepository, clock: ManualClock) -> None:
@@ -43,11 +55,8 @@ def test_require_energy_refuses_to_run_without_a_sensor(repository: FileSystemRe
 
 def test_one_process_reads_the_sensors_of_the_host(repository: FileSystemRepository, clock: ManualClock) -> None:
     runs = [make_recording(repository, clock, environ=torchrun_environ(index, 3)) for index in range(3)]
-    for run in runs:
-        run.__enter__()
-    clock.now += 4.0
-    for run in reversed(runs):
-        run.__exit__(None, None, None)
+    with all_open(runs):
+        clock.now += 4.0
     results = repository.load_all_raw("exp_7")
     assert [result.energy_metrics.total_energy_j for result in results] == [200.0, None, None]
     assert results[1].energy_measurement_warning == (
@@ -78,11 +87,8 @@ def test_each_process_reads_its_own_gpu(repository: FileSystemRepository, clock:
         )
         for i in range(2)
     ]
-    for run in runs:
-        run.__enter__()
-    clock.now += 1.0
-    for run in runs:
-        run.__exit__(None, None, None)
+    with all_open(runs):
+        clock.now += 1.0
     first, second = repository.load_all_raw("exp_7")
     assert (first.energy_metrics.gpu_energy_j, first.energy_metrics.cpu_energy_j) == (200.0, 50.0)
     assert (first.energy_metrics.total_energy_j, first.energy_metrics.total_scope) == (250.0, None)
@@ -113,11 +119,8 @@ def test_gpu_of_two_processes_counts_once(repository: FileSystemRepository, cloc
         make_recording(repository, clock, environ=torchrun_environ(i, 2), sources=[gpu(clock, "GPU-0", 0)])
         for i in range(2)
     ]
-    for run in runs:
-        run.__enter__()
-    clock.now += 1.0
-    for run in runs:
-        run.__exit__(None, None, None)
+    with all_open(runs):
+        clock.now += 1.0
     aggregated = aggregate_results("exp_7", repository.load_all_raw("exp_7"))
     assert (aggregated.total_energy_j, aggregated.attributed_energy_j) == (200.0, 200.0)
 
@@ -134,12 +137,9 @@ def test_board_of_two_slices_counts_once(repository: FileSystemRepository, clock
         )
         for index in range(2)
     ]
-    for run in runs:
-        run.__enter__()
-    clock.now += 1.0
-    nvml.boards[0].energy_mj = 1_200_000.0
-    for run in runs:
-        run.__exit__(None, None, None)
+    with all_open(runs):
+        clock.now += 1.0
+        nvml.boards[0].energy_mj = 1_200_000.0
     first, second = repository.load_all_raw("exp_7")
     assert (first.gpu_uuid, first.gpu_mig_profile, first.gpu_is_mig) == ("MIG-0", "3g.20gb", True)
     assert (second.gpu_uuid, second.energy_metrics.gpu_energy_j) == ("MIG-1", None)

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from llm_energy_measure.exceptions import (
-    ConfigurationError,
-)
+from llm_energy_measure.exceptions import ConfigurationError
 from tests.support.recordings import load_result, make_recording, torchrun_environ
 
 if TYPE_CHECKING:

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_energy_measure.exceptions import (
-    ConfigurationError,
-)
+from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository
 from tests.support.recordings import BlockError, load_result, make_recording
 from tests.support.replay import ManualClock, ReplaySource, Trace, sensor

@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.exceptions import (
-    ConfigurationError,
-    RecorderError,
-    ResultExistsError,
-    StorageError,
-)
+from llm_energy_measure.exceptions import ConfigurationError, RecorderError, ResultExistsError, StorageError
 from llm_energy_measure.results import FileSystemRepository
 from tests.support.children import open_folder, outcome_in_child
 from tests.support.recordings import BlockError, file_names, load_result, make_recording, torchrun_environ
