@@ -164,8 +164,10 @@ def run_all(results: Path) -> list[tuple[list[object], Done]]:
     import resource
     import signal
 
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + LIMIT_BYTES, used + LIMIT_BYTES))
+    statm = Path("/proc/self/statm")
+    if statm.exists():  # on Linux, where the kernel enforces the limit
+        used = int(statm.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + LIMIT_BYTES, used + LIMIT_BYTES))
     signal.alarm(PATIENCE_SEC)  # the signal ends the child, and the parent gets EOFError
     return [(arguments, run(*arguments)) for arguments in commands(results)]
 
