@@ -1,4 +1,4 @@
-"""`python -m llm_energy_measure` is the command `llm-energy-measure`."""
+"""`python -m llm_energy_measure` runs the command `llm-energy-measure`."""
 
 from llm_energy_measure.cli.main import main
 

@@ -130,7 +130,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> FileSystemRepository
     list(aggregate_all(repository, strict=False))
     repository.save_raw("stale", factories.raw("stale", 2, model_name="llama 100%"))
     repository.save_raw("pending", factories.raw("pending"))
-    repository.save_aggregated(factories.aggregated("foreign", total_energy_j=None))
+    repository.save_aggregated(factories.aggregated("external", total_energy_j=None))
     (repository.base_path / "aggregated" / "torn.json").write_bytes(b"{")
     change_tags(repository.store, "a", {"paper": "fig3"})
     change_tags(repository.store, "half", {"paper": "a"})

@@ -56,7 +56,7 @@ def repository(tmp_path: Path) -> FileSystemRepository:
     list(aggregate_all(repository, strict=False))
     repository.save_raw("stale", factories.raw("stale", 2, model_name="llama"))
     repository.save_raw("pending", factories.raw("pending"))
-    repository.save_aggregated(factories.aggregated("foreign"))
+    repository.save_aggregated(factories.aggregated("external"))
     (repository.base_path / "aggregated" / "torn.json").write_bytes(b"{")
     (repository.base_path / "raw" / "nothing").mkdir()
     change_tags(repository.store, "a", {"paper": "fig3"})
@@ -83,7 +83,7 @@ def file_of(repository: FileSystemRepository) -> Path:
 def test_rows_equal_those_of_a_scan(repository: FileSystemRepository) -> None:
     rows = scanned(repository)
     assert {row.experiment_id: row.verdict for row in rows} == {
-        "a": "complete", "b": "complete", "c": "complete", "foreign": "external", "half": "partial",
+        "a": "complete", "b": "complete", "c": "complete", "external": "external", "half": "partial",
         "pending": "pending", "stale": "stale", "torn": "unreadable",
     }  # fmt: skip
     assert listed(repository) == rows
@@ -119,7 +119,7 @@ class RecordingRepository(FileSystemRepository):
 def test_refresh_reads_only_changed_experiments(repository: FileSystemRepository) -> None:
     recording = RecordingRepository(repository.base_path)
     listed(recording)
-    assert sorted(recording.read) == ["a", "b", "c", "foreign", "half", "nothing", "pending", "stale", "torn"]
+    assert sorted(recording.read) == ["a", "b", "c", "external", "half", "nothing", "pending", "stale", "torn"]
     recording.read.clear()
     listed(recording)
     assert recording.read == []

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 VERSION = 3
 """Version of the file format. A file of another version is rebuilt."""
 
+_FINGERPRINT_SUFFIX = "-seal"  # as in earlier releases, so that old files are deleted too
+
 BUSY_SEC = 2.0
 """Maximum time to wait for the lock of another process, in seconds."""
 
@@ -131,11 +133,11 @@ def _fingerprint(path: Path) -> bytes:
 
 
 def _fingerprint_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}-seal")
+    return path.with_name(path.name + _FINGERPRINT_SUFFIX)
 
 
 def remove(path: Path) -> None:
     """Delete the file, its fingerprint and the files of SQLite next to it."""
-    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-seal"):
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", path.name + _FINGERPRINT_SUFFIX):
         with contextlib.suppress(OSError):
             path.with_name(name).unlink()

@@ -44,8 +44,8 @@ TABLES = ("experiments", "processes", "findings")
 
 _FINGERPRINT = b"llm_energy_measure.made_from"
 _UNKNOWN_MONTH = "unknown"
-_ROWS_A_BATCH = 2_000
-_LARGEST = 2**63 - 1
+_ROWS_PER_BATCH = 2_000
+_MAX_INT64 = 2**63 - 1
 
 
 class Month(NamedTuple):
@@ -136,7 +136,7 @@ def to_arrow(repository: FileSystemRepository, table: str = "experiments") -> pa
             "cannot make a table", f"there is no table {table!r}", f"use one of {', '.join(TABLES)}"
         )
     months = query_catalogue(repository, _months)
-    rows = _rows(repository, [name for month in months for name in month.folders], None)
+    rows = _rows(repository, [name for month in months for name in month.folders])
     schema = schemas()[table]
     return pa.Table.from_batches((_batch(found[table], schema) for found in rows), schema)
 
@@ -271,7 +271,7 @@ def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -
                 writers[table] = stack.enter_context(
                     parquet.ParquetWriter(temps[table], made[table], compression="zstd")
                 )
-            for rows in _rows(repository, month.folders, problems):
+            for rows in _rows(repository, month.folders, problems.append):
                 for table in TABLES:
                     writers[table].write_batch(_batch(rows[table], made[table]))
             for writer in writers.values():
@@ -312,17 +312,17 @@ def _remove_others(folder: Path, months: set[str]) -> list[str]:
 
 
 def _rows(
-    repository: FileSystemRepository, folders: Iterable[str], problems: list[str] | None
+    repository: FileSystemRepository, folders: Iterable[str], on_unreadable: Callable[[str], None] | None = None
 ) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Yield batches of rows by table. Unreadable experiments are added to `problems`, or raise if it is None."""
+    """Yield batches of rows by table. Call `on_unreadable` for each unreadable experiment, or raise if it is None."""
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
     for folder in folders:
         try:
             result = repository.load_aggregated(folder)
         except LLMEnergyMeasureError as error:
-            if problems is None:
+            if on_unreadable is None:
                 raise
-            problems.append(str(error))
+            on_unreadable(str(error))
             continue
         if result is None:
             continue  # deleted in between
@@ -335,7 +335,7 @@ def _rows(
         })  # fmt: skip
         rows["processes"] += [_row(RAW_COLUMNS, process) for process in result.process_results]
         rows["findings"] += _finding_rows(result)
-        if len(rows["processes"]) >= _ROWS_A_BATCH or len(rows["experiments"]) >= _ROWS_A_BATCH:
+        if len(rows["processes"]) >= _ROWS_PER_BATCH or len(rows["experiments"]) >= _ROWS_PER_BATCH:
             yield rows
             rows = {table: [] for table in TABLES}
     yield rows
@@ -367,7 +367,7 @@ def _cell(value: Any) -> Any:
     """Convert a value for Arrow: times to UTC, and integers of more than 64 bits to None."""
     if isinstance(value, datetime):
         return to_utc(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _LARGEST:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MAX_INT64:
         return None
     return value
 

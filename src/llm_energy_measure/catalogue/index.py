@@ -1,8 +1,8 @@
 """The index: one row per experiment, in a SQLite file that is derived from the results directory.
 
 A refresh lists `raw/`, `aggregated/` and `tags/`, compares the mtimes with those in the rows, and reads only new and
-changed experiments. If the file cannot be used (damaged, locked, of another version, not writable), the rows are built
-in memory. The answers are the same, but slower.
+changed experiments. A file that is damaged or of another version is rebuilt. If the file is locked or not writable, the
+rows are built in memory. The answers are always the same.
 
 An mtime is trusted only if it is old enough. File systems count time in ticks, so a second change within one tick can
 leave the same mtime.
@@ -54,9 +54,9 @@ AnswerT = TypeVar("AnswerT")
 # With more experiments, a refresh first compares only the mtimes of `raw/`, `aggregated/` and `tags/` themselves.
 SCAN_LIMIT = 2_000
 
-_ROWS_A_COMMIT = 1_000
-_MOST_ROWS = 2**63 - 1
-_OVERVIEW = msgspec.json.Decoder(ExperimentSummary)
+_ROWS_PER_COMMIT = 1_000
+_MAX_ROWS = 2**63 - 1
+_SUMMARY_DECODER = msgspec.json.Decoder(ExperimentSummary)
 
 # Time in which a second change can leave the same mtime: one tick of the file system. On a network file system, also
 # the offset of the clock of its server.
@@ -148,8 +148,8 @@ class Catalogue:
         changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]
         if len(changed) > SCAN_LIMIT:
             on_progress(f"reading {len(changed):,} experiments into the catalogue; the next command reads only changes")
-        for start in range(0, len(changed), _ROWS_A_COMMIT):
-            batch = {folder: mtimes[folder] for folder in changed[start : start + _ROWS_A_COMMIT]}
+        for start in range(0, len(changed), _ROWS_PER_COMMIT):
+            batch = {folder: mtimes[folder] for folder in changed[start : start + _ROWS_PER_COMMIT]}
             self._store(self._scans(batch, rehash=rehash), now)
         deleted = [(folder, now) for folder in known.keys() - mtimes.keys()]
         trusted = [mtime if mtime is not None and mtime < now - self._skew_sec else None for mtime in own]
@@ -217,7 +217,7 @@ class Catalogue:
             keys = keys[1:]
         sql = f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
         values = (*clause.values, *(column.values * len(keys)))
-        folders = self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MOST_ROWS))).fetchall()
+        folders = self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MAX_ROWS))).fetchall()
         one = "SELECT summary, crc FROM rows WHERE folder = ?"
         return [_decode(*self._database.execute(one, folder).fetchone()) for folder in folders]
 
@@ -406,7 +406,7 @@ def _decode(data: bytes, checksum: int) -> ExperimentSummary:
     """Decode the summary in a row. Raises `sqlite3.DatabaseError` if the checksum is wrong."""
     if zlib.crc32(data) != checksum:
         raise sqlite3.DatabaseError("a row has a wrong checksum")
-    return _OVERVIEW.decode(data)
+    return _SUMMARY_DECODER.decode(data)
 
 
 def _require_valid_query(repository: FileSystemRepository, read: Callable[[Catalogue], object]) -> None:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 # Maximum number of writes of one file. A write is repeated if another process moves or deletes its folder.
-_TRIES = 10
-# Maximum number of folders of which a store remembers that their names are durable.
-_FOLDERS_REMEMBERED = 10_000
+_MAX_ATTEMPTS = 10
+# Maximum number of folders in `_durable_folders`, whose names are known to be durable.
+_MAX_DURABLE_FOLDERS = 10_000
 
 
 def read_file(path: str | Path, *, follow_links: bool) -> bytes:
@@ -118,7 +118,7 @@ class LocalStore:
         path = self._checked_path(key)
         with _storage_errors("cannot write", path):
             try:
-                self._in_folders([os.path.dirname(path)], lambda: atomic.create_file(path, data))
+                self._write_in_folders([os.path.dirname(path)], lambda: atomic.create_file(path, data))
             except FileExistsError:
                 # The caller may treat the existing value as stored, so its name must be durable too.
                 with contextlib.suppress(FileNotFoundError):  # another process moved the folder
@@ -126,15 +126,15 @@ class LocalStore:
                 return False
         return True
 
-    def _in_folders(self, folders: Sequence[str], write: Callable[[], None]) -> None:
+    def _write_in_folders(self, folders: Sequence[str], write: Callable[[], None]) -> None:
         """Write files. If another process moves or deletes a folder, create the folder again and repeat."""
-        for left in reversed(range(_TRIES)):
+        for attempts_left in reversed(range(_MAX_ATTEMPTS)):
             try:
                 for folder in folders:
                     self._make_folder(folder)
                 write()
             except FileNotFoundError:
-                if not left:
+                if not attempts_left:
                     raise
                 self._durable_folders.difference_update(folders)
             else:
@@ -144,7 +144,7 @@ class LocalStore:
         """Create a folder, or make the name of an existing one durable. Each folder is synced once."""
         if folder not in self._durable_folders:
             atomic.make_folder(folder, root=self._root)
-            if len(self._durable_folders) >= _FOLDERS_REMEMBERED:
+            if len(self._durable_folders) >= _MAX_DURABLE_FOLDERS:
                 self._durable_folders.clear()
             self._durable_folders.add(folder)
 
@@ -152,7 +152,7 @@ class LocalStore:
         """Store a value durably and replace an existing one."""
         path = self._checked_path(key)
         with _storage_errors("cannot write", path):
-            self._in_folders([os.path.dirname(path)], lambda: atomic.replace_file(path, data))
+            self._write_in_folders([os.path.dirname(path)], lambda: atomic.replace_file(path, data))
 
     def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
         """Store several values durably with one sync, and replace existing ones."""
@@ -165,7 +165,7 @@ class LocalStore:
                 folders[prefix] = os.path.dirname(self._checked_path(key))  # once per folder, not per key
             files[f"{folders[prefix]}{os.sep}{name}"] = data
         with _storage_errors("cannot write to", self._root):
-            self._in_folders([*folders.values()], lambda: atomic.replace_files(files, mtime_ns=mtime_ns))
+            self._write_in_folders([*folders.values()], lambda: atomic.replace_files(files, mtime_ns=mtime_ns))
 
     def exchange(self, key: str, data: bytes) -> str:
         """Replace an existing value durably, and return a new key that holds the previous value."""
