@@ -179,7 +179,7 @@ def test_a_used_experiment_id_starts_no_command(tmp_path: Path) -> None:
     arguments = ["-o", tmp_path / "results", "record", "--experiment", "e", "--no-energy", "--"]
     assert as_process(*arguments, "true").status == 0
     done = as_process(*arguments, "touch", tmp_path / "ran")
-    assert (done.status, "process 0 has a result already" in done.err) == (1, True)
+    assert (done.status, "process 0 already has a result" in done.err) == (1, True)
     assert not (tmp_path / "ran").exists()
 
 

@@ -13,6 +13,7 @@ import pytest
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import InvalidResultError, ResultsError, StorageError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.batch.state import source_changes
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
 from tests.support.faulty_store import FaultyStore
@@ -126,7 +127,7 @@ def test_saves_do_not_depend_on_the_timestamps_of_records() -> None:
     made = aggregate_results(EXP, repository.load_all_raw(EXP))
     repository.save_aggregated(made)
     assert made.start_time == earlier.timestamps.start
-    assert not repository.source_changes(made)
+    assert not source_changes(repository, made)
     save = partial(repository.save_raw, EXP, OLD, overwrite=True)
     save()
-    assert repository.source_changes(made).changed == ["process_0.json"]
+    assert source_changes(repository, made).changed == ["process_0.json"]

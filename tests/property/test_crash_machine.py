@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from llm_energy_measure.exceptions import StorageError
 from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results.batch.state import source_changes
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import model
 from tests.support.faulty_store import CrashedError, FaultyStore
@@ -77,7 +78,7 @@ class CrashMachine(RuleBasedStateMachine):
         assert (aggregated is None) is (expected.aggregated is None)
         if aggregated is not None and expected.aggregated is not None:
             assert {result.process_index for result in aggregated.process_results} == expected.aggregated.keys()
-            assert bool(self.repository.source_changes(aggregated)) is (expected.aggregated != expected.raw)
+            assert bool(source_changes(self.repository, aggregated)) is (expected.aggregated != expected.raw)
 
     @invariant()
     def what_is_there_is_what_was_acknowledged(self) -> None:

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.exceptions import ResultExistsError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.batch.state import source_changes
 from llm_energy_measure.security import sanitize_experiment_id
 from tests.support import factories
 
@@ -96,7 +97,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         assert (loaded is None) is (sources is None)
         if loaded is not None and sources is not None:
             assert loaded.process_results == [sources[index] for index in sorted(sources)]
-            assert bool(self.repository.source_changes(loaded)) is (sources != self.raw.get(experiment_id, {}))
+            assert bool(source_changes(self.repository, loaded)) is (sources != self.raw.get(experiment_id, {}))
 
     @invariant()
     def lists_are_the_keys(self) -> None:

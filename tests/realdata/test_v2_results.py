@@ -9,6 +9,7 @@ import pytest
 
 from llm_energy_measure.domain.experiment import AggregatedResult
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.batch.state import source_changes
 from llm_energy_measure.results.store import codec
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def test_our_aggregate_holds_the_raw_file_itself(folder: Path, name: str) -> Non
     ours = aggregate_results(name, repository.load_all_raw(name))
     assert path.read_bytes() in codec.encode_aggregated(ours)
     assert ours.sources == [codec.source_file("process_0.json", path.read_bytes())]
-    assert not repository.source_changes(ours)
+    assert not source_changes(repository, ours)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -62,7 +62,7 @@ def names(repository: FileSystemRepository) -> list[str]:
 def test_a_manifest_that_could_not_be_read_again_is_told_before_the_run_and_not_written(
     repository: FileSystemRepository, changes: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match="its manifest could not be read again") as refused:
+    with pytest.raises(ConfigurationError, match="its manifest is not valid") as refused:
         repository.begin_experiment(manifest(**changes))
     assert told in refused.value.found
     assert names(repository) == []
@@ -85,10 +85,10 @@ def test_the_first_writes_the_manifest_and_the_others_agree(repository: FileSyst
 @pytest.mark.parametrize(
     ("fact", "value", "told"),
     [
-        ("attempt", 0, "its manifest says attempt 1, this process 0"),
-        ("expected_processes", 8, "its manifest says expected_processes 4, this process 8"),
-        ("launcher", Launcher(job_id="124"), "its manifest says launcher job '123', this process '124'"),
-        ("config_digest", "b" * 64, f"its manifest says config_digest '{'a' * 64}', this process '{'b' * 64}'"),
+        ("attempt", 0, "attempt is 1 in its manifest and 0 in this process"),
+        ("expected_processes", 8, "expected_processes is 4 in its manifest and 8 in this process"),
+        ("launcher", Launcher(job_id="124"), "launcher job is '123' in its manifest and '124' in this process"),
+        ("config_digest", "b" * 64, f"config_digest is '{'a' * 64}' in its manifest and '{'b' * 64}' in this process"),
     ],
 )
 def test_another_run_is_refused_with_both_values(
@@ -98,7 +98,7 @@ def test_another_run_is_refused_with_both_values(
     before = names(repository), repository.load_manifest(EXP)
     with pytest.raises(ResultExistsError, match=told) as refused:
         repository.begin_experiment(manifest(EXP, **{fact: value}))
-    assert refused.value.advice == "choose another id, or count the attempt"
+    assert refused.value.advice == "use another id, or pass attempt=1 (--attempt 1)"
     assert (names(repository), repository.load_manifest(EXP)) == before
 
 
@@ -120,7 +120,7 @@ def test_the_same_job_s_steps_and_nodes_may_differ(repository: FileSystemReposit
 def test_a_rerun_is_refused_before_the_run(repository: FileSystemRepository) -> None:
     repository.begin_experiment(manifest(), 0)
     repository.save_raw(EXP, factories.raw())
-    with pytest.raises(ResultExistsError, match="process 0 has a result already"):
+    with pytest.raises(ResultExistsError, match="process 0 already has a result"):
         repository.begin_experiment(manifest(), 0)
     repository.begin_experiment(manifest(), 1)
 
@@ -129,13 +129,13 @@ def test_a_rerun_is_refused_before_the_run(repository: FileSystemRepository) -> 
 def test_a_result_that_cannot_be_read_is_one_all_the_same(repository: FileSystemRepository, data: bytes) -> None:
     repository.begin_experiment(manifest(), 0)
     (repository.base_path / "raw" / EXP / "process_0.json").write_bytes(data)
-    with pytest.raises(ResultExistsError, match="process 0 has a result already"):
+    with pytest.raises(ResultExistsError, match="process 0 already has a result"):
         repository.begin_experiment(manifest(), 0)
 
 
 def test_a_rerun_of_what_was_saved_without_beginning_is_found_too(repository: FileSystemRepository) -> None:
     repository.save_raw(EXP, factories.raw())
-    with pytest.raises(ResultExistsError, match="process 0 has a result already"):
+    with pytest.raises(ResultExistsError, match="process 0 already has a result"):
         repository.begin_experiment(manifest(attempt=0), 0)
     repository.begin_experiment(manifest(attempt=0), 1)  # one of its processes that comes late
 
@@ -147,7 +147,7 @@ def test_without_a_process_no_result_may_be_there_unless_it_is_known_to_be_of_th
     repository.begin_experiment(manifest(launcher=None))
     repository.save_raw(EXP, of_attempt(1))
     repository.begin_experiment(manifest())
-    with pytest.raises(ResultExistsError, match="it has results already, of 1 processes; choose another id, or count"):
+    with pytest.raises(ResultExistsError, match="1 processes already have results; use another id, or pass"):
         repository.begin_experiment(manifest(launcher=None))
 
 
@@ -161,7 +161,7 @@ def test_results_that_no_manifest_goes_with_are_of_another_run(
     repository: FileSystemRepository, process_index: int | None
 ) -> None:
     results_of_another_tool(repository)
-    with pytest.raises(ResultExistsError, match="it has results already, and nothing says of which run"):
+    with pytest.raises(ResultExistsError, match="it has results, and no manifest says of which run"):
         repository.begin_experiment(manifest(attempt=0), process_index)
     assert names(repository) == ["exp_7/process_0.json"]
 
@@ -179,7 +179,7 @@ def test_nobody_brings_an_attempt_back_that_was_set_aside(repository: FileSystem
     repository.begin_experiment(manifest(attempt=0), 0)
     folder = repository.base_path / "raw" / EXP
     folder.rename(folder.with_name(f".{EXP}~attempt-0"))
-    with pytest.raises(ResultExistsError, match="its attempt 0 was set aside for a later one") as refused:
+    with pytest.raises(ResultExistsError, match="a later attempt has archived attempt 0") as refused:
         repository.save_raw(EXP, of_attempt(0))
     assert refused.value.kept is not None
     assert repository.list_raw(EXP) == []
@@ -212,7 +212,7 @@ def test_a_later_attempt_sets_the_earlier_one_aside_whole(repository: FileSystem
 
 def test_an_earlier_attempt_is_refused(repository: FileSystemRepository) -> None:
     repository.begin_experiment(manifest(attempt=2))
-    with pytest.raises(ResultExistsError, match="its manifest says attempt 2, this process 1"):
+    with pytest.raises(ResultExistsError, match="attempt is 2 in its manifest and 1 in this process"):
         repository.begin_experiment(manifest(attempt=1))
     assert names(repository) == ["exp_7/manifest.json"]
 
@@ -220,7 +220,7 @@ def test_an_earlier_attempt_is_refused(repository: FileSystemRepository) -> None
 @pytest.mark.parametrize("attempt", [0, 2])
 def test_a_record_of_another_attempt_is_refused_and_kept(repository: FileSystemRepository, attempt: int) -> None:
     repository.begin_experiment(manifest(attempt=1))
-    found = f"it is of attempt {attempt}, and the experiment is at attempt 1"
+    found = f"its attempt is {attempt}, and the experiment is at attempt 1"
     with pytest.raises(ResultExistsError, match=found) as refused:
         repository.save_raw(EXP, of_attempt(attempt))
     kept = getattr(refused.value, "kept", None)
@@ -241,7 +241,7 @@ class Late(LocalStore):
 def test_a_record_that_comes_just_after_the_next_attempt_began_is_taken_back_and_kept(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path, store=Late(tmp_path))
     repository.begin_experiment(manifest(attempt=0))
-    with pytest.raises(ResultExistsError, match="it is of attempt 0, and the experiment is at attempt 1"):
+    with pytest.raises(ResultExistsError, match="its attempt is 0, and the experiment is at attempt 1"):
         repository.save_raw(EXP, of_attempt(0))
     assert "exp_7/rejected-process_0-1.json" in names(repository)
     assert repository.list_raw(EXP) == []
@@ -262,7 +262,7 @@ class TooLate(LocalStore):
 def test_a_result_of_the_next_attempt_is_not_taken_for_the_late_one(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path, store=TooLate(tmp_path))
     repository.begin_experiment(manifest(attempt=0))
-    with pytest.raises(ResultExistsError, match="it is of attempt 0, and the experiment is at attempt 1"):
+    with pytest.raises(ResultExistsError, match="its attempt is 0, and the experiment is at attempt 1"):
         repository.save_raw(EXP, of_attempt(0))
     assert repository.load_all_raw(EXP) == [of_attempt(1)]
 
@@ -313,7 +313,7 @@ def test_an_attempt_whose_place_is_taken_is_refused_and_not_waited_for(repositor
     taken.parent.mkdir()
     taken.write_bytes(b"mine")
     before = names(repository)
-    with pytest.raises(ResultExistsError, match="move it away"):
+    with pytest.raises(ResultExistsError, match="move this folder away"):
         repository.begin_experiment(manifest(attempt=1))
     assert names(repository) == before
 
@@ -374,7 +374,7 @@ def test_a_corrupt_manifest_costs_no_measurement(
     put_in_the_way(repository, kind)
     repository.begin_experiment(manifest(experiment_id), 0)
     repository.save_raw(experiment_id, factories.raw(experiment_id))
-    with pytest.raises(ResultExistsError, match="process 0 has a result already"):
+    with pytest.raises(ResultExistsError, match="process 0 already has a result"):
         repository.begin_experiment(manifest(experiment_id), 0)
     other = "exp_7" if experiment_id == "exp/7" else "exp/7"
     with pytest.raises(ExperimentIdError, match=f"belongs to the experiment '{experiment_id}'"):

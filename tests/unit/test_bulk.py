@@ -33,6 +33,7 @@ from llm_energy_measure.results import (
 )
 from llm_energy_measure.results.batch.bulk import Outcome
 from llm_energy_measure.results.batch.state import inspect_experiment
+from llm_energy_measure.results.store.checkpoints import keep_partial
 from llm_energy_measure.storage.folder import store_time_ns
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
@@ -621,7 +622,7 @@ def test_an_interrupted_run_is_gone_on_with(repository: FileSystemRepository) ->
 def test_everything_is_read_as_the_repository_reads_it(repository: FileSystemRepository) -> None:
     many(repository, 8)
     (repository.base_path / "raw" / "many_03" / "manifest.json").write_bytes(b"[")
-    repository.keep_partial("many_04", factories.raw("many_04", 5))
+    keep_partial(repository.store, "many_04", factories.raw("many_04", 5))
     (repository.base_path / "raw" / "empty").mkdir()
     found = dict(recover_all(repository))
     assert list(found) == repository.list_experiments()

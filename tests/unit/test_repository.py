@@ -24,6 +24,7 @@ from llm_energy_measure.exceptions import (
     UnsafePathError,
 )
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.batch.state import source_changes
 from llm_energy_measure.results.store import codec
 from tests.support import factories
 
@@ -163,7 +164,7 @@ def test_a_torn_file_is_replaced_only_by_an_overwrite_and_kept(repository: FileS
 
 def test_what_cannot_even_be_read_is_a_conflict_and_the_record_is_kept(repository: FileSystemRepository) -> None:
     (repository.base_path / "raw" / EXP / "process_0.json").mkdir(parents=True)
-    with pytest.raises(ResultExistsError, match="what stands there can't be read") as caught:
+    with pytest.raises(ResultExistsError, match="an unreadable file has this name") as caught:
         repository.save_raw(EXP, factories.raw())
     assert caught.value.kept is not None
     assert json.loads(caught.value.kept.read_bytes())["record"]["process_index"] == 0
@@ -580,7 +581,7 @@ def test_an_aggregate_is_stale_once_its_sources_differ(repository: FileSystemRep
     paths = save_all(repository, *factories.raws(4))
     paths[1].write_bytes(b"")
     made = aggregate(repository)
-    assert not repository.source_changes(made)
+    assert not source_changes(repository, made)
     repository.save_aggregated(made)
     save_all(repository, factories.raw(process_index=11), factories.raw(process_index=9))
     paths[0].unlink()
@@ -589,7 +590,7 @@ def test_an_aggregate_is_stale_once_its_sources_differ(repository: FileSystemRep
     paths[3].write_bytes(b"")
     loaded = repository.load_aggregated(EXP)
     assert loaded is not None
-    changes = repository.source_changes(loaded)
+    changes = source_changes(repository, loaded)
     assert changes
     assert changes.added == ["process_11.json", "process_9.json"]
     assert changes.removed == ["process_0.json"]
@@ -606,19 +607,19 @@ def test_any_one_difference_makes_it_stale(repository: FileSystemRepository, fie
         paths[1].unlink()
     else:
         paths[1].write_bytes(b"")
-    changes = repository.source_changes(made)
+    changes = source_changes(repository, made)
     assert changes
     assert [name for name in ("added", "removed", "changed") if getattr(changes, name)] == [field]
 
 
 def test_a_file_that_never_could_be_read_makes_nothing_stale(repository: FileSystemRepository) -> None:
     spoil(repository)
-    assert not repository.source_changes(aggregate(repository))
+    assert not source_changes(repository, aggregate(repository))
 
 
 def test_an_aggregate_of_another_tool_is_never_stale(repository: FileSystemRepository) -> None:
     save_all(repository, *factories.raws(3))
-    assert not repository.source_changes(factories.aggregated())
+    assert not source_changes(repository, factories.aggregated())
 
 
 # Manifests

@@ -246,9 +246,9 @@ class _DryRun(_Saver):
         checked = codec.require_valid_raw(record)
         name, index = self._key(checked)
         folder = self._folder(checked)
-        owner = self.owners.get(name) or folder.holder() or record.experiment_id
+        owner = self.owners.get(name) or folder.owner() or record.experiment_id
         if owner != record.experiment_id:
-            raise folder.taken(record.experiment_id, owner)
+            raise folder.id_conflict(record.experiment_id, owner)
         if not self.overwrite and self._has_process(checked):
             found = "a different result of the same process is stored or comes earlier in this import"
             raise ResultExistsError(f"cannot save process {index} of {record.experiment_id!r}", found, _CONFLICT_ADVICE)

@@ -10,6 +10,7 @@ from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results import exporters
+from llm_energy_measure.results.batch.state import source_changes
 from llm_energy_measure.results.columns import has_codecarbon_row
 from llm_energy_measure.results.store.layout import process_file
 
@@ -140,7 +141,7 @@ def _aggregated(repository: FileSystemRepository, name: str) -> tuple[list[Aggre
     result = repository.load_aggregated(name)
     if result is None:
         raise options.not_aggregated(name, "use --raw to export its processes")
-    if repository.source_changes(result):
+    if source_changes(repository, result):
         advice = f"run 'llm-energy-measure aggregate {name}'"
         terminal.warn(f"{name} is stale: raw files were added, changed or removed after its aggregation; {advice}")
     return [result], True

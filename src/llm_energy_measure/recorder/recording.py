@@ -29,6 +29,7 @@ from llm_energy_measure.recorder.store_clock import StoreClock
 from llm_energy_measure.recorder.token_counter import Request, TokenCounter
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
+from llm_energy_measure.results.store.checkpoints import archive_checkpoint, delete_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -261,7 +262,7 @@ class Recording:
         held = locks.Locks(self.repository.store, folder, owner)
         undo.callback(held.release)
         held.acquire_rank()
-        self.repository.archive_checkpoint(self.experiment_id, rank.process_index)
+        archive_checkpoint(self.repository.store, self.experiment_id, rank.process_index)
         self._measurement = Measurement(
             opened,
             held,
@@ -314,7 +315,7 @@ class Recording:
             self._measurement.sampler.end()
             self.result = self._build(status, error_type)
             self.path = self.repository.save_raw(self.experiment_id, self.result)
-            self.repository.drop_checkpoint(self.experiment_id, self.rank.process_index)
+            delete_checkpoint(self.repository.store, self.experiment_id, self.rank.process_index)
 
     def _checkpoint(self) -> None:
         """Save what was measured so far. The run continues if this fails."""
@@ -323,7 +324,7 @@ class Recording:
             record = self._build("partial", None)
             with self._lock:
                 if not self._has_ended:
-                    self.repository.save_checkpoint(self.experiment_id, record)
+                    save_checkpoint(self.repository.store, self.experiment_id, record)
 
     def _disable_in_child(self) -> None:
         """In a forked child: read no sensor, and replace the locks, which threads of the parent may hold."""

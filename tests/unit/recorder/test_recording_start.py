@@ -25,7 +25,7 @@ __all__ = ["open_folder"]  # a fixture
 def test_rerun_with_a_used_id_is_refused(repository: FileSystemRepository, clock: ManualClock) -> None:
     with make_recording(repository, clock):
         pass
-    with pytest.raises(ResultExistsError, match="process 0 has a result already"), make_recording(repository, clock):
+    with pytest.raises(ResultExistsError, match="process 0 already has a result"), make_recording(repository, clock):
         pytest.fail("the block must not run")
     with (
         pytest.raises(ResultExistsError, match="expected_processes 1, this process 4"),

@@ -16,7 +16,7 @@ from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR,
 from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import ExperimentIdError, ResultCorruptError, ResultsError, UnsafePathError
 from llm_energy_measure.results.store import deletion, layout
-from llm_energy_measure.results.store.raw_folder import bytes_of, keep
+from llm_energy_measure.results.store.raw_folder import bytes_of, keep_bytes
 from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.folder import Folder
 
@@ -97,7 +97,7 @@ def _difference(target: FileSystemRepository, source: FileSystemRepository, fold
 
 def _holder(repository: FileSystemRepository, folder: str) -> str | None:
     """Whose a folder name is: that of the raw results, or without any that of the aggregate."""
-    holder = repository.raw_folder(folder).holder()
+    holder = repository.raw_folder(folder).owner()
     if holder is None:
         with contextlib.suppress(ResultCorruptError):  # such a file can't say whose it is
             aggregated = repository.load_summary(folder)
@@ -176,7 +176,7 @@ def _merge_manifest(
         deletion.finish(target.store, folder)
         return _merge_file(target, source, key) if MANIFEST_NAME in names else MergedFile(key=key, outcome="same")
     is_new = target.raw_folder(folder).has_no_manifest()
-    mine = target.raw_folder(folder).pin(theirs)
+    mine = target.raw_folder(folder).claim(theirs)
     if (difference := mine.difference(theirs)) is not None:
         name, value, other = difference
         reason = f"it is another run: its manifest says {name} {value!r} here and {other!r} there"
@@ -197,7 +197,7 @@ def _merge_numbered(
     if merged.outcome != "conflict":
         return merged
     try:
-        path, is_new = keep(target.store, source.store.get(key), key_of)
+        path, is_new = keep_bytes(target.store, source.store.get(key), key_of)
     except ResultsError as error:
         return MergedFile(key=key, outcome="failed", reason=str(error))
     return MergedFile(key=key, outcome="copied" if is_new else "same", reason=f"here it is {path.name}")

@@ -14,6 +14,7 @@ import msgspec
 from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult, process_index_of
 from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
 from llm_energy_measure.results.store import codec, layout
+from llm_energy_measure.results.store.checkpoints import keep_partial
 from llm_energy_measure.results.store.raw_folder import keep_copy
 from llm_energy_measure.storage.atomic import target_name
 
@@ -147,7 +148,7 @@ def _salvage(repository: FileSystemRepository, key: str, process_index: int, dat
     if not layout.names_folder(record.experiment_id, folder) or record.process_index != process_index:
         found = f"it is of process {record.process_index} of {record.experiment_id!r}"
         raise ResultCorruptError(doing, found, "move it to its own place first")
-    return repository.keep_partial(folder, codec.require_valid_raw(record))
+    return keep_partial(repository.store, folder, codec.require_valid_raw(record))
 
 
 def _partial(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResult:

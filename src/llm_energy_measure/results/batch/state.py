@@ -1,4 +1,4 @@
-"""Where a stored experiment stands: is its aggregate there, readable, and made from its raw files as they are."""
+"""State of a stored experiment: does it have a readable aggregate of its current raw files?"""
 
 from __future__ import annotations
 
@@ -6,26 +6,47 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from llm_energy_measure.constants import MANIFEST_NAME
 from llm_energy_measure.domain.experiment import AggregatedSummary
-from llm_energy_measure.exceptions import ResultCorruptError
-from llm_energy_measure.results.repository import SourceChanges
+from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
+from llm_energy_measure.results.store import layout
+from llm_energy_measure.results.store.raw_folder import digest_of
 
 if TYPE_CHECKING:
+    from llm_energy_measure.domain.experiment import CompletenessReport, SourceFile, UnreadableFile
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.storage.folder import Folder
 
 Status = Literal["pending", "current", "stale", "external", "unreadable"]
-"""No aggregate yet; made from the raw files as they are; made from others; made by another tool; can't be read."""
+"""Not aggregated; aggregate of the current raw files; of other raw files; of another tool; unreadable aggregate."""
+
+
+class SourceChanges(Struct, frozen=True, kw_only=True):
+    """The differences between an experiment's raw files and the sources of its aggregate: file names, sorted.
+
+    Attributes:
+        added: Files that are not sources.
+        removed: Sources that no longer exist.
+        changed: Sources whose bytes have changed.
+    """
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+
+    def __bool__(self) -> bool:
+        """Return True if there is a difference."""
+        return bool(self.added or self.removed or self.changed)
 
 
 class ExperimentState(Struct, frozen=True, kw_only=True):
-    """Where an experiment stands.
+    """State of an experiment.
 
     Attributes:
         status: See `Status`.
         aggregated: Its aggregate, if there is a readable one.
-        changes: How its raw files differ from the aggregate's sources, if it is stale.
-        problem: Why its aggregate can't be read, if it can't.
+        changes: The differences between its raw files and the aggregate's sources; None unless it is stale.
+        problem: Why its aggregate is unreadable; None if it is not.
     """
 
     status: Status
@@ -35,7 +56,7 @@ class ExperimentState(Struct, frozen=True, kw_only=True):
 
 
 def is_up_to_date(raw: Folder, aggregated: Folder, folder: str) -> bool:
-    """True if the stamps say that the raw files are those that the aggregate was made from; see `results.bulk`.
+    """Return True if the mtimes show that the aggregate was made from the current raw files; see `results.batch.bulk`.
 
     Args:
         raw: The folder `raw/`.
@@ -48,10 +69,7 @@ def is_up_to_date(raw: Folder, aggregated: Folder, folder: str) -> bool:
 
 
 def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> ExperimentState:
-    """Whether an experiment's aggregate is there, readable, and made from its raw files as they are now.
-
-    The aggregate comes without its `process_results`.
-    """
+    """Return the state of an experiment, with its aggregate if there is a readable one."""
     try:
         aggregated = repository.load_summary(experiment_id)
     except ResultCorruptError as error:
@@ -60,5 +78,45 @@ def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> 
         return ExperimentState(status="pending")
     if aggregated.sources is None:
         return ExperimentState(status="external", aggregated=aggregated)
-    changes = repository.source_changes(aggregated)
+    changes = source_changes(repository, aggregated)
     return ExperimentState(status="stale" if changes else "current", aggregated=aggregated, changes=changes or None)
+
+
+def source_changes(repository: FileSystemRepository, aggregated: AggregatedSummary) -> SourceChanges:
+    """Return how the raw files differ from the sources of an aggregate; any difference makes the aggregate stale.
+
+    An aggregate of another tool names no sources, and is never stale.
+    """
+    if aggregated.sources is None:
+        return SourceChanges(added=[], removed=[], changed=[])
+    folder = layout.folder_name(aggregated.experiment_id)
+    unreadable = aggregated.completeness.unreadable if aggregated.completeness else []
+    then: dict[str, SourceFile | UnreadableFile] = {
+        file.name: file for file in unreadable if file.name != MANIFEST_NAME
+    }
+    then.update({file.name: file for file in aggregated.sources})
+    indices = repository.raw_folder(folder).process_indices()
+    now = {layout.process_file(index): layout.raw_key(folder, index) for index in indices}
+    # A checkpoint that the aggregate includes; a newer checkpoint does not make the aggregate stale.
+    partials = {layout.partial_key(folder, index) for index in repository.raw_folder(folder).unfinished_indices()}
+    now.update({key.rpartition("/")[2]: key for key in partials if key.rpartition("/")[2] in then})
+    changed = [name for name in now.keys() & then.keys() if digest_of(repository.store, now[name]) != then[name].sha256]
+    if _expects_otherwise(repository, folder, aggregated.completeness):
+        changed.append(MANIFEST_NAME)
+    return SourceChanges(
+        added=sorted(now.keys() - then.keys()),
+        removed=sorted(then.keys() - now.keys()),
+        changed=sorted(changed),
+    )
+
+
+def _expects_otherwise(repository: FileSystemRepository, folder: str, report: CompletenessReport | None) -> bool:
+    """Return True if the manifest and the aggregate expect different numbers of processes."""
+    if report is None or report.expected_from == "argument":
+        return False
+    try:
+        manifest = repository.load_manifest(folder)
+    except ResultsError:
+        return False
+    expected = manifest.expected_processes if manifest is not None else None
+    return expected is not None and expected != report.expected_processes

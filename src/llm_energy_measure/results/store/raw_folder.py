@@ -1,7 +1,7 @@
-"""One experiment's folder of raw results: what is in it, whose it is, and keeping what must not be lost.
+"""The folder of one experiment's raw results: its files, its owner, and numbered copies of replaced files.
 
-Whose a folder is: its manifest says so, which it gets before its first result. Folders that another tool wrote have
-none; there the ids inside the results say it.
+The manifest, which is created before the first result, names the owner of a folder. A folder of another tool has no
+manifest; there the ids inside the results name the owner.
 """
 
 from __future__ import annotations
@@ -32,18 +32,17 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.storage.base import Store
 
-
-_TRIES = 10
-"""How often a folder may be set aside under a reader before it takes what it has."""
+# A reader starts again this often if a later attempt archives the folder during the reading.
+_MAX_READS = 10
 
 
 class RawRecovery(Struct, frozen=True, kw_only=True):
-    """What of an experiment's raw results can be read, and what can't.
+    """The readable and the unreadable raw results of an experiment.
 
     Attributes:
         results: The readable results, by process index.
-        unreadable: The others, by process index, each with its reason; last a manifest that can't be read.
-        manifest: What was expected of the experiment, if that was written down.
+        unreadable: The unreadable files, by process index, each with its reason; an unreadable manifest is the last.
+        manifest: The manifest; None if there is none, or if it is unreadable.
         partials: Readable checkpoints of processes that have no result, by process index.
     """
 
@@ -58,31 +57,32 @@ class RawFolder:
 
     Args:
         store: The store.
-        name: The folder's name, which is a sanitised id.
-        attempt: An earlier attempt that was set aside; by default the one that is current.
+        name: Name of the folder: a sanitised experiment id.
+        attempt: An archived attempt; by default the current one.
     """
 
     def __init__(self, store: Store, name: str, *, attempt: int | None = None) -> None:
-        """Remember the folder; nothing is touched."""
+        """Store the arguments; no file is read."""
         self.store = store
         self.name = name
         prefix = layout.raw_folder(name) if attempt is None else layout.earlier_attempt_folder(name, attempt)
         self._place = layout.folder_of_key(prefix)
 
     def process_indices(self) -> list[int]:
-        """Processes that have a result, readable or not, in order."""
-        entries = self.store.list(layout.raw_folder(self._place))
-        indices = [process_index_of(entry.name) for entry in entries if not entry.is_folder]
-        return sorted(index for index in indices if index is not None)
+        """Return the processes that have a result, readable or not, in order."""
+        return sorted(index for name in self._names() if (index := process_index_of(name)) is not None)
 
     def unfinished_indices(self) -> list[int]:
-        """Processes that have a partial record and no result, in order."""
-        names = [entry.name for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
-        indices = {layout.partial_index_of(name) for name in names} - set(map(process_index_of, names))
+        """Return the processes that have a checkpoint and no result, in order."""
+        names = self._names()
+        indices = {layout.partial_index_of(name) for name in names} - {process_index_of(name) for name in names}
         return sorted(index for index in indices if index is not None)
 
+    def _names(self) -> list[str]:
+        return [entry.name for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
+
     def read(self, process_index: int, *, partial: bool = False) -> RawProcessResult | UnreadableFile:
-        """One raw result, or partial record, or why it can't be had."""
+        """Return the raw result or the checkpoint of a process, or the reason why it is unreadable."""
         key = (layout.partial_key if partial else layout.raw_key)(self._place, process_index)
         name = key.rpartition("/")[2]
         try:
@@ -92,8 +92,7 @@ class RawFolder:
         return self.decode(name, process_index, data)
 
     def decode(self, name: str, process_index: int | None, data: bytes) -> RawProcessResult | UnreadableFile:
-        """One raw result from the name and the bytes of its file, or why they are none."""
-        reason = None
+        """Return the raw result in the bytes of a file, or the reason why it is unreadable."""
         try:
             record = codec.decode_raw(data, f"{self.name}/{name}")
         except ResultCorruptError as error:
@@ -119,10 +118,10 @@ class RawFolder:
         return sorted(results, key=attrgetter("process_index")), unreadable
 
     def manifest(self, data: bytes | None = None) -> Manifest | None:
-        """What was expected, or None if nobody wrote it down. Raises `ResultCorruptError`.
+        """Return the manifest, or None if there is none. Raises `ResultCorruptError`.
 
         Args:
-            data: The bytes of its file, if they were read already.
+            data: The bytes of its file, if they were already read.
         """
         key = layout.manifest_key(self._place)
         try:
@@ -137,13 +136,13 @@ class RawFolder:
         return manifest
 
     def recover(self) -> RawRecovery:
-        """Its readable results and, by name and reason, the unreadable ones, all of one attempt."""
+        """Return the readable results, and the unreadable files with their reasons, all of one attempt."""
         recovery = self._recover()
-        for _ in range(_TRIES):
-            again = self._manifest_or_reason()
-            if again == (recovery.manifest or again):
+        for _ in range(_MAX_READS):
+            manifest = self._manifest_or_reason()
+            if manifest == (recovery.manifest or manifest):
                 break
-            recovery = self._recover()  # a later attempt set the folder aside between two of its files
+            recovery = self._recover()  # a later attempt archived the folder between two reads
         return recovery
 
     def _recover(self) -> RawRecovery:
@@ -167,7 +166,7 @@ class RawFolder:
             return UnreadableFile(name=MANIFEST_NAME, reason=error.found)
 
     def has_no_manifest(self) -> bool:
-        """True if there is none; one that can't be read is one."""
+        """Return True if there is no manifest file; False for an unreadable one."""
         try:
             self.store.get(layout.manifest_key(self.name))
         except ResultNotFoundError:
@@ -177,69 +176,70 @@ class RawFolder:
         return False
 
     def readable_manifest(self) -> Manifest | None:
-        """The manifest, or None if there is none that can be read: the results then say whose the folder is."""
+        """Return the manifest, or None if there is no readable one."""
         try:
             return self.manifest()
         except (ResultCorruptError, StorageError, UnsafePathError):
             return None
 
-    def holder(self) -> str | None:
-        """The exact id of the experiment that has the folder, if any."""
+    def owner(self) -> str | None:
+        """Return the exact id of the experiment that owns the folder; None if no file names it."""
         manifest = self.readable_manifest()
-        return next(self._claimants(), None) if manifest is None else manifest.experiment_id
+        return next(self._ids_in_results(), None) if manifest is None else manifest.experiment_id
 
-    def pin(self, manifest: Manifest) -> Manifest:
-        """The manifest that the folder has, or gets now; whoever writes it first gives the folder its experiment.
+    def claim(self, manifest: Manifest) -> Manifest:
+        """Return the manifest of the folder; create it if there is none.
 
-        It comes before every result, so that of two ids that share a folder's name exactly one ever has results in it.
+        The first writer of the manifest makes its experiment the owner. The manifest precedes every result, so that of
+        two ids that share a folder name only one ever has results in the folder.
 
         Raises:
-            ExperimentIdError: The folder is another experiment's.
-            ResultExistsError: The folder was set aside just now, for a later attempt.
+            ExperimentIdError: Another experiment owns the folder.
+            ResultExistsError: A later attempt has archived the folder.
         """
         found = self.readable_manifest()
         if found is None:
-            # Results without a manifest are none that this package saved, or theirs can't be read.
-            holder = next(self._claimants(), None)
-            if holder not in (None, manifest.experiment_id):
-                raise self.taken(manifest.experiment_id, holder)
-            with contextlib.suppress(StorageError, UnsafePathError):  # a measurement does not wait for that
-                deletion.finish(self.store, self.name)  # what is left of another that had the name
+            # Results without a readable manifest: of another tool, or the manifest is damaged.
+            owner = next(self._ids_in_results(), None)
+            if owner not in (None, manifest.experiment_id):
+                raise self.id_conflict(manifest.experiment_id, owner)
+            with contextlib.suppress(StorageError, UnsafePathError):  # must not stop a measurement
+                deletion.finish(self.store, self.name)  # remains of an experiment that had this folder
             self._require_not_archived(manifest)
             if self.store.create(layout.manifest_key(self.name), codec.encode_manifest(manifest)):
                 try:
-                    self._require_not_archived(manifest)  # it could have been between the look and the manifest
+                    self._require_not_archived(manifest)  # another process may have archived the attempt meanwhile
                 except ResultExistsError:
                     self.store.delete(layout.manifest_key(self.name))
                     raise
                 return manifest
             found = self.readable_manifest() or manifest
         if found.experiment_id != manifest.experiment_id:
-            raise self.taken(manifest.experiment_id, found.experiment_id)
+            raise self.id_conflict(manifest.experiment_id, found.experiment_id)
         return found
 
     def _require_not_archived(self, manifest: Manifest) -> None:
-        """Between setting an attempt aside and the next one's manifest nobody may bring the earlier one back."""
+        """Raise if the attempt is archived: no process may start it again before the next attempt's manifest exists."""
         key = f"{layout.earlier_attempt_folder(self.name, manifest.attempt)}/{MANIFEST_NAME}"
         try:
-            aside = codec.decode_manifest(self.store.get(key), key)
+            archived = codec.decode_manifest(self.store.get(key), key)
         except (ResultNotFoundError, ResultCorruptError, UnsafePathError):
             return
-        if aside.experiment_id == manifest.experiment_id:
+        if archived.experiment_id == manifest.experiment_id:
             doing = f"cannot use the experiment id {manifest.experiment_id!r}"
-            found = f"its attempt {manifest.attempt} was set aside for a later one"
-            raise ResultExistsError(doing, found, "count the attempt")
+            found = f"a later attempt has archived attempt {manifest.attempt}"
+            raise ResultExistsError(doing, found, "pass the number of the current attempt (attempt=N, --attempt N)")
 
-    def taken(self, experiment_id: str, holder: str) -> ExperimentIdError:
-        """The error for an id whose folder is another experiment's."""
-        found = f"its folder {self.name!r} belongs to the experiment {holder!r}"
-        return ExperimentIdError(f"cannot use the experiment id {experiment_id!r}", found, "choose another id")
+    def id_conflict(self, experiment_id: str, owner: str) -> ExperimentIdError:
+        """Return the error for an id whose folder another experiment owns."""
+        found = f"its folder {self.name!r} belongs to the experiment {owner!r}"
+        return ExperimentIdError(f"cannot use the experiment id {experiment_id!r}", found, "use another id")
 
-    def conflict(self, key: str, stored: bytes | None, data: bytes) -> ResultExistsError:
-        """The error for different content under a key that has some already; None is content that can't be read."""
+    def content_conflict(self, key: str, stored: bytes | None, data: bytes) -> ResultExistsError:
+        """Return the error for a key with different content; `stored` is None for content that can't be read."""
         doing = f"cannot save {self.store.path(key)}"
         if stored is None:
-            refused = ResultExistsError(doing, "what stands there can't be read", "move it away, and save again")
+            refused = ResultExistsError(doing, "an unreadable file has this name", "move it away, and save again")
         else:
             digests = codec.digest(stored), codec.digest(data)
             found = f"a different result is there (SHA-256 {digests[0][:12]}, the new one {digests[1][:12]})"
@@ -249,52 +249,52 @@ class RawFolder:
         refused.path = self.store.path(key)
         return refused
 
-    def _claimants(self) -> Iterator[str]:
-        """Ids inside the results that could be the folder's, in any case: some file systems tell no case."""
-        first = self._claimant(0)  # as a rule it is there: no list of thousands for every save
+    def _ids_in_results(self) -> Iterator[str]:
+        """Yield the ids in the results that match the folder's name in any case: file systems may ignore case."""
+        first = self._id_in_result(0)  # usually there: no listing of thousands of files for every save
         if first is not None:
             yield first
         for index in self.process_indices():
-            claimant = self._claimant(index) if index else None
-            if claimant is not None:
-                yield claimant
+            found = self._id_in_result(index) if index else None
+            if found is not None:
+                yield found
 
-    def _claimant(self, process_index: int) -> str | None:
+    def _id_in_result(self, process_index: int) -> str | None:
         with contextlib.suppress(ResultsError):
-            claimed = codec.peek_id(self.store.get(layout.raw_key(self.name, process_index)))
-            if claimed is not None and layout.names_folder(claimed, self.name, any_case=True):
-                return claimed
+            found = codec.peek_id(self.store.get(layout.raw_key(self.name, process_index)))
+            if found is not None and layout.names_folder(found, self.name, any_case=True):
+                return found
         return None
 
 
 def digest_of(store: Store, key: str) -> str | None:
-    """SHA-256 of a value, or None if it can't be read."""
+    """Return the SHA-256 of a value, or None if it can't be read."""
     data = bytes_of(store, key)
     return None if data is None else codec.digest(data)
 
 
 def bytes_of(store: Store, key: str) -> bytes | None:
-    """A value, or None if it can't be read."""
+    """Return a value, or None if it can't be read."""
     try:
         return store.get(key)
     except ResultsError:
         return None
 
 
-def keep(store: Store, data: bytes, key_of: Callable[[int], str]) -> tuple[Path, bool]:
-    """Store bytes under the first free number, and say whether they are new; the same bytes keep the number they have.
+def keep_bytes(store: Store, data: bytes, key_of: Callable[[int], str]) -> tuple[Path, bool]:
+    """Store bytes under the first free number; return the path, and False if the same bytes already had a number.
 
-    Values are read until one is missing, so that only a number that seems free is written to.
+    Values are read up to the first missing number, so that only a number that seems free is written to.
     """
     for number in count(1):
         stored = bytes_of(store, key_of(number))
         if stored == data or (stored is None and store.create(key_of(number), data)):
             return store.path(key_of(number)), stored is None
-    raise AssertionError  # there is always a next number
+    raise AssertionError  # unreachable: `count` does not end
 
 
 def keep_copy(store: Store, key: str, key_of: Callable[[int], str]) -> Path:
-    """Give a value that is about to be replaced a second name, under the first free number."""
+    """Give a value that is about to be replaced a second name, under the first free number; return its path."""
     number = 1
     while not store.copy_if_absent(key, key_of(number)):
         number += 1

@@ -1,4 +1,4 @@
-"""What is kept of a record that was refused: the reasons, and the record however odd its values are."""
+"""Keep a record that `save_raw` refuses: its measurement is never lost."""
 
 from __future__ import annotations
 
@@ -10,22 +10,72 @@ import msgspec
 
 from llm_energy_measure.constants import MAX_RECORD_DEPTH
 from llm_energy_measure.domain.schema import find_non_finite
+from llm_energy_measure.exceptions import (
+    ExperimentIdError,
+    InvalidResultError,
+    ResultExistsError,
+    StorageError,
+    UnsafePathError,
+)
+from llm_energy_measure.results.store import deletion, layout
+from llm_energy_measure.results.store.raw_folder import keep_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from llm_energy_measure.storage.base import Store
+
+
+Refused = InvalidResultError | ExperimentIdError | ResultExistsError
+
+
+@contextlib.contextmanager
+def keep_refused(store: Store, experiment_id: str, record: object) -> Iterator[None]:
+    """Keep the record if the block refuses it; the error then names the file in `kept` and in its message.
+
+    The file is `rejected-process_<i>-<n>.json` in the folder of the experiment, or in a folder of its own if the id can
+    name no folder.
+    """
+    try:
+        yield
+    except (InvalidResultError, ExperimentIdError, ResultExistsError) as refused:
+        if refused.kept is None:
+            _keep(store, experiment_id, record, refused)
+        raise
+
+
+def _keep(
+    store: Store,
+    experiment_id: str,
+    record: object,
+    refused: InvalidResultError | ExperimentIdError | ResultExistsError,
+) -> None:
+    try:
+        folder = layout.folder_name(experiment_id)
+    except ExperimentIdError:
+        folder = layout.UNNAMED
+    with contextlib.suppress(StorageError, UnsafePathError):
+        deletion.finish(store, folder)
+    data = rejected_document(record, getattr(refused, "problems", ()) or (refused.found,))
+    index = getattr(record, "process_index", None)  # an object of any type is kept
+    try:
+        refused.kept, _ = keep_bytes(store, data, lambda number: layout.rejected_key(folder, index, number))
+    except (StorageError, UnsafePathError) as error:
+        refused.advice += f"; the record could not be kept ({error.found}), so keep it yourself"
+    else:
+        refused.advice += f"; the record is kept in {refused.kept}"
 
 
 def rejected_document(record: object, problems: Sequence[str]) -> bytes:
-    """The bytes that keep a refused record: the reasons, and the record however odd its values are."""
+    """Return the bytes of the file that keeps a refused record: the reasons, and the record with any values."""
     kept = {"rejected": list(problems), "record": _printable(record)}
     return msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n"
 
 
 def _printable(value: Any, inside: tuple[int, ...] = ()) -> Any:
-    """Any object as something JSON can hold, without loss to a reader; `inside` has what the object stands in."""
+    """Return any object as JSON values that a reader can understand; `inside` has the ids of the containing objects."""
     if callable(getattr(value, "tolist", None)):
-        # An array's own text leaves out the middle.
-        # Whatever somebody else's method raises: the record is kept all the same.
+        # The text of an array omits its middle. A foreign method can raise any error; the record is still kept.
         with contextlib.suppress(Exception):
             value = value.tolist()
     if id(value) in inside or len(inside) > 2 * MAX_RECORD_DEPTH:
@@ -37,7 +87,7 @@ def _printable(value: Any, inside: tuple[int, ...] = ()) -> Any:
         names = [str(key) for key in value]
         times = Counter(names)
         return {
-            # 1 and "1" would be one key of JSON.
+            # 1 and "1" would be one JSON key.
             _writable(name if times[name] == 1 else repr(key)): _printable(item, within)
             for (key, item), name in zip(value.items(), names, strict=True)
             if item is not msgspec.UNSET
@@ -51,7 +101,7 @@ def _printable_scalar(value: Any) -> Any:
     if value is None or type(value) is bool or (type(value) is float and not list(find_non_finite(value))):
         return value
     if type(value) is int:
-        # Python refuses to write thousands of digits in decimals.
+        # Python refuses to convert thousands of digits to decimal.
         return value if value.bit_length() < 64 else f"{value:#x}"
     if hasattr(value, "isoformat"):
         return value.isoformat()
@@ -59,10 +109,10 @@ def _printable_scalar(value: Any) -> Any:
         return _writable(value)
     try:
         return _writable(repr(value))
-    except Exception as error:  # noqa: BLE001 - somebody else's method; the record is kept all the same
+    except Exception as error:  # noqa: BLE001 - a foreign method; the record is still kept
         return f"({type(value).__name__} whose repr raises {type(error).__name__})"
 
 
 def _writable(text: str) -> str:
-    """The text, with what is no Unicode (halves of surrogate pairs, from undecodable file names) spelled out."""
+    """Return the text with lone surrogates (from undecodable file names) escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
