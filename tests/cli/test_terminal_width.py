@@ -124,7 +124,7 @@ def test_the_progress_bar_shows_rate_and_remaining_time(monkeypatch: pytest.Monk
 
     assert list(with_progress_bar(slow(), "aggregating", 4_000)) == list(range(40))
     shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue())
-    assert re.search(r"aggregating .*[1-9][0-9]?/4000 .*[0-9]+/s .*0:0[0-9]:[0-9]{2}", shown)
+    assert re.search(r"aggregating .*[1-9][0-9]?/4000 .*[0-9]+/s .*[0-9]:[0-9]{2}:[0-9]{2}", shown)
 
 
 def screen(sent: str) -> list[str]:

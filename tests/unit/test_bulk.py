@@ -634,7 +634,7 @@ def test_a_strict_sweep_refuses_a_lower_bound_that_an_earlier_one_made(tmp_path:
     repository = FileSystemRepository(tmp_path)
     for name in ("partial", "whole"):
         repository.save_raw(name, factories.raw(name, world_size=2 if name == "partial" else 1))
-    time.sleep(0.02)  # longer than a tick of the file system's clock: stamps of the whole one can be trusted
+    wait_for_tick(repository)  # else the mtimes of the complete experiment are too recent to be trusted
     assert [outcome.result for outcome in aggregate_all(repository, strict=False)] == ["aggregated"] * 2
     for _ in range(2):
         partial, whole = aggregate_all(repository, strict=True)

@@ -137,8 +137,8 @@ def test_refresh_reads_only_changed_experiments(repository: FileSystemRepository
 
 
 def test_recent_mtime_is_not_trusted(repository: FileSystemRepository) -> None:
-    now = time.time()
-    os.utime(repository.base_path / "raw" / "a", (now, now))
+    recent = time.time() + 60  # in the future, so that a slow machine does not make it old
+    os.utime(repository.base_path / "raw" / "a", (recent, recent))
     recording = RecordingRepository(repository.base_path)
     listed(recording)
     recording.read.clear()
