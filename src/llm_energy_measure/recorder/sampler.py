@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.recorder.clock import Clock
     from llm_energy_measure.recorder.sources import Sensor
 
-# A power reading that comes this many intervals late is a gap. A delay of less than a second is never a gap, because
-# the operating system may delay threads.
+# More than this many intervals between two power readings are a gap. A pause of less than a second is never a gap,
+# because the operating system may delay threads.
 _GAP_INTERVALS = 5
 _MIN_GAP_SEC = 1.0
 
