@@ -44,8 +44,8 @@ def test_import_writes_raw_results_and_reports_refused_rows(emissions: Path, res
     done = run("-o", results, "import", emissions)
     assert done.status == 0
     assert done.out == (
-        "codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, - tokens\n"
-        "codecarbon-llama-r2: 1 of 1 processes, 5.4 MJ, - tokens\n"
+        "codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, unknown tokens\n"
+        "codecarbon-llama-r2: 1 of 1 processes, 5.4 MJ, unknown tokens\n"
     )
     assert f"warning: {emissions}:5: refused (torn): duration is 'x', which is not valid in this column\n" in done.err
     assert f"warning: {emissions}:3: refused (cumulative): line 4 of the same run has 1.5 kWh" in done.err
@@ -162,7 +162,7 @@ def test_a_dry_run_writes_nothing_and_prints_files_and_verdicts(emissions: Path,
     assert not results.exists()
     # A kilowatt-hour in ten seconds fails a check. The dry run prints this verdict before anything is written.
     first = done.out.splitlines()[0]
-    assert first.startswith("codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, - tokens, failed, failed checks ")
+    assert first.startswith("codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, unknown tokens, failed, failed checks ")
     assert "energy.exceeds_devices" in first
     assert first.endswith("; would write raw/codecarbon-llama-r1/process_0.json")
     assert done.err.endswith("; nothing was written\n")
@@ -271,7 +271,7 @@ def test_a_lower_bound_is_marked(tmp_path: Path, results: Path) -> None:
     (tmp_path / "table.csv").write_text("id,p,j,w\ne,0,100,2\n")
     mapping = [f"--map={pair}" for pair in ("experiment_id=id", "process_index=p", "energy_j=j", "world_size=w")]
     done = run("-o", results, "import", tmp_path / "table.csv", *mapping)
-    assert done.out == "e: 1 of 2 processes, at least 100 J, - tokens\n"
+    assert done.out == "e: 1 of 2 processes, at least 100 J, unknown tokens\n"
 
 
 def test_join_takes_energy_from_a_record_of_the_same_time(tmp_path: Path, results: Path) -> None:

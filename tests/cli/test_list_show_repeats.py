@@ -240,7 +240,7 @@ def test_show_of_a_stale_experiment_advises_to_aggregate(results: Path) -> None:
 def test_an_unknown_energy_is_not_shown_as_a_lower_bound(tmp_path: Path) -> None:
     unknown = factories.energy(total_energy_j=None, gpu_energy_j=None, cpu_energy_j=None, ram_energy_j=None)
     FileSystemRepository(tmp_path).save_raw("dark", factories.raw("dark", energy_metrics=unknown))
-    assert run("-o", tmp_path, "aggregate", "dark").out == "dark: 1 of 1 processes, -, 8,192 tokens\n"
+    assert run("-o", tmp_path, "aggregate", "dark").out == "dark: 1 of 1 processes, unknown energy, 8,192 tokens\n"
     assert re.search("energy +-\n", run("-o", tmp_path, "results", "show", "dark").out)
     for listed in ([], ["--totals"]):
         done = run("-o", tmp_path, "results", "list", *listed)

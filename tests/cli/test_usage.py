@@ -286,7 +286,7 @@ def test_an_unknown_id_suggests_similar_ids(results: Path, command: list[str]) -
     assert (done.status, done.out) == (1, "")
     assert "experiment 'lama_c1' not found" in done.err
     assert "did you mean llama_c1 or " in done.err
-    assert "'results list --all' lists all ids" in run("-o", results, *command, "zzz").err
+    assert "run 'llm-energy-measure results list --all' to list all ids" in run("-o", results, *command, "zzz").err
 
 
 @pytest.mark.parametrize("kind", ["raw", "aggregated"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llm_energy_measure.cli import formatting, options, terminal
-from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
+from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.batch import bulk
 from llm_energy_measure.results.strategies import get_strategy
 from llm_energy_measure.verification.codes import SUM_FAMILIES
@@ -31,24 +31,24 @@ _JSON_FIELDS = (
 )
 
 
-@click.command(
-    epilog=("\b\nExamples:\n  llm-energy-measure aggregate --all\n  llm-energy-measure aggregate exp_7 --no-strict")
-)
+@click.command(epilog=options.examples("aggregate --all", "aggregate exp_7 --no-strict"))
 @options.experiment_ids
 @click.option("--all", "all_experiments", is_flag=True, help="Aggregate all pending and stale experiments.")
-@click.option("--force", is_flag=True, help="Aggregate also experiments that are up to date or external.")
+@click.option(
+    "--force", is_flag=True, help="Aggregate also experiments that are up to date, or that another tool aggregated."
+)
 @click.option(
     "--strict/--no-strict",
     default=True,
     show_default=True,
-    help="Refuse incomplete experiments, or aggregate them to a lower bound.",
+    help="Refuse incomplete experiments; --no-strict aggregates them as lower bounds.",
 )
 @click.option("--strategy", metavar="NAME", help="Use this strategy. [default: sum_energy_avg_throughput]")
 @click.option(
     "--expected-processes",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Expect N processes. [default: as the manifest or the raw results state]",
+    help="Expect N processes. [default: from the manifest or the raw results]",
 )
 @options.rehash_option
 @click.option(
@@ -71,12 +71,12 @@ def aggregate(
     """Aggregate the raw results of each experiment into one result.
 
     If an experiment fails, its old aggregate is kept, and the command continues with the next one. The exit status is 1
-    if any experiment failed. --all does not read an experiment whose folder did not change after it was aggregated, so
-    you can interrupt the command and run it again.
+    if any experiment failed. If you interrupt the command, run it again: --all skips experiments that are up to date.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments)
     if strategy is not None:
-        _require_strategy(strategy)
+        with options.usage_errors("--strategy"):
+            get_strategy(strategy)
     repository = options.repository()
     rule: dict[str, Any] = {
         "strategy": strategy,
@@ -133,13 +133,6 @@ def _with_progress(
 
             return with_progress_bar(outcomes, "aggregating", total)
     return outcomes
-
-
-def _require_strategy(name: str) -> None:
-    try:
-        get_strategy(name)
-    except ConfigurationError as error:
-        raise click.BadParameter(f"{error.found}; {error.advice}", param_hint="--strategy") from error
 
 
 def _print_outcome(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:

@@ -19,7 +19,7 @@ _HEADERS = (
 )
 
 
-@click.command(epilog="\b\nExamples:\n  llm-energy-measure doctor\n  llm-energy-measure doctor --json")
+@click.command(epilog=options.examples("doctor", "doctor --json"))
 @options.w_per_core_option
 @options.json_option
 @options.verbosity_options

@@ -34,14 +34,14 @@ def quantity(value: float | None, unit: str = "") -> str:
     return f"{text} {prefix}{unit}".rstrip()
 
 
-def energy(energy_j: float | None, *, at_least: str) -> str:
-    """Return an energy, after the words `at_least` if it is known.
+def energy(energy_j: float | None, *, at_least: str = "", unknown: str = UNKNOWN) -> str:
+    """Return a known energy after the words `at_least`, or the word for an unknown one.
 
     Example:
         >>> energy(1971.7, at_least="≥ "), energy(None, at_least="≥ ")
         ('≥ 1.972 kJ', '-')
     """
-    return UNKNOWN if energy_j is None else at_least + quantity(energy_j, "J")
+    return unknown if energy_j is None else at_least + quantity(energy_j, "J")
 
 
 def attributed_energy(energy_j: float | None, bounds_j: tuple[float, float] | None, factor: float | None) -> str:
@@ -61,9 +61,10 @@ def attributed_energy(energy_j: float | None, bounds_j: tuple[float, float] | No
 
 def aggregate_line(result: AggregatedSummary) -> str:
     """Return the id, the number of processes, the energy and the tokens of an aggregate in one line."""
-    joules = energy(result.total_energy_j, at_least="at least " if result.is_lower_bound else "")
-    processes = describe_found(result.completeness)
-    return f"{result.experiment_id}: {processes}, {joules}, {count(result.total_tokens)} tokens"
+    at_least = "at least " if result.is_lower_bound else ""
+    joules = energy(result.total_energy_j, at_least=at_least, unknown="unknown energy")
+    tokens = "unknown" if result.total_tokens is None else count(result.total_tokens)
+    return f"{result.experiment_id}: {describe_found(result.completeness)}, {joules}, {tokens} tokens"
 
 
 def count(value: int | None) -> str:

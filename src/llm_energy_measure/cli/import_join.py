@@ -26,17 +26,12 @@ def read_energy_records(
     path: str, *, host: str | None, gpu_uuids: Sequence[str], progress: Callable[[Path, int], None] | None
 ) -> tuple[list[RawProcessResult], ImportReport]:
     """Return the records of a file or folder that have an energy, and a report of everything else in it."""
-    report = ImportReport()
     try:
         reading = importers.read(
             path, format=(_RAW_RESULT, *FORMATS), host=host, gpu_uuids=gpu_uuids, progress=progress
         )
-    except ResultNotFoundError as error:
-        report.refuse(str(path), "unreadable", error.found)
-        return [], report
-    except ImportFormatError as error:
-        report.refuse(str(path), "unknown_format", error.found)
-        return [], report
+    except (ResultNotFoundError, ImportFormatError) as error:
+        return [], refused_path(path, error)
     records = []
     for record, entry in reading.with_entries():
         if record.energy_metrics.total_energy_j is not None:
@@ -45,8 +40,16 @@ def read_energy_records(
             entry.outcome, entry.code = "refused", "no_measurement"
             entry.message = "the record has no energy, so no other record can be joined with it"
     # Records that give their energy to others are not imported. The report names them where they are joined.
+    report = ImportReport()
     report.entries = [entry for entry in reading.report.entries if entry.outcome == "refused"]
     return records, report
+
+
+def refused_path(path: str, error: ResultNotFoundError | ImportFormatError) -> ImportReport:
+    """Return the report on a path that no importer can read."""
+    report = ImportReport()
+    report.refuse(path, "unreadable" if isinstance(error, ResultNotFoundError) else "unknown_format", error.found)
+    return report
 
 
 def _read(sources: list[ImportSource], _options: Options, report: ImportReport) -> Iterator[RawProcessResult]:

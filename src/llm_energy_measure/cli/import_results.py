@@ -14,7 +14,7 @@ import msgspec
 from llm_energy_measure import importers
 from llm_energy_measure.catalogue.summary import verdict_of
 from llm_energy_measure.cli import formatting, options, terminal
-from llm_energy_measure.cli.import_join import read_energy_records
+from llm_energy_measure.cli.import_join import read_energy_records, refused_path
 from llm_energy_measure.exceptions import (
     ImportFormatError,
     LLMEnergyMeasureError,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
-    from llm_energy_measure.importers import Entry, ImportedRecords, ImportReport
+    from llm_energy_measure.importers import Entry, ImportReport
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.results.store.raw_folder import RawFolder
 
@@ -44,11 +44,11 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
 
 @click.command(
     name="import",
-    epilog="\b\n"
-    "Examples:\n"
-    "  llm-energy-measure import emissions.csv --dry-run\n"
-    "  llm-energy-measure -o results import old_results/ --host node-1\n"
-    "  llm-energy-measure import table.csv --map energy_j=energy_kwh*3.6e6 --map model_name=model",
+    epilog=options.examples(
+        "import emissions.csv --dry-run",
+        "-o results import old_results/ --host node-1",
+        "import table.csv --map energy_j=energy_kwh*3.6e6 --map model_name=model",
+    ),
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=options.PathName())
 @click.option(
@@ -63,7 +63,7 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
 @click.option(
     "--overwrite", is_flag=True, help="Replace stored results of the same process, and keep a copy of each one."
 )
-@click.option("--host", metavar="NAME", type=options.Text(), help="Host of records that name no host.")
+@click.option("--host", metavar="NAME", type=options.Text(), help="Use this host name for records without a host.")
 @click.option(
     "--gpu-uuids",
     metavar="UUID,...",
@@ -100,16 +100,14 @@ def import_results(
     joined: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Import results of other tools as raw results.
+    """Import results of other tools as raw results; each imported run becomes an experiment.
 
-    Stored results are replaced only with --overwrite, and a repeated import changes nothing. Data that can't be
-    imported are reported with a reason code, once per code and file; -v and --json report all. The exit status is 1 if
-    nothing was imported.
+    Stored results are replaced only with --overwrite, and a repeated import changes nothing. Files and rows that can't
+    be imported are reported with a reason code: the first per code and file, or all with -v or --json. The exit status
+    is 1 if nothing was imported.
     """
-    try:
+    with options.usage_errors("--map"):
         parse_mappings(mapping)
-    except ImportFormatError as error:
-        raise click.BadParameter(f"{error.doing}: {error.found}; {error.advice}", param_hint="--map") from error
     repository = options.repository(must_exist=False)
     read_options: dict[str, Any] = {
         "format": form,
@@ -133,12 +131,11 @@ def import_results(
             try:
                 reading = importers.read(path, **read_options, join=energies, progress=progress)
             except (ResultNotFoundError, ImportFormatError) as error:
-                code = "unreadable" if isinstance(error, ResultNotFoundError) else "unknown_format"
-                reports.append(importers.ImportReport())
-                reports[-1].refuse(str(path), code, error.found)
+                reports.append(refused_path(path, error))
                 continue
             reports.append(reading.report)
-            for pairs in _by_experiment(reading):
+            for _, group in groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id):
+                pairs = list(group)
                 unused -= {uuid for record, _ in pairs for uuid in _uuids(record)}
                 new = [record.process_index for record, entry in pairs if saver.save(record, entry)]
                 with paused():
@@ -155,12 +152,6 @@ def _all_records(
     for path in paths:
         with contextlib.suppress(ResultNotFoundError, ImportFormatError):
             yield from importers.read(path, **read_options, progress=progress)
-
-
-def _by_experiment(reading: ImportedRecords) -> Iterator[list[Pair]]:
-    """Yield the records of each experiment, with their entries in the report."""
-    for _, pairs in groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id):
-        yield list(pairs)
 
 
 def _uuids(record: RawProcessResult) -> Iterator[str | None]:

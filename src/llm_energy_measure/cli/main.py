@@ -15,11 +15,9 @@ from typing import Any, NoReturn
 import click
 
 import llm_energy_measure
-from llm_energy_measure.cli import terminal
-from llm_energy_measure.cli.options import shared_options
+from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli.options import PROGRAM
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
-
-PROGRAM = "llm-energy-measure"
 
 
 class LazyGroup(click.Group):
@@ -92,13 +90,12 @@ class LazyGroup(click.Group):
         ),
         "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a result."),
     },
-    epilog=(
-        f"\b\nExamples:\n  {PROGRAM} record --experiment exp_7 -- python generate.py\n  {PROGRAM} aggregate --all"
-        f"\n  {PROGRAM} -o old_results results list"
+    epilog=options.examples(
+        "record --experiment exp_7 -- python generate.py", "aggregate --all", "-o old_results results list"
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@shared_options
+@options.shared_options
 @click.version_option(llm_energy_measure.__version__, "-V", "--version", prog_name=PROGRAM)
 def cli() -> None:
     """Measure the energy of language model inference; store, aggregate and verify the results."""
@@ -122,11 +119,9 @@ def cli() -> None:
         "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete one experiment."),
     },
     renamed={"cycles": "repeats"},
-    epilog=(
-        f"\b\nExamples:\n  {PROGRAM} results list --where 'energy_j > 1000'\n  {PROGRAM} results export --to table.csv"
-    ),
+    epilog=options.examples("results list --where 'energy_j > 1000'", "results export --to table.csv"),
 )
-@shared_options
+@options.shared_options
 def results() -> None:
     """List, show, verify, export, query, tag, check, merge and delete results."""
 
@@ -145,33 +140,27 @@ def main() -> NoReturn:
     """Run the command line and exit. Errors are printed as one line, never as a traceback."""
     warnings.showwarning = _show_warning
     _escape_unencodable()
+    status = 1
     try:
-        status = cli.main(prog_name=PROGRAM, standalone_mode=False)
+        result = cli.main(prog_name=PROGRAM, standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
+        status = result if isinstance(result, int) else 0
     except click.ClickException as error:
         _show_usage_error(error)
-        _exit(error.exit_code)
+        status = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         terminal.error("interrupted; finished work is kept")
-        _exit(1)
     except BrokenPipeError:
         # The reader of the pipe (for example head) exited. Without this, Python flushes to it at exit and raises.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _exit(0)
+        status = 0
     except LLMEnergyMeasureError as error:
         terminal.error(error)
-        _exit(1)
     except OSError as error:
         terminal.error(f"error of the operating system: {error}")
-        _exit(1)
     except Exception as bug:  # noqa: BLE001 - users get one line that they can report, not a traceback
         terminal.error(f"this is a bug, please report it: {_location(bug)}: {type(bug).__name__}: {bug}")
-        _exit(1)
-    _exit(status if isinstance(status, int) else 0)
-
-
-def _exit(status: int) -> NoReturn:
     raise SystemExit(status)
 
 

@@ -13,14 +13,21 @@ from click.types import StringParamType
 
 from llm_energy_measure.cli.terminal import VERBOSITY_KEY, warn
 from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, RAW_DIR, RESULTS_DIR_ENV
+from llm_energy_measure.exceptions import (
+    ConfigurationError,
+    LLMEnergyMeasureError,
+    ResultNotFoundError,
+    StorageError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from llm_energy_measure.exceptions import ResultNotFoundError
     from llm_energy_measure.results.repository import FileSystemRepository
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., Any] | click.Command")
+
+PROGRAM = "llm-energy-measure"
 
 _RESULTS_DIR_KEY = "llm_energy_measure.results_dir"
 _MAX_SUGGESTIONS = 3
@@ -46,6 +53,12 @@ class PathName(Text):
     def shell_complete(self, _ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the item that makes the shell complete file names."""
         return [CompletionItem(incomplete, type="file")]
+
+
+def examples(*commands: str) -> str:
+    """Return the examples that end a help text; the name of the program is added where it is missing."""
+    lines = (command if PROGRAM in command else f"{PROGRAM} {command}" for command in commands)
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def shared_options(function: FunctionT) -> FunctionT:
@@ -107,15 +120,24 @@ def json_option(function: FunctionT) -> FunctionT:
 
 def rehash_option(function: FunctionT) -> FunctionT:
     """Add `--rehash`."""
-    words = "Read every file, also in folders whose mtime did not change."
+    words = "Read every file, even if the mtime of its folder did not change."
     return click.option("--rehash", is_flag=True, help=words)(function)
 
 
 def w_per_core_option(function: FunctionT) -> FunctionT:
     """Add `--w-per-core`."""
-    words = "Set the power of one busy CPU core, for the source cpu_model."
+    words = "Power of one busy CPU core, for the source cpu_model. [env: LLM_ENERGY_MEASURE_W_PER_CORE]"
     watts = click.FloatRange(min=0, min_open=True)
     return click.option("--w-per-core", metavar="WATTS", type=watts, help=words)(function)
+
+
+@contextlib.contextmanager
+def usage_errors(option: str) -> Iterator[None]:
+    """Report a `ConfigurationError` in the block as wrong usage of the option."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
 
 
 def require_ids_or_all(ids: tuple[str, ...], *, all_experiments: bool) -> None:
@@ -150,8 +172,7 @@ def repository(*, must_exist: bool = True) -> FileSystemRepository:
     Raises:
         StorageError: The path is not a directory, or it does not exist although it must.
     """
-    # --help needs none of these imports.
-    from llm_energy_measure.exceptions import StorageError
+    # --help does not need this import.
     from llm_energy_measure.results.repository import FileSystemRepository
 
     found = FileSystemRepository(click.get_current_context().find_root().meta.get(_RESULTS_DIR_KEY))
@@ -193,18 +214,14 @@ def require_known(repository: FileSystemRepository, name: str) -> str:
         return name
     from difflib import get_close_matches
 
-    from llm_energy_measure.exceptions import ResultNotFoundError
-
     near = get_close_matches(name, all_ids(repository), n=_MAX_SUGGESTIONS, cutoff=0.5)
-    advice = f"did you mean {' or '.join(near)}?" if near else "'results list --all' lists all ids"
+    advice = f"did you mean {' or '.join(near)}?" if near else f"run '{PROGRAM} results list --all' to list all ids"
     raise ResultNotFoundError(f"experiment {name!r} not found", f"{repository.base_path} has no files of it", advice)
 
 
 def not_aggregated(name: str, alternative: str) -> ResultNotFoundError:
     """Return the error for an experiment without an aggregate; `alternative` says what works without one."""
-    from llm_energy_measure.exceptions import ResultNotFoundError
-
-    advice = f"run 'llm-energy-measure aggregate {name}', or {alternative}"
+    advice = f"run '{PROGRAM} aggregate {name}', or {alternative}"
     return ResultNotFoundError(f"aggregate of {name!r} not found", "the experiment is not aggregated yet", advice)
 
 
@@ -214,7 +231,6 @@ def all_ids(repository: FileSystemRepository) -> list[str]:
 
 
 def _complete_id(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from llm_energy_measure.exceptions import LLMEnergyMeasureError
     from llm_energy_measure.results.repository import FileSystemRepository
 
     directory = context.find_root().meta.get(_RESULTS_DIR_KEY)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @click.command(
     context_settings={"allow_interspersed_args": False},
-    epilog=(
-        "\b\nExamples:\n  llm-energy-measure record --experiment exp_7 --model llama -- python generate.py"
-        "\n  torchrun --nproc-per-node 4 --no-python llm-energy-measure record --experiment exp_8 -- python worker.py"
+    epilog=options.examples(
+        "record --experiment exp_7 --model llama -- python generate.py",
+        "torchrun --nproc-per-node 4 --no-python llm-energy-measure record --experiment exp_8 -- python worker.py",
     ),
 )
 @click.argument("command", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED)
@@ -41,15 +41,19 @@ if TYPE_CHECKING:
 @click.option(
     "--config-name", metavar="NAME", type=options.Text(), help="Name of the configuration. [default: the program]"
 )
-@click.option("--backend", metavar="NAME", type=options.Text(), help="Name of the inference library.")
+@click.option("--backend", metavar="NAME", type=options.Text(), help="Name of the inference library, for example vllm.")
 @click.option(
     "--source",
     "sources",
     metavar="NAME",
     multiple=True,
-    help="Energy source; repeat it for several, the preferred one first. [default: as 'doctor' shows]",
+    help="Use this energy source; repeat the option for several, preferred first. [default: see 'doctor']",
 )
-@click.option("--no-energy", is_flag=True, help="Measure no energy, because another process measures it.")
+@click.option(
+    "--no-energy",
+    is_flag=True,
+    help="Do not measure energy; use this if another process of the experiment measures it.",
+)
 @click.option("--require-energy", is_flag=True, help="Do not start the command if no energy source works.")
 @options.w_per_core_option
 @click.option(
@@ -58,7 +62,7 @@ if TYPE_CHECKING:
     metavar="ID",
     type=options.Text(),
     multiple=True,
-    help="GPU of the command, by index or UUID; repeat it for several. [default: the GPUs visible to CUDA]",
+    help="Measure this GPU (index or UUID); repeat the option for several. [default: the GPUs visible to CUDA]",
 )
 @click.option(
     "--idle",
@@ -73,13 +77,13 @@ if TYPE_CHECKING:
     "--process-index",
     metavar="N",
     type=click.IntRange(min=0),
-    help="Rank of this process. [default: as the launcher sets it, else 0]",
+    help="Rank of this process. [default: from the launcher, else 0]",
 )
 @click.option(
     "--world-size",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Number of processes. [default: as the launcher sets it, else 1]",
+    help="Number of processes. [default: from the launcher, else 1]",
 )
 @options.shared_options
 def record(
@@ -100,7 +104,7 @@ def record(
 ) -> int:
     """Measure a command and all processes that it starts.
 
-    The command runs unchanged. Its energy and its status are saved as one raw result, also if the command fails or a
+    The command runs unchanged. Its energy and its status are saved as one raw result, even if the command fails or a
     signal ends it. The exit status is the exit status of the command.
     """
     if not command:
@@ -136,7 +140,7 @@ def record(
         terminal.warn("a signal arrived before the command started; the command did not run, and nothing is recorded")
     else:
         _warn_about_energy(result)
-        energy = formatting.quantity(result.energy_metrics.total_energy_j, "J")
+        energy = formatting.energy(result.energy_metrics.total_energy_j, unknown="unknown energy")
         terminal.info(f"{recording.path}: {result.status}, {energy} in {result.timestamps.duration_sec:.4g} s")
     return status
 

@@ -11,7 +11,7 @@ from llm_energy_measure.results.batch.checking import check_store, sweep
 from llm_energy_measure.results.batch.salvage import salvage_all
 
 
-@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results check\n  llm-energy-measure results check --clean"))
+@click.command(epilog=options.examples("results check", "results check --clean"))
 @options.experiment_ids
 @click.option("--clean", is_flag=True, help="Remove the leftovers of interrupted writes and deletions.")
 @click.option("--sweep", "old_clean", is_flag=True, hidden=True, help="Old name of --clean.")

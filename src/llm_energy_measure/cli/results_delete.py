@@ -10,7 +10,7 @@ from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
 
-@click.command(epilog=("\b\nExamples:\n  llm-energy-measure results delete exp_7 --yes"))
+@click.command(epilog=options.examples("results delete exp_7 --yes"))
 @options.experiment_id
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.shared_options

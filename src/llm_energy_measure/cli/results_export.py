@@ -21,11 +21,11 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
 
 
 @click.command(
-    epilog="\b\n"
-    "Examples:\n"
-    "  llm-energy-measure results export --to table.csv\n"
-    "  llm-energy-measure results export exp_7 --raw --to - --format json\n"
-    "  llm-energy-measure results export --to dataset --format parquet"
+    epilog=options.examples(
+        "results export --to table.csv",
+        "results export exp_7 --raw --to - --format json",
+        "results export --to dataset --format parquet",
+    ),
 )
 @options.experiment_ids
 @click.option(
@@ -35,7 +35,7 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
     "--format",
     "form",
     type=click.Choice(["csv", "json", "jsonl", "parquet", "codecarbon"]),
-    help="Write this format; codecarbon has the columns of emissions.csv. [default: by the file suffix, else csv]",
+    help="Write this format; codecarbon has one row per process, as in emissions.csv. [default: by suffix, else csv]",
 )
 @click.option("--raw", is_flag=True, help="Write one row per process instead of one row per experiment.")
 @click.option("--per-process", is_flag=True, help="Add columns process_<i>_... to the row of each experiment.")

@@ -13,7 +13,6 @@ from llm_energy_measure.catalogue.query import ALIASES, column_of, where_clause
 from llm_energy_measure.catalogue.selection import GROUP_FIGURES, Group, Query
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, to_utc
 from llm_energy_measure.cli import formatting, options, terminal
-from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,12 +68,10 @@ def _column_names(text: str | None) -> list[str]:
 def _validated_by(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
     """Return an option callback that reports a `ConfigurationError` of the check as wrong usage."""
 
-    def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    def callback(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
         if value is not None:
-            try:
+            with options.usage_errors(parameter.opts[0]):
                 check(value)
-            except ConfigurationError as error:
-                raise click.BadParameter(f"{error.found}; {error.advice}") from error
         return value
 
     return callback
@@ -111,12 +108,10 @@ a month or a day in UTC. ~ and --model ignore case. The exit status is 1 if a fi
 @click.command(
     "list",
     help=_HELP,
-    epilog=(
-        "\b\n"
-        "Examples:\n"
-        "  llm-energy-measure results list --all --sort energy --limit 10 --model llama\n"
-        '  llm-energy-measure results list --where "energy_j > 1000 and tag.paper = fig3"\n'
-        "  llm-energy-measure results list --by model,precision"
+    epilog=options.examples(
+        "results list --all --sort energy --limit 10 --model llama",
+        'results list --where "energy_j > 1000 and tag.paper = fig3"',
+        "results list --by model,precision",
     ),
 )
 @click.option("--all", "with_pending", is_flag=True, help="List also experiments that are not aggregated yet.")
@@ -201,10 +196,8 @@ def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool) -> s
     figure = ALIASES.get(key.lower(), key.lower())
     if grouped and figure in GROUP_FIGURES:
         return figure
-    try:
+    with options.usage_errors("--sort"):
         wanted = column_of(key, COLUMNS, "cannot sort")
-    except ConfigurationError as error:
-        raise click.BadParameter(f"{error.found}; {error.advice}", param_hint="--sort") from error
     if not grouped:
         return key
     same = [name for name in columns if column_of(name, COLUMNS, "cannot sort") == wanted]

@@ -13,7 +13,7 @@ from llm_energy_measure.results.batch.merge import merge_results
 from llm_energy_measure.results.repository import FileSystemRepository
 
 
-@click.command(epilog=("\b\nExamples:\n  llm-energy-measure -o all results merge node1/results node2/results"))
+@click.command(epilog=options.examples("-o all results merge node1/results node2/results"))
 @click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=options.PathName())
 @options.shared_options
 def merge(*, others: tuple[str, ...]) -> None:

@@ -31,9 +31,7 @@ _HEADERS = (
 )
 
 
-@click.command(
-    epilog=("\b\nExamples:\n  llm-energy-measure results repeats\n  llm-energy-measure results repeats --json")
-)
+@click.command(epilog=options.examples("results repeats", "results repeats --json"))
 @options.json_option
 @options.shared_options
 def repeats(*, as_json: bool) -> None:

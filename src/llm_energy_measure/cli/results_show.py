@@ -34,11 +34,7 @@ _PROCESS_HEADERS = (
 )
 
 
-@click.command(
-    epilog=(
-        "\b\nExamples:\n  llm-energy-measure results show exp_7\n  llm-energy-measure results show exp_7 --raw --json"
-    )
-)
+@click.command(epilog=options.examples("results show exp_7", "results show exp_7 --raw --json"))
 @options.experiment_id
 @click.option("--raw", is_flag=True, help="Show all fields of the raw result of each process.")
 @click.option(

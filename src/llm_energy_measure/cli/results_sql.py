@@ -25,31 +25,32 @@ _FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
 @click.command(
-    epilog="\b\n"
-    "Examples:\n"
-    '  llm-energy-measure results sql "select model_name, sum(total_energy_j) from experiments group by 1"\n'
-    "  llm-energy-measure results sql \"select * from processes where host = 'node-1'\" --to table.parquet"
+    epilog=options.examples(
+        'results sql "select model_name, sum(total_energy_j) from experiments group by 1"',
+        "results sql \"select * from processes where host = 'node-1'\" --to table.parquet",
+    )
 )
 @click.argument("query")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["table", "csv", "json", "parquet"]),
-    help="Write the rows in this format. [default: by the file suffix, else table]",
+    help="Write the rows in this format. [default: by suffix, else table]",
 )
 @click.option("--to", "target", metavar="FILE", type=options.PathName(), help="Write to FILE. [default: stdout]")
 @click.option(
     "--dataset",
     metavar="FOLDER",
     type=options.PathName(),
-    help="Query this dataset of 'results export', without an update. [default: the current results]",
+    help="Query a dataset that 'results export' wrote. [default: the current results]",
 )
 @options.shared_options
 def sql(*, query: str, form: str | None, target: str | None, dataset: str | None) -> None:
     """Query all aggregated experiments with one SELECT statement, in the SQL dialect of DuckDB.
 
-    The tables are experiments, processes and findings; "describe experiments" lists columns. Timestamps are in UTC. A
-    query can't write, and it can't read other files. The command needs the packages duckdb and pyarrow.
+    The tables are experiments, processes and findings; the query "describe experiments" lists the columns of a table.
+    Timestamps are in UTC. A query can't write, and it can't read other files. The command needs the packages duckdb and
+    pyarrow.
     """
     with block_pandas():
         _run(query, form=form, target=target, dataset=dataset)

@@ -10,10 +10,9 @@ from llm_energy_measure.results.store.tags import change_tags, load_tags, parse_
 
 
 @click.command(
-    epilog="\b\n"
-    "Examples:\n"
-    "  llm-energy-measure results tag exp_7 paper=fig3 reviewed=yes\n"
-    '  llm-energy-measure results tag exp_7 draft= --note "the fan was loud"'
+    epilog=options.examples(
+        "results tag exp_7 paper=fig3 reviewed=yes", 'results tag exp_7 draft= --note "the fan was loud"'
+    ),
 )
 @options.experiment_id
 @click.argument("assignments", metavar="[KEY=VALUE]...", nargs=-1)

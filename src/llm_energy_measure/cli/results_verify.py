@@ -13,14 +13,12 @@ from llm_energy_measure.verification.codes import CODES
 if TYPE_CHECKING:
     from llm_energy_measure.domain.findings import Finding
 
+_VERDICT_FIELDS = ("experiment_id", "outcome", "total_energy_j", "attributed_energy_j", "attributed_bounds_j", "factor")
 _FINDING_FIELDS = ("code", "outcome", "reason", "message", "expected", "found", "effect_j", "processes")
 
 
 @click.command(
-    epilog=(
-        "\b\nExamples:\n  llm-energy-measure results verify --all\n"
-        "  llm-energy-measure results verify exp_7 --json --fail-on energy,sources.changed"
-    )
+    epilog=options.examples("results verify --all", "results verify exp_7 --json --fail-on energy,sources.changed")
 )
 @options.experiment_ids
 @click.option(
@@ -96,11 +94,6 @@ def _print_verdict(verdict: Verdict, failures: list[Finding]) -> None:
 
 def _document(verdict: Verdict) -> dict[str, Any]:
     return {
-        "experiment_id": verdict.experiment_id,
-        "outcome": verdict.outcome,
-        "total_energy_j": verdict.total_energy_j,
-        "attributed_energy_j": verdict.attributed_energy_j,
-        "attributed_bounds_j": verdict.attributed_bounds_j,
-        "factor": verdict.factor,
+        **{name: getattr(verdict, name) for name in _VERDICT_FIELDS},
         "findings": [{name: getattr(finding, name) for name in _FINDING_FIELDS} for finding in verdict.findings],
     }

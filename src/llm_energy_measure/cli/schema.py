@@ -8,7 +8,7 @@ from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.domain.schema import json_schema
 
 
-@click.command(epilog=("\b\nExamples:\n  llm-energy-measure schema raw > raw.schema.json"))
+@click.command(epilog=options.examples("schema raw > raw.schema.json"))
 @click.argument("kind", type=click.Choice(["raw", "aggregated"]))
 @options.shared_options
 def schema(*, kind: str) -> None:
