@@ -28,7 +28,7 @@ def test_rerun_with_a_used_id_is_refused(repository: FileSystemRepository, clock
     with pytest.raises(ResultExistsError, match="process 0 already has a result"), make_recording(repository, clock):
         pytest.fail("the block must not run")
     with (
-        pytest.raises(ResultExistsError, match="expected_processes 1, this process 4"),
+        pytest.raises(ResultExistsError, match="expected_processes is 1 in its manifest and 4 in this process"),
         make_recording(repository, clock, environ=torchrun_environ(1, 4)),
     ):
         pytest.fail("the block must not run")
