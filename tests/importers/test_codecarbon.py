@@ -1,4 +1,4 @@
-"""CodeCarbon's emissions.csv: columns by name, cumulative runs, torn, shifted and padded rows."""
+"""Import of CodeCarbon's emissions.csv: columns by name, cumulative runs, and damaged rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from llm_energy_measure import importers
 from llm_energy_measure.importers.codecarbon_rows import LAYOUTS
+from tests.support.imports import codes, outcomes, read_all
 from tests.support.peers import CELLS, LATEST, cells, line
 
 if TYPE_CHECKING:
@@ -21,20 +22,11 @@ KWH = 3.6e6
 def import_lines(tmp_path: Path, *lines: str) -> tuple[list[RawProcessResult], list[importers.Entry]]:
     path = tmp_path / "table.txt"
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    reading = importers.read(path)
-    records = list(reading)
-    counts = reading.report.counts
-    assert counts["kept"] + counts["repaired"] == len(records)
-    assert counts["kept"] + counts["repaired"] + counts["refused"] == counts["seen"] == len(reading.report.entries)
-    return records, reading.report.entries
-
-
-def outcomes(entries: list[importers.Entry]) -> list[tuple[int | None, str, str]]:
-    return [(entry.row, entry.outcome, entry.code) for entry in entries]
+    return read_all(path)
 
 
 @pytest.mark.parametrize("version", LAYOUTS)
-def test_columns_of_every_version_are_told_by_name(tmp_path: Path, version: str) -> None:
+def test_columns_of_each_version_are_found_by_name(tmp_path: Path, version: str) -> None:
     layout = LAYOUTS[version]
     [record], [entry] = import_lines(tmp_path, ",".join(layout), line(layout))
     assert (entry.row, entry.outcome, entry.code) == (2, "kept", "whole")
@@ -55,7 +47,7 @@ def test_columns_of_every_version_are_told_by_name(tmp_path: Path, version: str)
     )
 
 
-def test_what_the_sensors_saw_and_what_is_modelled_is_named(tmp_path: Path) -> None:
+def test_record_names_scope_and_provenance_of_each_component(tmp_path: Path) -> None:
     records, _ = import_lines(
         tmp_path,
         ",".join(LATEST),
@@ -77,20 +69,20 @@ def test_what_the_sensors_saw_and_what_is_modelled_is_named(tmp_path: Path) -> N
     assert [device.gpu_name for device in machine.devices or []] == ["NVIDIA A100-PCIE-40GB"] * 4
 
 
-def test_the_list_of_models_counts_and_not_the_number_beside_it(tmp_path: Path) -> None:
+def test_list_of_gpu_models_has_precedence_over_gpu_count(tmp_path: Path) -> None:
     [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(gpu_count="1"))
     assert len(record.energy_metrics.devices or []) == 4
     assert (entry.outcome, entry.code) == ("kept", "gpu_count_differs")
 
 
-def test_no_power_and_no_energy_is_not_measured(tmp_path: Path) -> None:
+def test_component_without_power_and_energy_is_unknown(tmp_path: Path) -> None:
     zero = {"cpu_power": "0.0", "cpu_energy": "0.0", "energy_consumed": "0.75"}
     [record], _ = import_lines(tmp_path, ",".join(LATEST), line(**zero))
     assert (record.energy_metrics.cpu_energy_j, record.energy_metrics.cpu_power_w) == (None, None)
     assert record.energy_metrics.total_energy_j == 0.75 * KWH
 
 
-def test_a_run_is_counted_once_with_its_last_row(tmp_path: Path) -> None:
+def test_last_row_of_a_run_counts_and_earlier_rows_are_cumulative(tmp_path: Path) -> None:
     grown = [
         line(timestamp=f"2026-01-24T14:31:{30 + 5 * step}", duration=f"{5.0 + 5 * step}", energy_consumed=f"{step}.5")
         for step in range(3)
@@ -108,7 +100,7 @@ def test_a_run_is_counted_once_with_its_last_row(tmp_path: Path) -> None:
     assert "line 5" in entries[0].message
 
 
-def test_energy_that_falls_is_a_restart_and_both_parts_count(tmp_path: Path) -> None:
+def test_decreasing_energy_is_a_restart_and_both_parts_count(tmp_path: Path) -> None:
     later = line(timestamp="2026-01-24T15:00:00", energy_consumed="0.5")
     last = line(timestamp="2026-01-24T15:00:10", duration="20.0", energy_consumed="0.75")
     records, entries = import_lines(tmp_path, ",".join(LATEST), line(), later, last)
@@ -117,22 +109,22 @@ def test_energy_that_falls_is_a_restart_and_both_parts_count(tmp_path: Path) -> 
     assert sum(record.energy_metrics.total_energy_j or 0 for record in records) == 1.75 * KWH
 
 
-def test_rows_out_of_order_are_no_restart(tmp_path: Path) -> None:
-    """Concurrent writers: the row of the end stands before rows of the middle, and all of them began at once."""
+def test_rows_out_of_order_are_not_a_restart(tmp_path: Path) -> None:
+    """Concurrent writers can write the last row before earlier rows; all of these rows have the same start."""
     middle = line(timestamp="2026-01-24T14:31:30", duration="5.2", energy_consumed="0.5")
     records, entries = import_lines(tmp_path, ",".join(LATEST), line(), middle)
     assert outcomes(entries) == [(2, "kept", "whole"), (3, "refused", "out_of_order")]
     assert [record.energy_metrics.total_energy_j for record in records] == [KWH]
 
 
-def test_tasks_of_a_run_are_no_cumulative_rows(tmp_path: Path) -> None:
+def test_tasks_of_a_run_are_separate_experiments(tmp_path: Path) -> None:
     layout = (*LATEST, "task_name")
     tasks = [line(layout, task_name=name, energy_consumed="1.0") for name in ("load", "generate")]
     records, _ = import_lines(tmp_path, ",".join(layout), *tasks)
     assert [record.experiment_id for record in records] == ["codecarbon-llama-r1-load", "codecarbon-llama-r1-generate"]
 
 
-def test_rows_that_name_no_run_stand_for_themselves(tmp_path: Path) -> None:
+def test_each_row_without_a_run_id_is_an_experiment(tmp_path: Path) -> None:
     rows = [line(run_id="", experiment_id="", timestamp=f"2026-01-24T14:31:3{second}") for second in range(3)]
     records, _ = import_lines(tmp_path, ",".join(LATEST), *rows)
     assert len({record.experiment_id for record in records}) == 3
@@ -152,7 +144,7 @@ def test_rows_that_name_no_run_stand_for_themselves(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_different_rows_never_share_an_id(tmp_path: Path, one: dict[str, str], other: dict[str, str]) -> None:
+def test_different_rows_have_different_ids(tmp_path: Path, one: dict[str, str], other: dict[str, str]) -> None:
     records, _ = import_lines(tmp_path, ",".join(LATEST), line(**one), line(**other))
     assert len({record.experiment_id for record in records}) == 2
     again, _ = import_lines(tmp_path, ",".join(LATEST), line(**other), line(**one))
@@ -177,14 +169,14 @@ def test_different_rows_never_share_an_id(tmp_path: Path, one: dict[str, str], o
     ],
     ids=str,
 )
-def test_a_row_of_the_right_width_whose_cells_do_not_parse_is_torn(tmp_path: Path, changes: dict[str, str]) -> None:
+def test_row_with_a_cell_of_the_wrong_type_is_torn(tmp_path: Path, changes: dict[str, str]) -> None:
     records, entries = import_lines(tmp_path, ",".join(LATEST), line(run_id="r0"), line(**changes), line(run_id="r2"))
     assert outcomes(entries)[1] == (3, "refused", "torn")
     assert next(iter(changes)) in entries[1].message
     assert [record.experiment_id for record in records] == ["codecarbon-llama-r0", "codecarbon-llama-r2"]
 
 
-def test_a_row_padded_with_commas_is_torn(tmp_path: Path) -> None:
+def test_row_padded_with_commas_is_torn(tmp_path: Path) -> None:
     torn = ",".join([*cells()[:6], *[""] * (len(LATEST) - 6)])
     tail = ",".join(["hine", "N", *[""] * (len(LATEST) - 2)])
     records, entries = import_lines(tmp_path, ",".join(LATEST), torn, tail)
@@ -199,13 +191,13 @@ def test_blank_energy_is_unknown_and_not_zero(tmp_path: Path) -> None:
     assert (entry.outcome, entry.code) == ("kept", "no_energy")
 
 
-def test_a_power_beside_a_blank_energy_is_kept(tmp_path: Path) -> None:
+def test_power_is_kept_if_the_energy_is_blank(tmp_path: Path) -> None:
     [record], _ = import_lines(tmp_path, ",".join(LATEST), line(gpu_energy="", cpu_energy=""))
     assert (record.energy_metrics.gpu_power_w, record.energy_metrics.cpu_power_w) == (300.5, 112.5)
     assert (record.energy_metrics.gpu_energy_j, record.energy_metrics.cpu_provenance) == (None, None)
 
 
-def test_a_column_that_stands_twice_is_not_chosen_from(tmp_path: Path) -> None:
+def test_duplicate_column_refuses_the_file(tmp_path: Path) -> None:
     twice = (*LATEST, "energy_consumed")
     records, [entry] = import_lines(tmp_path, ",".join(twice), f"{line()},2.0")
     assert (records, entry.code, "energy_consumed" in entry.message) == ([], "ambiguous_column", True)
@@ -223,15 +215,13 @@ def test_negative_energy_is_refused(tmp_path: Path) -> None:
     [{"duration": "1e200"}, {"duration": "1e12"}, {"timestamp": "0001-01-01T00:00:05"}, {"duration": "7e10"}],
     ids=str,
 )
-def test_a_row_that_began_at_no_time_is_refused_and_the_others_are_kept(
-    tmp_path: Path, changes: dict[str, str]
-) -> None:
+def test_row_that_starts_outside_the_calendar_is_refused(tmp_path: Path, changes: dict[str, str]) -> None:
     records, entries = import_lines(tmp_path, ",".join(LATEST), line(run_id="r0"), line(**changes), line(run_id="r2"))
     assert entries[1].code in ("impossible_value", "torn")
     assert len(records) == 2
 
 
-def test_omitted_cells_are_found_again_where_there_is_one_way_only(tmp_path: Path) -> None:
+def test_row_is_realigned_if_only_one_alignment_fits(tmp_path: Path) -> None:
     omitted = ("gpu_count", "gpu_model", "longitude", "latitude")
     short = ",".join(CELLS[name] for name in LATEST if name not in omitted)
     [record], [entry] = import_lines(tmp_path, ",".join(LATEST), short)
@@ -242,8 +232,8 @@ def test_omitted_cells_are_found_again_where_there_is_one_way_only(tmp_path: Pat
     assert record.effective_config["codecarbon"]["pue"] == 1.0
 
 
-def test_what_stays_uncertain_in_a_realigned_row_stays_unknown(tmp_path: Path) -> None:
-    """One of longitude and latitude is missing: nobody can say which."""
+def test_uncertain_cell_of_a_realigned_row_is_unknown(tmp_path: Path) -> None:
+    """The missing cell can be longitude or latitude."""
     short = ",".join(CELLS[name] for name in LATEST if name != "latitude")
     [record], [entry] = import_lines(tmp_path, ",".join(LATEST), short)
     assert entry.code == "realigned"
@@ -252,33 +242,33 @@ def test_what_stays_uncertain_in_a_realigned_row_stays_unknown(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("missing", ["duration", "gpu_energy", "cpu_power", "energy_consumed", "run_id"])
-def test_a_row_without_a_cell_that_counts_is_refused_and_never_shifted(tmp_path: Path, missing: str) -> None:
+def test_row_without_an_essential_cell_is_refused(tmp_path: Path, missing: str) -> None:
     short = ",".join(CELLS[name] for name in LATEST if name != missing)
     records, [entry] = import_lines(tmp_path, ",".join(LATEST), short)
     assert (records, entry.code) == ([], "shifted")
 
 
 @pytest.mark.parametrize("version", [version for version in LAYOUTS if version != "3.3.0"])
-def test_rows_of_another_version_under_the_header_are_told_by_their_types(tmp_path: Path, version: str) -> None:
+def test_row_of_another_version_is_recognised_by_its_types(tmp_path: Path, version: str) -> None:
     layout = LAYOUTS[version]
     [first, second], entries = import_lines(tmp_path, ",".join(LATEST), line(run_id="r0"), line(layout))
     assert (entries[1].outcome, entries[1].code) == ("repaired", "other_layout")
     assert first.energy_metrics.total_energy_j == second.energy_metrics.total_energy_j == KWH
 
 
-def test_a_longer_row_is_refused_unless_blanks_make_it_longer(tmp_path: Path) -> None:
+def test_longer_row_is_refused_unless_the_extra_cells_are_blank(tmp_path: Path) -> None:
     records, entries = import_lines(tmp_path, ",".join(LATEST), line() + ",,", line(run_id="r2") + ",x")
     assert outcomes(entries) == [(2, "repaired", "padded"), (3, "refused", "shifted")]
     assert len(records) == 1
 
 
-def test_blanks_around_cells_are_dropped(tmp_path: Path) -> None:
+def test_spaces_around_cells_are_removed(tmp_path: Path) -> None:
     [record], [entry] = import_lines(tmp_path, ", ".join(LATEST), " , ".join(cells()))
     assert (entry.outcome, entry.code) == ("repaired", "padded")
     assert record.experiment_id == "codecarbon-llama-r1"
 
 
-def test_a_header_in_the_middle_is_no_row_and_holds_from_there(tmp_path: Path) -> None:
+def test_second_header_applies_to_the_rows_after_it(tmp_path: Path) -> None:
     older = LAYOUTS["2.4"]
     records, entries = import_lines(
         tmp_path,
@@ -289,45 +279,44 @@ def test_a_header_in_the_middle_is_no_row_and_holds_from_there(tmp_path: Path) -
         ",".join(older),
         line(older, run_id="r3"),
     )
-    assert [entry.code for entry in entries] == ["whole", "repeated_header", "whole", "repeated_header", "whole"]
+    assert codes(entries) == ["whole", "repeated_header", "whole", "repeated_header", "whole"]
     assert [record.experiment_id[-2:] for record in records] == ["r1", "r2", "r3"]
 
 
-def test_a_quote_that_does_not_close_costs_one_row(tmp_path: Path) -> None:
+def test_open_quote_costs_one_row(tmp_path: Path) -> None:
     records, entries = import_lines(tmp_path, ",".join(LATEST), line(region='"que'), line(run_id="r2"))
     assert outcomes(entries) == [(2, "refused", "torn"), (3, "kept", "whole")]
     assert len(records) == 1
 
 
-def test_quoted_cells_may_hold_commas(tmp_path: Path) -> None:
+def test_quoted_cell_may_contain_commas(tmp_path: Path) -> None:
     [record], _ = import_lines(tmp_path, ",".join(LATEST), line(cpu_model='"AMD, 64 cores"'))
     assert record.effective_config["codecarbon"]["cpu_model"] == "AMD, 64 cores"
 
 
-def test_a_cell_of_ten_megabytes_costs_one_row(tmp_path: Path) -> None:
+def test_cell_of_ten_megabytes_costs_one_row(tmp_path: Path) -> None:
     records, entries = import_lines(tmp_path, ",".join(LATEST), line(region="x" * 10**7), line(run_id="r2"))
     assert outcomes(entries) == [(2, "refused", "torn"), (3, "kept", "whole")]
     assert len(entries[0].message) < 200
     assert len(records) == 1
 
 
-def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "emissions.csv"
     path.write_bytes(f"{','.join(LATEST)}\n{line(region='@')}\n".encode().replace(b"@", b"\xeele"))
-    reading = importers.read(path)
-    assert len(list(reading)) == 1
-    assert [(entry.outcome, entry.code) for entry in reading.report.entries] == [("repaired", "undecodable_text")]
+    [_], entries = read_all(path)
+    assert outcomes(entries) == [(2, "repaired", "undecodable_text")]
 
 
-def test_a_byte_order_mark_and_carriage_returns_disturb_nothing(tmp_path: Path) -> None:
+def test_byte_order_mark_and_carriage_returns_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "emissions.csv"
     path.write_bytes(b"\xef\xbb\xbf" + f"{','.join(LATEST)}\r\n{line()}\r\n\r\n".encode())
-    reading = importers.read(path)
-    assert [record.experiment_id for record in reading] == ["codecarbon-llama-r1"]
-    assert [entry.code for entry in reading.report.entries] == ["whole"]
+    records, entries = read_all(path)
+    assert [record.experiment_id for record in records] == ["codecarbon-llama-r1"]
+    assert codes(entries) == ["whole"]
 
 
-def test_what_the_caller_knows_of_the_machine_is_filled_in(tmp_path: Path) -> None:
+def test_host_and_gpu_uuids_of_the_caller_are_used(tmp_path: Path) -> None:
     path = tmp_path / "emissions.csv"
     path.write_text(f"{','.join(LATEST)}\n{line()}\n", encoding="utf-8")
     uuids = [f"GPU-{index}" for index in range(4)]

@@ -1,4 +1,4 @@
-"""Folders from before the format had a version: what one process measured, and what is wrong with it."""
+"""Import of result folders from before the format had a version."""
 
 from __future__ import annotations
 
@@ -8,23 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure import importers
 from tests.support import peers
+from tests.support.imports import codes, read_all
 from tests.support.peers import KWH, energies, write_experiment
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
 
-
-def read(path: Path) -> tuple[list[RawProcessResult], list[importers.Entry]]:
-    reading = importers.read(path)
-    return list(reading), reading.report.entries
-
-
-def test_an_experiment_becomes_a_record_a_process(tmp_path: Path) -> None:
-    records, entries = read(write_experiment(tmp_path / "3b_0042"))
+def test_each_process_of_an_experiment_is_a_record(tmp_path: Path) -> None:
+    records, entries = read_all(write_experiment(tmp_path / "3b_0042"))
     assert [(record.experiment_id, record.process_index) for record in records] == [("3b_0042", 0), ("3b_0042", 1)]
     assert [(entry.outcome, entry.code) for entry in entries] == [("kept", "whole")] * 2
     first, second = records
@@ -52,31 +45,31 @@ def test_an_experiment_becomes_a_record_a_process(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_file_is_is_told_by_its_content_and_not_its_name(tmp_path: Path) -> None:
+def test_kind_of_a_file_depends_on_its_content_and_not_its_name(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "0042")
-    expected, _ = read(folder)
+    expected, _ = read_all(folder)
     for number, path in enumerate(sorted(folder.iterdir())):
         path.rename(folder / f"{9 - number}.txt")
-    records, _ = read(folder)
+    records, _ = read_all(folder)
     assert [record.energy_metrics for record in records] == [record.energy_metrics for record in expected]
 
 
-def test_an_empty_process_file_is_refused_by_name_and_the_others_are_kept(tmp_path: Path) -> None:
+def test_empty_process_file_is_refused_and_the_others_are_kept(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "0042", processes=3)
     torn = folder / "0042_6_local_energy_results_process_1.json"
     torn.write_bytes(b"")
-    records, entries = read(folder)
+    records, entries = read_all(folder)
     assert [record.process_index for record in records] == [0, 2]
     assert [(entry.code, entry.file) for entry in entries if entry.outcome == "refused"] == [("empty_file", str(torn))]
     assert {record.world_size for record in records} == {3}
     assert entries[1].code == "own_aggregate_differs"
 
 
-def test_a_folder_of_empty_files_is_refused_process_by_process(tmp_path: Path) -> None:
+def test_folder_of_empty_files_is_refused_for_each_process(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "3b_0213")
     for path in folder.iterdir():
         path.write_bytes(b"")
-    records, entries = read(folder)
+    records, entries = read_all(folder)
     assert records == []
     assert [(entry.outcome, entry.code) for entry in entries] == [("refused", "empty_file")] * 2
     assert all("3b_0213" in entry.file for entry in entries)
@@ -84,47 +77,47 @@ def test_a_folder_of_empty_files_is_refused_process_by_process(tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", ["1_experiment_setup", "2_experiment_variables", "4_inference_metrics", "7_global"])
 @pytest.mark.parametrize("content", [b"", b'{"experiment_id": "0'], ids=["empty", "torn"])
-def test_a_part_that_cannot_be_read_costs_only_what_it_says(tmp_path: Path, kind: str, content: bytes) -> None:
+def test_unreadable_part_costs_only_its_own_values(tmp_path: Path, kind: str, content: bytes) -> None:
     folder = write_experiment(tmp_path / "0042")
     [path] = folder.glob(f"0042_{kind}*")
     path.write_bytes(content)
-    records, entries = read(folder)
+    records, entries = read_all(folder)
     assert [record.energy_metrics.total_energy_j for record in records] == [
         energies(index)["total_energy_joules"] for index in range(2)
     ]
-    told = [entry for entry in entries if path.name in entry.file + entry.message]
-    assert [entry.code for entry in told] == ["part_unreadable" if not content else "unknown_format"]
+    about = [entry for entry in entries if path.name in entry.file + entry.message]
+    assert codes(about) == ["part_unreadable" if not content else "unknown_format"]
 
 
-def test_two_units_that_disagree_are_refused(tmp_path: Path) -> None:
+def test_energy_that_differs_between_kwh_and_j_is_refused(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "0042")
     path = folder / "0042_6_local_energy_results_process_0.json"
     document = json.loads(path.read_text())
     document["energy_results"]["total_energy_joules"] *= 1 + 1e-8
     path.write_text(json.dumps(document))
-    records, entries = read(folder)
+    records, entries = read_all(folder)
     assert [record.process_index for record in records] == [1]
     assert entries[0].code == "energy_disagrees"
 
 
-def test_a_copy_of_a_process_is_counted_once(tmp_path: Path) -> None:
+def test_copy_of_a_process_file_counts_once(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "0042")
     path = folder / "0042_6_local_energy_results_process_0.json"
     shutil.copy(path, folder / f"{path.name}.bak")
-    records, entries = read(folder)
+    records, entries = read_all(folder)
     assert [record.process_index for record in records] == [0, 1]
     assert [entry.code for entry in entries if entry.outcome == "refused"] == ["duplicate"]
 
 
 @pytest.mark.parametrize("kind", ["6_local_energy_results_process_0", "4_inference_metrics"])
-def test_a_copy_with_other_values_is_told_and_what_the_tool_named_counts(tmp_path: Path, kind: str) -> None:
+def test_file_with_the_tools_own_name_has_precedence_over_a_copy(tmp_path: Path, kind: str) -> None:
     folder = write_experiment(tmp_path / "0042")
-    before, _ = read(folder)
+    before, _ = read_all(folder)
     document = json.loads((folder / f"0042_{kind}.json").read_text())
     for part in ("energy_results", "raw_inference_metrics"):
         document[part] = {name: 2 * value for name, value in document.get(part, {}).items()}
     peers.write_json(folder / f"0042_{kind} (1).json", document)
-    records, entries = read(folder)
+    records, entries = read_all(folder)
     assert records == before
     assert [entry.code for entry in entries if "(1)" in entry.file] == ["duplicate"]
 
@@ -142,49 +135,49 @@ def test_a_copy_with_other_values_is_told_and_what_the_tool_named_counts(tmp_pat
         b'{"local_process_index": 0, "energy_results": {"total_energy_joules": "12"}}',
     ],
 )
-def test_nothing_that_a_process_file_can_hold_crashes(tmp_path: Path, content: bytes) -> None:
+def test_no_content_of_a_process_file_crashes_the_import(tmp_path: Path, content: bytes) -> None:
     folder = write_experiment(tmp_path / "0042")
     (folder / "0042_6_local_energy_results_process_0.json").write_bytes(content)
-    records, entries = read(folder)
+    records, entries = read_all(folder)
     assert [record.process_index for record in records] == [1]
     assert sum(entry.outcome == "refused" for entry in entries) == 1
 
 
-def test_a_flat_folder_of_many_experiments_imports_as_many(tmp_path: Path) -> None:
+def test_flat_folder_of_two_experiments_gives_two_experiments(tmp_path: Path) -> None:
     flat = tmp_path / "results"
     flat.mkdir()
     for name, processes in (("0109", 2), ("0110", 3)):
         for path in write_experiment(tmp_path / name, processes, name=name).iterdir():
             path.rename(flat / path.name)
     (flat / "0110_7_global_energy_results.json").write_bytes(b"")
-    records, entries = read(flat)
+    records, entries = read_all(flat)
     assert [(record.experiment_id, record.process_index, record.world_size) for record in records] == [
         *(("results-0109", index, 2) for index in range(2)),
         *(("results-0110", index, 3) for index in range(3)),
     ]
-    assert [entry.code for entry in entries] == ["whole", "whole", "part_unreadable", "whole", "whole"]
+    assert codes(entries) == ["whole", "whole", "part_unreadable", "whole", "whole"]
     assert [record.effective_config["legacy"]["setup"]["experiment_id"] for record in records] == [
         *("0109", "0109", "0110", "0110", "0110")
     ]
 
 
-def test_folders_with_names_of_other_scripts_are_experiments_of_their_own(tmp_path: Path) -> None:
+def test_folders_with_non_ascii_names_are_different_experiments(tmp_path: Path) -> None:
     for name in ("\u03b1", "\u03b2", "a b", "a_b"):
         write_experiment(tmp_path / name)
-    records, _ = read(tmp_path)
+    records, _ = read_all(tmp_path)
     assert len({record.experiment_id for record in records}) == 4
 
 
-def test_one_file_of_the_folder_is_no_measurement(tmp_path: Path) -> None:
+def test_one_file_of_a_legacy_folder_is_refused(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "0042")
-    records, [entry] = read(folder / "0042_6_local_energy_results_process_0.json")
+    records, [entry] = read_all(folder / "0042_6_local_energy_results_process_0.json")
     assert records == []
     assert (entry.code, str(folder) in entry.message) == ("part_of_folder", True)
 
 
-def test_setup_without_a_process_is_no_measurement(tmp_path: Path) -> None:
+def test_folder_without_a_process_file_has_no_measurement(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path / "0042")
     for path in folder.glob("*_6_*"):
         path.unlink()
-    records, [entry] = read(folder)
+    records, [entry] = read_all(folder)
     assert (records, entry.code) == ([], "no_measurement")

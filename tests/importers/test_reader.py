@@ -1,4 +1,4 @@
-"""What is read at all: limits, changes meanwhile, links, unknown files, folders of many."""
+"""`importers.read`: limits, files that change, links, unknown files, folders."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.limits import MAX_BYTES, MAX_FILES
 from llm_energy_measure.importers.registry import FORMATS
 from tests.support import peers
+from tests.support.imports import codes, read_all
 from tests.support.peers import LATEST, line
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def write_emissions(path: Path, rows: int = 1) -> Path:
     return path
 
 
-def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_emissions(tmp_path / "emissions.csv")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ResultNotFoundError, match="cannot import '': the path is empty; name a file or a folder"):
@@ -42,11 +43,12 @@ def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: py
 
 
 def read(path: Path, **options: Any) -> tuple[int, list[importers.Entry]]:
-    reading = importers.read(path, **options)
-    return len(list(reading)), reading.report.entries
+    """Return the number of records, and the entries."""
+    records, entries = read_all(path, **options)
+    return len(records), entries
 
 
-def test_a_report_adds_up_and_knows_no_other_code(tmp_path: Path) -> None:
+def test_report_counts_its_entries_and_rejects_unknown_codes(tmp_path: Path) -> None:
     report = importers.ImportReport()
     report.refuse("x", "torn", "it is torn", row=3)
     assert report.document() == {
@@ -71,7 +73,7 @@ def test_a_report_adds_up_and_knows_no_other_code(tmp_path: Path) -> None:
     assert tmp_path.is_dir()
 
 
-def test_a_file_of_two_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_file_of_two_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = write_emissions(tmp_path / "emissions.csv")
     os.truncate(path, 2 * 2**30)
     count, [entry] = read(path)
@@ -81,7 +83,7 @@ def test_a_file_of_two_gigabytes_is_refused_before_it_is_read(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("how", ["grows", "shrinks", "is replaced", "is rewritten"])
-def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, how: str) -> None:
+def test_file_that_changes_during_the_read_is_refused(tmp_path: Path, how: str) -> None:
     path = write_emissions(tmp_path / "emissions.csv")
     content = path.read_bytes()
 
@@ -122,7 +124,7 @@ def zip_bomb(path: Path) -> None:
         (lambda path: path.write_bytes(b"x" * 10**6), "1000000 bytes that are neither JSON nor a table"),
     ],
 )
-def test_an_unknown_file_says_what_was_found_and_what_was_looked_for(
+def test_unknown_file_names_its_content_and_what_was_looked_for(
     tmp_path: Path, write: Callable[[Path], object], found: str
 ) -> None:
     path = tmp_path / "emissions.csv"
@@ -142,7 +144,7 @@ def test_an_unknown_file_says_what_was_found_and_what_was_looked_for(
     ("content", "line"),
     [(b'{"a": 1,\n\n"b', 3), (b"[1,\n2", 2), (b'{"a": 1}', None), (b"a,b\n", None), (b"[" * 10**5, None)],
 )
-def test_an_error_about_torn_json_says_at_which_line(tmp_path: Path, content: bytes, line: int | None) -> None:
+def test_error_about_damaged_json_has_its_line(tmp_path: Path, content: bytes, line: int | None) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(ImportFormatError) as raised:
         importers.read(tmp_path / "x")
@@ -150,14 +152,14 @@ def test_an_error_about_torn_json_says_at_which_line(tmp_path: Path, content: by
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\0" * 4096])
-def test_an_empty_file_is_refused_as_that(tmp_path: Path, content: bytes) -> None:
+def test_file_without_content_is_refused_as_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     for path in (tmp_path / "x", tmp_path):
         count, [entry] = read(path)
         assert (count, entry.code, entry.file) == (0, "empty_file", str(tmp_path / "x"))
 
 
-def test_a_folder_of_many_experiments_imports_as_many(tmp_path: Path) -> None:
+def test_folder_is_read_with_its_subfolders(tmp_path: Path) -> None:
     write_emissions(tmp_path / "a" / "emissions.csv", 2)
     write_emissions(tmp_path / "a" / "b" / "more.txt", 3)
     peers.write_json(tmp_path / "c" / "result.json", peers.vllm_result())
@@ -168,7 +170,7 @@ def test_a_folder_of_many_experiments_imports_as_many(tmp_path: Path) -> None:
     assert [entry.code for entry in entries if entry.outcome == "refused"] == ["unknown_format"]
 
 
-def test_the_order_of_a_folder_is_always_the_same(tmp_path: Path) -> None:
+def test_files_of_a_folder_are_read_in_sorted_order(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         write_emissions(tmp_path / name / "emissions.csv")
     assert read(tmp_path)[1] == read(tmp_path)[1]
@@ -189,10 +191,10 @@ def test_links_and_pipes_in_a_folder_are_not_followed(tmp_path: Path) -> None:
         ("file", "not_a_file"),
         ("pipe", "not_a_file"),
     ]
-    assert read(folder / "file")[0] == 1  # a link that was named itself is meant
+    assert read(folder / "file")[0] == 1  # the caller named this link
 
 
-def test_a_folder_of_more_files_than_the_limit_is_told(tmp_path: Path) -> None:
+def test_folder_that_exceeds_the_limit_of_files_is_reported(tmp_path: Path) -> None:
     assert MAX_FILES == 100_000
     for number in range(3):
         write_emissions(tmp_path / "a" / f"{number}.csv")
@@ -202,7 +204,7 @@ def test_a_folder_of_more_files_than_the_limit_is_told(tmp_path: Path) -> None:
     assert [(entry.code, entry.file) for entry in entries[3:]] == [("too_many", str(tmp_path / "b"))]
 
 
-def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_listed_is_reported(tmp_path: Path) -> None:
     write_emissions(tmp_path / "a" / "emissions.csv")
 
     def vanish(of: Path, _size: int) -> None:
@@ -217,7 +219,7 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path) -> None:
     assert [(entry.file, entry.code) for entry in entries[1:]] == [(str(tmp_path / "b"), "unreadable")]
 
 
-def test_an_importer_that_breaks_off_costs_its_file_and_not_the_others(tmp_path: Path) -> None:
+def test_bug_of_an_importer_costs_only_its_file(tmp_path: Path) -> None:
     write_emissions(tmp_path / "b.csv")
     (tmp_path / "a").write_text("break")
     (tmp_path / "c").write_text("break while it is recognised")
@@ -231,23 +233,23 @@ def test_an_importer_that_breaks_off_costs_its_file_and_not_the_others(tmp_path:
         sources: list[ImportSource], options: Options, report: importers.ImportReport
     ) -> Iterator[RawProcessResult]:
         if sources[0].data == b"break":
-            raise OverflowError("too great")
+            raise OverflowError("too large")
         yield from codecarbon.FORMAT.read(sources, options, report)
 
     form = Format(name="mine", looks_for="anything", recognises=recognises, read=breaks)
     count, entries = read(tmp_path, format=form)
-    assert (count, [entry.code for entry in entries]) == (1, ["broke_off", "whole", "broke_off"])
-    assert "OverflowError: too great" in entries[0].message
+    assert (count, codes(entries)) == (1, ["broke_off", "whole", "broke_off"])
+    assert "OverflowError: too large" in entries[0].message
 
 
-def test_progress_tells_each_file(tmp_path: Path) -> None:
+def test_progress_is_called_for_each_file(tmp_path: Path) -> None:
     paths = [write_emissions(tmp_path / f"{number}.csv") for number in range(3)]
-    told: list[tuple[Path, int]] = []
-    list(importers.read(tmp_path, progress=lambda path, size: told.append((path, size))))
-    assert told == [(path, path.stat().st_size) for path in paths]
+    calls: list[tuple[Path, int]] = []
+    list(importers.read(tmp_path, progress=lambda path, size: calls.append((path, size))))
+    assert calls == [(path, path.stat().st_size) for path in paths]
 
 
-def test_a_format_that_was_named_is_the_only_one_tried(tmp_path: Path) -> None:
+def test_named_format_is_the_only_one_tried(tmp_path: Path) -> None:
     path = write_emissions(tmp_path / "emissions.csv")
     assert read(path, format="codecarbon")[0] == 1
     count, [entry] = read(tmp_path, format="zeus")
@@ -259,11 +261,11 @@ def test_a_format_that_was_named_is_the_only_one_tried(tmp_path: Path) -> None:
         importers.read(path, format="nonsense")
 
 
-def test_a_wrong_argument_is_an_error_before_anything_is_read(tmp_path: Path) -> None:
+def test_invalid_argument_is_an_error_before_the_first_read(tmp_path: Path) -> None:
     path = write_emissions(tmp_path / "emissions.csv")
-    for wrong in ({"format": "nonsense"}, {"mapping": ["energy_j"]}, {"mapping": ["joules=a"]}):
+    for options in ({"format": "nonsense"}, {"mapping": ["energy_j"]}, {"mapping": ["joules=a"]}):
         with pytest.raises(ImportFormatError):
-            importers.read(path, **wrong, progress=lambda *_: pytest.fail("it was read"))
+            importers.read(path, **options, progress=lambda *_: pytest.fail("it was read"))
 
 
 @pytest.mark.parametrize(
@@ -275,13 +277,13 @@ def test_a_wrong_argument_is_an_error_before_anything_is_read(tmp_path: Path) ->
         ("j,k\n", ["energy_j=j"]),
     ],
 )
-def test_a_file_without_a_row_is_no_silence(tmp_path: Path, content: str, mapping: list[str]) -> None:
+def test_file_without_a_row_is_reported(tmp_path: Path, content: str, mapping: list[str]) -> None:
     (tmp_path / "file").write_text(content)
     count, [entry] = read(tmp_path / "file", mapping=mapping)
     assert (count, entry.outcome, entry.code, entry.row) == (0, "refused", "no_measurement", None)
 
 
-def test_a_part_that_becomes_another_file_before_it_is_read_is_refused(tmp_path: Path) -> None:
+def test_part_that_changes_before_its_second_read_is_refused(tmp_path: Path) -> None:
     peers.write_json(tmp_path / "a_codecarbon.json", peers.codecarbon_task())
     peers.write_json(tmp_path / "b_codecarbon.json", peers.codecarbon_task())
 
@@ -290,22 +292,22 @@ def test_a_part_that_becomes_another_file_before_it_is_read_is_refused(tmp_path:
             (tmp_path / "a_codecarbon.json").write_text('{"another": 1}')
 
     _, entries = read(tmp_path, progress=change)
-    assert [entry.code for entry in entries] == ["changed_while_read", "incomplete_run"]
+    assert codes(entries) == ["changed_while_read", "incomplete_run"]
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "loop"])
-def test_a_path_that_the_system_refuses_is_told(tmp_path: Path, name: str) -> None:
+def test_path_that_the_system_refuses_is_reported(tmp_path: Path, name: str) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     count, [entry] = read(tmp_path / name)
     assert (count, entry.code) == (0, "unreadable")
 
 
-def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_missing_path_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ResultNotFoundError, match="the path does not exist"):
         importers.read(tmp_path / "nowhere")
 
 
-def test_the_public_names_are_those_that_all_says() -> None:
+def test_public_names_are_stable() -> None:
     assert importers.__all__ == sorted(importers.__all__)
     assert set(importers.__all__) == {"CODES", "Entry", "ImportReport", "ImportedRecords", "format_names", "read"}
     for form in FORMATS:
@@ -318,7 +320,7 @@ def test_old_name_works_with_a_warning(old: str, new: str) -> None:
         assert getattr(importers, old) is getattr(importers, new)
 
 
-def test_importers_need_no_extra_to_be_imported() -> None:
+def test_package_can_be_imported_without_extras() -> None:
     import subprocess
     import sys
 
@@ -327,7 +329,7 @@ def test_importers_need_no_extra_to_be_imported() -> None:
     assert {"h5py", "pyarrow", "numpy", "pandas"} & set(done.stdout.split()) == set()
 
 
-def test_no_reason_code_is_dead() -> None:
+def test_each_reason_code_is_used() -> None:
     from pathlib import Path
 
     source = Path(importers.__file__).parent

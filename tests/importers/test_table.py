@@ -1,4 +1,4 @@
-"""Any table, and the closed grammar of its mapping."""
+"""Import of any table, and the grammar of its mapping."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from llm_energy_measure.importers.limits import MAX_ROWS
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.results import FileSystemRepository
 from tests.support import factories, peers
+from tests.support.imports import codes, read_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +34,7 @@ def import_text(
 ) -> tuple[list[RawProcessResult], list[importers.Entry]]:
     path = tmp_path / "table"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    reading = importers.read(path, mapping=mapping)
-    return list(reading), reading.report.entries
+    return read_all(path, mapping=mapping)
 
 
 # The grammar
@@ -61,7 +61,7 @@ def import_text(
         ("1e308*1e308", None),
     ],
 )
-def test_an_expression_is_worth(expression: str, value: float | None) -> None:
+def test_value_of_an_expression(expression: str, value: float | None) -> None:
     row: dict[str, str | float | None] = {
         "a": "6",
         "b": 2.0,
@@ -103,24 +103,24 @@ def test_an_expression_is_worth(expression: str, value: float | None) -> None:
         "energy_j=a+('x')",
     ],
 )
-def test_what_is_no_mapping_is_refused_in_a_sentence(mapping: str) -> None:
+def test_invalid_mapping_is_refused(mapping: str) -> None:
     with pytest.raises(ImportFormatError, match="cannot map"):
         parse_mappings([mapping])
 
 
-def test_text_is_no_number_to_calculate_with() -> None:
+def test_text_cannot_be_used_as_a_number() -> None:
     [parsed] = parse_mappings(["energy_j=a*2"]).values()
     with pytest.raises(ValueError, match="a is 'x', which is not a number"):
         parsed.value({"a": "x"})
 
 
-def test_a_field_is_mapped_once() -> None:
+def test_field_mapped_twice_is_refused() -> None:
     with pytest.raises(ImportFormatError, match="twice"):
         parse_mappings([ENERGY, ENERGY])
 
 
 @given(st.text(max_size=30))
-def test_no_text_is_evaluated_or_crashes(text: str) -> None:
+def test_any_text_as_expression_is_parsed_or_refused(text: str) -> None:
     try:
         [parsed] = parse_mappings([f"energy_j={text}"]).values()
     except ImportFormatError:
@@ -129,7 +129,7 @@ def test_no_text_is_evaluated_or_crashes(text: str) -> None:
 
 
 @given(a=st.floats(-1e6, 1e6), b=st.floats(-1e6, 1e6), c=st.floats(0.001, 1e6))
-def test_the_grammar_calculates_as_python_does(a: float, b: float, c: float) -> None:
+def test_expression_has_the_value_that_python_computes(a: float, b: float, c: float) -> None:
     [parsed] = parse_mappings(["energy_j=a-b*2/(c+1)-a"]).values()
     assert parsed.value({"a": a, "b": b, "c": c}) == a - b * 2 / (c + 1) - a
 
@@ -151,7 +151,7 @@ MAPPING = (
 )
 
 
-def test_columns_become_fields(tmp_path: Path) -> None:
+def test_mapped_columns_become_fields(tmp_path: Path) -> None:
     [first, second], entries = import_text(tmp_path, CSV, *MAPPING, "host='node 1'")
     assert [(entry.row, entry.code) for entry in entries] == [(2, "whole"), (3, "no_energy")]
     assert (first.energy_metrics.total_energy_j, first.model_name, first.host) == (1.8e6, "llama", "node 1")
@@ -166,22 +166,22 @@ def test_columns_become_fields(tmp_path: Path) -> None:
     assert first.experiment_id != second.experiment_id
 
 
-def test_nothing_is_taken_from_a_column_because_of_its_name(tmp_path: Path) -> None:
+def test_column_without_a_mapping_is_not_used(tmp_path: Path) -> None:
     [record], _ = import_text(tmp_path, "energy_j,model_name,host\n5,llama,node-1\n", "cpu_energy_j=energy_j")
     assert (record.energy_metrics.total_energy_j, record.model_name, record.host) == (None, None, None)
     assert record.energy_metrics.cpu_energy_j == 5.0
 
 
-def test_without_a_mapping_no_table_is_taken(tmp_path: Path) -> None:
+def test_table_without_a_mapping_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImportFormatError, match="pass --map FIELD=EXPRESSION") as raised:
         import_text(tmp_path, CSV)
     assert "name, energy_kwh, in, out" in raised.value.found
     assert "--map" in raised.value.found
-    reading = importers.read(tmp_path / "table", format="table")
-    assert (list(reading), [entry.code for entry in reading.report.entries]) == ([], ["missing_field"])
+    records, entries = read_all(tmp_path / "table", format="table")
+    assert (records, codes(entries)) == ([], ["missing_field"])
 
 
-def test_a_mapping_is_never_ignored_for_a_file_that_another_format_knows(tmp_path: Path) -> None:
+def test_mapping_has_precedence_over_a_recognised_format(tmp_path: Path) -> None:
     text = f"{','.join(peers.LATEST)}\n{peers.line()}\n"
     [record], _ = import_text(tmp_path, text, ENERGY.replace("energy_kwh", "gpu_energy"), "model_name=project_name")
     assert (record.energy_metrics.total_energy_j, record.model_name) == (1.8e6, "llama")
@@ -192,7 +192,7 @@ def test_a_mapping_is_never_ignored_for_a_file_that_another_format_knows(tmp_pat
     assert [record.energy_metrics.total_energy_j for record in records] == [1.0, 3.6e6]
 
 
-def test_a_column_that_is_not_there_refuses_the_file_and_names_those_that_are(tmp_path: Path) -> None:
+def test_missing_column_refuses_the_file_and_names_the_columns(tmp_path: Path) -> None:
     records, [entry] = import_text(tmp_path, CSV, "energy_j=joules")
     assert (records, entry.code) == ([], "missing_field")
     assert "joules" in entry.message
@@ -212,20 +212,20 @@ def test_a_column_that_is_not_there_refuses_the_file_and_names_those_that_are(tm
     ],
     ids=range(7),
 )
-def test_a_row_that_is_wrong_costs_itself(tmp_path: Path, line: str, code: str) -> None:
+def test_invalid_row_costs_only_itself(tmp_path: Path, line: str, code: str) -> None:
     records, entries = import_text(tmp_path, f"{CSV}{line}\nlast,1,1,1,2026-01-16,u\n", *MAPPING)
-    assert [entry.code for entry in entries] == ["whole", "no_energy", code, "whole"]
+    assert codes(entries) == ["whole", "no_energy", code, "whole"]
     assert records[-1].model_name == "last"
 
 
-def test_a_quote_that_never_closes_costs_one_row(tmp_path: Path) -> None:
+def test_open_quote_costs_one_row(tmp_path: Path) -> None:
     records, entries = import_text(tmp_path, 'm,j\na,1\nx,"1\nb,2\nc,3\n', "model_name=m", "energy_j=j")
     assert [(entry.row, entry.code) for entry in entries] == [(2, "whole"), (3, "torn"), (4, "whole"), (5, "whole")]
     assert entries[1].message == "a quote in the row is not closed"
     assert [record.model_name for record in records] == ["a", "b", "c"]
 
 
-def test_a_row_is_named_by_its_first_line(tmp_path: Path) -> None:
+def test_entry_has_the_first_line_of_its_row(tmp_path: Path) -> None:
     text = f'm,j\n"a\nb",1\n\n"c\n\nd",2\nx,"1\n{"y" * 200_000},5\n"e\nf",3,4\ng,6\n'
     records, entries = import_text(tmp_path, text, "model_name=m", "energy_j=j")
     assert [(entry.row, entry.outcome) for entry in entries] == [
@@ -235,22 +235,22 @@ def test_a_row_is_named_by_its_first_line(tmp_path: Path) -> None:
     assert "more than 131072 characters" in entries[3].message
 
 
-def test_two_rows_of_one_process_are_told(tmp_path: Path) -> None:
+def test_second_row_of_a_process_is_refused(tmp_path: Path) -> None:
     text = "id,rank,j\ne1,0,1\ne1,1,2\ne1,1,3\n"
     mapping = ("experiment_id=id", "process_index=rank", "energy_j=j", "world_size=2")
     records, entries = import_text(tmp_path, text, *mapping)
     assert [(record.experiment_id, record.process_index) for record in records] == [("e1", 0), ("e1", 1)]
-    assert [entry.code for entry in entries] == ["whole", "whole", "duplicate"]
+    assert codes(entries) == ["whole", "whole", "duplicate"]
     assert entries[2].message == (
         "an earlier row is process 1 of e1 and is imported; map process_index or experiment_id to a column that differs"
     )
 
 
-def test_rows_without_an_id_that_are_alike_count_once_until_what_differs_is_mapped(tmp_path: Path) -> None:
+def test_rows_with_equal_mapped_values_count_once(tmp_path: Path) -> None:
     text = "model,j,run\nllama,5,a\nllama,5,b\nllama,6,c\n"
     records, entries = import_text(tmp_path, text, "model_name=model", "energy_j=j")
     assert [record.energy_metrics.total_energy_j for record in records] == [5.0, 6.0]
-    assert [entry.code for entry in entries] == ["whole", "duplicate", "whole"]
+    assert codes(entries) == ["whole", "duplicate", "whole"]
     assert entries[1].message == (
         "an earlier row has the same values in all mapped columns and is imported; if it is another measurement, map a "
         "column that differs, for example to start or experiment_id"
@@ -259,16 +259,16 @@ def test_rows_without_an_id_that_are_alike_count_once_until_what_differs_is_mapp
     assert ([record.experiment_id for record in records], len(entries)) == (["a", "b", "c"], 3)
 
 
-def test_a_blank_process_index_is_not_process_0(tmp_path: Path) -> None:
+def test_blank_process_index_is_not_process_0(tmp_path: Path) -> None:
     records, entries = import_text(tmp_path, "id,rank,j\ne,,1\ne,1,2\n", "experiment_id=id", "process_index=rank")
-    assert ([entry.code for entry in entries], len(records)) == (["missing_field", "no_energy"], 1)
+    assert (codes(entries), len(records)) == (["missing_field", "no_energy"], 1)
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [("input_tokens", "1e30"), ("gpu_id", "1e300"), ("gpu_id", "1e200"), ("total_tokens", "9007199254740992")],
 )
-def test_a_count_beyond_all_counts_is_refused(tmp_path: Path, field: str, value: str) -> None:
+def test_too_large_number_is_refused(tmp_path: Path, field: str, value: str) -> None:
     for text in (f"j,v\n1,{value}\n", f'{{"j": 1, "v": {value}}}'):
         records, [entry] = import_text(tmp_path, text, "energy_j=j", f"{field}=v")
         assert (records, entry.outcome) == ([], "refused")
@@ -276,14 +276,14 @@ def test_a_count_beyond_all_counts_is_refused(tmp_path: Path, field: str, value:
     assert (records, entry.code) == ([], "impossible_value")
 
 
-def test_a_column_that_stands_twice_is_not_chosen_from(tmp_path: Path) -> None:
+def test_duplicate_column_refuses_the_file(tmp_path: Path) -> None:
     records, [entry] = import_text(tmp_path, "j,j,k\n1,2,3\n", "energy_j=j")
     assert (records, entry.code, "j" in entry.message) == ([], "ambiguous_column", True)
     [record], _ = import_text(tmp_path, "j,j,k\n1,2,3\n", "energy_j=k")
     assert record.energy_metrics.total_energy_j == 3.0
 
 
-def test_rows_of_experiments_that_take_turns_come_one_experiment_behind_the_other(tmp_path: Path) -> None:
+def test_interleaved_rows_are_grouped_by_experiment(tmp_path: Path) -> None:
     text = "id,rank,j\na,0,1\nb,0,2\na,1,x\na,1,3\nb,1,4\n"
     mapping = ("experiment_id=id", "process_index=rank", "energy_j=j", "world_size=2")
     records, entries = import_text(tmp_path, text, *mapping)
@@ -295,16 +295,16 @@ def test_rows_of_experiments_that_take_turns_come_one_experiment_behind_the_othe
     ]
 
 
-def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     records, entries = import_text(tmp_path, b"m,j\nx\xee,1\ny,2\n", "model_name=m", "energy_j=j")
-    assert [entry.code for entry in entries] == ["undecodable_text", "whole"]
+    assert codes(entries) == ["undecodable_text", "whole"]
     assert records[0].model_name == "x\ufffd"
 
 
 @pytest.mark.parametrize(
     "cells", ["..,0,4,,", "e,1000000,4,,", "e,0,0,,", "e,0,4,9,8", "e,0,4,5,9"], ids=lambda cells: cells
 )
-def test_values_that_cannot_be_are_refused(tmp_path: Path, cells: str) -> None:
+def test_impossible_values_are_refused(tmp_path: Path, cells: str) -> None:
     mapping = ("experiment_id=id", "process_index=rank", "world_size=size", "input_tokens=a", "total_tokens=b")
     records, [entry] = import_text(tmp_path, f"id,rank,size,a,b\n{cells}\n", *mapping)
     if cells.endswith("5,9"):
@@ -338,7 +338,7 @@ def test_json_lines_and_parquet_give_the_same_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("indent", [None, 1])
-def test_a_list_of_objects_is_a_table_and_so_is_one_over_several_lines(tmp_path: Path, indent: int | None) -> None:
+def test_list_of_objects_is_a_table(tmp_path: Path, indent: int | None) -> None:
     rows: list[dict[str, Any]] = [{"j": 5, "id": "a"}, {"j": 6, "id": "b"}, {"j": "x", "id": "b"}]
     mapping = ("energy_j=j", "experiment_id=id")
     records, entries = import_text(tmp_path, json.dumps(rows, indent=indent), *mapping)
@@ -347,30 +347,28 @@ def test_a_list_of_objects_is_a_table_and_so_is_one_over_several_lines(tmp_path:
     [record], [entry] = import_text(tmp_path, json.dumps(rows[0], indent=indent), *mapping)
     assert (record.energy_metrics.total_energy_j, entry.row) == (5, 1)
     text = json.dumps(rows[:2], indent=indent).replace('"j": 6', '"j": 6, "j": 7')
-    assert [entry.code for entry in import_text(tmp_path, text, *mapping)[1]] == ["whole", "ambiguous_key"]
+    assert codes(import_text(tmp_path, text, *mapping)[1]) == ["whole", "ambiguous_key"]
 
 
 @pytest.mark.parametrize("text", ["[]", "[1, 2]", '[{"j": 5}, 6]', '[{"j": 5}'])
-def test_any_other_list_is_no_table(tmp_path: Path, text: str) -> None:
+def test_other_lists_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ImportFormatError, match="JSON that is not an object, or is incomplete"):
         import_text(tmp_path, text, "energy_j=j")
 
 
 @pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs")])
-def test_a_table_without_commas_is_told_what_is_wrong_with_it(tmp_path: Path, sign: str, name: str) -> None:
+def test_message_names_the_wrong_separator(tmp_path: Path, sign: str, name: str) -> None:
     with pytest.raises(ImportFormatError, match=f"a line with {name}; a table needs commas between the cells"):
         import_text(tmp_path, f"model{sign}j\nllama{sign}5\n", "energy_j=j")
 
 
-def test_a_table_of_one_column_is_told_that_it_takes_two(tmp_path: Path) -> None:
+def test_table_of_one_column_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImportFormatError, match="neither JSON nor a table; a table needs commas"):
         import_text(tmp_path, "j\n5\n6\n", "energy_j=j")
 
 
 @pytest.mark.parametrize("form", ['{"j": 5}\n{"j": 6, "k": 1}\n', '[{"j": 5}, {"j": 6, "k": 1}]'])
-def test_a_column_that_no_object_has_refuses_the_file_and_one_that_some_have_does_not(
-    tmp_path: Path, form: str
-) -> None:
+def test_key_is_missing_only_if_no_object_has_it(tmp_path: Path, form: str) -> None:
     records, [entry] = import_text(tmp_path, form, "energy_j=joules")
     assert (records, entry.code) == ([], "missing_field")
     assert entry.message == "no object has joules; the first object has j; change --map"
@@ -378,7 +376,7 @@ def test_a_column_that_no_object_has_refuses_the_file_and_one_that_some_have_doe
     assert [record.gpu_id for record in records] == [None, 1]
 
 
-def test_a_long_number_is_an_id_with_all_its_digits(tmp_path: Path) -> None:
+def test_long_number_as_id_keeps_all_digits(tmp_path: Path) -> None:
     text = '{"id": 1234567890123456, "j": 5}\n{"id": 1234567890123457, "j": 6}\n{"id": 0.12345678901234566, "j": 7}\n'
     records, _ = import_text(tmp_path, text, "experiment_id=id", "energy_j=j")
     assert [record.experiment_id for record in records] == [
@@ -387,7 +385,7 @@ def test_a_long_number_is_an_id_with_all_its_digits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stamp", ["1712121312000", "1712121312000.5", "1712121312"])
-def test_milliseconds_since_1970_are_no_evening_of_1712(tmp_path: Path, stamp: str) -> None:
+def test_milliseconds_since_1970_are_not_a_timestamp(tmp_path: Path, stamp: str) -> None:
     records, [entry] = import_text(tmp_path, f"t,j\n{stamp},5\n", "start=t", "energy_j=j")
     assert entry.code == ("whole" if len(stamp) == 10 else "torn")
     assert [record.timestamps.start.year for record in records if record.timestamps.start] == (
@@ -395,18 +393,18 @@ def test_milliseconds_since_1970_are_no_evening_of_1712(tmp_path: Path, stamp: s
     )
 
 
-def test_what_a_results_directory_holds_is_no_table(tmp_path: Path) -> None:
+def test_results_of_this_tool_are_not_read_as_a_table(tmp_path: Path) -> None:
     FileSystemRepository(tmp_path).save_raw("exp_7", factories.raw("exp_7"))
     (tmp_path / "table.csv").write_text("id,j\na,5\n")
-    reading = importers.read(tmp_path, mapping=["energy_j=j"])
-    assert len(list(reading)) == 1
-    refused = [entry for entry in reading.report.entries if entry.outcome == "refused"]
+    records, entries = read_all(tmp_path, mapping=["energy_j=j"])
+    assert len(records) == 1
+    refused = [entry for entry in entries if entry.outcome == "refused"]
     assert {entry.code for entry in refused} == {"unknown_format"}
     assert all("a result of this tool" in entry.message for entry in refused)
     assert not any("looked for" in entry.message for entry in refused)
 
 
-def test_a_line_that_is_no_object_costs_itself(tmp_path: Path) -> None:
+def test_line_that_is_not_an_object_costs_only_itself(tmp_path: Path) -> None:
     text = '{"j": 1}\n{"j": 2\n[3]\n{"j": NaN}\n{"j": 4}\n'
     records, entries = import_text(tmp_path, text, "energy_j=j")
     assert [record.energy_metrics.total_energy_j for record in records] == [1.0, None, 4.0]
@@ -414,7 +412,7 @@ def test_a_line_that_is_no_object_costs_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet", "codecarbon"])
-def test_more_rows_than_the_limit_are_refused_at_once(tmp_path: Path, form: str) -> None:
+def test_file_with_too_many_rows_is_refused_at_once(tmp_path: Path, form: str) -> None:
     assert MAX_ROWS == 2_000_000
     path = tmp_path / "table"
     if form == "parquet":
@@ -422,15 +420,14 @@ def test_more_rows_than_the_limit_are_refused_at_once(tmp_path: Path, form: str)
     else:
         header = {"csv": "j,m\n", "json": '{"j": 5}\n{"j": 6}', "codecarbon": ",".join(peers.LATEST) + "\n"}[form]
         path.write_bytes(header.encode() + b"\n" * MAX_ROWS)
-    reading = importers.read(path, mapping=[] if form == "codecarbon" else ["energy_j=j"])
-    assert list(reading) == []
-    [entry] = reading.report.entries
+    records, [entry] = read_all(path, mapping=[] if form == "codecarbon" else ["energy_j=j"])
+    assert records == []
     assert entry.code == "too_many"
     assert "2000001 rows, and at most 2000000 are read; split it" in entry.message
 
 
 @pytest.mark.parametrize("content", [b"PAR1", b"PAR1" + b"\xff" * 4000 + b"PAR1"])
-def test_what_only_looks_like_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_damaged_parquet_file_is_refused(tmp_path: Path, content: bytes) -> None:
     records, [entry] = import_text(tmp_path, content, "energy_j=j")
     assert (records, entry.code) == ([], "unreadable")
 
@@ -465,44 +462,44 @@ def import_in_child(*arguments: object) -> tuple[str, int]:
         pytest.skip("needs /proc/self/status")
     command = [sys.executable, "-c", IMPORT_SCRIPT, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    codes, growth_mib = done.stdout.splitlines()
-    return codes, int(growth_mib)
+    row_codes, growth_mib = done.stdout.splitlines()
+    return row_codes, int(growth_mib)
 
 
-def test_a_small_parquet_of_long_texts_takes_little_memory(tmp_path: Path) -> None:
+def test_parquet_of_repeated_long_texts_needs_little_memory(tmp_path: Path) -> None:
     long = pa.DictionaryArray.from_arrays(pa.array([0] * 4096, pa.int32()), pa.array(["x" * 3_000_000]))
     rows = pa.table({"m": long, "j": [1.0] * 4096})
     pq.write_table(rows, tmp_path / "rows", compression="zstd")
     assert (tmp_path / "rows").stat().st_size < 10**6
-    codes, growth_mib = import_in_child(tmp_path / "rows", "model_name=m", "energy_j=j")
-    assert codes == "0 {'torn': 4096}"
+    row_codes, growth_mib = import_in_child(tmp_path / "rows", "model_name=m", "energy_j=j")
+    assert row_codes == "0 {'torn': 4096}"
     assert growth_mib < 400  # measured: 25; the texts have 12 GB
 
 
-def test_a_long_line_of_json_is_not_parsed(tmp_path: Path) -> None:
+def test_long_json_line_is_not_parsed(tmp_path: Path) -> None:
     with (tmp_path / "rows").open("w") as file:
         file.write('{"j": 1}\n{"j": ')
         for _ in range(40):
             file.write("[[]," * 2**18)
         file.write('\n{"j": 2}\n')
-    codes, growth_mib = import_in_child(tmp_path / "rows", "energy_j=j")
-    assert codes == "2 {'whole': 2, 'torn': 1}"
+    row_codes, growth_mib = import_in_child(tmp_path / "rows", "energy_j=j")
+    assert row_codes == "2 {'whole': 2, 'torn': 1}"
     assert growth_mib < 400  # measured: 119; the parsed line has 700
 
 
-def test_a_cell_that_is_too_long_costs_its_row(tmp_path: Path) -> None:
+def test_too_long_cell_costs_its_row(tmp_path: Path) -> None:
     text = "".join(json.dumps({"j": 1, "m": "x" * length}) + "\n" for length in (1, 200_000, 2))
     records, entries = import_text(tmp_path, text, "energy_j=j", "model_name=m")
-    assert ([entry.code for entry in entries], len(records)) == (["whole", "torn", "whole"], 2)
+    assert (codes(entries), len(records)) == (["whole", "torn", "whole"], 2)
 
 
-def test_a_column_of_lists_is_no_column_of_cells(tmp_path: Path) -> None:
+def test_parquet_column_of_lists_counts_as_missing(tmp_path: Path) -> None:
     pq.write_table(pa.table({"j": [[1.0], [2.0]]}), tmp_path / "rows.bin")
     records, [entry] = import_text(tmp_path, (tmp_path / "rows.bin").read_bytes(), "energy_j=j")
     assert (records, entry.code) == ([], "missing_field")
 
 
-def test_a_column_that_parquet_lacks_is_named(tmp_path: Path) -> None:
+def test_missing_parquet_column_refuses_the_file(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.bin")
     _, [entry] = import_text(tmp_path, (tmp_path / "rows.bin").read_bytes(), "energy_j=joules")
     assert entry.code == "missing_field"

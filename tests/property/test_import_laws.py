@@ -1,6 +1,6 @@
-"""Laws of every importer: what CodeCarbon wrote is what we export, and nothing that can stand in a file crashes.
+"""Laws of every importer: CodeCarbon's files survive export and import, and no content crashes an importer.
 
-That each format gives back the very record that was put into it is held by `test_import_round_trips.py`.
+`test_import_round_trips.py` checks that each importer returns the records that were written.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_energy_measure import importers
 from llm_energy_measure.importers.codecarbon_rows import LAYOUTS
 from llm_energy_measure.results import exporters
 from llm_energy_measure.results.store import codec
 from tests.fuzz import mutate
 from tests.support import factories, peers
+from tests.support.imports import codes, read_all
 from tests.support.peers import write_experiment
 from tests.support.shapes_of_logs import joules, seconds, words
 
@@ -36,14 +36,10 @@ kwh = st.floats(1e-9, 1e6)
 stamps = st.datetimes(datetime(2015, 1, 1), datetime(2035, 1, 1))
 
 
-def read_all(path: Path, **options: Any) -> list[RawProcessResult]:
-    """Every record, once it is known that the report adds up and that each can be saved."""
-    reading = importers.read(path, **options)
-    records = list(reading)
-    counts = reading.report.counts
-    assert counts["kept"] + counts["repaired"] == len(records)
-    assert [entry for entry in reading.report.entries if entry.code == "broke_off"] == []
-    assert counts["seen"] == counts["kept"] + counts["repaired"] + counts["refused"] == len(reading.report.entries)
+def read_valid(path: Path, **options: Any) -> list[RawProcessResult]:
+    """Return all records, after a check that no importer failed and that each record can be saved."""
+    records, entries = read_all(path, **options)
+    assert "broke_off" not in codes(entries)
     for record in records:
         assert codec.require_valid_raw(record) == record
     return records
@@ -53,21 +49,21 @@ def read_text(text: str | bytes, **options: Any) -> list[RawProcessResult]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_all(path, **options)
+        return read_valid(path, **options)
 
 
-def without_origin(records: list[RawProcessResult]) -> list[RawProcessResult]:
+def without_origins(records: list[RawProcessResult]) -> list[RawProcessResult]:
     return [msgspec.structs.replace(record, origin=None) for record in records]
 
 
-# CodeCarbon: what we export is what we import
+# CodeCarbon: export and import
 
 numbers = st.one_of(st.just(""), kwh.map(repr))
 
 
 @st.composite
 def codecarbon_rows(draw: st.DrawFn) -> str:
-    """A file of some version, of runs of its own."""
+    """Draw a file of some version."""
     layout = LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))]
     rows = [",".join(layout)]
     for number in range(draw(st.integers(1, 3))):
@@ -87,7 +83,7 @@ def codecarbon_rows(draw: st.DrawFn) -> str:
 
 
 @given(codecarbon_rows())
-def test_codecarbon_comes_back_from_its_own_shape(text: str) -> None:
+def test_codecarbon_file_survives_export_and_import(text: str) -> None:
     records = read_text(text)
     again = read_text(exporters.to_codecarbon(records))
     assert [record.energy_metrics for record in again] == [record.energy_metrics for record in records]
@@ -97,11 +93,11 @@ def test_codecarbon_comes_back_from_its_own_shape(text: str) -> None:
         kept = [record.effective_config for record in records]
         assert [record.effective_config for record in again] == kept
         assert [record.experiment_id for record in again] == [record.experiment_id for record in records]
-    assert without_origin(read_text(exporters.to_codecarbon(again))) == without_origin(again)
+    assert without_origins(read_text(exporters.to_codecarbon(again))) == without_origins(again)
 
 
 @given(joules, joules, seconds, stamps)
-def test_any_record_with_an_end_survives_the_shape_of_codecarbon(
+def test_record_with_an_end_survives_export_to_codecarbon(
     total: float, gpu: float, duration: float, end: datetime
 ) -> None:
     energy = factories.energy(total_energy_j=total, gpu_energy_j=gpu, duration_sec=duration)
@@ -113,7 +109,7 @@ def test_any_record_with_an_end_survives_the_shape_of_codecarbon(
     assert (found.timestamps.end, found.energy_metrics.duration_sec) == (end, duration)
 
 
-# Whatever stands in a file
+# Damaged files and extreme values
 
 
 def _optimum(folder: Path) -> None:
@@ -145,16 +141,16 @@ SHAPES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_nothing_that_a_file_can_hold_crashes_an_importer(shape: str, tmp_path: Path) -> None:
-    SHAPES[shape](tmp_path / "whole" if shape == "legacy" else _made(tmp_path / "whole"))
+def test_no_damaged_file_crashes_an_importer(shape: str, tmp_path: Path) -> None:
+    SHAPES[shape](tmp_path / "whole" if shape == "legacy" else _new_folder(tmp_path / "whole"))
     paths = sorted(path for path in (tmp_path / "whole").rglob("*") if path.is_file())
     rng = random.Random(20260116)
     mapping = ["energy_j=j*2", "model_name=m", "start=t"] if shape in ("table", "csv") else []
-    for number in range(10 if shape == "perun_hdf5" else 150):  # each of its files starts a process
+    for number in range(10 if shape == "perun_hdf5" else 150):  # each import starts a process
         path = paths[number % len(paths)]
         content = path.read_bytes()
         path.write_bytes(mutate.mutated(rng, [content]))
-        read_all(tmp_path / "whole", mapping=mapping, gpu_uuids=["GPU-a"], host="node-1")
+        read_valid(tmp_path / "whole", mapping=mapping, gpu_uuids=["GPU-a"], host="node-1")
         path.write_bytes(content)
 
 
@@ -166,8 +162,8 @@ EXTREME = [
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "perun_hdf5"])
-def test_no_value_is_too_great_or_of_too_odd_a_kind(shape: str, tmp_path: Path) -> None:
-    SHAPES[shape](tmp_path / "whole" if shape == "legacy" else _made(tmp_path / "whole"))
+def test_no_extreme_value_crashes_an_importer(shape: str, tmp_path: Path) -> None:
+    SHAPES[shape](tmp_path / "whole" if shape == "legacy" else _new_folder(tmp_path / "whole"))
     paths = sorted(path for path in (tmp_path / "whole").rglob("*") if path.is_file())
     rng = random.Random(20260116)
     mapping = ["energy_j=j*2", "model_name=m", "start=t", "input_tokens=j"] if shape in ("table", "csv") else []
@@ -176,14 +172,14 @@ def test_no_value_is_too_great_or_of_too_odd_a_kind(shape: str, tmp_path: Path) 
         content = path.read_text()
         found = rng.choice(list(_VALUE.finditer(content)))
         path.write_text(content[: found.start()] + rng.choice(EXTREME) + content[found.end() :])
-        read_all(tmp_path / "whole", mapping=mapping, gpu_uuids=["GPU-a"], host="node-1")
+        read_valid(tmp_path / "whole", mapping=mapping, gpu_uuids=["GPU-a"], host="node-1")
         path.write_text(content)
 
 
 _VALUE = re.compile(r'(?<=: )"[^"]*"|(?<=[ ,\[])-?[0-9][^ ,\]}\n]*')
-"""A value of a JSON object, or a cell that begins with a digit."""
+"""A value in a JSON object, or a cell that begins with a digit."""
 
 
-def _made(folder: Path) -> Path:
+def _new_folder(folder: Path) -> Path:
     folder.mkdir()
     return folder

@@ -1,4 +1,4 @@
-"""For each format, what is written in its shape and read back is the same record, in every field."""
+"""For each format, an import returns every field of the records that were written in this format."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from llm_energy_measure import importers
 from llm_energy_measure.results.store import codec
-from tests.support.shapes import OF_THE_FILE, Shape, leaves, value_at
+from tests.support.imports import read_all
+from tests.support.shapes import FILE_FIELDS, Shape, field_paths, value_at
 from tests.support.shapes_of_logs import CODECARBON, TABLE, VLLM, ZEUS
 from tests.support.shapes_of_processes import LEGACY, PERUN, PERUN_HDF5
 from tests.support.shapes_of_runs import LEADERBOARD, ML_ENERGY, OPTIMUM
@@ -38,12 +38,9 @@ SHAPES: dict[str, Shape] = {
 
 
 def read_back(folder: Path, options: dict[str, Any]) -> list[RawProcessResult]:
-    """Every record, once it is known that the report adds up, and where each says it comes from."""
-    reading = importers.read(folder, **options)
-    records = list(reading)
-    counts = reading.report.counts
-    assert counts["refused"] == 0, reading.report.entries
-    assert counts["seen"] == counts["kept"] + counts["repaired"] == len(records)
+    """Return all records, after a check of the report and of the origin of each record."""
+    records, entries = read_all(folder, **options)
+    assert [entry for entry in entries if entry.outcome == "refused"] == []
     for record in records:
         assert codec.require_valid_raw(record) == record
         assert record.origin is not None
@@ -53,10 +50,10 @@ def read_back(folder: Path, options: dict[str, Any]) -> list[RawProcessResult]:
 
 
 def expected(written: RawProcessResult, found: RawProcessResult) -> Any:
-    """What was written, with what only the file itself could say."""
+    """Return the written record with the fields that depend on the file."""
     assert written.origin is not None
     assert found.origin is not None
-    of_file = {name.removeprefix("origin."): value_at(found, name) for name in OF_THE_FILE}
+    of_file = {name.removeprefix("origin."): value_at(found, name) for name in FILE_FIELDS}
     changes: dict[str, Any] = {"origin": msgspec.structs.replace(written.origin, **of_file)}
     if isinstance(written.experiment_id, re.Pattern):
         assert written.experiment_id.fullmatch(found.experiment_id)
@@ -67,18 +64,18 @@ def expected(written: RawProcessResult, found: RawProcessResult) -> Any:
 @pytest.mark.parametrize("name", [name for name in SHAPES if name != "perun as HDF5"])
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
-def test_what_is_written_in_a_shape_and_read_back_is_the_same_record(name: str, data: st.DataObject) -> None:
+def test_record_written_as_a_tools_file_is_imported_unchanged(name: str, data: st.DataObject) -> None:
     check_round_trip(SHAPES[name], data)
 
 
-@settings(max_examples=8)  # each starts a process
+@settings(max_examples=8)  # each import starts a process
 @given(data=st.data())
-def test_what_is_written_as_hdf5_and_read_back_is_the_same_record(data: st.DataObject) -> None:
+def test_record_written_as_hdf5_is_imported_unchanged(data: st.DataObject) -> None:
     check_round_trip(SHAPES["perun as HDF5"], data)
 
 
 def check_round_trip(shape: Shape, data: st.DataObject) -> None:
-    written = shape.records(data.draw(shape.drawn))
+    written = shape.records(data.draw(shape.strategy))
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top) / shape.folder(written)
         folder.mkdir()
@@ -92,24 +89,24 @@ def check_round_trip(shape: Shape, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_field_is_decided_for_each_shape(name: str) -> None:
+def test_each_shape_defines_every_field(name: str) -> None:
     shape = SHAPES[name]
-    told = set(shape.told) | set(OF_THE_FILE)
-    assert shape.carried & told == set()
-    # A new field of a record is named here until a list in `tests/support/shapes*.py` says what a shape makes of it.
-    assert (shape.carried | told) ^ set(leaves()) == set()
+    derived = set(shape.derived) | set(FILE_FIELDS)
+    assert shape.stored & derived == set()
+    # A new field of a record needs an entry in each shape of `tests/support/shapes*.py`.
+    assert (shape.stored | derived) ^ set(field_paths()) == set()
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_field_that_a_shape_carries_is_drawn(name: str) -> None:
-    undrawn = set(SHAPES[name].carried)
+def test_each_field_that_a_shape_stores_is_drawn(name: str) -> None:
+    undrawn = set(SHAPES[name].stored)
 
     @settings(derandomize=True, database=None, max_examples=100, phases=[Phase.generate])
-    @given(SHAPES[name].drawn)
-    def look(drawn: list[dict[str, Any]]) -> None:
+    @given(SHAPES[name].strategy)
+    def draw_all(drawn: list[dict[str, Any]]) -> None:
         undrawn.difference_update(
             path for values in drawn for path, value in values.items() if value not in (None, [], [None])
         )
 
-    look()
+    draw_all()
     assert undrawn == set()

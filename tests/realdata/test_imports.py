@@ -1,4 +1,4 @@
-"""Every sample of other tools, and every folder of the older results, imports or is refused for the right reason."""
+"""Import of real files of other tools and of real legacy folders."""
 
 from __future__ import annotations
 
@@ -13,36 +13,27 @@ import pytest
 from llm_energy_measure import importers
 from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from tests.support.imports import outcomes, read_all
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
 
 KWH = 3.6e6
 LEGACY = ["0109", "0110", "0111", "0112", "0113", "0118", "0129", "0146", "3b_0008", "3b_0088"]
-
-
-def read(path: Path) -> tuple[list[RawProcessResult], list[importers.Entry]]:
-    reading = importers.read(path)
-    records = list(reading)
-    counts = reading.report.counts
-    assert counts["kept"] + counts["repaired"] == len(records)
-    assert counts["kept"] + counts["repaired"] + counts["refused"] == counts["seen"] == len(reading.report.entries)
-    return records, reading.report.entries
 
 
 def codes(entries: list[importers.Entry]) -> Counter[str]:
     return Counter(entry.code for entry in entries)
 
 
-# Older results
+# Legacy folders
 
 
 @pytest.mark.parametrize("name", LEGACY)
-def test_the_energy_of_a_folder_is_what_its_own_tool_made_of_it(real_data: Path, name: str) -> None:
+def test_energy_of_a_legacy_folder_equals_the_tools_own_total(real_data: Path, name: str) -> None:
     folder = real_data / "legacy_v1" / name
-    records, entries = read(folder)
+    records, entries = read_all(folder)
     assert codes(entries) == {"whole": len(records)}
     [path] = folder.glob("*_7_global_energy_results.json")
     own = json.loads(path.read_bytes())["global_experiment_results"]["total_energy_joules"]
@@ -51,27 +42,27 @@ def test_the_energy_of_a_folder_is_what_its_own_tool_made_of_it(real_data: Path,
     assert result.is_lower_bound is False
 
 
-def test_every_folder_of_older_results_is_tested(real_data: Path) -> None:
+def test_list_of_legacy_folders_is_complete(real_data: Path) -> None:
     found = sorted(path.name for path in (real_data / "legacy_v1").iterdir() if path.is_dir())
     assert found == sorted([*LEGACY, "3b_0211", "3b_0213"])
 
 
-def test_an_empty_total_costs_nothing(real_data: Path) -> None:
-    records, entries = read(real_data / "legacy_v1" / "3b_0211")
+def test_empty_file_with_the_total_costs_no_energy(real_data: Path) -> None:
+    records, entries = read_all(real_data / "legacy_v1" / "3b_0211")
     assert [(record.experiment_id, record.process_index) for record in records] == [("3b_0211", i) for i in range(4)]
     assert codes(entries) == {"part_unreadable": 1, "whole": 3}
     assert aggregate_results("3b_0211", records, strict=True).is_lower_bound is False
 
 
-def test_a_folder_of_empty_files_is_refused_by_name(real_data: Path) -> None:
-    records, entries = read(real_data / "legacy_v1" / "3b_0213")
+def test_folder_of_empty_files_is_refused(real_data: Path) -> None:
+    records, entries = read_all(real_data / "legacy_v1" / "3b_0213")
     assert records == []
-    assert [entry.code for entry in entries] == ["empty_file"] * 4
+    assert codes(entries) == {"empty_file": 4}
     assert all("3b_0213/0213_6_local_energy_results_process_" in entry.file for entry in entries)
 
 
-def test_the_energy_window_is_that_of_the_modelled_cpu(real_data: Path) -> None:
-    records, _ = read(real_data / "legacy_v1" / "0112")
+def test_energy_window_follows_from_the_modelled_cpu_power(real_data: Path) -> None:
+    records, _ = read_all(real_data / "legacy_v1" / "0112")
     windows = [record.energy_metrics.duration_sec or 0.0 for record in records]
     assert windows == pytest.approx([23.3, 35.7, 32.9, 30.3], abs=0.05)
     powers = [
@@ -80,9 +71,9 @@ def test_the_energy_window_is_that_of_the_modelled_cpu(real_data: Path) -> None:
     assert all(590 < power < 820 + 5 for power in powers)
 
 
-def test_all_folders_at_once_import_as_many_experiments(real_data: Path, tmp_path: Path) -> None:
+def test_import_of_all_folders_gives_one_experiment_each(real_data: Path, tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
-    for record in read(real_data / "legacy_v1")[0]:
+    for record in read_all(real_data / "legacy_v1")[0]:
         repository.save_raw(record.experiment_id, record)
     assert repository.list_experiments() == sorted([*LEGACY, "3b_0211"])
 
@@ -97,37 +88,37 @@ def parses(cell: str) -> bool:
         return False
 
 
-def test_each_run_of_the_bigscience_log_is_counted_once_and_each_torn_row_is_named(real_data: Path) -> None:
+def test_each_run_of_the_bigscience_log_counts_once(real_data: Path) -> None:
     path = real_data / "peers" / "codecarbon" / "bigscience_emissions_first_1000_rows.csv"
     with path.open(newline="") as file:
         rows = dict(enumerate(csv.DictReader(file), start=2))
-    whole = {
+    complete = {
         line: row
         for line, row in rows.items()
         if len(row["timestamp"]) == 19 and parses(row["duration"]) and parses(row["energy_consumed"])
-        if row["on_cloud"]  # line 761 is whole up to "Linu", and padded from there
+        if row["on_cloud"]  # line 761 breaks off at "Linu" and is padded with commas
     }
-    records, entries = read(path)
+    records, entries = read_all(path)
     assert len(entries) == len(rows) == 1000
-    assert {entry.row for entry in entries if entry.code == "torn"} == set(rows) - set(whole)
+    assert {entry.row for entry in entries if entry.code == "torn"} == set(rows) - set(complete)
     greatest: dict[str, float] = {}
-    for row in whole.values():
+    for row in complete.values():
         greatest[row["run_id"]] = max(greatest.get(row["run_id"], 0.0), float(row["energy_consumed"]))
     found = {record.effective_config["codecarbon"]["run_id"]: record for record in records}
     assert len(found) == len(records) == len(greatest) == 4
     for run, energy_kwh in greatest.items():
         assert found[run].energy_metrics.total_energy_j == energy_kwh * KWH
-    added_up = sum(float(row["energy_consumed"]) for row in whole.values()) * KWH
-    assert added_up > 20 * sum(record.energy_metrics.total_energy_j or 0 for record in records)
+    plain_sum_j = sum(float(row["energy_consumed"]) for row in complete.values()) * KWH
+    assert plain_sum_j > 20 * sum(record.energy_metrics.total_energy_j or 0 for record in records)
     # In one run, the last row by time comes before rows with less energy. The report says so.
     assert codes(entries)["out_of_order"] == 43
     assert any("decreases" in entry.message and entry.row == 770 for entry in entries)
 
 
-def test_the_corrupted_file_is_repaired_with_certainty(real_data: Path) -> None:
+def test_damaged_codecarbon_file_is_repaired(real_data: Path) -> None:
     path = real_data / "peers" / "codecarbon" / "locally_generated_corrupted_by_codecarbon_3.3.0.csv"
-    records, entries = read(path)
-    assert [(entry.row, entry.outcome, entry.code) for entry in entries] == [
+    records, entries = read_all(path)
+    assert outcomes(entries) == [
         (2, "kept", "no_energy"),
         (3, "repaired", "realigned"),
         (4, "repaired", "realigned"),
@@ -150,29 +141,29 @@ def test_the_corrupted_file_is_repaired_with_certainty(real_data: Path) -> None:
         ("emissions_invalid_headers.csv", {"whole": 1}),
     ],
 )
-def test_the_other_logs(real_data: Path, name: str, expected: dict[str, int]) -> None:
-    records, entries = read(real_data / "peers" / "codecarbon" / name)
+def test_other_codecarbon_files(real_data: Path, name: str, expected: dict[str, int]) -> None:
+    records, entries = read_all(real_data / "peers" / "codecarbon" / name)
     assert codes(entries) == expected
     if name.endswith(".bak"):
         assert all(len(record.energy_metrics.devices or []) == 4 for record in records)
 
 
-def test_a_log_of_another_tool_is_not_codecarbon_in_spite_of_its_name(real_data: Path, tmp_path: Path) -> None:
+def test_file_of_another_tool_with_codecarbons_name_is_unknown(real_data: Path, tmp_path: Path) -> None:
     path = real_data / "peers" / "codecarbon" / "ambroise012_eval_emission.csv"
     with pytest.raises(ImportFormatError) as raised:
         importers.read(path)
     assert "pruning_type, sparsity_ratio, emissions, perplexity" in raised.value.found
     assert "codecarbon: a CSV header with timestamp, duration" in raised.value.found
     (tmp_path / path.name).write_bytes(path.read_bytes())
-    records, entries = read(tmp_path)
+    records, entries = read_all(tmp_path)
     assert (records, codes(entries)) == ([], {"unknown_format": 1})
 
 
-# The others
+# Other tools
 
 
 def test_optimum_benchmark(real_data: Path) -> None:
-    records, entries = read(real_data / "peers" / "optimum_benchmark")
+    records, entries = read_all(real_data / "peers" / "optimum_benchmark")
     assert codes(entries) == {"incomplete_run": 1, "duplicate": 1, "whole": 5}
     interrupted, *complete = records
     assert interrupted.status == "interrupted"
@@ -186,7 +177,7 @@ def test_optimum_benchmark(real_data: Path) -> None:
 
 
 def test_ml_energy(real_data: Path) -> None:
-    records, entries = read(real_data / "peers" / "ml_energy")
+    records, entries = read_all(real_data / "peers" / "ml_energy")
     assert codes(entries) == {"no_energy": 19}
     assert len({record.experiment_id for record in records}) == 19
     assert all(record.energy_metrics.energy_per_token_j for record in records)
@@ -194,7 +185,7 @@ def test_ml_energy(real_data: Path) -> None:
 
 
 def test_vllm(real_data: Path) -> None:
-    records, entries = read(real_data / "peers" / "vllm")
+    records, entries = read_all(real_data / "peers" / "vllm")
     assert codes(entries) == {"run_failed": 1, "no_energy": 1}
     failed, good = records
     assert (failed.status, failed.inference_metrics) == ("failed", None)
@@ -208,7 +199,7 @@ def test_vllm(real_data: Path) -> None:
 )
 def test_zeus(real_data: Path, name: str, gpus: int) -> None:
     path = real_data / "peers" / "zeus" / name
-    records, entries = read(path)
+    records, entries = read_all(path)
     assert codes(entries) == {"whole": len(path.read_text().splitlines()) - 1}
     for record, row in zip(records, csv.reader(path.read_text().splitlines()[1:]), strict=True):
         assert len(record.energy_metrics.devices or []) == gpus
@@ -218,24 +209,24 @@ def test_zeus(real_data: Path, name: str, gpus: int) -> None:
 
 def test_perun_without_an_energy_sensor(real_data: Path) -> None:
     for name in ("app.json", "app.hdf5"):
-        records, entries = read(real_data / "peers" / "perun" / name)
+        records, entries = read_all(real_data / "peers" / "perun" / name)
         assert records == []
         assert codes(entries).keys() == {"no_sensor"}
         assert "CPU_USAGE_0" in entries[0].message
 
 
-def test_every_file_of_every_tool_has_its_say(real_data: Path) -> None:
-    _, entries = read(real_data / "peers")
-    told = {entry.file for entry in entries}
+def test_report_names_each_file_of_each_tool(real_data: Path) -> None:
+    _, entries = read_all(real_data / "peers")
+    reported = {entry.file for entry in entries}
     parts = {"benchmark_config.json", "generate_codecarbon.json"}
     for path in sorted((real_data / "peers").rglob("*")):
         if path.is_file() and path.name not in parts and not path.name.endswith("_codecarbon.json"):
-            assert str(path) in told
+            assert str(path) in reported
 
 
-def test_what_is_imported_is_stored_and_comes_back(real_data: Path, tmp_path: Path) -> None:
+def test_imported_records_can_be_stored_and_loaded(real_data: Path, tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
-    for record in read(real_data / "peers")[0]:
+    for record in read_all(real_data / "peers")[0]:
         path = repository.save_raw(record.experiment_id, record)
         assert repository.save_raw(record.experiment_id, record) == path
         assert repository.load_raw(path) == record

@@ -1,4 +1,4 @@
-"""Real experiments of one node that every process measured whole: published totals count a joule up to four times."""
+"""Real experiments in which each process measured the whole node: published totals count a joule up to four times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import AggregatedResult
     from llm_energy_measure.domain.findings import Finding
 
-# Experiment, processes, and the power that they imply as a multiple of the 1,000 W that the node can draw.
+# Experiment, number of processes, and the power of their plain sum as a multiple of the 1,000 W limit of the node.
 OVER_COUNTED = [
     *(("0110", 2, 1.279), ("0111", 3, 2.097), ("0112", 4, 3.156), ("0113", 4, 2.284), ("0118", 4, 3.472)),
     *(("0146", 4, 2.805), ("3b_0008", 2, 1.0996), ("3b_0088", 3, 2.244), ("3b_0211", 4, 3.745), ("0129", 4, 2.049)),
@@ -34,9 +34,7 @@ def failures(result: AggregatedResult) -> dict[str, Finding]:
 
 
 @pytest.mark.parametrize(("name", "k", "times"), OVER_COUNTED)
-def test_a_node_that_each_process_measured_is_found_and_counted_once(
-    real_data: Path, name: str, k: int, times: float
-) -> None:
+def test_node_that_each_process_measured_counts_once(real_data: Path, name: str, k: int, times: float) -> None:
     result = aggregated(real_data, name)
     readings = [process.energy_metrics.total_energy_j or 0.0 for process in result.process_results]
     assert len(readings) == k
@@ -45,7 +43,7 @@ def test_a_node_that_each_process_measured_is_found_and_counted_once(
     assert finding.expected == 1000.0
     assert finding.found == pytest.approx(1000 * times, rel=5e-4)
     assert f"counts {k} times" in finding.message
-    assert result.total_energy_j == math.fsum(readings), "the plain sum is never touched"
+    assert result.total_energy_j == math.fsum(readings), "the plain sum does not change"
     assert result.attributed_energy_j == pytest.approx(math.fsum(readings) / k, rel=1e-12)
     assert result.attributed_bounds_j == pytest.approx((min(readings), max(readings)), rel=1e-12)
     assert result.attribution_factor == pytest.approx(k, rel=1e-12)
@@ -56,7 +54,7 @@ def test_a_node_that_each_process_measured_is_found_and_counted_once(
     assert f"factor {k}" in warning
 
 
-def test_components_are_attributed_each(real_data: Path) -> None:
+def test_each_component_is_attributed(real_data: Path) -> None:
     result = aggregated(real_data, "0112")
     energies = [process.energy_metrics for process in result.process_results]
     for name in ("gpu", "cpu", "ram"):
@@ -64,7 +62,7 @@ def test_components_are_attributed_each(real_data: Path) -> None:
         assert getattr(result, f"attributed_{name}_energy_j") == pytest.approx(math.fsum(readings) / 4, rel=1e-12)
 
 
-def test_one_process_that_measured_the_node_saw_more_than_its_gpu_and_counts_nothing_twice(real_data: Path) -> None:
+def test_single_process_that_measured_the_node_counts_nothing_twice(real_data: Path) -> None:
     result = aggregated(real_data, "0109")
     found = failures(result)
     assert "energy.over_counted" not in found
@@ -76,7 +74,7 @@ def test_one_process_that_measured_the_node_saw_more_than_its_gpu_and_counts_not
     assert result.aggregation.gpu_attribution_verified is False
 
 
-def test_windows_that_are_not_the_inference_s_are_told(real_data: Path) -> None:
+def test_energy_window_unequal_to_the_inference_is_reported(real_data: Path) -> None:
     finding = failures(aggregated(real_data, "0129"))["window.mismatch"]
     assert finding.processes == [0, 1, 2, 3]
     assert finding.expected == pytest.approx(23.4, abs=0.1)
@@ -85,12 +83,12 @@ def test_windows_that_are_not_the_inference_s_are_told(real_data: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "processes"), [("3b_0088", [0]), ("0129", [2])])
-def test_a_power_field_that_no_mean_can_be_near_is_told(real_data: Path, name: str, processes: list[int]) -> None:
+def test_power_far_from_the_mean_is_reported(real_data: Path, name: str, processes: list[int]) -> None:
     finding = failures(aggregated(real_data, name))["plausibility.power_contradicts_energy"]
     assert finding.processes == processes
 
 
-def test_modelled_energy_is_named_in_the_total_that_contains_it(real_data: Path) -> None:
+def test_total_that_contains_modelled_energy_is_reported(real_data: Path) -> None:
     [finding] = [f for f in aggregated(real_data, "0112").findings or () if f.code == "provenance.modelled"]
     assert finding.message == (
         "the plain sum contains 13,820.0 J of modelled energy (CPU and RAM), 13% of it, "

@@ -1,4 +1,4 @@
-"""Small files in the shapes of other tools, as those tools write them."""
+"""Small files in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -61,24 +61,24 @@ LATEST = LAYOUTS["3.3.0"]
 
 
 def cells(layout: tuple[str, ...] = LATEST, /, **changes: str) -> list[str]:
-    """Cells of one row of `emissions.csv`."""
+    """Return the cells of one row of `emissions.csv`."""
     return [{**CELLS, **changes}[name] for name in layout]
 
 
 def line(layout: tuple[str, ...] = LATEST, /, **changes: str) -> str:
-    """One row of `emissions.csv`."""
+    """Return one row of `emissions.csv`."""
     return ",".join(cells(layout, **changes))
 
 
 def write_json(path: Path, document: object) -> Path:
-    """A JSON file as Python's json writes it, NaN included."""
+    """Write a JSON file with Python's json module, which writes NaN too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
 
 
 def zeus_lines(windows: Sequence[tuple[float, str, float, Sequence[float]]]) -> str:
-    """A window log; all windows have as many GPUs as the first."""
+    """Return a window log of Zeus; all windows have the same number of GPUs."""
     gpus = len(windows[0][3])
     header = ["start_time", "window_name", "elapsed_time", *(f"gpu{index}_energy" for index in range(gpus))]
     rows = [[repr(start), name, repr(elapsed), *map(repr, energy)] for start, name, elapsed, energy in windows]
@@ -86,7 +86,7 @@ def zeus_lines(windows: Sequence[tuple[float, str, float, Sequence[float]]]) -> 
 
 
 def vllm_result(**changes: Any) -> dict[str, Any]:
-    """A run of which all requests succeeded, in 100 seconds."""
+    """Return a run of 100 seconds in which all requests succeeded."""
     document = {
         "date": "20260816-160853",
         "endpoint_type": "vllm",
@@ -113,7 +113,7 @@ def vllm_result(**changes: Any) -> dict[str, Any]:
 
 
 def codecarbon_task(**changes: Any) -> dict[str, Any]:
-    """CodeCarbon's figures of one task, as optimum-benchmark keeps them: 1 kWh in 100 seconds."""
+    """Return CodeCarbon's values of one task in optimum-benchmark: 1 kWh in 100 seconds."""
     document = {
         "timestamp": "2025-05-30T15:22:36",
         "project_name": "codecarbon",
@@ -136,7 +136,7 @@ def codecarbon_task(**changes: Any) -> dict[str, Any]:
 
 
 def optimum_energy(total: float) -> dict[str, Any]:
-    """What a report says of a phase."""
+    """Return the measurements of a phase in a report of optimum-benchmark."""
     energy = {"unit": "kWh", "cpu": total / 4, "ram": total / 4, "gpu": total / 2, "total": total}
     return {"memory": None, "latency": None, "throughput": None, "energy": energy, "efficiency": None}
 
@@ -151,7 +151,7 @@ OPTIMUM_CONFIG: dict[str, Any] = {
 
 
 def ml_energy_run(**changes: Any) -> dict[str, Any]:
-    """A run on two GPUs, with a steady state inside; prompts and answers as the tool keeps them."""
+    """Return a run on two GPUs with a steady state, and with the prompts and answers that the tool stores."""
     request = {"prompt": "SECRET", "output_text": "SECRET", "input_len": 10, "output_len": 3, "ttft": 0.25}
     document = {
         "date": "2026-01-16",
@@ -195,13 +195,13 @@ def ml_energy_run(**changes: Any) -> dict[str, Any]:
     return {**document, **changes}
 
 
-# perun's tree, in both of its forms
+# perun's tree as JSON and as HDF5
 
 PERUN_UNITS = {"mag": 1.0, "dtype": "float32", "min": 0.0, "max": 3.4e38, "fill": -1.0}
 
 
 def perun_sensor(name: str, kind: str, unit: str, values: Sequence[float], **details: Any) -> dict[str, Any]:
-    """A sensor that was read once a second."""
+    """Return a sensor with one sample per second."""
     return {
         "id": name,
         "type": 6,
@@ -219,7 +219,7 @@ def perun_sensor(name: str, kind: str, unit: str, values: Sequence[float], **det
 
 
 def perun_tree(nodes: dict[str, list[dict[str, Any]]], *, runs: int = 1, wrapped: bool = True) -> dict[str, Any]:
-    """An application of some runs on these nodes, each with its sensors; `nodes` as a list or as a mapping."""
+    """Return an application with runs on these nodes; `nodes` is a list if `wrapped`, otherwise an object."""
 
     def inner(children: dict[str, Any]) -> object:
         return [children] if wrapped else children
@@ -245,7 +245,7 @@ def perun_tree(nodes: dict[str, list[dict[str, Any]]], *, runs: int = 1, wrapped
 
 
 def write_perun_hdf5(path: Path, tree: dict[str, Any]) -> Path:
-    """The same tree as HDF5."""
+    """Write a tree as HDF5."""
     with h5py.File(path, "w") as file:
         _write_group(file, tree["id"], tree)
     return path
@@ -272,13 +272,13 @@ def _write_group(parent: Any, name: str, tree: dict[str, Any]) -> None:
             _write_group(nodes, key, child)
 
 
-# Older results
+# Results of this tool before 2.0.0
 
 KWH = 3.6e6
 
 
 def energies(process: int) -> dict[str, Any]:
-    """What a process file of the old tool says."""
+    """Return the energy of a process."""
     kwh = {"cpu_energy": 0.001 + 0.0001 * process, "gpu_energy": 0.005, "ram_energy": 4e-6}
     total = sum(kwh.values())
     return {
@@ -293,7 +293,7 @@ def energies(process: int) -> dict[str, Any]:
 
 
 def write_experiment(folder: Path, processes: int = 2, name: str = "0042") -> Path:
-    """A folder as the old tool left it, small."""
+    """Write the folder of a small experiment."""
     folder.mkdir(parents=True)
     files: dict[str, Any] = {
         "1_experiment_setup": {

@@ -1,8 +1,8 @@
-"""Records as files of other tools: what a shape of theirs carries, and what is known of every other field.
+"""Records written as files of other tools, and the value that an import must give to every field.
 
-A shape draws the fields that its files tell, as values by path (`energy_metrics.devices[].energy_j`, a list for a list
-of records). What an importer makes of the others stands in one explicit list, so that a new field of a record has to
-be decided for each shape. Both together are the record that has to come back.
+A shape draws the fields that the files of a tool store, as values by path. `energy_metrics.devices[].energy_j` is a
+path through a list of records, and its value is a list. The shape also lists the value of every other field, so that a
+new field of a record needs a decision for each shape. Both together are the record that the import must return.
 """
 
 from __future__ import annotations
@@ -27,52 +27,52 @@ if TYPE_CHECKING:
 
 Values = dict[str, Any]
 
-OF_THE_FILE = ("origin.file", "origin.sha256", "origin.row")
-"""Told by the file that was written, whatever its shape."""
+FILE_FIELDS = ("origin.file", "origin.sha256", "origin.row")
+"""Fields that depend on the written file, in every shape."""
 
 
 class Shape(msgspec.Struct, kw_only=True):
-    """The files of one tool, as far as a record can be put into them.
+    """The files of one tool, and the part of a record that they store.
 
     Attributes:
-        carried: Paths of the fields that its files tell, as they are.
-        told: Of every other field what an importer says: a value, a function of the values that are carried, or a
-            pattern where it is derived from all of the content.
-        drawn: Values of the records of one import, in the order in which they come back.
-        write: Writes them into a folder, and says what the user has to say beside it.
-        finish: Puts a record's own fields into its configuration, where that keeps the original as it was.
-        folder: Name of the folder that they are written into.
+        stored: Paths of the fields that the files store unchanged.
+        derived: Value that an import gives to every other field: a value, a function of the stored values, or a
+            pattern for an id that is computed from the content.
+        strategy: Draws the stored values of the records of one import, in the order of the import.
+        write: Writes the records into a folder, and returns the arguments of `read` that the user must pass.
+        finish: Adds to a record the configuration that an import builds from its other fields.
+        folder: Returns the name of the folder for the files.
     """
 
-    carried: frozenset[str]
-    told: dict[str, Any]
-    drawn: st.SearchStrategy[list[Values]]
+    stored: frozenset[str]
+    derived: dict[str, Any]
+    strategy: st.SearchStrategy[list[Values]]
     write: Callable[[Path, list[RawProcessResult]], dict[str, Any]]
     finish: Callable[[list[RawProcessResult]], list[RawProcessResult]] = lambda records: records
     folder: Callable[[list[RawProcessResult]], str] = lambda _: "files"
 
     def records(self, drawn: list[Values]) -> list[RawProcessResult]:
-        """The records of these values."""
-        return self.finish([built({**values, **self._rest(values)}) for values in drawn])
+        """Return the records with these stored values."""
+        return self.finish([build({**values, **self._derived_values(values)}) for values in drawn])
 
-    def _rest(self, values: Values) -> Values:
-        assert set(values) == self.carried, set(values) ^ self.carried
-        told = {path: said(values) if callable(said) else said for path, said in self.told.items()}
-        return {**dict.fromkeys(OF_THE_FILE), **told}
+    def _derived_values(self, values: Values) -> Values:
+        assert set(values) == self.stored, set(values) ^ self.stored
+        derived = {path: value(values) if callable(value) else value for path, value in self.derived.items()}
+        return {**dict.fromkeys(FILE_FIELDS), **derived}
 
 
-def leaves(kind: type[msgspec.Struct] = RawProcessResult, prefix: str = "") -> Iterator[str]:
-    """Path of each field of a record, and of the records inside it."""
+def field_paths(kind: type[msgspec.Struct] = RawProcessResult, prefix: str = "") -> Iterator[str]:
+    """Yield the path of each field of a record, and of the records inside it."""
     for info in msgspec.structs.fields(kind):
         inner, is_list = _inside(info.type)
         if inner is None:
             yield prefix + info.name
         else:
-            yield from leaves(inner, f"{prefix}{info.name}{'[]' if is_list else ''}.")
+            yield from field_paths(inner, f"{prefix}{info.name}{'[]' if is_list else ''}.")
 
 
 def value_at(record: msgspec.Struct, path: str) -> Any:
-    """What stands at a path: a list, without those that are unknown, where a list is on the way."""
+    """Return the value at a path. A path through a list has a list of the known values."""
     found: Any = record
     for name in path.split("."):
         if isinstance(found, list):
@@ -82,8 +82,8 @@ def value_at(record: msgspec.Struct, path: str) -> Any:
     return found
 
 
-def built(values: Values, kind: Any = RawProcessResult, prefix: str = "") -> Any:
-    """The record of these values; one inside it of which nothing is known is None."""
+def build(values: Values, kind: Any = RawProcessResult, prefix: str = "") -> Any:
+    """Return the record of these values. An inner record without a known value is None."""
     fields = {}
     for info in msgspec.structs.fields(kind):
         path = prefix + info.name
@@ -100,9 +100,9 @@ def built(values: Values, kind: Any = RawProcessResult, prefix: str = "") -> Any
                 {name: value[index] if isinstance(value, list) else value for name, value in below.items()}
                 for index in range(number)
             ]
-            fields[info.name] = [built(one, inner, f"{path}[].") for one in of_each]
+            fields[info.name] = [build(one, inner, f"{path}[].") for one in of_each]
         else:
-            fields[info.name] = built(below, inner, f"{path}.")
+            fields[info.name] = build(below, inner, f"{path}.")
     return kind(**fields)
 
 
@@ -111,7 +111,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _inside(annotation: Any) -> tuple[type[msgspec.Struct] | None, bool]:
-    """The record type that a field holds, if any, and whether it holds a list of them."""
+    """Return the record type of a field, or None, and whether the field is a list of such records."""
     annotation = _bare(annotation)
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else [annotation]
     for option in map(_bare, options):
@@ -123,7 +123,7 @@ def _inside(annotation: Any) -> tuple[type[msgspec.Struct] | None, bool]:
 
 
 def near(guess: float, gives: Callable[[float], float], wanted: float) -> float:
-    """The number next to a guess that gives what is wanted, to the last bit."""
+    """Return the number near a guess for which a function returns exactly the wanted value."""
     lower = higher = guess
     for _ in range(8):
         for candidate in (lower, higher):
@@ -135,32 +135,32 @@ def near(guess: float, gives: Callable[[float], float], wanted: float) -> float:
 
 
 def null(prefix: str, names: str) -> Values:
-    """Fields that are unknown."""
+    """Return fields that are None."""
     return dict.fromkeys((f"{prefix}{name}" for name in names.split()), None)
 
 
-def each(path: str, said: Callable[[Any], Any]) -> Callable[[Values], Any]:
-    """For each item of a list that is carried: what is said of it; None if there is no list."""
-    return lambda values: None if values[path] is None else [said(item) for item in values[path]]
+def for_each(path: str, value: Callable[[Any], Any]) -> Callable[[Values], Any]:
+    """Return a value for each item of a stored list; None if there is no list."""
+    return lambda values: None if values[path] is None else [value(item) for item in values[path]]
 
 
-def where(path: str, said: Any) -> Callable[[Values], Any]:
-    """A value, where another one is known."""
-    return lambda values: None if values[path] is None else said
+def if_known(path: str, value: Any) -> Callable[[Values], Any]:
+    """Return a value if the stored field is known; otherwise None."""
+    return lambda values: None if values[path] is None else value
 
 
-def same(path: str) -> Callable[[Values], Any]:
-    """What is carried elsewhere."""
+def copy_of(path: str) -> Callable[[Values], Any]:
+    """Return the value of a stored field."""
     return lambda values: values[path]
 
 
 def derived_id(tool: str) -> Values:
-    """An id made of the content."""
+    """Return the fields of a record whose id is computed from the content."""
     return {"experiment_id": re.compile(rf"{tool}-[A-Za-z0-9._-]+"), "process_index": 0}
 
 
-# What no file of another tool tells.
-NOBODY: Values = {
+# Fields that no file of another tool stores.
+ABSENT: Values = {
     "schema_version": SCHEMA_VERSION,
     **null("", "gpu_is_mig gpu_mig_profile energy_measurement_warning gpu_power_limit_w error_type"),
     "cli_overrides": {},
@@ -181,11 +181,11 @@ STATUS = null("", "status")
 VERSIONS = null("", "library_versions")
 NAMES = null("", "backend backend_version model_name")
 WORLD = null("", "world_size")
-LATENCY_ELSE = null(
+OTHER_LATENCY = null(
     "inference_metrics.latency_measurements.", "total_output_tokens excluded_tokens warmup_requests_excluded"
 )
 LATENCY = {
-    **LATENCY_ELSE,
+    **OTHER_LATENCY,
     **null(
         "inference_metrics.latency_measurements.", "ttft_ms itl_full_ms itl_trimmed_ms request_count streaming_mode"
     ),
@@ -204,6 +204,6 @@ DEVICES = null("energy_metrics.devices[].", "gpu_uuid gpu_name energy_j provenan
 
 
 def scopes(**scope_of: Any) -> Values:
-    """Scope and provenance of components: of each those that are named, as `total_scope="device"`, the rest unknown."""
+    """Return scope and provenance of all components; those that are not given are None."""
     names = (f"{part}_{fact}" for part in ("total", "gpu", "cpu", "ram") for fact in ("scope", "provenance"))
     return {f"energy_metrics.{name}": scope_of.get(name) for name in names}

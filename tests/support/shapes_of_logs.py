@@ -1,7 +1,4 @@
-"""Shapes of files in which measurements stand one behind the other: CodeCarbon, tables, Zeus, vLLM.
-
-Long, because each is a strategy, a list of fields and a writer, which are read together.
-"""
+"""Shapes of files with one measurement per line or object: CodeCarbon, tables, Zeus, vLLM."""
 
 from __future__ import annotations
 
@@ -17,27 +14,27 @@ from hypothesis import strategies as st
 from llm_energy_measure.domain.units import kwh_to_j
 from llm_energy_measure.results import exporters
 from tests.support.shapes import (
+    ABSENT,
     COMPUTE,
     DEVICES,
     INFERENCE,
     LATENCY,
-    LATENCY_ELSE,
     LAUNCHER,
     NAMES,
-    NOBODY,
+    OTHER_LATENCY,
     SENSORS,
     STATUS,
     VERSIONS,
     WORLD,
     Shape,
     Values,
+    copy_of,
     derived_id,
-    each,
+    for_each,
+    if_known,
     near,
     null,
-    same,
     scopes,
-    where,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +48,7 @@ kwh_as_j = st.floats(1e-9, 1e6).map(kwh_to_j)
 watts = st.floats(0.5, 1e5)
 seconds = st.floats(0.001, 1e5)
 counts = st.integers(0, 2**50)
-# A text that would begin a formula in a spreadsheet is exported with a mark before it.
+# The export adds a character before a text that would begin a formula in a spreadsheet.
 words = st.text("abcXYZ 0189._/+-é", min_size=1, max_size=12).filter(
     lambda text: text.strip() == text and not text.startswith(("+", "-"))
 )
@@ -87,16 +84,16 @@ def is_half_watts(power_w: float | None) -> bool:
     return power_w is not None and (2 * power_w).is_integer()
 
 
-def answers(records: Sequence[RawProcessResult]) -> dict[str, Any]:
-    """What the user says of the machine."""
+def machine_options(records: Sequence[RawProcessResult]) -> dict[str, Any]:
+    """Return the arguments of `read` that state the host and the GPUs."""
     devices = records[0].energy_metrics.devices or []
     uuids = [device.gpu_uuid for device in devices if device.gpu_uuid is not None]
     return {"host": records[0].host, "gpu_uuids": uuids}
 
 
-# CodeCarbon: exported by us
+# CodeCarbon, written by our exporter
 
-CARBON_ELSE = {
+OTHER_CARBON_COLUMNS = {
     "cpu_count": st.integers(1, 512).map(float),
     "ram_power": watts,
     "pue": st.floats(1, 3),
@@ -114,7 +111,7 @@ def carbon_records(draw: st.DrawFn) -> list[Values]:
     found = []
     for number in range(draw(st.integers(1, 3))):
         board, duration = draw(maybe(boards)), draw(seconds)
-        rest = draw(st.fixed_dictionaries({}, optional=CARBON_ELSE))
+        rest = draw(st.fixed_dictionaries({}, optional=OTHER_CARBON_COLUMNS))
         mode, cloud = draw(st.sampled_from(["machine", "process"])), draw(st.sampled_from("YN"))
         rest |= {"run_id": f"run-{number}", "tracking_mode": mode, "on_cloud": cloud}
         found.append(
@@ -147,11 +144,11 @@ def carbon_scope(part: str, machine: str, process: str | None) -> Callable[[Valu
 
 def write_carbon(folder: Path, records: list[RawProcessResult]) -> dict[str, Any]:
     (folder / "emissions.csv").write_bytes(exporters.to_codecarbon(records))
-    return answers(records)
+    return machine_options(records)
 
 
 CODECARBON = Shape(
-    carried=frozenset(
+    stored=frozenset(
         [
             *("config_name", "host", "gpu_name", "energy_metrics.devices[].gpu_name", "effective_config"),
             *("timestamps.end", "timestamps.duration_sec", "energy_metrics.total_energy_j"),
@@ -160,8 +157,8 @@ CODECARBON = Shape(
             "origin.version",
         ]
     ),
-    told={
-        **NOBODY,
+    derived={
+        **ABSENT,
         **NAMES,
         **WORLD,
         **LAUNCHER,
@@ -174,7 +171,7 @@ CODECARBON = Shape(
         **null("", "gpu_id gpu_uuid"),
         "origin.tool": "codecarbon",
         "timestamps.start": start_before,
-        "energy_metrics.duration_sec": same("timestamps.duration_sec"),
+        "energy_metrics.duration_sec": copy_of("timestamps.duration_sec"),
         **null("energy_metrics.", "energy_per_token_j"),
         **null("energy_metrics.devices[].", "gpu_uuid energy_j provenance"),
         **scopes(
@@ -193,15 +190,15 @@ CODECARBON = Shape(
                 and is_half_watts(values["energy_metrics.cpu_power_w"])
                 else None
             ),
-            ram_provenance=where("energy_metrics.ram_energy_j", "modelled"),
+            ram_provenance=if_known("energy_metrics.ram_energy_j", "modelled"),
         ),
     },
-    drawn=carbon_records(),
+    strategy=carbon_records(),
     write=write_carbon,
 )
 
 
-# Any table: the one that we export as JSON lines
+# Any table, written by our exporter as JSON lines
 
 TABLE_COLUMNS = {
     "experiment_id": ("experiment_id", "experiment_id"),
@@ -232,7 +229,7 @@ TABLE_COLUMNS = {
     },
     **{name: (name, f"compute_metrics.{name}") for name in ("flops_total", "peak_memory_mb", "compute_precision")},
 }
-"""Field of a mapping to our column, and to the path of what it holds."""
+"""Column of the export and path in a record, for each field of a mapping."""
 
 
 @st.composite
@@ -243,7 +240,7 @@ def table_records(draw: st.DrawFn) -> list[Values]:
     for index in range(number):
         start = draw(maybe(moments))
         tokens = draw(maybe(st.tuples(counts, counts)))
-        work = maybe(seconds) if tokens else st.none()
+        metrics = maybe(seconds) if tokens else st.none()
         values = {
             "experiment_id": "exp",
             "process_index": index,
@@ -265,7 +262,7 @@ def table_records(draw: st.DrawFn) -> list[Values]:
             "inference_metrics.output_tokens": tokens and tokens[1],
             "inference_metrics.total_tokens": tokens and sum(tokens),
             **{
-                f"inference_metrics.{name}": draw(work)
+                f"inference_metrics.{name}": draw(metrics)
                 for name in ("inference_time_sec", "tokens_per_second", "time_to_first_token_ms")
             },
             "compute_metrics.flops_total": draw(maybe(joules)),
@@ -282,22 +279,22 @@ def write_table(folder: Path, records: list[RawProcessResult]) -> dict[str, Any]
 
 
 TABLE = Shape(
-    carried=frozenset(path for _, path in TABLE_COLUMNS.values()),
-    told={
-        **NOBODY,
+    stored=frozenset(path for _, path in TABLE_COLUMNS.values()),
+    derived={
+        **ABSENT,
         **LAUNCHER,
         **STATUS,
         **VERSIONS,
         **LATENCY,
         **SENSORS,
         **DEVICES,
-        "timestamps.duration_sec": same("energy_metrics.duration_sec"),
+        "timestamps.duration_sec": copy_of("energy_metrics.duration_sec"),
         "effective_config": {},
         "origin.tool": "table",
         **null("origin.", "version"),
         **null("energy_metrics.", "total_provenance gpu_provenance cpu_provenance ram_provenance"),
     },
-    drawn=table_records(),
+    strategy=table_records(),
     write=write_table,
 )
 
@@ -353,18 +350,18 @@ def write_zeus(folder: Path, records: list[RawProcessResult]) -> dict[str, Any]:
         began = document(record, "zeus")["start_time"]
         writer.writerow([repr(began), record.config_name, repr(record.timestamps.duration_sec), *map(repr, energies)])
     (folder / "log.csv").write_text(file.getvalue(), encoding="utf-8")
-    return answers(records)
+    return machine_options(records)
 
 
 ZEUS = Shape(
-    carried=frozenset(
+    stored=frozenset(
         [
             *("config_name", "host", "timestamps.duration_sec", "effective_config"),
             *("energy_metrics.devices[].energy_j", "energy_metrics.devices[].gpu_uuid"),
         ]
     ),
-    told={
-        **NOBODY,
+    derived={
+        **ABSENT,
         **NAMES,
         **WORLD,
         **LAUNCHER,
@@ -380,26 +377,26 @@ ZEUS = Shape(
         **null("origin.", "version"),
         "timestamps.start": zeus_start,
         "timestamps.end": zeus_end,
-        "energy_metrics.duration_sec": same("timestamps.duration_sec"),
+        "energy_metrics.duration_sec": copy_of("timestamps.duration_sec"),
         "energy_metrics.total_energy_j": sum_of_devices,
         "energy_metrics.gpu_energy_j": sum_of_devices,
         **null("energy_metrics.", "cpu_energy_j ram_energy_j gpu_power_w cpu_power_w emissions_kg_co2"),
         **null("energy_metrics.", "energy_per_token_j"),
         **null("energy_metrics.devices[].", "gpu_name"),
-        "energy_metrics.devices[].provenance": each("energy_metrics.devices[].energy_j", lambda _: "measured"),
+        "energy_metrics.devices[].provenance": for_each("energy_metrics.devices[].energy_j", lambda _: "measured"),
         **scopes(total_scope="device", total_provenance="measured", gpu_scope="device", gpu_provenance="measured"),
     },
-    drawn=zeus_windows(),
+    strategy=zeus_windows(),
     write=write_zeus,
 )
 
 
-# vLLM, and latencies, which ML.ENERGY has as it does
+# vLLM, and latencies in the form of vLLM and ML.ENERGY
 
 
 @st.composite
 def latencies(draw: st.DrawFn) -> dict[str, Any]:
-    """Samples of a few requests in milliseconds, no two gaps alike."""
+    """Draw latency samples of some requests in milliseconds, with different gaps."""
     lengths = draw(st.lists(st.integers(0, 6), min_size=1, max_size=4))
     gaps = draw(
         st.lists(st.floats(1e-4, 10), min_size=sum(lengths), max_size=sum(lengths), unique_by=lambda s: s * 1e3)
@@ -420,7 +417,7 @@ def in_seconds(ms: float) -> float:
 
 
 def gaps_by_request(full: Sequence[float], trimmed: Sequence[float]) -> list[list[float]]:
-    """Gaps in seconds, request by request: the first and last of each are those that are not in the trimmed ones."""
+    """Return the gaps of each request, in seconds. The trimmed gaps lack the first and last gap of each request."""
     inner, requests = set(trimmed), list[list[float]]()
     is_open = False
     for index, gap in enumerate(full):
@@ -438,41 +435,41 @@ LATENCY_PATHS = [
     for name in ("ttft_ms", "itl_full_ms", "itl_trimmed_ms", "request_count")
 ]
 REQUEST_COUNT = LATENCY_PATHS[-1]
-WORK_PATHS = [f"inference_metrics.{name}" for name in ("input_tokens", "output_tokens", "tokens_per_second")]
-WORK_PATHS += ["inference_metrics.time_to_first_token_ms"]
+METRIC_PATHS = [f"inference_metrics.{name}" for name in ("input_tokens", "output_tokens", "tokens_per_second")]
+METRIC_PATHS += ["inference_metrics.time_to_first_token_ms"]
 
 
 @st.composite
-def client_work(draw: st.DrawFn, *, has_failed: bool) -> Values:
-    """What a client of a server tells of its requests."""
-    work: Values = dict.fromkeys([*LATENCY_PATHS, *WORK_PATHS])
+def client_metrics(draw: st.DrawFn, *, has_failed: bool) -> Values:
+    """Draw the inference metrics that a client measures."""
+    metrics: Values = dict.fromkeys([*LATENCY_PATHS, *METRIC_PATHS])
     if not has_failed and draw(st.booleans()):
-        work |= {path: draw(counts) for path in WORK_PATHS[:2]}
-        work |= {path: draw(maybe(seconds)) for path in WORK_PATHS[2:]}
+        metrics |= {path: draw(counts) for path in METRIC_PATHS[:2]}
+        metrics |= {path: draw(maybe(seconds)) for path in METRIC_PATHS[2:]}
         if draw(st.booleans()):
             samples = draw(latencies())
-            work |= {f"inference_metrics.latency_measurements.{name}": found for name, found in samples.items()}
-            work[REQUEST_COUNT] = draw(st.integers(1, 10**6))
-    return work
+            metrics |= {f"inference_metrics.latency_measurements.{name}": found for name, found in samples.items()}
+            metrics[REQUEST_COUNT] = draw(st.integers(1, 10**6))
+    return metrics
 
 
 def all_tokens(values: Values) -> int | None:
-    tokens = [values[path] for path in WORK_PATHS[:2]]
+    tokens = [values[path] for path in METRIC_PATHS[:2]]
     return None if None in tokens else sum(tokens)
 
 
 def as_client(record: RawProcessResult) -> dict[str, Any]:
-    """The fields that vLLM's and ML.ENERGY's results have in common."""
-    work = record.inference_metrics
+    """Return the fields that results of vLLM and ML.ENERGY share."""
+    metrics = record.inference_metrics
     completed = 0 if record.status == "failed" else None
-    if work is None:
+    if metrics is None:
         return {} if completed is None else {"completed": completed}
-    latency = work.latency_measurements
+    latency = metrics.latency_measurements
     return {
-        "total_input_tokens": work.input_tokens,
-        "total_output_tokens": work.output_tokens,
-        "total_token_throughput": work.tokens_per_second,
-        "mean_ttft_ms": work.time_to_first_token_ms,
+        "total_input_tokens": metrics.input_tokens,
+        "total_output_tokens": metrics.output_tokens,
+        "total_token_throughput": metrics.tokens_per_second,
+        "mean_ttft_ms": metrics.time_to_first_token_ms,
         **({} if latency is None else {"completed": latency.request_count}),
     }
 
@@ -488,7 +485,7 @@ def vllm_runs(draw: st.DrawFn) -> list[Values]:
         rest |= {"tokenizer_id": "t", "num_prompts": 8, "request_rate": "inf", "number": number}
         found.append(
             {
-                **draw(client_work(has_failed=status == "failed")),
+                **draw(client_metrics(has_failed=status == "failed")),
                 "status": status,
                 "host": host,
                 "backend": draw(maybe(words)),
@@ -531,25 +528,25 @@ def write_vllm(folder: Path, records: list[RawProcessResult]) -> dict[str, Any]:
             found["itls"] = gaps_by_request(latency.itl_full_ms, latency.itl_trimmed_ms)
         documents.append(json.dumps(found))
     (folder / "result.json").write_text("\n".join(documents), encoding="utf-8")
-    return answers(records)
+    return machine_options(records)
 
 
 VLLM = Shape(
-    carried=frozenset(
+    stored=frozenset(
         [
             *LATENCY_PATHS,
-            *WORK_PATHS,
+            *METRIC_PATHS,
             *("status", "host", "backend", "config_name", "model_name", "timestamps.end", "timestamps.duration_sec"),
             *("energy_metrics.total_energy_j", "energy_metrics.duration_sec", "energy_metrics.gpu_power_w"),
             "effective_config",
         ]
     ),
-    told={
-        **NOBODY,
+    derived={
+        **ABSENT,
         **WORLD,
         **LAUNCHER,
         **VERSIONS,
-        **LATENCY_ELSE,
+        **OTHER_LATENCY,
         **COMPUTE,
         **SENSORS,
         **DEVICES,
@@ -562,15 +559,15 @@ VLLM = Shape(
         "inference_metrics.inference_time_sec": lambda values: (
             None if all_tokens(values) is None else values["timestamps.duration_sec"]
         ),
-        "inference_metrics.latency_measurements.streaming_mode": where(REQUEST_COUNT, said=True),
-        "energy_metrics.gpu_energy_j": same("energy_metrics.total_energy_j"),
+        "inference_metrics.latency_measurements.streaming_mode": if_known(REQUEST_COUNT, value=True),
+        "energy_metrics.gpu_energy_j": copy_of("energy_metrics.total_energy_j"),
         **null("energy_metrics.", "cpu_energy_j ram_energy_j cpu_power_w emissions_kg_co2 energy_per_token_j"),
         **scopes(
-            total_scope=where("energy_metrics.total_energy_j", "device"),
-            gpu_scope=where("energy_metrics.total_energy_j", "device"),
+            total_scope=if_known("energy_metrics.total_energy_j", "device"),
+            gpu_scope=if_known("energy_metrics.total_energy_j", "device"),
         ),
     },
-    drawn=vllm_runs(),
+    strategy=vllm_runs(),
     write=write_vllm,
     finish=lambda records: [with_config(record, {"vllm": vllm_document(record)}) for record in records],
 )

@@ -1,4 +1,4 @@
-"""Shapes with a record for each host, or each process, of an experiment: perun, and older results of this tool."""
+"""Shapes with a record for each host or process of an experiment: perun, and results of this tool before 2.0.0."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from hypothesis import strategies as st
 from llm_energy_measure.results.columns import kwh_of
 from tests.support import peers
 from tests.support.shapes import (
+    ABSENT,
     COMPUTE,
     INFERENCE,
     LATENCY,
     LAUNCHER,
     NAMES,
-    NOBODY,
     SENSORS,
     STATUS,
     VERSIONS,
     Shape,
     Values,
+    copy_of,
     derived_id,
+    if_known,
     null,
-    same,
     scopes,
-    where,
 )
 from tests.support.shapes_of_logs import (
-    WORK_PATHS,
+    METRIC_PATHS,
     all_tokens,
-    answers,
     anything,
     boards,
     counts,
     document,
     joules,
     kwh_as_j,
+    machine_options,
     maybe,
     names,
     seconds,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import RawProcessResult
 
-# perun: samples of sensors, from which the importer calculates what a record says of them
+# perun: samples of sensors, from which the importer computes the readings
 
 SENSOR = "energy_metrics.sensors[]."
 KINDS = {"cpu": "cpu", "gpu": "gpu", "ram": "ram", "total": "psys"}
@@ -72,12 +72,12 @@ def sensor_readings(draw: st.DrawFn, component: str, number: int) -> Values:
         **dict.fromkeys(("counter_start_j", "counter_end_j", "counter_range_j", "wraps")),
         "problems": [],
     }
-    if draw(st.booleans()):  # power samples, all alike
+    if draw(st.booleans()):  # equal power samples
         energy = draw(st.integers(0, 10**6)) * (samples - 1) / rate
         return {**found, "provenance": "integrated", "energy_j": energy}
     limit = draw(maybe(st.integers(1000, 10**9)))
     start = draw(st.integers(0, (limit or 10**9) - 1))
-    # Between two samples a counter begins anew once at most, or nobody could tell.
+    # A counter may wrap only once between two samples; more wraps are not visible in the samples.
     energy = draw(st.integers(0, (limit - 1 if limit else 10**6) * (samples - 1)))
     energy -= energy % (samples - 1)
     end, wraps = start + energy, 0
@@ -86,7 +86,7 @@ def sensor_readings(draw: st.DrawFn, component: str, number: int) -> Values:
     counter: Values = {"counter_start_j": float(start), "counter_end_j": float(end), "wraps": wraps}
     counter["energy_j"] = float(energy)
     counter["counter_range_j"] = None if limit is None else float(limit)
-    if limit is None and draw(st.booleans()):  # it fell, and nobody says what it counts up to
+    if limit is None and draw(st.booleans()):  # it decreased, and its range is unknown
         counter |= {"counter_start_j": float(start + 1), "counter_end_j": 0.0, "wraps": None, "energy_j": None}
         found["problems"] = ["counter_reset"]
     return {**found, "provenance": "measured", **counter}
@@ -102,7 +102,7 @@ def perun_nodes(draw: st.DrawFn) -> list[Values]:
     found = []
     for index, host in enumerate(hosts):
         components = draw(st.lists(st.sampled_from(["cpu", "gpu", "ram"]), min_size=1, max_size=4).map(sorted))
-        # A sensor of the whole node, or none; the order is that of the names.
+        # A sensor of the whole node is optional. The sensors are in the order of their names.
         components += draw(st.sampled_from([[], ["total"]]))
         components.sort(key=KINDS.__getitem__)
         sensors = [draw(sensor_readings(component, number)) for number, component in enumerate(components)]
@@ -123,7 +123,7 @@ def perun_nodes(draw: st.DrawFn) -> list[Values]:
 
 
 def perun_sum(*components: str) -> Callable[[Values], float | None]:
-    """Energy of the sensors of a component; of all, or of the one that measures the whole node, without one."""
+    """Return the energy of components; by default that of the sensor of the whole node, or of all sensors."""
 
     def total(values: Values) -> float | None:
         of_each = list(zip(values[f"{SENSOR}component"], values[f"{SENSOR}energy_j"], strict=True))
@@ -138,7 +138,7 @@ def perun_provenance(*components: str) -> Callable[[Values], str | None]:
     def provenance(values: Values) -> str | None:
         of_each = list(zip(values[f"{SENSOR}component"], values[f"{SENSOR}provenance"], strict=True))
         wanted = components or (("total",) if ("total" in values[f"{SENSOR}component"]) else tuple(KINDS))
-        found = {said for component, said in of_each if component in wanted}
+        found = {provenance for component, provenance in of_each if component in wanted}
         return found.pop() if len(found) == 1 else None
 
     return provenance
@@ -151,7 +151,7 @@ def perun_scope(component: str, scope: str) -> Callable[[Values], str | None]:
 def perun_gpus(name: str) -> Callable[[Values], list[Any] | None]:
     def of_gpus(values: Values) -> list[Any] | None:
         pairs = zip(values[f"{SENSOR}component"], values[f"{SENSOR}{name}"], strict=True)
-        return [said for component, said in pairs if component == "gpu"] or None
+        return [value for component, value in pairs if component == "gpu"] or None
 
     return of_gpus
 
@@ -195,7 +195,7 @@ def perun(write: Callable[[Path, dict[str, Any]], Path]) -> Shape:
         return {}
 
     return Shape(
-        carried=frozenset(
+        stored=frozenset(
             [
                 *(f"{SENSOR}{name}" for name in ("source", "instance", "component", "scope", "provenance", "energy_j")),
                 *(f"{SENSOR}{name}" for name in ("counter_start_j", "counter_end_j", "counter_range_j", "wraps")),
@@ -204,8 +204,8 @@ def perun(write: Callable[[Path, dict[str, Any]], Path]) -> Shape:
                 *("energy_metrics.duration_sec", "origin.version"),
             ]
         ),
-        told={
-            **NOBODY,
+        derived={
+            **ABSENT,
             **NAMES,
             **LAUNCHER,
             **STATUS,
@@ -216,7 +216,7 @@ def perun(write: Callable[[Path, dict[str, Any]], Path]) -> Shape:
             **null("", "gpu_id gpu_uuid gpu_name"),
             "origin.tool": "perun",
             **null("timestamps.", "end"),
-            "timestamps.duration_sec": same("energy_metrics.duration_sec"),
+            "timestamps.duration_sec": copy_of("energy_metrics.duration_sec"),
             "energy_metrics.total_energy_j": perun_sum(),
             **{f"energy_metrics.{part}_energy_j": perun_sum(part) for part in ("gpu", "cpu", "ram")},
             **null("energy_metrics.", "gpu_power_w cpu_power_w emissions_kg_co2 energy_per_token_j"),
@@ -234,7 +234,7 @@ def perun(write: Callable[[Path, dict[str, Any]], Path]) -> Shape:
                 ram_provenance=perun_provenance("ram"),
             ),
         },
-        drawn=perun_nodes(),
+        strategy=perun_nodes(),
         write=write_perun,
     )
 
@@ -243,14 +243,14 @@ PERUN = perun(peers.write_json)
 PERUN_HDF5 = perun(peers.write_perun_hdf5)
 
 
-# Older results of this tool: a folder is an experiment
+# Results of this tool before 2.0.0: a folder is an experiment
 
 MAIN = [
-    *WORK_PATHS[:3],
+    *METRIC_PATHS[:3],
     *("inference_metrics.inference_time_sec", "compute_metrics.flops_total", "compute_metrics.peak_memory_mb"),
     "compute_metrics.compute_precision",
 ]
-"""What stands once an experiment, and is the main process's."""
+"""Fields of the main process, which an experiment stores once."""
 
 
 @st.composite
@@ -295,9 +295,9 @@ def legacy_window(values: Values) -> float | None:
 
 
 def legacy_documents(records: list[RawProcessResult]) -> dict[str, dict[str, Any]]:
-    """What stands once an experiment, by kind."""
+    """Return the files that an experiment has once, by kind."""
     main = records[0]
-    start, work, compute = main.timestamps.start, main.inference_metrics, main.compute_metrics
+    start, metrics, compute = main.timestamps.start, main.inference_metrics, main.compute_metrics
     number = len(main.energy_metrics.devices or [])
     documents: dict[str, dict[str, Any]] = {
         "setup": {
@@ -315,15 +315,15 @@ def legacy_documents(records: list[RawProcessResult]) -> dict[str, dict[str, Any
         },
         "architecture": {"total_params": 7, "architecture": "Unknown"},
     }
-    if work is not None:
+    if metrics is not None:
         documents["inference"] = {
             "raw_inference_metrics": {
-                "total_input_tokens": work.input_tokens,
-                "total_generated_tokens": work.output_tokens,
+                "total_input_tokens": metrics.input_tokens,
+                "total_generated_tokens": metrics.output_tokens,
             },
             "inference_performance": {
-                "total_inference_time_sec": work.inference_time_sec,
-                "throughput_tokens_per_sec": work.tokens_per_second,
+                "total_inference_time_sec": metrics.inference_time_sec,
+                "throughput_tokens_per_sec": metrics.tokens_per_second,
             },
         }
     if compute is not None:
@@ -366,7 +366,7 @@ def write_legacy(folder: Path, records: list[RawProcessResult]) -> dict[str, Any
     for record in records:
         found = {"local_process_index": record.process_index, "energy_results": legacy_energy(record)}
         peers.write_json(folder / f"{name}_6_local_energy_results_process_{record.process_index}.json", found)
-    return answers(records)
+    return machine_options(records)
 
 
 def finish_legacy(records: list[RawProcessResult]) -> list[RawProcessResult]:
@@ -379,7 +379,7 @@ def finish_legacy(records: list[RawProcessResult]) -> list[RawProcessResult]:
 
 
 LEGACY = Shape(
-    carried=frozenset(
+    stored=frozenset(
         [
             *(*ENERGIES, *MAIN),
             *("experiment_id", "backend", "config_name", "model_name", "gpu_name", "host", "world_size"),
@@ -387,8 +387,8 @@ LEGACY = Shape(
             *("energy_metrics.gpu_power_w", "energy_metrics.cpu_power_w", "energy_metrics.emissions_kg_co2"),
         ]
     ),
-    told={
-        **NOBODY,
+    derived={
+        **ABSENT,
         **LAUNCHER,
         **STATUS,
         **VERSIONS,
@@ -405,10 +405,10 @@ LEGACY = Shape(
         **null("energy_metrics.devices[].", "gpu_uuid energy_j provenance"),
         **scopes(
             cpu_provenance=lambda values: "modelled" if values["energy_metrics.cpu_power_w"] == 112.5 else None,
-            ram_provenance=where("energy_metrics.ram_energy_j", "modelled"),
+            ram_provenance=if_known("energy_metrics.ram_energy_j", "modelled"),
         ),
     },
-    drawn=legacy_folders(),
+    strategy=legacy_folders(),
     write=write_legacy,
     finish=finish_legacy,
     folder=lambda records: records[0].experiment_id,

@@ -1,7 +1,4 @@
-"""Shapes of a run whose parts are experiments of their own: ML.ENERGY's windows and leaderboard, optimum-benchmark.
-
-Long, as is `shapes_of_logs.py`.
-"""
+"""Shapes of runs with several experiments: windows and leaderboard of ML.ENERGY, phases of optimum-benchmark."""
 
 from __future__ import annotations
 
@@ -15,41 +12,41 @@ from llm_energy_measure.domain.units import JOULES_PER_KWH
 from llm_energy_measure.results.columns import kwh_of
 from tests.support import peers
 from tests.support.shapes import (
+    ABSENT,
     COMPUTE,
     INFERENCE,
-    LATENCY_ELSE,
     LAUNCHER,
-    NOBODY,
+    OTHER_LATENCY,
     SENSORS,
     STATUS,
     VERSIONS,
     WORLD,
     Shape,
     Values,
+    copy_of,
     derived_id,
-    each,
+    for_each,
+    if_known,
     near,
     null,
-    same,
     scopes,
-    where,
 )
 from tests.support.shapes_of_logs import (
     LATENCY_PATHS,
+    METRIC_PATHS,
     REQUEST_COUNT,
-    WORK_PATHS,
     all_tokens,
-    answers,
     anything,
     as_client,
     boards,
-    client_work,
+    client_metrics,
     document,
     gaps_by_request,
     in_seconds,
     is_half_watts,
     joules,
     kwh_as_j,
+    machine_options,
     maybe,
     moments,
     names,
@@ -78,15 +75,15 @@ def ml_energy_runs(draw: st.DrawFn) -> list[Values]:
     model, board, host = draw(words), draw(maybe(boards)), draw(maybe(names))
     uuids = draw(st.sampled_from([None, [f"GPU-{index}" for index in range(gpus)]]))
     rest = draw(st.dictionaries(st.sampled_from(["date", "request_rate", "seed", "my note"]), anything))
-    work = draw(client_work(has_failed=status == "failed"))
-    work["inference_metrics.inference_time_sec"] = None if all_tokens(work) is None else draw(maybe(seconds))
+    metrics = draw(client_metrics(has_failed=status == "failed"))
+    metrics["inference_metrics.inference_time_sec"] = None if all_tokens(metrics) is None else draw(maybe(seconds))
     found = []
     for window in ["whole", "steady"][: draw(st.integers(1, 2))]:
         start = draw(maybe(moments))
         is_whole = window == "whole"
         found.append(
             {
-                **(work if is_whole else dict.fromkeys(work)),
+                **(metrics if is_whole else dict.fromkeys(metrics)),
                 "status": status,
                 "host": host,
                 "gpu_name": board,
@@ -120,7 +117,7 @@ def zeus_measurement(record: RawProcessResult) -> dict[str, Any]:
 
 
 def ml_energy_document(records: list[RawProcessResult]) -> dict[str, Any]:
-    """The fields of a run that a record keeps."""
+    """Return the fields of a run that a record keeps in its configuration."""
     whole, *steady = records
     rest = {name: value for name, value in document(whole, "ml-energy").items() if name != "window"}
     return {
@@ -141,8 +138,8 @@ def write_ml_energy(folder: Path, records: list[RawProcessResult]) -> dict[str, 
         for name, stamp in (("start", record.timestamps.start), ("end", record.timestamps.end)):
             timeline[f"{window}_{name}_time"] = None if stamp is None else stamp.timestamp()
     found = {**ml_energy_document(records), "timeline": timeline, "results": []}
-    work = records[0].inference_metrics
-    if work is not None and (latency := work.latency_measurements) is not None:
+    metrics = records[0].inference_metrics
+    if metrics is not None and (latency := metrics.latency_measurements) is not None:
         gaps = gaps_by_request(latency.itl_full_ms, latency.itl_trimmed_ms)
         first = [in_seconds(ms) for ms in latency.ttft_ms]
         for index in range(max(len(gaps), len(first))):
@@ -150,7 +147,7 @@ def write_ml_energy(folder: Path, records: list[RawProcessResult]) -> dict[str, 
             found["results"].append({"prompt": "SECRET", "ttft": ttft, "itl": itl, "success": True})
         found["results"].append({"prompt": "SECRET", "ttft": 9.0, "itl": [9.0, 9.0, 9.0], "success": False})
     peers.write_json(folder / "results.json", found)
-    return answers(records)
+    return machine_options(records)
 
 
 def finish_ml_energy(records: list[RawProcessResult]) -> list[RawProcessResult]:
@@ -162,53 +159,53 @@ def finish_ml_energy(records: list[RawProcessResult]) -> list[RawProcessResult]:
 
 
 ML_ENERGY = Shape(
-    carried=frozenset(
+    stored=frozenset(
         [
-            *(*LATENCY_PATHS, *WORK_PATHS, "status", "host", "gpu_name", "model_name"),
+            *(*LATENCY_PATHS, *METRIC_PATHS, "status", "host", "gpu_name", "model_name"),
             "inference_metrics.inference_time_sec",
             *("timestamps.start", "timestamps.end", "effective_config", "energy_metrics.duration_sec"),
             *("energy_metrics.cpu_energy_j", "energy_metrics.ram_energy_j", "energy_metrics.energy_per_token_j"),
             *("energy_metrics.devices[].energy_j", "energy_metrics.devices[].gpu_uuid"),
         ]
     ),
-    told={
-        **NOBODY,
+    derived={
+        **ABSENT,
         **WORLD,
         **LAUNCHER,
         **VERSIONS,
-        **LATENCY_ELSE,
+        **OTHER_LATENCY,
         **COMPUTE,
         **SENSORS,
         **derived_id("ml-energy"),
         **null("", "backend backend_version config_name gpu_id gpu_uuid"),
         "origin.tool": "ml-energy",
         **null("origin.", "version"),
-        "timestamps.duration_sec": same("energy_metrics.duration_sec"),
+        "timestamps.duration_sec": copy_of("energy_metrics.duration_sec"),
         "inference_metrics.total_tokens": all_tokens,
-        "inference_metrics.latency_measurements.streaming_mode": where(REQUEST_COUNT, said=True),
+        "inference_metrics.latency_measurements.streaming_mode": if_known(REQUEST_COUNT, value=True),
         "energy_metrics.total_energy_j": fsum_of_devices,
         "energy_metrics.gpu_energy_j": fsum_of_devices,
         **null("energy_metrics.", "gpu_power_w cpu_power_w emissions_kg_co2"),
-        "energy_metrics.devices[].gpu_name": same("gpu_name"),
-        "energy_metrics.devices[].provenance": each("energy_metrics.devices[].energy_j", lambda _: "measured"),
+        "energy_metrics.devices[].gpu_name": copy_of("gpu_name"),
+        "energy_metrics.devices[].provenance": for_each("energy_metrics.devices[].energy_j", lambda _: "measured"),
         **scopes(
             total_scope="device",
             total_provenance="measured",
             gpu_scope="device",
             gpu_provenance="measured",
-            cpu_scope=where("energy_metrics.cpu_energy_j", "host"),
-            cpu_provenance=where("energy_metrics.cpu_energy_j", "measured"),
-            ram_scope=where("energy_metrics.ram_energy_j", "host"),
-            ram_provenance=where("energy_metrics.ram_energy_j", "measured"),
+            cpu_scope=if_known("energy_metrics.cpu_energy_j", "host"),
+            cpu_provenance=if_known("energy_metrics.cpu_energy_j", "measured"),
+            ram_scope=if_known("energy_metrics.ram_energy_j", "host"),
+            ram_provenance=if_known("energy_metrics.ram_energy_j", "measured"),
         ),
     },
-    drawn=ml_energy_runs(),
+    strategy=ml_energy_runs(),
     write=write_ml_energy,
     finish=finish_ml_energy,
 )
 
 
-# ML.ENERGY's leaderboard: energy per token, and no total
+# Leaderboard of ML.ENERGY: energy per token, but no total
 
 
 @st.composite
@@ -251,14 +248,14 @@ def write_leaderboard(folder: Path, records: list[RawProcessResult]) -> dict[str
 
 
 LEADERBOARD = Shape(
-    carried=frozenset(
+    stored=frozenset(
         [
             *("config_name", "model_name", "gpu_name", "host", "effective_config"),
             *("energy_metrics.gpu_power_w", "energy_metrics.energy_per_token_j", "energy_metrics.devices[].gpu_name"),
         ]
     ),
-    told={
-        **NOBODY,
+    derived={
+        **ABSENT,
         **WORLD,
         **LAUNCHER,
         **STATUS,
@@ -276,7 +273,7 @@ LEADERBOARD = Shape(
         **null("energy_metrics.devices[].", "gpu_uuid energy_j provenance"),
         **scopes(total_scope="device", gpu_scope="device"),
     },
-    drawn=leaderboards(),
+    strategy=leaderboards(),
     write=write_leaderboard,
     finish=lambda records: [
         with_config(
@@ -317,7 +314,7 @@ def optimum_runs(draw: st.DrawFn) -> list[Values]:
     for phase in phases:
         has_times = is_interrupted or draw(st.booleans())
         of_carbon = maybe(watts | st.just(112.5)) if has_times else st.none()
-        # What comes of a figure of another unit, so that there is one.
+        # Drawn in the unit of the file, so that the file can store the value exactly.
         per_kwh = None if is_interrupted else draw(maybe(st.floats(1e-3, 1e9)))
         peak_mb = None if is_interrupted else draw(maybe(st.floats(1.0, 1e6)))
         found.append(
@@ -338,7 +335,7 @@ def optimum_runs(draw: st.DrawFn) -> list[Values]:
 
 
 def optimum_config(record: RawProcessResult) -> dict[str, Any]:
-    """The configuration of the run, as its file has it."""
+    """Return the configuration file of the run."""
     kept = record.effective_config
     ranks = kept["ranks"]
     devices = record.energy_metrics.devices
@@ -367,8 +364,8 @@ def optimum_config(record: RawProcessResult) -> dict[str, Any]:
     }
 
 
-def optimum_measures(record: RawProcessResult) -> dict[str, Any]:
-    """What the report says of a phase."""
+def optimum_measurements(record: RawProcessResult) -> dict[str, Any]:
+    """Return the measurements of a phase in the report."""
     energy, memory = record.energy_metrics, None
     kwh = {name: kwh_of(getattr(energy, f"{name}_energy_j")) for name in ("cpu", "ram", "gpu", "total")}
     per_token, efficiency = energy.energy_per_token_j, None
@@ -381,7 +378,7 @@ def optimum_measures(record: RawProcessResult) -> dict[str, Any]:
 
 
 def optimum_carbon(record: RawProcessResult) -> dict[str, Any]:
-    """What CodeCarbon's file says of a phase."""
+    """Return the content of CodeCarbon's file of a phase."""
     energy, end = record.energy_metrics, record.timestamps.end
     return {
         "timestamp": None if end is None else end.isoformat(),
@@ -407,9 +404,9 @@ def write_optimum(folder: Path, records: list[RawProcessResult]) -> dict[str, An
         if record.timestamps.duration_sec is not None:
             peers.write_json(folder / f"{phase_of(record)}_codecarbon.json", optimum_carbon(record))
     if records[0].status is None:
-        measures = {phase_of(record): optimum_measures(record) for record in records}
+        measures = {phase_of(record): optimum_measurements(record) for record in records}
         peers.write_json(folder / "benchmark_report.json", measures)
-    return answers(records)
+    return machine_options(records)
 
 
 def finish_optimum(records: list[RawProcessResult]) -> list[RawProcessResult]:
@@ -419,24 +416,24 @@ def finish_optimum(records: list[RawProcessResult]) -> list[RawProcessResult]:
         launcher = config["launcher"]
         alone = 1 if launcher["name"] in ("process", "inline") else None
         own = {"phase": phase_of(record), "n_ranks": launcher.get("nproc_per_node") or alone}
-        measures = optimum_measures(record) if record.status is None else {}
+        measures = optimum_measurements(record) if record.status is None else {}
         finished.append(with_config(record, {**config, "optimum-benchmark": {**own, **measures}}))
     return finished
 
 
 def optimum_nvidia(values: Values) -> str | None:
     gpus = values["energy_metrics.devices[].gpu_name"] or []
-    is_told = values["energy_metrics.gpu_energy_j"] is not None and any("NVIDIA" in name for name in gpus)
-    return "measured" if is_told else None
+    is_known = values["energy_metrics.gpu_energy_j"] is not None and any("NVIDIA" in name for name in gpus)
+    return "measured" if is_known else None
 
 
 def optimum_constant(values: Values) -> str | None:
-    is_told = values["energy_metrics.cpu_energy_j"] is not None
-    return "modelled" if is_told and is_half_watts(values["energy_metrics.cpu_power_w"]) else None
+    is_known = values["energy_metrics.cpu_energy_j"] is not None
+    return "modelled" if is_known and is_half_watts(values["energy_metrics.cpu_power_w"]) else None
 
 
 OPTIMUM = Shape(
-    carried=frozenset(
+    stored=frozenset(
         [
             *ENERGIES,
             *("backend", "backend_version", "gpu_id", "config_name", "model_name", "host", "launcher.name", "status"),
@@ -446,8 +443,8 @@ OPTIMUM = Shape(
             "compute_metrics.peak_memory_mb",
         ]
     ),
-    told={
-        **NOBODY,
+    derived={
+        **ABSENT,
         **WORLD,
         **INFERENCE,
         **SENSORS,
@@ -456,20 +453,20 @@ OPTIMUM = Shape(
         "gpu_name": lambda values: (values["energy_metrics.devices[].gpu_name"] or [None])[0],
         "origin.tool": "optimum-benchmark",
         "timestamps.start": start_before,
-        "energy_metrics.duration_sec": same("timestamps.duration_sec"),
+        "energy_metrics.duration_sec": copy_of("timestamps.duration_sec"),
         **null("energy_metrics.devices[].", "gpu_uuid energy_j provenance"),
         **null("compute_metrics.", "flops_total compute_precision"),
         **scopes(
             total_scope="host",
-            gpu_scope=where("energy_metrics.gpu_energy_j", "host"),
+            gpu_scope=if_known("energy_metrics.gpu_energy_j", "host"),
             gpu_provenance=optimum_nvidia,
-            cpu_scope=where("energy_metrics.cpu_energy_j", "host"),
+            cpu_scope=if_known("energy_metrics.cpu_energy_j", "host"),
             cpu_provenance=optimum_constant,
-            ram_scope=where("energy_metrics.ram_energy_j", "host"),
-            ram_provenance=where("energy_metrics.ram_energy_j", "modelled"),
+            ram_scope=if_known("energy_metrics.ram_energy_j", "host"),
+            ram_provenance=if_known("energy_metrics.ram_energy_j", "modelled"),
         ),
     },
-    drawn=optimum_runs(),
+    strategy=optimum_runs(),
     write=write_optimum,
     finish=finish_optimum,
 )
