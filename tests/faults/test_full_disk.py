@@ -41,7 +41,7 @@ def test_full_disk_loses_no_result_and_free_space_ends_the_errors(tmp_path: Path
     assert outcome["loaded"] == list(range(saved))
     assert outcome["overwrite"].endswith(refused)
     assert outcome["aggregate"].endswith(refused)
-    assert outcome["first_file_is_as_it_was"] is True
-    assert outcome["left_over"] == outcome["aggregated"] == []
+    assert outcome["first_file_is_unchanged"] is True
+    assert outcome["unfinished"] == outcome["aggregated"] == []
     assert outcome["loaded_after"] == saved + 1
     assert outcome["aggregated_after"] == ["exp_7"]

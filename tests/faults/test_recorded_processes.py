@@ -83,10 +83,12 @@ def test_all_processes_save_and_the_host_counts_once(
     results = repository.load_all_raw(EXPERIMENT)
     readers = [result for result in results if result.energy_metrics.total_energy_j is not None]
     assert len({result.host for result in readers}) == len(readers) == hosts
-    duration_sec = sum(result.energy_metrics.duration_sec or 0.0 for result in readers)
+    most_j = WATTS * sum(result.energy_metrics.duration_sec or 0.0 for result in readers)
+    energies_j = [result.energy_metrics.total_energy_j or 0.0 for result in readers]
     outcome = aggregate_one(repository, EXPERIMENT)
     assert outcome.aggregated is not None
-    assert outcome.aggregated.total_energy_j == pytest.approx(WATTS * duration_sec, rel=0.4)
+    assert outcome.aggregated.total_energy_j == pytest.approx(sum(energies_j), rel=1e-9)
+    assert most_j / 3 < sum(energies_j) <= most_j  # readings may be late on a busy machine
     assert outcome.aggregated.total_tokens == 4 * TOKENS
     assert outcome.aggregated.is_lower_bound is False
     assert outcome.aggregated.aggregation.warnings == []

@@ -135,7 +135,7 @@ def test_figures_that_no_file_can_hold_are_told_and_never_calculated_with(
 ) -> None:
     records = [factories.full_raw(process_index=index) for index in range(count)]
     odd = data.draw(st.integers(0, count - 1))
-    records[odd] = data.draw(strategies.odd_records(records[odd]))
+    records[odd] = data.draw(strategies.records_with_odd_numbers(records[odd]))
     try:
         result = aggregate_results(factories.EXPERIMENT, records, strategy=strategy)
     except AggregationError:  # in words, and nothing was calculated
@@ -148,7 +148,7 @@ def test_figures_that_no_file_can_hold_are_told_and_never_calculated_with(
 
 @given(st.data())
 def test_what_holds_such_a_figure_is_kept_and_what_holds_none_is_stored(data: st.DataObject) -> None:
-    record = data.draw(strategies.odd_records(factories.full_raw()))
+    record = data.draw(strategies.records_with_odd_numbers(factories.full_raw()))
     repository = FileSystemRepository(store=MemoryStore())
     with contextlib.suppress(InvalidResultError):
         repository.save_raw(factories.EXPERIMENT, record)

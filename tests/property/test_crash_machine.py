@@ -60,9 +60,7 @@ class CrashMachine(RuleBasedStateMachine):
         except (CrashedError, StorageError) as error:
             note(f"{operation} was cut short {when} {faulty.steps[-1]}: {error!r}")
         found = model.observe(self.store)[experiment_id]
-        fitting = [
-            state for state in model.outcomes(self.expected[experiment_id], operation) if state.is_held_by(found)
-        ]
+        fitting = [state for state in model.outcomes(self.expected[experiment_id], operation) if state.matches(found)]
         assert fitting, f"{operation} has left {found}"
         self.expected[experiment_id] = fitting[-1]
 
@@ -83,7 +81,7 @@ class CrashMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_there_is_what_was_acknowledged(self) -> None:
         for experiment_id, found in model.observe(self.store).items():
-            assert self.expected[experiment_id].is_held_by(found)
+            assert self.expected[experiment_id].matches(found)
 
 
 TestCrashes = CrashMachine.TestCase

@@ -1,4 +1,4 @@
-"""Work in child processes: without privileges, with little disk, or all at once."""
+"""Run functions in child processes: without privileges, with a file size limit, or many at the same time."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ import llm_energy_measure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-NOBODY = 65534
+UNPRIVILEGED_ID = 65534
+PATIENCE_SEC = 120
 
 
-def _load_what_is_loaded_late() -> None:
-    """Import what the package imports at its first use: Python itself may lie where only its owner can read."""
+def _import_everything() -> None:
+    """Import all modules of the package. The unprivileged child may not be able to read the files of Python."""
     for encoding in ("ascii", "utf-8", "utf-8-sig"):
         codecs.lookup(encoding)
     for module in pkgutil.walk_packages(llm_energy_measure.__path__, f"{llm_energy_measure.__name__}."):
@@ -34,12 +35,12 @@ def _load_what_is_loaded_late() -> None:
 def outcome_in_child(
     work: Callable[[], object], *, unprivileged: bool = False, file_size_limit: int | None = None
 ) -> object:
-    """What `work` returns in a child process, or the error that it raises.
+    """Run `work` in a child process; return its value, or the exception that it raises.
 
     Args:
-        work: What to do; what it returns is sent back pickled.
-        unprivileged: Do it as a user whom the file system can refuse something.
-        file_size_limit: Bytes after which any file is full, as on a full disk.
+        work: The function. Its value must be picklable.
+        unprivileged: Run as a user to whom the file system can refuse access.
+        file_size_limit: Largest size of a file in bytes. A longer write fails, as on a full disk.
     """
     return outcomes_in_children([work], unprivileged=unprivileged, file_size_limit=file_size_limit)[0]
 
@@ -47,22 +48,22 @@ def outcome_in_child(
 def outcomes_in_children(
     works: Sequence[Callable[[], object]], *, unprivileged: bool = False, file_size_limit: int | None = None
 ) -> list[object]:
-    """What each of `works` returns or raises, all started together."""
+    """Run all functions at the same time; return their values or exceptions."""
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(len(works))
 
     def child(work: Callable[[], object], sender: Any) -> None:
         if unprivileged and os.geteuid() == 0:
-            _load_what_is_loaded_late()
+            _import_everything()
             os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            os.setgid(UNPRIVILEGED_ID)
+            os.setuid(UNPRIVILEGED_ID)
         if file_size_limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
-        ready.wait(30)
+        ready.wait(PATIENCE_SEC)
         try:
             outcome = work()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the parent looks at it
+        except Exception as error:  # noqa: BLE001 - the parent process checks the exception
             outcome = error
         sender.send(outcome)
 
@@ -76,14 +77,14 @@ def outcomes_in_children(
         children.append(started)
     outcomes = [receiver.recv() for receiver in receivers]
     for started, receiver in zip(children, receivers, strict=True):
-        started.join(30)
+        started.join(PATIENCE_SEC)
         receiver.close()
     return outcomes
 
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can reach and write, unlike pytest's own."""
+    """Return a folder that every user can reach and write. Only the owner can reach pytest's `tmp_path`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "open"
         Path(name).chmod(0o755)

@@ -1,4 +1,4 @@
-"""The command line under test: in this process, as a process of its own, or on a terminal."""
+"""Run the command under test: in this process, in a child process, or on a terminal."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODULE = [sys.executable, "-m", "llm_energy_measure"]
-PATIENCE_SEC = 60
+PATIENCE_SEC = 120
 
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _ERASED = re.compile("\x1b\\[\\?25[lh]|\x1b\\[[0-9]*[AK]|\r")
 
 
 class Done(NamedTuple):
-    """How a command ended, and what it said."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
     err: str
 
     def json(self) -> Any:
-        """What stands on stdout, as JSON."""
+        """Return stdout, decoded as JSON."""
         return json.loads(self.out)
 
     @property
     def shown(self) -> str:
-        """What it said without the codes that the command itself colours tables and draws its bar with."""
+        """Return the output without the escape codes of colours and of the progress bar."""
         return _ERASED.sub("", _COLOURS.sub("", self.out + self.err))
 
 
 def run(*arguments: object, stdin: str = "") -> Done:
-    """Run the command in this process: fast, and all that it does but for the start."""
+    """Run the command in this process. This is fast, and skips only the start of the interpreter."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
     before = sys.argv, sys.stdin
     sys.argv, sys.stdin = ["llm-energy-measure", *map(str, arguments)], io.StringIO(stdin)
@@ -64,7 +64,7 @@ def run(*arguments: object, stdin: str = "") -> Done:
 
 
 def as_process(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Done:
-    """Run the command as a process of its own, its streams piped."""
+    """Run the command in a child process with pipes."""
     done = subprocess.run(
         [*MODULE, *map(str, arguments)],
         cwd=cwd,
@@ -84,14 +84,14 @@ def on_terminal(
     env: Mapping[str, str] | None = None,
     stdout: int | None = None,
 ) -> Done:
-    """Run the command on a terminal; `out` is all that the terminal was sent.
+    """Run the command on a terminal. `out` has all bytes that the command sent to the terminal.
 
     Args:
-        arguments: Of the command.
+        arguments: Arguments of the command.
         columns: Width of the terminal.
-        typed: What a person types once something is on screen.
+        typed: Text that a user types after the first output.
         env: Changes to the environment.
-        stdout: A file descriptor that takes stdout instead of the terminal.
+        stdout: File descriptor for stdout. By default stdout is the terminal.
     """
     leader, follower = pty.openpty()
     process = subprocess.Popen(
@@ -113,16 +113,16 @@ def on_terminal(
 
 
 def _read(descriptor: int) -> bytes:
-    """What came next; nothing once the last writer has gone, or all patience."""
+    """Return the next bytes; nothing after the last writer has closed the terminal, or after `PATIENCE_SEC`."""
     ready, _, _ = select.select([descriptor], [], [], PATIENCE_SEC)
     try:
         return os.read(descriptor, 65536) if ready else b""
-    except OSError:  # what Linux says at the end
+    except OSError:  # Linux raises EIO at the end
         return b""
 
 
 def _environment(changes: Mapping[str, str] | None) -> dict[str, str]:
-    """This process's environment without what changes how a command looks, and with these changes."""
+    """Return the environment of this process without variables that change the output, and with these changes."""
     unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTHONWARNINGS", "LLM_ENERGY_MEASURE_RESULTS_DIR")
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     return {**kept, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **(changes or {})}

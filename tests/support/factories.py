@@ -1,4 +1,4 @@
-"""The only builders of records in the tests. Processes differ in every figure, so that no rule passes by chance."""
+"""The builders of records for all tests. Each figure differs between processes, so no rule passes by chance."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ EXPERIMENT = "exp_7"
 
 
 def timestamps(start: datetime = START, seconds: float = 40.5, **changes: Any) -> Timestamps:
-    """A span of that length."""
+    """Return start, end and duration of a run of this length."""
     fields = {"start": start, "end": start + timedelta(seconds=seconds), "duration_sec": seconds}
     return Timestamps(**{**fields, **changes})
 
 
 def inference(process_index: int = 0, **changes: Any) -> InferenceMetrics:
-    """The work of a process: 8192 tokens and 100 more for each index, at 862.5 token/s and 10 more."""
+    """Return the inference metrics of a process: 8192 + 100 i tokens at 862.5 + 10 i tokens/s."""
     fields: dict[str, Any] = {
         "total_tokens": 8192 + 100 * process_index,
         "input_tokens": 4096,
@@ -56,7 +56,7 @@ def inference(process_index: int = 0, **changes: Any) -> InferenceMetrics:
 
 
 def energy(process_index: int = 0, **changes: Any) -> EnergyMetrics:
-    """The energy of a process: 1971.5 J and 250 more for each index."""
+    """Return the energy of a process: 1971.5 + 250 i joules."""
     fields: dict[str, Any] = {
         "total_energy_j": 1971.5 + 250 * process_index,
         "duration_sec": 9.5 + process_index,
@@ -72,7 +72,7 @@ def energy(process_index: int = 0, **changes: Any) -> EnergyMetrics:
 
 
 def compute(process_index: int = 0, **changes: Any) -> ComputeMetrics:
-    """The computation of a process: 2e13 FLOPs and 1e12 more for each index."""
+    """Return the compute metrics of a process: 2e13 + 1e12 i FLOPs."""
     fields: dict[str, Any] = {
         "flops_total": 2e13 + 1e12 * process_index,
         "flops_per_token": 2471628800.0,
@@ -87,7 +87,7 @@ def compute(process_index: int = 0, **changes: Any) -> ComputeMetrics:
 
 
 def raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes: Any) -> RawProcessResult:
-    """A record as a file of the field has it, on a GPU of its own."""
+    """Return a record with the fields that files in the field have. Each process has its own GPU."""
     rank = process_index if type(process_index) is int and 0 <= process_index < 1000 else 0
     fields: dict[str, Any] = {
         "experiment_id": experiment_id,
@@ -111,12 +111,12 @@ def raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes: Any)
 
 
 def raws(count: int, experiment_id: str = EXPERIMENT, **changes: Any) -> list[RawProcessResult]:
-    """Records of the first `count` processes."""
+    """Return the records of the first `count` processes."""
     return [raw(experiment_id, index, **changes) for index in range(count)]
 
 
 def latency(ttft_ms: list[float], itl_trimmed_ms: list[float], itl_full_ms: list[float]) -> LatencyMeasurements:
-    """Latency samples of one request for each time to the first token."""
+    """Return latency samples. Each time to the first token is one request."""
     return LatencyMeasurements(
         ttft_ms=ttft_ms,
         itl_full_ms=itl_full_ms,
@@ -130,7 +130,7 @@ def latency(ttft_ms: list[float], itl_trimmed_ms: list[float], itl_full_ms: list
 
 
 def full_raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes: Any) -> RawProcessResult:
-    """A record in which every field says something, those that the field's files lack included."""
+    """Return a record in which every field has a value, including fields that files in the field lack."""
     device = DeviceEnergy(
         gpu_id=process_index,
         gpu_uuid=f"GPU-{process_index:08d}",
@@ -221,7 +221,7 @@ def full_raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes:
 
 
 def aggregated(experiment_id: str = EXPERIMENT, **changes: Any) -> AggregatedResult:
-    """An aggregate as another tool left it: no sources, no completeness."""
+    """Return an aggregate of another tool: without sources and completeness."""
     processes = changes.pop("process_results", None) or raws(2, experiment_id)
     fields: dict[str, Any] = {
         "experiment_id": experiment_id,
@@ -242,7 +242,7 @@ def aggregated(experiment_id: str = EXPERIMENT, **changes: Any) -> AggregatedRes
 
 
 def full_aggregated(experiment_id: str = EXPERIMENT, **changes: Any) -> AggregatedResult:
-    """An aggregate in which every field says something."""
+    """Return an aggregate in which every field has a value."""
     source = SourceFile(name="process_0.json", size_bytes=12, sha256="a" * 64)
     torn = UnreadableFile(name="process_1.json", reason="it is empty", size_bytes=0, sha256="b" * 64)
     report = CompletenessReport(
@@ -277,7 +277,7 @@ def full_aggregated(experiment_id: str = EXPERIMENT, **changes: Any) -> Aggregat
 
 
 def full_finding(**changes: Any) -> Finding:
-    """A finding in which every field says something."""
+    """Return a finding in which every field has a value."""
     fields: dict[str, Any] = {
         "code": "energy.over_counted",
         "outcome": "failed",
@@ -292,13 +292,13 @@ def full_finding(**changes: Any) -> Finding:
 
 
 def document(record: RawProcessResult | AggregatedResult) -> dict[str, Any]:
-    """A record as a decoded JSON object, to be changed and written by hand."""
+    """Return a record as a decoded JSON object that a test can change."""
     built: dict[str, Any] = json.loads(msgspec.json.encode(record))
     return built
 
 
 def changed(original: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of a decoded object with the value at a dotted path set."""
+    """Return a copy of a decoded object with another value at a dotted path."""
     changed_copy = copy.deepcopy(original)
     *parents, last = path.split(".")
     place: Any = changed_copy
@@ -309,5 +309,5 @@ def changed(original: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 def as_bytes(built: object) -> bytes:
-    """A decoded object as a file that somebody else wrote."""
+    """Return a decoded object as JSON bytes in a layout that our own encoder does not use."""
     return json.dumps(built, indent=1).encode()

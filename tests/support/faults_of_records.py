@@ -1,4 +1,4 @@
-"""For each reason code an experiment that has the fault, and nothing but what it takes."""
+"""For each finding code, a smallest experiment that fails the check, or for which the check is not possible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Experiment = tuple[list["RawProcessResult"], dict[str, Any]]
 
 
 def record(index: int = 0, seconds: float = 40.0, **changes: Any) -> RawProcessResult:
-    """A process that measured its own A100 at 200 W for as long as it inferred, and says all of that."""
+    """Return a process that measured its own A100 at 200 W during inference, with all evidence recorded."""
     span = factories.timestamps(START, seconds)
     energy = {
         "total_energy_j": 200.0 * seconds + index,
@@ -65,7 +65,7 @@ def sensor(**changes: Any) -> dict[str, Any]:
 
 
 def clock(offset_sec: float, jump_sec: float = 0.0, boot: str = "b", **changes: Any) -> ClockEvidence:
-    """Clocks of a machine whose wall clock is that much ahead of the store's."""
+    """Return the clocks of a machine whose wall clock is `offset_sec` ahead of the clock of the store."""
     fields: dict[str, Any] = {
         "boot_id": boot,
         "wall_start_sec": 1e9 + offset_sec,
@@ -81,7 +81,7 @@ def clock(offset_sec: float, jump_sec: float = 0.0, boot: str = "b", **changes: 
 
 
 def stored(raw: RawProcessResult, without: str) -> RawProcessResult:
-    """The record as it is read from a file that lacks a field."""
+    """Return the record as it is read from a file that lacks a field."""
     document = factories.document(raw)
     del document[without]
     return codec.decode_raw(factories.as_bytes(document), "process_0.json")
@@ -106,7 +106,7 @@ def one(**changes: Any) -> Experiment:
 
 NODE: dict[str, Any] = {"gpu_name": "4 x NVIDIA A100-PCIE-40GB", **NO_IDS}
 
-# The finding has failed in each.
+# The check fails for each of these experiments.
 FAILING: dict[str, Callable[[], Experiment]] = {
     "energy.over_counted": lambda: (
         records(4, energy={"gpu_energy_j": 3e4, "total_energy_j": 3e4, **NO_SCOPE}, **NODE),
@@ -182,8 +182,8 @@ FAILING: dict[str, Callable[[], Experiment]] = {
     "provenance.schema_version": lambda: ([stored(record(), "schema_version")], {}),
 }  # fmt: skip
 
-# The finding was not checked in each, and says why.
-OPEN: dict[str, Callable[[], Experiment]] = {
+# The check is not possible for each of these experiments; its finding gives the reason.
+NOT_CHECKED: dict[str, Callable[[], Experiment]] = {
     "energy.over_counted": lambda: (records(2, gpu_name="Zephyr 9000", energy=NO_SCOPE), {}),
     "energy.exceeds_devices": lambda: one(gpu_name="Zephyr 9000"),
     "attribution.repeated_gpu": lambda: one(**NO_IDS),
@@ -209,7 +209,7 @@ OPEN: dict[str, Callable[[], Experiment]] = {
 
 
 def honest() -> list[RawProcessResult]:
-    """Four processes against which nothing can be held, and that leave nothing open."""
-    told = {"idle_power_w": 50.0, **sensor(counter_start_j=50.0, counter_end_j=150.0)}
+    """Return four processes for which every check passes."""
+    evidence = {"idle_power_w": 50.0, **sensor(counter_start_j=50.0, counter_end_j=150.0)}
     versions = {"torch": "2.9"}
-    return [record(index, of=4, clock=clock(0), energy=told, library_versions=versions) for index in range(4)]
+    return [record(index, of=4, clock=clock(0), energy=evidence, library_versions=versions) for index in range(4)]

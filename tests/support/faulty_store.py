@@ -1,4 +1,4 @@
-"""A store that fails at a step: the process stops there, or the disk says EIO."""
+"""A store that fails at one step: the process stops there, or the disk returns EIO."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ When = Literal["before", "after"]
 
 
 class CrashedError(BaseException):
-    """The process stops here. No code of ours may catch it."""
+    """Stands for a process that stops here. The package must not catch this exception."""
 
 
 def eio(doing: str) -> StorageError:
-    """What a store raises when the disk fails."""
+    """Return the error of a store whose disk fails."""
     error = StorageError(doing, "Input/output error", "check the file system, then try again")
     error.errno = errno.EIO
     return error
 
 
 class FaultyStore:
-    """A `Store` that passes everything on to another one, and fails at one step.
+    """A `Store` that forwards every call to another store, and fails at one step.
 
     Args:
-        store: The other one.
-        at: The step that fails, counted from 0.
-        when: `before` it is done, or `after`: the answer gets lost.
-        fault: What happens. After a `crash` every step fails, as no process is there any more.
-        reads_too: Count reading as a step; by default only what changes something is one.
+        store: The other store.
+        at: Number of the step that fails, from 0. -1: no step fails.
+        when: `before` the other store does the step, or `after`: only the reply is lost.
+        fault: `EIO` raises an error once. After a `crash` every later step fails too: the process has ended.
+        reads_too: Count reads as steps. By default only changes are steps.
 
     Attributes:
         steps: Names of the steps so far.

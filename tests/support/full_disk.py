@@ -1,6 +1,6 @@
-"""Save results on a small disk until it is full, and print as JSON what happened.
+"""Save results on a small disk until it is full, and print the outcome as JSON.
 
-Usage: unshare -Urm python -m tests.support.full_disk FOLDER    (the disk, a tmpfs of its own, is mounted on FOLDER)
+Usage: unshare -Urm python -m tests.support.full_disk FOLDER    (mounts a small tmpfs on FOLDER)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BALLAST_BYTES = 650_000
 
 
 def refusal(work: Callable[[], object]) -> str:
-    """The sentence with which a full disk is told."""
+    """Return the message of the error on a full disk."""
     try:
         work()
     except StorageError as error:
@@ -37,7 +37,7 @@ def refusal(work: Callable[[], object]) -> str:
 
 
 def fill(repository: FileSystemRepository, prompt: str) -> tuple[int, str]:
-    """Save results until one is refused: how many were acknowledged, and the sentence."""
+    """Save results until the disk is full; return the number of saved results and the error message."""
     saved = 0
     while saved < 10_000:
         record = factories.raw(process_index=saved, effective_config={"prompt": prompt})
@@ -52,12 +52,12 @@ def fill(repository: FileSystemRepository, prompt: str) -> tuple[int, str]:
 
 
 def work_through(disk: Path) -> dict[str, object]:
-    """Fill the disk, look at what is there, free space, go on."""
+    """Fill the disk, read the results, free space, save again; return the outcome of each step."""
     ballast = disk / "ballast"
     ballast.write_bytes(bytes(BALLAST_BYTES))
     repository = FileSystemRepository(disk / "results")
     saved, sentence = fill(repository, "x" * 10_000)
-    with (disk / "rest").open("wb", buffering=0) as rest:  # to the last page, so that nothing at all fits any more
+    with (disk / "rest").open("wb", buffering=0) as rest:  # fill the last page, so that no further byte fits
         try:
             while rest.write(bytes(4096)):
                 pass
@@ -72,8 +72,8 @@ def work_through(disk: Path) -> dict[str, object]:
         "loaded": [record.process_index for record in records],
         "overwrite": refusal(lambda: repository.save_raw(EXP, overwriting, overwrite=True)),
         "aggregate": refusal(lambda: repository.save_aggregated(aggregate_results(EXP, records))),
-        "first_file_is_as_it_was": repository.load_all_raw(EXP)[0] == records[0],
-        "left_over": [path.name for path in disk.rglob(f"*{HIDDEN_MARK}*")],
+        "first_file_is_unchanged": repository.load_all_raw(EXP)[0] == records[0],
+        "unfinished": [path.name for path in disk.rglob(f"*{HIDDEN_MARK}*")],
         "aggregated": repository.list_aggregated(),
     }
     ballast.unlink()

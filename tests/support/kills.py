@@ -1,7 +1,7 @@
-"""Kill a process that saves results, at a random instant or at an exact point, and look at what is left.
+"""Kill a process that saves results, at a random instant or at an exact point, and check the remaining files.
 
-The process is forked from a warm parent. It works through a plan that the parent knows too, and acknowledges each
-operation through a pipe: what the parent has read is what somebody was told to be safe.
+The process is forked from a parent that has imported everything. It executes a plan that the parent knows too, and
+acknowledges each operation through a pipe. Each acknowledged operation must survive.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-# Each of them is passed by some operation of a plan; `within` writes half of the bytes first.
+# Points in the code at which a process kills itself. Some operation of a plan passes each point. `within` first writes
+# half of the bytes.
 POINTS = [
     *((when, f"_write_temporary.{call}") for call in ("open", "write", "fsync") for when in ("before", "after")),
     *((when, "_write_temporary.close") for when in ("before", "after")),
@@ -50,7 +51,7 @@ KILLS_PER_DIRECTORY = 10
 
 
 class Aim(NamedTuple):
-    """At which passing of a point a process kills itself; after all of its plan if it never gets there."""
+    """The point and the passage at which a process kills itself. If it never gets there, it does so after its plan."""
 
     when: str
     call: str
@@ -58,21 +59,21 @@ class Aim(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Operations, and what the directory goes through: `states[n]` is there before operation n."""
+    """Operations, and the states of the directory: `states[n]` is the state before operation n."""
 
     operations: list[model.Operation]
     states: list[model.Directory]
 
 
 class Torture:
-    """Kill after kill on one directory, which is made anew from time to time.
+    """Kills one process after the other on one directory, which is emptied from time to time.
 
     Args:
-        folder: Where the directory lies.
-        seed: Of all chance but the instants, which are the machine's.
+        folder: Parent folder of the directory.
+        seed: Seed of all random choices. Only the instants of the kills depend on the machine.
 
     Attributes:
-        kills: How many at each point, (`random instant`, or when and which call).
+        kills: Number of kills per point (`random instant`, or when and which call).
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -80,24 +81,24 @@ class Torture:
         self.folder = folder / "results"
         self.kills: Counter[str] = Counter()
         self.variant = 0
-        self.start_anew()
+        self.restart()
 
-    def start_anew(self) -> None:
-        """Forget the directory."""
+    def restart(self) -> None:
+        """Delete the directory."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.repository = FileSystemRepository(self.folder)
         self.now = model.observe(self.repository.store)
 
     def run(self, count: int) -> None:
-        """Kill so many processes, half of them at random instants, and hold each time what is left to be right."""
+        """Kill this many processes, half of them at random instants, and check the remaining files after each kill."""
         for number in range(count):
             if number % KILLS_PER_DIRECTORY == 0:
-                self.start_anew()
+                self.restart()
             plan = self.plan()
             if number % 2:
                 when, call = POINTS[number // 2 % len(POINTS)]
-                seldom = call.startswith(("delete_", "move_", "make_"))
-                aim = Aim(when, call, 1 if seldom else self.chance.randrange(1, 4))
+                is_rare = call.startswith(("delete_", "move_", "make_"))
+                aim = Aim(when, call, 1 if is_rare else self.chance.randrange(1, 4))
                 acknowledged, where = run_child(self.repository, plan.operations, aim)
             else:
                 delay_sec = self.chance.uniform(0, 0.01)
@@ -105,10 +106,10 @@ class Torture:
                     self.repository, plan.operations, None, self.chance.randrange(4), delay_sec
                 )
             self.kills[where] += 1
-            self.now = hold(self.repository, plan, acknowledged, where)
+            self.now = check_after_kill(self.repository, plan, acknowledged, where)
 
     def plan(self) -> Plan:
-        """Operations that make sense one after the other."""
+        """Return random operations that are possible in this order."""
         now = dict(self.now)
         operations, states = [], [dict(now)]
         for _ in range(PLAN_LENGTH):
@@ -128,40 +129,40 @@ def run_child(
     wait_for: int = 0,
     delay_sec: float = 0.0,
 ) -> tuple[int, str]:
-    """Let a process work through a plan until it is killed.
+    """Execute a plan in a child process until the child is killed.
 
     Args:
         repository: The results directory.
         operations: The plan.
-        aim: Where it kills itself; None if it is killed from outside.
-        wait_for: After so many acknowledgements, and
-        delay_sec: after so many seconds more.
+        aim: Where the child kills itself. None: the parent kills it.
+        wait_for: Number of acknowledgements after which the parent kills the child.
+        delay_sec: Additional time before the kill, in seconds.
 
     Returns:
-        How many operations were acknowledged, and where it was killed.
+        The number of acknowledged operations, and the point of the kill.
     """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         _work(repository, operations, aim, writing)
     os.close(writing)
-    said = b""
+    received = b""
     if aim is None:
-        while said.count(b".") < wait_for and (more := os.read(reading, 1)):
-            said += more
+        while received.count(b".") < wait_for and (more := os.read(reading, 1)):
+            received += more
         time.sleep(delay_sec)
         os.kill(child, signal.SIGKILL)
     while more := os.read(reading, 4096):
-        said += more
+        received += more
     os.close(reading)
     _, status = os.waitpid(child, 0)
-    acknowledgements, _, where = said.decode().partition("!")
-    assert os.WIFSIGNALED(status), f"it was not killed but failed: {where}"
+    acknowledgements, _, where = received.decode().partition("!")
+    assert os.WIFSIGNALED(status), f"the child failed before it was killed: {where}"
     return len(acknowledgements), where or "random instant"
 
 
 def _work(repository: FileSystemRepository, operations: list[model.Operation], aim: Aim | None, pipe: int) -> None:
-    """Never returns."""
+    """Execute the plan in the forked child. Never returns."""
 
     def die(where: str) -> None:
         os.write(pipe, f"!{where}".encode())
@@ -169,7 +170,7 @@ def _work(repository: FileSystemRepository, operations: list[model.Operation], a
 
     passed = 0
 
-    def look(frame: FrameType, event: str, subject: object) -> None:
+    def profile(frame: FrameType, event: str, subject: object) -> None:
         nonlocal passed
         found = syscalls.point(frame, event, subject)
         if found is None or aim is None or found != ("before" if aim.when == "within" else aim.when, aim.call):
@@ -184,13 +185,13 @@ def _work(repository: FileSystemRepository, operations: list[model.Operation], a
 
     try:
         if aim is not None:
-            sys.setprofile(look)
+            sys.setprofile(profile)
         for operation in operations:
             model.perform(repository, operation)
             os.write(pipe, b".")
         sys.setprofile(None)
         die("after the whole plan")
-    except BaseException as error:  # noqa: BLE001 - a forked child must never run on in its parent's place
+    except BaseException as error:  # noqa: BLE001 - a forked child must not continue the code of its parent
         with contextlib.suppress(OSError):
             os.write(pipe, f"!{type(error).__name__}: {error}".encode())
     finally:
@@ -198,7 +199,7 @@ def _work(repository: FileSystemRepository, operations: list[model.Operation], a
 
 
 def is_json(data: bytes) -> bool:
-    """True if bytes are whole JSON."""
+    """Return True if the bytes are complete JSON."""
     try:
         json.loads(data)
     except ValueError:
@@ -206,41 +207,41 @@ def is_json(data: bytes) -> bool:
     return True
 
 
-def hold(repository: FileSystemRepository, plan: Plan, acknowledged: int, where: str) -> model.Directory:
-    """Hold what a killed process left to be right, clean up as a user would, and return what is there then."""
-    told = (
+def check_after_kill(repository: FileSystemRepository, plan: Plan, acknowledged: int, where: str) -> model.Directory:
+    """Check the files that a killed process left, clean up as a user would, and return the new state."""
+    context = (
         f"killed {where}, {acknowledged} operations acknowledged, the last {plan.operations[: acknowledged + 1][-3:]}"
     )
-    found = model.observe(repository.store)  # raises if anything is torn
+    found = model.observe(repository.store)  # raises if a result is torn
     expected = dict(plan.states[acknowledged])
     for experiment_id, experiment in found.items():
         possible = [expected[experiment_id]]
         if acknowledged < len(plan.operations) and plan.operations[acknowledged].experiment_id == experiment_id:
             possible = model.outcomes(expected[experiment_id], plan.operations[acknowledged])
-        fitting = [state for state in possible if state.is_held_by(experiment)]
-        assert fitting, f"{told}: {experiment} is none of {possible}"
-        expected[experiment_id] = fitting[-1]
+        matching = [state for state in possible if state.matches(experiment)]
+        assert matching, f"{context}: {experiment} is none of {possible}"
+        expected[experiment_id] = matching[-1]
         loaded = {result.process_index for result in repository.load_all_raw(experiment_id)}
-        assert loaded == experiment.raw.keys(), told
-        assert (repository.load_aggregated(experiment_id) is not None) is (experiment.aggregated is not None), told
+        assert loaded == experiment.raw.keys(), context
+        assert (repository.load_aggregated(experiment_id) is not None) is (experiment.aggregated is not None), context
     findings = list(check_store(repository))
     unpublished = [finding.key for finding in findings if finding.code == "raw.unpublished"]
     assert not {finding.code for finding in findings if finding.needs_person} - {"raw.unpublished", "raw.rejected"}, (
-        told
+        context
     )
-    assert not [finding.key for finding in findings if finding.code == "leftover.in_use"], told
+    assert not [finding.key for finding in findings if finding.code == "leftover.in_use"], context
     sweep(repository, findings)
-    left_over = {path for path in repository.base_path.rglob("*") if target_name(path.name)}
-    assert left_over == {repository.store.path(key) for key in unpublished}, told
-    for number, path in enumerate(sorted(left_over)):
+    unfinished = {path for path in repository.base_path.rglob("*") if target_name(path.name)}
+    assert unfinished == {repository.store.path(key) for key in unpublished}, context
+    for number, path in enumerate(sorted(unfinished)):
         if whole_sections(path.read_bytes()) and not is_json(path.read_bytes()):
-            path.unlink()  # a part of what was never acknowledged; it could be salvaged
+            path.unlink()  # a part of a record that was never acknowledged; salvage could read it
             continue
-        # What the finding advises: somebody looks into it, and keeps it under a name of its own.
+        # Follow the advice of the finding: give the file a name under which the store keeps it.
         process = (target_name(path.name) or "").removesuffix(".json").removeprefix("rejected-")
         kind = "rejected" if "rejected-" in path.name else "superseded"
         path.rename(path.with_name(f"{kind}-{process.partition('-')[0]}-{time.time_ns() + number}.json"))
     after = model.observe(repository.store)
     for experiment_id, experiment in after.items():
-        assert expected[experiment_id].is_held_by(experiment), f"{told}: after the sweep there is {experiment}"
+        assert expected[experiment_id].matches(experiment), f"{context}: after the sweep there is {experiment}"
     return after

@@ -1,7 +1,7 @@
-"""What a results directory holds, as a plain value: what each operation makes of it, and what is really there.
+"""A model of a results directory as a plain value: the effect of each operation, and the observed content.
 
-An operation that was cut short has left what was there before, what it makes, or one of the states in between that
-`outcomes` names. Nothing else is a result that survives.
+An interrupted operation leaves the state before it, the state after it, or one of the states between them that
+`outcomes` returns. Any other state is a lost or a torn result.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.storage.base import Store
 
 IDS = ("exp", "a/b", "Z.9")
-LATE = 1000  # no process that has a result
-LARGE_EVERY = 16  # one variant in so many has a quarter of a megabyte
+LATE = 1000  # index of a process without a result
+LARGE_EVERY = 16  # one of 16 variants has 250 kB
 
 Results = dict[int, int]  # process index -> variant
 
@@ -38,9 +38,9 @@ class Operation(NamedTuple):
 
     Attributes:
         kind: `save`, `conflict`, `overwrite`, `begin`, `aggregate` or `delete`.
-        experiment_id: Of which experiment.
-        number: The process, for `begin` the attempt, for `aggregate` how many others in the same batch.
-        variant: What tells the content from that of every other operation.
+        experiment_id: Id of the experiment.
+        number: Process index; for `begin` the attempt; for `aggregate` the number of other aggregates in the batch.
+        variant: A number that identifies the content of this operation.
     """
 
     kind: str
@@ -55,10 +55,10 @@ class Experiment:
 
     Attributes:
         raw: Visible results.
-        kept: What overwrites replaced and conflicts refused, as (index, variant).
-        attempt: The manifest's, or None where there is no manifest.
+        kept: Results that overwrites replaced or conflicts refused, as (index, variant).
+        attempt: Attempt in the manifest. None without a manifest.
         earlier: Results of earlier attempts.
-        aggregated: Results that the aggregate was made from.
+        aggregated: Results that the aggregate was computed from.
     """
 
     raw: Results = field(default_factory=dict)
@@ -67,17 +67,17 @@ class Experiment:
     earlier: Mapping[int, Results] = field(default_factory=dict)
     aggregated: Results | None = None
 
-    def is_held_by(self, found: Experiment) -> bool:
-        """True if what was found is this, with more kept beside at most: what is kept may not get less."""
+    def matches(self, found: Experiment) -> bool:
+        """Return True if the observed state is this state. It may have more kept results, but not fewer."""
         same = replace(found, kept=self.kept) == self
         return same and self.kept <= found.kept
 
 
-Directory = dict[str, Experiment]  # by id; an experiment of which nothing is there stands for itself
+Directory = dict[str, Experiment]  # by id; an empty `Experiment` means that nothing is stored
 
 
 def record(operation: Operation) -> RawProcessResult:
-    """The record of a `save`, `conflict` or `overwrite`."""
+    """Return the record of a `save`, `conflict` or `overwrite`."""
     prompt = "x" * 250_000 if operation.variant % LARGE_EVERY == 1 else "x"
     return factories.raw(
         operation.experiment_id,
@@ -88,15 +88,15 @@ def record(operation: Operation) -> RawProcessResult:
 
 
 def perform(repository: FileSystemRepository, operation: Operation) -> None:
-    """Make the call."""
+    """Call the repository."""
     kind, experiment_id, index, _ = operation
     if kind == "begin":
-        # A process that comes late: it joins those of this attempt, or begins the next one.
+        # A process without a result joins the current attempt, or begins the next one.
         repository.begin_experiment(Manifest(experiment_id=experiment_id, attempt=index), process_index=LATE)
     elif kind == "aggregate":
-        made = aggregate_results(experiment_id, repository.load_all_raw(experiment_id))
-        # Alone, or in a batch with one that nobody looks at.
-        repository.save_all_aggregated([made, factories.aggregated("filler")] if index else [made])
+        result = aggregate_results(experiment_id, repository.load_all_raw(experiment_id))
+        # Save it alone, or in a batch with an aggregate that no test reads.
+        repository.save_all_aggregated([result, factories.aggregated("filler")] if index else [result])
     elif kind == "delete":
         repository.delete_experiment(experiment_id)
     elif kind == "conflict":
@@ -104,23 +104,23 @@ def perform(repository: FileSystemRepository, operation: Operation) -> None:
             repository.save_raw(experiment_id, record(operation))
         except ResultExistsError:
             return
-        raise AssertionError("a different result was replaced without a word")
+        raise AssertionError("a different result was replaced without an error")
     else:
         repository.save_raw(experiment_id, record(operation), overwrite=kind == "overwrite")
 
 
 def outcomes(before: Experiment, operation: Operation) -> list[Experiment]:
-    """The states that a call goes through: what was there, what is there in between, and last what it makes."""
+    """Return the states of a call in order: before, between its steps, and after it."""
     kind, _, index, variant = operation
     if kind in ("save", "conflict", "overwrite"):
         states = [before]
         if before.attempt is None:
             states.append(replace(before, attempt=0))
-        pinned = states[-1]
+        owned = states[-1]
         if kind == "conflict":
-            return [*states, replace(pinned, kept=pinned.kept | {(index, variant)})]
-        replaced = {(index, pinned.raw[index])} if pinned.raw.get(index, variant) != variant else set()
-        return [*states, replace(pinned, raw={**pinned.raw, index: variant}, kept=pinned.kept | replaced)]
+            return [*states, replace(owned, kept=owned.kept | {(index, variant)})]
+        replaced = {(index, owned.raw[index])} if owned.raw.get(index, variant) != variant else set()
+        return [*states, replace(owned, raw={**owned.raw, index: variant}, kept=owned.kept | replaced)]
     if kind == "begin":
         if before.attempt is None or before.attempt >= index:
             return [before, before if before.attempt is not None else replace(before, attempt=index)]
@@ -133,11 +133,11 @@ def outcomes(before: Experiment, operation: Operation) -> list[Experiment]:
 
 
 def random_operation(chance: random.Random, experiment_id: str, now: Experiment, variant: int) -> Operation:
-    """An operation that makes sense now; `variant` must be new."""
+    """Return an operation that is possible in the state `now`. No other operation may have this `variant`."""
     kinds = ["save"] * 4 + ["begin"]
     if now.raw:
         kinds += ["overwrite"] * 3 + ["conflict", "aggregate", "aggregate", "delete"]
-    between_attempts = now.attempt is None and now.earlier  # a run begins before it saves
+    between_attempts = now.attempt is None and now.earlier  # the next attempt must begin before it saves
     kind = "begin" if between_attempts else chance.choice(kinds)
     if kind in ("overwrite", "conflict"):
         return Operation(kind, experiment_id, chance.choice(sorted(now.raw)), variant)
@@ -150,11 +150,11 @@ def random_operation(chance: random.Random, experiment_id: str, now: Experiment,
     return Operation(kind, experiment_id, chance.randrange(2) if kind == "aggregate" else 0)
 
 
-# What is really there, looked up without the repository
+# Observe the store without the repository
 
 
 def observe(store: Store) -> Directory:
-    """What a store holds for each of `IDS`. Whatever looks like a result has to be whole, or it raises."""
+    """Return the observed state of each of `IDS`. Raises if a file with the name of a result is torn."""
     return {experiment_id: _observe(store, layout.folder_name(experiment_id)) for experiment_id in IDS}
 
 
@@ -169,8 +169,8 @@ def _observe(store: Store, folder: str) -> Experiment:
             earlier[int(match[1])] = _folder(store, f"raw/{entry.name}")[0]
     aggregated = None
     if any(entry.name == f"{folder}.json" for entry in store.list("aggregated")):
-        made = codec.decode_aggregated(store.get(f"aggregated/{folder}.json"), folder)
-        aggregated = {result.process_index: _variant(result.gpu_name) for result in made.process_results}
+        decoded = codec.decode_aggregated(store.get(f"aggregated/{folder}.json"), folder)
+        aggregated = {result.process_index: _variant(result.gpu_name) for result in decoded.process_results}
     return Experiment(raw=raw, kept=frozenset(kept), attempt=attempt, earlier=earlier, aggregated=aggregated)
 
 
@@ -180,7 +180,7 @@ def _folder(store: Store, prefix: str) -> tuple[Results, set[tuple[int, int]], i
     attempt = None
     for name in (entry.name for entry in store.list(prefix)):
         data = store.get(f"{prefix}/{name}")
-        meant_for = target_name(name)
+        target = target_name(name)
         if process_index_of(name) is not None:
             result = codec.decode_raw(data, name)
             raw[result.process_index] = _variant(result.gpu_name)
@@ -192,15 +192,15 @@ def _folder(store: Store, prefix: str) -> tuple[Results, set[tuple[int, int]], i
             kept.add((refused["process_index"], _variant(refused["gpu_name"])))
         elif name == MANIFEST_NAME:
             attempt = codec.decode_manifest(data, name).attempt
-        elif meant_for is not None and process_index_of(meant_for) is not None:
+        elif target is not None and process_index_of(target) is not None:
             kept |= _unpublished(data)
         else:
-            assert meant_for is not None, f"{name} is no name of ours"
+            assert target is not None, f"unexpected file name {name}"
     return raw, kept, attempt
 
 
 def _unpublished(data: bytes) -> set[tuple[int, int]]:
-    """What an unfinished file holds, if it is whole: a replaced result on its way to its new name."""
+    """Return the replaced result in a complete unfinished file: its rename to the new name did not happen."""
     try:
         found = json.loads(data)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Hypothesis strategies of whole valid records: every field, known and unknown ones, at every level."""
+"""Hypothesis strategies of valid records: every known field, and unknown fields at every level."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ json_values = st.recursive(
     max_leaves=6,
 )
 objects = st.dictionaries(texts, json_values, max_size=3)
-# No record has such a field, and both characters that JSON pointers escape are among them.
+# Names that no record has. They contain both characters that JSON pointers escape.
 unknown_names = st.text("~/ü0", max_size=4).map(lambda text: f"new {text}")
 
 
@@ -67,7 +67,7 @@ def _or_none(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 @st.composite
 def spans(draw: st.DrawFn) -> Timestamps:
-    """Stamps in one zone or none, in order."""
+    """Draw timestamps in order, in one time zone or without one."""
     start: datetime = draw(st.datetimes(min_value=_year(2000), max_value=_year(2100), timezones=zones))
     seconds = draw(st.floats(0, 1e6))
     end = draw(_or_none(st.just(start + timedelta(seconds=seconds))))
@@ -216,7 +216,7 @@ def raw_records(
     experiment_id: st.SearchStrategy[str] = experiment_ids,
     process_index: st.SearchStrategy[int] = st.integers(0, 300),  # noqa: B008 - a strategy is immutable
 ) -> RawProcessResult:
-    """A raw record in which any field may say anything that it may say, with unknown fields at any level."""
+    """Draw a raw record: each field has any valid value, and unknown fields are at any level."""
     known = draw(
         st.builds(
             RawProcessResult,
@@ -255,7 +255,7 @@ def raw_records(
     return msgspec.structs.replace(known, unknown_fields=draw(_unknown_fields(known)))
 
 
-odd_figures = st.one_of(
+odd_numbers = st.one_of(
     st.sampled_from(
         [math.nan, math.inf, -math.inf, 1.7e308, 5e-324, -1.0, -0.0, 10**9, 10**400, -(10**400), True, "7"]
     ),
@@ -264,34 +264,34 @@ odd_figures = st.one_of(
 
 
 @st.composite
-def odd_records(draw: st.DrawFn, record: RawProcessResult) -> RawProcessResult:
-    """A record of which up to three figures are anything that Python can put there."""
-    for place in draw(st.lists(st.sampled_from(list(_figures_inside(record))), min_size=1, max_size=3, unique=True)):
-        record = _with_figure(record, place, draw(odd_figures))
+def records_with_odd_numbers(draw: st.DrawFn, record: RawProcessResult) -> RawProcessResult:
+    """Draw a record in which one to three numbers are replaced by any number that Python has."""
+    for place in draw(st.lists(st.sampled_from(list(_paths_of_numbers(record))), min_size=1, max_size=3, unique=True)):
+        record = _with_number(record, place, draw(odd_numbers))
     return record
 
 
-def _figures_inside(value: object, place: tuple[str | int, ...] = ()) -> typing.Iterator[tuple[str | int, ...]]:
-    """Where in a record numbers stand, however deep."""
+def _paths_of_numbers(value: object, place: tuple[str | int, ...] = ()) -> typing.Iterator[tuple[str | int, ...]]:
+    """Yield the path of each number in a record, at any depth."""
     if isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
-            yield from _figures_inside(getattr(value, name), (*place, name))
+            yield from _paths_of_numbers(getattr(value, name), (*place, name))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _figures_inside(item, (*place, index))
+            yield from _paths_of_numbers(item, (*place, index))
     elif type(value) in (int, float):
         yield place
 
 
-def _with_figure(value: Any, place: tuple[str | int, ...], figure: object) -> Any:
-    """A copy of a record, or of a list inside it, with another figure in one place."""
+def _with_number(value: Any, place: tuple[str | int, ...], number: object) -> Any:
+    """Return a copy of a record, or of a list in it, with another number at one path."""
     if not place:
-        return figure
+        return number
     first, *rest = place
     if isinstance(value, list):
-        return [_with_figure(item, tuple(rest), figure) if index == first else item for index, item in enumerate(value)]
+        return [_with_number(item, tuple(rest), number) if index == first else item for index, item in enumerate(value)]
     name = str(first)
-    return msgspec.structs.replace(value, **{name: _with_figure(getattr(value, name), tuple(rest), figure)})
+    return msgspec.structs.replace(value, **{name: _with_number(getattr(value, name), tuple(rest), number)})
 
 
 sources = st.builds(SourceFile, name=texts, size_bytes=counts, sha256=digests)
@@ -339,7 +339,7 @@ findings = st.builds(
 
 @st.composite
 def aggregated_records(draw: st.DrawFn) -> AggregatedResult:
-    """An aggregate in which any field may say anything that it may say, with unknown fields at any level."""
+    """Draw an aggregate: each field has any valid value, and unknown fields are at any level."""
     span = draw(spans())
     known = draw(
         st.builds(
@@ -382,7 +382,7 @@ def aggregated_records(draw: st.DrawFn) -> AggregatedResult:
 
 @st.composite
 def _unknown_fields(draw: st.DrawFn, record: msgspec.Struct) -> dict[str, Any] | msgspec.UnsetType:
-    """Unknown fields of a record, by JSON pointer, each inside an object that is there."""
+    """Draw unknown fields of a record by JSON pointer. Each is in an existing object."""
     places = st.tuples(st.sampled_from(list(_objects_inside(record))), unknown_names)
     fields = draw(st.dictionaries(places, json_values, max_size=3))
     pointers = {
@@ -392,7 +392,7 @@ def _unknown_fields(draw: st.DrawFn, record: msgspec.Struct) -> dict[str, Any] |
 
 
 def _objects_inside(value: object, pointer: str = "") -> typing.Iterator[str]:
-    """JSON pointers of every record inside a record, but for raw records: those keep their own unknown fields."""
+    """Yield the JSON pointers of all records in a record. Raw records keep their own unknown fields, so skip them."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _objects_inside(item, f"{pointer}/{index}")

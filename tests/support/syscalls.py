@@ -1,4 +1,4 @@
-"""The system calls that the store makes, as Python's profiler tells them: nothing of ours is replaced for it."""
+"""Record the system calls of the store with Python's profiler and audit hooks, without replacing any function."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CALLS: dict[object, str] = {
 
 
 def storage_function(frame: FrameType | None) -> str | None:
-    """Name of the function of `storage/` in which a frame runs, directly or through the standard library."""
+    """Return the function of `storage/` that a frame runs in, directly or through the standard library, else None."""
     while frame is not None:
         if frame.f_code.co_filename.startswith(STORAGE):
             return frame.f_code.co_name
@@ -37,18 +37,18 @@ _LIBRARY = (str(Path(os.__file__).parent), "<frozen ")
 
 
 def point(frame: FrameType, event: str, subject: object) -> tuple[str, str] | None:
-    """Where the profiler stands: (`before` or `after`, `function.call`) of a call of the store, or None.
+    """Return (`before` or `after`, `function.call`) if the profiler event is a call of the store, else None.
 
-    What goes through ctypes, the exchange of two files and the sync of a file system, the profiler does not see: its
-    function stands for it.
+    The profiler does not report calls through ctypes (exchange of two files, sync of a file system). For these, the
+    Python function counts as the call.
     """
     if event in ("c_call", "c_return"):
         name = CALLS.get(subject)
         function = storage_function(frame) if name else None
         return None if function is None else ("before" if event == "c_call" else "after", f"{function}.{name}")
-    for through in (atomic._renameat2, atomic._sync_file_system):
-        if frame.f_code is through.__code__:
-            return "before" if event == "call" else "after", through.__name__
+    for wrapper in (atomic._renameat2, atomic._sync_file_system):
+        if frame.f_code is wrapper.__code__:
+            return "before" if event == "call" else "after", wrapper.__name__
     return None
 
 
@@ -57,8 +57,8 @@ class Call(NamedTuple):
 
     Attributes:
         name: `open`, `write`, `fsync`, `syncfs`, `close`, `link`, `rename`, `remove`, `mkdir` or `rmdir`.
-        path: What it is about; of a file descriptor, the file behind it.
-        new_path: The new name, of `link` and `rename`.
+        path: The path, or the file of the descriptor.
+        new_path: The new name, for `link` and `rename`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Call(NamedTuple):
 
 
 def recorded(work: Callable[[], object]) -> list[Call]:
-    """The system calls of the store while `work` runs in a child process; only on Linux."""
+    """Return the system calls of the store while `work` runs in a child process. Linux only."""
     calls: list[Call] = []
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -78,18 +78,18 @@ def recorded(work: Callable[[], object]) -> list[Call]:
             if name != "open" or flags & os.O_WRONLY or Path(paths[0]).is_dir():
                 calls.append(Call(name, *paths))
 
-    def look(frame: FrameType, event: str, subject: object) -> None:
+    def profile(frame: FrameType, event: str, subject: object) -> None:
         name = CALLS.get(subject) if event == "c_call" else None
         if event == "call" and frame.f_code is atomic._sync_file_system.__code__:
             calls.append(Call("syncfs", frame.f_locals["path"]))
         if name in ("write", "fsync", "close") and storage_function(frame):
             path = str(Path(f"/proc/self/fd/{frame.f_locals['descriptor']}").readlink())
-            if path in {call.path for call in calls}:  # not what was only read
+            if path in {call.path for call in calls}:  # without files that were only read
                 calls.append(Call(name, path))
 
     def run() -> list[Call]:
-        sys.addaudithook(audit)  # can't be taken away again, hence the child
-        sys.setprofile(look)
+        sys.addaudithook(audit)  # Python cannot remove an audit hook, so a child process runs this
+        sys.setprofile(profile)
         work()
         sys.setprofile(None)
         return calls
@@ -112,7 +112,7 @@ _AUDITED = {
 
 
 def problems(calls: Sequence[Call], path: str) -> list[str]:
-    """Why a file that was written by these calls could be torn, or gone, after a crash of the machine."""
+    """Return why a file that these calls wrote could be torn or absent after a crash of the machine."""
     names = {path, *(call.path for call in calls if call.new_path == path)}
     writes = [at for at, call in enumerate(calls) if call.name == "write" and call.path in names]
     syncs = [

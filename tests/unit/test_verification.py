@@ -11,7 +11,7 @@ from llm_energy_measure.domain.metrics import DeviceEnergy, SensorReading
 from llm_energy_measure.verification.codes import CODES
 from tests.support import factories
 from tests.support.aggregation import aggregate_and_verify
-from tests.support.faults_of_records import FAILING, HOST, NODE, OPEN, Experiment, honest, record, sensor
+from tests.support.faults_of_records import FAILING, HOST, NODE, NOT_CHECKED, Experiment, honest, record, sensor
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
@@ -30,7 +30,7 @@ def findings(experiment: Experiment) -> dict[str, object]:
 
 
 def test_every_code_has_an_experiment_here() -> None:
-    assert set(CODES) - OF_STORED == FAILING.keys() | OPEN.keys()
+    assert set(CODES) - OF_STORED == FAILING.keys() | NOT_CHECKED.keys()
 
 
 @pytest.mark.parametrize("code", FAILING)
@@ -44,9 +44,9 @@ def test_a_fault_is_found_and_explained_with_its_numbers(code: str) -> None:
     assert set(finding.processes) <= {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("code", OPEN)
+@pytest.mark.parametrize("code", NOT_CHECKED)
 def test_what_cannot_be_checked_says_why(code: str) -> None:
-    records, options = OPEN[code]()
+    records, options = NOT_CHECKED[code]()
     _, verification = aggregate_and_verify(factories.EXPERIMENT, records, **options)
     [finding] = [finding for finding in verification.findings if finding.code == code]
     assert finding.outcome == "not_checked"
@@ -59,9 +59,9 @@ def test_an_honest_experiment_passes_every_check() -> None:
     assert {finding.code for finding in verification.findings} == set(CODES) - OF_STORED
 
 
-@pytest.mark.parametrize("code", [*FAILING, *OPEN])
+@pytest.mark.parametrize("code", [*FAILING, *NOT_CHECKED])
 def test_every_finding_is_of_a_code_that_is_registered(code: str) -> None:
-    for cases in (FAILING, OPEN):
+    for cases in (FAILING, NOT_CHECKED):
         if code in cases:
             assert findings(cases[code]()).keys() <= CODES.keys()
 

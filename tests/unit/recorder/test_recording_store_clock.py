@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -48,10 +49,10 @@ def finding_of(code: str, results: list[RawProcessResult]) -> Finding:
 
 
 def test_store_clock_shows_the_offset_between_hosts(repository: FileSystemRepository) -> None:
-    finding = finding_of("time.clock_offset", two_hosts(repository, 0.0, 5.0))
+    finding = finding_of("time.clock_offset", two_hosts(repository, 0.0, 500.0))
     assert finding.outcome == "failed"
-    assert finding.found == pytest.approx(5.0, abs=0.5)
-    assert "host node-1 is 5.0 s ahead of that of host node-0" in finding.message
+    assert finding.found == pytest.approx(500.0, abs=5.0)  # a busy machine delays the readings
+    assert re.search(r"host node-1 is (49|50)[0-9]\S* s ahead of that of host node-0", finding.message)
 
 
 def test_small_offset_between_hosts_is_no_finding(repository: FileSystemRepository) -> None:
