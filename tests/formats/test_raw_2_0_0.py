@@ -1,4 +1,4 @@
-"""Files as they stand on disks today, written out: a change to the format has to change a version, not these."""
+"""Files of schema 2.0.0, written out. A change of the format needs a new version and must not change these files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm_energy_measure.results import aggregate_results
 from llm_energy_measure.results.store import codec
 from tests.support import factories
 
-LEAST = """\
+MINIMAL = """\
 {
   "experiment_id": "exp_7",
   "process_index": 0,
@@ -87,27 +87,27 @@ WRITTEN = """\
 }"""
 
 
-def test_the_least_that_a_raw_file_has_to_say() -> None:
-    record = codec.decode_raw(LEAST.encode(), "process_0.json")
+def test_minimal_raw_file_is_read_and_written() -> None:
+    record = codec.decode_raw(MINIMAL.encode(), "process_0.json")
     assert record.schema_version == "2.0.0"
     assert codec.encode_raw(record).decode() == WRITTEN
 
 
-@pytest.mark.parametrize("line", LEAST.splitlines()[1:-1])
-def test_nothing_of_it_can_be_left_out(line: str) -> None:
-    body = json.loads(LEAST)
+@pytest.mark.parametrize("line", MINIMAL.splitlines()[1:-1])
+def test_each_field_of_the_minimal_file_is_required(line: str) -> None:
+    body = json.loads(MINIMAL)
     del body[line.split('"')[1]]
     with pytest.raises(ValueError, match="missing required field"):
         codec.decode_raw(json.dumps(body).encode(), "process_0.json")
 
 
-def test_new_files_carry_today_s_version() -> None:
+def test_new_files_have_the_current_version() -> None:
     assert SCHEMA_VERSION == "2.0.0"
     assert factories.raw().schema_version == factories.aggregated().schema_version == SCHEMA_VERSION
 
 
-def test_every_field_of_the_records_is_known_to_the_format() -> None:
-    """Adding one is allowed, and is said in the history; taking one away or renaming one is not."""
+def test_records_have_every_field_of_the_format() -> None:
+    """A new field is allowed. Removing or renaming a field is not."""
     assert set(RawProcessResult.__struct_fields__) >= {*json.loads(WRITTEN), "unknown_fields"}
     assert set(AggregatedResult.__struct_fields__) >= {
         *("schema_version", "experiment_id", "backend", "backend_version", "aggregation", "total_tokens"),
@@ -117,8 +117,8 @@ def test_every_field_of_the_records_is_known_to_the_format() -> None:
     }
 
 
-def test_an_imported_file_may_not_know_model_configuration_or_start() -> None:
-    body = json.loads(LEAST)
+def test_model_configuration_and_start_may_be_null() -> None:
+    body = json.loads(MINIMAL)
     body.update(config_name=None, model_name=None, timestamps={"start": None, "end": None, "duration_sec": 9.5})
     record = codec.decode_raw(json.dumps(body).encode(), "process_0.json")
     assert (record.config_name, record.model_name, record.timestamps.start) == (None, None, None)

@@ -1,4 +1,4 @@
-"""A seeded mutator of real bytes: what torn disks, broken tools and hostile people make of a file."""
+"""A seeded mutator of real files: damage by disks, defects of tools, and attacks."""
 
 from __future__ import annotations
 
@@ -99,32 +99,32 @@ KEYS = [
 
 
 def text(rng: random.Random, seeds: Sequence[str]) -> str:
-    """A text as nobody meant it: an id, a path, a cell, a line."""
-    made = rng.choice(seeds) if rng.random() < 0.5 else rng.choice(TEXTS)
+    """Return a mutated text: an id, a path, a cell or a line."""
+    changed = rng.choice(seeds) if rng.random() < 0.5 else rng.choice(TEXTS)
     for _ in range(rng.randrange(4)):
-        what, at = rng.randrange(6), rng.randrange(len(made) + 1)
+        what, at = rng.randrange(6), rng.randrange(len(changed) + 1)
         if what == 0:
-            made = made[:at] + rng.choice(TEXTS) + made[at:]
+            changed = changed[:at] + rng.choice(TEXTS) + changed[at:]
         elif what == 1:
-            made = (
-                made[:at]
+            changed = (
+                changed[:at]
                 + chr(rng.choice((rng.randrange(0x20), rng.randrange(0x250), rng.randrange(0x110000))))
-                + made[at:]
+                + changed[at:]
             )
         elif what == 2:
-            made = made[:at]
+            changed = changed[:at]
         elif what == 3:
-            made = made[at:] + made[:at]
+            changed = changed[at:] + changed[:at]
         elif what == 4:
-            made = (made + "/") * rng.randrange(1, 40)
+            changed = (changed + "/") * rng.randrange(1, 40)
         else:
-            made = made[:at].swapcase() + made[at:]
-        made = made[:20_000]
-    return made
+            changed = changed[:at].swapcase() + changed[at:]
+        changed = changed[:20_000]
+    return changed
 
 
 def mutated(rng: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """One of the files after a few accidents, most of them small enough that much of it still makes sense."""
+    """Return one of the files after one to three mutations. Most are small, so most of the file stays valid."""
     data = rng.choice(seeds)
     for _ in range(1 + (rng.random() < 0.3) + (rng.random() < 0.1)):
         data = rng.choice(MUTATIONS)(rng, data, seeds)
@@ -149,7 +149,7 @@ def _truncate(rng: random.Random, data: bytes, _seeds: Sequence[bytes]) -> bytes
 
 
 def _zero(rng: random.Random, data: bytes, _seeds: Sequence[bytes]) -> bytes:
-    """Blocks that the file system had not written yet."""
+    """Set a block to zeros, as a file system does that lost a write."""
     start, stop = _slice(rng, data, 4096)
     return data[:start] + bytes(stop - start) + data[stop:]
 
@@ -170,7 +170,7 @@ def _insert(rng: random.Random, data: bytes, _seeds: Sequence[bytes]) -> bytes:
 
 
 def _splice(rng: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
-    """The head of one file and the tail of another: two writers at once."""
+    """Join the head of one file and the tail of another, as two concurrent writers do."""
     other = rng.choice(seeds)
     return data[: rng.randrange(len(data) + 1)] + other[rng.randrange(len(other) + 1) :]
 
@@ -204,13 +204,13 @@ def _value(rng: random.Random) -> bytes:
 
 
 def _quoted(plain: str) -> bytes:
-    # Escaped as JSON wants it: what is tested here is what the text does, not how it is written.
+    # Escape the text as JSON requires: the decoder must accept it, so that later code gets the text.
     escaped = re.sub('["\\\\\x00-\x1f]', lambda match: f"\\u{ord(match[0]):04x}", plain)
     return f'"{escaped}"'.encode()
 
 
 def _tokens(rng: random.Random, data: bytes, kind: bytes) -> re.Match[bytes] | None:
-    """A token of a kind: one that starts with one of these bytes."""
+    """Return a random token that starts with one of these bytes, or None."""
     start = rng.randrange(len(data) + 1)
     found = (match for match in _TOKEN.finditer(data, start) if match[0][:1] in kind)
     for _, match in zip(range(rng.randrange(1, 6)), found, strict=False):
@@ -225,7 +225,7 @@ def _replace_value(rng: random.Random, data: bytes, _seeds: Sequence[bytes]) -> 
 
 
 def _replace_same_kind(rng: random.Random, data: bytes, _seeds: Sequence[bytes]) -> bytes:
-    """A number by a number, a text by a text: it passes the first check."""
+    """Replace a number by a number, or a text by a text. The result passes the first check of the decoder."""
     if rng.random() < 0.5:
         match, value = _tokens(rng, data, b"-0123456789"), rng.choice(NUMBERS)
     else:
@@ -239,7 +239,7 @@ def _drop_token(rng: random.Random, data: bytes, _seeds: Sequence[bytes]) -> byt
 
 
 def _add_member(rng: random.Random, data: bytes, _seeds: Sequence[bytes]) -> bytes:
-    """One more field somewhere: unknown, known, or there already."""
+    """Add a field to an object: an unknown, a known or a duplicate one."""
     match = _tokens(rng, data, b"{")
     if match is None:
         return data

@@ -1,8 +1,7 @@
-"""Whatever stands in a file, an id or a cell: our own errors at worst, and soon.
+"""Random content of files, ids and cells raises only our own errors, and within a limit of processor time.
 
-`LLM_ENERGY_MEASURE_FUZZ_CASES` is the number of cases (`make fuzz`: a million), `LLM_ENERGY_MEASURE_FUZZ_SEED` the
-seed.
-Every case is made from the seed and its own number, so one that fails can be had again alone: `run_case(seed, number)`.
+`LLM_ENERGY_MEASURE_FUZZ_CASES` sets the number of cases (`make fuzz`: a million), `LLM_ENERGY_MEASURE_FUZZ_SEED` the
+seed. A case depends only on the seed and its number, so `run_case(seed, number)` repeats one case.
 """
 
 from __future__ import annotations
@@ -23,10 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import msgspec
-
 from llm_energy_measure.cli import terminal
-from llm_energy_measure.domain.experiment import Launcher, Manifest, process_index_of
+from llm_energy_measure.domain.experiment import Launcher, Manifest, process_index_of, summary_of
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, UnsafePathError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_results, exporters
 from llm_energy_measure.results.batch import salvage
@@ -43,10 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CASES = int(os.environ.get("LLM_ENERGY_MEASURE_FUZZ_CASES") or 50_000)
-# The same in every default run, so that it fails for whoever broke something and for nobody else.
+# Constant by default: a default run fails only if a change of the code caused the failure.
 SEED = int(os.environ.get("LLM_ENERGY_MEASURE_FUZZ_SEED") or 20260116)
 LIMIT_SEC = 1.0
-"""Of processor time, which a busy machine does not change."""
+"""Limit of one case, in seconds of processor time. Other work on the machine hardly changes processor time."""
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "results"
 ROOT = Path("/nowhere/results")
@@ -61,16 +58,20 @@ class TooSlowError(Exception):
 def raw_seeds() -> list[bytes]:
     real = [path.read_bytes() for path in sorted(EXAMPLES.rglob("process_*.json"))]
     assert real
-    made = [factories.raw(), factories.full_raw(), factories.full_raw(unknown_fields={"/new/~1~0": {"a": [1, None]}})]
+    records = [
+        factories.raw(),
+        factories.full_raw(),
+        factories.full_raw(unknown_fields={"/new/~1~0": {"a": [1, None]}}),
+    ]
     naive = factories.timestamps(factories.START.replace(tzinfo=None))
-    return [*real, *map(codec.encode_raw, [*made, factories.raw(timestamps=naive, inference_metrics=None)])]
+    return [*real, *map(codec.encode_raw, [*records, factories.raw(timestamps=naive, inference_metrics=None)])]
 
 
 @cache
 def aggregated_seeds() -> list[bytes]:
     records = [codec.decode_raw(data, f"process_{index}.json") for index, data in enumerate(raw_seeds()[:2])]
-    made = aggregate_results(records[0].experiment_id, records)
-    return [codec.encode_aggregated(one) for one in (made, factories.aggregated(), factories.full_aggregated())]
+    result = aggregate_results(records[0].experiment_id, records)
+    return [codec.encode_aggregated(one) for one in (result, factories.aggregated(), factories.full_aggregated())]
 
 
 @cache
@@ -95,9 +96,9 @@ def fuzz_raw(rng: random.Random) -> str:
 
 def fuzz_aggregated(rng: random.Random) -> str:
     data = mutate.mutated(rng, aggregated_seeds())
-    without = codec.decode_summary(data, "exp_7.json")
+    summary = codec.decode_summary(data, "exp_7.json")
     record = codec.decode_aggregated(data, "exp_7.json")
-    assert msgspec.structs.replace(record, process_results=[]) == without
+    assert summary_of(record) == summary
     encoded = codec.encode_aggregated(record)
     again = codec.decode_aggregated(encoded, "exp_7.json")
     assert again == record
@@ -191,7 +192,7 @@ def fuzz_name(rng: random.Random) -> str:
     assert hidden is not None or not writer_has_ended(name, 1.0)
     assert not (layout.earlier_attempt_of(name) is not None and layout.is_folder_name(name))
     assert not (layout.deleted_folder_of(name) is not None and layout.is_folder_name(name))
-    return "ours" if index is not None or folder is not None or hidden is not None else "stranger"
+    return "ours" if index is not None or folder is not None or hidden is not None else "other"
 
 
 TEXTS = ["baseline", "meta-llama/Llama-3.2-1B", "NVIDIA A100-PCIE-40GB", "=1+1", "a,b", 'say "x"', "line\nbreak"]
@@ -209,7 +210,7 @@ def fuzz_csv(rng: random.Random) -> str:
 
 
 def require_table(data: bytes, rows: int) -> None:
-    """The CSV has so many rows of one length, and no cell that a spreadsheet or a terminal would obey."""
+    """Require this many rows of equal length, and no cell that a spreadsheet or a terminal would execute."""
     text = data.decode("utf-8-sig")
     table = list(csv.reader(io.StringIO(text, newline="")))
     assert len(table) == rows
@@ -248,7 +249,7 @@ def require_json_shown(data: bytes) -> None:
 
 
 def fuzz_store(rng: random.Random) -> str:
-    """A record of any id, saved, listed and deleted: nothing beside the store is touched."""
+    """Save, load and delete a record with any id. Files outside the store do not change."""
     name = mutate.text(rng, IDS)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "mine").write_bytes(b"mine")
@@ -263,7 +264,7 @@ def fuzz_store(rng: random.Random) -> str:
 
 
 def fuzz_folder(rng: random.Random) -> str:
-    """Files of any name and content: whatever looks at a results directory does so, and a sweep hides nothing."""
+    """Write files with any name and content, then check, merge, salvage, sweep and aggregate. No result is hidden."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "results"
         (Path(folder) / "mine").write_bytes(b"mine")
@@ -288,7 +289,7 @@ def fuzz_folder(rng: random.Random) -> str:
         for outcome in aggregate_all(repository, strict=False):
             assert outcome.result != "aggregated" or repository.load_aggregated(outcome.experiment_id) is not None
         assert sorted(path.name for path in Path(folder).iterdir() if path.name != "other") == ["mine", "results"]
-    return "looked at"
+    return "read"
 
 
 def _seen(repository: FileSystemRepository) -> object:
@@ -315,7 +316,7 @@ KINDS: dict[Callable[[random.Random], str], float] = {
 
 
 def run_case(seed: int, number: int) -> tuple[str, str]:
-    """Kind and outcome of one case; whatever is raised here is a bug."""
+    """Return kind and outcome of one case. Any exception from this function is a bug."""
     rng = random.Random(f"{seed}/{number}")
     (kind,) = rng.choices(list(KINDS), list(KINDS.values()))
     try:
@@ -332,7 +333,7 @@ def _too_slow(*_: object) -> NoReturn:
     raise TooSlowError(f"more than {LIMIT_SEC} s of processor time")
 
 
-def test_only_our_own_errors() -> None:
+def test_any_content_raises_only_our_own_errors() -> None:
     counts: Counter[tuple[str, str]] = Counter()
     began = time.monotonic()
     before = signal.signal(signal.SIGPROF, _too_slow)
@@ -342,14 +343,14 @@ def test_only_our_own_errors() -> None:
             signal.setitimer(signal.ITIMER_PROF, LIMIT_SEC)
             counts[run_case(SEED, number)] += 1
     except BaseException as bug:
-        bug.add_note(f"to have it again: tests.fuzz.test_fuzz.run_case({SEED}, {number})")
+        bug.add_note(f"repeat the case with tests.fuzz.test_fuzz.run_case({SEED}, {number})")
         raise
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
-    print(f"\nfuzz: seed {SEED}, {CASES} cases in {time.monotonic() - began:.0f} s")  # noqa: T201 - what `make fuzz` shows
+    print(f"\nfuzz: seed {SEED}, {CASES} cases in {time.monotonic() - began:.0f} s")  # noqa: T201 - output of `make fuzz`
     for (kind, outcome), count in sorted(counts.items()):
         print(f"{count:>9} {kind}: {outcome}")  # noqa: T201 - as above
-    # The mutator makes sense often enough to get past the first check.
+    # Enough cases pass the first check of the decoder.
     for kind in ("raw", "aggregated", "manifest"):
         assert counts[kind, "decoded"] > counts.total() / 200
