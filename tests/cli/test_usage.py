@@ -394,3 +394,12 @@ def test_a_closed_pipe_is_not_an_error(results: Path, arguments: str) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode in (0, 1)
+
+
+def test_a_url_as_results_directory_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["results", "list"], ["aggregate", "--all"], ["results", "check"], ["import", str(tmp_path)]):
+        done = run("-o", "s3://bucket/results", *arguments)
+        assert done.status != 0, arguments
+        assert "only local folders are supported" in done.err
+        assert list(tmp_path.iterdir()) == []

@@ -31,6 +31,7 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results.store import attempts, codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import RawFolder, RawRecovery, bytes_of, keep_copy
 from llm_energy_measure.results.store.rejected import keep_refused
+from llm_energy_measure.security import require_local_path
 from llm_energy_measure.storage.local import LocalStore, read_file
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class FileSystemRepository:
         store: The store that contains the results.
 
     Raises:
+        ConfigurationError: The results directory is a URL.
         ExperimentIdError: Every method that takes an id: the id is not valid, or another experiment owns its folder.
         StorageError: Every method: the file system reports an error.
 
@@ -79,7 +81,7 @@ class FileSystemRepository:
 
     def __init__(self, base_path: str | Path | None = None, *, store: Store | None = None) -> None:
         """Store the arguments; no file is read or created."""
-        self.base_path = Path(base_path) if base_path is not None else default_results_dir()
+        self.base_path = require_local_path(default_results_dir() if base_path is None else base_path)
         self.store: Store = LocalStore(self.base_path) if store is None else store
 
     # Save raw results
