@@ -34,7 +34,7 @@ TOOL = "codecarbon"
 
 _TOLERANCE = 1e-9
 _NO_ENERGY = -1.0  # less than any energy, so that a row of the same run with energy includes this row
-# The timestamp has whole seconds, and the clock drifts against the tracker's own.
+# The timestamp has whole seconds, and its clock can drift against the timer that measures the duration.
 _SAME_START_SEC = 2.0
 _DRIFT = 1e-3
 _IN_RECORD = frozenset(
@@ -72,7 +72,7 @@ class _Runs:
             return
         duration, energy = float(row.cells["duration"]), _energy_kwh(row)
         start = add_seconds(datetime.fromisoformat(row.cells["timestamp"]), -duration)
-        if start is None:  # impossible: the row would be refused
+        if start is None:  # cannot happen: such a row was refused
             return
         parts = self.parts.setdefault(key, [])
         part = next((part for part in parts if _is_same_start(start, part.start, duration)), None)

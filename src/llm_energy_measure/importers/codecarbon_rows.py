@@ -3,7 +3,7 @@
 Columns are identified by name, because two versions of the tool have the same 38 names in different orders. A row is
 damaged if a cell does not have the type of its column, even if the number of cells is right: concurrent writers leave
 rows that are padded with commas. A row that lacks cells (CodeCarbon issue 1304) is aligned with the header in every
-way that the types allow, and a value is used only if it is the same in all of them.
+way that the types allow. A value is used only if it is the same in all alignments.
 """
 
 from __future__ import annotations
