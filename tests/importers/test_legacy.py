@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_energy_measure.domain.experiment import Launcher
 from tests.support import peers
 from tests.support.imports import codes, read_all
 from tests.support.peers import KWH, energies, write_experiment
@@ -43,6 +44,21 @@ def test_each_process_of_an_experiment_is_a_record(tmp_path: Path) -> None:
         "llm-energy-measure 1.x",
         "0042_6_local_energy_results_process_0.json",
     )
+
+
+def test_local_process_index_is_the_local_rank(tmp_path: Path) -> None:
+    folder = write_experiment(tmp_path / "0042", processes=3)
+    (folder / "0042_6_local_energy_results_process_1.json").unlink()
+    records, _ = read_all(folder)
+    launchers = [record.launcher for record in records]
+    assert launchers == [Launcher(local_rank=0), Launcher(local_rank=2)]
+
+
+def test_origin_names_the_tool_that_measured(tmp_path: Path) -> None:
+    records, _ = read_all(write_experiment(tmp_path / "0042"))
+    assert [(record.origin.tool, record.origin.version) for record in records if record.origin is not None] == [
+        ("llm-energy-measure 1.x", None)
+    ] * 2
 
 
 def test_kind_of_a_file_depends_on_its_content_and_not_its_name(tmp_path: Path) -> None:

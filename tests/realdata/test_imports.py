@@ -35,6 +35,7 @@ def test_energy_of_a_legacy_folder_equals_the_tools_own_total(real_data: Path, n
     folder = real_data / "legacy_v1" / name
     records, entries = read_all(folder)
     assert codes(entries) == {"whole": len(records)}
+    assert [record.launcher and record.launcher.local_rank for record in records] == list(range(len(records)))
     [path] = folder.glob("*_7_global_energy_results.json")
     own = json.loads(path.read_bytes())["global_experiment_results"]["total_energy_joules"]
     result = aggregate_results(name, records, strict=True)

@@ -395,6 +395,7 @@ LEGACY = Shape(
         **LATENCY,
         **SENSORS,
         **null("", "backend_version gpu_id gpu_uuid"),
+        "launcher.local_rank": copy_of("process_index"),
         "origin.tool": "llm-energy-measure 1.x",
         **null("origin.", "version"),
         **null("timestamps.", "end duration_sec"),

@@ -15,6 +15,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.constants import MAX_PROCESSES
+from llm_energy_measure.domain.experiment import Launcher
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.json_text import as_object, parse_json
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "llm-energy-measure 1.x"
+"""Origin of all records. Verification looks up by this name what the tool measured; no file states a version."""
 
 _KINDS: dict[str, tuple[str, set[str]]] = {
     "process": ("6_local_energy_results_process_[0-9]+", {"local_process_index", "energy_results"}),
@@ -189,6 +191,7 @@ class _Folder:
             compute_metrics=self._compute() if index == 0 else None,
             effective_config=variables | {"legacy": legacy},
             world_size=world_size if world_size and world_size <= MAX_PROCESSES else None,
+            launcher=Launcher(local_rank=index),  # `local_process_index` counts the processes of one host
             origin=source.origin(TOOL),
         )
 
