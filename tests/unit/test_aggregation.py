@@ -227,7 +227,7 @@ def test_a_ratio_with_a_zero_denominator_is_none_in_a_record() -> None:
     assert aggregate(factories.raw(energy_metrics=cold)).tokens_per_joule is None
 
 
-def test_the_effective_throughput_of_figures_without_processes_counts_all_of_them() -> None:
+def test_effective_throughput_without_process_results_counts_all() -> None:
     figures = msgspec.structs.replace(factories.aggregated(), process_results=[])
     assert calculate_efficiency_metrics(figures)["effective_batch_throughput"] == 867.5 * 2
 
@@ -449,7 +449,7 @@ def test_a_process_counts_once(allow_mixed: bool) -> None:
 # Sources
 
 
-def test_an_aggregate_of_stored_results_names_its_sources_in_the_order_of_its_processes() -> None:
+def test_aggregate_lists_its_sources_by_process_index() -> None:
     files = {f"process_{index}.json": codec.encode_raw(factories.raw(process_index=index)) for index in (2, 0, 1)}
     result = aggregate(*(codec.decode_raw(data, f"exp_7/{name}") for name, data in files.items()))
     assert result.sources == [codec.source_file(name, files[name]) for name in sorted(files)]
@@ -516,7 +516,7 @@ def test_numbers_of_numpy_are_aggregated_as_they_are_saved() -> None:
     assert codec.decode_aggregated(codec.encode_aggregated(result), "x.json").total_energy_j == 3972.0
 
 
-def test_what_is_right_is_not_copied_and_what_is_an_array_or_a_text_becomes_what_is_stored() -> None:
+def test_aggregate_keeps_valid_records_and_normalises_arrays_and_texts() -> None:
     [same] = aggregate(record := factories.raw()).process_results
     assert same is record
     odd = factories.raw(

@@ -51,7 +51,7 @@ def test_readings_of_a_host_one_after_the_other_are_different_joules() -> None:
     assert (found.energy_j, found.factor, codes(found)) == (10200.0, 1.0, set())
 
 
-def test_of_readings_that_overlap_in_part_those_count_that_do_not_and_come_to_the_most() -> None:
+def test_largest_set_of_readings_without_overlap_counts() -> None:
     first, between, last = (
         reading(0, 4000.0, start=0.0, energy=HOST),
         reading(1, 5000.0, start=30.0, energy=HOST),
@@ -113,7 +113,7 @@ def test_a_process_that_read_its_host_and_lists_its_gpus_counts_whole() -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_of_equal_readings_of_a_host_the_longest_counts_whatever_its_number(first: int) -> None:
+def test_longest_of_equal_host_readings_counts(first: int) -> None:
     long, short = reading(first, 10.0, 20.0, 40.0, energy=HOST), reading(1 - first, 10.0, 30.0, 30.0, energy=HOST)
     part = reading(2, 10.0, 0.0, 30.0, gpu_uuid=None, energy=NO_SCOPE)
     assert attribute(sorted([long, short, part], key=lambda one: one.process_index)).energy_j == 10.0
@@ -160,7 +160,7 @@ def booted(index: int, boot: str | None, **changes: Any) -> RawProcessResult:
     return reading(index, 5000.0, gpu_uuid=None, gpu_id=0, host="localhost", clock=clock, **changes)
 
 
-def test_two_machines_of_one_name_are_told_apart_by_boots_that_ran_at_one_time() -> None:
+def test_concurrent_boots_of_one_hostname_are_two_machines() -> None:
     records = [booted(0, "b0"), booted(1, "b1")]
     found = attribute(records)
     assert found.energy_j == 10_000.0
@@ -263,7 +263,7 @@ def test_a_module_is_known_by_the_names_of_its_devices() -> None:
     assert of_module(found) == ("not_checked", 900.0, [0])
 
 
-def test_what_a_module_s_sensor_may_have_seen_is_in_the_bounds_whoever_read_it() -> None:
+def test_bounds_contain_cpu_energy_that_a_module_sensor_may_include() -> None:
     found = attribute([reading(0, 8000.0, **GH200), reading(1, 0.0, energy=CPU, **NO_IDS), reading(2, 5.0, host="b")])
     assert (found.energy_j, found.bounds_j) == (8905.0, (8005.0, 8905.0))
     assert of_module(found) == ("not_checked", 900.0, [0, 1])
@@ -281,7 +281,7 @@ def test_a_module_contains_no_more_than_its_sensor_read() -> None:
     assert of_module(found) == ("not_checked", 600.0, [0, 1])
 
 
-def test_modules_that_each_process_measured_whole_have_the_bounds_of_both_doubts() -> None:
+def test_bounds_of_module_sensors_that_each_process_read_are_combined() -> None:
     """One board can draw 40 kJ in that time; one process read 30 kJ, one 34 kJ, and 3 and 1 kJ of CPU beside it."""
     one_board: dict[str, Any] = {"gpu_name": "1 x NVIDIA GH200 480GB", **NO_IDS}
     cpus = [(30_000.0, 3000.0), (34_000.0, 1000.0)]
@@ -415,7 +415,7 @@ def test_devices_that_nothing_identifies_are_the_boards_of_the_host() -> None:
     assert over.expected == 1000.0
 
 
-def test_devices_that_one_process_read_with_its_host_are_the_boards_of_the_host() -> None:
+def test_devices_of_a_host_reading_are_the_boards_of_the_host() -> None:
     """Three boards of 250 W, of which two processes of unknown scope imply 600 W together."""
     listed = {"devices": [DeviceEnergy(gpu_name="NVIDIA A100-PCIE-40GB", energy_j=8000.0)] * 3}
     unknown = [reading(index, 40 * 300.0, energy=NO_SCOPE, **NO_IDS) for index in (1, 2)]
@@ -435,7 +435,7 @@ def test_one_process_on_several_gpus_may_draw_what_they_draw() -> None:
     assert codes(attribute([reading(0, 40 * 900.0)])) == {"energy.exceeds_devices"}
 
 
-def test_of_processes_that_each_hold_a_model_on_several_gpus_nothing_is_proved() -> None:
+def test_processes_with_several_gpus_each_prove_no_double_counting() -> None:
     """Data-parallel times tensor-parallel, or ranks of one model: the configuration says the same of both."""
     pair: dict[str, Any] = {"effective_config": {"vllm": {"tensor_parallel_size": 2}}, "world_size": 4, **NO_IDS}
     records = [reading(index, 40 * 400.0, energy=NO_SCOPE, **pair) for index in range(4)]
@@ -459,7 +459,7 @@ def test_the_boards_of_a_mixed_node_draw_what_all_of_them_draw() -> None:
     assert (over.outcome, over.expected, found.factor) == ("failed", 644.0, 2.0)
 
 
-def test_without_an_energy_window_power_is_a_lower_bound_that_can_still_prove_too_much() -> None:
+def test_power_without_an_energy_window_can_prove_double_counting() -> None:
     blind = {"window": None, "duration_sec": 0.0, **NO_SCOPE}
     records = [reading(index, 3e4, energy=blind, **NODE) for index in range(4)]
     assert "energy.over_counted" in codes(attribute(records))

@@ -59,7 +59,7 @@ def names(repository: FileSystemRepository) -> list[str]:
         ({"experiment_id": "exp \udc80"}, "surrogates not allowed"),
     ],
 )
-def test_a_manifest_that_could_not_be_read_again_is_told_before_the_run_and_not_written(
+def test_begin_refuses_a_manifest_that_could_not_be_read(
     repository: FileSystemRepository, changes: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ConfigurationError, match="its manifest is not valid") as refused:
@@ -140,7 +140,7 @@ def test_a_rerun_of_what_was_saved_without_beginning_is_found_too(repository: Fi
     repository.begin_experiment(manifest(attempt=0), 1)  # one of its processes that comes late
 
 
-def test_without_a_process_no_result_may_be_there_unless_it_is_known_to_be_of_the_same_job(
+def test_begin_without_a_process_allows_results_of_the_same_job_only(
     repository: FileSystemRepository,
 ) -> None:
     repository.begin_experiment(manifest())
@@ -238,7 +238,7 @@ class Late(LocalStore):
         return super().create(key, data)
 
 
-def test_a_record_that_comes_just_after_the_next_attempt_began_is_taken_back_and_kept(tmp_path: Path) -> None:
+def test_late_record_of_an_earlier_attempt_is_refused_and_kept(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path, store=Late(tmp_path))
     repository.begin_experiment(manifest(attempt=0))
     with pytest.raises(ResultExistsError, match="its attempt is 0, and the experiment is at attempt 1"):

@@ -505,7 +505,7 @@ def is_whole(data: bytes) -> bool:
 # The command
 
 
-def test_the_command_says_what_is_amiss_and_fails_only_if_it_needs_a_person(repository: FileSystemRepository) -> None:
+def test_check_prints_findings_and_fails_only_if_one_needs_a_decision(repository: FileSystemRepository) -> None:
     base = repository.base_path
     clean = run("-o", base, "results", "check")
     assert (clean.status, clean.out) == (0, "")
@@ -561,7 +561,7 @@ def test_a_file_name_reaches_the_terminal_as_text(repository: FileSystemReposito
     assert {finding["key"] for finding in json.loads(done.out)} == {f"raw/{EXP}/{name}", "raw/x\x1b]0;t\x07"}
 
 
-def test_a_stale_aggregate_whose_results_are_all_gone_is_not_said_to_be_made_anew(
+def test_advice_for_a_stale_aggregate_without_results_is_to_keep_it(
     repository: FileSystemRepository,
 ) -> None:
     repository.save_raw(EXP, factories.raw())
@@ -607,7 +607,7 @@ def test_what_a_sweep_could_not_remove_needs_somebody(open_folder: Path) -> None
     assert list((open_folder / "raw").iterdir()) == []
 
 
-def test_an_experiment_of_which_only_an_earlier_attempt_is_there_can_be_asked_for(
+def test_check_and_delete_accept_an_id_with_earlier_attempts_only(
     repository: FileSystemRepository,
 ) -> None:
     folder = repository.base_path / "raw" / EXP

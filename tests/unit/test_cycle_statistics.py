@@ -29,7 +29,7 @@ def names(results: list[Any]) -> list[list[str]]:
 # Which belong together
 
 
-def test_ids_that_differ_in_a_final_number_belong_together_in_the_order_of_it() -> None:
+def test_ids_that_differ_in_the_final_number_are_repeats_in_its_order() -> None:
     results = [cycle(f"exp_c{n}") for n in (10, 2, 1)] + [cycle("other_c1"), cycle("other_c2")]
     assert names(results) == [["exp_c1", "exp_c2", "exp_c10"], ["other_c1", "other_c2"]]
 
@@ -40,7 +40,7 @@ def test_another_ending_is_no_cycle(name: str) -> None:
     assert names(odd) == []
 
 
-def test_configurations_that_differ_only_in_the_cycle_belong_together_whatever_the_order_of_keys() -> None:
+def test_configurations_that_differ_only_in_cycle_id_are_repeats() -> None:
     results = [
         cycle("monday", effective_config={"batch_size": 8, "decoder": {"a": 1, "b": 2}, "cycle_id": 0}),
         cycle("tuesday", effective_config={"cycle_id": 1, "decoder": {"b": 2, "a": 1}, "batch_size": 8}),

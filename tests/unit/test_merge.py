@@ -255,7 +255,7 @@ def test_a_manifest_that_tells_more_is_not_lost_without_a_word(
     assert conflict.reason == "the one there is of the same run and tells more; compare the two"
 
 
-def test_an_aggregate_of_another_tool_that_differs_is_a_conflict_although_the_results_are_here(
+def test_different_external_aggregate_conflicts_in_spite_of_results(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     target.save_raw("other", factories.raw("other", process_index=2))
@@ -333,9 +333,7 @@ def test_an_aggregate_that_can_be_made_again_is_no_conflict(target: FileSystemRe
     assert [finding.code for finding in check_store(target)] == ["aggregate.stale"]
 
 
-def test_an_aggregate_of_another_tool_is_never_replaced_and_its_difference_told(
-    target: FileSystemRepository, source: FileSystemRepository
-) -> None:
+def test_merge_never_replaces_an_external_aggregate(target: FileSystemRepository, source: FileSystemRepository) -> None:
     target.save_aggregated(factories.aggregated("only", total_tokens=1))
     assert [conflict.key for conflict in conflicts(target, source)] == ["aggregated/only.json"]
 

@@ -233,7 +233,7 @@ def test_a_record_of_another_id_is_refused_and_kept(repository: FileSystemReposi
 
 
 @pytest.mark.parametrize("experiment_id", IMPOSSIBLE_IDS)
-def test_an_impossible_id_is_refused_by_every_method_and_the_record_is_kept(
+def test_every_method_refuses_an_invalid_id_and_save_keeps_the_record(
     repository: FileSystemRepository, experiment_id: str
 ) -> None:
     for method in (

@@ -113,7 +113,7 @@ def codes(repository: FileSystemRepository) -> dict[str, str]:
     return {finding.key.rpartition("/")[2]: finding.code for finding in check_store(repository)}
 
 
-def test_a_torn_unpublished_file_with_the_only_energy_is_not_swept_and_can_be_salvaged(
+def test_torn_unpublished_file_with_the_only_energy_can_be_salvaged(
     repository: FileSystemRepository,
 ) -> None:
     whole = codec.encode_raw(factories.raw(EXP, 1))

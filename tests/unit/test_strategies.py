@@ -61,7 +61,7 @@ def test_the_default_is_there_and_first() -> None:
     assert isinstance(get_strategy(DEFAULT_STRATEGY), SumEnergyAvgThroughput)
 
 
-def test_attributed_energy_is_the_total_of_its_strategy_and_the_plain_sum_stands_beside_it() -> None:
+def test_attributed_energy_strategy_keeps_the_plain_sum_too() -> None:
     same_gpu = factories.raws(2, gpu_id=0)
     plain = aggregate_results(factories.EXPERIMENT, same_gpu)
     result = aggregate_results(factories.EXPERIMENT, same_gpu, strategy="attributed_energy")
@@ -102,7 +102,7 @@ def test_a_rank_that_counted_no_tokens_of_its_own_is_no_hindrance() -> None:
     assert aggregate_results(factories.EXPERIMENT, silent, strategy="model_parallel").total_tokens is None
 
 
-def test_wall_clock_throughput_is_all_tokens_over_the_span_of_all_processes() -> None:
+def test_wall_clock_throughput_is_tokens_per_span_of_all_processes() -> None:
     records = [
         factories.raw(process_index=0, timestamps=factories.timestamps(factories.START, 40.0)),
         factories.raw(process_index=1, timestamps=factories.timestamps(factories.START + timedelta(seconds=10), 40.0)),

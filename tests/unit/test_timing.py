@@ -130,7 +130,7 @@ def test_what_a_reading_can_be_wrong_by_sets_no_clock() -> None:
     assert found("time.clock_offset", hosts(rough, ahead(20.0))).outcome == "failed"
 
 
-def test_where_clocks_are_apart_one_that_is_unknown_leaves_the_overlap_open() -> None:
+def test_unknown_clock_with_an_offset_elsewhere_leaves_overlap_open() -> None:
     """Host 1 is 50 s ahead: by its stamps it began after the others had ended, and by the store's clock with them."""
     late = factories.timestamps(START + timedelta(seconds=50), 40.0)
     records = hosts(clock(0), None, None)

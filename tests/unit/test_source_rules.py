@@ -1,4 +1,4 @@
-"""What the house asks of its own source: sizes, reasons beside exceptions, three core dependencies."""
+"""Rules for the source: sizes, names of tests, a reason for each lint exception, three core dependencies."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ SCRIPTS = sorted(path for name in ("tests", "examples", "benchmarks") for path i
 P95_FUNCTION_LINES = 45
 MAX_FUNCTION_LINES = 80
 MAX_MODULE_LINES = 600
+MAX_TEST_MODULE_LINES = 650
+MAX_TEST_NAME = 70
 
 CODE = re.compile(r'"[A-Z]+[0-9]*",')
 EXCEPTION_COMMENT = re.compile(
@@ -32,7 +34,7 @@ def pyproject() -> dict[str, Any]:
 
 
 def function_lengths() -> dict[str, int]:
-    """Lines of each function from its `def` to its end, docstring included, decorators not."""
+    """Return the lines of each function from `def` to its end, with the docstring and without decorators."""
     lengths = {}
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -43,21 +45,34 @@ def function_lengths() -> dict[str, int]:
     return lengths
 
 
-def test_no_function_is_over_the_limit() -> None:
+def test_no_function_is_longer_than_the_limit() -> None:
     assert {where: lines for where, lines in function_lengths().items() if lines > MAX_FUNCTION_LINES} == {}
 
 
-def test_functions_are_mostly_short() -> None:
-    """The 95th percentile by nearest rank: 19 functions of 20 are no longer than that."""
+def test_most_functions_are_short() -> None:
+    """The 95th percentile by nearest rank: 19 of 20 functions have at most this many lines."""
     lengths = sorted(function_lengths().items(), key=lambda item: item[1])
     assert lengths, f"no functions found under {SOURCE}"
     rank = -(-95 * len(lengths) // 100)
     assert lengths[rank - 1][1] <= P95_FUNCTION_LINES, lengths[rank - 1 :]
 
 
-def test_no_module_is_over_the_limit() -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_bytes().splitlines()) for path in MODULES}
-    assert {path: lines for path, lines in lengths.items() if lines > MAX_MODULE_LINES} == {}
+@pytest.mark.parametrize(("paths", "limit"), [(MODULES, MAX_MODULE_LINES), (SCRIPTS, MAX_TEST_MODULE_LINES)])
+def test_no_module_is_longer_than_the_limit(paths: list[Path], limit: int) -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_bytes().splitlines()) for path in paths}
+    assert {path: lines for path, lines in lengths.items() if lines > limit} == {}
+
+
+def test_names_of_tests_are_short() -> None:
+    long_names = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in SCRIPTS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and len(node.name) > MAX_TEST_NAME
+    ]
+    assert long_names == [], f"name the behaviour in at most {MAX_TEST_NAME} characters"
 
 
 def test_each_ruff_ignore_has_its_reason(pyproject: dict[str, Any]) -> None:
@@ -66,27 +81,29 @@ def test_each_ruff_ignore_has_its_reason(pyproject: dict[str, Any]) -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     section = text.partition("[tool.ruff.lint]")[2].partition("[tool.ruff.lint.pydocstyle]")[0]
     lines = [line.strip() for line in section.splitlines() if CODE.match(line.strip())]
-    assert len(lines) == len(codes), "each code stands on a line of its own"
+    assert len(lines) == len(codes), "write each code on a separate line"
     assert [line for line in lines if not re.search(r"  # \S+ ?\S+", line)] == []
 
 
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_each_lint_or_type_exception_has_its_code_and_reason(path: Path) -> None:
-    """The reason stands behind the codes, or on the line above; the first of several like lines has it for all."""
+    """The reason follows the codes, or is on the line above. Adjacent lines with the same codes need one reason."""
     above = ""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         found = EXCEPTION_COMMENT.search(line)
         if found:
             codes = found["lint"] or found["types"]
             where = f"{path.relative_to(ROOT)}:{number}: {found[0]}"
-            assert codes, f"{where}: name the codes"
+            assert codes, f"{where}: write the codes"
             same_as_above = (last := EXCEPTION_COMMENT.search(above)) and codes in (last["lint"], last["types"])
-            assert re.search(r"\w", found["reason"]) or above.startswith("# ") or same_as_above, f"{where}: say why"
+            assert re.search(r"\w", found["reason"]) or above.startswith("# ") or same_as_above, (
+                f"{where}: write the reason"
+            )
         above = line.strip()
 
 
 def test_core_dependencies_are_three(pyproject: dict[str, Any]) -> None:
-    """A measuring process on a cluster node has to be able to install us beside anything."""
+    """Users install the package next to any other package, in the environment of the measured process."""
     requirements = pyproject["project"]["dependencies"]
     names = [re.split(r"[^A-Za-z0-9_-]", requirement)[0] for requirement in requirements]
     assert sorted(names) == ["click", "msgspec", "rich"]
