@@ -48,7 +48,7 @@ def test_interrupt_of_all_processes_prints_one_message(tmp_path: Path, delay_sec
         os.killpg(process.pid, signal.SIGINT)
         message = process.communicate(timeout=PATIENCE_SEC)[1].decode()
     assert message.strip() in (
-        "error: interrupted; what was finished stays",
+        "error: interrupted; finished work is kept",
         f"{12 * EXPERIMENTS} aggregated, 0 skipped, 0 failed",
     )
 

@@ -370,7 +370,9 @@ def test_an_unexpected_process_counts_and_is_told() -> None:
     result = aggregate(*factories.raws(3), expected_processes=2)
     assert result.aggregation.num_processes == 3
     assert result.is_lower_bound is False
-    assert result.aggregation.warnings == ["2 processes were expected (from argument), and there is also 2"]
+    assert result.aggregation.warnings == [
+        "2 processes were expected (from argument), but results of process 2 exist too"
+    ]
 
 
 def test_many_missing_processes_fit_in_a_sentence() -> None:

@@ -569,7 +569,7 @@ def test_advice_for_a_stale_aggregate_without_results_is_to_keep_it(
     for path in repository.list_raw(EXP):
         path.unlink()
     [finding] = [found for found in check_store(repository) if found.code == "aggregate.stale"]
-    assert finding.advice == "nothing is left to make it from; keep it, or 'results delete' the experiment"
+    assert finding.advice == f"its raw files are missing: keep it, or run 'llm-energy-measure results delete {EXP}'"
 
 
 @pytest.mark.parametrize("state", [stranger_as_attempt, tags_are_no_folder])

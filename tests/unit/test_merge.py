@@ -207,9 +207,9 @@ def test_different_content_is_a_conflict_and_the_rest_goes_on(
     target.begin_experiment(Manifest(experiment_id=EXP, expected_processes=4))
     target.save_raw(EXP, factories.raw(gpu_name="third"))
     conflict, whole = conflicts(target, source)
-    assert (conflict.key, conflict.reason) == (f"raw/{EXP}/process_0.json", "another result is here")
+    assert (conflict.key, conflict.reason) == (f"raw/{EXP}/process_0.json", "the target has a different result")
     assert whole.key == f"raw/{EXP}"
-    assert whole.reason == "another run's result of a process is here; none of the experiment was copied"
+    assert whole.reason == "the target has results of another run, so no file of this experiment was copied"
     # Process 1 of the other run would complete this one: two halves, and nobody would be told.
     assert [record.process_index for record in target.load_all_raw(EXP)] == [0]
     assert target.has_raw("other")
@@ -230,7 +230,7 @@ def test_what_was_kept_beside_gets_a_number_that_is_free_here(
     assert conflicts(target, source) == []
     assert (folder / f"{kind}-process_0-2.json").read_bytes() == theirs
     again = {merged.key: merged for merged in merge_results(target, source)}[f"raw/{EXP}/{kind}-process_0-1.json"]
-    assert (again.outcome, again.reason) == ("same", f"here it is {kind}-process_0-2.json")
+    assert (again.outcome, again.reason) == ("same", f"stored as {kind}-process_0-2.json")
     assert not (folder / f"{kind}-process_0-3.json").exists()
 
 
@@ -242,7 +242,7 @@ def test_manifests_of_one_run_are_the_same_whatever_node_wrote_them(tmp_path: Pa
         repository.save_raw(EXP, factories.raw(process_index=index))
     outcomes = {merged.key: merged for merged in merge_results(*repositories)}
     assert outcomes[f"raw/{EXP}/manifest.json"].outcome == "same"
-    assert outcomes[f"raw/{EXP}/manifest.json"].reason == "it is of the same run"
+    assert outcomes[f"raw/{EXP}/manifest.json"].reason == "the manifests describe the same run"
     assert outcomes[f"raw/{EXP}/process_1.json"].outcome == "copied"
 
 
@@ -252,7 +252,7 @@ def test_a_manifest_that_tells_more_is_not_lost_without_a_word(
     target.save_raw(EXP, factories.raw(process_index=3))
     (conflict,) = conflicts(target, source)
     assert conflict.key == f"raw/{EXP}/manifest.json"
-    assert conflict.reason == "the one there is of the same run and tells more; compare the two"
+    assert conflict.reason == "the source manifest describes the same run with more fields; compare the two files"
 
 
 def test_different_external_aggregate_conflicts_in_spite_of_results(
@@ -283,7 +283,7 @@ def test_two_ids_that_share_a_folder_are_refused_as_a_whole(
     plant(source.base_path / "aggregated" / "superseded-a_b-1.json", b"{}")
     told = conflicts(target, source)
     assert told[0].key == "raw/a_b"
-    assert told[0].reason == "it belongs to 'a/b' here and to 'a_b' there"
+    assert told[0].reason == "the folder belongs to experiment 'a/b' in the target and to 'a_b' in the source"
     # Neither does what belongs to it come without it.
     assert {one.key for one in told[1:]} == {
         *("aggregated/a_b.json", "aggregated/superseded-a_b-1.json", "tags/a_b.json")
@@ -431,7 +431,7 @@ def test_the_command_fails_after_a_conflict_and_names_it(
     done = run("-o", target.base_path, "results", "merge", source.base_path)
     assert done.status == 1
     key = source.base_path / "raw" / EXP / "process_0.json"
-    assert f"error: conflict: {key}: another result is here\n" in done.err
+    assert f"error: conflict: {key}: the target has a different result\n" in done.err
     assert target.has_raw("other")
 
 

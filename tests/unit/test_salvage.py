@@ -70,12 +70,12 @@ def test_a_result_torn_after_its_energy_keeps_it_and_says_what_it_is(repository:
 
 
 def test_what_is_whole_or_too_little_is_not_salvaged(repository: FileSystemRepository) -> None:
-    with pytest.raises(ResultCorruptError, match="nothing is wrong with it"):
+    with pytest.raises(ResultCorruptError, match="the file is complete"):
         salvage_raw(repository, EXP, 0)
     with pytest.raises(ResultNotFoundError):
         salvage_raw(repository, EXP, 1)
     tear(repository, WHOLE[: WHOLE.index(b'"timestamps"')])
-    with pytest.raises(ResultCorruptError, match="it ends before timestamps"):
+    with pytest.raises(ResultCorruptError, match="the file ends before timestamps"):
         salvage_raw(repository, EXP, 0)
 
 

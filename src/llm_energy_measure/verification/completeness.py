@@ -103,7 +103,7 @@ def check_completeness_of(evidence: Evidence) -> Iterator[Finding]:
         expected, found = float(report.expected_processes), float(report.found_processes)
         yield failed(code, message, expected=expected, found=found, processes=report.missing[:100])
     elif report.expected_from == "highest index":
-        yield not_checked(code, "nobody says how many processes there should be")
+        yield not_checked(code, "the expected number of processes is not stated")
     else:
         yield passed(code)
     code = "completeness.unreadable_file"
@@ -111,7 +111,7 @@ def check_completeness_of(evidence: Evidence) -> Iterator[Finding]:
     code = "completeness.unexpected_process"
     if report.unexpected:
         expected_text = f"{report.expected_processes} processes were expected (from {report.expected_from})"
-        message = f"{expected_text}, and there is also {listed(report.unexpected)}"
+        message = f"{expected_text}, but results of process {listed(report.unexpected)} exist too"
         yield failed(code, message, expected=float(report.expected_processes), processes=report.unexpected)
     else:
         yield passed(code)
@@ -149,13 +149,13 @@ def _unfinished(evidence: Evidence) -> Finding:
         return passed(code)
     if all(record.status == "partial" for record in ended):
         whose = listed([record.process_index for record in ended])
-        message = f"process {whose} did not finish: its last checkpoint counts, a lower bound"
+        message = f"process {whose} did not finish: the last checkpoint is used, a lower bound"
         return failed(code, message, expected="completed", found="partial", processes=(r.process_index for r in ended))
     how = f"{ended[0].status}{f' by {ended[0].error_type}' if ended[0].error_type else ''}"
     others = f", and {len(ended) - 1} more did not finish" if len(ended) > 1 else ""
     partial = [record.process_index for record in ended if record.status == "partial"]
-    bound = f"; of process {listed(partial)} the last checkpoint counts, a lower bound" if partial else ""
-    message = f"process {ended[0].process_index} {how}{others}: its figures are those of a part of the run{bound}"
+    bound = f"; for process {listed(partial)} the last checkpoint is used, a lower bound" if partial else ""
+    message = f"process {ended[0].process_index} {how}{others}: its figures cover only a part of the run{bound}"
     processes = (record.process_index for record in ended)
     return failed(code, message, expected="completed", found=ended[0].status, processes=processes)
 
@@ -182,8 +182,8 @@ def _duplicates(evidence: Evidence) -> Finding:
     energy_j = record.energy_metrics.total_energy_j
     others = f", and {len(shared) - 1} more are copies" if len(shared) > 1 else ""
     message = (
-        f"process {record.process_index} started at the same instant as process {first} and has the same "
-        f"{joules(energy_j)}: it is the same result under another index{others}"
+        f"process {record.process_index} started at the same time as process {first} and has the same "
+        f"{joules(energy_j)}: it is a copy of that result under another index{others}"
     )
     return failed(
         code,

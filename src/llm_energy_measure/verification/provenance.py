@@ -66,7 +66,7 @@ def _modelled(evidence: Evidence, attribution: Attribution, *, any_modelled: boo
         least_j, most_j = _attributed(attribution, modelled, others)
         up_to = "up to " if least_j < most_j else ""
         message += f", and the attributed total {up_to}{joules(most_j)}{_share(most_j, attribution.energy_j)}"
-    return not_checked(code, "no sensor measured what is modelled", message, found=energy_j)
+    return not_checked(code, "a model computed it, no sensor measured it", message, found=energy_j)
 
 
 def _attributed(attribution: Attribution, modelled: Parts, others: Parts) -> tuple[float, float]:
@@ -111,7 +111,7 @@ def _unknown(kinds: Iterable[EnergyMetrics]) -> Finding:
         for name, _, provenance in _parts(energy)
         if provenance is None
     )
-    reason = f"nobody says whether {', '.join(unknown)} energy was measured, integrated or modelled"
+    reason = f"the provenance of {', '.join(unknown)} energy is not stated (measured, integrated or modelled)"
     return not_checked(code, reason) if unknown else passed(code)
 
 
@@ -121,7 +121,7 @@ def _tool_warning(evidence: Evidence) -> Finding:
     if not warned:
         return passed(code)
     message = f"process {warned[0].process_index}: {warned[0].energy_measurement_warning}"[:500]
-    reason = "what the measuring tool itself had to say"
+    reason = "warning of the measuring tool"
     return not_checked(code, reason, message, processes=(record.process_index for record in warned))
 
 

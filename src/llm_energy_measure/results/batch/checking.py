@@ -31,30 +31,30 @@ if TYPE_CHECKING:
 
 CODES = {
     "raw.empty": "a result file without content: its writer was killed, or the disk was full",
-    "raw.torn": "a result file that ends too early, or is no JSON",
-    "raw.invalid": "a result file that is JSON and no record this version can read",
-    "raw.unreadable": "a result file that the file system does not hand out",
-    "raw.not_a_file": "a link, a pipe, a device or a folder where a result belongs",
+    "raw.torn": "a result file that is cut off, or is not JSON",
+    "raw.invalid": "a result file whose JSON is not a record that this version can read",
+    "raw.unreadable": "a result file that the file system cannot read",
+    "raw.not_a_file": "a link, a pipe, a device or a folder in place of a result file",
     "raw.other_experiment": "a result of another experiment",
-    "raw.other_process": "a result of another process than its name says",
-    "raw.misnamed": "a name that looks like a result's and is none",
-    "raw.rejected": "a record that was refused when it was saved",
+    "raw.other_process": "a result whose process index differs from the one in its file name",
+    "raw.misnamed": "a file whose name is similar to the name of a result file",
+    "raw.rejected": "a record that was rejected when it was saved",
     "raw.superseded": "a result that an overwrite replaced",
-    "raw.earlier_attempt": "what an earlier attempt of an experiment left",
+    "raw.earlier_attempt": "the archived results of an earlier attempt",
     "raw.partial": "a checkpoint of a process that did not finish",
     "raw.unpublished": "an unfinished file that may hold the only copy of a result",
     "raw.id_conflict": "results of two experiments in one folder",
     "manifest.unreadable": "a manifest that can't be read",
     "manifest.other_experiment": "a manifest of another experiment",
-    "experiment.misnamed": "a folder whose name no id can have",
-    "aggregate.stale": "an aggregate whose raw files came, changed or went since",
+    "experiment.misnamed": "a folder whose name no experiment id can have",
+    "aggregate.stale": "an aggregate whose raw files were added, changed or removed after the aggregation",
     "aggregate.unreadable": "an aggregate that can't be read",
-    "aggregate.misnamed": "an aggregate whose name no experiment has",
-    "folder.unreadable": "a folder of ours that can't be looked into",
-    "aggregate.superseded": "an aggregate of another tool that ours replaced",
-    "leftover.file": "an unfinished file whose writer is gone",
-    "leftover.folder": "what remains of a deleted experiment",
-    "leftover.in_use": "an unfinished file or folder that somebody may be at work on",
+    "aggregate.misnamed": "an aggregate whose file name no experiment id can have",
+    "folder.unreadable": "a folder of the results directory that can't be read",
+    "aggregate.superseded": "an aggregate that was replaced by an aggregate of this tool",
+    "leftover.file": "an unfinished file whose writer has ended",
+    "leftover.folder": "the rest of a deleted experiment",
+    "leftover.in_use": "an unfinished file or folder that a process may still write",
 }
 """Every code that a finding can have, and what it means."""
 
@@ -159,16 +159,21 @@ def _check_beside_experiments(repository: FileSystemRepository, entry: Entry) ->
     if target_name(entry.name) is not None:
         yield _leftover(key, entry, is_needed=False)
     elif layout.deleted_folder_of(entry.name) is not None and entry.is_folder:
-        yield _finding("leftover.folder", key, "a deletion was interrupted", "'results check --clean' removes it")
+        yield _finding(
+            "leftover.folder",
+            key,
+            "a deletion was interrupted",
+            "run 'llm-energy-measure results check --clean' to remove it",
+        )
     elif (attempt := layout.earlier_attempt_of(entry.name)) is not None:
         yield from _guarded(key, _check_attempt(repository, *attempt))
     elif not entry.is_folder and process_index_of(entry.name) is not None:
-        advice = "move it to the folder of its own experiment"
-        yield _finding("raw.misnamed", key, "it stands outside of every experiment's folder", advice)
+        advice = "move it to the folder of its experiment"
+        yield _finding("raw.misnamed", key, "the file is not in the folder of an experiment", advice)
     elif entry.is_folder and _holds_results(repository, key):
         yield _finding("experiment.misnamed", key, "no experiment id has this folder name", "rename the folder")
     elif not entry.is_folder and (found := _link(repository, key)) is not None:
-        yield _finding("raw.not_a_file", key, found, "put the folder itself there")
+        yield _finding("raw.not_a_file", key, found, "replace it by the folder itself")
 
 
 def _check_attempt(repository: FileSystemRepository, folder: str, attempt: int) -> Iterator[StoreFinding]:
@@ -176,8 +181,8 @@ def _check_attempt(repository: FileSystemRepository, folder: str, attempt: int) 
     key = layout.earlier_attempt_folder(folder, attempt)
     entries = repository.store.list(key)
     results = sum(process_index_of(entry.name) is not None for entry in entries)
-    message = f"a later attempt took its place; it holds {results} results"
-    yield _finding("raw.earlier_attempt", key, message, "remove it when nobody needs it any more")
+    message = f"a later attempt replaced it; it contains {results} results"
+    yield _finding("raw.earlier_attempt", key, message, "remove it when it is no longer needed")
     names = {entry.name for entry in entries}
     for entry in entries:
         if target_name(entry.name) is not None:
@@ -210,25 +215,27 @@ def _check_entry(
         is_data = layout.is_kept_in_raw(meant_for) and meant_for != MANIFEST_NAME
         yield _leftover(key, entry, is_needed=is_data and _holds_only_copy(repository, folder, key, names))
     elif entry.name.startswith("rejected-process_"):
-        advice = "read its reasons, save it again corrected, then remove it"
-        yield _finding("raw.rejected", key, "it was refused when it was saved", advice)
+        advice = "read the reasons in it, correct and save the record, then remove the file"
+        yield _finding("raw.rejected", key, "the record was rejected when it was saved", advice)
     elif entry.name.startswith("superseded-process_"):
-        yield _finding("raw.superseded", key, "an overwrite replaced it", "remove it when nobody needs it any more")
+        yield _finding(
+            "raw.superseded", key, "an overwrite replaced this result", "remove it when it is no longer needed"
+        )
     elif entry.name.startswith("partial-process_"):
-        advice = "it is a lower bound of what its process measured; keep it unless the process has a result"
-        yield _finding("raw.partial", key, "its process did not finish", advice)
+        advice = "keep it unless the process has a result: it is a lower bound of the measurement"
+        yield _finding("raw.partial", key, "the process did not finish", advice)
     elif entry.name == MANIFEST_NAME:
         yield from _check_manifest(repository, folder, key)
     elif entry.name.startswith("process_") and entry.name.endswith(".json"):
-        advice = "if it is a result, name it process_<i>.json, i without leading zeros"
-        yield _finding("raw.misnamed", key, "no process has this file name", advice)
+        advice = "if it is a result, rename it to process_<i>.json, with i without leading zeros"
+        yield _finding("raw.misnamed", key, "the file name is not the one of a process", advice)
 
 
 def _check_raw(
     repository: FileSystemRepository, folder: str, index: int, key: str, entry: Entry
 ) -> Iterator[StoreFinding]:
     if entry.is_folder:
-        yield _finding("raw.not_a_file", key, "it is a folder", "put the file itself there")
+        yield _finding("raw.not_a_file", key, "it is a folder", "replace it by the result file")
         return
     outcome = repository.raw_folder(folder).read(index)
     if not isinstance(outcome, UnreadableFile):
@@ -237,7 +244,7 @@ def _check_raw(
     data = _bytes(repository, key) if code == "raw.torn" else None
     if data is not None and is_salvaged(repository, folder, index, data):
         message = f"{outcome.reason}; salvaged as partial-process_{index}.json"
-        salvaged = _finding(code, key, message, "remove it when nobody needs it any more")
+        salvaged = _finding(code, key, message, "remove it when it is no longer needed")
         yield msgspec.structs.replace(salvaged, needs_person=False)
         return
     yield _finding(code, key, outcome.reason, advice)
@@ -250,17 +257,20 @@ def _classify(repository: FileSystemRepository, key: str) -> tuple[str, str]:
     except ResultsError as error:
         return "raw.not_a_file" if isinstance(error, UnsafePathError) else "raw.unreadable", error.advice
     if not data.strip(b" \t\r\n\0"):
-        return "raw.empty", "nothing can be had from it; run its process again"
+        return "raw.empty", "it contains no data; run the process again"
     if not _is_whole(data):
-        return "raw.torn", "salvage what it holds ('results check --salvage'), or run its process again"
+        return (
+            "raw.torn",
+            "run 'llm-energy-measure results check --salvage' to save its sections, or run the process again",
+        )
     try:
         record = codec.decode_raw(data, key)
     except ResultCorruptError:
-        return "raw.invalid", "repair it, or run its process again"
+        return "raw.invalid", "repair it, or run the process again"
     is_own = layout.names_folder(record.experiment_id, layout.folder_of_key(key))
     if is_own:
-        return "raw.other_process", "move it to the file of its own process, if that has none"
-    return "raw.other_experiment", "move it to its own experiment"
+        return "raw.other_process", "rename it to the file name of its process, if there is no such file"
+    return "raw.other_experiment", "move it to the folder of its experiment"
 
 
 def _check_manifest(repository: FileSystemRepository, folder: str, key: str) -> Iterator[StoreFinding]:
@@ -271,7 +281,7 @@ def _check_manifest(repository: FileSystemRepository, folder: str, key: str) -> 
         return
     if not layout.names_folder(manifest.experiment_id, folder):
         message = f"it is the manifest of {manifest.experiment_id!r}"
-        yield _finding("manifest.other_experiment", key, message, "move it to its own experiment")
+        yield _finding("manifest.other_experiment", key, message, "move it to the folder of its experiment")
 
 
 def _check_ids(repository: FileSystemRepository, folder: str) -> Iterator[StoreFinding]:
@@ -280,7 +290,7 @@ def _check_ids(repository: FileSystemRepository, folder: str) -> Iterator[StoreF
     if recovery.manifest is not None:
         ids.add(recovery.manifest.experiment_id)
     if len(ids) > 1:
-        message = f"it holds files of {' and '.join(map(repr, sorted(ids)))}"
+        message = f"the folder contains files of {' and '.join(map(repr, sorted(ids)))}"
         advice = "keep the results of one and move the others to a folder with another name"
         yield _finding("raw.id_conflict", layout.raw_folder(folder), message, advice)
 
@@ -293,14 +303,16 @@ def _check_aggregate(repository: FileSystemRepository, folder: str) -> Iterator[
         yield _finding("aggregate.unreadable", key, error.found, error.advice)
         return
     if state.status == "unreadable":
-        yield _finding("aggregate.unreadable", key, state.problem or "", f"'aggregate {folder} --force' makes it anew")
+        yield _finding(
+            "aggregate.unreadable", key, state.problem or "", f"run 'llm-energy-measure aggregate {folder} --force'"
+        )
     elif state.changes:
         changes = state.changes
-        words = (("new", changes.added), ("gone", changes.removed), ("changed", changes.changed))
-        message = "; ".join(f"{word} since: {', '.join(names)}" for word, names in words if names)
-        advice = f"'aggregate {folder}' makes it anew"
+        words = (("added", changes.added), ("removed", changes.removed), ("changed", changes.changed))
+        message = "; ".join(f"{word} after the aggregation: {', '.join(names)}" for word, names in words if names)
+        advice = f"run 'llm-energy-measure aggregate {folder}'"
         if not repository.has_raw(folder):
-            advice = "nothing is left to make it from; keep it, or 'results delete' the experiment"
+            advice = f"its raw files are missing: keep it, or run 'llm-energy-measure results delete {folder}'"
         yield _finding("aggregate.stale", key, message, advice)
 
 
@@ -312,8 +324,8 @@ def _check_derived_folder(repository: FileSystemRepository, parent: str) -> Iter
         elif parent != AGGREGATED_DIR:
             continue
         elif layout.is_superseded_aggregate(entry.name):
-            advice = "remove it when nobody needs it any more"
-            yield _finding("aggregate.superseded", key, "an aggregate of ours took its place", advice)
+            advice = "remove it when it is no longer needed"
+            yield _finding("aggregate.superseded", key, "an aggregate of this tool replaced it", advice)
         elif entry.name.endswith(".json") and layout.aggregated_folder_of(entry.name) is None:
             yield _finding("aggregate.misnamed", key, "no experiment id has this folder name", "rename it")
 
@@ -321,22 +333,30 @@ def _check_derived_folder(repository: FileSystemRepository, parent: str) -> Iter
 def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:
     is_gone = writer_has_ended(entry.name, entry.mtime_sec)
     if not is_gone and not (is_needed and writer_is_remote(entry.name)):
-        advice = "leave it; if nobody is at work here any more, look into it and remove it"
-        return _finding("leftover.in_use", key, "its writer may still be at work", advice)
+        advice = "leave it; if no process uses this directory any more, inspect and remove it"
+        return _finding("leftover.in_use", key, "its writer may still run", advice)
     if is_needed:
         name = target_name(entry.name)
-        message = (
-            f"it holds a result or a part of one, meant to be or replaced as {name}, and stored under no other name"
-        )
+        message = f"it contains a result, or a part of one, for {name}, and no other file contains it"
         return _finding(
             "raw.unpublished",
             key,
             message,
-            f"'results check --salvage' stores what it holds; or compare it with {name}",
+            f"run 'llm-energy-measure results check --salvage' to save it, or compare it with {name}",
         )
     if entry.is_folder:
-        return _finding("leftover.folder", key, "a deletion was interrupted", "'results check --clean' removes it")
-    return _finding("leftover.file", key, "its writer was stopped", "'results check --clean' removes it")
+        return _finding(
+            "leftover.folder",
+            key,
+            "a deletion was interrupted",
+            "run 'llm-energy-measure results check --clean' to remove it",
+        )
+    return _finding(
+        "leftover.file",
+        key,
+        "its writer ended before the file was complete",
+        "run 'llm-energy-measure results check --clean' to remove it",
+    )
 
 
 def _holds_only_copy(repository: FileSystemRepository, folder: str, key: str, names: set[str]) -> bool:

@@ -49,7 +49,7 @@ def run_batches(
         AggregationError: A worker ended before its work was done.
     """
     if jobs not in (None, "auto") and (type(jobs) is not int or jobs < 1):
-        raise ConfigurationError("cannot work in parallel", f"{jobs!r} jobs were asked for", "give 1 or more")
+        raise ConfigurationError("cannot run worker processes", f"jobs is {jobs!r}", "use 1 or more (--jobs N)")
     if executor is not None:
         with _telling_of_workers():
             yield from _submitted(executor, jobs if isinstance(jobs, int) else processors(), work, batches)
@@ -81,9 +81,9 @@ def _telling_of_workers() -> Iterator[None]:
     try:
         yield
     except BrokenExecutor as error:
-        found = "one of its processes ended before its work was done: killed, short of memory, or unable to start"
-        advice = "run it again, which goes on with the rest, if need be with fewer jobs"
-        raise AggregationError("cannot work in parallel", found, advice) from error
+        found = "a worker process ended early: it was killed, ran out of memory, or could not start"
+        advice = "run the command again, if necessary with fewer workers (--jobs N); finished work is kept"
+        raise AggregationError("cannot run worker processes", found, advice) from error
 
 
 def _submitted(

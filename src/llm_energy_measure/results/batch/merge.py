@@ -69,7 +69,7 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
 def _why_left(source: FileSystemRepository, entry: Entry) -> str | None:
     """Why something of ours under `raw/` that is no experiment's folder is not merged; None if it is none of ours."""
     if layout.earlier_attempt_of(entry.name) is not None:
-        return "an earlier attempt is not merged; copy it by hand if it is needed"
+        return "earlier attempts are not merged; copy the folder if it is needed"
     if layout.deleted_folder_of(entry.name) is not None or target_name(entry.name) is not None:
         return None
     try:
@@ -79,20 +79,24 @@ def _why_left(source: FileSystemRepository, entry: Entry) -> str | None:
     except ResultsError:
         return None
     holds_results = any(process_index_of(one.name) is not None for one in inside)
-    return "no experiment id has this folder name; rename the folder there" if holds_results else None
+    return (
+        "no experiment id can have this folder name; rename the folder in the source directory"
+        if holds_results
+        else None
+    )
 
 
 def _difference(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> str | None:
     """Why what lies under a folder name there can't come under it here; None if it can."""
     here, there = _holder(target, folder), _holder(source, folder)
     if here is not None and there is not None and here != there:
-        return f"it belongs to {here!r} here and to {there!r} there"
+        return f"the folder belongs to experiment {here!r} in the target and to {there!r} in the source"
     mine, theirs = target.raw_folder(folder).readable_manifest(), source.raw_folder(folder).readable_manifest()
     difference = mine.difference(theirs) if mine is not None and theirs is not None else None
     if difference is None:
         return None
     name, value, other = difference
-    return f"it is another run: its manifest says {name} {value!r} here and {other!r} there"
+    return f"the source has another run: in the manifests, {name} is {value!r} (target) and {other!r} (source)"
 
 
 def _holder(repository: FileSystemRepository, folder: str) -> str | None:
@@ -140,7 +144,7 @@ def _merge_kept(
     if layout.is_kept_in_raw(name):
         return _merge_file(target, source, key)
     if target_name(name) is not None:
-        reason = "an unfinished file; 'results check' there says what it is"
+        reason = "unfinished file; run 'llm-energy-measure results check' in the source directory"
         return MergedFile(key=key, outcome="failed", reason=reason)
     return None
 
@@ -155,8 +159,8 @@ def _conflicts(
         if process_index_of(name) is not None:
             mine, theirs = bytes_of(target.store, key), bytes_of(source.store, key)
             if mine and theirs and mine != theirs:
-                conflicts.append(MergedFile(key=key, outcome="conflict", reason="another result is here"))
-    reason = "another run's result of a process is here; none of the experiment was copied"
+                conflicts.append(MergedFile(key=key, outcome="conflict", reason="the target has a different result"))
+    reason = "the target has results of another run, so no file of this experiment was copied"
     whole = MergedFile(key=layout.raw_folder(folder), outcome="conflict", reason=reason)
     return [*conflicts, whole] if conflicts else []
 
@@ -179,13 +183,13 @@ def _merge_manifest(
     mine = target.raw_folder(folder).claim(theirs)
     if (difference := mine.difference(theirs)) is not None:
         name, value, other = difference
-        reason = f"it is another run: its manifest says {name} {value!r} here and {other!r} there"
+        reason = f"the source has another run: in the manifests, {name} is {value!r} (target) and {other!r} (source)"
         return MergedFile(key=key, outcome="conflict", reason=reason)
     if mine == theirs:
         return MergedFile(key=key, outcome="copied" if is_new else "same")
     if mine.includes(theirs):
-        return MergedFile(key=key, outcome="same", reason="it is of the same run")
-    reason = "the one there is of the same run and tells more; compare the two"
+        return MergedFile(key=key, outcome="same", reason="the manifests describe the same run")
+    reason = "the source manifest describes the same run with more fields; compare the two files"
     return MergedFile(key=key, outcome="conflict", reason=reason)
 
 
@@ -200,7 +204,7 @@ def _merge_numbered(
         path, is_new = keep_bytes(target.store, source.store.get(key), key_of)
     except ResultsError as error:
         return MergedFile(key=key, outcome="failed", reason=str(error))
-    return MergedFile(key=key, outcome="copied" if is_new else "same", reason=f"here it is {path.name}")
+    return MergedFile(key=key, outcome="copied" if is_new else "same", reason=f"stored as {path.name}")
 
 
 def _merge_file(target: FileSystemRepository, source: FileSystemRepository, key: str) -> MergedFile:

@@ -85,7 +85,7 @@ def salvage_raw(repository: FileSystemRepository, experiment_id: str, process_in
         codec.decode_raw(data, key)
     except ResultCorruptError:
         return _salvage(repository, key, process_index, data)
-    raise ResultCorruptError(f"Failed to salvage {key}", "nothing is wrong with it", "load it")
+    raise ResultCorruptError(f"Failed to salvage {key}", "the file is complete", "load it with load_raw")
 
 
 def salvage_all(repository: FileSystemRepository, keys: Iterable[str]) -> dict[str, Path | ResultsError]:
@@ -142,12 +142,12 @@ def _salvage(repository: FileSystemRepository, key: str, process_index: int, dat
     sections = whole_sections(data)
     lost = [name for name in _NEEDED if name not in sections]
     if lost:
-        found = f"it ends before {lost[0]}: nothing of it can be attributed"
-        raise ResultCorruptError(doing, found, "run its process again")
+        found = f"the file ends before {lost[0]}, so its data cannot be attributed"
+        raise ResultCorruptError(doing, found, "run the process again")
     record = _partial(sections, name, data)
     if not layout.names_folder(record.experiment_id, folder) or record.process_index != process_index:
-        found = f"it is of process {record.process_index} of {record.experiment_id!r}"
-        raise ResultCorruptError(doing, found, "move it to its own place first")
+        found = f"it is the result of process {record.process_index} of {record.experiment_id!r}"
+        raise ResultCorruptError(doing, found, "move it to the folder and file name of this process first")
     return keep_partial(repository.store, folder, codec.require_valid_raw(record))
 
 
@@ -168,7 +168,7 @@ def _partial(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResu
     try:
         encoded = msgspec.json.encode(document)
     except (UnicodeEncodeError, OverflowError, RecursionError) as error:
-        raise ResultCorruptError(f"Failed to salvage {name}", str(error), "run its process again") from error
+        raise ResultCorruptError(f"Failed to salvage {name}", str(error), "run the process again") from error
     record = codec.decode_raw(encoded, name)
     origin = ImportOrigin(tool=TOOL, file=name, sha256=codec.digest(data))
     return msgspec.structs.replace(record, origin=origin)

@@ -107,7 +107,7 @@ def change_tags(
         # Somebody wrote between the look and the exchange: what they changed is done again on top of ours.
         changes = _added(older, decode_tags(replaced, key)) | changes
         before = data
-    doing, found = f"cannot tag {experiment_id!r}", "others keep changing its tags at the same time"
+    doing, found = f"cannot tag {experiment_id!r}", "other processes keep changing its tags"
     raise ConfigurationError(doing, found, "try again")
 
 
@@ -148,12 +148,12 @@ def _require_storable(experiment_id: str, tags: Mapping[str, str | None], note: 
     doing = f"cannot tag {experiment_id!r}"
     for name in tags:
         if not _KEY.fullmatch(name):
-            advice = "begin with a letter, and use at most 64 letters, digits, '_', '.' and '-'"
-            raise ConfigurationError(doing, f"{name!r:.80} can be no key", advice)
+            advice = "start with a letter or '_', and use at most 64 letters, digits, '_', '.' and '-'"
+            raise ConfigurationError(doing, f"{name!r:.80} is not a valid tag name", advice)
     for text in (*tags.values(), note):
         if text is not None and (len(text) > _MAX_TEXT or not _is_text(text)):
-            found = f"{text[:20]!r}... is longer than {_MAX_TEXT} characters, or no text"
-            raise ConfigurationError(doing, found, "say it in fewer words")
+            found = f"{text[:20]!r}... is longer than {_MAX_TEXT} characters, or is not valid Unicode"
+            raise ConfigurationError(doing, found, "shorten the text")
 
 
 def _is_text(text: str) -> bool:
