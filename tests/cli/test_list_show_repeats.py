@@ -347,4 +347,4 @@ def test_repeats_warns_of_a_lower_bound(results: Path) -> None:
     done = run("-o", results, "results", "repeats", "--json")
     assert done.status == 0
     assert "warning: llama: llama_c3 is a lower bound" in done.err
-    assert done.json()[0]["warnings"] == ["llama_c3 is a lower bound, and left out"]
+    assert done.json()[0]["warnings"] == ["llama_c3 is a lower bound and is left out"]

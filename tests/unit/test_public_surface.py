@@ -1,4 +1,4 @@
-"""The public API, to the letter: what scripts in the field import and call."""
+"""The public API: the names that scripts import, and the calls that they make."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from tests.support import factories
 
 PUBLIC = {
     "FileSystemRepository",
+    "RepeatStatistics",
     "ResultsExporter",
     "aggregate_all",
     "aggregate_results",
     "calculate_efficiency_metrics",
-    "cycle_statistics",
     "export_aggregated_to_csv",
     "export_raw_to_csv",
     "export_to_csv",
     "export_to_json",
     "flatten_model",
-    "group_cycles",
+    "group_repeats",
     "recover_all",
+    "repeat_statistics",
 }
 
 
-def test_the_public_names_are_those_that_all_says() -> None:
+def test_all_lists_exactly_the_public_names() -> None:
     assert set(results.__all__) == PUBLIC
     assert results.__all__ == sorted(results.__all__)
     for name in results.__all__:
         assert getattr(results, name).__doc__, name
-    assert set(results._HOMES) | {"cycle_statistics", "group_cycles"} == set(results.__all__)
+    assert set(results._MODULES) == set(results.__all__)
     assert set(dir(results)) >= set(results.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
-        results.nonsense  # noqa: B018 - it is the look that is tested
+        results.nonsense  # noqa: B018 - the test is of the attribute access
 
 
-def test_a_star_import_gives_the_public_names() -> None:
+def test_star_import_gives_the_public_names() -> None:
     namespace: dict[str, object] = {}
-    exec("from llm_energy_measure.results import *", namespace)  # noqa: S102 - a star import needs a module's level
+    exec("from llm_energy_measure.results import *", namespace)  # noqa: S102 - a star import works at module level only
     assert set(namespace) - {"__builtins__"} == set(results.__all__)
 
 
-def test_other_names_that_scripts_import_are_there() -> None:
+def test_other_names_that_scripts_import_exist() -> None:
     assert constants.SCHEMA_VERSION == "2.0.0"
     assert llm_energy_measure.__version__
     for name in ("sanitize_experiment_id", "is_safe_path", "validate_path"):
@@ -62,7 +63,7 @@ def test_other_names_that_scripts_import_are_there() -> None:
         assert issubclass(getattr(exceptions, name), Exception)
 
 
-def test_the_repository_has_its_methods() -> None:
+def test_repository_has_its_public_methods() -> None:
     repository = results.FileSystemRepository
     for name, arguments in {
         "save_raw": ["experiment_id", "result"],
@@ -84,7 +85,7 @@ def test_the_repository_has_its_methods() -> None:
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_the_lines_of_the_api_run_as_written(
+def test_documented_calls_of_the_api_work(
     tmp_path: Path, kind: type[str | Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from llm_energy_measure.results import (
@@ -129,7 +130,7 @@ def test_the_lines_of_the_api_run_as_written(
     assert repo.list_experiments() == repo.list_aggregated() == []
 
 
-def test_the_repository_finds_its_directory_as_the_command_does(
+def test_repository_has_the_same_default_directory_as_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(constants.RESULTS_DIR_ENV, raising=False)
@@ -139,8 +140,8 @@ def test_the_repository_finds_its_directory_as_the_command_does(
     assert results.FileSystemRepository("elsewhere").base_path == Path("elsewhere")
 
 
-def test_the_package_imports_nothing_heavy() -> None:
-    """A measuring process pays for what it imports: no terminal, no data frames, no numbers library."""
+def test_package_imports_no_large_dependency() -> None:
+    """A measuring process pays for each import: no terminal, data frame or array library."""
     code = "import sys, llm_energy_measure.results; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (

@@ -9,7 +9,7 @@ import msgspec
 
 from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
-from llm_energy_measure.results.repeats import CycleStatistics, cycle_statistics, group_cycles
+from llm_energy_measure.results.repeats import RepeatStatistics, group_repeats, repeat_statistics
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import AggregatedResult
@@ -43,7 +43,7 @@ def repeats(*, as_json: bool) -> None:
     """
     repository = options.repository()
     aggregated, unreadable = _aggregated(repository)
-    groups = [cycle_statistics(group) for group in group_cycles(aggregated)]
+    groups = [repeat_statistics(group) for group in group_repeats(aggregated)]
     for group in groups:
         for warning in group.warnings:
             terminal.warn(f"{group.name}: {warning}")
@@ -72,7 +72,7 @@ def _aggregated(repository: FileSystemRepository) -> tuple[list[AggregatedResult
     return results, unreadable
 
 
-def _cells(group: CycleStatistics) -> tuple[str, ...]:
+def _cells(group: RepeatStatistics) -> tuple[str, ...]:
     energy, throughput = group.energy_j, group.tokens_per_second
     return (
         group.name,

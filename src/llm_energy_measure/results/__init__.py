@@ -1,12 +1,10 @@
-"""Results: stored, recovered, aggregated, exported. See `README.md` beside this file for a tour."""
+"""Store, recover, aggregate and export results. `README.md` in this folder is a tour with examples."""
 
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
-
-# Not late like the others: the module has the function's name, and would stand in its place.
-from llm_energy_measure.results.repeats import cycle_statistics, group_cycles
 
 if TYPE_CHECKING:
     from llm_energy_measure.results.aggregation import aggregate_results, calculate_efficiency_metrics
@@ -20,27 +18,30 @@ if TYPE_CHECKING:
         export_to_json,
         flatten_model,
     )
+    from llm_energy_measure.results.repeats import RepeatStatistics, group_repeats, repeat_statistics
     from llm_energy_measure.results.repository import FileSystemRepository
 
 __all__ = [
     "FileSystemRepository",
+    "RepeatStatistics",
     "ResultsExporter",
     "aggregate_all",
     "aggregate_results",
     "calculate_efficiency_metrics",
-    "cycle_statistics",
     "export_aggregated_to_csv",
     "export_raw_to_csv",
     "export_to_csv",
     "export_to_json",
     "flatten_model",
-    "group_cycles",
+    "group_repeats",
     "recover_all",
+    "repeat_statistics",
 ]
 
-# Where each name is: a list needs no aggregation, and a measuring process no exporters.
-_HOMES = {
+# The module of each public name. It is imported at the first use: a measuring process needs no exporters, for example.
+_MODULES = {
     "FileSystemRepository": "repository",
+    "RepeatStatistics": "repeats",
     "ResultsExporter": "exporters",
     "aggregate_all": "batch.bulk",
     "aggregate_results": "aggregation",
@@ -50,16 +51,27 @@ _HOMES = {
     "export_to_csv": "exporters",
     "export_to_json": "exporters",
     "flatten_model": "exporters",
+    "group_repeats": "repeats",
     "recover_all": "batch.recovery",
+    "repeat_statistics": "repeats",
+}
+
+_OLD_NAMES = {
+    "CycleStatistics": "RepeatStatistics",
+    "cycle_statistics": "repeat_statistics",
+    "group_cycles": "group_repeats",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, from the module it is in, which is imported now."""
-    if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    """Import the module of a public name, and return its value. Accept the names of the previous release."""
+    if name in _OLD_NAMES:
+        new_name = _OLD_NAMES[name]
+        warnings.warn(f"{__name__}.{name} is now {new_name}; use the new name", DeprecationWarning, stacklevel=2)
+        name = new_name
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Cycles: repetitions of one configuration, and the spread of what they measured."""
+"""Repeats: repetitions of one configuration, and statistics over them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import AggregatedResult
 
-_CYCLE_ID = re.compile(r"(.+)_c[0-9]+")
+_REPEAT_ID = re.compile(r"(.+)_c[0-9]+")
 
 
-class CycleStatistics(Struct, frozen=True, kw_only=True):
-    """Mean and spread over the cycles of one configuration.
+class RepeatStatistics(Struct, frozen=True, kw_only=True):
+    """Statistics over the repeats of one configuration.
 
     Attributes:
-        name: What the ids share before `_c<n>`, else the first id.
+        name: The part of the ids before `_c<n>`, or the first id if it has no such ending.
         model_name: The model.
         backend: The inference library.
-        experiment_ids: The cycles that the statistics are over, sorted.
+        experiment_ids: The repeats in the statistics, sorted.
         energy_j: Total energy, in joules.
         tokens_per_second: Mean throughput of a process, in tokens per second.
         tokens_per_joule: Efficiency, in tokens per joule.
         latency_per_token_ms: Mean latency per token of the processes, in milliseconds.
-        warnings: What a reader has to know, a sentence each.
+        warnings: Reasons for caution, one sentence each.
     """
 
     name: str
@@ -47,20 +47,23 @@ class CycleStatistics(Struct, frozen=True, kw_only=True):
 
 
 def configuration_digest(effective_config: dict[str, Any]) -> str | None:
-    """SHA-256 of a configuration but for its `cycle_id`, whatever the order of its keys; None if it is empty."""
+    """Return the SHA-256 of a configuration without its `cycle_id`; None if nothing else is in it.
+
+    The order of the keys has no effect.
+    """
     rest = {key: value for key, value in effective_config.items() if key != "cycle_id"}
     return digest(msgspec.json.encode(rest, order="sorted")) if rest else None
 
 
-def group_cycles(results: Iterable[AggregatedResult]) -> list[list[AggregatedResult]]:
-    """The experiments that are cycles of one another, at least two in a group, sorted by id.
+def group_repeats(results: Iterable[AggregatedResult]) -> list[list[AggregatedResult]]:
+    """Return the groups of repeats: at least two experiments each, sorted by id.
 
-    Ids that are alike but for a final `_c<n>` belong together; others do if their configurations are alike but for
-    `cycle_id`. Different models or backends never do.
+    Two experiments are repeats if their ids differ only in a final `_c<n>`. Experiments whose ids have no such ending
+    are repeats if their configurations differ only in `cycle_id`. Repeats have the same model and backend.
     """
     groups: dict[tuple[str | None, ...], list[AggregatedResult]] = {}
-    for result in sorted(results, key=lambda result: _natural(result.experiment_id)):
-        match = _CYCLE_ID.fullmatch(result.experiment_id)
+    for result in sorted(results, key=lambda result: _sort_key(result.experiment_id)):
+        match = _REPEAT_ID.fullmatch(result.experiment_id)
         shared = configuration_digest(result.effective_config) if match is None else match[1]
         if shared is not None:
             kind = "configuration" if match is None else "id"
@@ -68,41 +71,42 @@ def group_cycles(results: Iterable[AggregatedResult]) -> list[list[AggregatedRes
     return [group for group in groups.values() if len(group) > 1]
 
 
-def cycle_statistics(group: Sequence[AggregatedResult]) -> CycleStatistics:
-    """Mean, standard deviation, t-based 95 % interval and coefficient of variation over the cycles of a group.
+def repeat_statistics(group: Sequence[AggregatedResult]) -> RepeatStatistics:
+    """Return mean, standard deviation, t-based 95 % interval and coefficient of variation over a group of repeats.
 
     Args:
-        group: At least one experiment. Lower bounds are left out; so is, of one figure's sample, an experiment that
-            doesn't know that figure.
+        group: At least one experiment. Lower bounds are left out. An experiment with an unknown figure is left out of
+            the statistics of this figure.
     """
     first = group[0]
-    whole = [result for result in group if not result.is_lower_bound]
-    match = _CYCLE_ID.fullmatch(first.experiment_id)
-    warnings = [f"{result.experiment_id} is a lower bound, and left out" for result in group if result.is_lower_bound]
+    complete = [result for result in group if not result.is_lower_bound]
+    match = _REPEAT_ID.fullmatch(first.experiment_id)
+    warnings = [f"{result.experiment_id} is a lower bound and is left out" for result in group if result.is_lower_bound]
     if len({configuration_digest(result.effective_config) for result in group}) > 1:
-        warnings.append("the configurations of these cycles differ")
-    return CycleStatistics(
+        warnings.append("the configurations of these repeats differ")
+    return RepeatStatistics(
         name=match[1] if match else first.experiment_id,
         model_name=model_name_of_processes(first),
         backend=first.backend,
-        experiment_ids=[result.experiment_id for result in whole],
-        energy_j=_over(result.total_energy_j for result in whole),
-        tokens_per_second=_over(result.avg_tokens_per_second for result in whole),
-        tokens_per_joule=_over(result.tokens_per_joule for result in whole),
-        latency_per_token_ms=_over(_latency_per_token_ms(result) for result in whole),
+        experiment_ids=[result.experiment_id for result in complete],
+        energy_j=_statistics(result.total_energy_j for result in complete),
+        tokens_per_second=_statistics(result.avg_tokens_per_second for result in complete),
+        tokens_per_joule=_statistics(result.tokens_per_joule for result in complete),
+        latency_per_token_ms=_statistics(_latency_per_token_ms(result) for result in complete),
         warnings=warnings,
     )
 
 
 def _latency_per_token_ms(result: AggregatedResult) -> float | None:
-    work = [process.inference_metrics for process in result.process_results if process.inference_metrics is not None]
-    return mean([metrics.latency_per_token_ms for metrics in work if metrics.latency_per_token_ms is not None])
+    metrics = [process.inference_metrics for process in result.process_results]
+    latencies_ms = [one.latency_per_token_ms for one in metrics if one is not None]
+    return mean([latency_ms for latency_ms in latencies_ms if latency_ms is not None])
 
 
-def _over(values: Iterable[float | None]) -> SampleStatistics:
+def _statistics(values: Iterable[float | None]) -> SampleStatistics:
     return sample_statistics([value for value in values if value is not None])
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Sort key that puts `_c2` before `_c10`."""
+def _sort_key(text: str) -> list[tuple[int, str]]:
+    """Return a sort key that puts `_c2` before `_c10`."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text)]

@@ -1,4 +1,4 @@
-"""Cycles of the field beside the statistics of the tool that ran them."""
+"""Repeats in published data: our statistics equal those of the tool that ran them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm_energy_measure.results import FileSystemRepository, aggregate_results, cycle_statistics, group_cycles
+from llm_energy_measure.results import FileSystemRepository, aggregate_results, group_repeats, repeat_statistics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FOLDERS = ["baseline", "batch_1", "batch_32", "precision_fp32", "quant_8bit"]
 
-# Theirs rounds t to 12.706.
+# The other tool rounds Student's t to 12.706.
 HALF_WIDTH = 2e-5
 
 
@@ -26,19 +26,19 @@ def folder(request: pytest.FixtureRequest, real_data: Path) -> Path:
 
 
 @pytest.fixture(params=["ours", "theirs"])
-def cycles(request: pytest.FixtureRequest, folder: Path) -> list[Any]:
-    """The cycles as aggregated by us, and as that tool aggregated them."""
+def repeats(request: pytest.FixtureRequest, folder: Path) -> list[Any]:
+    """Return the repeats, once aggregated by us and once as the other tool aggregated them."""
     repository = FileSystemRepository(folder)
     if request.param == "theirs":
         return [repository.load_aggregated(name) for name in repository.list_aggregated()]
     return [aggregate_results(name, repository.load_all_raw(name)) for name in repository.list_experiments()]
 
 
-def test_cycles_come_to_what_their_own_tool_made_of_them(folder: Path, cycles: list[Any]) -> None:
+def test_statistics_equal_those_of_the_tool_that_ran_the_repeats(folder: Path, repeats: list[Any]) -> None:
     [path] = (folder / "multi_cycle").glob("*.json")
     theirs = json.loads(path.read_bytes())["statistics"]
-    [group] = group_cycles(cycles)
-    ours = cycle_statistics(group)
+    [group] = group_repeats(repeats)
+    ours = repeat_statistics(group)
 
     assert ours.name == path.stem
     assert ours.warnings == []
