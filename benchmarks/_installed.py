@@ -1,4 +1,4 @@
-"""The package as an installer leaves it: with its bytecode, which a checkout need not have."""
+"""Compile the package, so that a benchmark measures it as an installer leaves it: with bytecode."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import llm_energy_measure
 
 
 def compile_package() -> None:
-    """Write the bytecode that pip writes when it installs; without it each process compiles what it imports anew.
+    """Write the bytecode that pip writes at installation. Without bytecode, each process compiles its imports.
 
-    An environment with `PYTHONDONTWRITEBYTECODE` never gets any from running the package, and what was measured there
-    as start-up was mostly the compiler.
+    With `PYTHONDONTWRITEBYTECODE`, Python never writes bytecode, so most of the measured start-up would be compilation.
     """
     compileall.compile_dir(Path(llm_energy_measure.__file__).parent, quiet=1)

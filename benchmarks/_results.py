@@ -1,4 +1,4 @@
-"""Results directories of named sizes for the benchmarks: what each process measured, as the repository writes it."""
+"""Write results directories of several sizes for the benchmarks, with the JSON that the repository writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZES = {"100": 100, "1k": 1_000, "10k": 10_000, "100k": 100_000}
-"""Experiments by name; each has `PROCESSES` processes."""
+"""Number of experiments by name of the size. Each experiment has `PROCESSES` processes."""
 
 PROCESSES = 8
 
@@ -24,12 +24,12 @@ _START = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 def name_of(number: int) -> str:
-    """Id of an experiment."""
+    """Return the id of an experiment."""
     return f"exp_{number:06d}"
 
 
 def record(number: int, process: int) -> RawProcessResult:
-    """What one process of an experiment measured: every figure differs, a GPU of its own, two hosts."""
+    """Return the record of one process. Every figure differs, each process has its own GPU, and there are two hosts."""
     start = _START + timedelta(minutes=number, seconds=process / 8)
     seconds = 9.5 + (number * 7 + process) % 13 / 16
     joules = 1500.0 + (number * 31 + process * 17) % 1009
@@ -79,11 +79,11 @@ def record(number: int, process: int) -> RawProcessResult:
 
 
 def make_raw(folder: Path, experiments: int) -> None:
-    """Write the raw results of that many experiments, as fast as the system takes them; nothing is synced."""
+    """Write the raw results of this many experiments, without syncing them."""
     for number in range(experiments):
-        place = folder / "raw" / name_of(number)
-        place.mkdir(parents=True)
-        descriptor = os.open(place, os.O_RDONLY)
+        experiment_folder = folder / "raw" / name_of(number)
+        experiment_folder.mkdir(parents=True)
+        descriptor = os.open(experiment_folder, os.O_RDONLY)
         files = {f"process_{process}.json": encode_raw(record(number, process)) for process in range(PROCESSES)}
         files["manifest.json"] = encode_manifest(Manifest(experiment_id=name_of(number)))
         for name, data in files.items():

@@ -1,15 +1,21 @@
-"""Bulk aggregation, catalogue and lists at named sizes, each beside its floor and its rivals in the same run.
+"""Measure bulk aggregation, catalogue and lists, and compare them with their floor and with rivals in the same run.
 
 Usage: python benchmarks/bulk.py [SIZE] [--folder FOLDER] [--runs N] [--only PART,...]
 
-SIZE is 100, 1k, 10k (default) or 100k experiments, of 8 processes each; FOLDER decides the disk (default: a temporary
-folder on the disk of the current one) and is used again if it holds that size already. What is compared takes turns,
-so that drift hits all alike, and every measurement is a process of its own; N is 5 by default, and medians are shown.
+SIZE is 100, 1k, 10k (default) or 100k experiments with 8 processes each. FOLDER selects the disk (default: a temporary
+folder in the current one). If FOLDER already has results of this size, the benchmark uses them. Alternatives take
+turns, so that drift affects all of them equally. Each measurement is a separate process. The tables show medians of N
+runs (default 5).
 
-Parts: aggregate (beside the floor: the same files read and the same aggregate bytes written with bare system calls),
-disk (the same with the system's cache emptied before each, which only root can), steps (processor time of what
-aggregation does in memory), rivals (the same files read into memory by others; those that are not installed are left
-out, by name), unchanged, list, memory.
+A *floor* is the least work that any program needs for the same task. Parts:
+
+aggregate   against the floor: read the same files and write as many bytes, with bare system calls
+disk        the same, with the page cache emptied before each run (needs root)
+steps       processor time of the steps of aggregation that are in memory
+rivals      other programs that read the same files into memory; the output names rivals that are not installed
+unchanged   `aggregate --all` if nothing, or one experiment, changed
+list        `results list` as a whole process, against the same with 100 experiments
+memory      peak memory and cost per experiment, against those of 1,000 experiments
 """
 
 from __future__ import annotations
@@ -39,11 +45,11 @@ PARTS = ("aggregate", "disk", "steps", "rivals", "unchanged", "list", "memory")
 TOOL = str(Path(sys.executable).with_name("llm-energy-measure"))
 
 
-# What is measured, each in a process of its own: it returns how much it did.
+# The measured functions. Each runs in a separate process and returns the number of its experiments or entries.
 
 
 def ours(folder: Path, jobs: str) -> int:
-    """`aggregate_all`, synced once a batch."""
+    """Run `aggregate_all`, which syncs once per batch."""
     from llm_energy_measure.results import FileSystemRepository, aggregate_all
 
     outcomes = aggregate_all(FileSystemRepository(folder), jobs=int(jobs))
@@ -51,7 +57,7 @@ def ours(folder: Path, jobs: str) -> int:
 
 
 def ours_in_memory(folder: Path) -> int:
-    """`recover_all`: every field read, checked and hashed, and the sum of each experiment."""
+    """Run `recover_all`, which reads, checks and hashes every field; sum the energy of each experiment."""
     from llm_energy_measure.results import FileSystemRepository, recover_all
 
     totals = {}
@@ -61,18 +67,18 @@ def ours_in_memory(folder: Path) -> int:
 
 
 def floor(folder: Path, target: str) -> int:
-    """Read the same files, and write as many bytes as each aggregate has; nothing is decoded, renamed or synced."""
+    """Read the same files, and write as many bytes as each aggregate has, without decoding, renaming or syncing."""
     out = os.open(target, os.O_RDONLY)
     raw = os.open(folder / "raw", os.O_RDONLY)
     sizes = json.loads((folder / "sizes.json").read_bytes())
-    for name in sorted(os.listdir(raw)):  # noqa: PTH208 - the floor is a bare call
-        place = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=raw)
+    for name in sorted(os.listdir(raw)):  # noqa: PTH208 - the floor uses bare system calls
+        experiment_folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=raw)
         parts = []
-        for file in os.listdir(place):  # noqa: PTH208 - as above
-            descriptor = os.open(file, os.O_RDONLY, dir_fd=place)
+        for file in os.listdir(experiment_folder):  # noqa: PTH208 - as above
+            descriptor = os.open(file, os.O_RDONLY, dir_fd=experiment_folder)
             parts.append(os.read(descriptor, 1 << 16))
             os.close(descriptor)
-        os.close(place)
+        os.close(experiment_folder)
         data = b"".join(parts).ljust(sizes[name])[: sizes[name]]
         descriptor = os.open(f"{name}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=out)
         os.write(descriptor, data)
@@ -81,7 +87,7 @@ def floor(folder: Path, target: str) -> int:
 
 
 def floor_of_mtimes(folder: Path) -> int:
-    """List both folders with the stamp of each entry."""
+    """List both folders with the mtime of each entry."""
     count = 0
     for name in ("raw", "aggregated"):
         with os.scandir(folder / name) as entries:
@@ -90,7 +96,7 @@ def floor_of_mtimes(folder: Path) -> int:
 
 
 def loop_of_pydantic(folder: Path) -> int:
-    """A loop over the files with a pydantic model of the fields that they fill, and the sum of each experiment."""
+    """Read each file with a pydantic model of its fields; sum the energy of each experiment."""
     from datetime import datetime  # noqa: TC003 - pydantic reads the annotation at run time
 
     import pydantic
@@ -146,18 +152,18 @@ def loop_of_pydantic(folder: Path) -> int:
         effective_config: dict[str, Any]
 
     totals: dict[str, float] = {}
-    for place in (folder / "raw").iterdir():
-        for path in place.glob("process_*.json"):
+    for experiment_folder in (folder / "raw").iterdir():
+        for path in experiment_folder.glob("process_*.json"):
             record = Record.model_validate_json(path.read_bytes())
             totals[record.experiment_id] = totals.get(record.experiment_id, 0.0) + record.energy_metrics.total_energy_j
     return len(totals)
 
 
 def loop_of_json(folder: Path) -> int:
-    """The loop that everybody writes: `json.load`, and the sum of each experiment."""
+    """Read each file with `json.load`; sum the energy of each experiment."""
     totals: dict[str, float] = {}
-    for place in (folder / "raw").iterdir():
-        for path in place.glob("process_*.json"):
+    for experiment_folder in (folder / "raw").iterdir():
+        for path in experiment_folder.glob("process_*.json"):
             with path.open(encoding="utf-8") as file:
                 record = json.load(file)
             name = record["experiment_id"]
@@ -166,7 +172,7 @@ def loop_of_json(folder: Path) -> int:
 
 
 def frame_of_polars(folder: Path) -> int:
-    """A frame of every file, joined, and the sum of each experiment."""
+    """Read each file into a polars frame and join the frames; sum the energy of each experiment."""
     import polars as pl
 
     frames = [
@@ -177,7 +183,7 @@ def frame_of_polars(folder: Path) -> int:
 
 
 def query_of_duckdb(folder: Path) -> int:
-    """`read_json` over all files, and the sum of each experiment."""
+    """Read all files with DuckDB's `read_json`; sum the energy of each experiment."""
     import duckdb
 
     query = (
@@ -197,7 +203,7 @@ WORK: dict[str, Callable[..., int]] = {
 
 
 def work(name: str, *arguments: str) -> None:
-    """Do one of them, and print seconds, amount and peak memory."""
+    """Call one measured function; print seconds, processor seconds, amount and peak memory as JSON."""
     folder, *more = arguments
     cpu, start = _cpu_sec(), time.perf_counter()
     amount = WORK[name](Path(folder), *more)
@@ -210,15 +216,15 @@ _WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def _cpu_sec() -> float:
-    """Processor time of this process and of those that it has waited for: a busy machine hardly changes it."""
+    """Return the processor time of this process and its ended children. Other work hardly changes this time."""
     return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, _WHO))
 
 
 # Measuring
 
 
-def measured(name: str, *arguments: object) -> dict[str, float]:
-    """One of them, in a process of its own; empty if it needs what is not installed."""
+def measure(name: str, *arguments: object) -> dict[str, float]:
+    """Call one measured function in a separate process; return its output, empty if it needs a missing package."""
     command = [sys.executable, __file__, "--work", name, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "ModuleNotFoundError" in done.stderr:
@@ -229,15 +235,15 @@ def measured(name: str, *arguments: object) -> dict[str, float]:
     return found
 
 
-def whole(*arguments: object) -> float:
-    """Wall time of a whole process of the command."""
+def command_sec(*arguments: object) -> float:
+    """Return the wall time of one run of the command, in seconds."""
     start = time.perf_counter()
     subprocess.run([TOOL, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
 def show(title: str, seconds: list[float], base: float | None = None, amount: int = 1, note: str = "") -> float:
-    """One line: median, best and ratio; returns the median."""
+    """Print one line with median, best and ratio; return the median."""
     median = statistics.median(seconds)
     ratio = f"{median / base:6.2f} x" if base else "        "
     print(
@@ -246,66 +252,66 @@ def show(title: str, seconds: list[float], base: float | None = None, amount: in
     return median
 
 
-def prepared(folder: Path, experiments: int) -> Path:
-    """The folder with raw results of that many experiments, and the size of each aggregate for the floor."""
+def prepare(folder: Path, experiments: int) -> Path:
+    """Write raw results of this many experiments, and the size of each aggregate for the floor, unless they exist."""
     if not (folder / "sizes.json").exists():
         shutil.rmtree(folder / "raw", ignore_errors=True)
         make_raw(folder, experiments)
-        measured("ours", folder, 1)
+        measure("ours", folder, 1)
         sizes = {path.stem: path.stat().st_size for path in (folder / "aggregated").iterdir()}
         (folder / "sizes.json").write_text(json.dumps(sizes))
     return folder
 
 
-def set_aside(folder: Path, number: int) -> Path:
-    """Put the aggregates out of the way: they are removed when nothing is measured any more."""
-    aside = folder / f"aside_{number}"
+def archive_aggregates(folder: Path, number: int) -> Path:
+    """Rename the folder of aggregates, and return its new path. It is deleted later, outside the measured time."""
+    archive = folder / f"archive_{number}"
     with contextlib.suppress(FileNotFoundError):
-        (folder / "aggregated").rename(aside)
-    return aside
+        (folder / "aggregated").rename(archive)
+    return archive
 
 
 def part_disk(folder: Path, experiments: int, runs: int) -> None:
-    """As `part_aggregate`, with the files on the disk: nobody has read them since they were written."""
-    if forgotten():
+    """Measure as `part_aggregate`, with an empty page cache, so that each file comes from the disk."""
+    if empty_page_cache():
         part_aggregate(folder, experiments, runs, from_disk=True)
     else:
-        print("\n(left out: disk, since only root can empty the system's cache)")
+        print("\n(skipped: disk, because only root can empty the page cache)")
 
 
 def part_aggregate(folder: Path, experiments: int, runs: int, *, from_disk: bool = False) -> None:
-    """Ours with one process and with two, beside the floor; fresh output folders for all."""
+    """Measure `aggregate_all` with one process and with two against the floor, each with fresh output folders."""
 
-    def one(*arguments: object) -> dict[str, float]:
+    def run_once(*arguments: object) -> dict[str, float]:
         if from_disk:
-            forgotten()
+            empty_page_cache()
         else:
-            remembered(folder)
-        return measured(*arguments)
+            fill_page_cache(folder)
+        return measure(*arguments)
 
     times: dict[str, list[float]] = {"floor": [], "ours, 1 process": [], "ours, 2 processes": []}
     cpu: dict[str, list[float]] = {title: [] for title in times}
     peaks: dict[str, float] = {}
-    aside = []
+    old_folders = []
     for run in range(runs):
         target = folder / f"floor_{run}"
         target.mkdir()
-        aside.append(target)
-        found = {"floor": one("floor", folder, target)}
+        old_folders.append(target)
+        found = {"floor": run_once("floor", folder, target)}
         for jobs, title in ((1, "ours, 1 process"), (2, "ours, 2 processes")):
-            aside.append(set_aside(folder, 10 * run + jobs))
-            found[title] = one("ours", folder, jobs)
-        for title, told in found.items():
-            times[title].append(told["seconds"])
-            cpu[title].append(told["cpu"])
-            peaks[title] = max(peaks.get(title, 0.0), told["peak_mib"])
-    for path in aside:
+            old_folders.append(archive_aggregates(folder, 10 * run + jobs))
+            found[title] = run_once("ours", folder, jobs)
+        for title, output in found.items():
+            times[title].append(output["seconds"])
+            cpu[title].append(output["cpu"])
+            peaks[title] = max(peaks.get(title, 0.0), output["peak_mib"])
+    for path in old_folders:
         shutil.rmtree(path, ignore_errors=True)
     print(f"\naggregate {experiments} x {PROCESSES}, durable and verified, from the {'disk' if from_disk else 'cache'}")
     base = show("floor: read, write, no sync", times["floor"], None, experiments)
     for title in ("ours, 1 process", "ours, 2 processes"):
         show(title, times[title], base, experiments, f", peak {peaks[title]:.0f} MiB")
-    # Of two processes only this one's own would be told.
+    # With two processes, getrusage knows only the processor time of the first.
     least = {title: min(cpu[title]) for title in ("floor", "ours, 1 process")}
     print("processor time, best: ", end="")
     print(", ".join(f"{least[t]:.2f} s ({least[t] / least['floor']:.1f} x) {t}" for t in least))
@@ -315,7 +321,7 @@ def part_aggregate(folder: Path, experiments: int, runs: int, *, from_disk: bool
 
 
 def part_steps(_folder: Path, _experiments: int, runs: int) -> None:
-    """Processor time of the steps of aggregation that touch no file, over 300 experiments."""
+    """Measure the processor time of the steps of aggregation that are in memory, over 300 experiments."""
     from llm_energy_measure.domain.experiment import Manifest
     from llm_energy_measure.results import aggregate_results
     from llm_energy_measure.results.store import codec
@@ -344,54 +350,52 @@ def part_steps(_folder: Path, _experiments: int, runs: int) -> None:
 
 
 def part_rivals(folder: Path, experiments: int, runs: int) -> None:
-    """Others over the same files, in memory and without writing anything."""
+    """Measure other programs that read the same files into memory and write nothing."""
     names = ("ours_in_memory", "loop_of_json", "loop_of_pydantic", "frame_of_polars", "query_of_duckdb", "ours")
     times: dict[str, list[float]] = {name: [] for name in names}
     for run in range(runs):
         for name in names:
             if name == "ours":
-                set_aside(folder, 1000 + run)
-            remembered(folder)
-            found = measured(name, folder, *(["1"] if name == "ours" else []))
+                archive_aggregates(folder, 1000 + run)
+            fill_page_cache(folder)
+            found = measure(name, folder, *(["1"] if name == "ours" else []))
             if found:
                 times[name].append(found["seconds"])
     for run in range(runs):
-        shutil.rmtree(folder / f"aside_{1000 + run}", ignore_errors=True)
+        shutil.rmtree(folder / f"archive_{1000 + run}", ignore_errors=True)
     print(f"\nthe same {experiments * PROCESSES} files in memory, and the energy of each experiment")
-    base = show("ours in memory: every field read, checked, hashed", times["ours_in_memory"], None, experiments)
+    base = show("ours in memory: reads, checks and hashes every field", times["ours_in_memory"], None, experiments)
     for name in names[1:]:
         if times[name]:
-            title = (
-                "aggregate_all, which verifies and writes as well" if name == "ours" else name.replace("_of_", " of ")
-            )
+            title = "aggregate_all, which also verifies and writes" if name == "ours" else name.replace("_of_", " of ")
             show(title, times[name], base, experiments)
         else:
-            print(f"  (left out: {name.rpartition('_')[2]} is not installed)")
+            print(f"  (skipped: {name.rpartition('_')[2]} is not installed)")
 
 
 def change(folder: Path, number: int) -> None:
-    """Put another result in the place of one, as saving does: its aggregate has to be made anew."""
+    """Replace one raw result as `save_raw` does, so that its aggregate is stale."""
     path = folder / "raw" / name_of(number) / "process_0.json"
     stored = path.read_bytes()
     one, other = (b": 4096,", b": 4095,") if b": 4096," in stored else (b": 4095,", b": 4096,")
-    beside = path.with_name("new")
-    beside.write_bytes(stored.replace(one, other))
-    beside.replace(path)
+    temporary = path.with_name("new")
+    temporary.write_bytes(stored.replace(one, other))
+    temporary.replace(path)
 
 
 def part_unchanged(folder: Path, experiments: int, runs: int) -> None:
-    """A sweep in which nothing, or one experiment, changed, as a whole process."""
-    measured("ours", folder, 1)
+    """Measure `aggregate --all` as a whole process, if nothing or one experiment changed."""
+    measure("ours", folder, 1)
     empty = Path(tempfile.mkdtemp(dir=folder))
     times: dict[str, list[float]] = {"scandir": [], "start": [], "nothing": [], "one": []}
     for run in range(runs):
-        times["scandir"].append(measured("floor_of_mtimes", folder)["seconds"])
-        times["start"].append(whole("-o", empty, "aggregate", "--all"))
-        times["nothing"].append(whole("-o", folder, "aggregate", "--all"))
+        times["scandir"].append(measure("floor_of_mtimes", folder)["seconds"])
+        times["start"].append(command_sec("-o", empty, "aggregate", "--all"))
+        times["nothing"].append(command_sec("-o", folder, "aggregate", "--all"))
         change(folder, run)
-        times["one"].append(whole("-o", folder, "aggregate", "--all"))
+        times["one"].append(command_sec("-o", folder, "aggregate", "--all"))
     print(f"\naggregate --all of {experiments}, nothing changed, and one result replaced by another")
-    base = show("floor: scandir of both folders with stamps", times["scandir"], None, experiments)
+    base = show("floor: scandir of both folders with mtimes", times["scandir"], None, experiments)
     empty.rmdir()
     start = show("start-up: the same command without results", times["start"])
     nothing = show("nothing changed, whole process", times["nothing"], base, experiments)
@@ -401,11 +405,11 @@ def part_unchanged(folder: Path, experiments: int, runs: int) -> None:
 
 
 def part_list(folder: Path, experiments: int, runs: int) -> None:
-    """Lists as whole processes, beside the same at 100."""
-    measured("ours", folder, 1)
+    """Measure lists as whole processes, against the same lists of 100 experiments."""
+    measure("ours", folder, 1)
     small = Path(tempfile.mkdtemp(dir=folder))
     make_raw(small, SIZES["100"])
-    measured("ours", small, 1)
+    measure("ours", small, 1)
     lists = {
         "list --limit 20": ["results", "list", "--limit", 20],
         "filtered and sorted": [
@@ -414,18 +418,18 @@ def part_list(folder: Path, experiments: int, runs: int) -> None:
         ],
         "--by model,precision": ["results", "list", "--by", "model,precision"],
     }
-    time.sleep(3)  # stamps of just now are not trusted
-    first = whole("-o", folder, *lists["list --limit 20"], "--refresh")
-    whole("-o", small, *lists["list --limit 20"])
+    time.sleep(3)  # the catalogue does not trust mtimes of the last two seconds
+    first = command_sec("-o", folder, *lists["list --limit 20"], "--refresh")
+    command_sec("-o", small, *lists["list --limit 20"])
     refresh: list[float] = []
     times: dict[str, list[float]] = {}
     for _ in range(runs):
-        refresh.append(whole("-o", folder, *lists["list --limit 20"], "--refresh"))
+        refresh.append(command_sec("-o", folder, *lists["list --limit 20"], "--refresh"))
         for title, arguments in lists.items():
-            times.setdefault(f"at 100: {title}", []).append(whole("-o", small, *arguments))
-            times.setdefault(title, []).append(whole("-o", folder, *arguments))
+            times.setdefault(f"at 100: {title}", []).append(command_sec("-o", small, *arguments))
+            times.setdefault(title, []).append(command_sec("-o", folder, *arguments))
     shutil.rmtree(small)
-    print(f"\nresults list at {experiments}, whole processes (the first, which made the catalogue: {first:.1f} s)")
+    print(f"\nresults list at {experiments}, whole processes (the first, which creates the catalogue: {first:.1f} s)")
     for title in lists:
         base = show(f"at 100: {title}", times[f"at 100: {title}"])
         show(f"at {experiments}: {title}", times[title], base)
@@ -433,8 +437,8 @@ def part_list(folder: Path, experiments: int, runs: int) -> None:
     print("the promise at 100k: --limit 20, and filtered and sorted, at most 0.25 s and 1.5 x")
 
 
-def forgotten() -> bool:
-    """True if no file is in the system's cache any more: few files are always in it, and a hundred thousand not."""
+def empty_page_cache() -> bool:
+    """Empty the page cache; return False if this process is not allowed to."""
     os.sync()
     try:
         Path("/proc/sys/vm/drop_caches").write_text("3")
@@ -443,33 +447,33 @@ def forgotten() -> bool:
     return True
 
 
-def remembered(folder: Path) -> None:
-    """Have every raw file in the system's cache, from which it drops what it likes."""
-    for place in (folder / "raw").iterdir():
-        for path in place.iterdir():
+def fill_page_cache(folder: Path) -> None:
+    """Read every raw file, so that it is in the page cache, unless the kernel drops it again."""
+    for experiment_folder in (folder / "raw").iterdir():
+        for path in experiment_folder.iterdir():
             path.read_bytes()
 
 
 def part_memory(folder: Path, experiments: int, runs: int) -> None:
-    """Peak memory and cost an experiment, beside those of 1,000."""
+    """Measure peak memory and cost per experiment, against those of 1,000 experiments."""
     small = Path(tempfile.mkdtemp(dir=folder))
     make_raw(small, SIZES["1k"])
-    places = ((SIZES["1k"], small), (experiments, folder))
-    told: tuple[list[dict[str, float]], ...] = ([], [])
+    folders = ((SIZES["1k"], small), (experiments, folder))
+    outputs: tuple[list[dict[str, float]], ...] = ([], [])
     is_cold = True
     for _ in range(runs):
-        for (_, place), found in zip(places, told, strict=True):
-            shutil.rmtree(set_aside(place, 0), ignore_errors=True)
-            is_cold &= forgotten()
-            found.append(measured("ours", place, 1))
+        for (_, folder_of_size), found in zip(folders, outputs, strict=True):
+            shutil.rmtree(archive_aggregates(folder_of_size, 0), ignore_errors=True)
+            is_cold &= empty_page_cache()
+            found.append(measure("ours", folder_of_size, 1))
     shutil.rmtree(small)
-    where = "both from the disk" if is_cold else "from cache or disk, as they were: root can empty the cache"
-    print(f"\npeak memory and cost of ours, 1 process: {experiments} beside {SIZES['1k']}, {where}, medians")
+    where = "both from the disk" if is_cold else "from the cache or the disk, because only root can empty the cache"
+    print(f"\npeak memory and cost of ours, 1 process: {experiments} against {SIZES['1k']}, {where}, medians")
     less, more = (
         {name: statistics.median(run[name] for run in found) for name in ("peak_mib", "seconds", "cpu")}
-        for found in told
+        for found in outputs
     )
-    for (count, _), one in zip(places, (less, more), strict=True):
+    for (count, _), one in zip(folders, (less, more), strict=True):
         wall, processor = one["seconds"] / count * 1e6, one["cpu"] / count * 1e6
         print(f"{one['peak_mib']:9.1f} MiB {wall:9.1f} us each, {processor:9.1f} us of processor  {count} experiments")
     ratios = {name: more[name] / less[name] for name in less}
@@ -497,7 +501,7 @@ def main() -> None:
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     compile_package()
     try:
-        prepared(folder, SIZES[given.size])
+        prepare(folder, SIZES[given.size])
         for part in given.only.split(","):
             globals()[f"part_{part}"](folder, SIZES[given.size], given.runs)
             sys.stdout.flush()

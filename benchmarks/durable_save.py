@@ -1,9 +1,9 @@
-"""What it costs to save one raw result durably, beside a plain write and beside the bare system calls.
+"""Measure a durable save of one raw result against a plain write and against the bare system calls.
 
 Usage: python benchmarks/durable_save.py [FOLDER] [RUNS]
 
-FOLDER decides the disk (default: a temporary folder on the disk of the current one); the three take turns, so that
-drift hits all alike. RUNS is 300 by default.
+FOLDER selects the disk (default: a temporary folder in the current one). The three ways take turns, so that drift
+affects all of them equally. RUNS is 300 by default.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ START = datetime(2026, 1, 16, tzinfo=UTC)
 
 
 def record(process_index: int) -> RawProcessResult:
-    """A result of the size that results of the field have."""
+    """Return a result with the size of real results."""
     return RawProcessResult(
         experiment_id=EXPERIMENT,
         process_index=process_index,
@@ -54,12 +54,12 @@ def record(process_index: int) -> RawProcessResult:
 
 
 def plain(folder: Path, number: int, data: bytes) -> None:
-    """What most programs do: torn if they are killed, gone if the machine stops."""
+    """Write as most programs do: a kill leaves a torn file, and a crash of the machine can lose the file."""
     (folder / f"process_{number}.json").write_bytes(data)
 
 
 def bare(folder: Path, number: int, data: bytes) -> None:
-    """The system calls that a durable, exclusive save takes, and nothing else."""
+    """Make only the system calls that a durable, exclusive save needs."""
     path = f"{folder}/process_{number}.json"
     temp = f"{folder}/.process_{number}.json~"
     descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -67,14 +67,14 @@ def bare(folder: Path, number: int, data: bytes) -> None:
     os.fsync(descriptor)
     os.close(descriptor)
     os.link(temp, path)
-    os.unlink(temp)  # noqa: PTH108 - the bare call
+    os.unlink(temp)  # noqa: PTH108 - the bare system call
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(descriptor)
     os.close(descriptor)
 
 
 def file_system_of(folder: Path) -> str:
-    """Type of the file system that a folder lies on, from /proc/mounts."""
+    """Return the type of the file system of a folder, from /proc/mounts."""
     found = ("", "unknown")
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape")
@@ -88,14 +88,14 @@ def file_system_of(folder: Path) -> str:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call, in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def measure(folder: Path, runs: int) -> dict[str, list[float]]:
-    """Times of each way in seconds, the ways in turn, each into a folder of its own."""
+    """Return the times of each way in seconds. The ways take turns, and each has its own folder."""
     repository = FileSystemRepository(folder / "ours")
     data = repository.save_raw(EXPERIMENT, record(0)).read_bytes()
     ways = {"plain": folder / "plain", "bare": folder / "bare"}
@@ -107,7 +107,7 @@ def measure(folder: Path, runs: int) -> dict[str, list[float]]:
         times["plain write"].append(seconds(lambda number=number: plain(ways["plain"], number, data)))
         times["bare system calls"].append(seconds(lambda number=number: bare(ways["bare"], number, data)))
         times["save_raw"].append(seconds(lambda result=result: repository.save_raw(EXPERIMENT, result)))
-    print(f"one raw result of {len(data)} bytes, {runs} runs in turn, Python {sys.version.split()[0]}")
+    print(f"one raw result of {len(data)} bytes, {runs} runs of each in turn, Python {sys.version.split()[0]}")
     return times
 
 

@@ -1,9 +1,9 @@
-"""How much memory an import takes at its peak: of one long table, of one long log, and of a folder of many files.
+"""Measure the peak memory of three imports: a long table, a long log, and a folder of many files.
 
 Usage: python benchmarks/import_memory.py [ROWS [FILES]]    (default 1000000 rows of a table, 100000 files)
 
-Each is read by a process of its own, which lets go of each record at once, as the command does. Its peak is told by the
-kernel (`ru_maxrss`), what it had before it read anything included. A tenth of each is measured beside it.
+A separate process reads each input and keeps no record, as the command does. The peak is `ru_maxrss` of this process
+and contains the memory before the import, which is printed too. A tenth of each input is measured for comparison.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ print(records, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def write_table(path: Path, rows: int) -> None:
-    """Four processes an experiment, all of rank 0 first: no two rows of one stand together."""
+    """Write a table with four processes per experiment, ordered by rank: rows of one experiment are far apart."""
     with path.open("w") as file:
         file.write("id,rank,size,kwh,model\n")
         for rank in range(4):
@@ -41,7 +41,7 @@ def write_table(path: Path, rows: int) -> None:
 
 
 def write_files(folder: Path, files: int) -> None:
-    """Results of vLLM, each in a file of its own, all in one folder."""
+    """Write results of vLLM, one per file, in one folder."""
     folder.mkdir()
     result = {"model_id": "m", "tokenizer_id": "m", "num_prompts": 8, "request_rate": "inf", "duration": 100.0}
     for number in range(files):
@@ -50,14 +50,14 @@ def write_files(folder: Path, files: int) -> None:
 
 
 def measure(what: str, path: Path, expected: int, mapping: list[str]) -> None:
-    """Read it in a process of its own, and print its peak."""
+    """Import a path in a separate process, and print the peak."""
     command = [sys.executable, "-c", CHILD, str(path), *mapping]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     records, before, peak = map(int, done.stdout.split())
     if records != expected:
         message = f"{records} records instead of {expected}"
         raise SystemExit(message)
-    print(f"{expected:9,} {what}: peak {peak / 1024:5.0f} MiB, {before / 1024:.0f} MiB of them before")
+    print(f"{expected:9,} {what}: peak {peak / 1024:5.0f} MiB, {before / 1024:.0f} MiB of it before the import")
 
 
 def main() -> None:
@@ -66,15 +66,15 @@ def main() -> None:
     files = int(sys.argv[2]) if len(sys.argv) > 2 else 100_000
     shapes: list[tuple[str, Callable[[Path, int], None], int, list[str]]] = [
         ("rows of a table that names its experiments", write_table, rows, MAPPING),
-        ("rows of CodeCarbon, each a run", lambda path, number: write_log(path, number, 1), 100_000, []),
+        ("rows of CodeCarbon, one per run", lambda path, number: write_log(path, number, 1), 100_000, []),
         ("files in a folder", write_files, files, []),
     ]
     for what, write, most, mapping in shapes:
         for number in (most // 10, most):
             folder = Path(tempfile.mkdtemp())
             try:
-                write(folder / "original", number)
-                measure(what, folder / "original", number, mapping)
+                write(folder / "source", number)
+                measure(what, folder / "source", number, mapping)
             finally:
                 shutil.rmtree(folder)
 

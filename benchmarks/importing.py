@@ -1,9 +1,9 @@
-"""How long CodeCarbon rows take to become records, beside `csv.DictReader` alone, and whether that is linear in rows.
+"""Measure the import of CodeCarbon rows against `csv.DictReader` alone, for three sizes.
 
 Usage: python benchmarks/importing.py [ROWS]    (default 100000; a quarter and a half of it are measured too)
 
-Times are of the processor and not of the wall, since other work on the machine counts otherwise; each is the least of
-three. Nothing is stored: a raw result is synced to the disk one by one, which `durable_save.py` measures.
+The times are processor times, which other work on the machine hardly changes, and the least of three. The import stores
+no record; `durable_save.py` measures saves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 3
 CUMULATIVE = 100
-"""Rows of one run, where a log is cumulative."""
+"""Number of rows per run of a cumulative log."""
 
 NAMES = [column.name for column in CODECARBON_COLUMNS]
 CELLS = {
@@ -61,23 +61,28 @@ CELLS = {
 }
 
 
-def write_log(path: Path, rows: int, rows_a_run: int) -> None:
-    """A log of so many rows, of which each run has so many, growing."""
+def write_log(path: Path, rows: int, rows_per_run: int) -> None:
+    """Write a log with this many rows. The energy grows over the rows of one run."""
     rng = random.Random(20260116)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, NAMES, restval="")
         writer.writeheader()
         for row in range(rows):
-            run, step = divmod(row, rows_a_run)
+            run, step = divmod(row, rows_per_run)
             parts = [rng.random() * 1e-6 + step for _ in range(3)]
             energy = dict(zip(("cpu_energy", "gpu_energy", "ram_energy"), map(repr, parts), strict=True))
-            stamp = f"2026-01-24T{run // 3600 % 24:02}:{run // 60 % 60:02}:{run % 60:02}"
-            figures = {**energy, "energy_consumed": repr(sum(parts)), "timestamp": stamp, "duration": str(10.0 + step)}
+            timestamp = f"2026-01-24T{run // 3600 % 24:02}:{run // 60 % 60:02}:{run % 60:02}"
+            figures = {
+                **energy,
+                "energy_consumed": repr(sum(parts)),
+                "timestamp": timestamp,
+                "duration": str(10.0 + step),
+            }
             writer.writerow({**CELLS, **figures, "run_id": f"{run:08}-6618-4c6f-823e-14390da28c8d"})
 
 
 def least_sec(work: Callable[[], int], expected: int) -> float:
-    """Processor time of the quickest round; the work has to come to what is expected."""
+    """Return the processor time of the fastest round, in seconds; exit if the work returns another number."""
     times = []
     for _ in range(ROUNDS):
         start = time.process_time()
@@ -90,13 +95,13 @@ def least_sec(work: Callable[[], int], expected: int) -> float:
 
 
 def count_plain(path: Path) -> int:
-    """Rows that `csv.DictReader` sees."""
+    """Return the number of rows that `csv.DictReader` reads."""
     with path.open(newline="") as file:
         return sum(1 for _ in csv.DictReader(file))
 
 
 def count_imported(path: Path) -> int:
-    """Records that the importer makes."""
+    """Return the number of imported records."""
     return sum(1 for _ in importers.read(path))
 
 
@@ -106,17 +111,17 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     print(f"least of {ROUNDS} rounds, processor time, Python {sys.version.split()[0]}")
     try:
-        for rows_a_run in (1, CUMULATIVE):
-            what = "a run a row" if rows_a_run == 1 else f"{rows_a_run} cumulative rows a run"
+        for rows_per_run in (1, CUMULATIVE):
+            what = "one row per run" if rows_per_run == 1 else f"{rows_per_run} cumulative rows per run"
             for rows in (most // 4, most // 2, most):
                 path = folder / "emissions.csv"
-                write_log(path, rows, rows_a_run)
+                write_log(path, rows, rows_per_run)
                 plain = least_sec(lambda path=path: count_plain(path), rows)
-                imported = least_sec(lambda path=path: count_imported(path), -(-rows // rows_a_run))
+                imported = least_sec(lambda path=path: count_imported(path), -(-rows // rows_per_run))
                 print(
                     f"{rows:8,} rows, {path.stat().st_size / 1e6:5.1f} MB, {what}: "
                     f"csv.DictReader {rows / plain:9,.0f} rows/s, import {rows / imported:8,.0f} rows/s, "
-                    f"{imported / plain:5.1f} x as long, {imported / rows * 1e6:5.1f} us a row"
+                    f"{imported / plain:5.1f} x as long, {imported / rows * 1e6:5.1f} us per row"
                 )
     finally:
         shutil.rmtree(folder)

@@ -1,8 +1,8 @@
-"""What recording costs the process that is recorded, each figure beside the floor under it.
+"""Measure what recording costs the recorded process, and compare each figure with its floor.
 
-Usage: python benchmarks/recording.py [SECONDS]    (default 10: how long the sampler is watched)
+Usage: python benchmarks/recording.py [SECONDS]    (default 10: how long the CPU time of the sampler is measured)
 
-The table that it prints is in docs/explanation/performance.md.
+docs/explanation/performance.md contains the printed table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HERTZ = 10
 
 
 def powercap(folder: Path) -> Path:
-    """The files of a machine of two processors with memory counted apart: four counters to open, read and parse."""
+    """Write the powercap files of a machine with two processors and separate memory counters: four counters."""
     for socket in range(2):
         for name, part in ((f"package-{socket}", ""), ("dram", ":0")):
             zone = folder / f"intel-rapl:{socket}{part}"
@@ -39,8 +39,8 @@ def powercap(folder: Path) -> Path:
     return folder
 
 
-def made(folder: Path, experiment: str, *, is_sampled: bool) -> Recording:
-    """A recording of four counters, sampled at 10 Hz or not at all."""
+def make_recording(folder: Path, experiment: str, *, is_sampled: bool) -> Recording:
+    """Return a recording of four counters, sampled at 10 Hz or not at all."""
     return record(
         experiment,
         results_dir=folder / "results",
@@ -52,7 +52,7 @@ def made(folder: Path, experiment: str, *, is_sampled: bool) -> Recording:
 
 
 def nanoseconds(call: Callable[[], object], calls: int = CALLS) -> float:
-    """Median time of one call over several rounds, without that of the loop around it."""
+    """Return the median time of one call in nanoseconds, without the time of the loop."""
 
     def loop(work: Callable[[], object]) -> float:
         start = time.perf_counter_ns()
@@ -61,25 +61,25 @@ def nanoseconds(call: Callable[[], object], calls: int = CALLS) -> float:
         return (time.perf_counter_ns() - start) / calls
 
     def nothing() -> None:
-        """The floor: a call of Python."""
+        """Do nothing: the floor is a call of a Python function."""
 
     return statistics.median(loop(call) - loop(nothing) for _ in range(ROUNDS))
 
 
-def cpu_share(seconds: float) -> float:
-    """CPU time of this process over a while in which its main thread sleeps, as a share of one core."""
+def cpu_fraction(seconds: float) -> float:
+    """Return the CPU time of this process while its main thread sleeps, as a fraction of one core."""
     start, cpu_start = time.perf_counter(), time.process_time()
     time.sleep(seconds)
     return (time.process_time() - cpu_start) / (time.perf_counter() - start)
 
 
 def calls_of(run: Recording) -> list[tuple[str, float, float]]:
-    """What is called inside the block, and its floor: time of a call, in microseconds."""
-    stamps: list[float] = []
+    """Return name, time and floor of each call inside the block, in microseconds per call."""
+    instants: list[float] = []
     counts = {"input": 0, "output": 0}
 
-    def stamp() -> None:
-        stamps.append(time.monotonic())
+    def add_instant() -> None:
+        instants.append(time.monotonic())
 
     def count() -> None:
         counts["input"] += 3
@@ -87,7 +87,7 @@ def calls_of(run: Recording) -> list[tuple[str, float, float]]:
 
     rows = [("`add_tokens(input, output)`", nanoseconds(lambda: run.add_tokens(3, 5)), nanoseconds(count))]
     with run.request() as request:
-        rows.append(("`request.token()`", nanoseconds(request.token), nanoseconds(stamp)))
+        rows.append(("`request.token()`", nanoseconds(request.token), nanoseconds(add_instant)))
 
     def one_phase() -> None:
         with run.phase("decode"):
@@ -96,7 +96,7 @@ def calls_of(run: Recording) -> list[tuple[str, float, float]]:
     path = next(Path(run_folder(run)).glob("powercap/*/energy_uj"))
 
     def read_eight() -> None:
-        for _ in range(8):  # four counters, at both ends
+        for _ in range(8):  # four counters, at the start and at the end
             path.read_bytes()
 
     rows.append(("`phase(name)`, four counters", nanoseconds(one_phase, 500), nanoseconds(read_eight, 500)))
@@ -104,15 +104,15 @@ def calls_of(run: Recording) -> list[tuple[str, float, float]]:
 
 
 def run_folder(run: Recording) -> Path:
-    """The folder that the benchmark works in."""
+    """Return the folder of the benchmark."""
     return Path(run.repository.base_path).parent
 
 
-def ends(folder: Path) -> tuple[float, float]:
-    """Median time to enter a block and to leave it, in milliseconds."""
+def start_and_end_ms(folder: Path) -> tuple[float, float]:
+    """Return the median times to enter and to leave the block, in milliseconds."""
     entering, leaving = [], []
     for number in range(ROUNDS):
-        recording = made(folder, f"ends-{number}", is_sampled=False)
+        recording = make_recording(folder, f"ends-{number}", is_sampled=False)
         start = time.perf_counter()
         with recording:
             entered = time.perf_counter()
@@ -127,15 +127,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         powercap(folder / "powercap")
-        with made(folder, "calls", is_sampled=False) as run:
+        with make_recording(folder, "calls", is_sampled=False) as run:
             rows = calls_of(run)
-        with made(folder, "idle", is_sampled=False):
-            floor = cpu_share(seconds)
-        with made(folder, "sampled", is_sampled=True):
-            sampled = cpu_share(seconds)
-        enter_ms, leave_ms = ends(folder)
-    print(f"Python {sys.version.split()[0]}, medians of {ROUNDS} rounds, sampler watched for {seconds:g} s\n")
-    print("| what | costs | floor | the floor is | promise |")
+        with make_recording(folder, "idle", is_sampled=False):
+            floor = cpu_fraction(seconds)
+        with make_recording(folder, "sampled", is_sampled=True):
+            sampled = cpu_fraction(seconds)
+        enter_ms, leave_ms = start_and_end_ms(folder)
+    print(f"Python {sys.version.split()[0]}, medians of {ROUNDS} rounds, sampler measured for {seconds:g} s\n")
+    print("| operation | cost | floor | the floor is | promise |")
     print("|---|---|---|---|---|")
     floors = ("two counts in a dict", "`list.append(time.monotonic())`", "reading one such file eight times")
     promises = ("< 2 us", "< 2 us", "")
@@ -145,7 +145,7 @@ def main() -> None:
         f"| sampling four counters at {HERTZ} Hz | {sampled:.3%} of a core | {floor:.3%} | the same without a sampler"
         " | < 1 % |"
     )
-    print(f"| entering the block | {enter_ms:.1f} ms | | manifest and claims, durable | |")
+    print(f"| entering the block | {enter_ms:.1f} ms | | manifest and locks, durable | |")
     print(f"| leaving the block | {leave_ms:.1f} ms | | the result, durable | |")
 
 

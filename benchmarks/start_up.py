@@ -1,6 +1,6 @@
-"""Whole-process times of the commands that one waits for, beside what Python and click cost alone.
+"""Measure the wall time of short commands as whole processes, against Python and click alone.
 
-Usage: python benchmarks/start_up.py [RUNS]    (default 15; the commands take turns, so that drift hits all alike)
+Usage: python benchmarks/start_up.py [RUNS]    (default 15; the commands take turns, so that drift affects all equally)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from _installed import compile_package
 
-from llm_energy_measure.results import FileSystemRepository, aggregate_experiment
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "results" / "raw" / "smollm2_b1_c0"
 EXPERIMENTS = 100
@@ -24,18 +24,19 @@ LIMIT_SEC = 0.25
 
 
 def make_results(folder: Path) -> None:
-    """A hundred aggregated experiments of two processes each, of the size of real ones."""
+    """Write a hundred aggregated experiments with two processes each, with the size of real results."""
     repository = FileSystemRepository(folder)
     for number in range(EXPERIMENTS):
         name = f"exp_{number:03d}"
         for path in sorted(EXAMPLE.glob("process_*.json")):
             record = msgspec.structs.replace(repository.load_raw(path), experiment_id=name)
             repository.save_raw(name, record)
-        aggregate_experiment(repository, name)
+    if any(outcome.error for outcome in aggregate_all(repository)):
+        raise SystemExit("start_up: an experiment could not be aggregated")
 
 
 def wall_sec(command: list[str]) -> float:
-    """Wall time of one run of a command that has to succeed."""
+    """Return the wall time of one run of a command, in seconds. The command must succeed."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
@@ -57,7 +58,7 @@ def main() -> None:
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
         for command in commands.values():
-            wall_sec(command)  # warms the caches, not counted
+            wall_sec(command)  # fills the caches; not counted
         for _ in range(runs):
             for name, command in commands.items():
                 times[name].append(wall_sec(command))

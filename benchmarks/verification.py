@@ -1,9 +1,9 @@
-"""What it costs to verify aggregated experiments, beside what aggregating them cost.
+"""Measure the verification of aggregated experiments against their aggregation.
 
 Usage: python benchmarks/verification.py [EXPERIMENTS] [FOLDER]
 
-EXPERIMENTS is 10,000 by default, of 8 processes each, every tenth of them counted twice; FOLDER decides the disk
-(default: a temporary folder on the disk of the current one). Each experiment is aggregated and verified from its files.
+EXPERIMENTS is 10,000 by default, with 8 processes each. Every tenth experiment counts energy twice. FOLDER selects the
+disk (default: a temporary folder in the current one). Each experiment is aggregated and verified from its files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONFIG = {"batch_size": 8, "fp_precision": "float16", "decoder": {"temperature":
 
 
 def record(name: str, index: int, watts: float) -> RawProcessResult:
-    """A result of the size that results of the field have; it says nothing of scopes, so that physics has to decide."""
+    """Return a result with the size of real results. It has no scopes, so verification needs the power limits."""
     span = Timestamps(start=START, end=START + timedelta(seconds=40), duration_sec=40.0)
     return RawProcessResult(
         experiment_id=name,
@@ -62,8 +62,8 @@ def record(name: str, index: int, watts: float) -> RawProcessResult:
     )
 
 
-def make(repository: FileSystemRepository, experiments: int) -> None:
-    """Raw files, written plainly: what is measured comes after."""
+def write_raw(repository: FileSystemRepository, experiments: int) -> None:
+    """Write the raw files without syncing. This time is not measured."""
     for number in range(experiments):
         name = f"exp_{number:05d}"
         folder = repository.base_path / "raw" / name
@@ -80,7 +80,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix=".verification-", dir=base))
     try:
         repository = FileSystemRepository(folder)
-        make(repository, experiments)
+        write_raw(repository, experiments)
         names = repository.list_experiments()
         start = time.perf_counter()
         aggregated = sum(outcome.result == "aggregated" for outcome in aggregate_all(repository, names))
@@ -91,7 +91,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     over_counted = sum(verdict.factor is not None and verdict.factor > 1 for verdict in verdicts)
-    print(f"{aggregated} experiments of {PROCESSES} processes, {over_counted} of them over-counted")
+    print(f"{aggregated} experiments of {PROCESSES} processes, {over_counted} of them with double-counted energy")
     print(f"{aggregating:8.2f} s aggregating, {aggregating / experiments * 1e3:.3f} ms each")
     print(f"{verifying:8.2f} s verifying,   {verifying / experiments * 1e3:.3f} ms each")
     print(f"{verifying / aggregating:8.2f} x aggregating; the promise: at most {LIMIT_RATIO}")
