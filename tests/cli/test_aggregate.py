@@ -61,8 +61,8 @@ def test_incomplete_experiments_are_refused_by_default(results: Path) -> None:
         assert (done.status, done.out) == (1, "")
         assert done.err.count("\n") == 1
         assert done.err.startswith(
-            "error: cannot aggregate 'torn' strictly: 1 of 3 processes are there, "
-            "missing processes 0, 2 (expected from "
+            "error: cannot aggregate 'torn' strictly: 1 of 3 processes have results, "
+            "missing processes 0, 2 (expected number from "
         )
         assert done.err.endswith("; run the missing processes, or accept a lower bound (--no-strict, strict=False)\n")
     assert not (results / "aggregated" / "torn.json").exists()
@@ -72,7 +72,7 @@ def test_no_strict_saves_a_lower_bound_with_a_warning(results: Path) -> None:
     done = run("-o", results, "aggregate", "torn", "--no-strict")
     assert done.status == 0
     assert done.out == "torn: 1 of 3 processes, at least 2.221 kJ, 8,292 tokens\n"
-    assert "warning: torn: partial: 1 of 3 processes are there, missing processes 0, 2" in done.err
+    assert "warning: torn: partial: 1 of 3 processes have results, missing processes 0, 2" in done.err
     document = json.loads(aggregate_of(results, "torn"))
     assert document["is_lower_bound"] is True
     assert document["completeness"]["missing"] == [0, 2]
@@ -112,7 +112,7 @@ def test_a_partial_aggregate_with_an_unreadable_file_is_current(results: Path) -
 def test_expected_processes_is_checked_and_remembered(results: Path) -> None:
     done = run("-o", results, "aggregate", "mistral", "--expected-processes", "4")
     assert done.status == 1
-    assert "2 of 4 processes are there, missing processes 2, 3 (expected from argument)" in done.err
+    assert "2 of 4 processes have results, missing processes 2, 3 (expected number from argument)" in done.err
     done = run("-o", results, "aggregate", "torn", "--expected-processes", "1", "--no-strict")
     assert done.status == 0
     run("-o", results, "aggregate", "mistral", "--expected-processes", "3", "--no-strict")
@@ -173,4 +173,4 @@ def test_the_manifest_sets_the_expected_processes(results: Path) -> None:
     (results / "raw" / "mistral" / "manifest.json").write_text('{"experiment_id": "mistral", "expected_processes": 4}')
     done = run("-o", results, "aggregate", "mistral")
     assert done.status == 1
-    assert "2 of 4 processes are there, missing processes 2, 3 (expected from manifest)" in done.err
+    assert "2 of 4 processes have results, missing processes 2, 3 (expected number from manifest)" in done.err

@@ -169,7 +169,7 @@ def test_a_dry_run_writes_nothing_and_prints_files_and_verdicts(emissions: Path,
     peers.write_json(emissions.parent / "result.json", peers.vllm_result())
     done = run("-o", results, "import", emissions.parent / "result.json", "--dry-run")
     assert ", partial, failed checks completeness.no_energy; would write" in done.out
-    assert "process 0 has no energy; the total is a lower bound" in done.err
+    assert "process 0 has no energy; the total and the energy per token are lower bounds" in done.err
 
 
 def test_a_dry_run_recognises_stored_results(emissions: Path, results: Path) -> None:

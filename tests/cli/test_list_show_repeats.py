@@ -262,7 +262,7 @@ def test_show_marks_a_lower_bound(results: Path) -> None:
     run("-o", results, "aggregate", "torn", "--no-strict")
     done = run("-o", results, "results", "show", "torn")
     assert "at least 2.221 kJ" in done.out
-    assert "partial: 1 of 3 processes are there, missing processes 0, 2" in done.out
+    assert "partial: 1 of 3 processes have results, missing processes 0, 2" in done.out
 
 
 def test_show_raw_prints_every_field_of_each_process(results: Path) -> None:

@@ -91,6 +91,6 @@ def test_power_far_from_the_mean_is_reported(real_data: Path, name: str, process
 def test_total_that_contains_modelled_energy_is_reported(real_data: Path) -> None:
     [finding] = [f for f in aggregated(real_data, "0112").findings or () if f.code == "provenance.modelled"]
     assert finding.message == (
-        "the plain sum contains 13,820.0 J of modelled energy (CPU and RAM), 13% of it, "
-        "and the attributed total 3,455.0 J, 13% of it"
+        "the plain sum contains 13,820.0 J of modelled energy (CPU and RAM), 13% of it; "
+        "the attributed energy contains 3,455.0 J, 13% of it"
     )

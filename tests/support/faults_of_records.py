@@ -1,4 +1,4 @@
-"""For each finding code, a smallest experiment that fails the check, or for which the check is not possible."""
+"""For each finding code, the smallest experiment with the fault, as a function that returns records and options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Experiment = tuple[list["RawProcessResult"], dict[str, Any]]
 
 
 def record(index: int = 0, seconds: float = 40.0, **changes: Any) -> RawProcessResult:
-    """Return a process that measured its own A100 at 200 W during inference, with all evidence recorded."""
+    """Return the record of a process that measured its own A100 at 200 W during inference, with all evidence."""
     span = factories.timestamps(START, seconds)
     energy = {
         "total_energy_j": 200.0 * seconds + index,
@@ -37,20 +37,20 @@ def record(index: int = 0, seconds: float = 40.0, **changes: Any) -> RawProcessR
         "total_provenance": "measured",
         "energy_per_token_j": None,
     } | changes.pop("energy", {})
-    work = {
+    inference = {
         "total_tokens": 8192,
         "input_tokens": 4096,
         "output_tokens": 4096,
         "inference_time_sec": seconds,
         "tokens_per_second": 8192 / seconds,
-    } | changes.pop("work", {})
+    } | changes.pop("inference", {})
     fields: dict[str, Any] = {
         "host": "node-1",
         "gpu_uuid": f"GPU-{index}",
         "world_size": changes.pop("of", 1),
         "timestamps": span,
         "energy_metrics": factories.energy(**energy),
-        "inference_metrics": factories.inference(**work),
+        "inference_metrics": factories.inference(**inference),
     }
     return factories.raw(process_index=index, **(fields | changes))
 
@@ -65,7 +65,7 @@ def sensor(**changes: Any) -> dict[str, Any]:
 
 
 def clock(offset_sec: float, jump_sec: float = 0.0, boot: str = "b", **changes: Any) -> ClockEvidence:
-    """Return the clocks of a machine whose wall clock is `offset_sec` ahead of the clock of the store."""
+    """Return the clocks of a machine whose wall clock is `offset_sec` ahead of the store's clock."""
     fields: dict[str, Any] = {
         "boot_id": boot,
         "wall_start_sec": 1e9 + offset_sec,
@@ -81,7 +81,7 @@ def clock(offset_sec: float, jump_sec: float = 0.0, boot: str = "b", **changes: 
 
 
 def stored(raw: RawProcessResult, without: str) -> RawProcessResult:
-    """Return the record as it is read from a file that lacks a field."""
+    """Return the record as decoded from a file that lacks the field `without`."""
     document = factories.document(raw)
     del document[without]
     return codec.decode_raw(factories.as_bytes(document), "process_0.json")
@@ -92,7 +92,7 @@ NO_IDS: dict[str, Any] = {"gpu_id": None, "gpu_uuid": None}
 HOST: dict[str, Any] = {"gpu_scope": "host", "total_scope": "host"}
 LATER = factories.timestamps(START + timedelta(seconds=100), 40.0)
 NAIVE = factories.timestamps(START.replace(tzinfo=None), 40.0)
-TORN = UnreadableFile(name="process_1.json", reason="it is empty")
+UNREADABLE = UnreadableFile(name="process_1.json", reason="it is empty")
 HOUR = timedelta(hours=1)
 
 
@@ -106,7 +106,7 @@ def one(**changes: Any) -> Experiment:
 
 NODE: dict[str, Any] = {"gpu_name": "4 x NVIDIA A100-PCIE-40GB", **NO_IDS}
 
-# The check fails for each of these experiments.
+# The check fails for each experiment.
 FAILING: dict[str, Callable[[], Experiment]] = {
     "energy.over_counted": lambda: (
         records(4, energy={"gpu_energy_j": 3e4, "total_energy_j": 3e4, **NO_SCOPE}, **NODE),
@@ -120,7 +120,7 @@ FAILING: dict[str, Callable[[], Experiment]] = {
     "attribution.host_counted": lambda: (records(2, energy=HOST), {}),
     "attribution.two_names_one_host": lambda: two({"clock": clock(0)}, {"clock": clock(0), "host": "container-2"}),
     "completeness.missing_process": lambda: ([record(0, of=2)], {}),
-    "completeness.unreadable_file": lambda: ([record(0, of=2)], {"unreadable": [TORN]}),
+    "completeness.unreadable_file": lambda: ([record(0, of=2)], {"unreadable": [UNREADABLE]}),
     "completeness.unexpected_process": lambda: (records(2), {"expected_processes": 1}),
     "completeness.world_size": lambda: ([record(0, of=2), record(1, of=3)], {}),
     "completeness.no_energy": lambda: one(energy={"total_energy_j": None}),
@@ -136,16 +136,16 @@ FAILING: dict[str, Callable[[], Experiment]] = {
     "time.duration_mismatch": lambda: one(timestamps=factories.timestamps(START, 40.0, duration_sec=50.0)),
     "time.clock_jump": lambda: one(clock=clock(0, jump_sec=-30.0)),
     "time.clock_offset": lambda: two({"clock": clock(0)}, {"host": "node-2", "clock": clock(5.0, boot="c")}),
-    "window.mismatch": lambda: one(work={"inference_time_sec": 4.0}),
+    "window.mismatch": lambda: one(inference={"inference_time_sec": 4.0}),
     "window.unknown": lambda: one(
-        energy={"window": None, "duration_sec": None}, work={"inference_time_sec": 9.5, "tokens_per_second": 862.0}
+        energy={"window": None, "duration_sec": None}, inference={"inference_time_sec": 9.5, "tokens_per_second": 862.0}
     ),
     "plausibility.power_above_limit": lambda: one(energy={"gpu_power_w": 329.0}),
     "plausibility.power_contradicts_energy": lambda: one(energy={"gpu_power_w": 0.0}),
     "plausibility.below_idle": lambda: one(energy={"idle_power_w": 300.0}),
     "plausibility.components": lambda: one(energy={"cpu_energy_j": 500.0}),
-    "plausibility.throughput": lambda: one(work={"tokens_per_second": 5000.0}),
-    "plausibility.tokens": lambda: one(work={"output_tokens": 9000}),
+    "plausibility.throughput": lambda: one(inference={"tokens_per_second": 5000.0}),
+    "plausibility.tokens": lambda: one(inference={"output_tokens": 9000}),
     "plausibility.missing_gpu_energy": lambda: two({}, {"energy": {"gpu_energy_j": 0.0}}),
     "plausibility.outlier": lambda: (
         [*records(3), record(3, of=4, energy={"total_energy_j": 900.0, "gpu_energy_j": 900.0})], {}
@@ -182,7 +182,7 @@ FAILING: dict[str, Callable[[], Experiment]] = {
     "provenance.schema_version": lambda: ([stored(record(), "schema_version")], {}),
 }  # fmt: skip
 
-# The check is not possible for each of these experiments; its finding gives the reason.
+# The check could not decide for each experiment; its finding has a reason.
 NOT_CHECKED: dict[str, Callable[[], Experiment]] = {
     "energy.over_counted": lambda: (records(2, gpu_name="Zephyr 9000", energy=NO_SCOPE), {}),
     "energy.exceeds_devices": lambda: one(gpu_name="Zephyr 9000"),
@@ -209,7 +209,7 @@ NOT_CHECKED: dict[str, Callable[[], Experiment]] = {
 
 
 def honest() -> list[RawProcessResult]:
-    """Return four processes for which every check passes."""
-    evidence = {"idle_power_w": 50.0, **sensor(counter_start_j=50.0, counter_end_j=150.0)}
+    """Return four processes that pass every check."""
+    energy = {"idle_power_w": 50.0, **sensor(counter_start_j=50.0, counter_end_j=150.0)}
     versions = {"torch": "2.9"}
-    return [record(index, of=4, clock=clock(0), energy=evidence, library_versions=versions) for index in range(4)]
+    return [record(index, of=4, clock=clock(0), energy=energy, library_versions=versions) for index in range(4)]

@@ -145,7 +145,7 @@ def test_a_process_without_energy_makes_the_total_a_lower_bound() -> None:
     assert result.total_energy_j == 1971.5
     assert result.is_lower_bound is True
     assert result.aggregation.warnings == [
-        "process 1 has no energy; the total is a lower bound, and so is the energy per token"
+        "process 1 has no energy; the total and the energy per token are lower bounds"
     ]
 
 
@@ -308,7 +308,7 @@ def test_naive_beside_aware_processes_have_no_common_span() -> None:
     assert (result.start_time, result.end_time, result.duration_sec) == (None, None, None)
     assert result.aggregation.temporal_overlap_verified is False
     assert result.aggregation.warnings == [
-        "some timestamps have a UTC offset and some have none; start and end can't be told"
+        "some timestamps have a UTC offset and some have none, so start and end of the experiment are unknown"
     ]
     assert result.total_energy_j == 1971.5 + 2221.5
 
@@ -342,7 +342,7 @@ def test_a_partial_result_says_that_it_is_a_lower_bound_and_its_coverage() -> No
     assert result.aggregation.num_processes == 3
     [warning] = result.aggregation.warnings
     assert warning == (
-        "partial: 3 of 5 processes are there, missing processes 3, 4 (expected from argument); "
+        "partial: 3 of 5 processes have results, missing processes 3, 4 (expected number from argument); "
         "unreadable: process_3.json (the file is empty (0 bytes)); the sums are lower bounds"
     )
 
@@ -351,8 +351,8 @@ def test_strict_refuses_an_incomplete_experiment_and_carries_the_report() -> Non
     with pytest.raises(IncompleteExperimentError) as caught:
         aggregate(*factories.raws(2), expected_processes=4, strict=True)
     assert str(caught.value) == (
-        "cannot aggregate 'exp_7' strictly: 2 of 4 processes are there, "
-        "missing processes 2, 3 (expected from argument); "
+        "cannot aggregate 'exp_7' strictly: 2 of 4 processes have results, "
+        "missing processes 2, 3 (expected number from argument); "
         "run the missing processes, or accept a lower bound (--no-strict, strict=False)"
     )
     assert caught.value.report is not None
@@ -370,19 +370,17 @@ def test_an_unexpected_process_counts_and_is_told() -> None:
     result = aggregate(*factories.raws(3), expected_processes=2)
     assert result.aggregation.num_processes == 3
     assert result.is_lower_bound is False
-    assert result.aggregation.warnings == [
-        "2 processes were expected (from argument), but results of process 2 exist too"
-    ]
+    assert result.aggregation.warnings == ["unexpected process 2: the expected number is 2 (from argument)"]
 
 
 def test_many_missing_processes_fit_in_a_sentence() -> None:
     [warning] = aggregate(factories.raw(), expected_processes=1000).aggregation.warnings
-    assert "missing processes 1, 2, 3, 4, 5, 6, 7, 8 and 991 more (expected from argument)" in warning
+    assert "missing processes 1, 2, 3, 4, 5, 6, 7, 8 and 991 more (expected number from argument)" in warning
 
 
 def test_the_manifest_says_what_was_expected() -> None:
     manifest = Manifest(experiment_id=EXP, expected_processes=3)
-    with pytest.raises(IncompleteExperimentError, match="expected from manifest"):
+    with pytest.raises(IncompleteExperimentError, match="expected number from manifest"):
         aggregate(factories.raw(), manifest=manifest, strict=True)
 
 

@@ -1,4 +1,4 @@
-"""Every reason code: an experiment that has the fault, one that leaves it open, and one that has none of them."""
+"""Each finding code: an experiment that fails it, one that cannot be checked, and one that passes all checks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 KNOWN = DeviceEnergy(gpu_id=0, gpu_name="NVIDIA H200")
 KNOWN_TOO = DeviceEnergy(gpu_id=1, gpu_name="NVIDIA H200")
 
-# What only stored experiments, or several of them, can have.
-OF_STORED = {code for code in CODES if code.startswith(("sources.", "aggregate."))} | {"suspicion.grows_with_processes"}
+# Codes that need stored files or several experiments.
+STORED_ONLY = {code for code in CODES if code.startswith(("sources.", "aggregate."))} | {
+    "suspicion.grows_with_processes"
+}
 
 
 def findings(experiment: Experiment) -> dict[str, object]:
@@ -29,12 +31,12 @@ def findings(experiment: Experiment) -> dict[str, object]:
     return {finding.code: finding for finding in verification.findings}
 
 
-def test_every_code_has_an_experiment_here() -> None:
-    assert set(CODES) - OF_STORED == FAILING.keys() | NOT_CHECKED.keys()
+def test_every_code_has_a_test_experiment() -> None:
+    assert set(CODES) - STORED_ONLY == FAILING.keys() | NOT_CHECKED.keys()
 
 
 @pytest.mark.parametrize("code", FAILING)
-def test_a_fault_is_found_and_explained_with_its_numbers(code: str) -> None:
+def test_fault_fails_its_check(code: str) -> None:
     records, options = FAILING[code]()
     _, verification = aggregate_and_verify(factories.EXPERIMENT, records, **options)
     [finding] = [finding for finding in verification.findings if finding.code == code]
@@ -45,7 +47,7 @@ def test_a_fault_is_found_and_explained_with_its_numbers(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", NOT_CHECKED)
-def test_what_cannot_be_checked_says_why(code: str) -> None:
+def test_unchecked_finding_states_its_reason(code: str) -> None:
     records, options = NOT_CHECKED[code]()
     _, verification = aggregate_and_verify(factories.EXPERIMENT, records, **options)
     [finding] = [finding for finding in verification.findings if finding.code == code]
@@ -53,14 +55,14 @@ def test_what_cannot_be_checked_says_why(code: str) -> None:
     assert finding.reason
 
 
-def test_an_honest_experiment_passes_every_check() -> None:
+def test_honest_experiment_passes_every_check() -> None:
     _, verification = aggregate_and_verify(factories.EXPERIMENT, honest())
     assert [finding for finding in verification.findings if finding.outcome != "passed"] == []
-    assert {finding.code for finding in verification.findings} == set(CODES) - OF_STORED
+    assert {finding.code for finding in verification.findings} == set(CODES) - STORED_ONLY
 
 
 @pytest.mark.parametrize("code", [*FAILING, *NOT_CHECKED])
-def test_every_finding_is_of_a_code_that_is_registered(code: str) -> None:
+def test_every_finding_has_a_registered_code(code: str) -> None:
     for cases in (FAILING, NOT_CHECKED):
         if code in cases:
             assert findings(cases[code]()).keys() <= CODES.keys()
@@ -88,7 +90,7 @@ def outcome(code: str, raws: list[RawProcessResult]) -> str:
         ({"energy": {"gpu_power_w": 900.0, **HOST}}, "not_checked"),
     ],
 )
-def test_a_reported_power_is_held_against_all_boards_of_a_process(changes: dict[str, Any], expected: str) -> None:
+def test_reported_power_is_compared_with_all_boards_of_a_process(changes: dict[str, Any], expected: str) -> None:
     assert outcome("plausibility.power_above_limit", [record(**changes)]) == expected
 
 
@@ -107,17 +109,17 @@ def test_a_reported_power_is_held_against_all_boards_of_a_process(changes: dict[
         ("likeness.configuration", {"effective_config": {}}),
     ],
 )
-def test_what_no_process_says_did_not_pass(code: str, changes: dict[str, Any]) -> None:
+def test_check_without_the_figures_it_needs_does_not_pass(code: str, changes: dict[str, Any]) -> None:
     assert outcome(code, [record(index, of=2, **changes) for index in range(2)]) == "not_checked"
 
 
 @pytest.mark.parametrize(
     ("config", "expected"), [({"top_k": 1, "a": [2]}, "passed"), ({"top_k": 2, "a": [2]}, "not_checked")]
 )
-def test_configurations_are_compared_with_the_digest_of_the_plan(config: dict[str, Any], expected: str) -> None:
-    plan = Manifest(experiment_id=factories.EXPERIMENT, config_digest=config_digest({"a": [2], "top_k": 1}))
+def test_configuration_is_compared_with_the_digest_of_the_manifest(config: dict[str, Any], expected: str) -> None:
+    manifest = Manifest(experiment_id=factories.EXPERIMENT, config_digest=config_digest({"a": [2], "top_k": 1}))
     raws = [record(index, of=2, effective_config=config) for index in range(2)]
-    _, verification = aggregate_and_verify(factories.EXPERIMENT, raws, manifest=plan)
+    _, verification = aggregate_and_verify(factories.EXPERIMENT, raws, manifest=manifest)
     [finding] = [finding for finding in verification.findings if finding.code == "likeness.configuration"]
     assert finding.outcome == expected
     assert finding.found == (None if expected == "passed" else config_digest(config))
@@ -133,13 +135,13 @@ def test_configurations_are_compared_with_the_digest_of_the_plan(config: dict[st
         (None, ["sensor_lost"], "passed"),
     ],
 )
-def test_a_component_is_what_its_sensors_read(energy_j: float | None, problems: list[str], expected: str) -> None:
+def test_component_energy_must_match_its_sensors(energy_j: float | None, problems: list[str], expected: str) -> None:
     counter = {"counter_start_j": 50.0, "counter_end_j": 4050.0} if energy_j is None and not problems else {}
     read = sensor(source="nvml", component="gpu", energy_j=energy_j, problems=problems, **counter)
     assert outcome("counter.mismatch", [record(energy=read)]) == expected
 
 
-def test_of_two_sources_of_one_component_either_may_count() -> None:
+def test_component_energy_may_equal_one_of_two_sources() -> None:
     readings = [
         SensorReading(source=source, component="gpu", energy_j=joules)
         for source, joules in (("nvml", 8000.0), ("dcgm", 7000.0))
@@ -147,7 +149,7 @@ def test_of_two_sources_of_one_component_either_may_count() -> None:
     assert outcome("counter.mismatch", [record(energy={"sensors": readings})]) == "passed"
 
 
-def test_one_process_that_reads_the_cpu_for_all_is_no_outlier() -> None:
+def test_process_that_reads_the_cpu_of_the_host_is_no_outlier() -> None:
     """The host's CPU draws more than each L4."""
     cpu = {"cpu_energy_j": 16_000.0, "total_energy_j": 18_400.0, "cpu_scope": "host", "total_scope": None}
     own = {"gpu_energy_j": 2400.0, "total_energy_j": 2400.0, "gpu_power_w": 60.0}
@@ -155,21 +157,21 @@ def test_one_process_that_reads_the_cpu_for_all_is_no_outlier() -> None:
     assert outcome("plausibility.outlier", raws) == "passed"
 
 
-def test_boards_that_draw_differently_are_no_outliers() -> None:
+def test_boards_with_other_power_limits_are_no_outliers() -> None:
     watts = [70.0, 70.0, 70.0, 700.0]
     joules = [{"gpu_energy_j": 40 * power, "total_energy_j": 40 * power, "gpu_power_w": power} for power in watts]
     raws = [record(n, of=4, gpu_name=None, gpu_power_limit_w=power, energy=joules[n]) for n, power in enumerate(watts)]
     assert outcome("plausibility.outlier", raws) == "passed"
 
 
-def test_a_process_that_names_no_gpu_lacks_no_gpu_energy() -> None:
+def test_process_without_a_gpu_needs_no_gpu_energy() -> None:
     cpu = {"gpu_energy_j": None, "cpu_energy_j": 900.0, "total_energy_j": 900.0, "gpu_power_w": None}
     monitor = record(1, of=2, gpu_id=None, gpu_uuid=None, gpu_name=None, energy=cpu)
     assert outcome("plausibility.missing_gpu_energy", [record(0, of=2), monitor]) == "passed"
 
 
-def test_a_process_whose_sensors_another_one_reads_lacks_nothing() -> None:
-    """One process a host reads the GPUs, the others leave them to it: their energy is null, and none is missing."""
+def test_process_whose_sensors_another_process_reads_needs_no_energy() -> None:
+    """One process per host reads the GPUs. The energy of the other processes is null, but not missing."""
     reader = record(0, of=2, energy=sensor(source="nvml", instance="GPU-0", component="gpu", energy_j=8000.0))
     nothing = {
         "total_energy_j": None,
@@ -189,14 +191,16 @@ def test_a_process_whose_sensors_another_one_reads_lacks_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("provenances", "told"),
+    ("provenances", "shares"),
     [
-        (("modelled", "modelled"), ", 9% of it, and the attributed total 900.0 J, 9% of it"),
-        (("modelled", "measured"), ", 5% of it, and the attributed total up to 900.0 J, 9% of it"),
+        (("modelled", "modelled"), ", 9% of it; the attributed energy contains 900.0 J, 9% of it"),
+        (("modelled", "measured"), ", 5% of it; the attributed energy contains up to 900.0 J, 9% of it"),
     ],
 )
-def test_the_modelled_part_of_both_totals_is_told(provenances: tuple[str, str], told: str) -> None:
-    """Two processes that read one host."""
+def test_modelled_energy_is_stated_for_plain_sum_and_attributed_energy(
+    provenances: tuple[str, str], shares: str
+) -> None:
+    """Two processes read the same host."""
     energy = {"gpu_energy_j": 9000.0, "cpu_energy_j": 900.0, "total_energy_j": 9900.0, "cpu_scope": "host", **HOST}
     raws = [
         record(n, of=2, energy=energy | {"cpu_provenance": provenance}, **NODE)
@@ -205,4 +209,4 @@ def test_the_modelled_part_of_both_totals_is_told(provenances: tuple[str, str], 
     _, verification = aggregate_and_verify(factories.EXPERIMENT, raws)
     [finding] = [finding for finding in verification.findings if finding.code == "provenance.modelled"]
     joules = 900.0 * provenances.count("modelled")
-    assert finding.message == f"the plain sum contains {joules:,.1f} J of modelled energy (CPU){told}"
+    assert finding.message == f"the plain sum contains {joules:,.1f} J of modelled energy (CPU){shares}"

@@ -1,4 +1,4 @@
-"""All checks of one experiment: the one list of families."""
+"""Runs all checks of one experiment. `FAMILIES` is the only list of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 from llm_energy_measure.domain.findings import Finding, Outcome
 from llm_energy_measure.verification.attribution import RULE, Attribution, attribution_of
 from llm_energy_measure.verification.completeness import check_completeness_of
-from llm_energy_measure.verification.consistency import check_likeness
+from llm_energy_measure.verification.consistency import check_consistency
 from llm_energy_measure.verification.counters import check_counters
 from llm_energy_measure.verification.plausibility import check_plausibility
 from llm_energy_measure.verification.provenance import check_provenance
@@ -29,22 +29,22 @@ FAMILIES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     check_windows,
     check_plausibility,
     check_counters,
-    check_likeness,
+    check_consistency,
     check_zeros,
     check_identical_readings,
 )
-"""The checks that need the evidence alone, a function a family; power, attribution and provenance come before."""
+"""One function per family of checks that need only the evidence. Attribution and provenance run separately."""
 
 
 class Verification(Struct, frozen=True, kw_only=True):
-    """What the evidence of one experiment says.
+    """The result of all checks of one experiment.
 
     Attributes:
-        attribution: Its energy with every joule counted once.
-        rule: The rule that attributed, as `name@version`.
-        findings: Every finding, those that passed included.
-        to_store: The findings that an aggregate keeps: those that passed follow from the rest.
-        outcomes: The outcome of each check that was made, by code; only what failed can have several findings.
+        attribution: The energy with each joule counted once.
+        rule: The attribution rule, as `name@version`.
+        findings: All findings, including passed ones.
+        to_store: The findings that an aggregate stores: all except passed ones.
+        outcomes: Outcome by code. A code with several findings has failed.
     """
 
     attribution: Attribution
@@ -55,10 +55,10 @@ class Verification(Struct, frozen=True, kw_only=True):
 
 
 def verify_evidence(evidence: Evidence) -> Verification:
-    """Every finding about an experiment; nothing that is in the evidence makes it raise.
+    """Return the findings of all checks of one experiment. Does not raise, for any content of the records.
 
     Args:
-        evidence: What is known of the experiment.
+        evidence: The records of the experiment and the facts derived from them.
     """
     attribution = attribution_of(evidence.hosts)
     findings = [*attribution.findings]

@@ -1,4 +1,4 @@
-"""Makes findings. The registry of their codes is in `registry.py`."""
+"""Helpers that build findings and format quantities. The registry of codes is in `registry.py`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ __all__ = [
 ]
 
 CODES = {code: check.meaning for code, check in CHECKS.items()}
-"""Every code that a finding can have, and what it means when it failed."""
+"""Meaning of a failure by code, for every code that a finding can have."""
 
 SUM_FAMILIES = ("energy", "attribution")
-"""Families whose failures mean that the plain sum is not to be trusted."""
+"""Families whose failures mean that the plain sum may be wrong."""
 
 _MAX_TEXT = 1000
 
-SUSPICION = "a suspicion and no proof"
-"""Reason of what looks wrong, and can be right."""
+SUSPICION = "a suspicion, not a proof"
+"""Reason of findings about a pattern that honest measurements can also show."""
 
 
 def listed(indices: Sequence[int]) -> str:
-    """Indices for a sentence, the first eight of many.
+    """Format indices for a sentence: the first eight, and the number of the others.
 
     Example:
         >>> listed([0, 3])
@@ -49,17 +49,17 @@ def listed(indices: Sequence[int]) -> str:
     return shown if len(indices) <= 8 else f"{shown} and {len(indices) - 8} more"
 
 
-# Most findings of most experiments: made once, shared by all, and changed by nobody.
+# Most checks pass, so all experiments share one immutable finding per code.
 _PASSED = {code: Finding(code=code, outcome="passed") for code in CODES}
 
 
 def passed(code: str) -> Finding:
-    """The finding that a check held."""
+    """Return the finding that a check passed."""
     return _PASSED[code]
 
 
 def passed_by(code: str, found: float) -> Finding:
-    """The finding that a check held, and by how much."""
+    """Return the finding that a check passed, with the value that was found."""
     return Finding(code=code, outcome="passed", found=found)
 
 
@@ -72,7 +72,7 @@ def failed(
     effect_j: float | None = None,
     processes: Iterable[int] = (),
 ) -> Finding:
-    """The finding that a check did not hold; see `Finding` for the arguments."""
+    """Return the finding that a check failed; see `Finding` for the arguments."""
     return Finding(
         code=code,
         outcome="failed",
@@ -94,7 +94,7 @@ def not_checked(
     effect_j: float | None = None,
     processes: Iterable[int] = (),
 ) -> Finding:
-    """The finding that nothing could be checked, and why."""
+    """Return the finding that a check could not decide; see `Finding` for the arguments."""
     if not message and expected is found is effect_j is None and not processes:
         return _not_checked(code, reason)
     return Finding(
@@ -111,12 +111,12 @@ def not_checked(
 
 @lru_cache(maxsize=1024)
 def _not_checked(code: str, reason: str) -> Finding:
-    """The finding that says no more than why: most say the same of every experiment of a sweep."""
+    """Return a finding with only a reason. The experiments of a sweep share it, because their reasons are equal."""
     return Finding(code=code, outcome="not_checked", reason=_short(reason))
 
 
 def watts(power_w: float | None) -> str:
-    """Power for a sentence.
+    """Format a power for a sentence.
 
     Example:
         >>> watts(3156.4)
@@ -126,7 +126,7 @@ def watts(power_w: float | None) -> str:
 
 
 def joules(energy_j: float | None) -> str:
-    """Energy for a sentence.
+    """Format an energy for a sentence.
 
     Example:
         >>> joules(109872.19)
@@ -136,7 +136,7 @@ def joules(energy_j: float | None) -> str:
 
 
 def seconds(duration_sec: float | None) -> str:
-    """A length of time for a sentence.
+    """Format a duration for a sentence.
 
     Example:
         >>> seconds(22.94)
@@ -150,7 +150,7 @@ def _digits(value: float, decimals: int) -> str:
 
 
 def _recorded(value: float | str | None) -> float | str | None:
-    """A value as a finding can hold it: no text without end, no number that JSON lacks."""
+    """Return a value that a finding can store: text of limited length, and only finite numbers."""
     if isinstance(value, str):
         return _short(value)
     return _finite(value)
@@ -161,5 +161,5 @@ def _finite(value: float | None) -> float | None:
 
 
 def _short(text: str) -> str:
-    """Names of hosts and boards come from files and can be of any length; a sentence can't."""
+    """Return at most `_MAX_TEXT` characters of a text, because names in files can have any length."""
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."

@@ -1,4 +1,4 @@
-"""Completeness: every expected process has one finished, readable result with its energy."""
+"""Checks of completeness: each expected process has one finished, readable result with energy."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def check_completeness(
     manifest: Manifest | None = None,
     unreadable: Sequence[UnreadableFile] = (),
 ) -> CompletenessReport:
-    """What is there of an experiment, and what is missing.
+    """Return the found, missing and unexpected processes of an experiment.
 
-    The number of processes to expect is the first that is known of: the argument, the manifest, the greatest
-    `world_size`, the greatest `effective_config.num_processes`, the highest index plus one. The last can't notice that
-    the last process is missing.
+    The expected number of processes is the first known value of: the argument, the manifest, the greatest `world_size`,
+    the greatest `effective_config.num_processes`, the highest index plus one. The highest index can't show that the
+    last process is missing.
 
     Args:
         results: Readable results.
         expected_processes: Number of processes, at least 1, if the caller knows it.
-        manifest: The experiment's manifest, if it has one.
-        unreadable: Files that stand where a result should.
+        manifest: The manifest of the experiment, if any.
+        unreadable: Files with the name of a result that can't be read.
     """
     found = {result.process_index for result in results}
-    torn = {index for file in unreadable if (index := process_index_of(file.name)) is not None}
-    expected, source = _expected(results, expected_processes, manifest, highest=max(found | torn, default=-1))
+    damaged = {index for file in unreadable if (index := process_index_of(file.name)) is not None}
+    expected, source = _expected(results, expected_processes, manifest, highest=max(found | damaged, default=-1))
     unexpected = sorted([index for index in found if index >= expected])
     return CompletenessReport(
         expected_processes=expected,
@@ -51,20 +51,22 @@ def check_completeness(
 
 
 def describe_missing(report: CompletenessReport) -> str:
-    """What is missing of an experiment, and who says so, for a person."""
-    found = f"{describe_found(report)} are there"
-    which = "process" if len(report.missing) == 1 else "processes"
-    found += f", missing {which} {listed(report.missing)} (expected from {report.expected_from})"
+    """Describe the missing processes and the source of the expected number, in one sentence."""
+    label = "process" if len(report.missing) == 1 else "processes"
+    found = (
+        f"{describe_found(report)} have results, missing {label} {listed(report.missing)} "
+        f"(expected number from {report.expected_from})"
+    )
     return f"{found}; {describe_unreadable(report)}" if report.unreadable else found
 
 
 def describe_unreadable(report: CompletenessReport) -> str:
-    """The files that can't be read, each with its reason, for a person."""
+    """Describe the unreadable files, each with its reason, in one sentence."""
     return "unreadable: " + ", ".join(f"{file.name} ({file.reason})" for file in report.unreadable)
 
 
 def describe_found(report: CompletenessReport | None) -> str:
-    """How many processes are there, for a person: `3 of 4 processes`."""
+    """Describe the number of found processes: `3 of 4 processes`."""
     if report is None:
         return "an unknown number of processes"
     return f"{report.found_processes} of {report.expected_processes} processes"
@@ -86,7 +88,7 @@ def _expected(
 
 def _configured(result: RawProcessResult) -> int | None:
     number = result.effective_config.get("num_processes")
-    # Configurations come from YAML and command lines: 4.0 and "4" mean 4.
+    # YAML files and command lines also give 4.0 and "4".
     if isinstance(number, str):
         number = int(number) if re.fullmatch(r"[0-9]{1,7}", number) else None
     elif isinstance(number, float):
@@ -95,7 +97,7 @@ def _configured(result: RawProcessResult) -> int | None:
 
 
 def check_completeness_of(evidence: Evidence) -> Iterator[Finding]:
-    """Whether all of the experiment is there, and nothing besides."""
+    """Check that each expected process has one finished result with energy, and that there are no other results."""
     report = evidence.report
     code = "completeness.missing_process"
     if report.missing:
@@ -103,15 +105,18 @@ def check_completeness_of(evidence: Evidence) -> Iterator[Finding]:
         expected, found = float(report.expected_processes), float(report.found_processes)
         yield failed(code, message, expected=expected, found=found, processes=report.missing[:100])
     elif report.expected_from == "highest index":
-        yield not_checked(code, "the expected number of processes is not stated")
+        yield not_checked(code, "the expected number of processes is not recorded")
     else:
         yield passed(code)
     code = "completeness.unreadable_file"
     yield failed(code, describe_unreadable(report)) if report.unreadable else passed(code)
     code = "completeness.unexpected_process"
     if report.unexpected:
-        expected_text = f"{report.expected_processes} processes were expected (from {report.expected_from})"
-        message = f"{expected_text}, but results of process {listed(report.unexpected)} exist too"
+        label = "process" if len(report.unexpected) == 1 else "processes"
+        message = (
+            f"unexpected {label} {listed(report.unexpected)}: the expected number is {report.expected_processes} "
+            f"(from {report.expected_from})"
+        )
         yield failed(code, message, expected=float(report.expected_processes), processes=report.unexpected)
     else:
         yield passed(code)
@@ -123,10 +128,11 @@ def check_completeness_of(evidence: Evidence) -> Iterator[Finding]:
 
 def _world_size(evidence: Evidence) -> Finding:
     code = "completeness.world_size"
-    told = {record.world_size for record in evidence.records}
-    if len(told) > 1 and len(sizes := sorted(size for size in told if size is not None)) > 1:
-        least, greatest = sizes[0], sizes[-1]
-        message = f"world_size is {least} in some processes and {greatest} in others: two runs may be mixed"
+    sizes = {record.world_size for record in evidence.records} - {None}
+    if len(sizes) > 1:
+        ordered = sorted(size for size in sizes if size is not None)
+        least, greatest = ordered[0], ordered[-1]
+        message = f"world_size is {least} in some processes and {greatest} in others; two runs may be mixed"
         return failed(code, message, expected=float(least), found=float(greatest))
     return passed(code)
 
@@ -138,7 +144,7 @@ def _no_energy(evidence: Evidence) -> Finding:
     without = [record.process_index for record in evidence.records if record.energy_metrics.is_missing]
     if not without:
         return passed(code)
-    message = f"process {listed(without)} has no energy; the total is a lower bound, and so is the energy per token"
+    message = f"process {listed(without)} has no energy; the total and the energy per token are lower bounds"
     return failed(code, message, processes=without)
 
 
@@ -148,30 +154,30 @@ def _unfinished(evidence: Evidence) -> Finding:
     if not ended:
         return passed(code)
     if all(record.status == "partial" for record in ended):
-        whose = listed([record.process_index for record in ended])
-        message = f"process {whose} did not finish: the last checkpoint is used, a lower bound"
+        indices = listed([record.process_index for record in ended])
+        message = f"process {indices} did not finish; its last checkpoint counts as a lower bound"
         return failed(code, message, expected="completed", found="partial", processes=(r.process_index for r in ended))
-    how = f"{ended[0].status}{f' by {ended[0].error_type}' if ended[0].error_type else ''}"
+    how = f"{ended[0].status}{f' ({ended[0].error_type})' if ended[0].error_type else ''}"
     others = f", and {len(ended) - 1} more did not finish" if len(ended) > 1 else ""
     partial = [record.process_index for record in ended if record.status == "partial"]
-    bound = f"; for process {listed(partial)} the last checkpoint is used, a lower bound" if partial else ""
-    message = f"process {ended[0].process_index} {how}{others}: its figures cover only a part of the run{bound}"
+    bound = f"; the last checkpoint of process {listed(partial)} counts as a lower bound" if partial else ""
+    message = f"process {ended[0].process_index} {how}{others}; its figures cover only a part of the run{bound}"
     processes = (record.process_index for record in ended)
     return failed(code, message, expected="completed", found=ended[0].status, processes=processes)
 
 
 def _duplicates(evidence: Evidence) -> Finding:
-    """Two processes on one GPU that agree in time and energy to the last digit are one, saved under two indices."""
+    """Check that no result is stored under two indices: equal GPU, start, duration and energy to the last digit."""
     code = "completeness.duplicate_process"
     if len(set(evidence.totals_j)) == len(evidence.records):
-        return passed(code)  # no two have the same energy
+        return passed(code)  # all energies differ
     seen: dict[object, int] = {}
     copies: list[tuple[int, RawProcessResult]] = []
     for host, record in [(process.host, process.record) for own in evidence.hosts.values() for process in own]:
         if record.energy_metrics.total_energy_j and record.timestamps.start is not None:
-            stamps, energy = record.timestamps, record.energy_metrics
+            times, energy = record.timestamps, record.energy_metrics
             device = host, record.gpu_id, record.gpu_uuid
-            key = (device, stamps.start, stamps.duration_sec, energy.total_energy_j, energy.gpu_energy_j)
+            key = (device, times.start, times.duration_sec, energy.total_energy_j, energy.gpu_energy_j)
             first = seen.setdefault(key, record.process_index)
             if first != record.process_index:
                 copies.append((first, record))
@@ -182,8 +188,8 @@ def _duplicates(evidence: Evidence) -> Finding:
     energy_j = record.energy_metrics.total_energy_j
     others = f", and {len(shared) - 1} more are copies" if len(shared) > 1 else ""
     message = (
-        f"process {record.process_index} started at the same time as process {first} and has the same "
-        f"{joules(energy_j)}: it is a copy of that result under another index{others}"
+        f"process {record.process_index} has the same start and the same energy ({joules(energy_j)}) as process "
+        f"{first}; it is the same result under another index{others}"
     )
     return failed(
         code,

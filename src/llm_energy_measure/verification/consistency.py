@@ -1,4 +1,4 @@
-"""Likeness: the processes of one experiment did the same work in the same way."""
+"""Checks of consistency: all processes of an experiment ran the same model, software and configuration."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.findings import Finding
     from llm_energy_measure.verification.processes import Evidence
 
-OF_A_PROCESS = frozenset(
+PER_PROCESS_SETTINGS = frozenset(
     {"process_index", "rank", "local_rank", "global_rank", "gpu_id", "gpu_ids", "gpu_list", "gpu_uuid", "device"}
     | {"devices", "device_id", "host", "hostname", "seed", "random_seed", "port", "pid", "output_dir", "results_dir"}
 )
-"""Names in a configuration that are a process's own, and may differ."""
+"""Settings that belong to one process and may differ."""
 
-OF_AN_IMPORT = frozenset({"legacy", "joined"})
-"""Names, besides the tool's own, under which an import keeps the rest of the original: figures, not settings."""
+IMPORTED_FIELDS = frozenset({"legacy", "joined"})
+"""Names under which an import keeps fields of the source file that are not settings.
 
-_LEVELS = 8
+The name of the source tool is used in the same way.
+"""
+
+_MAX_DEPTH = 8
 
 
-def check_likeness(evidence: Evidence) -> Iterator[Finding]:
-    """Whether model, backend, precision, batch size, configuration and libraries are the same in all processes.
+def check_consistency(evidence: Evidence) -> Iterator[Finding]:
+    """Check that model, backend, precision, batch size, configuration and libraries are the same in all processes.
 
-    What is unknown differs from nothing.
+    An unknown value is equal to every value.
     """
     for code, getter in _FACTS.items():
         yield _same(code, evidence.records, getter(evidence.records))
@@ -61,20 +64,20 @@ _FACTS: dict[str, Callable[[Sequence[RawProcessResult]], list[object]]] = {
 
 def _same(code: str, records: Sequence[RawProcessResult], values: Sequence[object]) -> Finding:
     if values.count(values[0]) == len(values):
-        return not_checked(code, "no process says it") if values[0] is None else passed(code)
+        return not_checked(code, "no process states it") if values[0] is None else passed(code)
     known = [(value, record.process_index) for value, record in zip(values, records, strict=True) if value is not None]
     first, first_process = known[0]
     for value, process in known:
         if value != first:
             one, other = _texts(first, value)
-            what = code.partition(".")[2].replace("_", " ")
-            message = f"{what} is {one} in process {first_process} and {other} in process {process}"
+            name = code.partition(".")[2].replace("_", " ")
+            message = f"{name} is {one} in process {first_process} and {other} in process {process}"
             return failed(code, message, expected=one, found=other, processes=[first_process, process])
     return passed(code)
 
 
 def _texts(one: object, other: object) -> tuple[str, str]:
-    """Two unlike values for a sentence; of dictionaries what differs."""
+    """Return two different values as text; of dictionaries, only the first four different keys."""
     if isinstance(one, dict) and isinstance(other, dict):
         names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
         return (
@@ -85,17 +88,17 @@ def _texts(one: object, other: object) -> tuple[str, str]:
 
 
 def _configuration(evidence: Evidence) -> Iterator[Finding]:
-    """Differences of the configurations: those of the batch size and the rest, each once."""
+    """Compare each configuration with the first one: one finding for the batch size, one for all other settings."""
     first = evidence.records[0]
     configs = [record.effective_config for record in evidence.records]
-    are_alike = configs.count(configs[0]) == len(configs)
+    are_equal = configs.count(configs[0]) == len(configs)
     found: dict[str, Finding] = {}
-    for record in () if are_alike else evidence.records[1:]:
+    for record in () if are_equal else evidence.records[1:]:
         if record.effective_config == first.effective_config:
             continue
         if not record.effective_config or not first.effective_config:
             continue
-        kept = {result.origin.tool for result in (first, record) if result.origin is not None} | OF_AN_IMPORT
+        kept = {result.origin.tool for result in (first, record) if result.origin is not None} | IMPORTED_FIELDS
         one_config, other_config = (
             {name: value for name, value in result.effective_config.items() if name not in kept}
             for result in (first, record)
@@ -112,34 +115,34 @@ def _configuration(evidence: Evidence) -> Iterator[Finding]:
                 found[code] = failed(code, message, expected=one_text, found=other_text, processes=processes)
     if not any(configs):
         for code in ("likeness.batch_size", "likeness.configuration"):
-            yield not_checked(code, "no process says it")
+            yield not_checked(code, "no process states it")
         return
     yield found.get("likeness.batch_size") or passed("likeness.batch_size")
-    yield found.get("likeness.configuration") or _as_planned(evidence)
+    yield found.get("likeness.configuration") or _configuration_of_manifest(evidence)
 
 
-def _as_planned(evidence: Evidence) -> Finding:
-    """Whether configurations that are alike are also the one that was written down before the run."""
+def _configuration_of_manifest(evidence: Evidence) -> Finding:
+    """Check that the configuration has the digest that the manifest recorded before the run."""
     code = "likeness.configuration"
-    planned = evidence.manifest.config_digest if evidence.manifest is not None else None
-    if planned is None:
+    expected = evidence.manifest.config_digest if evidence.manifest is not None else None
+    if expected is None:
         return passed(code)
     configs = [record.effective_config for record in evidence.records if record.effective_config]
-    if any(config_digest(config) == planned for config in configs):
+    if any(config_digest(config) == expected for config in configs):
         return passed(code)
-    reason = f"the digest of the configuration in the manifest is that of no process's: {planned}"
-    return not_checked(code, reason, expected=planned, found=config_digest(configs[0]))
+    reason = f"no process has the configuration digest of the manifest, {expected}"
+    return not_checked(code, reason, expected=expected, found=config_digest(configs[0]))
 
 
 def _differences(
-    one: dict[str, Any], other: dict[str, Any], prefix: str = "", levels: int = _LEVELS
+    one: dict[str, Any], other: dict[str, Any], prefix: str = "", depth: int = _MAX_DEPTH
 ) -> Iterator[tuple[str, object, object]]:
-    """Path and both values of what differs between two configurations, a process's own names left out."""
-    for name in sorted({*one, *other} - OF_A_PROCESS):
+    """Yield path and both values of each difference between two configurations, except settings of one process."""
+    for name in sorted({*one, *other} - PER_PROCESS_SETTINGS):
         values = one.get(name), other.get(name)
         if values[0] == values[1]:
             continue
-        if levels and isinstance(values[0], dict) and isinstance(values[1], dict):
-            yield from _differences(values[0], values[1], f"{prefix}{name}.", levels - 1)
+        if depth and isinstance(values[0], dict) and isinstance(values[1], dict):
+            yield from _differences(values[0], values[1], f"{prefix}{name}.", depth - 1)
         else:
             yield f"{prefix}{name}", *values

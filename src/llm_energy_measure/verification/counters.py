@@ -1,4 +1,4 @@
-"""Counters: readings of energy counters that began anew, ran over, or were taken for the energy of the window."""
+"""Checks of energy counters: resets, wraps, lost sensors, and cumulative readings used as the energy of a window."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from llm_energy_measure.verification.processes import Evidence
 
 TOLERANCE = 0.01
-"""Fraction that a sensor's energy may differ from the difference of its counter."""
+"""Greatest relative difference between an energy and the counter or sensors behind it."""
 
 _CODES = ("counter.reset", "counter.wrap", "counter.cumulative", "counter.lost", "counter.gap", "counter.mismatch")
-_SAID = {COUNTER_RESET: "counter.reset", SENSOR_LOST: "counter.lost", SAMPLING_GAP: "counter.gap"}
-_WORDS = {
-    "counter.reset": "was set back within the window: what it counted before is lost",
-    "counter.lost": "was lost within the window: the energy after that is missing",
-    "counter.gap": "was not sampled for a time: power in the gap is a guess",
+_CODE_OF_PROBLEM = {COUNTER_RESET: "counter.reset", SENSOR_LOST: "counter.lost", SAMPLING_GAP: "counter.gap"}
+_MESSAGES = {
+    "counter.reset": "was reset within the window; the energy before the reset is lost",
+    "counter.lost": "was lost within the window; the energy after the loss is missing",
+    "counter.gap": "was not sampled for some time; the energy over the gap is interpolated",
 }
 
 
 def check_counters(evidence: Evidence) -> Iterator[Finding]:
-    """Whether each sensor's energy follows from its counter. Without sensor readings nothing can be said."""
+    """Check that the energy of each sensor agrees with its counter, if a process recorded sensor readings."""
     if not evidence.any_sensors:
-        yield not_checked("counter.recorded", "no process recorded the readings of its sensors")
+        yield not_checked("counter.recorded", "no process recorded sensor readings")
         return
     found: dict[str, tuple[str, float | None, float | None, list[int]]] = {}
     for record in evidence.records:
@@ -40,8 +40,8 @@ def check_counters(evidence: Evidence) -> Iterator[Finding]:
                 name = f"{sensor.source}{f' {sensor.instance}' if sensor.instance else ''}"
                 sentence = f"sensor {name} of process {record.process_index} {message}"
                 found.setdefault(code, (sentence, expected, value, []))[3].append(record.process_index)
-        for words, expected, value in _mismatches(record.energy_metrics):
-            sentence = f"process {record.process_index} {words}"
+        for message, expected, value in _mismatches(record.energy_metrics):
+            sentence = f"process {record.process_index} {message}"
             found.setdefault("counter.mismatch", (sentence, expected, value, []))[3].append(record.process_index)
     yield passed("counter.recorded")
     for code in _CODES:
@@ -53,9 +53,10 @@ def check_counters(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _mismatches(energy: EnergyMetrics) -> Iterator[tuple[str, float, float]]:
-    """Words, expected and found energy of each component that is not what its sensors read, all or those of one source.
+    """Yield message, expected and found energy (J) of each component that differs from its sensors.
 
-    A reading that failed, or was left to another process, says nothing of the energy.
+    A component may equal the sum of all its sensors or of the sensors of one source. It is not compared if a sensor
+    failed or was left to another process.
     """
     for name in COMPONENTS:
         joules_of: float | None = getattr(energy, f"{name}_energy_j")
@@ -68,47 +69,46 @@ def _mismatches(energy: EnergyMetrics) -> Iterator[tuple[str, float, float]]:
             by_source[sensor.source] = by_source.get(sensor.source, 0.0) + read[id(sensor)]
         sums = [math.fsum(read.values()), *by_source.values()]
         if not any(abs(joules_of - one) <= TOLERANCE * one for one in sums):
-            words = f"has {joules(joules_of)} of {name.upper()} energy, and its sensors read {joules(sums[0])}"
-            yield words, sums[0], joules_of
+            message = f"has {joules(joules_of)} of {name.upper()} energy, but its sensors read {joules(sums[0])}"
+            yield message, sums[0], joules_of
 
 
 def _read_j(sensor: SensorReading) -> float | None:
-    """Energy that a sensor read, by its own account or by its counter's; None if neither tells, or it had a problem."""
+    """Return the energy of a sensor in joules, from its counter if not stated; None if unknown."""
     if sensor.energy_j is not None or sensor.problems:
         return sensor.energy_j
     return None if (counted := _counted_j(sensor)) is None or counted < 0 else counted
 
 
 def _counted_j(sensor: SensorReading) -> float | None:
-    """Difference of a counter's readings, its wraps added; None without both readings."""
+    """Return end - start of a counter plus its wraps, in joules; None without both readings."""
     if sensor.counter_start_j is None or sensor.counter_end_j is None:
         return None
     return sensor.counter_end_j - sensor.counter_start_j + (sensor.wraps or 0) * (sensor.counter_range_j or 0.0)
 
 
 def _problems(sensor: SensorReading) -> Iterator[tuple[str, str, float | None, float | None]]:
-    """Code, words, expected and found value of what is wrong with one reading."""
+    """Yield code, message, expected and found value (J) of each problem of one sensor reading."""
     for problem in sensor.problems:
-        if problem in _SAID:
-            code = _SAID[problem]
-            yield code, _WORDS[code], None, None
+        if code := _CODE_OF_PROBLEM.get(problem):
+            yield code, _MESSAGES[code], None, None
     start, end, energy_j = sensor.counter_start_j, sensor.counter_end_j, sensor.energy_j
     counted = _counted_j(sensor)
     if start is None or end is None or counted is None:
         return
     if counted < 0:
         if sensor.counter_range_j is None:
-            words = f"went back from {joules(start)} to {joules(end)}: it was set back, and the energy is unknown"
-            yield "counter.reset", words, start, end
+            message = f"went back from {joules(start)} to {joules(end)}; it was reset, so the energy is unknown"
+            yield "counter.reset", message, start, end
         else:
-            words = f"went from {joules(start)} to {joules(end)} over its range, and no wrap was counted"
-            yield "counter.wrap", words, end - start + sensor.counter_range_j, energy_j
+            message = f"went back from {joules(start)} to {joules(end)}; it wrapped, but no wrap was counted"
+            yield "counter.wrap", message, end - start + sensor.counter_range_j, energy_j
         return
     if energy_j is None or abs(energy_j - counted) <= TOLERANCE * counted:
         return
     if abs(energy_j - end) <= TOLERANCE * end:
-        words = f"gave {joules(energy_j)}, its counter's reading, for a window in which it counted {joules(counted)}"
-        yield "counter.cumulative", words, counted, energy_j
+        message = f"reports its end reading {joules(energy_j)} as energy; the window's energy is {joules(counted)}"
+        yield "counter.cumulative", message, counted, energy_j
     elif COUNTER_RESET not in sensor.problems:
-        words = f"gave {joules(energy_j)}, and its counter counted {joules(counted)}"
-        yield "counter.wrap", words, counted, energy_j
+        message = f"reports {joules(energy_j)}, but its counter increased by {joules(counted)}"
+        yield "counter.wrap", message, counted, energy_j

@@ -1,4 +1,4 @@
-"""Plausibility: figures of one record that contradict each other, and processes that are unlike their peers."""
+"""Checks of plausibility: figures of one record agree with each other, and with those of the other processes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.verification.codes import failed, joules, not_checked, passed, seconds, watts
-from llm_energy_measure.verification.gpus import (
-    UNCERTAIN,
-    host_boards,
-    names_gpu,
-)
+from llm_energy_measure.verification.gpus import UNCERTAIN, host_boards, names_gpu
 from llm_energy_measure.verification.power import TOLERANCE as POWER_TOLERANCE
 from llm_energy_measure.verification.processes import read_elsewhere
 
@@ -23,39 +19,40 @@ if TYPE_CHECKING:
     from llm_energy_measure.verification.processes import Evidence, Process
 
 SAMPLE_FACTOR = 2.0
-"""How far an instantaneous sample of power may lie from the mean that energy and window imply."""
+"""Greatest ratio between one power sample and the mean power that energy and window imply."""
 
 COMPONENT_TOLERANCE = 0.01
-"""Fraction of the total that its components may exceed it by."""
+"""Greatest excess of the components over the total, as a fraction of the total."""
 
 THROUGHPUT_TOLERANCE = 0.25
-"""Fraction that a throughput may differ from tokens over time: means of batches are not means of a run."""
+"""Greatest relative difference between a throughput and tokens / time: means of batches differ from means of a run."""
 
 OUTLIER_FACTOR = 3.0
-"""How often its peers' median power, or what part of it, makes a process an outlier; it takes three processes."""
+"""A process is an outlier above the median power of its peers times this factor, or below the median divided by it."""
 
-_PEERS = 3
-# A sentence, with what was expected and found; or why that can't be told; or None if nothing is wrong.
+_MIN_PEERS = 3
+# Message, expected value and found value.
 _Problem = tuple[str, float | None, float | None]
-_Judged = _Problem | str | None
+# A problem, or the reason why the check could not run, or None if it passed.
+_Judgement = _Problem | str | None
 _ABSENT = ""
-"""The record lacks the figures that the check compares."""
+"""Reason of a record that lacks the figures that the check compares."""
 
 
 def check_plausibility(evidence: Evidence) -> Iterator[Finding]:
-    """Whether the figures of each process agree with each other and with its peers'."""
-    for code, (judge, what) in _EACH.items():
-        yield _first_problem(code, evidence, judge(evidence), what)
+    """Check that the figures of each process agree with each other and with those of the other processes."""
+    for code, (judge, figures) in _JUDGES.items():
+        yield _summarise(code, evidence, judge(evidence), figures)
     yield _missing_gpu_energy(evidence)
     yield _outlier(evidence)
 
 
-def _first_problem(code: str, evidence: Evidence, judged: Sequence[_Judged], what: str) -> Finding:
-    """One finding for the experiment: the first process that has the problem, and how many more have it."""
+def _summarise(code: str, evidence: Evidence, judged: Sequence[_Judgement], figures: str) -> Finding:
+    """Return one finding for the experiment: the first process with the problem, and the number of the others."""
     if judged.count(None) == len(judged):
         return passed(code)
     if judged.count(_ABSENT) == len(judged):
-        return not_checked(code, f"no process has {what}")
+        return not_checked(code, f"no process has {figures}")
     problems = {
         record.process_index: judgement
         for record, judgement in zip(evidence.records, judged, strict=True)
@@ -65,38 +62,38 @@ def _first_problem(code: str, evidence: Evidence, judged: Sequence[_Judged], wha
         why = next(filter(None, judged), None)
         if why is None and None in judged:
             return passed(code)
-        return not_checked(code, why if isinstance(why, str) else f"no process has {what}")
+        return not_checked(code, why if isinstance(why, str) else f"no process has {figures}")
     process, (message, expected, value) = next(iter(problems.items()))
     if len(problems) > 1:
         message += f" (and {len(problems) - 1} more)"
     return failed(code, f"process {process} {message}", expected=expected, found=value, processes=problems)
 
 
-def _powers_above_limit(evidence: Evidence) -> list[_Judged]:
+def _powers_above_limit(evidence: Evidence) -> list[_Judgement]:
     return [
         _ABSENT if (power := process.energy.gpu_power_w) is None else _power_above_limit(process, power)
         for process in evidence.processes
     ]
 
 
-def _power_above_limit(process: Process, power: float) -> _Judged:
+def _power_above_limit(process: Process, power: float) -> _Judgement:
     limit, is_certain = process.boards.limit_w, process.boards.is_certain
     if process.gpu_scope == "host":
         name, limit = host_boards(process.record) or ("", None)
         if limit is None:
-            return f"no power limit is known of the board {name!r}" if name else "what boards the host has is not known"
-        of_whom, is_certain = "the host's boards", True
+            return f"the power limit of the board {name!r} is unknown" if name else "the boards of the host are unknown"
+        owner, is_certain = "the host's boards", True
     elif limit is None:
         board = next((gpu.board for gpu in process.gpus if gpu.limit_w is None and gpu.board), None)
-        return f"no power limit is known of the board {'' if board is None else repr(board)}".rstrip()
+        return f"the power limit of the board{'' if board is None else f' {board!r}'} is unknown"
     else:
-        of_whom = "its board" if process.boards.number == 1 else f"its {process.boards.number} boards"
+        owner = "its board" if process.boards.number == 1 else f"its {process.boards.number} boards"
     if power > limit * (1 + POWER_TOLERANCE):
-        return f"reports {watts(power)} of GPU power, and {of_whom} can draw {watts(limit)}", limit, power
+        return f"reports {watts(power)} of GPU power, but {owner} can draw only {watts(limit)}", limit, power
     return None if is_certain else UNCERTAIN
 
 
-def _samples_against_energy(evidence: Evidence) -> list[_Judged]:
+def _samples_against_energy(evidence: Evidence) -> list[_Judgement]:
     return [
         _power_contradicts_energy(process, energy_j, power)
         if (energy_j := process.energy.gpu_energy_j) and (power := process.energy.gpu_power_w) is not None
@@ -105,25 +102,24 @@ def _samples_against_energy(evidence: Evidence) -> list[_Judged]:
     ]
 
 
-def _power_contradicts_energy(process: Process, energy_j: float, power: float) -> _Judged:
-    """The field is one sample: only what no mean can be near is a contradiction."""
-    window, work = process.window_sec, process.record.inference_metrics
-    longest = process.length_sec
-    shortest = window or (work.inference_time_sec if work is not None else None) or longest
+def _power_contradicts_energy(process: Process, energy_j: float, power: float) -> _Judgement:
+    """Compare one power sample with the mean power over the shortest and the longest known time."""
+    inference, longest = process.record.inference_metrics, process.length_sec
+    shortest = process.window_sec or (inference.inference_time_sec if inference is not None else None) or longest
     if power == 0:
         over = f" over {seconds(longest)}" if longest else ""
-        return f"reports 0 W of GPU power beside {joules(energy_j)} of GPU energy{over}", None, 0.0
+        return f"reports 0 W of GPU power, but {joules(energy_j)} of GPU energy{over}", None, 0.0
     if not longest or not shortest:
         return _ABSENT
     least, greatest = energy_j / longest, energy_j / shortest
     if least / SAMPLE_FACTOR <= power <= greatest * SAMPLE_FACTOR:
         return None
     mean = least if power < least else greatest
-    message = f"reports {watts(power)} of GPU power, and its GPU energy implies a mean of {watts(mean)}"
-    return f"{message}: the field is one sample and no mean", mean, power
+    message = f"reports {watts(power)} of GPU power, but its GPU energy implies a mean of {watts(mean)}"
+    return f"{message}; the reported power is one sample, not a mean", mean, power
 
 
-def _all_below_idle(evidence: Evidence) -> list[_Judged]:
+def _all_below_idle(evidence: Evidence) -> list[_Judgement]:
     return [
         _below_idle(idle_w, process.window_sec, process.energy.total_energy_j)
         if (idle_w := process.energy.idle_power_w)
@@ -132,17 +128,17 @@ def _all_below_idle(evidence: Evidence) -> list[_Judged]:
     ]
 
 
-def _below_idle(idle_w: float, window: float | None, energy_j: float | None) -> _Judged:
+def _below_idle(idle_w: float, window: float | None, energy_j: float | None) -> _Judgement:
     if not window or energy_j is None:
         return _ABSENT
     idle_j = idle_w * window
     if energy_j >= idle_j * (1 - POWER_TOLERANCE):
         return None
-    least = f"the {joules(idle_j)} of {watts(idle_w)} idle"
-    return f"measured {joules(energy_j)} over {seconds(window)}, less than {least}", idle_j, energy_j
+    idle = f"{joules(idle_j)} (idle power {watts(idle_w)} times this time)"
+    return f"measured {joules(energy_j)} over {seconds(window)}, less than {idle}", idle_j, energy_j
 
 
-def _all_components(evidence: Evidence) -> list[_Judged]:
+def _all_components(evidence: Evidence) -> list[_Judgement]:
     return [
         _ABSENT
         if energy.total_energy_j is None
@@ -151,76 +147,81 @@ def _all_components(evidence: Evidence) -> list[_Judged]:
     ]
 
 
-def _components(total_j: float, gpu_j: float | None, cpu_j: float | None, ram_j: float | None) -> _Judged:
+def _components(total_j: float, gpu_j: float | None, cpu_j: float | None, ram_j: float | None) -> _Judgement:
     if gpu_j is cpu_j is ram_j is None:
         return _ABSENT
     parts = math.fsum((gpu_j or 0.0, cpu_j or 0.0, ram_j or 0.0))
     if parts <= total_j * (1 + COMPONENT_TOLERANCE):
         return None
-    message = f"has {joules(parts)} in GPU, CPU and RAM, more than its total of {joules(total_j)}"
+    message = f"has {joules(parts)} of GPU, CPU and memory energy, more than its total of {joules(total_j)}"
     return message, total_j, parts
 
 
-def _all_throughputs(evidence: Evidence) -> list[_Judged]:
+def _all_throughputs(evidence: Evidence) -> list[_Judgement]:
     return [
-        _throughput(work, rate, time)
-        if work is not None and (rate := work.tokens_per_second) and (time := work.inference_time_sec)
+        _throughput(inference, rate, time)
+        if inference is not None and (rate := inference.tokens_per_second) and (time := inference.inference_time_sec)
         else _ABSENT
-        for work in evidence.works
+        for inference in evidence.works
     ]
 
 
-def _throughput(work: InferenceMetrics, told: float, time: float) -> _Judged:
-    # Where it is as near as this, what is nearer still is near enough as well.
-    if abs((rate := work.total_tokens / time) - told) < THROUGHPUT_TOLERANCE / 2 * rate:
+def _throughput(inference: InferenceMetrics, reported: float, time: float) -> _Judgement:
+    # Fast path for most records: if this rate is within half of the tolerance, the nearest rate is within all of it.
+    if abs((rate := inference.total_tokens / time) - reported) < THROUGHPUT_TOLERANCE / 2 * rate:
         return None
-    # Some tools count output tokens, some all: whichever comes nearest speaks for the record.
-    rates = [tokens / time for tokens in (work.total_tokens, work.output_tokens, work.input_tokens) if tokens]
+    # Tools count total, output or input tokens, so the nearest rate is compared.
+    counts = inference.total_tokens, inference.output_tokens, inference.input_tokens
+    rates = [tokens / time for tokens in counts if tokens]
     if not rates:
         return _ABSENT
-    nearest = min(rates, key=lambda rate: abs(rate - told))
-    if abs(nearest - told) <= THROUGHPUT_TOLERANCE * nearest:
+    nearest = min(rates, key=lambda rate: abs(rate - reported))
+    if abs(nearest - reported) <= THROUGHPUT_TOLERANCE * nearest:
         return None
-    message = f"reports {told:,.4g} tokens/s, and its tokens over {seconds(time)} are {nearest:,.4g} tokens/s"
-    return message, nearest, told
+    message = f"reports {reported:,.4g} tokens/s, but its tokens / {seconds(time)} are {nearest:,.4g} tokens/s"
+    return message, nearest, reported
 
 
-def _all_tokens(evidence: Evidence) -> list[_Judged]:
-    return [_ABSENT if work is None else _tokens(work) for work in evidence.works]
+def _all_tokens(evidence: Evidence) -> list[_Judgement]:
+    return [_ABSENT if inference is None else _tokens(inference) for inference in evidence.works]
 
 
-def _tokens(work: InferenceMetrics) -> _Judged:
-    parts = work.input_tokens + work.output_tokens
-    if parts > work.total_tokens:
-        message = f"counts {parts:,} input and output tokens, more than its total of {work.total_tokens:,}"
-        return message, float(work.total_tokens), float(parts)
-    requests = work.latency_measurements
+def _tokens(inference: InferenceMetrics) -> _Judgement:
+    parts = inference.input_tokens + inference.output_tokens
+    if parts > inference.total_tokens:
+        message = f"counts {parts:,} input and output tokens, more than its total of {inference.total_tokens:,}"
+        return message, float(inference.total_tokens), float(parts)
+    requests = inference.latency_measurements
     if requests is None:
         return None
-    if requests.total_output_tokens is not None and requests.total_output_tokens > work.output_tokens:
+    if requests.total_output_tokens is not None and requests.total_output_tokens > inference.output_tokens:
         message = (
-            f"has requests with {requests.total_output_tokens:,} output tokens, more than the {work.output_tokens:,} "
-            "that it counts"
+            f"has requests with {requests.total_output_tokens:,} output tokens, more than its output_tokens of "
+            f"{inference.output_tokens:,}"
         )
-        return message, float(work.output_tokens), float(requests.total_output_tokens)
+        return message, float(inference.output_tokens), float(requests.total_output_tokens)
     if requests.request_count is not None and len(requests.ttft_ms) > requests.request_count:
-        message = f"has {len(requests.ttft_ms):,} times to the first token of {requests.request_count:,} requests"
+        message = f"has {len(requests.ttft_ms):,} times to first token, but only {requests.request_count:,} requests"
         return message, float(requests.request_count), float(len(requests.ttft_ms))
     return None
 
 
-_EACH: dict[str, tuple[Callable[[Evidence], list[_Judged]], str]] = {
+# Function that judges each process, and the figures that it needs, for the reason of a check that could not run.
+_JUDGES: dict[str, tuple[Callable[[Evidence], list[_Judgement]], str]] = {
     "plausibility.power_above_limit": (_powers_above_limit, "a GPU power"),
-    "plausibility.power_contradicts_energy": (_samples_against_energy, "GPU power, GPU energy and a time"),
-    "plausibility.below_idle": (_all_below_idle, "an idle power, an energy and its window"),
-    "plausibility.components": (_all_components, "a total and a component of it"),
-    "plausibility.throughput": (_all_throughputs, "a throughput, tokens and their time"),
+    "plausibility.power_contradicts_energy": (_samples_against_energy, "GPU power, GPU energy and time"),
+    "plausibility.below_idle": (_all_below_idle, "an idle power, an energy and an energy window"),
+    "plausibility.components": (_all_components, "a total and one of its components"),
+    "plausibility.throughput": (_all_throughputs, "a throughput, tokens and an inference time"),
     "plausibility.tokens": (_all_tokens, "token counts"),
 }
 
 
 def _missing_gpu_energy(evidence: Evidence) -> Finding:
-    """No GPU energy beside peers that have it; a peer that read its sensors, or the whole host, explains it."""
+    """Check for processes without GPU energy on hosts with GPU energy.
+
+    Another process that read the whole host, or the sensors of this process, explains the missing energy.
+    """
     code = "plausibility.missing_gpu_energy"
     readings = [energy.gpu_energy_j for energy in evidence.energies]
     if all(readings) or not any(readings):
@@ -241,12 +242,12 @@ def _missing_gpu_energy(evidence: Evidence) -> Finding:
     if not missing:
         return passed(code)
     others = f" and {len(missing) - 1} more have" if len(missing) > 1 else " has"
-    message = f"process {missing[0]}{others} no GPU energy, or 0 J of it, beside peers that have some"
+    message = f"process {missing[0]}{others} no GPU energy or 0 J, but other processes have GPU energy"
     return failed(code, message, processes=missing)
 
 
 def _outlier(evidence: Evidence) -> Finding:
-    """A process whose power is far from its peers', of the same component, scope and boards."""
+    """Check for processes whose power is far from the median of peers with the same component, scope and boards."""
     code = "plausibility.outlier"
     peers: dict[object, list[tuple[float, int]]] = {}
     for process in evidence.processes:
@@ -254,26 +255,27 @@ def _outlier(evidence: Evidence) -> Finding:
         own: tuple[object, ...] = boards.number, boards.limit_w, boards.is_certain
         if energy.gpu_energy_j:
             component, joules, scope = "gpu", energy.gpu_energy_j, process.gpu_scope
-        elif energy.cpu_energy_j:  # one process may read the host's for all
+        elif energy.cpu_energy_j:  # one process may read the CPU for all processes of its host
             component, joules, scope, own = "cpu", energy.cpu_energy_j, energy.cpu_scope or energy.total_scope, ()
         else:
             component, joules, scope = "total", energy.total_energy_j or 0.0, energy.total_scope
         if joules and length:
             record = process.record
-            like = component, scope, own, record.gpu_name
-            peers.setdefault(like, []).append((joules / length, record.process_index))
-    groups = [powers for powers in peers.values() if len(powers) >= _PEERS]
+            peers.setdefault((component, scope, own, record.gpu_name), []).append(
+                (joules / length, record.process_index)
+            )
+    groups = [powers for powers in peers.values() if len(powers) >= _MIN_PEERS]
     if not groups:
-        return not_checked(code, "fewer than three like processes with energy and time")
+        return not_checked(code, "fewer than three comparable processes have energy and time")
     for powers in groups:
         ordered = sorted([power for power, _ in powers])
         middle = statistics.median(ordered)
-        # None is farther than the least or the greatest.
-        if max(_distance(ordered[0], middle), _distance(ordered[-1], middle)) > OUTLIER_FACTOR:
-            far, index = max(powers, key=lambda pair: (_distance(pair[0], middle), -pair[1]))
+        # The smallest or the greatest power is the farthest from the median.
+        if max(_ratio(ordered[0], middle), _ratio(ordered[-1], middle)) > OUTLIER_FACTOR:
+            far, index = max(powers, key=lambda pair: (_ratio(pair[0], middle), -pair[1]))
             return failed(
                 code,
-                f"process {index} implies {watts(far)}, and the median of its peers is {watts(middle)}",
+                f"process {index} has a mean power of {watts(far)}, but the median of its peers is {watts(middle)}",
                 expected=middle,
                 found=far,
                 processes=[index],
@@ -281,7 +283,7 @@ def _outlier(evidence: Evidence) -> Finding:
     return passed(code)
 
 
-def _distance(power_w: float, middle_w: float) -> float:
-    """How often the one goes into the other, at least 1."""
+def _ratio(power_w: float, middle_w: float) -> float:
+    """Return the greater power divided by the smaller one, at least 1."""
     least, greatest = min(power_w, middle_w), max(power_w, middle_w)
     return greatest / least if least else math.inf

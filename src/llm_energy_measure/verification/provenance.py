@@ -1,4 +1,4 @@
-"""Provenance: which joules a sensor counted, and which a constant made."""
+"""Checks of provenance: which energy a sensor measured, and which a model or constant produced."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from llm_energy_measure.verification.attribution import Attribution
     from llm_energy_measure.verification.processes import Evidence
 
-# Energies in joules, by component.
+# Energies in joules by component.
 Parts = dict[str, list[float]]
 
-# Looked for with `find`: `in` takes it for a number first, and fails, which is most of its time.
+# Searched with `find`: `in` on bytes first tries to convert this to an integer, which takes most of its time.
 _VERSION = b'"schema_version"'
 
 
 def check_provenance(evidence: Evidence, attribution: Attribution) -> Iterator[Finding]:
-    """What of the totals was modelled, what nobody says the origin of, and what the measuring tool warned of."""
+    """Report modelled energy, unknown provenance, warnings of the measuring tool, and missing schema versions."""
     kinds = _kinds(evidence.energies)
     yield _modelled(evidence, attribution, any_modelled=any("modelled" in kind for kind in kinds))
     yield _unknown(kinds.values())
@@ -33,22 +33,22 @@ def check_provenance(evidence: Evidence, attribution: Attribution) -> Iterator[F
 
 
 def _parts(energy: EnergyMetrics) -> list[tuple[str, float, str | None]]:
-    """Component, energy and provenance of what a total is made of; the total itself if it has no components."""
-    whole = energy.total_provenance
+    """Return component, energy (J) and provenance of each part of a total; the total itself if it has no components."""
+    of_total = energy.total_provenance
     parts: list[tuple[str, float, str | None]] = []
     if energy.gpu_energy_j:
-        parts.append(("GPU", energy.gpu_energy_j, energy.gpu_provenance or whole))
+        parts.append(("GPU", energy.gpu_energy_j, energy.gpu_provenance or of_total))
     if energy.cpu_energy_j:
-        parts.append(("CPU", energy.cpu_energy_j, energy.cpu_provenance or whole))
+        parts.append(("CPU", energy.cpu_energy_j, energy.cpu_provenance or of_total))
     if energy.ram_energy_j:
-        parts.append(("RAM", energy.ram_energy_j, energy.ram_provenance or whole))
+        parts.append(("RAM", energy.ram_energy_j, energy.ram_provenance or of_total))
     if not parts and energy.total_energy_j:
-        parts.append(("total", energy.total_energy_j, whole))
+        parts.append(("total", energy.total_energy_j, of_total))
     return parts
 
 
 def _modelled(evidence: Evidence, attribution: Attribution, *, any_modelled: bool) -> Finding:
-    """What of the plain sum, and of the attributed total where that is another, no sensor measured."""
+    """Report the modelled energy in the plain sum, and in the attributed energy if that differs."""
     code = "provenance.modelled"
     modelled: Parts = {}
     others: Parts = {}
@@ -58,34 +58,34 @@ def _modelled(evidence: Evidence, attribution: Attribution, *, any_modelled: boo
     if not modelled:
         return passed(code)
     energy_j = math.fsum(part for parts in modelled.values() for part in parts)
-    names = " and ".join("the whole" if name == "total" else name for name in modelled)
+    names = " and ".join("the total" if name == "total" else name for name in modelled)
     message = (
         f"the plain sum contains {joules(energy_j)} of modelled energy ({names}){_share(energy_j, attribution.plain_j)}"
     )
     if attribution.energy_j is not None and attribution.energy_j != attribution.plain_j:
         least_j, most_j = _attributed(attribution, modelled, others)
         up_to = "up to " if least_j < most_j else ""
-        message += f", and the attributed total {up_to}{joules(most_j)}{_share(most_j, attribution.energy_j)}"
-    return not_checked(code, "a model computed it, no sensor measured it", message, found=energy_j)
+        message += f"; the attributed energy contains {up_to}{joules(most_j)}{_share(most_j, attribution.energy_j)}"
+    return not_checked(code, "no sensor measured the modelled energy", message, found=energy_j)
 
 
 def _attributed(attribution: Attribution, modelled: Parts, others: Parts) -> tuple[float, float]:
-    """Least and greatest modelled energy in the attributed total: all of a component that nobody measured."""
+    """Return the least and greatest modelled energy (J) in the attributed energy."""
     kept = {"GPU": attribution.gpu_j, "CPU": attribution.cpu_j, "RAM": attribution.ram_j, "total": attribution.energy_j}
     least, most = 0.0, 0.0
     for name, parts in modelled.items():
-        whole = kept[name] or 0.0
-        most += min(whole, math.fsum(parts))
-        least += max(0.0, whole - math.fsum(others.get(name, ())))
+        attributed_j = kept[name] or 0.0
+        most += min(attributed_j, math.fsum(parts))
+        least += max(0.0, attributed_j - math.fsum(others.get(name, ())))
     return least, most
 
 
-def _share(part_j: float, whole_j: float | None) -> str:
-    return f", {part_j / whole_j:.0%} of it" if whole_j and part_j <= whole_j else ""
+def _share(part_j: float, total_j: float | None) -> str:
+    return f", {part_j / total_j:.0%} of it" if total_j and part_j <= total_j else ""
 
 
 def _kinds(energies: Sequence[EnergyMetrics]) -> dict[tuple[str | bool | None, ...], EnergyMetrics]:
-    """An energy of each kind, in the order of the first of its kind: of the same parts, each of the same provenance."""
+    """Return one energy per combination of present components and provenances, in the order of first appearance."""
     return {
         (
             energy.total_energy_j is None,
@@ -111,7 +111,7 @@ def _unknown(kinds: Iterable[EnergyMetrics]) -> Finding:
         for name, _, provenance in _parts(energy)
         if provenance is None
     )
-    reason = f"the provenance of {', '.join(unknown)} energy is not stated (measured, integrated or modelled)"
+    reason = f"no process states whether {', '.join(unknown)} energy was measured, integrated or modelled"
     return not_checked(code, reason) if unknown else passed(code)
 
 
@@ -121,7 +121,7 @@ def _tool_warning(evidence: Evidence) -> Finding:
     if not warned:
         return passed(code)
     message = f"process {warned[0].process_index}: {warned[0].energy_measurement_warning}"[:500]
-    reason = "warning of the measuring tool"
+    reason = "the measuring tool recorded a warning"
     return not_checked(code, reason, message, processes=(record.process_index for record in warned))
 
 
@@ -134,5 +134,5 @@ def _schema_version(evidence: Evidence) -> Finding:
     ]
     if not without:
         return passed(code)
-    message = f"process {listed(without)}: no schema_version, read as {SCHEMA_VERSION}"
+    message = f"process {listed(without)} has no schema_version; the file was read as {SCHEMA_VERSION}"
     return failed(code, message, expected="a version", processes=without)

@@ -1,4 +1,4 @@
-"""Time: the processes ran together, by clocks that agree, for as long as they say."""
+"""Checks of times: runs overlap, durations agree with timestamps, and the clocks of the hosts agree."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ if TYPE_CHECKING:
     from llm_energy_measure.verification.processes import Evidence
 
 CLOCK_TOLERANCE_SEC = 1.0
-"""Seconds that two readings of clocks may differ: NTP keeps hosts to milliseconds, steps are whole seconds."""
+"""Greatest difference between two clocks that passes, in seconds.
+
+NTP keeps the clocks of hosts equal to milliseconds. Clock errors that matter are whole seconds.
+"""
 
 DURATION_TOLERANCE = 0.05
-"""Fraction that a duration may differ from end - start; never less than `CLOCK_TOLERANCE_SEC`."""
+"""Greatest relative difference between a duration and end - start. `CLOCK_TOLERANCE_SEC` is always allowed."""
 
 OFFSET_AGREEMENT = 0.1
-"""How closely starts and ends of two hosts have to be shifted alike, as a fraction of the shift."""
+"""Greatest difference between the shift of the start and the shift of the end, as a fraction of the shift."""
 
-# A reading that is off by more (three centuries, in seconds) is no clock's.
-_NO_CLOCK_SEC = 1e10
+# Three centuries in seconds. A greater difference between two clocks comes from a damaged record.
+_MAX_CLOCK_DIFFERENCE_SEC = 1e10
 
 
 class Offset(NamedTuple):
-    """How far the wall clock of a host is ahead of the store's.
+    """Difference between the wall clock of a host and the clock of the store. The smallest error sorts first.
 
     Attributes:
-        error_sec: How far that may be wrong, in seconds.
-        is_at_end: Whether it was read at the end of a process.
-        ahead_sec: How far, in seconds.
+        error_sec: Uncertainty of `ahead_sec`, in seconds, at least 0.
+        is_at_end: Whether the clocks were read at the end of a process.
+        ahead_sec: Wall clock minus clock of the store, in seconds.
     """
 
     error_sec: float
@@ -42,38 +45,38 @@ class Offset(NamedTuple):
     ahead_sec: float
 
     @property
-    def least_sec(self) -> float:
-        """How far it is ahead at least, in seconds."""
+    def lower_sec(self) -> float:
+        """Least possible difference, in seconds."""
         return self.ahead_sec - self.error_sec
 
     @property
-    def most_sec(self) -> float:
-        """How far it is ahead at most, in seconds."""
+    def upper_sec(self) -> float:
+        """Greatest possible difference, in seconds."""
         return self.ahead_sec + self.error_sec
 
 
 def check_time(evidence: Evidence) -> Iterator[Finding]:
-    """Whether the processes' times can be right, and are those of one run."""
+    """Check that the times of the processes are possible and belong to one run."""
     yield from _impossible_spans(evidence)
     if len(evidence.is_naive) > 1:
-        message = "some timestamps have a UTC offset and some have none; start and end can't be told"
+        message = "some timestamps have a UTC offset and some have none, so start and end of the experiment are unknown"
         yield failed("time.mixed_offsets", message)
     else:
         yield passed("time.mixed_offsets")
-    yield _naive(evidence)
-    offsets = _offsets(evidence)
-    apart = _clocks_apart(offsets)
-    yield _overlap(evidence, {} if apart is None else offsets)
+    yield _naive_timestamps(evidence)
+    offsets = _clock_offsets(evidence)
+    disagreement = _clock_disagreement(offsets)
+    yield _overlap(evidence, {} if disagreement is None else offsets)
     yield _durations(evidence)
     yield _clock_jump(evidence)
-    yield apart or _clock_offset(evidence, offsets)
+    yield disagreement or _unproven_offset(evidence, offsets)
 
 
 def _impossible_spans(evidence: Evidence) -> Sequence[Finding]:
-    """Reversed spans, negative durations and stamps that can't be compared: a finding each."""
+    """Return one finding per reversed span, negative duration and pair of timestamps that can't be compared."""
     code = "time.impossible_span"
-    # Of a run with both ends in order, a duration, and no window beside it there is nothing to ask.
-    asked = [
+    # Skips the common case: a run in order, with a duration that is not negative, and without an energy window.
+    suspects = [
         process.record
         for process in evidence.processes
         if process.run is None
@@ -81,46 +84,53 @@ def _impossible_spans(evidence: Evidence) -> Sequence[Finding]:
         or (process.record.timestamps.duration_sec or 0.0) < 0
         or process.energy.window is not None
     ]
-    impossible = [(record.process_index, problem) for record in asked for problem in timestamp_problems(record)]
+    impossible = [(record.process_index, problem) for record in suspects for problem in timestamp_problems(record)]
     if not impossible:
         return (passed(code),)
     return [failed(code, f"process {process}: {problem}", processes=[process]) for process, problem in impossible]
 
 
-def _naive(evidence: Evidence) -> Finding:
+def _naive_timestamps(evidence: Evidence) -> Finding:
     code = "time.naive_stamps"
     if True not in evidence.is_naive:
         return passed(code)
     if len(evidence.hosts) > 1:
-        message = f"stamps of {len(evidence.hosts)} hosts have no UTC offset: which came first depends on their zones"
+        message = (
+            f"timestamps of {len(evidence.hosts)} hosts have no UTC offset, so their order depends on the time zones "
+            "of the hosts"
+        )
         return failed(code, message, found=float(len(evidence.hosts)))
-    return not_checked(code, "the stamps have no UTC offset; those of one host can be compared with each other alone")
+    reason = "the timestamps have no UTC offset; they can only be compared with timestamps of the same host"
+    return not_checked(code, reason)
 
 
 def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Finding:
-    """One instant that all processes ran at; `found` is the common time as a fraction of the whole.
+    """Check that all processes ran at one instant. `found` is the common time divided by the whole time.
 
-    With offsets, which hosts have whose clocks are apart, the store's clock tells the time.
+    Args:
+        evidence: The evidence of the experiment.
+        offsets: Clock offset of each host if the clocks disagree; the times are then corrected to the store's clock.
+            Empty if the clocks are not known to disagree.
     """
     code = "time.no_overlap"
     processes, starts, ends = evidence.processes, evidence.starts, evidence.ends
-    if reason := _why_not_in_order(evidence, offsets):
+    if reason := _why_not_comparable(evidence, offsets):
         return not_checked(code, reason)
     begin = starts[0]
     if not offsets and evidence.started and evidence.ended:
-        # By one clock the outermost stamps say it all.
-        outermost = *evidence.started, *evidence.ended
-        first_start, last_start, first_end, last_end = [(stamp - begin).total_seconds() for stamp in outermost]
+        # Without corrections, the earliest and latest timestamps decide.
+        extremes = *evidence.started, *evidence.ended
+        first_start, last_start, first_end, last_end = [(time - begin).total_seconds() for time in extremes]
         if first_end - last_start > 0:
             return passed_by(code, (first_end - last_start) / (last_end - first_start))
     ahead = {one.record.process_index: offsets[one.host].ahead_sec for one in processes if one.host in offsets}
-    # In seconds, which can hold what no date can.
+    # Corrected times are in seconds, because they can leave the range of datetime.
     started, ended = (
         [
-            (stamp - begin).total_seconds() - ahead.get(process.record.process_index, 0.0)
-            for process, stamp in zip(processes, stamps, strict=True)
+            (time - begin).total_seconds() - ahead.get(process.record.process_index, 0.0)
+            for process, time in zip(processes, times, strict=True)
         ]
-        for stamps in (starts, ends)
+        for times in (starts, ends)
     )
     common = min(ended) - max(started)
     if common > 0:
@@ -128,24 +138,28 @@ def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Findin
     first = processes[ended.index(min(ended))].record.process_index
     last = processes[started.index(max(started))].record.process_index
     message = (
-        f"process {first} had ended {seconds(-common)} before process {last} started"
-        f"{' by the clock of the store' if ahead else ''}: the processes did not run together, and no throughput of "
-        "all of them was ever reached"
+        f"process {first} ended {seconds(-common)} before process {last} started"
+        f"{' by the clock of the store' if ahead else ''}; not all processes ran at one time, so the total throughput "
+        "was never reached"
     )
     return failed(code, message, expected="a common instant", found=0.0, processes=[first, last])
 
 
-def _why_not_in_order(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> str:
-    """What keeps the processes' times from being set in order, if anything does."""
+def _why_not_comparable(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> str:
+    """Return why the times of the processes can't be compared; empty if they can."""
     number = len(evidence.processes)
     if number == 1:
-        return "a single process overlaps with nothing"
+        return "the experiment has one process"
     if min(len(evidence.starts), len(evidence.ends)) < number:
-        return f"some process has no {'end' if len(evidence.ends) < number else 'start'}"
+        return f"at least one process has no {'end' if len(evidence.ends) < number else 'start'}"
     if len(evidence.is_naive) > 1:
-        return "some stamps have a UTC offset and some have none"
-    unknown = [host or "without a name" for host in evidence.hosts if host not in offsets] if offsets else []
-    return f"the hosts' clocks are apart, and that of host {unknown[0]} is not known" if unknown else ""
+        return "some timestamps have a UTC offset and some have none"
+    unknown = [host for host in evidence.hosts if host not in offsets] if offsets else []
+    return f"the clocks of the hosts disagree, and the clock of {_named(unknown[0])} is unknown" if unknown else ""
+
+
+def _named(host: str | None) -> str:
+    return "the host without a name" if host is None else f"host {host}"
 
 
 def _durations(evidence: Evidence) -> Finding:
@@ -159,18 +173,18 @@ def _durations(evidence: Evidence) -> Finding:
         checked = True
         start, end = process.run
         length = (end - start).total_seconds()
-        off = abs(duration - length)
-        if off > CLOCK_TOLERANCE_SEC and off > DURATION_TOLERANCE * abs(length):
+        difference = abs(duration - length)
+        if difference > CLOCK_TOLERANCE_SEC and difference > DURATION_TOLERANCE * abs(length):
             wrong.append((process.record.process_index, duration, length))
     if not wrong:
         return passed(code) if checked else not_checked(code, "no process has both an end and a duration")
     index, duration, length = wrong[0]
-    message = f"process {index} says that it lasted {seconds(duration)}, and its stamps are {seconds(length)} apart"
+    message = f"process {index} has a duration of {seconds(duration)}, but end - start is {seconds(length)}"
     return failed(code, message, expected=length, found=duration, processes=(entry[0] for entry in wrong))
 
 
 def _clock_jump(evidence: Evidence) -> Finding:
-    """Wall minus monotonic time is one constant a boot, unless the wall clock was set."""
+    """Check that wall time minus monotonic time is constant within each boot; it changes if the wall clock is set."""
     code = "time.clock_jump"
     offsets: dict[str, list[tuple[float, int]]] = {}
     for record in evidence.records:
@@ -190,21 +204,21 @@ def _clock_jump(evidence: Evidence) -> Finding:
         (least, one), (greatest, other) = min(readings), max(readings)
         if greatest - least > CLOCK_TOLERANCE_SEC:
             where = f"of process {one}" if one == other else f"between processes {one} and {other}"
-            message = f"the wall clock {where} was set by {seconds(greatest - least)} while they ran"
+            message = f"the wall clock {where} was set by {seconds(greatest - least)} during the run"
             return failed(code, message, expected=0.0, found=greatest - least, processes={one, other})
     return passed(code)
 
 
-def _offsets(evidence: Evidence) -> dict[str | None, Offset]:
-    """How far the hosts' clocks are ahead of their store's, by the most exact reading of each; where that is known.
+def _clock_offsets(evidence: Evidence) -> dict[str | None, Offset]:
+    """Return the clock offset of each host with readings of the store's clock, from its most exact reading.
 
-    Hosts share no clock but that one: each monotonic clock counts from its own boot. It carries a reading of the store
-    to the instant of a wall clock's, and tells how long the reading took.
+    The clock of the store is the only clock that hosts share: each monotonic clock starts at the boot of its host.
+    Empty for one host, if the records name several stores, and if the clock of the store was set during the run.
     """
     if len(evidence.hosts) == 1:
         return {}
     clocks = [record.clock for record in evidence.records if record.clock is not None]
-    if len({clock.store_id for clock in clocks if clock.store_id is not None}) != 1 or _store_was_set(clocks):
+    if len({clock.store_id for clock in clocks if clock.store_id is not None}) != 1 or _was_store_clock_set(clocks):
         return {}
     found: dict[str | None, Offset] = {}
     for host, processes in evidence.hosts.items():
@@ -218,15 +232,15 @@ def _offsets(evidence: Evidence) -> dict[str | None, Offset]:
                 (False, clock.wall_start_sec, clock.store_start_sec),
                 (True, clock.wall_end_sec, clock.store_end_sec),
             )
-            if wall is not None and store is not None and abs(wall - store) < _NO_CLOCK_SEC
+            if wall is not None and store is not None and abs(wall - store) < _MAX_CLOCK_DIFFERENCE_SEC
         ]
         if readings:
             found[host] = min(readings)
     return found
 
 
-def _store_was_set(clocks: Sequence[ClockEvidence]) -> bool:
-    """Whether the store's clock was set meanwhile, by a monotonic one: what was read before and after differs then."""
+def _was_store_clock_set(clocks: Sequence[ClockEvidence]) -> bool:
+    """Return whether store time minus monotonic time changed within a boot, so the store's clock was set."""
     shifts: dict[str | int, list[tuple[float, float]]] = {}
     for index, clock in enumerate(clocks):
         for store, monotonic in (
@@ -242,45 +256,49 @@ def _store_was_set(clocks: Sequence[ClockEvidence]) -> bool:
     )
 
 
-def _clocks_apart(offsets: Mapping[str | None, Offset]) -> Finding | None:
-    """The finding that the clocks of two hosts are further apart than readings can be wrong; None if none are."""
+def _clock_disagreement(offsets: Mapping[str | None, Offset]) -> Finding | None:
+    """Return the finding that two clocks differ by more than tolerance and reading errors; None if all agree."""
     if not offsets:
         return None
-    # They are one host where its interval lies within all others': then no two are apart.
-    ahead = max(offsets, key=lambda host: offsets[host].least_sec)
-    behind = min(offsets, key=lambda host: offsets[host].most_sec)
-    if offsets[ahead].least_sec - offsets[behind].most_sec <= CLOCK_TOLERANCE_SEC:
+    # If one host has both extremes, its interval is inside all others, and the difference below is not positive.
+    ahead = max(offsets, key=lambda host: offsets[host].lower_sec)
+    behind = min(offsets, key=lambda host: offsets[host].upper_sec)
+    if offsets[ahead].lower_sec - offsets[behind].upper_sec <= CLOCK_TOLERANCE_SEC:
         return None
-    apart_sec = offsets[ahead].ahead_sec - offsets[behind].ahead_sec
+    difference_sec = offsets[ahead].ahead_sec - offsets[behind].ahead_sec
     error_sec = offsets[ahead].error_sec + offsets[behind].error_sec
     message = (
-        f"the clock of host {ahead or 'without a name'} is {seconds(apart_sec)} ahead of that of host "
-        f"{behind or 'without a name'}, within {error_sec:.3g} s, by the clock of the store that both wrote to"
+        f"the clock of {_named(ahead)} is {seconds(difference_sec)} (+- {error_sec:.3g} s) ahead of the clock of "
+        f"{_named(behind)}; both are compared with the clock of the shared store"
     )
-    return failed("time.clock_offset", message, expected=0.0, found=apart_sec)
+    return failed("time.clock_offset", message, expected=0.0, found=difference_sec)
 
 
-def _clock_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Finding:
-    """Whether clocks agree; where nothing tells, whether a host's spans look like those of another, shifted.
+def _unproven_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Finding:
+    """Return the finding for hosts without a proven clock difference.
 
-    That can be by a clock, or by a later start.
+    If a host has no reading of the store's clock, the check looks for equal shifts of start and end. The clock or a
+    later start of the processes explains equal shifts, so they prove nothing.
     """
     code = "time.clock_offset"
     if len(evidence.hosts) == 1 or len(offsets) == len(evidence.hosts):
         return passed(code)
     if len(evidence.is_naive) > 1:
-        return not_checked(code, "some stamps have a UTC offset and some have none")
+        return not_checked(code, "some timestamps have a UTC offset and some have none")
     if min(len(evidence.starts), len(evidence.ends)) < len(evidence.processes):
-        return not_checked(code, "some process has no start or no end")
+        return not_checked(code, "at least one process has no start or no end")
     if shifted := _shifted(evidence):
         return shifted
     unknown = next(host for host in evidence.hosts if host not in offsets)
-    return not_checked(code, f"the clock of host {unknown or 'without a name'} was not compared with the others'")
+    return not_checked(code, f"the clock of {_named(unknown)} can't be compared with the other clocks")
 
 
 def _shifted(evidence: Evidence) -> Finding | None:
-    """The suspicion that the clock of a host is off, whose span is that of the first host, shifted."""
-    # None is shifted further than the first start is from the last.
+    """Return the suspicion that a clock is wrong: start and end of a host are shifted equally from the first host's.
+
+    None if there is no such host.
+    """
+    # A shift is at most the difference between the earliest and the latest start.
     if evidence.started is None or (evidence.started[1] - evidence.started[0]).total_seconds() <= CLOCK_TOLERANCE_SEC:
         return None
     spans: list[tuple[str | None, datetime, datetime]] = []
@@ -290,11 +308,11 @@ def _shifted(evidence: Evidence) -> Finding | None:
     first, start, end = spans[0]
     for host, other_start, other_end in spans[1:]:
         shift, other_shift = (other_start - start).total_seconds(), (other_end - end).total_seconds()
-        alike = abs(shift - other_shift) <= OFFSET_AGREEMENT * abs(shift)
-        if alike and abs(shift) > max(CLOCK_TOLERANCE_SEC, DURATION_TOLERANCE * (end - start).total_seconds()):
+        is_equal = abs(shift - other_shift) <= OFFSET_AGREEMENT * abs(shift)
+        if is_equal and abs(shift) > max(CLOCK_TOLERANCE_SEC, DURATION_TOLERANCE * (end - start).total_seconds()):
             message = (
-                f"host {host} started and ended {seconds(abs(shift))} {'after' if shift > 0 else 'before'} host "
-                f"{first}: its processes started at another time, or its clock differs"
+                f"{_named(host)} started and ended {seconds(abs(shift))} {'after' if shift > 0 else 'before'} "
+                f"{_named(first)}: its processes started at another time, or its clock is wrong"
             )
             return not_checked("time.clock_offset", SUSPICION, message, expected=0.0, found=shift)
     return None

@@ -1,4 +1,4 @@
-"""Windows: the energy and the tokens are of the same time, or joules per token mean nothing."""
+"""Checks of energy windows: energy and tokens must cover the same time, else joules per token are meaningless."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from llm_energy_measure.verification.processes import Evidence
 
 TOLERANCE = 0.1
-"""Fraction of the inference time that the energy window may be longer or shorter."""
+"""Greatest difference between energy window and inference time, as a fraction of the inference time."""
 
 
 def check_windows(evidence: Evidence) -> Iterator[Finding]:
-    """Whether energy windows and inference times agree. A process without a time of its own has the experiment's."""
-    times = [None if work is None else work.inference_time_sec for work in evidence.works]
-    # Only a process without a time of its own asks for it.
+    """Check that energy windows and inference times agree.
+
+    A process without an inference time is compared with the longest inference time of the experiment.
+    """
+    times = [None if inference is None else inference.inference_time_sec for inference in evidence.works]
     longest = None if all(times) else max(filter(None, times), default=None)
     wrong: list[tuple[int, float, float]] = []
     unknown: list[RawProcessResult] = []
@@ -28,13 +30,13 @@ def check_windows(evidence: Evidence) -> Iterator[Finding]:
     for process, time in zip(evidence.processes, times, strict=True):
         if not process.energy.total_energy_j:
             continue
-        record, window, work = process.record, process.window_sec, time or longest
+        record, window, inference_sec = process.record, process.window_sec, time or longest
         if window is None:
             unknown.append(record)
-        elif work:
+        elif inference_sec:
             checked = True
-            if abs(window - work) > TOLERANCE * work:
-                wrong.append((record.process_index, window, work))
+            if abs(window - inference_sec) > TOLERANCE * inference_sec:
+                wrong.append((record.process_index, window, inference_sec))
     yield _mismatch(wrong, checked=checked)
     yield _unknown(unknown)
 
@@ -46,14 +48,15 @@ def _inference_sec(record: RawProcessResult) -> float | None:
 def _mismatch(wrong: list[tuple[int, float, float]], *, checked: bool) -> Finding:
     code = "window.mismatch"
     if not wrong:
-        return passed(code) if checked else not_checked(code, "no process has both an energy window and a time")
-    process, window, work = max(wrong, key=lambda entry: (abs(entry[1] - entry[2]) / entry[2], -entry[0]))
-    others = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
+        reason = "no process has both an energy window and an inference time"
+        return passed(code) if checked else not_checked(code, reason)
+    process, window, inference_sec = max(wrong, key=lambda entry: (abs(entry[1] - entry[2]) / entry[2], -entry[0]))
+    others = f" ({len(wrong) - 1} more processes differ)" if len(wrong) > 1 else ""
     message = (
-        f"process {process} measured energy over {seconds(window)} beside {seconds(work)} of inference{others}: "
-        "joules per token hold more or less than inference"
+        f"process {process} measured energy over {seconds(window)}, but inference took {seconds(inference_sec)}"
+        f"{others}; joules per token don't describe the inference"
     )
-    return failed(code, message, expected=work, found=window, processes=(entry[0] for entry in wrong))
+    return failed(code, message, expected=inference_sec, found=window, processes=(entry[0] for entry in wrong))
 
 
 def _unknown(unknown: list[RawProcessResult]) -> Finding:
@@ -61,13 +64,13 @@ def _unknown(unknown: list[RawProcessResult]) -> Finding:
     if not unknown:
         return passed(code)
     for record in unknown:
-        run, work = record.timestamps.duration_sec, _inference_sec(record)
-        if run and work and abs(run - work) > TOLERANCE * work:
+        run, inference_sec = record.timestamps.duration_sec, _inference_sec(record)
+        if run and inference_sec and abs(run - inference_sec) > TOLERANCE * inference_sec:
             message = (
-                f"no energy window is recorded, and process {record.process_index} ran for {seconds(run)} with "
-                f"{seconds(work)} of inference: joules per token depend on which of the two the energy is of"
+                f"no energy window is recorded; process {record.process_index} ran for {seconds(run)}, and inference "
+                f"took {seconds(inference_sec)}; joules per token depend on which of the two times the energy covers"
             )
             processes = (one.process_index for one in unknown)
-            return failed(code, message, expected=work, found=run, processes=processes)
-    reason = "no energy window is recorded, and nothing shows that run and inference differ"
+            return failed(code, message, expected=inference_sec, found=run, processes=processes)
+    reason = "no energy window is recorded, but no process shows a difference between run and inference"
     return not_checked(code, reason, processes=(record.process_index for record in unknown))

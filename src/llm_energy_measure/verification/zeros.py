@@ -1,4 +1,4 @@
-"""Zeros that mean unknown: figures of 0 beside others that they can't stand beside."""
+"""Checks of zeros: a figure of 0 that contradicts other figures of its record was not measured."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 def check_zeros(evidence: Evidence) -> list[Finding]:
-    """Whether a figure is 0 that can't be: it was not measured, and a reader has to take it as unknown."""
+    """Check for figures of 0 that contradict the rest of their record; a reader must treat them as unknown."""
     computed = [record.compute_metrics for record in evidence.records]
     figures = [metrics.peak_memory_mb for metrics in computed if metrics is not None]
     for energy in evidence.energies:
         figures += (energy.duration_sec, energy.total_energy_j, energy.energy_per_token_j)
         figures += (energy.cpu_power_w, energy.cpu_energy_j)
-    # Only beside a 0 the rest of a record matters.
+    # Most experiments have no zero; they skip the checks of each record.
     return [_zero(code, evidence.records) for code in _ZEROS] if 0.0 in figures else _NO_ZERO
 
 
 def _zero(code: str, records: Sequence[RawProcessResult]) -> Finding:
-    name, beside, is_zero = _ZEROS[code]
+    name, contradiction, is_zero = _ZEROS[code]
     processes = [record.process_index for record in records if is_zero(record)]
     if not processes:
         return passed(code)
-    message = f"{name} of process {listed(processes)} is 0 beside {beside}: it is unknown"
+    message = f"{name} of process {listed(processes)} is 0, but {contradiction}; the value is unknown, not 0"
     return failed(code, message, found=0.0, processes=processes)
 
 
@@ -39,20 +39,17 @@ def _duration(record: RawProcessResult) -> bool:
 
 
 def _energy(record: RawProcessResult) -> bool:
-    work = record.inference_metrics
-    return record.energy_metrics.total_energy_j == 0 and work is not None and work.total_tokens > 0
+    return record.energy_metrics.total_energy_j == 0 and _has_tokens(record)
 
 
 def _per_token(record: RawProcessResult) -> bool:
-    energy, work = record.energy_metrics, record.inference_metrics
-    return energy.energy_per_token_j == 0 and bool(energy.total_energy_j) and work is not None and work.total_tokens > 0
+    energy = record.energy_metrics
+    return energy.energy_per_token_j == 0 and bool(energy.total_energy_j) and _has_tokens(record)
 
 
 def _memory(record: RawProcessResult) -> bool:
-    metrics, work = record.compute_metrics, record.inference_metrics
-    if metrics is None or work is None or not work.total_tokens:
-        return False
-    return metrics.peak_memory_mb == 0
+    metrics = record.compute_metrics
+    return metrics is not None and metrics.peak_memory_mb == 0 and _has_tokens(record)
 
 
 def _cpu_power(record: RawProcessResult) -> bool:
@@ -63,12 +60,18 @@ def _cpu_energy(record: RawProcessResult) -> bool:
     return record.energy_metrics.cpu_energy_j == 0 and bool(record.energy_metrics.cpu_power_w)
 
 
+def _has_tokens(record: RawProcessResult) -> bool:
+    inference = record.inference_metrics
+    return inference is not None and inference.total_tokens > 0
+
+
+# Field, contradiction and test of each code.
 _ZEROS: dict[str, tuple[str, str, Callable[[RawProcessResult], bool]]] = {
-    "zero.duration": ("energy_metrics.duration_sec", "energy that was measured", _duration),
-    "zero.energy": ("energy_metrics.total_energy_j", "tokens that were processed", _energy),
-    "zero.energy_per_token": ("energy_metrics.energy_per_token_j", "energy and tokens", _per_token),
-    "zero.peak_memory": ("compute_metrics.peak_memory_mb", "tokens that a model in memory processed", _memory),
-    "zero.cpu_power": ("energy_metrics.cpu_power_w", "CPU energy", _cpu_power),
-    "zero.cpu_energy": ("energy_metrics.cpu_energy_j", "CPU power", _cpu_energy),
+    "zero.duration": ("energy_metrics.duration_sec", "there is energy", _duration),
+    "zero.energy": ("energy_metrics.total_energy_j", "there are tokens", _energy),
+    "zero.energy_per_token": ("energy_metrics.energy_per_token_j", "there are energy and tokens", _per_token),
+    "zero.peak_memory": ("compute_metrics.peak_memory_mb", "there are tokens", _memory),
+    "zero.cpu_power": ("energy_metrics.cpu_power_w", "there is CPU energy", _cpu_power),
+    "zero.cpu_energy": ("energy_metrics.cpu_energy_j", "there is CPU power", _cpu_energy),
 }
 _NO_ZERO = [passed(code) for code in _ZEROS]
