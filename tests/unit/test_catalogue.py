@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -72,8 +72,8 @@ def scanned(repository: FileSystemRepository) -> list[ExperimentSummary]:
     return [summarize(repository, name) for name in names]
 
 
-def listed(repository: FileSystemRepository, *, rehash: bool = False) -> list[ExperimentSummary]:
-    return query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL), rehash=rehash)
+def listed(repository: FileSystemRepository, *, rehash: bool = False, **limits: Any) -> list[ExperimentSummary]:
+    return query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL), rehash=rehash, **limits)
 
 
 def file_of(repository: FileSystemRepository) -> Path:
@@ -146,10 +146,7 @@ def test_recent_mtime_is_not_trusted(repository: FileSystemRepository) -> None:
     assert recording.read == ["a"]
 
 
-def test_refresh_of_many_compares_only_mtimes_of_the_three_folders(
-    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
+def test_refresh_of_many_compares_only_mtimes_of_the_three_folders(repository: FileSystemRepository) -> None:
     (repository.base_path / ".catalogue.sqlite").unlink(missing_ok=True)
 
     def answer(catalogue: Catalogue) -> tuple[bool, list[str]]:
@@ -157,15 +154,15 @@ def test_refresh_of_many_compares_only_mtimes_of_the_three_folders(
             row.verdict for row in catalogue.summaries(Query(where="id = b", with_pending=True))
         ]
 
-    assert query_catalogue(repository, answer) == (True, ["complete"])
+    assert query_catalogue(repository, answer, scan_limit=2) == (True, ["complete"])
     later = LONG_AGO + 300
-    assert query_catalogue(repository, answer) == (False, ["complete"])
+    assert query_catalogue(repository, answer, scan_limit=2) == (False, ["complete"])
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     os.utime(repository.base_path / "raw", (LONG_AGO, LONG_AGO))
-    assert query_catalogue(repository, answer) == (False, ["complete"]), "as of before"
-    assert query_catalogue(repository, answer, full=True) == (True, ["stale"])
+    assert query_catalogue(repository, answer, scan_limit=2) == (False, ["complete"]), "as of before"
+    assert query_catalogue(repository, answer, full=True, scan_limit=2) == (True, ["stale"])
     os.utime(repository.base_path / "aggregated", (later, later))
-    assert query_catalogue(repository, answer)[0] is True
+    assert query_catalogue(repository, answer, scan_limit=2)[0] is True
 
 
 # Damaged and locked files
@@ -227,7 +224,7 @@ def test_damaged_catalogue_gives_the_same_answers(repository: FileSystemReposito
     assert listed(repository) == rows == scanned(repository)
 
 
-def answers(repository: FileSystemRepository) -> list[object]:
+def answers(repository: FileSystemRepository, **limits: Any) -> list[object]:
     """Return the answers of queries that use all stored values."""
 
     def query(catalogue: Catalogue) -> list[object]:
@@ -239,16 +236,15 @@ def answers(repository: FileSystemRepository) -> list[object]:
             *(catalogue.summaries(where), catalogue.count(ALL), catalogue.pending(), catalogue.problems(ALL)),
         ]
 
-    return query_catalogue(repository, query)
+    return query_catalogue(repository, query, **limits)
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("scan_limit", [index.SCAN_LIMIT, 2], ids=["few", "many"])
 def test_changed_bytes_anywhere_in_the_file_change_no_answer(
-    repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch, scan_limit: int, seed: int
+    repository: FileSystemRepository, scan_limit: int, seed: int
 ) -> None:
-    monkeypatch.setattr(index, "SCAN_LIMIT", scan_limit)
-    expected = answers(repository)
+    expected = answers(repository, scan_limit=scan_limit)
     path, generator = file_of(repository), random.Random(seed)
     original = path.read_bytes()
     for _ in range(15):
@@ -258,34 +254,33 @@ def test_changed_bytes_anywhere_in_the_file_change_no_answer(
         data[start : start + size] = generator.choice([bytes(size), generator.randbytes(size)])
         database.remove(path)
         path.write_bytes(data)
-        assert answers(repository) == expected
+        assert answers(repository, scan_limit=scan_limit) == expected
 
 
-def test_only_a_file_with_wrong_fingerprint_is_checked(
-    repository: FileSystemRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
-    listed(repository)
+def test_only_a_file_with_wrong_fingerprint_is_checked(repository: FileSystemRepository, tmp_path: Path) -> None:
+    listed(repository, scan_limit=2)
     path = file_of(repository)
     assert database.is_unmodified(path)
     change_tags(repository.store, "b", {"x": "1"})
-    listed(repository)
+    listed(repository, scan_limit=2)
     assert database.is_unmodified(path), "a refresh saves a new fingerprint"
     _execute(path, "UPDATE rows SET scanned = scanned - 1")
     assert not database.is_unmodified(path)
     warnings: list[str] = []
-    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=warnings.append)
+    query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=warnings.append, scan_limit=2)
     assert (warnings, database.is_unmodified(path)) == ([], True), "the check found no damage"
     fingerprint, outside = path.with_name(f"{path.name}-seal"), tmp_path / "outside"
     outside.write_bytes(b"{")
     fingerprint.unlink()
     fingerprint.symlink_to(outside)
     assert not database.is_unmodified(path)
-    assert listed(repository) == scanned(repository)
+    assert listed(repository, scan_limit=2) == scanned(repository)
     assert (outside.read_bytes(), database.is_unmodified(path)) == (b"{", True)
     fingerprint.unlink()
     fingerprint.mkdir()
-    assert listed(repository) == scanned(repository), "without a fingerprint, the file is checked each time"
+    assert listed(repository, scan_limit=2) == scanned(repository), (
+        "without a fingerprint, the file is checked each time"
+    )
 
 
 def test_change_in_write_ahead_log_of_another_program_is_detected(repository: FileSystemRepository) -> None:
@@ -305,12 +300,11 @@ def test_no_fingerprint_is_saved_if_another_program_wrote(repository: FileSystem
     assert answers(repository) == expected
 
 
-def test_deleted_rows_are_restored(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
-    expected = answers(repository)
+def test_deleted_rows_are_restored(repository: FileSystemRepository) -> None:
+    expected = answers(repository, scan_limit=2)
     _execute(file_of(repository), "DELETE FROM rows WHERE folder = 'b'")
     _execute(file_of(repository), "DELETE FROM experiments WHERE folder = 'b'")
-    assert answers(repository) == expected
+    assert answers(repository, scan_limit=2) == expected
 
 
 def test_damage_is_reported_once_and_repaired(repository: FileSystemRepository) -> None:
@@ -324,15 +318,17 @@ def test_damage_is_reported_once_and_repaired(repository: FileSystemRepository) 
     assert len(warnings) == 1
 
 
-def test_locked_catalogue_is_bypassed(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "BUSY_SEC", 0.05)
+def test_locked_catalogue_is_bypassed(repository: FileSystemRepository) -> None:
     rows = listed(repository)
     change_tags(repository.store, "b", {"x": "1"})
     rows = [row if row.experiment_id != "b" else summarize(repository, "b") for row in rows]
     holder = sqlite3.connect(file_of(repository), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     warnings: list[str] = []
-    assert query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL), warn=warnings.append) == rows
+    assert (
+        query_catalogue(repository, lambda catalogue: catalogue.summaries(ALL), warn=warnings.append, busy_sec=0.05)
+        == rows
+    )
     assert "locked" in warnings[0]
     holder.execute("ROLLBACK")
     holder.close()
@@ -517,9 +513,8 @@ def test_too_large_query_is_rejected_and_keeps_the_file(repository: FileSystemRe
     assert (warnings, file_of(repository).stat().st_ino) == ([], before)
 
 
-def test_clock_set_back_hides_no_change(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
-    listed(repository)
+def test_clock_set_back_hides_no_change(repository: FileSystemRepository) -> None:
+    listed(repository, scan_limit=2)
     _execute(file_of(repository), "UPDATE rows SET scanned = scanned + 86400")
     _execute(file_of(repository), "UPDATE scans SET scanned = scanned + 86400")
     change_tags(repository.store, "c", {"x": "1"})
@@ -529,4 +524,4 @@ def test_clock_set_back_hides_no_change(repository: FileSystemRepository, monkey
     def answer(catalogue: Catalogue) -> tuple[list[ExperimentSummary], bool]:
         return catalogue.summaries(ALL), catalogue.as_of <= time.time()
 
-    assert query_catalogue(repository, answer) == (scanned(repository), True)
+    assert query_catalogue(repository, answer, scan_limit=2) == (scanned(repository), True)

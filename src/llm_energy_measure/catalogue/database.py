@@ -29,12 +29,12 @@ BUSY_SEC = 2.0
 """Maximum time to wait for the lock of another process, in seconds."""
 
 
-def open_database(path: Path | None) -> sqlite3.Connection:
+def open_database(path: Path | None, busy_sec: float = BUSY_SEC) -> sqlite3.Connection:
     """Open the database and create its tables. A file of another version is deleted first. None is in memory."""
     version = zlib.crc32(repr((VERSION, DDL)).encode()) & 0x7FFFFFFF
     for _ in range(2):
         # isolation_level=None: transactions begin only with an explicit BEGIN.
-        database = sqlite3.connect(":memory:" if path is None else path, timeout=BUSY_SEC, isolation_level=None)
+        database = sqlite3.connect(":memory:" if path is None else path, timeout=busy_sec, isolation_level=None)
         try:
             # The file can come from another user. Functions in its schema must not run.
             database.execute("PRAGMA trusted_schema = OFF")

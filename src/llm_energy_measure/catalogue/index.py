@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import msgspec
 
 from llm_energy_measure.catalogue.database import (
+    BUSY_SEC,
     data_version,
     is_damage,
     is_unmodified,
@@ -81,21 +82,31 @@ class Catalogue:
     Args:
         repository: The results directory.
         path: The SQLite file. None keeps the rows in memory.
+        scan_limit: With more experiments, `refresh` first compares only the mtimes of the three folders.
+        busy_sec: Maximum time to wait for the lock of another process, in seconds.
 
     Attributes:
         as_of: Time of the last scan of the results, in seconds since 1970-01-01 UTC; 0 before the first scan.
         is_current: True if `refresh` scanned the results, False if it used the rows of an earlier scan.
     """
 
-    def __init__(self, repository: FileSystemRepository, path: Path | None) -> None:
+    def __init__(
+        self,
+        repository: FileSystemRepository,
+        path: Path | None,
+        *,
+        scan_limit: int = SCAN_LIMIT,
+        busy_sec: float = BUSY_SEC,
+    ) -> None:
         """Open or create the file. The results are not read."""
         self.repository = repository
         self.path = path
+        self.scan_limit = scan_limit
         self.as_of = 0.0
         self.is_current = False
         self._was_unmodified = self._is_intact = path is None or is_unmodified(path)
         self._data_version: int | None = None
-        self._database = open_database(path)
+        self._database = open_database(path, busy_sec)
         self._skew_sec = _SKEW_SEC if is_on_network(repository.base_path) else _TICK_SEC
 
     def close(self) -> None:
@@ -134,7 +145,7 @@ class Catalogue:
             and self._was_unmodified  # another process could have deleted rows, which leaves no wrong checksum
             and last is not None
             and last[0] <= now  # a later scan than now: the clock was set back
-            and last[4] > SCAN_LIMIT
+            and last[4] > self.scan_limit
             and tuple(last[1:4]) == own
             and None not in own
         ):
@@ -146,14 +157,14 @@ class Catalogue:
         if any(row[3] > time.time() for row in known.values()) or (last is not None and last[0] > time.time()):
             self._expire_future_scans()
         changed = [folder for folder, found in mtimes.items() if rehash or not self._is_known(found, known.get(folder))]
-        if len(changed) > SCAN_LIMIT:
+        if len(changed) > self.scan_limit:
             on_progress(f"reading {len(changed):,} experiments into the catalogue; the next command reads only changes")
         for start in range(0, len(changed), _ROWS_PER_COMMIT):
             batch = {folder: mtimes[folder] for folder in changed[start : start + _ROWS_PER_COMMIT]}
             self._store(self._scans(batch, rehash=rehash), now)
         deleted = [(folder, now) for folder in known.keys() - mtimes.keys()]
         trusted = [mtime if mtime is not None and mtime < now - self._skew_sec else None for mtime in own]
-        if changed or deleted or len(mtimes) > SCAN_LIMIT:
+        if changed or deleted or len(mtimes) > self.scan_limit:
             self._finish(deleted, (now, *trusted, len(mtimes)))
         self.as_of, self.is_current = now, True
 
@@ -356,6 +367,8 @@ def query_catalogue(
     rehash: bool = False,
     warn: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[str], None] = lambda _: None,
+    scan_limit: int = SCAN_LIMIT,
+    busy_sec: float = BUSY_SEC,
 ) -> AnswerT:
     """Refresh the catalogue of a results directory and return the result of `read(catalogue)`.
 
@@ -369,6 +382,8 @@ def query_catalogue(
         rehash: Read all experiments.
         warn: Function that is called with a message if the catalogue file cannot be used.
         on_progress: Function that is called with a message before long work.
+        scan_limit: See `Catalogue`.
+        busy_sec: See `Catalogue`.
 
     Raises:
         ConfigurationError: The query is too large for SQLite.
@@ -379,7 +394,7 @@ def query_catalogue(
     while tries:
         path = tries.pop(0)
         try:
-            with contextlib.closing(Catalogue(repository, path)) as catalogue:
+            with contextlib.closing(Catalogue(repository, path, scan_limit=scan_limit, busy_sec=busy_sec)) as catalogue:
                 catalogue.require_intact()
                 catalogue.refresh(full=full, rehash=rehash, on_progress=on_progress)
                 with catalogue.snapshot():
