@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_energy_measure.catalogue.index import SCAN_LIMIT
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.store import codec
 from tests.support import factories
 
 if TYPE_CHECKING:
@@ -35,6 +37,17 @@ def model_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(model_results: Path, tmp_path: Path) -> Path:
     """Return a copy of `model_results`, which the test may change."""
     return shutil.copytree(model_results, tmp_path / "results")
+
+
+@pytest.fixture
+def many_results(results: Path) -> Path:
+    """Return `results` with so many more pending experiments that the catalogue does not scan all of them each time."""
+    data = codec.encode_raw(factories.raw("NAME"))
+    for number in range(SCAN_LIMIT):
+        folder = results / "raw" / f"pending_{number:04}"
+        folder.mkdir()
+        (folder / "process_0.json").write_bytes(data.replace(b"NAME", folder.name.encode()))
+    return results
 
 
 @pytest.fixture

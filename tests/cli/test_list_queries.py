@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.catalogue import index
 from llm_energy_measure.results import FileSystemRepository
 from tests.support import factories
 from tests.support.command import on_terminal, run
@@ -98,25 +97,18 @@ def test_groups_sort_by_a_figure_and_report_the_limit(results: Path) -> None:
     assert done.out.split()[:2] == ["id", "experiments"]
 
 
-def test_json_reports_the_time_of_the_scan_on_stderr(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
+def test_a_list_without_a_scan_reports_the_time_of_the_last_scan(many_results: Path) -> None:
+    results = many_results
+    first = run("-o", results, "results", "list").err
+    assert "reading 2,005 experiments into the catalogue" in first
+    assert "as of" not in first
     for name in ("raw", "aggregated"):
         os.utime(results / name, (1_700_000_000, 1_700_000_000))
-    run("-o", results, "results", "list")
+    assert "as of" not in run("-o", results, "results", "list").err
     done = run("-o", results, "results", "list", "--json", "--limit", "1")
     assert len(done.json()) == 1
-    assert done.err.startswith("1 of 3 experiments; 2 not aggregated yet")
+    assert done.err.startswith("1 of 3 experiments; 2002 not aggregated yet")
     assert "; as of 20" in done.err
-
-
-def test_a_list_without_a_scan_reports_the_time_of_the_last_scan(
-    results: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
-    assert "as of" not in run("-o", results, "results", "list").err
-    for name in ("raw", "aggregated"):
-        os.utime(results / name, (1_700_000_000, 1_700_000_000))
-    assert "as of" not in run("-o", results, "results", "list").err
     FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
     done = run("-o", results, "results", "list", "--where", "verdict = stale")
     assert done.out == ""
@@ -176,10 +168,8 @@ def test_list_creates_no_file_in_an_empty_directory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_scan_of_many_experiments_is_announced(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "SCAN_LIMIT", 2)
-    assert "reading 5 experiments into the catalogue" in run("-o", results, "results", "list").err
-    assert "reading" not in run("-q", "-o", results, "results", "list", "--rehash").err
+def test_quiet_list_does_not_announce_a_long_scan(many_results: Path) -> None:
+    assert "reading" not in run("-q", "-o", many_results, "results", "list", "--rehash").err
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
