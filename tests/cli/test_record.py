@@ -176,12 +176,16 @@ def test_invalid_arguments_start_no_command(tmp_path: Path, arguments: list[str]
     assert not (tmp_path / "results").exists()
 
 
-def test_a_used_experiment_id_starts_no_command(tmp_path: Path) -> None:
+def test_a_used_experiment_id_needs_an_attempt(tmp_path: Path) -> None:
     arguments = ["-o", tmp_path / "results", "record", "--experiment", "e", "--no-energy", "--"]
     assert as_process(*arguments, "true").status == 0
     done = as_process(*arguments, "touch", tmp_path / "ran")
     assert (done.status, "process 0 already has a result" in done.err) == (1, True)
     assert not (tmp_path / "ran").exists()
+    assert "pass attempt=1 (--attempt 1)" in done.err
+    arguments.insert(-1, "--attempt=1")
+    assert as_process(*arguments, "touch", tmp_path / "ran").status == 0
+    assert FileSystemRepository(tmp_path / "results").list_attempts("e") == [0]
 
 
 def test_the_cpu_time_of_a_process_tree_never_decreases() -> None:

@@ -85,6 +85,12 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Number of processes. [default: from the launcher, else 1]",
 )
+@click.option(
+    "--attempt",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Number of earlier starts of the experiment, to run it again. [default: from the launcher, else 0]",
+)
 @options.shared_options
 def record(
     *,
@@ -101,6 +107,7 @@ def record(
     idle_sec: float,
     process_index: int | None,
     world_size: int | None,
+    attempt: int | None,
 ) -> int:
     """Measure a command and all processes that it starts.
 
@@ -129,6 +136,7 @@ def record(
         idle_sec=idle_sec,
         process_index=process_index,
         world_size=world_size,
+        attempt=attempt,
     )
     try:
         status = run_command(recording, command, cpu_time)
