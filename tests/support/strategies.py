@@ -23,7 +23,7 @@ from llm_energy_measure.domain.experiment import (
     UnreadableFile,
 )
 from llm_energy_measure.domain.findings import Finding, Outcome
-from llm_energy_measure.domain.latency import LatencyMeasurements, LatencyStatistics
+from llm_energy_measure.domain.latency import LatencyMeasurements, LatencySketches, LatencyStatistics
 from llm_energy_measure.domain.metrics import (
     Component,
     ComputeMetrics,
@@ -36,6 +36,7 @@ from llm_energy_measure.domain.metrics import (
     SensorReading,
     Timestamps,
 )
+from llm_energy_measure.domain.sketch import SketchBuilder
 
 if typing.TYPE_CHECKING:
     from datetime import datetime
@@ -82,6 +83,7 @@ def _year(year: int) -> datetime:
 
 
 samples = st.lists(amounts, max_size=4)
+sketches = st.lists(amounts, min_size=1, max_size=4).map(lambda found: SketchBuilder().add(found).sketch())
 latency_measurements = st.builds(
     LatencyMeasurements,
     ttft_ms=samples,
@@ -92,6 +94,7 @@ latency_measurements = st.builds(
     excluded_tokens=_or_none(counts),
     streaming_mode=_or_none(st.booleans()),
     warmup_requests_excluded=_or_none(counts),
+    sketches=st.one_of(st.just(msgspec.UNSET), st.builds(LatencySketches, ttft_ms=_or_none(sketches))),
 )
 inference_metrics = st.builds(
     InferenceMetrics,

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from llm_energy_measure.domain.sketch import LatencySketch, SketchBuilder
 from llm_energy_measure.domain.statistics import mean, percentile
 from llm_energy_measure.domain.units import Count, Milliseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+
+MAX_SAMPLES = 10_000
+"""Number of samples of each kind that a new record holds at most. Older and imported records may hold more."""
+
+_Kind = Literal["ttft_ms", "itl_full_ms", "itl_trimmed_ms"]
+
+
+class LatencySketches(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Histogram of each kind of samples. None if the list of this kind holds all samples.
+
+    Attributes:
+        ttft_ms: Histogram of the times to first token.
+        itl_full_ms: Histogram of all gaps between two successive output tokens.
+        itl_trimmed_ms: Histogram of the gaps without the first and the last gap of each request.
+    """
+
+    ttft_ms: LatencySketch | None = None
+    itl_full_ms: LatencySketch | None = None
+    itl_trimmed_ms: LatencySketch | None = None
 
 
 class LatencyMeasurements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Latency samples of one process. All samples are in milliseconds, at least 0; None means unknown.
+
+    A list holds all samples, or a uniform random choice of 10,000 samples if `sketches` has a histogram of this kind.
+    The numbers of requests and tokens count all of them in both cases.
 
     Attributes:
         ttft_ms: Time to first token: from the request to its first output token; one sample per request.
@@ -25,6 +49,7 @@ class LatencyMeasurements(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         excluded_tokens: Number of output tokens that are not in the gaps.
         streaming_mode: True if the process received the tokens one by one.
         warmup_requests_excluded: Number of warm-up requests, which are not in the samples.
+        sketches: Histograms of all samples, for each kind with more than 10,000 samples. UNSET without one.
     """
 
     ttft_ms: Annotated[list[Milliseconds], Meta(description="time to first token of each request, in ms")] = field(
@@ -41,6 +66,23 @@ class LatencyMeasurements(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     excluded_tokens: Count | None = None
     streaming_mode: bool | None = None
     warmup_requests_excluded: Count | None = None
+    sketches: Annotated[
+        LatencySketches | UnsetType, Meta(description="histograms of all samples, if the lists hold a random choice")
+    ] = UNSET
+
+    def sketch(self, kind: _Kind) -> LatencySketch | None:
+        """Return the histogram of one kind of samples; None if the list of this kind holds all samples."""
+        return None if self.sketches is UNSET else getattr(self.sketches, kind)
+
+    def count(self, kind: _Kind) -> int:
+        """Return the number of samples of one kind, also of those that are only in the histogram."""
+        sketch = self.sketch(kind)
+        return len(getattr(self, kind)) if sketch is None else sketch.count
+
+    def mean_ms(self, kind: _Kind) -> float | None:
+        """Return the mean of all samples of one kind, in milliseconds; None without samples."""
+        sketch = self.sketch(kind)
+        return mean(getattr(self, kind)) if sketch is None else sketch.mean_ms
 
 
 class LatencyStatistics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,8 +108,38 @@ class LatencyStatistics(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     itl_full_p99_ms: Milliseconds | None = None
 
 
+class _Pool:
+    """All samples of one kind: exact, or as a histogram if any process has only a histogram of them."""
+
+    def __init__(self, measurements: Sequence[LatencyMeasurements], kind: _Kind) -> None:
+        sketches = [measured.sketch(kind) for measured in measurements]
+        self._ordered: list[float] = []
+        self._sketch: LatencySketch | None = None
+        if any(sketches):
+            builder = SketchBuilder()
+            for measured, sketch in zip(measurements, sketches, strict=True):
+                _ = builder.add(getattr(measured, kind)) if sketch is None else builder.merge(sketch)
+            self._sketch = builder.sketch()
+        else:
+            self._ordered = sorted(sample for measured in measurements for sample in getattr(measured, kind))
+
+    @property
+    def count(self) -> int:
+        return self._sketch.count if self._sketch else len(self._ordered)
+
+    @property
+    def mean(self) -> float | None:
+        return self._sketch.mean_ms if self._sketch else mean(self._ordered)
+
+    def percentile(self, percent: float) -> float | None:
+        return self._sketch.percentile(percent) if self._sketch else percentile(self._ordered, percent)
+
+
 def pool_latency(measurements: Iterable[LatencyMeasurements]) -> LatencyStatistics | None:
     """Return the statistics of the pooled samples of all processes, or None without samples.
+
+    If a process has more samples than its record holds, percentiles have a relative error of at most 1 %. Numbers of
+    samples, means, minimum and maximum are exact.
 
     Args:
         measurements: The samples of each process, in any order. They are not changed.
@@ -76,30 +148,23 @@ def pool_latency(measurements: Iterable[LatencyMeasurements]) -> LatencyStatisti
         >>> pool_latency([LatencyMeasurements(ttft_ms=[10.0, 20.0]), LatencyMeasurements(ttft_ms=[60.0])]).ttft_mean_ms
         30.0
     """
-    ttft: list[float] = []
-    itl: list[float] = []
-    itl_full: list[float] = []
-    for measured in measurements:
-        ttft += measured.ttft_ms
-        itl += measured.itl_trimmed_ms
-        itl_full += measured.itl_full_ms
-    if not (ttft or itl or itl_full):
+    processes = list(measurements)
+    ttft, itl, itl_full = (_Pool(processes, kind) for kind in ("ttft_ms", "itl_trimmed_ms", "itl_full_ms"))
+    if not (ttft.count or itl.count or itl_full.count):
         return None
-    for samples in (ttft, itl, itl_full):
-        samples.sort()
     return LatencyStatistics(
-        ttft_mean_ms=mean(ttft),
-        ttft_median_ms=percentile(ttft, 50),
-        ttft_p95_ms=percentile(ttft, 95),
-        ttft_p99_ms=percentile(ttft, 99),
-        ttft_min_ms=ttft[0] if ttft else None,
-        ttft_max_ms=ttft[-1] if ttft else None,
-        ttft_samples=len(ttft),
-        itl_mean_ms=mean(itl),
-        itl_median_ms=percentile(itl, 50),
-        itl_p95_ms=percentile(itl, 95),
-        itl_p99_ms=percentile(itl, 99),
-        itl_samples=len(itl),
-        itl_full_mean_ms=mean(itl_full),
-        itl_full_p99_ms=percentile(itl_full, 99),
+        ttft_mean_ms=ttft.mean,
+        ttft_median_ms=ttft.percentile(50),
+        ttft_p95_ms=ttft.percentile(95),
+        ttft_p99_ms=ttft.percentile(99),
+        ttft_min_ms=ttft.percentile(0),
+        ttft_max_ms=ttft.percentile(100),
+        ttft_samples=ttft.count,
+        itl_mean_ms=itl.mean,
+        itl_median_ms=itl.percentile(50),
+        itl_p95_ms=itl.percentile(95),
+        itl_p99_ms=itl.percentile(99),
+        itl_samples=itl.count,
+        itl_full_mean_ms=itl_full.mean,
+        itl_full_p99_ms=itl_full.percentile(99),
     )

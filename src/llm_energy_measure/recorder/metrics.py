@@ -135,7 +135,6 @@ def inference_metrics(
         return None
     generated = counts.generated(counts)
     total = counts.input + generated
-    ttft_ms = latencies.ttft_ms if latencies is not None else []
     return InferenceMetrics(
         total_tokens=total,
         input_tokens=counts.input,
@@ -143,7 +142,7 @@ def inference_metrics(
         inference_time_sec=inference_sec,
         tokens_per_second=ratio(total, inference_sec),
         latency_per_token_ms=ratio(inference_sec * 1e3, total),
-        time_to_first_token_ms=ratio(sum(ttft_ms), len(ttft_ms)),
+        time_to_first_token_ms=None if latencies is None else latencies.mean_ms("ttft_ms"),
         latency_measurements=latencies,
     )
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import operator
 import threading
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from msgspec import Struct, field, structs
-
-from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.exceptions import ConfigurationError, RecorderError
+from llm_energy_measure.recorder.latency_samples import RequestLatencies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from llm_energy_measure.domain.latency import LatencyMeasurements
 
 
 class TokenCounts(NamedTuple):
@@ -106,7 +105,8 @@ class TokenCounter:
         self._input = 0
         self._output = 0
         self._outside = 0
-        self._ended = _LatencySamples()
+        self._streamed = 0  # tokens of ended requests
+        self._ended = RequestLatencies()
         self._open: dict[Request, None] = {}
 
     def add(self, input_tokens: int, output_tokens: int) -> None:
@@ -132,7 +132,8 @@ class TokenCounter:
     def end_request(self, request: Request) -> None:
         """Stop counting the tokens of a request."""
         with self._lock:
-            self._ended.add(request)
+            self._ended.add(request.sent, request.token_times, is_warmup=request.is_warmup)
+            self._streamed += len(request.token_times)
             del self._open[request]
 
     def count_outside(self) -> None:
@@ -153,58 +154,18 @@ class TokenCounter:
     def counts(self) -> TokenCounts:
         """Tokens so far."""
         with self._lock:
-            streamed = self._ended.streamed + sum(len(request.token_times) for request in self._open)
+            streamed = self._streamed + sum(len(request.token_times) for request in self._open)
             return TokenCounts(self._input, self._output, streamed)
 
     def latencies(self) -> LatencyMeasurements | None:
         """Return the latencies of all requests so far; None if there was no request."""
         with self._lock:
-            samples = self._ended.copy()
-            for request in self._open:
-                samples.add(request)
-        return samples.measurements() if samples.requests or samples.warmup_requests else None
-
-
-class _LatencySamples(Struct):
-    """Latencies of a set of requests."""
-
-    requests: int = 0
-    warmup_requests: int = 0
-    streamed: int = 0
-    ttft_ms: list[float] = field(default_factory=list)
-    itl_full_ms: list[float] = field(default_factory=list)
-    itl_trimmed_ms: list[float] = field(default_factory=list)
-
-    def copy(self) -> _LatencySamples:
-        lists = {name: getattr(self, name).copy() for name in ("ttft_ms", "itl_full_ms", "itl_trimmed_ms")}
-        return structs.replace(self, **lists)
-
-    def add(self, request: Request) -> None:
-        times = request.token_times.copy()  # another thread may append
-        # Rounded to nanoseconds, the resolution of the clock. Computed first: a signal handler that runs between the
-        # lines below must see a small part of the changes at most.
-        gaps_ms = [round((later - earlier) * 1e3, 6) for earlier, later in pairwise(times)]
-        self.streamed += len(times)
-        if request.is_warmup:
-            self.warmup_requests += 1
-            return
-        self.requests += 1
-        if times:
-            self.ttft_ms.append(round((times[0] - request.sent) * 1e3, 6))
-        self.itl_full_ms += gaps_ms
-        self.itl_trimmed_ms += gaps_ms[1:-1]
-
-    def measurements(self) -> LatencyMeasurements:
-        return LatencyMeasurements(
-            ttft_ms=self.ttft_ms,
-            itl_full_ms=self.itl_full_ms,
-            itl_trimmed_ms=self.itl_trimmed_ms,
-            request_count=self.requests,
-            total_output_tokens=len(self.ttft_ms) + len(self.itl_full_ms),
-            excluded_tokens=len(self.itl_full_ms) - len(self.itl_trimmed_ms),
-            streaming_mode=True,
-            warmup_requests_excluded=self.warmup_requests,
-        )
+            latencies, open_requests = self._ended.copy(), list(self._open)
+        # Without the lock, for which the measured threads would wait. A request that ends now is still in the list.
+        for request in open_requests:
+            # A copy, because another thread may append.
+            latencies.add(request.sent, request.token_times.copy(), is_warmup=request.is_warmup)
+        return latencies.measurements() if latencies.requests or latencies.warmup_requests else None
 
 
 def _token_number(count: int, what: str) -> int:

@@ -200,9 +200,10 @@ def _tokens(inference: InferenceMetrics) -> _Judgement:
             f"{inference.output_tokens:,}"
         )
         return message, float(inference.output_tokens), float(requests.total_output_tokens)
-    if requests.request_count is not None and len(requests.ttft_ms) > requests.request_count:
-        message = f"has {len(requests.ttft_ms):,} times to first token, but only {requests.request_count:,} requests"
-        return message, float(requests.request_count), float(len(requests.ttft_ms))
+    first_tokens = requests.count("ttft_ms")
+    if requests.request_count is not None and first_tokens > requests.request_count:
+        message = f"has {first_tokens:,} times to first token, but only {requests.request_count:,} requests"
+        return message, float(requests.request_count), float(first_tokens)
     return None
 
 
