@@ -23,26 +23,29 @@ _RAW_RESULT_FIELDS = {"experiment_id", "process_index", "energy_metrics", "times
 
 
 def read_energy_records(
-    path: str, *, host: str | None, gpu_uuids: Sequence[str], progress: Callable[[Path, int], None] | None
-) -> tuple[list[RawProcessResult], ImportReport]:
-    """Return the records of a file or folder that have an energy, and a report of everything else in it."""
-    try:
-        reading = importers.read(
-            path, format=(_RAW_RESULT, *FORMATS), host=host, gpu_uuids=gpu_uuids, progress=progress
-        )
-    except (ResultNotFoundError, ImportFormatError) as error:
-        return [], refused_path(path, error)
-    records = []
-    for record, entry in reading.with_entries():
-        if record.energy_metrics.total_energy_j is not None:
-            records.append(record)
-        else:
-            entry.outcome, entry.code = "refused", "no_measurement"
-            entry.message = "the record has no energy, so no other record can be joined with it"
-    # Records that give their energy to others are not imported. The report names them where they are joined.
-    report = ImportReport()
-    report.entries = [entry for entry in reading.report.entries if entry.outcome == "refused"]
-    return records, report
+    paths: Sequence[str], *, host: str | None, gpu_uuids: Sequence[str], progress: Callable[[Path, int], None] | None
+) -> tuple[list[RawProcessResult], list[ImportReport]]:
+    """Return the records of files and folders that have an energy, and a report per path of everything else."""
+    records: list[RawProcessResult] = []
+    reports = []
+    for path in paths:
+        try:
+            reading = importers.read(
+                path, format=(_RAW_RESULT, *FORMATS), host=host, gpu_uuids=gpu_uuids, progress=progress
+            )
+        except (ResultNotFoundError, ImportFormatError) as error:
+            reports.append(refused_path(path, error))
+            continue
+        for record, entry in reading.with_entries():
+            if record.energy_metrics.total_energy_j is not None:
+                records.append(record)
+            else:
+                entry.outcome, entry.code = "refused", "no_measurement"
+                entry.message = "the record has no energy, so no other record can be joined with it"
+        # Records that give their energy to others are not imported. The report names them where they are joined.
+        reports.append(ImportReport())
+        reports[-1].entries = [entry for entry in reading.report.entries if entry.outcome == "refused"]
+    return records, reports
 
 
 def refused_path(path: str, error: ResultNotFoundError | ImportFormatError) -> ImportReport:

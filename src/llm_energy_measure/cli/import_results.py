@@ -115,17 +115,10 @@ def import_results(
         "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",") if uuid.strip()],
         "mapping": mapping,
     }
-    reports: list[ImportReport] = []
     saver = (_DryRun if dry_run else _Saver)(repository, overwrite=overwrite)
     unused = set(read_options["gpu_uuids"])
     with _progress() as (progress, paused):
-        energy = []
-        for path in joined:
-            records, report = read_energy_records(
-                path, host=host, gpu_uuids=read_options["gpu_uuids"], progress=progress
-            )
-            energy += records
-            reports.append(report)
+        energy, reports = read_energy_records(joined, host=host, gpu_uuids=read_options["gpu_uuids"], progress=progress)
         energies = EnergyJoin(energy, _all_records(paths, read_options, progress) if energy else ())
         for path in paths:
             try:
