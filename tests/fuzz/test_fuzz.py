@@ -88,8 +88,9 @@ def fuzz_raw(rng: random.Random) -> str:
     assert again == record
     assert codec.encode_raw(again) == encoded
     if rng.random() < 0.2:
-        require_table(exporters.to_csv([record]), 2)
-        json.loads(exporters.to_json([record]))
+        table = exporters.table_of([record])
+        require_table(exporters.to_csv(table), 2)
+        json.loads(exporters.to_json(table))
         aggregate_results(record.experiment_id, [record])
     return "decoded"
 
@@ -104,8 +105,9 @@ def fuzz_aggregated(rng: random.Random) -> str:
     assert again == record
     assert codec.encode_aggregated(again) == encoded
     if rng.random() < 0.2:
-        require_table(exporters.to_csv([record], include_process_breakdown=True), 2)
-        json.loads(exporters.to_json([record], include_process_breakdown=True))
+        table = exporters.table_of([record], include_process_breakdown=True)
+        require_table(exporters.to_csv(table), 2)
+        json.loads(exporters.to_json(table))
     return "decoded"
 
 
@@ -201,8 +203,9 @@ TEXTS = ["baseline", "meta-llama/Llama-3.2-1B", "NVIDIA A100-PCIE-40GB", "=1+1",
 def fuzz_csv(rng: random.Random) -> str:
     texts = [mutate.text(rng, TEXTS) for _ in range(3)]
     records = [factories.raw(texts[0], model_name=texts[1], host=texts[2]), factories.raw(texts[2])]
-    require_table(exporters.to_csv(records), 3)
-    rows = json.loads(exporters.to_json(records))
+    table = exporters.table_of(records)
+    require_table(exporters.to_csv(table), 3)
+    rows = json.loads(exporters.to_json(table))
     assert [row["experiment_id"] for row in rows] == [
         name.encode("utf-8", "backslashreplace").decode() for name in (texts[0], texts[2])
     ]

@@ -274,7 +274,7 @@ def table_records(draw: st.DrawFn) -> list[Values]:
 
 
 def write_table(folder: Path, records: list[RawProcessResult]) -> dict[str, Any]:
-    (folder / "table.jsonl").write_bytes(exporters.to_json_lines(records, kind=type(records[0])))
+    (folder / "table.jsonl").write_bytes(exporters.to_json_lines(exporters.table_of(records)))
     return {"mapping": [f"{field}={column}" for field, (column, _) in TABLE_COLUMNS.items()]}
 
 

@@ -292,7 +292,7 @@ def test_an_unknown_strategy_changes_nothing(repository: FileSystemRepository) -
     aggregate_one(repository, "exp_7")
     before = aggregate_file(repository).read_bytes()
     for force in (False, True):
-        with pytest.raises(ConfigurationError, match="'nonsense': there is no such strategy"):
+        with pytest.raises(ConfigurationError, match="'nonsense': the strategy is unknown"):
             aggregate_one(repository, "exp_7", strategy="nonsense", force=force)
     assert aggregate_file(repository).read_bytes() == before
 
@@ -304,7 +304,7 @@ def test_a_rule_that_has_gone_fails_only_what_has_to_be_made_by_it(repository: F
     aggregate_file(repository).write_text(json.dumps(document))
     assert aggregate_one(repository, "exp_7").result == "current"
     repository.save_raw("exp_7", factories.raw("exp_7", 2))
-    with pytest.raises(ConfigurationError, match="'gone': there is no such strategy"):
+    with pytest.raises(ConfigurationError, match="'gone': the strategy is unknown"):
         aggregate_one(repository, "exp_7")
     assert aggregate_one(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY).result == "aggregated"
 

@@ -1,4 +1,4 @@
-"""The one table of columns: its names, units and types are those of the records."""
+"""The exported columns: their names, units and types are those of the records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if typing.TYPE_CHECKING:
 
 TYPES = {"text": str, "integer": int, "number": float, "boolean": bool, "time": datetime}
 
-# What the end of a name says of the unit.
+# The unit of each ending of a name.
 UNITS = {
     "_per_joule": "/J",
     "_per_token_j": "J/token",
@@ -46,9 +46,9 @@ UNITS = {
     "_w": "W",
 }
 
-# Columns that are no field of that name: renamed because another column has the name, or calculated.
-MADE = {"start_time", "end_time", "energy_window_sec", "origin_tool", "origin_file"}
-CALCULATED = {
+# Columns whose name is not the name of a field: renamed to be unique, or computed.
+RENAMED = {"start_time", "end_time", "energy_window_sec", "origin_tool", "origin_file"}
+COMPUTED = {
     "model_name",
     "expected_processes",
     "flops_per_joule",
@@ -69,7 +69,7 @@ def unit_of(name: str) -> str | None:
 
 
 def fields_inside(record: type) -> dict[str, Any]:
-    """Every field of a record and of what it holds, by name, with its type."""
+    """Return the type of each field of a record, and of the records inside it, by name."""
     found: dict[str, Any] = {}
     for field in msgspec.structs.fields(record):
         found[field.name] = field.type
@@ -82,13 +82,13 @@ def fields_inside(record: type) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "columns", [AGGREGATED_COLUMNS, RAW_COLUMNS, ALL[-20:]], ids=["aggregated", "raw", "processes"]
 )
-def test_names_stand_once(columns: list[Column[Any]]) -> None:
+def test_column_names_are_unique(columns: list[Column[Any]]) -> None:
     names = [column.name for column in columns]
     assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("column", ALL, ids=lambda column: column.name)
-def test_a_unit_is_the_one_that_the_name_ends_in(column: Column[Any]) -> None:
+def test_name_of_a_column_ends_in_its_unit(column: Column[Any]) -> None:
     expected = unit_of(column.name)
     if expected is None:
         assert column.unit in ("", "token", "FLOP", "token/s"), column
@@ -98,17 +98,15 @@ def test_a_unit_is_the_one_that_the_name_ends_in(column: Column[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "record", "made"),
-    [(AGGREGATED_COLUMNS, AggregatedResult, CALCULATED), (RAW_COLUMNS, RawProcessResult, MADE)],
+    ("columns", "record", "others"),
+    [(AGGREGATED_COLUMNS, AggregatedResult, COMPUTED), (RAW_COLUMNS, RawProcessResult, RENAMED)],
     ids=["aggregated", "raw"],
 )
-def test_a_column_is_named_as_the_field_that_it_shows(
-    columns: tuple[Column[Any], ...], record: type, made: set[str]
-) -> None:
-    assert {column.name for column in columns} - set(fields_inside(record)) <= made
+def test_column_has_the_name_of_its_field(columns: tuple[Column[Any], ...], record: type, others: set[str]) -> None:
+    assert {column.name for column in columns} - set(fields_inside(record)) <= others
 
 
-def test_the_units_are_those_of_the_schema() -> None:
+def test_units_are_those_of_the_schema() -> None:
     schemas = json_schema("aggregated")["$defs"] | {"": json_schema("aggregated")}
     stated: dict[str, set[str]] = {}
     for definition in schemas.values():
@@ -128,18 +126,18 @@ def test_the_units_are_those_of_the_schema() -> None:
     [(AGGREGATED_COLUMNS, factories.full_aggregated()), (RAW_COLUMNS, factories.full_raw())],
     ids=["aggregated", "raw"],
 )
-def test_values_are_of_the_type_that_the_column_says(columns: tuple[Column[Any], ...], record: object) -> None:
+def test_values_have_the_type_of_their_column(columns: tuple[Column[Any], ...], record: object) -> None:
     for column in columns:
         value = column.getter(record)
         assert value is None or type(value) is TYPES[column.type], (column.name, value)
 
 
-def test_every_column_of_a_full_record_says_something() -> None:
+def test_full_record_has_a_value_in_every_column() -> None:
     record = factories.full_raw()
     assert [column.name for column in RAW_COLUMNS if column.getter(record) is None] == []
 
 
-def test_no_column_fails_on_a_record_that_knows_nothing() -> None:
+def test_columns_of_an_empty_record_are_unknown() -> None:
     bare = factories.raw(inference_metrics=None, compute_metrics=None, energy_metrics=_no_energy(), gpu_id=None)
     assert all(column.getter(bare) is None for column in RAW_COLUMNS if column.unit and column.name != "duration_sec")
     nothing = factories.aggregated(
@@ -153,7 +151,7 @@ def _no_energy() -> Any:
     return factories.energy(0, **dict.fromkeys(msgspec.structs.asdict(factories.energy())))
 
 
-def test_model_name_is_found_in_every_place() -> None:
+def test_model_name_is_found_in_each_place() -> None:
     assert model_name_of_processes(factories.aggregated(model_name="own")) == "own"
     assert model_name_of_processes(factories.aggregated()) == "meta-llama/Llama-3.2-1B"
     bare = msgspec.structs.replace(factories.aggregated(), process_results=[])
@@ -176,8 +174,8 @@ WRONG: tuple[Column[AggregatedSummary], ...] = (*SUMMARY_COLUMNS, Column("proces
 """
 
 
-def test_a_column_that_needs_processes_is_no_summary_column(tmp_path: Path) -> None:
-    """The catalogue computes its columns from aggregates that are loaded without their processes."""
+def test_column_that_needs_processes_cannot_be_a_summary_column(tmp_path: Path) -> None:
+    """The catalogue loads aggregates without their processes."""
     file = tmp_path / "wrong_column.py"
     file.write_text(WRONG_COLUMN, encoding="utf-8")
     output, _, status = mypy.api.run(["--strict", "--cache-dir", str(tmp_path / "cache"), str(file)])
@@ -191,6 +189,6 @@ def test_a_column_that_needs_processes_is_no_summary_column(tmp_path: Path) -> N
         columns.model_name_of_processes(summary)  # type: ignore[arg-type]  # the wrong use
 
 
-def test_expected_processes_is_unknown_where_nobody_said() -> None:
+def test_expected_processes_is_none_without_completeness() -> None:
     assert expected_processes(factories.aggregated()) is None
     assert expected_processes(factories.full_aggregated()) == 3

@@ -1,4 +1,4 @@
-"""Strategies by name, and those that another package adds."""
+"""The built-in strategies, and strategies of other packages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOT_A_STRATEGY = object()
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed distribution that adds strategies, one of them broken."""
+    """Install a distribution that adds strategies; one of them is broken."""
     (tmp_path / "greatest_rule.py").write_text(MODULE, encoding="utf-8")
     info = tmp_path / "greatest_rule-1.0.dist-info"
     info.mkdir()
@@ -56,7 +56,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-def test_the_default_is_there_and_first() -> None:
+def test_default_strategy_is_the_first() -> None:
     assert strategy_names()[0] == DEFAULT_STRATEGY == "sum_energy_avg_throughput"
     assert isinstance(get_strategy(DEFAULT_STRATEGY), SumEnergyAvgThroughput)
 
@@ -74,19 +74,19 @@ def test_attributed_energy_strategy_keeps_the_plain_sum_too() -> None:
     assert (result.total_tokens, result.avg_tokens_per_second) == (plain.total_tokens, plain.avg_tokens_per_second)
 
 
-def test_parts_of_one_model_count_their_tokens_once_and_their_energy_each() -> None:
+def test_model_parallel_counts_tokens_once_and_sums_energy() -> None:
     work = factories.inference(total_tokens=8192, tokens_per_second=860.0)
     ranks = factories.raws(4, inference_metrics=work)
     result = aggregate_results(factories.EXPERIMENT, ranks, strategy="model_parallel")
     plain = aggregate_results(factories.EXPERIMENT, ranks)
     assert (result.total_tokens, result.avg_tokens_per_second) == (8192, 860.0)
     assert result.total_energy_j == plain.total_energy_j
-    assert result.total_flops == 2e13 + 3e12, "an estimate from the parameters is that of the whole model"
+    assert result.total_flops == 2e13 + 3e12, "an estimate from the parameters is of the whole model"
     assert calculate_efficiency_metrics(result)["effective_batch_throughput"] == 860.0
     assert calculate_efficiency_metrics(plain)["effective_batch_throughput"] == 4 * 860.0
 
 
-def test_flops_that_each_rank_counted_are_summed() -> None:
+def test_counted_flops_of_ranks_are_summed() -> None:
     counted = [
         factories.raw(process_index=index, compute_metrics=factories.compute(flops_total=1e12, flops_method="profiler"))
         for index in range(3)
@@ -94,7 +94,7 @@ def test_flops_that_each_rank_counted_are_summed() -> None:
     assert aggregate_results(factories.EXPERIMENT, counted, strategy="model_parallel").total_flops == 3e12
 
 
-def test_a_rank_that_counted_no_tokens_of_its_own_is_no_hindrance() -> None:
+def test_model_parallel_ignores_ranks_without_tokens() -> None:
     ranks = [factories.raw(), factories.raw(process_index=1, inference_metrics=None, compute_metrics=None)]
     result = aggregate_results(factories.EXPERIMENT, ranks, strategy="model_parallel")
     assert (result.total_tokens, result.avg_tokens_per_second) == (8192, 862.5)
@@ -117,7 +117,7 @@ def test_wall_clock_throughput_is_tokens_per_span_of_all_processes() -> None:
 
 
 @pytest.mark.usefixtures("plugin")
-def test_a_strategy_of_another_package_is_listed_and_used() -> None:
+def test_strategy_of_another_package_is_listed_and_used() -> None:
     assert strategy_names() == [*BUILT_IN, "absent", "broken", "greatest"]
     result = aggregate_results(factories.EXPERIMENT, factories.raws(3), strategy="greatest")
     assert result.aggregation.method == "greatest"
@@ -125,28 +125,28 @@ def test_a_strategy_of_another_package_is_listed_and_used() -> None:
 
 
 @pytest.mark.usefixtures("plugin")
-def test_no_package_can_take_the_place_of_the_default() -> None:
+def test_no_package_can_replace_the_default_strategy() -> None:
     result = aggregate_results(factories.EXPERIMENT, factories.raws(3))
     assert result.total_energy_j == 1971.5 + 2221.5 + 2471.5
 
 
 @pytest.mark.usefixtures("plugin")
-def test_an_unknown_name_lists_the_choices() -> None:
+def test_error_of_an_unknown_strategy_lists_the_choices() -> None:
     with pytest.raises(ConfigurationError) as caught:
         aggregate_results(factories.EXPERIMENT, factories.raws(1), strategy="median")
     assert str(caught.value) == (
-        "cannot aggregate by the strategy 'median': there is no such strategy; "
+        "cannot aggregate by the strategy 'median': the strategy is unknown; "
         f"choose one of {', '.join(BUILT_IN)}, absent, broken, greatest"
     )
 
 
 @pytest.mark.usefixtures("plugin")
-def test_an_object_that_is_no_strategy_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="greatest_rule:NOT_A_STRATEGY has no name and combine"):
+def test_object_without_combine_is_not_a_strategy() -> None:
+    with pytest.raises(ConfigurationError, match="NOT_A_STRATEGY has no attribute 'name' or no method 'combine'"):
         get_strategy("broken")
 
 
 @pytest.mark.usefixtures("plugin")
-def test_a_strategy_that_cannot_be_imported_is_refused_in_one_sentence() -> None:
+def test_strategy_that_cannot_be_imported_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="^cannot aggregate by the strategy 'absent': no_such_module:RULE"):
         get_strategy("absent")

@@ -112,9 +112,9 @@ def _write(
     if form == "codecarbon":
         data = exporters.to_codecarbon([result for result in results if isinstance(result, RawProcessResult)])
     else:
-        render = {"csv": exporters.to_csv, "json": exporters.to_json, "jsonl": exporters.to_json_lines}[form]
+        encode = {"csv": exporters.to_csv, "json": exporters.to_json, "jsonl": exporters.to_json_lines}[form]
         kind = RawProcessResult if raw else AggregatedResult
-        data = render(results, include_process_breakdown=per_process, kind=kind)
+        data = encode(exporters.table_of(results, include_process_breakdown=per_process, kind=kind))
     terminal.write_or_print(data, target, content=formatting.plural(len(results), "row"))
 
 

@@ -96,13 +96,14 @@ def _write(answer: pa.Table, form: str, target: str | None) -> None:
 def _encode(answer: pa.Table, form: str) -> bytes:
     names: list[str] = answer.column_names
     if form == "csv":
-        return exporters.csv_bytes(names, ([_csv_cell(value) for value in row] for row in _rows(answer)))
+        rows = ([_csv_cell(value) for value in row] for row in _rows(answer))
+        return exporters.to_csv(exporters.Table(names=names, rows=rows))
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         problem = f"several columns have the name {repeated[0]!r}"
         raise ConfigurationError(f"cannot write the rows as {form}", problem, "rename them: select a as x, b as y")
     if form == "parquet":
         return _parquet(answer)
-    return exporters.json_bytes([dict(zip(names, row, strict=True)) for row in _rows(answer)])
+    return exporters.to_json(exporters.Table(names=names, rows=_rows(answer)))
 
 
 def _parquet(answer: pa.Table) -> bytes:

@@ -1,7 +1,6 @@
-"""The one table of exported columns: name, unit, type and where the value comes from.
+"""The exported columns: name, type, unit and getter of each.
 
-Every table that leaves this package, for a person or a machine, is cut from these. Values are in base units; None is
-unknown.
+Exports, the catalogue and the dataset use these definitions. Values are in base units; None is unknown.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ class Column(Struct, Generic[RecordT_contra], frozen=True):
     """One exported column.
 
     Attributes:
-        name: Its header; a quantity's name ends in its unit or says it.
-        type: Type of its values, where they are known: `text`, `integer`, `number`, `boolean` or `time`.
-        unit: Unit of its values; empty if they have none.
-        getter: Takes a record's value; None is unknown.
+        name: Name of the column. The name of a quantity ends in its unit or contains it.
+        type: Type of the known values: `text`, `integer`, `number`, `boolean` or `time`.
+        unit: Unit of the values; empty if they have none.
+        getter: Function that returns the value of a record; None is unknown.
     """
 
     name: str
@@ -80,12 +79,12 @@ def model_name_of_processes(result: AggregatedResult) -> str | None:
 
 
 def expected_processes(result: AggregatedSummary) -> int | None:
-    """How many processes were expected; None if nobody said."""
+    """Return how many processes were expected; None if the number is unknown."""
     return None if result.completeness is None else result.completeness.expected_processes
 
 
 def coverage(result: AggregatedSummary) -> float | None:
-    """Fraction of the expected processes that went in, 0 to 1; None if nobody said how many were expected."""
+    """Return the fraction of the expected processes that were found, 0 to 1; None if the number is unknown."""
     return None if result.completeness is None else result.completeness.coverage
 
 
@@ -202,29 +201,16 @@ RAW_COLUMNS: tuple[Column[RawProcessResult], ...] = (
     _raw("schema_version", "text"),
 )
 
-# What of a process stands in its experiment's row: not what the experiment already says.
-_BREAKDOWN = tuple(
-    column
-    for column in RAW_COLUMNS
-    if column.name
-    in {
-        "host",
-        "gpu_id",
-        "gpu_uuid",
-        "total_energy_j",
-        "gpu_energy_j",
-        "cpu_energy_j",
-        "ram_energy_j",
-        "total_tokens",
-        "tokens_per_second",
-        "inference_time_sec",
-        "flops_total",
-    }
-)
+# The columns of a process that `breakdown_columns` adds to the row of its experiment.
+_BREAKDOWN_NAMES = {
+    *("host", "gpu_id", "gpu_uuid", "total_energy_j", "gpu_energy_j", "cpu_energy_j", "ram_energy_j"),
+    *("total_tokens", "tokens_per_second", "inference_time_sec", "flops_total"),
+}
+_BREAKDOWN = tuple(column for column in RAW_COLUMNS if column.name in _BREAKDOWN_NAMES)
 
 
 def breakdown_columns(results: Sequence[AggregatedResult]) -> tuple[Column[AggregatedResult], ...]:
-    """Columns `process_<i>_<name>` for every process index that occurs in the results."""
+    """Return the columns `process_<i>_<name>`, for each process index that occurs in the results."""
     indices = sorted({process.process_index for result in results for process in result.process_results})
     return tuple(_of_process(index, column) for index in indices for column in _BREAKDOWN)
 
@@ -244,7 +230,7 @@ _CODECARBON = "codecarbon"
 
 
 def kwh_of(energy_j: float | None) -> float | None:
-    """Energy in kWh that gives the very same joules again, where there is such a number.
+    """Return an energy in kWh. Converted back to joules, it gives the same number if a float allows this.
 
     Example:
         >>> kwh_of(1800000.0), kwh_of(None)
@@ -258,19 +244,22 @@ def kwh_of(energy_j: float | None) -> float | None:
 
 
 def _imported(record: RawProcessResult) -> dict[str, Any]:
-    """What CodeCarbon said of an imported record beside its figures."""
+    """Return the other columns of the CodeCarbon row that a record was imported from; empty for other records."""
     found = record.effective_config.get(_CODECARBON)
     return found if isinstance(found, dict) else {}
 
 
-def _window_sec(record: RawProcessResult) -> float | None:
-    """Length of the energy window, else of the run, in seconds."""
+def _duration_sec(record: RawProcessResult) -> float | None:
+    """Return the duration of the energy window, in seconds; if it is unknown, the duration of the run."""
     window = record.energy_metrics.duration_sec
     return record.timestamps.duration_sec if window is None else window
 
 
-def _window_end(record: RawProcessResult) -> datetime | None:
-    """End of the energy window, else of the run; the start of the one says nothing of the end of the other."""
+def _end(record: RawProcessResult) -> datetime | None:
+    """Return the end of the energy window, or of the run if the record has no window.
+
+    An unknown end is start plus duration. Start, end and duration are of the same span: the two spans differ.
+    """
     window, run = record.energy_metrics.window, record.timestamps
     start, end, duration = (
         (run.start, run.end, run.duration_sec)
@@ -283,37 +272,37 @@ def _window_end(record: RawProcessResult) -> datetime | None:
 
 
 def has_codecarbon_row(record: RawProcessResult) -> bool:
-    """True if the end and the duration of a record are known, without which no row of CodeCarbon can be read."""
-    return _window_end(record) is not None and _window_sec(record) is not None
+    """Return True if the end and the duration of a record are known: a reader of CodeCarbon rows needs both."""
+    return _end(record) is not None and _duration_sec(record) is not None
 
 
-def _mode(record: RawProcessResult) -> str | None:
+def _tracking_mode(record: RawProcessResult) -> str | None:
     energy = record.energy_metrics
     if energy.total_scope == "host":
         return "machine"
     return "process" if energy.ram_scope == "process" else None
 
 
-def _boards(record: RawProcessResult) -> str | None:
+def _gpu_model(record: RawProcessResult) -> str | None:
     devices = record.energy_metrics.devices
     if not devices or record.gpu_name is None:
         return record.gpu_name
     return f"{len(devices)} x {record.gpu_name}"
 
 
-def _count(record: RawProcessResult) -> int | None:
+def _gpu_count(record: RawProcessResult) -> int | None:
     devices = record.energy_metrics.devices
     return len(devices) if devices else None
 
 
-def _version(record: RawProcessResult) -> str | None:
+def _codecarbon_version(record: RawProcessResult) -> str | None:
     return record.origin.version if record.origin is not None and record.origin.tool == _CODECARBON else None
 
 
 _CODECARBON_GETTERS: dict[str, Callable[[RawProcessResult], object]] = {
-    "timestamp": _window_end,
+    "timestamp": _end,
     "project_name": lambda record: record.config_name,
-    "duration": _window_sec,
+    "duration": _duration_sec,
     "emissions": lambda record: record.energy_metrics.emissions_kg_co2,
     "cpu_power": lambda record: record.energy_metrics.cpu_power_w,
     "gpu_power": lambda record: record.energy_metrics.gpu_power_w,
@@ -321,30 +310,30 @@ _CODECARBON_GETTERS: dict[str, Callable[[RawProcessResult], object]] = {
     "gpu_energy": lambda record: kwh_of(record.energy_metrics.gpu_energy_j),
     "ram_energy": lambda record: kwh_of(record.energy_metrics.ram_energy_j),
     "energy_consumed": lambda record: kwh_of(record.energy_metrics.total_energy_j),
-    "codecarbon_version": _version,
-    "gpu_model": _boards,
-    # CodeCarbon's word for a cloud that it did not find, known or not; it leaves it blank in no row.
+    "codecarbon_version": _codecarbon_version,
+    "gpu_model": _gpu_model,
+    # CodeCarbon writes "N" if it finds no cloud, or does not know. It never leaves this column blank.
     "on_cloud": lambda record: _imported(record).get("on_cloud") or "N",
 }
-# What an imported record kept as it was, and any other has to be asked for.
+# Used for records that were not imported from CodeCarbon. The others keep the value of the imported row.
 _CODECARBON_DEFAULTS: dict[str, Callable[[RawProcessResult], object]] = {
-    # Each process is a run: rows of one run would be cumulative.
+    # Each process is a run of its own, because the rows of one run are cumulative.
     "run_id": lambda record: f"{record.experiment_id}-process_{record.process_index}",
     "experiment_id": lambda record: record.experiment_id,
-    "emissions_rate": lambda record: ratio(record.energy_metrics.emissions_kg_co2, _window_sec(record)),
-    "gpu_count": _count,
-    "tracking_mode": _mode,
+    "emissions_rate": lambda record: ratio(record.energy_metrics.emissions_kg_co2, _duration_sec(record)),
+    "gpu_count": _gpu_count,
+    "tracking_mode": _tracking_mode,
 }
 
 
 def _codecarbon_column(name: str) -> Column[RawProcessResult]:
-    def kept(record: RawProcessResult) -> object:
+    def imported_or_default(record: RawProcessResult) -> object:
         imported = _imported(record)
-        return (
-            imported.get(name) if imported or name not in _CODECARBON_DEFAULTS else _CODECARBON_DEFAULTS[name](record)
-        )
+        if imported or name not in _CODECARBON_DEFAULTS:
+            return imported.get(name)
+        return _CODECARBON_DEFAULTS[name](record)
 
-    return Column(name, "text", "", _CODECARBON_GETTERS.get(name, kept))
+    return Column(name, "text", "", _CODECARBON_GETTERS.get(name, imported_or_default))
 
 
 CODECARBON_COLUMNS: tuple[Column[RawProcessResult], ...] = tuple(

@@ -1,11 +1,12 @@
-"""Tables of results as CSV, JSON and JSON lines, over the columns of `columns.py`, and as CodeCarbon writes them.
+"""Tables of results as CSV, JSON and JSON lines, and as CodeCarbon writes them.
 
-The first three hold the same rows and names, in base units; unknown is an empty cell or null. Whole records are the
-JSON files of the results directory itself.
+`export_to_csv` and `export_to_json` write files. `table_of` builds a `Table` from the columns of `columns.py`;
+`to_csv`, `to_json` and `to_json_lines` encode it. The three formats have the same names and values, in base units. An
+unknown value is an empty cell or null. The JSON files in the results directory hold the complete records.
 
-CSV is UTF-8 with a header and reads back to the same numbers to the last bit. Text never starts a formula in a
-spreadsheet (a `'` stands before one that would) and holds no control characters. A byte order mark stands at the
-start only if there is a character beyond ASCII: Excel needs it there, and pandas and polars skip it.
+CSV files are UTF-8 with a header. A number that is read back has the same bits. A text that a spreadsheet would take
+for a formula gets a leading `'`. Control characters are escaped. If the file has a character outside ASCII, it starts
+with a byte order mark, which Excel needs, and which pandas and polars skip.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import csv
 import io
 import math
 import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -32,12 +34,12 @@ from llm_energy_measure.results.columns import (
 )
 from llm_energy_measure.storage.atomic import make_folder, replace_file
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-# Everything that moves a cursor or hides text; a line break inside a quoted cell is harmless.
+# Control characters can move the cursor or hide text. A line break inside a quoted cell is harmless.
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+# Write files
 
 
 def export_to_csv(
@@ -46,18 +48,19 @@ def export_to_csv(
     *,
     include_process_breakdown: bool = False,
 ) -> Path:
-    """Write one row a result, aggregated or raw, and return the file; it is replaced at once or not at all.
+    """Write a CSV file with one row per result, aggregated or raw, and return the file.
 
     Args:
-        results: Results of one kind; none gives the header of the aggregated ones.
-        path: The file; its folder is made if need be.
-        include_process_breakdown: Add columns `process_<i>_...` to the rows of aggregated results.
+        results: Results of one kind. Without results, the file has the header of aggregated results.
+        path: The file. Missing folders are created, and an existing file is replaced atomically.
+        include_process_breakdown: Add the columns `process_<i>_...` to the rows of aggregated results.
 
     Raises:
         ExportError: The file can't be written.
-        ConfigurationError: Both kinds at once.
+        ConfigurationError: The results are of both kinds.
     """
-    return write_export(path, to_csv(results, include_process_breakdown=include_process_breakdown))
+    table = table_of(results, include_process_breakdown=include_process_breakdown)
+    return write_export(path, to_csv(table))
 
 
 def export_to_json(
@@ -66,43 +69,34 @@ def export_to_json(
     *,
     include_process_breakdown: bool = False,
 ) -> Path:
-    """Write a list of one flat object a result, aggregated or raw, and return the file.
-
-    Args:
-        results: As for `export_to_csv`, as are the others.
-        path: The file.
-        include_process_breakdown: Add fields `process_<i>_...`.
-
-    Raises:
-        ExportError: The file can't be written.
-        ConfigurationError: Both kinds at once.
-    """
-    return write_export(path, to_json(results, include_process_breakdown=include_process_breakdown))
+    """Write a JSON list with one flat object per result, and return the file; see `export_to_csv`."""
+    table = table_of(results, include_process_breakdown=include_process_breakdown)
+    return write_export(path, to_json(table))
 
 
 def export_aggregated_to_csv(
     results: Sequence[AggregatedResult],
     path: str | Path,
-    include_process_breakdown: bool = False,  # noqa: FBT001, FBT002 - a signature of the field
+    include_process_breakdown: bool = False,  # noqa: FBT001, FBT002 - existing scripts pass it by position
 ) -> Path:
-    """Write one row an experiment; see `export_to_csv`."""
+    """Write a CSV file with one row per experiment; see `export_to_csv`."""
     return export_to_csv(results, path, include_process_breakdown=include_process_breakdown)
 
 
 def export_raw_to_csv(results: Sequence[RawProcessResult], path: str | Path) -> Path:
-    """Write one row a process; see `export_to_csv`."""
-    return write_export(path, to_csv(results, kind=RawProcessResult))
+    """Write a CSV file with one row per process; see `export_to_csv`."""
+    return write_export(path, to_csv(table_of(results, kind=RawProcessResult)))
 
 
 class ResultsExporter:
-    """Exports into one folder, each file named by the caller.
+    """Exports to files in one folder.
 
     Args:
-        output_dir: The folder; it is made by the first export.
+        output_dir: The folder. The first export creates it.
     """
 
     def __init__(self, output_dir: str | Path) -> None:
-        """Remember the folder; nothing is touched."""
+        """Store the folder; no file is created."""
         self.output_dir = Path(output_dir)
 
     def export_aggregated(
@@ -112,28 +106,100 @@ class ResultsExporter:
         *,
         include_process_breakdown: bool = False,
     ) -> Path:
-        """Write a CSV of one row an experiment; see `export_to_csv`."""
+        """Write a CSV file with one row per experiment; see `export_to_csv`."""
         path = self.output_dir / filename
         return export_to_csv(results, path, include_process_breakdown=include_process_breakdown)
 
     def export_raw(self, results: Sequence[RawProcessResult], filename: str = "raw_results.csv") -> Path:
-        """Write a CSV of one row a process; see `export_to_csv`."""
+        """Write a CSV file with one row per process; see `export_to_csv`."""
         return export_raw_to_csv(results, self.output_dir / filename)
 
     def export_json(
         self, results: Sequence[AggregatedResult | RawProcessResult], filename: str = "results.json"
     ) -> Path:
-        """Write a JSON list of one flat object a result; see `export_to_json`."""
+        """Write a JSON list with one flat object per result; see `export_to_json`."""
         return export_to_json(results, self.output_dir / filename)
 
 
+def write_export(path: str | Path, data: bytes) -> Path:
+    """Write bytes to a file, and return its path.
+
+    A regular file is replaced atomically and keeps its permissions. If the path is a symbolic link, its target is
+    replaced. The bytes are written directly into a pipe or a device.
+
+    Raises:
+        ExportError: The file can't be written.
+    """
+    path = Path(path)
+    try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+        else:
+            make_folder(str(target.parent))
+            replace_file(str(target), data)
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: NUL in the path; RuntimeError: a cycle of links
+        found = getattr(error, "strerror", None) or str(error)
+        raise ExportError(f"cannot write {path}", found, "choose another file") from error
+    return path
+
+
+# Build tables
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """A table to encode.
+
+    Attributes:
+        names: The names of the columns.
+        rows: The values of each row, in the order of the names; None is unknown. An iterator can be encoded once.
+    """
+
+    names: Sequence[str]
+    rows: Iterable[Sequence[Any]]
+
+
+def table_of(
+    results: Sequence[AggregatedResult | RawProcessResult],
+    *,
+    include_process_breakdown: bool = False,
+    kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
+) -> Table:
+    """Return the table of results, one row per result.
+
+    Args:
+        results: Results of one kind.
+        include_process_breakdown: Add the columns `process_<i>_...` to the rows of aggregated results.
+        kind: The type that decides the columns if there are no results.
+
+    Raises:
+        ConfigurationError: The results are of both kinds.
+    """
+    results = list(results)  # also accepts a generator
+    kinds = {type(result) for result in results} or {kind}
+    if kinds == {RawProcessResult}:
+        return _table(RAW_COLUMNS, results)
+    if kinds != {AggregatedResult}:
+        found = f"the results are {' and '.join(sorted(kind.__name__ for kind in kinds))}"
+        raise ConfigurationError("cannot export", found, "export results of one kind at a time")
+    if not include_process_breakdown:
+        return _table(AGGREGATED_COLUMNS, results)
+    breakdown = breakdown_columns([result for result in results if isinstance(result, AggregatedResult)])
+    return _table(AGGREGATED_COLUMNS + breakdown, results)
+
+
+def _table(columns: Sequence[Column[Any]], results: Iterable[AggregatedResult | RawProcessResult]) -> Table:
+    rows = [[column.getter(result) for column in columns] for result in results]
+    return Table(names=[column.name for column in columns], rows=rows)
+
+
 def flatten_model(model: msgspec.Struct, prefix: str = "", separator: str = "_") -> dict[str, Any]:
-    """Every field of a record in one flat dict; the names of nested fields are joined.
+    """Return all fields of a record in one flat dict; the names of nested fields are joined.
 
     Args:
         model: Any record.
-        prefix: Stands before every name.
-        separator: Stands between the names of a field and of what it is in.
+        prefix: Prefix of every name.
+        separator: Separator between the name of a field and the name of the object that contains it.
 
     Example:
         >>> from llm_energy_measure.domain.metrics import ComputeMetrics
@@ -147,8 +213,19 @@ def flatten_model(model: msgspec.Struct, prefix: str = "", separator: str = "_")
     return flat
 
 
+def _flatten(value: object, name: str, separator: str) -> dict[str, Any]:
+    if isinstance(value, msgspec.Struct):
+        return flatten_model(value, name, separator)
+    if isinstance(value, dict):
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            _add(flat, _flatten(item, f"{name}{separator}{key}", separator))
+        return flat
+    return {name: value}
+
+
 def _add(flat: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add to a flat dict; a name that is taken (`b_c` beside `b: {c: ...}`) gets an underscore more."""
+    """Add items to a flat dict. A name that exists, as in `{"b_c": 1, "b": {"c": 2}}`, gets a trailing underscore."""
     for name, value in more.items():
         free = name
         while free in flat:
@@ -156,114 +233,53 @@ def _add(flat: dict[str, Any], more: dict[str, Any]) -> None:
         flat[free] = value
 
 
-def to_csv(
-    results: Sequence[AggregatedResult | RawProcessResult],
-    *,
-    include_process_breakdown: bool = False,
-    kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
-) -> bytes:
-    """The CSV that `export_to_csv` writes; `kind` says which header an empty table has."""
-    results = list(results)  # a generator can be read only once
-    columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
-    return _csv(results, columns)
+# Encode tables
 
 
-def to_codecarbon(results: Sequence[RawProcessResult]) -> bytes:
-    """Raw results as CodeCarbon's `emissions.csv` of version 3.3.0: a row a process, energy in kWh, unknown blank.
-
-    Raises:
-        ConfigurationError: The end or the duration of one is unknown; see `has_codecarbon_row`.
-    """
-    for result in results:
-        if not has_codecarbon_row(result):
-            doing = f"cannot export process {result.process_index} of {result.experiment_id} as CodeCarbon does"
-            raise ConfigurationError(doing, "its end or its duration is unknown", "export it as CSV or JSON")
-    return _csv(results, CODECARBON_COLUMNS)
-
-
-def _csv(results: Sequence[AggregatedResult | RawProcessResult], columns: Sequence[Column[Any]]) -> bytes:
-    rows = ([column.getter(result) for column in columns] for result in results)
-    return csv_bytes([column.name for column in columns], rows)
-
-
-def csv_bytes(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
-    """A CSV as all of ours are: see the docstring of this module."""
+def to_csv(table: Table) -> bytes:
+    """Return a table as CSV; the module's docstring describes the format."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_cell(name) for name in names])
-    for row in rows:
+    writer.writerow([_cell(name) for name in table.names])
+    for row in table.rows:
         writer.writerow([_cell(plain(value)) for value in row])
     content = text.getvalue()
     return content.encode("utf-8" if content.isascii() else "utf-8-sig")
 
 
-def to_json(
-    results: Sequence[AggregatedResult | RawProcessResult],
-    *,
-    include_process_breakdown: bool = False,
-    kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
-) -> bytes:
-    """The JSON that `export_to_json` writes."""
-    rows = list(_rows(results, include_process_breakdown=include_process_breakdown, kind=kind))
-    return json_bytes(rows)
+def to_json(table: Table) -> bytes:
+    """Return a table as an indented JSON list with one object per row."""
+    return msgspec.json.format(msgspec.json.encode(_objects(table)), indent=2) + b"\n"
 
 
-def json_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
-    """A JSON list of one flat object a row."""
-    return msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n"
+def to_json_lines(table: Table) -> bytes:
+    """Return a table as JSON lines: one object per row, each on its own line."""
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in _objects(table))
 
 
-def to_json_lines(
-    results: Sequence[AggregatedResult | RawProcessResult],
-    *,
-    include_process_breakdown: bool = False,
-    kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
-) -> bytes:
-    """The objects of `to_json`, each on a line of its own."""
-    rows = _rows(results, include_process_breakdown=include_process_breakdown, kind=kind)
-    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+def to_codecarbon(results: Sequence[RawProcessResult]) -> bytes:
+    """Return raw results as CodeCarbon's `emissions.csv` of version 3.3.0, one row per process, with energy in kWh.
 
-
-def _rows(
-    results: Sequence[AggregatedResult | RawProcessResult],
-    *,
-    include_process_breakdown: bool,
-    kind: type[AggregatedResult | RawProcessResult],
-) -> Iterator[dict[str, Any]]:
-    """One flat object a result."""
-    results = list(results)  # a generator can be read only once
-    columns = columns_of(results, include_process_breakdown=include_process_breakdown, kind=kind)
+    Raises:
+        ConfigurationError: The end or the duration of a process is unknown; see `has_codecarbon_row`.
+    """
     for result in results:
-        yield {column.name: plain(column.getter(result)) for column in columns}
+        if not has_codecarbon_row(result):
+            doing = f"cannot export process {result.process_index} of {result.experiment_id} for CodeCarbon"
+            raise ConfigurationError(doing, "its end or its duration is unknown", "export it as CSV or JSON")
+    return to_csv(_table(CODECARBON_COLUMNS, results))
 
 
-def columns_of(
-    results: Sequence[AggregatedResult | RawProcessResult],
-    *,
-    include_process_breakdown: bool = False,
-    kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
-) -> tuple[Column[Any], ...]:
-    """The columns of a table of these results; `kind` decides where there are none."""
-    kinds = {type(result) for result in results} or {kind}
-    if kinds == {RawProcessResult}:
-        return RAW_COLUMNS
-    if kinds != {AggregatedResult}:
-        found = " and ".join(sorted(kind.__name__ for kind in kinds))
-        raise ConfigurationError("cannot export", f"the results are {found}", "export results of one kind at a time")
-    breakdown = (
-        breakdown_columns([result for result in results if isinstance(result, AggregatedResult)])
-        if include_process_breakdown
-        else ()
-    )
-    return AGGREGATED_COLUMNS + breakdown
+def _objects(table: Table) -> list[dict[str, Any]]:
+    return [{name: plain(value) for name, value in zip(table.names, row, strict=True)} for row in table.rows]
 
 
 def plain(value: Any) -> Any:
-    """A numpy scalar as the number it is, text that can be written; None for a number that is none."""
+    """Return a value that can be written: a number for a NumPy scalar, text without surrogates, None for NaN."""
     if callable(to_plain := getattr(value, "tolist", None)):
         value = to_plain()
     if isinstance(value, str):
-        # Half of a surrogate pair, from an undecodable file name: no text that can be written.
+        # A lone surrogate, from an undecodable file name, can't be encoded.
         return value.encode("utf-8", errors="backslashreplace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -279,37 +295,3 @@ def _cell(value: object) -> str:
         return value.isoformat()
     text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(value))
     return f"'{text}" if text.lstrip().startswith(_FORMULA_START) else text
-
-
-def _flatten(value: object, name: str, separator: str) -> dict[str, Any]:
-    if isinstance(value, msgspec.Struct):
-        return flatten_model(value, name, separator)
-    if isinstance(value, dict):
-        flat: dict[str, Any] = {}
-        for key, item in value.items():
-            _add(flat, _flatten(item, f"{name}{separator}{key}", separator))
-        return flat
-    return {name: value}
-
-
-def write_export(path: str | Path, data: bytes) -> Path:
-    """Write an export and return its file.
-
-    A regular file is replaced at once or not at all, and keeps its permissions; where a link leads is replaced, not the
-    link; into a pipe or a device it is written as it is.
-
-    Raises:
-        ExportError: The file can't be written.
-    """
-    path = Path(path)
-    try:
-        target = path.resolve()
-        if target.exists() and not target.is_file():
-            target.write_bytes(data)
-        else:
-            make_folder(str(target.parent))
-            replace_file(str(target), data)
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL character in the path; links that lead in a circle
-        found = getattr(error, "strerror", None) or str(error)
-        raise ExportError(f"cannot write {path}", found, "choose another file") from error
-    return path
