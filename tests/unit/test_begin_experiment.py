@@ -68,7 +68,7 @@ def test_begin_refuses_a_manifest_that_could_not_be_read(
     assert names(repository) == []
 
 
-def test_the_first_writes_the_manifest_and_the_others_agree(repository: FileSystemRepository) -> None:
+def test_first_process_writes_the_manifest_and_the_others_accept_it(repository: FileSystemRepository) -> None:
     for index in range(4):
         repository.begin_experiment(manifest(), index)
         assert repository.load_manifest(EXP) == manifest()
@@ -91,7 +91,7 @@ def test_the_first_writes_the_manifest_and_the_others_agree(repository: FileSyst
         ("config_digest", "b" * 64, f"config_digest is '{'a' * 64}' in its manifest and '{'b' * 64}' in this process"),
     ],
 )
-def test_another_run_is_refused_with_both_values(
+def test_begin_of_another_run_is_refused_with_both_values(
     repository: FileSystemRepository, fact: str, value: object, told: str
 ) -> None:
     repository.begin_experiment(manifest())
@@ -103,7 +103,7 @@ def test_another_run_is_refused_with_both_values(
 
 
 @pytest.mark.parametrize("fact", ["expected_processes", "launcher", "config_digest"])
-def test_what_one_side_does_not_know_differs_from_nothing(repository: FileSystemRepository, fact: str) -> None:
+def test_unknown_value_conflicts_with_no_value(repository: FileSystemRepository, fact: str) -> None:
     repository.begin_experiment(manifest())
     repository.begin_experiment(manifest(EXP, **{fact: None}))
     other = FileSystemRepository(repository.base_path / "other")
@@ -112,12 +112,12 @@ def test_what_one_side_does_not_know_differs_from_nothing(repository: FileSystem
     assert other.load_manifest(EXP) == manifest(EXP, **{fact: None})
 
 
-def test_the_same_job_s_steps_and_nodes_may_differ(repository: FileSystemRepository) -> None:
+def test_steps_and_nodes_of_one_job_may_differ(repository: FileSystemRepository) -> None:
     for node in ("n1", "n2"):
         repository.begin_experiment(manifest(launcher=Launcher(name="slurm", job_id="123", node=node, local_rank=0)))
 
 
-def test_a_rerun_is_refused_before_the_run(repository: FileSystemRepository) -> None:
+def test_rerun_is_refused_before_it_starts(repository: FileSystemRepository) -> None:
     repository.begin_experiment(manifest(), 0)
     repository.save_raw(EXP, factories.raw())
     with pytest.raises(ResultExistsError, match="process 0 already has a result"):
@@ -126,14 +126,14 @@ def test_a_rerun_is_refused_before_the_run(repository: FileSystemRepository) -> 
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"null"])
-def test_a_result_that_cannot_be_read_is_one_all_the_same(repository: FileSystemRepository, data: bytes) -> None:
+def test_unreadable_result_counts_as_a_result(repository: FileSystemRepository, data: bytes) -> None:
     repository.begin_experiment(manifest(), 0)
     (repository.base_path / "raw" / EXP / "process_0.json").write_bytes(data)
     with pytest.raises(ResultExistsError, match="process 0 already has a result"):
         repository.begin_experiment(manifest(), 0)
 
 
-def test_a_rerun_of_what_was_saved_without_beginning_is_found_too(repository: FileSystemRepository) -> None:
+def test_rerun_of_results_without_a_manifest_is_refused(repository: FileSystemRepository) -> None:
     repository.save_raw(EXP, factories.raw())
     with pytest.raises(ResultExistsError, match="process 0 already has a result"):
         repository.begin_experiment(manifest(attempt=0), 0)
@@ -157,7 +157,7 @@ def results_of_another_tool(repository: FileSystemRepository) -> None:
 
 
 @pytest.mark.parametrize("process_index", [None, 0, 1])
-def test_results_that_no_manifest_goes_with_are_of_another_run(
+def test_results_without_a_manifest_belong_to_another_run(
     repository: FileSystemRepository, process_index: int | None
 ) -> None:
     results_of_another_tool(repository)
@@ -166,7 +166,7 @@ def test_results_that_no_manifest_goes_with_are_of_another_run(
     assert names(repository) == ["exp_7/process_0.json"]
 
 
-def test_a_later_attempt_sets_them_aside(repository: FileSystemRepository) -> None:
+def test_later_attempt_archives_results_without_a_manifest(repository: FileSystemRepository) -> None:
     results_of_another_tool(repository)
     repository.begin_experiment(manifest(attempt=1), 0)
     assert names(repository) == [
@@ -174,7 +174,7 @@ def test_a_later_attempt_sets_them_aside(repository: FileSystemRepository) -> No
     ]
 
 
-def test_nobody_brings_an_attempt_back_that_was_set_aside(repository: FileSystemRepository) -> None:
+def test_no_process_restores_an_archived_attempt(repository: FileSystemRepository) -> None:
     """The next one's manifest is still to come: its process was killed, or is about to write it."""
     repository.begin_experiment(manifest(attempt=0), 0)
     folder = repository.base_path / "raw" / EXP
@@ -190,7 +190,7 @@ def test_nobody_brings_an_attempt_back_that_was_set_aside(repository: FileSystem
 # Attempts
 
 
-def test_a_later_attempt_sets_the_earlier_one_aside_whole(repository: FileSystemRepository) -> None:
+def test_later_attempt_archives_the_whole_earlier_attempt(repository: FileSystemRepository) -> None:
     repository.begin_experiment(manifest(attempt=0), 0)
     kept = repository.save_raw(EXP, of_attempt(0)).read_bytes()
     repository.save_raw(EXP, of_attempt(0, gpu_name="again"), overwrite=True)
@@ -210,7 +210,7 @@ def test_a_later_attempt_sets_the_earlier_one_aside_whole(repository: FileSystem
     assert {finding.code for finding in check_store(repository)} == {"raw.earlier_attempt"}
 
 
-def test_an_earlier_attempt_is_refused(repository: FileSystemRepository) -> None:
+def test_begin_of_an_earlier_attempt_is_refused(repository: FileSystemRepository) -> None:
     repository.begin_experiment(manifest(attempt=2))
     with pytest.raises(ResultExistsError, match="attempt is 2 in its manifest and 1 in this process"):
         repository.begin_experiment(manifest(attempt=1))
@@ -218,7 +218,7 @@ def test_an_earlier_attempt_is_refused(repository: FileSystemRepository) -> None
 
 
 @pytest.mark.parametrize("attempt", [0, 2])
-def test_a_record_of_another_attempt_is_refused_and_kept(repository: FileSystemRepository, attempt: int) -> None:
+def test_record_of_another_attempt_is_refused_and_kept(repository: FileSystemRepository, attempt: int) -> None:
     repository.begin_experiment(manifest(attempt=1))
     found = f"its attempt is {attempt}, and the experiment is at attempt 1"
     with pytest.raises(ResultExistsError, match=found) as refused:
@@ -259,7 +259,7 @@ class TooLate(LocalStore):
         return created
 
 
-def test_a_result_of_the_next_attempt_is_not_taken_for_the_late_one(tmp_path: Path) -> None:
+def test_identical_result_of_the_next_attempt_is_not_withdrawn(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path, store=TooLate(tmp_path))
     repository.begin_experiment(manifest(attempt=0))
     with pytest.raises(ResultExistsError, match="its attempt is 0, and the experiment is at attempt 1"):
@@ -268,21 +268,19 @@ def test_a_result_of_the_next_attempt_is_not_taken_for_the_late_one(tmp_path: Pa
 
 
 @pytest.mark.parametrize("attempt", [1, None])
-def test_a_record_of_this_attempt_or_of_an_unknown_one_is_saved(
-    repository: FileSystemRepository, attempt: int | None
-) -> None:
+def test_record_of_this_or_an_unknown_attempt_is_saved(repository: FileSystemRepository, attempt: int | None) -> None:
     repository.begin_experiment(manifest(attempt=1))
     repository.save_raw(EXP, of_attempt(attempt))
 
 
 @pytest.mark.parametrize("experiment_id", [EXP, "a/b"])
-def test_a_record_of_a_later_attempt_needs_no_manifest(repository: FileSystemRepository, experiment_id: str) -> None:
+def test_record_of_a_later_attempt_needs_no_manifest(repository: FileSystemRepository, experiment_id: str) -> None:
     for index in range(2):
         repository.save_raw(experiment_id, factories.full_raw(experiment_id, index))  # of attempt 1
     assert len(repository.load_all_raw(experiment_id)) == 2
 
 
-def test_many_processes_of_a_later_attempt_begin_at_once(repository: FileSystemRepository) -> None:
+def test_many_processes_begin_a_later_attempt_at_the_same_time(repository: FileSystemRepository) -> None:
     repository.begin_experiment(manifest(attempt=0))
     repository.save_raw(EXP, of_attempt(0))
     together = threading.Barrier(8)
@@ -306,7 +304,7 @@ def test_many_processes_of_a_later_attempt_begin_at_once(repository: FileSystemR
     assert (repository.base_path / "raw" / f".{EXP}~attempt-0" / "process_0.json").is_file()
 
 
-def test_an_attempt_whose_place_is_taken_is_refused_and_not_waited_for(repository: FileSystemRepository) -> None:
+def test_begin_does_not_wait_for_an_existing_archive_name(repository: FileSystemRepository) -> None:
     repository.begin_experiment(manifest(attempt=0))
     repository.save_raw(EXP, of_attempt(0))
     taken = repository.base_path / "raw" / f".{EXP}~attempt-0" / "process_0.json"
@@ -322,7 +320,7 @@ def test_an_attempt_whose_place_is_taken_is_refused_and_not_waited_for(repositor
 
 
 @pytest.mark.parametrize(("first", "second"), [("a/b", "a_b"), ("a_b", "a/b"), ("a b", "a/b")])
-def test_the_manifest_pins_the_exact_id(repository: FileSystemRepository, first: str, second: str) -> None:
+def test_manifest_claims_the_folder_for_the_exact_id(repository: FileSystemRepository, first: str, second: str) -> None:
     repository.begin_experiment(manifest(first))
     told = f"its folder 'a_b' belongs to the experiment '{first}'"
     for later in (manifest(second), manifest(second, attempt=9)):
@@ -336,7 +334,7 @@ def test_the_manifest_pins_the_exact_id(repository: FileSystemRepository, first:
     assert [record.experiment_id for record in repository.load_all_raw(first)] == [first]
 
 
-def test_results_pin_it_where_there_is_no_manifest(repository: FileSystemRepository) -> None:
+def test_results_claim_the_folder_without_a_manifest(repository: FileSystemRepository) -> None:
     repository.save_raw("a_b", factories.raw("a_b"))
     with pytest.raises(ExperimentIdError, match="belongs to the experiment 'a_b'"):
         repository.begin_experiment(manifest("a/b"))
@@ -344,7 +342,7 @@ def test_results_pin_it_where_there_is_no_manifest(repository: FileSystemReposit
 
 
 @pytest.mark.parametrize("experiment_id", ["", "..", "x" * 300])
-def test_an_impossible_id_begins_nothing(repository: FileSystemRepository, experiment_id: str) -> None:
+def test_begin_refuses_an_invalid_id(repository: FileSystemRepository, experiment_id: str) -> None:
     with pytest.raises(ExperimentIdError):
         repository.begin_experiment(manifest(experiment_id))
     assert not repository.base_path.exists()
@@ -368,7 +366,7 @@ def put_in_the_way(repository: FileSystemRepository, kind: str, folder: str = EX
 
 @pytest.mark.parametrize("kind", ["empty", "torn", "newer", "other", "folder", "link"])
 @pytest.mark.parametrize("experiment_id", [EXP, "exp/7"])
-def test_a_corrupt_manifest_costs_no_measurement(
+def test_record_is_saved_in_spite_of_a_corrupt_manifest(
     repository: FileSystemRepository, kind: str, experiment_id: str
 ) -> None:
     put_in_the_way(repository, kind)

@@ -76,13 +76,13 @@ def save_foreign(repository: FileSystemRepository) -> bytes:
 # Where an experiment stands
 
 
-def test_without_an_aggregate_it_is_pending(repository: FileSystemRepository) -> None:
+def test_experiment_without_an_aggregate_is_pending(repository: FileSystemRepository) -> None:
     assert inspect_experiment(repository, "exp_7").aggregated is None
     assert status(repository) == "pending"
     assert status(FileSystemRepository(repository.base_path / "nothing")) == "pending"
 
 
-def test_aggregated_it_is_current(repository: FileSystemRepository) -> None:
+def test_aggregated_experiment_is_current(repository: FileSystemRepository) -> None:
     outcome = aggregate_one(repository, "exp_7")
     assert (outcome.result, outcome.unreadable, outcome.error) == ("aggregated", [], None)
     assert outcome.aggregated is not None
@@ -92,7 +92,7 @@ def test_aggregated_it_is_current(repository: FileSystemRepository) -> None:
     assert type(state.aggregated) is AggregatedSummary
 
 
-def test_a_late_file_makes_it_stale(repository: FileSystemRepository) -> None:
+def test_new_raw_file_makes_an_aggregate_stale(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
     repository.save_raw("exp_7", factories.raw("exp_7", 2))
     state = inspect_experiment(repository, "exp_7")
@@ -101,7 +101,7 @@ def test_a_late_file_makes_it_stale(repository: FileSystemRepository) -> None:
     assert (state.changes.added, state.changes.removed, state.changes.changed) == (["process_2.json"], [], [])
 
 
-def test_other_bytes_of_the_same_size_make_it_stale(repository: FileSystemRepository) -> None:
+def test_other_bytes_of_the_same_size_make_an_aggregate_stale(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
     path = raw_file(repository)
     changed = path.read_bytes().replace(b"1971.5", b"1971.6")
@@ -113,7 +113,7 @@ def test_other_bytes_of_the_same_size_make_it_stale(repository: FileSystemReposi
     assert state.changes.changed == ["process_0.json"]
 
 
-def test_a_removed_file_makes_it_stale(repository: FileSystemRepository) -> None:
+def test_removed_raw_file_makes_an_aggregate_stale(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
     raw_file(repository, 1).unlink()
     state = inspect_experiment(repository, "exp_7")
@@ -122,7 +122,7 @@ def test_a_removed_file_makes_it_stale(repository: FileSystemRepository) -> None
     assert state.changes.removed == ["process_1.json"]
 
 
-def test_a_file_written_anew_with_the_same_bytes_leaves_it_current(repository: FileSystemRepository) -> None:
+def test_file_rewritten_with_the_same_bytes_leaves_it_current(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
     data = raw_file(repository).read_bytes()
     raw_file(repository).unlink()
@@ -130,21 +130,21 @@ def test_a_file_written_anew_with_the_same_bytes_leaves_it_current(repository: F
     assert status(repository) == "current"
 
 
-def test_strangers_leave_it_current(repository: FileSystemRepository) -> None:
+def test_unrelated_files_leave_an_aggregate_current(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
     for name in ("notes.txt", ".completed_0", "process_x.json", "process_01.json"):
         raw_file(repository).with_name(name).write_bytes(b"?")
     assert status(repository) == "current"
 
 
-def test_an_aggregate_without_sources_is_foreign_and_never_stale(repository: FileSystemRepository) -> None:
+def test_aggregate_without_sources_is_external_and_never_stale(repository: FileSystemRepository) -> None:
     save_foreign(repository)
     raw_file(repository, 1).unlink()
     assert status(repository) == "external"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b'{"experiment_id": "exp_7"}'])
-def test_what_is_no_aggregate_is_unreadable_and_says_why(repository: FileSystemRepository, content: bytes) -> None:
+def test_invalid_aggregate_is_unreadable_with_a_reason(repository: FileSystemRepository, content: bytes) -> None:
     save_foreign(repository)
     aggregate_file(repository).write_bytes(content)
     state = inspect_experiment(repository, "exp_7")
@@ -155,7 +155,7 @@ def test_what_is_no_aggregate_is_unreadable_and_says_why(repository: FileSystemR
 # What is made anew
 
 
-def test_what_is_current_is_left_alone_unless_forced(repository: FileSystemRepository) -> None:
+def test_current_aggregate_is_rewritten_by_force_only(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
     before = aggregate_file(repository).stat().st_ino
     outcome = aggregate_one(repository, "exp_7")
@@ -166,7 +166,7 @@ def test_what_is_current_is_left_alone_unless_forced(repository: FileSystemRepos
     assert aggregate_file(repository).stat().st_ino != before
 
 
-def test_what_is_stale_is_made_anew(repository: FileSystemRepository) -> None:
+def test_stale_aggregate_is_rewritten(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
     repository.save_raw("exp_7", factories.raw("exp_7", 2))
     outcome = aggregate_one(repository, "exp_7")
@@ -175,14 +175,14 @@ def test_what_is_stale_is_made_anew(repository: FileSystemRepository) -> None:
     assert status(repository) == "current"
 
 
-def test_a_torn_aggregate_is_made_anew_and_kept(repository: FileSystemRepository) -> None:
+def test_torn_aggregate_is_rewritten_and_kept(repository: FileSystemRepository) -> None:
     save_foreign(repository)
     aggregate_file(repository).write_bytes(b'{"torn')
     assert aggregate_one(repository, "exp_7").result == "aggregated"
     assert aggregate_file(repository).with_name("superseded-exp_7-1.json").read_bytes() == b'{"torn'
 
 
-def test_another_tools_aggregate_is_replaced_by_force_only_and_kept(repository: FileSystemRepository) -> None:
+def test_external_aggregate_is_replaced_by_force_only_and_kept(repository: FileSystemRepository) -> None:
     theirs = save_foreign(repository)
     outcome = aggregate_one(repository, "exp_7")
     assert outcome.result == "external"
@@ -197,7 +197,7 @@ def test_another_tools_aggregate_is_replaced_by_force_only_and_kept(repository: 
     ]
 
 
-def test_another_tools_aggregate_is_superseded_only_by_one_that_succeeded(repository: FileSystemRepository) -> None:
+def test_failed_aggregation_keeps_an_external_aggregate(repository: FileSystemRepository) -> None:
     theirs = save_foreign(repository)
     raw_file(repository, 0).unlink()
     with pytest.raises(IncompleteExperimentError):
@@ -206,7 +206,7 @@ def test_another_tools_aggregate_is_superseded_only_by_one_that_succeeded(reposi
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_strict_failure_keeps_the_old_aggregate(repository: FileSystemRepository, force: bool) -> None:
+def test_strict_failure_keeps_the_old_aggregate(repository: FileSystemRepository, force: bool) -> None:
     aggregate_one(repository, "exp_7")
     before = aggregate_file(repository).read_bytes()
     raw_file(repository, 0).write_bytes(b"")
@@ -217,7 +217,7 @@ def test_a_strict_failure_keeps_the_old_aggregate(repository: FileSystemReposito
     assert aggregate_file(repository).read_bytes() == before
 
 
-def test_an_unreadable_file_in_a_partial_aggregate_leaves_it_current(repository: FileSystemRepository) -> None:
+def test_unreadable_file_leaves_a_partial_aggregate_current(repository: FileSystemRepository) -> None:
     raw_file(repository, 1).write_bytes(b"{")
     outcome = aggregate_one(repository, "exp_7", strict=False)
     assert [file.name for file in outcome.unreadable] == ["process_1.json"]
@@ -268,7 +268,7 @@ def greatest(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     sys.modules.pop("largest_rule", None)
 
 
-def test_another_strategy_makes_a_current_one_anew_and_is_remembered(
+def test_another_strategy_rewrites_an_aggregate_and_is_remembered(
     repository: FileSystemRepository, greatest: str
 ) -> None:
     aggregate_one(repository, "exp_7")
@@ -288,7 +288,7 @@ def test_another_strategy_makes_a_current_one_anew_and_is_remembered(
     assert outcome.aggregated.total_energy_j == 1971.5 + 2221.5 + 2471.5
 
 
-def test_an_unknown_strategy_changes_nothing(repository: FileSystemRepository) -> None:
+def test_unknown_strategy_changes_nothing(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
     before = aggregate_file(repository).read_bytes()
     for force in (False, True):
@@ -297,7 +297,7 @@ def test_an_unknown_strategy_changes_nothing(repository: FileSystemRepository) -
     assert aggregate_file(repository).read_bytes() == before
 
 
-def test_a_rule_that_has_gone_fails_only_what_has_to_be_made_by_it(repository: FileSystemRepository) -> None:
+def test_missing_strategy_fails_only_the_aggregates_that_need_it(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
     document = json.loads(aggregate_file(repository).read_bytes())
     document["aggregation"]["method"] = "gone"
@@ -309,7 +309,7 @@ def test_a_rule_that_has_gone_fails_only_what_has_to_be_made_by_it(repository: F
     assert aggregate_one(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY).result == "aggregated"
 
 
-def test_the_number_that_an_argument_gave_is_remembered(repository: FileSystemRepository) -> None:
+def test_expected_number_of_processes_is_remembered(repository: FileSystemRepository) -> None:
     with pytest.raises(IncompleteExperimentError):
         aggregate_one(repository, "exp_7", expected_processes=3)
     first = aggregate_one(repository, "exp_7", expected_processes=3, strict=False)
@@ -327,7 +327,7 @@ def test_the_number_that_an_argument_gave_is_remembered(repository: FileSystemRe
     assert other.aggregated.is_lower_bound is False
 
 
-def test_another_number_makes_a_current_one_anew(repository: FileSystemRepository) -> None:
+def test_another_expected_number_rewrites_an_aggregate(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
     assert aggregate_one(repository, "exp_7", expected_processes=2).result == "aggregated", "it was a guess"
     assert aggregate_one(repository, "exp_7", expected_processes=2).result == "current"
@@ -335,7 +335,7 @@ def test_another_number_makes_a_current_one_anew(repository: FileSystemRepositor
         aggregate_one(repository, "exp_7", expected_processes=5)
 
 
-def test_an_impossible_number_is_refused(repository: FileSystemRepository) -> None:
+def test_invalid_expected_number_is_refused(repository: FileSystemRepository) -> None:
     with pytest.raises(ConfigurationError, match="expected_processes is 0; pass an integer"):
         aggregate_one(repository, "exp_7", expected_processes=0)
     aggregate_one(repository, "exp_7")
@@ -343,7 +343,7 @@ def test_an_impossible_number_is_refused(repository: FileSystemRepository) -> No
         aggregate_one(repository, "exp_7", expected_processes=0)
 
 
-def test_a_manifest_that_cannot_be_read_is_named_and_loses_no_measurement(repository: FileSystemRepository) -> None:
+def test_unreadable_manifest_is_reported_and_loses_no_measurement(repository: FileSystemRepository) -> None:
     raw_file(repository).with_name("manifest.json").write_bytes(b"{")
     with pytest.raises(IncompleteExperimentError, match=r"manifest\.json .*; pass the number of processes"):
         aggregate_one(repository, "exp_7")  # nobody can say whether a process is missing
@@ -357,7 +357,7 @@ def test_a_manifest_that_cannot_be_read_is_named_and_loses_no_measurement(reposi
 # Many
 
 
-def test_many_go_on_past_one_that_fails(repository: FileSystemRepository) -> None:
+def test_aggregate_all_continues_after_a_failure(repository: FileSystemRepository) -> None:
     repository.save_raw("alone", factories.raw("alone", 1))
     repository.save_raw("whole", factories.raw("whole"))
     found = {outcome.experiment_id: outcome for outcome in aggregate_all(repository)}
@@ -370,13 +370,13 @@ def test_many_go_on_past_one_that_fails(repository: FileSystemRepository) -> Non
     assert [outcome.result for outcome in aggregate_all(repository)] == ["failed", "current", "current"]
 
 
-def test_many_can_be_named_and_those_that_are_not_there_fail(repository: FileSystemRepository) -> None:
+def test_named_experiments_that_are_absent_fail(repository: FileSystemRepository) -> None:
     outcomes = list(aggregate_all(repository, ["exp_7", "nope", "..", "exp_7"]))
     assert [outcome.result for outcome in outcomes] == ["aggregated", "failed", "failed", "current"]
     assert isinstance(outcomes[1].error, AggregationError)
 
 
-def test_many_are_aggregated_one_by_one_as_they_are_asked_for(repository: FileSystemRepository) -> None:
+def test_aggregate_all_is_lazy(repository: FileSystemRepository) -> None:
     repository.save_raw("whole", factories.raw("whole"))
     outcomes = aggregate_all(repository)
     assert not (repository.base_path / "aggregated").exists()
@@ -408,7 +408,7 @@ def settled(repository: FileSystemRepository) -> FileSystemRepository:
     return repository
 
 
-def test_an_older_folder_is_not_opened(settled: FileSystemRepository) -> None:
+def test_folder_older_than_its_aggregate_is_not_opened(settled: FileSystemRepository) -> None:
     for process in range(2):
         raw_file(settled, process).write_bytes(b"edited in place")
     [outcome] = aggregate_all(settled)
@@ -418,7 +418,7 @@ def test_an_older_folder_is_not_opened(settled: FileSystemRepository) -> None:
 
 
 @pytest.mark.parametrize("later_ns", [0, -1])
-def test_a_folder_of_the_same_tick_or_a_later_one_is_opened(settled: FileSystemRepository, later_ns: int) -> None:
+def test_folder_of_the_same_tick_or_later_is_opened(settled: FileSystemRepository, later_ns: int) -> None:
     raw_file(settled, 1).unlink()
     raw_file(settled).write_bytes(b"")
     set_aggregate_mtime(settled, later_ns)
@@ -426,7 +426,7 @@ def test_a_folder_of_the_same_tick_or_a_later_one_is_opened(settled: FileSystemR
     assert outcome.result == "failed"
 
 
-def test_what_was_opened_for_nothing_is_not_opened_again(settled: FileSystemRepository) -> None:
+def test_unchanged_folder_is_opened_once_only(settled: FileSystemRepository) -> None:
     set_aggregate_mtime(settled, -(10**9))
     wait_for_tick(settled)
     [outcome] = aggregate_all(settled)
@@ -435,7 +435,7 @@ def test_what_was_opened_for_nothing_is_not_opened_again(settled: FileSystemRepo
     assert (outcome.result, outcome.aggregated) == ("current", None)
 
 
-def test_another_folder_in_its_place_is_opened_however_old(settled: FileSystemRepository) -> None:
+def test_replaced_folder_is_opened_at_any_age(settled: FileSystemRepository) -> None:
     elsewhere = settled.base_path / "elsewhere"
     shutil.copytree(raw_file(settled).parent, elsewhere)
     (elsewhere / "process_1.json").write_bytes(b"")
@@ -447,7 +447,7 @@ def test_another_folder_in_its_place_is_opened_however_old(settled: FileSystemRe
     assert outcome.result == "failed"
 
 
-def test_a_copy_of_a_stale_experiment_is_stale(settled: FileSystemRepository, tmp_path: Path) -> None:
+def test_copy_of_a_stale_experiment_is_stale(settled: FileSystemRepository, tmp_path: Path) -> None:
     """Copied plainly (`cp -r`), an aggregate is younger than its raw results, whatever it was made from."""
     settled.save_raw("exp_7", factories.raw("exp_7", 2))
     copy = FileSystemRepository(tmp_path / "copy")
@@ -460,7 +460,7 @@ def test_a_copy_of_a_stale_experiment_is_stale(settled: FileSystemRepository, tm
     assert outcome.aggregated.aggregation.num_processes == 3
 
 
-def test_an_empty_aggregate_is_no_aggregate(settled: FileSystemRepository) -> None:
+def test_empty_file_is_not_an_aggregate(settled: FileSystemRepository) -> None:
     aggregate_file(settled).write_bytes(b"")
     [outcome] = aggregate_all(settled)
     assert outcome.result == "aggregated"
@@ -469,12 +469,12 @@ def test_an_empty_aggregate_is_no_aggregate(settled: FileSystemRepository) -> No
 @pytest.mark.parametrize(
     "rule", [{"force": True}, {"rehash": True}, {"expected_processes": 2}, {"strategy": "sum_energy_avg_throughput"}]
 )
-def test_a_rule_that_stamps_cannot_answer_opens_it(settled: FileSystemRepository, rule: dict[str, Any]) -> None:
+def test_folder_is_opened_if_mtimes_are_not_enough(settled: FileSystemRepository, rule: dict[str, Any]) -> None:
     [outcome] = aggregate_all(settled, **rule)
     assert outcome.aggregated is not None
 
 
-def test_an_aggregate_is_of_the_time_at_which_its_reading_began(repository: FileSystemRepository) -> None:
+def test_aggregate_has_the_time_at_which_reading_began(repository: FileSystemRepository) -> None:
     """A raw file that comes while the others are aggregated makes its folder newer than the aggregate."""
 
     class Late(LocalStore):
@@ -492,7 +492,7 @@ def test_an_aggregate_is_of_the_time_at_which_its_reading_began(repository: File
     assert outcome.aggregated.aggregation.num_processes == 3
 
 
-def test_aggregates_that_somebody_deleted_are_made_again(repository: FileSystemRepository) -> None:
+def test_deleted_aggregates_are_written_again(repository: FileSystemRepository) -> None:
     """The folder as well, that this very repository has made before."""
     for _ in range(2):
         assert [outcome.result for outcome in aggregate_all(repository)] == ["aggregated"]
@@ -501,7 +501,7 @@ def test_aggregates_that_somebody_deleted_are_made_again(repository: FileSystemR
     assert repository.list_aggregated() == ["exp_7"]
 
 
-def test_a_folder_without_results_is_no_experiment_in_a_sweep(repository: FileSystemRepository) -> None:
+def test_aggregate_all_skips_folders_without_results(repository: FileSystemRepository) -> None:
     (repository.base_path / "raw" / "empty").mkdir()
     (repository.base_path / "raw" / "other" / "process_0.json").mkdir(parents=True)
     (repository.base_path / "raw" / "a file").write_bytes(b"")
@@ -531,7 +531,7 @@ EXECUTORS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("how", EXECUTORS)
-def test_the_same_comes_out_however_it_is_run(
+def test_result_does_not_depend_on_jobs_and_batches(
     repository: FileSystemRepository, tmp_path_factory: pytest.TempPathFactory, how: str
 ) -> None:
     names = many(repository)
@@ -552,7 +552,7 @@ def test_the_same_comes_out_however_it_is_run(
     ) == 30
 
 
-def test_a_store_in_memory_is_aggregated_alike() -> None:
+def test_store_in_memory_gives_the_same_aggregates() -> None:
     repository = FileSystemRepository("unused", store=MemoryStore())
     for record in factories.raws(2):
         repository.save_raw("exp_7", record)
@@ -561,7 +561,7 @@ def test_a_store_in_memory_is_aggregated_alike() -> None:
     assert (outcome.result, outcome.aggregated is not None) == ("current", True), "no stamps: by its digests"
 
 
-def test_what_cannot_be_stored_fails_alone(repository: FileSystemRepository) -> None:
+def test_experiment_that_cannot_be_stored_fails_alone(repository: FileSystemRepository) -> None:
     class Refusing(LocalStore):
         """A store that can't take one of the aggregates."""
 
@@ -580,7 +580,7 @@ def test_what_cannot_be_stored_fails_alone(repository: FileSystemRepository) -> 
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "two"])
-def test_an_impossible_number_of_jobs_is_refused(repository: FileSystemRepository, jobs: Any) -> None:
+def test_invalid_number_of_jobs_is_refused(repository: FileSystemRepository, jobs: Any) -> None:
     with pytest.raises(ConfigurationError, match="jobs is .*; use 1 or more"):
         list(aggregate_all(repository, jobs=jobs))
 
@@ -602,13 +602,13 @@ def test_an_impossible_number_of_jobs_is_refused(repository: FileSystemRepositor
         ),
     ],
 )
-def test_an_outcome_is_the_same_in_another_process(outcome: Outcome) -> None:
+def test_outcome_survives_pickling(outcome: Outcome) -> None:
     again = pickle.loads(pickle.dumps(outcome))  # noqa: S301 - our own
     assert structs.replace(again, error=None) == structs.replace(outcome, error=None)
     assert str(again.error) == str(outcome.error)
 
 
-def test_an_interrupted_run_is_gone_on_with(repository: FileSystemRepository) -> None:
+def test_interrupted_run_continues_with_the_rest(repository: FileSystemRepository) -> None:
     names = many(repository)
     outcomes = aggregate_all(repository, strict=False)
     done = [next(outcomes).experiment_id for _ in range(3)]
@@ -619,7 +619,7 @@ def test_an_interrupted_run_is_gone_on_with(repository: FileSystemRepository) ->
     assert set(results.values()) == {"current", "aggregated"}
 
 
-def test_everything_is_read_as_the_repository_reads_it(repository: FileSystemRepository) -> None:
+def test_recover_all_equals_recover_raw(repository: FileSystemRepository) -> None:
     many(repository, 8)
     (repository.base_path / "raw" / "many_03" / "manifest.json").write_bytes(b"[")
     keep_partial(repository.store, "many_04", factories.raw("many_04", 5))
@@ -630,7 +630,7 @@ def test_everything_is_read_as_the_repository_reads_it(repository: FileSystemRep
         assert recovery == repository.recover_raw(name)
 
 
-def test_a_strict_sweep_refuses_a_lower_bound_that_an_earlier_one_made(tmp_path: Path) -> None:
+def test_strict_run_refuses_the_lower_bound_of_an_earlier_run(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     for name in ("partial", "whole"):
         repository.save_raw(name, factories.raw(name, world_size=2 if name == "partial" else 1))

@@ -329,7 +329,7 @@ def the_one(repository: FileSystemRepository, code: str, key: str) -> StoreFindi
 
 
 @pytest.mark.parametrize(("code", "make"), STATES, ids=[make.__name__ for _, make in STATES])
-def test_every_state_has_its_code_and_advice(
+def test_each_state_has_its_code_and_advice(
     repository: FileSystemRepository, code: str, make: Callable[[FileSystemRepository], str]
 ) -> None:
     finding = the_one(repository, code, make(repository))
@@ -339,14 +339,14 @@ def test_every_state_has_its_code_and_advice(
     assert finding.sweepable is (code in ("leftover.file", "leftover.folder"))
 
 
-def test_every_code_is_produced_here() -> None:
+def test_each_code_has_a_state_here() -> None:
     in_a_child = {"raw.unreadable"}
     assert {code for code, _ in STATES} | in_a_child == set(CODES)
     assert all(CODES.values())
     assert all(re.fullmatch(r"[a-z]+\.[a-z_]+", code) for code in CODES)
 
 
-def test_what_the_file_system_does_not_hand_out_is_unreadable(open_folder: Path) -> None:
+def test_file_without_read_permission_is_unreadable(open_folder: Path) -> None:
     repository = FileSystemRepository(open_folder / "results")
     path = repository.save_raw(EXP, factories.raw())
     path.chmod(0)
@@ -360,7 +360,7 @@ def test_what_the_file_system_does_not_hand_out_is_unreadable(open_folder: Path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo"])
-def test_no_file_where_a_result_belongs(repository: FileSystemRepository, kind: str) -> None:
+def test_entry_that_is_no_file_is_reported(repository: FileSystemRepository, kind: str) -> None:
     path = repository.base_path / "raw" / EXP / "process_2.json"
     if kind == "folder":
         path.mkdir()
@@ -369,11 +369,11 @@ def test_no_file_where_a_result_belongs(repository: FileSystemRepository, kind: 
     assert the_one(repository, "raw.not_a_file", f"raw/{EXP}/process_2.json").needs_person
 
 
-def test_a_byte_order_mark_does_not_make_a_record_torn(repository: FileSystemRepository) -> None:
+def test_byte_order_mark_does_not_make_a_record_torn(repository: FileSystemRepository) -> None:
     the_one(repository, "raw.invalid", raw_file(repository, data=b"\xef\xbb\xbf" + changed(model_name=7)))
 
 
-def test_a_clean_store_has_no_finding(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_clean_store_has_no_finding(repository: FileSystemRepository, tmp_path: Path) -> None:
     assert found(repository) == []
     repository.begin_experiment(Manifest(experiment_id="a/b", expected_processes=1))
     repository.save_raw("a/b", factories.raw("a/b"))
@@ -381,7 +381,7 @@ def test_a_clean_store_has_no_finding(repository: FileSystemRepository, tmp_path
     assert found(FileSystemRepository(tmp_path / "absent")) == []
 
 
-def test_strangers_are_no_finding(repository: FileSystemRepository) -> None:
+def test_unrelated_files_are_no_finding(repository: FileSystemRepository) -> None:
     for name in (".completed_0", "notes.txt", "claim-rapl.json"):
         raw_file(repository, name, b"junk")
     plant(repository.base_path / "raw" / "notes.txt")
@@ -390,7 +390,7 @@ def test_strangers_are_no_finding(repository: FileSystemRepository) -> None:
     assert found(repository) == []
 
 
-def test_experiments_are_checked_by_id_or_folder_name(repository: FileSystemRepository) -> None:
+def test_experiment_is_checked_by_id_or_folder_name(repository: FileSystemRepository) -> None:
     key = torn(repository)
     id_conflict(repository)
     leftover_folder(repository)
@@ -400,13 +400,13 @@ def test_experiments_are_checked_by_id_or_folder_name(repository: FileSystemRepo
     assert found(repository, "unknown") == []
 
 
-def test_a_rejected_record_without_a_usable_id_is_found(repository: FileSystemRepository) -> None:
+def test_rejected_record_without_a_valid_id_is_found(repository: FileSystemRepository) -> None:
     with pytest.raises(ResultsError):
         repository.save_raw("..", factories.raw(".."))
     assert found(repository) == [("raw.rejected", "raw/_unnamed/rejected-process_0-1.json")]
 
 
-def test_checking_changes_nothing(repository: FileSystemRepository) -> None:
+def test_check_changes_nothing(repository: FileSystemRepository) -> None:
     for make in (rejected, superseded, torn, unpublished, leftover_file, leftover_folder, in_use, aggregate_unreadable):
         make(repository)
     before = snapshot(repository.base_path)
@@ -422,7 +422,7 @@ def snapshot(base: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("code", "make"), STATES, ids=[make.__name__ for _, make in STATES])
-def test_a_sweep_removes_what_is_provably_left_over_and_nothing_else(
+def test_sweep_removes_only_files_that_are_provably_leftovers(
     repository: FileSystemRepository, code: str, make: Callable[[FileSystemRepository], str]
 ) -> None:
     before = snapshot(repository.base_path)
@@ -438,7 +438,7 @@ def test_a_sweep_removes_what_is_provably_left_over_and_nothing_else(
         assert snapshot(repository.base_path) == full
 
 
-def test_a_second_sweep_finds_nothing(repository: FileSystemRepository) -> None:
+def test_second_sweep_finds_nothing(repository: FileSystemRepository) -> None:
     leftover_file(repository)
     leftover_folder(repository)
     findings = list(check_store(repository))
@@ -446,7 +446,7 @@ def test_a_second_sweep_finds_nothing(repository: FileSystemRepository) -> None:
     assert sweep(repository, findings) == []
 
 
-def test_a_copy_is_left_over_only_while_its_other_is_there(repository: FileSystemRepository) -> None:
+def test_copy_is_a_leftover_only_while_the_original_exists(repository: FileSystemRepository) -> None:
     key = leftover_copy(repository)
     (repository.base_path / "raw" / EXP / "process_1.json").unlink()
     the_one(repository, "raw.unpublished", key)
@@ -476,7 +476,7 @@ CONTENTS = st.sampled_from([b"", RAW, RAW[:-1], RAW[:60], b"{}", b"null", change
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(files=st.dictionaries(NAMES | HIDDEN, CONTENTS, max_size=6))
-def test_a_sweep_never_takes_what_a_reader_sees_nor_the_only_whole_copy(
+def test_sweep_keeps_visible_results_and_the_only_complete_copy(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
 ) -> None:
     repository = FileSystemRepository(tmp_path_factory.mktemp("swept"))
@@ -521,7 +521,7 @@ def test_check_prints_findings_and_fails_only_if_one_needs_a_decision(repository
     assert told.err.endswith("3 findings, 1 of them need a decision\n")
 
 
-def test_the_command_s_json_has_every_part(repository: FileSystemRepository) -> None:
+def test_json_of_the_command_has_every_part(repository: FileSystemRepository) -> None:
     key = torn(repository)
     done = run("-o", repository.base_path, "results", "check", "--json")
     assert done.status == 1
@@ -533,7 +533,7 @@ def test_the_command_s_json_has_every_part(repository: FileSystemRepository) -> 
 
 
 @pytest.mark.parametrize("option", ["--clean", "--sweep"])
-def test_the_command_removes_leftover_files(repository: FileSystemRepository, option: str) -> None:
+def test_command_removes_leftover_files(repository: FileSystemRepository, option: str) -> None:
     key = leftover_file(repository)
     done = run("-o", repository.base_path, "results", "check", option)
     assert (done.status, done.out) == (0, "")
@@ -542,14 +542,14 @@ def test_the_command_removes_leftover_files(repository: FileSystemRepository, op
     assert not (repository.base_path / key).exists()
 
 
-def test_the_command_knows_no_other_experiment(repository: FileSystemRepository) -> None:
+def test_command_refuses_an_unknown_experiment(repository: FileSystemRepository) -> None:
     done = run("-o", repository.base_path, "results", "check", "exp_8")
     assert done.status == 1
     assert "experiment 'exp_8' not found" in done.err
     assert "did you mean exp_7?" in done.err
 
 
-def test_a_file_name_reaches_the_terminal_as_text(repository: FileSystemRepository) -> None:
+def test_file_name_is_escaped_on_the_terminal(repository: FileSystemRepository) -> None:
     name = "process_\x1b[31mred\n\u202efake.json"
     raw_file(repository, name, RAW)
     plant(repository.base_path / "raw" / "x\x1b]0;t\x07" / "process_0.json", RAW)
@@ -573,7 +573,7 @@ def test_advice_for_a_stale_aggregate_without_results_is_to_keep_it(
 
 
 @pytest.mark.parametrize("state", [stranger_as_attempt, tags_are_no_folder])
-def test_one_place_that_cannot_be_looked_into_hides_no_other(
+def test_unreadable_folder_hides_no_other_folder(
     repository: FileSystemRepository, state: Callable[[FileSystemRepository], str]
 ) -> None:
     state(repository)
@@ -582,7 +582,7 @@ def test_one_place_that_cannot_be_looked_into_hides_no_other(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names there are text")
-def test_names_that_are_no_utf_8_are_told_in_json_too(repository: FileSystemRepository) -> None:
+def test_names_that_are_not_utf_8_are_reported_in_json_too(repository: FileSystemRepository) -> None:
     folder = os.fsencode(repository.base_path / "raw" / EXP)
     with open(folder + b"/process_\xff.json", "wb"):  # noqa: PTH123 - the name is bytes
         pass
@@ -591,7 +591,7 @@ def test_names_that_are_no_utf_8_are_told_in_json_too(repository: FileSystemRepo
     assert done.json()[0]["key"] == f"raw/{EXP}/process_\\xff.json"
 
 
-def test_what_a_sweep_could_not_remove_needs_somebody(open_folder: Path) -> None:
+def test_leftover_that_sweep_cannot_remove_needs_a_decision(open_folder: Path) -> None:
     repository = FileSystemRepository(open_folder)
     repository.save_raw(EXP, factories.raw())
     folder = open_folder / "raw" / EXP

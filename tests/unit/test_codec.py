@@ -39,16 +39,16 @@ def written_as(found: bytes, written: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("record", [factories.raw(), factories.full_raw()])
-def test_a_raw_record_comes_back(record: RawProcessResult) -> None:
+def test_raw_record_survives_encoding(record: RawProcessResult) -> None:
     assert codec.decode_raw(codec.encode_raw(record), NAME) == record
 
 
 @pytest.mark.parametrize("record", [factories.aggregated(), factories.full_aggregated()])
-def test_an_aggregate_comes_back(record: AggregatedResult) -> None:
+def test_aggregate_survives_encoding(record: AggregatedResult) -> None:
     assert codec.decode_aggregated(codec.encode_aggregated(record), "exp_7.json") == record
 
 
-def test_a_full_record_leaves_no_field_at_its_default() -> None:
+def test_full_record_has_no_default_value() -> None:
     """Else the tests above would not see a field that gets lost."""
     full = factories.full_raw()
     whole = factories.full_aggregated()
@@ -62,7 +62,7 @@ def test_a_full_record_leaves_no_field_at_its_default() -> None:
                 assert getattr(record, info.name) != info.default, info.name
 
 
-def test_fields_stand_in_the_order_of_the_field_s_files() -> None:
+def test_fields_are_in_the_order_of_files_in_the_field() -> None:
     written = json.loads(codec.encode_raw(factories.raw()))
     assert list(written)[:19] == [
         *("schema_version", "experiment_id", "backend", "backend_version", "process_index", "gpu_id", "gpu_name"),
@@ -74,7 +74,7 @@ def test_fields_stand_in_the_order_of_the_field_s_files() -> None:
     assert "unknown_fields" not in written
 
 
-def test_a_decoded_record_knows_the_bytes_it_came_from() -> None:
+def test_decoded_record_keeps_its_bytes() -> None:
     stored = codec.decode_raw(GOOD, NAME).stored
     assert stored is not None
     assert stored.data == GOOD
@@ -82,35 +82,35 @@ def test_a_decoded_record_knows_the_bytes_it_came_from() -> None:
     assert stored.source.size_bytes == len(GOOD)
 
 
-def test_a_changed_copy_no_longer_claims_the_bytes_it_came_from() -> None:
+def test_changed_copy_does_not_keep_the_old_bytes() -> None:
     copy = msgspec.structs.replace(codec.decode_raw(GOOD, NAME), gpu_name="another")
     assert copy.stored is None
 
 
-def test_a_byte_order_mark_is_forgiven() -> None:
+def test_byte_order_mark_is_accepted() -> None:
     assert codec.decode_raw(b"\xef\xbb\xbf" + GOOD, NAME) == factories.full_raw()
 
 
-def test_a_whole_number_may_be_written_with_a_point() -> None:
+def test_integer_may_be_written_as_3_0() -> None:
     document = changed(changed(DOCUMENT, "process_index", 3.0), "inference_metrics.total_tokens", 8192.0)
     record = codec.decode_raw(as_bytes(document), NAME)
     assert (record.process_index, type(record.process_index)) == (3, int)
     assert type(record.inference_metrics and record.inference_metrics.total_tokens) is int
 
 
-def test_a_file_without_schema_version_is_read_as_2_0_0() -> None:
+def test_file_without_schema_version_is_read_as_2_0_0() -> None:
     document = {key: value for key, value in DOCUMENT.items() if key != "schema_version"}
     assert codec.decode_raw(as_bytes(document), NAME) == factories.full_raw()
 
 
 @pytest.mark.parametrize("name", ["gpu_id", "inference_metrics", "compute_metrics", "energy_metrics.total_energy_j"])
-def test_what_may_be_unknown_may_be_null(name: str) -> None:
+def test_optional_values_may_be_null(name: str) -> None:
     record = codec.decode_raw(as_bytes(changed(DOCUMENT, name, None)), NAME)
     assert factories.document(record) == changed(DOCUMENT, name, None)
 
 
 @pytest.mark.parametrize("name", ["experiment_id", "process_index", "config_name", "model_name", "timestamps"])
-def test_a_missing_required_field_is_named(name: str) -> None:
+def test_error_names_a_missing_required_field(name: str) -> None:
     document = {key: value for key, value in DOCUMENT.items() if key != name}
     with pytest.raises(ResultCorruptError, match=f"missing required field {name}"):
         codec.decode_raw(as_bytes(document), NAME)
@@ -123,30 +123,30 @@ def test_a_missing_required_field_is_named(name: str) -> None:
     "place", ["", "timestamps", "energy_metrics", "energy_metrics.devices.1", "inference_metrics.latency_measurements"]
 )
 @pytest.mark.parametrize("name", ["new", "a/b~c", "", "unknown_fields"])
-def test_an_unknown_field_survives(place: str, name: str) -> None:
+def test_unknown_field_survives(place: str, name: str) -> None:
     document = changed(DOCUMENT, f"{place}.{name}" if place else name, {"deep": [1, None]})
     record = codec.decode_raw(as_bytes(document), NAME)
     assert json.loads(codec.encode_raw(record)) == document
 
 
-def test_an_empty_field_that_is_named_as_ours_survives() -> None:
+def test_empty_field_with_the_name_unknown_fields_survives() -> None:
     document = {**DOCUMENT, "unknown_fields": {}}
     assert json.loads(codec.encode_raw(codec.decode_raw(as_bytes(document), NAME))) == document
 
 
-def test_unknown_fields_are_had_by_json_pointer() -> None:
+def test_unknown_fields_are_stored_by_json_pointer() -> None:
     document = changed(changed(DOCUMENT, "new", 1), "energy_metrics.devices.0.a/b", 2)
     assert codec.decode_raw(as_bytes(document), NAME).unknown_fields == {"/new": 1, "/energy_metrics/devices/0/a~1b": 2}
 
 
-def test_an_unknown_field_goes_with_the_object_that_held_it() -> None:
+def test_unknown_field_is_removed_with_its_object() -> None:
     record = codec.decode_raw(as_bytes(changed(DOCUMENT, "energy_metrics.window.new", 1)), NAME)
     without = msgspec.structs.replace(record, energy_metrics=factories.energy())
     assert "new" not in codec.encode_raw(without).decode()
 
 
 @pytest.mark.parametrize("place", ["new", "aggregation.new", "completeness.unreadable.0.new", "process_results.0.new"])
-def test_an_unknown_field_of_an_aggregate_survives(place: str) -> None:
+def test_unknown_field_of_an_aggregate_survives(place: str) -> None:
     document = changed(AGGREGATE, place, [1])
     record = codec.decode_aggregated(as_bytes(document), "exp_7.json")
     assert json.loads(codec.encode_aggregated(record)) == document
@@ -155,7 +155,7 @@ def test_an_unknown_field_of_an_aggregate_survives(place: str) -> None:
 # Aggregates embed raw files
 
 
-def test_an_aggregate_embeds_raw_files_byte_for_byte() -> None:
+def test_aggregate_embeds_raw_files_byte_for_byte() -> None:
     files = [b'{"odd":   "spacing",' + codec.encode_raw(record).removeprefix(b"{") for record in factories.raws(3)]
     loaded = [codec.decode_raw(data, f"process_{index}.json") for index, data in enumerate(files)]
     encoded = codec.encode_aggregated(factories.aggregated(process_results=loaded))
@@ -163,7 +163,7 @@ def test_an_aggregate_embeds_raw_files_byte_for_byte() -> None:
     assert codec.decode_aggregated(encoded, "exp_7.json").process_results == loaded
 
 
-def test_an_embedded_record_has_the_digest_of_its_source() -> None:
+def test_embedded_record_has_the_digest_of_its_source() -> None:
     record = codec.decode_raw(codec.encode_raw(factories.raw()), NAME)
     assert record.stored is not None
     built = factories.aggregated(process_results=[record], sources=[record.stored.source])
@@ -172,7 +172,7 @@ def test_an_embedded_record_has_the_digest_of_its_source() -> None:
     assert codec.digest(embedded.stored.data) == record.stored.source.sha256
 
 
-def test_a_byte_order_mark_is_left_out_of_an_aggregate() -> None:
+def test_aggregate_has_no_byte_order_mark() -> None:
     record = codec.decode_raw(b"\xef\xbb\xbf" + GOOD, NAME)
     encoded = codec.encode_aggregated(factories.aggregated(process_results=[record]))
     assert GOOD in encoded
@@ -184,7 +184,7 @@ def test_decode_summary_leaves_out_the_processes() -> None:
     assert codec.decode_summary(data, "exp_7.json") == summary_of(factories.full_aggregated())
 
 
-def test_an_aggregate_without_processes_is_an_aggregate() -> None:
+def test_aggregate_without_processes_is_valid() -> None:
     empty = factories.aggregated()
     empty = msgspec.structs.replace(empty, process_results=[])
     assert codec.decode_aggregated(codec.encode_aggregated(empty), "exp_7.json") == empty
@@ -195,13 +195,13 @@ def test_an_aggregate_without_processes_is_an_aggregate() -> None:
     [("process_results", None), ("process_results", {}), ("process_results", [None]), ("total_energy_j", -1.0)],
 )
 @pytest.mark.parametrize("extra", [{}, {"new": 1}])
-def test_an_impossible_aggregate_is_refused(place: str, value: object, extra: dict[str, Any]) -> None:
+def test_invalid_aggregate_is_refused(place: str, value: object, extra: dict[str, Any]) -> None:
     with pytest.raises(ResultCorruptError, match=r"^Failed to load aggregated result exp_7.json.*make the aggregate"):
         codec.decode_aggregated(as_bytes({**AGGREGATE, place: value, **extra}), "exp_7.json")
 
 
 @pytest.mark.parametrize(("name", "value"), [("total_energy_j", float("nan")), ("total_flops", -1.0)])
-def test_an_impossible_figure_of_an_aggregate_is_not_written(name: str, value: float) -> None:
+def test_invalid_number_of_an_aggregate_is_not_written(name: str, value: float) -> None:
     figures: dict[str, Any] = {name: value}
     with pytest.raises(InvalidResultError, match=name):
         codec.encode_aggregated(factories.aggregated(**figures))
@@ -249,7 +249,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_a_bad_file_is_refused_in_one_sentence(kind: str) -> None:
+def test_invalid_file_is_refused_in_one_sentence(kind: str) -> None:
     data, found = BAD_FILES[kind]
     with pytest.raises(ResultCorruptError, match=found) as caught:
         codec.decode_raw(data, NAME)
@@ -259,7 +259,7 @@ def test_a_bad_file_is_refused_in_one_sentence(kind: str) -> None:
     assert not isinstance(caught.value, SchemaVersionError)
 
 
-def test_a_file_cut_at_any_byte_is_refused() -> None:
+def test_file_cut_at_any_byte_is_refused() -> None:
     data = codec.encode_raw(factories.raw())
     for length in range(len(data)):
         with pytest.raises(ResultCorruptError, match="^Failed to load"):
@@ -269,24 +269,24 @@ def test_a_file_cut_at_any_byte_is_refused() -> None:
 @pytest.mark.parametrize(
     "kind", ["empty", "half", "null", "NaN", "duplicate key", "100,000 levels", "latin-1", "half a surrogate pair"]
 )
-def test_a_bad_manifest_or_aggregate_is_refused_alike(kind: str) -> None:
+def test_invalid_manifest_or_aggregate_is_refused(kind: str) -> None:
     for decode in (codec.decode_manifest, codec.decode_aggregated):
         with pytest.raises(ResultCorruptError, match="^Failed to load [a-z ]+ x: "):
             decode(BAD_FILES[kind][0], "x")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BAD_FILES if "duplicate" not in kind])
-def test_the_figures_alone_of_a_bad_file_are_refused_alike(kind: str) -> None:
+def test_decode_summary_refuses_the_same_files(kind: str) -> None:
     with pytest.raises(ResultCorruptError, match="^Failed to load aggregated result x: "):
         codec.decode_summary(BAD_FILES[kind][0], "x")
 
 
-def test_brackets_in_texts_are_no_levels() -> None:
+def test_brackets_in_texts_are_not_counted_as_levels() -> None:
     record = factories.raw(effective_config={"prompt": '[{"\\' * 200, "list": [[i] for i in range(200)]})
     assert codec.decode_raw(codec.encode_raw(record), NAME) == record
 
 
-def test_a_hundred_levels_are_read_and_one_more_is_not() -> None:
+def test_hundred_levels_are_read_and_101_are_refused() -> None:
     at_the_limit = written_as(b'"batch_size": 8', b'"d": ' + b"[" * 98 + b"]" * 98)
     assert codec.decode_raw(at_the_limit, NAME).effective_config["d"]
     with pytest.raises(ResultCorruptError, match="nested more than 100 levels deep"):
@@ -310,7 +310,7 @@ def test_refusal_of_an_endless_text_takes_linear_time() -> None:
 # Versions
 
 
-def test_a_newer_major_version_is_refused_with_advice() -> None:
+def test_newer_major_version_is_refused_with_advice() -> None:
     with pytest.raises(SchemaVersionError) as caught:
         codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": "4.0.0"}), NAME)
     assert str(caught.value) == (
@@ -319,35 +319,35 @@ def test_a_newer_major_version_is_refused_with_advice() -> None:
     )
 
 
-def test_a_newer_major_version_is_refused_whatever_else_is_in_the_file() -> None:
+def test_newer_major_version_is_refused_before_other_errors() -> None:
     with pytest.raises(SchemaVersionError, match="newer than 2.0.0"):
         codec.decode_raw(b'{"schema_version": "3.0.0"}', NAME)
 
 
-def test_a_newer_minor_version_loads_with_a_warning_and_keeps_what_is_new() -> None:
+def test_newer_minor_version_loads_with_a_warning_and_its_new_fields() -> None:
     document = {**DOCUMENT, "schema_version": "2.7.0", "new": {"a": 1}}
     with pytest.warns(codec.NewerMinorVersionWarning, match=r"2\.7\.0.*newer than 2\.0\.0"):
         record = codec.decode_raw(as_bytes(document), NAME)
     assert json.loads(codec.encode_raw(record)) == document
 
 
-def test_a_newer_minor_version_of_an_aggregate_loads_with_a_warning() -> None:
+def test_aggregate_of_a_newer_minor_version_loads_with_a_warning() -> None:
     with pytest.warns(codec.NewerMinorVersionWarning):
         record = codec.decode_aggregated(as_bytes({**AGGREGATE, "schema_version": "2.1.0"}), "exp_7.json")
     assert record.process_results == [factories.full_raw()]
 
 
-def test_a_patch_version_says_nothing_new() -> None:
+def test_newer_patch_version_loads_without_a_warning() -> None:
     assert codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": "2.0.5"}), NAME).schema_version == "2.0.5"
 
 
 @pytest.mark.parametrize("version", [None, 2, "two", "", "2", "2.0.0.0", "-2.0.0", "٢.0.0", ["2.0.0"]])
-def test_what_is_no_version_is_refused(version: object) -> None:
+def test_invalid_version_is_refused(version: object) -> None:
     with pytest.raises(SchemaVersionError, match="is not a schema version"):
         codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": version}), NAME)
 
 
-def test_a_version_from_before_versions_is_refused() -> None:
+def test_version_1_0_0_is_refused() -> None:
     with pytest.raises(SchemaVersionError, match="schema 1.0.0 cannot be read as a result"):
         codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": "1.0.0"}), NAME)
 
@@ -382,13 +382,13 @@ def _as_1_8_0() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("document", [_as_1_8_0(), _as_1_9_0()])
-def test_older_versions_are_brought_up_to_date_step_by_step(document: dict[str, Any]) -> None:
+def test_older_versions_are_migrated_step_by_step(document: dict[str, Any]) -> None:
     migrated = codec.decode_raw(as_bytes({**document, "new": 1}), NAME, migrations=STEPS)
     assert migrated == msgspec.structs.replace(factories.full_raw(), unknown_fields={"/new": 1})
     assert migrated.schema_version == "2.0.0"
 
 
-def test_a_migrated_record_still_knows_the_bytes_it_came_from() -> None:
+def test_migrated_record_keeps_its_bytes() -> None:
     data = as_bytes(_as_1_8_0())
     stored = codec.decode_raw(data, NAME, migrations=STEPS).stored
     assert stored is not None
@@ -405,12 +405,12 @@ def test_a_migrated_record_still_knows_the_bytes_it_came_from() -> None:
     ],
     ids=["ends early", "starts late", "a circle of two", "a circle of one"],
 )
-def test_a_chain_of_migrations_that_does_not_lead_to_today_is_refused(steps: tuple[Migration, ...]) -> None:
+def test_migrations_that_do_not_reach_the_current_version_fail(steps: tuple[Migration, ...]) -> None:
     with pytest.raises(SchemaVersionError, match="schema 1.8.0 cannot be read as a result"):
         codec.decode_raw(as_bytes(_as_1_8_0()), NAME, migrations=steps)
 
 
-def test_an_older_file_that_a_step_can_make_nothing_of_is_corrupt() -> None:
+def test_older_file_that_a_migration_cannot_read_is_corrupt() -> None:
     with pytest.raises(
         ResultCorruptError, match=r"^Failed to load .* not a record of schema version '1.8.0' \(KeyError"
     ):
@@ -447,13 +447,13 @@ class Odd:
     [np.float64(12.5), np.float32(12.5), np.array(12.5), TorchLike(), 12.5],
     ids=lambda value: repr(type(value)),
 )
-def test_foreign_numbers_become_plain_ones(number: object) -> None:
+def test_numpy_numbers_become_plain_numbers(number: object) -> None:
     record = codec.require_valid_raw(factories.raw(energy_metrics=factories.energy(total_energy_j=number)))
     assert record.energy_metrics.total_energy_j == 12.5
     assert type(record.energy_metrics.total_energy_j) is float
 
 
-def test_foreign_integers_and_arrays_become_plain_ones() -> None:
+def test_numpy_integers_and_arrays_become_plain_values() -> None:
     record = codec.require_valid_raw(
         factories.raw(
             process_index=np.int64(3),  # type: ignore[arg-type]  # as in the field
@@ -545,7 +545,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", INVALID)
-def test_an_impossible_value_is_refused_in_one_sentence(kind: str) -> None:
+def test_invalid_value_is_refused_in_one_sentence(kind: str) -> None:
     changes, found = INVALID[kind]
     with pytest.raises(InvalidResultError, match=found) as caught:
         codec.require_valid_raw(factories.raw(**changes))
@@ -555,7 +555,7 @@ def test_an_impossible_value_is_refused_in_one_sentence(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", INVALID)
-def test_a_refused_record_can_be_kept_with_its_reasons(kind: str) -> None:
+def test_refused_record_is_kept_with_its_reasons(kind: str) -> None:
     record = factories.raw(**INVALID[kind][0])
     kept = json.loads(rejected_document(record, ["the reason"]))
     assert kept["rejected"] == ["the reason"]
@@ -563,7 +563,7 @@ def test_a_refused_record_can_be_kept_with_its_reasons(kind: str) -> None:
     assert set(kept["record"]) >= set(RawProcessResult.__struct_fields__) - {"unknown_fields"}
 
 
-def test_a_kept_record_shows_what_was_wrong_with_it() -> None:
+def test_kept_record_shows_the_invalid_values() -> None:
     samples = np.full(5000, 1.5)
     samples[4999] = np.nan
     odd = {"path": "\udcff", "odd": Odd(), "when": AWARE, "cost": Decimal("1.5"), "huge": 10**5000, "samples": samples}
@@ -576,7 +576,7 @@ def test_a_kept_record_shows_what_was_wrong_with_it() -> None:
     assert kept["samples"] == [1.5] * 4999 + ["nan"]
 
 
-def test_all_impossible_times_and_numbers_of_a_kind_are_named_at_once() -> None:
+def test_one_error_names_all_invalid_times_or_numbers() -> None:
     record = factories.raw(
         energy_metrics=factories.energy(total_energy_j=float("nan"), gpu_power_w=float("inf")),
     )
@@ -589,7 +589,7 @@ def test_all_impossible_times_and_numbers_of_a_kind_are_named_at_once() -> None:
     assert len(caught.value.problems) == 2
 
 
-def test_neither_numpy_nor_torch_is_imported_for_foreign_numbers() -> None:
+def test_numpy_and_torch_are_not_imported_for_their_numbers() -> None:
     source = Path(sys.modules[codec.__name__].__file__ or "").read_text(encoding="utf-8")
     assert "import numpy" not in source
     assert "import torch" not in source
@@ -623,7 +623,7 @@ def test_unique_keys_are_recognised(
         st.text(st.characters(codec="utf-8", exclude_characters='"\\'), max_size=4), JSON, min_size=1, max_size=4
     )
 )
-def test_a_key_twice_is_never_called_unique(value: dict[str, Any]) -> None:
+def test_duplicate_key_is_never_called_unique(value: dict[str, Any]) -> None:
     text = json.dumps(value, ensure_ascii=False)
     first = json.dumps(next(iter(value)), ensure_ascii=False)
     for twice in (f"{text[:-1]}, {first}: 1}}", f'{text[:-1]},\n\t{first} :":{{"}}'):
@@ -633,7 +633,7 @@ def test_a_key_twice_is_never_called_unique(value: dict[str, Any]) -> None:
             json_text.parse(body)
 
 
-def test_a_record_of_a_hundred_levels_can_be_aggregated() -> None:
+def test_record_with_a_hundred_levels_can_be_aggregated() -> None:
     deep: Any = 0
     for _ in range(98):
         deep = [deep]

@@ -30,12 +30,12 @@ def refused(batch: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("number", [0, 1, 11, 12, 13, 14, 40])
 @pytest.mark.parametrize("how", [{}, {"jobs": 1}, {"jobs": 2}, {"jobs": "auto"}, {"executor": ThreadPoolExecutor(3)}])
-def test_every_batch_is_worked_on_once_and_in_order(number: int, how: dict[str, Any]) -> None:
+def test_each_batch_runs_once_and_in_order(number: int, how: dict[str, Any]) -> None:
     batches = ([first, first + 1] for first in range(0, 2 * number, 2))
     assert list(run_batches(doubled, batches, **how)) == [2 * value for value in range(2 * number)]
 
 
-def test_batches_are_taken_as_they_are_needed() -> None:
+def test_batches_are_taken_lazily() -> None:
     taken = []
 
     def batches() -> Iterator[list[int]]:
@@ -56,7 +56,7 @@ def killed(batch: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("start", [None, "spawn", "forkserver"])
-def test_a_worker_that_is_killed_is_said(start: str | None) -> None:
+def test_killed_worker_is_reported(start: str | None) -> None:
     executor = None if start is None else ProcessPoolExecutor(2, mp_context=get_context(start))
     with pytest.raises(AggregationError, match="a worker process ended early.*finished work is kept"):
         list(run_batches(killed, iter([[1], [2], [3], [4]]), jobs=2, executor=executor))
@@ -65,12 +65,12 @@ def test_a_worker_that_is_killed_is_said(start: str | None) -> None:
 
 
 @pytest.mark.parametrize("how", [{}, {"jobs": 2}, {"executor": ThreadPoolExecutor(2)}])
-def test_what_the_work_raises_is_raised(how: dict[str, Any]) -> None:
+def test_exception_of_the_work_is_raised(how: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\[3\]"):
         list(run_batches(refused, iter([[1], [2], [3], [4]]), **how))
 
 
-def test_an_interrupt_of_just_before_does_not_leave_the_next_one_unheard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_before_the_block_leaves_sigint_unblocked(monkeypatch: pytest.MonkeyPatch) -> None:
     real = signal.pthread_sigmask
 
     def interrupted(how: int, mask: set[int]) -> object:
@@ -89,7 +89,7 @@ def test_an_interrupt_of_just_before_does_not_leave_the_next_one_unheard(monkeyp
 
 
 @pytest.mark.parametrize("how", [{}, {"jobs": 2}, {"executor": ThreadPoolExecutor(2)}])
-def test_what_was_done_before_something_was_raised_comes_first(how: dict[str, Any]) -> None:
+def test_finished_batches_come_before_the_exception(how: dict[str, Any]) -> None:
     results = run_batches(refused, iter([[1], [2], [4], [3], [5]]), **how)
     assert list(islice(results, 3)) == [1, 2, 4]
     with pytest.raises(ValueError, match=r"\[3\]"):

@@ -18,7 +18,7 @@ indices = st.integers(0, MAX_PROCESSES - 1)
 
 
 @given(strategies.experiment_ids, indices)
-def test_a_raw_key_names_its_process(experiment_id: str, index: int) -> None:
+def test_raw_key_names_its_process(experiment_id: str, index: int) -> None:
     folder = layout.folder_name(experiment_id)
     key = layout.raw_key(folder, index)
     assert key.startswith(f"{layout.raw_folder(folder)}/")
@@ -41,12 +41,12 @@ def test_a_raw_key_names_its_process(experiment_id: str, index: int) -> None:
         *("rejected-process_1-1.json", "superseded-process_1-1.json", "partial-process_1.json", ".completed_0"),
     ],
 )
-def test_a_stranger_is_no_raw_result(name: str) -> None:
+def test_unrelated_name_is_no_raw_result(name: str) -> None:
     assert process_index_of(name) is None
 
 
 @given(strategies.experiment_ids, st.one_of(indices, st.text(), st.none()), st.integers(1, 99))
-def test_nothing_else_of_ours_is_taken_for_a_raw_result(experiment_id: str, index: object, number: int) -> None:
+def test_other_names_of_ours_are_no_raw_result(experiment_id: str, index: object, number: int) -> None:
     """Other tools glob `process_*.json`."""
     folder = layout.folder_name(experiment_id)
     for key in (
@@ -62,12 +62,12 @@ def test_nothing_else_of_ours_is_taken_for_a_raw_result(experiment_id: str, inde
 @pytest.mark.parametrize(
     ("index", "shown"), [(0, "0"), (12, "12"), (-1, "unknown"), (True, "unknown"), ("../x", "unknown")]
 )
-def test_a_rejected_record_s_file_names_its_process_where_it_has_one(index: object, shown: str) -> None:
+def test_file_of_a_rejected_record_names_its_process_if_known(index: object, shown: str) -> None:
     assert layout.rejected_key("exp", index, 2) == f"raw/exp/rejected-process_{shown}-2.json"
 
 
 @given(strategies.experiment_ids, st.integers(1, 99))
-def test_an_aggregate_s_name_names_its_folder_and_a_kept_one_s_does_not(experiment_id: str, number: int) -> None:
+def test_name_of_an_aggregate_names_its_folder(experiment_id: str, number: int) -> None:
     folder = layout.folder_name(experiment_id)
     assert layout.aggregated_folder_of(layout.aggregated_key(folder).removeprefix("aggregated/")) == folder
     kept = layout.superseded_aggregate_key(folder, number).removeprefix("aggregated/")
@@ -78,7 +78,7 @@ def test_an_aggregate_s_name_names_its_folder_and_a_kept_one_s_does_not(experime
 @pytest.mark.parametrize(
     "name", ["exp", "exp.txt", ".json", "..json", "a b.json", "exp.json~", ".exp.json~1-a", "é.json"]
 )
-def test_a_stranger_is_no_aggregate(name: str) -> None:
+def test_unrelated_name_is_no_aggregate(name: str) -> None:
     assert layout.aggregated_folder_of(name) is None
 
 
@@ -92,24 +92,24 @@ def test_a_stranger_is_no_aggregate(name: str) -> None:
         ("superseded-aXb-1.json", "a.b"),
     ],
 )
-def test_a_kept_aggregate_of_another_experiment_is_not_this_one_s(name: str, folder: str) -> None:
+def test_superseded_aggregate_belongs_to_its_own_experiment(name: str, folder: str) -> None:
     assert not layout.is_superseded_aggregate_of(name, folder)
 
 
 @pytest.mark.parametrize(
     ("name", "is_folder"), [("exp_7", True), ("a b", False), ("", False), ("..", False), (".e~1", False)]
 )
-def test_an_experiment_s_folder_is_one_that_sanitising_leaves_as_it_is(name: str, *, is_folder: bool) -> None:
+def test_folder_name_is_unchanged_by_sanitising(name: str, *, is_folder: bool) -> None:
     assert layout.is_folder_name(name) is is_folder
 
 
-def test_records_without_a_usable_id_have_a_folder() -> None:
+def test_records_without_a_valid_id_have_a_folder() -> None:
     assert layout.is_folder_name(layout.UNNAMED)
     with pytest.raises(ExperimentIdError):
         layout.folder_name("..")
 
 
-def test_every_part_has_its_folder() -> None:
+def test_each_part_has_its_folder() -> None:
     assert (layout.manifest_key("e"), layout.tags_key("e"), layout.aggregated_key("e")) == (
         *("raw/e/manifest.json", "tags/e.json", "aggregated/e.json"),
     )

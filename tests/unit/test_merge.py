@@ -69,7 +69,7 @@ def target(tmp_path: Path) -> FileSystemRepository:
     return FileSystemRepository(tmp_path / "target")
 
 
-def test_everything_is_copied_byte_for_byte_and_the_source_is_untouched(
+def test_merge_copies_all_bytes_and_does_not_change_the_source(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     before = snapshot(source)
@@ -79,7 +79,7 @@ def test_everything_is_copied_byte_for_byte_and_the_source_is_untouched(
     assert sorted(outcomes) == sorted(before)
 
 
-def test_a_second_run_changes_nothing(target: FileSystemRepository, source: FileSystemRepository) -> None:
+def test_second_merge_changes_nothing(target: FileSystemRepository, source: FileSystemRepository) -> None:
     merge(target, source)
     before = snapshot(target)
     assert set(merge(target, source).values()) == {"same"}
@@ -87,7 +87,7 @@ def test_a_second_run_changes_nothing(target: FileSystemRepository, source: File
     assert snapshot(target) == snapshot(source) == before
 
 
-def test_interrupted_anywhere_and_run_again_it_ends_the_same(
+def test_interrupted_merge_is_completed_by_the_next(
     tmp_path: Path, target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     merge(target, source)
@@ -102,7 +102,7 @@ def test_interrupted_anywhere_and_run_again_it_ends_the_same(
 
 
 @pytest.mark.parametrize("kind", ["link", "misnamed"])
-def test_results_that_cannot_be_merged_are_told(
+def test_results_that_cannot_be_merged_are_reported(
     target: FileSystemRepository, source: FileSystemRepository, kind: str, tmp_path: Path
 ) -> None:
     folder = source.base_path / "raw" / EXP
@@ -120,12 +120,16 @@ def interrupted_deletion(repository: FileSystemRepository) -> None:
     folder.rename(folder.with_name(f".{EXP}~deleted"))
 
 
-def test_what_was_deleted_there_is_not_copied(target: FileSystemRepository, source: FileSystemRepository) -> None:
+def test_experiment_deleted_in_the_source_is_not_copied(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
     interrupted_deletion(source)
     assert not [key for key in merge(target, source) if EXP in key]
 
 
-def test_what_was_deleted_here_does_not_come_back(target: FileSystemRepository, source: FileSystemRepository) -> None:
+def test_experiment_deleted_in_the_target_is_not_restored(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
     target.save_raw(EXP, factories.raw(process_index=3))
     plant(target.base_path / "tags" / f"{EXP}.json", b'{"tags": ["old"]}')
     interrupted_deletion(target)
@@ -138,9 +142,7 @@ def conflicts_none(target: FileSystemRepository, source: FileSystemRepository) -
     return "conflict" not in merge(target, source).values()
 
 
-def test_an_attempt_that_was_set_aside_is_not_merged_back(
-    target: FileSystemRepository, source: FileSystemRepository
-) -> None:
+def test_archived_attempt_is_not_merged(target: FileSystemRepository, source: FileSystemRepository) -> None:
     merge(target, source)
     folder = target.base_path / "raw" / EXP
     folder.rename(folder.with_name(f".{EXP}~attempt-0"))  # the next one is about to write its manifest
@@ -148,7 +150,7 @@ def test_an_attempt_that_was_set_aside_is_not_merged_back(
     assert not folder.exists()
 
 
-def test_files_that_are_none_of_ours_or_unfinished_stay_behind(
+def test_unrelated_and_unfinished_files_are_not_copied(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     ours = snapshot(source)
@@ -169,7 +171,7 @@ def test_files_that_are_none_of_ours_or_unfinished_stay_behind(
     "key",
     [f"raw/{EXP}/.process_3.json~00000000-00000000-1-0123abcd", f"raw/.{EXP}~attempt-0/process_0.json"],
 )
-def test_unfinished_files_and_earlier_attempts_stay_behind(
+def test_unfinished_files_and_earlier_attempts_are_not_copied(
     target: FileSystemRepository, source: FileSystemRepository, key: str
 ) -> None:
     ours = snapshot(source)
@@ -178,7 +180,7 @@ def test_unfinished_files_and_earlier_attempts_stay_behind(
     assert snapshot(target) == ours
 
 
-def test_hosts_bring_their_processes_together(target: FileSystemRepository, tmp_path: Path) -> None:
+def test_processes_of_several_hosts_are_merged(target: FileSystemRepository, tmp_path: Path) -> None:
     manifest = Manifest(experiment_id="a/b", expected_processes=4)
     for host in range(2):
         node = FileSystemRepository(tmp_path / f"node{host}")
@@ -201,7 +203,7 @@ def conflicts(target: FileSystemRepository, source: FileSystemRepository) -> lis
     return [one for one in merged if one.outcome == "conflict"]
 
 
-def test_different_content_is_a_conflict_and_the_rest_goes_on(
+def test_different_content_is_a_conflict_and_the_merge_continues(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     target.begin_experiment(Manifest(experiment_id=EXP, expected_processes=4))
@@ -215,13 +217,13 @@ def test_different_content_is_a_conflict_and_the_rest_goes_on(
     assert target.has_raw("other")
 
 
-def test_a_partial_record_is_not_replaced_either(target: FileSystemRepository, source: FileSystemRepository) -> None:
+def test_partial_record_is_not_replaced(target: FileSystemRepository, source: FileSystemRepository) -> None:
     plant(target.base_path / "raw" / EXP / "partial-process_1.json", b"mine")
     assert [conflict.key for conflict in conflicts(target, source)] == [f"raw/{EXP}/partial-process_1.json"]
 
 
 @pytest.mark.parametrize("kind", ["rejected", "superseded"])
-def test_what_was_kept_beside_gets_a_number_that_is_free_here(
+def test_kept_file_gets_a_number_that_is_free_in_the_target(
     target: FileSystemRepository, source: FileSystemRepository, kind: str
 ) -> None:
     folder = target.base_path / "raw" / EXP
@@ -234,7 +236,7 @@ def test_what_was_kept_beside_gets_a_number_that_is_free_here(
     assert not (folder / f"{kind}-process_0-3.json").exists()
 
 
-def test_manifests_of_one_run_are_the_same_whatever_node_wrote_them(tmp_path: Path) -> None:
+def test_manifests_of_one_run_from_different_nodes_do_not_conflict(tmp_path: Path) -> None:
     repositories = [FileSystemRepository(tmp_path / node) for node in ("n1", "n2")]
     for index, repository in enumerate(repositories):
         launcher = Launcher(name="slurm", job_id="7", node=repository.base_path.name)
@@ -246,9 +248,7 @@ def test_manifests_of_one_run_are_the_same_whatever_node_wrote_them(tmp_path: Pa
     assert outcomes[f"raw/{EXP}/process_1.json"].outcome == "copied"
 
 
-def test_a_manifest_that_tells_more_is_not_lost_without_a_word(
-    target: FileSystemRepository, source: FileSystemRepository
-) -> None:
+def test_manifest_with_more_fields_is_a_conflict(target: FileSystemRepository, source: FileSystemRepository) -> None:
     target.save_raw(EXP, factories.raw(process_index=3))
     (conflict,) = conflicts(target, source)
     assert conflict.key == f"raw/{EXP}/manifest.json"
@@ -271,7 +271,7 @@ def test_different_tags_are_a_conflict(target: FileSystemRepository, source: Fil
 
 
 @pytest.mark.parametrize("pinned", [True, False])
-def test_two_ids_that_share_a_folder_are_refused_as_a_whole(
+def test_ids_that_share_a_folder_are_refused(
     target: FileSystemRepository, source: FileSystemRepository, *, pinned: bool
 ) -> None:
     for repository, name in ((target, "a/b"), (source, "a_b")):
@@ -292,7 +292,7 @@ def test_two_ids_that_share_a_folder_are_refused_as_a_whole(
     assert [record.experiment_id for record in target.load_all_raw("a/b")] == ["a/b"]
 
 
-def test_the_aggregate_of_another_id_does_not_come_alone(
+def test_aggregate_of_another_id_is_not_copied_alone(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     target.save_raw("a_b", factories.raw("a_b"))
@@ -322,7 +322,7 @@ def test_two_runs_of_one_id_are_not_mixed(
     assert [record.process_index for record in target.load_all_raw(EXP)] == [2]
 
 
-def test_an_aggregate_that_can_be_made_again_is_no_conflict(target: FileSystemRepository, tmp_path: Path) -> None:
+def test_aggregate_that_can_be_recomputed_is_no_conflict(target: FileSystemRepository, tmp_path: Path) -> None:
     node = FileSystemRepository(tmp_path / "node")
     for repository, index in ((target, 0), (node, 1)):
         repository.save_raw(EXP, factories.raw(process_index=index))
@@ -338,7 +338,9 @@ def test_merge_never_replaces_an_external_aggregate(target: FileSystemRepository
     assert [conflict.key for conflict in conflicts(target, source)] == ["aggregated/only.json"]
 
 
-def test_what_cannot_be_read_or_written_is_told(target: FileSystemRepository, source: FileSystemRepository) -> None:
+def test_unreadable_and_unwritable_files_are_reported(
+    target: FileSystemRepository, source: FileSystemRepository
+) -> None:
     (source.base_path / "raw" / "links").mkdir()
     (source.base_path / "raw" / "links" / "process_0.json").symlink_to("../other/process_0.json")
     (target.base_path / "raw").mkdir(parents=True)
@@ -374,7 +376,7 @@ def results_of(repository: FileSystemRepository) -> dict[str, bytes]:
 
 @settings(max_examples=40)
 @given(mine=RESULTS, theirs=RESULTS)
-def test_every_result_of_both_is_there_or_a_conflict_is_told(
+def test_each_result_is_merged_or_reported_as_a_conflict(
     tmp_path_factory: pytest.TempPathFactory,
     mine: dict[tuple[str, int], int],
     theirs: dict[tuple[str, int], int],
@@ -402,7 +404,7 @@ def test_every_result_of_both_is_there_or_a_conflict_is_told(
 # The command
 
 
-def test_an_aggregate_of_fewer_results_than_are_here_is_made_anew(
+def test_aggregate_of_fewer_results_is_stale_after_the_merge(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     """It comes later than the results that are here, and still is no later word on them."""
@@ -415,7 +417,7 @@ def test_an_aggregate_of_fewer_results_than_are_here_is_made_anew(
     assert made.aggregation.num_processes == 3
 
 
-def test_the_command_merges_and_says_so(target: FileSystemRepository, source: FileSystemRepository) -> None:
+def test_command_merges_and_prints_a_summary(target: FileSystemRepository, source: FileSystemRepository) -> None:
     before = len(snapshot(source))
     done = run("-o", target.base_path, "results", "merge", source.base_path)
     assert (done.status, done.out) == (0, "")
@@ -424,9 +426,7 @@ def test_the_command_merges_and_says_so(target: FileSystemRepository, source: Fi
     assert (again.status, again.err) == (0, f"0 copied, {2 * before} same, 0 conflict, 0 failed\n")
 
 
-def test_the_command_fails_after_a_conflict_and_names_it(
-    target: FileSystemRepository, source: FileSystemRepository
-) -> None:
+def test_command_names_a_conflict_and_fails(target: FileSystemRepository, source: FileSystemRepository) -> None:
     target.save_raw(EXP, factories.raw(gpu_name="third"))
     done = run("-o", target.base_path, "results", "merge", source.base_path)
     assert done.status == 1
@@ -435,9 +435,7 @@ def test_the_command_fails_after_a_conflict_and_names_it(
     assert target.has_raw("other")
 
 
-def test_the_command_needs_directories_that_are_there(
-    target: FileSystemRepository, source: FileSystemRepository
-) -> None:
+def test_command_needs_existing_directories(target: FileSystemRepository, source: FileSystemRepository) -> None:
     done = run("-o", target.base_path, "results", "merge", source.base_path, target.base_path / "absent")
     assert done.status == 1
     assert "absent: it is not a directory; give the path of a results directory" in done.err

@@ -64,9 +64,7 @@ def plant(path: Path, data: bytes = b"") -> Path:
 # Saving and loading
 
 
-def test_a_record_from_a_file_that_lacks_newer_fields_is_the_same_content(
-    repository: FileSystemRepository, base: Path
-) -> None:
+def test_file_without_newer_fields_has_the_same_content(repository: FileSystemRepository, base: Path) -> None:
     older = json.loads(codec.encode_raw(factories.raw()))
     del older["phases"], older["status"]
     path = plant(base / "raw" / EXP / "process_0.json", json.dumps(older).encode())
@@ -76,7 +74,7 @@ def test_a_record_from_a_file_that_lacks_newer_fields_is_the_same_content(
     assert names(path.parent) == ["manifest.json", "process_0.json"]
 
 
-def test_what_was_saved_is_loaded(repository: FileSystemRepository, base: Path) -> None:
+def test_saved_record_is_loaded(repository: FileSystemRepository, base: Path) -> None:
     path = repository.save_raw(EXP, factories.full_raw())
     assert path == base / "raw" / "exp_7" / "process_0.json"
     assert repository.load_raw(path) == repository.load_raw(str(path)) == factories.full_raw()
@@ -84,7 +82,7 @@ def test_what_was_saved_is_loaded(repository: FileSystemRepository, base: Path) 
     assert names(path.parent) == ["manifest.json", "process_0.json"]
 
 
-def test_looking_makes_no_folder(repository: FileSystemRepository, base: Path) -> None:
+def test_reading_creates_no_folder(repository: FileSystemRepository, base: Path) -> None:
     assert repository.list_experiments() == repository.list_aggregated() == []
     assert repository.list_raw(EXP) == []
     assert repository.load_all_raw(EXP) == []
@@ -94,7 +92,7 @@ def test_looking_makes_no_folder(repository: FileSystemRepository, base: Path) -
     assert not base.exists()
 
 
-def test_a_path_may_be_text_and_may_be_left_to_the_environment(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_may_be_text_or_come_from_the_environment(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_all(FileSystemRepository(str(base)), factories.raw())
     monkeypatch.setenv(RESULTS_DIR_ENV, str(base))
     assert FileSystemRepository().list_experiments() == [EXP]
@@ -102,7 +100,7 @@ def test_a_path_may_be_text_and_may_be_left_to_the_environment(base: Path, monke
     assert FileSystemRepository().base_path == Path("results")
 
 
-def test_saving_the_same_again_changes_nothing(repository: FileSystemRepository) -> None:
+def test_second_save_of_the_same_record_changes_nothing(repository: FileSystemRepository) -> None:
     path = repository.save_raw(EXP, factories.raw())
     before = path.stat()
     assert repository.save_raw(EXP, factories.raw()) == path
@@ -112,7 +110,7 @@ def test_saving_the_same_again_changes_nothing(repository: FileSystemRepository)
     assert names(path.parent) == ["manifest.json", "process_0.json"]
 
 
-def test_a_loaded_record_can_be_saved_elsewhere(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_loaded_record_can_be_saved_in_another_store(repository: FileSystemRepository, tmp_path: Path) -> None:
     path = repository.save_raw(EXP, factories.full_raw(unknown_fields={"/new": 1}))
     copy = FileSystemRepository(tmp_path / "copy").save_raw(EXP, repository.load_raw(path))
     assert copy.read_bytes() == path.read_bytes()
@@ -134,7 +132,7 @@ def test_different_content_is_refused_and_kept(repository: FileSystemRepository,
     assert kept["rejected"] == [caught.value.found]
 
 
-def test_an_overwrite_keeps_what_it_replaces(repository: FileSystemRepository, base: Path) -> None:
+def test_overwrite_keeps_the_replaced_record(repository: FileSystemRepository, base: Path) -> None:
     versions = [factories.raw(gpu_name=f"gpu {number}") for number in range(3)]
     for version in versions:
         repository.save_raw(EXP, version, overwrite=True)
@@ -152,7 +150,7 @@ def test_an_overwrite_keeps_what_it_replaces(repository: FileSystemRepository, b
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b"null"])
-def test_a_torn_file_is_replaced_only_by_an_overwrite_and_kept(repository: FileSystemRepository, torn: bytes) -> None:
+def test_torn_file_is_replaced_by_overwrite_only_and_kept(repository: FileSystemRepository, torn: bytes) -> None:
     path = plant(repository.base_path / "raw" / EXP / "process_0.json", torn)
     with pytest.raises(ResultExistsError):
         repository.save_raw(EXP, factories.raw())
@@ -162,7 +160,7 @@ def test_a_torn_file_is_replaced_only_by_an_overwrite_and_kept(repository: FileS
     assert path.with_name("superseded-process_0-1.json").read_bytes() == torn
 
 
-def test_what_cannot_even_be_read_is_a_conflict_and_the_record_is_kept(repository: FileSystemRepository) -> None:
+def test_unreadable_entry_is_a_conflict_and_the_record_is_kept(repository: FileSystemRepository) -> None:
     (repository.base_path / "raw" / EXP / "process_0.json").mkdir(parents=True)
     with pytest.raises(ResultExistsError, match="an unreadable file has this name") as caught:
         repository.save_raw(EXP, factories.raw())
@@ -173,7 +171,7 @@ def test_what_cannot_even_be_read_is_a_conflict_and_the_record_is_kept(repositor
 # Refused records
 
 
-def test_an_impossible_record_is_kept_and_the_error_names_the_file(repository: FileSystemRepository) -> None:
+def test_invalid_record_is_kept_and_the_error_names_the_file(repository: FileSystemRepository) -> None:
     record = factories.raw(process_index=3, energy_metrics=factories.energy(total_energy_j=float("nan")))
     with pytest.raises(InvalidResultError, match="total_energy_j is nan") as caught:
         repository.save_raw(EXP, record)
@@ -197,24 +195,24 @@ def refused_file(repository: FileSystemRepository, **changes: Any) -> str:
     return str(kept.relative_to(repository.base_path))
 
 
-def test_refusals_are_kept_under_fresh_numbers_and_the_same_one_once(repository: FileSystemRepository) -> None:
+def test_refused_records_get_new_numbers_and_equal_ones_are_kept_once(repository: FileSystemRepository) -> None:
     nan, negative = factories.energy(total_energy_j=float("nan")), factories.energy(total_energy_j=-1.0)
     refused = [refused_file(repository, energy_metrics=metrics) for metrics in (nan, negative, nan, negative)]
     assert refused == [f"raw/exp_7/rejected-process_0-{number}.json" for number in (1, 2, 1, 2)]
 
 
 @pytest.mark.parametrize("index", [-1, True, "../../x", None, 1.5, 10**30])
-def test_an_impossible_index_names_no_file(repository: FileSystemRepository, index: object) -> None:
+def test_invalid_index_names_no_file(repository: FileSystemRepository, index: object) -> None:
     assert refused_file(repository, process_index=index) == "raw/exp_7/rejected-process_unknown-1.json"
 
 
-def test_a_stranger_in_the_way_of_a_refused_record_does_not_lose_it(repository: FileSystemRepository) -> None:
+def test_unrelated_file_does_not_prevent_keeping_a_refused_record(repository: FileSystemRepository) -> None:
     (repository.base_path / "raw" / EXP / "rejected-process_0-1.json").mkdir(parents=True)
     assert refused_file(repository, config_name=7) == "raw/exp_7/rejected-process_0-2.json"
 
 
 @pytest.mark.parametrize("measured", [{"total_energy_j": 12.5, "process_index": 0}, [12.5], None, 12.5])
-def test_what_is_no_record_is_refused_and_kept_as_well(repository: FileSystemRepository, measured: Any) -> None:
+def test_object_that_is_no_record_is_refused_and_kept(repository: FileSystemRepository, measured: Any) -> None:
     for experiment_id in (EXP, ""):
         with pytest.raises((InvalidResultError, ExperimentIdError)) as caught:
             repository.save_raw(experiment_id, measured)
@@ -225,7 +223,7 @@ def test_what_is_no_record_is_refused_and_kept_as_well(repository: FileSystemRep
             assert f"it is a {type(measured).__name__}, not a RawProcessResult" in str(caught.value)
 
 
-def test_a_record_of_another_id_is_refused_and_kept(repository: FileSystemRepository) -> None:
+def test_record_of_another_id_is_refused_and_kept(repository: FileSystemRepository) -> None:
     with pytest.raises(ExperimentIdError, match="the record's own id is 'other'") as caught:
         repository.save_raw(EXP, factories.raw("other"))
     assert caught.value.kept == repository.base_path / "raw" / EXP / "rejected-process_0-1.json"
@@ -268,7 +266,7 @@ def test_every_method_refuses_an_invalid_id_and_save_keeps_the_record(
         ("x" * 200, "x" * 200),
     ],
 )
-def test_every_other_id_names_a_folder_inside(
+def test_every_valid_id_names_a_folder_inside(
     repository: FileSystemRepository, base: Path, experiment_id: str, folder: str
 ) -> None:
     path = repository.save_raw(experiment_id, factories.raw(experiment_id))
@@ -290,7 +288,7 @@ def test_every_other_id_names_a_folder_inside(
     assert repository.delete_experiment(experiment_id)
 
 
-def test_an_id_whose_folder_is_another_experiment_s_is_refused(repository: FileSystemRepository) -> None:
+def test_id_with_the_folder_of_another_experiment_is_refused(repository: FileSystemRepository) -> None:
     save_all(repository, factories.raw("a/b"))
     repository.save_aggregated(aggregate(repository, "a/b"))
     with pytest.raises(ExperimentIdError, match="folder 'a_b' belongs to the experiment 'a/b'") as caught:
@@ -304,7 +302,7 @@ def test_an_id_whose_folder_is_another_experiment_s_is_refused(repository: FileS
     assert len(repository.load_all_raw("a/b")) == 1
 
 
-def test_ids_that_differ_in_case_are_not_mixed_up(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_ids_that_differ_in_case_are_not_mixed(repository: FileSystemRepository, tmp_path: Path) -> None:
     save_all(repository, factories.raw("Exp"))
     (tmp_path / "Case").touch()
     if (tmp_path / "case").exists():
@@ -345,7 +343,7 @@ def plant_strangers(base: Path) -> None:
     plant(base / ".catalogue.sqlite", b"junk")
 
 
-def test_strangers_disturb_nothing(repository: FileSystemRepository, base: Path) -> None:
+def test_unrelated_files_change_nothing(repository: FileSystemRepository, base: Path) -> None:
     plant_strangers(base)
     save_all(repository, factories.raw(), factories.raw(process_index=12))
     repository.save_aggregated(aggregate(repository))
@@ -355,9 +353,7 @@ def test_strangers_disturb_nothing(repository: FileSystemRepository, base: Path)
     assert len(repository.load_all_raw(EXP)) == 2
 
 
-def test_deleting_takes_strangers_with_it_and_leaves_other_experiments(
-    repository: FileSystemRepository, base: Path
-) -> None:
+def test_delete_removes_unrelated_files_and_no_other_experiment(repository: FileSystemRepository, base: Path) -> None:
     plant_strangers(base)
     mine = [EXP, "exp_7x", "exp_7-1"]
     save_all(repository, *(factories.raw(name) for name in mine))
@@ -378,9 +374,7 @@ def test_deleting_takes_strangers_with_it_and_leaves_other_experiments(
 
 
 @pytest.mark.parametrize("what", ["raw", "aggregated", "tags"])
-def test_whatever_there_is_of_an_experiment_can_be_deleted(
-    repository: FileSystemRepository, base: Path, what: str
-) -> None:
+def test_each_part_of_an_experiment_can_be_deleted(repository: FileSystemRepository, base: Path, what: str) -> None:
     path = plant(base / what / (f"{EXP}.json" if what != "raw" else f"{EXP}/process_0.json"))
     assert repository.delete_experiment(EXP) is True
     assert not path.exists()
@@ -409,7 +403,7 @@ REASONS = {
 }
 
 
-def test_recovery_returns_the_readable_and_names_the_unreadable(repository: FileSystemRepository) -> None:
+def test_recover_raw_returns_readable_and_names_unreadable_files(repository: FileSystemRepository) -> None:
     spoil(repository)
     recovery = repository.recover_raw(EXP)
     assert recovery.results == [factories.raw(), factories.raw(process_index=6)]
@@ -422,7 +416,7 @@ def test_recovery_returns_the_readable_and_names_the_unreadable(repository: File
     assert (recovery.unreadable[4].size_bytes, recovery.unreadable[4].sha256) == (None, None)
 
 
-def test_loading_all_raises_one_error_that_names_every_unreadable_file(repository: FileSystemRepository) -> None:
+def test_load_all_raw_names_all_unreadable_files_in_one_error(repository: FileSystemRepository) -> None:
     spoil(repository)
     with pytest.raises(ResultCorruptError) as caught:
         repository.load_all_raw(EXP)
@@ -432,7 +426,7 @@ def test_loading_all_raises_one_error_that_names_every_unreadable_file(repositor
         assert f"{name}: {reason}" in str(caught.value)
 
 
-def test_one_unreadable_file_hides_nothing(repository: FileSystemRepository) -> None:
+def test_one_unreadable_file_hides_no_other(repository: FileSystemRepository) -> None:
     spoil(repository)
     assert repository.has_raw(EXP)
     assert len(repository.list_raw(EXP)) == 7
@@ -442,7 +436,7 @@ def test_one_unreadable_file_hides_nothing(repository: FileSystemRepository) -> 
     assert partial.completeness.missing == [1, 2, 3, 4, 5]
 
 
-def test_a_pipe_is_not_waited_for(repository: FileSystemRepository) -> None:
+def test_pipe_does_not_block(repository: FileSystemRepository) -> None:
     folder = save_all(repository, factories.raw())[0].parent
     os.mkfifo(folder / "process_1.json")
     answer = threading.Thread(target=repository.recover_raw, args=[EXP], daemon=True)
@@ -455,7 +449,7 @@ def test_a_pipe_is_not_waited_for(repository: FileSystemRepository) -> None:
 
 
 @pytest.mark.parametrize("what", ["folder of the experiment", "folder of all experiments"])
-def test_no_link_leads_out_of_the_store(repository: FileSystemRepository, tmp_path: Path, what: str) -> None:
+def test_links_out_of_the_store_are_not_followed(repository: FileSystemRepository, tmp_path: Path, what: str) -> None:
     outside = FileSystemRepository(tmp_path / "outside")
     target = save_all(outside, factories.raw())[0]
     link = repository.base_path / "raw" / (EXP if what == "folder of the experiment" else "")
@@ -469,13 +463,13 @@ def test_no_link_leads_out_of_the_store(repository: FileSystemRepository, tmp_pa
     assert names(target.parent) == ["manifest.json", "process_0.json"]
 
 
-def test_the_results_directory_itself_may_be_a_link(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_results_directory_may_be_a_link(repository: FileSystemRepository, tmp_path: Path) -> None:
     save_all(repository, factories.raw())
     (tmp_path / "link").symlink_to(repository.base_path)
     assert len(FileSystemRepository(tmp_path / "link").load_all_raw(EXP)) == 1
 
 
-def test_a_linked_aggregate_is_not_followed(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_linked_aggregate_is_not_followed(repository: FileSystemRepository, tmp_path: Path) -> None:
     target = plant(tmp_path / "a.json", codec.encode_aggregated(factories.aggregated()))
     link = repository.base_path / "aggregated" / f"{EXP}.json"
     link.parent.mkdir(parents=True)
@@ -484,13 +478,13 @@ def test_a_linked_aggregate_is_not_followed(repository: FileSystemRepository, tm
         repository.load_aggregated(EXP)
 
 
-def test_any_path_can_be_loaded(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_load_raw_takes_any_path(repository: FileSystemRepository, tmp_path: Path) -> None:
     path = plant(tmp_path / "elsewhere" / "any name", codec.encode_raw(factories.raw("other", 9)))
     (tmp_path / "link").symlink_to(path)
     assert repository.load_raw(path) == repository.load_raw(tmp_path / "link") == factories.raw("other", 9)
 
 
-def test_a_path_that_is_no_result_is_refused_in_one_sentence(repository: FileSystemRepository, tmp_path: Path) -> None:
+def test_path_that_is_no_result_is_refused_in_one_sentence(repository: FileSystemRepository, tmp_path: Path) -> None:
     with pytest.raises(ResultNotFoundError, match="the file was not found; check the spelling"):
         repository.load_raw(tmp_path / "absent.json")
     with pytest.raises(UnsafePathError, match="not a regular file"):
@@ -503,7 +497,7 @@ def test_a_path_that_is_no_result_is_refused_in_one_sentence(repository: FileSys
 
 
 @pytest.mark.parametrize("where", ["", "raw", "aggregated"])
-def test_a_file_in_place_of_a_folder_is_told_in_one_sentence(
+def test_file_in_place_of_a_folder_is_refused_in_one_sentence(
     repository: FileSystemRepository, base: Path, where: str
 ) -> None:
     plant(base / where)
@@ -520,7 +514,7 @@ def test_a_file_in_place_of_a_folder_is_told_in_one_sentence(
 # Aggregates
 
 
-def test_an_aggregate_comes_back(repository: FileSystemRepository, base: Path) -> None:
+def test_saved_aggregate_is_loaded(repository: FileSystemRepository, base: Path) -> None:
     save_all(repository, *factories.raws(3))
     made = aggregate(repository)
     assert repository.save_aggregated(made) == base / "aggregated" / "exp_7.json"
@@ -529,7 +523,7 @@ def test_an_aggregate_comes_back(repository: FileSystemRepository, base: Path) -
     assert names(base / "aggregated") == ["exp_7.json"]
 
 
-def test_our_own_aggregate_is_replaced(repository: FileSystemRepository, base: Path) -> None:
+def test_own_aggregate_is_replaced(repository: FileSystemRepository, base: Path) -> None:
     save_all(repository, *factories.raws(2))
     repository.save_aggregated(aggregate(repository))
     save_all(repository, factories.raw(process_index=2))
@@ -543,7 +537,7 @@ def test_our_own_aggregate_is_replaced(repository: FileSystemRepository, base: P
 @pytest.mark.parametrize(
     "older", [codec.encode_aggregated(factories.aggregated()), b"", b"{"], ids=["another tool's", "empty", "torn"]
 )
-def test_what_we_did_not_make_is_kept(repository: FileSystemRepository, base: Path, older: bytes) -> None:
+def test_aggregate_of_another_tool_is_kept(repository: FileSystemRepository, base: Path, older: bytes) -> None:
     save_all(repository, *factories.raws(2))
     made = aggregate(repository)
     for number in (1, 2):
@@ -554,21 +548,21 @@ def test_what_we_did_not_make_is_kept(repository: FileSystemRepository, base: Pa
     assert repository.list_aggregated() == [EXP]
 
 
-def test_an_unreadable_aggregate_is_told_apart_from_none(repository: FileSystemRepository, base: Path) -> None:
+def test_unreadable_aggregate_differs_from_none(repository: FileSystemRepository, base: Path) -> None:
     plant(base / "aggregated" / "exp_7.json", b"{")
     assert repository.has_aggregated(EXP)
     with pytest.raises(ResultCorruptError, match="^Failed to load aggregated result exp_7.json"):
         repository.load_aggregated(EXP)
 
 
-def test_an_aggregate_under_another_s_name_is_refused(repository: FileSystemRepository, base: Path) -> None:
+def test_aggregate_with_another_id_is_refused(repository: FileSystemRepository, base: Path) -> None:
     plant(base / "aggregated" / "exp_7.json", codec.encode_aggregated(factories.aggregated("other")))
     with pytest.raises(ResultCorruptError, match="it is the aggregate of 'other'"):
         repository.load_aggregated(EXP)
 
 
 @pytest.mark.parametrize("strange", [True, False])
-def test_an_impossible_figure_is_not_saved(repository: FileSystemRepository, strange: bool) -> None:
+def test_invalid_number_is_not_saved(repository: FileSystemRepository, strange: bool) -> None:
     with pytest.raises(InvalidResultError, match="total_energy_j"):
         repository.save_aggregated(factories.aggregated(total_energy_j=float("nan") if strange else -1.0))
     assert not repository.has_aggregated(EXP)
@@ -577,7 +571,7 @@ def test_an_impossible_figure_is_not_saved(repository: FileSystemRepository, str
 # Stale aggregates
 
 
-def test_an_aggregate_is_stale_once_its_sources_differ(repository: FileSystemRepository) -> None:
+def test_aggregate_is_stale_if_its_sources_differ(repository: FileSystemRepository) -> None:
     paths = save_all(repository, *factories.raws(4))
     paths[1].write_bytes(b"")
     made = aggregate(repository)
@@ -598,7 +592,7 @@ def test_an_aggregate_is_stale_once_its_sources_differ(repository: FileSystemRep
 
 
 @pytest.mark.parametrize("field", ["added", "removed", "changed"])
-def test_any_one_difference_makes_it_stale(repository: FileSystemRepository, field: str) -> None:
+def test_any_single_difference_makes_an_aggregate_stale(repository: FileSystemRepository, field: str) -> None:
     paths = save_all(repository, *factories.raws(2))
     made = aggregate(repository)
     if field == "added":
@@ -612,12 +606,12 @@ def test_any_one_difference_makes_it_stale(repository: FileSystemRepository, fie
     assert [name for name in ("added", "removed", "changed") if getattr(changes, name)] == [field]
 
 
-def test_a_file_that_never_could_be_read_makes_nothing_stale(repository: FileSystemRepository) -> None:
+def test_file_that_was_always_unreadable_makes_nothing_stale(repository: FileSystemRepository) -> None:
     spoil(repository)
     assert not source_changes(repository, aggregate(repository))
 
 
-def test_an_aggregate_of_another_tool_is_never_stale(repository: FileSystemRepository) -> None:
+def test_aggregate_of_another_tool_is_never_stale(repository: FileSystemRepository) -> None:
     save_all(repository, *factories.raws(3))
     assert not source_changes(repository, factories.aggregated())
 
@@ -625,7 +619,7 @@ def test_an_aggregate_of_another_tool_is_never_stale(repository: FileSystemRepos
 # Manifests
 
 
-def test_a_manifest_is_read(repository: FileSystemRepository, base: Path) -> None:
+def test_load_manifest_reads_the_manifest(repository: FileSystemRepository, base: Path) -> None:
     manifest = Manifest(experiment_id=EXP, expected_processes=4)
     path = plant(base / "raw" / EXP / "manifest.json", msgspec.json.encode(manifest))
     assert repository.load_manifest(EXP) == manifest

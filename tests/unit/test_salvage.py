@@ -34,7 +34,7 @@ def tear(repository: FileSystemRepository, data: bytes) -> Path:
     return path
 
 
-def test_every_prefix_yields_only_sections_that_are_whole() -> None:
+def test_each_prefix_yields_only_complete_sections() -> None:
     whole = whole_sections(WHOLE)
     names = list(whole)
     for length in range(0, len(WHOLE), 7):
@@ -43,16 +43,16 @@ def test_every_prefix_yields_only_sections_that_are_whole() -> None:
         assert all(sections[name] == whole[name] for name in sections)
 
 
-def test_a_number_that_may_be_cut_short_is_left_out() -> None:
+def test_number_that_may_be_truncated_is_left_out() -> None:
     assert whole_sections(b'{"a": 1, "b": 12') == {"a": 1}
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[1, 2", b"\xff\xfe", b'{"a"', b'{1: 2, "b": 3'])
-def test_what_is_no_torn_object_has_no_sections(data: bytes) -> None:
+def test_data_that_is_no_torn_object_has_no_sections(data: bytes) -> None:
     assert whole_sections(data) == {}
 
 
-def test_a_result_torn_after_its_energy_keeps_it_and_says_what_it_is(repository: FileSystemRepository) -> None:
+def test_result_torn_after_its_energy_is_salvaged_as_partial(repository: FileSystemRepository) -> None:
     torn = WHOLE[: WHOLE.index(b'"compute_metrics"')]
     path = tear(repository, torn)
     kept = salvage_raw(repository, EXP, 0)
@@ -69,7 +69,7 @@ def test_a_result_torn_after_its_energy_keeps_it_and_says_what_it_is(repository:
     assert salvage_raw(repository, EXP, 0) == kept, "asked for twice, it is the same"
 
 
-def test_what_is_whole_or_too_little_is_not_salvaged(repository: FileSystemRepository) -> None:
+def test_complete_or_too_short_files_are_not_salvaged(repository: FileSystemRepository) -> None:
     with pytest.raises(ResultCorruptError, match="the file is complete"):
         salvage_raw(repository, EXP, 0)
     with pytest.raises(ResultNotFoundError):
@@ -79,7 +79,7 @@ def test_what_is_whole_or_too_little_is_not_salvaged(repository: FileSystemRepos
         salvage_raw(repository, EXP, 0)
 
 
-def test_an_older_partial_record_is_kept_beside(repository: FileSystemRepository) -> None:
+def test_older_partial_record_is_kept(repository: FileSystemRepository) -> None:
     path = tear(repository, WHOLE[: WHOLE.index(b'"compute_metrics"')])
     path.with_name("partial-process_0.json").write_bytes(b"a checkpoint")
     record = repository.load_raw(salvage_raw(repository, EXP, 0))
@@ -88,7 +88,7 @@ def test_an_older_partial_record_is_kept_beside(repository: FileSystemRepository
 
 
 @pytest.mark.parametrize("odd", [b'"energy_measurement_warning": 5,', b'"zz": "\\ud800",'])
-def test_hostile_sections_are_refused_or_left_out_in_a_sentence(repository: FileSystemRepository, odd: bytes) -> None:
+def test_hostile_sections_are_refused_or_left_out_with_a_reason(repository: FileSystemRepository, odd: bytes) -> None:
     at = WHOLE.index(b'"timestamps"')
     tear(repository, WHOLE[:at] + odd + WHOLE[at : WHOLE.index(b'"compute_metrics"')])
     try:
@@ -128,7 +128,7 @@ def test_torn_unpublished_file_with_the_only_energy_can_be_salvaged(
     assert codes(repository)[torn.name] == "leftover.in_use"  # of another host: a person removes it
 
 
-def test_one_without_energy_or_beside_its_result_is_only_left_over(repository: FileSystemRepository) -> None:
+def test_file_without_energy_or_with_its_result_is_a_leftover(repository: FileSystemRepository) -> None:
     whole = codec.encode_raw(factories.raw(EXP, 1))
     torn = leave(repository, "process_1.json", whole[: whole.index(b'"energy_metrics"')])
     assert codes(repository) == {torn.name: "leftover.in_use"}
@@ -137,14 +137,14 @@ def test_one_without_energy_or_beside_its_result_is_only_left_over(repository: F
     assert codes(repository) == {torn.name: "leftover.in_use"}
 
 
-def test_a_whole_unpublished_result_is_saved_as_the_result_that_it_is(repository: FileSystemRepository) -> None:
+def test_complete_unpublished_result_is_saved_as_a_result(repository: FileSystemRepository) -> None:
     left = leave(repository, "process_1.json", codec.encode_raw(factories.raw(EXP, 1)))
     run("-o", repository.base_path, "results", "check", "--salvage")
     assert repository.load_all_raw(EXP) == factories.raws(2, EXP)
     assert codes(repository) == {left.name: "leftover.in_use"}
 
 
-def test_a_torn_result_that_was_salvaged_needs_nobody_any_more(repository: FileSystemRepository) -> None:
+def test_salvaged_torn_result_needs_no_decision(repository: FileSystemRepository) -> None:
     tear(repository, WHOLE[: WHOLE.index(b'"compute_metrics"')])
     assert run("-o", repository.base_path, "results", "check", "--salvage").status == 1
     done = run("-o", repository.base_path, "results", "check", "--json")
@@ -153,7 +153,7 @@ def test_a_torn_result_that_was_salvaged_needs_nobody_any_more(repository: FileS
     assert torn["message"].endswith("salvaged as partial-process_0.json")
 
 
-def test_a_whole_unpublished_one_beside_another_result_is_kept_and_settled(repository: FileSystemRepository) -> None:
+def test_complete_unpublished_file_is_kept_if_a_result_exists(repository: FileSystemRepository) -> None:
     left = leave(repository, "process_0.json", codec.encode_raw(factories.raw(EXP, gpu_name="another")))
     assert codes(repository) == {left.name: "raw.unpublished"}
     run("-o", repository.base_path, "results", "check", "--salvage")

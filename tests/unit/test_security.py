@@ -136,7 +136,7 @@ def test_validate_path_survives_names_that_cannot_be_stored(tmp_path: Path, path
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/results", "gs://b", "file:///tmp/x", "S3:/bucket", "az+x.y-z://a"])
-def test_a_url_is_refused_as_results_directory(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_is_refused_as_results_directory(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (url, Path(url)):
         with pytest.raises(ConfigurationError, match="only local folders are supported; pass a local folder$"):
@@ -148,5 +148,5 @@ def test_a_url_is_refused_as_results_directory(url: str, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("path", ["results", "a:b", "C:/results", "x/s3:/y", "./s3/y"])
-def test_a_path_with_a_colon_is_no_url(path: str) -> None:
+def test_path_with_a_colon_is_no_url(path: str) -> None:
     assert FileSystemRepository(path).base_path == Path(path)

@@ -30,7 +30,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20
 KEYS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,10}", fullmatch=True)
 
 
-def test_tags_stand_in_a_plain_file(tmp_path: Path) -> None:
+def test_tags_are_in_a_plain_json_file(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     change_tags(repository.store, "exp/7", {"paper": "fig 3"}, note="loud fan")
     document = json.loads((tmp_path / "tags" / "exp_7.json").read_bytes())
@@ -44,7 +44,7 @@ def test_tags_stand_in_a_plain_file(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.dictionaries(KEYS, st.none() | TEXT, max_size=4), max_size=5))
-def test_changes_come_to_what_a_dict_would_hold(changes: list[dict[str, str | None]]) -> None:
+def test_changes_equal_those_of_a_dict(changes: list[dict[str, str | None]]) -> None:
     repository = FileSystemRepository("unused", store=MemoryStore())
     model: dict[str, str] = {}
     for change in changes:
@@ -54,24 +54,24 @@ def test_changes_come_to_what_a_dict_would_hold(changes: list[dict[str, str | No
 
 
 @given(st.dictionaries(KEYS, TEXT), st.none() | TEXT)
-def test_a_file_of_tags_reads_back(tags: dict[str, str], note: str | None) -> None:
+def test_file_of_tags_is_read(tags: dict[str, str], note: str | None) -> None:
     said = Tags(experiment_id="e", tags=tags, note=note)
     assert decode_tags(encode_tags(said), "tags/e.json") == said
 
 
-def test_nothing_said_leaves_no_file(tmp_path: Path) -> None:
+def test_no_tags_and_no_note_leave_no_file(tmp_path: Path) -> None:
     assert change_tags(FileSystemRepository(tmp_path).store, "e", {"a": None}) == Tags(experiment_id="e")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_note_is_replaced_and_removed(tmp_path: Path) -> None:
+def test_note_is_replaced_and_removed(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     assert change_tags(repository.store, "e", note="one").note == "one"
     assert change_tags(repository.store, "e", {"a": "1"}).note == "one"
     assert change_tags(repository.store, "e", note="").note is None
 
 
-def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_changes_lose_no_tag(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda number: change_tags(repository.store, "e", {f"k{number}": str(number)}), range(24)))
@@ -91,7 +91,7 @@ class Meddling(MemoryStore):
         return super().exchange(key, data)
 
 
-def test_what_somebody_sets_meanwhile_stays() -> None:
+def test_tag_of_another_process_stays() -> None:
     repository = FileSystemRepository("unused", store=Meddling())
     change_tags(repository.store, "e", {"old": "0"})
     assert change_tags(repository.store, "e", {"mine": "3"}).tags == {"old": "0", "mine": "3", "theirs": "2"}
@@ -99,25 +99,25 @@ def test_what_somebody_sets_meanwhile_stays() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a b", "1a", "a/b", "ä", "x" * 65, "a\n"])
-def test_an_impossible_key_is_refused(tmp_path: Path, key: str) -> None:
+def test_invalid_key_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(ConfigurationError, match="is not a valid tag name"):
         change_tags(FileSystemRepository(tmp_path).store, "e", {key: "v"})
 
 
 @pytest.mark.parametrize("text", ["x" * 10_001, "\ud800"])
-def test_a_text_that_cannot_be_stored_is_refused(tmp_path: Path, text: str) -> None:
+def test_text_that_cannot_be_stored_is_refused(tmp_path: Path, text: str) -> None:
     for arguments in ({"tags": {"a": text}}, {"note": text}):
         with pytest.raises(ConfigurationError, match="cannot tag 'e'"):
             change_tags(FileSystemRepository(tmp_path).store, "e", **arguments)
 
 
-def test_an_assignment_needs_its_sign() -> None:
+def test_assignment_without_equals_sign_is_refused() -> None:
     assert parse_assignments(["a=b=c", "d="]) == {"a": "b=c", "d": None}
     with pytest.raises(ConfigurationError, match="write key=value"):
         parse_assignments(["a"])
 
 
-def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_invalid_tags_file_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "tags").mkdir()
     (tmp_path / "tags" / "e.json").write_bytes(b"[1]")
     with pytest.raises(ResultCorruptError, match="Failed to load tags tags/e.json"):
@@ -125,7 +125,7 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "tags" / "e.json").read_bytes() == b"[1]"
 
 
-def test_deleting_the_experiment_deletes_its_tags(tmp_path: Path) -> None:
+def test_delete_removes_the_tags(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
     repository.save_raw("exp_7", factories.raw())
     change_tags(repository.store, "exp_7", {"a": "b"})
