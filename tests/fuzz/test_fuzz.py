@@ -188,7 +188,7 @@ def fuzz_name(rng: random.Random) -> str:
     folder = layout.aggregated_folder_of(name)
     assert folder is None or (name == f"{folder}.json" and sanitize_experiment_id(folder) == folder)
     older = layout.superseded_aggregate_folder_of(name)
-    assert older is None or layout.is_superseded_aggregate_of(name, older)
+    assert older is None or re.fullmatch(rf"superseded-{re.escape(older)}-[0-9]+\.json", name)
     hidden = target_name(name)
     assert hidden is None or (index is None and folder is None)
     assert hidden is not None or not writer_has_ended(name, 1.0)

@@ -1,4 +1,4 @@
-"""Names of records, and what a name stands for."""
+"""Keys and file names of the values in a results directory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_unrelated_name_is_no_raw_result(name: str) -> None:
 
 @given(strategies.experiment_ids, st.one_of(indices, st.text(), st.none()), st.integers(1, 99))
 def test_other_names_of_ours_are_no_raw_result(experiment_id: str, index: object, number: int) -> None:
-    """Other tools glob `process_*.json`."""
+    """Other tools read the files that match `process_*.json`."""
     folder = layout.folder_name(experiment_id)
     for key in (
         layout.manifest_key(folder),
@@ -60,19 +60,19 @@ def test_other_names_of_ours_are_no_raw_result(experiment_id: str, index: object
 
 
 @pytest.mark.parametrize(
-    ("index", "shown"), [(0, "0"), (12, "12"), (-1, "unknown"), (True, "unknown"), ("../x", "unknown")]
+    ("index", "expected"), [(0, "0"), (12, "12"), (-1, "unknown"), (True, "unknown"), ("../x", "unknown")]
 )
-def test_file_of_a_rejected_record_names_its_process_if_known(index: object, shown: str) -> None:
-    assert layout.rejected_key("exp", index, 2) == f"raw/exp/rejected-process_{shown}-2.json"
+def test_file_of_a_rejected_record_names_its_process_if_known(index: object, expected: str) -> None:
+    assert layout.rejected_key("exp", index, 2) == f"raw/exp/rejected-process_{expected}-2.json"
 
 
 @given(strategies.experiment_ids, st.integers(1, 99))
 def test_name_of_an_aggregate_names_its_folder(experiment_id: str, number: int) -> None:
     folder = layout.folder_name(experiment_id)
     assert layout.aggregated_folder_of(layout.aggregated_key(folder).removeprefix("aggregated/")) == folder
-    kept = layout.superseded_aggregate_key(folder, number).removeprefix("aggregated/")
-    assert layout.aggregated_folder_of(kept) is None
-    assert layout.is_superseded_aggregate_of(kept, folder)
+    replaced = layout.superseded_aggregate_key(folder, number).removeprefix("aggregated/")
+    assert layout.aggregated_folder_of(replaced) is None
+    assert layout.superseded_aggregate_folder_of(replaced) == folder
 
 
 @pytest.mark.parametrize(
@@ -85,21 +85,21 @@ def test_unrelated_name_is_no_aggregate(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "folder"),
     [
-        ("superseded-expx-1.json", "exp"),
-        ("superseded-exp-1-1.json", "exp"),
-        ("superseded-exp.json", "exp"),
-        ("superseded-exp-x.json", "exp"),
-        ("superseded-aXb-1.json", "a.b"),
+        ("superseded-expx-1.json", "expx"),
+        ("superseded-exp-1-1.json", "exp-1"),
+        ("superseded-exp.json", None),
+        ("superseded-exp-x.json", None),
+        ("superseded-aXb-1.json", "aXb"),
     ],
 )
-def test_superseded_aggregate_belongs_to_its_own_experiment(name: str, folder: str) -> None:
-    assert not layout.is_superseded_aggregate_of(name, folder)
+def test_superseded_aggregate_belongs_to_its_own_experiment(name: str, folder: str | None) -> None:
+    assert layout.superseded_aggregate_folder_of(name) == folder
 
 
 @pytest.mark.parametrize(
     ("name", "is_folder"), [("exp_7", True), ("a b", False), ("", False), ("..", False), (".e~1", False)]
 )
-def test_folder_name_is_unchanged_by_sanitising(name: str, *, is_folder: bool) -> None:
+def test_folder_name_is_unchanged_by_sanitizing(name: str, *, is_folder: bool) -> None:
     assert layout.is_folder_name(name) is is_folder
 
 

@@ -1,4 +1,4 @@
-"""Tags and notes: plain files beside the results, changed by several people at once without loss."""
+"""Tags and notes: plain files, which several processes can change at the same time."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_changes_equal_those_of_a_dict(changes: list[dict[str, str | None]]) -> 
 
 @given(st.dictionaries(KEYS, TEXT), st.none() | TEXT)
 def test_file_of_tags_is_read(tags: dict[str, str], note: str | None) -> None:
-    said = Tags(experiment_id="e", tags=tags, note=note)
-    assert decode_tags(encode_tags(said), "tags/e.json") == said
+    expected = Tags(experiment_id="e", tags=tags, note=note)
+    assert decode_tags(encode_tags(expected), "tags/e.json") == expected
 
 
 def test_no_tags_and_no_note_leave_no_file(tmp_path: Path) -> None:
@@ -79,20 +79,20 @@ def test_concurrent_changes_lose_no_tag(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "tags").iterdir()] == ["e.json"]
 
 
-class Meddling(MemoryStore):
-    """A store in which somebody else tags the experiment just before the first exchange."""
+class Concurrent(MemoryStore):
+    """A store in which another process tags the experiment just before the first exchange."""
 
-    meddled = False
+    has_changed = False
 
     def exchange(self, key: str, data: bytes) -> str:
-        if not self.meddled:
-            self.meddled = True
+        if not self.has_changed:
+            self.has_changed = True
             self.put(key, encode_tags(Tags(experiment_id="e", tags={"old": "0", "mine": "1", "theirs": "2"})))
         return super().exchange(key, data)
 
 
 def test_tag_of_another_process_stays() -> None:
-    repository = FileSystemRepository("unused", store=Meddling())
+    repository = FileSystemRepository("unused", store=Concurrent())
     change_tags(repository.store, "e", {"old": "0"})
     assert change_tags(repository.store, "e", {"mine": "3"}).tags == {"old": "0", "mine": "3", "theirs": "2"}
     assert load_tags(repository.store, "e").tags == {"old": "0", "mine": "3", "theirs": "2"}

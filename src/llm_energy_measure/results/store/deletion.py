@@ -1,7 +1,7 @@
-"""Deleting an experiment: one rename that takes its raw results out of sight, then removal.
+"""Deletion of an experiment: one rename hides its raw results, then all its files are removed.
 
-From the rename on it is gone for every reader, its aggregate and tags included, whether or not the removal comes to its
-end. What is left over is removed by a sweep, or by whoever uses the id next.
+After the rename the experiment is gone for every reader, with its aggregate and tags, even if the removal does not
+finish. `results check --clean` finishes the removal, and so does the next use of the id.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 
 def delete(store: Store, folder: str, owner: str | None) -> bool:
-    """Delete everything of an experiment; False if there was nothing.
+    """Delete all files of an experiment. Return False if there are none.
 
     Args:
         store: The store.
         folder: Its folder name.
-        owner: The id whose earlier attempts go with it; None for whoever had the folder's name.
+        owner: The id of the experiment; its archived attempts are deleted too. None deletes all attempts that are
+            archived under the folder name.
     """
     finish(store, folder)
     marker = layout.deleted_folder(folder)
@@ -32,7 +33,7 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
     if not moved and not _remains(store, folder, owner):
         return False
     if not store.list(marker):
-        # Nothing was there to rename: the marker alone says that it is gone. A full disk does without.
+        # There was no folder to rename, so a new marker hides the rest. On a full disk, the removal works without it.
         with contextlib.suppress(StorageError):
             store.create(f"{marker}/{MANIFEST_NAME}", codec.encode_manifest(Manifest(experiment_id=owner or folder)))
     _remove(store, folder, owner)
@@ -40,10 +41,10 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
 
 
 def finish(store: Store, folder: str) -> bool:
-    """Remove what an interrupted deletion of an experiment left; False if there is nothing of the kind."""
+    """Finish an interrupted deletion of an experiment. Return False if there is none."""
     if not _has_marker(store, folder):
         return False
-    if not is_deleted(store, folder):  # its name was used again since: only what was set apart goes
+    if not is_deleted(store, folder):  # a new experiment uses the folder name: remove only the deleted raw results
         return store.delete_folder(layout.deleted_folder(folder))
     key = f"{layout.deleted_folder(folder)}/{MANIFEST_NAME}"
     owner = folder
@@ -54,12 +55,12 @@ def finish(store: Store, folder: str) -> bool:
 
 
 def is_deleted(store: Store, folder: str) -> bool:
-    """True if an experiment was deleted, whatever is left of it."""
+    """Return True if an experiment was deleted, even if some of its files remain."""
     return _has_marker(store, folder) and not store.list(layout.raw_folder(folder))
 
 
 def deleted_folders(store: Store) -> set[str]:
-    """Folder names of the experiments that were deleted, and of which something is left."""
+    """Return the folder names of the deleted experiments whose removal has not finished."""
     folders = {layout.deleted_folder_of(entry.name) for entry in store.list(RAW_DIR) if entry.is_folder}
     return {folder for folder in folders if folder is not None and is_deleted(store, folder)}
 
@@ -68,23 +69,23 @@ def _has_marker(store: Store, folder: str) -> bool:
     try:
         return bool(store.list(layout.deleted_folder(folder)))
     except ResultsError:
-        return False  # a stranger has the name
+        return False  # a file of another program has this name
 
 
 def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
-    """Keys of what belongs to an experiment besides its raw results, folders with a slash at their end."""
+    """Return the keys of an experiment other than its raw results; the key of a folder ends with a slash."""
     keys = [key for key in (layout.aggregated_key(folder), layout.tags_key(folder)) if _has(store, key)]
     keys += [
         f"{AGGREGATED_DIR}/{entry.name}"
         for entry in store.list(AGGREGATED_DIR)
-        if layout.is_superseded_aggregate_of(entry.name, folder)
+        if layout.superseded_aggregate_folder_of(entry.name) == folder
     ]
     for entry in store.list(RAW_DIR):
         attempt = layout.earlier_attempt_of(entry.name)
         if attempt is not None and attempt[0] == folder:
             key = f"{RAW_DIR}/{entry.name}/{MANIFEST_NAME}"
             with contextlib.suppress(ResultsError):
-                # Another experiment may have had the folder's name before.
+                # An attempt of another experiment that used the folder name before is kept.
                 if owner in (None, codec.decode_manifest(store.get(key), key).experiment_id):
                     keys.append(f"{RAW_DIR}/{entry.name}/")
     return keys
@@ -96,10 +97,10 @@ def _has(store: Store, key: str) -> bool:
 
 
 def _remove(store: Store, folder: str, owner: str | None) -> None:
-    """Remove what belongs to it, and last the marker that says so."""
+    """Remove the files of an experiment; the marker is the last."""
     for key in _remains(store, folder, owner):
         if key.endswith("/"):
-            # Somebody else may have finished this deletion, and be at a later attempt of a new run by now.
+            # Another process may have finished this deletion, and a new run may have archived an attempt since.
             if not store.list(layout.raw_folder(folder)):
                 store.delete_folder(key.removesuffix("/"))
         else:

@@ -1,4 +1,4 @@
-"""Where a record lies in the store, and what lies at a key. Pure: names only."""
+"""Names in a results directory: the key of each value, and the meaning of each file name. No file is read here."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _NUMBERED = re.compile(r"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0
 _SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
 UNNAMED = "_unnamed"
-"""Folder for rejected records whose experiment id can name no folder."""
+"""Folder of rejected records whose experiment id is not valid."""
 
 
 def folder_name(experiment_id: str) -> str:
-    """The one name under which everything of an experiment lies. Raises `ExperimentIdError`."""
-    # A save asks for it three times, and what is asked for is mostly the same.
+    """Return the folder name of an experiment, which all its keys contain. Raises `ExperimentIdError`."""
+    # One save calls this three times with one id. The cache needs a hashable argument.
     return _folder_name(experiment_id) if isinstance(experiment_id, str) else sanitize_experiment_id(experiment_id)
 
 
@@ -46,7 +46,7 @@ _folder_name = lru_cache(maxsize=256)(sanitize_experiment_id)
 
 
 def is_folder_name(name: str) -> bool:
-    """True if the name is one that an experiment's folder can have: what sanitising would leave as it is."""
+    """Return True if an experiment's folder can have this name: sanitizing does not change it."""
     try:
         return sanitize_experiment_id(name) == name
     except ExperimentIdError:
@@ -54,7 +54,7 @@ def is_folder_name(name: str) -> bool:
 
 
 def names_folder(experiment_id: str, folder: str, *, any_case: bool = False) -> bool:
-    """True if an experiment of that id lies in that folder, with `any_case` on file systems that tell no case."""
+    """Return True if this is the folder of the experiment; `any_case` ignores case, as some file systems do."""
     try:
         own = folder_name(experiment_id)
     except ExperimentIdError:
@@ -63,7 +63,7 @@ def names_folder(experiment_id: str, folder: str, *, any_case: bool = False) -> 
 
 
 def folder_of_key(key: str) -> str:
-    """The folder name in the key of something under `raw/`.
+    """Return the folder name in a key under `raw/`.
 
     Example:
         >>> folder_of_key("raw/exp_7/process_3.json")
@@ -73,12 +73,12 @@ def folder_of_key(key: str) -> str:
 
 
 def raw_folder(folder: str) -> str:
-    """Key prefix of an experiment's raw results."""
+    """Return the key prefix of an experiment's raw results."""
     return f"{RAW_DIR}/{folder}"
 
 
 def raw_key(folder: str, process_index: int) -> str:
-    """Key of one process's raw result.
+    """Return the key of a process's raw result.
 
     Example:
         >>> raw_key("exp_7", 3)
@@ -89,17 +89,17 @@ def raw_key(folder: str, process_index: int) -> str:
 
 @lru_cache(maxsize=4096)
 def process_file(process_index: int) -> str:
-    """File name of one process's raw result."""
+    """Return the file name of a process's raw result."""
     return f"process_{process_index}.json"
 
 
 def partial_key(folder: str, process_index: int) -> str:
-    """Key of a partial record: a checkpoint, or what was salvaged of a torn result."""
+    """Return the key of a partial record: a checkpoint, or the sections that were salvaged from a torn result."""
     return f"{RAW_DIR}/{folder}/partial-process_{process_index}.json"
 
 
 def partial_index_of(name: str) -> int | None:
-    """The process that a file name is a partial record of, or None if it is none.
+    """Return the process index in the file name of a partial record; None for another file name.
 
     Example:
         >>> partial_index_of("partial-process_2.json"), partial_index_of("process_2.json")
@@ -109,7 +109,7 @@ def partial_index_of(name: str) -> int | None:
 
 
 def claim_key(folder: str, name: str, number: int) -> str:
-    """Key of a claim: which process reads a sensor, or has a rank; `number` counts the claims of one thing from 1.
+    """Return the key of a claim on a sensor or a rank; `number` counts the claims on it from 1.
 
     Example:
         >>> claim_key("exp_7", "cpu@1a2b", 1)
@@ -119,7 +119,7 @@ def claim_key(folder: str, name: str, number: int) -> str:
 
 
 def claim_number(file: str, name: str) -> int | None:
-    """The number of a file that is a claim of that name, else None.
+    """Return the number in the file name of a claim on this sensor or rank; None for another file name.
 
     Example:
         >>> claim_number("claim-cpu_1a2b-3.json", "cpu@1a2b"), claim_number("claim-cpu-3.json", "ram")
@@ -130,17 +130,17 @@ def claim_number(file: str, name: str) -> int | None:
 
 
 def manifest_key(folder: str) -> str:
-    """Key of an experiment's manifest."""
+    """Return the key of an experiment's manifest."""
     return f"{RAW_DIR}/{folder}/{MANIFEST_NAME}"
 
 
 def earlier_attempt_folder(folder: str, attempt: int) -> str:
-    """Key prefix under which an experiment's folder is kept when a later attempt of it begins; no id can name it."""
+    """Return the key prefix of an archived attempt. No experiment id has this folder name."""
     return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}attempt-{attempt}"
 
 
 def earlier_attempt_of(name: str) -> tuple[str, int] | None:
-    """Folder name and attempt of the experiment that a folder under `raw/` is a kept earlier attempt of, or None.
+    """Return the experiment's folder name and the attempt in the name of an archive; None for another name.
 
     Example:
         >>> earlier_attempt_of(".exp_7~attempt-0"), earlier_attempt_of("exp_7")
@@ -151,12 +151,12 @@ def earlier_attempt_of(name: str) -> tuple[str, int] | None:
 
 
 def deleted_folder(folder: str) -> str:
-    """Key prefix under which a deleted experiment's folder waits for its removal; no id can name it."""
+    """Return the key prefix of a deleted experiment until its files are removed. No experiment id has this name."""
     return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}deleted"
 
 
 def deleted_folder_of(name: str) -> str | None:
-    """The folder name of the experiment that a folder under `raw/` was before it was deleted, or None.
+    """Return the experiment's folder name in the name of a deleted folder; None for another name.
 
     Example:
         >>> deleted_folder_of(".exp_7~deleted"), deleted_folder_of("exp_7")
@@ -167,18 +167,18 @@ def deleted_folder_of(name: str) -> str | None:
 
 
 def rejected_key(folder: str, process_index: object, number: int) -> str:
-    """Key of a record that was refused; `number` counts the refusals from 1."""
+    """Return the key of a rejected record; `number` counts the rejected records of the process from 1."""
     index = process_index if type(process_index) is int and 0 <= process_index < MAX_PROCESSES else "unknown"
     return f"{RAW_DIR}/{folder}/rejected-process_{index}-{number}.json"
 
 
 def superseded_raw_key(folder: str, process_index: int, number: int) -> str:
-    """Key of a raw result that an overwrite replaced; `number` counts from 1."""
+    """Return the key of a raw result that an overwrite replaced; `number` counts from 1."""
     return f"{RAW_DIR}/{folder}/superseded-process_{process_index}-{number}.json"
 
 
 def numbered_keys(folder: str, name: str) -> Callable[[int], str] | None:
-    """The keys that a file kept beside the results can have, by number; None if its name has no number.
+    """Return a function from a number to the key of a rejected or superseded record; None for another file name.
 
     Example:
         >>> numbered_keys("exp_7", "rejected-process_3-1.json")(2), numbered_keys("exp_7", "process_3.json")
@@ -189,22 +189,22 @@ def numbered_keys(folder: str, name: str) -> Callable[[int], str] | None:
 
 
 def aggregated_key(folder: str) -> str:
-    """Key of an experiment's aggregate."""
+    """Return the key of an experiment's aggregate."""
     return f"{AGGREGATED_DIR}/{folder}.json"
 
 
 def superseded_aggregate_key(folder: str, number: int) -> str:
-    """Key of an aggregate of another tool that ours replaced; `number` counts from 1."""
+    """Return the key of an aggregate that was replaced and kept; `number` counts from 1."""
     return f"{AGGREGATED_DIR}/superseded-{folder}-{number}.json"
 
 
 def tags_key(folder: str) -> str:
-    """Key of an experiment's tags and notes."""
+    """Return the key of an experiment's tags and note."""
     return f"{TAGS_DIR}/{folder}.json"
 
 
 def is_kept_in_raw(name: str) -> bool:
-    """True if a file in an experiment's folder is one of ours that holds something to keep.
+    """Return True if a file name in an experiment's folder is that of a manifest, result or other kept record.
 
     Example:
         >>> [is_kept_in_raw(name) for name in ("process_0.json", "rejected-process_0-1.json", "notes.txt")]
@@ -214,7 +214,7 @@ def is_kept_in_raw(name: str) -> bool:
 
 
 def aggregated_folder_of(name: str) -> str | None:
-    """The folder name of the experiment that a file under `aggregated/` stands for, or None if it is no aggregate.
+    """Return the folder name of the experiment in the file name of an aggregate; None for another file name.
 
     Example:
         >>> aggregated_folder_of("exp_7.json"), aggregated_folder_of("superseded-exp_7-1.json")
@@ -227,12 +227,12 @@ def aggregated_folder_of(name: str) -> str | None:
 
 
 def is_superseded_aggregate(name: str) -> bool:
-    """True if a file under `aggregated/` is a kept older aggregate."""
+    """Return True if the file name is that of an aggregate that was replaced and kept."""
     return _SUPERSEDED_AGGREGATE.fullmatch(name) is not None
 
 
 def superseded_aggregate_folder_of(name: str) -> str | None:
-    """The folder name of the experiment that a kept older aggregate is of, or None if the file is none.
+    """Return the folder name of the experiment in the file name of a replaced aggregate; None for another file name.
 
     Example:
         >>> superseded_aggregate_folder_of("superseded-exp-7-1.json"), superseded_aggregate_folder_of("exp-7.json")
@@ -240,8 +240,3 @@ def superseded_aggregate_folder_of(name: str) -> str | None:
     """
     folder = name.removeprefix("superseded-").rpartition("-")[0]
     return folder if is_superseded_aggregate(name) and is_folder_name(folder) else None
-
-
-def is_superseded_aggregate_of(name: str, folder: str) -> bool:
-    """True if a file under `aggregated/` is a kept older aggregate of the experiment."""
-    return re.fullmatch(rf"superseded-{re.escape(folder)}-[0-9]+\.json", name) is not None

@@ -1,4 +1,4 @@
-"""Tags and notes: what people say about an experiment, in a plain file `tags/<id>.json` beside the results."""
+"""Tags and notes that users add to an experiment, in the file `tags/<id>.json`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _MAX_TEXT = 10_000
 
-# How often a change is made anew because somebody else changed the same file meanwhile.
-_TRIES = 100
+# A change is repeated this often if other processes change the same file at the same time.
+_MAX_TRIES = 100
 
 
 class Tags(Struct, frozen=True, kw_only=True):
-    """What people say about an experiment. Nothing of it is measured, and no figure depends on it.
+    """Tags and note of an experiment. No measured or computed value depends on them.
 
     Attributes:
-        experiment_id: The experiment, or its folder's name.
-        tags: Values by key.
+        experiment_id: Id of the experiment, or its folder name.
+        tags: Value of each tag, by name.
         note: Free text; None if there is none.
         schema_version: Version of the format.
     """
@@ -42,14 +42,14 @@ class Tags(Struct, frozen=True, kw_only=True):
 
 
 def load_tags(store: Store, experiment_id: str) -> Tags:
-    """What was said about an experiment; without tags if nothing was.
+    """Return the tags and the note of an experiment; both are empty if there is no file.
 
     Args:
         store: The store of the results directory.
         experiment_id: Its id or folder name.
 
     Raises:
-        ResultCorruptError: The file is none of ours.
+        ResultCorruptError: The file is not a file of tags.
     """
     key = layout.tags_key(layout.folder_name(experiment_id))
     try:
@@ -65,20 +65,21 @@ def change_tags(
     *,
     note: str | None = None,
 ) -> Tags:
-    """Set and remove tags of an experiment, and return all that it has now.
+    """Set and remove tags of an experiment, and return all its tags.
 
-    Several people may do so at once: what one sets and another does not touch stays. A removal may be lost to a
-    change at the same instant.
+    Several processes may change the tags at the same time: each keeps the tags that only the others set. A removal can
+    be lost if another process changes the file at the same time.
 
     Args:
         store: The store of the results directory.
         experiment_id: Its id or folder name.
-        tags: Values by key; None removes one. A key is up to 64 letters, digits, `_`, `.` and `-`.
-        note: Free text in place of what was there; the empty text removes it.
+        tags: Value of each tag to set, by name; None removes the tag. A name has at most 64 letters, digits, `_`, `.`
+            and `-`.
+        note: New free text; the empty text removes the note.
 
     Raises:
-        ConfigurationError: A key or a text can't be stored.
-        ResultCorruptError: The file that is there is none of ours; it stays as it is.
+        ConfigurationError: A name or a text is not valid.
+        ResultCorruptError: The existing file is not a file of tags. It is not changed.
     """
     changes = {f"tags/{name}": value for name, value in (tags or {}).items()}
     if note is not None:
@@ -88,7 +89,7 @@ def change_tags(
     before: bytes | None = None
     with contextlib.suppress(ResultNotFoundError):
         before = store.get(key)
-    for _ in range(_TRIES):
+    for _ in range(_MAX_TRIES):
         older = Tags(experiment_id=experiment_id) if before is None else decode_tags(before, key)
         newer = _changed(older, changes)
         data = encode_tags(newer)
@@ -104,20 +105,20 @@ def change_tags(
         store.delete(kept)
         if replaced == before:
             return newer
-        # Somebody wrote between the look and the exchange: what they changed is done again on top of ours.
-        changes = _added(older, decode_tags(replaced, key)) | changes
+        # Another process wrote between the read and the exchange: apply its changes as well.
+        changes = _additions(older, decode_tags(replaced, key)) | changes
         before = data
     doing, found = f"cannot tag {experiment_id!r}", "other processes keep changing its tags"
     raise ConfigurationError(doing, found, "try again")
 
 
 def encode_tags(tags: Tags) -> bytes:
-    """The bytes of a file of tags; the same tags always have the same."""
+    """Return the bytes of a file of tags; equal tags have equal bytes."""
     return msgspec.json.format(msgspec.json.encode(tags, order="sorted"), indent=2) + b"\n"
 
 
 def decode_tags(data: bytes, name: str) -> Tags:
-    """The tags in the bytes of a file. Raises `ResultCorruptError`."""
+    """Return the tags in the bytes of a file. Raises `ResultCorruptError`."""
     try:
         return msgspec.json.decode(data, type=Tags)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -126,7 +127,7 @@ def decode_tags(data: bytes, name: str) -> Tags:
 
 
 def parse_assignments(words: Sequence[str]) -> dict[str, str | None]:
-    """Tags from `key=value`; an empty value removes the key.
+    """Return tags from words of the form `key=value`; an empty value removes the tag.
 
     Raises:
         ConfigurationError: A word has no `=`.
@@ -157,7 +158,7 @@ def _require_storable(experiment_id: str, tags: Mapping[str, str | None], note: 
 
 
 def _is_text(text: str) -> bool:
-    """False for half of a surrogate pair, from an undecodable argument, which JSON can't hold."""
+    """Return False for text with a lone surrogate, from an undecodable argument: JSON can't contain it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -179,8 +180,11 @@ def _changed(older: Tags, changes: Mapping[str, str | None]) -> Tags:
     return msgspec.structs.replace(older, tags=tags, note=note)
 
 
-def _added(older: Tags, newer: Tags) -> dict[str, str | None]:
-    """What the one sets that the other doesn't. What is gone may only not have come yet: no difference tells."""
+def _additions(older: Tags, newer: Tags) -> dict[str, str | None]:
+    """Return the tags and the note that the newer version adds or changes.
+
+    A tag that is missing in the newer version counts as not added yet, and not as removed.
+    """
     changes: dict[str, str | None] = {
         f"tags/{name}": value for name, value in newer.tags.items() if older.tags.get(name) != value
     }

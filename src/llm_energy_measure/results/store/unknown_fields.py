@@ -1,4 +1,4 @@
-"""Fields that this version does not know: taken out of a file by JSON pointer (RFC 6901), put back where they stood."""
+"""Unknown fields: taken from a document by JSON pointer (RFC 6901) when it is read, and put back when it is written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if typing.TYPE_CHECKING:
     from llm_energy_measure.domain.schema import Document
 
 
-# More digits than any list has entries; Python refuses to read thousands of them.
+# No list has an index with more digits. Python refuses to convert thousands of digits.
 _INDEX_DIGITS = 12
 
 
 def put_back(document: Document, unknown: dict[str, Any]) -> None:
-    """Set unknown fields where they stood, unless what held them has gone or holds something there by now."""
+    """Put unknown fields back into a document, if their parent object exists and has no value for the field."""
     for pointer, value in unknown.items():
         parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
         parent = value_at(document, parts[:-1])
@@ -27,7 +27,7 @@ def put_back(document: Document, unknown: dict[str, Any]) -> None:
 
 
 def pointer_to(parts: list[str]) -> str:
-    """The JSON pointer to a place in a document.
+    """Return the JSON pointer of a path in a document.
 
     Example:
         >>> pointer_to(["energy_metrics", "a/b"])
@@ -37,7 +37,7 @@ def pointer_to(parts: list[str]) -> str:
 
 
 def value_at(value: Any, parts: list[str]) -> Any:
-    """What stands at a place in a document, or None."""
+    """Return the value at a path in a document; None if there is none."""
     for part in parts:
         if isinstance(value, list):
             is_index = part.isdecimal() and len(part) <= _INDEX_DIGITS and int(part) < len(value)
@@ -48,12 +48,12 @@ def value_at(value: Any, parts: list[str]) -> Any:
 
 
 def split_unknown(value: Any, shape: Any, pointer: str = "") -> tuple[Any, dict[str, Any]]:
-    """What a record type knows of a document, and the rest by JSON pointer.
+    """Return the part of a document that a record type knows, and the unknown fields by JSON pointer.
 
     Args:
-        value: The document, or what stands at a place in it.
-        shape: The record type, or what can stand at that place: see `_shapes`.
-        pointer: The place.
+        value: The document, or a value in it.
+        shape: The record type, or the shape of the value: see `_shapes`.
+        pointer: JSON pointer of the value.
     """
     unknown: dict[str, Any] = {}
     if isinstance(value, list) and isinstance(shape, list):
@@ -69,21 +69,21 @@ def split_unknown(value: Any, shape: Any, pointer: str = "") -> tuple[Any, dict[
     shapes = _shapes(shape)
     for key, item in value.items():
         if shapes.get(key) == [msgspec.Raw]:
-            continue  # whoever wants bytes takes them from the file
+            continue  # such a field is read from the bytes of the file
         is_known = key in shapes and key != "unknown_fields"
-        # Every save comes through here, and a place costs more than everything else: none for the many plain values.
-        place = "" if is_known and not isinstance(item, dict | list) else pointer + pointer_to([key])
+        # Most values are known and plain. They need no pointer, and building one is the most expensive step of a save.
+        item_pointer = "" if is_known and not isinstance(item, dict | list) else pointer + pointer_to([key])
         if is_known:
-            known[key], more = split_unknown(item, shapes[key], place)
+            known[key], more = split_unknown(item, shapes[key], item_pointer)
             unknown |= more
         else:
-            unknown[place] = item
+            unknown[item_pointer] = item
     return known, unknown
 
 
 @cache
 def _shapes(record_type: type[msgspec.Struct]) -> dict[str, Any]:
-    """For each field, what can stand inside it: a record type, [a record type], int, or None for anything else."""
+    """Return the shape of each field: a record type, int, msgspec.Raw, a list of one shape, or None for other types."""
     return {info.encode_name: _shape(info.type) for info in msgspec.structs.fields(record_type)}
 
 
