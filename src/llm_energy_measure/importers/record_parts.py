@@ -17,17 +17,22 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.metrics import EnergyMetrics, Provenance, Scope
 
 
+_DEFAULTS: dict[str, Any] = {
+    "process_index": 0,
+    **dict.fromkeys(("gpu_id", "config_name", "model_name", "inference_metrics", "compute_metrics")),
+}
+
+
 def imported_record(
     experiment_id: str, *, timestamps: Timestamps, energy_metrics: EnergyMetrics, origin: ImportOrigin, **fields: Any
 ) -> RawProcessResult:
     """Return the record of one process; the process index is 0 and all other fields are None by default."""
-    unknown = dict.fromkeys(("gpu_id", "config_name", "model_name", "inference_metrics", "compute_metrics"))
     return RawProcessResult(
         experiment_id=experiment_id,
         timestamps=timestamps,
         energy_metrics=energy_metrics,
         origin=origin,
-        **{"process_index": 0, **unknown, **fields},
+        **_DEFAULTS | fields,
     )
 
 

@@ -20,7 +20,7 @@ from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.importers.description import describe
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.mapping import FIELDS
-from llm_energy_measure.importers.record_parts import imported_record, inference_metrics
+from llm_energy_measure.importers.record_parts import inference_metrics
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
 from llm_energy_measure.importers.table_rows import PARQUET, Table, TableRow, open_table
 from llm_energy_measure.importers.values import (
@@ -42,6 +42,12 @@ if TYPE_CHECKING:
     from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "table"
+
+_FIELDS_OF = {
+    struct: [name for name in FIELDS if name in struct.__struct_fields__]
+    for struct in (RawProcessResult, EnergyMetrics, ComputeMetrics)
+}
+"""The fields of each part of a record that a table can fill."""
 
 
 def _recognises(source: ImportSource) -> bool:
@@ -168,10 +174,8 @@ def _record(values: dict[str, Any], source: ImportSource, row: int) -> RawProces
     for field, low, high in (("process_index", 0, MAX_PROCESSES - 1), ("world_size", 1, MAX_PROCESSES)):
         if values.get(field) is not None and not low <= values[field] <= high:
             raise RefusedInputError("impossible_value", f"{field} is {values[field]}; use {low} to {high}")
-    of_record = _fields_of(RawProcessResult, values)
-    compute = _fields_of(ComputeMetrics, values)
-    energy = _fields_of(EnergyMetrics, values)
-    return imported_record(
+    of_record, energy, compute = ({name: values.get(name) for name in names} for names in _FIELDS_OF.values())
+    return RawProcessResult(
         **of_record | {"experiment_id": experiment_id, "process_index": values.get("process_index") or 0},
         timestamps=_timestamps(values),
         inference_metrics=_inference(values),
@@ -179,11 +183,6 @@ def _record(values: dict[str, Any], source: ImportSource, row: int) -> RawProces
         compute_metrics=ComputeMetrics(**compute) if any(value is not None for value in compute.values()) else None,
         origin=source.origin(TOOL, row=row),
     )
-
-
-def _fields_of(struct: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of the fields that a table can fill and that a part of a record has."""
-    return {name: values.get(name) for name in FIELDS if name in struct.__struct_fields__}
 
 
 def _timestamps(values: dict[str, Any]) -> Timestamps:
