@@ -124,6 +124,9 @@ FAILING: dict[str, Callable[[], Experiment]] = {
     "completeness.unexpected_process": lambda: (records(2), {"expected_processes": 1}),
     "completeness.world_size": lambda: ([record(0, of=2), record(1, of=3)], {}),
     "completeness.no_energy": lambda: one(energy={"total_energy_j": None}),
+    "completeness.sensor_time": lambda: two(
+        {"energy": sensor()}, {"energy": sensor(energy_j=None, problems=["claimed"]) | {"window": LATER}}
+    ),
     "completeness.unfinished_process": lambda: one(status="failed", error_type="OutOfMemoryError"),
     "completeness.duplicate_process": lambda: two(
         {"gpu_uuid": "GPU-a", "gpu_id": 0}, {"gpu_uuid": "GPU-a", "gpu_id": 0, "energy": {"total_energy_j": 8000.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.domain.units import (
@@ -137,6 +137,8 @@ class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         sampling_rate_hz: Achieved readings per second, in hertz. None if unknown.
         problems: Problem codes: `counter_reset`, `sensor_lost`, `sampling_gap`, or `claimed` if another process reads
             the sensor.
+        window: Time span of the readings, if it is shorter than the energy window: another process read the sensor
+            before. UNSET if it is the energy window.
     """
 
     source: str
@@ -152,6 +154,9 @@ class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     samples: Annotated[Count | None, Meta(description="number of readings behind the energy")] = None
     sampling_rate_hz: Annotated[Hertz | None, Meta(description="achieved readings per second, in Hz")] = None
     problems: list[str] = field(default_factory=list)
+    window: Annotated[
+        Timestamps | UnsetType, Meta(description="time span of the readings, if it is not the energy window")
+    ] = UNSET
 
 
 class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

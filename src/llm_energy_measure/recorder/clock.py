@@ -55,6 +55,10 @@ class Instant(NamedTuple):
         """Return the present instant."""
         return cls(clock.wall(), clock.monotonic())
 
+    def wall_at(self, monotonic: float) -> datetime:
+        """Return the wall clock at an instant, without changes of the clock since this instant."""
+        return datetime.fromtimestamp(self.wall, UTC) + timedelta(seconds=monotonic - self.monotonic)
+
 
 def timestamps(start: Instant, end: Instant) -> Timestamps:
     """Return the time between two instants: the wall clock at the start plus the difference of the monotonic clock.
@@ -62,5 +66,5 @@ def timestamps(start: Instant, end: Instant) -> Timestamps:
     If the wall clock is set during the run, the end is still not before the start. The field `clock` shows the change.
     """
     duration_sec = end.monotonic - start.monotonic
-    begin = datetime.fromtimestamp(start.wall, UTC)
-    return Timestamps(start=begin, end=begin + timedelta(seconds=duration_sec), duration_sec=duration_sec)
+    begin, finish = start.wall_at(start.monotonic), start.wall_at(end.monotonic)
+    return Timestamps(start=begin, end=finish, duration_sec=duration_sec)

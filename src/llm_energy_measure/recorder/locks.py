@@ -1,8 +1,9 @@
 """Locks between the processes of an experiment: files that exactly one process can create.
 
 A process locks its rank, so that no other process has the same rank. It also locks each sensor that other processes
-see too, so that each joule counts once. The first process gets the lock and releases it at the end of its recording.
-The lock file of a process that died stays. It names host, boot, process and attempt, so that others detect its death.
+see too, so that each joule counts once. The first process gets the lock and releases it at the end of its recording;
+then another process takes over. The lock file of a process that died stays. It names host, boot, process and attempt,
+so that others detect its death.
 
 The lock files of one name are numbered. A process that finds the last owner dead creates the file with the next
 number, which exactly one process can. Each process removes only the files that it created itself.
@@ -13,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from llm_energy_measure.constants import MAX_PROCESSES
+from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import RecorderError, ResultNotFoundError, ResultsError
 from llm_energy_measure.recorder.procfs import stat_fields
 from llm_energy_measure.results.store import layout
@@ -104,6 +106,13 @@ def _start_ticks(pid: int) -> int | None:
         return None
 
 
+class _Waiting(NamedTuple):
+    """Sensors that another process reads, and the rank of the process that was last seen to read them."""
+
+    holder: int
+    sensors: list[Sensor]
+
+
 class Locks:
     """The locks that this process holds in one experiment.
 
@@ -115,9 +124,10 @@ class Locks:
 
     def __init__(self, store: Store, folder: str, owner: LockOwner) -> None:
         self.owner = owner
-        self._store = store
-        self._folder = folder
+        self.store = store
+        self.folder = folder
         self._keys: list[str] = []
+        self._waiting: dict[str, _Waiting] = {}
 
     def acquire(self, name: str) -> LockOwner | None:
         """Try to get a lock. Return None on success, else the running process that holds the lock.
@@ -125,20 +135,25 @@ class Locks:
         Args:
             name: Name of the lock, the same in every process that needs it.
         """
+        is_ours, owner = self._acquire(name)
+        return None if is_ours else owner
+
+    def _acquire(self, name: str) -> tuple[bool, LockOwner | None]:
+        """Try to get a lock. Return whether this process has it, and the owner of the last lock file before."""
         while True:
             number, last = self._last(name)
             if last is not None and not last.is_dead(self.owner):
-                return last
-            key = layout.claim_key(self._folder, name, number + 1)
-            if self._store.create(key, msgspec.json.encode(self.owner)):
+                return False, last
+            key = layout.claim_key(self.folder, name, number + 1)
+            if self.store.create(key, msgspec.json.encode(self.owner)):
                 self._keys.append(key)
-                return None
+                return True, last
 
     def acquire_rank(self) -> None:
         """Lock the rank of this process. Raises `RecorderError` if another running process has it."""
         other = self.acquire(f"process_{self.owner.process_index}")
         if other is not None:
-            folder = self._store.path(layout.raw_folder(self._folder))
+            folder = self.store.path(layout.raw_folder(self.folder))
             found = f"process {other.pid} on host {other.host} already records this rank"
             advice = (
                 f"give each process its own rank; if that process no longer runs, remove its claim-* files in {folder}"
@@ -154,32 +169,69 @@ class Locks:
         """
         # Containers of one machine share its boot id and may have different host names.
         machine = self.owner.boot_id[:_BOOT_DIGITS] if self.owner.boot_id is not None else self.owner.host
-        is_ours: dict[str, bool] = {}
+        holders: dict[str, LockOwner | None] = {}
         own: list[Sensor] = []
         others: list[Sensor] = []
         boards: set[tuple[str, str]] = set()
         for sensor in sensors:
             board, name = _board(sensor), _lock_name(sensor, machine)
-            if name is not None and name not in is_ours:
-                is_ours[name] = self.acquire(name) is None
-            is_own = name is None or is_ours[name]
+            if name is not None and name not in holders:
+                holders[name] = self.acquire(name)
+            holder = holders[name] if name is not None else None
+            # Two slices of one board, or a GPU that the user selected twice.
+            is_second = board is not None and (board, sensor.component) in boards
             if board is not None:
-                # Two slices of one board, or a GPU that the user selected twice.
-                is_own = is_own and (board, sensor.component) not in boards
                 boards.add((board, sensor.component))
-            (own if is_own else others).append(sensor)
+            (own if holder is None and not is_second else others).append(sensor)
+            if name is not None and holder is not None and not is_second:
+                waiting = self._waiting.setdefault(name, _Waiting(holder.process_index, []))
+                waiting.sensors.append(sensor)
         return own, others
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if another process reads a sensor that this process can take over."""
+        return bool(self._waiting)
+
+    def take_over(self) -> list[tuple[list[Sensor], list[int]]]:
+        """Try to get the locks of the sensors that other processes read.
+
+        Returns:
+            For each lock that this process gets now: its sensors, and the ranks of the processes that can have been the
+            last reader.
+        """
+        taken = []
+        for name, waiting in list(self._waiting.items()):
+            is_ours, last = self._acquire(name)
+            if is_ours:
+                del self._waiting[name]
+                # A released lock has no file, and a process that took over in between may have released it too.
+                readers = self._ended_since(waiting.holder) if last is None else [last.process_index]
+                taken.append((waiting.sensors, readers))
+            elif last is not None:
+                self._waiting[name] = _Waiting(last.process_index, waiting.sensors)
+        return taken
+
+    def _ended_since(self, process_index: int) -> list[int]:
+        """Return this process and the processes whose results are not older than its result."""
+        results = {
+            index: entry.mtime_sec
+            for entry in self.store.list(layout.raw_folder(self.folder))
+            if (index := process_index_of(entry.name)) is not None
+        }
+        first = results.get(process_index)
+        return [process_index] if first is None else [index for index, mtime in results.items() if mtime >= first]
 
     def release(self) -> None:
         """Release all locks. A file that cannot be removed does no harm: its owner is dead soon."""
         while self._keys:
             with contextlib.suppress(ResultsError):
-                self._store.delete(self._keys.pop())
+                self.store.delete(self._keys.pop())
 
     def _last(self, name: str) -> tuple[int, LockOwner | None]:
         """Return number and owner of the last lock file; 0 if there is none, and no owner if it is unreadable."""
         for _ in range(_MAX_TRIES):
-            names = {entry.name for entry in self._store.list(layout.raw_folder(self._folder))}
+            names = {entry.name for entry in self.store.list(layout.raw_folder(self.folder))}
             numbers = [number for entry in names if (number := layout.claim_number(entry, name)) is not None]
             number = max(numbers, default=0)
             if number == 0:
@@ -187,7 +239,7 @@ class Locks:
             if number > MAX_PROCESSES:
                 raise RecorderError(f"cannot lock {name}", f"it has {number} lock files", f"remove claim-{name}-*.json")
             try:
-                data = self._store.get(layout.claim_key(self._folder, name, number))
+                data = self.store.get(layout.claim_key(self.folder, name, number))
                 return number, msgspec.json.decode(data, type=LockOwner)
             except ResultNotFoundError:
                 # The owner released the lock since the listing, so this number is free again. A file with the next

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from llm_energy_measure.domain.experiment import ClockEvidence
-from llm_energy_measure.domain.metrics import SENSOR_LOCKED
+from llm_energy_measure.domain.metrics import SENSOR_LOCKED, Timestamps
 from llm_energy_measure.recorder import metrics
 from llm_energy_measure.recorder.clock import Instant, timestamps
+from llm_energy_measure.recorder.handover import last_reading, records_of
 from llm_energy_measure.recorder.sampler import Sampler, sample_for
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from llm_energy_measure.domain.metrics import SensorReading
     from llm_energy_measure.recorder.clock import Clock
+    from llm_energy_measure.recorder.handover import LastReading
     from llm_energy_measure.recorder.locks import Locks
-    from llm_energy_measure.recorder.sources import OpenSources
+    from llm_energy_measure.recorder.sources import OpenSources, Sensor
     from llm_energy_measure.recorder.store_clock import StoreClock, StoreTime
+
+# The longest wait at the end of the block for a handover in progress.
+_PATIENCE_SEC = 1.0
 
 
 class Measurement:
@@ -45,6 +55,7 @@ class Measurement:
         idle_sec: float,
     ) -> None:
         self._opened = opened
+        self._locks = locks
         self._boot_id = locks.owner.boot_id
         self._store_clock = store_clock
         self._clock = clock
@@ -54,6 +65,9 @@ class Measurement:
         self._idle_power_w = self._measure_idle(idle_sec) if idle_sec else None
         self.sampler = Sampler(self._own, clock, interval_sec=interval_sec)
         self.start: Instant
+        self._taking_over = threading.Lock()
+        self._taken: list[Sensor] = []
+        self._since: dict[str, tuple[datetime, float]] = {}  # wall and monotonic clock, by label of the sensor
 
     def _measure_idle(self, seconds: float) -> float | None:
         """Return the mean power over this time, in watts; None if no sensor measures it."""
@@ -67,6 +81,34 @@ class Measurement:
         self.start = Instant.now(self._clock)
         self.sampler.start_thread()
 
+    @property
+    def is_waiting(self) -> bool:
+        """True if another process reads a sensor that this process can take over."""
+        return self._locks.is_waiting
+
+    def take_over(self) -> None:
+        """Read the sensors whose reader has ended. Their energy counts from the last reading of that process on."""
+        if not self._taking_over.acquire(timeout=_PATIENCE_SEC):
+            return  # the other thread waits for the store or for a sensor
+        try:
+            for sensors, readers in self._locks.take_over():
+                records = records_of(self._locks.store, self._locks.folder, readers)
+                for sensor in sensors:
+                    self._add(sensor, last_reading(records, sensor, self._boot_id))
+        finally:
+            self._taking_over.release()
+
+    def _add(self, sensor: Sensor, last: LastReading | None) -> None:
+        now = Instant.now(self._clock)
+        if self.sampler.add(sensor, None if last is None else (last.monotonic, last.counter_j)) and last is not None:
+            # The end that the other record states, so that the two windows do not overlap if a wall clock was set.
+            since = last.end, last.monotonic
+        else:
+            since = self.start.wall_at(now.monotonic), now.monotonic
+        self._since[sensor.label] = since
+        self._others = [other for other in self._others if other is not sensor]
+        self._taken.append(sensor)
+
     def record_fields(self, end: Instant, tokens: int | None, *, is_final: bool) -> dict[str, Any]:
         """Return the fields of the raw record that describe energy, time and GPU.
 
@@ -77,8 +119,9 @@ class Measurement:
                 creates a file and would add work to the measured block.
         """
         store_end = self._store_clock.read(self._clock) if is_final else None
-        readings, window = self._readings(), timestamps(self.start, end)
-        sensors = [*self._own, *self._others]
+        window = timestamps(self.start, end)
+        readings = self._readings(window, end)
+        sensors = [*self._own, *self._taken, *self._others]
         devices = {sensor.instance: sensor.device for sensor in sensors if sensor.device is not None}
         return {
             **metrics.gpu_fields(list(devices.values())),
@@ -107,8 +150,18 @@ class Measurement:
             store_error_sec=max((time.error_sec for time in (before, store_end) if time is not None), default=None),
         )
 
-    def _readings(self) -> list[SensorReading] | None:
+    def _readings(self, window: Timestamps, end: Instant) -> list[SensorReading] | None:
         """Return the reading of each sensor; empty if the user selected no source, None if no source works."""
         if not self._opened.sensors:
             return None if self._opened.sources else []
-        return [*self.sampler.readings(), *(sensor.reading(problems=[SENSOR_LOCKED]) for sensor in self._others)]
+        own = [self._with_window(reading, window, end) for reading in self.sampler.readings()]
+        return [*own, *(sensor.reading(problems=[SENSOR_LOCKED]) for sensor in self._others)]
+
+    def _with_window(self, reading: SensorReading, window: Timestamps, end: Instant) -> SensorReading:
+        """Return the reading with its own time span, if this process took the sensor over."""
+        since = self._since.get(f"{reading.source} {reading.instance}")
+        if since is None or window.end is None:
+            return reading
+        start = min(since[0], window.end)
+        span = Timestamps(start=start, end=window.end, duration_sec=max(0.0, end.monotonic - since[1]))
+        return structs.replace(reading, window=span)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 
 from llm_energy_measure.domain.metrics import (
     COUNTER_RESET,
@@ -196,6 +196,10 @@ def energy_warning(
         if reading.provenance == "integrated" and reading.sampling_rate_hz is not None:
             rate = f"{reading.sampling_rate_hz:.3g} Hz"
             sentences.append(f"{reading.component} energy is integrated from power samples at {rate} ({name})")
+        if reading.window is not UNSET:
+            sentences.append(
+                f"{name} was read by another process first; here are its last {reading.window.duration_sec:.4g} s"
+            )
         for problem in reading.problems:
             if problem == SENSOR_LOCKED:
                 sentences.append(f"{name} is read elsewhere: by another process, or for another slice of its board")

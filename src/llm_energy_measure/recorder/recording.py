@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+# How often a process asks whether the reader of a shared sensor has ended. Energy counters lose nothing meanwhile.
+_HANDOVER_SEC = 1.0
+
 
 class Recording:
     """Measure a block: its energy, tokens and latencies become one raw result of this process.
@@ -240,6 +243,10 @@ class Recording:
             self._is_running = True
             self._sigterm.install()
             undo.callback(self._sigterm.restore)
+            if self._measurement.is_waiting and wanted.interval_sec is not None:
+                waiting = PeriodicThread("handover", _HANDOVER_SEC, self._take_over)
+                undo.callback(waiting.stop)
+                waiting.start()
             if wanted.checkpoint_sec is not None:
                 thread = PeriodicThread("checkpoint", wanted.checkpoint_sec, self._checkpoint)
                 undo.callback(thread.stop)
@@ -312,10 +319,17 @@ class Recording:
                     return
                 self._has_ended = True  # from here on no checkpoint is written: it would stay next to the result
                 self._is_running = False
+            self._take_over()
             self._measurement.sampler.end()
             self.result = self._build(status, error_type)
             self.path = self.repository.save_raw(self.experiment_id, self.result)
             delete_checkpoint(self.repository.store, self.experiment_id, self.rank.process_index)
+
+    def _take_over(self) -> None:
+        """Read the shared sensors whose reader has ended. A failing store must not end the run."""
+        if self._measurement.is_waiting:
+            with contextlib.suppress(LLMEnergyMeasureError):
+                self._measurement.take_over()
 
     def _checkpoint(self) -> None:
         """Save what was measured so far. The run continues if this fails."""

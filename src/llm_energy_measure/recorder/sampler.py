@@ -58,8 +58,9 @@ class Sampler:
         interval_sec: float | None,
         patience_sec: float = _PATIENCE_SEC,
     ) -> None:
-        gap_sec = max(_MIN_GAP_SEC, _GAP_INTERVALS * (interval_sec or 0.0))
-        self._accumulators = [EnergyAccumulator(sensor, gap_sec=gap_sec) for sensor in sensors]
+        self._gap_sec = max(_MIN_GAP_SEC, _GAP_INTERVALS * (interval_sec or 0.0))
+        self._own = [EnergyAccumulator(sensor, gap_sec=self._gap_sec) for sensor in sensors]
+        self._accumulators = self._own.copy()
         self._clock = clock
         # Reentrant: a signal handler runs in the main thread, which may be reading.
         self._lock = threading.RLock()
@@ -68,12 +69,36 @@ class Sampler:
         self._is_reading = False
         self._has_ended = False
         take_cheap = partial(self.take, only_cheap=True)
-        self._thread = PeriodicThread("sampler", interval_sec, take_cheap) if interval_sec and sensors else None
+        self._thread = PeriodicThread("sampler", interval_sec, take_cheap) if interval_sec else None
 
     def start_thread(self) -> None:
         """Start the thread that reads the cheap sensors at the interval."""
-        if self._thread is not None:
+        if self._thread is not None and self._own:
             self._thread.start()
+
+    def add(self, sensor: Sensor, last: tuple[float, float] | None) -> bool:
+        """Read one more sensor from now on. It is not part of `energies`, because it covers a part of the window.
+
+        Args:
+            sensor: A sensor that another process has read so far.
+            last: Instant (s) and value (J) of its last reading by that process; None if unknown.
+
+        Returns:
+            Whether the energy counts from `last` on.
+        """
+        accumulator = EnergyAccumulator(sensor, gap_sec=self._gap_sec)
+        with self._exclusive():
+            if self._has_ended:
+                return False
+            now, value = self._clock.monotonic(), accumulator.read()
+            is_continued = last is not None and _is_plausible(sensor, last, now, value)
+            if last is not None and is_continued:
+                accumulator.add(*last)
+            accumulator.add(now, value)
+            self._accumulators = [*self._accumulators, accumulator]
+        if self._thread is not None and not self._thread.is_alive():
+            self._thread.start()
+        return is_continued
 
     def take(self, *, only_cheap: bool = False) -> None:
         """Read the sensors now, unless the window has ended. The first call begins the window."""
@@ -133,7 +158,7 @@ class Sampler:
         sums: dict[str, float | None] = {}
         with self._exclusive():
             self.take()
-            for accumulator in self._accumulators:
+            for accumulator in self._own:
                 component, joules = accumulator.sensor.component, None if self._is_stuck else accumulator.current_j
                 others_j = sums.get(component, 0.0)
                 sums[component] = None if joules is None or others_j is None else others_j + joules
@@ -155,6 +180,14 @@ class Sampler:
                 for accumulator in self._accumulators
                 if (loss := accumulator.loss or stuck) is not None
             }
+
+
+def _is_plausible(sensor: Sensor, last: tuple[float, float], now: float, value: float | str) -> bool:
+    """Return True if the counter can have gone from one reading to the other; False for a counter of another board."""
+    if isinstance(value, str) or sensor.quantity != "energy":
+        return False
+    counted_j = value - last[1] + ((sensor.range_j or 0.0) if value < last[1] else 0.0)
+    return 0 <= counted_j <= sensor.max_power_w * (now - last[0] + 1.0)
 
 
 def sample_for(

@@ -362,8 +362,9 @@ def _metadata(experiment: Experiment, verification: Verification) -> Aggregation
 def _is_lower_bound(evidence: Evidence, verification: Verification) -> bool:
     """Return True if a process or an energy value is missing, or a sensor stopped early."""
     is_cut_short = evidence.any_sensors and any(energy.is_lower_bound for energy in evidence.energies)
-    has_no_energy = verification.outcomes["completeness.no_energy"] == "failed"
-    return bool(evidence.report.missing) or has_no_energy or is_cut_short
+    codes = ("completeness.no_energy", "completeness.sensor_time")
+    lacks_energy = any(verification.outcomes.get(code) == "failed" for code in codes)
+    return bool(evidence.report.missing) or lacks_energy or is_cut_short
 
 
 def _gpus_attributed(verification: Verification) -> bool:

@@ -11,6 +11,7 @@ from llm_energy_measure.verification.attribution import RULE, Attribution, attri
 from llm_energy_measure.verification.completeness import check_completeness_of
 from llm_energy_measure.verification.consistency import check_consistency
 from llm_energy_measure.verification.counters import check_counters
+from llm_energy_measure.verification.coverage import check_sensor_time
 from llm_energy_measure.verification.plausibility import check_plausibility
 from llm_energy_measure.verification.provenance import check_provenance
 from llm_energy_measure.verification.suspicions import check_identical_readings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 FAMILIES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     check_completeness_of,
+    check_sensor_time,
     check_time,
     check_windows,
     check_plausibility,

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from llm_energy_measure.domain.metrics import EnergyMetrics, Scope
 from llm_energy_measure.verification.processes import Process, Span, comparable
@@ -60,12 +60,21 @@ def readings_of(process: Process) -> list[Reading]:
     gpu_j, cpu_j, ram_j, rest_j = _parts_of(energy)
     readings = _gpu_readings(process, gpu_j, process.gpu_scope) if gpu_j else []
     index, span = process.record.process_index, process.span
+    taken_over = windows_of_sensors(energy)
     if cpu_j:
         scope = energy.cpu_scope or whole_scope
-        readings.append(Reading(process=index, component="cpu", energy_j=cpu_j, scope=_of_whole(scope), span=span))
+        readings.append(
+            Reading(
+                process=index, component="cpu", energy_j=cpu_j, scope=_of_whole(scope), span=taken_over.get("cpu", span)
+            )
+        )
     if ram_j:
         scope = energy.ram_scope or whole_scope
-        readings.append(Reading(process=index, component="ram", energy_j=ram_j, scope=_of_whole(scope), span=span))
+        readings.append(
+            Reading(
+                process=index, component="ram", energy_j=ram_j, scope=_of_whole(scope), span=taken_over.get("ram", span)
+            )
+        )
     if rest_j:
         if whole_scope == "device" and energy.gpu_energy_j is None:
             # A total of devices alone, without its components, is the GPUs'.
@@ -75,6 +84,24 @@ def readings_of(process: Process) -> list[Reading]:
                 Reading(process=index, component="rest", energy_j=rest_j, scope=_of_whole(whole_scope), span=span)
             )
     return readings
+
+
+def windows_of_sensors(energy: EnergyMetrics) -> dict[str, Span]:
+    """Return the time spans of sensors that the process read for a part of its window, by component and by instance.
+
+    A component has a span here only if the process read all sensors of the component for one span.
+    """
+    if energy.sensors is None or all(sensor.window is UNSET for sensor in energy.sensors):
+        return {}
+    found: dict[str, Span] = {}
+    by_component: dict[str, set[Span | None]] = {}
+    for sensor in energy.sensors:
+        span = None if sensor.window is UNSET else sensor.window.span
+        if sensor.energy_j is not None:
+            by_component.setdefault(sensor.component, set()).add(span)
+        if span is not None and sensor.instance is not None:
+            found[sensor.instance] = span
+    return found | {name: span for name, (span, *others) in by_component.items() if span is not None and not others}
 
 
 def energies_of(readings: Sequence[Reading]) -> Energies:
@@ -154,6 +181,7 @@ def _gpu_readings(process: Process, joules: float, scope: Scope | None) -> list[
         parts = [device.energy_j or 0.0 for device in devices]
         if abs(math.fsum(parts) - joules) > SUM_TOLERANCE * joules:
             parts = None
+    taken_over = windows_of_sensors(process.energy)
     if len(gpus) == 1 or parts is not None:
         return [
             Reading(
@@ -165,7 +193,7 @@ def _gpu_readings(process: Process, joules: float, scope: Scope | None) -> list[
                 gpu=gpu.name,
                 is_shared=gpu.is_shared,
                 knows_sensor=gpu.knows_sensor,
-                span=span,
+                span=taken_over.get(str(gpu.name), span),
             )
             for gpu, part in zip(gpus, parts or [joules], strict=True)
         ]

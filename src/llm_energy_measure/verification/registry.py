@@ -130,6 +130,14 @@ CHECKS: dict[str, Check] = {
         "another process.",
         "The sum is a lower bound; measure again.",
     ),
+    "completeness.sensor_time": Check(
+        "Processes ran on a host while no process read its shared sensor.",
+        "Adds the time spans in which a process of the host read the sensor, and compares their length with the time "
+        "in which the processes ran that could read it. Fails if more than 1 % and more than 0.2 s are missing. Made "
+        "only for sensors that a process left to another process.",
+        "The energy is a lower bound. Current releases hand the sensor over when its reader ends; a gap remains if the "
+        "reader was killed or if the sensor gives power and not energy.",
+    ),
     "completeness.unfinished_process": Check(
         "A process failed, was interrupted, or left only a checkpoint.",
         "Fails if `status` is not `completed`.",

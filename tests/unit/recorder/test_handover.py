@@ -1,0 +1,158 @@
+"""A shared sensor is handed over when its reader ends, so that uneven ranks lose and repeat no energy."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.recorder import recording
+from llm_energy_measure.recorder.sources.nvml import Nvml
+from llm_energy_measure.results.aggregation import aggregate_results
+from tests.support.devices import Board, FakeNvml, Slice
+from tests.support.recordings import load_result, make_recording, torchrun_environ
+from tests.support.replay import ManualClock, ReplaySource, sensor, steady_watts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_energy_measure.domain.experiment import AggregatedResult
+    from llm_energy_measure.recorder.recording import Recording
+    from llm_energy_measure.results import FileSystemRepository
+
+
+def run_until(runs: Sequence[Recording], clock: ManualClock, ends: Sequence[float]) -> None:
+    """Open all recordings at once, and end each at its instant."""
+    stacks = [contextlib.ExitStack() for _ in runs]
+    for stack, run in zip(stacks, runs, strict=True):
+        stack.enter_context(run)
+    for end, stack in sorted(zip(ends, stacks, strict=True), key=lambda pair: pair[0]):
+        clock.now = end
+        stack.close()
+
+
+def aggregate(repository: FileSystemRepository) -> AggregatedResult:
+    return aggregate_results("exp_7", repository.load_all_raw("exp_7"))
+
+
+def warnings_of(result: AggregatedResult) -> list[str]:
+    return [text for text in result.aggregation.warnings if "energy covers" in text]
+
+
+@pytest.mark.parametrize("ends", [(1.0, 6.0), (6.0, 1.0), (1.0, 3.5, 6.0), (1.0, 6.0, 3.5), (2.0, 1.0, 6.0, 6.0)])
+def test_uneven_ranks_count_all_energy_once(
+    repository: FileSystemRepository, clock: ManualClock, ends: Sequence[float]
+) -> None:
+    run_until(
+        [make_recording(repository, clock, environ=torchrun_environ(i, len(ends))) for i in range(len(ends))],
+        clock,
+        ends,
+    )
+    result = aggregate(repository)
+    assert result.total_energy_j == pytest.approx(300.0)
+    assert result.attributed_energy_j == pytest.approx(300.0)
+    assert result.is_lower_bound is False
+    assert result.aggregation.warnings == []
+
+
+def test_reading_after_a_handover_has_its_own_window(repository: FileSystemRepository, clock: ManualClock) -> None:
+    run_until([make_recording(repository, clock, environ=torchrun_environ(i, 2)) for i in range(2)], clock, (1.0, 6.0))
+    later = load_result(repository, 1)
+    [reading] = later.energy_metrics.sensors or []
+    assert (reading.energy_j, reading.counter_start_j, reading.counter_end_j) == (250.0, 50.0, 300.0)
+    assert reading.window
+    assert reading.window.start == load_result(repository, 0).timestamps.end
+    assert (reading.window.duration_sec, later.timestamps.duration_sec) == (5.0, 6.0)
+    assert later.energy_measurement_warning == (
+        "replay package-0 was read by another process first; here are its last 5 s"
+    )
+
+
+def test_wrap_between_two_readers_is_counted(repository: FileSystemRepository, clock: ManualClock) -> None:
+    def source() -> ReplaySource:
+        return ReplaySource(sensor(lambda: (190.0 + 50 * clock.now) % 250, range_j=250.0))
+
+    runs = [make_recording(repository, clock, environ=torchrun_environ(i, 2), sources=[source()]) for i in range(2)]
+    run_until(runs, clock, (1.0, 3.0))
+    assert aggregate(repository).total_energy_j == pytest.approx(150.0)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_mig_slices_of_uneven_ranks_count_once(
+    repository: FileSystemRepository, clock: ManualClock, first: int
+) -> None:
+    slices = [Slice(uuid=f"MIG-{index}", name="NVIDIA A100-SXM4-40GB MIG 3g.20gb") for index in range(2)]
+    nvml = FakeNvml([Board(index=0, uuid="GPU-0", slices=slices)])
+    runs = [
+        make_recording(
+            repository,
+            clock,
+            environ=torchrun_environ(index, 2, CUDA_VISIBLE_DEVICES=f"MIG-{index}"),
+            sources=[Nvml(nvml)],
+        )
+        for index in range(2)
+    ]
+    stacks = [contextlib.ExitStack() for _ in runs]
+    for stack, run in zip(stacks, runs, strict=True):
+        stack.enter_context(run)
+    for now, index in ((1.0, first), (6.0, 1 - first)):
+        clock.now, nvml.boards[0].energy_mj = now, 1_000_000.0 + 200_000.0 * now
+        stacks[index].close()
+    result = aggregate(repository)
+    assert result.total_energy_j == pytest.approx(1200.0)
+    assert result.attributed_energy_j == pytest.approx(1200.0)
+    assert (result.is_lower_bound, warnings_of(result)) == (False, [])
+
+
+def test_power_without_a_reader_gives_a_stated_lower_bound(
+    repository: FileSystemRepository, clock: ManualClock
+) -> None:
+    def source() -> ReplaySource:
+        return ReplaySource(sensor(lambda: 50.0, quantity="power", provenance="integrated"))
+
+    runs = [make_recording(repository, clock, environ=torchrun_environ(i, 2), sources=[source()]) for i in range(2)]
+    run_until(runs, clock, (1.0, 6.0))  # without a thread, the second process takes over only at its end
+    result = aggregate(repository)
+    assert (result.total_energy_j, result.is_lower_bound) == (50.0, True)
+    assert warnings_of(result) == [
+        "host cpu (replay package-0) energy covers 1.0 of 6.0 s, so the total is a lower bound"
+    ]
+
+
+def test_process_takes_over_while_it_runs(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_HANDOVER_SEC", 0.02)
+    runs = [
+        recording.record("exp_7", environ=torchrun_environ(i, 2), repository=repository, sources=[steady_watts(50.0)])
+        for i in range(2)
+    ]
+    with runs[1]:
+        with runs[0]:
+            time.sleep(0.1)
+        for _ in range(200):
+            if list((repository.base_path / "raw/exp_7").glob("claim-cpu*")):
+                break
+            time.sleep(0.02)
+    result = aggregate(repository)
+    assert result.total_energy_j == pytest.approx(50.0 * (result.duration_sec or 0), rel=0.05)
+    assert result.is_lower_bound is False
+
+
+def test_killed_reader_leaves_its_counter_in_its_checkpoint(
+    repository: FileSystemRepository, clock: ManualClock
+) -> None:
+    first, second = (make_recording(repository, clock, environ=torchrun_environ(i, 2)) for i in range(2))
+    with first, second:
+        clock.now = 2.0
+        first._checkpoint()
+        # As after SIGKILL: the lock of a process that no longer exists, and no result.
+        lock = repository.base_path / "raw/exp_7/claim-cpu-8cb83392-1.json"
+        lock.write_bytes(lock.read_bytes().replace(b'"attempt":0', b'"attempt":-1'))
+        clock.now = 5.0
+        second.__exit__(None, None, None)
+        later = load_result(repository, 1)
+    assert later.energy_metrics.total_energy_j == 150.0
+    [reading] = later.energy_metrics.sensors or []
+    assert reading.window
+    assert reading.window.duration_sec == 3.0
