@@ -10,7 +10,7 @@ import pytest
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import InvalidResultError, StorageError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
-from llm_energy_measure.results.batch.checking import check_store, sweep
+from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.storage.memory import MemoryStore
 from tests.support import factories
@@ -66,7 +66,7 @@ GONE: tuple[object, ...] = ([], [], [], None, None, [], None)
 
 @pytest.mark.parametrize("make", [save_everything, save_derived])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_stopped_deletion_is_all_or_nothing_and_a_sweep_finishes_it(
+def test_stopped_deletion_is_all_or_nothing_and_clean_finishes_it(
     make: Callable[[MemoryStore], None], when: When
 ) -> None:
     counted = FaultyStore(_store(make), at=-1)
@@ -82,7 +82,7 @@ def test_stopped_deletion_is_all_or_nothing_and_a_sweep_finishes_it(
         assert after in (before, GONE), (at, counted.steps)
         states.add(after == GONE)
         if after == GONE:
-            sweep(repository, check_store(repository))
+            remove_leftovers(repository, check_store(repository))
             assert not store._values, at
     assert True in states
     # Without raw results there is no folder to rename, so the first step changes nothing.

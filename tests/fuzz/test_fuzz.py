@@ -27,7 +27,7 @@ from llm_energy_measure.domain.experiment import Launcher, Manifest, process_ind
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, UnsafePathError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_results, exporters
 from llm_energy_measure.results.batch import salvage
-from llm_energy_measure.results.batch.checking import check_store, sweep
+from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
 from llm_energy_measure.results.batch.merge import merge_results
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.security import is_safe_path, sanitize_experiment_id, validate_path
@@ -267,7 +267,7 @@ def fuzz_store(rng: random.Random) -> str:
 
 
 def fuzz_folder(rng: random.Random) -> str:
-    """Write files with any name and content, then check, merge, salvage, sweep and aggregate. No result is hidden."""
+    """Write files with any name and content, then check, merge, salvage, clean and aggregate. No result is hidden."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "results"
         (Path(folder) / "mine").write_bytes(b"mine")
@@ -287,7 +287,7 @@ def fuzz_folder(rng: random.Random) -> str:
         assert all(one.outcome == "copied" or one.reason for one in merged)
         torn = [finding.key for finding in check_store(repository) if finding.code == "raw.torn"]
         assert set(salvage.salvage_all(repository, torn)) == set(torn)
-        sweep(repository, check_store(repository))
+        remove_leftovers(repository, check_store(repository))
         assert _seen(repository) == before
         for outcome in aggregate_all(repository, strict=False):
             assert outcome.result != "aggregated" or repository.load_aggregated(outcome.experiment_id) is not None

@@ -18,7 +18,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy_measure.results import FileSystemRepository
-from llm_energy_measure.results.batch.checking import check_store, sweep
+from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
 from llm_energy_measure.results.batch.salvage import whole_sections
 from llm_energy_measure.storage.atomic import target_name
 from tests.support import model, syscalls
@@ -226,11 +226,11 @@ def check_after_kill(repository: FileSystemRepository, plan: Plan, acknowledged:
         assert (repository.load_aggregated(experiment_id) is not None) is (experiment.aggregated is not None), context
     findings = list(check_store(repository))
     unpublished = [finding.key for finding in findings if finding.code == "raw.unpublished"]
-    assert not {finding.code for finding in findings if finding.needs_person} - {"raw.unpublished", "raw.rejected"}, (
+    assert not {finding.code for finding in findings if finding.needs_decision} - {"raw.unpublished", "raw.rejected"}, (
         context
     )
     assert not [finding.key for finding in findings if finding.code == "leftover.in_use"], context
-    sweep(repository, findings)
+    remove_leftovers(repository, findings)
     unfinished = {path for path in repository.base_path.rglob("*") if target_name(path.name)}
     assert unfinished == {repository.store.path(key) for key in unpublished}, context
     for number, path in enumerate(sorted(unfinished)):
@@ -243,5 +243,5 @@ def check_after_kill(repository: FileSystemRepository, plan: Plan, acknowledged:
         path.rename(path.with_name(f"{kind}-{process.partition('-')[0]}-{time.time_ns() + number}.json"))
     after = model.observe(repository.store)
     for experiment_id, experiment in after.items():
-        assert expected[experiment_id].matches(experiment), f"{context}: after the sweep there is {experiment}"
+        assert expected[experiment_id].matches(experiment), f"{context}: after the clean-up there is {experiment}"
     return after

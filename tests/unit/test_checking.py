@@ -1,4 +1,4 @@
-"""What `results check` finds, what it says to do, and what a sweep removes."""
+"""`results check`: its findings and advice, and the leftovers that it removes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_results
-from llm_energy_measure.results.batch.checking import CODES, StoreFinding, check_store, sweep
+from llm_energy_measure.results.batch.checking import CODES, StoreFinding, check_store, remove_leftovers
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.storage import atomic
 from tests.support import factories
@@ -30,12 +30,12 @@ __all__ = ["open_folder"]  # a fixture
 
 EXP = factories.EXPERIMENT
 RAW = codec.encode_raw(factories.raw())
-NOBODY_S_PID = 2**22 + 1  # above what Linux ever hands out
+UNUSED_PID = 2**22 + 1  # above the maximum pid of Linux
 OTHER = "00000000"
 
 
-def leftover(name: str, *, host: str | None = None, boot: str | None = None, pid: int = NOBODY_S_PID) -> str:
-    """The name of an unfinished file, by default of a process of this boot that is gone."""
+def leftover(name: str, *, host: str | None = None, boot: str | None = None, pid: int = UNUSED_PID) -> str:
+    """Return the name of an unfinished file, by default of an ended process of this boot."""
     here, now = atomic._machine()
     return f".{name}~{host or here}-{boot or now}-{pid}-0123abcd"
 
@@ -48,7 +48,7 @@ def plant(path: Path, data: bytes = b"") -> Path:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> FileSystemRepository:
-    """One experiment of two processes, aggregated: nothing is amiss."""
+    """Return a directory without findings: one aggregated experiment of two processes."""
     repository = FileSystemRepository(tmp_path / "results")
     for record in factories.raws(2):
         repository.save_raw(EXP, record)
@@ -57,7 +57,7 @@ def repository(tmp_path: Path) -> FileSystemRepository:
 
 
 def raw_file(repository: FileSystemRepository, name: str = "process_2.json", data: bytes = b"") -> str:
-    """Put a file into the experiment's folder and make the aggregate current again; its key."""
+    """Write a file into the folder of the experiment, and return its key."""
     plant(repository.base_path / "raw" / EXP / name, data)
     return f"raw/{EXP}/{name}"
 
@@ -105,7 +105,7 @@ def not_a_file(repository: FileSystemRepository) -> str:
 
 
 def linked_experiment(repository: FileSystemRepository) -> str:
-    """Somebody moved it to another disk; no list shows it any more."""
+    """The user moved the experiment to another disk. No list contains it any more."""
     (repository.base_path.parent / "other disk").mkdir()
     (repository.base_path / "raw" / "moved").symlink_to(repository.base_path.parent / "other disk")
     return "raw/moved"
@@ -199,7 +199,7 @@ def leftover_of_another_boot(repository: FileSystemRepository) -> str:
 
 
 def in_use_by_another_container(repository: FileSystemRepository) -> str:
-    """Another boot or process namespace of this host, and written since this boot."""
+    """The writer is of another boot id (a container of this host), and the file is newer than this boot."""
     return raw_file(repository, leftover("process_2.json", boot=OTHER), b"")
 
 
@@ -236,7 +236,7 @@ def folder_in_use(repository: FileSystemRepository) -> str:
 
 
 def rejected_but_unpublished(repository: FileSystemRepository) -> str:
-    """Its writer was killed when the refused record was written whole and had no name yet."""
+    """The writer was killed before it renamed the complete file of a rejected record."""
     return raw_file(repository, leftover("rejected-process_0-1.json"), b'{"rejected": [], "record": {}}')
 
 
@@ -245,7 +245,7 @@ def newer_but_unpublished(repository: FileSystemRepository) -> str:
 
 
 def unreadable_but_whole(repository: FileSystemRepository) -> str:
-    """What an overwrite exchanged and did not come to keep: no record of ours, and whole."""
+    """An overwrite was stopped before it kept the replaced file, which is complete JSON but not a record."""
     return raw_file(repository, leftover("process_2.json"), b"\xef\xbb\xbf" + changed(model_name=7))
 
 
@@ -313,14 +313,14 @@ STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("leftover.in_use", in_use_by_another_container),
     ("leftover.in_use", folder_in_use),
 ]
-NEEDS_NOBODY = {
+NEED_NO_DECISION = {
     *("raw.superseded", "raw.earlier_attempt", "raw.partial", "aggregate.stale", "aggregate.superseded"),
     *("leftover.file", "leftover.folder", "leftover.in_use"),
 }
 
 
-def the_one(repository: FileSystemRepository, code: str, key: str) -> StoreFinding:
-    """The finding about a key; all the others are that the aggregate is stale, which a new raw file makes it."""
+def only_finding(repository: FileSystemRepository, code: str, key: str) -> StoreFinding:
+    """Return the only finding. A stale aggregate is accepted too, because a new raw file makes it stale."""
     findings = list(check_store(repository))
     assert {(one.code, one.key) for one in findings} - {("aggregate.stale", f"aggregated/{EXP}.json")} <= {(code, key)}
     (finding,) = (one for one in findings if one.code == code)
@@ -332,11 +332,11 @@ def the_one(repository: FileSystemRepository, code: str, key: str) -> StoreFindi
 def test_each_state_has_its_code_and_advice(
     repository: FileSystemRepository, code: str, make: Callable[[FileSystemRepository], str]
 ) -> None:
-    finding = the_one(repository, code, make(repository))
+    finding = only_finding(repository, code, make(repository))
     assert finding.message
     assert finding.advice
-    assert finding.needs_person is (code not in NEEDS_NOBODY)
-    assert finding.sweepable is (code in ("leftover.file", "leftover.folder"))
+    assert finding.needs_decision is (code not in NEED_NO_DECISION)
+    assert finding.is_removable is (code in ("leftover.file", "leftover.folder"))
 
 
 def test_each_code_has_a_state_here() -> None:
@@ -366,11 +366,11 @@ def test_entry_that_is_no_file_is_reported(repository: FileSystemRepository, kin
         path.mkdir()
     else:
         os.mkfifo(path)
-    assert the_one(repository, "raw.not_a_file", f"raw/{EXP}/process_2.json").needs_person
+    assert only_finding(repository, "raw.not_a_file", f"raw/{EXP}/process_2.json").needs_decision
 
 
 def test_byte_order_mark_does_not_make_a_record_torn(repository: FileSystemRepository) -> None:
-    the_one(repository, "raw.invalid", raw_file(repository, data=b"\xef\xbb\xbf" + changed(model_name=7)))
+    only_finding(repository, "raw.invalid", raw_file(repository, data=b"\xef\xbb\xbf" + changed(model_name=7)))
 
 
 def test_clean_store_has_no_finding(repository: FileSystemRepository, tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_clean_store_has_no_finding(repository: FileSystemRepository, tmp_path: 
     assert found(FileSystemRepository(tmp_path / "absent")) == []
 
 
-def test_unrelated_files_are_no_finding(repository: FileSystemRepository) -> None:
+def test_unrelated_files_give_no_finding(repository: FileSystemRepository) -> None:
     for name in (".completed_0", "notes.txt", "claim-rapl.json"):
         raw_file(repository, name, b"junk")
     plant(repository.base_path / "raw" / "notes.txt")
@@ -414,7 +414,7 @@ def test_check_changes_nothing(repository: FileSystemRepository) -> None:
     assert snapshot(repository.base_path) == before
 
 
-# Sweeping
+# Leftovers
 
 
 def snapshot(base: Path) -> dict[str, bytes]:
@@ -422,38 +422,38 @@ def snapshot(base: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("code", "make"), STATES, ids=[make.__name__ for _, make in STATES])
-def test_sweep_removes_only_files_that_are_provably_leftovers(
+def test_clean_removes_only_leftovers(
     repository: FileSystemRepository, code: str, make: Callable[[FileSystemRepository], str]
 ) -> None:
     before = snapshot(repository.base_path)
     key = make(repository)
     full = snapshot(repository.base_path)
-    swept = sweep(repository, check_store(repository))
+    removed = remove_leftovers(repository, check_store(repository))
     if code in ("leftover.file", "leftover.folder"):
-        assert swept == [key]
+        assert removed == [key]
         assert snapshot(repository.base_path) == before
         assert found(repository) == []
     else:
-        assert swept == []
+        assert removed == []
         assert snapshot(repository.base_path) == full
 
 
-def test_second_sweep_finds_nothing(repository: FileSystemRepository) -> None:
+def test_second_clean_removes_nothing(repository: FileSystemRepository) -> None:
     leftover_file(repository)
     leftover_folder(repository)
     findings = list(check_store(repository))
-    assert len(sweep(repository, findings)) == 2
-    assert sweep(repository, findings) == []
+    assert len(remove_leftovers(repository, findings)) == 2
+    assert remove_leftovers(repository, findings) == []
 
 
 def test_copy_is_a_leftover_only_while_the_original_exists(repository: FileSystemRepository) -> None:
     key = leftover_copy(repository)
     (repository.base_path / "raw" / EXP / "process_1.json").unlink()
-    the_one(repository, "raw.unpublished", key)
+    only_finding(repository, "raw.unpublished", key)
 
 
-def seen(repository: FileSystemRepository) -> object:
-    """All that a reader can have of a store."""
+def visible(repository: FileSystemRepository) -> object:
+    """Return all values that a reader can load from the directory."""
     experiments = repository.list_experiments()
     return (
         experiments,
@@ -469,29 +469,29 @@ HIDDEN = st.builds(
     NAMES,
     st.sampled_from([None, OTHER]),
     st.sampled_from([None, OTHER]),
-    st.sampled_from([os.getpid(), NOBODY_S_PID]),
+    st.sampled_from([os.getpid(), UNUSED_PID]),
 )
 CONTENTS = st.sampled_from([b"", RAW, RAW[:-1], RAW[:60], b"{}", b"null", changed(), b'{"rejected": []}'])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(files=st.dictionaries(NAMES | HIDDEN, CONTENTS, max_size=6))
-def test_sweep_keeps_visible_results_and_the_only_complete_copy(
+def test_clean_keeps_visible_results_and_the_only_complete_copy(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
 ) -> None:
-    repository = FileSystemRepository(tmp_path_factory.mktemp("swept"))
+    repository = FileSystemRepository(tmp_path_factory.mktemp("removed"))
     for name, data in files.items():
         plant(repository.base_path / "raw" / EXP / name, data)
         plant(repository.base_path / "aggregated" / name, data)
-    before = seen(repository)
-    swept = sweep(repository, check_store(repository))
-    assert seen(repository) == before
+    before = visible(repository)
+    removed = remove_leftovers(repository, check_store(repository))
+    assert visible(repository) == before
     left = snapshot(repository.base_path / "raw").values()
     for name, data in files.items():
         kept = (repository.base_path / "raw" / EXP / name).exists()
         assert kept or (name.startswith(".") and OTHER not in name.split("~")[1].split("-")[0])
         assert kept or data in left or not is_whole(data) or "manifest" in name or name.startswith(".x")
-    assert all("/." in key for key in swept)
+    assert all("/." in key for key in removed)
 
 
 def is_whole(data: bytes) -> bool:
@@ -510,15 +510,15 @@ def test_check_prints_findings_and_fails_only_if_one_needs_a_decision(repository
     clean = run("-o", base, "results", "check")
     assert (clean.status, clean.out) == (0, "")
     assert clean.err == "0 findings, 0 of them need a decision\n"
-    swept = leftover_file(repository)
-    told = run("-o", base, "results", "check")
-    assert told.status == 0
-    assert told.out.startswith(f"leftover.file  {swept}: ")
+    removed = leftover_file(repository)
+    done = run("-o", base, "results", "check")
+    assert done.status == 0
+    assert done.out.startswith(f"leftover.file  {removed}: ")
     key = torn(repository)
-    told = run("results", "check", EXP, "-o", base)
-    assert told.status == 1
-    assert f"raw.torn  {key}: " in told.out
-    assert told.err.endswith("3 findings, 1 of them need a decision\n")
+    done = run("results", "check", EXP, "-o", base)
+    assert done.status == 1
+    assert f"raw.torn  {key}: " in done.out
+    assert done.err.endswith("3 findings, 1 of them need a decision\n")
 
 
 def test_json_of_the_command_has_every_part(repository: FileSystemRepository) -> None:
@@ -591,7 +591,7 @@ def test_names_that_are_not_utf_8_are_reported_in_json_too(repository: FileSyste
     assert done.json()[0]["key"] == f"raw/{EXP}/process_\\xff.json"
 
 
-def test_leftover_that_sweep_cannot_remove_needs_a_decision(open_folder: Path) -> None:
+def test_leftover_that_clean_cannot_remove_needs_a_decision(open_folder: Path) -> None:
     repository = FileSystemRepository(open_folder)
     repository.save_raw(EXP, factories.raw())
     folder = open_folder / "raw" / EXP

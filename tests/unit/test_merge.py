@@ -1,4 +1,4 @@
-"""Bringing results directories together: everything of both is there, or a conflict is told; nothing is replaced."""
+"""Merging results directories: each file is copied or reported as a conflict, and none is replaced."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def merge(target: FileSystemRepository, source: FileSystemRepository) -> dict[st
 
 @pytest.fixture
 def source(tmp_path: Path) -> FileSystemRepository:
-    """What one host has: results, what is kept beside them, an aggregate, tags."""
+    """Return the directory of one host: results, kept records, aggregates and tags."""
     source = FileSystemRepository(tmp_path / "source")
     source.begin_experiment(Manifest(experiment_id=EXP, expected_processes=4))
     for record in factories.raws(2):
@@ -53,7 +53,7 @@ def source(tmp_path: Path) -> FileSystemRepository:
     with pytest.raises(ResultsError):
         source.save_raw(EXP, factories.raw(gpu_name="refused"))
     plant(source.base_path / "raw" / EXP / "partial-process_1.json", codec.encode_raw(factories.raw(process_index=1)))
-    # Bytes as another tool wrote them: a byte order mark, tabs, no final newline, fields that are unknown here.
+    # Another tool may write a byte order mark, tabs, no final newline, and unknown fields.
     document = {**factories.document(factories.raw("other")), "new": [1]}
     plant(source.base_path / "raw" / "other" / "process_0.json", b"\xef\xbb\xbf\t" + factories.as_bytes(document))
     plant(source.base_path / "raw" / "other" / "process_1.json", b'{"torn')
@@ -133,19 +133,19 @@ def test_experiment_deleted_in_the_target_is_not_restored(
     target.save_raw(EXP, factories.raw(process_index=3))
     plant(target.base_path / "tags" / f"{EXP}.json", b'{"tags": ["old"]}')
     interrupted_deletion(target)
-    assert conflicts_none(target, source)
+    assert has_no_conflict(target, source)
     assert [record.process_index for record in target.load_all_raw(EXP)] == [0, 1]
     assert target.store.get(f"tags/{EXP}.json") == b'{"tags": ["a"]}'
 
 
-def conflicts_none(target: FileSystemRepository, source: FileSystemRepository) -> bool:
+def has_no_conflict(target: FileSystemRepository, source: FileSystemRepository) -> bool:
     return "conflict" not in merge(target, source).values()
 
 
 def test_archived_attempt_is_not_merged(target: FileSystemRepository, source: FileSystemRepository) -> None:
     merge(target, source)
     folder = target.base_path / "raw" / EXP
-    folder.rename(folder.with_name(f".{EXP}~attempt-0"))  # the next one is about to write its manifest
+    folder.rename(folder.with_name(f".{EXP}~attempt-0"))  # the next attempt has not written its manifest yet
     assert merge(target, source)[f"raw/{EXP}"] == "failed"
     assert not folder.exists()
 
@@ -195,7 +195,7 @@ def test_processes_of_several_hosts_are_merged(target: FileSystemRepository, tmp
 
 
 def conflicts(target: FileSystemRepository, source: FileSystemRepository) -> list[MergedFile]:
-    """The conflicts of a merge, after which the target holds all that it held."""
+    """Return the conflicts of a merge, and check that no file of the target has changed."""
     before = snapshot(target)
     merged = list(merge_results(target, source))
     after = snapshot(target)
@@ -212,7 +212,7 @@ def test_different_content_is_a_conflict_and_the_merge_continues(
     assert (conflict.key, conflict.reason) == (f"raw/{EXP}/process_0.json", "the target has a different result")
     assert whole.key == f"raw/{EXP}"
     assert whole.reason == "the target has results of another run, so no file of this experiment was copied"
-    # Process 1 of the other run would complete this one: two halves, and nobody would be told.
+    # Process 1 of the other run would complete this run, and the sum would be of two halves.
     assert [record.process_index for record in target.load_all_raw(EXP)] == [0]
     assert target.has_raw("other")
 
@@ -259,9 +259,9 @@ def test_different_external_aggregate_conflicts_in_spite_of_results(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
     target.save_raw("other", factories.raw("other", process_index=2))
-    foreign = codec.encode_aggregated(factories.aggregated("other"))
-    plant(source.base_path / "aggregated" / "other.json", foreign)
-    plant(target.base_path / "aggregated" / "other.json", foreign.replace(b"16484", b"16485"))
+    external = codec.encode_aggregated(factories.aggregated("other"))
+    plant(source.base_path / "aggregated" / "other.json", external)
+    plant(target.base_path / "aggregated" / "other.json", external.replace(b"16484", b"16485"))
     assert "aggregated/other.json" in {conflict.key for conflict in conflicts(target, source)}
 
 
@@ -270,22 +270,22 @@ def test_different_tags_are_a_conflict(target: FileSystemRepository, source: Fil
     assert [conflict.key for conflict in conflicts(target, source)] == [f"tags/{EXP}.json"]
 
 
-@pytest.mark.parametrize("pinned", [True, False])
+@pytest.mark.parametrize("has_manifest", [True, False])
 def test_ids_that_share_a_folder_are_refused(
-    target: FileSystemRepository, source: FileSystemRepository, *, pinned: bool
+    target: FileSystemRepository, source: FileSystemRepository, *, has_manifest: bool
 ) -> None:
     for repository, name in ((target, "a/b"), (source, "a_b")):
-        if pinned:
+        if has_manifest:
             repository.begin_experiment(Manifest(experiment_id=name))
         repository.save_raw(name, factories.raw(name, 0 if name == "a/b" else 1))
     list(aggregate_all(source, strict=False))
     plant(source.base_path / "tags" / "a_b.json", b"{}")
     plant(source.base_path / "aggregated" / "superseded-a_b-1.json", b"{}")
-    told = conflicts(target, source)
-    assert told[0].key == "raw/a_b"
-    assert told[0].reason == "the folder belongs to experiment 'a/b' in the target and to 'a_b' in the source"
-    # Neither does what belongs to it come without it.
-    assert {one.key for one in told[1:]} == {
+    found = conflicts(target, source)
+    assert found[0].key == "raw/a_b"
+    assert found[0].reason == "the folder belongs to experiment 'a/b' in the target and to 'a_b' in the source"
+    # The derived files of the experiment are not copied either.
+    assert {one.key for one in found[1:]} == {
         *("aggregated/a_b.json", "aggregated/superseded-a_b-1.json", "tags/a_b.json")
     }
     assert not [key for key in snapshot(target) if "a_b" in key and not key.startswith("raw/")]
@@ -317,8 +317,8 @@ def test_two_runs_of_one_id_are_not_mixed(
         codec.encode_manifest(Manifest(experiment_id=EXP, expected_processes=4, config_digest="a" * 64))
     )
     target.save_raw(EXP, factories.raw(process_index=2))
-    told = conflicts(target, source)
-    assert f"raw/{EXP}" in {one.key for one in told}
+    found = conflicts(target, source)
+    assert f"raw/{EXP}" in {one.key for one in found}
     assert [record.process_index for record in target.load_all_raw(EXP)] == [2]
 
 
@@ -388,10 +388,10 @@ def test_each_result_is_merged_or_reported_as_a_conflict(
     after = results_of(target)
     assert after.items() >= before.items()
     for key, data in others.items():
-        told = {outcomes.get(key), outcomes.get(key.rpartition("/")[0])}
-        assert after.get(key) == data or "conflict" in told
+        found = {outcomes.get(key), outcomes.get(key.rpartition("/")[0])}
+        assert after.get(key) == data or "conflict" in found
     assert results_of(source) == others
-    assert not [finding for finding in check_store(target) if finding.needs_person]
+    assert not [finding for finding in check_store(target) if finding.needs_decision]
 
     if "conflict" not in outcomes.values():
         other_way = FileSystemRepository(base / "other way")
@@ -407,7 +407,7 @@ def test_each_result_is_merged_or_reported_as_a_conflict(
 def test_aggregate_of_fewer_results_is_stale_after_the_merge(
     target: FileSystemRepository, source: FileSystemRepository
 ) -> None:
-    """It comes later than the results that are here, and still is no later word on them."""
+    """The copied aggregate has a later mtime than the results in the target, which it does not include."""
     target.begin_experiment(Manifest(experiment_id=EXP, expected_processes=4))
     target.save_raw(EXP, factories.raw(process_index=3))
     merge(target, source)

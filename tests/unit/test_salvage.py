@@ -1,4 +1,4 @@
-"""What a torn result still holds is had on request, marked as what it is, and never taken for a result."""
+"""Salvaged sections of torn results are partial records, and never results."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError
+from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError
 from llm_energy_measure.results import FileSystemRepository
-from llm_energy_measure.results.batch.checking import check_store, sweep
-from llm_energy_measure.results.batch.salvage import TOOL, salvage_raw, whole_sections
+from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
+from llm_energy_measure.results.batch.salvage import TOOL, salvage_all, whole_sections
 from llm_energy_measure.results.store import codec
 from tests.support import factories
 from tests.support.command import run
@@ -26,6 +26,14 @@ def repository(tmp_path: Path) -> FileSystemRepository:
     repository = FileSystemRepository(tmp_path)
     repository.save_raw(EXP, factories.raw(EXP))
     return repository
+
+
+def salvage(repository: FileSystemRepository, process_index: int = 0) -> Path:
+    """Return the new file of a salvaged result; raise its error if there is none."""
+    [outcome] = salvage_all(repository, [f"raw/{EXP}/process_{process_index}.json"]).values()
+    if isinstance(outcome, ResultsError):
+        raise outcome
+    return outcome
 
 
 def tear(repository: FileSystemRepository, data: bytes) -> Path:
@@ -55,7 +63,7 @@ def test_data_that_is_no_torn_object_has_no_sections(data: bytes) -> None:
 def test_result_torn_after_its_energy_is_salvaged_as_partial(repository: FileSystemRepository) -> None:
     torn = WHOLE[: WHOLE.index(b'"compute_metrics"')]
     path = tear(repository, torn)
-    kept = salvage_raw(repository, EXP, 0)
+    kept = salvage(repository)
     assert kept == path.with_name("partial-process_0.json")
     record = repository.load_raw(kept)
     assert record.energy_metrics == factories.raw(EXP).energy_metrics
@@ -64,25 +72,25 @@ def test_result_torn_after_its_energy_is_salvaged_as_partial(repository: FileSys
     assert "salvaged from a torn file; lost: compute_metrics" in record.energy_measurement_warning
     assert record.origin is not None
     assert (record.origin.tool, record.origin.file, record.origin.sha256) == (TOOL, path.name, codec.digest(torn))
-    assert path.read_bytes() == torn, "the torn file stays as it is"
-    assert repository.recover_raw(EXP).results == [], "a partial record is no result"
-    assert salvage_raw(repository, EXP, 0) == kept, "asked for twice, it is the same"
+    assert path.read_bytes() == torn, "the torn file is unchanged"
+    assert repository.recover_raw(EXP).results == [], "a partial record is not a result"
+    assert salvage(repository) == kept, "a second call returns the same file"
 
 
 def test_complete_or_too_short_files_are_not_salvaged(repository: FileSystemRepository) -> None:
     with pytest.raises(ResultCorruptError, match="the file is complete"):
-        salvage_raw(repository, EXP, 0)
+        salvage(repository)
     with pytest.raises(ResultNotFoundError):
-        salvage_raw(repository, EXP, 1)
+        salvage(repository, 1)
     tear(repository, WHOLE[: WHOLE.index(b'"timestamps"')])
     with pytest.raises(ResultCorruptError, match="the file ends before timestamps"):
-        salvage_raw(repository, EXP, 0)
+        salvage(repository)
 
 
 def test_older_partial_record_is_kept(repository: FileSystemRepository) -> None:
     path = tear(repository, WHOLE[: WHOLE.index(b'"compute_metrics"')])
     path.with_name("partial-process_0.json").write_bytes(b"a checkpoint")
-    record = repository.load_raw(salvage_raw(repository, EXP, 0))
+    record = repository.load_raw(salvage(repository))
     assert (record.energy_metrics, record.status) == (factories.raw(EXP).energy_metrics, "partial")
     assert path.with_name("superseded-process_0-1.json").read_bytes() == b"a checkpoint"
 
@@ -92,19 +100,19 @@ def test_hostile_sections_are_refused_or_left_out_with_a_reason(repository: File
     at = WHOLE.index(b'"timestamps"')
     tear(repository, WHOLE[:at] + odd + WHOLE[at : WHOLE.index(b'"compute_metrics"')])
     try:
-        record = repository.load_raw(salvage_raw(repository, EXP, 0))
+        record = repository.load_raw(salvage(repository))
     except ResultCorruptError:
         return
     assert record.energy_metrics == factories.raw(EXP).energy_metrics
 
 
-# What was never published
+# Unfinished files
 
-GONE = "~00000000-00000000-1-0123abcd"  # of another host
+OTHER_HOST = "~00000000-00000000-1-0123abcd"
 
 
 def leave(repository: FileSystemRepository, name: str, data: bytes) -> Path:
-    path = repository.base_path / "raw" / EXP / f".{name}{GONE}"
+    path = repository.base_path / "raw" / EXP / f".{name}{OTHER_HOST}"
     path.write_bytes(data)
     return path
 
@@ -119,13 +127,13 @@ def test_torn_unpublished_file_with_the_only_energy_can_be_salvaged(
     whole = codec.encode_raw(factories.raw(EXP, 1))
     torn = leave(repository, "process_1.json", whole[: whole.index(b'"compute_metrics"')])
     assert codes(repository) == {torn.name: "raw.unpublished"}
-    assert sweep(repository, check_store(repository)) == []
+    assert remove_leftovers(repository, check_store(repository)) == []
     done = run("-o", repository.base_path, "results", "check", "--salvage")
     assert done.status == 1
     partial = torn.with_name("partial-process_1.json")
     assert f"salvaged as {partial}" in done.err
     assert repository.load_raw(partial).energy_metrics == factories.raw(EXP, 1).energy_metrics
-    assert codes(repository)[torn.name] == "leftover.in_use"  # of another host: a person removes it
+    assert codes(repository)[torn.name] == "leftover.in_use"  # of another host: the user removes it
 
 
 def test_file_without_energy_or_with_its_result_is_a_leftover(repository: FileSystemRepository) -> None:

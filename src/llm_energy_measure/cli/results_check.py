@@ -7,7 +7,7 @@ import msgspec
 
 from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.exceptions import ResultsError
-from llm_energy_measure.results.batch.checking import check_store, sweep
+from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
 from llm_energy_measure.results.batch.salvage import salvage_all
 
 
@@ -31,7 +31,7 @@ def check(*, ids: tuple[str, ...], clean: bool, old_clean: bool, salvage: bool, 
     for name in ids:
         options.require_known(repository, name)
     findings = list(check_store(repository, ids or None))
-    removed = sweep(repository, findings) if clean else []
+    removed = remove_leftovers(repository, findings) if clean else []
     left = [finding for finding in findings if finding.key not in removed]
     if as_json:
         terminal.print_json(msgspec.to_builtins(left))
@@ -45,7 +45,7 @@ def check(*, ids: tuple[str, ...], clean: bool, old_clean: bool, salvage: bool, 
         for key, outcome in salvage_all(repository, torn).items():
             terminal.info(f"{key}: {outcome}" if isinstance(outcome, ResultsError) else f"salvaged as {outcome}")
     # Leftovers that --clean could not remove need a user with more permissions.
-    undecided = sum(finding.needs_person or (clean and finding.sweepable) for finding in left)
+    undecided = sum(finding.needs_decision or (clean and finding.is_removable) for finding in left)
     terminal.info(f"{formatting.plural(len(left), 'finding')}, {undecided} of them need a decision")
     if undecided:
         raise SystemExit(1)

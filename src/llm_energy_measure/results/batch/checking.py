@@ -1,9 +1,7 @@
-"""What is amiss in a results directory: torn, empty, rejected, left over, misnamed, in conflict, stale.
+"""Check a results directory: find torn, empty, rejected, leftover, misnamed, conflicting and stale files.
 
-A check returns findings and changes nothing. `sweep` removes what is provably left over, and nothing else: an
-unfinished file whose writer is known to be gone, and which holds nothing that isn't stored under its own name.
-
-One walk over the directory and the table of its codes: that is why the module is long.
+`check_store` returns findings and changes no file. `remove_leftovers` removes only the remaining files of deleted
+experiments, and unfinished files whose writer has ended. It keeps a file that may have the only copy of a record.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR, TAGS_DIR
 from llm_energy_measure.domain.experiment import UnreadableFile, process_index_of
@@ -21,6 +19,7 @@ from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundErro
 from llm_energy_measure.results.batch.salvage import is_salvaged, whole_sections
 from llm_energy_measure.results.batch.state import inspect_experiment
 from llm_energy_measure.results.store import codec, deletion, layout
+from llm_energy_measure.results.store.raw_folder import bytes_of
 from llm_energy_measure.storage.atomic import target_name, writer_has_ended, writer_is_remote
 
 if TYPE_CHECKING:
@@ -56,62 +55,88 @@ CODES = {
     "leftover.folder": "the rest of a deleted experiment",
     "leftover.in_use": "an unfinished file or folder that a process may still write",
 }
-"""Every code that a finding can have, and what it means."""
+"""The meaning of each code."""
 
-_NEEDS_NOBODY = frozenset(
+_NEED_NO_DECISION = frozenset(
     {
         *("raw.superseded", "raw.earlier_attempt", "raw.partial", "aggregate.stale", "aggregate.superseded"),
         *("leftover.file", "leftover.folder", "leftover.in_use"),
     }
 )
-_SWEEPABLE = frozenset({"leftover.file", "leftover.folder"})
+_REMOVABLE = frozenset({"leftover.file", "leftover.folder"})
+
+_CLEAN = "run 'llm-energy-measure results check --clean' to remove it"
+_SALVAGE = "run 'llm-energy-measure results check --salvage' to save its sections, or run the process again"
+_NO_LONGER_NEEDED = "remove it when it is no longer needed"
 
 
 class StoreFinding(Struct, frozen=True, kw_only=True):
-    """One thing that is amiss.
+    """One problem of a stored file.
 
     Attributes:
         code: One of `CODES`.
-        key: Where, relative to the results directory.
-        message: What was found, a sentence.
+        key: Key of the file or folder: its path in the results directory.
+        message: What was found, in one sentence.
         advice: What to do.
-        needs_person: Whether somebody has to decide; the exit status tells.
-        sweepable: Whether `sweep` removes it.
+        needs_decision: True if the user has to decide what to do; `results check` then exits with status 1.
+        is_removable: True if `remove_leftovers` removes the file.
     """
 
     code: str
     key: str
     message: str
     advice: str
-    needs_person: bool
-    sweepable: bool
+    # Scripts read the JSON of `results check --json`, so its keys stay.
+    needs_decision: bool = field(name="needs_person")
+    is_removable: bool = field(name="sweepable")
 
 
 def check_store(
     repository: FileSystemRepository, experiment_ids: Iterable[str] | None = None
 ) -> Iterator[StoreFinding]:
-    """Everything that is amiss, experiment by experiment.
+    """Yield the findings of a results directory, experiment by experiment.
 
     Args:
         repository: The results directory.
-        experiment_ids: Ids or folder names; by default everything that is there, leftovers of deletions included.
+        experiment_ids: Ids or folder names; by default all experiments, with the remaining files of deleted ones.
     """
     if experiment_ids is not None:
         for experiment_id in experiment_ids:
             folder = layout.folder_name(experiment_id)
             for attempt in repository.list_attempts(folder):
-                yield from _guarded(
-                    layout.earlier_attempt_folder(folder, attempt), _check_attempt(repository, folder, attempt)
-                )
+                key = layout.earlier_attempt_folder(folder, attempt)
+                yield from _or_unreadable(key, _check_attempt(repository, folder, attempt))
             yield from _check_experiment(repository, folder)
         return
-    yield from _guarded(RAW_DIR, _check_raw_folder(repository))
+    yield from _or_unreadable(RAW_DIR, _check_raw_folder(repository))
     for parent in (AGGREGATED_DIR, TAGS_DIR):
-        yield from _guarded(parent, _check_derived_folder(repository, parent))
+        yield from _or_unreadable(parent, _check_derived_folder(repository, parent))
 
 
-def _guarded(key: str, findings: Iterator[StoreFinding]) -> Iterator[StoreFinding]:
-    """Findings about a place, or the one that it can't be looked into: the others are told all the same."""
+def remove_leftovers(repository: FileSystemRepository, findings: Iterable[StoreFinding]) -> list[str]:
+    """Remove the leftovers among the findings, and return the keys of the removed files and folders.
+
+    Args:
+        repository: The results directory.
+        findings: The findings of `check_store`. Files of the other findings are not changed.
+    """
+    removed_keys = []
+    for finding in findings:
+        with contextlib.suppress(ResultsError):  # the caller still has the finding of a file that can't be removed
+            deleted = layout.deleted_folder_of(finding.key.removeprefix(f"{RAW_DIR}/"))
+            if deleted is not None and deletion.finish(repository.store, deleted):
+                is_removed = True
+            elif finding.code == "leftover.folder":
+                is_removed = repository.store.delete_folder(finding.key)
+            else:
+                is_removed = finding.is_removable and repository.store.delete(finding.key)
+            if is_removed:
+                removed_keys.append(finding.key)
+    return removed_keys
+
+
+def _or_unreadable(key: str, findings: Iterator[StoreFinding]) -> Iterator[StoreFinding]:
+    """Yield the findings of a folder. If the folder can't be read, yield a finding that says so."""
     try:
         yield from findings
     except ResultsError as error:
@@ -120,69 +145,47 @@ def _guarded(key: str, findings: Iterator[StoreFinding]) -> Iterator[StoreFindin
 
 def _check_raw_folder(repository: FileSystemRepository) -> Iterator[StoreFinding]:
     folders = set()
-    with contextlib.suppress(ResultsError):  # told where that folder is looked into
+    with contextlib.suppress(ResultsError):  # `_check_derived_folder` reports it
         folders.update(repository.list_aggregated())
     for entry in repository.store.list(RAW_DIR):
         if entry.is_folder and layout.is_folder_name(entry.name):
             folders.add(entry.name)
         else:
-            yield from _check_beside_experiments(repository, entry)
+            yield from _check_other_entry(repository, entry)
     for folder in sorted(folders):
         yield from _check_experiment(repository, folder)
 
 
-def sweep(repository: FileSystemRepository, findings: Iterable[StoreFinding]) -> list[str]:
-    """Remove what is provably left over, and return its keys.
-
-    Args:
-        repository: The results directory.
-        findings: What `check_store` found; only the sweepable ones are touched.
-    """
-    swept = []
-    for finding in findings:
-        with contextlib.suppress(ResultsError):  # what can't be removed stays among the findings
-            deleted = layout.deleted_folder_of(finding.key.removeprefix(f"{RAW_DIR}/"))
-            if deleted is not None and deletion.finish(repository.store, deleted):
-                removed = True
-            elif finding.code == "leftover.folder":
-                removed = repository.store.delete_folder(finding.key)
-            else:
-                removed = finding.sweepable and repository.store.delete(finding.key)
-            if removed:
-                swept.append(finding.key)
-    return swept
-
-
-def _check_beside_experiments(repository: FileSystemRepository, entry: Entry) -> Iterator[StoreFinding]:
-    """What stands under `raw/` and is no experiment's folder."""
+def _check_other_entry(repository: FileSystemRepository, entry: Entry) -> Iterator[StoreFinding]:
+    """Check an entry of `raw/` that is not the folder of an experiment."""
     key = f"{RAW_DIR}/{entry.name}"
     if target_name(entry.name) is not None:
-        yield _leftover(key, entry, is_needed=False)
+        yield _leftover(key, entry, has_only_copy=False)
     elif layout.deleted_folder_of(entry.name) is not None and entry.is_folder:
-        yield _finding(
-            "leftover.folder",
-            key,
-            "a deletion was interrupted",
-            "run 'llm-energy-measure results check --clean' to remove it",
-        )
+        yield _finding("leftover.folder", key, "a deletion was interrupted", _CLEAN)
     elif (attempt := layout.earlier_attempt_of(entry.name)) is not None:
-        yield from _guarded(key, _check_attempt(repository, *attempt))
+        yield from _or_unreadable(key, _check_attempt(repository, *attempt))
     elif not entry.is_folder and process_index_of(entry.name) is not None:
-        advice = "move it to the folder of its experiment"
-        yield _finding("raw.misnamed", key, "the file is not in the folder of an experiment", advice)
-    elif entry.is_folder and _holds_results(repository, key):
-        yield _finding("experiment.misnamed", key, "no experiment id has this folder name", "rename the folder")
-    elif not entry.is_folder and (found := _link(repository, key)) is not None:
-        yield _finding("raw.not_a_file", key, found, "replace it by the folder itself")
+        message = "the file is not in the folder of an experiment"
+        yield _finding("raw.misnamed", key, message, "move it to the folder of its experiment")
+    else:
+        try:
+            names = [found.name for found in repository.store.list(key)]
+        except ResultsError as error:
+            if isinstance(error, UnsafePathError) and not entry.is_folder:
+                yield _finding("raw.not_a_file", key, error.found, "replace it by the folder itself")
+            return
+        if entry.is_folder and any(process_index_of(name) is not None for name in names):
+            yield _finding("experiment.misnamed", key, "no experiment id has this folder name", "rename the folder")
 
 
 def _check_attempt(repository: FileSystemRepository, folder: str, attempt: int) -> Iterator[StoreFinding]:
-    """An earlier attempt that was set aside, and what is unfinished in it."""
+    """Check an archived attempt and its unfinished files."""
     key = layout.earlier_attempt_folder(folder, attempt)
     entries = repository.store.list(key)
     results = sum(process_index_of(entry.name) is not None for entry in entries)
     message = f"a later attempt replaced it; it contains {results} results"
-    yield _finding("raw.earlier_attempt", key, message, "remove it when it is no longer needed")
+    yield _finding("raw.earlier_attempt", key, message, _NO_LONGER_NEEDED)
     names = {entry.name for entry in entries}
     for entry in entries:
         if target_name(entry.name) is not None:
@@ -208,19 +211,17 @@ def _check_entry(
 ) -> Iterator[StoreFinding]:
     key = f"{layout.raw_folder(folder)}/{entry.name}"
     index = process_index_of(entry.name)
-    meant_for = target_name(entry.name)
+    target = target_name(entry.name)
     if index is not None:
         yield from _check_raw(repository, folder, index, key, entry)
-    elif meant_for is not None:
-        is_data = layout.is_kept_in_raw(meant_for) and meant_for != MANIFEST_NAME
-        yield _leftover(key, entry, is_needed=is_data and _holds_only_copy(repository, folder, key, names))
+    elif target is not None:
+        is_record = layout.is_kept_in_raw(target) and target != MANIFEST_NAME
+        yield _leftover(key, entry, has_only_copy=is_record and _has_only_copy(repository, folder, key, names))
     elif entry.name.startswith("rejected-process_"):
         advice = "read the reasons in it, correct and save the record, then remove the file"
         yield _finding("raw.rejected", key, "the record was rejected when it was saved", advice)
     elif entry.name.startswith("superseded-process_"):
-        yield _finding(
-            "raw.superseded", key, "an overwrite replaced this result", "remove it when it is no longer needed"
-        )
+        yield _finding("raw.superseded", key, "an overwrite replaced this result", _NO_LONGER_NEEDED)
     elif entry.name.startswith("partial-process_"):
         advice = "keep it unless the process has a result: it is a lower bound of the measurement"
         yield _finding("raw.partial", key, "the process did not finish", advice)
@@ -228,7 +229,7 @@ def _check_entry(
         yield from _check_manifest(repository, folder, key)
     elif entry.name.startswith("process_") and entry.name.endswith(".json"):
         advice = "if it is a result, rename it to process_<i>.json, with i without leading zeros"
-        yield _finding("raw.misnamed", key, "the file name is not the one of a process", advice)
+        yield _finding("raw.misnamed", key, "the file name is not that of a result", advice)
 
 
 def _check_raw(
@@ -240,36 +241,32 @@ def _check_raw(
     outcome = repository.raw_folder(folder).read(index)
     if not isinstance(outcome, UnreadableFile):
         return
-    code, advice = _classify(repository, key)
-    data = _bytes(repository, key) if code == "raw.torn" else None
-    if data is not None and is_salvaged(repository, folder, index, data):
-        message = f"{outcome.reason}; salvaged as partial-process_{index}.json"
-        salvaged = _finding(code, key, message, "remove it when it is no longer needed")
-        yield msgspec.structs.replace(salvaged, needs_person=False)
-        return
-    yield _finding(code, key, outcome.reason, advice)
-
-
-def _classify(repository: FileSystemRepository, key: str) -> tuple[str, str]:
-    """The code of an unreadable raw file, and what to do about it."""
     try:
         data = repository.store.get(key)
     except ResultsError as error:
-        return "raw.not_a_file" if isinstance(error, UnsafePathError) else "raw.unreadable", error.advice
+        code = "raw.not_a_file" if isinstance(error, UnsafePathError) else "raw.unreadable"
+        yield _finding(code, key, outcome.reason, error.advice)
+        return
+    code, advice = _classify(data, key)
+    if code == "raw.torn" and is_salvaged(repository, folder, index, data):
+        message = f"{outcome.reason}; salvaged as partial-process_{index}.json"
+        yield msgspec.structs.replace(_finding(code, key, message, _NO_LONGER_NEEDED), needs_decision=False)
+    else:
+        yield _finding(code, key, outcome.reason, advice)
+
+
+def _classify(data: bytes, key: str) -> tuple[str, str]:
+    """Return the code for the content of a raw file that is not a result of its process, and the advice."""
     if not data.strip(b" \t\r\n\0"):
         return "raw.empty", "it contains no data; run the process again"
-    if not _is_whole(data):
-        return (
-            "raw.torn",
-            "run 'llm-energy-measure results check --salvage' to save its sections, or run the process again",
-        )
+    if not _is_complete_json(data):
+        return "raw.torn", _SALVAGE
     try:
         record = codec.decode_raw(data, key)
     except ResultCorruptError:
         return "raw.invalid", "repair it, or run the process again"
-    is_own = layout.names_folder(record.experiment_id, layout.folder_of_key(key))
-    if is_own:
-        return "raw.other_process", "rename it to the file name of its process, if there is no such file"
+    if layout.names_folder(record.experiment_id, layout.folder_of_key(key)):
+        return "raw.other_process", "rename it to the file name of its process, if this name is free"
     return "raw.other_experiment", "move it to the folder of its experiment"
 
 
@@ -303,9 +300,8 @@ def _check_aggregate(repository: FileSystemRepository, folder: str) -> Iterator[
         yield _finding("aggregate.unreadable", key, error.found, error.advice)
         return
     if state.status == "unreadable":
-        yield _finding(
-            "aggregate.unreadable", key, state.problem or "", f"run 'llm-energy-measure aggregate {folder} --force'"
-        )
+        advice = f"run 'llm-energy-measure aggregate {folder} --force'"
+        yield _finding("aggregate.unreadable", key, state.problem or "", advice)
     elif state.changes:
         changes = state.changes
         words = (("added", changes.added), ("removed", changes.removed), ("changed", changes.changed))
@@ -320,61 +316,47 @@ def _check_derived_folder(repository: FileSystemRepository, parent: str) -> Iter
     for entry in repository.store.list(parent):
         key = f"{parent}/{entry.name}"
         if target_name(entry.name) is not None:
-            yield _leftover(key, entry, is_needed=False)
+            yield _leftover(key, entry, has_only_copy=False)
         elif parent != AGGREGATED_DIR:
             continue
         elif layout.is_superseded_aggregate(entry.name):
-            advice = "remove it when it is no longer needed"
-            yield _finding("aggregate.superseded", key, "an aggregate of this tool replaced it", advice)
+            yield _finding("aggregate.superseded", key, "an aggregate of this tool replaced it", _NO_LONGER_NEEDED)
         elif entry.name.endswith(".json") and layout.aggregated_folder_of(entry.name) is None:
             yield _finding("aggregate.misnamed", key, "no experiment id has this folder name", "rename it")
 
 
-def _leftover(key: str, entry: Entry, *, is_needed: bool) -> StoreFinding:
-    is_gone = writer_has_ended(entry.name, entry.mtime_sec)
-    if not is_gone and not (is_needed and writer_is_remote(entry.name)):
+def _leftover(key: str, entry: Entry, *, has_only_copy: bool) -> StoreFinding:
+    """Return the finding for an unfinished file or folder."""
+    has_ended = writer_has_ended(entry.name, entry.mtime_sec)
+    if not has_ended and not (has_only_copy and writer_is_remote(entry.name)):
         advice = "leave it; if no process uses this directory any more, inspect and remove it"
         return _finding("leftover.in_use", key, "its writer may still run", advice)
-    if is_needed:
+    if has_only_copy:
         name = target_name(entry.name)
         message = f"it contains a result, or a part of one, for {name}, and no other file contains it"
-        return _finding(
-            "raw.unpublished",
-            key,
-            message,
-            f"run 'llm-energy-measure results check --salvage' to save it, or compare it with {name}",
-        )
+        advice = f"run 'llm-energy-measure results check --salvage' to save it, or compare it with {name}"
+        return _finding("raw.unpublished", key, message, advice)
     if entry.is_folder:
-        return _finding(
-            "leftover.folder",
-            key,
-            "a deletion was interrupted",
-            "run 'llm-energy-measure results check --clean' to remove it",
-        )
-    return _finding(
-        "leftover.file",
-        key,
-        "its writer ended before the file was complete",
-        "run 'llm-energy-measure results check --clean' to remove it",
-    )
+        return _finding("leftover.folder", key, "a deletion was interrupted", _CLEAN)
+    return _finding("leftover.file", key, "its writer ended before the file was complete", _CLEAN)
 
 
-def _holds_only_copy(repository: FileSystemRepository, folder: str, key: str, names: set[str]) -> bool:
-    """True unless an unfinished file is known not to be whole, or to be stored under another name as well."""
+def _has_only_copy(repository: FileSystemRepository, folder: str, key: str, names: set[str]) -> bool:
+    """Return True if an unfinished file may be the only copy of a record, or of the energy of a process."""
     try:
         data = repository.store.get(key)
     except ResultNotFoundError:
         return False
     except ResultsError:
         return True
-    if not _is_whole(data):
-        return _holds_only_energy(repository, key, names, data)
+    if not _is_complete_json(data):
+        return _has_only_energy(repository, key, names, data)
     others = [f"{layout.raw_folder(folder)}/{name}" for name in names if layout.is_kept_in_raw(name)]
-    return all(_bytes(repository, other) != data for other in others)
+    return all(bytes_of(repository.store, other) != data for other in others)
 
 
-def _holds_only_energy(repository: FileSystemRepository, key: str, names: set[str], data: bytes) -> bool:
-    """True if a torn unfinished file holds the energy of a process that has no result, and was not salvaged."""
+def _has_only_energy(repository: FileSystemRepository, key: str, names: set[str], data: bytes) -> bool:
+    """Return True if a torn unfinished file has the energy of a process without result, and was not salvaged."""
     name = target_name(key.rpartition("/")[2]) or ""
     index = process_index_of(name)
     if index is None or name in names or "energy_metrics" not in whole_sections(data):
@@ -382,49 +364,18 @@ def _holds_only_energy(repository: FileSystemRepository, key: str, names: set[st
     return not is_salvaged(repository, layout.folder_of_key(key), index, data)
 
 
-def _is_whole(data: bytes) -> bool:
-    """True if the bytes are JSON to their end; whether this version can read them as a record is another matter."""
+def _is_complete_json(data: bytes) -> bool:
+    """Return True if the bytes are complete JSON. This version may still be unable to read them as a record."""
     try:
         msgspec.json.decode(data.removeprefix(codec.BOM))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _is_loose_json(data)
     except RecursionError:
         return True
-    return True
-
-
-def _is_loose_json(data: bytes) -> bool:
-    """True if the bytes are whole but for what Python's own writer lets through: NaN and the infinities."""
-    try:
-        json.loads(data)
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):
+            json.loads(data)  # accepts NaN and infinity, which Python's json module writes
+            return True
         return False
     return True
-
-
-def _bytes(repository: FileSystemRepository, key: str) -> bytes | None:
-    try:
-        return repository.store.get(key)
-    except ResultsError:
-        return None
-
-
-def _link(repository: FileSystemRepository, key: str) -> str | None:
-    """What is wrong with a link where a folder belongs; its experiment is seen by nobody. None if it is no link."""
-    try:
-        repository.store.list(key)
-    except UnsafePathError as error:
-        return error.found
-    except ResultsError:
-        pass
-    return None
-
-
-def _holds_results(repository: FileSystemRepository, key: str) -> bool:
-    try:
-        return any(process_index_of(entry.name) is not None for entry in repository.store.list(key))
-    except ResultsError:
-        return False
 
 
 def _finding(code: str, key: str, message: str, advice: str) -> StoreFinding:
@@ -433,6 +384,6 @@ def _finding(code: str, key: str, message: str, advice: str) -> StoreFinding:
         key=key,
         message=message,
         advice=advice,
-        needs_person=code not in _NEEDS_NOBODY,
-        sweepable=code in _SWEEPABLE,
+        needs_decision=code not in _NEED_NO_DECISION,
+        is_removable=code in _REMOVABLE,
     )

@@ -1,8 +1,8 @@
-"""Bring results directories together: of several hosts, or of several people.
+"""Merge results directories, for example those of several hosts or users.
 
-Bytes are copied as they are. Nothing that is there is replaced: the same content again is skipped, so that a merge that
-was interrupted is simply run again. Records that were kept beside the results (rejected, superseded) get a free number
-where theirs is taken; other different content under one name is a conflict, which is told and left to a person.
+Files are copied byte for byte, and no file is replaced. An equal file is skipped, so an interrupted merge can be
+repeated. A rejected or superseded record whose name exists in the target gets the first free number. Any other
+different content under one name is a conflict, which is reported and left to the user.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from llm_energy_measure.domain.experiment import Manifest
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.storage.base import Entry
 
 
 class MergedFile(Struct, frozen=True, kw_only=True):
-    """What became of one file of the other directory.
+    """The outcome for one file of the source directory, or for an experiment as a whole.
 
     Attributes:
-        key: Where it lies there, and here unless the reason names another place.
-        outcome: `copied`, `same` (it was here already), `conflict` (other content is here) or `failed`.
-        reason: Why it is a conflict or failed.
+        key: Key in the source, and in the target unless the reason names another file.
+        outcome: `copied`, `same` (the target has an equal file), `conflict` (the target has different content) or
+            `failed`.
+        reason: Why there is a conflict, why the copy failed, or the name in the target.
     """
 
     key: str
@@ -42,21 +44,21 @@ class MergedFile(Struct, frozen=True, kw_only=True):
 
 
 def merge_results(target: FileSystemRepository, source: FileSystemRepository) -> Iterator[MergedFile]:
-    """Copy what another results directory holds into this one, experiment by experiment.
+    """Copy the contents of a results directory into another one, experiment by experiment.
 
-    Raw results, manifests, what was kept beside them (rejected, superseded, partial), aggregates and tags are copied.
-    Empty and unfinished files and earlier attempts are not, and told; files that are none of ours are not. An
-    experiment is a conflict as a whole if its id differs from the one that has the folder here, if its manifest tells
-    of another run, or if a result of one of its processes differs.
+    The merge copies raw results, manifests, rejected, superseded and partial records, aggregates and tags. It reports
+    empty files, unfinished files and earlier attempts, and does not copy them. It ignores files of other programs. A
+    whole experiment is a conflict if the ids of its folder differ, if the manifests describe different runs, or if the
+    results of a process differ.
 
     Args:
-        target: Where to.
-        source: Where from; it is not changed.
+        target: The directory to copy into.
+        source: The directory to copy from. It is not changed.
     """
     for entry in source.store.list(RAW_DIR):
         if entry.is_folder and layout.is_folder_name(entry.name):
             yield from _merge_experiment(target, source, entry.name)
-        elif (reason := _why_left(source, entry)) is not None:
+        elif (reason := _reason_to_skip(source, entry)) is not None:
             yield MergedFile(key=f"{RAW_DIR}/{entry.name}", outcome="failed", reason=reason)
     deleted = deletion.deleted_folders(source.store)
     for parent in (AGGREGATED_DIR, TAGS_DIR):
@@ -66,83 +68,89 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
                 yield _merge_derived(target, source, parent, entry.name, folder)
 
 
-def _why_left(source: FileSystemRepository, entry: Entry) -> str | None:
-    """Why something of ours under `raw/` that is no experiment's folder is not merged; None if it is none of ours."""
+def _reason_to_skip(source: FileSystemRepository, entry: Entry) -> str | None:
+    """Return why an entry of `raw/` that is not an experiment is not merged; None if it needs no report."""
     if layout.earlier_attempt_of(entry.name) is not None:
         return "earlier attempts are not merged; copy the folder if it is needed"
     if layout.deleted_folder_of(entry.name) is not None or target_name(entry.name) is not None:
         return None
     try:
-        inside = source.store.list(f"{RAW_DIR}/{entry.name}")
+        names = [found.name for found in source.store.list(f"{RAW_DIR}/{entry.name}")]
     except UnsafePathError as error:
         return f"{error.found}; {error.advice}"
     except ResultsError:
         return None
-    holds_results = any(process_index_of(one.name) is not None for one in inside)
-    return (
-        "no experiment id can have this folder name; rename the folder in the source directory"
-        if holds_results
-        else None
-    )
+    if all(process_index_of(name) is None for name in names):
+        return None
+    return "no experiment id can have this folder name; rename the folder in the source directory"
 
 
 def _difference(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> str | None:
-    """Why what lies under a folder name there can't come under it here; None if it can."""
-    here, there = _holder(target, folder), _holder(source, folder)
-    if here is not None and there is not None and here != there:
-        return f"the folder belongs to experiment {here!r} in the target and to {there!r} in the source"
-    mine, theirs = target.raw_folder(folder).readable_manifest(), source.raw_folder(folder).readable_manifest()
-    difference = mine.difference(theirs) if mine is not None and theirs is not None else None
+    """Return how the experiments with this folder name differ in the two directories; None if they are the same."""
+    own, other = _owner(target, folder), _owner(source, folder)
+    if own is not None and other is not None and own != other:
+        return f"the folder belongs to experiment {own!r} in the target and to {other!r} in the source"
+    manifests = [repository.raw_folder(folder).readable_manifest() for repository in (target, source)]
+    return _difference_of_manifests(*manifests)
+
+
+def _difference_of_manifests(own: Manifest | None, other: Manifest | None) -> str | None:
+    difference = own.difference(other) if own is not None and other is not None else None
     if difference is None:
         return None
-    name, value, other = difference
-    return f"the source has another run: in the manifests, {name} is {value!r} (target) and {other!r} (source)"
+    name, value, other_value = difference
+    return f"the source has another run: in the manifests, {name} is {value!r} (target) and {other_value!r} (source)"
 
 
-def _holder(repository: FileSystemRepository, folder: str) -> str | None:
-    """Whose a folder name is: that of the raw results, or without any that of the aggregate."""
-    holder = repository.raw_folder(folder).owner()
-    if holder is None:
-        with contextlib.suppress(ResultCorruptError):  # such a file can't say whose it is
+def _owner(repository: FileSystemRepository, folder: str) -> str | None:
+    """Return the id of the experiment that owns a folder name: by its raw results, else by its aggregate."""
+    owner = repository.raw_folder(folder).owner()
+    if owner is None:
+        with contextlib.suppress(ResultCorruptError):  # an unreadable aggregate names no experiment
             aggregated = repository.load_summary(folder)
-            holder = aggregated.experiment_id if aggregated is not None else None
-    return holder
+            owner = aggregated.experiment_id if aggregated is not None else None
+    return owner
 
 
 def _merge_experiment(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> Iterator[MergedFile]:
     prefix = layout.raw_folder(folder)
     try:
         names = [entry.name for entry in source.store.list(prefix) if not entry.is_folder]
-        difference = _difference(target, source, folder)
-        conflicts = [] if difference else _conflicts(target, source, folder, names)
-        manifest = _merge_manifest(target, source, folder, names) if not (difference or conflicts) else None
+        if (difference := _difference(target, source, folder)) is not None:
+            yield MergedFile(key=prefix, outcome="conflict", reason=difference)
+            return
+        if conflicts := _conflicts(target, source, folder, names):
+            yield from conflicts
+            return
+        manifest = _merge_manifest(target, source, folder, names)
     except ExperimentIdError as error:
         yield MergedFile(key=prefix, outcome="conflict", reason=error.found)
         return
     except ResultsError as error:
         yield MergedFile(key=prefix, outcome="failed", reason=str(error))
         return
-    if difference is not None:
-        yield MergedFile(key=prefix, outcome="conflict", reason=difference)
-    yield from conflicts
-    if manifest is None:
-        return
     if MANIFEST_NAME in names:
         yield manifest
     if manifest.outcome in ("copied", "same"):
         others = (name for name in names if name != MANIFEST_NAME)
-        yield from filter(None, (_merge_kept(target, source, folder, name) for name in others))
+        yield from filter(None, (_merge_record(target, source, folder, name) for name in others))
 
 
-def _merge_kept(
+def _merge_record(
     target: FileSystemRepository, source: FileSystemRepository, folder: str, name: str
 ) -> MergedFile | None:
-    """A result, or what is kept beside the results; None if it is none of ours."""
+    """Copy a result or another record of an experiment; return None for a file of another program."""
     key = f"{layout.raw_folder(folder)}/{name}"
-    if (key_of := layout.numbered_keys(folder, name)) is not None:
-        return _merge_numbered(target, source, key, key_of)
     if layout.is_kept_in_raw(name):
-        return _merge_file(target, source, key)
+        merged = _merge_file(target, source, key)
+        key_of = layout.numbered_keys(folder, name)
+        if merged.outcome != "conflict" or key_of is None:
+            return merged
+        try:
+            path, is_new = keep_bytes(target.store, source.store.get(key), key_of)
+        except ResultsError as error:
+            return MergedFile(key=key, outcome="failed", reason=str(error))
+        return MergedFile(key=key, outcome="copied" if is_new else "same", reason=f"stored as {path.name}")
     if target_name(name) is not None:
         reason = "unfinished file; run 'llm-energy-measure results check' in the source directory"
         return MergedFile(key=key, outcome="failed", reason=reason)
@@ -152,59 +160,46 @@ def _merge_kept(
 def _conflicts(
     target: FileSystemRepository, source: FileSystemRepository, folder: str, names: Sequence[str]
 ) -> list[MergedFile]:
-    """Results that differ: what is there is another run then, and none of it is copied, lest two runs be summed."""
+    """Return a conflict for each process with different results, and one for the experiment if there are any.
+
+    Different results come from different runs. The sum over processes of two runs would be wrong.
+    """
     conflicts = []
     for name in names:
         key = f"{layout.raw_folder(folder)}/{name}"
         if process_index_of(name) is not None:
-            mine, theirs = bytes_of(target.store, key), bytes_of(source.store, key)
-            if mine and theirs and mine != theirs:
+            own, other = bytes_of(target.store, key), bytes_of(source.store, key)
+            if own and other and own != other:
                 conflicts.append(MergedFile(key=key, outcome="conflict", reason="the target has a different result"))
     reason = "the target has results of another run, so no file of this experiment was copied"
-    whole = MergedFile(key=layout.raw_folder(folder), outcome="conflict", reason=reason)
-    return [*conflicts, whole] if conflicts else []
+    experiment = MergedFile(key=layout.raw_folder(folder), outcome="conflict", reason=reason)
+    return [*conflicts, experiment] if conflicts else []
 
 
 def _merge_manifest(
     target: FileSystemRepository, source: FileSystemRepository, folder: str, names: Sequence[str]
 ) -> MergedFile:
-    """Give the folder here its manifest, or hold theirs against the one that it has.
+    """Copy the manifest, or compare it with the manifest in the target.
 
     Raises:
-        ExperimentIdError: The folder is another experiment's here.
-        ResultExistsError: Its attempt was set aside here just now.
+        ExperimentIdError: Another experiment owns the folder in the target.
+        ResultExistsError: The attempt was archived in the target at the same time.
     """
     key = layout.manifest_key(folder)
-    theirs = source.raw_folder(folder).readable_manifest()
-    if theirs is None:  # another tool's results, or one that can't be read
+    other = source.raw_folder(folder).readable_manifest()
+    if other is None:  # results of another tool, or an unreadable manifest
         deletion.finish(target.store, folder)
         return _merge_file(target, source, key) if MANIFEST_NAME in names else MergedFile(key=key, outcome="same")
     is_new = target.raw_folder(folder).has_no_manifest()
-    mine = target.raw_folder(folder).claim(theirs)
-    if (difference := mine.difference(theirs)) is not None:
-        name, value, other = difference
-        reason = f"the source has another run: in the manifests, {name} is {value!r} (target) and {other!r} (source)"
+    own = target.raw_folder(folder).claim(other)
+    if (reason := _difference_of_manifests(own, other)) is not None:
         return MergedFile(key=key, outcome="conflict", reason=reason)
-    if mine == theirs:
+    if own == other:
         return MergedFile(key=key, outcome="copied" if is_new else "same")
-    if mine.includes(theirs):
+    if own.includes(other):
         return MergedFile(key=key, outcome="same", reason="the manifests describe the same run")
     reason = "the source manifest describes the same run with more fields; compare the two files"
     return MergedFile(key=key, outcome="conflict", reason=reason)
-
-
-def _merge_numbered(
-    target: FileSystemRepository, source: FileSystemRepository, key: str, key_of: Callable[[int], str]
-) -> MergedFile:
-    """What was kept beside the results goes to its own name, or to the first number that is free here."""
-    merged = _merge_file(target, source, key)
-    if merged.outcome != "conflict":
-        return merged
-    try:
-        path, is_new = keep_bytes(target.store, source.store.get(key), key_of)
-    except ResultsError as error:
-        return MergedFile(key=key, outcome="failed", reason=str(error))
-    return MergedFile(key=key, outcome="copied" if is_new else "same", reason=f"stored as {path.name}")
 
 
 def _merge_file(target: FileSystemRepository, source: FileSystemRepository, key: str) -> MergedFile:
@@ -218,35 +213,34 @@ def _merge_file(target: FileSystemRepository, source: FileSystemRepository, key:
             return MergedFile(key=key, outcome="same")
     except ResultsError as error:
         return MergedFile(key=key, outcome="failed", reason=str(error))
-    return MergedFile(key=key, outcome="conflict", reason="other content is here under this name")
+    return MergedFile(key=key, outcome="conflict", reason="the target has different content under this name")
 
 
 def _merge_derived(
     target: FileSystemRepository, source: FileSystemRepository, parent: str, name: str, folder: str
 ) -> MergedFile:
-    """An aggregate that differs is no conflict where it can be made again from raw results that are here."""
+    """Copy an aggregate or tags. A different aggregate is no conflict if it can be recomputed in the target."""
     key = f"{parent}/{name}"
     try:
-        difference = _difference(target, source, folder)
-        if difference is not None:
+        if (difference := _difference(target, source, folder)) is not None:
             return MergedFile(key=key, outcome="conflict", reason=difference)
         deletion.finish(target.store, folder)
         is_aggregate = parent == AGGREGATED_DIR and not layout.is_superseded_aggregate(name)
-        can_be_remade = is_aggregate and target.has_raw(folder)
+        can_be_recomputed = is_aggregate and target.has_raw(folder)
     except ResultsError as error:
         return MergedFile(key=key, outcome="failed", reason=str(error))
     merged = _merge_file(target, source, key)
     if merged.outcome == "copied" and parent == AGGREGATED_DIR:
-        # Its own time would say that it was made from the raw files that are here, which may be others.
+        # A current mtime would mean that the aggregate is newer than all raw results in the target.
         with Folder(target.store, parent) as copied:
             copied.set_mtime(name, 0)
-    if merged.outcome == "conflict" and can_be_remade and _is_ours(source, folder):
-        return MergedFile(key=key, outcome="same", reason="it can be made again from the raw results")
+    if merged.outcome == "conflict" and can_be_recomputed and _has_sources(source, folder):
+        return MergedFile(key=key, outcome="same", reason="it can be recomputed from the raw results")
     return merged
 
 
-def _is_ours(repository: FileSystemRepository, folder: str) -> bool:
-    """True if an aggregate was made by this package; another tool's can't be made again."""
+def _has_sources(repository: FileSystemRepository, folder: str) -> bool:
+    """Return True if this package made the aggregate; an aggregate of another tool can't be recomputed."""
     try:
         aggregated = repository.load_summary(folder)
     except ResultsError:

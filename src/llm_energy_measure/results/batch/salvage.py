@@ -1,7 +1,7 @@
-"""What a torn raw file still holds: its whole sections, as a partial record that says what it is.
+"""Salvage torn raw files: store their complete sections as partial records.
 
-Nothing is salvaged unless somebody asks, and what is salvaged is never taken for a result: it is stored as
-`partial-process_<i>.json`, and its record names the torn file and its digest as its origin.
+Files are salvaged only on request (`results check --salvage`). A salvaged record is not a result: its file is
+`partial-process_<i>.json`, and its origin is the torn file with its digest.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
 
 TOOL = "llm-energy-measure salvage"
-"""What the origin of a salvaged record names as its tool."""
+"""Name of the tool in the origin of a salvaged record."""
 
 _WHITE_SPACE = " \t\r\n"
-# Without these there is nothing to attribute, and no telling when it was.
-_NEEDED = ("config_name", "model_name", "timestamps")
+# Without these fields, the energy belongs to no configuration, model or time.
+_REQUIRED = ("config_name", "model_name", "timestamps")
 
 
 def whole_sections(data: bytes) -> dict[str, Any]:
-    """The top-level fields of a torn JSON object that are there to the end, in order.
+    """Return the complete top-level fields of a torn JSON object, in order.
 
-    A number that the tear may have cut short is left out.
+    A number at the end of the data may be truncated, and is left out.
 
     Example:
         >>> whole_sections(b'{"a": {"b": 1}, "c": "d", "e": 12')
@@ -64,55 +64,45 @@ def whole_sections(data: bytes) -> dict[str, Any]:
             return sections
 
 
-def salvage_raw(repository: FileSystemRepository, experiment_id: str, process_index: int) -> Path:
-    """Store what a torn raw file still holds as a partial record, and return its file.
+def salvage_all(repository: FileSystemRepository, keys: Iterable[str]) -> dict[str, Path | ResultsError]:
+    """Salvage raw files, and return for each key the new file, or the error that says why there is none.
 
-    The torn file stays as it is. What is lost is null in the record, and `energy_measurement_warning` says so.
+    The complete sections of a torn file are stored as a partial record. Lost values are null in it, and
+    `energy_measurement_warning` names them. A complete unfinished file is saved as a result. The old files stay.
 
     Args:
-        repository: Where it is stored.
-        experiment_id: Its experiment.
-        process_index: Its process.
-
-    Raises:
-        ResultNotFoundError: There is no such file.
-        ResultCorruptError: The file is whole, or too little of it is.
-    """
-    folder = layout.folder_name(experiment_id)
-    key = layout.raw_key(folder, process_index)
-    data = repository.store.get(key)
-    try:
-        codec.decode_raw(data, key)
-    except ResultCorruptError:
-        return _salvage(repository, key, process_index, data)
-    raise ResultCorruptError(f"Failed to salvage {key}", "the file is complete", "load it with load_raw")
-
-
-def salvage_all(repository: FileSystemRepository, keys: Iterable[str]) -> dict[str, Path | ResultsError]:
-    """Salvage torn raw files, and what was written and never published; for each its new file, or why there is none.
-
-    A file that was never published and is whole is saved as the result that it is.
+        repository: The results directory.
+        keys: Keys of raw results and of their unfinished files; other keys are ignored.
     """
     outcomes: dict[str, Path | ResultsError] = {}
     for key in keys:
         name = key.rpartition("/")[2]
-        meant_for = target_name(name)
-        index = process_index_of(meant_for or name)
+        published_name = target_name(name)
+        index = process_index_of(published_name or name)
         if index is not None:
             try:
-                data = repository.store.get(key)
-                record = None if meant_for is None else _whole(data, key)
-                if record is None:
-                    outcomes[key] = _salvage(repository, key, index, data)
-                else:
-                    outcomes[key] = _publish(repository, key, index, record)
+                outcomes[key] = _salvage(repository, key, index, is_published=published_name is None)
             except ResultsError as error:
                 outcomes[key] = error
     return outcomes
 
 
+def _salvage(repository: FileSystemRepository, key: str, process_index: int, *, is_published: bool) -> Path:
+    data = repository.store.get(key)
+    try:
+        record = codec.decode_raw(data, key)
+    except ResultCorruptError:
+        return _save_partial(repository, key, process_index, data)
+    if is_published:
+        raise ResultCorruptError(f"Failed to salvage {key}", "the file is complete", "load it with load_raw")
+    folder = layout.folder_of_key(key)
+    if process_index not in repository.raw_folder(folder).process_indices():
+        return repository.save_raw(record.experiment_id, record)
+    return keep_copy(repository.store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
+
+
 def is_salvaged(repository: FileSystemRepository, folder: str, process_index: int, data: bytes) -> bool:
-    """True if a partial record was made from these bytes."""
+    """Return True if the partial record of a process was salvaged from these bytes."""
     key = layout.partial_key(folder, process_index)
     try:
         origin = codec.decode_raw(repository.store.get(key), key).origin
@@ -121,40 +111,25 @@ def is_salvaged(repository: FileSystemRepository, folder: str, process_index: in
     return origin is not None and origin.sha256 == codec.digest(data)
 
 
-def _publish(repository: FileSystemRepository, key: str, process_index: int, record: RawProcessResult) -> Path:
-    """Save a whole result that was never published, or keep it beside the one that its process has."""
-    folder = layout.folder_of_key(key)
-    if process_index not in repository.raw_folder(folder).process_indices():
-        return repository.save_raw(record.experiment_id, record)
-    return keep_copy(repository.store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
-
-
-def _whole(data: bytes, key: str) -> RawProcessResult | None:
-    try:
-        return codec.decode_raw(data, key)
-    except ResultCorruptError:
-        return None
-
-
-def _salvage(repository: FileSystemRepository, key: str, process_index: int, data: bytes) -> Path:
+def _save_partial(repository: FileSystemRepository, key: str, process_index: int, data: bytes) -> Path:
     doing = f"Failed to salvage {key}"
     folder, name = layout.folder_of_key(key), key.rpartition("/")[2]
     sections = whole_sections(data)
-    lost = [name for name in _NEEDED if name not in sections]
+    lost = [name for name in _REQUIRED if name not in sections]
     if lost:
         found = f"the file ends before {lost[0]}, so its data cannot be attributed"
         raise ResultCorruptError(doing, found, "run the process again")
-    record = _partial(sections, name, data)
+    record = _partial_record(sections, name, data)
     if not layout.names_folder(record.experiment_id, folder) or record.process_index != process_index:
         found = f"it is the result of process {record.process_index} of {record.experiment_id!r}"
         raise ResultCorruptError(doing, found, "move it to the folder and file name of this process first")
     return keep_partial(repository.store, folder, codec.require_valid_raw(record))
 
 
-def _partial(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResult:
-    """The record of what is left; raises `ResultCorruptError` if that is no record either."""
+def _partial_record(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResult:
+    """Return the record of the complete sections. Raises `ResultCorruptError` if they are not valid."""
     lost = [field for field in ("inference_metrics", "energy_metrics", "compute_metrics") if field not in sections]
-    said = sections.get("energy_measurement_warning")
+    own_warning = sections.get("energy_measurement_warning")
     warning = f"salvaged from a torn file; lost: {', '.join(lost) or 'no metrics'}"
     document = {
         "gpu_id": None,
@@ -162,7 +137,7 @@ def _partial(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResu
         "energy_metrics": {"total_energy_j": None, "duration_sec": None},
         "compute_metrics": None,
         **sections,
-        "energy_measurement_warning": f"{said}; {warning}" if isinstance(said, str) else warning,
+        "energy_measurement_warning": f"{own_warning}; {warning}" if isinstance(own_warning, str) else warning,
         "status": sections.get("status") or "partial",
     }
     try:
@@ -175,7 +150,7 @@ def _partial(sections: dict[str, Any], name: str, data: bytes) -> RawProcessResu
 
 
 def _skip(text: str, position: int) -> int:
-    """The first position that holds no white space."""
+    """Return the first position without white space, from this position on."""
     while position < len(text) and text[position] in _WHITE_SPACE:
         position += 1
     return position
