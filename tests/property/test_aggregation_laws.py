@@ -1,4 +1,4 @@
-"""Laws of aggregation, over any processes."""
+"""Laws of aggregation that hold for any processes."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ readings = st.floats(0, 1e9, allow_subnormal=False)
 
 
 @given(whole, st.randoms(use_true_random=False))
-def test_the_order_of_processes_never_matters(records: list[RawProcessResult], order: random.Random) -> None:
+def test_order_of_processes_changes_nothing(records: list[RawProcessResult], order: random.Random) -> None:
     shuffled = order.sample(records, len(records))
     one, other = (aggregate_results("x", results, allow_mixed=True) for results in (records, shuffled))
     assert codec.encode_aggregated(one) == codec.encode_aggregated(other)
 
 
 @given(experiments)
-def test_sums_are_correctly_rounded_over_what_is_known(records: list[RawProcessResult]) -> None:
+def test_sums_of_known_values_are_correctly_rounded(records: list[RawProcessResult]) -> None:
     result = aggregate_results("x", records, allow_mixed=True)
     energies = [e for record in records if (e := record.energy_metrics.total_energy_j) is not None]
     tokens = [record.inference_metrics.total_tokens for record in records if record.inference_metrics]
@@ -74,7 +74,7 @@ def test_sums_are_correctly_rounded_over_what_is_known(records: list[RawProcessR
 
 
 @given(experiments)
-def test_throughput_lies_within_the_processes_that_report_one(records: list[RawProcessResult]) -> None:
+def test_throughput_is_within_the_range_of_the_processes(records: list[RawProcessResult]) -> None:
     reported = [
         record.inference_metrics.tokens_per_second
         for record in records
@@ -89,7 +89,7 @@ def test_throughput_lies_within_the_processes_that_report_one(records: list[RawP
 
 
 @given(experiments)
-def test_found_missing_and_unexpected_account_for_every_process(records: list[RawProcessResult]) -> None:
+def test_found_missing_and_unexpected_cover_every_process(records: list[RawProcessResult]) -> None:
     report = aggregate_results("x", records, allow_mixed=True).completeness
     assert report is not None
     assert report.found_processes + len(report.missing) == report.expected_processes
@@ -97,7 +97,7 @@ def test_found_missing_and_unexpected_account_for_every_process(records: list[Ra
 
 
 @given(experiments)
-def test_an_unknown_ratio_is_never_zero(records: list[RawProcessResult]) -> None:
+def test_unknown_ratio_is_never_zero(records: list[RawProcessResult]) -> None:
     result = aggregate_results("x", records, allow_mixed=True)
     metrics = calculate_efficiency_metrics(result)
     tokens, joules = result.total_tokens, result.total_energy_j
@@ -110,7 +110,7 @@ def test_an_unknown_ratio_is_never_zero(records: list[RawProcessResult]) -> None
 @given(
     st.lists(st.builds(LatencyMeasurements, ttft_ms=st.lists(readings), itl_trimmed_ms=st.lists(readings, max_size=5)))
 )
-def test_pooled_percentiles_are_those_of_all_samples_together(measured: list[LatencyMeasurements]) -> None:
+def test_pooled_percentiles_are_those_of_all_samples(measured: list[LatencyMeasurements]) -> None:
     stats = pool_latency(measured)
     ttft = [sample for process in measured for sample in process.ttft_ms]
     itl = [sample for process in measured for sample in process.itl_trimmed_ms]
@@ -126,19 +126,17 @@ def _percentiles(samples: list[float], percents: list[int]) -> list[float | None
     return [float(np.percentile(samples, percent)) if samples else None for percent in percents]
 
 
-# What Python can put into a record and no file can hold
+# Numbers that Python can represent and a file cannot
 
 
 @given(st.data(), st.integers(1, 4), st.sampled_from(strategy_names()))
-def test_figures_that_no_file_can_hold_are_told_and_never_calculated_with(
-    data: st.DataObject, count: int, strategy: str
-) -> None:
+def test_numbers_that_json_cannot_represent_are_refused(data: st.DataObject, count: int, strategy: str) -> None:
     records = [factories.full_raw(process_index=index) for index in range(count)]
     odd = data.draw(st.integers(0, count - 1))
     records[odd] = data.draw(strategies.records_with_odd_numbers(records[odd]))
     try:
         result = aggregate_results(factories.EXPERIMENT, records, strategy=strategy)
-    except AggregationError:  # in words, and nothing was calculated
+    except AggregationError:  # an error message, and no calculated number
         pass
     else:
         assert codec.decode_aggregated(codec.encode_aggregated(result), "x.json").findings == result.findings
@@ -147,7 +145,7 @@ def test_figures_that_no_file_can_hold_are_told_and_never_calculated_with(
 
 
 @given(st.data())
-def test_what_holds_such_a_figure_is_kept_and_what_holds_none_is_stored(data: st.DataObject) -> None:
+def test_record_with_such_a_number_is_kept_and_others_are_stored(data: st.DataObject) -> None:
     record = data.draw(strategies.records_with_odd_numbers(factories.full_raw()))
     repository = FileSystemRepository(store=MemoryStore())
     with contextlib.suppress(InvalidResultError):

@@ -1,4 +1,4 @@
-"""The repository held against plain values, with crashes and disk errors as steps, over a store in memory."""
+"""A state machine that compares the repository with plain values, with crashes and disk errors as steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_STEPS = 6
 
 
 class CrashMachine(RuleBasedStateMachine):
-    """Every operation does what the model says; one that is cut short leaves one of the states that it goes through."""
+    """Each operation has the effect of the model. An interrupted operation leaves one of its intermediate states."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`FileSystemRepository` held against a plain dict."""
+"""A state machine that compares `FileSystemRepository` with a plain dict."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ variants = st.integers(0, 2)
 
 
 class RepositoryMachine(RuleBasedStateMachine):
-    """Raw results by id and index, aggregates as the raw results they were made from."""
+    """Models raw results by id and index, and each aggregate as the raw results in it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     @rule(experiment_id=ids, index=indices)
     def lose(self, experiment_id: str, index: int) -> None:
-        """Somebody else deletes a file."""
+        """Delete a file without the repository."""
         if len(self.raw.get(experiment_id, {})) > 1 and index in self.raw[experiment_id]:
             (self.base / "raw" / sanitize_experiment_id(experiment_id) / f"process_{index}.json").unlink()
             del self.raw[experiment_id][index]

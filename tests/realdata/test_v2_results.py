@@ -1,4 +1,4 @@
-"""Files of the field: what another tool wrote, and derived, beside what we make of it."""
+"""Tests with files of another tool: its raw results and aggregates, against ours."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def folder(request: pytest.FixtureRequest, real_data: Path) -> Path:
 
 
 def same(ours: object, theirs: object, where: str = "") -> None:
-    """Everything that stands in theirs stands in ours, floats to 1e-12."""
+    """Require that ours contains every value of theirs, floats to 1e-12."""
     if isinstance(theirs, dict):
         assert isinstance(ours, dict), where
         for key, value in theirs.items():

@@ -18,7 +18,7 @@ When = Literal["before", "after"]
 
 
 class CrashedError(BaseException):
-    """Stands for a process that stops here. The package must not catch this exception."""
+    """The process stops here. The package must not catch this exception."""
 
 
 def eio(doing: str) -> StorageError:

@@ -1,4 +1,4 @@
-"""Before the run: the processes agree on what the experiment is, and a rerun is found before hours are spent on it."""
+"""Tests of `begin_experiment`: all processes agree on the run, and a rerun is refused before it starts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def names(repository: FileSystemRepository) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"expected_processes": 0}, "Expected int >= 1"),
         ({"expected_processes": 10**9}, "Expected int <= 1000000"),
@@ -60,11 +60,11 @@ def names(repository: FileSystemRepository) -> list[str]:
     ],
 )
 def test_begin_refuses_a_manifest_that_could_not_be_read(
-    repository: FileSystemRepository, changes: dict[str, Any], told: str
+    repository: FileSystemRepository, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match="its manifest is not valid") as refused:
         repository.begin_experiment(manifest(**changes))
-    assert told in refused.value.found
+    assert message in refused.value.found
     assert names(repository) == []
 
 
@@ -76,14 +76,14 @@ def test_first_process_writes_the_manifest_and_the_others_accept_it(repository: 
     assert repository.list_experiments() == []
     for index in (3, 0):
         repository.save_raw(EXP, factories.raw(process_index=index))
-    repository.begin_experiment(manifest(), 2)  # a late process disturbs nobody
+    repository.begin_experiment(manifest(), 2)  # a late process changes nothing
     report = repository.recover_raw(EXP)
     assert report.manifest == manifest()
     assert [record.process_index for record in report.results] == [0, 3]
 
 
 @pytest.mark.parametrize(
-    ("fact", "value", "told"),
+    ("fact", "value", "message"),
     [
         ("attempt", 0, "attempt is 1 in its manifest and 0 in this process"),
         ("expected_processes", 8, "expected_processes is 4 in its manifest and 8 in this process"),
@@ -92,11 +92,11 @@ def test_first_process_writes_the_manifest_and_the_others_accept_it(repository: 
     ],
 )
 def test_begin_of_another_run_is_refused_with_both_values(
-    repository: FileSystemRepository, fact: str, value: object, told: str
+    repository: FileSystemRepository, fact: str, value: object, message: str
 ) -> None:
     repository.begin_experiment(manifest())
     before = names(repository), repository.load_manifest(EXP)
-    with pytest.raises(ResultExistsError, match=told) as refused:
+    with pytest.raises(ResultExistsError, match=message) as refused:
         repository.begin_experiment(manifest(EXP, **{fact: value}))
     assert refused.value.advice == "use another id, or pass attempt=1 (--attempt 1)"
     assert (names(repository), repository.load_manifest(EXP)) == before
@@ -137,7 +137,7 @@ def test_rerun_of_results_without_a_manifest_is_refused(repository: FileSystemRe
     repository.save_raw(EXP, factories.raw())
     with pytest.raises(ResultExistsError, match="process 0 already has a result"):
         repository.begin_experiment(manifest(attempt=0), 0)
-    repository.begin_experiment(manifest(attempt=0), 1)  # one of its processes that comes late
+    repository.begin_experiment(manifest(attempt=0), 1)  # a late process of attempt 0
 
 
 def test_begin_without_a_process_allows_results_of_the_same_job_only(
@@ -175,7 +175,7 @@ def test_later_attempt_archives_results_without_a_manifest(repository: FileSyste
 
 
 def test_no_process_restores_an_archived_attempt(repository: FileSystemRepository) -> None:
-    """The next one's manifest is still to come: its process was killed, or is about to write it."""
+    """The manifest of the next attempt does not exist yet: its writer was killed, or has not written it yet."""
     repository.begin_experiment(manifest(attempt=0), 0)
     folder = repository.base_path / "raw" / EXP
     folder.rename(folder.with_name(f".{EXP}~attempt-0"))
@@ -198,9 +198,9 @@ def test_later_attempt_archives_the_whole_earlier_attempt(repository: FileSystem
     before = {name.partition("/")[2] for name in names(repository)}
     for index in range(2):
         repository.begin_experiment(manifest(attempt=2), index)
-    aside = repository.base_path / "raw" / f".{EXP}~attempt-0"
-    assert {path.name for path in aside.iterdir()} == before
-    assert (aside / "superseded-process_0-1.json").read_bytes() == kept
+    archive = repository.base_path / "raw" / f".{EXP}~attempt-0"
+    assert {path.name for path in archive.iterdir()} == before
+    assert (archive / "superseded-process_0-1.json").read_bytes() == kept
     assert repository.load_manifest(EXP) == manifest(attempt=2)
     assert repository.list_raw(EXP) == []
     assert repository.list_experiments() == []
@@ -230,7 +230,7 @@ def test_record_of_another_attempt_is_refused_and_kept(repository: FileSystemRep
 
 
 class Late(LocalStore):
-    """A store in which the next attempt begins just before a result is published."""
+    """A store in which the next attempt begins directly before a result gets its name."""
 
     def create(self, key: str, data: bytes) -> bool:
         if "/process_" in key:
@@ -248,7 +248,7 @@ def test_late_record_of_an_earlier_attempt_is_refused_and_kept(tmp_path: Path) -
 
 
 class TooLate(LocalStore):
-    """A store in which the next attempt begins, and ends, just after a result is published."""
+    """A store in which the next attempt begins and ends directly after a result gets its name."""
 
     def create(self, key: str, data: bytes) -> bool:
         created = super().create(key, data)
@@ -276,7 +276,7 @@ def test_record_of_this_or_an_unknown_attempt_is_saved(repository: FileSystemRep
 @pytest.mark.parametrize("experiment_id", [EXP, "a/b"])
 def test_record_of_a_later_attempt_needs_no_manifest(repository: FileSystemRepository, experiment_id: str) -> None:
     for index in range(2):
-        repository.save_raw(experiment_id, factories.full_raw(experiment_id, index))  # of attempt 1
+        repository.save_raw(experiment_id, factories.full_raw(experiment_id, index))  # the record of attempt 1
     assert len(repository.load_all_raw(experiment_id)) == 2
 
 
@@ -291,7 +291,7 @@ def test_many_processes_begin_a_later_attempt_at_the_same_time(repository: FileS
         try:
             repository.begin_experiment(manifest(attempt=1), index)
             repository.save_raw(EXP, of_attempt(1, index))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
+        except Exception as error:  # noqa: BLE001 - the test reports any exception
             refused.append(error)
 
     threads = [threading.Thread(target=begin, args=(index,)) for index in range(8)]
@@ -316,17 +316,17 @@ def test_begin_does_not_wait_for_an_existing_archive_name(repository: FileSystem
     assert names(repository) == before
 
 
-# Whose the folder is
+# Owner of a folder
 
 
 @pytest.mark.parametrize(("first", "second"), [("a/b", "a_b"), ("a_b", "a/b"), ("a b", "a/b")])
 def test_manifest_claims_the_folder_for_the_exact_id(repository: FileSystemRepository, first: str, second: str) -> None:
     repository.begin_experiment(manifest(first))
-    told = f"its folder 'a_b' belongs to the experiment '{first}'"
+    message = f"its folder 'a_b' belongs to the experiment '{first}'"
     for later in (manifest(second), manifest(second, attempt=9)):
-        with pytest.raises(ExperimentIdError, match=told):
+        with pytest.raises(ExperimentIdError, match=message):
             repository.begin_experiment(later)
-    with pytest.raises(ExperimentIdError, match=told) as refused:
+    with pytest.raises(ExperimentIdError, match=message) as refused:
         repository.save_raw(second, factories.raw(second))
     assert getattr(refused.value, "kept", None) is not None
     repository.save_raw(first, factories.raw(first))
@@ -348,7 +348,7 @@ def test_begin_refuses_an_invalid_id(repository: FileSystemRepository, experimen
     assert not repository.base_path.exists()
 
 
-# A manifest that can't be read
+# Unreadable manifests
 
 
 def put_in_the_way(repository: FileSystemRepository, kind: str, folder: str = EXP) -> None:

@@ -1,4 +1,4 @@
-"""Bulk aggregation: where experiments stand, what is made anew, what stays when it fails."""
+"""Tests of bulk aggregation: states of experiments, rewritten aggregates, and failures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> FileSystemRepository:
-    """Two processes of one experiment."""
+    """Return a repository with two processes of one experiment."""
     repository = FileSystemRepository(tmp_path)
     for record in factories.raws(2):
         repository.save_raw("exp_7", record)
@@ -68,12 +68,12 @@ def status(repository: FileSystemRepository) -> str:
 
 
 def save_foreign(repository: FileSystemRepository) -> bytes:
-    """An aggregate of another tool."""
+    """Save an aggregate of another tool."""
     repository.save_aggregated(factories.aggregated())
     return aggregate_file(repository).read_bytes()
 
 
-# Where an experiment stands
+# State of an experiment
 
 
 def test_experiment_without_an_aggregate_is_pending(repository: FileSystemRepository) -> None:
@@ -152,7 +152,7 @@ def test_invalid_aggregate_is_unreadable_with_a_reason(repository: FileSystemRep
     assert state.problem
 
 
-# What is made anew
+# Aggregates that are written again
 
 
 def test_current_aggregate_is_rewritten_by_force_only(repository: FileSystemRepository) -> None:
@@ -228,11 +228,11 @@ def test_unreadable_file_leaves_a_partial_aggregate_current(repository: FileSyst
     assert status(repository) == "stale", "its bytes are others now"
 
 
-# What an older aggregate was told
+# Options that an aggregate remembers
 
 
 class Greatest:
-    """The greatest of everything: a rule that another package might add."""
+    """A strategy of another package: the maximum of each figure."""
 
     name = "greatest"
 
@@ -248,7 +248,7 @@ class Greatest:
 
 @pytest.fixture
 def greatest(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An installed package that adds the rule by an entry point."""
+    """Install a package that adds the strategy with an entry point."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "largest_rule-1.dist-info").mkdir()
     (folder / "largest_rule-1.dist-info" / "METADATA").write_text("Name: largest-rule\nVersion: 1\n")
@@ -317,7 +317,7 @@ def test_expected_number_of_processes_is_remembered(repository: FileSystemReposi
     assert first.aggregated.is_lower_bound is True
     assert aggregate_one(repository, "exp_7", expected_processes=3, strict=False).result == "current"
     with pytest.raises(IncompleteExperimentError, match="2 of 3 processes"):
-        aggregate_one(repository, "exp_7")  # a lower bound that is current is still one
+        aggregate_one(repository, "exp_7")  # a current aggregate may still be a lower bound
 
     raw_file(repository).write_bytes(raw_file(repository).read_bytes() + b"\n")
     with pytest.raises(IncompleteExperimentError, match="2 of 3 processes"):
@@ -346,7 +346,7 @@ def test_invalid_expected_number_is_refused(repository: FileSystemRepository) ->
 def test_unreadable_manifest_is_reported_and_loses_no_measurement(repository: FileSystemRepository) -> None:
     raw_file(repository).with_name("manifest.json").write_bytes(b"{")
     with pytest.raises(IncompleteExperimentError, match=r"manifest\.json .*; pass the number of processes"):
-        aggregate_one(repository, "exp_7")  # nobody can say whether a process is missing
+        aggregate_one(repository, "exp_7")  # the expected number is unknown
     outcome = aggregate_one(repository, "exp_7", strict=False)
     assert [file.name for file in outcome.unreadable] == ["manifest.json"]
     assert outcome.aggregated is not None
@@ -354,7 +354,7 @@ def test_unreadable_manifest_is_reported_and_loses_no_measurement(repository: Fi
     assert any("manifest.json" in warning for warning in outcome.aggregated.aggregation.warnings)
 
 
-# Many
+# Many experiments
 
 
 def test_aggregate_all_continues_after_a_failure(repository: FileSystemRepository) -> None:
@@ -384,101 +384,101 @@ def test_aggregate_all_is_lazy(repository: FileSystemRepository) -> None:
     assert repository.list_aggregated() == ["exp_7"]
 
 
-# Without opening anything
+# Without opening files
 
 
 def set_aggregate_mtime(repository: FileSystemRepository, later_ns: int) -> None:
-    """Give the aggregate a stamp that is that much later than its folder's, whose own can't be set."""
+    """Set the mtime of the aggregate relative to the ctime of its raw folder, which no program can set."""
     ns = raw_file(repository).parent.stat().st_ctime_ns + later_ns
     os.utime(aggregate_file(repository), ns=(ns, ns))
 
 
 def wait_for_tick(repository: FileSystemRepository) -> None:
-    """Wait until the clock of the file system has gone on."""
+    """Wait for the next tick of the clock of the file system."""
     before = store_time_ns(repository.store, "aggregated")
     while store_time_ns(repository.store, "aggregated") == before:
         time.sleep(0.001)
 
 
 @pytest.fixture
-def settled(repository: FileSystemRepository) -> FileSystemRepository:
-    """An aggregate whose folder is older than it."""
+def up_to_date(repository: FileSystemRepository) -> FileSystemRepository:
+    """Return a repository with an aggregate that is newer than its raw folder."""
     list(aggregate_all(repository))
     set_aggregate_mtime(repository, 1)
     return repository
 
 
-def test_folder_older_than_its_aggregate_is_not_opened(settled: FileSystemRepository) -> None:
+def test_folder_older_than_its_aggregate_is_not_opened(up_to_date: FileSystemRepository) -> None:
     for process in range(2):
-        raw_file(settled, process).write_bytes(b"edited in place")
-    [outcome] = aggregate_all(settled)
+        raw_file(up_to_date, process).write_bytes(b"edited in place")
+    [outcome] = aggregate_all(up_to_date)
     assert (outcome.result, outcome.aggregated) == ("current", None)
-    [outcome] = aggregate_all(settled, rehash=True)
+    [outcome] = aggregate_all(up_to_date, rehash=True)
     assert outcome.result == "failed"
 
 
 @pytest.mark.parametrize("later_ns", [0, -1])
-def test_folder_of_the_same_tick_or_later_is_opened(settled: FileSystemRepository, later_ns: int) -> None:
-    raw_file(settled, 1).unlink()
-    raw_file(settled).write_bytes(b"")
-    set_aggregate_mtime(settled, later_ns)
-    [outcome] = aggregate_all(settled)
+def test_folder_of_the_same_tick_or_later_is_opened(up_to_date: FileSystemRepository, later_ns: int) -> None:
+    raw_file(up_to_date, 1).unlink()
+    raw_file(up_to_date).write_bytes(b"")
+    set_aggregate_mtime(up_to_date, later_ns)
+    [outcome] = aggregate_all(up_to_date)
     assert outcome.result == "failed"
 
 
-def test_unchanged_folder_is_opened_once_only(settled: FileSystemRepository) -> None:
-    set_aggregate_mtime(settled, -(10**9))
-    wait_for_tick(settled)
-    [outcome] = aggregate_all(settled)
+def test_unchanged_folder_is_opened_once_only(up_to_date: FileSystemRepository) -> None:
+    set_aggregate_mtime(up_to_date, -(10**9))
+    wait_for_tick(up_to_date)
+    [outcome] = aggregate_all(up_to_date)
     assert (outcome.result, outcome.aggregated is not None) == ("current", True)
-    [outcome] = aggregate_all(settled)
+    [outcome] = aggregate_all(up_to_date)
     assert (outcome.result, outcome.aggregated) == ("current", None)
 
 
-def test_replaced_folder_is_opened_at_any_age(settled: FileSystemRepository) -> None:
-    elsewhere = settled.base_path / "elsewhere"
-    shutil.copytree(raw_file(settled).parent, elsewhere)
+def test_replaced_folder_is_opened_at_any_age(up_to_date: FileSystemRepository) -> None:
+    elsewhere = up_to_date.base_path / "elsewhere"
+    shutil.copytree(raw_file(up_to_date).parent, elsewhere)
     (elsewhere / "process_1.json").write_bytes(b"")
     os.utime(elsewhere, (1000, 1000))
-    wait_for_tick(settled)
-    raw_file(settled).parent.rename(settled.base_path / "raw" / "put away")
-    elsewhere.rename(raw_file(settled).parent)
-    [outcome] = aggregate_all(settled)
+    wait_for_tick(up_to_date)
+    raw_file(up_to_date).parent.rename(up_to_date.base_path / "raw" / "put away")
+    elsewhere.rename(raw_file(up_to_date).parent)
+    [outcome] = aggregate_all(up_to_date)
     assert outcome.result == "failed"
 
 
-def test_copy_of_a_stale_experiment_is_stale(settled: FileSystemRepository, tmp_path: Path) -> None:
-    """Copied plainly (`cp -r`), an aggregate is younger than its raw results, whatever it was made from."""
-    settled.save_raw("exp_7", factories.raw("exp_7", 2))
+def test_copy_of_a_stale_experiment_is_stale(up_to_date: FileSystemRepository, tmp_path: Path) -> None:
+    """After `cp -r`, an aggregate is newer than its raw results even if it is stale."""
+    up_to_date.save_raw("exp_7", factories.raw("exp_7", 2))
     copy = FileSystemRepository(tmp_path / "copy")
     for name in ("raw", "aggregated"):
-        wait_for_tick(settled)
-        shutil.copytree(settled.base_path / name, copy.base_path / name, copy_function=shutil.copyfile)
+        wait_for_tick(up_to_date)
+        shutil.copytree(up_to_date.base_path / name, copy.base_path / name, copy_function=shutil.copyfile)
     assert query_catalogue(copy, lambda catalogue: [row.status for row in catalogue.summaries(Query())]) == ["stale"]
     [outcome] = aggregate_all(copy)
     assert outcome.aggregated is not None
     assert outcome.aggregated.aggregation.num_processes == 3
 
 
-def test_empty_file_is_not_an_aggregate(settled: FileSystemRepository) -> None:
-    aggregate_file(settled).write_bytes(b"")
-    [outcome] = aggregate_all(settled)
+def test_empty_file_is_not_an_aggregate(up_to_date: FileSystemRepository) -> None:
+    aggregate_file(up_to_date).write_bytes(b"")
+    [outcome] = aggregate_all(up_to_date)
     assert outcome.result == "aggregated"
 
 
 @pytest.mark.parametrize(
     "rule", [{"force": True}, {"rehash": True}, {"expected_processes": 2}, {"strategy": "sum_energy_avg_throughput"}]
 )
-def test_folder_is_opened_if_mtimes_are_not_enough(settled: FileSystemRepository, rule: dict[str, Any]) -> None:
-    [outcome] = aggregate_all(settled, **rule)
+def test_folder_is_opened_if_mtimes_are_not_enough(up_to_date: FileSystemRepository, rule: dict[str, Any]) -> None:
+    [outcome] = aggregate_all(up_to_date, **rule)
     assert outcome.aggregated is not None
 
 
 def test_aggregate_has_the_time_at_which_reading_began(repository: FileSystemRepository) -> None:
-    """A raw file that comes while the others are aggregated makes its folder newer than the aggregate."""
+    """A raw file that arrives during aggregation makes its folder newer than the aggregate."""
 
     class Late(LocalStore):
-        """A store into which another host saves a result while the aggregates are being written."""
+        """A store into which another host saves a result during the write of the aggregates."""
 
         def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
             FileSystemRepository(repository.base_path).save_raw("exp_7", factories.raw("exp_7", 2))
@@ -493,7 +493,7 @@ def test_aggregate_has_the_time_at_which_reading_began(repository: FileSystemRep
 
 
 def test_deleted_aggregates_are_written_again(repository: FileSystemRepository) -> None:
-    """The folder as well, that this very repository has made before."""
+    """The folder was deleted too, after this repository had created it."""
     for _ in range(2):
         assert [outcome.result for outcome in aggregate_all(repository)] == ["aggregated"]
         shutil.rmtree(repository.base_path / "aggregated")
@@ -508,7 +508,7 @@ def test_aggregate_all_skips_folders_without_results(repository: FileSystemRepos
     assert [outcome.experiment_id for outcome in aggregate_all(repository)] == ["exp_7"]
 
 
-# In batches, and several at once
+# Batches and several processes
 
 
 def many(repository: FileSystemRepository, number: int = 30) -> list[str]:
@@ -535,18 +535,18 @@ def test_result_does_not_depend_on_jobs_and_batches(
     repository: FileSystemRepository, tmp_path_factory: pytest.TempPathFactory, how: str
 ) -> None:
     names = many(repository)
-    apart = FileSystemRepository(tmp_path_factory.mktemp("apart") / "results")
-    shutil.copytree(repository.base_path, apart.base_path)
+    single = FileSystemRepository(tmp_path_factory.mktemp("single") / "results")
+    shutil.copytree(repository.base_path, single.base_path)
     found = list(aggregate_all(repository, **EXECUTORS[how]))
     assert [outcome.experiment_id for outcome in found] == names
     assert {outcome.experiment_id for outcome in found if outcome.result != "aggregated"} == {"many_07"}
     assert isinstance(found[8].error, IncompleteExperimentError)
     assert "many_07" in str(found[8].error)
     assert {type(outcome.aggregated) for outcome in found} == {AggregatedSummary, type(None)}
-    for name in apart.list_experiments():
+    for name in single.list_experiments():
         if name != "many_07":
-            aggregate_one(apart, name)
-            assert apart.read_aggregated(name) == repository.read_aggregated(name)
+            aggregate_one(single, name)
+            assert single.read_aggregated(name) == repository.read_aggregated(name)
     assert [outcome.result for outcome in aggregate_all(repository, strict=False, **EXECUTORS[how])].count(
         "current"
     ) == 30
@@ -563,7 +563,7 @@ def test_store_in_memory_gives_the_same_aggregates() -> None:
 
 def test_experiment_that_cannot_be_stored_fails_alone(repository: FileSystemRepository) -> None:
     class Refusing(LocalStore):
-        """A store that can't take one of the aggregates."""
+        """A store that refuses one of the aggregates."""
 
         def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
             if "aggregated/many_03.json" in values:

@@ -1,4 +1,4 @@
-"""Records to bytes and back: what is forgiven, what is refused and in which words, what is kept."""
+"""Tests of the codec: records to bytes and back, accepted and refused files, kept fields."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def written_as(found: bytes, written: bytes) -> bytes:
     return GOOD.replace(found, written, 1)
 
 
-# Reading back
+# Encode and decode
 
 
 @pytest.mark.parametrize("record", [factories.raw(), factories.full_raw()])
@@ -49,7 +49,7 @@ def test_aggregate_survives_encoding(record: AggregatedResult) -> None:
 
 
 def test_full_record_has_no_default_value() -> None:
-    """Else the tests above would not see a field that gets lost."""
+    """Without this, the tests above would not notice a lost field."""
     full = factories.full_raw()
     whole = factories.full_aggregated()
     for record in (
@@ -207,7 +207,7 @@ def test_invalid_number_of_an_aggregate_is_not_written(name: str, value: float) 
         codec.encode_aggregated(factories.aggregated(**figures))
 
 
-# Bad files
+# Invalid files
 
 BAD_FILES = {
     "empty": (b"", r"the file is empty \(0 bytes\)"),
@@ -353,14 +353,14 @@ def test_version_1_0_0_is_refused() -> None:
 
 
 def _to_1_9_0(document: dict[str, Any]) -> dict[str, Any]:
-    """Invented: 1.8.0 wrote millijoules."""
+    """Migrate from the invented version 1.8.0, which had millijoules."""
     energy = dict(document["energy_metrics"])
     energy["total_energy_j"] = energy.pop("total_energy_mj") / 1000
     return {**document, "energy_metrics": energy}
 
 
 def _to_2_0_0(document: dict[str, Any]) -> dict[str, Any]:
-    """Invented: 1.9.0 called the index a rank."""
+    """Migrate from the invented version 1.9.0, in which the index was `rank`."""
     return {"process_index" if key == "rank" else key: value for key, value in document.items()}
 
 
@@ -417,18 +417,18 @@ def test_older_file_that_a_migration_cannot_read_is_corrupt() -> None:
         codec.decode_raw(b'{"schema_version": "1.8.0"}', NAME, migrations=STEPS)
 
 
-# What is checked when a record is saved
+# Checks at save time
 
 
 class TorchLike:
-    """What a tensor of one value looks like to us."""
+    """An object with the methods of a tensor of one value."""
 
     def tolist(self) -> float:
         return 12.5
 
 
-class Uncooperative:
-    """A tensor that lives elsewhere."""
+class UnreadableTensor:
+    """A tensor whose value cannot be read, for example on another device."""
 
     def tolist(self) -> float:
         raise RuntimeError("cannot copy out of a meta tensor")
@@ -520,7 +520,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an object": ({"effective_config": {"a": Odd()}}, r"can't be stored as JSON \(NotImplementedError: Odd <odd>\)"),
     "a complex number": ({"effective_config": {"a": 1j}}, "can't be stored as JSON"),
-    "an unwilling tensor": ({"effective_config": {"a": Uncooperative()}}, "meta tensor"),
+    "an unwilling tensor": ({"effective_config": {"a": UnreadableTensor()}}, "meta tensor"),
     "numbers as keys": ({"effective_config": {1: 2}}, "effective_config"),
     "half a surrogate pair": ({"model_name": "m\ud800"}, "can't be stored as JSON"),
     "undecodable path": ({"effective_config": {"\udcff": "\udcff"}}, "can't be stored as JSON"),
@@ -528,7 +528,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "200 levels": ({"effective_config": {"a": _deep(197)}}, "nested more than 100 levels deep"),
     "100,000 levels": ({"effective_config": {"a": _deep(100_000)}}, "can't be stored as JSON"),
     "end before start": ({"timestamps": factories.timestamps(seconds=-1.0, duration_sec=1.0)}, "is before start"),
-    "naive beside aware": (
+    "naive and aware": (
         {"timestamps": factories.timestamps(NAIVE, end=AWARE)},
         "timestamps: only one of start and end has a UTC offset",
     ),

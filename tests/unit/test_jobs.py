@@ -1,4 +1,4 @@
-"""Batches of work: all of them, once each and in order, however many run at once."""
+"""Tests of batches: each batch runs once and in order, with any number of processes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_interrupt_before_the_block_leaves_sigint_unblocked(monkeypatch: pytest.
     def interrupted(how: int, mask: set[int]) -> object:
         before = real(how, mask)
         if how == signal.SIG_BLOCK and mask == {signal.SIGINT}:
-            raise KeyboardInterrupt  # which it raises itself, of a signal that came before
+            raise KeyboardInterrupt  # for a signal that arrived before the call
         return before
 
     monkeypatch.setattr(signal, "pthread_sigmask", interrupted)

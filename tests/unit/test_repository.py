@@ -1,4 +1,4 @@
-"""`FileSystemRepository`: what is stored, found, refused and kept."""
+"""Tests of `FileSystemRepository`: stored, listed, refused and kept records."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def plant(path: Path, data: bytes = b"") -> Path:
     return path
 
 
-# Saving and loading
+# Save and load
 
 
 def test_file_without_newer_fields_has_the_same_content(repository: FileSystemRepository, base: Path) -> None:
@@ -313,7 +313,7 @@ def test_ids_that_differ_in_case_are_not_mixed(repository: FileSystemRepository,
         assert [record.process_index for record in repository.load_all_raw("exp")] == [1]
 
 
-# Lists and strangers
+# Lists and unrelated files
 
 
 def test_lists_are_sorted(repository: FileSystemRepository) -> None:
@@ -383,8 +383,8 @@ def test_each_part_of_an_experiment_can_be_deleted(repository: FileSystemReposit
 # Unreadable files
 
 
-def spoil(repository: FileSystemRepository) -> None:
-    """Processes 0 to 6; 1 to 5 can't be read, each for a reason of its own."""
+def damage(repository: FileSystemRepository) -> None:
+    """Save processes 0 to 6, and make 1 to 5 unreadable for different reasons."""
     folder = save_all(repository, *factories.raws(7))[0].parent
     (folder / "process_1.json").write_bytes(b"")
     (folder / "process_2.json").write_bytes((folder / "process_2.json").read_bytes()[:-9])
@@ -404,7 +404,7 @@ REASONS = {
 
 
 def test_recover_raw_returns_readable_and_names_unreadable_files(repository: FileSystemRepository) -> None:
-    spoil(repository)
+    damage(repository)
     recovery = repository.recover_raw(EXP)
     assert recovery.results == [factories.raw(), factories.raw(process_index=6)]
     assert [file.name for file in recovery.unreadable] == list(REASONS)
@@ -417,7 +417,7 @@ def test_recover_raw_returns_readable_and_names_unreadable_files(repository: Fil
 
 
 def test_load_all_raw_names_all_unreadable_files_in_one_error(repository: FileSystemRepository) -> None:
-    spoil(repository)
+    damage(repository)
     with pytest.raises(ResultCorruptError) as caught:
         repository.load_all_raw(EXP)
     assert str(caught.value).startswith("Failed to load all raw results of 'exp_7': process_1.json: the file is empty")
@@ -427,7 +427,7 @@ def test_load_all_raw_names_all_unreadable_files_in_one_error(repository: FileSy
 
 
 def test_one_unreadable_file_hides_no_other(repository: FileSystemRepository) -> None:
-    spoil(repository)
+    damage(repository)
     assert repository.has_raw(EXP)
     assert len(repository.list_raw(EXP)) == 7
     partial = aggregate(repository)
@@ -493,7 +493,7 @@ def test_path_that_is_no_result_is_refused_in_one_sentence(repository: FileSyste
         repository.load_raw(plant(tmp_path / "torn.json"))
 
 
-# A results directory that is none
+# Invalid results directories
 
 
 @pytest.mark.parametrize("where", ["", "raw", "aggregated"])
@@ -607,7 +607,7 @@ def test_any_single_difference_makes_an_aggregate_stale(repository: FileSystemRe
 
 
 def test_file_that_was_always_unreadable_makes_nothing_stale(repository: FileSystemRepository) -> None:
-    spoil(repository)
+    damage(repository)
     assert not source_changes(repository, aggregate(repository))
 
 
