@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """`results check`: its findings and advice, and the leftovers that it removes."""
-=======
-"""Tests of `results check`: its findings, its advice, and the files that a sweep removes."""
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
 
 from __future__ import annotations
 
@@ -34,20 +30,12 @@ __all__ = ["open_folder"]  # a fixture
 
 EXP = factories.EXPERIMENT
 RAW = codec.encode_raw(factories.raw())
-<<<<<<< HEAD
 UNUSED_PID = 2**22 + 1  # above the maximum pid of Linux
-=======
-UNUSED_PID = 2**22 + 1  # above the largest process id of Linux
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
 OTHER = "00000000"
 
 
 def leftover(name: str, *, host: str | None = None, boot: str | None = None, pid: int = UNUSED_PID) -> str:
-<<<<<<< HEAD
     """Return the name of an unfinished file, by default of an ended process of this boot."""
-=======
-    """Return the name of an unfinished file, by default of a process of this boot that has ended."""
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     here, now = atomic._machine()
     return f".{name}~{host or here}-{boot or now}-{pid}-0123abcd"
 
@@ -60,11 +48,7 @@ def plant(path: Path, data: bytes = b"") -> Path:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> FileSystemRepository:
-<<<<<<< HEAD
     """Return a directory without findings: one aggregated experiment of two processes."""
-=======
-    """Return a repository with one aggregated experiment of two processes, without findings."""
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     repository = FileSystemRepository(tmp_path / "results")
     for record in factories.raws(2):
         repository.save_raw(EXP, record)
@@ -73,11 +57,7 @@ def repository(tmp_path: Path) -> FileSystemRepository:
 
 
 def raw_file(repository: FileSystemRepository, name: str = "process_2.json", data: bytes = b"") -> str:
-<<<<<<< HEAD
     """Write a file into the folder of the experiment, and return its key."""
-=======
-    """Write a file into the raw folder, and update the mtime of the aggregate; return the key of the file."""
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     plant(repository.base_path / "raw" / EXP / name, data)
     return f"raw/{EXP}/{name}"
 
@@ -125,11 +105,7 @@ def not_a_file(repository: FileSystemRepository) -> str:
 
 
 def linked_experiment(repository: FileSystemRepository) -> str:
-<<<<<<< HEAD
     """The user moved the experiment to another disk. No list contains it any more."""
-=======
-    """Replace the raw folder by a link, as if a user moved it to another disk. No list shows the experiment."""
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     (repository.base_path.parent / "other disk").mkdir()
     (repository.base_path / "raw" / "moved").symlink_to(repository.base_path.parent / "other disk")
     return "raw/moved"
@@ -223,11 +199,7 @@ def leftover_of_another_boot(repository: FileSystemRepository) -> str:
 
 
 def in_use_by_another_container(repository: FileSystemRepository) -> str:
-<<<<<<< HEAD
     """The writer is of another boot id (a container of this host), and the file is newer than this boot."""
-=======
-    """Write a file of another process namespace of this host, later than the boot."""
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     return raw_file(repository, leftover("process_2.json", boot=OTHER), b"")
 
 
@@ -264,11 +236,7 @@ def folder_in_use(repository: FileSystemRepository) -> str:
 
 
 def rejected_but_unpublished(repository: FileSystemRepository) -> str:
-<<<<<<< HEAD
     """The writer was killed before it renamed the complete file of a rejected record."""
-=======
-    """Write a complete rejected record without its final name, as if its writer was killed before the rename."""
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     return raw_file(repository, leftover("rejected-process_0-1.json"), b'{"rejected": [], "record": {}}')
 
 
@@ -277,11 +245,7 @@ def newer_but_unpublished(repository: FileSystemRepository) -> str:
 
 
 def unreadable_but_whole(repository: FileSystemRepository) -> str:
-<<<<<<< HEAD
     """An overwrite was stopped before it kept the replaced file, which is complete JSON but not a record."""
-=======
-    """Write complete JSON that is no record, as if an overwrite was killed before it kept the old file."""
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     return raw_file(repository, leftover("process_2.json"), b"\xef\xbb\xbf" + changed(model_name=7))
 
 
@@ -349,23 +313,14 @@ STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("leftover.in_use", in_use_by_another_container),
     ("leftover.in_use", folder_in_use),
 ]
-<<<<<<< HEAD
 NEED_NO_DECISION = {
-=======
-NEEDS_NO_DECISION = {
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     *("raw.superseded", "raw.earlier_attempt", "raw.partial", "aggregate.stale", "aggregate.superseded"),
     *("leftover.file", "leftover.folder", "leftover.in_use"),
 }
 
 
-<<<<<<< HEAD
 def only_finding(repository: FileSystemRepository, code: str, key: str) -> StoreFinding:
     """Return the only finding. A stale aggregate is accepted too, because a new raw file makes it stale."""
-=======
-def the_one(repository: FileSystemRepository, code: str, key: str) -> StoreFinding:
-    """Require one finding about the key. The only other finding may be the stale aggregate."""
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     findings = list(check_store(repository))
     assert {(one.code, one.key) for one in findings} - {("aggregate.stale", f"aggregated/{EXP}.json")} <= {(code, key)}
     (finding,) = (one for one in findings if one.code == code)
@@ -380,13 +335,8 @@ def test_each_state_has_its_code_and_advice(
     finding = only_finding(repository, code, make(repository))
     assert finding.message
     assert finding.advice
-<<<<<<< HEAD
     assert finding.needs_decision is (code not in NEED_NO_DECISION)
     assert finding.is_removable is (code in ("leftover.file", "leftover.folder"))
-=======
-    assert finding.needs_person is (code not in NEEDS_NO_DECISION)
-    assert finding.sweepable is (code in ("leftover.file", "leftover.folder"))
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
 
 
 def test_each_code_has_a_state_here() -> None:
@@ -464,11 +414,7 @@ def test_check_changes_nothing(repository: FileSystemRepository) -> None:
     assert snapshot(repository.base_path) == before
 
 
-<<<<<<< HEAD
 # Leftovers
-=======
-# Sweep
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
 
 
 def snapshot(base: Path) -> dict[str, bytes]:
@@ -506,13 +452,8 @@ def test_copy_is_a_leftover_only_while_the_original_exists(repository: FileSyste
     only_finding(repository, "raw.unpublished", key)
 
 
-<<<<<<< HEAD
 def visible(repository: FileSystemRepository) -> object:
     """Return all values that a reader can load from the directory."""
-=======
-def seen(repository: FileSystemRepository) -> object:
-    """Return everything that a reader sees of a store."""
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     experiments = repository.list_experiments()
     return (
         experiments,
@@ -569,17 +510,10 @@ def test_check_prints_findings_and_fails_only_if_one_needs_a_decision(repository
     clean = run("-o", base, "results", "check")
     assert (clean.status, clean.out) == (0, "")
     assert clean.err == "0 findings, 0 of them need a decision\n"
-<<<<<<< HEAD
     removed = leftover_file(repository)
     done = run("-o", base, "results", "check")
     assert done.status == 0
     assert done.out.startswith(f"leftover.file  {removed}: ")
-=======
-    swept = leftover_file(repository)
-    done = run("-o", base, "results", "check")
-    assert done.status == 0
-    assert done.out.startswith(f"leftover.file  {swept}: ")
->>>>>>> 0461f56 (tests: Describe the unit tests of the store in plain English)
     key = torn(repository)
     done = run("results", "check", EXP, "-o", base)
     assert done.status == 1
