@@ -159,15 +159,19 @@ class Recording:
             self._raise_outside()
         self._tokens.add(input, output)
 
-    def request(self) -> Request:
+    def request(self, *, input: int | None = None) -> Request:  # noqa: A002 - as in `add_tokens`
         """Return a block for one request. Its method `token()` gives time to first token and inter-token latencies.
 
         Several requests may run at the same time. Requests that are sent during the phase `warmup` are left out of the
         latencies.
+
+        Args:
+            input: Number of prompt tokens. If it is given, all tokens of the request count as tokens of the process,
+                also if the request fails or is cancelled. Do not count them with `add_tokens`.
         """
         if not self._is_running:
             self._raise_outside()
-        return Request(self._tokens, self._clock.monotonic, is_warmup=self._phases.is_open(WARMUP))
+        return Request(self._tokens, self._clock.monotonic, is_warmup=self._phases.is_open(WARMUP), input_tokens=input)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Return a block whose energy, time and tokens are also recorded as a part of the run.

@@ -19,18 +19,23 @@ class TokenCounts(NamedTuple):
     """Tokens up to an instant.
 
     Attributes:
-        input: Prompt tokens from `add_tokens`.
+        input: Prompt tokens from `add_tokens` and from requests that state theirs.
         output: Generated tokens from `add_tokens`.
-        streamed: Generated tokens from `Request.token`.
+        streamed: Generated tokens of requests that do not state their prompt tokens. `add_tokens` may count them too.
+        requested: Generated tokens of requests that state their prompt tokens.
     """
 
     input: int = 0
     output: int = 0
     streamed: int = 0
+    requested: int = 0
 
     def generated(self, run: TokenCounts) -> int:
-        """Return the generated tokens: `output`, or `streamed` if `add_tokens` counts none in the whole run."""
-        return self.output if run.output else self.streamed
+        """Return the generated tokens: `requested` plus the greater of `output` and `streamed` in the whole run.
+
+        A program that calls `add_tokens` at the end of each request does not count the tokens of cancelled requests.
+        """
+        return self.requested + (self.output if run.output >= run.streamed else self.streamed)
 
     def plus_difference(self, later: TokenCounts, earlier: TokenCounts) -> TokenCounts:
         """Return these tokens plus the tokens between two instants."""
@@ -40,26 +45,31 @@ class TokenCounts(NamedTuple):
 class Request:
     """One request, from the moment it is sent to its last token. Several requests may run at the same time.
 
-    Its tokens give latencies. They are not added to the tokens of the process: `add_tokens` counts those. Each token
-    counts when it arrives, so that no token is lost if the run ends before the request. A token that arrives outside
-    the block has no latency; the record says how many did.
+    Its tokens give latencies. Each token counts when it arrives, so that no token is lost if the request fails or the
+    run ends before it. If the request states its prompt tokens, all its tokens are added to those of the process.
+    Otherwise `add_tokens` can count the same tokens, and the greater number is used. A token that arrives outside the
+    block has no latency; the record says how many did.
 
     Args:
         counter: The counter of the process.
         now: A monotonic clock, in seconds.
         is_warmup: Whether the latencies of this request are left out.
+        input_tokens: Prompt tokens of this request; None if `add_tokens` counts its tokens.
 
     Attributes:
         sent: When the request was sent, in seconds on its clock.
         token_times: When each token arrived, in seconds on the same clock.
     """
 
-    __slots__ = ("_append", "_counter", "_now", "_was_sent", "is_warmup", "sent", "token_times")
+    __slots__ = ("_append", "_counter", "_now", "_was_sent", "input_tokens", "is_warmup", "sent", "token_times")
 
-    def __init__(self, counter: TokenCounter, now: Callable[[], float], *, is_warmup: bool) -> None:
+    def __init__(
+        self, counter: TokenCounter, now: Callable[[], float], *, is_warmup: bool, input_tokens: int | None = None
+    ) -> None:
         self._counter = counter
         self._now = now
         self.is_warmup = is_warmup
+        self.input_tokens = None if input_tokens is None else _token_number(input_tokens, "input tokens")
         self.token_times: list[float] = []
         self._append: Callable[[float], None] = self._count_outside
         self._was_sent = False
@@ -106,6 +116,7 @@ class TokenCounter:
         self._output = 0
         self._outside = 0
         self._streamed = 0  # tokens of ended requests
+        self._requested = 0
         self._ended = RequestLatencies()
         self._open: dict[Request, None] = {}
 
@@ -127,13 +138,17 @@ class TokenCounter:
     def begin_request(self, request: Request) -> None:
         """Count a request that was sent, and its tokens from now on."""
         with self._lock:
+            self._input += request.input_tokens or 0
             self._open[request] = None
 
     def end_request(self, request: Request) -> None:
         """Stop counting the tokens of a request."""
         with self._lock:
             self._ended.add(request.sent, request.token_times, is_warmup=request.is_warmup)
-            self._streamed += len(request.token_times)
+            if request.input_tokens is None:
+                self._streamed += len(request.token_times)
+            else:
+                self._requested += len(request.token_times)
             del self._open[request]
 
     def count_outside(self) -> None:
@@ -154,8 +169,13 @@ class TokenCounter:
     def counts(self) -> TokenCounts:
         """Tokens so far."""
         with self._lock:
-            streamed = self._streamed + sum(len(request.token_times) for request in self._open)
-            return TokenCounts(self._input, self._output, streamed)
+            streamed, requested = self._streamed, self._requested
+            for request in self._open:
+                if request.input_tokens is None:
+                    streamed += len(request.token_times)
+                else:
+                    requested += len(request.token_times)
+            return TokenCounts(self._input, self._output, streamed, requested)
 
     def latencies(self) -> LatencyMeasurements | None:
         """Return the latencies of all requests so far; None if there was no request."""

@@ -176,3 +176,28 @@ def test_simultaneous_requests_have_separate_latencies() -> None:
     assert latencies is not None
     assert sorted(latencies.ttft_ms) == [1000.0, 2000.0, 3000.0]
     assert latencies.total_output_tokens == 6
+
+
+def test_request_with_prompt_tokens_counts_all_its_tokens() -> None:
+    counter, clock = TokenCounter(), ManualClock()
+    counter.add(100, 50)
+    with Request(counter, clock.monotonic, is_warmup=False, input_tokens=7) as request:
+        request.token(3)
+        assert counter.counts == TokenCounts(107, 50, 0, 3)
+    assert counter.counts.generated(counter.counts) == 53
+
+
+def test_cancelled_requests_count_beyond_add_tokens() -> None:
+    counter, clock = TokenCounter(), ManualClock()
+    for index in range(3):
+        with Request(counter, clock.monotonic, is_warmup=False) as request:
+            request.token(10)
+        if index < 2:  # the third request is cancelled before the program counts its tokens
+            counter.add(4, 10)
+    assert counter.counts == TokenCounts(8, 20, 30)
+    assert counter.counts.generated(counter.counts) == 30
+
+
+def test_wrong_number_of_prompt_tokens_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="cannot count input tokens: -1"):
+        Request(TokenCounter(), ManualClock().monotonic, is_warmup=False, input_tokens=-1)
