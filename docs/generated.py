@@ -37,7 +37,8 @@ def checks() -> str:
         if family != code.partition(".")[0]:
             family = code.partition(".")[0]
             lines += [f"## {family}", ""]
-        lines += [f"### `{code}`", "", check.meaning, "", f"- Rule: {check.rule}", f"- Advice: {check.advice}"]
+        lines += [f"### `{code}`", "", check.meaning, "", f"- Severity: {check.severity}"]
+        lines += [f"- Rule: {check.rule}", f"- Advice: {check.advice}"]
         lines += [f"- Source: {check.source}"] if check.source else []
         lines += [f"- Example: {check.example}"] if check.example else []
         lines += [""]

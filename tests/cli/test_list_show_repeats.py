@@ -189,7 +189,9 @@ def test_verdicts_follow_changes_of_the_files(results: Path) -> None:
         FileSystemRepository(results).save_raw("twice", factories.raw("twice", index, gpu_id=0))
         zero = factories.compute(peak_memory_mb=0.0)
         FileSystemRepository(results).save_raw("zeros", factories.raw("zeros", index, compute_metrics=zero))
-    run("-o", results, "aggregate", "twice", "zeros")
+        tokens = factories.inference(output_tokens=10**6)
+        FileSystemRepository(results).save_raw("tokens", factories.raw("tokens", index, inference_metrics=tokens))
+    run("-o", results, "aggregate", "twice", "zeros", "tokens")
     assert verdicts() == {
         "llama_c0": "stale",
         "llama_c1": "unreadable",
@@ -197,7 +199,8 @@ def test_verdicts_follow_changes_of_the_files(results: Path) -> None:
         "mistral": "pending",
         "torn": "pending",
         "twice": "over-counted",
-        "zeros": "failed",
+        "zeros": "complete",
+        "tokens": "failed",
     }
 
 

@@ -66,7 +66,10 @@ def test_aggregate_keeps_external_aggregates_without_force(baseline: Path) -> No
 def test_list_shows_the_verdict_of_a_new_aggregate(baseline: Path) -> None:
     run("-o", baseline, "aggregate", "--all", "--force")
     rows = run("-o", baseline, "results", "list", "--json").json()
-    assert [(row["experiment_id"], row["verdict"]) for row in rows] == [("0001_c0", "external"), ("0001_c1", "failed")]
+    assert [(row["experiment_id"], row["verdict"]) for row in rows] == [
+        ("0001_c0", "external"),
+        ("0001_c1", "complete"),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["raw", "aggregated"])

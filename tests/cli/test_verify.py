@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KEYS = [
     *("experiment_id", "outcome", "total_energy_j", "attributed_energy_j", "attributed_bounds_j", "factor", "findings")
 ]
-FINDING_KEYS = ["code", "outcome", "reason", "message", "expected", "found", "effect_j", "processes"]
+FINDING_KEYS = ["code", "outcome", "severity", "reason", "message", "expected", "found", "effect_j", "processes"]
 
 
 def save(folder: Path, name: str, raws: list[RawProcessResult], *, aggregate: bool = True) -> None:
@@ -374,12 +374,19 @@ def test_aggregate_warns_of_over_counting_and_exits_with_0(tmp_path: Path) -> No
 
 
 def test_aggregate_names_failed_checks_without_a_warning(tmp_path: Path) -> None:
-    save(tmp_path, "exp", factories.raws(2, compute_metrics=factories.compute(peak_memory_mb=0.0)), aggregate=False)
+    versions = [factories.raw(process_index=n, library_versions={"torch": f"2.{n}"}) for n in range(2)]
+    save(tmp_path, "exp", versions, aggregate=False)
     done = run("-o", tmp_path, "aggregate", "exp")
     assert done.status == 0
-    assert (
-        done.err == "exp: 1 check failed (zero.peak_memory); run 'llm-energy-measure results verify exp' for details\n"
+    assert done.err == (
+        "exp: 1 check failed (likeness.library_versions); run 'llm-energy-measure results verify exp' for details\n"
     )
+
+
+def test_aggregate_prints_nothing_about_a_fact_worth_knowing(tmp_path: Path) -> None:
+    save(tmp_path, "exp", factories.raws(2, compute_metrics=factories.compute(peak_memory_mb=0.0)), aggregate=False)
+    assert run("-o", tmp_path, "aggregate", "exp").err == ""
+    assert run("-o", tmp_path, "results", "list", "--json").json()[0]["verdict"] == "complete"
 
 
 def test_list_and_show_print_the_verdict(mixed: Path) -> None:

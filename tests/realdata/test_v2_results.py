@@ -114,3 +114,5 @@ def test_nothing_is_counted_twice_and_the_real_faults_are_found(folder: Path, na
     odd = {"plausibility.power_above_limit", "plausibility.power_contradicts_energy"}
     expected = {("batch_32", "0001_c0"): odd, ("batch_1", "0001_c0"): {"plausibility.power_contradicts_energy"}}
     assert {code for code in failed if code.startswith("plausibility.")} == expected.get((folder.name, name), set())
+    is_contradiction = (folder.name, name) == ("batch_1", "0001_c0")  # 0 W with 4.5 kJ
+    assert result.codes_of("error") == ["plausibility.power_contradicts_energy"] * is_contradiction

@@ -144,6 +144,7 @@ FAILING: dict[str, Callable[[], Experiment]] = {
         energy={"window": None, "duration_sec": None}, inference={"inference_time_sec": 9.5, "tokens_per_second": 862.0}
     ),
     "plausibility.power_above_limit": lambda: one(energy={"gpu_power_w": 329.0}),
+    "plausibility.impossible_power": lambda: one(energy={"gpu_power_w": 3500.0}),
     "plausibility.power_contradicts_energy": lambda: one(energy={"gpu_power_w": 0.0}),
     "plausibility.below_idle": lambda: one(energy={"idle_power_w": 300.0}),
     "plausibility.components": lambda: one(energy={"cpu_energy_j": 500.0}),

@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm_energy_measure.domain.experiment import Manifest, config_digest
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.metrics import DeviceEnergy, SensorReading
 from llm_energy_measure.verification.codes import CODES
+from llm_energy_measure.verification.registry import CHECKS
 from tests.support import factories
 from tests.support.aggregation import aggregate_and_verify
-from tests.support.faults_of_records import FAILING, HOST, NODE, NOT_CHECKED, Experiment, honest, record, sensor
+from tests.support.faults_of_records import (
+    FAILING,
+    HOST,
+    NO_SCOPE,
+    NODE,
+    NOT_CHECKED,
+    Experiment,
+    honest,
+    record,
+    sensor,
+)
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
@@ -41,6 +53,7 @@ def test_fault_fails_its_check(code: str) -> None:
     _, verification = aggregate_and_verify(factories.EXPERIMENT, records, **options)
     [finding] = [finding for finding in verification.findings if finding.code == code]
     assert finding.outcome == "failed"
+    assert finding.problem == finding.severity == CHECKS[code].severity
     assert finding.reason is None
     assert len(finding.message) > 20
     assert set(finding.processes) <= {0, 1, 2, 3}
@@ -52,12 +65,14 @@ def test_unchecked_finding_states_its_reason(code: str) -> None:
     _, verification = aggregate_and_verify(factories.EXPERIMENT, records, **options)
     [finding] = [finding for finding in verification.findings if finding.code == code]
     assert finding.outcome == "not_checked"
+    assert finding.severity in ("warning", "info")
+    assert finding.problem is None
     assert finding.reason
 
 
 def test_honest_experiment_passes_every_check() -> None:
     _, verification = aggregate_and_verify(factories.EXPERIMENT, honest())
-    assert [finding for finding in verification.findings if finding.outcome != "passed"] == []
+    assert {(finding.outcome, finding.severity) for finding in verification.findings} == {("passed", "info")}
     assert {finding.code for finding in verification.findings} == set(CODES) - STORED_ONLY
 
 
@@ -68,9 +83,21 @@ def test_every_finding_has_a_registered_code(code: str) -> None:
             assert findings(cases[code]()).keys() <= CODES.keys()
 
 
+def test_findings_of_earlier_releases_without_severity_are_errors() -> None:
+    assert Finding(code="window.mismatch", outcome="failed").problem == "error"
+    assert Finding(code="window.mismatch", outcome="passed").problem is None
+
+
 def outcome(code: str, raws: list[RawProcessResult]) -> str:
     _, verification = aggregate_and_verify(factories.EXPERIMENT, raws)
     return verification.outcomes[code]
+
+
+def problem(code: str, raws: list[RawProcessResult]) -> str | None:
+    """Return the severity of the finding with this code; None if the check did not fail."""
+    _, verification = aggregate_and_verify(factories.EXPERIMENT, raws)
+    [finding] = [finding for finding in verification.findings if finding.code == code]
+    return finding.problem
 
 
 @pytest.mark.parametrize(
@@ -92,6 +119,101 @@ def outcome(code: str, raws: list[RawProcessResult]) -> str:
 )
 def test_reported_power_is_compared_with_all_boards_of_a_process(changes: dict[str, Any], expected: str) -> None:
     assert outcome("plausibility.power_above_limit", [record(**changes)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity"),
+    [
+        ({"energy": {"gpu_power_w": 299.0}}, "warning"),
+        ({"energy": {"gpu_power_w": 301.0}}, "error"),
+        ({"energy": {"gpu_power_w": 301.0, **NO_SCOPE}}, "warning"),
+        ({"energy": {"gpu_power_w": 1190.0, **HOST}, **NODE}, "warning"),
+        ({"energy": {"gpu_power_w": 1210.0, **HOST}, **NODE}, "error"),
+    ],
+)
+def test_power_above_limit_is_an_error_above_20_percent(changes: dict[str, Any], severity: str) -> None:
+    assert problem("plausibility.power_above_limit", [record(**changes)]) == severity
+
+
+def test_most_severe_power_above_the_limit_is_reported() -> None:
+    raws = [record(index, of=2, energy={"gpu_power_w": power}) for index, power in enumerate((280.0, 400.0))]
+    _, verification = aggregate_and_verify(factories.EXPERIMENT, raws)
+    [finding] = [one for one in verification.findings if one.code == "plausibility.power_above_limit"]
+    assert (finding.severity, finding.found, finding.processes) == ("error", 400.0, [0, 1])
+    assert finding.message == "process 1 reports 400 W of GPU power, but its board can draw only 250 W (and 1 more)"
+
+
+@pytest.mark.parametrize(
+    ("energy", "expected"),
+    [
+        ({"cpu_power_w": 0.06, "cpu_energy_j": 2400.0}, "error"),
+        ({"cpu_power_w": 300.0, "cpu_energy_j": 2400.0}, "warning"),
+        ({"cpu_power_w": 60.0, "cpu_energy_j": 2400.0}, None),
+        ({"cpu_power_w": 60.0, "cpu_energy_j": None}, None),
+        ({"cpu_power_w": 0.0, "cpu_energy_j": 2400.0}, None),
+        ({"gpu_power_w": 450.0}, "warning"),
+        ({"gpu_power_w": 19.0}, "error"),
+    ],
+)
+def test_reported_power_is_compared_with_energy(energy: dict[str, Any], expected: str | None) -> None:
+    total = {"total_energy_j": 8000.0 + (energy.get("cpu_energy_j") or 0.0)}
+    assert problem("plausibility.power_contradicts_energy", [record(energy=total | energy)]) == expected
+
+
+PARTS: dict[str, Any] = {"gpu_energy_j": 8000.0, "cpu_energy_j": 1000.0, "ram_energy_j": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("parts", "total_j", "message"),
+    [
+        (PARTS, 9_100.0, ""),
+        (PARTS, 9_000.0, "more than its total of 9,000.0 J"),
+        (PARTS, 90_000.0, ""),
+        (PARTS, 92_000.0, "far less than its total of 92,000.0 J"),
+        (PARTS, 9_100_000.0, "the factor 1,000 suggests that a tool confused Wh and kWh"),
+        (PARTS, 9_100.0 * 3600, "the factor 3,600 suggests that a tool confused J and Wh"),
+        (PARTS, 9_100.0 / 3600, "the factor 3,600 suggests that a tool confused J and Wh"),
+        (PARTS, 9_100.0 / 3.6e6, "the factor 3,600,000 suggests that a tool confused J and kWh"),
+        ({"gpu_energy_j": 8000.0}, 800_000.0, ""),
+        ({"gpu_energy_j": 8000.0}, 8_000_000.0, "the factor 1,000 suggests that a tool confused Wh and kWh"),
+        ({"gpu_energy_j": 0.0}, 8_000.0, ""),
+    ],
+)
+def test_total_is_compared_with_its_parts_in_both_directions(
+    parts: dict[str, Any], total_j: float, message: str
+) -> None:
+    raw = record(energy={"cpu_energy_j": None, "ram_energy_j": None, "total_energy_j": total_j} | parts)
+    _, verification = aggregate_and_verify(factories.EXPERIMENT, [raw])
+    [finding] = [finding for finding in verification.findings if finding.code == "plausibility.components"]
+    assert message in finding.message
+    assert (finding.problem or "") == ("error" if message else "")
+
+
+@pytest.mark.parametrize(
+    ("energy", "expected"),
+    [
+        ({"gpu_energy_j": 5e9, "total_energy_j": 5e9, **NO_SCOPE}, "error"),
+        ({"gpu_energy_j": 5e9, "total_energy_j": 5e9, "gpu_power_w": None}, "error"),
+        ({"gpu_energy_j": 3100 * 40.0, "total_energy_j": 3100 * 40.0}, "error"),
+        ({"gpu_energy_j": 3100 * 40.0, "total_energy_j": 3100 * 40.0, **NO_SCOPE}, None),
+        ({"gpu_energy_j": 3100 * 40.0, "total_energy_j": 3100 * 40.0, **HOST}, None),
+        ({"gpu_energy_j": None, "total_energy_j": 51_000 * 40.0}, "error"),
+        ({"gpu_energy_j": None, "total_energy_j": 51_000 * 40.0, "duration_sec": None, "window": None}, "error"),
+        ({"gpu_power_w": 308_957.0, **NO_SCOPE}, "error"),
+        ({"cpu_power_w": 60_000.0}, "error"),
+        ({"devices": [KNOWN, DeviceEnergy(gpu_id=1, energy_j=130_000.0)], **HOST}, "error"),
+    ],
+)
+@pytest.mark.parametrize("board", ["NVIDIA A100-PCIE-40GB", "Zephyr 9000", None])
+def test_no_board_draws_3_kw_and_no_host_50_kw(energy: dict[str, Any], expected: str | None, board: str | None) -> None:
+    assert problem("plausibility.impossible_power", [record(gpu_name=board, energy=energy)]) == expected
+
+
+def test_impossible_power_is_not_checked_without_power_and_time() -> None:
+    unknown = {"gpu_power_w": None, "cpu_power_w": None, "duration_sec": None, "window": None}
+    untimed = factories.timestamps(factories.START, end=None, duration_sec=None)
+    raw = record(energy=unknown, timestamps=untimed, inference_metrics=None)
+    assert outcome("plausibility.impossible_power", [raw]) == "not_checked"
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,6 @@ def verdict_of(aggregated: AggregatedSummary) -> str:
         return "over-counted"
     if aggregated.is_lower_bound:
         return "partial"
-    if aggregated.failed_codes:
+    if aggregated.codes_of("error"):
         return "failed"
     return "warned" if aggregated.aggregation.warnings else "complete"

@@ -160,10 +160,10 @@ def _print_outcome(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> N
 
 
 def _codes_without_warning(result: AggregatedSummary) -> list[str]:
-    """Return the codes of failed checks that the warnings of the aggregate do not mention."""
+    """Return the codes of errors and warnings that the warnings of the aggregate do not mention."""
     families = ("completeness", *SUM_FAMILIES)
     warned = {finding.code for finding in result.findings or () if finding.family in families}
-    return [code for code in result.failed_codes if code not in warned]
+    return [code for code in result.codes_of("error", "warning") if code not in warned]
 
 
 def _document(repository: FileSystemRepository, outcome: bulk.Outcome) -> dict[str, Any]:

@@ -288,13 +288,13 @@ def _print_experiment(
 
 
 def _verdict(result: AggregatedResult) -> str:
-    """Return the verdict, the attributed energy if it differs from the total, and the failed checks."""
+    """Return the verdict, the attributed energy if it differs from the total, and the codes of errors and warnings."""
     words = [verdict_of(result)]
     if result.attributed_energy_j not in (None, result.total_energy_j):
         bounds, factor = result.attributed_bounds_j, result.attribution_factor
         words.append(f"attributed {formatting.attributed_energy(result.attributed_energy_j, bounds, factor)}")
-    if result.failed_codes:
-        words.append(f"failed checks {', '.join(result.failed_codes)}")
+    if codes := result.codes_of("error", "warning"):
+        words.append(f"failed checks {', '.join(codes)}")
     return ", ".join(words)
 
 

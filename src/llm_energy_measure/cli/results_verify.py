@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.findings import Finding
 
 _VERDICT_FIELDS = ("experiment_id", "outcome", "total_energy_j", "attributed_energy_j", "attributed_bounds_j", "factor")
-_FINDING_FIELDS = ("code", "outcome", "reason", "message", "expected", "found", "effect_j", "processes")
+_FINDING_FIELDS = ("code", "outcome", "severity", "reason", "message", "expected", "found", "effect_j", "processes")
 
 
 @click.command(

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from llm_energy_measure.constants import PROCESS_FILE_PATTERN, SCHEMA_VERSION
-from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.domain.latency import LatencyStatistics
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Phase, Timestamps
 from llm_energy_measure.domain.units import (
@@ -447,9 +447,12 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def failed_codes(self) -> list[str]:
-        """Distinct codes of the checks that failed at the time of aggregation."""
-        failures = (finding.code for finding in self.findings or () if finding.outcome == "failed")
-        return list(dict.fromkeys(failures))
+        """Distinct codes of the checks that failed at the time of aggregation, of any severity."""
+        return self.codes_of(*SEVERITIES)
+
+    def codes_of(self, *severities: Severity) -> list[str]:
+        """Return the distinct codes of the failed checks with one of these severities."""
+        return list(dict.fromkeys(finding.code for finding in self.findings or () if finding.problem in severities))
 
 
 class AggregatedResult(AggregatedSummary, frozen=True, kw_only=True, forbid_unknown_fields=True):

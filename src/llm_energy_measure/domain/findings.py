@@ -11,6 +11,12 @@ from llm_energy_measure.domain.units import Joules
 Outcome = Literal["passed", "failed", "not_checked"]
 """The check passed, failed, or could not run because data is missing (`reason` names this data)."""
 
+Severity = Literal["error", "warning", "info"]
+"""A figure is wrong or contradicts another; a figure may be wrong, or evidence is missing; a fact worth knowing."""
+
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+"""All severities, the most severe first."""
+
 
 class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One result of one check.
@@ -18,6 +24,7 @@ class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         code: Stable name of the check, as `family.name`. `docs/reference/checks.md` describes each code.
         outcome: `passed`, `failed` or `not_checked`.
+        severity: `error`, `warning` or `info`; `info` if the check passed. None in aggregates of earlier releases.
         reason: Why the check could not run. None for the other outcomes.
         message: One sentence with the numbers that were compared. Empty if there is no detail.
         expected: The expected value, a number or a word. None if the check has none.
@@ -29,12 +36,21 @@ class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     code: str
     outcome: Outcome
+    severity: Severity | None = None
     reason: str | None = None
     message: str = ""
     expected: float | str | None = None
     found: float | str | None = None
     effect_j: Annotated[Joules | None, Meta(description="energy that the plain sum counts too often, in J")] = None
     processes: list[int] = field(default_factory=list)
+
+    @property
+    def problem(self) -> Severity | None:
+        """Severity of a failed check; None if the check passed or could not run.
+
+        A failed check without severity is an error.
+        """
+        return (self.severity or "error") if self.outcome == "failed" else None
 
     @property
     def family(self) -> str:

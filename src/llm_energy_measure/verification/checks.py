@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from llm_energy_measure.domain.findings import Finding, Outcome
 from llm_energy_measure.verification.attribution import RULE, Attribution, attribution_of
+from llm_energy_measure.verification.ceilings import check_ceilings
 from llm_energy_measure.verification.completeness import check_completeness_of
 from llm_energy_measure.verification.consistency import check_consistency
 from llm_energy_measure.verification.counters import check_counters
@@ -30,6 +31,7 @@ FAMILIES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     check_time,
     check_windows,
     check_plausibility,
+    check_ceilings,
     check_counters,
     check_consistency,
     check_zeros,

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.findings import Finding, Severity
 from llm_energy_measure.verification.registry import CHECKS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def listed(indices: Sequence[int]) -> str:
 
 
 # Most checks pass, so all experiments share one immutable finding per code.
-_PASSED = {code: Finding(code=code, outcome="passed") for code in CODES}
+_PASSED = {code: Finding(code=code, outcome="passed", severity="info") for code in CODES}
 
 
 def passed(code: str) -> Finding:
@@ -60,7 +60,7 @@ def passed(code: str) -> Finding:
 
 def passed_by(code: str, found: float) -> Finding:
     """Return the finding that a check passed, with the value that was found."""
-    return Finding(code=code, outcome="passed", found=found)
+    return Finding(code=code, outcome="passed", severity="info", found=found)
 
 
 def failed(
@@ -71,11 +71,16 @@ def failed(
     found: float | str | None = None,
     effect_j: float | None = None,
     processes: Iterable[int] = (),
+    severity: Severity | None = None,
 ) -> Finding:
-    """Return the finding that a check failed; see `Finding` for the arguments."""
+    """Return the finding that a check failed; see `Finding` for the arguments.
+
+    The severity is the one of the check by default.
+    """
     return Finding(
         code=code,
         outcome="failed",
+        severity=severity or CHECKS[code].severity,
         message=_short(message),
         expected=_recorded(expected),
         found=_recorded(found),
@@ -94,12 +99,17 @@ def not_checked(
     effect_j: float | None = None,
     processes: Iterable[int] = (),
 ) -> Finding:
-    """Return the finding that a check could not decide; see `Finding` for the arguments."""
+    """Return the finding that a check could not decide; see `Finding` for the arguments.
+
+    With a message, the severity is the one of the check, but at most `warning`. Without, it is `info`.
+    """
     if not message and expected is found is effect_j is None and not processes:
         return _not_checked(code, reason)
+    severity = CHECKS[code].severity if message else "info"
     return Finding(
         code=code,
         outcome="not_checked",
+        severity="warning" if severity == "error" else severity,
         reason=_short(reason),
         message=_short(message),
         expected=_recorded(expected),
@@ -112,17 +122,19 @@ def not_checked(
 @lru_cache(maxsize=1024)
 def _not_checked(code: str, reason: str) -> Finding:
     """Return a finding with only a reason. The experiments of a sweep share it, because their reasons are equal."""
-    return Finding(code=code, outcome="not_checked", reason=_short(reason))
+    return Finding(code=code, outcome="not_checked", severity="info", reason=_short(reason))
 
 
 def watts(power_w: float | None) -> str:
     """Format a power for a sentence.
 
     Example:
-        >>> watts(3156.4)
-        '3,156 W'
+        >>> watts(3156.4), watts(0.06)
+        ('3,156 W', '0.06 W')
     """
-    return "unknown power" if power_w is None else f"{_digits(power_w, 0)} W"
+    if power_w is None:
+        return "unknown power"
+    return f"{power_w:.3g} W" if 0 < power_w < 1 else f"{_digits(power_w, 0)} W"
 
 
 def joules(energy_j: float | None) -> str:

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from llm_energy_measure.domain.findings import SEVERITIES
 from llm_energy_measure.verification.codes import failed, joules, not_checked, passed, seconds, watts
 from llm_energy_measure.verification.gpus import UNCERTAIN, host_boards, names_gpu
 from llm_energy_measure.verification.power import TOLERANCE as POWER_TOLERANCE
 from llm_energy_measure.verification.processes import read_elsewhere
+from llm_energy_measure.verification.registry import CHECKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.domain.findings import Finding, Severity
     from llm_energy_measure.domain.metrics import InferenceMetrics
     from llm_energy_measure.verification.processes import Evidence, Process
 
 SAMPLE_FACTOR = 2.0
 """Greatest ratio between one power sample and the mean power that energy and window imply."""
 
+SAMPLE_ERROR_FACTOR = 10.0
+"""A greater ratio is an error: the load of a device does not explain it, a wrong unit does."""
+
 COMPONENT_TOLERANCE = 0.01
 """Greatest excess of the components over the total, as a fraction of the total."""
+
+TOTAL_FACTOR = 10.0
+"""Greatest ratio between a total and its components if GPU, CPU and memory energy are known."""
+
+PARTIAL_TOTAL_FACTOR = 900.0
+"""Greatest ratio if a component is unknown: below 1,000, the smallest factor between J, Wh and kWh."""
 
 THROUGHPUT_TOLERANCE = 0.25
 """Greatest relative difference between a throughput and tokens / time: means of batches differ from means of a run."""
@@ -30,9 +41,24 @@ THROUGHPUT_TOLERANCE = 0.25
 OUTLIER_FACTOR = 3.0
 """A process is an outlier above the median power of its peers times this factor, or below the median divided by it."""
 
+SENSOR_ERROR = 0.2
+"""Part of a limit by which a correct reading can exceed it. Above, an excess is an error, up to it a warning.
+
+With a sensor noise of 10 %, half of the readings of a board that works at its limit exceed it by more than 5 %.
+"""
+
 _MIN_PEERS = 3
-# Message, expected value and found value.
-_Problem = tuple[str, float | None, float | None]
+
+
+class _Problem(NamedTuple):
+    """A sentence, the expected and the found value, and the severity if it is not the one of the check."""
+
+    message: str
+    expected: float | None
+    found: float | None
+    severity: Severity | None = None
+
+
 # A problem, or the reason why the check could not run, or None if it passed.
 _Judgement = _Problem | str | None
 _ABSENT = ""
@@ -48,7 +74,7 @@ def check_plausibility(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _summarise(code: str, evidence: Evidence, judged: Sequence[_Judgement], figures: str) -> Finding:
-    """Return one finding for the experiment: the first process with the problem, and the number of the others."""
+    """Return one finding for the experiment: the process with the most severe problem, and the number of others."""
     if judged.count(None) == len(judged):
         return passed(code)
     if judged.count(_ABSENT) == len(judged):
@@ -56,17 +82,21 @@ def _summarise(code: str, evidence: Evidence, judged: Sequence[_Judgement], figu
     problems = {
         record.process_index: judgement
         for record, judgement in zip(evidence.records, judged, strict=True)
-        if isinstance(judgement, tuple)
+        if isinstance(judgement, _Problem)
     }
     if not problems:
         why = next(filter(None, judged), None)
         if why is None and None in judged:
             return passed(code)
         return not_checked(code, why if isinstance(why, str) else f"no process has {figures}")
-    process, (message, expected, value) = next(iter(problems.items()))
+    # The most severe problem, of the first process that has it.
+    process, (message, expected, value, severity) = min(
+        problems.items(), key=lambda item: SEVERITIES.index(item[1].severity or CHECKS[code].severity)
+    )
     if len(problems) > 1:
         message += f" (and {len(problems) - 1} more)"
-    return failed(code, f"process {process} {message}", expected=expected, found=value, processes=problems)
+    message = f"process {process} {message}"
+    return failed(code, message, expected=expected, found=value, processes=problems, severity=severity)
 
 
 def _powers_above_limit(evidence: Evidence) -> list[_Judgement]:
@@ -89,34 +119,45 @@ def _power_above_limit(process: Process, power: float) -> _Judgement:
     else:
         owner = "its board" if process.boards.number == 1 else f"its {process.boards.number} boards"
     if power > limit * (1 + POWER_TOLERANCE):
-        return f"reports {watts(power)} of GPU power, but {owner} can draw only {watts(limit)}", limit, power
+        message = f"reports {watts(power)} of GPU power, but {owner} can draw only {watts(limit)}"
+        is_error = process.gpu_scope is not None and power > limit * (1 + SENSOR_ERROR)
+        return _Problem(message, limit, power, "error" if is_error else "warning")
     return None if is_certain else UNCERTAIN
 
 
 def _samples_against_energy(evidence: Evidence) -> list[_Judgement]:
-    return [
-        _power_contradicts_energy(process, energy_j, power)
-        if (energy_j := process.energy.gpu_energy_j) and (power := process.energy.gpu_power_w) is not None
-        else _ABSENT
-        for process in evidence.processes
-    ]
+    return [_samples_of(process) for process in evidence.processes]
 
 
-def _power_contradicts_energy(process: Process, energy_j: float, power: float) -> _Judgement:
+def _samples_of(process: Process) -> _Judgement:
+    """Compare the reported GPU power with the GPU energy, else the reported CPU power with the CPU energy."""
+    energy = process.energy
+    of_gpu = _sample_against_energy(process, "GPU", energy.gpu_power_w, energy.gpu_energy_j)
+    if isinstance(of_gpu, _Problem) or not energy.cpu_power_w:  # a CPU power of 0 W is a finding of zero.cpu_power
+        return of_gpu
+    of_cpu = _sample_against_energy(process, "CPU", energy.cpu_power_w, energy.cpu_energy_j)
+    return of_gpu if of_cpu == _ABSENT else of_cpu
+
+
+def _sample_against_energy(process: Process, component: str, power: float | None, energy_j: float | None) -> _Judgement:
     """Compare one power sample with the mean power over the shortest and the longest known time."""
+    if power is None or not energy_j:
+        return _ABSENT
     inference, longest = process.record.inference_metrics, process.length_sec
     shortest = process.window_sec or (inference.inference_time_sec if inference is not None else None) or longest
     if power == 0:
         over = f" over {seconds(longest)}" if longest else ""
-        return f"reports 0 W of GPU power, but {joules(energy_j)} of GPU energy{over}", None, 0.0
+        message = f"reports 0 W of {component} power, but {joules(energy_j)} of {component} energy{over}"
+        return _Problem(message, None, 0.0)
     if not longest or not shortest:
         return _ABSENT
     least, greatest = energy_j / longest, energy_j / shortest
     if least / SAMPLE_FACTOR <= power <= greatest * SAMPLE_FACTOR:
         return None
     mean = least if power < least else greatest
-    message = f"reports {watts(power)} of GPU power, but its GPU energy implies a mean of {watts(mean)}"
-    return f"{message}; the reported power is one sample, not a mean", mean, power
+    message = f"reports {watts(power)} of {component} power, but its {component} energy implies a mean of {watts(mean)}"
+    severity: Severity = "error" if _ratio(power, mean) > SAMPLE_ERROR_FACTOR else "warning"
+    return _Problem(f"{message}; the reported power is one sample, not a mean", mean, power, severity)
 
 
 def _all_below_idle(evidence: Evidence) -> list[_Judgement]:
@@ -135,7 +176,7 @@ def _below_idle(idle_w: float, window: float | None, energy_j: float | None) -> 
     if energy_j >= idle_j * (1 - POWER_TOLERANCE):
         return None
     idle = f"{joules(idle_j)} (idle power {watts(idle_w)} times this time)"
-    return f"measured {joules(energy_j)} over {seconds(window)}, less than {idle}", idle_j, energy_j
+    return _Problem(f"measured {joules(energy_j)} over {seconds(window)}, less than {idle}", idle_j, energy_j)
 
 
 def _all_components(evidence: Evidence) -> list[_Judgement]:
@@ -148,13 +189,27 @@ def _all_components(evidence: Evidence) -> list[_Judgement]:
 
 
 def _components(total_j: float, gpu_j: float | None, cpu_j: float | None, ram_j: float | None) -> _Judgement:
-    if gpu_j is cpu_j is ram_j is None:
+    known = [part for part in (gpu_j, cpu_j, ram_j) if part is not None]
+    if not known:
         return _ABSENT
-    parts = math.fsum((gpu_j or 0.0, cpu_j or 0.0, ram_j or 0.0))
-    if parts <= total_j * (1 + COMPONENT_TOLERANCE):
+    parts_j = math.fsum(known)
+    factor = TOTAL_FACTOR if len(known) == 3 else PARTIAL_TOTAL_FACTOR
+    if parts_j > total_j * (1 + COMPONENT_TOLERANCE):
+        relation = "more than its total of"
+    elif parts_j and total_j > parts_j * factor:
+        relation = "far less than its total of"
+    else:
         return None
-    message = f"has {joules(parts)} of GPU, CPU and memory energy, more than its total of {joules(total_j)}"
-    return message, total_j, parts
+    message = f"has {joules(parts_j)} of GPU, CPU and memory energy, {relation} {joules(total_j)}"
+    return _Problem(message + _unit_hint(_ratio(total_j, parts_j)), total_j, parts_j)
+
+
+def _unit_hint(factor: float) -> str:
+    """Return the units that explain a factor between two energies; empty if none do."""
+    for unit_factor, units in ((1e3, "Wh and kWh"), (3600.0, "J and Wh"), (3.6e6, "J and kWh")):
+        if math.isclose(factor, unit_factor, rel_tol=COMPONENT_TOLERANCE):
+            return f"; the factor {unit_factor:,.0f} suggests that a tool confused {units}"
+    return ""
 
 
 def _all_throughputs(evidence: Evidence) -> list[_Judgement]:
@@ -179,7 +234,7 @@ def _throughput(inference: InferenceMetrics, reported: float, time: float) -> _J
     if abs(nearest - reported) <= THROUGHPUT_TOLERANCE * nearest:
         return None
     message = f"reports {reported:,.4g} tokens/s, but its tokens / {seconds(time)} are {nearest:,.4g} tokens/s"
-    return message, nearest, reported
+    return _Problem(message, nearest, reported)
 
 
 def _all_tokens(evidence: Evidence) -> list[_Judgement]:
@@ -190,7 +245,7 @@ def _tokens(inference: InferenceMetrics) -> _Judgement:
     parts = inference.input_tokens + inference.output_tokens
     if parts > inference.total_tokens:
         message = f"counts {parts:,} input and output tokens, more than its total of {inference.total_tokens:,}"
-        return message, float(inference.total_tokens), float(parts)
+        return _Problem(message, float(inference.total_tokens), float(parts))
     requests = inference.latency_measurements
     if requests is None:
         return None
@@ -199,20 +254,20 @@ def _tokens(inference: InferenceMetrics) -> _Judgement:
             f"has requests with {requests.total_output_tokens:,} output tokens, more than its output_tokens of "
             f"{inference.output_tokens:,}"
         )
-        return message, float(inference.output_tokens), float(requests.total_output_tokens)
+        return _Problem(message, float(inference.output_tokens), float(requests.total_output_tokens))
     first_tokens = requests.count("ttft_ms")
     if requests.request_count is not None and first_tokens > requests.request_count:
         message = f"has {first_tokens:,} times to first token, but only {requests.request_count:,} requests"
-        return message, float(requests.request_count), float(first_tokens)
+        return _Problem(message, float(requests.request_count), float(first_tokens))
     return None
 
 
 # Function that judges each process, and the figures that it needs, for the reason of a check that could not run.
 _JUDGES: dict[str, tuple[Callable[[Evidence], list[_Judgement]], str]] = {
     "plausibility.power_above_limit": (_powers_above_limit, "a GPU power"),
-    "plausibility.power_contradicts_energy": (_samples_against_energy, "GPU power, GPU energy and time"),
+    "plausibility.power_contradicts_energy": (_samples_against_energy, "power, energy and time of a GPU or CPU"),
     "plausibility.below_idle": (_all_below_idle, "an idle power, an energy and an energy window"),
-    "plausibility.components": (_all_components, "a total and one of its components"),
+    "plausibility.components": (_all_components, "a total and at least one component"),
     "plausibility.throughput": (_all_throughputs, "a throughput, tokens and an inference time"),
     "plausibility.tokens": (_all_tokens, "token counts"),
 }

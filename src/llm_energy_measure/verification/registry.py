@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from llm_energy_measure.domain.findings import Severity
+
 __all__ = ["CHECKS", "Check"]
 
 
@@ -20,6 +22,7 @@ class Check(Struct, frozen=True):
         advice: What to do about a failure.
         source: Reference for the rule; empty if the rule is a definition of this project.
         example: Published result that fails the check; empty if none is known.
+        severity: Severity of a failure, and of a finding that the check reports although it never fails.
     """
 
     meaning: str
@@ -27,6 +30,7 @@ class Check(Struct, frozen=True):
     advice: str
     source: str = ""
     example: str = ""
+    severity: Severity = "error"
 
 
 CHECKS: dict[str, Check] = {
@@ -90,6 +94,7 @@ CHECKS: dict[str, Check] = {
         "Find out which power scope the tool read. If it read the module, leave out the CPU energy.",
         "NVML has the power scopes GPU and module (`NVML_POWER_SCOPE_MODULE`). The data sheets give one limit for CPU, "
         "GPU and memory.",
+        severity="warning",
     ),
     "attribution.scope_unknown": Check(
         "Nothing says what the sensors of several processes on one host cover.",
@@ -98,6 +103,7 @@ CHECKS: dict[str, Check] = {
         "Record the scope. Until then, the attributed energy is between its bounds.",
         "",
         "Most published files: no tool of 2025 writes scopes.",
+        severity="warning",
     ),
     "completeness.missing_process": Check(
         "An expected process has no readable result.",
@@ -158,6 +164,7 @@ CHECKS: dict[str, Check] = {
         "Aggregate runs from different times as separate experiments.",
         "",
         "0112 and similar files have no ends, so the check is not made.",
+        severity="warning",
     ),
     "time.impossible_span": Check(
         "An end is before its start, a duration is negative, or timestamps can't be compared.",
@@ -169,6 +176,7 @@ CHECKS: dict[str, Check] = {
         "Some timestamps have a UTC offset and some have none.",
         "Fails if one experiment has both kinds.",
         "Write UTC.",
+        severity="warning",
     ),
     "time.naive_stamps": Check(
         "Timestamps of several hosts have no UTC offset.",
@@ -176,18 +184,21 @@ CHECKS: dict[str, Check] = {
         "Write UTC.",
         "RFC 3339.",
         "All `v2` files.",
+        severity="warning",
     ),
     "time.duration_mismatch": Check(
         "A duration differs from end - start.",
         "Fails if |duration - (end - start)| is above 5 % and above 1 s.",
         "Trust the duration; find out whether a clock was set.",
         "The wall clock can be set, the monotonic clock can't (`clock_gettime(2)`).",
+        severity="warning",
     ),
     "time.clock_jump": Check(
         "A wall clock was set while the processes ran.",
         "Fails if wall time minus monotonic time differs by more than 1 s between readings of one boot.",
         "Trust durations, not timestamps.",
         "`clock_gettime(2)`: CLOCK_MONOTONIC is never set.",
+        severity="warning",
     ),
     "time.clock_offset": Check(
         "The clocks of two hosts differ, or the times of one host are those of another, shifted.",
@@ -201,6 +212,7 @@ CHECKS: dict[str, Check] = {
         "Wall and monotonic time alone can't show it: each monotonic clock begins at the boot of its host "
         "(`clock_gettime(2)`). A shared file system is one clock for all hosts, and monotonic time transfers its "
         "reading to the instant of the wall clock's.",
+        severity="warning",
     ),
     "window.mismatch": Check(
         "Energy and inference cover different times.",
@@ -209,6 +221,7 @@ CHECKS: dict[str, Check] = {
         "Don't use joules per token. Measure the energy over the inference.",
         "Joules per token need both from one window.",
         "0129: 605 to 622 s of energy for 23.4 s of inference.",
+        severity="warning",
     ),
     "window.unknown": Check(
         "No energy window is recorded, and run and inference have different lengths.",
@@ -216,19 +229,32 @@ CHECKS: dict[str, Check] = {
         "Find out which time the tool covers; record `energy_metrics.window`.",
         "",
         "`v2` baseline: 40.1 s of run, 9.5 s of inference, window 0.",
+        severity="info",
     ),
     "plausibility.power_above_limit": Check(
         "A reported power is above what the board can draw.",
         "Fails if `gpu_power_w` is above 1.05 times the limits of the process's boards; for scope `host`, of the "
-        "host's boards. Not checked if a limit is unknown.",
+        "host's boards. Not checked if a limit is unknown. It is a warning up to 1.2 times the limits, and if the "
+        "scope of the reading is unknown.",
         "The field is one sample of a sensor that overshoots; use energy / window.",
         "NVML, as for `energy.over_counted`.",
         "`v2` batch_32: 329 W on a board of 250 W.",
     ),
+    "plausibility.impossible_power": Check(
+        "A power is above what any hardware draws.",
+        "Fails if a reported power, or energy / window (else the longest time), is above 3 kW per GPU or above 50 kW "
+        "per host. GPU energy of scope `host` or of unknown scope, CPU power and total are compared with the host's "
+        "figure. Energies of listed devices are compared one by one.",
+        "Find the wrong unit: J, Wh and kWh, W and kW, or s and ms.",
+        "The highest board limits of 2025 are 1,400 W (NVIDIA GB300, AMD MI355X). A DGX B200 draws at most 14.3 kW "
+        "(NVIDIA's data sheet), a Cerebras CS-2 23 kW.",
+        "A file of the collection reports 308,957 W for one GPU.",
+    ),
     "plausibility.power_contradicts_energy": Check(
         "A reported power is far from the power that the energy implies.",
         "Fails if `gpu_power_w` is 0 although there is energy, or if it is outside half to twice the power that the "
-        "energy implies over the longest and the shortest known time.",
+        "energy implies over the longest and the shortest known time. Compares `cpu_power_w` (not 0) with the CPU "
+        "energy in the same way. It is a warning up to a factor of 10: one sample can differ that much.",
         "Never compute energy from this field.",
         "The field is one instantaneous sample: one file of the collection has 308,957 W.",
         "`v2` batch_1: 0 W with 4.5 kJ. 0129: 62 W with a mean of 512 W.",
@@ -239,8 +265,10 @@ CHECKS: dict[str, Check] = {
         "Check the window, and whether a component is missing.",
     ),
     "plausibility.components": Check(
-        "GPU, CPU and memory energy add up to more than the total.",
-        "Fails if their sum is above 1.01 times the total. A smaller sum passes: a total may have more components.",
+        "The total contradicts the sum of GPU, CPU and memory energy.",
+        "Fails if their sum is above 1.01 times the total. Also fails if the total is more than 10 times their sum, or "
+        "900 times if one of the three is unknown. A total in between passes: it may have more components. The factors "
+        "1,000, 3,600 and 3,600,000 suggest that Wh, J and kWh were confused.",
         "The total is used as it is. Find out which component is wrong.",
         "CodeCarbon: the sum is exact.",
     ),
@@ -250,6 +278,7 @@ CHECKS: dict[str, Check] = {
         "whichever is nearest.",
         "Find out which quantities the tool divides.",
         "Means over batches differ from the mean of a run.",
+        severity="warning",
     ),
     "plausibility.tokens": Check(
         "Token counts contradict each other.",
@@ -262,6 +291,7 @@ CHECKS: dict[str, Check] = {
         "Fails if the GPU energy is null or 0, and other processes of the host have GPU energy. Passes if one of them "
         "read the host or this process's sensors, or if this process names no GPU.",
         "The sum lacks a GPU, so it is a lower bound.",
+        severity="warning",
     ),
     "plausibility.outlier": Check(
         "The power of one process is far from that of the others.",
@@ -269,6 +299,7 @@ CHECKS: dict[str, Check] = {
         "processes with the same scope, boards and limits. Power is GPU energy (else CPU energy, else the total) / "
         "window (else the longest time).",
         "Check the window, the sensor and the work of this process.",
+        severity="warning",
     ),
     "counter.recorded": Check(
         "No sensor behind the energy is recorded.",
@@ -276,6 +307,7 @@ CHECKS: dict[str, Check] = {
         "Record sensor readings.",
         "",
         "All files from before 2026.",
+        severity="info",
     ),
     "counter.reset": Check(
         "An energy counter was reset within the window.",
@@ -305,6 +337,7 @@ CHECKS: dict[str, Check] = {
         "A sensor was not sampled for some time.",
         "Fails if the recorder reported `sampling_gap`.",
         "The energy over the gap is interpolated; use it with care.",
+        severity="warning",
     ),
     "counter.mismatch": Check(
         "The energy of a component is not the sum of its sensors.",
@@ -332,6 +365,7 @@ CHECKS: dict[str, Check] = {
         "Processes ran different versions of libraries.",
         "Fails if `library_versions` has two values.",
         "Install the same versions on all hosts.",
+        severity="warning",
     ),
     "likeness.batch_size": Check(
         "Processes had different batch sizes.",
@@ -344,6 +378,7 @@ CHECKS: dict[str, Check] = {
         "fields that an import kept. If the manifest has a `config_digest` (SHA-256 of the configuration's JSON with "
         "sorted names), the check is not made if no process has this digest.",
         "Aggregate them as separate experiments, or ignore it if the difference does not change the work.",
+        severity="warning",
     ),
     "zero.duration": Check(
         "The energy window is 0 s although there is energy.",
@@ -351,11 +386,13 @@ CHECKS: dict[str, Check] = {
         "Treat the window as unknown.",
         "",
         "All `v2` files.",
+        severity="info",
     ),
     "zero.energy": Check(
         "The energy is 0 J although there are tokens.",
         "Fails if `total_energy_j` is 0 and there are tokens.",
         "Treat the energy as unknown: the sum is too small.",
+        severity="info",
     ),
     "zero.energy_per_token": Check(
         "The energy per token is 0 J although there are energy and tokens.",
@@ -363,6 +400,7 @@ CHECKS: dict[str, Check] = {
         "Divide energy by tokens yourself.",
         "",
         "All `v2` files.",
+        severity="info",
     ),
     "zero.peak_memory": Check(
         "The peak memory is 0 although there are tokens.",
@@ -370,16 +408,19 @@ CHECKS: dict[str, Check] = {
         "Treat the peak memory as unknown.",
         "",
         "All `v2` files.",
+        severity="info",
     ),
     "zero.cpu_power": Check(
         "The CPU power is 0 W although there is CPU energy.",
         "Fails if `cpu_power_w` is 0 and there is CPU energy.",
         "Treat the power as unknown.",
+        severity="info",
     ),
     "zero.cpu_energy": Check(
         "The CPU energy is 0 J although there is CPU power.",
         "Fails if `cpu_energy_j` is 0 and there is CPU power.",
         "Treat the CPU energy as unknown: the total lacks the CPU.",
+        severity="info",
     ),
     "provenance.modelled": Check(
         "A part of the total was modelled, not measured.",
@@ -388,6 +429,7 @@ CHECKS: dict[str, Check] = {
         "",
         "0112: CPU energy is 112.5 W times the window, 13 % of the total. The examples of this repository are modelled "
         "completely.",
+        severity="info",
     ),
     "provenance.unknown": Check(
         "The provenance of the energy is not recorded.",
@@ -395,6 +437,7 @@ CHECKS: dict[str, Check] = {
         "Record the provenance.",
         "",
         "All `v2` files.",
+        severity="info",
     ),
     "provenance.tool_warning": Check(
         "The measuring tool warned about its own figures.",
@@ -402,11 +445,13 @@ CHECKS: dict[str, Check] = {
         "Read the warning.",
         "",
         "The examples of this repository.",
+        severity="warning",
     ),
     "provenance.schema_version": Check(
         "A file names no schema version.",
         "Fails if a file has no `schema_version`; it is read as 2.0.0.",
         "Nothing, if the figures are plausible.",
+        severity="warning",
     ),
     "sources.missing": Check(
         "A raw file from which the aggregate was made is gone.",
@@ -455,6 +500,7 @@ CHECKS: dict[str, Check] = {
         "Find out what the sensor covers.",
         "Honest GPUs with equal work also agree to a fraction of a percent.",
         "3b_0088: 29,040 to 29,218 J in three processes.",
+        severity="warning",
     ),
     "suspicion.grows_with_processes": Check(
         "The energy grows with the number of processes, although work and time stay the same.",
@@ -464,6 +510,7 @@ CHECKS: dict[str, Check] = {
         "As for `energy.over_counted`.",
         "More GPUs with the same work take less time.",
         "0109 to 0112: 16.2, 43.1, 74.8, 109.9 kJ on 1 to 4 processes, all in 23 s.",
+        severity="warning",
     ),
 }
 """Every check by the code of its findings. Codes are stable: they don't change between versions."""

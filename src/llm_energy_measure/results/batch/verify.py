@@ -72,7 +72,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
     Attributes:
         experiment_id: The experiment's own id, or its folder's name where no file can be read.
-        outcome: `failed` if a check failed, `not_checked` if nothing could be checked, else `passed`.
+        outcome: `failed` if there is an error, `not_checked` if no check was possible, else `passed`.
         total_energy_j: Plain sum, in joules; None if unknown.
         attributed_energy_j: Energy with every joule counted once, in joules.
         attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
@@ -373,9 +373,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
-def _outcome(findings: Iterable[Finding]) -> Outcome:
-    """The outcome of all: one failure fails, and what was not checked at all did not pass."""
-    outcomes = {finding.outcome for finding in findings}
-    if "failed" in outcomes:
+def _outcome(findings: Collection[Finding]) -> Outcome:
+    """Return the outcome of an experiment: `failed` with an error, `passed` if a check passed, else `not_checked`."""
+    if any(finding.problem == "error" for finding in findings):
         return "failed"
-    return "passed" if "passed" in outcomes else "not_checked"
+    return "passed" if any(finding.outcome == "passed" for finding in findings) else "not_checked"
