@@ -14,6 +14,9 @@ SCHEMA_VERSION = "2.0.0"
 RESULTS_DIR_ENV = "LLM_ENERGY_MEASURE_RESULTS_DIR"
 """Environment variable with the results directory. An argument takes precedence over it."""
 
+FALLBACK_DIR_ENV = "LLM_ENERGY_MEASURE_FALLBACK_DIR"
+"""Environment variable with the directory for results that the results directory does not accept."""
+
 DEFAULT_RESULTS_DIR = "results"
 """Default results directory, relative to the working directory."""
 

@@ -93,6 +93,27 @@ def test_the_command_keeps_its_streams_and_exit_status(tmp_path: Path) -> None:
     assert re.fullmatch(r"python[\d.]*-\d{8}T\d{6}Z-\d+", result.experiment_id)
 
 
+def test_the_command_keeps_its_exit_status_if_nothing_can_be_saved(tmp_path: Path) -> None:
+    results, spare = tmp_path / "results", tmp_path / "spare"
+    spoil = f"rm -r {results}/raw; touch {results}/raw; exit 3"
+    done = as_process(
+        *("-o", results, "record", "--experiment", "exp_7", "--no-energy", "--", "sh", "-c", spoil),
+        env={"LLM_ENERGY_MEASURE_FALLBACK_DIR": str(spare)},
+    )
+    assert done.status == 3
+    assert f"copy it with 'llm-energy-measure results merge {spare}'" in done.err
+    printed = [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
+    assert [(record["experiment_id"], record["error_type"]) for record in printed] == [("exp_7", "exit status 3")]
+    assert saved(spare).error_type == "exit status 3"
+
+
+def test_removed_results_directory_is_created_again(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    done = as_process("-o", results, "record", "--experiment", "exp_7", "--no-energy", "--", "rm", "-r", results)
+    assert done.status == 0
+    assert saved(results).status == "completed"
+
+
 def test_a_command_killed_by_a_signal_is_interrupted(tmp_path: Path) -> None:
     code = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     done = as_process("-o", tmp_path, "record", "--no-energy", "--", sys.executable, "-c", code)

@@ -139,11 +139,13 @@ def record(
         attempt=attempt,
     )
     try:
-        status = run_command(recording, command, cpu_time)
+        status = run_command(recording, command, cpu_time, on_unsaved=terminal.error)
     except LLMEnergyMeasureError as error:
         terminal.error(error)
         return error.status if isinstance(error, CannotRunError) else 1
     result = recording.result
+    if recording.path is None and result is not None:
+        return status  # the result could not be saved; the message says where it is now
     if result is None:
         terminal.warn("a signal arrived before the command started; the command did not run, and nothing is recorded")
     else:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 if sys.platform != "win32":
     import resource
 
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.recorder.procfs import stat_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     from llm_energy_measure.recorder.recording import Recording
@@ -50,7 +50,12 @@ def find_program(name: str) -> str:
     raise error
 
 
-def run_command(recording: Recording, command: Sequence[str], cpu_time: TreeTime) -> int:
+def run_command(
+    recording: Recording,
+    command: Sequence[str],
+    cpu_time: TreeTime,
+    on_unsaved: Callable[[LLMEnergyMeasureError], None],
+) -> int:
     """Run a command and measure it from its start to its end.
 
     The command has the terminal, the environment and the signals as if it ran without this program. The result is
@@ -60,15 +65,16 @@ def run_command(recording: Recording, command: Sequence[str], cpu_time: TreeTime
         recording: The recording.
         command: The program and its arguments.
         cpu_time: CPU time of the command. Its `pid` is set while the command runs.
+        on_unsaved: Receives the error if the result of a command that has ended cannot be saved.
 
     Returns:
         The exit status as a shell reports it: 128 + n if signal n ended the command or arrived before its start.
 
     Raises:
-        LLMEnergyMeasureError: The recording cannot start, and the command was not started; or it cannot be saved.
+        LLMEnergyMeasureError: The recording cannot start, and the command was not started.
         CannotRunError: The system cannot start the command.
     """
-    signals = _SignalForwarder()
+    signals, status = _SignalForwarder(), None
     try:
         with signals, recording:
             child = signals.start(command)
@@ -82,6 +88,10 @@ def run_command(recording: Recording, command: Sequence[str], cpu_time: TreeTime
     except KeyboardInterrupt as interrupt:
         (number,) = interrupt.args
         return _SIGNALLED + int(number)
+    except LLMEnergyMeasureError as error:
+        if status is None:
+            raise
+        on_unsaved(error)
     return status if status >= 0 else _SIGNALLED - status
 
 

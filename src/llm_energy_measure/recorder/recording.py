@@ -14,7 +14,7 @@ from weakref import WeakSet
 from msgspec import structs
 
 from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status, config_digest
-from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError
+from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError, StorageError
 from llm_energy_measure.recorder import locks, metrics, options
 from llm_energy_measure.recorder.clock import Clock, Instant, SystemClock
 from llm_energy_measure.recorder.config import stored_config
@@ -23,6 +23,7 @@ from llm_energy_measure.recorder.measurement import Measurement
 from llm_energy_measure.recorder.periodic_thread import PeriodicThread
 from llm_energy_measure.recorder.phases import WARMUP, Phases, Totals, outside_inference_sec, phase_records
 from llm_energy_measure.recorder.ranks import ProcessRank, find_rank
+from llm_energy_measure.recorder.rescue import rescue
 from llm_energy_measure.recorder.sigterm import SigtermHandler
 from llm_energy_measure.recorder.sources import OpenSources, Settings, Source, open_sources
 from llm_energy_measure.recorder.store_clock import StoreClock
@@ -326,8 +327,16 @@ class Recording:
             self._take_over()
             self._measurement.sampler.end()
             self.result = self._build(status, error_type)
-            self.path = self.repository.save_raw(self.experiment_id, self.result)
+            self.path = self._save(self.result)
             delete_checkpoint(self.repository.store, self.experiment_id, self.rank.process_index)
+
+    def _save(self, result: RawProcessResult) -> Path:
+        """Save the result. If the file system refuses it, save it elsewhere and raise the error that says where."""
+        try:
+            return self.repository.save_raw(self.experiment_id, result)
+        except StorageError as error:
+            error.advice = f"{error.advice}; {rescue(result, self._environ)}"
+            raise
 
     def _take_over(self) -> None:
         """Read the shared sensors whose reader has ended. A failing store must not end the run."""

@@ -1,0 +1,44 @@
+"""A last copy of a result that the results directory does not accept, for example because the disk is full."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_energy_measure.constants import FALLBACK_DIR_ENV
+from llm_energy_measure.exceptions import LLMEnergyMeasureError
+from llm_energy_measure.results.repository import FileSystemRepository
+from llm_energy_measure.results.store import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+
+
+def rescue(record: RawProcessResult, environ: Mapping[str, str]) -> str:
+    """Print a result on stderr as one line of JSON, and save it to a fallback directory.
+
+    Args:
+        record: The result.
+        environ: Environment variables. `LLM_ENERGY_MEASURE_FALLBACK_DIR` names the directory; the default is a new
+            folder in the directory for temporary files.
+
+    Returns:
+        One sentence that says where the result is and how to copy it to a results directory.
+    """
+    with contextlib.suppress(OSError, ValueError, TypeError):  # stderr is closed, or the record has no JSON form
+        sys.stderr.write(f"{msgspec.json.format(codec.encode_raw(record), indent=0).decode()}\n")
+        sys.stderr.flush()
+    given = environ.get(FALLBACK_DIR_ENV)
+    try:
+        folder = Path(given or tempfile.mkdtemp(prefix="llm-energy-measure-"))
+        path = FileSystemRepository(folder).save_raw(record.experiment_id, record)
+    except (OSError, LLMEnergyMeasureError) as error:
+        return f"the result is on stderr as one line of JSON, and not in the fallback directory ({error})"
+    return f"the result is in {path}; copy it with 'llm-energy-measure results merge {folder}'"
