@@ -141,7 +141,7 @@ def test_warnings_are_printed_again_for_a_named_experiment(results: Path) -> Non
     for _ in range(2):
         done = run("-o", results, "aggregate", "twice")
         assert (done.status, done.err.count("warning")) == (0, 1)
-        assert done.err.startswith("warning: twice: GPU 0 appears in multiple processes; ")
+        assert done.err == "warning: twice: GPU 0 appears in multiple processes\n"
     assert "GPU 0" not in run("-o", results, "aggregate", "--all").err
 
 

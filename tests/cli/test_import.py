@@ -221,7 +221,7 @@ def test_a_dry_run_warns_of_energy_counted_twice(results: Path, tmp_path: Path) 
         "--map=world_size=3",
     ]
     done = run("-o", results, "import", tmp_path / "t.csv", "--dry-run", "--host", "node-1", *mapping)
-    assert "e: processes 0, 1 measured the whole host node-1" in done.err
+    assert "e: processes 0, 1 on host node-1 read the whole host" in done.err
     assert "e: 2 of 3 processes" in done.out
     assert ", over-counted, attributed 100 J" in done.out
     assert "; would write raw/e/process_0.json, raw/e/process_1.json\n" in done.out

@@ -1,4 +1,4 @@
-"""Attribution leaves out most of its work where no two readings can be of the same joules: never for another result."""
+"""Attribution skips most of its work where no two readings can share a joule: the result is the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
-from llm_energy_measure.verification import attribution
-from llm_energy_measure.verification.power import power_of_host
-from llm_energy_measure.verification.processes import by_host, processes_of
-from llm_energy_measure.verification.readings import energies_apart, energies_of, readings_of
+from llm_energy_measure.verification.explanations import energy_of_host
+from llm_energy_measure.verification.power import boards_of_host
+from llm_energy_measure.verification.processes import processes_of
+from llm_energy_measure.verification.readings import energies_apart, readings_of
 from tests.support import factories
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def neighbours(draw: st.DrawFn) -> list[RawProcessResult]:
             cpu_energy_j=cpu_j,
             ram_energy_j=ram_j,
             total_scope=draw(st.sampled_from(["process"] * 4 + ["host", None])),
-            gpu_scope=draw(st.sampled_from(["device", "process"] * 4 + ["host", None])),
+            gpu_scope=draw(st.sampled_from(["device"] * 8 + ["process", "host", None])),
             cpu_scope=draw(st.sampled_from([None, "process", "host"])),
             devices=draw(st.sampled_from([None, devices])),
         )
@@ -49,17 +49,25 @@ def neighbours(draw: st.DrawFn) -> list[RawProcessResult]:
 
 
 @given(neighbours())
-def test_what_is_apart_has_nothing_that_is_counted_twice_or_in_doubt(records: list[RawProcessResult]) -> None:
-    [(host, processes)] = by_host(processes_of(records)).items()
-    apart, power = energies_apart(processes), power_of_host(host, processes)
-    if apart is None or power.over_counted:
+def test_energies_that_share_no_joule_are_explained_in_the_same_way(records: list[RawProcessResult]) -> None:
+    processes = processes_of(records)
+    apart = energies_apart(processes)
+    if apart is None:
         return
     readings = [reading for process in processes for reading in readings_of(process)]
-    assert attribution._share(host, readings, power) == attribution.Share()
-    assert apart == {name: own for name, own in energies_of(readings).items() if name != "rest"}
+    explained = energy_of_host(readings, lambda: boards_of_host(processes), has_module=False)
+    total = math.fsum(joules for energies in apart.values() for joules in energies)
+    assert explained.total.low_j == explained.total.high_j == pytest.approx(total)
+    assert explained.total.basis == frozenset()
+    assert {name: part.point_j for name, part in explained.components.items()} == pytest.approx(
+        {name: math.fsum(energies) for name, energies in apart.items()}
+    )
+    assert not explained.double_counts
+    assert not explained.contradictions
+    assert not explained.open_scopes
 
 
-def test_one_gpu_each_beside_a_host_s_cpu_that_one_process_reads_is_apart() -> None:
+def test_own_gpus_and_one_reader_of_the_cpu_share_no_joule() -> None:
     scopes = {"gpu_scope": "device", "cpu_scope": "host", "ram_scope": "host"}
     first = factories.energy(0, total_energy_j=1062.5 + 901.25 + 7.75, **scopes)
     second = factories.energy(1, total_energy_j=1312.5, cpu_energy_j=None, ram_energy_j=None, **scopes)
@@ -74,13 +82,14 @@ def test_one_gpu_each_beside_a_host_s_cpu_that_one_process_reads_is_apart() -> N
         ({"gpu_uuid": None, "gpu_id": None}, {}),
         ({"gpu_uuid": "MIG-{}", "gpu_id": None}, {}),
         ({}, {"gpu_scope": "host"}),
+        ({}, {"gpu_scope": "process"}),
         ({}, {"gpu_scope": None, "cpu_scope": "process"}),
         ({}, {"cpu_scope": "host"}),
         ({}, {"cpu_scope": None}),
         ({}, {"cpu_energy_j": None}),
     ],
 )
-def test_what_two_processes_can_both_have_seen_is_not_apart(changes: dict[str, Any], energy: dict[str, Any]) -> None:
+def test_readings_that_may_share_joules_are_compared(changes: dict[str, Any], energy: dict[str, Any]) -> None:
     own: dict[str, Any] = {"gpu_scope": "device", "cpu_scope": "process", "total_energy_j": 1062.5 + 901.25}
     records = []
     for index in range(2):
@@ -90,16 +99,9 @@ def test_what_two_processes_can_both_have_seen_is_not_apart(changes: dict[str, A
     assert energies_apart(processes_of(records)) is None
 
 
-def test_two_processes_on_gpus_of_their_own_are_apart() -> None:
+def test_two_processes_on_gpus_of_their_own_share_no_joule() -> None:
     energy = factories.energy(
         gpu_scope="device", cpu_scope="process", total_energy_j=1062.5 + 901.25, ram_energy_j=None
     )
     records = [factories.raw(process_index=index, energy_metrics=energy) for index in range(2)]
     assert energies_apart(processes_of(records)) == {"gpu": [1062.5] * 2, "cpu": [901.25] * 2}
-
-
-def test_what_physics_takes_is_told_also_where_no_total_is_known() -> None:
-    unscoped = factories.energy(gpu_energy_j=1e6, total_energy_j=None)
-    found = attribution.attribute([factories.raw(process_index=index, energy_metrics=unscoped) for index in range(2)])
-    [finding] = [finding for finding in found.findings if finding.code == "energy.over_counted"]
-    assert (finding.outcome, finding.effect_j) == ("failed", 0.0)

@@ -115,10 +115,16 @@ FAILING: dict[str, Callable[[], Experiment]] = {
     "energy.exceeds_devices": lambda: one(energy={"gpu_energy_j": 3e4, "total_energy_j": 3e4}),
     "attribution.repeated_gpu": lambda: (records(2, gpu_uuid="GPU-a"), {}),
     "attribution.shared_sensor": lambda: two(
-        {"gpu_is_mig": True, "gpu_id": 0, "gpu_uuid": "MIG-1"}, {"gpu_is_mig": True, "gpu_id": 0, "gpu_uuid": "MIG-2"}
+        {"gpu_is_mig": True, "gpu_uuid": "MIG-GPU-a/1/0"}, {"gpu_is_mig": True, "gpu_uuid": "MIG-GPU-a/2/0"}
     ),
     "attribution.host_counted": lambda: (records(2, energy=HOST), {}),
-    "attribution.two_names_one_host": lambda: two({"clock": clock(0)}, {"clock": clock(0), "host": "container-2"}),
+    "attribution.two_names_one_host": lambda: two(
+        {"clock": clock(0), "gpu_uuid": "GPU-a"},
+        {"clock": clock(0, boot="c"), "host": "node-2", "gpu_uuid": "GPU-a"},
+    ),
+    "attribution.contradictory": lambda: two(
+        {"energy": HOST}, {"energy": {"gpu_energy_j": 3000.0, "total_energy_j": 3000.0, **HOST}}
+    ),
     "completeness.missing_process": lambda: ([record(0, of=2)], {}),
     "completeness.unreadable_file": lambda: ([record(0, of=2)], {"unreadable": [UNREADABLE]}),
     "completeness.unexpected_process": lambda: (records(2), {"expected_processes": 1}),
@@ -190,11 +196,17 @@ FAILING: dict[str, Callable[[], Experiment]] = {
 NOT_CHECKED: dict[str, Callable[[], Experiment]] = {
     "energy.over_counted": lambda: (records(2, gpu_name="Zephyr 9000", energy=NO_SCOPE), {}),
     "energy.exceeds_devices": lambda: one(gpu_name="Zephyr 9000"),
-    "attribution.repeated_gpu": lambda: one(**NO_IDS),
+    "attribution.repeated_gpu": lambda: two({"gpu_id": None}, {"gpu_uuid": None}),
     "attribution.module_sensor": lambda: one(
         gpu_name="NVIDIA GH200 480GB", energy={"cpu_energy_j": 100.0, "total_energy_j": 8100.0}
     ),
     "attribution.scope_unknown": lambda: (records(2, energy=NO_SCOPE), {}),
+    "attribution.hosts_unknown": lambda: (records(2, energy=HOST, host=None, **NO_IDS), {}),
+    "attribution.window_unknown": lambda: two(
+        {"energy": HOST}, {"energy": HOST | {"window": factories.timestamps(START + timedelta(seconds=20), 40.0)}}
+    ),
+    "identity.repeated_gpu": lambda: (records(2, gpu_uuid="GPU-a"), {}),
+    "identity.unnamed_gpu": lambda: one(**NO_IDS),
     "completeness.missing_process": lambda: ([record(0, of=None)], {}),
     "time.naive_stamps": lambda: one(timestamps=NAIVE),
     "time.no_overlap": one,

@@ -94,6 +94,8 @@ def build(values: Values, kind: Any = RawProcessResult, prefix: str = "") -> Any
         below = {name: value for name, value in values.items() if name.startswith((f"{path}.", f"{path}[]."))}
         if all(value is None for value in below.values()) and type(None) in typing.get_args(_bare(info.type)):
             fields[info.name] = None
+        elif all(value is None for value in below.values()) and info.default is msgspec.UNSET:
+            fields[info.name] = msgspec.UNSET
         elif is_list:
             [number] = {len(value) for value in below.values() if isinstance(value, list)}
             of_each = [
@@ -175,13 +177,20 @@ ABSENT: Values = {
     **null("launcher.", "job_id step_id node local_rank attempt"),
     **null("phases[].", "name duration_sec occurrences total_energy_j gpu_energy_j cpu_energy_j ram_energy_j"),
     **null("phases[].", "input_tokens output_tokens"),
+    **null("energy_metrics.sensors[].window.", "start end duration_sec"),  # only the recorder hands a sensor over
 }
 LAUNCHER = null("launcher.", "name")
 STATUS = null("", "status")
 VERSIONS = null("", "library_versions")
 NAMES = null("", "backend backend_version model_name")
 WORLD = null("", "world_size")
-OTHER_LATENCY = null(
+# Only the recorder writes these.
+SKETCHES = {
+    f"inference_metrics.latency_measurements.sketches.{samples}.{name}": None
+    for samples in ("ttft_ms", "itl_full_ms", "itl_trimmed_ms")
+    for name in ("count", "sum_ms", "min_ms", "max_ms", "zero_count", "first_bucket", "bucket_counts")
+}
+OTHER_LATENCY = SKETCHES | null(
     "inference_metrics.latency_measurements.", "total_output_tokens excluded_tokens warmup_requests_excluded"
 )
 LATENCY = {

@@ -245,8 +245,8 @@ UUIDS = ("GPU-aaaa", "GPU-bbbb")
         ({"gpu_id": 0, "host": "a"}, {"gpu_id": 0, "host": "a"}, "GPU 0 appears in multiple processes", False),
         ({"gpu_id": 0, "host": "a"}, {"gpu_id": 0, "host": None}, "GPU 0 appears in multiple processes", False),
         ({"gpu_id": 0, "host": "a"}, {"gpu_id": 0, "host": "b"}, None, True),
-        ({"gpu_id": None}, {"gpu_id": None}, None, False),
-        ({"gpu_id": 0}, {"gpu_id": None}, None, False),
+        ({"gpu_id": None}, {"gpu_id": None}, "processes 0, 1 do not name their GPUs", False),
+        ({"gpu_id": 0}, {"gpu_id": None}, "process 1 does not name its GPU", False),
         ({"gpu_id": 0, "gpu_uuid": UUIDS[0]}, {"gpu_id": 0, "gpu_uuid": UUIDS[1]}, None, True),
         (
             {"gpu_id": 0, "gpu_uuid": UUIDS[0]},
@@ -254,30 +254,45 @@ UUIDS = ("GPU-aaaa", "GPU-bbbb")
             "GPU GPU-aaaa appears in multiple processes",
             False,
         ),
-        ({"gpu_id": 0, "gpu_uuid": UUIDS[0]}, {"gpu_id": 1, "gpu_uuid": None}, None, False),
+        ({"gpu_id": 0, "gpu_uuid": UUIDS[0]}, {"gpu_id": 1, "gpu_uuid": None}, None, True),
+        (
+            {"gpu_id": 0, "gpu_uuid": UUIDS[0]},
+            {"gpu_id": 0, "gpu_uuid": None},
+            "GPU 0 appears in multiple processes",
+            False,
+        ),
+        (
+            {"gpu_id": None, "gpu_uuid": UUIDS[0]},
+            {"gpu_id": 1, "gpu_uuid": None},
+            "processes 0, 1 name their GPUs in different ways: by UUID, and by index only",
+            False,
+        ),
     ],
 )
 def test_a_gpu_that_two_processes_measured_is_told(
     first: dict[str, Any], second: dict[str, Any], warning: str | None, *, verified: bool
 ) -> None:
     result = aggregate(factories.raw(**first), factories.raw(process_index=1, **second))
-    said = [text.partition(";")[0].partition(" of host")[0] for text in result.aggregation.warnings]
-    assert said == ([warning] if warning else [])
+    assert result.aggregation.warnings == ([warning] if warning else [])
     assert result.aggregation.gpu_attribution_verified is verified
 
 
-def test_a_repeated_gpu_of_one_of_several_hosts_is_named_with_it() -> None:
-    hosts = ["a", "a", "b"]
-    result = aggregate(*(factories.raw(process_index=i, gpu_id=0, host=host) for i, host in enumerate(hosts)))
-    [warning] = result.aggregation.warnings
-    assert warning.startswith("GPU 0 appears in multiple processes of host a; ")
+def test_each_repeated_gpu_has_one_warning() -> None:
+    result = aggregate(*(factories.raw(process_index=index, gpu_id=index // 2) for index in range(4)))
+    assert result.aggregation.warnings == [f"GPU {index} appears in multiple processes" for index in range(2)]
     assert result.aggregation.gpu_attribution_verified is False
 
 
-def test_a_repeated_gpu_is_told_once_however_often_it_is_repeated() -> None:
-    result = aggregate(*factories.raws(4, gpu_id=0))
-    [warning] = result.aggregation.warnings
-    assert warning.startswith("GPU 0 appears in multiple processes; ")
+def test_a_repeated_gpu_is_reported_without_energy_components() -> None:
+    total = factories.energy(gpu_energy_j=None, cpu_energy_j=None, ram_energy_j=None)
+    result = aggregate(*factories.raws(2, gpu_id=0, energy_metrics=total))
+    assert result.aggregation.warnings == ["GPU 0 appears in multiple processes"]
+
+
+def test_processes_one_after_the_other_may_use_one_gpu() -> None:
+    later = factories.timestamps(factories.START + timedelta(hours=1))
+    result = aggregate(factories.raw(gpu_id=0), factories.raw(process_index=1, gpu_id=0, timestamps=later))
+    assert result.aggregation.gpu_attribution_verified is True
 
 
 # Time

@@ -62,7 +62,11 @@ def test_default_strategy_is_the_first() -> None:
 
 
 def test_attributed_energy_strategy_keeps_the_plain_sum_too() -> None:
-    same_gpu = factories.raws(2, gpu_id=0)
+    scopes = {"gpu_scope": "device", "cpu_scope": "host", "ram_scope": "host"}
+    same_gpu = [
+        factories.raw(process_index=n, gpu_id=0, host="a", energy_metrics=factories.energy(n, **scopes))
+        for n in range(2)
+    ]
     plain = aggregate_results(factories.EXPERIMENT, same_gpu)
     result = aggregate_results(factories.EXPERIMENT, same_gpu, strategy="attributed_energy")
     assert plain.attributed_energy_j is not None
@@ -72,6 +76,12 @@ def test_attributed_energy_strategy_keeps_the_plain_sum_too() -> None:
     assert result.attribution_factor == plain.attribution_factor
     assert result.avg_energy_per_token_j == plain.attributed_energy_j / (plain.total_tokens or 0)
     assert (result.total_tokens, result.avg_tokens_per_second) == (plain.total_tokens, plain.avg_tokens_per_second)
+
+
+def test_attributed_energy_is_null_if_it_is_undetermined() -> None:
+    result = aggregate_results(factories.EXPERIMENT, factories.raws(2), strategy="attributed_energy")
+    assert (result.total_energy_j, result.avg_energy_per_token_j) == (None, None)
+    assert result.plain_energy_j == 1971.5 + 2221.5
 
 
 def test_model_parallel_counts_tokens_once_and_sums_energy() -> None:

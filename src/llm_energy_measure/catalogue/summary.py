@@ -15,6 +15,7 @@ from llm_energy_measure.results.columns import model_name
 from llm_energy_measure.results.store.codec import decode_summary
 from llm_energy_measure.results.store.layout import deleted_folder, names_folder
 from llm_energy_measure.results.store.tags import load_tags
+from llm_energy_measure.verification.codes import DOUBLE_COUNT_CODES
 from llm_energy_measure.verification.completeness import check_completeness
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ def _verdict(status: Status, aggregated: AggregatedSummary | None) -> str:
 
 def verdict_of(aggregated: AggregatedSummary) -> str:
     """Return the verdict for a current aggregate; see `ExperimentSummary.verdict`."""
-    if aggregated.attribution_factor is not None and aggregated.attribution_factor > 1:
+    if not set(DOUBLE_COUNT_CODES).isdisjoint(aggregated.failed_codes):
         return "over-counted"
     if aggregated.is_lower_bound:
         return "partial"

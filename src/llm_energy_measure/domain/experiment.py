@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 Status = Literal["completed", "failed", "interrupted", "partial"]
 """How a run ended: normally, with an exception, or by a signal. `partial` is a checkpoint of an unfinished run."""
 
+AttributionStatus = Literal["exact", "estimated", "undetermined"]
+"""How far the attributed energy is known: by recorded facts, by an estimate with reasons, or only as a range."""
+
 UnknownFields = Annotated[
     dict[str, Any] | UnsetType,
     Meta(description="fields that this release does not know, by JSON pointer (RFC 6901); saved at the same place"),
@@ -388,6 +391,8 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         attributed_bounds_j: Least and greatest attributed energy that the evidence allows, in joules.
         attribution_factor: `plain_energy_j / attributed_energy_j`, at least 1. It is 1 if no joule is counted twice.
         attribution_rule: Rule that computed the attributed energy, as `name@version`.
+        attribution_status: How far the attributed energy is known: `exact`, `estimated` or `undetermined`.
+        attribution_basis: Reasons of an estimated energy, such as `tool_scope`; empty for the other statuses.
         attributed_gpu_energy_j: Attributed energy of the GPUs, in joules.
         attributed_cpu_energy_j: Attributed energy of the CPUs, in joules.
         attributed_ram_energy_j: Attributed energy of the memory, in joules.
@@ -425,6 +430,10 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Factor | None, Meta(description="plain energy divided by attributed energy; 1 without double counting")
     ] = None
     attribution_rule: Annotated[str | None, Meta(description="attribution rule, as name@version")] = None
+    attribution_status: Annotated[
+        AttributionStatus | None, Meta(description="how far the attributed energy is known")
+    ] = None
+    attribution_basis: Annotated[list[str] | None, Meta(description="reasons of an estimated energy")] = None
     attributed_gpu_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the GPUs, in J")] = None
     attributed_cpu_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the CPUs, in J")] = None
     attributed_ram_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the memory, in J")] = None

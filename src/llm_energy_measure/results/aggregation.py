@@ -36,8 +36,9 @@ from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, Strategy, get_strategy
 from llm_energy_measure.verification.checks import verify_evidence
-from llm_energy_measure.verification.codes import CODES, SUM_FAMILIES, joules
+from llm_energy_measure.verification.codes import CODES, DOUBLE_COUNT_CODES, SUM_FAMILIES, joules
 from llm_energy_measure.verification.completeness import check_completeness, describe_missing, describe_unreadable
+from llm_energy_measure.verification.gpu_identity import IDENTITY_CODES
 from llm_energy_measure.verification.processes import Evidence, evidence_of
 
 if TYPE_CHECKING:
@@ -53,12 +54,6 @@ if TYPE_CHECKING:
     from llm_energy_measure.verification.checks import Verification
 
 NAN = float("nan")
-
-# What has to have passed before the attribution of GPUs counts as verified.
-_ATTRIBUTION_CODES = (
-    *("energy.over_counted", "attribution.repeated_gpu", "attribution.shared_sensor"),
-    *("attribution.host_counted", "attribution.two_names_one_host"),
-)
 
 # Failures that, besides those of the sum, are told in `warnings`.
 _WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) | {
@@ -342,6 +337,8 @@ def build_result(experiment: Experiment, totals: Totals, verification: Verificat
         attributed_bounds_j=attribution.bounds_j,
         attribution_factor=attribution.factor,
         attribution_rule=verification.rule,
+        attribution_status=attribution.status,
+        attribution_basis=attribution.basis,
         attributed_gpu_energy_j=attribution.gpu_j,
         attributed_cpu_energy_j=attribution.cpu_j,
         attributed_ram_energy_j=attribution.ram_j,
@@ -368,11 +365,10 @@ def _is_lower_bound(evidence: Evidence, verification: Verification) -> bool:
 
 
 def _gpus_attributed(verification: Verification) -> bool:
-    """True only if every GPU is known, none is counted twice, and none drew more than it can."""
+    """True only if each process names a GPU of its own, and no check proves that a joule was counted twice."""
     outcomes = verification.outcomes
-    if outcomes["energy.exceeds_devices"] == "failed":
-        return False
-    return all(outcomes[code] == "passed" for code in _ATTRIBUTION_CODES)
+    are_named = all(outcomes[code] == "passed" for code in IDENTITY_CODES)
+    return are_named and all(outcomes[code] != "failed" for code in DOUBLE_COUNT_CODES)
 
 
 def _warnings(verification: Verification) -> list[str]:
@@ -381,8 +377,9 @@ def _warnings(verification: Verification) -> list[str]:
     The findings say more, and what else is amiss.
     """
     failures = [finding for finding in verification.to_store if finding.outcome == "failed"]
+    identity = [finding.message for finding in verification.to_store if finding.code in IDENTITY_CODES]
     if not failures:
-        return []
+        return identity
     codes = {finding.code for finding in failures}
     warnings = []
     of_sum = next((finding for finding in failures if finding.family in SUM_FAMILIES), None)
@@ -390,7 +387,7 @@ def _warnings(verification: Verification) -> list[str]:
         warnings.append(_sum_warning(of_sum, verification))
     if "completeness.missing_process" in codes:
         codes.discard("completeness.unreadable_file")  # what is missing is said with what can't be read
-    return warnings + [finding.message for finding in failures if finding.code in codes & _WARNED]
+    return warnings + identity + [finding.message for finding in failures if finding.code in codes & _WARNED]
 
 
 def _sum_warning(first: Finding, verification: Verification) -> str:

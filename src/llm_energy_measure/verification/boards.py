@@ -32,6 +32,7 @@ class BoardModel(Struct, frozen=True):
         source: Who says so.
         gpus_per_sensor: GPUs, as the driver counts them, that one power sensor sees.
         includes_cpu: Whether the module's sensor sees a CPU as well.
+        can_be_raised: Whether makers and users sell or set it with a greater limit: the limit then proves nothing.
     """
 
     words: frozenset[str]
@@ -39,6 +40,12 @@ class BoardModel(Struct, frozen=True):
     source: str
     gpus_per_sensor: int = 1
     includes_cpu: bool = False
+    can_be_raised: bool = False
+
+    @property
+    def proven_limit_w(self) -> float | None:
+        """Limit that no board of the model exceeds, in watts; None if it can be raised."""
+        return None if self.can_be_raised else self.limit_w
 
 
 class Boards(Struct, frozen=True):
@@ -49,6 +56,7 @@ class Boards(Struct, frozen=True):
         model_name: Name of the model, as it stands there.
         model: What the table knows of it; None if it is unknown or ambiguous, or if there are several models.
         limit_w: What they can draw together by the table, in watts; None if that is unknown.
+        least_w: What the smallest of them can draw, in watts; None if that is unknown.
         is_mixed: Whether they are of several models.
         is_stated: Whether the name itself gives the number, which then is that of the whole node: `4 x A40`.
     """
@@ -58,11 +66,12 @@ class Boards(Struct, frozen=True):
     model: BoardModel | None
     limit_w: float | None
     is_stated: bool
+    least_w: float | None = None
     is_mixed: bool = False
 
 
 def _row(words: str, limit_w: float, source: str, gpus: int = 1, *, cpu: bool = False) -> BoardModel:
-    return BoardModel(frozenset(words.split()), float(limit_w), source, gpus, cpu)
+    return BoardModel(frozenset(words.split()), float(limit_w), source, gpus, cpu, can_be_raised=source is _GEFORCE)
 
 
 BOARD_MODELS: tuple[BoardModel, ...] = tuple(
@@ -160,12 +169,15 @@ def boards_named(name: str) -> Boards:
     is_clear = all(found["before"] in " ,;+" or len(found["count"]) == 1 for found in counts[1:])
     limits = [part.limit_w for part in parts if is_clear and part.limit_w is not None]
     limit_w = sum(limits) if len(limits) == len(parts) else None
-    return Boards(sum(part.count for part in parts), name, None, limit_w, is_stated=True, is_mixed=True)
+    least_w = min((part.least_w for part in parts if part.least_w is not None), default=None)
+    number = sum(part.count for part in parts)
+    return Boards(number, name, None, limit_w, is_stated=True, least_w=least_w, is_mixed=True)
 
 
 def _one_model(count: int, name: str, *, is_stated: bool) -> Boards:
     model = model_named(name)
-    return Boards(count, name, model, None if model is None else model.limit_w * count, is_stated)
+    limit_w = model.proven_limit_w if model is not None else None
+    return Boards(count, name, model, None if limit_w is None else limit_w * count, is_stated, limit_w)
 
 
 @lru_cache(maxsize=4096)

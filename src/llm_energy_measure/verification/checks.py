@@ -13,6 +13,7 @@ from llm_energy_measure.verification.completeness import check_completeness_of
 from llm_energy_measure.verification.consistency import check_consistency
 from llm_energy_measure.verification.counters import check_counters
 from llm_energy_measure.verification.coverage import check_sensor_time
+from llm_energy_measure.verification.gpu_identity import check_gpu_identity
 from llm_energy_measure.verification.plausibility import check_plausibility
 from llm_energy_measure.verification.provenance import check_provenance
 from llm_energy_measure.verification.suspicions import check_identical_readings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.verification.processes import Evidence
 
 FAMILIES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
+    check_gpu_identity,
     check_completeness_of,
     check_sensor_time,
     check_time,
@@ -64,7 +66,7 @@ def verify_evidence(evidence: Evidence) -> Verification:
     Args:
         evidence: The records of the experiment and the facts derived from them.
     """
-    attribution = attribution_of(evidence.hosts)
+    attribution = attribution_of(evidence.processes)
     findings = [*attribution.findings]
     for check in FAMILIES:
         findings += check(evidence)

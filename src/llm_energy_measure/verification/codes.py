@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CODES",
+    "DOUBLE_COUNT_CODES",
     "SUM_FAMILIES",
     "SUSPICION",
     "failed",
@@ -28,6 +29,12 @@ __all__ = [
 
 CODES = {code: check.meaning for code, check in CHECKS.items()}
 """Meaning of a failure by code, for every code that a finding can have."""
+
+DOUBLE_COUNT_CODES = (
+    *("energy.over_counted", "attribution.repeated_gpu", "attribution.shared_sensor"),
+    *("attribution.host_counted", "attribution.two_names_one_host"),
+)
+"""Codes whose failure proves that the plain sum counts some energy twice."""
 
 SUM_FAMILIES = ("energy", "attribution")
 """Families whose failures mean that the plain sum may be wrong."""

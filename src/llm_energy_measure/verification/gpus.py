@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from llm_energy_measure.verification.boards import BoardModel, boards_named, parent_of_slice
+from llm_energy_measure.verification.tools import tool_scope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ UNCERTAIN = "whether each of several processes works on all GPUs of a model, or 
 
 # What a configuration calls the number of GPUs that hold one model.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
+_TWO = 2
 _HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
 
 
@@ -49,6 +51,9 @@ class Gpu(Struct, frozen=True, gc=False):
         name: The GPU itself: its UUID, else its index.
         is_shared: Whether other GPUs or slices have the same sensor.
         knows_sensor: Whether it is known which of them have: not of a slice, or a die, whose board nothing names.
+        uuid: Its UUID; None if unknown.
+        index: Its index on its host; None if unknown.
+        is_by_index: Whether the sensor is identified by an index alone.
         limit_w: What its board can draw, in watts: the record's own limit, else the table's; None if unknown.
         board: Name of its board; None if unknown.
         alone: The boards of a process that works on this one alone.
@@ -58,6 +63,9 @@ class Gpu(Struct, frozen=True, gc=False):
     name: str | int | None
     is_shared: bool
     knows_sensor: bool
+    uuid: str | None
+    index: int | None
+    is_by_index: bool
     limit_w: float | None
     board: str | None
     alone: OwnBoards
@@ -84,20 +92,33 @@ def _listed(record: RawProcessResult, device: DeviceEnergy) -> Gpu:
 @lru_cache(maxsize=4096)
 def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float | None, is_slice: bool) -> Gpu:  # noqa: FBT001 - the cache hashes positions faster
     model = model_of(board)
-    limit = limit_w or (model.limit_w if model is not None else None)
+    limit = limit_w or (model.proven_limit_w if model is not None else None)
     sensor: str | int | None = uuid or index
-    is_shared, knows_sensor = False, True
+    is_shared, knows_sensor, is_by_index = False, True, not uuid
     # NVML has no power and no energy of a MIG slice: tools read those of the GPU that it is a part of.
     if is_slice or (uuid is not None and uuid.startswith("MIG-")):
         parent = parent_of_slice(uuid) if uuid else None
         # An index can be the GPU's, or the slice's on it.
         sensor, is_shared = (parent or (f"GPU {index}" if index is not None else uuid)), True
         knows_sensor = parent is not None
+        is_by_index = parent is None and index is not None
     elif model is not None and model.gpus_per_sensor > 1:
         sensor = uuid if index is None else f"module {index // model.gpus_per_sensor}"
-        is_shared, knows_sensor = True, index is not None
+        is_shared, knows_sensor, is_by_index = True, index is not None, index is not None
     alone = OwnBoards(None if sensor is None else str(sensor), 1, limit)
-    return Gpu(sensor, uuid or index, is_shared, knows_sensor, limit, board, alone)
+    name = uuid or index
+    return Gpu(
+        sensor,
+        name,
+        is_shared,
+        knows_sensor,
+        uuid or None,
+        index,
+        is_by_index and index is not None,
+        limit,
+        board,
+        alone,
+    )
 
 
 def gpu_scope(record: RawProcessResult) -> Scope | None:
@@ -112,36 +133,50 @@ def names_gpu(record: RawProcessResult) -> bool:
     return any(fact is not None for fact in facts)
 
 
-def proves_board(record: RawProcessResult) -> bool:
-    """Whether a process has a board that nothing identifies: what read a host can have seen, and used, the others'.
+class StatedBoards(Struct, frozen=True, gc=False):
+    """All boards of a host, as a record states them.
 
-    A GPU that is named by UUID or index is a board in any case, whoever names it.
+    Attributes:
+        number: How many there are, more than one.
+        name: Their names.
+        limit_w: Power that they can draw together, in watts; None if it is unknown.
+        least_w: Power that the smallest of them can draw, in watts; None if it is unknown.
     """
-    energy = record.energy_metrics
-    if energy.gpu_energy_j:
-        return gpu_scope(record) != "host"
-    return "host" not in (energy.total_scope, energy.gpu_scope, energy.cpu_scope, energy.ram_scope)
+
+    number: int
+    name: str
+    limit_w: float | None
+    least_w: float | None
 
 
-def host_boards(record: RawProcessResult) -> tuple[str, float | None] | None:
-    """Name and joint power limit, in watts, of all boards of its host, where a record states them.
+def host_boards(record: RawProcessResult) -> StatedBoards | None:
+    """Return all boards of the host of a process; None if the record doesn't state them.
 
-    It does so by a name such as `4 x A40`, or by devices that nothing identifies. None if it says nothing of them; the
-    limit is None if it is unknown.
+    A record states them by a name such as `4 x A40`. Devices without any identity are boards that the process knows of;
+    they are all boards of the host if the tool lists these. `1 x A40` states only the board of the process.
     """
     devices = record.energy_metrics.devices
-    if devices and _are_of_host(record, devices):
+    tool = tool_scope(record.origin)
+    if (
+        devices
+        and len(devices) > 1
+        and tool is not None
+        and tool.lists_boards_of_host
+        and _are_of_host(record, devices)
+    ):
         gpus = [_listed(record, device) for device in devices]
         known = [gpu.limit_w for gpu in gpus if gpu.limit_w is not None]
         name = ", ".join(sorted({gpu.board or "" for gpu in gpus}))
-        return name, math.fsum(known) if len(known) == len(gpus) else None
+        limit_w = math.fsum(known) if len(known) == len(gpus) else None
+        return StatedBoards(len(gpus), name, limit_w, min(known, default=None))
     named = boards_named(record.gpu_name) if record.gpu_name else None
-    if named is None or not named.is_stated:
+    if named is None or not named.is_stated or named.count < _TWO:
         return None
     if named.is_mixed:
-        return named.model_name, named.limit_w
+        return StatedBoards(named.count, named.model_name, named.limit_w, named.least_w)
     [gpu] = gpus_of(record)[:1]
-    return named.model_name, None if gpu.limit_w is None else gpu.limit_w * named.count
+    limit_w = None if gpu.limit_w is None else gpu.limit_w * named.count
+    return StatedBoards(named.count, named.model_name, limit_w, gpu.limit_w)
 
 
 def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:

@@ -108,10 +108,13 @@ def _powers_above_limit(evidence: Evidence) -> list[_Judgement]:
 
 def _power_above_limit(process: Process, power: float) -> _Judgement:
     limit, is_certain = process.boards.limit_w, process.boards.is_certain
-    if process.gpu_scope == "host":
-        name, limit = host_boards(process.record) or ("", None)
+    if process.gpu_scope == "host" or (process.gpu_scope is None and host_boards(process.record) is not None):
+        stated = host_boards(process.record)
+        if stated is None:
+            return "the boards of the host are unknown"
+        limit = stated.limit_w
         if limit is None:
-            return f"the power limit of the board {name!r} is unknown" if name else "the boards of the host are unknown"
+            return f"the power limit of the board {stated.name!r} is unknown"
         owner, is_certain = "the host's boards", True
     elif limit is None:
         board = next((gpu.board for gpu in process.gpus if gpu.limit_w is None and gpu.board), None)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _TWO = 2
 
+SAME_LENGTH = 0.001
+"""Fraction by which the length of an energy window may differ from a run that is taken for the window."""
+
 Span = tuple[datetime, datetime]
 """Start and end of a window."""
 
@@ -32,9 +35,11 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
         gpu_scope: What the sensor behind its GPU energy saw; see `gpu_scope`.
         run: When it ran; None unless start and end are known and can be compared.
         window_sec: Length of its energy window, in seconds; None if it is not recorded.
-        length_sec: That, or the longest time that is known of it, in seconds; None if no time is known.
+        length_sec: Length of an energy window with start and end, or else the longest time that is known of the
+            process, in seconds; None if no time is known.
         gpu_w: Mean GPU power that its GPU energy implies over that time, in watts; None without one of the two.
-        span: When it measured; its energy window, or else its run, in which the window lies.
+        span: When it measured: its energy window, or else its run, which contains the window.
+        knows_window: Whether `span` is the energy window.
     """
 
     record: RawProcessResult
@@ -48,6 +53,7 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
     length_sec: float | None
     gpu_w: float | None
     span: Span | None
+    knows_window: bool
 
     @property
     def index(self) -> int:
@@ -77,8 +83,9 @@ def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
 def _process(record: RawProcessResult, host: str | None) -> Process:
     energy, run = record.energy_metrics, record.timestamps.span
     gpus, gpu_j = gpus_of(record), energy.gpu_energy_j
-    window_sec, span = _window(energy, run)
-    length_sec = window_sec or _longest_sec(record)
+    window_sec, span, knows_window = _window(energy, run)
+    # Some records state a shorter energy window than the time that the energy covers: the longest time accuses nobody.
+    length_sec = window_sec if span is not run and knows_window else _longest_sec(record, window_sec)
     return Process(
         record=record,
         energy=energy,
@@ -91,6 +98,7 @@ def _process(record: RawProcessResult, host: str | None) -> Process:
         length_sec=length_sec,
         gpu_w=gpu_j / length_sec if gpu_j and length_sec else None,
         span=span,
+        knows_window=knows_window,
     )
 
 
@@ -168,24 +176,30 @@ def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) 
     return all((sensor.source, sensor.instance) in read for sensor in unread)
 
 
-def _window(energy: EnergyMetrics, run: Span | None) -> tuple[float | None, Span | None]:
-    """Length of the energy window, in seconds (0 is no length), and when it was, or else the run in which it lies."""
+def _window(energy: EnergyMetrics, run: Span | None) -> tuple[float | None, Span | None, bool]:
+    """Return the length of the energy window in seconds (0 is no length), a time that contains it, and if it is exact.
+
+    A window without a start and an end is within the run; it is the run if both have the same length.
+    """
     length_sec = energy.duration_sec or None
     when = run if run is not None and run[0] < run[1] else None
     window = energy.window
     if window is not None:
         if (span := window.span) is not None and span[0] < span[1]:
-            length_sec, when = (span[1] - span[0]).total_seconds(), span
+            own_sec = window.duration_sec or 0.0
+            return own_sec if own_sec > 0 else (span[1] - span[0]).total_seconds(), span, True
         if window.duration_sec is not None and window.duration_sec > 0:
             length_sec = window.duration_sec
-    return length_sec, when
+    if when is None or length_sec is None:
+        return length_sec, when, False
+    run_sec = (when[1] - when[0]).total_seconds()
+    return length_sec, when, abs(run_sec - length_sec) <= SAME_LENGTH * run_sec
 
 
-def _longest_sec(record: RawProcessResult) -> float | None:
-    """The longest time that is known of a process, in seconds: its run or its inference."""
-    run = record.timestamps.duration_sec or 0.0
+def _longest_sec(record: RawProcessResult, window_sec: float | None) -> float | None:
+    """Return the longest time that is known of a process, in seconds: its run, its inference, or its energy window."""
     work = record.inference_metrics.inference_time_sec if record.inference_metrics is not None else None
-    return max(run, work or 0.0) or None
+    return max(record.timestamps.duration_sec or 0.0, work or 0.0, window_sec or 0.0) or None
 
 
 def comparable(spans: Sequence[Span | None]) -> bool:

@@ -1,18 +1,21 @@
-"""Readings: what each process read, sensor by sensor, and which readings of one sensor are the same joules."""
+"""Readings: the energy that each process read from each sensor, with what is known about the sensor and the time."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import UNSET, Struct
 
 from llm_energy_measure.domain.metrics import EnergyMetrics, Scope
-from llm_energy_measure.verification.processes import Process, Span, comparable
+from llm_energy_measure.verification.tools import ToolScope, tool_scope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from llm_energy_measure.verification.gpus import Gpu
+    from llm_energy_measure.verification.processes import Process, Span
 
 
 SUM_TOLERANCE = 1e-6
@@ -21,9 +24,34 @@ SUM_TOLERANCE = 1e-6
 Component = Literal["gpu", "cpu", "ram", "rest"]
 COMPONENTS: tuple[Literal["gpu", "cpu", "ram"], ...] = ("gpu", "cpu", "ram")
 
+Source = Literal["recorded", "listed", "tool", "assumed"]
+"""What states the scope of a reading: the record, its list of GPUs with energies, the tool's manual, the user."""
 
 Energies = dict[Component, list[float]]
 """Energies in joules, by component."""
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - for times without a UTC offset
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Window(Struct, frozen=True, gc=False):
+    """When a process measured, in seconds after 1970.
+
+    Attributes:
+        start: Start of the energy window, or of the run that contains it; NaN if unknown.
+        end: End of the same; NaN if unknown.
+        is_exact: Whether both are those of the energy window.
+        length_sec: The longest time that is known of the process, in seconds; None if none is known.
+        started: Start of the run, where its end may be unknown; NaN if unknown.
+        is_naive: Whether the times have no UTC offset.
+    """
+
+    start: float
+    end: float
+    is_exact: bool
+    length_sec: float | None
+    started: float
+    is_naive: bool
 
 
 class Reading(Struct, frozen=True, kw_only=True, gc=False):
@@ -31,62 +59,64 @@ class Reading(Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         process: Index of the process.
-        component: What it is the energy of; `rest` is what of a total is none of the components.
-        energy_j: Energy, in joules.
-        scope: What the sensor saw; None if unknown.
-        sensor: The GPU's sensor, within its host; None if it is no GPU's or nothing identifies it.
-        gpu: Name of the GPU.
+        component: The component that the energy is of; `rest` is the part of a total that is no component.
+        energy_j: Energy, in joules; more than 0.
+        scope: Scope of the sensor; None if unknown.
+        source: What states the scope; None if unknown.
+        window: When the process measured.
+        sensors: The GPU sensors that were read, within their host; empty if unknown.
+        index: Index of the only GPU, within its host; None if it is unknown or there are several GPUs.
+        is_by_index: Whether the sensors are identified by an index alone.
+        gpu: Name of the GPU, for messages.
         is_shared: Whether other GPUs have the same sensor.
         knows_sensor: Whether GPUs of other sensors are known to have other ones; see `Gpu`.
-        span: Start and end of the window, where both are known and can be compared.
+        limit_w: Greatest power of what the sensors cover, in watts; None if unknown.
+        stated_w: Power of a CPU that the record states, in watts; None if it states none.
+        is_whole: Whether this is all that the process read: a total without components.
     """
 
     process: int
     component: Component
     energy_j: float
     scope: Scope | None
-    sensor: str | int | None = None
+    source: Source | None
+    window: Window
+    sensors: tuple[str | int, ...] = ()
+    index: int | None = None
+    is_by_index: bool = False
     gpu: str | int | None = None
     is_shared: bool = False
     knows_sensor: bool = True
-    span: Span | None = None
+    limit_w: float | None = None
+    stated_w: float | None = None
+    is_whole: bool = False
+
+    @property
+    def power_w(self) -> float | None:
+        """Mean power over the longest known time, in watts; None if no time is known."""
+        length_sec = self.window.length_sec
+        return self.energy_j / length_sec if length_sec else None
 
 
-def readings_of(process: Process) -> list[Reading]:
-    """What one process read, sensor by sensor; together they are its total. Empty if that is unknown."""
-    energy, whole_scope = process.energy, process.energy.total_scope
-    if energy.total_energy_j is None:
-        return []
-    gpu_j, cpu_j, ram_j, rest_j = _parts_of(energy)
-    readings = _gpu_readings(process, gpu_j, process.gpu_scope) if gpu_j else []
-    index, span = process.record.process_index, process.span
-    taken_over = windows_of_sensors(energy)
-    if cpu_j:
-        scope = energy.cpu_scope or whole_scope
-        readings.append(
-            Reading(
-                process=index, component="cpu", energy_j=cpu_j, scope=_of_whole(scope), span=taken_over.get("cpu", span)
-            )
-        )
-    if ram_j:
-        scope = energy.ram_scope or whole_scope
-        readings.append(
-            Reading(
-                process=index, component="ram", energy_j=ram_j, scope=_of_whole(scope), span=taken_over.get("ram", span)
-            )
-        )
-    if rest_j:
-        if whole_scope == "device" and energy.gpu_energy_j is None:
-            # A total of devices alone, without its components, is the GPUs'.
-            readings += _gpu_readings(process, rest_j, "device")
-        else:
-            readings.append(
-                Reading(process=index, component="rest", energy_j=rest_j, scope=_of_whole(whole_scope), span=span)
-            )
-    return readings
+def window_of(process: Process, handed_over: Span | None = None) -> Window:
+    """Return when a process measured, or when it read a sensor that another process handed over."""
+    span, length_sec, started = process.span, process.length_sec, process.record.timestamps.start
+    if handed_over is not None:
+        span, length_sec = handed_over, (handed_over[1] - handed_over[0]).total_seconds()
+    first = started if span is None else span[0]
+    if first is None:
+        return Window(math.nan, math.nan, is_exact=False, length_sec=length_sec, started=math.nan, is_naive=False)
+    is_naive = first.tzinfo is None
+    epoch = _EPOCH if is_naive else _EPOCH_UTC
+    is_same = started is not None and (started.tzinfo is None) == is_naive
+    since = (started - epoch).total_seconds() if started is not None and is_same else math.nan
+    if span is None:
+        return Window(math.nan, math.nan, is_exact=False, length_sec=length_sec, started=since, is_naive=is_naive)
+    start, end = (span[0] - epoch).total_seconds(), (span[1] - epoch).total_seconds()
+    return Window(start, end, process.knows_window or handed_over is not None, length_sec, since, is_naive)
 
 
-def windows_of_sensors(energy: EnergyMetrics) -> dict[str, Span]:
+def spans_of_sensors(energy: EnergyMetrics) -> dict[str, Span]:
     """Return the time spans of sensors that the process read for a part of its window, by component and by instance.
 
     A component has a span here only if the process read all sensors of the component for one span.
@@ -104,20 +134,94 @@ def windows_of_sensors(energy: EnergyMetrics) -> dict[str, Span]:
     return found | {name: span for name, (span, *others) in by_component.items() if span is not None and not others}
 
 
-def energies_of(readings: Sequence[Reading]) -> Energies:
-    """The energies of readings."""
-    energies: Energies = {}
-    for reading in readings:
-        energies.setdefault(reading.component, []).append(reading.energy_j)
-    return energies
+def readings_of(process: Process, assumed: Scope | None = None) -> list[Reading]:
+    """Return what one process read, sensor by sensor; together they are its total. Empty if the total is unknown.
+
+    Args:
+        process: The process.
+        assumed: Scope of the GPU energy that the user states, for records that state none.
+    """
+    energy, whole_scope = process.energy, process.energy.total_scope
+    if not energy.total_energy_j:
+        return []
+    gpu_j, cpu_j, ram_j, rest_j = parts_of(energy)
+    documented = tool_scope(process.record.origin)
+    window, handed_over = window_of(process), spans_of_sensors(energy)
+    index = process.record.process_index
+    gpu_scope, gpu_source = _gpu_scope(process, documented, assumed)
+    readings = _gpu_readings(process, gpu_j, gpu_scope, gpu_source, window) if gpu_j else []
+    others: tuple[tuple[Component, float, Scope | None], ...]
+    others = ("cpu", cpu_j, energy.cpu_scope), ("ram", ram_j, energy.ram_scope)
+    for component, energy_j, recorded in others:
+        if energy_j:
+            scope, source = _scope_of(component, recorded or whole_scope, documented)
+            if scope is None and component == "cpu" and energy.cpu_provenance == "measured":
+                scope, source = "host", "recorded"  # a counter of a CPU covers its package, never one process
+            readings.append(
+                Reading(
+                    process=index,
+                    component=component,
+                    energy_j=energy_j,
+                    scope=scope,
+                    source=source,
+                    window=window_of(process, handed_over[component]) if component in handed_over else window,
+                    stated_w=energy.cpu_power_w if component == "cpu" else None,
+                )
+            )
+    if rest_j:
+        is_whole = not readings
+        if is_whole and energy.gpu_energy_j is None and "device" in (whole_scope, None if whole_scope else gpu_scope):
+            # A total of devices alone, without its components, is the energy of the GPUs.
+            return _gpu_readings(process, rest_j, "device", "recorded" if whole_scope else gpu_source, window)
+        scope, source = _scope_of("rest", whole_scope, None)
+        if scope is None and is_whole and whole_scope is None:
+            scope, source = _of_whole(gpu_scope), gpu_source
+        readings.append(
+            Reading(
+                process=index,
+                component="rest",
+                energy_j=rest_j,
+                scope=scope,
+                source=source if scope else None,
+                window=window,
+                is_whole=is_whole,
+            )
+        )
+    return readings
+
+
+def _gpu_scope(
+    process: Process, documented: ToolScope | None, assumed: Scope | None
+) -> tuple[Scope | None, Source | None]:
+    """Scope of the GPU energy, and who states it. GPUs that are listed with an energy each were read one by one."""
+    if process.gpu_scope is not None:
+        return process.gpu_scope, "recorded"
+    devices = process.energy.devices
+    if devices and all(
+        device.energy_j is not None and (device.gpu_uuid is not None or device.gpu_id is not None) for device in devices
+    ):
+        return "device", "listed"
+    if documented is not None and documented.gpu is not None:
+        return documented.gpu, "tool"
+    return assumed, None if assumed is None else "assumed"
+
+
+def _scope_of(
+    component: Component, recorded: Scope | None, documented: ToolScope | None
+) -> tuple[Scope | None, Source | None]:
+    """Scope of a CPU, a memory or a rest, and who states it."""
+    if (scope := _of_whole(recorded)) is not None:
+        return scope, "recorded"
+    scope = None if documented is None else (documented.cpu if component == "cpu" else documented.ram)
+    return scope, None if scope is None else "tool"
 
 
 def energies_apart(processes: Sequence[Process]) -> Energies | None:
-    """The energies of one host's readings, where no two can be of the same joules; None where that has to be seen.
+    """Return the energies of one host whose readings can't share a joule; None where the readings must be compared.
 
-    They can't where each GPU has a sensor of its own, which one process reads, and the rest are processes' own shares,
-    or a component of the host that one process reads for all. Most hosts are so, and nothing of them is in doubt: their
-    readings need not be set beside each other, which is most of the work of attribution.
+    Readings can't share a joule where each GPU has a sensor of its own, which one process reads, and the others are
+    shares of processes, or a component of the host that one process reads. Comparing them is most of the cost of
+    attribution, and most hosts with full evidence don't need it.
     """
     gpu: list[float] = []
     cpu: list[float] = []
@@ -129,137 +233,114 @@ def energies_apart(processes: Sequence[Process]) -> Energies | None:
         energy, whole_scope = process.energy, process.energy.total_scope
         if not energy.total_energy_j:
             continue
-        gpu_j, cpu_j, ram_j, rest_j = _parts_of(energy)
-        if rest_j and whole_scope != "process":
+        gpu_j, cpu_j, ram_j, rest_j = parts_of(energy)
+        if rest_j:
             return None
         if gpu_j:
             gpu.append(gpu_j)
             own = process.gpus[0] if len(process.gpus) == 1 else None
-            if process.gpu_scope == "device" and own is not None and own.knows_sensor and own.sensor is not None:
-                sensors.append(own.sensor)
-            elif process.gpu_scope != "process" or own is None:
+            if process.gpu_scope != "device" or own is None or not own.knows_sensor or own.sensor is None:
                 return None
+            sensors.append(own.sensor)
         if cpu_j:
             cpu.append(cpu_j)
             cpu_scopes.append(energy.cpu_scope or whole_scope)
         if ram_j:
             ram.append(ram_j)
             ram_scopes.append(energy.ram_scope or whole_scope)
-    if len(set(sensors)) < len(sensors) or not _are_shares(cpu_scopes) or not _are_shares(ram_scopes):
+    are_named = len({type(sensor) for sensor in sensors}) <= 1 and len(set(sensors)) == len(sensors)
+    if not are_named or not _are_shares(cpu_scopes) or not _are_shares(ram_scopes):
         return None
     energies: Energies = {"gpu": gpu, "cpu": cpu, "ram": ram}
     return {component: joules for component, joules in energies.items() if joules}
 
 
 def _are_shares(scopes: Sequence[Scope | None]) -> bool:
-    """Whether readings of one component are processes' own shares, or one that is the host's."""
+    """Whether readings of one component are shares of processes, or one reading of the host."""
     return scopes.count("process") == len(scopes) or scopes == ["host"]
 
 
-def _parts_of(energy: EnergyMetrics) -> tuple[float, float, float, float]:
-    """What a known total is made of, in joules: GPUs, CPUs, memory, and what is none of these; 0 where it has none."""
+def parts_of(energy: EnergyMetrics) -> tuple[float, float, float, float]:
+    """Return the parts of a known total, in joules: GPUs, CPUs, memory, and the rest; 0 where it has none."""
     total = energy.total_energy_j or 0.0
     gpu_j, cpu_j, ram_j = energy.gpu_energy_j or 0.0, energy.cpu_energy_j or 0.0, energy.ram_energy_j or 0.0
     rest = total - math.fsum((gpu_j, cpu_j, ram_j))
     if rest < -SUM_TOLERANCE * total:
-        gpu_j, cpu_j, ram_j, rest = 0.0, 0.0, 0.0, total  # they are no parts of this total
+        gpu_j, cpu_j, ram_j, rest = 0.0, 0.0, 0.0, total  # components above the total are no parts of it
     return gpu_j, cpu_j, ram_j, rest if rest > SUM_TOLERANCE * total else 0.0
 
 
 def _of_whole(scope: Scope | None) -> Scope | None:
-    """The scope of a CPU, a memory or a whole: which package or module its sensor saw is not recorded."""
+    """Return the scope of a CPU, a memory or a total: the package or module of a device scope is not recorded."""
     return None if scope == "device" else scope
 
 
-def _gpu_readings(process: Process, joules: float, scope: Scope | None) -> list[Reading]:
-    """The GPU energy of a process, GPU by GPU where it is known so; a host's is one reading of all of its GPUs."""
-    index, span, gpus, devices = process.record.process_index, process.span, process.gpus, process.energy.devices
+def _gpu_readings(
+    process: Process, joules: float, scope: Scope | None, source: Source | None, window: Window
+) -> list[Reading]:
+    """Return the GPU energy of a process, GPU by GPU where it is known so; a host's is one reading of all GPUs."""
+    gpus, devices = process.gpus, process.energy.devices
+    index = process.record.process_index
     if scope == "host":
-        return [Reading(process=index, component="gpu", energy_j=joules, scope=scope, span=span)]
-    parts: list[float] | None = None
-    if devices and len(gpus) == len(devices) > 1:
+        reading = Reading(
+            process=index, component="gpu", energy_j=joules, scope=scope, source=source, window=window, limit_w=None
+        )
+        return [reading]
+    handed_over = spans_of_sensors(process.energy)
+    if len(gpus) == 1:
+        if (span := handed_over.get(str(gpus[0].name))) is not None:
+            window = window_of(process, span)
+        return [_of_gpu(index, gpus[0], joules, process.boards.limit_w, scope=scope, source=source, window=window)]
+    if devices and len(gpus) == len(devices):
         parts = [device.energy_j or 0.0 for device in devices]
-        if abs(math.fsum(parts) - joules) > SUM_TOLERANCE * joules:
-            parts = None
-    taken_over = windows_of_sensors(process.energy)
-    if len(gpus) == 1 or parts is not None:
-        return [
-            Reading(
-                process=index,
-                component="gpu",
-                energy_j=part,
-                scope=scope,
-                sensor=gpu.sensor,
-                gpu=gpu.name,
-                is_shared=gpu.is_shared,
-                knows_sensor=gpu.knows_sensor,
-                span=taken_over.get(str(gpu.name), span),
-            )
-            for gpu, part in zip(gpus, parts or [joules], strict=True)
-        ]
-    # One figure for several GPUs: the set of them is the sensor.
-    names = [gpu.sensor for gpu in gpus]
-    sensor = None if None in names else " + ".join(sorted(map(str, names)))
-    return [Reading(process=index, component="gpu", energy_j=joules, scope=scope, sensor=sensor, gpu=sensor, span=span)]
+        if abs(math.fsum(parts) - joules) <= SUM_TOLERANCE * joules:
+            return [
+                _of_gpu(index, gpu, part, gpu.limit_w, scope=scope, source=source, window=window)
+                for gpu, part in zip(gpus, parts, strict=True)
+                if part
+            ]
+    # One figure for several GPUs.
+    sensors = [gpu.sensor for gpu in gpus]
+    reading = Reading(
+        process=index,
+        component="gpu",
+        energy_j=joules,
+        scope=scope,
+        source=source,
+        window=window,
+        sensors=() if None in sensors else tuple(dict.fromkeys(s for s in sensors if s is not None)),
+        is_by_index=any(gpu.is_by_index for gpu in gpus),
+        gpu=", ".join(str(gpu.name) for gpu in gpus if gpu.name is not None) or None,
+        is_shared=any(gpu.is_shared for gpu in gpus),
+        knows_sensor=all(gpu.knows_sensor for gpu in gpus),
+        limit_w=process.boards.limit_w,
+    )
+    return [reading]
 
 
-def overlap(one: Reading, other: Reading) -> bool:
-    """Whether two readings are of one time, in part; without comparable windows they are taken to be."""
-    if one.span is None or other.span is None or not comparable([one.span, other.span]):
-        return True
-    return one.span[0] < other.span[1] and other.span[0] < one.span[1]
-
-
-def lies_within(inner: Reading, outer: Reading) -> bool:
-    """Whether the window of one reading lies within another's; without comparable windows it is taken to."""
-    if inner.span is None or outer.span is None or not comparable([inner.span, outer.span]):
-        return True
-    return outer.span[0] <= inner.span[0] and inner.span[1] <= outer.span[1]
-
-
-def dropped_of(same: Sequence[Reading]) -> list[Reading]:
-    """Readings of one sensor whose joules others have: all but those that don't overlap and come to the most.
-
-    Without comparable windows all are taken to be of one time. Of equals the longest window counts, whatever the number
-    of its process.
-    """
-    ordered = sorted(same, key=_longest_first)
-    in_order = comparable([reading.span for reading in ordered])
-    kept = _most_without_overlap(ordered) if in_order else [max(ordered, key=lambda reading: reading.energy_j)]
-    chosen = {id(reading) for reading in kept}
-    return [reading for reading in ordered if id(reading) not in chosen]
-
-
-def _longest_first(reading: Reading) -> tuple[float, str, int]:
-    """Place of a reading among equals; an unknown window can be any."""
-    if reading.span is None:
-        return -math.inf, "", reading.process
-    start, end = reading.span
-    return (start - end).total_seconds(), start.isoformat(), reading.process
-
-
-def _most_without_overlap(readings: Sequence[Reading]) -> list[Reading]:
-    """Of readings with windows, those that don't overlap and come to the most energy.
-
-    Source: weighted interval scheduling; Kleinberg and Tardos, Algorithm Design (2005), section 6.1.
-    """
-    by_end = sorted(((reading.span, reading) for reading in readings if reading.span), key=lambda pair: pair[0][1])
-    ends = [span[1] for span, _ in by_end]
-    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-    for index, (span, reading) in enumerate(by_end):
-        before, chosen = best[bisect_right(ends, span[0], 0, index)]
-        with_it = before + reading.energy_j
-        best.append((with_it, (*chosen, index)) if with_it > best[-1][0] else best[-1])
-    return [by_end[index][1] for index in best[-1][1]] or [readings[0]]
-
-
-def possible_more(same: Sequence[Reading], dropped: Sequence[Reading]) -> float:
-    """How much of what was dropped may be joules of its own: windows that only partly overlap share a part."""
-    known = [reading.span for reading in same if reading.span is not None]
-    if len(known) < len(same) or not comparable(known):
-        return 0.0
-    if any(outer[0] <= min(s[0] for s in known) and outer[1] >= max(s[1] for s in known) for outer in known):
-        return 0.0
-    distinct = {(reading.span, reading.energy_j) for reading in same}
-    kept = math.fsum(r.energy_j for r in same) - math.fsum(r.energy_j for r in dropped)
-    return max(0.0, math.fsum(joules for _, joules in distinct) - kept)
+def _of_gpu(
+    process: int,
+    gpu: Gpu,
+    energy_j: float,
+    limit_w: float | None,
+    *,
+    scope: Scope | None,
+    source: Source | None,
+    window: Window,
+) -> Reading:
+    """Return the reading of one GPU."""
+    return Reading(
+        process=process,
+        component="gpu",
+        energy_j=energy_j,
+        scope=scope,
+        source=source,
+        window=window,
+        sensors=() if gpu.sensor is None else (gpu.sensor,),
+        index=gpu.index,
+        is_by_index=gpu.is_by_index,
+        gpu=gpu.name,
+        is_shared=gpu.is_shared,
+        knows_sensor=gpu.knows_sensor,
+        limit_w=limit_w,
+    )

@@ -36,29 +36,29 @@ class Check(Struct, frozen=True):
 CHECKS: dict[str, Check] = {
     "energy.over_counted": Check(
         "The processes of a host together imply more GPU power than its boards can draw.",
-        "Adds GPU energy / energy window over the processes of a host that ran at the same time and whose scope is "
-        "unknown. Fails above 1.05 times the sum of the boards' limits. Without an energy window, the longest known "
-        "time is used; this can only make the power smaller.",
-        "Use the attributed energy. In the next run, let one process read the host, or let each process read its own "
-        "GPU and record this in `gpu_scope`.",
+        "Divides the GPU energy of a host, where scopes are unknown, by the union of the energy windows. Fails above "
+        "1.2 times the power that the stated boards (`4 x A100`) can draw; up to 1.2 times, the error of the sensors "
+        "can explain the excess. Not checked if the number of boards or their limit is not known. The limit of a "
+        "consumer board, which users can raise, proves nothing.",
+        "Record the scope of the sensor, or state it with `--assume gpu-scope=host`. In the next run, let one process "
+        "read the host, or let each process read its own GPU and record this in `gpu_scope`.",
         "NVML documents its power as accurate to within 5 % (`nvmlDeviceGetPowerUsage`).",
-        "0112: 4 processes imply 3,156 W of 1,000 W; 109.9 kJ summed, 27.5 kJ attributed (21.7 to 31.2 kJ). 3b_0008: "
-        "1,100 W, two processes.",
+        "0112: 4 processes imply 3,156 W of 1,000 W.",
     ),
     "energy.exceeds_devices": Check(
-        "A process implies more GPU power than its own boards can draw.",
-        "Fails if GPU energy / energy window of a process is above 1.05 times the limits of its own boards. With scope "
-        "`host` and all boards known, the limits of the host's boards count. Also fails if readings of scope `process` "
-        "together exceed the boards. `effect_j` is the energy above limit times window, a least value.",
-        "Restrict the measuring tool to the GPU of the process. The energy contains boards that did no work.",
+        "A process implies more GPU power than the boards that it read can draw.",
+        "Fails if GPU energy / energy window of a process is above 1.2 times the limit of the GPUs that it read (scope "
+        "`device`) or of all stated boards of its host (other scopes); up to 1.2 times, the error of the sensor can "
+        "explain the excess. Also fails if the shares of processes (scope `process`) together exceed their board. "
+        "`effect_j` is the energy above limit times window, a least value.",
+        "Check the scope and the energy. The reading covers other boards, or its unit is wrong.",
         "NVML, as for `energy.over_counted`.",
-        "0109: one process implies 594 W over 22.9 s with one board of 250 W. It measured the idle boards too.",
     ),
     "attribution.repeated_gpu": Check(
         "Several processes measured the same GPU at the same time.",
-        "Fails if readings of scope `device` or of unknown scope overlap in time on one host and UUID (else index), "
-        "and energy is dropped for it. Not checked if a GPU is unknown, or if some processes give a UUID and others "
-        "only an index.",
+        "Fails if readings of scope `device` overlap in time on one GPU UUID, or on one index of a known host, and the "
+        "energy of the GPU is less than 0.98 of their sum. Readings of one index that differ by more than 25 % are not "
+        "taken for one GPU: some tools count the GPUs of each process from 0.",
         "Use the attributed energy. If the energy was really divided between the processes, record the scope "
         "`process`.",
         "NVML counts energy per device, not per process (`nvmlDeviceGetTotalEnergyConsumption`).",
@@ -75,16 +75,18 @@ CHECKS: dict[str, Check] = {
     "attribution.host_counted": Check(
         "Several processes measured the same host, or parts of it, at the same time.",
         "Fails if readings of scope `host` of one component and host overlap in time, or if such a reading overlaps "
-        "with readings of the host's devices and processes, which it contains. If the contained readings sum to more "
-        "than the host's reading, they count in its place. A total of scope `host` without components contains every "
-        "component.",
+        "with readings of the host's devices and processes, which it contains. The scope is recorded, documented for "
+        "the tool, or stated by the user. A total of scope `host` without components contains every component.",
         "Use the attributed energy. In the next run, let one process read the host.",
+        "",
+        "0112: 4 processes of one tool that reads the node; the plain sum is about four times the node's energy.",
     ),
     "attribution.two_names_one_host": Check(
-        "One GPU, or one boot of a machine, appears under two host names.",
-        "Fails if a GPU UUID or a boot id appears under two host names.",
-        "Give these processes the same `host`. Until then, its energy counts once per name.",
-        "Linux: `/proc/sys/kernel/random/boot_id` is unique per boot, in containers too.",
+        "One GPU appears at the same time on two machines.",
+        "Fails if processes with different boot ids that ran at the same time name the same GPU UUID. Different host "
+        "names with one boot id are containers of one machine, which is no problem.",
+        "Check which machine the records come from.",
+        "Linux: `/proc/sys/kernel/random/boot_id` is unique per boot, and the same in all containers of a machine.",
     ),
     "attribution.module_sensor": Check(
         "The sensor of the GPU may include the CPU of its module, whose energy also counts.",
@@ -96,14 +98,49 @@ CHECKS: dict[str, Check] = {
         "GPU and memory.",
         severity="warning",
     ),
+    "attribution.contradictory": Check(
+        "No explanation fits the readings: the evidence contradicts itself.",
+        "Fails if readings that can only be of one counter differ from its energy by more than 25 %, or if readings of "
+        "parts of a host exceed the reading of the whole host by more than 25 %. The bounds are then the largest "
+        "reading and the plain sum.",
+        "Check scopes, windows and units of the processes that the finding names.",
+    ),
     "attribution.scope_unknown": Check(
         "Nothing says what the sensors of several processes on one host cover.",
-        "Never fails. Reported if several processes of one host have a component without scope, and physics proves "
-        "nothing.",
-        "Record the scope. Until then, the attributed energy is between its bounds.",
+        "Never fails. Reported if several processes of one host have a component without scope, and neither the tool, "
+        "nor time, nor power decides. The finding names the explanations that remain.",
+        "Record the scope, or state it with `--assume gpu-scope=device` (or `host`, `process`).",
         "",
         "Most published files: no tool of 2025 writes scopes.",
         severity="warning",
+    ),
+    "attribution.hosts_unknown": Check(
+        "The records don't show on how many hosts the processes ran, and the energy depends on it.",
+        "Never fails. Reported if no record has a host, a boot id, a node or a local rank, and different numbers of "
+        "hosts give different energies.",
+        "Record the host or the local rank, or state the number of hosts with `--assume hosts=1`.",
+    ),
+    "attribution.window_unknown": Check(
+        "Several processes read one sensor, and their energy windows are unknown or overlap in part.",
+        "Never fails. Reported if the energy that the windows have in common is not known.",
+        "Record the start and the end of the energy window.",
+    ),
+    "attribution.assumed": Check(
+        "The user states facts that the records don't contain.",
+        "Never fails. Reported if the energy was attributed with `--assume`.",
+        "Record the facts in the next run.",
+    ),
+    "identity.repeated_gpu": Check(
+        "Several processes that overlap in time name the same GPU.",
+        "Never fails. Reported for each GPU UUID (else index) that processes of one host name. Records without a host "
+        "count as records of one host.",
+        "Record the UUID of each GPU. `attribution.repeated_gpu` shows if energy is counted twice.",
+    ),
+    "identity.unnamed_gpu": Check(
+        "A process that read a GPU does not name it.",
+        "Never fails. Reported if a record has neither `gpu_id` nor `gpu_uuid`, unless the process read its host or "
+        "its own share, or left its sensors to another process.",
+        "Record `gpu_uuid` or `gpu_id`.",
     ),
     "completeness.missing_process": Check(
         "An expected process has no readable result.",

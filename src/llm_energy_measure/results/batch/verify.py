@@ -60,7 +60,7 @@ _FACTS = (
 )
 # What follows from them under one rule of attribution.
 _ATTRIBUTED = (
-    *("attributed_energy_j", "attributed_bounds_j", "attribution_factor"),
+    *("attributed_energy_j", "attributed_bounds_j", "attribution_factor", "attribution_status", "attribution_basis"),
     *("attributed_gpu_energy_j", "attributed_cpu_energy_j", "attributed_ram_energy_j"),
     *("aggregation.gpu_attribution_verified", "aggregation.warnings", "failed_codes"),
 )

@@ -1,0 +1,24 @@
+"""Facts that a user states because the records don't contain them."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from llm_energy_measure.domain.metrics import Scope
+
+
+class Assumptions(Struct, frozen=True, kw_only=True):
+    """Facts that the user states because the records don't contain them. Recorded facts come first.
+
+    Attributes:
+        gpu_scope: Scope of each GPU reading. `device`: the GPU that the process names, and no other. `host`: all GPUs
+            of the host. `process`: the share of the process. It says nothing about CPU and memory.
+        hosts: Number of hosts, at least 1, each with the same number of consecutive ranks.
+        boards: Number of boards of each host, at least 1; without known hosts, all processes ran on one host.
+        board: Name of the boards, such as `NVIDIA A100-PCIE-40GB`.
+    """
+
+    gpu_scope: Scope | None = None
+    hosts: int | None = None
+    boards: int | None = None
+    board: str | None = None

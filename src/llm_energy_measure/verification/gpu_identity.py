@@ -1,0 +1,119 @@
+"""Identity of GPUs: whether each process names its GPU, and whether processes that overlap in time name different ones.
+
+These checks compare names alone, as the tool of the format does. They say nothing about what the readings cover.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.verification.codes import listed, not_checked, passed
+from llm_energy_measure.verification.processes import comparable, read_elsewhere
+from llm_energy_measure.verification.readings import parts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.verification.gpus import Gpu
+    from llm_energy_measure.verification.processes import Evidence, Process
+
+IDENTITY_CODES = ("identity.repeated_gpu", "identity.unnamed_gpu")
+"""Checks that `gpu_attribution_verified` needs, besides those of double counts."""
+
+
+def check_gpu_identity(evidence: Evidence) -> Iterator[Finding]:
+    """Return a finding for each GPU that several processes name, and one for the processes that name none.
+
+    Records without a host count as records of one host.
+    """
+    code = "identity.repeated_gpu"
+    repeated = [found for processes in evidence.hosts.values() for found in _repeated(processes)]
+    for name, indices in repeated:
+        message = f"GPU {name} appears in multiple processes"
+        yield not_checked(code, "each process may have read its own part of the GPU", message, processes=indices)
+    if not repeated:
+        yield passed(code)
+    yield _unnamed(evidence)
+
+
+def _repeated(processes: Sequence[Process]) -> Iterator[tuple[str, list[int]]]:
+    """Name of each GPU that processes name which overlap in time, and the processes."""
+    if len(processes) == 1:
+        return
+    have_uuids = all(gpu.uuid is not None for process in processes for gpu in process.gpus)
+    by_id: dict[str | int, list[Process]] = {}
+    number = 0
+    for process in processes:
+        for gpu in process.gpus:
+            number += 1
+            # A UUID is compared where all have one: some tools count the GPUs of each process from index 0.
+            for name in {gpu.uuid} if have_uuids else {gpu.uuid, gpu.index}:
+                if name is not None:
+                    by_id.setdefault(name, []).append(process)
+    if have_uuids and len(by_id) == number:
+        return
+    reported: set[tuple[int, ...]] = set()
+    for name, own in by_id.items():
+        together = [one for one in own if any(other is not one and _overlap(one, other) for other in own)]
+        indices = tuple(sorted(process.index for process in together))
+        if len(together) > 1 and indices not in reported:
+            reported.add(indices)
+            yield _shown(name, together), list(indices)
+
+
+def _shown(name: str | int, processes: Sequence[Process]) -> str:
+    """The index of a GPU where all processes give the same one, else its UUID."""
+    indices = {gpu.index for process in processes for gpu in process.gpus if name in (gpu.uuid, gpu.index)}
+    index = next(iter(indices)) if len(indices) == 1 else None
+    return str(name if index is None else index)
+
+
+def _overlap(one: Process, other: Process) -> bool:
+    """Whether two processes measured at one time; without known times they are taken to."""
+    if one.span is None or other.span is None or not comparable([one.span, other.span]):
+        return True
+    return one.span[0] < other.span[1] and other.span[0] < one.span[1]
+
+
+def _unnamed(evidence: Evidence) -> Finding:
+    code = "identity.unnamed_gpu"
+    unnamed = sorted(
+        process.index
+        for processes in evidence.hosts.values()
+        for process in processes
+        if _lacks_name(process, processes)
+    )
+    if unnamed:
+        does_not = "process {} does not name its GPU" if len(unnamed) == 1 else "processes {} do not name their GPUs"
+        return not_checked(
+            code, "GPUs without a name can't be compared", does_not.format(listed(unnamed)), processes=unnamed
+        )
+    mixed = [
+        process.index
+        for processes in evidence.hosts.values()
+        for process in processes
+        if _is_incomparable([gpu for peer in processes for gpu in peer.gpus])
+    ]
+    if mixed:
+        message = f"processes {listed(sorted(mixed))} name their GPUs in different ways: by UUID, and by index only"
+        return not_checked(code, "a UUID and an index can't be compared", message, processes=mixed)
+    return passed(code)
+
+
+def _is_incomparable(gpus: Sequence[Gpu]) -> bool:
+    """Whether some GPUs are known by UUID only, and others by index only."""
+    return any(gpu.uuid is not None and gpu.index is None for gpu in gpus) and any(
+        gpu.uuid is None and gpu.index is not None for gpu in gpus
+    )
+
+
+def _lacks_name(process: Process, processes: Sequence[Process]) -> bool:
+    """Whether a process read GPUs and does not name them; not where it read its host, or its own share."""
+    if all(gpu.name is not None for gpu in process.gpus) or process.gpu_scope in ("host", "process"):
+        return False
+    if process.energy.total_energy_j is not None:
+        gpu_j, cpu_j, ram_j, rest_j = parts_of(process.energy)
+        if not gpu_j and not rest_j and (cpu_j or ram_j):
+            return False  # it read no GPU
+    return not read_elsewhere(process.record, [peer.record for peer in processes])

@@ -1,0 +1,109 @@
+"""Groups of readings: by time, by scope, by sensor, and relative to the windows of other readings."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.verification.overlap import are_comparable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llm_energy_measure.verification.readings import Component, Reading
+
+
+def by_time(readings: Sequence[Reading]) -> list[list[Reading]]:
+    """Groups of readings, so that windows of different groups don't overlap."""
+    if len({reading.process for reading in readings}) <= 1 or not are_comparable([one.window for one in readings]):
+        return [list(readings)]
+    groups: list[list[Reading]] = []
+    until = -math.inf
+    for reading in sorted(readings, key=lambda one: (one.window.start, one.window.end, one.process)):
+        if reading.window.start >= until:
+            groups.append([])
+        groups[-1].append(reading)
+        until = max(until, reading.window.end)
+    return groups
+
+
+def processes_of(readings: Iterable[Reading]) -> tuple[int, ...]:
+    """Return the indices of the processes of readings, in order."""
+    return tuple(sorted({reading.process for reading in readings}))
+
+
+def by_scope(
+    component: Component, readings: Iterable[Reading]
+) -> tuple[list[Reading], list[Reading], list[Reading], list[Reading]]:
+    """Readings of the host, of identified GPUs, of processes, and of unknown hardware."""
+    hosts: list[Reading] = []
+    devices: list[Reading] = []
+    shares: list[Reading] = []
+    unknown: list[Reading] = []
+    for reading in readings:
+        if reading.scope == "host":
+            hosts.append(reading)
+        elif reading.scope == "process":
+            shares.append(reading)
+        elif reading.scope == "device" and reading.sensors and component == "gpu":
+            devices.append(reading)
+        else:
+            unknown.append(reading)
+    return hosts, devices, shares, unknown
+
+
+def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Reading], list[Reading], list[Reading]]:
+    """Parts within the windows of readings of a host, outside of them, and partly outside."""
+    if not are_comparable([reading.window for reading in (*hosts, *parts)]):
+        return list(parts), [], []
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted((reading.window.start, reading.window.end) for reading in hosts):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    placed: tuple[list[Reading], list[Reading], list[Reading]] = ([], [], [])
+    for part in parts:
+        start, end = part.window.start, part.window.end
+        common = math.fsum(max(0.0, min(end, until) - max(start, since)) for since, until in merged)
+        outside = (end - start) - common
+        # Windows that differ by a jitter of their edges are taken for equal.
+        place = 0 if outside <= 0.02 * (end - start) else 1 if common <= 0 else 2
+        placed[place].append(part)
+    return placed
+
+
+def by_sensors(readings: Sequence[Reading]) -> list[list[Reading]]:
+    """Readings in groups that share a sensor."""
+    groups: list[tuple[set[str | int], list[Reading]]] = []
+    of_sensor: dict[str | int, int] = {}
+    for reading in readings:
+        touched = sorted({of_sensor[sensor] for sensor in reading.sensors if sensor in of_sensor})
+        if not touched:
+            place = len(groups)
+            groups.append((set(reading.sensors), [reading]))
+        else:
+            place = touched[0]
+            groups[place][0].update(reading.sensors)
+            groups[place][1].append(reading)
+            for other in touched[1:]:
+                sensors, own = groups[other]
+                groups[place][0].update(sensors)
+                groups[place][1].extend(own)
+                groups[other] = (set(), [])
+        for sensor in groups[place][0]:
+            of_sensor[sensor] = place
+    return [own for _, own in groups if own]
+
+
+def code_of_gpu(readings: Sequence[Reading]) -> str:
+    """Whether readings of one sensor are of one GPU, or of several that share the sensor."""
+    if any(reading.is_shared for reading in readings) and len({reading.gpu for reading in readings}) > 1:
+        return "attribution.shared_sensor"
+    return "attribution.repeated_gpu"
+
+
+def basis_of(readings: Sequence[Reading], unknown: str = "") -> frozenset[str]:
+    """Reasons for the scope of readings, where it is not recorded."""
+    words = {"recorded": "", "listed": "listed_devices", "tool": "tool_scope", "assumed": "assumed", None: unknown}
+    return frozenset(words[reading.source] for reading in readings) - {""}

@@ -1,0 +1,87 @@
+"""The energy of hosts as it is explained, and what decides it."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from llm_energy_measure.verification.hosts import Hosts
+from llm_energy_measure.verification.ranges import ZERO, EnergyRange
+from llm_energy_measure.verification.readings import Component
+
+OVER_COUNT = 0.98
+"""Fraction of the plain sum below which the greatest possible energy proves that some energy is counted twice."""
+
+
+class DoubleCount(Struct, frozen=True, kw_only=True):
+    """Readings that are proven to contain the same joules.
+
+    Attributes:
+        code: Code of the finding.
+        processes: Processes that read them.
+        plain_j: Sum of the readings, in joules.
+        kept: Energy of them, each joule once.
+        names: Names of the GPUs, where they are known.
+        limit_w: Greatest power that the boards can draw, in watts, where this is the proof.
+        found_w: Power that the readings imply together, in watts.
+    """
+
+    code: str
+    processes: tuple[int, ...]
+    plain_j: float
+    kept: EnergyRange
+    names: tuple[str, ...] = ()
+    limit_w: float | None = None
+    found_w: float | None = None
+
+
+class HostEnergy(Struct, kw_only=True):
+    """The energy of one host, and what decides it.
+
+    Attributes:
+        total: All of its energy.
+        components: Its components, as far as they were read.
+        double_counts: Readings that contain the same joules.
+        contradictions: Why the evidence contradicts itself, with the processes.
+        open_scopes: Components that several processes read with an unknown scope.
+        open_parts: Processes that read parts of boards that no fact identifies.
+        mixed_names: Processes that name their GPUs in different ways: by UUID, and by index only.
+        open_windows: Processes whose windows don't decide how much energy is common.
+        near_limit: Power of the readings and the limit, in watts, where sensor error can explain the excess.
+        excessive_shares: Processes whose shares are more than their board can draw, with the power and the limit.
+        module_j: Energy of CPUs and memory that the sensor of a module may have counted too, in joules.
+        module_processes: Processes that read them, or the module.
+    """
+
+    total: EnergyRange = ZERO
+    components: dict[Component, EnergyRange] = field(default_factory=dict)
+    double_counts: list[DoubleCount] = field(default_factory=list)
+    contradictions: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    open_scopes: set[Component] = field(default_factory=set)
+    open_parts: set[int] = field(default_factory=set)
+    mixed_names: set[int] = field(default_factory=set)
+    open_windows: set[int] = field(default_factory=set)
+    near_limit: tuple[float, float] | None = None
+    excessive_shares: list[tuple[tuple[int, ...], float, float]] = field(default_factory=list)
+    module_j: float = 0.0
+    module_processes: set[int] = field(default_factory=set)
+
+
+class Explained(Struct, frozen=True):
+    """The energy of an experiment under one division into hosts.
+
+    Attributes:
+        hosts: The division.
+        total: All energy.
+        components: Energy of each component that was read.
+        by_host: What decides the energy of each host; None for hosts whose readings share no joule.
+    """
+
+    hosts: Hosts
+    total: EnergyRange
+    components: dict[Component, EnergyRange]
+    by_host: list[HostEnergy | None]
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the evidence does not contradict the division."""
+        return not any(host is not None and host.contradictions for host in self.by_host)

@@ -1,0 +1,271 @@
+"""Hosts: which processes ran on one machine, as far as the records show it, and which divisions remain possible.
+
+Evidence, from strongest to weakest: an equal boot id, an equal GPU UUID, an equal hostname (unless the boot ids
+differ), an equal node of the launcher, local ranks. Processes without any of these may have run on any number of hosts.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llm_energy_measure.domain.experiment import RawProcessResult
+    from llm_energy_measure.verification.processes import Process
+
+Hosts = tuple[tuple[int, ...], ...]
+"""A division of the processes into hosts: positions of the processes of each host."""
+
+_TWO = 2
+# More named hosts than these are not tried one by one for the processes that may be on any of them.
+_MAX_TRIED = 16
+
+
+class Division(Struct, frozen=True, kw_only=True):
+    """The hosts of an experiment, as far as they are known.
+
+    Attributes:
+        coarsest: The division into the fewest hosts that the records admit.
+        finest: The division into the most hosts; equal to `coarsest` if the hosts are known.
+        between: The other divisions that are considered.
+        basis: What the division follows from, if not from facts about each process: `one_host`,
+            `local_rank` or `assumed`.
+    """
+
+    coarsest: Hosts
+    finest: Hosts
+    between: tuple[Hosts, ...] = ()
+    basis: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether one division remains."""
+        return self.coarsest == self.finest
+
+
+def division_of(processes: Sequence[Process], assumed: int | None = None, *, one_host: bool = False) -> Division:
+    """Return the possible divisions of processes into hosts.
+
+    Args:
+        processes: Processes, by process index.
+        assumed: Number of hosts that the user states, for processes whose host is unknown.
+        one_host: Whether processes without any fact about their host ran on one host, as the user implies.
+    """
+    records = [process.record for process in processes]
+    if len(records) == 1:
+        return Division(coarsest=((0,),), finest=((0,),))
+    groups, named = _joined(records)
+    if all(named):
+        return _certain(groups)
+    if not any(named):
+        if (by_rank := _by_local_rank(records, groups)) is not None:
+            return by_rank
+        if assumed is not None or one_host:
+            hosts = _blocks(records, assumed or 1)
+            return Division(coarsest=hosts, finest=hosts, basis="assumed")
+        return _open(records, groups)
+    return _mixed(groups, named)
+
+
+def _certain(groups: Sequence[tuple[int, ...]]) -> Division:
+    hosts = tuple(groups)
+    return Division(coarsest=hosts, finest=hosts)
+
+
+def _joined(records: Sequence[RawProcessResult]) -> tuple[list[tuple[int, ...]], list[bool]]:
+    """Groups of processes that are known to share a host, and whether the host of each group is known."""
+    names = {record.host for record in records}
+    boots = {boot_of(record) for record in records}
+    if None not in names and len(boots) == 1 and (len(names) == 1 or None in boots):
+        # Most experiments: each process has a hostname, and no boot id joins or separates them.
+        by_name: dict[str | None, list[int]] = {}
+        for position, record in enumerate(records):
+            by_name.setdefault(record.host, []).append(position)
+        if len(by_name) == 1 or not _shares_uuid(records):
+            return [tuple(own) for own in by_name.values()], [True] * len(by_name)
+    several = _names_of_several_boots(records)
+    parents = list(range(len(records)))
+
+    def root(position: int) -> int:
+        while parents[position] != position:
+            parents[position] = parents[parents[position]]
+            position = parents[position]
+        return position
+
+    first: dict[tuple[str, str], int] = {}
+    known = [False] * len(records)
+    for position, record in enumerate(records):
+        for fact in _facts(record, several):
+            parents[root(position)] = root(first.setdefault(fact, position))
+            known[position] = known[position] or fact[0] != "uuid"
+    groups: dict[int, list[int]] = {}
+    for position in range(len(records)):
+        groups.setdefault(root(position), []).append(position)
+    return [tuple(own) for own in groups.values()], [any(known[at] for at in own) for own in groups.values()]
+
+
+def _facts(record: RawProcessResult, several: set[str]) -> Iterator[tuple[str, str]]:
+    """Facts that a process shares with all processes of its host."""
+    boot = boot_of(record)
+    if boot is not None:
+        yield "boot", boot
+    if record.host is not None and record.host not in several:
+        yield "host", record.host
+    if record.launcher is not None and record.launcher.node:
+        yield "node", f"{record.launcher.job_id} {record.launcher.node}"
+    for uuid in _uuids(record):
+        yield "uuid", uuid
+
+
+def _names_of_several_boots(records: Sequence[RawProcessResult]) -> set[str]:
+    """Hostnames of several machines: two boot ids have them."""
+    boots: dict[str, set[str]] = {}
+    for record in records:
+        boot = boot_of(record)
+        if record.host is not None and boot is not None:
+            boots.setdefault(record.host, set()).add(boot)
+    return {name for name, own in boots.items() if len(own) > 1}
+
+
+def _shares_uuid(records: Sequence[RawProcessResult]) -> bool:
+    """Whether two processes name one GPU by its UUID."""
+    uuids = [uuid for record in records for uuid in dict.fromkeys(_uuids(record))]
+    return len(set(uuids)) < len(uuids)
+
+
+def _uuids(record: RawProcessResult) -> Iterator[str]:
+    if record.gpu_uuid:
+        yield record.gpu_uuid
+    for device in record.energy_metrics.devices or ():
+        if device.gpu_uuid:
+            yield device.gpu_uuid
+
+
+def _by_local_rank(records: Sequence[RawProcessResult], groups: Sequence[tuple[int, ...]]) -> Division | None:
+    """Distinct local ranks are one host. A repeated local rank starts another host."""
+    ranks = [record.launcher.local_rank if record.launcher is not None else None for record in records]
+    local = [rank for rank in ranks if rank is not None]
+    if len(local) < len(ranks):
+        return None
+    layouts = list(dict.fromkeys(_coarser(hosts, groups) for hosts in _layouts(records, local)))
+    if len(layouts) == 1:
+        [hosts] = layouts
+        return Division(coarsest=hosts, finest=hosts, basis="one_host" if len(hosts) == 1 else "local_rank")
+    # Several layouts are possible, or none that launchers use: a repeated local rank still needs another host.
+    fewest = _coarser(_distinct_ranks(local), groups)
+    return Division(coarsest=fewest, finest=tuple(groups), between=tuple(layouts))
+
+
+def _layouts(records: Sequence[RawProcessResult], local: Sequence[int]) -> Iterator[Hosts]:
+    """The divisions in which launchers give out these local ranks."""
+    size = _world_size(records)
+    if len(set(local)) == len(local) and size == len(records):
+        yield (tuple(range(len(records))),)
+        return
+    by_first: dict[int, list[int]] = {}
+    for position, (record, rank) in enumerate(zip(records, local, strict=True)):
+        by_first.setdefault(record.process_index - rank, []).append(position)
+    # Consecutive ranks on each host: the ranks between the first and the last of a host are all its own.
+    ends = sorted((first, max(records[at].process_index for at in own)) for first, own in by_first.items())
+    if all(end < start for (_, end), (start, _) in pairwise(ends)):
+        yield tuple(tuple(own) for own in by_first.values())
+    # Ranks dealt out to the hosts in turn (SLURM: --distribution=cyclic).
+    for number in range(_TWO, size + 1):
+        if size % number == 0 and all(
+            record.process_index // number == rank for record, rank in zip(records, local, strict=True)
+        ):
+            yield _in_turn(records, number)
+
+
+def _in_turn(records: Sequence[RawProcessResult], number: int) -> Hosts:
+    """Divide ranks into that many hosts, dealt out in turn."""
+    turns: dict[int, list[int]] = {}
+    for position, rank in enumerate(_ranks(records)):
+        turns.setdefault(rank % number, []).append(position)
+    return tuple(tuple(own) for own in turns.values())
+
+
+def _distinct_ranks(local: Sequence[int]) -> Hosts:
+    """Divide processes into the fewest hosts on which each local rank is distinct."""
+    hosts: list[list[int]] = []
+    seen: dict[int, int] = {}
+    for position, rank in enumerate(local):
+        place = seen.get(rank, 0)
+        seen[rank] = place + 1
+        if place == len(hosts):
+            hosts.append([])
+        hosts[place].append(position)
+    return tuple(tuple(own) for own in hosts)
+
+
+def _coarser(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> Hosts:
+    """Return hosts that keep each group of processes together."""
+    host_of = {position: number for number, own in enumerate(hosts) for position in own}
+    for group in groups:
+        joined = {host_of[position] for position in group}
+        host_of = {position: min(joined) if number in joined else number for position, number in host_of.items()}
+    together: dict[int, list[int]] = {}
+    for position in sorted(host_of):
+        together.setdefault(host_of[position], []).append(position)
+    return tuple(tuple(own) for own in together.values())
+
+
+def _open(records: Sequence[RawProcessResult], groups: Sequence[tuple[int, ...]]) -> Division:
+    """Any number of hosts that divides the number of ranks, each with consecutive ranks or dealt out in turn."""
+    one: Hosts = (tuple(range(len(records))),)
+    size = _world_size(records)
+    between: list[Hosts] = []
+    for hosts in range(_TWO, size):
+        if size % hosts == 0:
+            between += [_blocks(records, hosts), _in_turn(records, hosts)]
+    possible = [division for division in dict.fromkeys(between) if _keeps_together(division, groups)]
+    return Division(coarsest=one, finest=tuple(groups), between=tuple(possible))
+
+
+def _keeps_together(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> bool:
+    host_of = {position: number for number, own in enumerate(hosts) for position in own}
+    return all(len({host_of[position] for position in group}) == 1 for group in groups)
+
+
+def _world_size(records: Sequence[RawProcessResult]) -> int:
+    """Number of ranks that the experiment had, as far as its records show."""
+    return max(len(records), *(record.world_size or 0 for record in records))
+
+
+def _blocks(records: Sequence[RawProcessResult], number: int) -> Hosts:
+    """Divide ranks into that many hosts of equal size, each with consecutive ranks."""
+    size = _world_size(records)
+    blocks: dict[int, list[int]] = {}
+    for position, rank in enumerate(_ranks(records)):
+        blocks.setdefault(rank * number // size, []).append(position)
+    return tuple(tuple(own) for own in blocks.values())
+
+
+def _ranks(records: Sequence[RawProcessResult]) -> list[int]:
+    """The rank of each process: its index, if all indices are below the number of ranks, else its position."""
+    ranks = [record.process_index for record in records]
+    return ranks if max(ranks) < _world_size(records) else list(range(len(records)))
+
+
+def _mixed(groups: Sequence[tuple[int, ...]], named: Sequence[bool]) -> Division:
+    """Some hosts are known. The other processes may be on any of them, or on hosts of their own."""
+    known = [group for group, is_known in zip(groups, named, strict=True) if is_known]
+    floating = tuple(at for group, is_known in zip(groups, named, strict=True) if not is_known for at in group)
+    divisions: list[Hosts] = [
+        (*known[:place], (*known[place], *floating), *known[place + 1 :])
+        for place in range(min(len(known), _MAX_TRIED))
+    ]
+    if len(floating) > 1:
+        divisions.append((*known, floating))
+    finest = tuple(groups)
+    between = tuple(division for division in divisions[1:] if division != finest)
+    return Division(coarsest=divisions[0], finest=finest, between=between)
+
+
+def boot_of(record: RawProcessResult) -> str | None:
+    """Return the identity of the boot of the machine that a process ran on; None if unknown."""
+    return record.clock.boot_id or None if record.clock is not None else None

@@ -1,0 +1,327 @@
+"""Energy of one counter that several processes read, each over its own window.
+
+The counter's cumulative energy is unknown at the edges of the windows. Each reading states its increase over one
+window. Between two neighbouring edges it increases by at least 0 and at most by a power cap times the time. The bounds
+are the least and the greatest energy under these difference constraints.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llm_energy_measure.verification.readings import Reading, Window
+
+SAME_COUNTER = 0.25
+"""Fraction by which readings of one known counter may differ from its energy; beyond it, they contradict each other."""
+
+SAME_INDEX = 0.125
+"""As `SAME_COUNTER`, where only an index says that the counter is one: some tools restart the index in each process."""
+
+CAP_FACTOR = 3.0
+"""Greatest power of a counter as a multiple of its mean power, where no power limit is known: an assumption."""
+
+POINT_ERROR = 0.04
+"""Greatest relative error of a point that is given where windows overlap in part: it is this near to both bounds."""
+
+# In this fraction of the union of the windows and more, a window counts as the same as the others.
+_NEARLY_EQUAL = 0.8
+# The union of windows is at most this multiple of the longest one where the mean power is extended to the union.
+_SHORT_UNION = 1.05
+# Runs start together if their starts differ by at most this fraction of the shortest one.
+_SAME_START = 0.05
+# Tolerances that are tried, in order, until the readings of one counter fit together.
+_TOLERANCES = (0.0, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.125, 0.16, 0.2, 0.25)
+# Bellman-Ford takes the square of the number of edges: more windows than these get wider bounds at a lower cost.
+_MAX_WINDOWS = 48
+
+
+class Counted(Struct, frozen=True, gc=False):
+    """Energy of one counter.
+
+    Attributes:
+        low_j: Least energy, in joules.
+        high_j: Greatest energy, in joules.
+        point_j: Best estimate, in joules; None if the windows don't decide.
+        basis: Reason of the estimate; empty if nothing is estimated.
+        agrees: Whether the readings can be of one counter.
+    """
+
+    low_j: float
+    high_j: float
+    point_j: float | None
+    basis: str = ""
+    agrees: bool = True
+
+
+def count_once(readings: Sequence[Reading], limit_w: float | None = None, tolerance: float = SAME_COUNTER) -> Counted:
+    """Return the energy of one counter over the union of the windows.
+
+    Args:
+        readings: At least one reading of the counter.
+        limit_w: Greatest power of what the counter covers, in watts; None if unknown.
+        tolerance: Fraction by which a reading may differ from the energy of the counter.
+    """
+    readings = distinct(readings)
+    if len(readings) == 1:
+        energy_j = readings[0].energy_j
+        return Counted(energy_j, energy_j, energy_j)
+    windows = [reading.window for reading in readings]
+    energies = [reading.energy_j for reading in readings]
+    total_j = math.fsum(energies)
+    in_order = are_comparable(windows)
+    if in_order and are_separate(windows):
+        return Counted(total_j, total_j, total_j)
+    if not in_order or not all(window.is_exact for window in windows):
+        return _of_unknown_windows(readings, total_j)
+    spans = [(window.start, window.end) for window in windows]
+    cap_w = _cap(spans, energies, limit_w)
+    union = max(end for _, end in spans) - min(start for start, _ in spans)
+    if min(end - start for start, end in spans) >= _NEARLY_EQUAL * union:
+        counted = _of_equal_windows(spans, energies, union, cap_w, tolerance)
+    elif len(spans) > _MAX_WINDOWS:
+        counted = Counted(most_without_overlap(readings), total_j, None, "mean_power")
+    else:
+        counted = _of_overlapping_windows(spans, energies, cap_w, tolerance)
+    if counted is None:
+        return Counted(most_without_overlap(readings), total_j, None, agrees=False)
+    return Counted(
+        min(counted.low_j, total_j), min(counted.high_j, total_j), counted.point_j, counted.basis, counted.agrees
+    )
+
+
+def distinct(readings: Sequence[Reading]) -> list[Reading]:
+    """Return readings without copies: the same energy over the same window is one reading of one counter."""
+    by_key: dict[tuple[float | None, ...], Reading] = {}
+    for reading in readings:
+        window = reading.window
+        times = (window.start, window.end, window.started)
+        key = (reading.energy_j, window.length_sec, *(None if math.isnan(time) else time for time in times))
+        by_key.setdefault(key, reading)
+    return list(by_key.values())
+
+
+def _of_equal_windows(
+    spans: Sequence[tuple[float, float]], energies: Sequence[float], union: float, cap_w: float, tolerance: float
+) -> Counted | None:
+    """Bounds where each window is nearly the union: each reading is the energy but for a short remainder."""
+    largest = max(energies)
+    remainders = [cap_w * (union - (end - start)) for start, end in spans]
+    needed = max((largest - own - more) / (largest + own) for own, more in zip(energies, remainders, strict=True))
+    if needed > tolerance:
+        return None
+    # Twice the tolerance that is needed: the bounds then span the readings.
+    slack = max(0.0, 2 * needed)
+    low = largest * (1 - slack)
+    high = min(own * (1 + slack) + more for own, more in zip(energies, remainders, strict=True))
+    is_same = union * (1 - 1e-9) <= min(end - start for start, end in spans)
+    if is_same:
+        low, high = min(energies), max(energies)
+    point = _estimate(spans, energies, low, high)
+    return Counted(low, high, point, "mean_of_readings" if is_same else "mean_power")
+
+
+def _estimate(
+    spans: Sequence[tuple[float, float]], energies: Sequence[float], low_j: float, high_j: float
+) -> float | None:
+    """Return an estimate within the bounds, in joules; None if the windows don't allow one.
+
+    Windows that nearly are the union extend their mean power to it. Otherwise, each time has the mean power of the
+    windows that contain it, and the estimate has to be near to both bounds.
+    """
+    union = max(end for _, end in spans) - min(start for start, _ in spans)
+    whole = [
+        energy * union / (end - start)
+        for energy, (start, end) in zip(energies, spans, strict=True)
+        if union <= _SHORT_UNION * (end - start)
+    ]
+    if whole:
+        return min(max(math.fsum(whole) / len(whole), low_j), high_j)
+    least, greatest = max(low_j, (1 - POINT_ERROR) * high_j), min(high_j, (1 + POINT_ERROR) * low_j)
+    return min(max(_at_mean_power(spans, energies), least), greatest) if least <= greatest else None
+
+
+def _at_mean_power(spans: Sequence[tuple[float, float]], energies: Sequence[float]) -> float:
+    """Energy over the union of the windows if the power at each time is the mean over the windows that contain it."""
+    powers = [(start, end, energy / (end - start)) for (start, end), energy in zip(spans, energies, strict=True)]
+    total = 0.0
+    for start, end in pairwise(sorted({edge for span in spans for edge in span})):
+        own = [power for first, last, power in powers if first <= start and end <= last]
+        total += (end - start) * math.fsum(own) / len(own) if own else 0.0
+    return total
+
+
+def _of_overlapping_windows(
+    spans: Sequence[tuple[float, float]], energies: Sequence[float], cap_w: float, tolerance: float
+) -> Counted | None:
+    """Bounds by difference constraints, at the least tolerance at which the readings fit together."""
+    edges = sorted({edge for span in spans for edge in span})
+    segments = [
+        (end - start, any(first <= start and end <= last for first, last in spans)) for start, end in pairwise(edges)
+    ]
+    place = {edge: index for index, edge in enumerate(edges)}
+    placed = [(place[start], place[end], energy) for (start, end), energy in zip(spans, energies, strict=True)]
+    for needed in _TOLERANCES:
+        if needed > tolerance:
+            return None
+        if _increase(segments, placed, cap_w, needed, greatest=True) is None:
+            continue
+        # Twice the tolerance that is needed: the bounds then span the readings.
+        high = _increase(segments, placed, cap_w, 2 * needed, greatest=True)
+        low = _increase(segments, placed, cap_w, 2 * needed, greatest=False)
+        if low is None or high is None:
+            return None
+        return Counted(low, high, _estimate(spans, energies, low, high), "mean_power")
+    return None
+
+
+def _increase(
+    segments: Sequence[tuple[float, bool]],
+    readings: Sequence[tuple[int, int, float]],
+    cap_w: float,
+    tolerance: float,
+    *,
+    greatest: bool,
+) -> float | None:
+    """Return the least or greatest increase of the counter from the first to the last edge; None if there is none.
+
+    Source: difference constraints as shortest paths; Cormen et al., Introduction to Algorithms, section 22.4.
+
+    Args:
+        segments: Length of each segment between two edges, in seconds, and whether a window contains it.
+        readings: Index of the first and the last edge of each reading, and its energy in joules.
+        cap_w: Greatest power, in watts.
+        tolerance: Fraction by which a reading may differ from the increase.
+        greatest: Whether the greatest increase is wanted.
+    """
+    constraints: list[tuple[int, int, float]] = []
+    for index, (length, is_covered) in enumerate(segments):
+        constraints += [(index, index + 1, cap_w * length if is_covered else 0.0), (index + 1, index, 0.0)]
+    for first, last, energy in readings:
+        constraints += [(first, last, energy * (1 + tolerance)), (last, first, -energy * (1 - tolerance))]
+    number = len(segments) + 1
+    source, target = (0, number - 1) if greatest else (number - 1, 0)
+    # Rounding must not turn readings that fit exactly into a contradiction.
+    slack = 1e-9 * max(energy for _, _, energy in readings)
+    distances = [math.inf] * number
+    distances[source] = 0.0
+    for _ in range(number):
+        changed = False
+        for start, end, weight in constraints:
+            if distances[start] + weight < distances[end] - slack:
+                distances[end] = distances[start] + weight
+                changed = True
+        if not changed:
+            return distances[target] if greatest else -distances[target]
+    return None
+
+
+def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
+    """The largest reading is the least energy. If the processes ran together, half of each other one may add to it.
+
+    If the processes also started together, the longest window contains the others: the largest reading is the energy.
+    """
+    largest = most_without_overlap(readings)
+    windows = [reading.window for reading in readings]
+    if not ran_together(windows):
+        return Counted(largest, total_j, None)
+    starts = [window.started if math.isnan(window.start) else window.start for window in windows]
+    lengths = [window.length_sec for window in windows if window.length_sec is not None]
+    started_together = bool(lengths) and max(starts) - min(starts) <= _SAME_START * min(lengths)
+    point = largest if started_together else None
+    return Counted(largest, largest + (total_j - largest) / 2, point, "largest_reading")
+
+
+def _cap(spans: Sequence[tuple[float, float]], energies: Sequence[float], limit_w: float | None) -> float:
+    """Greatest power of the counter, in watts."""
+    greatest = max(energy / (end - start) for energy, (start, end) in zip(energies, spans, strict=True))
+    return max(limit_w, 1.25 * greatest) if limit_w is not None else CAP_FACTOR * greatest
+
+
+def least_energy(readings: Sequence[Reading], limit_w: float | None = None) -> float:
+    """Return the least energy of readings that may cover the same hardware, in joules.
+
+    Whatever they cover, they contain at least the readings that don't overlap in time. A reading that overlaps the
+    others for a short time contains at least its energy outside that time.
+    """
+    largest = most_without_overlap(readings)
+    if not are_comparable([reading.window for reading in readings]):
+        return largest
+    total, until = 0.0, -math.inf
+    for reading in sorted(readings, key=lambda one: (one.window.start, one.window.end)):
+        window = reading.window
+        length = window.length_sec or window.end - window.start
+        power = reading.energy_j / length
+        cap_w = max(limit_w, 1.25 * power) if limit_w is not None else CAP_FACTOR * power
+        total += max(0.0, reading.energy_j - cap_w * max(0.0, min(until, window.end) - window.start))
+        until = max(until, window.end)
+    return max(largest, total)
+
+
+def most_without_overlap(readings: Sequence[Reading]) -> float:
+    """Return the greatest energy of readings that don't overlap in time; without known times that of one reading.
+
+    Source: weighted interval scheduling; Kleinberg and Tardos, Algorithm Design (2005), section 6.1.
+    """
+    if not are_comparable([reading.window for reading in readings]):
+        return max(reading.energy_j for reading in readings)
+    by_end = sorted(readings, key=lambda reading: reading.window.end)
+    ends = [reading.window.end for reading in by_end]
+    best = [0.0]
+    for index, reading in enumerate(by_end):
+        before = best[bisect_right(ends, reading.window.start, 0, index)]
+        best.append(max(best[-1], before + reading.energy_j))
+    return best[-1]
+
+
+def union_sec(windows: Sequence[Window]) -> float | None:
+    """Return the length of the union of windows, or the most that it can be, in seconds; None if it is unknown."""
+    if are_comparable(windows):
+        total, until = 0.0, -math.inf
+        for window in sorted(windows, key=lambda one: (one.start, one.end)):
+            total += max(0.0, window.end - max(window.start, until))
+            until = max(until, window.end)
+        return total
+    lengths = [window.length_sec for window in windows if window.length_sec is not None]
+    if len(lengths) < len(windows):
+        return None
+    longest, together = max(lengths), math.fsum(lengths)
+    return longest + (together - longest) / 2 if ran_together(windows) else together
+
+
+def ran_together(windows: Sequence[Window]) -> bool:
+    """Whether each run is known to overlap the next one by at least half of the shorter of the two."""
+    runs: list[tuple[float, float]] = []
+    for window in windows:
+        start, end = window.start, window.end
+        if math.isnan(start) or math.isnan(end):
+            start = window.started
+            end = start + (window.length_sec or math.nan)
+        if math.isnan(start) or math.isnan(end):
+            return False
+        runs.append((start, end))
+    if len({window.is_naive for window in windows}) > 1:
+        return False
+    runs.sort()
+    return all(
+        min(one[1], other[1]) - other[0] >= 0.5 * min(one[1] - one[0], other[1] - other[0])
+        for one, other in pairwise(runs)
+    )
+
+
+def are_comparable(windows: Sequence[Window]) -> bool:
+    """Whether windows can be put in order: all have a start and an end, and all have a UTC offset or all have none."""
+    return not any(math.isnan(window.start) for window in windows) and len({w.is_naive for w in windows}) == 1
+
+
+def are_separate(windows: Iterable[Window]) -> bool:
+    """Whether no two windows overlap. The windows can be put in order."""
+    ordered = sorted(windows, key=lambda window: (window.start, window.end))
+    return all(one.end <= other.start for one, other in pairwise(ordered))

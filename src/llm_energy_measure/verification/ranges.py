@@ -1,0 +1,80 @@
+"""Ranges of energy: the least and the greatest energy that the evidence admits, and a point where it decides."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+AGREEMENT = 0.05
+"""Width of a range, relative to its upper end, within which all explanations agree."""
+
+_NO_BASIS: frozenset[str] = frozenset()
+
+
+class EnergyRange(Struct, frozen=True, gc=False):
+    """Energy as far as the evidence decides it.
+
+    Attributes:
+        low_j: Least energy, in joules.
+        high_j: Greatest energy, in joules.
+        point_j: Energy, in joules; None if the evidence does not decide.
+        basis: Reasons of the point, where it is no sum of recorded readings.
+    """
+
+    low_j: float
+    high_j: float
+    point_j: float | None
+    basis: frozenset[str] = _NO_BASIS
+
+    @property
+    def middle_j(self) -> float:
+        """The point, or the middle of the range, in joules."""
+        return self.point_j if self.point_j is not None else (self.low_j + self.high_j) / 2
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether all explanations agree."""
+        return self.high_j - self.low_j <= AGREEMENT * self.high_j
+
+
+ZERO = EnergyRange(0.0, 0.0, 0.0)
+
+
+def exactly(energy_j: float, *basis: str) -> EnergyRange:
+    """Return the range of an energy that is decided."""
+    return EnergyRange(energy_j, energy_j, energy_j, frozenset(basis))
+
+
+def added(ranges: Iterable[EnergyRange]) -> EnergyRange:
+    """Return the range of a sum of independent energies; its point needs a point of each that matters."""
+    known = [one for one in ranges if one.high_j]
+    if len(known) == 1:
+        return known[0]
+    low, high = math.fsum([one.low_j for one in known]), math.fsum([one.high_j for one in known])
+    undecided_j = math.fsum([one.high_j - one.low_j for one in known if one.point_j is None])
+    point = None
+    basis: frozenset[str] = _NO_BASIS.union(*(one.basis for one in known))
+    if undecided_j <= AGREEMENT * high:
+        point = math.fsum([one.middle_j for one in known])
+        basis |= {"agreement"} if any(one.point_j is None for one in known) else _NO_BASIS
+    return EnergyRange(low, high, point, basis)
+
+
+def either(ranges: Sequence[EnergyRange]) -> EnergyRange:
+    """Return the range that contains all of several explanations; a point if they agree."""
+    first = ranges[0]
+    if len(ranges) == 1 or all(one == first for one in ranges):
+        return first
+    low, high = min(one.low_j for one in ranges), max(one.high_j for one in ranges)
+    merged = EnergyRange(low, high, None)
+    points = [one.point_j for one in ranges if one.point_j is not None]
+    if not merged.is_narrow:
+        return merged
+    basis = _NO_BASIS.union(*(one.basis for one in ranges)) | {"agreement"}
+    middle = (min(points) + max(points)) / 2 if points else (low + high) / 2
+    return EnergyRange(low, high, middle, basis)
