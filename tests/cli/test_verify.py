@@ -163,7 +163,7 @@ def test_a_changed_raw_file_is_found(mixed: Path) -> None:
     path = mixed / "raw" / "good" / "process_1.json"
     path.write_bytes(path.read_bytes().replace(b'"batch_size": 8', b'"batch_size": 9'))
     found = failures(verify_experiment(FileSystemRepository(mixed), "good"))
-    assert found["sources.changed"] == "process_1.json is changed since the aggregate was made"
+    assert found["sources.changed"] == "changed after the aggregation: process_1.json"
     assert run("-o", mixed, "results", "verify", "good", "--fail-on", "sources.changed").status == 1
 
 
@@ -173,9 +173,9 @@ def test_missing_new_and_torn_raw_files_are_found(mixed: Path) -> None:
     (folder / "process_2.json").write_bytes(b'{"experiment_id": ')
     (folder / "process_9.json").write_bytes(codec.encode_raw(factories.raw("good", 9)))
     found = failures(verify_experiment(FileSystemRepository(mixed), "good"))
-    assert found["sources.missing"].startswith("process_0.json is gone")
-    assert found["sources.changed"].startswith("process_2.json is changed")
-    assert found["sources.added"].startswith("process_9.json is there")
+    assert found["sources.missing"] == "removed after the aggregation: process_0.json"
+    assert found["sources.changed"] == "changed after the aggregation: process_2.json"
+    assert found["sources.added"] == "added after the aggregation: process_9.json"
     assert "completeness.unreadable_file" in found
     assert "completeness.missing_process" in found
 
@@ -271,7 +271,7 @@ def test_an_embedded_process_without_a_raw_file_is_found(mixed: Path) -> None:
     invented = codec.encode_raw(factories.raw("good", 9))
     path.write_bytes(data.removesuffix(b"\n  ]\n}\n") + b",\n" + invented + b"\n  ]\n}\n")
     found = failures(verify_experiment(FileSystemRepository(mixed), "good"))
-    assert found == {"sources.embedded": "the aggregate holds 5 processes and was made from 4 files"}
+    assert found == {"sources.embedded": "the aggregate contains 5 processes and names 4 source files"}
 
 
 def test_an_embedded_record_that_differs_from_its_file_is_found(mixed: Path) -> None:
@@ -279,7 +279,7 @@ def test_an_embedded_record_that_differs_from_its_file_is_found(mixed: Path) -> 
     head, mark, embedded = path.read_bytes().partition(b'"process_results"')
     path.write_bytes(head + mark + embedded.replace(b'"process_index": 1,', b'"process_index": 7,'))
     found = failures(verify_experiment(FileSystemRepository(mixed), "good"))
-    assert found == {"sources.embedded": "process_1.json is not in the aggregate as it stands on disk"}
+    assert found == {"sources.embedded": "different from the copy in the aggregate: process_1.json"}
 
 
 def test_an_unreadable_aggregate_is_found_and_raw_files_are_verified(mixed: Path) -> None:

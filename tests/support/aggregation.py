@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
     from llm_energy_measure.results import FileSystemRepository
-    from llm_energy_measure.results.batch.bulk import Outcome
+    from llm_energy_measure.results.batch.bulk import AggregationOutcome
     from llm_energy_measure.verification.checks import Verification
 
 
-def aggregate_one(repository: FileSystemRepository, experiment_id: str, **options: Any) -> Outcome:
+def aggregate_one(repository: FileSystemRepository, experiment_id: str, **options: Any) -> AggregationOutcome:
     """Return the outcome of one experiment; raise its error if it failed."""
     [outcome] = aggregate_all(repository, [experiment_id], **options)
     if outcome.error is not None:

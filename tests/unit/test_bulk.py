@@ -31,7 +31,7 @@ from llm_energy_measure.results import (
     recover_all,
     strategies,
 )
-from llm_energy_measure.results.batch.bulk import Outcome
+from llm_energy_measure.results.batch.bulk import AggregationOutcome
 from llm_energy_measure.results.batch.state import inspect_experiment
 from llm_energy_measure.results.store.checkpoints import keep_partial
 from llm_energy_measure.storage.folder import store_time_ns
@@ -67,7 +67,7 @@ def status(repository: FileSystemRepository) -> str:
     return inspect_experiment(repository, "exp_7").status
 
 
-def save_foreign(repository: FileSystemRepository) -> bytes:
+def save_external(repository: FileSystemRepository) -> bytes:
     """Save an aggregate of another tool."""
     repository.save_aggregated(factories.aggregated())
     return aggregate_file(repository).read_bytes()
@@ -138,14 +138,14 @@ def test_unrelated_files_leave_an_aggregate_current(repository: FileSystemReposi
 
 
 def test_aggregate_without_sources_is_external_and_never_stale(repository: FileSystemRepository) -> None:
-    save_foreign(repository)
+    save_external(repository)
     raw_file(repository, 1).unlink()
     assert status(repository) == "external"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b'{"experiment_id": "exp_7"}'])
 def test_invalid_aggregate_is_unreadable_with_a_reason(repository: FileSystemRepository, content: bytes) -> None:
-    save_foreign(repository)
+    save_external(repository)
     aggregate_file(repository).write_bytes(content)
     state = inspect_experiment(repository, "exp_7")
     assert (state.status, state.aggregated) == ("unreadable", None)
@@ -176,14 +176,14 @@ def test_stale_aggregate_is_rewritten(repository: FileSystemRepository) -> None:
 
 
 def test_torn_aggregate_is_rewritten_and_kept(repository: FileSystemRepository) -> None:
-    save_foreign(repository)
+    save_external(repository)
     aggregate_file(repository).write_bytes(b'{"torn')
     assert aggregate_one(repository, "exp_7").result == "aggregated"
     assert aggregate_file(repository).with_name("superseded-exp_7-1.json").read_bytes() == b'{"torn'
 
 
 def test_external_aggregate_is_replaced_by_force_only_and_kept(repository: FileSystemRepository) -> None:
-    theirs = save_foreign(repository)
+    theirs = save_external(repository)
     outcome = aggregate_one(repository, "exp_7")
     assert outcome.result == "external"
     assert aggregate_file(repository).read_bytes() == theirs
@@ -198,7 +198,7 @@ def test_external_aggregate_is_replaced_by_force_only_and_kept(repository: FileS
 
 
 def test_failed_aggregation_keeps_an_external_aggregate(repository: FileSystemRepository) -> None:
-    theirs = save_foreign(repository)
+    theirs = save_external(repository)
     raw_file(repository, 0).unlink()
     with pytest.raises(IncompleteExperimentError):
         aggregate_one(repository, "exp_7", force=True)
@@ -467,10 +467,10 @@ def test_empty_file_is_not_an_aggregate(up_to_date: FileSystemRepository) -> Non
 
 
 @pytest.mark.parametrize(
-    "rule", [{"force": True}, {"rehash": True}, {"expected_processes": 2}, {"strategy": "sum_energy_avg_throughput"}]
+    "options", [{"force": True}, {"rehash": True}, {"expected_processes": 2}, {"strategy": "sum_energy_avg_throughput"}]
 )
-def test_folder_is_opened_if_mtimes_are_not_enough(up_to_date: FileSystemRepository, rule: dict[str, Any]) -> None:
-    [outcome] = aggregate_all(up_to_date, **rule)
+def test_folder_is_opened_if_mtimes_are_not_enough(up_to_date: FileSystemRepository, options: dict[str, Any]) -> None:
+    [outcome] = aggregate_all(up_to_date, **options)
     assert outcome.aggregated is not None
 
 
@@ -588,13 +588,13 @@ def test_invalid_number_of_jobs_is_refused(repository: FileSystemRepository, job
 @pytest.mark.parametrize(
     "outcome",
     [
-        Outcome(experiment_id="a", result="aggregated", aggregated=summary_of(factories.full_aggregated())),
-        Outcome(
+        AggregationOutcome(experiment_id="a", result="aggregated", aggregated=summary_of(factories.full_aggregated())),
+        AggregationOutcome(
             experiment_id="a",
             result="current",
             aggregated=summary_of(factories.aggregated(unknown_fields={"/future/x": [1, {"é": None}]})),
         ),
-        Outcome(
+        AggregationOutcome(
             experiment_id="a",
             result="failed",
             unreadable=[UnreadableFile(name="process_0.json", reason="torn")],
@@ -602,7 +602,7 @@ def test_invalid_number_of_jobs_is_refused(repository: FileSystemRepository, job
         ),
     ],
 )
-def test_outcome_survives_pickling(outcome: Outcome) -> None:
+def test_outcome_survives_pickling(outcome: AggregationOutcome) -> None:
     again = pickle.loads(pickle.dumps(outcome))  # noqa: S301 - our own
     assert structs.replace(again, error=None) == structs.replace(outcome, error=None)
     assert str(again.error) == str(outcome.error)

@@ -110,20 +110,20 @@ def aggregate(
 
 def _aggregate_ids(
     repository: FileSystemRepository, ids: Sequence[str], rule: dict[str, Any]
-) -> Iterator[bulk.Outcome]:
+) -> Iterator[bulk.AggregationOutcome]:
     """Aggregate the named experiments one by one; an unknown id gives a failed outcome."""
     for name in ids:
         try:
             options.require_known(repository, name)
         except LLMEnergyMeasureError as error:
-            yield bulk.Outcome(experiment_id=name, result="failed", error=error)
+            yield bulk.AggregationOutcome(experiment_id=name, result="failed", error=error)
         else:
             yield from bulk.aggregate_all(repository, [name], **rule)
 
 
 def _with_progress(
-    repository: FileSystemRepository, outcomes: Iterator[bulk.Outcome], ids: Sequence[str]
-) -> Iterator[bulk.Outcome]:
+    repository: FileSystemRepository, outcomes: Iterator[bulk.AggregationOutcome], ids: Sequence[str]
+) -> Iterator[bulk.AggregationOutcome]:
     """Return the outcomes, with a progress bar if stderr is a terminal and there are several."""
     if terminal.is_terminal(sys.stderr):
         total = len(ids) or bulk.count_folders(repository)
@@ -135,7 +135,7 @@ def _with_progress(
     return outcomes
 
 
-def _print_outcome(outcome: bulk.Outcome, *, as_json: bool, is_named: bool) -> None:
+def _print_outcome(outcome: bulk.AggregationOutcome, *, as_json: bool, is_named: bool) -> None:
     """Print one line about an experiment, and its warnings and errors."""
     name = outcome.experiment_id
     for file in outcome.unreadable:
@@ -166,7 +166,7 @@ def _codes_without_warning(result: AggregatedSummary) -> list[str]:
     return [code for code in result.codes_of("error", "warning") if code not in warned]
 
 
-def _document(repository: FileSystemRepository, outcome: bulk.Outcome) -> dict[str, Any]:
+def _document(repository: FileSystemRepository, outcome: bulk.AggregationOutcome) -> dict[str, Any]:
     result = outcome.aggregated
     if result is None and outcome.result == "current":  # --all did not read the aggregate
         with contextlib.suppress(LLMEnergyMeasureError):

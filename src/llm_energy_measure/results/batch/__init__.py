@@ -1,1 +1,1 @@
-"""Many experiments: aggregate, verify, check and recover whole results directories."""
+"""Many experiments: aggregate, verify, check, recover, merge and salvage."""

@@ -1,11 +1,13 @@
-"""Aggregation of stored experiments: what is current, what is stale, and making the rest anew.
+"""Aggregate many stored experiments: recompute each aggregate that is missing or stale.
 
-How one knows without opening anything that nothing changed: an aggregate's stamp is the time, by the clock of the file
-system, at which the reading of its raw folder began, and a folder's stamp is the time of its last change. Only where
-the folder's is older is the aggregate current; an equal one may hide a change within one tick of that clock. A plain
-copy of an aggregate (`cp -r`) has the time of copying, which says nothing: `Folder.timestamp_ns` detects it. Where
-stamps can't tell, as in other stores, the digests do. What is edited in place changes no folder: `rehash` finds it. It
-also finds what came between the reading and the saving of a result that somebody saved by `save_aggregated`.
+Two mtimes show, without opening a file, that an experiment has not changed. The mtime of an aggregate is set to the
+time, by the clock of the file system, at which the reading of its raw folder began. The aggregate is current if the
+last change of the folder is older. If the two times are equal, the folder is read: a change may have happened within
+one tick of the clock. A plain copy of an aggregate (`cp -r`) has the time of the copy, which proves nothing;
+`Folder.timestamp_ns` detects copies. If mtimes prove nothing, as in other stores, the digests of the raw files decide.
+
+Two changes need `rehash`: an edit of a file in place, which does not change the mtime of the folder, and a raw file
+that is saved after the raw files were read and before `save_aggregated` stored their aggregate.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.aggregation import aggregate_results, require_complete
 from llm_energy_measure.results.batch.jobs import run_batches
 from llm_energy_measure.results.batch.recovery import is_no_experiment, recover_from
-from llm_energy_measure.results.batch.state import ExperimentState, inspect_experiment, is_up_to_date
+from llm_energy_measure.results.batch.state import (
+    ExperimentState,
+    inspect_experiment,
+    is_up_to_date,
+    stated_processes,
+)
 from llm_energy_measure.results.store.codec import encode_aggregated
 from llm_energy_measure.results.store.layout import aggregated_key, is_folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
@@ -37,60 +44,60 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.results.store.raw_folder import RawRecovery
 
-# Experiments that are synced together: more gain little, and are what an interruption costs.
-BATCH = 256
+# Experiments that are synced together. A larger batch gains little, and an interruption loses the current batch.
+_MAX_EXPERIMENTS = 256
 
-# Experiments that are left alone and still go into one batch with those that are not.
-_MOST_HELD = 4_096
+# Items of a batch, which contains unchanged experiments too.
+_MAX_ITEMS = 4_096
+
+Status = Literal["aggregated", "current", "external", "failed"]
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of one experiment.
+class AggregationOutcome(Struct, frozen=True, kw_only=True):
+    """The outcome of the aggregation of one experiment.
 
     Attributes:
-        experiment_id: The experiment, as it was named.
-        result: `aggregated` anew; left alone, being `current` (as far as it was looked at) or `external` (of another
-            tool); or `failed`.
-        aggregated: Its aggregate, without `process_results` if it was left alone or one of many; None if it failed, or
-            the stamps said that nothing changed.
-        unreadable: Raw files that can't be read.
-        error: Why it failed.
+        experiment_id: The experiment, as the caller named it.
+        result: `aggregated`; unchanged because the aggregate is `current` or `external` (of another tool); or `failed`.
+        aggregated: The aggregate. None if the aggregation failed, or if mtimes show that the experiment is unchanged.
+        unreadable: The unreadable raw files.
+        error: Why the aggregation failed.
     """
 
     experiment_id: str
-    result: Literal["aggregated", "current", "external", "failed"]
+    result: Status
     aggregated: AggregatedSummary | None = None
     unreadable: list[UnreadableFile] = field(default_factory=list)
     error: LLMEnergyMeasureError | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What goes from one process to another: an aggregate as JSON, for a third of what its objects cost."""
-        aggregated = None if self.aggregated is None else _AGGREGATES.encode(self.aggregated)
-        return _unpacked, (self.experiment_id, self.result, aggregated, self.unreadable, self.error)
+        """Pickle the aggregate as JSON, which takes a third of the time of its objects."""
+        aggregated = None if self.aggregated is None else _ENCODER.encode(self.aggregated)
+        return _unpickled, (self.experiment_id, self.result, aggregated, self.unreadable, self.error)
 
 
-_AGGREGATES = json.Encoder()
-_AGGREGATE = json.Decoder(AggregatedSummary)
+_ENCODER = json.Encoder()
+_DECODER = json.Decoder(AggregatedSummary)
 
 
-def _unpacked(
+def _unpickled(
     experiment_id: str,
-    result: Literal["aggregated", "current", "external", "failed"],
+    result: Status,
     aggregated: bytes | None,
     unreadable: list[UnreadableFile],
     error: LLMEnergyMeasureError | None,
-) -> Outcome:
-    return Outcome(
+) -> AggregationOutcome:
+    return AggregationOutcome(
         experiment_id=experiment_id,
         result=result,
-        aggregated=None if aggregated is None else _AGGREGATE.decode(aggregated),
+        aggregated=None if aggregated is None else _DECODER.decode(aggregated),
         unreadable=unreadable,
         error=error,
     )
 
 
-class Rule(Struct, frozen=True, kw_only=True):
-    """How to aggregate; see `aggregate_all`."""
+class BulkOptions(Struct, frozen=True, kw_only=True):
+    """Options of `aggregate_all`."""
 
     strategy: str | None = None
     expected_processes: int | None = None
@@ -109,68 +116,64 @@ def aggregate_all(
     rehash: bool = False,
     jobs: int | Literal["auto"] | None = None,
     executor: Executor | None = None,
-) -> Iterator[Outcome]:
-    """Aggregate many experiments in growing batches as they are asked for, going on past those that fail.
+) -> Iterator[AggregationOutcome]:
+    """Aggregate many experiments, and yield the outcome of each, in order.
 
-    Each batch is synced once. Interrupted anywhere, what was made is whole, and the next run goes on with the rest.
-    Without `experiment_ids`, one whose folder's stamp is older than its aggregate's is not opened: its outcome is
-    `current`, without `aggregated`. A lower bound is opened each time, and refused if `strict`.
+    A failed experiment does not stop the others. Each batch is synced once; the batches grow, and run as the caller
+    takes their outcomes. After an interruption, all stored aggregates are complete, and the next call does the rest.
+
+    Without `experiment_ids`, an experiment whose mtimes show no change is not opened. Its outcome is `current`, without
+    `aggregated`. A lower bound is opened each time, so that a strict call can refuse it.
 
     Args:
-        repository: Where they are stored.
-        experiment_ids: Which; by default all that have a raw result, in order of their folders' names.
-        strategy: Name of the rule; by default the one of the older aggregate, else the default strategy.
-        expected_processes: Number of processes of each experiment, at least 1. An older aggregate keeps the number that
-            it was given.
-        strict: Refuse incomplete experiments; an older aggregate of a refused experiment stays.
-        force: Aggregate also experiments whose aggregate is current or made by another tool.
-        rehash: Open all of them, since edits in place leave no stamp on a folder.
-        jobs: How many processes work, this one among them and by default alone, or how many batches at a time for the
-            executor; `auto` takes one process for each processor where that pays. Processes import the script that
-            calls this: it needs its `if __name__ == "__main__"`.
-        executor: Where the batches run instead of in processes of our own: any `concurrent.futures.Executor`, such as
-            Dask's or MPI's. All of its workers have to reach the results directory.
-
-    Yields:
-        What became of each, in order; `aggregated` without its `process_results`.
+        repository: The results directory.
+        experiment_ids: Ids or folder names; by default all experiments with a raw result, sorted by folder name.
+        strategy: Name of the strategy; by default that of the older aggregate, else the default strategy.
+        expected_processes: Number of processes of each experiment, at least 1; by default the number that was stated
+            for the older aggregate.
+        strict: Refuse incomplete experiments. The older aggregate of a refused experiment stays.
+        force: Aggregate also experiments whose aggregate is current or external.
+        rehash: Read all raw files, to find files that were edited in place.
+        jobs: Number of processes that work, including this one (default 1), or number of batches that run in the
+            executor at the same time. `auto` uses one process per processor if there are many experiments. Worker
+            processes import the main script, which needs `if __name__ == "__main__":`.
+        executor: A `concurrent.futures.Executor` that runs the batches, such as that of Dask or MPI. All its workers
+            must reach the results directory.
 
     Example:
         >>> from llm_energy_measure.results import FileSystemRepository, aggregate_all
         >>> [outcome.experiment_id for outcome in aggregate_all(FileSystemRepository("results"))]  # doctest: +ELLIPSIS
         ['smollm2_b1_c0', ...]
     """
-    rule = Rule(strategy=strategy, expected_processes=expected_processes, strict=strict, force=force)
+    options = BulkOptions(strategy=strategy, expected_processes=expected_processes, strict=strict, force=force)
     if strategy is not None:
         get_strategy(strategy)
-    trusts_timestamps = not (force or rehash or strategy is not None or expected_processes is not None)
-    if experiment_ids is None:
-        batches = _batches(_sweep(repository, trusts_timestamps=trusts_timestamps))
-    else:
-        batches = _batches(iter(experiment_ids))
-    # A sweep takes what a folder without results is for what it is: no experiment.
-    aggregate = partial(_aggregate_batch, repository, rule=rule, is_sweep=experiment_ids is None)
-    yield from run_batches(aggregate, batches, jobs=jobs, executor=executor)
+    trusts_mtimes = not (force or rehash or strategy is not None or expected_processes is not None)
+    is_scan = experiment_ids is None
+    items = _scan(repository, trusts_mtimes=trusts_mtimes) if experiment_ids is None else iter(experiment_ids)
+    aggregate = partial(_aggregate_batch, repository, options=options, is_scan=is_scan)
+    yield from run_batches(aggregate, _batches(items), jobs=jobs, executor=executor)
 
 
 def count_folders(repository: FileSystemRepository) -> int:
-    """How many folders `aggregate_all` will look at; some may hold no result."""
+    """Return the number of folders that `aggregate_all` scans; some may have no result."""
     with Folder(repository.store, RAW_DIR) as raw:
         return sum(1 for _ in raw.names())
 
 
-def _sweep(repository: FileSystemRepository, *, trusts_timestamps: bool) -> Iterator[str | Outcome]:
-    """Names of the folders to look into, and outcomes of those that the stamps say are current."""
+def _scan(repository: FileSystemRepository, *, trusts_mtimes: bool) -> Iterator[str | AggregationOutcome]:
+    """Yield the names of the folders to open, and the outcomes of experiments whose mtimes show no change."""
     with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
         for name in raw.names():
-            if trusts_timestamps and is_up_to_date(raw, aggregated, name):
-                yield Outcome(experiment_id=name, result="current")
+            if trusts_mtimes and is_up_to_date(raw, aggregated, name):
+                yield AggregationOutcome(experiment_id=name, result="current")
             elif is_folder_name(name):
                 yield name
 
 
-def _batches(items: Iterator[str | Outcome]) -> Iterator[list[str | Outcome]]:
-    """Batches that begin with one, so that something is done at once, and hold no experiment twice."""
-    size, batch, names = 1, list[str | Outcome](), set[str]()
+def _batches(items: Iterator[str | AggregationOutcome]) -> Iterator[list[str | AggregationOutcome]]:
+    """Yield batches of growing size, each name at most once per batch. The first has one name, to be done soon."""
+    size, batch, names = 1, list[str | AggregationOutcome](), set[str]()
     for item in items:
         if isinstance(item, str):
             if item in names:
@@ -178,117 +181,117 @@ def _batches(items: Iterator[str | Outcome]) -> Iterator[list[str | Outcome]]:
                 batch, names = [], set()
             names.add(item)
         batch.append(item)
-        if len(names) >= size or len(batch) >= _MOST_HELD:
+        if len(names) >= size or len(batch) >= _MAX_ITEMS:
             yield batch
-            size, batch, names = min(size * 4, BATCH), [], set()
+            size, batch, names = min(size * 4, _MAX_EXPERIMENTS), [], set()
     if batch:
         yield batch
 
 
 def _aggregate_batch(
-    repository: FileSystemRepository, items: list[str | Outcome], *, rule: Rule, is_sweep: bool
-) -> list[Outcome]:
-    """What becomes of the experiments of a batch; all that succeed are saved together."""
-    timestamp_ns = _now_ns(repository) if any(isinstance(item, str) for item in items) else 0
-    outcomes: list[Outcome] = []
+    repository: FileSystemRepository, items: list[str | AggregationOutcome], *, options: BulkOptions, is_scan: bool
+) -> list[AggregationOutcome]:
+    """Return the outcomes of a batch; the new aggregates are stored together."""
+    mtime_ns = _reading_time_ns(repository) if any(isinstance(item, str) for item in items) else 0
+    outcomes: list[AggregationOutcome] = []
     values: dict[str, bytes] = {}
-    bounds: set[str] = set()
+    lower_bounds: set[str] = set()
     with (
         Folder(repository.store, RAW_DIR) as raw,
         Folder(repository.store, AGGREGATED_DIR) as aggregated,
-        closing(prefetch(raw, items, _folder_to_read)) as coming,
+        closing(prefetch(raw, items, _folder_to_read)) as prefetched,
     ):
-        for item in coming:
+        for item in prefetched:
             if not isinstance(item, str):
                 outcomes.append(item)
                 continue
             try:
-                found = _aggregate_one(repository, item, rule, raw, aggregated, is_sweep=is_sweep)
+                found = _aggregate_one(repository, item, options, raw, aggregated, is_scan=is_scan)
                 if found is None:
                     continue
                 outcome, to_store = found
                 values |= to_store
             except LLMEnergyMeasureError as error:
-                outcome = Outcome(experiment_id=item, result="failed", error=error)
-            is_bound = outcome.aggregated is not None and outcome.aggregated.is_lower_bound is not False
-            if is_bound and outcome.aggregated is not None:
-                bounds.add(aggregated_key(repository.folder_of(outcome.aggregated.experiment_id)))
-            if is_sweep and outcome.result == "current" and not is_bound:
-                aggregated.set_mtime(f"{item}.json", timestamp_ns)  # its digests agree as of now
+                outcome = AggregationOutcome(experiment_id=item, result="failed", error=error)
+            summary = outcome.aggregated
+            if summary is not None and summary.is_lower_bound is not False:
+                lower_bounds.add(aggregated_key(repository.folder_of(summary.experiment_id)))
+            elif is_scan and outcome.result == "current":
+                aggregated.set_mtime(f"{item}.json", mtime_ns)  # the digests are equal as of this time
             outcomes.append(outcome)
-    refused = _put(repository, {key: data for key, data in values.items() if key not in bounds}, timestamp_ns)
-    # A lower bound has no stamp that says it is current: every sweep looks at it, and a strict one refuses it.
-    refused |= _put(repository, {key: data for key, data in values.items() if key in bounds}, 0)
-    return [_refused(repository, outcome, refused) for outcome in outcomes]
+    errors = _put(repository, {key: data for key, data in values.items() if key not in lower_bounds}, mtime_ns)
+    # The mtime 0 never shows that a lower bound is current: each scan opens it, and a strict one refuses it.
+    errors |= _put(repository, {key: data for key, data in values.items() if key in lower_bounds}, 0)
+    return [_after_put(repository, outcome, errors) for outcome in outcomes]
 
 
-def _folder_to_read(item: str | Outcome) -> str | None:
+def _folder_to_read(item: str | AggregationOutcome) -> str | None:
     return item if isinstance(item, str) and is_folder_name(item) else None
 
 
-def _now_ns(repository: FileSystemRepository) -> int:
-    """The stamp of an aggregate whose reading begins now; 0 if the time can't be told.
+def _reading_time_ns(repository: FileSystemRepository) -> int:
+    """Return the mtime for aggregates of raw files that are read from now on; 0 if the time is unknown.
 
-    A moment earlier than the clock says: no tick of it, so that no file can seem to be written at that very time.
+    It is 1 ns before the time of the clock. This is between two ticks of the clock, so that no new file has the same
+    mtime.
     """
     return max(store_time_ns(repository.store, AGGREGATED_DIR) - 1, 0)
 
 
 def _aggregate_one(
-    repository: FileSystemRepository, name: str, rule: Rule, raw: Folder, aggregated: Folder, *, is_sweep: bool
-) -> tuple[Outcome, dict[str, bytes]] | None:
+    repository: FileSystemRepository, name: str, options: BulkOptions, raw: Folder, aggregated: Folder, *, is_scan: bool
+) -> tuple[AggregationOutcome, dict[str, bytes]] | None:
     """Return an experiment's outcome and the values to store; None if the folder of a scan contains no result.
 
     Raises:
         LLMEnergyMeasureError: It can't be aggregated.
     """
     folder = repository.folder_of(name)
-    if not is_sweep and folder != name:
-        state = inspect_experiment(repository, name)  # which also says whether the folder is its own
+    if not is_scan and folder != name:
+        state = inspect_experiment(repository, name)  # raises if another experiment owns the folder
         recovery = repository.recover_raw(name)
     else:
         recovery = recover_from(repository, raw, folder)
-        if is_sweep and is_no_experiment(recovery):
+        if is_scan and is_no_experiment(recovery):
             return None
         is_new = aggregated.is_absent(f"{folder}.json")
         state = ExperimentState(status="pending") if is_new else inspect_experiment(repository, name)
-    unchanged = _unchanged(name, state, rule)
+    unchanged = _unchanged(name, state, options)
     if unchanged is not None:
         return unchanged, {}
-    result = _aggregate(name, state, rule, recovery)
-    outcome = Outcome(
+    result = _aggregate(name, state, options, recovery)
+    outcome = AggregationOutcome(
         experiment_id=name, result="aggregated", aggregated=summary_of(result), unreadable=recovery.unreadable
     )
     return outcome, _values(repository, state, result)
 
 
-def _unchanged(experiment_id: str, state: ExperimentState, rule: Rule) -> Outcome | None:
+def _unchanged(experiment_id: str, state: ExperimentState, options: BulkOptions) -> AggregationOutcome | None:
     """Return the outcome of an experiment whose aggregate is current or external; None if it has to be aggregated."""
-    if rule.force:
+    if options.force:
         return None
     if state.status == "external":
-        return Outcome(experiment_id=experiment_id, result="external", aggregated=state.aggregated)
+        return AggregationOutcome(experiment_id=experiment_id, result="external", aggregated=state.aggregated)
     older = state.aggregated
     if older is None or state.status != "current":
         return None
-    told = older.completeness if _was_told(older) else None
-    same_rule = rule.strategy in (None, older.aggregation.method)
-    same_number = rule.expected_processes in (None, told.expected_processes if told else None)
-    if not same_rule or not same_number:
+    has_strategy = options.strategy in (None, older.aggregation.method)
+    if not has_strategy or options.expected_processes not in (None, stated_processes(older)):
         return None
-    if rule.strict and older.completeness is not None:
+    if options.strict and older.completeness is not None:
         require_complete(experiment_id, older.completeness)
-    return Outcome(experiment_id=experiment_id, result="current", aggregated=older)
+    return AggregationOutcome(experiment_id=experiment_id, result="current", aggregated=older)
 
 
-def _aggregate(experiment_id: str, state: ExperimentState, rule: Rule, recovery: RawRecovery) -> AggregatedResult:
+def _aggregate(
+    experiment_id: str, state: ExperimentState, options: BulkOptions, recovery: RawRecovery
+) -> AggregatedResult:
     """Return the aggregated result of an experiment; it is not stored yet."""
-    strategy, expected_processes = rule.strategy, rule.expected_processes
-    older = state.aggregated if state.status in ("current", "stale") else None
-    if older is not None:
-        strategy = strategy or older.aggregation.method
-        if expected_processes is None and older.completeness is not None and _was_told(older):
-            expected_processes = older.completeness.expected_processes
+    strategy, expected_processes = options.strategy, options.expected_processes
+    if state.aggregated is not None and state.status in ("current", "stale"):
+        strategy = strategy or state.aggregated.aggregation.method
+        if expected_processes is None:
+            expected_processes = stated_processes(state.aggregated)
     return aggregate_results(
         experiment_id,
         recovery.results,
@@ -296,14 +299,9 @@ def _aggregate(experiment_id: str, state: ExperimentState, rule: Rule, recovery:
         expected_processes=expected_processes,
         manifest=recovery.manifest,
         unreadable=recovery.unreadable,
-        partials=() if rule.strict else recovery.partials,
-        strict=rule.strict,
+        partials=() if options.strict else recovery.partials,
+        strict=options.strict,
     )
-
-
-def _was_told(older: AggregatedSummary) -> bool:
-    """True if somebody said how many processes an aggregate should have."""
-    return older.completeness is not None and older.completeness.expected_from == "argument"
 
 
 def _values(repository: FileSystemRepository, state: ExperimentState, result: AggregatedResult) -> dict[str, bytes]:
@@ -316,30 +314,32 @@ def _values(repository: FileSystemRepository, state: ExperimentState, result: Ag
     is_ours = older is not None and older.sources is not None and older.experiment_id == result.experiment_id
     if result.sources is not None and (state.status == "pending" or is_ours):
         return {aggregated_key(repository.folder_of(result.experiment_id)): encode_aggregated(result)}
-    repository.save_aggregated(result)  # which keeps, or refuses to replace, what others made
+    repository.save_aggregated(result)  # keeps an external or unreadable aggregate, or refuses to replace it
     return {}
 
 
-def _put(
-    repository: FileSystemRepository, values: dict[str, bytes], timestamp_ns: int
-) -> dict[str, LLMEnergyMeasureError]:
-    """Store what was made, with one sync; why some could not be, by key."""
+def _put(repository: FileSystemRepository, values: dict[str, bytes], mtime_ns: int) -> dict[str, LLMEnergyMeasureError]:
+    """Store values with one sync; return the error of each key that can't be stored."""
     try:
-        repository.store.put_many(values, mtime_ns=timestamp_ns)
+        repository.store.put_many(values, mtime_ns=mtime_ns)
     except LLMEnergyMeasureError:
-        refused = {}
+        errors = {}
         for key, data in values.items():
             try:
-                repository.store.put_many({key: data}, mtime_ns=timestamp_ns)
+                repository.store.put_many({key: data}, mtime_ns=mtime_ns)
             except LLMEnergyMeasureError as error:
-                refused[key] = error
-        return refused
+                errors[key] = error
+        return errors
     return {}
 
 
-def _refused(repository: FileSystemRepository, outcome: Outcome, refused: dict[str, LLMEnergyMeasureError]) -> Outcome:
-    """The outcome, or that of what could not be stored."""
-    if not refused or outcome.aggregated is None or outcome.result != "aggregated":
+def _after_put(
+    repository: FileSystemRepository, outcome: AggregationOutcome, errors: dict[str, LLMEnergyMeasureError]
+) -> AggregationOutcome:
+    """Return the outcome, or a failed one if the aggregate could not be stored."""
+    if not errors or outcome.aggregated is None or outcome.result != "aggregated":
         return outcome
-    error = refused.get(aggregated_key(repository.folder_of(outcome.aggregated.experiment_id)))
-    return outcome if error is None else Outcome(experiment_id=outcome.experiment_id, result="failed", error=error)
+    error = errors.get(aggregated_key(repository.folder_of(outcome.aggregated.experiment_id)))
+    if error is None:
+        return outcome
+    return AggregationOutcome(experiment_id=outcome.experiment_id, result="failed", error=error)

@@ -1,4 +1,4 @@
-"""Batches of work, one after the other here or several at once in other processes; the results come in order."""
+"""Run batches in this process, in worker processes or in an executor, and return the results in order."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 BatchT = TypeVar("BatchT")
 ResultT = TypeVar("ResultT")
 
-# Batches after which processes of our own pay for their start, where nobody said how many: about a second of work.
-_BATCHES_THAT_PAY = 12
+# With jobs="auto", fewer batches run in this process: they take about 1 s, and starting workers would not pay.
+_MIN_BATCHES_FOR_WORKERS = 12
 
-# Batches that wait for a worker, for each one at work: enough that none is idle, few enough that memory stays flat.
-_AHEAD = 2
+# Batches per worker that run or wait in the queue. No worker is idle, and the memory does not grow.
+_BATCHES_PER_WORKER = 2
 
-# Batches that are done and wait for an earlier one: as many as are done here until another process has started.
-_MOST_DONE = 6
+# Finished batches that wait for an earlier one. This process can finish that many while a worker starts.
+_MAX_FINISHED = 6
 
 
 def run_batches(
@@ -34,48 +34,49 @@ def run_batches(
     jobs: int | Literal["auto"] | None = None,
     executor: Executor | None = None,
 ) -> Iterator[ResultT]:
-    """What the work makes of each batch, in the order of the batches.
+    """Yield the results of each batch, in the order of the batches.
 
     Args:
-        work: What to do with a batch; in other processes it has to be picklable, as do batches and results.
-        batches: The batches, taken as they are needed.
-        jobs: How many at once, at least 1, one of them here; by default only that one, or as many as there are
-            processors for an executor, and none here. `auto` is one here while there are few, and one a processor
-            for many.
-        executor: Where they run; by default here, or in processes of our own.
+        work: Function that returns the results of a batch. For other processes it must be picklable, and so must the
+            batches and the results.
+        batches: The batches. They are taken from the iterator as they are needed.
+        jobs: Number of processes, at least 1, including this one; default 1. With an executor, the number of batches
+            that run at the same time; default is the number of processors. `auto` uses one process for few batches,
+            and one per processor for many.
+        executor: Runs all batches instead of this process and its workers.
 
     Raises:
-        ConfigurationError: An impossible number of jobs.
-        AggregationError: A worker ended before its work was done.
+        ConfigurationError: The number of jobs is not valid.
+        AggregationError: A worker ended before it had returned its results.
     """
     if jobs not in (None, "auto") and (type(jobs) is not int or jobs < 1):
         raise ConfigurationError("cannot run worker processes", f"jobs is {jobs!r}", "use 1 or more (--jobs N)")
     if executor is not None:
-        with _telling_of_workers():
-            yield from _submitted(executor, jobs if isinstance(jobs, int) else processors(), work, batches)
+        with _explain_lost_workers():
+            yield from _run_in(executor, jobs if isinstance(jobs, int) else _processor_count(), work, batches)
         return
     if jobs == "auto":
-        first = list(islice(batches, _BATCHES_THAT_PAY))
-        jobs = 1 if len(first) < _BATCHES_THAT_PAY else processors()
+        first = list(islice(batches, _MIN_BATCHES_FOR_WORKERS))
+        jobs = 1 if len(first) < _MIN_BATCHES_FOR_WORKERS else _processor_count()
         batches = chain(first, batches)
     if jobs is None or jobs == 1:
         for batch in batches:
             yield from work(batch)
         return
-    with _telling_of_workers(), ExitStack() as stack:
-        pool = _processes(jobs - 1)
-        stack.callback(pool.shutdown, cancel_futures=True)
-        yield from _shared(pool, jobs - 1, work, batches)
+    with _explain_lost_workers(), ExitStack() as stack:
+        workers = _start_workers(jobs - 1)
+        stack.callback(workers.shutdown, cancel_futures=True)
+        yield from _run_with(workers, jobs - 1, work, batches)
 
 
-def processors() -> int:
-    """How many processors this process may use."""
+def _processor_count() -> int:
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def _telling_of_workers() -> Iterator[None]:
-    """Say in a sentence that a process ended under its work. Raises `AggregationError`."""
+def _explain_lost_workers() -> Iterator[None]:
+    """Raise `AggregationError` if a worker process ends early."""
     from concurrent.futures import BrokenExecutor
 
     try:
@@ -86,14 +87,15 @@ def _telling_of_workers() -> Iterator[None]:
         raise AggregationError("cannot run worker processes", found, advice) from error
 
 
-def _submitted(
+def _run_in(
     executor: Executor, jobs: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
 ) -> Iterator[ResultT]:
+    """Run all batches in an executor."""
     waiting: deque[Future[list[ResultT]]] = deque()
     try:
         for batch in batches:
             waiting.append(executor.submit(work, batch))
-            if len(waiting) >= jobs * _AHEAD:
+            if len(waiting) >= jobs * _BATCHES_PER_WORKER:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
@@ -102,22 +104,22 @@ def _submitted(
             future.cancel()
 
 
-def _shared(
-    executor: Executor, others: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
+def _run_with(
+    workers: Executor, count: int, work: Callable[[BatchT], list[ResultT]], batches: Iterator[BatchT]
 ) -> Iterator[ResultT]:
-    """The others have as many batches as keep them busy, this process does the rest: nothing waits for their start."""
+    """Run batches in workers, and the others in this process, which does not wait for the workers to start."""
     waiting: deque[Future[list[ResultT]]] = deque()
     futures: list[Future[list[ResultT]]] = []
     try:
         for number, batch in enumerate(batches):
             futures = [future for future in futures if not future.done()]
-            if number and len(futures) < others * _AHEAD:
-                with _uninterrupted():
-                    futures.append(executor.submit(work, batch))
+            if number and len(futures) < count * _BATCHES_PER_WORKER:
+                with _block_interrupts():
+                    futures.append(workers.submit(work, batch))
                 waiting.append(futures[-1])
             else:
-                waiting.append(_done_here(work, batch))
-            while waiting and (waiting[0].done() or len(waiting) > others * _AHEAD + _MOST_DONE):
+                waiting.append(_run_here(work, batch))
+            while waiting and (waiting[0].done() or len(waiting) > count * _BATCHES_PER_WORKER + _MAX_FINISHED):
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
@@ -126,60 +128,61 @@ def _shared(
             future.cancel()
 
 
-def _done_here(work: Callable[[BatchT], list[ResultT]], batch: BatchT) -> Future[list[ResultT]]:
-    """A batch that was done by this process; what it raised comes in its turn, after what was done before."""
+def _run_here(work: Callable[[BatchT], list[ResultT]], batch: BatchT) -> Future[list[ResultT]]:
+    """Run a batch in this process. The future keeps an exception until the earlier results are returned."""
     from concurrent.futures import Future
 
     future: Future[list[ResultT]] = Future()
     try:
         future.set_result(work(batch))
-    except Exception as error:  # noqa: BLE001 - raised when its turn comes
+    except Exception as error:  # noqa: BLE001 - `Future.result` raises it
         future.set_exception(error)
     return future
 
 
-def _processes(jobs: int) -> Executor:
-    # Imported late: what runs in one process does not pay for it.
+def _start_workers(count: int) -> Executor:
+    # These imports take time, and work in one process does not need them.
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_all_start_methods, get_context
 
-    # Never plain fork: a lock that another thread holds at that instant would stay locked in the child.
+    # Not "fork": if another thread holds a lock at that moment, the lock stays locked in the child.
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     if context.get_start_method() == "forkserver":
         from multiprocessing import forkserver, resource_tracker
 
-        resource_tracker.ensure_running()  # first, since its start takes the mask away
-        with _uninterrupted():
+        resource_tracker.ensure_running()  # before the signal is blocked: its start unblocks the signal
+        with _block_interrupts():
             forkserver.ensure_running()
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent)
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_exit_with_parent)
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Start processes so that Ctrl-C, which reaches all that a terminal runs, is left to this one, and comes after."""
+def _block_interrupts() -> Iterator[None]:
+    """Block SIGINT while worker processes start, so that they inherit the mask and only this process handles Ctrl-C."""
     import signal
 
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # asked first: what blocks can raise, for a signal before it
+    # The mask is read first, because the call that blocks SIGINT can raise KeyboardInterrupt for an earlier signal.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started inherits it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # where another signal raises on the way there
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # in case another signal interrupts the first call
 
 
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is killed: it would wait for work, and hold pipes, for ever."""
+def _exit_with_parent() -> None:
+    """End this worker when its parent is killed. Otherwise it would wait for work and keep pipes open forever."""
     from multiprocessing import parent_process
     from threading import Thread
 
     parent = parent_process()
-    assert parent is not None  # noqa: S101 - a worker has one
+    assert parent is not None  # noqa: S101 - a worker has a parent
 
     def wait() -> None:
         parent.join()

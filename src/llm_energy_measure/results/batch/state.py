@@ -13,7 +13,7 @@ from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.raw_folder import digest_of
 
 if TYPE_CHECKING:
-    from llm_energy_measure.domain.experiment import CompletenessReport, SourceFile, UnreadableFile
+    from llm_energy_measure.domain.experiment import CompletenessReport
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.storage.folder import Folder
 
@@ -55,6 +55,12 @@ class ExperimentState(Struct, frozen=True, kw_only=True):
     problem: str | None = None
 
 
+def stated_processes(aggregated: AggregatedSummary) -> int | None:
+    """Return the number of processes that a caller stated for an aggregate; None if it has another origin."""
+    report = aggregated.completeness
+    return report.expected_processes if report is not None and report.expected_from == "argument" else None
+
+
 def is_up_to_date(raw: Folder, aggregated: Folder, folder: str) -> bool:
     """Return True if the mtimes show that the aggregate was made from the current raw files; see `results.batch.bulk`.
 
@@ -91,26 +97,25 @@ def source_changes(repository: FileSystemRepository, aggregated: AggregatedSumma
         return SourceChanges(added=[], removed=[], changed=[])
     folder = layout.folder_name(aggregated.experiment_id)
     unreadable = aggregated.completeness.unreadable if aggregated.completeness else []
-    then: dict[str, SourceFile | UnreadableFile] = {
-        file.name: file for file in unreadable if file.name != MANIFEST_NAME
-    }
-    then.update({file.name: file for file in aggregated.sources})
-    indices = repository.raw_folder(folder).process_indices()
-    now = {layout.process_file(index): layout.raw_key(folder, index) for index in indices}
-    # A checkpoint that the aggregate includes; a newer checkpoint does not make the aggregate stale.
-    partials = {layout.partial_key(folder, index) for index in repository.raw_folder(folder).unfinished_indices()}
-    now.update({key.rpartition("/")[2]: key for key in partials if key.rpartition("/")[2] in then})
-    changed = [name for name in now.keys() & then.keys() if digest_of(repository.store, now[name]) != then[name].sha256]
-    if _expects_otherwise(repository, folder, aggregated.completeness):
+    sources = {file.name: file.sha256 for file in unreadable if file.name != MANIFEST_NAME}
+    sources |= {file.name: file.sha256 for file in aggregated.sources}
+    raw = repository.raw_folder(folder)
+    keys = {layout.process_file(index): layout.raw_key(folder, index) for index in raw.process_indices()}
+    # Only checkpoints that the aggregate includes are compared: a new one does not make the aggregate stale.
+    partials = [layout.partial_key(folder, index) for index in raw.unfinished_indices()]
+    keys |= {name: key for key in partials if (name := key.rpartition("/")[2]) in sources}
+    common = keys.keys() & sources.keys()
+    changed = [name for name in common if digest_of(repository.store, keys[name]) != sources[name]]
+    if _expects_other_number(repository, folder, aggregated.completeness):
         changed.append(MANIFEST_NAME)
     return SourceChanges(
-        added=sorted(now.keys() - then.keys()),
-        removed=sorted(then.keys() - now.keys()),
+        added=sorted(keys.keys() - sources.keys()),
+        removed=sorted(sources.keys() - keys.keys()),
         changed=sorted(changed),
     )
 
 
-def _expects_otherwise(repository: FileSystemRepository, folder: str, report: CompletenessReport | None) -> bool:
+def _expects_other_number(repository: FileSystemRepository, folder: str, report: CompletenessReport | None) -> bool:
     """Return True if the manifest and the aggregate expect different numbers of processes."""
     if report is None or report.expected_from == "argument":
         return False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from itertools import count
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -27,7 +26,7 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results.store import codec, deletion, layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from llm_energy_measure.storage.base import Store
@@ -105,17 +104,6 @@ class RawFolder:
             else:
                 return record
         return UnreadableFile(name=name, reason=reason, size_bytes=len(data), sha256=codec.digest(data))
-
-    def decode_all(self, files: Iterable[tuple[str, bytes]]) -> tuple[list[RawProcessResult], list[UnreadableFile]]:
-        """Return the raw results in files, by process index, and the unreadable files with their reasons.
-
-        Args:
-            files: Name and bytes of each file, in any order.
-        """
-        outcomes = [self.decode(name, process_index_of(name), data) for name, data in files]
-        results = [outcome for outcome in outcomes if not isinstance(outcome, UnreadableFile)]
-        unreadable = [outcome for outcome in outcomes if isinstance(outcome, UnreadableFile)]
-        return sorted(results, key=attrgetter("process_index")), unreadable
 
     def manifest(self, data: bytes | None = None) -> Manifest | None:
         """Return the manifest, or None if there is none. Raises `ResultCorruptError`.
