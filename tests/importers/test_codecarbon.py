@@ -169,11 +169,33 @@ def test_different_rows_have_different_ids(tmp_path: Path, one: dict[str, str], 
     ],
     ids=str,
 )
-def test_row_with_a_cell_of_the_wrong_type_is_torn(tmp_path: Path, changes: dict[str, str]) -> None:
+def test_damaged_cell_is_null_if_the_energies_are_intact(tmp_path: Path, changes: dict[str, str]) -> None:
     records, entries = import_lines(tmp_path, ",".join(LATEST), line(run_id="r0"), line(**changes), line(run_id="r2"))
-    assert outcomes(entries)[1] == (3, "refused", "torn")
-    assert next(iter(changes)) in entries[1].message
-    assert [record.experiment_id for record in records] == ["codecarbon-llama-r0", "codecarbon-llama-r2"]
+    assert outcomes(entries)[1] == (3, "repaired", "damaged_cells")
+    [(name, _)] = changes.items()
+    assert name in entries[1].message
+    whole, damaged, _ = records
+    assert damaged.energy_metrics.total_energy_j == whole.energy_metrics.total_energy_j
+    assert name not in damaged.effective_config["codecarbon"]
+    if name in ("timestamp", "duration"):
+        assert damaged.timestamps.start is None
+
+
+def test_row_with_several_damaged_cells_needs_a_sum_of_components(tmp_path: Path) -> None:
+    damaged = {"longitude": "Linux", "tracking_mode": "N"}
+    [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(**damaged))
+    assert (entry.code, record.energy_metrics.total_energy_j) == ("damaged_cells", KWH)
+    assert (record.energy_metrics.total_scope, record.gpu_name) == (None, None)
+    records, [entry] = import_lines(tmp_path, ",".join(LATEST), line(**damaged, energy_consumed="1.5"))
+    assert (records, entry.code) == ([], "torn")
+
+
+def test_run_with_refused_later_rows_is_partial(tmp_path: Path) -> None:
+    later = line(timestamp="2026-01-24T14:41:35", duration="610.0", energy_consumed="x", gpu_energy="N")
+    [record, _], entries = import_lines(tmp_path, ",".join(LATEST), line(), later, line(run_id="r2"))
+    assert outcomes(entries)[:2] == [(2, "kept", "rows_refused"), (3, "refused", "torn")]
+    assert record.status == "partial"
+    assert "line 3" in (record.energy_measurement_warning or "")
 
 
 def test_row_padded_with_commas_is_torn(tmp_path: Path) -> None:
@@ -187,6 +209,9 @@ def test_row_padded_with_commas_is_torn(tmp_path: Path) -> None:
 def test_blank_energy_is_unknown_and_not_zero(tmp_path: Path) -> None:
     blank = {"energy_consumed": "", "cpu_energy": "", "emissions": "", "cpu_power": ""}
     [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(**blank))
+    assert (record.energy_metrics.cpu_energy_j, record.energy_metrics.total_energy_j) == (None, 0.75 * KWH)
+    assert (entry.outcome, entry.code) == ("repaired", "partial_total")
+    [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(**blank, ram_energy=""))
     assert (record.energy_metrics.total_energy_j, record.energy_metrics.gpu_energy_j) == (None, 0.5 * KWH)
     assert (entry.outcome, entry.code) == ("kept", "no_energy")
 
@@ -205,9 +230,12 @@ def test_duplicate_column_refuses_the_file(tmp_path: Path) -> None:
     assert (records, entry.code, "duration" in entry.message) == ([], "ambiguous_column", True)
 
 
-def test_negative_energy_is_refused(tmp_path: Path) -> None:
-    records, [entry] = import_lines(tmp_path, ",".join(LATEST), line(gpu_energy="-0.5"))
-    assert (records, entry.code) == ([], "impossible_value")
+def test_negative_component_costs_this_component_and_the_total(tmp_path: Path) -> None:
+    [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(gpu_energy="-0.5"))
+    energy = record.energy_metrics
+    assert (entry.outcome, entry.code) == ("repaired", "damaged_cells")
+    assert (energy.gpu_energy_j, energy.cpu_energy_j, energy.total_energy_j) == (None, 0.25 * KWH, 0.5 * KWH)
+    assert "the total is only cpu + ram" in (record.energy_measurement_warning or "")
 
 
 @pytest.mark.parametrize(
@@ -215,10 +243,48 @@ def test_negative_energy_is_refused(tmp_path: Path) -> None:
     [{"duration": "1e200"}, {"duration": "1e12"}, {"timestamp": "0001-01-01T00:00:05"}, {"duration": "7e10"}],
     ids=str,
 )
-def test_row_that_starts_outside_the_calendar_is_refused(tmp_path: Path, changes: dict[str, str]) -> None:
-    records, entries = import_lines(tmp_path, ",".join(LATEST), line(run_id="r0"), line(**changes), line(run_id="r2"))
-    assert entries[1].code in ("impossible_value", "torn")
-    assert len(records) == 2
+def test_start_outside_the_calendar_is_null(tmp_path: Path, changes: dict[str, str]) -> None:
+    [_, record, _], entries = import_lines(
+        tmp_path, ",".join(LATEST), line(run_id="r0"), line(**changes), line(run_id="r2")
+    )
+    assert entries[1].code == "damaged_cells"
+    assert (record.timestamps.start, record.energy_metrics.total_energy_j) == (None, KWH)
+
+
+@pytest.mark.parametrize("stamp", ["01.03.2026 10:00", "3/1/2026 10:00:00"])
+def test_time_with_several_meanings_is_null(tmp_path: Path, stamp: str) -> None:
+    [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(timestamp=stamp))
+    assert (entry.outcome, entry.code) == ("kept", "no_time")
+    assert (record.timestamps.start, record.timestamps.end, record.timestamps.duration_sec) == (None, None, 10.0)
+    assert record.energy_metrics.total_energy_j == KWH
+    assert record.effective_config["codecarbon"]["timestamp"] == stamp
+
+
+@pytest.mark.parametrize("component", ["cpu", "gpu", "ram"])
+def test_component_that_falls_is_unknown_from_there_on(tmp_path: Path, component: str) -> None:
+    rows = [
+        {"duration": f"{10.0 + 10 * step}", "timestamp": f"2026-01-24T14:31:{35 + 10 * step}", "energy_consumed": ""}
+        | {f"{name}_energy": f"{0.5 + step}" for name in ("cpu", "gpu", "ram")}
+        for step in range(3)
+    ]
+    rows[1][f"{component}_energy"] = "0.25"
+    [record], entries = import_lines(tmp_path, ",".join(LATEST), *(line(**row) for row in rows))
+    assert entries[-1].code == "counter_fell"
+    assert getattr(record.energy_metrics, f"{component}_energy_j") is None
+    assert record.energy_metrics.total_energy_j == 5.0 * KWH
+
+
+def test_reset_of_all_counters_leaves_a_partial_run(tmp_path: Path) -> None:
+    reset = {"cpu_energy": "0.1", "gpu_energy": "0.1", "ram_energy": "0.1", "energy_consumed": "0.3"}
+    later = line(timestamp="2026-01-24T14:31:55", duration="30.0", **reset)
+    [record], entries = import_lines(tmp_path, ",".join(LATEST), line(), later)
+    assert outcomes(entries) == [(2, "kept", "rows_refused"), (3, "refused", "counter_fell")]
+    assert (record.status, record.energy_metrics.total_energy_j) == ("partial", KWH)
+
+
+def test_rounded_total_does_not_contradict_its_components(tmp_path: Path) -> None:
+    [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(energy_consumed="1.00005"))
+    assert (entry.code, record.energy_measurement_warning) == ("components_rounded", None)
 
 
 def test_row_is_realigned_if_only_one_alignment_fits(tmp_path: Path) -> None:

@@ -93,12 +93,9 @@ def test_each_run_of_the_bigscience_log_counts_once(real_data: Path) -> None:
     path = real_data / "peers" / "codecarbon" / "bigscience_emissions_first_1000_rows.csv"
     with path.open(newline="") as file:
         rows = dict(enumerate(csv.DictReader(file), start=2))
-    complete = {
-        line: row
-        for line, row in rows.items()
-        if len(row["timestamp"]) == 19 and parses(row["duration"]) and parses(row["energy_consumed"])
-        if row["on_cloud"]  # line 761 breaks off at "Linu" and is padded with commas
-    }
+    complete = {line: row for line, row in rows.items() if parses(row["duration"]) and parses(row["energy_consumed"])}
+    # Lines 314 and 769 lack the first characters, and line 761 breaks off at "Linu". Their energies are intact.
+    assert {314, 761, 769} < set(complete)
     records, entries = read_all(path)
     assert len(entries) == len(rows) == 1000
     assert {entry.row for entry in entries if entry.code == "torn"} == set(rows) - set(complete)
@@ -113,7 +110,7 @@ def test_each_run_of_the_bigscience_log_counts_once(real_data: Path) -> None:
     assert plain_sum_j > 20 * sum(record.energy_metrics.total_energy_j or 0 for record in records)
     # In one run, the last row by time comes before rows with less energy. The report says so.
     assert codes(entries)["out_of_order"] == 43
-    assert any("decreases" in entry.message and entry.row == 770 for entry in entries)
+    assert any("includes this row" in entry.message and entry.row == 770 for entry in entries)
 
 
 def test_damaged_codecarbon_file_is_repaired(real_data: Path) -> None:
@@ -136,7 +133,7 @@ def test_damaged_codecarbon_file_is_repaired(real_data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("examples_emissions.csv", {"whole": 19, "no_energy": 2, "cumulative": 7}),
+        ("examples_emissions.csv", {"whole": 19, "partial_total": 2, "cumulative": 7}),
         ("llenergymeasure_emissions.csv.bak", {"gpu_count_differs": 78}),
         ("ambroise012_emissions.csv", {"whole": 103}),
         ("emissions_invalid_headers.csv", {"whole": 1}),

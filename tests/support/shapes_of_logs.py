@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -114,15 +115,20 @@ def carbon_records(draw: st.DrawFn) -> list[Values]:
         rest = draw(st.fixed_dictionaries({}, optional=OTHER_CARBON_COLUMNS))
         mode, cloud = draw(st.sampled_from(["machine", "process"])), draw(st.sampled_from("YN"))
         rest |= {"run_id": f"run-{number}", "tracking_mode": mode, "on_cloud": cloud}
+        components = {f"energy_metrics.{part}_energy_j": draw(maybe(kwh_as_j)) for part in ("gpu", "cpu", "ram")}
+        known = [value for value in components.values() if value is not None]
+        # A total that contradicts its components gives a warning. Two components without a total give a partial total.
+        total = kwh_to_j(math.fsum(known) / 3.6e6) if known else draw(maybe(kwh_as_j))
         found.append(
             {
                 "config_name": draw(maybe(words)),
                 "host": host,
                 "gpu_name": board,
+                **components,
+                "energy_metrics.total_energy_j": total,
                 "energy_metrics.devices[].gpu_name": (board and [board] * draw(st.integers(0, 8))) or None,
                 "timestamps.end": draw(whole_timestamps),
                 "timestamps.duration_sec": duration,
-                **{f"energy_metrics.{part}_energy_j": draw(maybe(kwh_as_j)) for part in ("total", "gpu", "cpu", "ram")},
                 "energy_metrics.gpu_power_w": draw(maybe(watts)),
                 "energy_metrics.cpu_power_w": draw(maybe(watts | st.just(112.5))),
                 "energy_metrics.emissions_kg_co2": draw(maybe(st.floats(0, 10))),

@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import hashlib
 import math
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from llm_energy_measure.domain.metrics import EnergyMetrics, Provenance, Scope
-from llm_energy_measure.importers.codecarbon_rows import NUMBERS, EmissionsRow, is_header, read_rows
+from llm_energy_measure.domain.metrics import COUNTER_RESET, Component, EnergyMetrics, Provenance, Scope, SensorReading
+from llm_energy_measure.importers.codecarbon_rows import NUMBERS, ROUNDING, EmissionsRow, is_header, read_rows
+from llm_energy_measure.importers.codecarbon_runs import Part, Runs, run_of
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.record_parts import component, imported_record, timestamps_before, unmeasured_devices
+from llm_energy_measure.importers.record_parts import (
+    component,
+    imported_record,
+    timestamps_before,
+    total_of_components,
+    unmeasured_devices,
+)
 from llm_energy_measure.importers.report import ImportReport, Notes
-from llm_energy_measure.importers.values import add_seconds, as_joules, identifier, parse_boards, parse_number
+from llm_energy_measure.importers.values import as_joules, identifier, parse_boards, parse_number, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.importers.source_file import ImportSource
@@ -33,10 +37,7 @@ if TYPE_CHECKING:
 TOOL = "codecarbon"
 
 _TOLERANCE = 1e-9
-_NO_ENERGY = -1.0  # less than any energy, so that a row of the same run with energy includes this row
-# The timestamp has whole seconds, and its clock can drift against the timer that measures the duration.
-_SAME_START_SEC = 2.0
-_DRIFT = 1e-3
+_COMPONENT_OF: dict[str, Component] = {"cpu_energy": "cpu", "gpu_energy": "gpu", "ram_energy": "ram"}
 _IN_RECORD = frozenset(
     (
         *("timestamp", "project_name", "duration", "emissions", "cpu_power", "gpu_power", "cpu_energy", "gpu_energy"),
@@ -48,108 +49,62 @@ _DERIVED = frozenset(("emissions_rate", "gpu_count", "codecarbon_version"))
 """Columns that do not distinguish two rows: they follow from other columns, or a tool may add or drop them."""
 
 
-class _Part(msgspec.Struct):
-    """The rows of a run after one start of its tracker; `line` and `energy_kwh` are of the row with most energy."""
-
-    number: int
-    start: datetime
-    line: int
-    energy_kwh: float
-
-
-class _Runs:
-    """Finds in one pass over a file which row of each run counts."""
-
-    def __init__(self) -> None:
-        self.parts: dict[tuple[str, str], list[_Part]] = {}  # by run and task
-        self.part_of: dict[int, _Part] = {}  # by line
-        self.late: set[int] = set()  # lines of rows that follow a row of their part with more energy
-
-    def add(self, row: EmissionsRow) -> None:
-        """Add a row to its run. A row without a run id counts on its own."""
-        key = _run_of(row.cells)
-        if key is None:
-            return
-        duration, energy = float(row.cells["duration"]), _energy_kwh(row)
-        start = add_seconds(datetime.fromisoformat(row.cells["timestamp"]), -duration)
-        if start is None:  # cannot happen: such a row was refused
-            return
-        parts = self.parts.setdefault(key, [])
-        part = next((part for part in parts if _is_same_start(start, part.start, duration)), None)
-        # Versions without a run id use one name for several runs: there, only rows with one start are cumulative.
-        if part is None and parts and "run_id" in row.cells and energy >= parts[-1].energy_kwh:
-            part = parts[-1]
-        if part is None:
-            part = _Part(len(parts), start, row.line, energy)
-            parts.append(part)
-        elif energy >= part.energy_kwh:
-            part.line, part.energy_kwh = row.line, energy
-        else:
-            self.late.add(row.line)
-        self.part_of[row.line] = part
-
-
-def _energy_kwh(row: EmissionsRow) -> float:
-    return float(row.cells["energy_consumed"] or _NO_ENERGY)
-
-
-def _is_same_start(one: datetime, other: datetime, duration: float) -> bool:
-    if (one.tzinfo is None) != (other.tzinfo is None):
-        return False
-    return abs((one - other).total_seconds()) <= _SAME_START_SEC + _DRIFT * duration
-
-
-def _run_of(cells: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the run id and the task of a row; None if it has no run id."""
-    run = cells["run_id"] if "run_id" in cells else cells.get("experiment_id", "")
-    return (run, cells.get("task_name", "")) if run else None
-
-
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
     """Yield one record for each run, and for each row without a run id."""
     del options
     [source] = sources
-    runs = _Runs()
+    runs = Runs()
     for row in read_rows(source):
-        if not row.is_refused:
-            runs.add(row)
+        runs.add(row)
     for row in read_rows(source):
         if row.is_refused:
             report.refuse(source.path, row.code or "torn", row.message, row=row.line)
             continue
         part = runs.part_of.get(row.line)
         if part is not None and part.line != row.line:
-            code, message = _describe_included(row, part, is_late=row.line in runs.late)
+            code, message = _describe_included(row, part)
             experiment_id = _experiment_id(row.cells, part.number)
             report.refuse(source.path, code, message, row=row.line, experiment_id=experiment_id)
             continue
         notes = Notes()
-        if row.code is not None:
-            notes.repair(row.code, row.message)
-        if part is not None and part.number:
-            notes.repair(
-                "restart", f"the energy of the run decreased, to {row.cells['energy_consumed']} kWh at its end"
-            )
-        yield report.record(source.path, _record(source, row, part, notes), notes, row=row.line)
+        record = _record(source, row, part, notes)
+        yield report.record(source.path, record, notes, row=row.line)
 
 
-def _describe_included(row: EmissionsRow, part: _Part, *, is_late: bool) -> tuple[str, str]:
-    """Return reason code and message for a row whose energy is included in another row of its run."""
-    energy = f"{_energy_kwh(row)} kWh" if row.cells["energy_consumed"] else "no energy"
-    other = f"line {part.line} of the same run has {part.energy_kwh} kWh"
-    if is_late:
-        return (
-            "out_of_order",
-            f"the energy decreases to {energy}, but {other} and the same start, so it includes this row",
-        )
+def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
+    """Return reason code and message for a row that does not count, because another row of its run does."""
+    cell = row.cells["energy_consumed"]
+    energy = f"{float(cell)} kWh" if cell else "no total energy"
+    total = part.last.energy_kwh
+    other = f"line {part.line} of the same run has {'no energy' if total is None else f'{total} kWh'}"
+    if row.line in part.unusable:
+        found = f"all energies fell below those of line {part.line}, which began at the same time and is shorter"
+        return "counter_fell", f"{found}; the counters were reset, and the run counts up to line {part.line}"
+    if row.line in part.late:
+        found = f"the row has {energy}, but {other}, the same start and a later end, so it includes this row"
+        return "out_of_order", found
     return "cumulative", f"{other}, which includes the {energy} of this row"
+
+
+def _note_run(row: EmissionsRow, part: Part, notes: Notes) -> None:
+    """Note what the other rows of the run say about the row that counts."""
+    if part.number:
+        notes.repair("restart", f"the energy of the run decreased, to {row.cells['energy_consumed']} kWh at its end")
+    for name, (line, before, after) in part.fallen.items():
+        found = f"{name} fell from {before:g} to {after:g} kWh in line {line}, while other values of the run rose"
+        notes.warn("counter_fell", f"{found}: its counter wrapped or was reset, so it is null", is_repair=True)
+    later = sorted(line for line in {*part.refused, *part.unusable} if line > row.line)
+    if later:
+        lines = f"line {', '.join(map(str, later))}" if len(later) <= 5 else f"{len(later)} lines from {later[0]}"
+        found = f"later rows of the run were refused ({lines}), so the energy covers only its beginning"
+        notes.warn("rows_refused", found)
 
 
 def _experiment_id(cells: Mapping[str, str], part_number: int) -> str:
     """Return the id of a row: equal for equal rows, and for all rows of one part of a run."""
     project = (cells.get("project_name") or "").removeprefix(TOOL)  # the default of the tool is its own name
     restart = [f"restart{part_number}"] if part_number else []
-    run = _run_of(cells)
+    run = run_of(cells)
     if run is not None:
         return identifier(TOOL, project, *run, *restart)
     # The digest uses values, not digits: a row that another tool has written again has the same id.
@@ -158,24 +113,38 @@ def _experiment_id(cells: Mapping[str, str], part_number: int) -> str:
     return identifier(TOOL, project, cells["timestamp"].replace(":", ""), digest[:8])
 
 
-def _record(source: ImportSource, row: EmissionsRow, part: _Part | None, notes: Notes) -> RawProcessResult:
-    """Return the record of one row, whose cells have the types of their columns."""
+def _record(source: ImportSource, row: EmissionsRow, part: Part | None, notes: Notes) -> RawProcessResult:
+    """Return the record of one row."""
     cells = row.cells
+    if row.code is not None:
+        notes.repair(row.code, row.message)
+    if part is not None:
+        _note_run(row, part, notes)
     numbers = {name: parse_number(cell) for name, cell in cells.items() if name in NUMBERS and cell}
-    gpu_model = cells.get("gpu_model") or None
-    boards, board = parse_boards(gpu_model)
+    boards, board = parse_boards(cells.get("gpu_model") or None)
     gpu_count = numbers.get("gpu_count")
     if boards is not None and gpu_count is not None and gpu_count != boards:
-        notes.add("gpu_count_differs", f"gpu_count is {gpu_count:g}, but gpu_model is {gpu_model!r}, which is used")
+        notes.add(
+            "gpu_count_differs", f"gpu_count is {gpu_count:g}, but gpu_model is {cells['gpu_model']!r}, which is used"
+        )
+    end = parse_time(cells["timestamp"])
     config = {name: _typed(name, cell) for name, cell in cells.items() if cell and name not in _IN_RECORD}
+    if end is None:
+        found = f"the timestamp {cells['timestamp']!r} has several meanings" if cells["timestamp"] else "no timestamp"
+        notes.add("no_time", f"{found}, so start and end are null; write times as YYYY-MM-DD HH:MM:SS")
+        config |= {"timestamp": cells["timestamp"]} if cells["timestamp"] else {}
+    energy = _energy(row, numbers, part, notes)
+    is_partial = part is not None and any(line > row.line for line in {*part.refused, *part.unusable})
     return imported_record(
         _experiment_id(cells, part.number if part else 0),
         gpu_name=board,
+        energy_measurement_warning=notes.warning,
         config_name=cells.get("project_name") or None,
-        timestamps=timestamps_before(datetime.fromisoformat(cells["timestamp"]), numbers["duration"]),
-        energy_metrics=_energy(numbers, cells.get("tracking_mode"), boards, board, notes),
+        timestamps=timestamps_before(end, numbers.get("duration")),
+        energy_metrics=energy,
         effective_config={TOOL: config},
         origin=source.origin(TOOL, cells.get("codecarbon_version") or None, row.line),
+        status="partial" if is_partial else None,
     )
 
 
@@ -183,20 +152,19 @@ def _typed(name: str, cell: str) -> Any:
     return parse_number(cell) if name in NUMBERS else cell
 
 
-def _energy(
-    numbers: Mapping[str, float | None], tracking_mode: str | None, boards: int | None, board: str | None, notes: Notes
-) -> EnergyMetrics:
+def _energy(row: EmissionsRow, numbers: Mapping[str, float | None], part: Part | None, notes: Notes) -> EnergyMetrics:
     """Return the energy of a row in joules, with the scope of its sensors.
 
     A component whose power and energy are both 0 was not measured.
     """
+    tracking_mode = row.cells.get("tracking_mode")
+    boards, board = parse_boards(row.cells.get("gpu_model"))
+    fallen = [_COMPONENT_OF[name] for name in part.fallen] if part is not None else []
     kwh: dict[str, float | None] = {}
     for name in ("cpu", "gpu", "ram"):
         found = numbers.get(f"{name}_energy")
-        kwh[name] = None if found == 0 and not numbers.get(f"{name}_power") else found
-    total_kwh = _total_kwh(
-        numbers.get("energy_consumed"), [value for value in kwh.values() if value is not None], notes
-    )
+        kwh[name] = None if name in fallen or (found == 0 and not numbers.get(f"{name}_power")) else found
+    total_kwh = _total_kwh(numbers.get("energy_consumed"), kwh, fallen, notes)
     host: Scope | None = "host" if tracking_mode in ("machine", "process") else None
     total_scope: Scope | None = "host" if tracking_mode == "machine" else None
     ram_scope: Scope | None = "process" if tracking_mode == "process" else total_scope
@@ -206,24 +174,38 @@ def _energy(
         **component("gpu", as_joules(kwh["gpu"]), host, _gpu_provenance(board)),
         **component("cpu", as_joules(kwh["cpu"]), host, "modelled" if is_constant(cpu_w) else None),
         **component("ram", as_joules(kwh["ram"]), ram_scope, "modelled"),
-        duration_sec=numbers["duration"],
+        duration_sec=numbers.get("duration"),
         gpu_power_w=gpu_w if kwh["gpu"] is not None else gpu_w or None,
         cpu_power_w=cpu_w if kwh["cpu"] is not None else cpu_w or None,
-        emissions_kg_co2=numbers.get("emissions"),
+        emissions_kg_co2=None if fallen else numbers.get("emissions"),
         devices=unmeasured_devices(board, boards),
+        sensors=[SensorReading(source=TOOL, component=name, problems=[COUNTER_RESET]) for name in fallen] or None,
     )
 
 
-def _total_kwh(total_kwh: float | None, components_kwh: list[float], notes: Notes) -> float | None:
-    """Return the total energy of a row; None if it was not measured."""
-    if total_kwh is None:
-        notes.add("no_energy", "energy_consumed is blank")
-    elif total_kwh == 0 and not components_kwh:
+def _total_kwh(
+    total_kwh: float | None, kwh: Mapping[str, float | None], fallen: Sequence[str], notes: Notes
+) -> float | None:
+    """Return the total energy of a row; None if it was not measured.
+
+    Args:
+        total_kwh: `energy_consumed`; None if it is blank or damaged.
+        kwh: Energy of each component; None if it is unknown.
+        fallen: Components that fell within the run. The stated total contains them.
+        notes: Gets the reason if the total is not the stated one.
+    """
+    known = [value for value in kwh.values() if value is not None]
+    if total_kwh == 0 and not known:
         notes.add("no_energy", "all powers and energies are 0, so nothing was measured")
         return None
-    elif components_kwh and not math.isclose(sum(components_kwh), total_kwh, rel_tol=_TOLERANCE, abs_tol=1e-15):
-        found = f"energy_consumed is {total_kwh!r} kWh, but its components sum to {sum(components_kwh)!r} kWh"
-        notes.add("components_disagree", found)
+    if total_kwh is None or fallen:
+        return total_of_components(kwh, "energy_consumed", notes)
+    if known and not math.isclose(sum(known), total_kwh, rel_tol=_TOLERANCE, abs_tol=1e-15):
+        found = f"energy_consumed is {total_kwh:g} kWh, but its components sum to {sum(known):g} kWh"
+        if math.isclose(sum(known), total_kwh, rel_tol=ROUNDING):
+            notes.add("components_rounded", found)
+        else:
+            notes.warn("components_disagree", f"{found}; compare both with the powers, and correct the file")
     return total_kwh
 
 

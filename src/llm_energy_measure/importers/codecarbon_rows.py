@@ -2,12 +2,14 @@
 
 Columns are identified by name, because two versions of the tool have the same 38 names in different orders. A row is
 damaged if a cell does not have the type of its column, even if the number of cells is right: concurrent writers leave
-rows that are padded with commas. A row that lacks cells (CodeCarbon issue 1304) is aligned with the header in every
-way that the types allow. A value is used only if it is the same in all alignments.
+rows that are padded with commas. If the energies of such a row are intact, the row is kept, and its damaged cells are
+blank. A row that lacks cells (CodeCarbon issue 1304) is aligned with the header in every way that the types allow. A
+value is used only if it is the same in all alignments.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ from llm_energy_measure.importers.source_file import split_row
 from llm_energy_measure.importers.values import add_seconds, parse_number, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from llm_energy_measure.importers.source_file import ImportSource
 
@@ -29,10 +31,15 @@ HEADER = frozenset(("timestamp", "duration", "emissions", "energy_consumed"))
 _NEVER_BLANK = ("timestamp", "duration", "on_cloud")
 """Columns that a complete row fills: the first two are the time of the row, and the last shows that its end exists."""
 
+ROUNDING = 1e-4
+"""Greatest relative difference between a total and the sum of its components that rounded digits explain."""
+
 _BEGINNING = (
     "timestamp project_name run_id experiment_id duration emissions emissions_rate cpu_power gpu_power ram_power"
 )
 _ENERGIES = "cpu_energy gpu_energy ram_energy energy_consumed"
+COMPONENTS = ("cpu_energy", "gpu_energy", "ram_energy")
+"""Columns with the energy of one component, in kWh. Their sum is `energy_consumed`."""
 _PLACE, _CLOUD = "country_name country_iso_code region", "cloud_provider cloud_region"
 _MACHINE = "cpu_count cpu_model gpu_count gpu_model longitude latitude ram_total_size tracking_mode"
 _SOFTWARE = "os python_version codecarbon_version"
@@ -64,6 +71,8 @@ _PATTERNS = {
     "on_cloud": re.compile("[YN]?"),
     "country_iso_code": re.compile("(?:[A-Z]{3})?"),
 }
+_TIME_OF_DAY = re.compile("[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{4} +[0-9]{1,2}:[0-9]{2}")
+"""A date and a time. The date may have two meanings."""
 _OMITTED = frozenset(
     ("region", "cloud_provider", "cloud_region", "gpu_count", "gpu_model", "longitude", "latitude"),
 )
@@ -81,6 +90,8 @@ class EmissionsRow(msgspec.Struct, frozen=True):
         code: Reason code of a repair or refusal; None if the row is complete.
         message: What was found.
         is_refused: Whether the row cannot be used.
+        damaged: Columns whose cells were damaged, and are therefore blank.
+        refused_cells: The cells of a refused row, which can contain the id of its run.
     """
 
     line: int
@@ -88,6 +99,8 @@ class EmissionsRow(msgspec.Struct, frozen=True):
     code: str | None = None
     message: str = ""
     is_refused: bool = False
+    damaged: frozenset[str] = frozenset()
+    refused_cells: tuple[str, ...] = ()
 
 
 def is_header(cells: Sequence[str]) -> bool:
@@ -128,58 +141,102 @@ def _align(line: int, cells: list[str], header: list[str]) -> EmissionsRow:
     if len(cells) > len(header) and not any(cells[len(header) :]):
         row = _align(line, cells[: len(header)], header)
         found = "empty cells after the last column were removed"
-        return row if row.is_refused else EmissionsRow(line, row.cells, "padded", found)
-    code, problem = "shifted", f"it has {len(cells)} cells, but the header has {len(header)}"
-    if len(cells) == len(header):
-        named = dict(zip(header, cells, strict=True))
-        found_problem = _problem(named)
-        if found_problem is None:
-            return EmissionsRow(line, named)
-        code, problem = found_problem
+        return row if row.is_refused or row.damaged else EmissionsRow(line, row.cells, "padded", found)
+    named = dict(zip(header, cells, strict=False))
+    problems = _problems(named) if len(cells) == len(header) else {}
+    if len(cells) == len(header) and not problems:
+        return EmissionsRow(line, named)
+    shifted = "shifted", f"it has {len(cells)} cells, but the header has {len(header)}"
+    code, problem = next(iter(problems.values()), shifted)
     if code != "impossible_value":
         layouts = [version for version, layout in LAYOUTS.items() if _fits_layout(cells, layout, header)]
         if len(layouts) == 1:
             named = dict(zip(LAYOUTS[layouts[0]], cells, strict=True))
             found = f"its {len(cells)} cells are the columns of CodeCarbon {layouts[0]}, not of the header"
             return EmissionsRow(line, named, "other_layout", found)
-    if len(cells) < len(header):
-        realigned = _realigned(cells, header)
-        if realigned is not None and not _problem(realigned):
-            found = f"{problem}; only one assignment to the required columns fits the types"
-            return EmissionsRow(line, realigned, "realigned", found)
-        if any(cells):
-            fits = "more than one assignment" if realigned is None else "no assignment"
-            problem = f"{problem}, and {fits} to the columns fits"
-    return _refused(line, code, problem)
+    if problems:
+        return _damaged(line, named, problems)
+    return (
+        _refused(line, code, problem, cells) if len(cells) > len(header) else _short_row(line, cells, header, problem)
+    )
+
+
+def _short_row(line: int, cells: list[str], header: list[str], problem: str) -> EmissionsRow:
+    """Return a row that lacks cells: aligned with the header if only one alignment is possible, otherwise refused."""
+    realigned = _realigned(cells, header)
+    if realigned is not None and not _problems(realigned):
+        found = f"{problem}; only one assignment to the required columns fits the types"
+        return EmissionsRow(line, realigned, "realigned", found)
+    if any(cells):
+        fits = "more than one assignment" if realigned is None else "no assignment"
+        problem = f"{problem}, and {fits} to the columns fits"
+    return _refused(line, "shifted", problem, cells)
+
+
+def _damaged(line: int, named: dict[str, str], problems: dict[str, tuple[str, str]]) -> EmissionsRow:
+    """Return a row with invalid cells: without these cells if its energies are intact, otherwise refused."""
+    code, problem = next(iter(problems.values()))
+    if any(problems.get(name, ("",))[0] == "impossible_value" for name in COMPONENTS):
+        found = "energy_consumed includes the negative component"
+        problems.setdefault("energy_consumed", ("impossible_value", found))
+    intact = _intact_cells(named, problems)
+    if intact is None:
+        return _refused(line, code, problem, tuple(named.values()))
+    found = "; ".join(message for _, message in problems.values())
+    found += "; the other energies of the row are intact, and its damaged cells are null"
+    return EmissionsRow(line, intact, "damaged_cells", found, damaged=frozenset(problems))
+
+
+def _intact_cells(named: dict[str, str], problems: Mapping[str, tuple[str, str]]) -> dict[str, str] | None:
+    """Return the cells of a damaged row whose energies are intact, with blanks in place of the others.
+
+    If one cell is damaged, the other cells are in their columns. If several cells are damaged, the row can be shifted:
+    the energies are intact only if the components sum to the total, and only the required columns are kept.
+
+    Returns:
+        The cells by column; None if the energies are not intact.
+    """
+    energies = [name for name in _ENERGIES.split() if named.get(name) and name not in problems]
+    if not any(float(named[name]) for name in energies):
+        return None
+    # All cells have the types of their columns, so they are in their columns, even if several are negative.
+    is_shifted = len(problems) > 1 and any(code == "torn" for code, _ in problems.values())
+    if is_shifted:
+        *components, total = (float(named.get(name) or 0) if name not in problems else 0 for name in _ENERGIES.split())
+        if len(energies) < 3 or not math.isclose(sum(components), total, rel_tol=ROUNDING):
+            return None
+    kept = named if not is_shifted else _ESSENTIAL | HEADER
+    return {name: cell if name in kept and name not in problems else "" for name, cell in named.items()}
 
 
 def _fits_layout(cells: list[str], layout: tuple[str, ...], header: list[str]) -> bool:
     """True if the cells have the types of a layout that is not the header."""
     if len(layout) != len(cells) or list(layout) == header:
         return False
-    return _problem(dict(zip(layout, cells, strict=True))) is None
+    return not _problems(dict(zip(layout, cells, strict=True)))
 
 
-def _refused(line: int, code: str, message: str) -> EmissionsRow:
-    return EmissionsRow(line, {}, code, message, is_refused=True)
+def _refused(line: int, code: str, message: str, cells: Sequence[str] = ()) -> EmissionsRow:
+    return EmissionsRow(line, {}, code, message, is_refused=True, refused_cells=tuple(cells))
 
 
-def _problem(named: dict[str, str]) -> tuple[str, str] | None:
-    """Return code and message of the first cell that its column cannot contain; None if all cells are valid."""
-    for name in _NEVER_BLANK:
-        if not named.get(name, "?"):  # a column that the header lacks is not blank
-            return "torn", f"{name} is blank"
+def _problems(named: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Return code and message for each column that cannot contain its cell; empty if all cells are valid."""
+    # A column that the header lacks is not blank.
+    problems = {name: ("torn", f"{name} is blank") for name in _NEVER_BLANK if not named.get(name, "?")}
     for name, cell in named.items():
         if cell and not _has_type(name, cell):
-            return "torn", f"{name} is {cell[:40]!r}, which is not valid in this column"
+            problems[name] = "torn", f"{name} is {cell[:40]!r}, which is not valid in this column"
     for name in _NOT_NEGATIVE:
         if named.get(name, "").startswith("-") and (parse_number(named[name]) or 0) < 0:
-            return "impossible_value", f"{name} is {named[name]}, which is negative"
+            problems[name] = "impossible_value", f"{name} is {named[name]}, which is negative"
+    if "timestamp" in problems or "duration" in problems:
+        return problems
     end, duration = parse_time(named["timestamp"]), named["duration"]
     if end is not None and add_seconds(end, -float(duration)) is None:
         found = f"duration is {duration} s, so the run that ends at {named['timestamp']} would start"
-        return "impossible_value", f"{found} before the first year of the calendar"
-    return None
+        problems["duration"] = "impossible_value", f"{found} before the first year of the calendar"
+    return problems
 
 
 def _has_type(name: str, cell: str) -> bool:
@@ -187,7 +244,7 @@ def _has_type(name: str, cell: str) -> bool:
     if name in NUMBERS:
         return parse_number(cell) is not None
     if name == "timestamp":
-        return parse_time(cell) is not None
+        return parse_time(cell) is not None or _TIME_OF_DAY.search(cell) is not None
     if name in _NOT_NUMBERS:
         return parse_number(cell) is None
     pattern = _PATTERNS.get(name)

@@ -11,10 +11,12 @@ from llm_energy_measure.importers.report import RefusedInputError
 from llm_energy_measure.importers.values import add_seconds, as_integer, as_number
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from llm_energy_measure.domain.experiment import ImportOrigin
     from llm_energy_measure.domain.metrics import EnergyMetrics, Provenance, Scope
+    from llm_energy_measure.importers.report import Notes
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -49,6 +51,29 @@ def component(
         f"{name}_scope": scope if is_known else None,
         f"{name}_provenance": provenance if is_known else None,
     }
+
+
+def total_of_components(energies: Mapping[str, float | None], missing: str, notes: Notes) -> float | None:
+    """Return the sum of the known components, in their unit; None unless GPU or CPU and another one are known.
+
+    Args:
+        energies: Energy of each component by name; None if it is unknown.
+        missing: Name of the total, which the source does not have.
+        notes: Gets what the total consists of.
+    """
+    known = {name: value for name, value in energies.items() if value is not None}
+    if len(known) < 2:
+        notes.add("no_energy", f"{missing} is blank, damaged or not mapped")
+        return None
+    parts = " + ".join(known)
+    if len(known) == len(energies):
+        found = f"{missing} is missing or damaged; the total is {parts}"
+        notes.repair("total_from_components", found)
+    else:
+        unknown = " and ".join(name for name in energies if name not in known)
+        found = f"the total is only {parts}, because {unknown} is unknown"
+        notes.warn("partial_total", found, is_repair=True)
+    return sum(known.values())
 
 
 def unmeasured_devices(board: str | None, number: int | None) -> list[DeviceEnergy] | None:

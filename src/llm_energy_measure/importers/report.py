@@ -22,7 +22,10 @@ CODES: dict[str, str] = {
     "already_there": "the results directory already contains the same measurement",
     "no_energy": "the source has no total energy; the field is null",
     "gpu_count_differs": "the number of GPUs and the list of GPU models disagree; the list is used",
-    "components_disagree": "the total is not the sum of its components; all values are kept unchanged",
+    "components_rounded": "total and components differ by at most 0.01 %, as rounded values do; all are unchanged",
+    "components_disagree": "the total contradicts its components; all values are unchanged, and the record says so",
+    "no_time": "the timestamp is damaged or has several meanings; start and end are null",
+    "rows_refused": "later rows of the run were refused; the record is a lower bound with the status partial",
     "own_aggregate_differs": "a total that the tool computed itself differs from the imported energy",
     "part_unreadable": "a file or field next to the measurement cannot be read; its values are null",
     "run_failed": "no request of the run succeeded; the record has the status failed and no throughput",
@@ -33,6 +36,10 @@ CODES: dict[str, str] = {
     "undecodable_text": "bytes that are not valid UTF-8 were replaced by U+FFFD",
     "realigned": "the row lacks cells; only one assignment to the required columns fits the types",
     "other_layout": "the row has the columns of another version of the tool than the header",
+    "damaged_cells": "some cells are damaged and null; the energies of the row are intact",
+    "total_from_components": "the total is missing or damaged; it is the sum of all components of the row",
+    "partial_total": "the total is missing; it is the sum of the known components, and another one is unknown",
+    "counter_fell": "the energy of a component fell within the run; it is null, and the total is without it",
     "restart": "the energy of the run decreased: the tracker restarted, and each part counts once",
     "incomplete_run": "the run was interrupted; only the phases that it measured are imported",
     # refused
@@ -109,6 +116,17 @@ class Notes:
         self.outcome: Outcome = "kept"
         self.code = "whole"
         self.messages: list[str] = []
+        self.warnings: list[str] = []
+
+    @property
+    def warning(self) -> str | None:
+        """Text for `energy_measurement_warning` of the record; None if the energy has no problem."""
+        return "; ".join(self.warnings) or None
+
+    def warn(self, code: str, message: str, *, is_repair: bool = False) -> None:
+        """Note a problem of the energy, which the record has to state too."""
+        (self.repair if is_repair else self.add)(code, message)
+        self.warnings.append(message)
 
     def add(self, code: str, message: str) -> None:
         """Note a fact that changes no value."""

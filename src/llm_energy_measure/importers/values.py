@@ -12,6 +12,11 @@ from llm_energy_measure.domain.units import kwh_to_j
 
 _BOARDS = re.compile(r"\s*([0-9]{1,4}) x (.+?)\s*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_SPREADSHEET_TIME = re.compile(
+    r"(?:(?P<year>[0-9]{4})(?P<sign>[-/.])(?P<month>[0-9]{1,2})(?P=sign)(?P<day>[0-9]{1,2})"
+    r"|(?P<one>[0-9]{1,2})(?P<sign_2>[-/.])(?P<other>[0-9]{1,2})(?P=sign_2)(?P<last_year>[0-9]{4}))"
+    r"[T ] *(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
+)
 _LONGEST_ID = 150
 MAX_NUMBER = 1e250
 """Larger numbers are refused. A sum or a conversion of smaller numbers stays finite."""
@@ -36,17 +41,42 @@ def parse_number(text: str) -> float | None:
 
 
 def parse_time(text: str) -> datetime | None:
-    """Return the ISO 8601 timestamp that the text contains; it is naive if the text has no UTC offset.
+    """Return the timestamp that the text contains, if it has only one meaning; it is naive without a UTC offset.
+
+    The text is ISO 8601, or a date and a time as spreadsheets and nvidia-smi write them. A day and a month that could
+    be exchanged have two meanings.
 
     Example:
-        >>> parse_time("2026-01-16T19:39"), parse_time("1712121312000")
-        (datetime.datetime(2026, 1, 16, 19, 39), None)
+        >>> parse_time("2026-01-16T19:39"), parse_time("2026-01-16 9:39:00").hour, parse_time("1712121312000")
+        (datetime.datetime(2026, 1, 16, 19, 39), 9, None)
+        >>> parse_time("01.03.2026 10:00"), parse_time("31.03.2026 10:00")
+        (None, datetime.datetime(2026, 3, 31, 10, 0))
     """
     # fromisoformat() accepts any separator after the date: it reads 1712121312000 (milliseconds) as a day of 1712.
     if len(text) > len("YYYYMMDD") and parse_number(text) is not None:
         return None
     try:
         return _in_calendar(datetime.fromisoformat(text))
+    except ValueError:
+        return _parse_spreadsheet_time(text)
+
+
+def _parse_spreadsheet_time(text: str) -> datetime | None:
+    """Return the timestamp if the date begins with the year, or if its day cannot be a month."""
+    match = _SPREADSHEET_TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    if match["year"]:
+        year, month, day = (int(match[name]) for name in ("year", "month", "day"))
+    else:
+        one, other = int(match["one"]), int(match["other"])
+        if (one > 12) == (other > 12) and one != other:
+            return None
+        year, month, day = int(match["last_year"]), min(one, other), max(one, other)
+    hour, minute, second = (int(match[name] or 0) for name in ("hour", "minute", "second"))
+    micro = int((match["fraction"] or "0")[:6].ljust(6, "0"))
+    try:
+        return _in_calendar(datetime(year, month, day, hour, minute, second, micro))  # noqa: DTZ001 - no zone is stated
     except ValueError:
         return None
 

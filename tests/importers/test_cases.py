@@ -1,0 +1,50 @@
+"""Inputs of `tests/data/cases` that once gave a wrong answer. Each test has the name of its case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llm_energy_measure.results import aggregate_results
+from tests.support.imports import codes, outcomes, read_all
+
+CASES = Path(__file__).parents[1] / "data" / "cases"
+KWH = 3.6e6
+
+
+def test_cc_torn_last_row() -> None:
+    [record], entries = read_all(CASES / "cc_torn_last_row" / "emissions.csv")
+    assert outcomes(entries) == [
+        (2, "refused", "cumulative"),
+        (3, "refused", "cumulative"),
+        (4, "repaired", "damaged_cells"),
+    ]
+    assert "the total is cpu + gpu + ram" in entries[-1].message
+    assert record.energy_metrics.total_energy_j == pytest.approx(0.492 * KWH)
+    assert record.energy_metrics.duration_sec == 3600.0
+    assert record.status is None
+
+
+def test_cc_wrap_total_falls() -> None:
+    [record], entries = read_all(CASES / "cc_wrap_total_falls" / "emissions.csv")
+    assert outcomes(entries) == [(2, "refused", "cumulative"), (3, "repaired", "counter_fell")]
+    energy = record.energy_metrics
+    assert (energy.cpu_energy_j, energy.duration_sec) == (None, 3900.0)
+    assert energy.gpu_energy_j == pytest.approx(1.404e6)
+    assert energy.total_energy_j == pytest.approx(0.403 * KWH)
+    assert "cpu_energy fell from 0.12 to 0.05728 kWh in line 3" in (record.energy_measurement_warning or "")
+    assert aggregate_results(record.experiment_id, [record]).is_lower_bound is True
+
+
+def test_cc_total_in_wh() -> None:
+    [record], [entry] = read_all(CASES / "cc_total_in_wh" / "emissions.csv")
+    assert (entry.outcome, entry.code) == ("kept", "components_disagree")
+    assert "energy_consumed is 72 kWh, but its components sum to 0.072 kWh" in entry.message
+    assert (record.energy_measurement_warning or "") in entry.message
+
+
+def test_cc_sheet_hour_one_digit() -> None:
+    records, entries = read_all(CASES / "cc_sheet_hour_one_digit" / "emissions.csv")
+    assert codes(entries) == ["whole", "whole"]
+    assert [record.timestamps.end and record.timestamps.end.hour for record in records] == [9, 10]
