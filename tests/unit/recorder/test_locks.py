@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,7 +13,7 @@ from llm_energy_measure.exceptions import RecorderError, ResultNotFoundError
 from llm_energy_measure.recorder.locks import LockOwner, Locks, this_process
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
-from tests.support.children import outcomes_in_children
+from tests.support.children import PATIENCE_SEC, outcomes_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,11 +169,11 @@ def test_exactly_one_of_many_processes_gets_the_lock(tmp_path: Path, *, has_dead
     store = LocalStore(tmp_path / "results")
     if has_dead:
         locks(store, dead(99)).acquire("cpu")
-    ready = threading.Event()
+    have_tried = multiprocessing.get_context("fork").Barrier(8)
 
     def take(index: int) -> int | None:
         holder = locks(store, this_process(index, attempt=0, host="node-a", boot_id=BOOT)).acquire("cpu")
-        ready.wait(0.2)  # no process may end while the others try
+        have_tried.wait(PATIENCE_SEC)  # a lock of a process that has ended would be free again
         return None if holder is None else holder.process_index
 
     outcomes = outcomes_in_children([lambda index=index: take(index) for index in range(8)])  # type: ignore[misc]  # a default binds it
