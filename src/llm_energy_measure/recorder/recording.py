@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import logging
 import os
 import platform
 import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
-from weakref import WeakSet
 
 from msgspec import structs
 
@@ -18,6 +19,7 @@ from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError, 
 from llm_energy_measure.recorder import locks, metrics, options
 from llm_energy_measure.recorder.clock import Clock, Instant, SystemClock
 from llm_energy_measure.recorder.config import stored_config
+from llm_energy_measure.recorder.decorator import decorate
 from llm_energy_measure.recorder.libraries import detect_backend, library_versions, peak_memory_mib
 from llm_energy_measure.recorder.measurement import Measurement
 from llm_energy_measure.recorder.periodic_thread import PeriodicThread
@@ -33,9 +35,11 @@ from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.checkpoints import archive_checkpoint, delete_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
 
 # How often a process asks whether the reader of a shared sensor has ended. Energy counters lose nothing meanwhile.
 _HANDOVER_SEC = 1.0
@@ -47,6 +51,9 @@ class Recording:
     `record` is another name of this class. Every process of the experiment calls it with the same arguments. It finds
     its rank in the environment variables of the launcher. The result is saved when the block ends, also after an
     exception or a signal.
+
+    Use it as `with record(...) as run:`, as `async with`, as the decorator `@record(...)`, or with `run.start()` and
+    `run.stop()`. If the process exits without `stop`, the result is saved then.
 
     Args:
         experiment_id: Id of the experiment, the same in all its processes.
@@ -123,7 +130,8 @@ class Recording:
         clock: Clock | None = None,
     ) -> None:
         # locals() has the arguments by name, so that they are not listed a third time.
-        self._options = options.check_options(experiment_id, dict(locals()))
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
+        self._options = options.check_options(experiment_id, self._arguments)
         self.experiment_id = experiment_id
         self.repository = FileSystemRepository(results_dir) if repository is None else repository
         self.rank = ProcessRank(process_index=0, world_size=1)
@@ -227,12 +235,34 @@ class Recording:
 
     # Start and end of the block
 
+    def start(self) -> Self:
+        """Begin to measure, and return this recording. Call `stop` at the end; a `with` block calls both."""
+        return self.__enter__()
+
+    def stop(self) -> RawProcessResult | None:
+        """End the measurement, save the result and return it. Later calls change nothing."""
+        self.__exit__(None, None, None)
+        return self.result
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that measures each call in a new recording. Use this as the decorator `@record(...)`."""
+        return decorate(function, lambda: Recording(**self._arguments))
+
+    async def __aenter__(self) -> Self:
+        """Begin to measure, as `with` does."""
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Save the result, as `with` does."""
+        self.__exit__(kind, error, trace)
+
     def __enter__(self) -> Self:
         """Find the rank, open the sensors, compare the experiment with the other processes, and start to measure."""
         if self._pid:
             doing = f"cannot record {self.experiment_id!r}"
             raise RecorderError(doing, "this recording was used before", "call record() again")
         self._pid = os.getpid()
+        self._error_at_start = getattr(sys, "last_value", None)
         wanted = self._options
         self.rank = find_rank(
             self._environ,
@@ -304,6 +334,8 @@ class Recording:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Save the result. An exception of the block continues."""
+        if not self._pid:
+            self._raise_outside()
         if os.getpid() != self._pid:
             return  # a forked child that left the block; only the parent measures
         status, error_type = self._marked if error is None else _status_of(error)
@@ -316,6 +348,15 @@ class Recording:
                 raise
             error.add_note(f"The result could not be saved: {refused}")
 
+    def end_at_exit(self, error: BaseException | None) -> None:
+        """Save the result at the end of the process, if the program did not call `stop`.
+
+        Args:
+            error: The exception that Python printed last; None if there was none.
+        """
+        is_new = error is not None and error is not self._error_at_start
+        self.__exit__(None, error if is_new else None, None)
+
     def _finish(self, status: Status, error_type: str | None) -> None:
         """End the window and save the result once. Signals are delivered afterwards."""
         with self._sigterm.defer(), self._exit:
@@ -324,6 +365,7 @@ class Recording:
                     return
                 self._has_ended = True  # from here on no checkpoint is written: it would stay next to the result
                 self._is_running = False
+                _RUNNING.discard(self)
             self._take_over()
             self._measurement.sampler.end()
             self.result = self._build(status, error_type)
@@ -410,7 +452,7 @@ class Recording:
 record = Recording
 """The public name of `Recording`: `with record("exp_42") as run:`."""
 
-_RUNNING: WeakSet[Recording] = WeakSet()
+_RUNNING: set[Recording] = set()
 
 
 def _disable_in_child() -> None:
@@ -422,6 +464,18 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_disable_in_child)
 
 
+@atexit.register
+def _save_at_exit() -> None:
+    """Save the recordings that the program did not end, as in callbacks and notebooks."""
+    # Python sets last_value before it prints the exception that ends the program.
+    error = getattr(sys, "last_value", None)
+    for recording in list(_RUNNING):
+        try:
+            recording.end_at_exit(error)
+        except Exception as unsaved:  # noqa: BLE001 - the other recordings must be saved too
+            _LOG.error("cannot save the result at exit: %s", unsaved)
+
+
 def _status_of(error: BaseException) -> tuple[Status, str | None]:
     """Return status and error type of a run that an exception ended."""
     if isinstance(error, SystemExit) and error.code in (None, 0):
@@ -429,5 +483,7 @@ def _status_of(error: BaseException) -> tuple[Status, str | None]:
     # A program that cancels tasks has imported asyncio; other programs must not pay for its import.
     asyncio = sys.modules.get("asyncio")
     is_cancelled = asyncio is not None and isinstance(error, asyncio.CancelledError)
+    if isinstance(error, GeneratorExit):
+        return "completed", None  # the consumer of a generator needs no more values, and closed it
     is_interrupted = isinstance(error, KeyboardInterrupt) or is_cancelled
     return "interrupted" if is_interrupted else "failed", type(error).__name__

@@ -1,0 +1,51 @@
+"""`@record(...)`: each call of a function is measured."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from llm_energy_measure.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PARAMETER = "run"
+"""Name of the parameter through which a decorated function gets its recording."""
+
+
+def decorate(function: Callable[..., Any], new: Callable[[], Any]) -> Callable[..., Any]:
+    """Return a function that measures each call of `function`, which may be a coroutine function.
+
+    Args:
+        function: The function. If it has a parameter `run`, it gets the recording in it.
+        new: Returns a new recording.
+
+    Raises:
+        ConfigurationError: `function` is a class, a generator function or no function.
+    """
+    is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    if not callable(function) or inspect.isclass(function) or is_generator:
+        found = f"{getattr(function, '__qualname__', function)!r} is not a function that returns a value"
+        raise ConfigurationError("cannot measure with @record", found, "use 'with record(...) as run:' inside it")
+    takes_run = PARAMETER in inspect.signature(function).parameters
+
+    def arguments(run: object, given: dict[str, Any]) -> dict[str, Any]:
+        return {PARAMETER: run, **given} if takes_run else given
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def measured_async(*args: Any, **kwargs: Any) -> Any:
+            async with new() as run:
+                return await function(*args, **arguments(run, kwargs))
+
+        return measured_async
+
+    @functools.wraps(function)
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        with new() as run:
+            return function(*args, **arguments(run, kwargs))
+
+    return measured
