@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.cli.assume import parse_assumptions
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.batch import bulk
 from llm_energy_measure.results.strategies import get_strategy
@@ -31,7 +32,9 @@ _JSON_FIELDS = (
 )
 
 
-@click.command(epilog=options.examples("aggregate --all", "aggregate exp_7 --no-strict"))
+@click.command(
+    epilog=options.examples("aggregate --all", "aggregate exp_7 --no-strict", "aggregate exp_7 --assume gpu-scope=host")
+)
 @options.experiment_ids
 @click.option("--all", "all_experiments", is_flag=True, help="Aggregate all pending and stale experiments.")
 @click.option(
@@ -50,6 +53,14 @@ _JSON_FIELDS = (
     type=click.IntRange(min=1),
     help="Expect N processes. [default: from the manifest or the raw results]",
 )
+@click.option(
+    "--assume",
+    "assumed",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="State a fact that the records don't contain: gpu-scope=device|host|process, hosts=N, boards=N, board=NAME; "
+    "'none' removes earlier ones. Can be repeated.",
+)
 @options.rehash_option
 @click.option(
     "--jobs", metavar="N", type=click.IntRange(min=1), help="Number of worker processes. [default: automatic]"
@@ -64,6 +75,7 @@ def aggregate(
     strict: bool,
     strategy: str | None,
     expected_processes: int | None,
+    assumed: tuple[str, ...],
     rehash: bool,
     jobs: int | None,
     as_json: bool,
@@ -77,12 +89,15 @@ def aggregate(
     if strategy is not None:
         with options.usage_errors("--strategy"):
             get_strategy(strategy)
+    with options.usage_errors("--assume"):
+        assume = parse_assumptions(assumed) if assumed else None
     repository = options.repository()
     rule: dict[str, Any] = {
         "strategy": strategy,
         "expected_processes": expected_processes,
         "strict": strict,
         "force": force,
+        "assume": assume,
     }
     if all_experiments:
         outcomes = bulk.aggregate_all(repository, rehash=rehash, jobs=jobs or "auto", **rule)
@@ -150,6 +165,8 @@ def _print_outcome(outcome: bulk.AggregationOutcome, *, as_json: bool, is_named:
     if result is not None and is_new and (codes := _codes_without_warning(result)):
         failed = f"{formatting.plural(len(codes), 'check')} failed ({', '.join(codes)})"
         terminal.info(f"{name}: {failed}; run 'llm-energy-measure results verify {name}' for details")
+    if result is not None and is_new:
+        _print_assumptions(result)
     if as_json:
         return
     if outcome.result in _SKIPPED:
@@ -157,6 +174,12 @@ def _print_outcome(outcome: bulk.AggregationOutcome, *, as_json: bool, is_named:
         show(f"{name} {_SKIPPED[outcome.result]}")
     elif result is not None:
         terminal.print_line(formatting.aggregate_line(result))
+
+
+def _print_assumptions(result: AggregatedSummary) -> None:
+    for finding in result.findings or ():
+        if finding.code == "attribution.assumed":
+            terminal.info(f"{result.experiment_id}: assumed {finding.message}")
 
 
 def _codes_without_warning(result: AggregatedSummary) -> list[str]:

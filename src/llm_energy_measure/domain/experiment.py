@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from llm_energy_measure.constants import PROCESS_FILE_PATTERN, SCHEMA_VERSION
+from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.domain.latency import LatencyStatistics
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Phase, Timestamps
@@ -396,6 +397,7 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         attributed_gpu_energy_j: Attributed energy of the GPUs, in joules.
         attributed_cpu_energy_j: Attributed energy of the CPUs, in joules.
         attributed_ram_energy_j: Attributed energy of the memory, in joules.
+        assumptions: Facts that the user stated with `--assume`. UNSET without any.
         findings: Findings at the time of aggregation, without passed checks. `results verify` recomputes them.
         unknown_fields: Fields of the file that this release does not know. UNSET if there are none.
     """
@@ -437,6 +439,9 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     attributed_gpu_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the GPUs, in J")] = None
     attributed_cpu_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the CPUs, in J")] = None
     attributed_ram_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the memory, in J")] = None
+    assumptions: Annotated[
+        Assumptions | UnsetType, Meta(description="facts that the user stated for the attribution")
+    ] = UNSET
     findings: Annotated[list[Finding] | None, Meta(description="findings of the checks that did not pass")] = None
     unknown_fields: UnknownFields = UNSET
 

@@ -12,9 +12,10 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 
 from llm_energy_measure.constants import MANIFEST_NAME, MAX_PROCESSES
+from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import (
     AggregatedResult,
     AggregationMetadata,
@@ -72,6 +73,7 @@ class AggregationOptions(Struct, frozen=True, kw_only=True):
     partials: Sequence[RawProcessResult] = ()
     strict: bool = False
     allow_mixed: bool = False
+    assume: Assumptions | None = None
 
 
 class Experiment(Struct, frozen=True, kw_only=True):
@@ -101,6 +103,7 @@ def aggregate_results(
     partials: Sequence[RawProcessResult] = (),
     strict: bool = False,
     allow_mixed: bool = False,
+    assume: Assumptions | None = None,
 ) -> AggregatedResult:
     """Return one result from the raw results of an experiment's processes, in any order.
 
@@ -120,6 +123,7 @@ def aggregate_results(
             still missing.
         strict: Refuse an incomplete experiment.
         allow_mixed: Accept results of different experiments, models or backends.
+        assume: Facts that the records don't contain, for the attribution. The result records them.
 
     Raises:
         AggregationError: There is no result, or a result that was built in Python has a value that JSON can't hold.
@@ -140,6 +144,7 @@ def aggregate_results(
         partials=partials,
         strict=strict,
         allow_mixed=allow_mixed,
+        assume=assume,
     )
     with refuse_overflow(experiment_id):
         experiment = require_one_experiment(experiment_id, raw_results, options)
@@ -185,7 +190,7 @@ def require_one_experiment(
     _require_distinct_processes(experiment_id, records)
     if options.strict:
         require_complete(experiment_id, report)
-    evidence = evidence_of(experiment_id, records, report, options.manifest)
+    evidence = evidence_of(experiment_id, records, report, options.manifest, options.assume)
     return Experiment(experiment_id=experiment_id, records=records, strategy=strategy, evidence=evidence)
 
 
@@ -342,6 +347,7 @@ def build_result(experiment: Experiment, totals: Totals, verification: Verificat
         attributed_gpu_energy_j=attribution.gpu_j,
         attributed_cpu_energy_j=attribution.cpu_j,
         attributed_ram_energy_j=attribution.ram_j,
+        assumptions=UNSET if evidence.assume == Assumptions() else evidence.assume,
         findings=verification.to_store,
     )
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import AttributionStatus
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
-from llm_energy_measure.verification.assumptions import Assumptions
 from llm_energy_measure.verification.attribution_findings import Case, findings_of
 from llm_energy_measure.verification.explanations import energy_of_host
 from llm_energy_measure.verification.host_energy import Explained, HostEnergy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
-from llm_energy_measure.verification.assumptions import Assumptions
+from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.verification.codes import failed, joules, listed, not_checked, passed, watts
 from llm_energy_measure.verification.host_energy import OVER_COUNT, Explained, HostEnergy
 from llm_energy_measure.verification.hosts import Division, boot_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.verification.power import HostBoards
 
 _SCOPE_MEANING: dict[Scope, str] = {
-    "device": "each process read the GPU that it names and no other",
+    "device": "each process read the GPU that it names and no other (where that is false, the energy is too high)",
     "host": "each process read all GPUs of its host",
     "process": "each process read its own share",
 }

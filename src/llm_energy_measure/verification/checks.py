@@ -66,7 +66,7 @@ def verify_evidence(evidence: Evidence) -> Verification:
     Args:
         evidence: The records of the experiment and the facts derived from them.
     """
-    attribution = attribution_of(evidence.processes)
+    attribution = attribution_of(evidence.processes, evidence.assume)
     findings = [*attribution.findings]
     for check in FAMILIES:
         findings += check(evidence)

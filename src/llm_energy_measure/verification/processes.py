@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult, StoredBytes
 from llm_energy_measure.domain.metrics import SENSOR_LOCKED, EnergyMetrics, InferenceMetrics, Scope
 from llm_energy_measure.verification.gpus import Gpu, OwnBoards, gpus_of, model_of, own_boards
@@ -244,6 +245,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
         is_naive: Whether their stamps have no UTC offset: of some that may be true, and of others not.
         stored: The file of each record; None if it came from none.
         any_sensors: Whether any process recorded the readings of its sensors.
+        assume: Facts that the user states.
     """
 
     experiment_id: str
@@ -262,10 +264,15 @@ class Evidence(Struct, frozen=True, kw_only=True):
     is_naive: set[bool]
     stored: list[StoredBytes | None]
     any_sensors: bool
+    assume: Assumptions
 
 
 def evidence_of(
-    experiment_id: str, records: Sequence[RawProcessResult], report: CompletenessReport, manifest: Manifest | None
+    experiment_id: str,
+    records: Sequence[RawProcessResult],
+    report: CompletenessReport,
+    manifest: Manifest | None,
+    assume: Assumptions | None = None,
 ) -> Evidence:
     """The evidence of an experiment; see `Evidence` for the arguments."""
     processes = processes_of(records)
@@ -292,4 +299,5 @@ def evidence_of(
         is_naive=is_naive,
         stored=[record.stored for record in records],
         any_sensors=any(energy.sensors for energy in energies),
+        assume=assume or Assumptions(),
     )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct, field, json
 
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
+from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import AggregatedSummary, UnreadableFile, summary_of
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.aggregation import aggregate_results, require_complete
@@ -103,6 +104,7 @@ class BulkOptions(Struct, frozen=True, kw_only=True):
     expected_processes: int | None = None
     strict: bool = True
     force: bool = False
+    assume: Assumptions | None = None
 
 
 def aggregate_all(
@@ -116,6 +118,7 @@ def aggregate_all(
     rehash: bool = False,
     jobs: int | Literal["auto"] | None = None,
     executor: Executor | None = None,
+    assume: Assumptions | None = None,
 ) -> Iterator[AggregationOutcome]:
     """Aggregate many experiments, and yield the outcome of each, in order.
 
@@ -139,16 +142,21 @@ def aggregate_all(
             processes import the main script, which needs `if __name__ == "__main__":`.
         executor: A `concurrent.futures.Executor` that runs the batches, such as that of Dask or MPI. All its workers
             must reach the results directory.
+        assume: Facts that the records don't contain, for the attribution. The aggregate records them. By default, an
+            older aggregate keeps its own; `Assumptions()` removes them.
 
     Example:
         >>> from llm_energy_measure.results import FileSystemRepository, aggregate_all
         >>> [outcome.experiment_id for outcome in aggregate_all(FileSystemRepository("results"))]  # doctest: +ELLIPSIS
         ['smollm2_b1_c0', ...]
     """
-    options = BulkOptions(strategy=strategy, expected_processes=expected_processes, strict=strict, force=force)
+    options = BulkOptions(
+        strategy=strategy, expected_processes=expected_processes, strict=strict, force=force, assume=assume
+    )
     if strategy is not None:
         get_strategy(strategy)
-    trusts_mtimes = not (force or rehash or strategy is not None or expected_processes is not None)
+    is_default = strategy is None and expected_processes is None and assume is None
+    trusts_mtimes = is_default and not (force or rehash)
     is_scan = experiment_ids is None
     items = _scan(repository, trusts_mtimes=trusts_mtimes) if experiment_ids is None else iter(experiment_ids)
     aggregate = partial(_aggregate_batch, repository, options=options, is_scan=is_scan)
@@ -276,7 +284,9 @@ def _unchanged(experiment_id: str, state: ExperimentState, options: BulkOptions)
     if older is None or state.status != "current":
         return None
     has_strategy = options.strategy in (None, older.aggregation.method)
-    if not has_strategy or options.expected_processes not in (None, stated_processes(older)):
+    has_assumptions = options.assume in (None, older.assumptions or Assumptions())
+    has_number = options.expected_processes in (None, stated_processes(older))
+    if not (has_strategy and has_assumptions and has_number):
         return None
     if options.strict and older.completeness is not None:
         require_complete(experiment_id, older.completeness)
@@ -287,9 +297,10 @@ def _aggregate(
     experiment_id: str, state: ExperimentState, options: BulkOptions, recovery: RawRecovery
 ) -> AggregatedResult:
     """Return the aggregated result of an experiment; it is not stored yet."""
-    strategy, expected_processes = options.strategy, options.expected_processes
+    strategy, expected_processes, assume = options.strategy, options.expected_processes, options.assume
     if state.aggregated is not None and state.status in ("current", "stale"):
         strategy = strategy or state.aggregated.aggregation.method
+        assume = assume or state.aggregated.assumptions or None
         if expected_processes is None:
             expected_processes = stated_processes(state.aggregated)
     return aggregate_results(
@@ -301,6 +312,7 @@ def _aggregate(
         unreadable=recovery.unreadable,
         partials=() if options.strict else recovery.partials,
         strict=options.strict,
+        assume=assume,
     )
 
 

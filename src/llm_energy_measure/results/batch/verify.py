@@ -209,6 +209,7 @@ def _recompute(
                 unreadable=recovery.unreadable,
                 partials=partials,
                 allow_mixed=allow_mixed,
+                assume=(stored.assumptions or None) if stored is not None else None,
             )
             try:
                 name = folder if allow_mixed else records[0].experiment_id

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from llm_energy_measure.domain.metrics import Scope
 
 
-class Assumptions(Struct, frozen=True, kw_only=True):
+class Assumptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Facts that the user states because the records don't contain them. Recorded facts come first.
 
     Attributes:
@@ -19,6 +21,6 @@ class Assumptions(Struct, frozen=True, kw_only=True):
     """
 
     gpu_scope: Scope | None = None
-    hosts: int | None = None
-    boards: int | None = None
+    hosts: Annotated[int, Meta(ge=1)] | None = None
+    boards: Annotated[int, Meta(ge=1)] | None = None
     board: str | None = None
