@@ -127,9 +127,11 @@ def test_process_takes_over_while_it_runs(repository: FileSystemRepository) -> N
         recording.record("exp_7", environ=torchrun_environ(i, 2), repository=repository, sources=[steady_watts(50.0)])
         for i in range(2)
     ]
+    reader = contextlib.ExitStack()
+    reader.enter_context(runs[0])
     with runs[1]:
-        with runs[0]:
-            time.sleep(0.1)
+        time.sleep(0.1)
+        reader.close()
         give_up = time.monotonic() + PATIENCE_SEC
         while not list((repository.base_path / "raw/exp_7").glob("claim-cpu*")) and time.monotonic() < give_up:
             time.sleep(0.02)
