@@ -1,4 +1,4 @@
-"""Every rule on several unequal processes, with figures worked out by hand."""
+"""Aggregation of several unequal processes, with expected values computed by hand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def aggregate(*results: RawProcessResult, **options: Any) -> AggregatedResult:
 
 
 def at(start: float, end: float | None, index: int, **changes: Any) -> RawProcessResult:
-    """A process that ran between two seconds after the hour."""
+    """Return the record of a process that ran from `start` to `end`, in seconds after `START`."""
     span = factories.timestamps(
         START + timedelta(seconds=start), end=None if end is None else START + timedelta(seconds=end)
     )
@@ -87,14 +87,14 @@ def test_start_is_the_earliest_and_end_the_latest() -> None:
     assert result.duration_sec == 38.0
 
 
-def test_an_unknown_end_is_left_out() -> None:
+def test_unknown_end_is_left_out() -> None:
     result = aggregate(at(5, None, 0), at(2, 11, 1))
     assert result.end_time == START + timedelta(seconds=11)
     assert aggregate(at(5, None, 0)).end_time is None
     assert aggregate(at(5, None, 0)).duration_sec is None
 
 
-def test_what_describes_the_experiment_is_the_first_process_s() -> None:
+def test_description_of_the_experiment_is_from_the_first_process() -> None:
     result = aggregate(
         factories.raw(process_index=2, effective_config={"a": 2}, config_warnings=["late", "both"]),
         factories.raw(
@@ -109,7 +109,7 @@ def test_what_describes_the_experiment_is_the_first_process_s() -> None:
     assert [process.process_index for process in result.process_results] == [0, 2]
 
 
-def test_a_process_that_counted_no_tokens_is_skipped_by_sums_and_means() -> None:
+def test_process_without_tokens_is_left_out_of_sums_and_means() -> None:
     result = aggregate(factories.raw(), factories.raw(process_index=1, inference_metrics=None, compute_metrics=None))
     alone = aggregate(factories.raw())
     for name in ("total_tokens", "total_inference_time_sec", "avg_tokens_per_second", "total_flops", "latency_stats"):
@@ -118,14 +118,14 @@ def test_a_process_that_counted_no_tokens_is_skipped_by_sums_and_means() -> None
     assert result.is_lower_bound is False
 
 
-def test_the_mean_is_over_the_processes_that_report_a_throughput() -> None:
+def test_mean_is_over_processes_that_report_a_throughput() -> None:
     silent = factories.raw(process_index=1, inference_metrics=factories.inference(1, tokens_per_second=None))
     result = aggregate(factories.raw(), silent, factories.raw(process_index=2))
     assert result.avg_tokens_per_second == (862.5 + 882.5) / 2
     assert calculate_efficiency_metrics(result)["effective_batch_throughput"] == 862.5 + 882.5
 
 
-def test_what_nobody_knows_stays_unknown() -> None:
+def test_value_that_no_process_reports_is_unknown() -> None:
     nothing: dict[str, Any] = {
         "inference_metrics": None,
         "compute_metrics": factories.compute(flops_total=None),
@@ -139,7 +139,7 @@ def test_what_nobody_knows_stays_unknown() -> None:
         assert getattr(result, name) is None, name
 
 
-def test_a_process_without_energy_makes_the_total_a_lower_bound() -> None:
+def test_process_without_energy_makes_the_total_a_lower_bound() -> None:
     dark = factories.raw(process_index=1, energy_metrics=factories.energy(total_energy_j=None))
     result = aggregate(factories.raw(), dark)
     assert result.total_energy_j == 1971.5
@@ -149,13 +149,13 @@ def test_a_process_without_energy_makes_the_total_a_lower_bound() -> None:
     ]
 
 
-def test_a_sum_that_no_float_holds_is_refused() -> None:
+def test_sum_outside_the_range_of_a_float_is_refused() -> None:
     huge = factories.raws(2, energy_metrics=factories.energy(total_energy_j=1.7e308))
     with pytest.raises(AggregationError, match="^cannot aggregate 'exp_7': "):
         aggregate(*huge)
 
 
-def test_percentiles_are_taken_from_the_pooled_samples() -> None:
+def test_percentiles_are_of_the_pooled_samples() -> None:
     first = factories.latency([10.0, 20.0, 30.0], [1.0], [1.0, 5.0])
     second = factories.latency([1000.0], [3.0, 8.0], [3.0, 8.0])
     stats = aggregate(
@@ -215,12 +215,12 @@ def test_efficiency_by_hand() -> None:
         ({"avg_tokens_per_second": None}, {"tokens_per_second", "effective_batch_throughput"}),
     ],
 )
-def test_unknown_efficiency_is_nan_and_never_zero(changes: dict[str, Any], unknown: set[str]) -> None:
+def test_unknown_efficiency_is_nan_and_not_zero(changes: dict[str, Any], unknown: set[str]) -> None:
     metrics = calculate_efficiency_metrics(factories.aggregated(**changes))
     assert {name for name, value in metrics.items() if math.isnan(value)} == unknown
 
 
-def test_a_ratio_with_a_zero_denominator_is_none_in_a_record() -> None:
+def test_ratio_with_a_zero_denominator_is_none_in_a_record() -> None:
     nothing = factories.inference(total_tokens=0, input_tokens=0, output_tokens=0)
     assert aggregate(factories.raw(inference_metrics=nothing)).avg_energy_per_token_j is None
     cold = factories.energy(total_energy_j=0.0)
@@ -269,7 +269,7 @@ UUIDS = ("GPU-aaaa", "GPU-bbbb")
         ),
     ],
 )
-def test_a_gpu_that_two_processes_measured_is_told(
+def test_gpu_that_two_processes_measured_gives_a_warning(
     first: dict[str, Any], second: dict[str, Any], warning: str | None, *, verified: bool
 ) -> None:
     result = aggregate(factories.raw(**first), factories.raw(process_index=1, **second))
@@ -283,7 +283,7 @@ def test_each_repeated_gpu_has_one_warning() -> None:
     assert result.aggregation.gpu_attribution_verified is False
 
 
-def test_a_repeated_gpu_is_reported_without_energy_components() -> None:
+def test_repeated_gpu_is_reported_without_energy_components() -> None:
     total = factories.energy(gpu_energy_j=None, cpu_energy_j=None, ram_energy_j=None)
     result = aggregate(*factories.raws(2, gpu_id=0, energy_metrics=total))
     assert result.aggregation.warnings == ["GPU 0 appears in multiple processes"]
@@ -310,14 +310,12 @@ def test_processes_one_after_the_other_may_use_one_gpu() -> None:
         ([(0, 10)], False),
     ],
 )
-def test_overlap_is_one_instant_that_all_processes_ran_at(
-    spans: list[tuple[float, float | None]], *, overlap: bool
-) -> None:
+def test_temporal_overlap_of_processes(spans: list[tuple[float, float | None]], *, overlap: bool) -> None:
     result = aggregate(*(at(start, end, index) for index, (start, end) in enumerate(spans)))
     assert result.aggregation.temporal_overlap_verified is overlap
 
 
-def test_naive_beside_aware_processes_have_no_common_span() -> None:
+def test_naive_and_aware_timestamps_have_no_common_span() -> None:
     naive = factories.timestamps(START.replace(tzinfo=None))
     result = aggregate(factories.raw(), factories.raw(process_index=1, timestamps=naive))
     assert (result.start_time, result.end_time, result.duration_sec) == (None, None, None)
@@ -328,14 +326,14 @@ def test_naive_beside_aware_processes_have_no_common_span() -> None:
     assert result.total_energy_j == 1971.5 + 2221.5
 
 
-def test_naive_processes_have_a_common_span_among_themselves() -> None:
+def test_naive_timestamps_have_a_common_span() -> None:
     naive = datetime(2026, 1, 16, 12)
     result = aggregate(*factories.raws(2, timestamps=factories.timestamps(naive, 10.0)))
     assert (result.start_time, result.duration_sec) == (naive, 10.0)
     assert result.aggregation.temporal_overlap_verified is True
 
 
-def test_impossible_times_of_a_process_are_told_and_its_energy_counts() -> None:
+def test_invalid_times_give_a_warning_and_the_energy_counts() -> None:
     reversed_span = factories.timestamps(seconds=-1.0, duration_sec=None)
     result = aggregate(factories.raw(timestamps=reversed_span))
     assert result.total_energy_j == 1971.5
@@ -346,7 +344,7 @@ def test_impossible_times_of_a_process_are_told_and_its_energy_counts() -> None:
 # Completeness
 
 
-def test_a_partial_result_says_that_it_is_a_lower_bound_and_its_coverage() -> None:
+def test_partial_result_states_lower_bound_and_coverage() -> None:
     torn = UnreadableFile(name="process_3.json", reason="the file is empty (0 bytes)")
     result = aggregate(*factories.raws(3), expected_processes=5, unreadable=[torn])
     assert result.is_lower_bound is True
@@ -362,7 +360,7 @@ def test_a_partial_result_says_that_it_is_a_lower_bound_and_its_coverage() -> No
     )
 
 
-def test_strict_refuses_an_incomplete_experiment_and_carries_the_report() -> None:
+def test_strict_refuses_an_incomplete_experiment_with_a_report() -> None:
     with pytest.raises(IncompleteExperimentError) as caught:
         aggregate(*factories.raws(2), expected_processes=4, strict=True)
     assert str(caught.value) == (
@@ -374,33 +372,33 @@ def test_strict_refuses_an_incomplete_experiment_and_carries_the_report() -> Non
     assert caught.value.report.missing == [2, 3]
 
 
-def test_strict_accepts_a_complete_experiment_whatever_else_is_found() -> None:
+def test_strict_accepts_a_complete_experiment_with_findings() -> None:
     dark = factories.raw(process_index=1, energy_metrics=factories.energy(total_energy_j=None))
     same = factories.raw(process_index=2, gpu_id=0)
     result = aggregate(factories.raw(), dark, same, expected_processes=3, strict=True)
     assert len(result.aggregation.warnings) == 2
 
 
-def test_an_unexpected_process_counts_and_is_told() -> None:
+def test_unexpected_process_counts_and_gives_a_warning() -> None:
     result = aggregate(*factories.raws(3), expected_processes=2)
     assert result.aggregation.num_processes == 3
     assert result.is_lower_bound is False
     assert result.aggregation.warnings == ["unexpected process 2: the expected number is 2 (from argument)"]
 
 
-def test_many_missing_processes_fit_in_a_sentence() -> None:
+def test_warning_lists_only_the_first_missing_processes() -> None:
     [warning] = aggregate(factories.raw(), expected_processes=1000).aggregation.warnings
     assert "missing processes 1, 2, 3, 4, 5, 6, 7, 8 and 991 more (expected number from argument)" in warning
 
 
-def test_the_manifest_says_what_was_expected() -> None:
+def test_manifest_gives_the_expected_number_of_processes() -> None:
     manifest = Manifest(experiment_id=EXP, expected_processes=3)
     with pytest.raises(IncompleteExperimentError, match="expected number from manifest"):
         aggregate(factories.raw(), manifest=manifest, strict=True)
 
 
 @pytest.mark.parametrize("expected", [0, -1, MAX_PROCESSES + 1])
-def test_an_impossible_number_of_processes_is_refused(expected: int) -> None:
+def test_invalid_number_of_processes_is_refused(expected: int) -> None:
     with pytest.raises(
         ConfigurationError, match=f"expected_processes is {expected}; pass an integer from 1 to 1000000"
     ):
@@ -410,7 +408,7 @@ def test_an_impossible_number_of_processes_is_refused(expected: int) -> None:
 # Refusals
 
 
-def test_no_result_is_no_experiment() -> None:
+def test_aggregation_without_results_is_refused() -> None:
     with pytest.raises(AggregationError, match="cannot aggregate 'exp_7': it has no results"):
         aggregate()
     torn = UnreadableFile(name="process_0.json", reason="it is empty")
@@ -419,7 +417,7 @@ def test_no_result_is_no_experiment() -> None:
 
 
 @pytest.mark.parametrize("field", ["experiment_id", "model_name", "backend"])
-def test_results_that_differ_are_refused_naming_field_and_both_values(field: str) -> None:
+def test_incompatible_results_are_refused_with_field_and_values(field: str) -> None:
     first, second = factories.raw(), factories.raw(process_index=1, **{field: "another"})
     with pytest.raises(IncompatibleResultsError) as caught:
         aggregate(second, first)
@@ -431,21 +429,21 @@ def test_results_that_differ_are_refused_naming_field_and_both_values(field: str
     )
 
 
-def test_an_unknown_backend_differs_from_a_known_one() -> None:
+def test_unknown_backend_differs_from_a_known_one() -> None:
     with pytest.raises(IncompatibleResultsError, match="backend is 'pytorch', and in process 1 it is None"):
         aggregate(factories.raw(), factories.raw(process_index=1, backend=None))
 
 
-def test_results_of_another_experiment_than_the_one_named_are_refused() -> None:
+def test_results_of_another_experiment_are_refused() -> None:
     with pytest.raises(IncompatibleResultsError, match="experiment_id is 'exp_8', and in process 0 it is 'exp_7'"):
         aggregate_results("exp_8", [factories.raw()])
 
 
-def test_an_experiment_may_be_named_by_its_folder() -> None:
+def test_experiment_can_be_named_by_its_folder() -> None:
     assert aggregate_results("a_b", [factories.raw("a/b")]).experiment_id == "a/b"
 
 
-def test_unlike_results_are_aggregated_where_that_is_allowed() -> None:
+def test_allow_mixed_aggregates_incompatible_results() -> None:
     mixed = [factories.raw("x", model_name="m"), factories.raw("y", 1, backend="vllm")]
     result = aggregate_results("both", mixed, allow_mixed=True)
     assert result.experiment_id == "both"
@@ -453,7 +451,7 @@ def test_unlike_results_are_aggregated_where_that_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("allow_mixed", [True, False])
-def test_a_process_counts_once(allow_mixed: bool) -> None:
+def test_two_results_of_one_process_are_refused(allow_mixed: bool) -> None:
     with pytest.raises(
         IncompatibleResultsError, match="there are two results of process 1; give each process once"
     ) as caught:
@@ -470,17 +468,17 @@ def test_aggregate_lists_its_sources_by_process_index() -> None:
     assert result.sources == [codec.source_file(name, files[name]) for name in sorted(files)]
 
 
-def test_an_aggregate_of_results_that_no_file_holds_names_none() -> None:
+def test_aggregate_of_unstored_results_has_no_sources() -> None:
     stored = codec.decode_raw(codec.encode_raw(factories.raw()), "process_0.json")
     assert aggregate(stored).sources is not None
     assert aggregate(stored, factories.raw(process_index=1)).sources is None
 
 
-# Records built in Python, in which nothing was checked yet
+# Records built in Python, which are not validated yet
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "found"),
     [
         (
             {"energy_metrics": factories.energy(1, gpu_energy_j=math.nan)},
@@ -510,21 +508,21 @@ def test_an_aggregate_of_results_that_no_file_holds_names_none() -> None:
         ({"process_index": None}, "process_index: Expected int, got null, found None"),
     ],
 )
-def test_a_figure_that_no_file_can_hold_is_told_and_not_calculated_with(changes: dict[str, Any], told: str) -> None:
+def test_value_that_cannot_be_stored_is_refused(changes: dict[str, Any], found: str) -> None:
     odd = factories.raw(**{"process_index": 1, **changes})
     with pytest.raises(AggregationError) as refused:
         aggregate(factories.raw(), odd)
-    assert refused.value.found == f"process {odd.process_index!r}: {told}"
+    assert refused.value.found == f"process {odd.process_index!r}: {found}"
     assert refused.value.advice == "correct it, or set it to None if it is unknown"
 
 
-def test_a_checkpoint_is_looked_at_as_well() -> None:
+def test_value_of_a_checkpoint_that_cannot_be_stored_is_refused() -> None:
     odd = factories.raw(process_index=1, energy_metrics=factories.energy(1, total_energy_j=math.nan))
     with pytest.raises(AggregationError, match="process 1: energy_metrics.total_energy_j is nan"):
         aggregate_results("exp_7", [factories.raw()], partials=[odd], expected_processes=2)
 
 
-def test_numbers_of_numpy_are_aggregated_as_they_are_saved() -> None:
+def test_numpy_numbers_are_aggregated() -> None:
     joules = factories.energy(1, total_energy_j=np.float64(2000.5), gpu_energy_j=np.float32(2.5))
     result = aggregate(factories.raw(), factories.raw(process_index=1, energy_metrics=joules))
     assert result.total_energy_j == 1971.5 + 2000.5
@@ -542,12 +540,12 @@ def test_aggregate_keeps_valid_records_and_normalises_arrays_and_texts() -> None
     assert (result.effective_config, result.start_time) == ({"sizes": [1, 2]}, START)
 
 
-def test_results_may_come_from_an_iterator() -> None:
-    assert aggregate_results("exp_7", iter(factories.raws(3))) == aggregate(*factories.raws(3))  # type: ignore[arg-type]  # it says Sequence
+def test_results_can_come_from_an_iterator() -> None:
+    assert aggregate_results("exp_7", iter(factories.raws(3))) == aggregate(*factories.raws(3))  # type: ignore[arg-type]  # annotated as Sequence
 
 
-def test_what_is_no_result_is_told(tmp_path: Path) -> None:
+def test_object_that_is_not_a_result_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         AggregationError, match="cannot aggregate 'exp_7': it is a .*Path, not a RawProcessResult; load"
     ):
-        aggregate_results("exp_7", [tmp_path / "process_0.json"])  # type: ignore[list-item]  # a mistake
+        aggregate_results("exp_7", [tmp_path / "process_0.json"])  # type: ignore[list-item]  # the wrong use
