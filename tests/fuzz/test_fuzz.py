@@ -120,7 +120,7 @@ def fuzz_manifest(rng: random.Random) -> str:
 
 def fuzz_salvage(rng: random.Random) -> str:
     data = mutate.mutated(rng, raw_seeds())
-    sections = salvage.whole_sections(data[: rng.randrange(len(data) + 1)])
+    sections = salvage.complete_sections(data[: rng.randrange(len(data) + 1)])
     assert isinstance(sections, dict)
     return "some" if sections else "none"
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
-from llm_energy_measure.results.batch.salvage import whole_sections
+from llm_energy_measure.results.batch.salvage import complete_sections
 from llm_energy_measure.storage.atomic import target_name
 from tests.support import model, syscalls
 
@@ -234,7 +234,7 @@ def check_after_kill(repository: FileSystemRepository, plan: Plan, acknowledged:
     unfinished = {path for path in repository.base_path.rglob("*") if target_name(path.name)}
     assert unfinished == {repository.store.path(key) for key in unpublished}, context
     for number, path in enumerate(sorted(unfinished)):
-        if whole_sections(path.read_bytes()) and not is_json(path.read_bytes()):
+        if complete_sections(path.read_bytes()) and not is_json(path.read_bytes()):
             path.unlink()  # a part of a record that was never acknowledged; salvage could read it
             continue
         # Follow the advice of the finding: give the file a name under which the store keeps it.

@@ -9,7 +9,7 @@ import pytest
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
-from llm_energy_measure.results.batch.salvage import TOOL, salvage_all, whole_sections
+from llm_energy_measure.results.batch.salvage import TOOL, complete_sections, salvage_all
 from llm_energy_measure.results.store import codec
 from tests.support import factories
 from tests.support.command import run
@@ -43,21 +43,21 @@ def tear(repository: FileSystemRepository, data: bytes) -> Path:
 
 
 def test_each_prefix_yields_only_complete_sections() -> None:
-    whole = whole_sections(WHOLE)
+    whole = complete_sections(WHOLE)
     names = list(whole)
     for length in range(0, len(WHOLE), 7):
-        sections = whole_sections(WHOLE[:length])
+        sections = complete_sections(WHOLE[:length])
         assert list(sections) == names[: len(sections)]
         assert all(sections[name] == whole[name] for name in sections)
 
 
 def test_number_that_may_be_truncated_is_left_out() -> None:
-    assert whole_sections(b'{"a": 1, "b": 12') == {"a": 1}
+    assert complete_sections(b'{"a": 1, "b": 12') == {"a": 1}
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[1, 2", b"\xff\xfe", b'{"a"', b'{1: 2, "b": 3'])
 def test_data_that_is_no_torn_object_has_no_sections(data: bytes) -> None:
-    assert whole_sections(data) == {}
+    assert complete_sections(data) == {}
 
 
 def test_result_torn_after_its_energy_is_salvaged_as_partial(repository: FileSystemRepository) -> None:

@@ -1,13 +1,13 @@
 """Aggregate many stored experiments: recompute each aggregate that is missing or stale.
 
-Two mtimes show, without opening a file, that an experiment has not changed. The mtime of an aggregate is set to the
-time, by the clock of the file system, at which the reading of its raw folder began. The aggregate is current if the
-last change of the folder is older. If the two times are equal, the folder is read: a change may have happened within
-one tick of the clock. A plain copy of an aggregate (`cp -r`) has the time of the copy, which proves nothing;
+Two mtimes show, without opening a file, that an experiment has not changed. Before a raw folder is read, the time of
+the file system's clock is taken. This time becomes the mtime of the aggregate. The aggregate is current if the last
+change of the folder is older. If the two times are equal, the folder is read: a change may have happened within one
+tick of the clock. A plain copy of an aggregate (`cp -r`) has the time of the copy, which proves nothing;
 `Folder.timestamp_ns` detects copies. If mtimes prove nothing, as in other stores, the digests of the raw files decide.
 
-Two changes need `rehash`: an edit of a file in place, which does not change the mtime of the folder, and a raw file
-that is saved after the raw files were read and before `save_aggregated` stored their aggregate.
+Only `rehash` finds two kinds of changes. An edit in place changes the mtime of the file, and not that of its folder. A
+raw file can be saved after the raw files were read, and before `save_aggregated` stores their aggregate.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR, TAGS_DIR
 from llm_energy_measure.domain.experiment import UnreadableFile, process_index_of
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError, UnsafePathError
-from llm_energy_measure.results.batch.salvage import is_salvaged, whole_sections
+from llm_energy_measure.results.batch.salvage import complete_sections, is_salvaged
 from llm_energy_measure.results.batch.state import inspect_experiment
 from llm_energy_measure.results.store import codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of
@@ -359,7 +359,7 @@ def _has_only_energy(repository: FileSystemRepository, key: str, names: set[str]
     """Return True if a torn unfinished file has the energy of a process without result, and was not salvaged."""
     name = target_name(key.rpartition("/")[2]) or ""
     index = process_index_of(name)
-    if index is None or name in names or "energy_metrics" not in whole_sections(data):
+    if index is None or name in names or "energy_metrics" not in complete_sections(data):
         return False
     return not is_salvaged(repository, layout.folder_of_key(key), index, data)
 

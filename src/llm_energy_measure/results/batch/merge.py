@@ -47,9 +47,8 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
     """Copy the contents of a results directory into another one, experiment by experiment.
 
     The merge copies raw results, manifests, rejected, superseded and partial records, aggregates and tags. It reports
-    empty files, unfinished files and earlier attempts, and does not copy them. It ignores files of other programs. A
-    whole experiment is a conflict if the ids of its folder differ, if the manifests describe different runs, or if the
-    results of a process differ.
+    empty files, unfinished files and earlier attempts, and does not copy them. It ignores files of other programs. An
+    experiment is a conflict as a whole if the ids, the runs in the manifests, or the results of a process differ.
 
     Args:
         target: The directory to copy into.

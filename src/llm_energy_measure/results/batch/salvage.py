@@ -32,13 +32,13 @@ _WHITE_SPACE = " \t\r\n"
 _REQUIRED = ("config_name", "model_name", "timestamps")
 
 
-def whole_sections(data: bytes) -> dict[str, Any]:
+def complete_sections(data: bytes) -> dict[str, Any]:
     """Return the complete top-level fields of a torn JSON object, in order.
 
     A number at the end of the data may be truncated, and is left out.
 
     Example:
-        >>> whole_sections(b'{"a": {"b": 1}, "c": "d", "e": 12')
+        >>> complete_sections(b'{"a": {"b": 1}, "c": "d", "e": 12')
         {'a': {'b': 1}, 'c': 'd'}
     """
     text = data.decode("utf-8-sig", errors="replace")
@@ -114,7 +114,7 @@ def is_salvaged(repository: FileSystemRepository, folder: str, process_index: in
 def _save_partial(repository: FileSystemRepository, key: str, process_index: int, data: bytes) -> Path:
     doing = f"Failed to salvage {key}"
     folder, name = layout.folder_of_key(key), key.rpartition("/")[2]
-    sections = whole_sections(data)
+    sections = complete_sections(data)
     lost = [name for name in _REQUIRED if name not in sections]
     if lost:
         found = f"the file ends before {lost[0]}, so its data cannot be attributed"

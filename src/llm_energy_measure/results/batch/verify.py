@@ -86,8 +86,8 @@ def verify_experiment(repository: FileSystemRepository, experiment_id: str) -> V
 def verify_experiments(repository: FileSystemRepository, experiment_ids: Iterable[str]) -> Iterator[Verdict]:
     """Yield the verdicts on many experiments, in order, with the findings that need several experiments.
 
-    The first verdict comes after the last experiment is read, because energy that grows with the number of processes
-    shows only in a comparison of all experiments.
+    All experiments are read before the first verdict. Only their comparison shows an energy that grows with the number
+    of processes.
 
     Args:
         repository: The results directory.
