@@ -378,9 +378,9 @@ def _gpus_attributed(verification: Verification) -> bool:
 
 
 def _warnings(verification: Verification) -> list[str]:
-    """What a reader has to know, a sentence each: joules counted twice, joules missing, times that can't be.
+    """Return one sentence for each important finding: double counting, missing energy, impossible times.
 
-    The findings say more, and what else is amiss.
+    The findings themselves give the details and the less important problems.
     """
     failures = [finding for finding in verification.to_store if finding.outcome == "failed"]
     identity = [finding.message for finding in verification.to_store if finding.code in IDENTITY_CODES]

@@ -165,7 +165,7 @@ def boards_named(name: str) -> Boards:
     ]
     if len(parts) == 1:
         return parts[0]
-    # Of `T42 x L4` nobody knows where the one name ends and the other number begins.
+    # `T42 x L4` is ambiguous: it does not show where the first name ends and the second number begins.
     is_clear = all(found["before"] in " ,;+" or len(found["count"]) == 1 for found in counts[1:])
     limits = [part.limit_w for part in parts if is_clear and part.limit_w is not None]
     limit_w = sum(limits) if len(limits) == len(parts) else None

@@ -195,10 +195,11 @@ def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:
 
 
 def configured_gpus(record: RawProcessResult) -> tuple[int, bool]:
-    """GPUs that one process works on, as far as its configuration says: 1 unless it says more; and whether it does.
+    """Return the number of GPUs of one process from its configuration, and whether this number is exact.
 
-    A list of GPUs is that of all processes. Of a model's size nobody knows whether each of several processes holds a
-    model, or a part of one: then the number is the most that there can be.
+    The number is 1 if the configuration states no other one. A list of GPUs names the GPUs of all processes. If the
+    configuration states the number of GPUs of a model, each process may hold a whole model or a part of one. The number
+    is then the largest possible one.
     """
     config = record.effective_config
     if _HINTS.isdisjoint(config):

@@ -248,7 +248,7 @@ def _cap(spans: Sequence[tuple[float, float]], energies: Sequence[float], limit_
 def least_energy(readings: Sequence[Reading], limit_w: float | None = None) -> float:
     """Return the least energy of readings that may cover the same hardware, in joules.
 
-    Whatever they cover, they contain at least the readings that don't overlap in time. A reading that overlaps the
+    In each case, they contain at least the readings that don't overlap in time. A reading that overlaps the
     others for a short time contains at least its energy outside that time.
     """
     largest = most_without_overlap(readings)

@@ -63,11 +63,11 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
 
 
 def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
-    """The processes of one experiment, in the order of their results.
+    """Return the processes of one experiment, in the order of their results.
 
-    A host without a name is told by the boot of its machine, else by the launcher's name of the node. Where fewer than
-    two hosts are told apart, one host is assumed for all: an unknown one can't be told from it. Beside several hosts
-    the unknown ones are taken as one more. Of one name are several machines where boots of it ran at one time.
+    A host without a name is identified by its boot id, else by the launcher's name of the node. If this gives fewer
+    than two hosts, all processes are on one host. If it gives several, the processes without a host are on one more
+    host. Machines that share a hostname are separated by boot id if their boots overlap in time.
     """
     names = [record.host for record in records]
     if None in names:
@@ -85,7 +85,8 @@ def _process(record: RawProcessResult, host: str | None) -> Process:
     energy, run = record.energy_metrics, record.timestamps.span
     gpus, gpu_j = gpus_of(record), energy.gpu_energy_j
     window_sec, span, knows_window = _window(energy, run)
-    # Some records state a shorter energy window than the time that the energy covers: the longest time accuses nobody.
+    # Some records state a shorter energy window than the time that the energy covers. The longest time can't give a
+    # power that is too high.
     length_sec = window_sec if span is not run and knows_window else _longest_sec(record, window_sec)
     return Process(
         record=record,
@@ -222,11 +223,11 @@ def module_of(processes: Sequence[Process]) -> str | None:
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
-    """The facts of one experiment, from which every finding follows and nothing else does; see `evidence_of`.
+    """The facts of one experiment, from which all findings follow; see `evidence_of`.
 
-    What several checks look at is taken from the records once, a list a figure, in the order of the records. Most
-    processes of most experiments are unremarkable: a check asks such a list first whether any process can be amiss, and
-    only then goes through them one by one.
+    The lists hold one figure of each process, in the order of the records. A check that needs a figure tests the list
+    first. Only if a value can fail the check, it goes through the processes one by one. In most experiments, no value
+    can fail it.
 
     Attributes:
         experiment_id: The experiment's id.
