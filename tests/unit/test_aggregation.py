@@ -220,6 +220,19 @@ def test_unknown_efficiency_is_nan_and_not_zero(changes: dict[str, Any], unknown
     assert {name for name, value in metrics.items() if math.isnan(value)} == unknown
 
 
+def test_efficiency_uses_the_attributed_energy_on_request() -> None:
+    known = factories.aggregated(attributed_energy_j=2096.5, attributed_bounds_j=(2096.5, 2096.5))
+    plain, attributed = calculate_efficiency_metrics(known), calculate_efficiency_metrics(known, energy="attributed")
+    for name in ("tokens_per_joule", "flops_per_joule"):
+        assert attributed[name] == pytest.approx(2 * plain[name])
+    assert attributed["joules_per_token"] == pytest.approx(plain["joules_per_token"] / 2)
+    assert attributed["tokens_per_second"] == plain["tokens_per_second"]
+    undetermined = factories.aggregated(attributed_bounds_j=(2096.5, 4193.0))
+    metrics = calculate_efficiency_metrics(undetermined, energy="attributed")
+    unknown = {name for name, value in metrics.items() if math.isnan(value)}
+    assert unknown == {"tokens_per_joule", "joules_per_token", "flops_per_joule"}
+
+
 def test_ratio_with_a_zero_denominator_is_none_in_a_record() -> None:
     nothing = factories.inference(total_tokens=0, input_tokens=0, output_tokens=0)
     assert aggregate(factories.raw(inference_metrics=nothing)).avg_energy_per_token_j is None

@@ -58,6 +58,8 @@ COMPUTED = {
     "coverage",
     "attributed_low_j",
     "attributed_high_j",
+    "attributed_joules_per_token",
+    "attributed_tokens_per_joule",
     "failed_checks",
 }
 
@@ -104,6 +106,19 @@ def test_name_of_a_column_ends_in_its_unit(column: Column[Any]) -> None:
 )
 def test_column_has_the_name_of_its_field(columns: tuple[Column[Any], ...], record: type, others: set[str]) -> None:
     assert {column.name for column in columns} - set(fields_inside(record)) <= others
+
+
+@pytest.mark.parametrize("energy_j", [2000.0, None], ids=["known", "undetermined"])
+def test_attributed_ratios_use_the_attributed_energy(energy_j: float | None) -> None:
+    status = "undetermined" if energy_j is None else "estimated"
+    result = factories.aggregated(
+        total_tokens=4000, total_energy_j=8000.0, attributed_energy_j=energy_j, attribution_status=status
+    )
+    row = {column.name: column.getter(result) for column in AGGREGATED_COLUMNS}
+    assert row["attribution_status"] == status
+    assert row["attributed_tokens_per_joule"] == (None if energy_j is None else 2.0)
+    assert row["attributed_joules_per_token"] == (None if energy_j is None else 0.5)
+    assert (row["tokens_per_joule"], row["total_energy_j"]) == (0.5, 8000.0)
 
 
 def test_units_are_those_of_the_schema() -> None:

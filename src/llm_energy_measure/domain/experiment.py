@@ -460,6 +460,16 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return ratio(self.total_tokens, self.total_energy_j)
 
     @property
+    def attributed_tokens_per_joule(self) -> float | None:
+        """`total_tokens / attributed_energy_j`. None if one is unknown or undetermined, or if the energy is 0."""
+        return ratio(self.total_tokens, self.attributed_energy_j)
+
+    @property
+    def attributed_joules_per_token(self) -> float | None:
+        """`attributed_energy_j / total_tokens`. None if one is unknown or undetermined, or without tokens."""
+        return ratio(self.attributed_energy_j, self.total_tokens)
+
+    @property
     def failed_codes(self) -> list[str]:
         """Distinct codes of the checks that failed at the time of aggregation, of any severity."""
         return self.codes_of(*SEVERITIES)

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from itertools import pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import UNSET, Struct, structs
 
@@ -416,18 +416,23 @@ def _sources(stored: Sequence[StoredBytes | None]) -> list[SourceFile] | None:
 # Efficiency
 
 
-def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, float]:
+def calculate_efficiency_metrics(
+    aggregated: AggregatedResult, energy: Literal["plain", "attributed"] = "plain"
+) -> dict[str, float]:
     """Return the efficiency of an experiment; NaN, never 0, where a figure is unknown or a denominator is 0.
 
     Args:
         aggregated: The experiment's result.
+        energy: `plain` divides by the total of the strategy (by default the plain sum), `attributed` by the attributed
+            energy. An undetermined energy is unknown.
 
     Returns:
         `tokens_per_joule` (token/J), `joules_per_token` (J/token), `flops_per_joule` (FLOP/J), `tokens_per_second`
         (token/s, mean over the processes) and `effective_batch_throughput` (token/s, the mean times the number of
         processes that report a throughput; the strategy's own throughput where this is of the whole experiment).
     """
-    energy, tokens = aggregated.total_energy_j, aggregated.total_tokens
+    energy_j = aggregated.total_energy_j if energy == "plain" else aggregated.attributed_energy_j
+    tokens = aggregated.total_tokens
     throughput = aggregated.avg_tokens_per_second
     reporting = sum(
         result.inference_metrics is not None and result.inference_metrics.tokens_per_second is not None
@@ -436,9 +441,9 @@ def calculate_efficiency_metrics(aggregated: AggregatedResult) -> dict[str, floa
     if aggregated.aggregation.method in WHOLE_THROUGHPUT:
         reporting = 1
     metrics = {
-        "tokens_per_joule": ratio(tokens, energy),
-        "joules_per_token": ratio(energy, tokens),
-        "flops_per_joule": ratio(aggregated.total_flops, energy),
+        "tokens_per_joule": ratio(tokens, energy_j),
+        "joules_per_token": ratio(energy_j, tokens),
+        "flops_per_joule": ratio(aggregated.total_flops, energy_j),
         "tokens_per_second": throughput,
         "effective_batch_throughput": None
         if throughput is None

@@ -119,6 +119,9 @@ SUMMARY_COLUMNS: tuple[Column[AggregatedSummary], ...] = (
         "attributed_high_j", "number", "J", lambda result: result.attributed_bounds_j and result.attributed_bounds_j[1]
     ),
     _summary("attribution_factor", "number"),
+    _summary("attribution_status", "text"),
+    _summary("attributed_joules_per_token", "number", "J/token"),
+    _summary("attributed_tokens_per_joule", "number", "token/J"),
     _summary("total_tokens", "integer", "token"),
     _summary("avg_tokens_per_second", "number", "token/s"),
     _summary("tokens_per_joule", "number", "token/J"),
