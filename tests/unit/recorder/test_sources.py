@@ -226,7 +226,8 @@ def test_amdsmi_multiplies_ticks_and_resolution(counter_name: str) -> None:
 
 
 def test_zeus_reads_gpus_cpus_and_memory() -> None:
-    sensors = Zeus(FakeZeus(gpus=2, cpus=2)).open(settings(CUDA_VISIBLE_DEVICES="3,5"))
+    environ = {"CUDA_VISIBLE_DEVICES": "3,5"}
+    sensors = Zeus(FakeZeus(gpus=2, cpus=2), environ).open(settings(**environ))
     assert summaries(sensors) == [
         ("gpu-3", "gpu", "device", "measured"),
         ("gpu-5", "gpu", "device", "measured"),
@@ -236,6 +237,14 @@ def test_zeus_reads_gpus_cpus_and_memory() -> None:
     ]
     assert [one.read() for one in sensors] == [5.0, 5.001, 5.0, 0.5, 5.0]
     assert [one.device.gpu_id for one in sensors if one.device] == [3, 5]
+
+
+def test_zeus_labels_gpus_as_the_process_sees_them() -> None:
+    # Zeus reads the environment of the process and not the one that the recording gets.
+    sensors = Zeus(FakeZeus(gpus=4, cpus=0), {}).open(settings(CUDA_VISIBLE_DEVICES="3"))
+    assert [(one.instance, one.read()) for one in sensors] == [("gpu-3", 5.003)]
+    with pytest.raises(RecorderError, match="Zeus finds no device|No cpu found"):
+        Zeus(FakeZeus(gpus=2, cpus=0), {"CUDA_VISIBLE_DEVICES": "0,1"}).open(settings(CUDA_VISIBLE_DEVICES="3"))
 
 
 def test_zeus_works_without_gpu_and_refuses_without_device() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from llm_energy_measure.recorder.devices import visible_devices
 from llm_energy_measure.recorder.sources import Sensor, import_library
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llm_energy_measure.recorder.sources import Settings
 
 _DOING = "cannot read devices through Zeus"
@@ -19,19 +22,21 @@ _DOING = "cannot read devices through Zeus"
 class Zeus:
     """Energy counters that Zeus can read, in joules. If its daemon runs, Zeus needs no privileges.
 
-    Zeus numbers the GPUs that CUDA_VISIBLE_DEVICES shows and gives no UUID. The index of a GPU on its host therefore
-    comes from that variable.
+    Zeus numbers the GPUs that CUDA_VISIBLE_DEVICES of the process shows and gives no UUID. The index of a GPU on its
+    host therefore comes from that variable, also if the recording gets another environment.
 
     Args:
         library: The module `zeus.device` or an object with its functions; by default `open` imports the module.
+        environ: The environment that Zeus reads.
 
     Source: zeus.device, get_total_energy_consumption of GPUs and CPUs (mJ), version 0.16.
     """
 
     name = "zeus"
 
-    def __init__(self, library: Any = None) -> None:
+    def __init__(self, library: Any = None, environ: Mapping[str, str] = os.environ) -> None:
         self._library = library
+        self._environ = environ
 
     def open(self, settings: Settings) -> list[Sensor]:
         """Return one sensor per device. Raises `RecorderError` if there is none."""
@@ -53,9 +58,10 @@ class Zeus:
 
     def _gpus(self, zeus: Any, settings: Settings) -> list[Sensor]:
         gpus = zeus.get_gpus()
+        seen = visible_devices(self._environ)
+        names = [str(index) for index in range(len(gpus))] if seen is None else seen[: len(gpus)]
         visible = visible_devices(settings.environ)
-        names = [str(index) for index in range(len(gpus))] if visible is None else visible[: len(gpus)]
-        selected = settings.select_gpus(names)
+        selected = settings.select_gpus(names if visible is None else [name for name in visible if name in names])
         sensors = []
         for index, name in enumerate(names):
             if name not in selected or not gpus.supports_get_total_energy_consumption(index):
