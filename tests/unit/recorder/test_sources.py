@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -223,6 +224,28 @@ def test_amdsmi_multiplies_ticks_and_resolution(counter_name: str) -> None:
     with pytest.raises(RecorderError, match="this process sees no AMD GPU; check ROCR_VISIBLE_DEVICES"):
         AmdSmi(smi).open(settings(HIP_VISIBLE_DEVICES=""))
     assert [one.instance for one in AmdSmi(smi).open(settings(ROCR_VISIBLE_DEVICES="0,7,1"))] == ["a-1"]
+
+
+def test_amdsmi_is_not_imported_without_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "amdsmi.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RecorderError, match=f"this machine shows no AMD GPU .{tmp_path}/kfd does not exist"):
+        AmdSmi(driver=tmp_path / "kfd").open(settings())
+
+
+def test_output_of_the_import_goes_to_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = "import ctypes, os", "print('python')", "ctypes.CDLL(None).puts(b'library')", "os.write(1, b'descriptor')"
+    (tmp_path / "amdsmi.py").write_text("\n".join((*lines, "raise KeyError('no library')")))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "amdsmi", raising=False)
+    with pytest.raises(RecorderError, match="libamd_smi.so can't be loaded"):
+        AmdSmi(driver=tmp_path).open(settings())
+    sys.stdout.write("own\n")
+    out, err = capfd.readouterr()
+    assert out == "own\n"
+    assert sorted(err.replace("descriptor", "descriptor\n").split()) == ["descriptor", "library", "python"]
 
 
 def test_zeus_reads_gpus_cpus_and_memory() -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
+import sys
 from functools import partial
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
@@ -12,7 +17,12 @@ from llm_energy_measure.recorder.devices import ROCM_VARIABLES, visible_devices
 from llm_energy_measure.recorder.sources import Sensor, import_library
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from llm_energy_measure.recorder.sources import Settings
+
+DRIVER = Path("/dev/kfd")
+"""Device file of ROCm's kernel driver."""
 
 _DOING = "cannot read GPUs through AMD SMI"
 
@@ -22,22 +32,22 @@ class AmdSmi:
 
     Args:
         library: The module `amdsmi` or an object with its functions; by default `open` imports the module.
+        driver: Device file of the driver. Without it, the module is not imported.
 
     Source: AMD SMI Python API, amdsmi_get_energy_count: accumulator times resolution in microjoules.
     """
 
     name = "amdsmi"
 
-    def __init__(self, library: Any = None) -> None:
+    def __init__(self, library: Any = None, driver: Path = DRIVER) -> None:
         self._library = library
+        self._driver = driver
         self._is_open = False
 
     def open(self, settings: Settings) -> list[Sensor]:
         """Return one sensor per GPU of the process. Raises `RecorderError` if there is none."""
         try:
-            smi = self._library = self._library or import_library(
-                "amdsmi", "amd", _DOING, note=", in the version of the installed ROCm"
-            )
+            smi = self._library = self._library or self._import()
         except (OSError, KeyError) as error:  # amdsmi raises these on import if ROCm's own library is missing
             advice = "install ROCm's amd-smi-lib, if this machine has an AMD GPU"
             raise RecorderError(_DOING, f"libamd_smi.so can't be loaded ({error})", advice) from error
@@ -51,6 +61,13 @@ class AmdSmi:
             found = "this process sees no AMD GPU"
             raise RecorderError(_DOING, found, f"check {', '.join(ROCM_VARIABLES)}")
         return sensors
+
+    def _import(self) -> Any:
+        if not self._driver.exists():
+            found = f"this machine shows no AMD GPU ({self._driver} does not exist)"
+            raise RecorderError(_DOING, found, "load the kernel module amdgpu, if it has one")
+        with stdout_to_stderr():
+            return import_library("amdsmi", "amd", _DOING, note=", in the version of the installed ROCm")
 
     def close(self) -> None:
         """Shut the library down if `open` initialised it."""
@@ -84,6 +101,29 @@ class AmdSmi:
             read=read,
             device=DeviceEnergy(gpu_id=index, gpu_uuid=uuid, gpu_name=name),
         )
+
+
+@contextlib.contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send output on stdout, also of C libraries, to stderr. amdsmi prints when it is imported.
+
+    The output of a program in a pipe must contain only its own text.
+    """
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except (OSError, ValueError, AttributeError):  # a stream is closed or missing
+        yield
+        return
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if sys.platform != "win32":
+            ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _read_joules(smi: Any, handle: Any) -> float:
