@@ -156,16 +156,14 @@ def record(
 
 
 def _warn_about_energy(result: RawProcessResult) -> None:
-    """Print the warning about the measured energy. If no sensor works, its long list of reasons needs -v."""
+    """Print the warning about the measured energy. If no sensor works, only -v prints the reasons."""
     warning = result.energy_measurement_warning
     if warning is None:
         return
     if result.energy_metrics.sensors is not None:
         terminal.warn(warning)
         return
-    problem, _, reasons = warning.partition("; ")
-    terminal.warn(f"{problem}; the raw result contains the reasons; run 'llm-energy-measure doctor' for advice")
-    terminal.debug(reasons)
+    terminal.debug(warning)
 
 
 def _default_id(program: str, process_index: int | None, world_size: int | None) -> str:

@@ -330,6 +330,10 @@ class Recording:
             found = "; ".join(map(str, opened.errors.values())) or "no source is selected"
             advice = "run 'llm-energy-measure doctor' and repair a source, or remove require_energy to record without"
             raise RecorderError(f"cannot record {self.experiment_id!r} with energy", found, f"{advice} energy")
+        local_rank = self.rank.launcher.local_rank if self.rank.launcher is not None else None
+        if opened.sources and not opened.sensors and not local_rank:
+            found = "no energy sensor works here, so the energy of this run is unknown"
+            _print(f"warning: {self.experiment_id}: {found}; run 'llm-energy-measure doctor' for the reasons")
         return opened
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -474,6 +478,12 @@ def _save_at_exit() -> None:
             recording.end_at_exit(error)
         except Exception as unsaved:  # noqa: BLE001 - the other recordings must be saved too
             _LOG.error("cannot save the result at exit: %s", unsaved)
+
+
+def _print(line: str) -> None:
+    """Print a line on stderr, which may be closed."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"{line}\n")
 
 
 def _status_of(error: BaseException) -> tuple[Status, str | None]:

@@ -309,3 +309,28 @@ def test_source_that_fails_to_close_costs_nothing(
         make_recording(repository, clock, experiment="other", sources=[Lost(sensor(lambda: 1.0))]),
     ):
         raise BlockError
+
+
+def test_lost_gpu_of_eight_makes_a_lower_bound(repository: FileSystemRepository, clock: ManualClock) -> None:
+    nvml = FakeNvml([Board(index=index, uuid=f"GPU-{index}") for index in range(8)])
+    nvml.boards[3].is_lost = True
+    with make_recording(repository, clock, sources=[Nvml(nvml)]):
+        clock.now += 1.0
+        for board in nvml.boards:
+            board.energy_mj = 1_100_000.0
+    result = load_result(repository)
+    assert result.energy_metrics.gpu_energy_j == pytest.approx(700.0)
+    assert result.energy_metrics.is_lower_bound
+    assert "nvml 3 could not be read" in (result.energy_measurement_warning or "")
+
+
+def test_run_without_a_sensor_says_so_at_the_start(
+    repository: FileSystemRepository, clock: ManualClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with make_recording(repository, clock, sources=[ReplaySource(fails=True)]):
+        assert capsys.readouterr().err == (
+            "warning: exp_7: no energy sensor works here, so the energy of this run is unknown; "
+            "run 'llm-energy-measure doctor' for the reasons\n"
+        )
+    with make_recording(repository, clock, experiment="other", sources=[]):
+        assert capsys.readouterr().err == ""

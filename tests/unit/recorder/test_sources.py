@@ -132,6 +132,30 @@ def test_nvml_error_gives_the_reason(nvml: FakeNvml, environ: dict[str, str], me
     assert nvml.initialised == 0
 
 
+def test_one_lost_gpu_does_not_drop_the_others() -> None:
+    nvml = FakeNvml(boards(8))
+    nvml.boards[3].is_lost = True
+    sensors = Nvml(nvml).open(settings())
+    assert [one.device.gpu_id for one in sensors if one.device is not None] == list(range(8))
+    assert [one.read() for one in sensors if one.instance != "3"] == [1000.0] * 7
+    with pytest.raises(nvml.NVMLError, match="GPU is lost"):
+        sensors[3].read()
+
+
+def test_all_gpus_lost_is_an_error() -> None:
+    nvml = FakeNvml(boards(2))
+    for board in nvml.boards:
+        board.is_lost = True
+    with pytest.raises(RecorderError, match="GPU is lost"):
+        Nvml(nvml).open(settings())
+
+
+@pytest.mark.parametrize("name", ["99", "GPU-f"])
+def test_selected_gpu_that_does_not_exist_is_named(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"cannot measure GPU {name}: .*; this machine has 2 GPUs; correct"):
+        open_sources([Nvml(FakeNvml(boards()))], settings(gpus=("0", name)))
+
+
 def test_reading_a_lost_gpu_raises() -> None:
     nvml = FakeNvml(boards(1))
     [sensor_] = Nvml(nvml).open(settings())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
-from llm_energy_measure.exceptions import RecorderError
+from llm_energy_measure.exceptions import ConfigurationError, RecorderError
 from llm_energy_measure.recorder.devices import visible_devices
 from llm_energy_measure.recorder.sources import Sensor, import_library
 
@@ -36,13 +36,17 @@ class Nvml:
         self._is_open = False
 
     def open(self, settings: Settings) -> list[Sensor]:
-        """Return one sensor per GPU of the process. Raises `RecorderError` if there is none."""
+        """Return one sensor per GPU of the process. A lost GPU has a sensor that cannot be read.
+
+        Raises:
+            RecorderError: There is no GPU, or none can be read.
+            ConfigurationError: A GPU that the user selects does not exist.
+        """
         nvml = self._library = self._library or import_library("pynvml", "nvidia", _DOING)
         try:
             nvml.nvmlInit()
             self._is_open = True
-            handles = self._handles(nvml, settings)
-            sensors = [self._sensor(nvml, handle) for handle in handles]
+            sensors = self._sensors(nvml, settings)
         except nvml.NVMLError as error:
             advice = "check that nvidia-smi works here, and that the container has access to the GPUs"
             raise RecorderError(_DOING, str(error), advice) from error
@@ -57,13 +61,47 @@ class Nvml:
             self._is_open = False
             self._library.nvmlShutdown()
 
-    def _handles(self, nvml: Any, settings: Settings) -> list[Any]:
+    def _sensors(self, nvml: Any, settings: Settings) -> list[Sensor]:
         visible = visible_devices(settings.environ)
+        count = nvml.nvmlDeviceGetCount()
         if visible is None:
-            visible = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
+            visible = [str(index) for index in range(count)]
         elif settings.gpus is None:
             visible = _until_missing(nvml, visible, settings.notes)
-        return [_handle(nvml, name) for name in settings.select_gpus(visible)]
+        sensors: list[Sensor] = []
+        errors = []
+        for name in settings.select_gpus(visible):
+            try:
+                sensors.append(self._sensor(nvml, _handle(nvml, name)))
+            except nvml.NVMLError as error:
+                is_index = name.isdecimal() and int(name) < count
+                if settings.gpus is not None and not is_index and not _exists(nvml, name):
+                    found = f"{error}; this machine has {count} GPUs"
+                    raise ConfigurationError(
+                        f"cannot measure GPU {name}", found, "correct gpus=[...] (--gpu)"
+                    ) from error
+                errors.append(error)
+                sensors.append(self._lost_sensor(nvml, name))
+        if errors and len(errors) == len(sensors):
+            raise errors[0]
+        return sensors
+
+    def _lost_sensor(self, nvml: Any, name: str) -> Sensor:
+        """Return the sensor of a GPU that cannot be read now: the record then says that its energy is missing."""
+
+        def read() -> float:
+            return float(nvml.nvmlDeviceGetTotalEnergyConsumption(_handle(nvml, name))) * 1e-3
+
+        is_index = name.isdecimal()
+        return Sensor(
+            source=self.name,
+            instance=name,
+            component="gpu",
+            scope="device",
+            provenance="measured",
+            read=read,
+            device=DeviceEnergy(gpu_id=int(name) if is_index else None, gpu_uuid=None if is_index else name),
+        )
 
     def _sensor(self, nvml: Any, handle: Any) -> Sensor:
         device, board = _describe(nvml, handle)
@@ -97,6 +135,14 @@ def _handle(nvml: Any, name: str) -> Any:
         if len(matches) == 1:
             return matches[0]
     return nvml.nvmlDeviceGetHandleByUUID(name)
+
+
+def _exists(nvml: Any, name: str) -> bool:
+    try:
+        _handle(nvml, name)
+    except nvml.NVMLError:
+        return False
+    return True
 
 
 def _until_missing(nvml: Any, visible: list[str], notes: list[str]) -> list[str]:
