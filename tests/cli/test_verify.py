@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from llm_energy_measure import importers
+from llm_energy_measure.domain.findings import SEVERITIES
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.batch.verify import Verdict, verify_experiment, verify_experiments
 from llm_energy_measure.results.store import codec
+from llm_energy_measure.results.store.checkpoints import save_checkpoint
 from llm_energy_measure.verification.codes import CODES
 from tests.support import factories
 from tests.support.aggregation import aggregate_one
@@ -75,17 +78,49 @@ def test_a_failed_check_is_explained_with_numbers(mixed: Path) -> None:
     first, *explained = done.out.splitlines()
     assert first == "node: failed, plain sum 138 kJ, attributed 34.5 kJ (33 kJ to 36 kJ), counted 4 times"
     assert explained[0] == (
-        "  energy.over_counted: 4 processes on host node-1 imply 3,450 W of GPU power together, and the boards of the "
-        "host can draw 1,000 W; each reading needs all boards of the host, so every process read the whole host; the "
-        "plain sum counts 103,500.0 J more than once"
+        "  error energy.over_counted: 4 processes on host node-1 imply 3,450 W of GPU power together, and the boards "
+        "of the host can draw 1,000 W; each reading needs all boards of the host, so every process read the whole "
+        "host; the plain sum counts 103,500.0 J more than once"
     )
 
 
-def test_all_verifies_every_experiment_and_counts_failures(mixed: Path) -> None:
+def test_several_experiments_have_counts_per_code_and_then_errors(mixed: Path) -> None:
     done = run("-o", mixed, "results", "verify", "--all")
     assert done.status == 1
-    assert [line.partition(":")[0] for line in done.out.splitlines() if not line.startswith(" ")] == ["good", "node"]
-    assert done.err == "2 experiments verified, 1 with a failed check\n"
+    head, *lines = done.out.splitlines()
+    assert head == "experiments  severity  code"
+    counts = [line.split() for line in lines if line.strip()[0].isdigit()]
+    assert ["1", "error", "energy.over_counted"] in counts
+    severities = [severity for _, severity, _ in counts]
+    assert severities == sorted(severities, key=SEVERITIES.index)
+    errors = lines[len(counts) :]
+    assert errors[0].startswith("node: failed, plain sum 138 kJ, attributed ")
+    assert all(line.startswith("  error ") for line in errors[1:])
+    assert done.err == "2 experiments verified: 1 failed, 1 passed\n"
+
+
+def test_summary_of_300_experiments_fits_on_a_screen(tmp_path: Path) -> None:
+    tokens = factories.inference(output_tokens=10**6)
+    for number in range(300):
+        save(tmp_path, f"exp_{number}", [factories.raw(inference_metrics=tokens)], aggregate=False)
+    done = run("-o", tmp_path, "results", "verify", "--all")
+    assert done.status == 1
+    assert len(done.out.splitlines()) <= 40
+    assert "        300  error     plausibility.tokens\n" in done.out
+    assert done.out.endswith("294 more failed experiments; -v prints all\n")
+    assert "exp_299: failed" in run("-v", "-o", tmp_path, "results", "verify", "--all").err
+
+
+def test_infos_of_one_experiment_are_named_and_explained_with_verbose(tmp_path: Path) -> None:
+    save(tmp_path, "exp", factories.raws(2, compute_metrics=factories.compute(peak_memory_mb=0.0)))
+    done = run("-o", tmp_path, "results", "verify", "exp")
+    assert done.status == 0
+    assert "zero.peak_memory" in done.out.splitlines()[-1]
+    assert done.out.endswith(" (-v explains)\n")
+    assert (
+        "  info zero.peak_memory: compute_metrics.peak_memory_mb of process 0, 1 is 0"
+        in run("-v", "-o", tmp_path, "results", "verify", "exp").err
+    )
 
 
 def test_json_has_a_verdict_with_all_findings_per_experiment(mixed: Path) -> None:
@@ -109,6 +144,8 @@ def test_json_has_a_verdict_with_all_findings_per_experiment(mixed: Path) -> Non
         ("energy.over_counted", 1),
         ("energy", 1),
         ("time.no_overlap, energy.exceeds_devices", 0),
+        ("error", 1),
+        ("warning", 1),
         ("sources.changed", 0),
         ("time,zero", 0),
     ],
@@ -117,10 +154,20 @@ def test_fail_on_selects_the_codes_that_set_the_exit_status(mixed: Path, fail_on
     assert run("-o", mixed, "results", "verify", "--all", "--fail-on", fail_on).status == status
 
 
+@pytest.mark.parametrize(("fail_on", "status"), [("error", 0), ("warning", 1), ("info", 1), ("window.unknown", 0)])
+def test_fail_on_warning_is_stricter_than_error(tmp_path: Path, fail_on: str, status: int) -> None:
+    later = factories.timestamps(factories.START + timedelta(hours=1))
+    serial = [factories.raw(gpu_id=0), factories.raw(process_index=1, gpu_id=1, timestamps=later)]
+    save(tmp_path, "serial", serial)
+    assert run("-o", tmp_path, "results", "verify", "serial", "--fail-on", fail_on).status == status
+    assert run("-o", tmp_path, "results", "verify", "serial").status == 0
+
+
 def test_an_unknown_code_is_wrong_usage(mixed: Path) -> None:
     done = run("-o", mixed, "results", "verify", "--all", "--fail-on", "energy.overcounted")
     assert done.status == 2
-    assert "unknown code or family 'energy.overcounted'; the families are energy, attribution" in done.err
+    assert "unknown severity, code or family 'energy.overcounted'" in done.err
+    assert "the severities are error, warning, info, and the families are energy, attribution" in done.err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--all", "good"]])
@@ -330,6 +377,18 @@ def test_an_external_aggregate_is_compared_where_possible(real_data: Path) -> No
     outcomes = {finding.code: finding.outcome for finding in verdict.findings}
     assert outcomes["sources.changed"] == "not_checked"
     assert outcomes["aggregate.recomputed"] == "passed"
+
+
+def test_verify_before_and_after_aggregate_agree_about_a_checkpoint(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    whole, other = (msgspec.structs.replace(raw, experiment_id="exp", status=None) for raw in records(2))
+    repository.save_raw("exp", whole)
+    save_checkpoint(repository.store, "exp", msgspec.structs.replace(other, status="partial"))
+    before = verify_experiment(repository, "exp")
+    aggregate_one(repository, "exp", strict=False)
+    after = verify_experiment(repository, "exp")
+    assert (before.total_energy_j, before.outcome) == (after.total_energy_j, after.outcome) == (16_001.0, "passed")
+    assert failures(before) == failures(after)
 
 
 # Several experiments

@@ -2,90 +2,156 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.results.batch.verify import Verdict, verify_experiments
 from llm_energy_measure.verification.codes import CODES
 
 if TYPE_CHECKING:
-    from llm_energy_measure.domain.findings import Finding
+    from collections.abc import Iterator, Sequence
 
 _VERDICT_FIELDS = ("experiment_id", "outcome", "total_energy_j", "attributed_energy_j", "attributed_bounds_j", "factor")
 _FINDING_FIELDS = ("code", "outcome", "severity", "reason", "message", "expected", "found", "effect_j", "processes")
+_MAX_ERROR_LINES = 12
 
 
 @click.command(
-    epilog=options.examples("results verify --all", "results verify exp_7 --json --fail-on energy,sources.changed")
+    epilog=options.examples(
+        "results verify --all", "results verify exp_7 --json", "results verify --all --fail-on warning,sources.changed"
+    )
 )
 @options.experiment_ids
 @click.option(
     "--all", "all_experiments", is_flag=True, help="Verify all experiments, and compare them with each other."
 )
-@click.option("--fail-on", metavar="CODE,...", help="Exit with status 1 only if these codes or families failed.")
+@click.option(
+    "--fail-on",
+    metavar="NAME,...",
+    default="error",
+    show_default=True,
+    help="Exit with status 1 on findings of these severities (or higher), codes or families.",
+)
 @options.json_option
 @options.shared_options
-def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str | None, as_json: bool) -> None:
+def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, as_json: bool) -> None:
     """Verify experiments: recompute them from their raw files, and explain each check that failed.
 
-    The output has two totals: the plain sum over processes, and the attributed energy, which counts each joule once. No
-    file is written. The exit status is 1 if a check failed. -v prints also the checks that passed or were not possible.
-    docs/reference/checks.md explains the codes.
+    For one experiment, the output has the plain sum over processes, the attributed energy, which counts each joule
+    once, and all errors and warnings. For several, it has the number of experiments per code, and the errors. -v also
+    prints all findings of each experiment. No file is written. docs/reference/checks.md explains codes and severities.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments)
-    codes = _codes(fail_on)
+    selected = _selected(fail_on)
     repository = options.repository()
     for name in ids:
         options.require_known(repository, name)
     names = options.all_ids(repository) if all_experiments else ids
-    documents, failed_experiments, is_failure = [], 0, False
-    for verdict in verify_experiments(repository, names):
-        failures = [finding for finding in verdict.findings if finding.outcome == "failed"]
-        failed_experiments += bool(failures)
-        is_failure = is_failure or any(codes is None or finding.code in codes for finding in failures)
-        if as_json:
-            documents.append(_document(verdict))
-        else:
-            _print_verdict(verdict, failures)
+    verdicts = list(verify_experiments(repository, names))
     if as_json:
-        terminal.print_json(documents)
+        terminal.print_json([_document(verdict) for verdict in verdicts])
+    elif len(verdicts) == 1:
+        _print_experiment(verdicts[0])
+    else:
+        _print_summary(verdicts)
     if all_experiments or len(names) > 1:
-        verified = formatting.plural(len(names), "experiment")
-        terminal.info(f"{verified} verified, {failed_experiments} with a failed check")
-    if is_failure:
+        outcomes = Counter(verdict.outcome for verdict in verdicts)
+        counts = ", ".join(f"{number} {outcome.replace('_', ' ')}" for outcome, number in sorted(outcomes.items()))
+        terminal.info(f"{formatting.plural(len(verdicts), 'experiment')} verified: {counts or 'none'}")
+    if any(not selected.isdisjoint(_reported(verdict)) for verdict in verdicts):
         raise SystemExit(1)
 
 
-def _codes(fail_on: str | None) -> set[str] | None:
-    """Return the codes that a list of codes and families selects; None means all codes."""
-    if fail_on is None:
-        return None
-    selected = set()
+def _selected(fail_on: str) -> set[tuple[str, Severity]]:
+    """Return the pairs of code and severity that a list of severities, codes and families selects."""
+    selected: set[tuple[str, Severity]] = set()
     for part in fail_on.split(","):
         name = part.strip()
+        if name in SEVERITIES:
+            severities = SEVERITIES[: SEVERITIES.index(name) + 1]
+            selected |= {(code, severity) for code in CODES for severity in severities}
+            continue
         matching = {code for code in CODES if name in (code, code.partition(".")[0])}
         if not matching:
             families = ", ".join(dict.fromkeys(code.partition(".")[0] for code in CODES))
-            message = f"unknown code or family {name!r}; the families are {families}"
+            message = (
+                f"unknown severity, code or family {name!r}; the severities are {', '.join(SEVERITIES)}, and the "
+                f"families are {families}"
+            )
             raise click.BadParameter(message, param_hint="--fail-on")
-        selected |= matching
+        selected |= {(code, severity) for code in matching for severity in SEVERITIES}
     return selected
 
 
-def _print_verdict(verdict: Verdict, failures: list[Finding]) -> None:
-    """Print the outcome and the two totals in one line, and each finding in a line of its own."""
+def _reported(verdict: Verdict) -> set[tuple[str, Severity]]:
+    """Return code and severity of each finding that failed or has a message."""
+    return {(finding.code, finding.severity or "error") for finding in verdict.findings if finding.is_reported}
+
+
+def _print_experiment(verdict: Verdict) -> None:
+    """Print the outcome and the two totals in one line, each error and warning, and the codes of the other findings."""
+    terminal.print_line(_headline(verdict))
+    for line in _lines(verdict, "error", "warning"):
+        terminal.print_line(line)
+    infos = sorted({code for code, severity in _reported(verdict) if severity == "info"})
+    if infos:
+        terminal.print_line(f"  info {', '.join(infos)} (-v explains)")
+    _print_details(verdict, "info")
+
+
+def _print_summary(verdicts: Sequence[Verdict]) -> None:
+    """Print the number of experiments per code, the most severe first, and the first errors."""
+    counts = Counter(pair for verdict in verdicts for pair in _reported(verdict))
+    if counts:
+        terminal.print_line("experiments  severity  code")
+    for (code, severity), number in sorted(
+        counts.items(), key=lambda row: (SEVERITIES.index(row[0][1]), -row[1], row[0][0])
+    ):
+        terminal.print_line(f"{number:>11,}  {severity:<8}  {code}")
+    printed = 0
+    failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
+    for position, verdict in enumerate(failed):
+        lines = [_headline(verdict), *_lines(verdict, "error")]
+        if printed and printed + len(lines) > _MAX_ERROR_LINES:
+            terminal.print_line(f"{formatting.plural(len(failed) - position, 'more failed experiment')}; -v prints all")
+            break
+        printed += len(lines)
+        for line in lines:
+            terminal.print_line(line)
+    for verdict in verdicts:
+        terminal.debug(_headline(verdict))
+        _print_details(verdict, *SEVERITIES)
+
+
+def _headline(verdict: Verdict) -> str:
     attributed = formatting.attributed_energy(verdict.attributed_energy_j, verdict.attributed_bounds_j, verdict.factor)
     plain = formatting.quantity(verdict.total_energy_j, "J")
     outcome = verdict.outcome.replace("_", " ")
-    terminal.print_line(f"{verdict.experiment_id}: {outcome}, plain sum {plain}, attributed {attributed}")
-    for finding in failures:
-        terminal.print_line(f"  {finding.code}: {finding.message}")
+    return f"{verdict.experiment_id}: {outcome}, plain sum {plain}, attributed {attributed}"
+
+
+def _lines(verdict: Verdict, *severities: Severity) -> Iterator[str]:
+    """Yield one line for each reported finding of these severities, in the order of the severities."""
+    for severity in severities:
+        for finding in verdict.findings:
+            if finding.is_reported and (finding.severity or "error") == severity:
+                yield f"  {severity} {finding.code}: {_text(finding)}"
+
+
+def _text(finding: Finding) -> str:
+    return f"{finding.message} ({finding.reason})" if finding.reason else finding.message
+
+
+def _print_details(verdict: Verdict, *severities: Severity) -> None:
+    """Print the findings of these severities, the checks without a result and the passed checks, if -v is given."""
+    for line in _lines(verdict, *severities):
+        terminal.debug(line)
     for finding in verdict.findings:
-        if finding.outcome == "not_checked" and finding.message:
-            terminal.print_line(f"  {finding.code} ({finding.reason}): {finding.message}")
-        elif finding.outcome == "not_checked":
+        if finding.outcome == "not_checked" and not finding.message:
             terminal.debug(f"  {finding.code} not checked: {finding.reason}")
     for finding in verdict.findings:
         if finding.outcome == "passed":

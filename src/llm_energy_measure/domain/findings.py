@@ -53,6 +53,11 @@ class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return (self.severity or "error") if self.outcome == "failed" else None
 
     @property
+    def is_reported(self) -> bool:
+        """True if the check failed, or if it could not decide but has a message."""
+        return self.outcome == "failed" or (self.outcome == "not_checked" and bool(self.message))
+
+    @property
     def family(self) -> str:
         """The first part of the code.
 

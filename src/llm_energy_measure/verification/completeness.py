@@ -154,15 +154,15 @@ def _unfinished(evidence: Evidence) -> Finding:
     if not ended:
         return passed(code)
     if all(record.status == "partial" for record in ended):
-        indices = listed([record.process_index for record in ended])
-        message = f"process {indices} did not finish; its last checkpoint counts as a lower bound"
-        return failed(code, message, expected="completed", found="partial", processes=(r.process_index for r in ended))
+        processes = [record.process_index for record in ended]
+        message = f"process {listed(processes)} did not finish; its last checkpoint counts as a lower bound"
+        return failed(code, message, expected="completed", found="partial", processes=processes, severity="warning")
     how = f"{ended[0].status}{f' ({ended[0].error_type})' if ended[0].error_type else ''}"
     others = f", and {len(ended) - 1} more did not finish" if len(ended) > 1 else ""
     partial = [record.process_index for record in ended if record.status == "partial"]
     bound = f"; the last checkpoint of process {listed(partial)} counts as a lower bound" if partial else ""
     message = f"process {ended[0].process_index} {how}{others}; its figures cover only a part of the run{bound}"
-    processes = (record.process_index for record in ended)
+    processes = [record.process_index for record in ended]
     return failed(code, message, expected="completed", found=ended[0].status, processes=processes)
 
 

@@ -119,28 +119,33 @@ CHECKS: dict[str, Check] = {
         "Never fails. Reported if no record has a host, a boot id, a node or a local rank, and different numbers of "
         "hosts give different energies.",
         "Record the host or the local rank, or state the number of hosts with `--assume hosts=1`.",
+        severity="warning",
     ),
     "attribution.window_unknown": Check(
         "Several processes read one sensor, and their energy windows are unknown or overlap in part.",
         "Never fails. Reported if the energy that the windows have in common is not known.",
         "Record the start and the end of the energy window.",
+        severity="warning",
     ),
     "attribution.assumed": Check(
         "The user states facts that the records don't contain.",
         "Never fails. Reported if the energy was attributed with `--assume`.",
         "Record the facts in the next run.",
+        severity="info",
     ),
     "identity.repeated_gpu": Check(
         "Several processes that overlap in time name the same GPU.",
         "Never fails. Reported for each GPU UUID (else index) that processes of one host name. Records without a host "
         "count as records of one host.",
         "Record the UUID of each GPU. `attribution.repeated_gpu` shows if energy is counted twice.",
+        severity="warning",
     ),
     "identity.unnamed_gpu": Check(
         "A process that read a GPU does not name it.",
         "Never fails. Reported if a record has neither `gpu_id` nor `gpu_uuid`, unless the process read its host or "
         "its own share, or left its sensors to another process.",
         "Record `gpu_uuid` or `gpu_id`.",
+        severity="warning",
     ),
     "completeness.missing_process": Check(
         "An expected process has no readable result.",
@@ -149,6 +154,7 @@ CHECKS: dict[str, Check] = {
         "Run the missing processes. Until then, the sums are lower bounds.",
         "",
         "In the collection of 0112, 751 of 2,221 process files are empty.",
+        severity="warning",
     ),
     "completeness.unreadable_file": Check(
         "A file with the name of a result can't be read.",
@@ -172,6 +178,7 @@ CHECKS: dict[str, Check] = {
         "Fails if `total_energy_j` is null, unless the process was asked to measure nothing or left its sensors to "
         "another process.",
         "The sum is a lower bound; measure again.",
+        severity="warning",
     ),
     "completeness.sensor_time": Check(
         "Processes ran on a host while no process read its shared sensor.",
@@ -180,10 +187,11 @@ CHECKS: dict[str, Check] = {
         "only for sensors that a process left to another process.",
         "The energy is a lower bound. Current releases hand the sensor over when its reader ends; a gap remains if the "
         "reader was killed or if the sensor gives power and not energy.",
+        severity="warning",
     ),
     "completeness.unfinished_process": Check(
         "A process failed, was interrupted, or left only a checkpoint.",
-        "Fails if `status` is not `completed`.",
+        "Fails if `status` is not `completed`. It is a warning if only checkpoints count.",
         "Its figures cover a part of the run; run it again.",
     ),
     "completeness.duplicate_process": Check(
@@ -369,6 +377,7 @@ CHECKS: dict[str, Check] = {
         "A sensor was lost within the window.",
         "Fails if the recorder reported `sensor_lost`.",
         "The energy is a lower bound.",
+        severity="warning",
     ),
     "counter.gap": Check(
         "A sensor was not sampled for some time.",

@@ -182,8 +182,13 @@ def _read_aggregate(
 
 
 def _included_checkpoints(recovery: RawRecovery, stored: AggregatedSummary | None) -> list[RawProcessResult]:
-    """Return the checkpoints that the stored aggregate includes in place of missing results."""
-    sources = {source.name for source in (stored.sources if stored is not None else None) or ()}
+    """Return the checkpoints that the stored aggregate includes in place of missing results.
+
+    Without a stored aggregate, these are all checkpoints, because `aggregate` would include them.
+    """
+    if stored is None:
+        return recovery.partials
+    sources = {source.name for source in stored.sources or ()}
     return [record for record in recovery.partials if record.stored and record.stored.source.name in sources]
 
 
