@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,17 @@ def test_each_ruff_ignore_has_its_reason(pyproject: dict[str, Any]) -> None:
     lines = [line.strip() for line in section.splitlines() if CODE.match(line.strip())]
     assert len(lines) == len(codes), "write each code on a separate line"
     assert [line for line in lines if not re.search(r"  # \S+ ?\S+", line)] == []
+
+
+def test_tests_patch_only_the_standard_library() -> None:
+    """A test of our own modules passes arguments instead: a clock, a store, a limit."""
+    patched = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in SCRIPTS
+        for name in re.findall(r"monkeypatch\.setattr\(\s*\"?(\w+)", path.read_text(encoding="utf-8"))
+        if name not in sys.stdlib_module_names
+    ]
+    assert patched == []
 
 
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
