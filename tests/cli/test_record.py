@@ -205,7 +205,7 @@ def test_a_used_experiment_id_needs_an_attempt(tmp_path: Path) -> None:
     done = as_process(*arguments, "touch", tmp_path / "ran")
     assert (done.status, "process 0 already has a result" in done.err) == (1, True)
     assert not (tmp_path / "ran").exists()
-    assert "pass attempt=1 (--attempt 1)" in done.err
+    assert "pass attempt='next' (--attempt next)" in done.err
     arguments.insert(-1, "--attempt=1")
     assert as_process(*arguments, "touch", tmp_path / "ran").status == 0
     assert FileSystemRepository(tmp_path / "results").list_attempts("e") == [0]

@@ -98,7 +98,7 @@ def test_begin_of_another_run_is_refused_with_both_values(
     before = names(repository), repository.load_manifest(EXP)
     with pytest.raises(ResultExistsError, match=message) as refused:
         repository.begin_experiment(manifest(EXP, **{fact: value}))
-    assert refused.value.advice == "use another id, or pass attempt=1 (--attempt 1)"
+    assert refused.value.advice.startswith("use another id, or pass attempt='next' (--attempt next), which archives")
     assert (names(repository), repository.load_manifest(EXP)) == before
 
 

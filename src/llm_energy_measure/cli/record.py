@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
+from llm_energy_measure.recorder.attempt import NewAttempt
 from llm_energy_measure.recorder.command import CannotRunError, TreeTime, find_program, run_command
 from llm_energy_measure.recorder.ranks import find_rank
 from llm_energy_measure.recorder.recording import record as make_recording
@@ -19,6 +20,19 @@ from llm_energy_measure.recorder.sources.cpu_model import CpuModel
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
+
+
+class Attempt(click.ParamType[int | NewAttempt]):
+    """A number from 0, `next` or `suffix`."""
+
+    name = "attempt"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | NewAttempt:
+        """Return the number, or the word unchanged."""
+        if value in get_args(NewAttempt):
+            word: NewAttempt = value
+            return word
+        return click.IntRange(min=0).convert(value, param, ctx)
 
 
 @click.command(
@@ -87,9 +101,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--attempt",
-    metavar="N",
-    type=click.IntRange(min=0),
-    help="Number of earlier starts of the experiment, to run it again. [default: from the launcher, else 0]",
+    metavar="N|next|suffix",
+    type=Attempt(),
+    help="Run a used id again: the number of earlier starts, 'next' to find this number, or 'suffix' to append a "
+    "number to the id. [default: from the launcher, else 0]",
 )
 @options.shared_options
 def record(
@@ -107,7 +122,7 @@ def record(
     idle_sec: float,
     process_index: int | None,
     world_size: int | None,
-    attempt: int | None,
+    attempt: int | NewAttempt | None,
 ) -> int:
     """Measure a command and all processes that it starts.
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from llm_energy_measure.domain.experiment import Status
 from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.recorder.attempt import NewAttempt
 from llm_energy_measure.recorder.config import storable_text
 from llm_energy_measure.recorder.metrics import ModelDescription
 from llm_energy_measure.recorder.sources import Source
@@ -36,7 +37,7 @@ class Options(Struct, kw_only=True, frozen=True):
     checkpoint_sec: float | None
     process_index: int | None
     world_size: int | None
-    attempt: int | None
+    attempt: int | NewAttempt | None
     host: str | None
 
 
@@ -48,7 +49,8 @@ def check_options(experiment_id: str, given: Mapping[str, Any]) -> Options:
         if options[name] is not None or name == "model_name":
             options[name] = check_text(doing, name, options[name])
     for name in ("process_index", "world_size", "attempt"):
-        if options[name] is not None:
+        is_word = name == "attempt" and options[name] in get_args(NewAttempt)
+        if options[name] is not None and not is_word:
             options[name] = _integer(doing, name, options[name])
     for name in ("interval_sec", "checkpoint_sec"):
         if options[name] is not None:

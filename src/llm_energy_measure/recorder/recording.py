@@ -17,6 +17,7 @@ from msgspec import structs
 from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status, config_digest
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError, StorageError
 from llm_energy_measure.recorder import locks, metrics, options
+from llm_energy_measure.recorder.attempt import NewAttempt, choose_attempt
 from llm_energy_measure.recorder.clock import Clock, Instant, SystemClock
 from llm_energy_measure.recorder.config import stored_config
 from llm_energy_measure.recorder.decorator import decorate
@@ -75,7 +76,8 @@ class Recording:
         checkpoint_sec: Time between two checkpoints, in seconds; None for no checkpoints.
         process_index: Rank of this process, from 0, if no launcher sets it.
         world_size: Number of processes, if no launcher sets it.
-        attempt: Number of earlier starts of the experiment, if no launcher sets it.
+        attempt: Number of earlier starts of the experiment, if no launcher sets it. `"next"` runs a used id again and
+            archives its results; `"suffix"` appends a number to a used id.
         host: Name of this machine. [default: its host name]
         environ: Environment variables. [default: those of this process]
         clock: The clocks. [default: those of this machine]
@@ -124,7 +126,7 @@ class Recording:
         checkpoint_sec: float | None = 5.0,
         process_index: int | None = None,
         world_size: int | None = None,
-        attempt: int | None = None,
+        attempt: int | NewAttempt | None = None,
         host: str | None = None,
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
@@ -268,8 +270,13 @@ class Recording:
             self._environ,
             process_index=wanted.process_index,
             world_size=wanted.world_size,
-            attempt=wanted.attempt,
+            attempt=wanted.attempt if isinstance(wanted.attempt, int) else None,
         )
+        if isinstance(wanted.attempt, str):
+            store = self.repository.store
+            self.experiment_id, attempt = choose_attempt(store, self.experiment_id, wanted.attempt, self.rank)
+            launcher = structs.replace(self.rank.launcher or Launcher(), attempt=attempt)
+            self.rank = structs.replace(self.rank, launcher=launcher)
         self._config = stored_config(wanted.config)
         self._overrides = stored_config(wanted.cli_overrides)
         with contextlib.ExitStack() as undo:

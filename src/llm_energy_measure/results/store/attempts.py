@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.storage.base import Store
 
-_ADVICE = "use another id, or pass attempt=1 (--attempt 1)"
+_ADVICE = (
+    "use another id, or pass attempt='next' (--attempt next), which archives the earlier results, or attempt='suffix' "
+    "(--attempt suffix), which appends a number to the id"
+)
 
 
 def begin_experiment(store: Store, manifest: Manifest, process_index: int | None = None) -> None:
