@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import threading
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -148,6 +149,7 @@ class Recording:
         self._marked: tuple[Status, str | None] = ("completed", None)
         self._pid = 0
         self._is_running = False
+        self._is_child = False
         self._has_ended = False
         # Reentrant: a signal handler ends the recording in the main thread, which may be writing a checkpoint.
         self._lock = threading.RLock()
@@ -167,7 +169,7 @@ class Recording:
             RecorderError: The block has not begun or has ended.
         """
         if not self._is_running:
-            self._raise_outside()
+            self._check_is_running()
         self._tokens.add(input, output)
 
     def request(self, *, input: int | None = None) -> Request:  # noqa: A002 - as in `add_tokens`
@@ -181,7 +183,7 @@ class Recording:
                 also if the request fails or is cancelled. Do not count them with `add_tokens`.
         """
         if not self._is_running:
-            self._raise_outside()
+            self._check_is_running()
         return Request(self._tokens, self._clock.monotonic, is_warmup=self._phases.is_open(WARMUP), input_tokens=input)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
@@ -192,7 +194,7 @@ class Recording:
                 not inference time, unless tokens are counted in it.
         """
         if not self._is_running:
-            self._raise_outside()
+            self._check_is_running()
         return self._phases.open(options.check_text("cannot begin a phase", "its name", name))
 
     def describe_model(
@@ -229,7 +231,15 @@ class Recording:
         """
         self._marked = options.check_status(status, error_type)
 
-    def _raise_outside(self) -> None:
+    def _check_is_running(self) -> None:
+        if self._is_child:
+            warnings.warn(
+                f"tokens and phases of {self.experiment_id!r} in this forked process are lost: only process "
+                f"{self._pid} measures; call record() in this process too",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return
         when = "has ended" if self._has_ended else "has not begun"
         raise RecorderError(
             f"cannot measure in {self.experiment_id!r}", f"the block {when}", "call this method inside the block"
@@ -346,7 +356,7 @@ class Recording:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Save the result. An exception of the block continues."""
         if not self._pid:
-            self._raise_outside()
+            self._check_is_running()
         if os.getpid() != self._pid:
             return  # a forked child that left the block; only the parent measures
         status, error_type = self._marked if error is None else _status_of(error)
@@ -408,6 +418,7 @@ class Recording:
 
     def _disable_in_child(self) -> None:
         """In a forked child: read no sensor, and replace the locks, which threads of the parent may hold."""
+        self._is_running, self._is_child = False, True
         self._lock = threading.RLock()
         for part in (self._measurement.sampler, self._phases, self._tokens):
             part.disable_in_child()
