@@ -69,10 +69,51 @@ def test_record_names_scope_and_provenance_of_each_component(tmp_path: Path) -> 
     assert [device.gpu_name for device in machine.devices or []] == ["NVIDIA A100-PCIE-40GB"] * 4
 
 
-def test_list_of_gpu_models_has_precedence_over_gpu_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "gpu_model", "gpu_count", "scope"),
+    [
+        ("3.2.1", "4 x NVIDIA A100-PCIE-40GB", "4", "host"),
+        ("3.2.1", "4 x NVIDIA A100-PCIE-40GB", "1", None),
+        ("2.8.3", "4 x NVIDIA A100-PCIE-40GB", "4", None),
+        ("3.2.4", "4 x NVIDIA A100-PCIE-40GB", "4", None),
+        ("3.3.0", "1 x NVIDIA H100", "1", "host"),
+        ("2.4.1", "8 x NVIDIA A40", "8", "host"),
+        ("2.7", "8 x NVIDIA A40", "8", "host"),
+        ("", "8 x NVIDIA A40", "8", None),
+        ("3.2.1", "3 x A1001 x H100", "4", None),
+    ],
+)
+def test_scope_of_gpu_energy_depends_on_the_version(
+    tmp_path: Path, version: str, gpu_model: str, gpu_count: str, scope: str | None
+) -> None:
+    changes = {"codecarbon_version": version, "gpu_model": gpu_model, "gpu_count": gpu_count}
+    [record], _ = import_lines(tmp_path, ",".join(LATEST), line(**changes))
+    assert (record.energy_metrics.gpu_scope, record.energy_metrics.total_scope) == (scope, scope)
+    assert (record.energy_metrics.cpu_scope, record.energy_metrics.ram_scope) == ("host", "host")
+
+
+def test_gpu_count_below_the_list_of_gpus_is_reported(tmp_path: Path) -> None:
     [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(gpu_count="1"))
     assert len(record.energy_metrics.devices or []) == 4
     assert (entry.outcome, entry.code) == ("kept", "gpu_count_differs")
+
+
+def test_gpu_energy_of_zero_is_not_measured(tmp_path: Path) -> None:
+    """With a UUID in CUDA_VISIBLE_DEVICES, CodeCarbon reads no GPU."""
+    zero = {"gpu_energy": "0.0", "energy_consumed": "0.5"}
+    [record], _ = import_lines(tmp_path, ",".join(LATEST), line(**zero))
+    assert (record.energy_metrics.gpu_energy_j, record.energy_metrics.total_energy_j) == (None, 0.5 * KWH)
+
+
+def test_cpu_power_of_an_unknown_cpu_is_modelled(tmp_path: Path) -> None:
+    [record], _ = import_lines(tmp_path, ",".join(LATEST), line(cpu_model="Unknown", cpu_power="42.6317"))
+    assert record.energy_metrics.cpu_provenance == "modelled"
+
+
+def test_pue_in_the_energies_is_stated_in_the_record(tmp_path: Path) -> None:
+    [record], [entry] = import_lines(tmp_path, ",".join(LATEST), line(pue="1.5"))
+    assert (entry.outcome, entry.code) == ("kept", "pue_included")
+    assert "PUE of 1.5" in (record.energy_measurement_warning or "")
 
 
 def test_component_without_power_and_energy_is_unknown(tmp_path: Path) -> None:
@@ -293,7 +334,7 @@ def test_row_is_realigned_if_only_one_alignment_fits(tmp_path: Path) -> None:
     [record], [entry] = import_lines(tmp_path, ",".join(LATEST), short)
     assert (entry.outcome, entry.code) == ("repaired", "realigned")
     assert (record.gpu_name, record.energy_metrics.devices) == (None, None)
-    assert record.energy_metrics.total_scope == "host"
+    assert record.energy_metrics.cpu_scope == "host"
     assert record.effective_config["codecarbon"]["ram_total_size"] == 503.5
     assert record.effective_config["codecarbon"]["pue"] == 1.0
 

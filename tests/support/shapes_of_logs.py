@@ -97,7 +97,7 @@ def machine_options(records: Sequence[RawProcessResult]) -> dict[str, Any]:
 OTHER_CARBON_COLUMNS = {
     "cpu_count": st.integers(1, 512).map(float),
     "ram_power": watts,
-    "pue": st.floats(1, 3),
+    "pue": st.just(1.0),
     "country_name": st.just("Canada"),
     "country_iso_code": st.just("CAN"),
     "cpu_model": st.just("AMD EPYC 7742"),
@@ -148,6 +148,18 @@ def carbon_scope(part: str, machine: str, process: str | None) -> Callable[[Valu
     return scope
 
 
+def is_gpu_of_host(values: Values) -> bool:
+    """True if the row has GPU energy and lists one GPU: of several ones, version 3.3.0 may have read a part."""
+    one_board = len(values["energy_metrics.devices[].gpu_name"] or []) == 1
+    return values["energy_metrics.gpu_energy_j"] is not None and one_board
+
+
+def carbon_total_scope(values: Values) -> str | None:
+    scope = carbon_scope("total", "host", None)(values)
+    has_gpu = values["energy_metrics.gpu_energy_j"] is not None
+    return scope if not has_gpu or is_gpu_of_host(values) else None
+
+
 def write_carbon(folder: Path, records: list[RawProcessResult]) -> dict[str, Any]:
     (folder / "emissions.csv").write_bytes(exporters.to_codecarbon(records))
     return machine_options(records)
@@ -181,8 +193,8 @@ CODECARBON = Shape(
         **null("energy_metrics.", "energy_per_token_j"),
         **null("energy_metrics.devices[].", "gpu_uuid energy_j provenance"),
         **scopes(
-            total_scope=carbon_scope("total", "host", None),
-            gpu_scope=carbon_scope("gpu", "host", "host"),
+            total_scope=carbon_total_scope,
+            gpu_scope=lambda values: "host" if is_gpu_of_host(values) else None,
             cpu_scope=carbon_scope("cpu", "host", "host"),
             ram_scope=carbon_scope("ram", "host", "process"),
             gpu_provenance=lambda values: (

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure.domain.metrics import COUNTER_RESET, Component, EnergyMetrics, Provenance, Scope, SensorReading
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 TOOL = "codecarbon"
 
 _TOLERANCE = 1e-9
+_VERSION = re.compile(r"([0-9]+)\.([0-9]+)(?:\.([0-9]+))?")
 _COMPONENT_OF: dict[str, Component] = {"cpu_energy": "cpu", "gpu_energy": "gpu", "ram_energy": "ram"}
 _IN_RECORD = frozenset(
     (
@@ -122,11 +124,12 @@ def _record(source: ImportSource, row: EmissionsRow, part: Part | None, notes: N
         _note_run(row, part, notes)
     numbers = {name: parse_number(cell) for name, cell in cells.items() if name in NUMBERS and cell}
     boards, board = parse_boards(cells.get("gpu_model") or None)
-    gpu_count = numbers.get("gpu_count")
+    gpu_count, pue = numbers.get("gpu_count"), numbers.get("pue")
     if boards is not None and gpu_count is not None and gpu_count != boards:
-        notes.add(
-            "gpu_count_differs", f"gpu_count is {gpu_count:g}, but gpu_model is {cells['gpu_model']!r}, which is used"
-        )
+        found = f"gpu_count is {gpu_count:g}, but gpu_model is {cells['gpu_model']!r}"
+        notes.add("gpu_count_differs", f"{found}; it is unknown which of these GPUs the energy covers")
+    if pue is not None and pue not in (0, 1):
+        notes.warn("pue_included", f"all energies and powers include the PUE of {pue:g}; divide by it for the machine")
     end = parse_time(cells["timestamp"])
     config = {name: _typed(name, cell) for name, cell in cells.items() if cell and name not in _IN_RECORD}
     if end is None:
@@ -163,16 +166,19 @@ def _energy(row: EmissionsRow, numbers: Mapping[str, float | None], part: Part |
     kwh: dict[str, float | None] = {}
     for name in ("cpu", "gpu", "ram"):
         found = numbers.get(f"{name}_energy")
-        kwh[name] = None if name in fallen or (found == 0 and not numbers.get(f"{name}_power")) else found
+        # CodeCarbon finds no GPU if CUDA_VISIBLE_DEVICES contains a UUID, and writes an energy of 0.
+        is_unmeasured = found == 0 and (name == "gpu" or not numbers.get(f"{name}_power"))
+        kwh[name] = None if name in fallen or is_unmeasured else found
     total_kwh = _total_kwh(numbers.get("energy_consumed"), kwh, fallen, notes)
     host: Scope | None = "host" if tracking_mode in ("machine", "process") else None
-    total_scope: Scope | None = "host" if tracking_mode == "machine" else None
-    ram_scope: Scope | None = "process" if tracking_mode == "process" else total_scope
+    gpu_scope = host if reads_all_boards(row.cells) else None
+    ram_scope: Scope | None = "process" if tracking_mode == "process" else host
+    is_host = tracking_mode == "machine" and (kwh["gpu"] is None or gpu_scope == "host")
     cpu_w, gpu_w = numbers.get("cpu_power"), numbers.get("gpu_power")
     return EnergyMetrics(
-        **component("total", as_joules(total_kwh), total_scope),
-        **component("gpu", as_joules(kwh["gpu"]), host, _gpu_provenance(board)),
-        **component("cpu", as_joules(kwh["cpu"]), host, "modelled" if is_constant(cpu_w) else None),
+        **component("total", as_joules(total_kwh), "host" if is_host else None),
+        **component("gpu", as_joules(kwh["gpu"]), gpu_scope, _gpu_provenance(board)),
+        **component("cpu", as_joules(kwh["cpu"]), host, _cpu_provenance(row.cells, cpu_w)),
         **component("ram", as_joules(kwh["ram"]), ram_scope, "modelled"),
         duration_sec=numbers.get("duration"),
         gpu_power_w=gpu_w if kwh["gpu"] is not None else gpu_w or None,
@@ -207,6 +213,29 @@ def _total_kwh(
         else:
             notes.warn("components_disagree", f"{found}; compare both with the powers, and correct the file")
     return total_kwh
+
+
+def reads_all_boards(cells: Mapping[str, str]) -> bool:
+    """True if the GPU energy of a row covers all GPUs of the machine, as far as its version and columns show.
+
+    Since version 2.8, CodeCarbon reads only the GPUs in CUDA_VISIBLE_DEVICES. In versions 2.8.4 to 3.2.3, `gpu_count`
+    is the number of GPUs that it read. In other versions, it is the number of GPUs of the machine.
+    """
+    boards, _ = parse_boards(cells.get("gpu_model"))
+    count = parse_number(cells.get("gpu_count", ""))
+    if boards is not None and boards <= 1:
+        return True
+    match = _VERSION.match(cells.get("codecarbon_version", ""))
+    if match is None:
+        return False
+    version = tuple(int(number or 0) for number in match.groups())
+    return version < (2, 8, 0) or (version <= (3, 2, 3) and version >= (2, 8, 4) and count == boards is not None)
+
+
+def _cpu_provenance(cells: Mapping[str, str], cpu_power_w: float | None) -> Provenance | None:
+    """Return `modelled` if the CPU power is a constant, or if CodeCarbon did not recognise the CPU."""
+    is_unknown = cells.get("cpu_model", "").casefold() == "unknown"
+    return "modelled" if is_unknown or is_constant(cpu_power_w) else None
 
 
 def is_constant(cpu_power_w: float | None) -> bool:
