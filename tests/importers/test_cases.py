@@ -48,3 +48,27 @@ def test_cc_sheet_hour_one_digit() -> None:
     records, entries = read_all(CASES / "cc_sheet_hour_one_digit" / "emissions.csv")
     assert codes(entries) == ["whole", "whole"]
     assert [record.timestamps.end and record.timestamps.end.hour for record in records] == [9, 10]
+
+
+def test_cc_cpu_power_kw_energy_right() -> None:
+    [record], [entry] = read_all(CASES / "cc_cpu_power_kw_energy_right" / "emissions.csv")
+    assert (entry.outcome, entry.code) == ("kept", "power_contradicts_energy")
+    assert "cpu_power is 0.06 W, but cpu_energy implies a mean of 60 W" in entry.message
+    assert record.energy_metrics.cpu_energy_j == pytest.approx(0.01 * KWH)
+
+
+def test_zeus_impossible_gpu() -> None:
+    _, entries = read_all(CASES / "zeus_impossible_gpu" / "log.csv")
+    assert outcomes(entries) == [(2, "kept", "implausible_power"), (3, "kept", "whole")]
+    assert "gpu0_energy is 5e+09 J in 10 s, which is 5e+08 W" in entries[0].message
+
+
+def test_trtllm_energy_ignored() -> None:
+    [record], [entry] = read_all(CASES / "trtllm_energy_ignored" / "bench.json")
+    energy = record.energy_metrics
+    assert (entry.outcome, entry.code) == ("kept", "whole")
+    assert (energy.total_energy_j, energy.gpu_energy_j, energy.gpu_scope) == (30000.0, 30000.0, "device")
+    assert (energy.duration_sec, energy.gpu_power_w) == (50.0, 600.0)
+    assert record.inference_metrics is not None
+    assert record.inference_metrics.output_tokens == 20000
+    assert (record.origin and record.origin.tool) == "trtllm"

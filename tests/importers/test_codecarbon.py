@@ -259,7 +259,7 @@ def test_blank_energy_is_unknown_and_not_zero(tmp_path: Path) -> None:
 
 def test_power_is_kept_if_the_energy_is_blank(tmp_path: Path) -> None:
     [record], _ = import_lines(tmp_path, ",".join(LATEST), line(gpu_energy="", cpu_energy=""))
-    assert (record.energy_metrics.gpu_power_w, record.energy_metrics.cpu_power_w) == (300.5, 112.5)
+    assert (record.energy_metrics.gpu_power_w, record.energy_metrics.cpu_power_w) == (180000.5, 90000.5)
     assert (record.energy_metrics.gpu_energy_j, record.energy_metrics.cpu_provenance) == (None, None)
 
 

@@ -40,6 +40,22 @@ def test_result_is_a_record_without_energy(tmp_path: Path) -> None:
     assert (record.model_name, record.backend, record.status, record.host) == ("facebook/opt-125m", "vllm", None, None)
 
 
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"energy": {"gpu_joules": 5.0}}, "energy.gpu_joules"),
+        ({"mean_power_w": 300.0}, "mean_power_w"),
+        ({"gpu": {"consumed_kwh": 0.5}}, "gpu.consumed_kwh"),
+    ],
+)
+def test_energy_field_that_is_not_understood_is_named(tmp_path: Path, fields: dict[str, Any], name: str) -> None:
+    [record], [entry] = read_all(peers.write_json(tmp_path / "x", peers.vllm_result(**fields)))
+    assert (entry.code, record.energy_metrics.total_energy_j) == ("energy_not_understood", None)
+    assert name in entry.message
+    [_], [entry] = read_all(peers.write_json(tmp_path / "x", peers.vllm_result(energy={"total_energy_j": None})))
+    assert entry.code == "no_energy"
+
+
 def test_run_without_a_successful_request_has_failed(tmp_path: Path) -> None:
     failed = peers.vllm_result(
         completed=0, failed=8, total_input_tokens=0, total_output_tokens=0, output_throughput=0.0

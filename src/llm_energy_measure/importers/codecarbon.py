@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 TOOL = "codecarbon"
 
 _TOLERANCE = 1e-9
+_POWER_FACTOR = 100.0
+"""Greatest ratio of one power sample and a mean power that is not an error of the unit."""
 _VERSION = re.compile(r"([0-9]+)\.([0-9]+)(?:\.([0-9]+))?")
 _COMPONENT_OF: dict[str, Component] = {"cpu_energy": "cpu", "gpu_energy": "gpu", "ram_energy": "ram"}
 _IN_RECORD = frozenset(
@@ -137,6 +139,7 @@ def _record(source: ImportSource, row: EmissionsRow, part: Part | None, notes: N
         notes.add("no_time", f"{found}, so start and end are null; write times as YYYY-MM-DD HH:MM:SS")
         config |= {"timestamp": cells["timestamp"]} if cells["timestamp"] else {}
     energy = _energy(row, numbers, part, notes)
+    _note_powers(energy, notes)
     is_partial = part is not None and any(line > row.line for line in {*part.refused, *part.unusable})
     return imported_record(
         _experiment_id(cells, part.number if part else 0),
@@ -187,6 +190,18 @@ def _energy(row: EmissionsRow, numbers: Mapping[str, float | None], part: Part |
         devices=unmeasured_devices(board, boards),
         sensors=[SensorReading(source=TOOL, component=name, problems=[COUNTER_RESET]) for name in fallen] or None,
     )
+
+
+def _note_powers(energy: EnergyMetrics, notes: Notes) -> None:
+    """Note a power that is far from the mean power of its component: one of the two has another unit."""
+    for name, power_w, energy_j in (
+        ("cpu", energy.cpu_power_w, energy.cpu_energy_j),
+        ("gpu", energy.gpu_power_w, energy.gpu_energy_j),
+    ):
+        mean_w = energy_j / energy.duration_sec if energy_j and energy.duration_sec else None
+        if power_w and mean_w and not 1 / _POWER_FACTOR <= power_w / mean_w <= _POWER_FACTOR:
+            found = f"{name}_power is {power_w:g} W, but {name}_energy implies a mean of {mean_w:g} W"
+            notes.add("power_contradicts_energy", f"{found}; check the units")
 
 
 def _total_kwh(

@@ -1,6 +1,6 @@
 """Join the energy of one record to a record without energy that ran at the same time.
 
-A client benchmark measures no energy, while an energy tracker on the server measures no requests. Each energy record
+Most client benchmarks measure no energy, while an energy tracker on the server measures no requests. Each energy record
 is joined to at most one run, because each joule counts once.
 """
 
@@ -47,7 +47,7 @@ class EnergyJoin:
         if record.energy_metrics.total_energy_j is not None:
             return record
         if not self._records:
-            notes.add("no_energy", "a client measures no energy; pass --join PATH to add it from an energy record")
+            notes.add("no_energy", "the result has no energy; pass --join PATH to add it from an energy record")
             return record
         matches = self._matches(record)
         if len(matches) != 1:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 TOOL = "zeus"
 
+MAX_BOARD_W = 5000.0
+"""More than any GPU board draws, in watts."""
 _FIRST = ["start_time", "window_name", "elapsed_time"]
 _GPU = re.compile(r"gpu(0|[1-9][0-9]{0,2})_energy")
 
@@ -45,8 +47,9 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     require_unique_columns(header, header)
     for row, text in source.rows():
         with report.refusing(source.path, row=row):
-            record = _record(_cells(text, header), header, options, source, row)
             notes = Notes()
+            record = _record(_cells(text, header), header, options, source, row)
+            _note_powers(record.energy_metrics, header, notes)
             source.note_undecodable(record, notes)
             yield report.record(source.path, record, notes, row=row)
 
@@ -94,6 +97,15 @@ def _record(
         effective_config={TOOL: {"start_time": start_sec, "visible_gpus": list(energies)}},
         origin=source.origin(TOOL, row=row),
     )
+
+
+def _note_powers(energy: EnergyMetrics, header: Sequence[str], notes: Notes) -> None:
+    """Note each GPU whose energy implies a power that no board draws."""
+    for name, device in zip(header[3:], energy.devices or [], strict=True):
+        power_w = device.energy_j / energy.duration_sec if device.energy_j and energy.duration_sec else 0.0
+        if power_w > MAX_BOARD_W:
+            found = f"{name} is {device.energy_j:g} J in {energy.duration_sec:g} s, which is {power_w:g} W"
+            notes.add("implausible_power", f"{found}; no board draws more than {MAX_BOARD_W:g} W, so check the counter")
 
 
 def gpu_counters(gpu_energy_j: float, devices: list[DeviceEnergy], duration_sec: float | None) -> EnergyMetrics:
