@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["open_folder"]  # a fixture
 
 
+TORN = line(run_id="r9", duration="x", energy_consumed="y")
+"""A row with two damaged cells, which can be shifted."""
+
+
 @pytest.fixture
 def emissions(tmp_path: Path) -> Path:
     """Return a log of two runs, one of them with cumulative rows, and a torn row."""
     path = tmp_path / "emissions.csv"
-    grown = line(run_id="r2", timestamp="2026-01-24T14:31:40", duration="15.0", energy_consumed="1.5")
-    path.write_text("\n".join([",".join(LATEST), line(), line(run_id="r2"), grown, line(duration="x")]) + "\n")
+    first = line(run_id="r2", timestamp="2026-01-25T14:31:35")
+    grown = line(run_id="r2", timestamp="2026-01-25T14:31:40", duration="15.0", energy_consumed="1.5")
+    path.write_text("\n".join([",".join(LATEST), line(), first, grown, TORN]) + "\n")
     return path
 
 
@@ -73,7 +78,7 @@ def test_a_repeated_import_changes_nothing(emissions: Path, results: Path) -> No
 
 def test_a_repeated_import_reports_repairs_again(results: Path, tmp_path: Path) -> None:
     path = tmp_path / "emissions.csv"
-    unmeasured = {"energy_consumed": "", "run_id": "r2"}
+    unmeasured = {"energy_consumed": "", "gpu_energy": "", "cpu_energy": "", "run_id": "r2"}
     path.write_text("\n".join([",".join(LATEST), line().replace(",r1,", ", r1,"), line(**unmeasured)]) + "\n")
     first, second = (run("-o", results, "import", path, "--json") for _ in range(2))
     assert first.err.endswith("2 seen, 1 kept, 1 repaired, 0 refused\n")
@@ -243,7 +248,7 @@ def test_a_missing_path_does_not_stop_the_import_of_others(tmp_path: Path, resul
 
 
 def test_verbose_prints_all_entries_and_quiet_no_counts(emissions: Path, results: Path) -> None:
-    rows = [line(run_id=f"r{index}", duration="x") for index in range(3)]
+    rows = [line(run_id=f"r{index}", duration="x", energy_consumed="y") for index in range(3, 6)]
     emissions.write_text("\n".join([",".join(LATEST), *rows, line()]) + "\n")
     messages = run("-o", results, "import", emissions, "--dry-run").err
     assert f"{emissions}:2: refused (torn)" in messages
@@ -345,7 +350,9 @@ def test_energy_of_a_time_with_two_runs_is_not_joined(tmp_path: Path, results: P
 def test_unusable_join_files_are_reported(tmp_path: Path, results: Path) -> None:
     energy = tmp_path / "emissions.csv"
     same = line(timestamp="2026-08-16T16:08:54", duration="100.0")
-    energy.write_text("\n".join([",".join(LATEST), same, line(duration="x"), line(run_id="r3", energy_consumed="")]))
+    energy.write_text(
+        "\n".join([",".join(LATEST), same, TORN, line(run_id="r3", energy_consumed="", gpu_energy="", cpu_energy="")])
+    )
     result = peers.write_json(tmp_path / "result.json", peers.vllm_result())
     done = run("-o", results, "import", result, "--join", energy, "--join", tmp_path / "nowhere", "--json")
     assert [(entry["row"], entry["code"]) for entry in done.json()["entries"]] == [
@@ -495,3 +502,14 @@ def test_a_codecarbon_export_can_be_imported_again(results: Path, emissions: Pat
     done = run("-o", results, "import", table, "--json")
     assert {entry["code"] for entry in done.json()["entries"]} == {"already_there"}
     assert files(results) == before
+
+
+def test_row_that_an_earlier_import_stored_alone_is_not_imported_twice(tmp_path: Path, results: Path) -> None:
+    ranks = [line(run_id=f"rank-{index}") for index in range(3)]
+    path = tmp_path / "emissions.csv"
+    path.write_text("\n".join([",".join(LATEST), *ranks]) + "\n")
+    assert run("-o", results, "import", path, "--group-by", "run_id").status == 0
+    entries = run("-o", results, "import", path, "--json").json()["entries"]
+    assert [entry["code"] for entry in entries] == ["already_there", "stored_elsewhere", "stored_elsewhere"]
+    assert "results delete codecarbon-llama-rank-1" in entries[1]["message"]
+    assert len(FileSystemRepository(results).list_experiments()) == 3

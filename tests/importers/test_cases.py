@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.results import aggregate_results
 from tests.support.imports import codes, outcomes, read_all
 
@@ -72,3 +73,31 @@ def test_trtllm_energy_ignored() -> None:
     assert record.inference_metrics is not None
     assert record.inference_metrics.output_tokens == 20000
     assert (record.origin and record.origin.tool) == "trtllm"
+
+
+def test_cc_four_ranks() -> None:
+    records, entries = read_all(CASES / "cc_four_ranks" / "emissions.csv")
+    assert outcomes(entries) == [(line, "kept", "grouped") for line in range(2, 6)]
+    assert "4 runs measured the same machine at the same time" in entries[0].message
+    assert [(record.experiment_id, record.process_index) for record in records] == [
+        ("codecarbon-bench-rank0", index) for index in range(4)
+    ]
+    result = aggregate_results("codecarbon-bench-rank0", records)
+    assert (result.attribution_status, result.attributed_energy_j) == ("undetermined", None)
+    assert result.attributed_bounds_j == pytest.approx((907.2e3, 4 * 907.2e3))
+    # The rows show neither the host nor the GPUs that each process read. With both, the energy counts once.
+    records, _ = read_all(CASES / "cc_four_ranks" / "emissions.csv", host="node-1")
+    result = aggregate_results("codecarbon-bench-rank0", records, assume=Assumptions(gpu_scope="host"))
+    assert result.attributed_energy_j == pytest.approx(907.2e3)
+
+
+def test_cc_tasks_and_run() -> None:
+    [record], entries = read_all(CASES / "cc_tasks_and_run")
+    assert codes(entries) == ["whole", "task_of_run", "task_of_run"]
+    assert "emissions.csv, line 2" in entries[1].message
+    assert record.energy_metrics.total_energy_j == pytest.approx(311.04e3)
+    phases = {phase.name: phase.total_energy_j for phase in record.phases or []}
+    assert phases == pytest.approx({"load model": 25.92e3, "query model": 259.2e3})
+    records, entries = read_all(CASES / "cc_tasks_and_run" / "emissions_base_r1.csv")
+    assert codes(entries) == ["task_without_run"] * 2
+    assert all("which includes its energy" in (record.energy_measurement_warning or "") for record in records)

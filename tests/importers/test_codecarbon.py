@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 KWH = 3.6e6
 
 
-def import_lines(tmp_path: Path, *lines: str) -> tuple[list[RawProcessResult], list[importers.Entry]]:
+def import_lines(
+    tmp_path: Path, *lines: str, group_by: str | None = None
+) -> tuple[list[RawProcessResult], list[importers.Entry]]:
     path = tmp_path / "table.txt"
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return read_all(path)
+    return read_all(path, group_by=group_by)
 
 
 @pytest.mark.parametrize("version", LAYOUTS)
@@ -186,9 +188,9 @@ def test_each_row_without_a_run_id_is_an_experiment(tmp_path: Path) -> None:
     ids=str,
 )
 def test_different_rows_have_different_ids(tmp_path: Path, one: dict[str, str], other: dict[str, str]) -> None:
-    records, _ = import_lines(tmp_path, ",".join(LATEST), line(**one), line(**other))
+    records, _ = import_lines(tmp_path, ",".join(LATEST), line(**one), line(**other), group_by="run_id")
     assert len({record.experiment_id for record in records}) == 2
-    again, _ = import_lines(tmp_path, ",".join(LATEST), line(**other), line(**one))
+    again, _ = import_lines(tmp_path, ",".join(LATEST), line(**other), line(**one), group_by="run_id")
     assert {record.experiment_id for record in again} == {record.experiment_id for record in records}
 
 
@@ -432,3 +434,55 @@ def test_host_and_gpu_uuids_of_the_caller_are_used(tmp_path: Path) -> None:
     assert [device.gpu_uuid for device in record.energy_metrics.devices or []] == uuids
     [record] = importers.read(path, gpu_uuids=uuids[:2])
     assert [device.gpu_uuid for device in record.energy_metrics.devices or []] == [None] * 4
+
+
+RANKS = [f"rank-{index}" for index in range(4)]
+
+
+def test_rows_of_one_machine_and_time_are_processes_of_one_experiment(tmp_path: Path) -> None:
+    rows = [line(run_id=run) for run in RANKS]
+    records, entries = import_lines(tmp_path, ",".join(LATEST), *rows[:2], line(run_id="r2"), *rows[2:])
+    assert codes(entries) == ["grouped", "grouped", "whole", "grouped", "grouped"]
+    assert [record.process_index for record in records if record.experiment_id == "codecarbon-llama-rank-0"] == [
+        *range(4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"experiment_id": "e2"}, "overlaps_run"),
+        ({"project_name": "other"}, "overlaps_run"),
+        ({"cpu_model": "Xeon"}, "whole"),
+        ({"timestamp": "2026-01-24T15:31:35"}, "whole"),
+        ({"timestamp": "2026-01-24T14:31:41"}, "whole"),
+    ],
+)
+def test_rows_that_differ_are_separate_experiments(tmp_path: Path, changes: dict[str, str], code: str) -> None:
+    rows = line(run_id="rank-0"), line(**({"run_id": "rank-1"} | changes))
+    records, entries = import_lines(tmp_path, ",".join(LATEST), *rows)
+    assert {record.process_index for record in records} == {0}
+    assert codes(entries) == ["whole", code]
+
+
+def test_default_experiment_id_and_project_are_no_evidence(tmp_path: Path) -> None:
+    default = {"experiment_id": "5b0fa12a-3dd7-45bb-9766-cc326314d9f1", "project_name": "codecarbon"}
+    rows = [line(run_id=run, **default) for run in RANKS]
+    records, entries = import_lines(tmp_path, ",".join(LATEST), *rows)
+    assert len({record.experiment_id for record in records}) == 4
+    assert codes(entries) == ["whole", *["overlaps_run"] * 3]
+    records, _ = import_lines(tmp_path, ",".join(LATEST), *rows, group_by="experiment_id")
+    assert [record.process_index for record in records] == [0, 1, 2, 3]
+    records, [entry] = import_lines(tmp_path, ",".join(LATEST), *rows, group_by="rank")
+    assert (records, entry.code) == ([], "missing_field")
+
+
+def test_duration_shorter_than_the_tasks_is_unknown(tmp_path: Path) -> None:
+    """CodeCarbon restarts the duration of a run at each task."""
+    (tmp_path / "emissions.csv").write_text(f"{','.join(LATEST)}\n{line(duration='1.0')}\n")
+    layout = ("task_name", *LATEST)
+    tasks = [line(layout, task_name=name, duration="2.0") for name in ("load", "generate")]
+    (tmp_path / "emissions_base_r1.csv").write_text("\n".join([",".join(layout), *tasks]) + "\n")
+    [record], entries = read_all(tmp_path)
+    assert codes(entries) == ["no_time", "task_of_run", "task_of_run"]
+    assert (record.timestamps.start, record.energy_metrics.duration_sec) == (None, None)

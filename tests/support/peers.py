@@ -61,7 +61,9 @@ LATEST = LAYOUTS["3.3.0"]
 
 
 def cells(layout: tuple[str, ...] = LATEST, /, **changes: str) -> list[str]:
-    """Return the cells of one row of `emissions.csv`."""
+    """Return the cells of one row of `emissions.csv`; runs with other numbers than 1 are on other days."""
+    if (number := changes.get("run_id", "")[1:]).isdigit():
+        changes.setdefault("timestamp", f"2026-01-{24 + (int(number) - 1) % 5}T14:31:35")
     return [{**CELLS, **changes}[name] for name in layout]
 
 

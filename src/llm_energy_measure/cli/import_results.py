@@ -21,6 +21,7 @@ from llm_energy_measure.exceptions import (
     ResultExistsError,
     ResultNotFoundError,
 )
+from llm_energy_measure.importers.codecarbon import ungrouped_experiment_id
 from llm_energy_measure.importers.energy_join import EnergyJoin, without_joined_energy
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.report import merge
@@ -79,6 +80,12 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
     help="Compute a field from the columns of a table; repeat it for each field.",
 )
 @click.option(
+    "--group-by",
+    metavar="COLUMN",
+    type=options.Text(),
+    help="Make CodeCarbon runs with equal cells in COLUMN processes of one experiment; run_id separates all runs.",
+)
+@click.option(
     "--join",
     "joined",
     metavar="PATH",
@@ -97,6 +104,7 @@ def import_results(
     host: str | None,
     gpu_uuids: tuple[str, ...],
     mapping: tuple[str, ...],
+    group_by: str | None,
     joined: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -114,6 +122,7 @@ def import_results(
         "host": host,
         "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",") if uuid.strip()],
         "mapping": mapping,
+        "group_by": group_by,
     }
     saver = (_DryRun if dry_run else _Saver)(repository, overwrite=overwrite)
     unused = set(read_options["gpu_uuids"])
@@ -176,6 +185,11 @@ class _Saver:
                 if entry.outcome == "kept":
                     entry.code = "already_there"
                 return False
+            if (stored_id := self._stored_alone(record)) is not None:
+                entry.outcome, entry.code = "refused", "stored_elsewhere"
+                advice = f"delete it ('results delete {stored_id}') and import again to have it as a process"
+                entry.message = f"the same row is stored as experiment {stored_id}; {advice}"
+                return False
             replaces = self.overwrite and self._has_process(record)
             self._write(record)
             self.replaced += replaces
@@ -195,6 +209,19 @@ class _Saver:
             _without_origin(stored),
             _without_origin(without_joined_energy(stored, record)),
         )
+
+    def _stored_alone(self, record: RawProcessResult) -> str | None:
+        """Return the experiment in which an earlier import stored the same row alone; None if there is none."""
+        experiment_id = ungrouped_experiment_id(record)
+        if experiment_id in (None, record.experiment_id) or record.origin is None:
+            return None
+        alone = msgspec.structs.replace(record, experiment_id=experiment_id, process_index=0)
+        if not self._has_process(alone):
+            return None
+        stored = self._folder(alone).read(0)
+        origin = stored.origin if isinstance(stored, type(record)) else None
+        is_same = origin is not None and (origin.sha256, origin.row) == (record.origin.sha256, record.origin.row)
+        return experiment_id if is_same else None
 
     def _has_process(self, record: RawProcessResult) -> bool:
         return record.process_index in self._folder(record).process_indices()

@@ -10,14 +10,24 @@ Source: CodeCarbon's file output, in the layouts of `codecarbon_rows.LAYOUTS`, v
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llm_energy_measure.domain.metrics import COUNTER_RESET, Component, EnergyMetrics, Provenance, Scope, SensorReading
+import msgspec
+
+from llm_energy_measure.domain.metrics import (
+    COUNTER_RESET,
+    Component,
+    EnergyMetrics,
+    Phase,
+    Provenance,
+    Scope,
+    SensorReading,
+)
+from llm_energy_measure.importers.codecarbon_groups import FileRuns, RunRow, find_runs
 from llm_energy_measure.importers.codecarbon_rows import NUMBERS, ROUNDING, EmissionsRow, is_header, read_rows
-from llm_energy_measure.importers.codecarbon_runs import Part, Runs, run_of
+from llm_energy_measure.importers.codecarbon_runs import TOOL, Part, experiment_id_of, run_of, typed
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.record_parts import (
     component,
@@ -27,15 +37,13 @@ from llm_energy_measure.importers.record_parts import (
     unmeasured_devices,
 )
 from llm_energy_measure.importers.report import ImportReport, Notes
-from llm_energy_measure.importers.values import as_joules, identifier, parse_boards, parse_number, parse_time
+from llm_energy_measure.importers.values import as_joules, parse_boards, parse_number, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.importers.source_file import ImportSource
-
-TOOL = "codecarbon"
 
 _TOLERANCE = 1e-9
 _POWER_FACTOR = 100.0
@@ -49,30 +57,92 @@ _IN_RECORD = frozenset(
     )
 )
 """Columns that have a field in a record. The configuration keeps the other columns."""
-_DERIVED = frozenset(("emissions_rate", "gpu_count", "codecarbon_version"))
-"""Columns that do not distinguish two rows: they follow from other columns, or a tool may add or drop them."""
 
 
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
-    """Yield one record for each run, and for each row without a run id."""
-    del options
-    [source] = sources
-    runs = Runs()
-    for row in read_rows(source):
-        runs.add(row)
+    """Yield one record for each run, and for each row without a run id. Tasks become phases of their run."""
+    before = len(report.entries)
+    files, run_rows = find_runs(sources, options.group_by)
+    phases: dict[str, list[Phase]] = {}
+    for source in sources:
+        for row in read_rows(source) if "task_name" in source.header else ():
+            run, task = run_of(row.cells) or ("", "") if not row.is_refused else ("", "")
+            if task and run in run_rows:
+                notes = Notes()
+                record = _record(source, row, None, notes)
+                phases.setdefault(run, []).append(_phase(task, record.energy_metrics))
+                found = f"the task {task!r} is a part of the run in {run_rows[run].file}, line {run_rows[run].line}"
+                found = "; ".join([f"{found}, whose record has it as a phase", *notes.messages])
+                experiment_id = run_rows[run].experiment_id
+                report.refuse(source.path, "task_of_run", found, row=row.line, experiment_id=experiment_id)
+    for source, file in zip(sources, files, strict=True):
+        yield from _read_file(source, file, run_rows, phases, report)
+    report.entries[before:] = sorted(report.entries[before:], key=lambda entry: (entry.file, entry.row or 0))
+
+
+def _read_file(
+    source: ImportSource,
+    file: FileRuns,
+    run_rows: Mapping[str, RunRow],
+    phases: Mapping[str, list[Phase]],
+    report: ImportReport,
+) -> Iterator[RawProcessResult]:
+    """Yield the records of the runs of one file; records of one experiment follow each other."""
+    waiting: dict[str, list[tuple[RawProcessResult, Notes, int]]] = {}
     for row in read_rows(source):
         if row.is_refused:
             report.refuse(source.path, row.code or "torn", row.message, row=row.line)
             continue
-        part = runs.part_of.get(row.line)
+        run, task = run_of(row.cells) or ("", "")
+        if task and run in run_rows:
+            continue
+        part, process = file.runs.part_of.get(row.line), file.processes.get(row.line)
         if part is not None and part.line != row.line:
             code, message = _describe_included(row, part)
-            experiment_id = _experiment_id(row.cells, part.number)
+            process = file.processes.get(part.line)
+            experiment_id = process.experiment_id if process else part.experiment_id
             report.refuse(source.path, code, message, row=row.line, experiment_id=experiment_id)
             continue
         notes = Notes()
-        record = _record(source, row, part, notes)
-        yield report.record(source.path, record, notes, row=row.line)
+        if task:
+            found = f"the task {task!r} is a part of run {run}; do not add it to the row of the run in emissions.csv"
+            notes.warn("task_without_run", f"{found}, which includes its energy")
+        record = _record(source, row, part, notes, phases.get(run))
+        if other := file.overlapping.get(row.line):
+            found = (
+                f"the run in line {other} measured the same machine at the same time, so both may contain its energy"
+            )
+            notes.add("overlaps_run", f"{found}; pass --group-by COLUMN if they are processes of one experiment")
+        if process is None:
+            yield report.record(source.path, record, notes, row=row.line)
+            continue
+        experiment_id, index, number = process
+        found = f"{number} runs measured the same machine at the same time; this is process {index}"
+        notes.add("grouped", f"{found} of experiment {experiment_id}")
+        record = msgspec.structs.replace(record, experiment_id=experiment_id, process_index=index)
+        group = waiting.setdefault(experiment_id, [])
+        group.append((record, notes, row.line))
+        if len(group) == number:
+            for member, of_member, line in sorted(waiting.pop(experiment_id), key=_process_index):
+                yield report.record(source.path, member, of_member, row=line)
+
+
+def _process_index(member: tuple[RawProcessResult, Notes, int]) -> int:
+    return member[0].process_index
+
+
+def _phase(task: str, energy: EnergyMetrics) -> Phase:
+    """Return a task as a phase of its run."""
+    names = ("total_energy_j", "gpu_energy_j", "cpu_energy_j", "ram_energy_j", "duration_sec")
+    return Phase(name=task, occurrences=1, **{name: getattr(energy, name) for name in names})
+
+
+def ungrouped_experiment_id(record: RawProcessResult) -> str | None:
+    """Return the experiment id that an earlier import gave to a run in a group; None for records of other tools."""
+    if record.origin is None or record.origin.tool != TOOL:
+        return None
+    cells = {name: str(cell) for name, cell in record.effective_config.get(TOOL, {}).items()}
+    return experiment_id_of({**cells, "project_name": record.config_name or ""}, 0) if run_of(cells) else None
 
 
 def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
@@ -85,7 +155,7 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
         found = f"all energies fell below those of line {part.line}, which began at the same time and is shorter"
         return "counter_fell", f"{found}; the counters were reset, and the run counts up to line {part.line}"
     if row.line in part.late:
-        found = f"the row has {energy}, but {other}, the same start and a later end, so it includes this row"
+        found = f"the row has {energy}, but {other}, and includes this row"
         return "out_of_order", found
     return "cumulative", f"{other}, which includes the {energy} of this row"
 
@@ -104,20 +174,9 @@ def _note_run(row: EmissionsRow, part: Part, notes: Notes) -> None:
         notes.warn("rows_refused", found)
 
 
-def _experiment_id(cells: Mapping[str, str], part_number: int) -> str:
-    """Return the id of a row: equal for equal rows, and for all rows of one part of a run."""
-    project = (cells.get("project_name") or "").removeprefix(TOOL)  # the default of the tool is its own name
-    restart = [f"restart{part_number}"] if part_number else []
-    run = run_of(cells)
-    if run is not None:
-        return identifier(TOOL, project, *run, *restart)
-    # The digest uses values, not digits: a row that another tool has written again has the same id.
-    values = sorted((name, _typed(name, cell)) for name, cell in cells.items() if cell and name not in _DERIVED)
-    digest = hashlib.sha256(repr(values).encode()).hexdigest()
-    return identifier(TOOL, project, cells["timestamp"].replace(":", ""), digest[:8])
-
-
-def _record(source: ImportSource, row: EmissionsRow, part: Part | None, notes: Notes) -> RawProcessResult:
+def _record(
+    source: ImportSource, row: EmissionsRow, part: Part | None, notes: Notes, phases: list[Phase] | None = None
+) -> RawProcessResult:
     """Return the record of one row."""
     cells = row.cells
     if row.code is not None:
@@ -132,8 +191,11 @@ def _record(source: ImportSource, row: EmissionsRow, part: Part | None, notes: N
         notes.add("gpu_count_differs", f"{found}; it is unknown which of these GPUs the energy covers")
     if pue is not None and pue not in (0, 1):
         notes.warn("pue_included", f"all energies and powers include the PUE of {pue:g}; divide by it for the machine")
+    if sum(phase.duration_sec or 0.0 for phase in phases or ()) > (numbers.get("duration") or math.inf) + 1.0:
+        found = f"duration is {numbers.pop('duration'):g} s, less than the tasks of the run: CodeCarbon restarts it"
+        notes.warn("no_time", f"{found} at each task, so start and duration are null")
     end = parse_time(cells["timestamp"])
-    config = {name: _typed(name, cell) for name, cell in cells.items() if cell and name not in _IN_RECORD}
+    config = {name: typed(name, cell) for name, cell in cells.items() if cell and name not in _IN_RECORD}
     if end is None:
         found = f"the timestamp {cells['timestamp']!r} has several meanings" if cells["timestamp"] else "no timestamp"
         notes.add("no_time", f"{found}, so start and end are null; write times as YYYY-MM-DD HH:MM:SS")
@@ -142,7 +204,7 @@ def _record(source: ImportSource, row: EmissionsRow, part: Part | None, notes: N
     _note_powers(energy, notes)
     is_partial = part is not None and any(line > row.line for line in {*part.refused, *part.unusable})
     return imported_record(
-        _experiment_id(cells, part.number if part else 0),
+        experiment_id_of(cells, part.number if part else 0),
         gpu_name=board,
         energy_measurement_warning=notes.warning,
         config_name=cells.get("project_name") or None,
@@ -151,11 +213,8 @@ def _record(source: ImportSource, row: EmissionsRow, part: Part | None, notes: N
         effective_config={TOOL: config},
         origin=source.origin(TOOL, cells.get("codecarbon_version") or None, row.line),
         status="partial" if is_partial else None,
+        phases=phases,
     )
-
-
-def _typed(name: str, cell: str) -> Any:
-    return parse_number(cell) if name in NUMBERS else cell
 
 
 def _energy(row: EmissionsRow, numbers: Mapping[str, float | None], part: Part | None, notes: Notes) -> EnergyMetrics:
@@ -275,4 +334,5 @@ FORMAT = Format(
     looks_for="a CSV header with timestamp, duration, emissions and energy_consumed",
     recognises=lambda source: is_header(source.header),
     read=_read,
+    reads_together=True,
 )

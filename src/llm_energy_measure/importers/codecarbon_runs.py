@@ -1,4 +1,4 @@
-"""Find the row that counts for each run of a CodeCarbon file, and the energies that its rows contradict.
+"""Find the row that counts for each run of a CodeCarbon file, and the runs that are processes of one experiment.
 
 The rows of a run are cumulative. So each component may only rise: if one falls while others rise, its counter wrapped
 or was reset. If all fall and the tracker started again, each part counts.
@@ -6,13 +6,14 @@ or was reset. If all fall and the tracker started again, each part counts.
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from llm_energy_measure.importers.codecarbon_rows import COMPONENTS
-from llm_energy_measure.importers.values import add_seconds, parse_time
+from llm_energy_measure.importers.codecarbon_rows import COMPONENTS, NUMBERS
+from llm_energy_measure.importers.values import add_seconds, identifier, parse_number, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,11 +23,18 @@ if TYPE_CHECKING:
 # The timestamp has whole seconds, and its clock can drift against the timer that measures the duration.
 _SAME_START_SEC = 2.0
 _DRIFT = 1e-3
+_DERIVED = frozenset(("emissions_rate", "gpu_count", "codecarbon_version"))
+"""Columns that do not distinguish two rows: they follow from other columns, or a tool may add or drop them."""
+TOOL = "codecarbon"
+_DEFAULTS = ("5b0fa12a-3dd7-45bb-9766-cc326314d9f1", TOOL)
+"""Experiment id and project of CodeCarbon if the user gives none. Source: CodeCarbon 2.3 to 3.3.2."""
+_MACHINE = ("os", "cpu_count", "cpu_model", "gpu_model", "ram_total_size")
+"""Columns that are equal in all rows of a machine."""
 _ROUNDED = 1e-9
 """Greatest relative decrease of a component that rounding explains."""
 
 
-class _Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True):
     """Times and energies of one row; the energies are in kWh. None means unknown."""
 
     line: int
@@ -49,6 +57,11 @@ class Part(msgspec.Struct):
     Attributes:
         number: Number of earlier starts.
         last: The row that counts: the last one in time.
+        machine: Cells that describe the machine; empty if they do not.
+        experiment_id: Id of the experiment, if the run is in no group.
+        name: Experiment id and project that the user chose; empty if both are defaults of the tool.
+        group: Cell in the column that the user groups by; empty without one.
+        first_line: Line of the first row.
         fallen: Components whose energy fell, with the line and the two energies in kWh.
         refused: Lines of later rows of the run that were refused.
         late: Lines of rows that come after a row that includes them.
@@ -56,7 +69,12 @@ class Part(msgspec.Struct):
     """
 
     number: int
-    last: _Reading
+    last: Reading
+    experiment_id: str = ""
+    machine: tuple[str, ...] = ()
+    name: tuple[str, str] = ("", "")
+    group: str = ""
+    first_line: int = 0
     fallen: dict[str, tuple[int, float, float]] = {}
     refused: list[int] = []
     late: set[int] = set()
@@ -71,10 +89,17 @@ class Part(msgspec.Struct):
 class Runs:
     """Finds in one pass over a file which row of each run counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, group_by: str | None = None) -> None:
+        self.group_by = group_by
         self.parts: dict[tuple[str, str], list[Part]] = {}  # by run and task
         self.part_of: dict[int, Part] = {}  # by line
         self._runs: dict[str, list[tuple[str, str]]] = {}
+        self._machines: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def _machine(self, row: EmissionsRow) -> tuple[str, ...]:
+        """Return the cells that describe the machine: one object for all equal rows, to save memory."""
+        cells = tuple(row.cells.get(column, "") for column in _MACHINE)
+        return self._machines.setdefault(cells, cells)
 
     def add(self, row: EmissionsRow) -> None:
         """Add a row to its run. A row without a run id counts on its own."""
@@ -90,7 +115,15 @@ class Runs:
         parts = self.parts.setdefault(key, [])
         part = _part_of(reading, parts, has_run_id="run_id" in row.cells)
         if part is None:
-            part = Part(len(parts), reading)
+            part = Part(
+                len(parts),
+                reading,
+                experiment_id=experiment_id_of(row.cells, len(parts)),
+                machine=self._machine(row),
+                name=(_chosen(row.cells, "experiment_id"), _chosen(row.cells, "project_name")),
+                group=row.cells.get(self.group_by, "") if self.group_by else "",
+                first_line=row.line,
+            )
             parts.append(part)
         else:
             _add_to_part(part, reading, has_tasks="task_name" in row.cells)
@@ -104,22 +137,28 @@ class Runs:
                     self.parts[key][-1].refused.append(row.line)
 
 
+def _chosen(cells: Mapping[str, str], column: str) -> str:
+    """Return the cell of a column, or an empty text if it is a default of CodeCarbon."""
+    cell = cells.get(column, "")
+    return "" if cell in _DEFAULTS else cell
+
+
 def run_of(cells: Mapping[str, str]) -> tuple[str, str] | None:
     """Return the run id and the task of a row; None if it has no run id."""
     run = cells["run_id"] if "run_id" in cells else cells.get("experiment_id", "")
     return (run, cells.get("task_name", "")) if run else None
 
 
-def _reading(row: EmissionsRow) -> _Reading:
+def _reading(row: EmissionsRow) -> Reading:
     def number(name: str) -> float | None:
         return float(cell) if (cell := row.cells.get(name)) else None
 
     end, duration = parse_time(row.cells["timestamp"]), number("duration")
     start = add_seconds(end, -duration) if end is not None and duration is not None else None
-    return _Reading(row.line, start, end, duration, number("energy_consumed"), tuple(map(number, COMPONENTS)))
+    return Reading(row.line, start, end, duration, number("energy_consumed"), tuple(map(number, COMPONENTS)))
 
 
-def _part_of(reading: _Reading, parts: list[Part], *, has_run_id: bool) -> Part | None:
+def _part_of(reading: Reading, parts: list[Part], *, has_run_id: bool) -> Part | None:
     """Return the part of a run that a row belongs to; None if the row begins a part."""
     for part in parts:
         if _is_same_start(reading, part.last):
@@ -135,7 +174,7 @@ def _part_of(reading: _Reading, parts: list[Part], *, has_run_id: bool) -> Part 
     return None if is_after or not _rises_and_falls(last, reading) else parts[-1]
 
 
-def _is_same_start(one: _Reading, other: _Reading) -> bool:
+def _is_same_start(one: Reading, other: Reading) -> bool:
     if one.start is None or other.start is None or (one.start.tzinfo is None) != (other.start.tzinfo is None):
         return False
     tolerance_sec = _SAME_START_SEC + _DRIFT * (one.duration_sec or 0.0)
@@ -146,13 +185,16 @@ def _is_before(one: datetime, other: datetime) -> bool:
     return (one.tzinfo is None) == (other.tzinfo is None) and (other - one).total_seconds() > _SAME_START_SEC
 
 
-def _add_to_part(part: Part, reading: _Reading, *, has_tasks: bool) -> None:
+def _add_to_part(part: Part, reading: Reading, *, has_tasks: bool) -> None:
     """Compare a row with the last one of its part, in time, and note the components that fell."""
     last = part.last
     # CodeCarbon restarts the duration of a run at each task, so the duration gives no order there.
     growth_sec = 0.0
     if not has_tasks and last.duration_sec is not None and reading.duration_sec is not None:
         growth_sec = (reading.duration_sec - last.duration_sec) if _is_same_start(last, reading) else 0.0
+    if last.start is not None and reading.start is None and not any(change > 0 for change in _changes(last, reading)):
+        part.late.add(reading.line)  # the earlier row has the same energies, and the time too
+        return
     if _is_lower(last, reading):
         is_reset = growth_sec > 0 and any(reading.components)
         (part.unusable if is_reset else part.late).add(reading.line)
@@ -166,7 +208,7 @@ def _add_to_part(part: Part, reading: _Reading, *, has_tasks: bool) -> None:
     part.last = reading
 
 
-def _changes(earlier: _Reading, later: _Reading) -> Iterable[float]:
+def _changes(earlier: Reading, later: Reading) -> Iterable[float]:
     """Yield the change of each component, or that of the total if no component is known."""
     pairs = list(zip(earlier.components, later.components, strict=True))
     if not any(None not in pair for pair in pairs):
@@ -176,7 +218,7 @@ def _changes(earlier: _Reading, later: _Reading) -> Iterable[float]:
             yield 0.0 if abs(after - before) <= _ROUNDED * before else after - before
 
 
-def _is_lower(earlier: _Reading, later: _Reading) -> bool:
+def _is_lower(earlier: Reading, later: Reading) -> bool:
     """True if no component rises and at least one falls, or if the later row has no energy."""
     if later.energy_kwh is None:
         return earlier.energy_kwh is not None
@@ -186,6 +228,24 @@ def _is_lower(earlier: _Reading, later: _Reading) -> bool:
     return bool(changes) and min(changes) < 0 and max(changes) <= 0
 
 
-def _rises_and_falls(earlier: _Reading, later: _Reading) -> bool:
+def _rises_and_falls(earlier: Reading, later: Reading) -> bool:
     changes = list(_changes(earlier, later))
     return bool(changes) and min(changes) < 0 < max(changes)
+
+
+def experiment_id_of(cells: Mapping[str, str], part_number: int) -> str:
+    """Return the id of a row: equal for equal rows, and for all rows of one part of a run."""
+    project = (cells.get("project_name") or "").removeprefix(TOOL)  # the default of the tool is its own name
+    restart = [f"restart{part_number}"] if part_number else []
+    run = run_of(cells)
+    if run is not None:
+        return identifier(TOOL, project, *run, *restart)
+    # The digest uses values, not digits: a row that another tool has written again has the same id.
+    values = sorted((name, typed(name, cell)) for name, cell in cells.items() if cell and name not in _DERIVED)
+    digest = hashlib.sha256(repr(values).encode()).hexdigest()
+    return identifier(TOOL, project, cells["timestamp"].replace(":", ""), digest[:8])
+
+
+def typed(name: str, cell: str) -> Any:
+    """Return a cell as a number if its column contains numbers, otherwise as text."""
+    return parse_number(cell) if name in NUMBERS else cell

@@ -28,6 +28,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     energy: EnergyJoin = msgspec.field(default_factory=EnergyJoin)
     max_files: int = MAX_FILES
     progress: Progress | None = None
+    group_by: str | None = None
 
     def gpu_uuid(self, index: int | None) -> str | None:
         """Return the UUID of a GPU by its index; None if the caller did not state it."""
@@ -50,6 +51,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         recognises: Returns whether a file has this format, from its content only.
         read: Builds the records.
         is_folder: Whether several files of one folder form a measurement.
+        reads_together: Whether the files of one folder explain each other, although each can be read alone.
         needs_mapping: Whether the format can be read only with a mapping. Without one it is not tried.
         part_names: Pattern of the file names, which identify files without content. Files whose first group is equal
             belong to one measurement.
@@ -60,6 +62,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     recognises: Callable[[ImportSource], bool]
     read: Importer
     is_folder: bool = False
+    reads_together: bool = False
     needs_mapping: bool = False
     part_names: str | None = None
 

@@ -71,6 +71,7 @@ class Scan:
     def _files_of(self, folder: Path, names: Sequence[str]) -> Iterator[RawProcessResult]:
         """Yield the records of the files of one folder: first of single files, then of those that belong together."""
         parts: dict[str, list[Path]] = {}
+        together: dict[str, list[ImportSource]] = {}
         empty: list[Path] = []
         for path in (folder / name for name in names):
             if path.is_symlink():
@@ -82,15 +83,35 @@ class Scan:
             elif (form := self._format_of_part(source)) is not None and form.is_folder:
                 parts.setdefault(form.name, []).append(path)
             elif form is not None:
-                yield from self._read(form, [source])
+                yield from self._read_single(form, source, together)
         for form in self.formats:
             # An empty file has no content to recognise. Its name tells whether it belongs to a measurement.
             own = {path for path in empty if form.matches_name(path.name)}
             empty = [path for path in empty if path not in own]
-            for group in form.measurements([*parts.get(form.name, []), *own]):
-                yield from self._read(form, self._open_all(form, group))
+            yield from self._read(form, together.pop(form.name, []))
+            for paths in form.measurements([*parts.get(form.name, []), *own]):
+                yield from self._read(form, self._open_all(form, paths))
         for path in empty:
             self.report.refuse(path, "empty_file", "the file is empty (0 bytes)")
+
+    def _read_single(
+        self, form: Format, source: ImportSource, together: dict[str, list[ImportSource]]
+    ) -> Iterator[RawProcessResult]:
+        """Yield the records of a file that can be read alone, or keep the file until others of its format are there.
+
+        Args:
+            form: Format of the file.
+            source: The file.
+            together: Files that wait for others, by format. They have at most `MAX_BYTES` together.
+        """
+        if not form.reads_together:
+            yield from self._read(form, [source])
+            return
+        group = together.setdefault(form.name, [])
+        if sum(len(other.data) for other in group) + len(source.data) > MAX_BYTES:
+            yield from self._read(form, group)
+            group.clear()
+        group.append(source)
 
     def _read(self, form: Format, sources: list[ImportSource]) -> Iterator[RawProcessResult]:
         """Yield the records of one measurement; an error costs only this measurement."""
