@@ -20,6 +20,7 @@ from llm_energy_measure.importers.record_parts import component, imported_record
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
 from llm_energy_measure.importers.source_file import split_row
 from llm_energy_measure.importers.values import add_seconds, from_epoch, identifier, parse_number
+from llm_energy_measure.verification.ceilings import BOARD_CEILING_W
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 TOOL = "zeus"
 
-MAX_BOARD_W = 5000.0
-"""More than any GPU board draws, in watts."""
 _FIRST = ["start_time", "window_name", "elapsed_time"]
 _GPU = re.compile(r"gpu(0|[1-9][0-9]{0,2})_energy")
 
@@ -103,9 +102,11 @@ def _note_powers(energy: EnergyMetrics, header: Sequence[str], notes: Notes) -> 
     """Note each GPU whose energy implies a power that no board draws."""
     for name, device in zip(header[3:], energy.devices or [], strict=True):
         power_w = device.energy_j / energy.duration_sec if device.energy_j and energy.duration_sec else 0.0
-        if power_w > MAX_BOARD_W:
+        if power_w > BOARD_CEILING_W:
             found = f"{name} is {device.energy_j:g} J in {energy.duration_sec:g} s, which is {power_w:g} W"
-            notes.add("implausible_power", f"{found}; no board draws more than {MAX_BOARD_W:g} W, so check the counter")
+            notes.add(
+                "implausible_power", f"{found}; no board draws more than {BOARD_CEILING_W:g} W, so check the counter"
+            )
 
 
 def gpu_counters(gpu_energy_j: float, devices: list[DeviceEnergy], duration_sec: float | None) -> EnergyMetrics:
