@@ -58,7 +58,7 @@ class Case(Struct, frozen=True):
     assume: Assumptions
 
     def where(self, processes: Iterable[int]) -> str:
-        """` on host NAME` if the processes have one known host, else nothing."""
+        """Return ` on host NAME` if the processes have one known host, else an empty text."""
         wanted = set(processes)
         names = {process.record.host for process in self.processes if process.index in wanted}
         name = next(iter(names)) if len(names) == 1 else None
@@ -117,7 +117,7 @@ def _merged(doubles: Sequence[DoubleCount]) -> DoubleCount:
 
 
 def _double_count(case: Case, double: DoubleCount) -> Finding:
-    """The finding that readings contain the same joules."""
+    """Return the finding that readings contain the same joules."""
     kept_j = double.kept.high_j if double.kept.point_j is None else double.kept.point_j
     effect_j = double.plain_j - kept_j
     least = "at least " if double.kept.point_j is None else ""
@@ -220,7 +220,7 @@ def _open_parts(case: Case) -> Finding:
 
 
 def _one_uuid_two_machines(case: Case) -> Finding:
-    """A GPU is in one machine: two machines that ran at one time can't both have it. Names of containers may differ."""
+    """Return whether a GPU appears on two machines that ran at the same time. Containers of one machine may differ."""
     code = "attribution.two_names_one_host"
     if len({boot_of(process.record) for process in case.processes}) <= 1:
         return passed(code)
@@ -272,7 +272,7 @@ def _contradictory(case: Case) -> Finding:
 
 
 def _scope_unknown(case: Case) -> Finding:
-    """Which explanations remain, and which evidence would decide."""
+    """Return which explanations remain, and which evidence would decide."""
     code = "attribution.scope_unknown"
     components = sorted(
         {component for one in case.explained for host in one.by_host if host for component in host.open_scopes}
@@ -334,9 +334,9 @@ def _assumed(case: Case) -> Finding:
     if assume.gpu_scope is not None:
         stated.append(f"gpu-scope={assume.gpu_scope}: {_SCOPE_MEANING[assume.gpu_scope]}")
     if assume.hosts is not None:
-        stated.append(
-            f"hosts={assume.hosts}: the processes ran on that number of hosts, in blocks of consecutive ranks"
-        )
+        used = "the processes ran on that number of hosts, in blocks of consecutive ranks"
+        known = "not used, because the records show the hosts"
+        stated.append(f"hosts={assume.hosts}: {used if case.division.basis == 'assumed' else known}")
     if assume.boards is not None:
         stated.append(f"boards={assume.boards}: each host has that number of boards")
     if assume.board is not None:

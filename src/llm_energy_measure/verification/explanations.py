@@ -21,7 +21,7 @@ from llm_energy_measure.verification.grouping import (
     placed,
     processes_of,
 )
-from llm_energy_measure.verification.host_energy import OVER_COUNT, DoubleCount, HostEnergy
+from llm_energy_measure.verification.host_energy import HostEnergy
 from llm_energy_measure.verification.overlap import (
     SAME_COUNTER,
     SAME_INDEX,
@@ -69,7 +69,7 @@ def energy_of_host(readings: Sequence[Reading], boards: Callable[[], HostBoards]
 
 
 class _Host:
-    """The explanation of one host; notes are kept in `found`."""
+    """Explains one host, and notes in `found` what decides its energy."""
 
     def __init__(self, *, boards: Callable[[], HostBoards], has_module: bool) -> None:
         self._find_boards = boards
@@ -78,7 +78,7 @@ class _Host:
         self.found = HostEnergy()
 
     def boards(self) -> HostBoards:
-        """The boards that the host is stated to have; most hosts are explained without them."""
+        """Return the boards that the host is stated to have; most hosts are explained without them."""
         if self._boards is None:
             self._boards = self._find_boards()
         return self._boards
@@ -123,7 +123,8 @@ class _Host:
 
     def _contained(self, component: Component, hosts: Sequence[Reading], parts: Sequence[Reading]) -> EnergyRange:
         """Return the energy of a host that some processes read whole, while others read parts of it."""
-        counter = self._counter("attribution.host_counted", hosts, self._limit_of(component, hosts))
+        limit_w = self.boards().total_w if component == "gpu" and len(hosts) > 1 else None
+        counter = self._counter("attribution.host_counted", hosts, limit_w)
         if not parts:
             return counter
         inside, outside, partly = placed(hosts, parts)
@@ -132,7 +133,7 @@ class _Host:
             within = self._quietly(lambda: self._component(component, inside))
             if within.low_j > counter.high_j * _MORE_THAN_HOST:
                 return self._contradiction(_PARTS_EXCEED, [*hosts, *parts], counter, self._component(component, parts))
-            self._note_double("attribution.host_counted", [*hosts, *inside], counter)
+            self.found.note_double("attribution.host_counted", [*hosts, *inside], counter)
         if outside:
             ranges.append(self._component(component, outside))
         if partly:
@@ -159,7 +160,7 @@ class _Host:
                 apart = added(self._components([*parts, *others]).values())
                 return self._contradiction(_PARTS_EXCEED, [*hosts, *parts, *others], counter, apart), {}
             if inside:
-                self._note_double("attribution.host_counted", [*hosts, *inside], counter)
+                self.found.note_double("attribution.host_counted", [*hosts, *inside], counter)
             beyond = added(self._components(outside).values()) if outside else ZERO
             extra = self._quietly(lambda: added(self._components(partly).values())) if partly else ZERO
             self.found.open_windows.update(reading.process for reading in partly)
@@ -231,10 +232,9 @@ class _Host:
         """Return the energy of GPUs that several processes read."""
         sets = {reading.sensors for reading in readings}
         if len(sets) == 1:
-            limit_w = readings[0].limit_w
-            code = code_of_gpu(readings)
-            return self._counter(code, readings, limit_w, SAME_INDEX if readings[0].is_by_index else SAME_COUNTER)
-        # Each sensor that is read alone has a reading; a set of sensors has one figure.
+            tolerance = SAME_INDEX if readings[0].is_by_index else SAME_COUNTER
+            return self._counter(code_of_gpu(readings), readings, readings[0].limit_w, tolerance)
+        # Some readings are one figure for several GPUs. The largest set contains the others, or they overlap in part.
         largest = max(sets, key=len)
         outer = [reading for reading in readings if reading.sensors == largest]
         if all(set(own) <= set(largest) for own in sets):
@@ -242,7 +242,7 @@ class _Host:
             inner = [reading for reading in readings if reading.sensors != largest]
             _, outside, partly = placed(outer, inner)
             if not outside and not partly:
-                self._note_double("attribution.repeated_gpu", readings, counter)
+                self.found.note_double("attribution.repeated_gpu", readings, counter)
                 return counter
         self.found.open_windows.update(reading.process for reading in readings)
         return EnergyRange(least_energy(readings), math.fsum(reading.energy_j for reading in readings), None)
@@ -280,7 +280,7 @@ class _Host:
         kept = EnergyRange(counted.low_j, counted.high_j, counted.point_j, basis)
         if counted.point_j is None:
             self.found.open_windows.update(reading.process for reading in readings)
-        self._note_double(code, readings, kept)
+        self.found.note_double(code, readings, kept)
         return kept
 
     # Readings of unknown scope
@@ -302,7 +302,9 @@ class _Host:
             constant = EnergyRange(low, high, min(max(counted.point_j, low), high))
         if constant.point_j is None:
             self.found.open_windows.update(processes_of(readings))
-        return structs.replace(constant, basis=frozenset({"constant_model"}))
+        constant = structs.replace(constant, basis=frozenset({"constant_model"}))
+        self.found.note_double("attribution.host_counted", readings, constant)
+        return constant
 
     def _of_unknown_scope(
         self, component: Component, known: EnergyRange, unknown: Sequence[Reading], readings: Sequence[Reading]
@@ -348,13 +350,7 @@ class _Host:
                     max(counted.point_j, known.low_j),
                     frozenset({"power", counted.basis} - {""}),
                 )
-        self._note_double(
-            "energy.over_counted",
-            readings,
-            limited,
-            limit_w=boards.total_w,
-            found_w=found_w,
-        )
+        self.found.note_double("energy.over_counted", readings, limited, limit_w=boards.total_w, found_w=found_w)
         return limited
 
     # A sensor that may cover a CPU too
@@ -379,30 +375,6 @@ class _Host:
 
     # Notes
 
-    def _note_double(
-        self,
-        code: str,
-        readings: Sequence[Reading],
-        kept: EnergyRange,
-        *,
-        limit_w: float | None = None,
-        found_w: float | None = None,
-    ) -> None:
-        """Note that readings contain the same joules, if that is proven."""
-        plain_j = math.fsum(reading.energy_j for reading in readings)
-        if kept.high_j < OVER_COUNT * plain_j:
-            self.found.double_counts.append(
-                DoubleCount(
-                    code=code,
-                    processes=processes_of(readings),
-                    plain_j=plain_j,
-                    kept=kept,
-                    names=tuple(dict.fromkeys(str(reading.gpu) for reading in readings if reading.gpu is not None)),
-                    limit_w=limit_w,
-                    found_w=found_w,
-                )
-            )
-
     def _contradiction(self, message: str, readings: Sequence[Reading], *kept: EnergyRange) -> EnergyRange:
         """Note that no explanation of readings remains: their energy is between the largest reading and the sum.
 
@@ -416,13 +388,9 @@ class _Host:
         return EnergyRange(min(least_energy(readings), high), high, None)
 
     def _quietly(self, explain: Callable[[], EnergyRange]) -> EnergyRange:
-        """Explain readings that a larger reading contains: notes about them alone are not needed."""
+        """Explain readings that a larger reading contains, without keeping notes about them."""
         found, self.found = self.found, HostEnergy()
         try:
             return explain()
         finally:
             self.found = found
-
-    def _limit_of(self, component: Component, readings: Sequence[Reading]) -> float | None:
-        """Greatest power of a component of the host, in watts; None if it is unknown, or not needed."""
-        return self.boards().total_w if component == "gpu" and len(readings) > 1 else None

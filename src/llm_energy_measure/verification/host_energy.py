@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 from msgspec import Struct, field
 
+from llm_energy_measure.verification.grouping import processes_of
 from llm_energy_measure.verification.hosts import Hosts
 from llm_energy_measure.verification.ranges import ZERO, EnergyRange
 from llm_energy_measure.verification.readings import Component
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llm_energy_measure.verification.readings import Reading
 
 OVER_COUNT = 0.98
 """Fraction of the plain sum below which the greatest possible energy proves that some energy is counted twice."""
@@ -64,6 +73,30 @@ class HostEnergy(Struct, kw_only=True):
     excessive_shares: list[tuple[tuple[int, ...], float, float]] = field(default_factory=list)
     module_j: float = 0.0
     module_processes: set[int] = field(default_factory=set)
+
+    def note_double(
+        self,
+        code: str,
+        readings: Sequence[Reading],
+        kept: EnergyRange,
+        *,
+        limit_w: float | None = None,
+        found_w: float | None = None,
+    ) -> None:
+        """Note that readings contain the same joules, if that is proven."""
+        plain_j = math.fsum(reading.energy_j for reading in readings)
+        if kept.high_j < OVER_COUNT * plain_j:
+            self.double_counts.append(
+                DoubleCount(
+                    code=code,
+                    processes=processes_of(readings),
+                    plain_j=plain_j,
+                    kept=kept,
+                    names=tuple(dict.fromkeys(str(reading.gpu) for reading in readings if reading.gpu is not None)),
+                    limit_w=limit_w,
+                    found_w=found_w,
+                )
+            )
 
 
 class Explained(Struct, frozen=True):

@@ -17,7 +17,8 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from llm_energy_measure.verification.readings import Reading, Window
+    from llm_energy_measure.verification.energy_windows import Window
+    from llm_energy_measure.verification.readings import Reading
 
 SAME_COUNTER = 0.25
 """Fraction by which readings of one known counter may differ from its energy; beyond it, they contradict each other."""

@@ -1,0 +1,72 @@
+"""Energy windows: when each process, and each of its sensors, measured."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, Struct
+
+if TYPE_CHECKING:
+    from llm_energy_measure.domain.metrics import EnergyMetrics
+    from llm_energy_measure.verification.processes import Process, Span
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - for times without a UTC offset
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Window(Struct, frozen=True, gc=False):
+    """When a process measured, in seconds after 1970.
+
+    Attributes:
+        start: Start of the energy window, or of the run that contains it; NaN if unknown.
+        end: End of the same; NaN if unknown.
+        is_exact: Whether both are those of the energy window.
+        length_sec: The longest time that is known of the process, in seconds; None if none is known.
+        started: Start of the run, where its end may be unknown; NaN if unknown.
+        is_naive: Whether the times have no UTC offset.
+    """
+
+    start: float
+    end: float
+    is_exact: bool
+    length_sec: float | None
+    started: float
+    is_naive: bool
+
+
+def window_of(process: Process, handed_over: Span | None = None) -> Window:
+    """Return when a process measured, or when it read a sensor that another process handed over."""
+    span, length_sec, started = process.span, process.length_sec, process.record.timestamps.start
+    if handed_over is not None:
+        span, length_sec = handed_over, (handed_over[1] - handed_over[0]).total_seconds()
+    first = started if span is None else span[0]
+    if first is None:
+        return Window(math.nan, math.nan, is_exact=False, length_sec=length_sec, started=math.nan, is_naive=False)
+    is_naive = first.tzinfo is None
+    epoch = _EPOCH if is_naive else _EPOCH_UTC
+    is_same = started is not None and (started.tzinfo is None) == is_naive
+    since = (started - epoch).total_seconds() if started is not None and is_same else math.nan
+    if span is None:
+        return Window(math.nan, math.nan, is_exact=False, length_sec=length_sec, started=since, is_naive=is_naive)
+    start, end = (span[0] - epoch).total_seconds(), (span[1] - epoch).total_seconds()
+    return Window(start, end, process.knows_window or handed_over is not None, length_sec, since, is_naive)
+
+
+def spans_of_sensors(energy: EnergyMetrics) -> dict[str, Span]:
+    """Return the time spans of sensors that the process read for a part of its window, by component and by instance.
+
+    A component has a span here only if the process read all sensors of the component for one span.
+    """
+    if energy.sensors is None or all(sensor.window is UNSET for sensor in energy.sensors):
+        return {}
+    found: dict[str, Span] = {}
+    by_component: dict[str, set[Span | None]] = {}
+    for sensor in energy.sensors:
+        span = None if sensor.window is UNSET else sensor.window.span
+        if sensor.energy_j is not None:
+            by_component.setdefault(sensor.component, set()).add(span)
+        if span is not None and sensor.instance is not None:
+            found[sensor.instance] = span
+    return found | {name: span for name, (span, *others) in by_component.items() if span is not None and not others}
