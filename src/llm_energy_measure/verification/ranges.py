@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 AGREEMENT = 0.05
 """Width of a range, relative to its upper end, within which all explanations agree."""
 
+# A sum of thousands of floats in another order differs by less.
+_ROUNDING = 1e-12
 _NO_BASIS: frozenset[str] = frozenset()
 
 
@@ -68,7 +70,7 @@ def added(ranges: Iterable[EnergyRange]) -> EnergyRange:
 def either(ranges: Sequence[EnergyRange]) -> EnergyRange:
     """Return the range that contains all of several explanations; a point if they agree."""
     first = ranges[0]
-    if len(ranges) == 1 or all(one == first for one in ranges):
+    if all(one == first or _differs_by_rounding(one, first) for one in ranges[1:]):
         return first
     low, high = min(one.low_j for one in ranges), max(one.high_j for one in ranges)
     merged = EnergyRange(low, high, None)
@@ -78,3 +80,11 @@ def either(ranges: Sequence[EnergyRange]) -> EnergyRange:
     basis = _NO_BASIS.union(*(one.basis for one in ranges)) | {"agreement"}
     middle = (min(points) + max(points)) / 2 if points else (low + high) / 2
     return EnergyRange(low, high, middle, basis)
+
+
+def _differs_by_rounding(one: EnergyRange, other: EnergyRange) -> bool:
+    """Return True if two ranges are one: the same sum, added in another order, can differ in its last digits."""
+    if (one.point_j is None) != (other.point_j is None) or one.basis != other.basis:
+        return False
+    pairs = (one.low_j, other.low_j), (one.high_j, other.high_j), (one.point_j or 0.0, other.point_j or 0.0)
+    return all(math.isclose(first, second, rel_tol=_ROUNDING) for first, second in pairs)
