@@ -45,6 +45,17 @@ def findings(experiment: Experiment) -> dict[str, object]:
     return {finding.code: finding for finding in verification.findings}
 
 
+def test_first_failure_is_the_cause_and_not_the_sigterm_after_it() -> None:
+    raws = [
+        record(0, of=3, status="interrupted", error_type="SIGTERM"),
+        record(1, of=3, status="failed", error_type="MemoryError"),
+        record(2, of=3),
+    ]
+    _, verification = aggregate_and_verify(factories.EXPERIMENT, raws)
+    [message] = [one.message for one in verification.findings if one.code == "completeness.unfinished_process"]
+    assert message.startswith("process 1 failed (MemoryError), and 1 more did not finish")
+
+
 def test_every_code_has_a_test_experiment() -> None:
     assert set(CODES) - STORED_ONLY - STATED_ONLY == FAILING.keys() | NOT_CHECKED.keys()
 

@@ -6,7 +6,7 @@ then another process takes over. The lock file of a process that died stays. It 
 so that others detect its death.
 
 The lock files of one name are numbered. A process that finds the last owner dead creates the file with the next
-number, which exactly one process can. Each process removes only the files that it created itself.
+number, which exactly one process can. A process removes its own file at last, after those with lower numbers.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Locks:
         self.owner = owner
         self.store = store
         self.folder = folder
-        self._keys: list[str] = []
+        self._keys: list[tuple[str, int]] = []  # name and number of each lock that this process holds
         self._waiting: dict[str, _Waiting] = {}
 
     def acquire(self, name: str) -> LockOwner | None:
@@ -146,7 +146,7 @@ class Locks:
                 return False, last
             key = layout.claim_key(self.folder, name, number + 1)
             if self.store.create(key, msgspec.json.encode(self.owner)):
-                self._keys.append(key)
+                self._keys.append((name, number + 1))
                 return True, last
 
     def acquire_rank(self) -> None:
@@ -223,10 +223,16 @@ class Locks:
         return [process_index] if first is None else [index for index, mtime in results.items() if mtime >= first]
 
     def release(self) -> None:
-        """Release all locks. A file that cannot be removed does no harm: its owner is dead soon."""
+        """Release all locks. A file that cannot be removed does no harm: its owner is dead soon.
+
+        Earlier files of a held lock belong to dead processes, and are removed too. This process holds the last number
+        meanwhile, so no other process can take one of the earlier numbers.
+        """
         while self._keys:
+            name, number = self._keys.pop()
             with contextlib.suppress(ResultsError):
-                self.store.delete(self._keys.pop())
+                for earlier in range(1, number + 1):
+                    self.store.delete(layout.claim_key(self.folder, name, earlier))
 
     def _last(self, name: str) -> tuple[int, LockOwner | None]:
         """Return number and owner of the last lock file; 0 if there is none, and no owner if it is unreadable."""

@@ -22,7 +22,7 @@ from llm_energy_measure.domain.model_info import inference_flops
 from llm_energy_measure.domain.units import ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from llm_energy_measure.domain.latency import LatencyMeasurements
     from llm_energy_measure.domain.metrics import SensorReading, Timestamps
@@ -188,25 +188,31 @@ def energy_warning(
     if readings is None:
         reasons = "; ".join([*notes, *(f"{name}: {error}" for name, error in errors.items())])
         return f"no energy was measured: it is unknown, not zero; {reasons or 'there is no source'}"
-    sentences = list(notes)
+    sentences: dict[str, list[str]] = {}  # names of the sensors, by sentence: no sentence is repeated
     for reading in readings:
         name = f"{reading.source} {reading.instance}"
-        if reading.provenance == "modelled":
-            sentences.append(f"{reading.component} energy is modelled, not measured ({name})")
-        if reading.provenance == "integrated" and reading.sampling_rate_hz is not None:
-            rate = f"{reading.sampling_rate_hz:.3g} Hz"
-            sentences.append(f"{reading.component} energy is integrated from power samples at {rate} ({name})")
-        if reading.window is not UNSET:
-            sentences.append(
-                f"{name} was read by another process first; here are its last {reading.window.duration_sec:.4g} s"
-            )
-        for problem in reading.problems:
-            if problem == SENSOR_LOCKED:
-                sentences.append(f"{name} is read elsewhere: by another process, or for another slice of its board")
-            else:
-                reason = f" ({failures[name]})" if problem == SENSOR_LOST and name in failures else ""
-                sentences.append(f"{name} {_PROBLEMS[problem]}{reason}")
-    return "; ".join(sentences) or None
+        for sentence in _sentences(reading, failures.get(name)):
+            sentences.setdefault(sentence, []).append(name)
+    texts = [sentence.format(sensors=", ".join(names)) for sentence, names in sentences.items()]
+    return "; ".join([*dict.fromkeys(notes), *texts]) or None
+
+
+def _sentences(reading: SensorReading, failure: str | None) -> Iterator[str]:
+    """Yield what a reader must know about one sensor. `{sensors}` is the place of its name."""
+    if reading.provenance == "modelled":
+        yield f"{reading.component} energy is modelled, not measured ({{sensors}})"
+    if reading.provenance == "integrated" and reading.sampling_rate_hz is not None:
+        rate = f"{reading.sampling_rate_hz:.3g} Hz"
+        yield f"{reading.component} energy is integrated from power samples at {rate} ({{sensors}})"
+    if reading.window is not UNSET:
+        last = f"{reading.window.duration_sec:.4g} s"
+        yield f"{{sensors}} was read by another process first; here are its last {last}"
+    for problem in reading.problems:
+        if problem == SENSOR_LOCKED:
+            yield "{sensors} is read elsewhere: by another process, or for another slice of its board"
+        else:
+            reason = f" ({failure})" if problem == SENSOR_LOST and failure is not None else ""
+            yield f"{{sensors}} {_PROBLEMS[problem]}" + reason.replace("{", "{{").replace("}", "}}")
 
 
 def gpu_fields(devices: Sequence[DeviceEnergy]) -> dict[str, Any]:

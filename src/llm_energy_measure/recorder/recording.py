@@ -34,7 +34,12 @@ from llm_energy_measure.recorder.store_clock import StoreClock
 from llm_energy_measure.recorder.token_counter import Request, TokenCounter
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
-from llm_energy_measure.results.store.checkpoints import archive_checkpoint, delete_checkpoint, save_checkpoint
+from llm_energy_measure.results.store.checkpoints import (
+    archive_checkpoint,
+    delete_checkpoint,
+    delete_leftovers,
+    save_checkpoint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -392,6 +397,8 @@ class Recording:
             self.result = self._build(status, error_type)
             self.path = self._save(self.result)
             delete_checkpoint(self.repository.store, self.experiment_id, self.rank.process_index)
+            with contextlib.suppress(LLMEnergyMeasureError):
+                delete_leftovers(self.repository.store, self.experiment_id, self.rank.process_index)
 
     def _save(self, result: RawProcessResult) -> Path:
         """Save the result. If the file system refuses it, save it elsewhere and raise the error that says where."""

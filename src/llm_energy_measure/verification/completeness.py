@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import MAX_PROCESSES
@@ -157,13 +159,23 @@ def _unfinished(evidence: Evidence) -> Finding:
         processes = [record.process_index for record in ended]
         message = f"process {listed(processes)} did not finish; its last checkpoint counts as a lower bound"
         return failed(code, message, expected="completed", found="partial", processes=processes, severity="warning")
-    how = f"{ended[0].status}{f' ({ended[0].error_type})' if ended[0].error_type else ''}"
+    # A launcher ends the other processes by SIGTERM if one fails: the first failure is the cause.
+    cause = min(ended, key=_rank_of_cause)
+    how = f"{cause.status}{f' ({cause.error_type})' if cause.error_type else ''}"
     others = f", and {len(ended) - 1} more did not finish" if len(ended) > 1 else ""
     partial = [record.process_index for record in ended if record.status == "partial"]
     bound = f"; the last checkpoint of process {listed(partial)} counts as a lower bound" if partial else ""
-    message = f"process {ended[0].process_index} {how}{others}; its figures cover only a part of the run{bound}"
+    message = f"process {cause.process_index} {how}{others}; its figures cover only a part of the run{bound}"
     processes = [record.process_index for record in ended]
-    return failed(code, message, expected="completed", found=ended[0].status, processes=processes)
+    return failed(code, message, expected="completed", found=cause.status, processes=processes)
+
+
+def _rank_of_cause(record: RawProcessResult) -> tuple[int, float]:
+    """Return the place of a process that did not finish: failures before signals, then by the end of the run."""
+    order = ("failed", "interrupted", "partial")
+    end = record.timestamps.end
+    ended = math.inf if end is None else end.replace(tzinfo=end.tzinfo or UTC).timestamp()
+    return order.index(record.status) if record.status in order else len(order), ended
 
 
 def _duplicates(evidence: Evidence) -> Finding:

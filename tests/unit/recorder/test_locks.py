@@ -55,6 +55,16 @@ def test_first_process_gets_the_lock_and_others_get_its_owner() -> None:
     ]
 
 
+def test_release_removes_the_locks_of_dead_predecessors() -> None:
+    store = MemoryStore()
+    locks(store, dead(0)).acquire("cpu")
+    locks(store, dead(1)).acquire("ram")
+    own = locks(store, me(2))
+    assert own.acquire("cpu") is None
+    own.release()
+    assert [entry.name for entry in store.list("raw/exp_7")] == ["claim-ram-1.json"]
+
+
 def test_release_frees_only_the_own_locks() -> None:
     store = MemoryStore()
     first, other = locks(store, me(0)), locks(store, me(1))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from llm_energy_measure.exceptions import InvalidResultError, RecorderError
+from llm_energy_measure.storage.atomic import temporary_path
 from tests.support.recordings import BlockError, file_names, load_result, make_recording
 
 if TYPE_CHECKING:
@@ -112,3 +115,23 @@ def test_call_outside_the_block_is_refused(
         use(run)
     with pytest.raises(RecorderError, match="the block has ended"):
         use(run)
+
+
+def test_leftovers_of_a_dead_process_are_removed_after_the_save(
+    repository: FileSystemRepository, clock: ManualClock
+) -> None:
+    with make_recording(repository, clock) as run:
+        folder = repository.base_path / "raw" / "exp_7"
+        own = Path(temporary_path(str(folder / "process_0.json")))
+        pid = os.fork()
+        if pid == 0:
+            Path(temporary_path(str(folder / "process_0.json"))).touch()
+            Path(temporary_path(str(folder / "partial-process_0.json"))).touch()
+            Path(temporary_path(str(folder / "process_1.json"))).touch()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        own.touch()  # of a running process
+        run.add_tokens(output=1)
+    kept = [name for name in file_names(repository) if name.startswith(".")]
+    assert sorted(name.partition("~")[0] for name in kept) == [".process_0.json", ".process_1.json"]
+    assert own.name in kept

@@ -334,3 +334,16 @@ def test_run_without_a_sensor_says_so_at_the_start(
         )
     with make_recording(repository, clock, experiment="other", sources=[]):
         assert capsys.readouterr().err == ""
+
+
+def test_one_sentence_names_all_sensors_with_one_problem(repository: FileSystemRepository, clock: ManualClock) -> None:
+    packages = [sensor(lambda: clock.now, instance=f"package-{index}") for index in range(2)]
+    runs = [
+        make_recording(repository, clock, environ=torchrun_environ(i, 2), sources=[ReplaySource(*packages)])
+        for i in range(2)
+    ]
+    with all_open(runs):
+        clock.now += 1.0
+    assert load_result(repository, 1).energy_measurement_warning == (
+        "replay package-0, replay package-1 is read elsewhere: by another process, or for another slice of its board"
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.results.store.attempts import claim_for
 from llm_energy_measure.results.store.raw_folder import bytes_of, keep_copy
+from llm_energy_measure.storage.atomic import target_name, writer_has_ended
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,15 @@ def archive_checkpoint(store: Store, experiment_id: str, process_index: int) -> 
     if bytes_of(store, key) is not None:
         keep_copy(store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
         store.delete(key)
+
+
+def delete_leftovers(store: Store, experiment_id: str, process_index: int) -> None:
+    """Delete the temporary files that dead processes left for a process that has a result now."""
+    folder = layout.folder_name(experiment_id)
+    own = {layout.process_file(process_index), layout.partial_key(folder, process_index).rpartition("/")[2]}
+    for entry in store.list(layout.raw_folder(folder)):
+        if target_name(entry.name) in own and writer_has_ended(entry.name, entry.mtime_sec):
+            store.delete(f"{layout.raw_folder(folder)}/{entry.name}")
 
 
 def delete_checkpoint(store: Store, experiment_id: str, process_index: int) -> bool:
