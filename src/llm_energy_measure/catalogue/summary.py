@@ -34,7 +34,8 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
         experiment_id: Id of the experiment. If no file can be read, the name of its folder.
         status: State of its aggregate; see `results.state.Status`.
         verdict: For a current aggregate `over-counted` (the plain sum counts energy twice), `partial` (a lower bound),
-            `failed` (a check failed), `warned` or `complete`. Otherwise the status.
+            `failed` (a check failed), `warned` or `complete`. `interrupted` if there is a manifest and no result:
+            all processes were killed, or the run has not ended. Otherwise the status.
         model_name: Name of the model.
         backend: Inference library.
         found_processes: Number of processes with a readable result.
@@ -196,14 +197,15 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
             facts["model_name"] = processes[0].model_name
     elif recovery is not None and recovery.results:
         facts |= _of_raw(recovery) | _of_processes(recovery.results)
+    is_empty = state.status == "pending" and recovery is not None and not recovery.results and not unreadable
+    is_interrupted = is_empty and recovery is not None and recovery.manifest is not None
     row = ExperimentSummary(
         **{"experiment_id": folder, **facts},
         status=state.status,
-        verdict=_verdict(state.status, aggregated),
+        verdict="interrupted" if is_interrupted else _verdict(state.status, aggregated),
         problems=problems,
     )
-    is_empty = state.status == "pending" and recovery is not None and not recovery.results and not unreadable
-    return ExperimentScan(summary=row, aggregated=aggregated, listed=not is_empty)
+    return ExperimentScan(summary=row, aggregated=aggregated, listed=is_interrupted or not is_empty)
 
 
 def _up_to_date_state(data: bytes, folder: str) -> ExperimentState | None:

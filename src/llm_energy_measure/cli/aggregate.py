@@ -118,7 +118,8 @@ def aggregate(
             pass
     if all_experiments or counts.total() > 1:
         skipped = counts["current"] + counts["external"]
-        terminal.info(f"{counts['aggregated']} aggregated, {skipped} skipped, {counts['failed']} failed")
+        interrupted = f", {counts['interrupted']} interrupted" if counts["interrupted"] else ""
+        terminal.info(f"{counts['aggregated']} aggregated, {skipped} skipped, {counts['failed']} failed{interrupted}")
     if counts["failed"]:
         raise SystemExit(1)
 
@@ -153,10 +154,7 @@ def _with_progress(
 def _print_outcome(outcome: bulk.AggregationOutcome, *, as_json: bool, is_named: bool) -> None:
     """Print one line about an experiment, and its warnings and errors."""
     name = outcome.experiment_id
-    for file in outcome.unreadable:
-        terminal.warn(f"{name}/{file.name} is unreadable: {file.reason}")
-    if outcome.error is not None:
-        terminal.error(outcome.error)
+    _print_problems(outcome)
     result = outcome.aggregated
     is_new = outcome.result == "aggregated"
     if result is not None and (is_new or is_named):
@@ -174,6 +172,18 @@ def _print_outcome(outcome: bulk.AggregationOutcome, *, as_json: bool, is_named:
         show(f"{name} {_SKIPPED[outcome.result]}")
     elif result is not None:
         terminal.print_line(formatting.aggregate_line(result))
+
+
+def _print_problems(outcome: bulk.AggregationOutcome) -> None:
+    """Print the unreadable files and the reason why there is no aggregate."""
+    name = outcome.experiment_id
+    for file in outcome.unreadable:
+        terminal.warn(f"{name}/{file.name} is unreadable: {file.reason}")
+    if outcome.error is not None:
+        terminal.error(outcome.error)
+    if outcome.result == "interrupted":
+        found = "no process has a result, because all were killed or have not ended"
+        terminal.warn(f"{name}: {found}; 'llm-energy-measure aggregate {name} --no-strict' uses the last checkpoints")
 
 
 def _print_assumptions(result: AggregatedSummary) -> None:

@@ -91,6 +91,7 @@ Verdicts:
   failed        a check failed; 'results verify' explains it
   stale         raw files changed after the aggregation
   pending       the experiment is not aggregated yet
+  interrupted   no process has a result: all were killed, or have not ended
   external      another tool made the aggregate
   unreadable    the aggregate can't be read
 

@@ -51,7 +51,7 @@ _MAX_EXPERIMENTS = 256
 # Items of a batch, which contains unchanged experiments too.
 _MAX_ITEMS = 4_096
 
-Status = Literal["aggregated", "current", "external", "failed"]
+Status = Literal["aggregated", "current", "external", "failed", "interrupted"]
 
 
 class AggregationOutcome(Struct, frozen=True, kw_only=True):
@@ -59,7 +59,8 @@ class AggregationOutcome(Struct, frozen=True, kw_only=True):
 
     Attributes:
         experiment_id: The experiment, as the caller named it.
-        result: `aggregated`; unchanged because the aggregate is `current` or `external` (of another tool); or `failed`.
+        result: `aggregated`; unchanged because the aggregate is `current` or `external` (of another tool); `failed`; or
+            `interrupted` if a scan finds a manifest and no result: its processes were killed, or have not ended.
         aggregated: The aggregate. None if the aggregation failed, or if mtimes show that the experiment is unchanged.
         unreadable: The unreadable raw files.
         error: Why the aggregation failed.
@@ -260,8 +261,10 @@ def _aggregate_one(
         recovery = repository.recover_raw(name)
     else:
         recovery = recover_from(repository, raw, folder)
-        if is_scan and is_no_experiment(recovery):
-            return None
+        if is_scan and is_no_experiment(recovery) and (options.strict or not recovery.partials):
+            if recovery.manifest is None:
+                return None
+            return AggregationOutcome(experiment_id=name, result="interrupted"), {}
         is_new = aggregated.is_absent(f"{folder}.json")
         state = ExperimentState(status="pending") if is_new else inspect_experiment(repository, name)
     unchanged = _unchanged(name, state, options)
