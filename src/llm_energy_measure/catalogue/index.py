@@ -120,7 +120,7 @@ class Catalogue:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Answer all queries inside from one state, even if other processes write."""
+        """Run all queries of the `with` block on one snapshot, even if other processes write."""
         self._database.execute("BEGIN")
         try:
             yield

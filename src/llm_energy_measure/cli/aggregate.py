@@ -59,7 +59,7 @@ _JSON_FIELDS = (
     metavar="KEY=VALUE",
     multiple=True,
     help="State a fact that the records don't contain: gpu-scope=device|host|process, hosts=N, boards=N, board=NAME; "
-    "'none' removes earlier ones. Can be repeated.",
+    "'none' removes the facts of an earlier aggregation. Can be repeated.",
 )
 @options.rehash_option
 @click.option(
@@ -144,7 +144,7 @@ def _with_progress(
     if terminal.is_terminal(sys.stderr):
         total = len(ids) or bulk.count_folders(repository)
         if total > 1:
-            # rich is imported only by commands that draw.
+            # Only commands that print a table or a progress display import rich.
             from llm_energy_measure.cli.progress import with_progress_bar
 
             return with_progress_bar(outcomes, "aggregating", total)

@@ -78,7 +78,7 @@ def date_time(value: datetime | None) -> str:
 
 
 def cell(value: object, unit: str = "") -> str:
-    """Return any value of a record or a query as the text of one table cell.
+    """Return the text of a table cell for a value of a record or of a query.
 
     Example:
         >>> cell(0.25, "J"), cell(True), cell([1, None]), cell({"paper": "fig3"})

@@ -201,7 +201,7 @@ class _Saver:
         return True
 
     def _is_stored(self, record: RawProcessResult) -> bool:
-        """Return True if the stored record has the same measurement, from any file: logs grow and are copied."""
+        """Return True if the stored record has the same measurement. Its file may differ: logs grow and are copied."""
         if not self._has_process(record):
             return False
         stored = self._folder(record).read(record.process_index)
@@ -371,7 +371,7 @@ def _progress() -> Iterator[tuple[Callable[[Path, int], None] | None, Callable[[
     if not terminal.is_terminal(sys.stderr):
         yield None, contextlib.nullcontext
         return
-    # rich is imported only by commands that draw.
+    # Only commands that print a table or a progress display import rich.
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 

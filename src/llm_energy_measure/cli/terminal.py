@@ -152,7 +152,7 @@ def print_table(
         optional: Titles of the columns that are left out, one by one in this order, until the table fits. A message
             names them and refers to `--json`, so the command must have that option.
     """
-    # rich is imported only by commands that draw.
+    # Only commands that print a table or a progress display import rich.
     from rich.cells import cell_len
 
     console = _console()

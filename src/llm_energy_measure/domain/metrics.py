@@ -160,7 +160,7 @@ class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of the run of a process. The totals of the run include its energy and its tokens.
+    """A part of the run of a process. The totals of the run include the energy and the tokens of the phase.
 
     Numbers are sums over all occurrences of the phase and at least 0; None means unknown.
 

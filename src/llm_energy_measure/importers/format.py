@@ -38,7 +38,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 Importer = Callable[[list[ImportSource], Options, ImportReport], Iterator[RawProcessResult]]
 """Builds the records of one measurement, enters each in the report, and yields it at once.
 
-The list has one file, unless the format is of folders. Records of one experiment are yielded one after the other.
+The list has one file, unless `Format.is_folder` is true. Records of one experiment are yielded one after the other.
 """
 
 

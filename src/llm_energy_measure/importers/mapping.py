@@ -159,7 +159,7 @@ class _Parser:
                 raise self._error("a parenthesis is not closed")
             self.tokens.pop()
             return part
-        raise self._error(f"{text!r} is used in place of a column or a number")
+        raise self._error(f"expected a column, a number or '(', found {text!r}")
 
     def _number(self, text: str) -> _Part:
         number = float(text)

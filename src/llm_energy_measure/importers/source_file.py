@@ -74,7 +74,7 @@ class ImportSource:
         U+FFFD replaces bytes that are not UTF-8. A file that has more lines than `MAX_ROWS` is refused.
         """
         self.require_lines()
-        for number, line in enumerate(io.BytesIO(self.data), start=1):  # BytesIO shares the bytes
+        for number, line in enumerate(io.BytesIO(self.data), start=1):  # BytesIO does not copy the bytes
             text = line.decode("utf-8", errors="replace").rstrip("\r\n")
             if number > 1 and text:
                 yield number, text

@@ -34,7 +34,7 @@ _PROVENANCES: tuple[Provenance, ...] = ("measured", "integrated", "modelled")
 _PROBLEMS = {
     SENSOR_LOST: "could not be read at the start or at the end; the energy of that time is missing",
     COUNTER_RESET: "went backwards; a part of the energy before that is missing",
-    SAMPLING_GAP: "was not read for a while; its energy over that time is estimated",
+    SAMPLING_GAP: "was not read for some time; its energy over that time is estimated",
 }
 
 

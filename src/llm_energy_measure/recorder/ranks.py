@@ -207,10 +207,10 @@ def _job_id(environ: Mapping[str, str]) -> str | None:
 
 
 def _attempt(environ: Mapping[str, str]) -> int | None:
-    """Return the number of earlier starts, by the scheduler and by torchrun inside each start of the scheduler."""
+    """Return a number that grows with each restart by the scheduler or by torchrun; None if neither states one."""
     scheduler = _number(environ, "SLURM_RESTART_COUNT")
     elastic = _number(environ, "TORCHELASTIC_RESTART_COUNT")
     if scheduler is None or elastic is None:
         return elastic if scheduler is None else scheduler
-    # A later start of the job must get a higher number than every torchrun restart of an earlier start.
+    # After a restart of the job, the number must exceed those of all earlier torchrun restarts.
     return scheduler * ((_number(environ, "TORCHELASTIC_MAX_RESTARTS") or 0) + 1) + elastic

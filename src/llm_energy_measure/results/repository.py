@@ -87,7 +87,7 @@ class FileSystemRepository:
     # Save raw results
 
     def begin_experiment(self, manifest: Manifest, process_index: int | None = None) -> None:
-        """Agree with the other processes on the experiment before the run.
+        """Write the manifest before the run, or compare it with the stored one.
 
         The first process writes the manifest; the others compare theirs with it. A rerun under an id that has results
         is refused here, and not after the run. A later attempt (`manifest.attempt`, as SLURM and torchrun count

@@ -48,7 +48,7 @@ class Gpu(Struct, frozen=True, gc=False):
 
     Attributes:
         sensor: The sensor that sees it, to be compared within its host; None if nothing identifies the GPU.
-        name: The GPU itself: its UUID, else its index.
+        name: Identity of the GPU: its UUID, else its index; None if both are unknown.
         is_shared: Whether other GPUs or slices have the same sensor.
         knows_sensor: Whether it is known which of them have: not of a slice, or a die, whose board nothing names.
         uuid: Its UUID; None if unknown.

@@ -27,7 +27,7 @@ SAME_INDEX = 0.125
 """As `SAME_COUNTER`, where only an index says that the counter is one: some tools restart the index in each process."""
 
 CAP_FACTOR = 3.0
-"""Greatest power of a counter as a multiple of its mean power, where no power limit is known: an assumption."""
+"""Assumed maximum power, as a multiple of the mean power of a reading. Used if no power limit is known."""
 
 POINT_ERROR = 0.04
 """Greatest relative error of a point that is given where windows overlap in part: it is this near to both bounds."""

@@ -38,8 +38,8 @@ CHECKS: dict[str, Check] = {
         "The processes of a host together imply more GPU power than its boards can draw.",
         "Divides the GPU energy of a host, where scopes are unknown, by the union of the energy windows. Fails above "
         "1.2 times the power that the stated boards (`4 x A100`) can draw; up to 1.2 times, the error of the sensors "
-        "can explain the excess. Not checked if the number of boards or their limit is not known. The limit of a "
-        "consumer board, which users can raise, proves nothing.",
+        "can explain the excess. Not checked if the number of boards or their limit is not known. The power "
+        "limit of a consumer board proves nothing, because users can raise it.",
         "Record the scope of the sensor, or state it with `--assume gpu-scope=host`. In the next run, let one process "
         "read the host, or let each process read its own GPU and record this in `gpu_scope`.",
         "NVML documents its power as accurate to within 5 % (`nvmlDeviceGetPowerUsage`).",
@@ -100,13 +100,13 @@ CHECKS: dict[str, Check] = {
     ),
     "attribution.contradictory": Check(
         "No explanation fits the readings: the evidence contradicts itself.",
-        "Fails if readings that can only be of one counter differ from its energy by more than 25 %, or if readings of "
-        "parts of a host exceed the reading of the whole host by more than 25 %. The bounds are then the largest "
-        "reading and the plain sum.",
+        "Fails if readings must be of one counter, but differ from its energy by more than 25 %. Also fails if "
+        "readings of parts of a host exceed the reading of the whole host by more than 25 %. The upper bound is then "
+        "the plain sum.",
         "Check scopes, windows and units of the processes that the finding names.",
     ),
     "attribution.scope_unknown": Check(
-        "Nothing says what the sensors of several processes on one host cover.",
+        "The scope of the sensors of several processes on one host is unknown.",
         "Never fails. Reported if several processes of one host have a component without scope, and neither the tool, "
         "nor time, nor power decides. The finding names the explanations that remain.",
         "Record the scope, or state it with `--assume gpu-scope=device` (or `host`, `process`).",
@@ -347,7 +347,7 @@ CHECKS: dict[str, Check] = {
         severity="warning",
     ),
     "counter.recorded": Check(
-        "No sensor behind the energy is recorded.",
+        "The records contain no sensor readings for the energy.",
         "Never fails. Reported if no process has `energy_metrics.sensors`.",
         "Record sensor readings.",
         "",
@@ -362,13 +362,14 @@ CHECKS: dict[str, Check] = {
     ),
     "counter.wrap": Check(
         "An energy counter wrapped, or the energy is not the difference of its readings.",
-        "Fails if end - start + wraps x range is negative or differs from the energy by more than 1 %.",
+        "Fails if the increase of the counter is negative or differs from the energy by more than 1 %. The increase is "
+        "end - start + number of wraps x range.",
         "Correct the energy by the counter, if the recorder sampled often enough.",
         "RAPL: `max_energy_range_uj` of powercap.",
     ),
     "counter.cumulative": Check(
         "The reading of a cumulative counter was used as the energy of the window.",
-        "Fails if the energy equals the counter's end (to 1 %) and not its difference.",
+        "Fails if the energy equals the end reading of the counter (to 1 %), but not its increase.",
         "Use the difference.",
         "",
         "A public log of cumulative rows: added up, one run is 189 times its true value.",
@@ -394,7 +395,7 @@ CHECKS: dict[str, Check] = {
     ),
     "likeness.model": Check(
         "Processes ran different models.",
-        "Fails if `model_name` has two values.",
+        "Fails if `model_name` differs between processes.",
         "Aggregate them as separate experiments.",
     ),
     "likeness.backend": Check(
@@ -404,12 +405,12 @@ CHECKS: dict[str, Check] = {
     ),
     "likeness.precision": Check(
         "Processes computed in different precisions.",
-        "Fails if `compute_precision` has two values.",
+        "Fails if `compute_precision` differs between processes.",
         "Aggregate them as separate experiments.",
     ),
     "likeness.library_versions": Check(
         "Processes ran different versions of libraries.",
-        "Fails if `library_versions` has two values.",
+        "Fails if `library_versions` differs between processes.",
         "Install the same versions on all hosts.",
         severity="warning",
     ),
@@ -423,7 +424,7 @@ CHECKS: dict[str, Check] = {
         "Fails if another name differs, except names of a single process (`rank`, `gpu_id`, `seed` and similar) and "
         "fields that an import kept. If the manifest has a `config_digest` (SHA-256 of the configuration's JSON with "
         "sorted names), the check is not made if no process has this digest.",
-        "Aggregate them as separate experiments, or ignore it if the difference does not change the work.",
+        "Aggregate them as separate experiments. Ignore the finding if the difference does not change the work.",
         severity="warning",
     ),
     "zero.duration": Check(
@@ -544,7 +545,7 @@ CHECKS: dict[str, Check] = {
         "The readings of several processes are almost identical.",
         "Never fails. Reported if the GPU energies of processes of unknown scope on one host agree within 1 %.",
         "Find out what the sensor covers.",
-        "Honest GPUs with equal work also agree to a fraction of a percent.",
+        "Separate readings of GPUs with equal work also agree to a fraction of a percent.",
         "3b_0088: 29,040 to 29,218 J in three processes.",
         severity="warning",
     ),

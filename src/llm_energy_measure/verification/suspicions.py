@@ -59,7 +59,7 @@ def check_identical_readings(evidence: Evidence) -> Iterator[Finding]:
             on = f" on host {host}" if host is not None else ""
             message = (
                 f"{len(energies)} processes{on} read {joules(min(energies))} to {joules(max(energies))} of GPU energy, "
-                f"a spread of {spread:.2%}; equal GPUs did equal work, or one reading counts {len(energies)} times"
+                f"a spread of {spread:.2%}; equal GPUs did equal work, or one reading is counted {len(energies)} times"
             )
             indices = (index for _, index in unscoped)
             yield not_checked(code, SUSPICION, message, expected=IDENTICAL, found=spread, processes=indices)

@@ -65,7 +65,7 @@ class AmdSmi:
     def _import(self) -> Any:
         if not self._driver.exists():
             found = f"this machine shows no AMD GPU ({self._driver} does not exist)"
-            raise RecorderError(_DOING, found, "load the kernel module amdgpu, if it has one")
+            raise RecorderError(_DOING, found, "if this machine has an AMD GPU, run 'modprobe amdgpu' as root")
         with stdout_to_stderr():
             return import_library("amdsmi", "amd", _DOING, note=", in the version of the installed ROCm")
 

@@ -287,7 +287,7 @@ def _check_ids(repository: FileSystemRepository, folder: str) -> Iterator[StoreF
     if recovery.manifest is not None:
         ids.add(recovery.manifest.experiment_id)
     if len(ids) > 1:
-        message = f"the folder contains files of {' and '.join(map(repr, sorted(ids)))}"
+        message = f"the folder contains files of the experiments {' and '.join(map(repr, sorted(ids)))}"
         advice = "keep the results of one and move the others to a folder with another name"
         yield _finding("raw.id_conflict", layout.raw_folder(folder), message, advice)
 

@@ -24,7 +24,7 @@ _ADVICE = (
 
 
 def begin_experiment(store: Store, manifest: Manifest, process_index: int | None = None) -> None:
-    """Agree with the other processes on the experiment before the run; see `FileSystemRepository.begin_experiment`."""
+    """Write the manifest before the run, or compare it with the stored one; see `FileSystemRepository`."""
     doing = f"cannot begin experiment {manifest.experiment_id!r}"
     manifest = _as_stored(manifest, doing)
     raw = RawFolder(store, layout.folder_name(manifest.experiment_id))

@@ -50,7 +50,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class _Kind(typing.NamedTuple):
-    """A kind of file: its name in messages, what to do if a file is damaged, and the deepest nesting that is read."""
+    """A kind of file: its name in messages, what to do if a file is damaged, and its maximum nesting depth."""
 
     name: str
     advice: str
