@@ -137,6 +137,8 @@ class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         sampling_rate_hz: Achieved readings per second, in hertz. None if unknown.
         problems: Problem codes: `counter_reset`, `sensor_lost`, `sampling_gap`, or `claimed` if another process reads
             the sensor.
+        uncertainty_j: Largest error of `energy_j` by steps of the power between two samples, in joules. UNSET for a
+            counter.
         window: Time span of the readings, if it is shorter than the energy window: another process read the sensor
             before. UNSET if it is the energy window.
     """
@@ -154,6 +156,9 @@ class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     samples: Annotated[Count | None, Meta(description="number of readings behind the energy")] = None
     sampling_rate_hz: Annotated[Hertz | None, Meta(description="achieved readings per second, in Hz")] = None
     problems: list[str] = field(default_factory=list)
+    uncertainty_j: Annotated[
+        Joules | UnsetType, Meta(description="largest error by power steps between two samples, in J")
+    ] = UNSET
     window: Annotated[
         Timestamps | UnsetType, Meta(description="time span of the readings, if it is not the energy window")
     ] = UNSET

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from llm_energy_measure.domain.metrics import COUNTER_RESET, SAMPLING_GAP, SENSOR_LOST
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class EnergyAccumulator:
         self._base = 0.0  # counter value from which the present count started
         self._before_base = 0.0  # joules before that; for a power sensor, all joules
         self._wraps = 0
+        self._uncertainty_j = 0.0
 
     @property
     def energy_j(self) -> float | None:
@@ -90,6 +93,8 @@ class EnergyAccumulator:
 
     def _integrate(self, now: float, watts: float, last: float, last_watts: float) -> None:
         self._before_base += (watts + last_watts) / 2 * (now - last)
+        # The power can have changed right after the last sample or right before this one.
+        self._uncertainty_j += abs(watts - last_watts) / 2 * (now - last)
         if now - last > self._gap_sec:
             self._problems[SAMPLING_GAP] = None
 
@@ -131,4 +136,5 @@ class EnergyAccumulator:
             samples=self._samples,
             sampling_rate_hz=(self._samples - 1) / span_sec if span_sec > 0 else None,
             problems=[*self._problems, *lost],
+            uncertainty_j=UNSET if is_counter else self._uncertainty_j,
         )

@@ -203,7 +203,8 @@ def _sentences(reading: SensorReading, failure: str | None) -> Iterator[str]:
         yield f"{reading.component} energy is modelled, not measured ({{sensors}})"
     if reading.provenance == "integrated" and reading.sampling_rate_hz is not None:
         rate = f"{reading.sampling_rate_hz:.3g} Hz"
-        yield f"{reading.component} energy is integrated from power samples at {rate} ({{sensors}})"
+        error = "" if reading.uncertainty_j is UNSET else f", +- {reading.uncertainty_j:.3g} J for steps between them"
+        yield f"{reading.component} energy is integrated from power samples at {rate}{error} ({{sensors}})"
     if reading.window is not UNSET:
         last = f"{reading.window.duration_sec:.4g} s"
         yield f"{{sensors}} was read by another process first; here are its last {last}"

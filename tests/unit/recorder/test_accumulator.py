@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -310,3 +311,23 @@ def test_real_trace_of_power_samples_gives_its_energy() -> None:
     energy = replay(gap, quantity="power")
     assert energy.energy_j == pytest.approx(true_j, rel=0.01)
     assert energy.reading().problems == ["sampling_gap"]
+
+
+def test_power_step_between_samples_is_inside_the_uncertainty() -> None:
+    watts = ((0.0, 100.0), (0.1, 100.0), (0.2, 700.0), (0.3, 700.0))
+    accumulator = EnergyAccumulator(sensor(lambda: 0.0, quantity="power", provenance="integrated"), gap_sec=1.0)
+    for now, value in watts:
+        accumulator.add(now, value)
+    reading = accumulator.reading()
+    assert reading.energy_j == pytest.approx(120.0)
+    assert reading.uncertainty_j == pytest.approx(30.0)
+    for step_sec in (0.1, 0.15, 0.2):  # the true energy, if the step was then
+        true_j = 100.0 * step_sec + 700.0 * (0.3 - step_sec)
+        assert abs(true_j - 120.0) <= 30.0 + 1e-9
+
+
+def test_counter_states_no_uncertainty() -> None:
+    accumulator = EnergyAccumulator(sensor(lambda: 0.0), gap_sec=1.0)
+    accumulator.add(0.0, 1.0)
+    accumulator.add(1.0, 5.0)
+    assert accumulator.reading().uncertainty_j is msgspec.UNSET
