@@ -413,3 +413,27 @@ def test_sigterm_handler_of_the_program_may_continue_the_run(tmp_path: Path) -> 
     written = json.loads((folder / "process_0.json").read_bytes())
     assert (written["status"], written["inference_metrics"]["total_tokens"]) == ("completed", 7)
     assert not (folder / "partial-process_0.json").exists()
+
+
+def test_sigkill_200_ms_after_sigterm_keeps_the_result(tmp_path: Path) -> None:
+    """As sbatch does with a program that it starts without srun."""
+    script = (
+        "import sys, time\nfrom llm_energy_measure import record\nfrom tests.support.replay import steady_watts\n"
+        "with record('exp_7', results_dir=sys.argv[1], sources=[steady_watts(50.0)], environ={}) as run:\n"
+        "    with run.request(input=3) as request:\n        request.token(100_000)\n"
+        "    print(flush=True)\n    time.sleep(60)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    for attempt in range(5):  # a busy machine can delay one process by more than 200 ms
+        results = tmp_path / str(attempt)
+        process = subprocess.Popen([sys.executable, "-c", script, str(results)], env=env, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        time.sleep(0.2)
+        process.kill()
+        process.communicate()
+        saved = FileSystemRepository(results).load_all_raw(EXPERIMENT)
+        if saved:
+            break
+    assert [(result.status, result.error_type) for result in saved] == [("interrupted", "SIGTERM")]

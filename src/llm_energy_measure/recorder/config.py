@@ -17,7 +17,8 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 def stored_config(config: object) -> dict[str, Any]:
     """Return a configuration as a record can store it. Equal configurations give equal results in every process.
 
-    Mappings, dataclasses, msgspec structs and pydantic models become dictionaries. Sets become sorted lists. NaN, the
+    Mappings, dataclasses, msgspec structs, pydantic models, `argparse.Namespace` and objects with `to_dict` (as
+    `transformers.GenerationConfig`) become dictionaries. Sets become sorted lists. NaN, the
     infinities and values without a JSON form become their text. None becomes an empty dictionary.
 
     Raises:
@@ -30,16 +31,22 @@ def stored_config(config: object) -> dict[str, Any]:
     """
     if config is None:
         return {}
-    dump = getattr(config, "model_dump", None)
     try:
-        plain = msgspec.to_builtins(
-            dump() if callable(dump) else config, enc_hook=_text_of, str_keys=True, order="deterministic"
-        )
+        plain = msgspec.to_builtins(_as_mapping(config), enc_hook=_text_of, str_keys=True, order="deterministic")
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(_DOING, str(error), "give a mapping of plain values") from error
     if not isinstance(plain, dict):
         raise ConfigurationError(_DOING, f"a {type(config).__name__} is not a configuration", "give a mapping")
     return {_storable(key): _storable(value) for key, value in plain.items()}
+
+
+def _as_mapping(config: object) -> object:
+    """Return the dictionary of an object that has one; any other object unchanged."""
+    # Without an import of argparse: an object of this class exists only if the program has imported it.
+    if f"{type(config).__module__}.{type(config).__qualname__}" == "argparse.Namespace":
+        return vars(config)
+    dump = getattr(config, "model_dump", None) or getattr(config, "to_dict", None)
+    return dump() if callable(dump) and not isinstance(config, type) else config
 
 
 def _text_of(value: object) -> str:

@@ -109,6 +109,11 @@ class Measurement:
         self._others = [other for other in self._others if other is not sensor]
         self._taken.append(sensor)
 
+    def energy_so_far_j(self) -> float | None:
+        """Read the sensors, and return the energy since the start of the window, in joules; None if it is unknown."""
+        self.sampler.take()
+        return metrics.total_energy_j(self.sampler.readings())
+
     def record_fields(self, end: Instant, tokens: int | None, *, is_final: bool) -> dict[str, Any]:
         """Return the fields of the raw record that describe energy, time and GPU.
 

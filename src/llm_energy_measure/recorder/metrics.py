@@ -66,10 +66,8 @@ def energy_metrics(
         tokens: Tokens of the process; None if none were counted.
         idle_power_w: Idle power, in watts; None if it was not measured.
     """
-    known = [reading for reading in readings or () if reading.energy_j is not None]
+    known, total = _known_and_total(readings or ())
     gpu, cpu, ram = ([reading for reading in known if reading.component == name] for name in ("gpu", "cpu", "ram"))
-    # A sensor of the component `total` already includes the energy of all other sensors.
-    total = [reading for reading in known if reading.component == "total"] or known
     total_j, gpu_j, cpu_j, ram_j = map(_sum_j, (total, gpu, cpu, ram))
     return EnergyMetrics(
         total_energy_j=total_j,
@@ -93,6 +91,18 @@ def energy_metrics(
         idle_power_w=idle_power_w,
         sensors=None if readings is None else list(readings),
     )
+
+
+def total_energy_j(readings: Sequence[SensorReading]) -> float | None:
+    """Return the energy of all components, in joules; None if it is unknown."""
+    return _sum_j(_known_and_total(readings)[1])
+
+
+def _known_and_total(readings: Sequence[SensorReading]) -> tuple[list[SensorReading], list[SensorReading]]:
+    """Return the readings with an energy, and those of them that together are the total."""
+    known = [reading for reading in readings if reading.energy_j is not None]
+    # A sensor of the component `total` already includes the energy of all other sensors.
+    return known, [reading for reading in known if reading.component == "total"] or known
 
 
 def _sum_j(readings: Sequence[SensorReading]) -> float | None:

@@ -65,7 +65,8 @@ class Recording:
     Args:
         experiment_id: Id of the experiment, the same in all its processes.
         model_name: Name of the model.
-        config: The configuration, the same in all processes: a mapping, a dataclass or a pydantic model.
+        config: The configuration, the same in all processes: a mapping, a dataclass, a pydantic model, an
+            `argparse.Namespace` or a `transformers.GenerationConfig`.
         config_name: Name of the configuration. [default: `config_name` in `config`, else the id of the experiment]
         cli_overrides: The part of the configuration that comes from the command line.
         backend: Name of the inference library. [default: detected from the loaded libraries]
@@ -201,6 +202,13 @@ class Recording:
         if not self._is_running:
             self._check_is_running()
         return self._phases.open(options.check_text("cannot begin a phase", "its name", name))
+
+    @property
+    def energy_j(self) -> float | None:
+        """Energy so far, in joules, for a progress bar or a log; None if it is unknown. After the block: the total."""
+        if self.result is not None:
+            return self.result.energy_metrics.total_energy_j
+        return self._measurement.energy_so_far_j() if self._is_running else None
 
     def describe_model(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,11 @@ class Model:
         return {"batch": 4}
 
 
+class GenerationConfig:
+    def to_dict(self) -> dict[str, object]:
+        return {"max_new_tokens": 64}
+
+
 @pytest.mark.parametrize(
     ("config", "stored"),
     [
@@ -37,6 +44,8 @@ class Model:
         ({"batch": 4, 5: "five"}, {"batch": 4, "5": "five"}),
         (Settings(4, path={1}), {"batch": 4, "path": [1]}),
         (Model(), {"batch": 4}),
+        (GenerationConfig(), {"max_new_tokens": 64}),
+        (argparse.Namespace(batch=4, out=Path("x")), {"batch": 4, "out": "x"}),
         ({"type": int}, {"type": "<class 'int'>"}),
         ({"top_p": float("inf"), "x": [float("nan")]}, {"top_p": "inf", "x": ["nan"]}),
         ({"path": "b\udcff"}, {"path": "b\\udcff"}),

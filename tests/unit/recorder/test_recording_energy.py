@@ -347,3 +347,16 @@ def test_one_sentence_names_all_sensors_with_one_problem(repository: FileSystemR
     assert load_result(repository, 1).energy_measurement_warning == (
         "replay package-0, replay package-1 is read elsewhere: by another process, or for another slice of its board"
     )
+
+
+def test_energy_so_far_rises_during_the_run(repository: FileSystemRepository, clock: ManualClock) -> None:
+    run = make_recording(repository, clock)
+    assert run.energy_j is None
+    with run:
+        assert run.energy_j == 0.0
+        clock.now += 2.0
+        assert run.energy_j == 100.0
+        clock.now += 1.0
+    assert run.energy_j == 150.0
+    with make_recording(repository, clock, experiment="other", sources=[]) as other:
+        assert other.energy_j is None
