@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from llm_energy_measure import importers
+from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers.codecarbon_rows import LAYOUTS
 from tests.support.imports import codes, outcomes, read_all
 from tests.support.peers import CELLS, LATEST, cells, line
@@ -486,3 +489,29 @@ def test_duration_shorter_than_the_tasks_is_unknown(tmp_path: Path) -> None:
     [record], entries = read_all(tmp_path)
     assert codes(entries) == ["no_time", "task_of_run", "task_of_run"]
     assert (record.timestamps.start, record.energy_metrics.duration_sec) == (None, None)
+
+
+def european(text: str) -> bytes:
+    """Return a table as a European spreadsheet saves it."""
+    semicolons = text.replace(",", ";")
+    return b"\xef\xbb\xbf" + re.sub(r"(?<![0-9.])([0-9]+)[.]([0-9]+)(?![0-9.])", r"\1,\2", semicolons).encode()
+
+
+def test_table_of_a_european_spreadsheet_is_read(tmp_path: Path) -> None:
+    text = f"{','.join(LATEST)}\r\n{line()}\r\n{line(run_id='r2')}\r\n"
+    path = tmp_path / "emissions.csv"
+    path.write_bytes(european(text))
+    records, entries = read_all(path)
+    assert codes(entries) == ["decimal_comma"] * 2
+    assert [record.energy_metrics.total_energy_j for record in records] == [KWH, KWH]
+    assert records[0].origin is not None
+    assert records[0].origin.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("damage", [";x", ";1.234"])
+def test_ambiguous_european_table_is_not_read(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "emissions.csv"
+    text = european(f"{','.join(LATEST)}\n{line()}\n").rstrip()
+    path.write_bytes(text + b";x" if damage == ";x" else text.replace(b";128;", b";1.234;"))
+    with pytest.raises(ImportFormatError, match="semicolons"):
+        read_all(path)

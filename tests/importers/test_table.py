@@ -108,6 +108,49 @@ def test_invalid_mapping_is_refused(mapping: str) -> None:
         parse_mappings([mapping])
 
 
+def test_column_with_brackets_in_its_name_can_be_mapped(tmp_path: Path) -> None:
+    text = "power.draw [W],e\n300.0,5\n"
+    [record], _ = import_text(tmp_path, text, "gpu_power_w=[power.draw [W]]", "energy_j=e")
+    assert record.energy_metrics.gpu_power_w == 300.0
+
+
+def test_path_names_a_value_inside_json(tmp_path: Path) -> None:
+    text = json.dumps({"total": {"avg": 5.0, "unit": "J"}, "gpus": [{"e": 1.0}, {"e": 4.0}], "a.b": {"c": 7}})
+    mapping = "energy_j={total.avg}", "gpu_energy_j={gpus.0.e}+{gpus.1.e}", "cpu_energy_j={a.b.c}"
+    [record], _ = import_text(tmp_path, text, *mapping)
+    energy = record.energy_metrics
+    assert (energy.total_energy_j, energy.gpu_energy_j, energy.cpu_energy_j) == (5.0, 5.0, 7.0)
+    records, [entry] = import_text(tmp_path, text, "energy_j=total")
+    assert (records, entry.code) == ([], "nested_value")
+    assert "{total.KEY}" in entry.message
+    records, [entry] = import_text(tmp_path, text, "energy_j={total.max}")
+    assert (records, entry.code) == ([], "missing_field")
+
+
+def test_rows_are_read_from_a_path_of_a_document(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    path.write_text(json.dumps({"results": {"runs": [{"e": 1.0}, {"e": 2.0}]}}))
+    records, _ = read_all(path, mapping=["energy_j=e"], rows_path="results.runs")
+    assert [record.energy_metrics.total_energy_j for record in records] == [1.0, 2.0]
+    records, [entry] = read_all(path, mapping=["energy_j=e"], rows_path="results.x")
+    assert (records, entry.code) == ([], "missing_field")
+
+
+def test_negative_component_costs_this_component_only(tmp_path: Path) -> None:
+    mapping = "gpu_energy_j=g", "cpu_energy_j=c", "energy_j=t"
+    [record], [entry] = import_text(tmp_path, "g,c,t\n-1,2,5\n", *mapping)
+    energy = record.energy_metrics
+    assert (energy.gpu_energy_j, energy.cpu_energy_j, energy.total_energy_j) == (None, 2.0, 5.0)
+    assert (entry.outcome, entry.code) == ("repaired", "damaged_cells")
+    assert "negative" in (record.energy_measurement_warning or "")
+
+
+def test_gpu_and_cpu_energy_without_a_total_give_a_partial_total(tmp_path: Path) -> None:
+    [record], [entry] = import_text(tmp_path, "g,c\n1,2\n", "gpu_energy_j=g", "cpu_energy_j=c")
+    assert (record.energy_metrics.total_energy_j, entry.code) == (3.0, "partial_total")
+    assert "only gpu + cpu, because ram is unknown" in (record.energy_measurement_warning or "")
+
+
 def test_text_cannot_be_used_as_a_number() -> None:
     [parsed] = parse_mappings(["energy_j=a*2"]).values()
     with pytest.raises(ValueError, match="a is 'x', which is not a number"):
@@ -359,7 +402,7 @@ def test_other_lists_are_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs")])
 def test_message_names_the_wrong_separator(tmp_path: Path, sign: str, name: str) -> None:
     with pytest.raises(ImportFormatError, match=f"a line with {name}; a table needs commas between the cells"):
-        import_text(tmp_path, f"model{sign}j\nllama{sign}5\n", "energy_j=j")
+        import_text(tmp_path, f"model{sign}j\nllama{sign}5{sign}6\n", "energy_j=j")
 
 
 def test_table_of_one_column_is_refused(tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def test_damaged_line_costs_one_window(tmp_path: Path, bad: str, code: str) -> N
     assert [record.config_name for record in records] == ["first", "last"]
 
 
+def test_negative_energy_of_one_gpu_costs_this_gpu(tmp_path: Path) -> None:
+    [record], [entry] = read_all(write_zeus(tmp_path, (1.0, "w", 10.0, [5.0, -6.0])))
+    assert (entry.code, record.energy_metrics.total_energy_j) == ("damaged_cells", 5.0)
+    assert [device.energy_j for device in record.energy_metrics.devices or []] == [5.0, None]
+    assert "gpu1_energy is -6.0" in (record.energy_measurement_warning or "")
+
+
 def test_duplicate_gpu_column_refuses_the_file(tmp_path: Path) -> None:
     path = write_zeus(tmp_path, (1.0, "first", 10.0, [5.0, 6.0]))
     path.write_text(path.read_text().replace("gpu1", "gpu0"))

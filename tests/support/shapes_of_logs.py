@@ -287,6 +287,8 @@ def table_records(draw: st.DrawFn) -> list[Values]:
             "compute_metrics.peak_memory_mb": draw(maybe(joules)),
             "compute_metrics.compute_precision": draw(maybe(words)),
         }
+        if values["energy_metrics.total_energy_j"] is None:  # two components would give a partial total
+            values |= {f"energy_metrics.{part}_energy_j": None for part in ("cpu", "ram")}
         found.append(values)
     return found
 

@@ -80,6 +80,13 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
     help="Compute a field from the columns of a table; repeat it for each field.",
 )
 @click.option(
+    "--rows",
+    "rows_path",
+    metavar="PATH",
+    type=options.Text(),
+    help="Read the rows of a table from the list at PATH of a JSON document, such as results.runs.",
+)
+@click.option(
     "--group-by",
     metavar="COLUMN",
     type=options.Text(),
@@ -104,6 +111,7 @@ def import_results(
     host: str | None,
     gpu_uuids: tuple[str, ...],
     mapping: tuple[str, ...],
+    rows_path: str | None,
     group_by: str | None,
     joined: tuple[str, ...],
     as_json: bool,
@@ -123,6 +131,7 @@ def import_results(
         "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",") if uuid.strip()],
         "mapping": mapping,
         "group_by": group_by,
+        "rows_path": rows_path,
     }
     saver = (_DryRun if dry_run else _Saver)(repository, overwrite=overwrite)
     unused = set(read_options["gpu_uuids"])

@@ -29,6 +29,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_files: int = MAX_FILES
     progress: Progress | None = None
     group_by: str | None = None
+    rows_path: str | None = None
 
     def gpu_uuid(self, index: int | None) -> str | None:
         """Return the UUID of a GPU by its index; None if the caller did not state it."""

@@ -3,10 +3,11 @@
     mapping    = field "=" expression
     expression = term   { ("+" | "-") term }
     term       = factor { ("*" | "/") factor }
-    factor     = number | column | "[" any column "]" | "'" text "'" | "-" factor | "(" expression ")"
+    factor     = number | column | "[" any column "]" | "{" path "}" | "'" text "'" | "-" factor | "(" expression ")"
 
-A column name that is not a plain word needs brackets. A quoted text is the same in every row. An expression is None if
-one of its columns is blank, or if it divides by 0. No text is evaluated as Python.
+A column name that is not a plain word needs brackets, and may contain pairs of brackets: `[power.draw [W]]`. A path
+names a value inside objects and lists of JSON: `{gpus.0.energy}`. A quoted text is the same in every row. An expression
+is None if one of its columns is blank, or if it divides by 0. No text is evaluated as Python.
 """
 
 from __future__ import annotations
@@ -42,11 +43,15 @@ FIELDS: dict[str, Kind] = {name: kind for kind, names in _FIELDS_OF_KIND.items()
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[^\W\d]\w*)"
-    r"|\[(?P<column>[^\[\]]+)\]|'(?P<text>[^']*)'|(?P<sign>[-+*/()]))"
+    r"|\[(?P<column>(?:[^\[\]]|\[[^\[\]]*\])+)\]|(?P<path>\{[^{}]+\})|'(?P<text>[^']*)'|(?P<sign>[-+*/()]))"
 )
 _MAX_TOKENS = 100
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 Row = Mapping[str, Cell]
+
+
+class NestedValueError(ValueError):
+    """A cell that is needed as a number is an object or a list of JSON."""
 
 
 class _Part(NamedTuple):
@@ -64,7 +69,7 @@ class Expression(msgspec.Struct, frozen=True):
 
     Attributes:
         source: The expression as it was given.
-        columns: Names of the columns that it needs.
+        columns: Names of the columns that it needs, and paths with their braces.
         value: Returns its value in a row, given the cells by column. The value is a text only if the expression is one
             column or one quoted text, and None if it is unknown. Raises ValueError if a cell that is needed as a
             number is a text.
@@ -146,7 +151,7 @@ class _Parser:
         kind, text = self.tokens.pop()
         if kind == "number":
             return self._number(text)
-        if kind in ("name", "column"):
+        if kind in ("name", "column", "path"):
             self.columns.add(text)
             return _Part(lambda row: row.get(text), lambda row: _number_in(text, row))
         if kind == "text":
@@ -199,6 +204,13 @@ def _number_in(column: str, row: Row) -> float | None:
     if not isinstance(cell, str):
         return cell
     number = parse_number(cell)
+    if number is None and cell.startswith(("{", "[")):
+        raise NestedValueError(describe_nested(column))
     if number is None:
         raise ValueError(f"{column} is {cell[:40]!r}, which is not a number")
     return number
+
+
+def describe_nested(column: str) -> str:
+    """Return why the value of a column is no number, and how to name a value in it."""
+    return f"{column} is an object or a list; name a value in it, such as {{{column.strip('{}')}.KEY}}"

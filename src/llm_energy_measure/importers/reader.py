@@ -55,6 +55,7 @@ def read(
     gpu_uuids: Sequence[str] = (),
     mapping: Sequence[str] = (),
     join: Sequence[RawProcessResult] | EnergyJoin = (),
+    rows_path: str | None = None,
     group_by: str | None = None,
     max_files: int = MAX_FILES,
     progress: Progress | None = None,
@@ -74,6 +75,7 @@ def read(
         join: Records with energy. A record without energy gets the energy of the only one that ran at the same time
             and matches no other run. To find the other runs, all files are read twice. Pass an `EnergyJoin` to join
             the runs of several paths.
+        rows_path: For a generic table, path to the list of rows in a JSON document, such as `results.runs`.
         group_by: Column of CodeCarbon's files; runs with equal cells become processes of one experiment.
         max_files: Most files that are read from a folder. The report names the subfolder that exceeds the limit.
         progress: Called with each path and the number of bytes read of it so far.
@@ -109,6 +111,7 @@ def read(
         max_files=max_files,
         progress=progress,
         group_by=group_by,
+        rows_path=rows_path,
     )
     report = ImportReport()
     scan = Scan(formats, options, report)

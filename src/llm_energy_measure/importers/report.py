@@ -40,6 +40,7 @@ CODES: dict[str, str] = {
     # repaired
     "energy_joined": "the energy comes from the energy record with the same start and end",
     "padded": "spaces around cells, or empty cells after the last column, were removed",
+    "decimal_comma": "the table has semicolons between the cells; decimal commas were read as decimal points",
     "undecodable_text": "bytes that are not valid UTF-8 were replaced by U+FFFD",
     "realigned": "the row lacks cells; only one assignment to the required columns fits the types",
     "other_layout": "the row has the columns of another version of the tool than the header",
@@ -65,6 +66,7 @@ CODES: dict[str, str] = {
     "energy_disagrees": "the same energy is stated in two units, with different values",
     "impossible_value": "a value is impossible: negative, not finite or out of range",
     "missing_field": "a field that a record requires is missing",
+    "nested_value": "a value that is needed as a number is an object or a list; name a value in it",
     "no_measurement": "the source contains no measurement, for example only a configuration or a header",
     "no_sensor": "no sensor of the file measured energy",
     "not_json": "the content is not valid JSON",
@@ -116,6 +118,12 @@ class Entry(
     code: str
     message: str
     experiment_id: str | None = None
+
+    def add_repair(self, code: str, message: str) -> None:
+        """Add a repair of the whole file to the entry of a record; an earlier repair keeps its code."""
+        self.message = message if self.code == "whole" else f"{self.message}; {message}"
+        if self.outcome == "kept":
+            self.outcome, self.code = "repaired", code
 
 
 class Notes:

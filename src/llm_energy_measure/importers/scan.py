@@ -120,7 +120,11 @@ class Scan:
         path, seen = sources[0].path, self.report.seen
         try:
             with self.report.refusing(path):
-                yield from form.read(sources, self.options, self.report)
+                for record in form.read(sources, self.options, self.report):
+                    if any(source.is_converted for source in sources):
+                        found = "the table has semicolons; decimal commas were read as decimal points"
+                        self.report.entries[-1].add_repair("decimal_comma", found)
+                    yield record
                 if self.report.seen == seen:
                     self.report.refuse(path, "no_measurement", "the file contains no measurement; check its content")
         except Exception as error:  # noqa: BLE001 - a bug of one importer must not stop the import of other files

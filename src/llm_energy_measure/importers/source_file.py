@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llm_energy_measure.domain.experiment import ImportOrigin
+from llm_energy_measure.importers.european_csv import convert_semicolons
 from llm_energy_measure.importers.json_text import BOM, as_null, parse_json, storable, top_level_fields
 from llm_energy_measure.importers.limits import MAX_BYTES, MAX_CELL, MAX_PARSED_BYTES, require_parsable, require_rows
 from llm_energy_measure.importers.report import RefusedInputError
@@ -47,17 +48,21 @@ class ImportSource:
 
     Attributes:
         path: Path of the file.
-        data: All bytes of the file.
+        original: All bytes of the file.
+        data: The bytes that are parsed: a table with semicolons is converted to commas and decimal points.
     """
 
     def __init__(self, path: Path, data: bytes) -> None:
         self.path = path
-        self.data = data
+        self.original = data
+        converted = convert_semicolons(data)
+        self.is_converted = converted is not None
+        self.data = data if converted is None else converted
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the bytes, in hexadecimal."""
-        return hashlib.sha256(self.data).hexdigest()
+        """SHA-256 of the bytes of the file, in hexadecimal."""
+        return hashlib.sha256(self.original).hexdigest()
 
     @cached_property
     def text(self) -> str:

@@ -19,8 +19,8 @@ from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, Inf
 from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.importers.description import describe
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.mapping import FIELDS
-from llm_energy_measure.importers.record_parts import inference_metrics
+from llm_energy_measure.importers.mapping import FIELDS, NestedValueError, describe_nested
+from llm_energy_measure.importers.record_parts import inference_metrics, total_of_components
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
 from llm_energy_measure.importers.table_rows import PARQUET, Table, TableRow, open_table
 from llm_energy_measure.importers.values import (
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "table"
+
+_ENERGIES = ("energy_j", "gpu_energy_j", "cpu_energy_j", "ram_energy_j")
 
 _FIELDS_OF = {
     struct: [name for name in FIELDS if name in struct.__struct_fields__]
@@ -66,17 +68,15 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     needed = {column for expression in options.mapping.values() for column in expression.columns}
     before = len(report.entries)
     seen: set[tuple[str, int]] = set()
-    for row, cells in _by_experiment(open_table(source, needed), options):
+    for row, cells in _by_experiment(open_table(source, needed, options.rows_path), options):
         with report.refusing(source.path, row=row):
-            record = _record(_values(cells, options), source, row)
+            notes = Notes()
+            record = _record(_values(cells, options, notes), source, row, notes)
             key = record.experiment_id, record.process_index
             if key in seen:
                 raise RefusedInputError("duplicate", _describe_duplicate(record, options))
             seen.add(key)
-            notes = Notes()
             source.note_undecodable(record, notes)
-            if record.energy_metrics.total_energy_j is None:
-                notes.add("no_energy", "energy_j is blank or not mapped; map it with --map energy_j=EXPRESSION")
             yield report.record(source.path, record, notes, row=row)
     report.entries[before:] = sorted(report.entries[before:], key=lambda entry: entry.row or 0)
 
@@ -116,15 +116,33 @@ def _by_experiment(table: Table, options: Options) -> Iterator[tuple[int, TableR
             yield lines[number], grouped
 
 
-def _values(cells: TableRow, options: Options) -> dict[str, Any]:
-    """Return the value of each mapped field, with the type of the field; None if it is unknown."""
+def _values(cells: TableRow, options: Options, notes: Notes) -> dict[str, Any]:
+    """Return the value of each mapped field, with the type of the field; None if it is unknown.
+
+    A negative energy is None if the row has another energy. A row without any valid energy is refused.
+    """
     if isinstance(cells, RefusedInputError):
         raise cells
     try:
         found = {field: expression.value(cells) for field, expression in options.mapping.items()}
     except ValueError as error:
-        raise RefusedInputError("torn", str(error)) from error
-    return {field: _value(field, cell, options.mapping[field].source) for field, cell in found.items()}
+        code = "nested_value" if isinstance(error, NestedValueError) else "torn"
+        raise RefusedInputError(code, str(error)) from error
+    values: dict[str, Any] = {}
+    refusals: list[RefusedInputError] = []
+    for field, cell in found.items():
+        try:
+            values[field] = _value(field, cell, options.mapping[field].source)
+        except RefusedInputError as error:
+            if field not in _ENERGIES or error.code != "impossible_value":
+                raise
+            values[field] = None
+            refusals.append(error)
+    if refusals and all(values.get(field) is None for field in _ENERGIES):
+        raise refusals[0]
+    for refusal in refusals:
+        notes.warn("damaged_cells", f"{refusal.message}, so it is null", is_repair=True)
+    return values
 
 
 def _value(field: str, cell: Cell, source: str) -> Any:
@@ -142,15 +160,22 @@ def _value(field: str, cell: Cell, source: str) -> Any:
     number = parse_number(cell) if isinstance(cell, str) else cell
     if kind == "time":
         return _time(what, cell, number)
+    if number is None and str(cell).startswith(("{", "[")):
+        raise RefusedInputError("nested_value", describe_nested(source))
     if number is None:
         raise RefusedInputError("torn", f"{what} is {str(cell)[:40]!r}, which is not a number")
+    return _checked_number(what, number, is_whole=kind == "whole")
+
+
+def _checked_number(what: str, number: float, *, is_whole: bool) -> float | int:
+    """Return a number with the type of its field. Refuse negative and too large ones, and fractions of an integer."""
     if number < 0:
         raise RefusedInputError("impossible_value", f"{what} is {number!r}, which is negative")
-    if number >= (MAX_INTEGER if kind == "whole" else MAX_NUMBER):
+    if number >= (MAX_INTEGER if is_whole else MAX_NUMBER):
         raise RefusedInputError("impossible_value", f"{what} is {number!r}, which is too large for a measurement")
-    if kind == "whole" and not number.is_integer():
+    if is_whole and not number.is_integer():
         raise RefusedInputError("torn", f"{what} is {number!r}, which is not an integer")
-    return int(number) if kind == "whole" else number
+    return int(number) if is_whole else number
 
 
 def _time(what: str, cell: Cell, number: float | None) -> datetime:
@@ -163,7 +188,7 @@ def _time(what: str, cell: Cell, number: float | None) -> datetime:
     return moment
 
 
-def _record(values: dict[str, Any], source: ImportSource, row: int) -> RawProcessResult:
+def _record(values: dict[str, Any], source: ImportSource, row: int, notes: Notes) -> RawProcessResult:
     experiment_id = values.get("experiment_id") or identifier(TOOL, values.get("model_name") or "", digest(values, 12))
     try:
         sanitize_experiment_id(experiment_id)
@@ -174,12 +199,17 @@ def _record(values: dict[str, Any], source: ImportSource, row: int) -> RawProces
     for field, low, high in (("process_index", 0, MAX_PROCESSES - 1), ("world_size", 1, MAX_PROCESSES)):
         if values.get(field) is not None and not low <= values[field] <= high:
             raise RefusedInputError("impossible_value", f"{field} is {values[field]}; use {low} to {high}")
+    total_j = values.get("energy_j")
+    if total_j is None:
+        components = {name.removesuffix("_energy_j"): values.get(name) for name in _ENERGIES[1:]}
+        total_j = total_of_components(components, "energy_j", notes)
     of_record, energy, compute = ({name: values.get(name) for name in names} for names in _FIELDS_OF.values())
     return RawProcessResult(
         **of_record | {"experiment_id": experiment_id, "process_index": values.get("process_index") or 0},
         timestamps=_timestamps(values),
         inference_metrics=_inference(values),
-        energy_metrics=EnergyMetrics(total_energy_j=values.get("energy_j"), **energy),
+        energy_metrics=EnergyMetrics(total_energy_j=total_j, **energy),
+        energy_measurement_warning=notes.warning,
         compute_metrics=ComputeMetrics(**compute) if any(value is not None for value in compute.values()) else None,
         origin=source.origin(TOOL, row=row),
     )

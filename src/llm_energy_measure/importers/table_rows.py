@@ -44,20 +44,31 @@ class Table(NamedTuple):
     at: Callable[[int], TableRow | None]
 
 
-def open_table(source: ImportSource, needed: set[str]) -> Table:
+def open_table(source: ImportSource, needed: set[str], rows_path: str | None = None) -> Table:
     """Return the file as a table.
+
+    Args:
+        source: The file.
+        needed: Names of the needed columns, and paths in braces, such as `{gpus.0.energy}`.
+        rows_path: Path to the list of rows in a JSON document; None if the document consists of the rows.
 
     Raises:
         RefusedInputError: A needed column is missing, or the table exceeds a limit.
     """
+    if rows_path is not None:
+        table = _nested_table(source, needed, rows_path)
+        _require_keys(table, needed)
+        return table
     if source.data.startswith(PARQUET):
         return _parquet_table(source, needed)
     if not source.items and not source.first_fields:
         return _csv_table(source, needed)
     items = source.items
-    table = _json_lines_table(source)
+    table = _json_lines_table(source, needed)
     if items:  # one list of objects, or one object on several lines
-        table = _numbered_table(len(items), lambda number: _parse_row(bytes(items[number]), f"object {number + 1}"))
+        table = _numbered_table(
+            len(items), lambda number: _parse_row(bytes(items[number]), f"object {number + 1}", needed)
+        )
     _require_keys(table, needed)
     return table
 
@@ -151,24 +162,59 @@ def _describe_csv_error(error: csv.Error, length: int) -> str:
     return f"the row is not valid CSV ({error})"
 
 
-def _json_lines_table(source: ImportSource) -> Table:
+def _nested_table(source: ImportSource, needed: set[str], rows_path: str) -> Table:
+    """Return the list of objects at a path of a JSON document as a table."""
+    found = _at_path(source.json(), rows_path)
+    items = list(found.values()) if isinstance(found, dict) else found
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise RefusedInputError("missing_field", f"there is no list of objects at {rows_path!r}; correct --rows")
+    return _numbered_table(len(items), lambda number: _object_row(items[number], needed))
+
+
+def _at_path(value: Any, path: str) -> Any:
+    """Return the value at a path of keys and list indices with dots between them; None if there is none.
+
+    A key that contains dots itself has precedence over a path.
+    """
+    if isinstance(value, dict) and path in value:
+        return value[path]
+    dots = [position for position, sign in enumerate(path) if sign == "."]
+    for position in [*reversed(dots), len(path)]:
+        key, rest = path[:position], path[position + 1 :]
+        inner = None
+        if isinstance(value, dict):
+            inner = value.get(key)
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            inner = value[int(key)]
+        if inner is not None:
+            return _at_path(inner, rest) if rest else inner
+    return None
+
+
+def _object_row(document: dict[str, Any], needed: set[str]) -> TableRow:
+    """Return the cells of an object: its fields, and the values at the needed paths that exist."""
+    values = ((name, _at_path(document, name[1:-1])) for name in needed if name.startswith("{"))
+    return _row([*document.items(), *((name, value) for name, value in values if value is not None)])
+
+
+def _json_lines_table(source: ImportSource, needed: set[str]) -> Table:
     lines = io.BytesIO(source.data)
 
     def parse() -> TableRow | None:
         data = lines.readline()
-        return _parse_row(data, "the line") if data.strip() else None
+        return _parse_row(data, "the line", needed) if data.strip() else None
 
     return _line_table(source, lines, parse)
 
 
-def _parse_row(data: bytes, what: str) -> TableRow:
+def _parse_row(data: bytes, what: str, needed: set[str]) -> TableRow:
     try:
         document = parse_json(data, what)
     except RefusedInputError as error:
         return error if error.code == "ambiguous_key" else RefusedInputError("torn", error.message)
     if not isinstance(document, dict):
         return RefusedInputError("torn", f"{what} is not a JSON object")
-    return _row(document.items())
+    return _object_row(document, needed)
 
 
 def _parquet_table(source: ImportSource, needed: set[str]) -> Table:

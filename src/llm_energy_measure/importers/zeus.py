@@ -47,7 +47,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     for row, text in source.rows():
         with report.refusing(source.path, row=row):
             notes = Notes()
-            record = _record(_cells(text, header), header, options, source, row)
+            record = _record(_cells(text, header), header, options, source, row, notes=notes)
             _note_powers(record.energy_metrics, header, notes)
             source.note_undecodable(record, notes)
             yield report.record(source.path, record, notes, row=row)
@@ -65,25 +65,34 @@ def _cells(line: str, header: Sequence[str]) -> list[str]:
         value = 0.0 if name == "window_name" else parse_number(cell)
         if value is None:
             raise RefusedInputError("torn", f"{name} is {cell[:40]!r}, which is not a number")
-        if value < 0 and name != "start_time":
+        if value < 0 and (name == "elapsed_time" or (len(header) == 4 and name != "start_time")):
             raise RefusedInputError("impossible_value", f"{name} is {cell}, which is negative")
     return cells
 
 
 def _record(
-    cells: Sequence[str], header: Sequence[str], options: Options, source: ImportSource, row: int
+    cells: Sequence[str], header: Sequence[str], options: Options, source: ImportSource, row: int, *, notes: Notes
 ) -> RawProcessResult:
     start_sec, window, elapsed_sec = float(cells[0]), cells[1], float(cells[2])
-    energies = {
-        int(name[3:].removesuffix("_energy")): float(cell) for name, cell in zip(header[3:], cells[3:], strict=True)
-    }
+    energies: dict[int, float | None] = {}
+    for name, cell in zip(header[3:], cells[3:], strict=True):
+        joules = float(cell)
+        energies[int(name[3:].removesuffix("_energy"))] = joules if joules >= 0 else None
+        if joules < 0:
+            found = f"{name} is {cell}, which is negative, so it is null"
+            notes.warn("damaged_cells", f"{found}, and the total is without this GPU", is_repair=True)
+    known = [joules for joules in energies.values() if joules is not None]
+    if not known:
+        raise RefusedInputError("impossible_value", f"the energies of all GPUs are negative: {', '.join(cells[3:])}")
     start = from_epoch(start_sec)
     end = None if start is None else add_seconds(start, elapsed_sec)
     if start is not None and end is None:
         found = f"elapsed_time is {cells[2]} s, so the window that starts at {start.isoformat()} would end"
         raise RefusedInputError("impossible_value", f"{found} after the last year of the calendar")
     devices = [
-        DeviceEnergy(gpu_uuid=options.gpu_uuid(index), energy_j=joules, provenance="measured")
+        DeviceEnergy(
+            gpu_uuid=options.gpu_uuid(index), energy_j=joules, provenance=None if joules is None else "measured"
+        )
         for index, joules in energies.items()
     ]
     digest = hashlib.sha256("\n".join([*header, *cells]).encode()).hexdigest()[:8]
@@ -91,8 +100,9 @@ def _record(
         identifier(TOOL, window, digest),
         gpu_uuid=devices[0].gpu_uuid if len(devices) == 1 else None,
         config_name=window or None,
+        energy_measurement_warning=notes.warning,
         timestamps=Timestamps(start=start, end=end, duration_sec=elapsed_sec),
-        energy_metrics=gpu_counters(sum(energies.values()), devices, elapsed_sec),
+        energy_metrics=gpu_counters(sum(known), devices, elapsed_sec),
         effective_config={TOOL: {"start_time": start_sec, "visible_gpus": list(energies)}},
         origin=source.origin(TOOL, row=row),
     )
