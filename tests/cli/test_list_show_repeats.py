@@ -38,12 +38,12 @@ def test_list_prints_a_table(results: Path) -> None:
     done = run("-o", results, "results", "list", "--all")
     assert done.status == 0
     header, _, *rows = done.out.splitlines()
-    assert spaced(header) == "id model processes energy tokens tokens/s tokens/J verdict date"
+    assert spaced(header) == "id model processes energy tokens tokens/s/process tokens/J verdict warnings date"
     assert spaced(rows[0]) == (
-        "llama_c0 meta-llama/Llama-3.2-1B 2/2 4.25 kJ 16,484 867.5 3.879 complete 2026-01-16 19:39"
+        "llama_c0 meta-llama/Llama-3.2-1B 2/2 ≤ 4.25 kJ 16,484 867.5 ≥ 3.879 undetermined 0 2026-01-16 19:39"
     )
-    assert spaced(rows[3]) == "mistral mistralai/Mistral-7B 2/2 - - - - pending 2026-01-16 19:39"
-    assert spaced(rows[4]) == "torn meta-llama/Llama-3.2-1B 1/3 - - - - pending 2026-01-16 19:39"
+    assert spaced(rows[3]) == "mistral mistralai/Mistral-7B 2/2 - - - - pending 0 2026-01-16 19:39"
+    assert spaced(rows[4]) == "torn meta-llama/Llama-3.2-1B 1/3 - - - - pending 0 2026-01-16 19:39"
     assert "\x1b" not in done.out
 
 
@@ -52,17 +52,22 @@ def test_list_json_is_in_base_units(results: Path) -> None:
     assert row == {
         "experiment_id": "llama_c0",
         "status": "current",
-        "verdict": "complete",
+        "verdict": "undetermined",
         "model_name": "meta-llama/Llama-3.2-1B",
         "backend": "pytorch",
         "found_processes": 2,
         "expected_processes": 2,
         "total_energy_j": 4250.0,
         "attributed_energy_j": None,
+        "attributed_bounds_j": [2250.0, 4250.0],
         "attribution_factor": None,
+        "attribution_status": "undetermined",
+        "attribution_basis": [],
         "total_tokens": 16484,
         "avg_tokens_per_second": 867.5,
         "tokens_per_joule": 16484 / 4250,
+        "attributed_tokens_per_joule": None,
+        "method": "sum_energy_avg_throughput",
         "is_lower_bound": False,
         "start_time": "2026-01-16T19:39:58.225937Z",
         "config_name": "baseline",
@@ -73,6 +78,7 @@ def test_list_json_is_in_base_units(results: Path) -> None:
         "note": None,
         "warnings": [],
         "failed": [],
+        "warning_codes": [],
         "problems": [],
     }
 
@@ -178,7 +184,7 @@ def test_verdicts_follow_changes_of_the_files(results: Path) -> None:
         rows = run("-o", results, "results", "list", "--all", "--json").json()
         return {row["experiment_id"]: row["verdict"] for row in rows}
 
-    assert verdicts() == dict.fromkeys(("llama_c0", "llama_c1", "llama_c2"), "complete") | dict.fromkeys(
+    assert verdicts() == dict.fromkeys(("llama_c0", "llama_c1", "llama_c2"), "undetermined") | dict.fromkeys(
         ("mistral", "torn"), "pending"
     )
     FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
@@ -189,10 +195,10 @@ def test_verdicts_follow_changes_of_the_files(results: Path) -> None:
         of_host = factories.energy(index, **dict.fromkeys(("gpu_scope", "cpu_scope", "ram_scope"), "host"))
         twice = factories.raw("twice", index, host="node-1", energy_metrics=of_host)
         FileSystemRepository(results).save_raw("twice", twice)
-        zero = factories.compute(peak_memory_mb=0.0)
-        FileSystemRepository(results).save_raw("zeros", factories.raw("zeros", index, compute_metrics=zero))
         tokens = factories.inference(output_tokens=10**6)
         FileSystemRepository(results).save_raw("tokens", factories.raw("tokens", index, inference_metrics=tokens))
+    zero = factories.compute(peak_memory_mb=0.0)
+    FileSystemRepository(results).save_raw("zeros", factories.raw("zeros", compute_metrics=zero))
     run("-o", results, "aggregate", "twice", "zeros", "tokens")
     assert verdicts() == {
         "llama_c0": "stale",
@@ -214,9 +220,9 @@ def test_show_prints_a_summary_and_the_processes(results: Path) -> None:
     assert (done.status, done.err) == (0, "")
     fields = dict(line.split("  ", 1) for line in done.out.partition("\n\n")[0].splitlines())
     shown = {name: value.strip() for name, value in fields.items()}
-    assert shown["verdict"] == "complete"
+    assert shown["verdict"] == "undetermined"
     assert shown["processes"] == "2 of 2"
-    assert shown["energy"] == "4.25 kJ"
+    assert (shown["energy"], shown["plain sum"]) == ("2.25 kJ to 4.25 kJ", "4.25 kJ")
     assert shown["tokens"] == "16,484"
     assert shown["throughput"] == "867.5 token/s (mean per process)"
     assert shown["total throughput"] == "1.735 ktoken/s"
@@ -315,7 +321,7 @@ def test_show_of_a_torn_aggregate_prints_the_processes(results: Path) -> None:
 
 
 def test_repeats_prints_a_table(results: Path) -> None:
-    done = run("-o", results, "results", "repeats")
+    done = run("-o", results, "results", "repeats", "--energy", "plain")
     assert (done.status, done.err) == (0, "")
     header, _, row = done.out.splitlines()
     assert header.split()[:3] == ["repeats", "of", "model"]
@@ -323,7 +329,7 @@ def test_repeats_prints_a_table(results: Path) -> None:
 
 
 def test_repeats_json_is_in_base_units(results: Path) -> None:
-    [group] = run("-o", results, "results", "repeats", "--json").json()
+    [group] = run("-o", results, "results", "repeats", "--energy", "plain", "--json").json()
     assert group["experiment_ids"] == ["llama_c0", "llama_c1", "llama_c2"]
     assert group["energy_j"]["mean"] == 4270.0
     assert group["energy_j"]["std"] == pytest.approx(20.0)
@@ -352,4 +358,4 @@ def test_repeats_warns_of_a_lower_bound(results: Path) -> None:
     done = run("-o", results, "results", "repeats", "--json")
     assert done.status == 0
     assert "warning: llama: llama_c3 is a lower bound" in done.err
-    assert done.json()[0]["warnings"] == ["llama_c3 is a lower bound and is left out"]
+    assert done.json()[0]["warnings"][0] == "llama_c3 is a lower bound and is left out"

@@ -445,7 +445,7 @@ def test_aggregate_names_failed_checks_without_a_warning(tmp_path: Path) -> None
 
 
 def test_aggregate_prints_nothing_about_a_fact_worth_knowing(tmp_path: Path) -> None:
-    save(tmp_path, "exp", factories.raws(2, compute_metrics=factories.compute(peak_memory_mb=0.0)), aggregate=False)
+    save(tmp_path, "exp", factories.raws(1, compute_metrics=factories.compute(peak_memory_mb=0.0)), aggregate=False)
     assert run("-o", tmp_path, "aggregate", "exp").err == ""
     assert run("-o", tmp_path, "results", "list", "--json").json()[0]["verdict"] == "complete"
 
@@ -454,9 +454,9 @@ def test_list_and_show_print_the_verdict(mixed: Path) -> None:
     rows = run("-o", mixed, "results", "list", "--json").json()
     assert [(row["verdict"], row["attribution_factor"]) for row in rows] == [("complete", 1.0), ("over-counted", 4.0)]
     shown = run("-o", mixed, "results", "show", "node").out
-    assert "34.5 kJ (33 kJ to 36 kJ), counted 4 times" in shown
-    assert "failed checks" in shown
-    assert "attributed" not in run("-o", mixed, "results", "show", "good").out
+    assert "* 34.5 kJ (33 kJ to 36 kJ)\nplain sum         138 kJ, 4 times the attributed energy\n" in shown
+    assert "errors            energy.over_counted; run" in shown
+    assert "plain sum" not in run("-o", mixed, "results", "show", "good").out
 
 
 def test_show_prints_the_plain_sum_if_the_total_differs(tmp_path: Path) -> None:

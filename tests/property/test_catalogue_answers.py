@@ -195,3 +195,15 @@ def test_groups_equal_those_of_a_loop_over_files(
         assert group.total_energy_j == (pytest.approx(sum(joules)) if joules else None)
         assert group.unknown_energy == len(members) - len(joules)
         assert group.lower_bounds == sum(row.is_lower_bound is True for row in members)
+        ranges = [row.attributed_bounds_j for row in members if row.attributed_energy_j is None]
+        assert group.undetermined == sum(bounds_j is not None for bounds_j in ranges)
+        highs = [_greatest_j(row) for row in members]
+        known = [joules for joules in highs if joules is not None]
+        assert group.attributed_high_j == (pytest.approx(sum(known)) if known else None)
+        assert group.attributed_energy_j == (None if group.undetermined else group.attributed_high_j)
+
+
+def _greatest_j(row: ExperimentSummary) -> float | None:
+    if row.attributed_energy_j is not None:
+        return row.attributed_energy_j
+    return row.total_energy_j if row.attributed_bounds_j is None else row.attributed_bounds_j[1]

@@ -137,6 +137,40 @@ def test_unknown_figure_is_left_out_of_its_own_statistics_only() -> None:
     assert (found.tokens_per_second.n, found.tokens_per_joule.n) == (3, 2)
 
 
+def attributed(name: str, point_j: float | None, bounds_j: tuple[float, float]) -> Any:
+    """Return an experiment with the plain sum 400 J."""
+    return repeat(
+        name,
+        400.0,
+        total_tokens=800,
+        plain_energy_j=400.0,
+        attributed_energy_j=point_j,
+        attributed_bounds_j=bounds_j,
+        attribution_factor=None if point_j is None else 400.0 / point_j,
+        attribution_status="undetermined" if point_j is None else "exact",
+    )
+
+
+def test_statistics_use_the_attributed_energy_and_name_corrected_repeats() -> None:
+    group = [attributed("exp_c0", 100.0, (100.0, 100.0)), attributed("exp_c1", 400.0, (400.0, 400.0))]
+    found = repeat_statistics(group)
+    assert (found.energy_j.mean, found.tokens_per_joule.mean) == (250.0, 5.0)
+    assert (found.corrected, found.warnings) == (["exp_c0"], [])
+    plain = repeat_statistics(group, energy="plain")
+    assert (plain.energy_j.mean, plain.tokens_per_joule.mean, plain.corrected) == (400.0, 2.0, [])
+
+
+def test_undetermined_repeat_is_left_out_of_the_energy_and_named() -> None:
+    group = [attributed("exp_c0", None, (100.0, 400.0)), attributed("exp_c1", 400.0, (400.0, 400.0)), repeat("exp_c2")]
+    found = repeat_statistics(group)
+    assert (found.energy_j.n, found.energy_j.mean) == (2, 250.0), "an aggregate without attribution has a total"
+    assert (found.tokens_per_joule.n, found.tokens_per_second.n) == (2, 3)
+    [warning] = found.warnings
+    assert warning.startswith("the energy of exp_c0 (100 J to 400 J) is undetermined and left out; run ")
+    plain = repeat_statistics(group, energy="plain")
+    assert (plain.energy_j.n, plain.warnings) == (3, [])
+
+
 def test_latency_per_token_is_the_mean_over_processes_that_report_it() -> None:
     def of(name: str, *latencies_ms: float | None) -> Any:
         works = [None if ms is None else factories.inference(latency_per_token_ms=ms) for ms in latencies_ms]

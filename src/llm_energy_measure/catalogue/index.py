@@ -29,8 +29,8 @@ from llm_energy_measure.catalogue.database import (
     writing,
 )
 from llm_energy_measure.catalogue.paths import CATALOGUE_NAME, catalogue_path, is_on_network
-from llm_energy_measure.catalogue.query import column_of
-from llm_energy_measure.catalogue.selection import group_clause, group_of, order_keys
+from llm_energy_measure.catalogue.query import Clause, column_of
+from llm_energy_measure.catalogue.selection import SHOWN_KEYS, group_clause, group_of, order_keys
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, INSERT, row_values
 from llm_energy_measure.catalogue.summary import (
     ExperimentScan,
@@ -219,9 +219,10 @@ class Catalogue:
     def summaries(
         self, query: Query, *, sort: str = "id", reverse: bool = False, limit: int | None = None
     ) -> list[ExperimentSummary]:
-        """Return the selected experiments, sorted by a column. Unknown values come last."""
+        """Return the selected experiments, sorted by a column or one of `SHOWN_KEYS`. Unknown values come last."""
         clause = query.clause()
-        column = column_of(sort, COLUMNS, "cannot sort")
+        shown = SHOWN_KEYS.get(sort)
+        column = Clause(shown, ()) if shown is not None else column_of(sort, COLUMNS, "cannot sort")
         down = " DESC" if reverse else ""
         keys = order_keys(column.sql, reverse=reverse, is_tag=bool(column.values))
         if column.sql == "experiment_id":  # never unknown, and an index is sorted by it

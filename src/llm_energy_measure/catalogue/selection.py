@@ -52,11 +52,19 @@ class Group(Struct, frozen=True, kw_only=True):
     Attributes:
         by: The common values of the group, by column.
         experiments: Number of experiments.
-        total_energy_j: Sum of the known energies, in joules.
+        total_energy_j: Sum of the known totals, in joules; by default plain sums.
         total_tokens: Sum of the known numbers of tokens.
-        tokens_per_joule: Tokens divided by energy, over the experiments with both values.
+        tokens_per_joule: Tokens divided by `total_energy_j`, over the experiments with both values.
         unknown_energy: Number of experiments with unknown energy.
         lower_bounds: Number of experiments whose sums are lower bounds.
+        attributed_energy_j: Sum of the attributed energies, in joules; of the totals for experiments without
+            attribution. None if one is undetermined.
+        attributed_low_j: As `attributed_energy_j`, with the least energy of undetermined experiments.
+        attributed_high_j: As `attributed_energy_j`, with the greatest energy of undetermined experiments.
+        attributed_tokens_per_joule: Tokens divided by `attributed_high_j`, over the experiments with both values. It is
+            the least value that the records allow.
+        corrected: Number of experiments whose plain sum counts some energy more than once.
+        undetermined: Number of experiments whose energy is undetermined.
     """
 
     by: dict[str, Any]
@@ -66,10 +74,27 @@ class Group(Struct, frozen=True, kw_only=True):
     tokens_per_joule: float | None
     unknown_energy: int
     lower_bounds: int
+    attributed_energy_j: float | None
+    attributed_low_j: float | None
+    attributed_high_j: float | None
+    attributed_tokens_per_joule: float | None
+    corrected: int
+    undetermined: int
 
 
-GROUP_FIGURES = ("experiments", "total_energy_j", "total_tokens", "tokens_per_joule", "unknown_energy", "lower_bounds")
+GROUP_FIGURES = tuple(name for name in Group.__struct_fields__ if name != "by")
 """Numbers of a group, by which groups can be sorted."""
+
+# An aggregate of another tool has no attribution, but a total.
+_LOW = "coalesce(attributed_energy_j, attributed_low_j, total_energy_j)"
+_HIGH = "coalesce(attributed_energy_j, attributed_high_j, total_energy_j)"
+_UNDETERMINED = "attributed_energy_j IS NULL AND attributed_high_j IS NOT NULL"
+
+SHOWN_KEYS = {
+    "shown_energy_j": f"iif(is_lower_bound, {_LOW}, {_HIGH})",
+    "shown_tokens_per_joule": f"total_tokens / nullif({_HIGH}, 0)",
+}
+"""SQL of the figures that a list of attributed energies shows, by the name that `Catalogue.summaries` sorts by."""
 
 
 def group_clause(query: Query, by: Sequence[str], *, sort: str | None, reverse: bool) -> tuple[Clause, list[str]]:
@@ -78,13 +103,16 @@ def group_clause(query: Query, by: Sequence[str], *, sort: str | None, reverse: 
     columns = [column_of(name, COLUMNS, "cannot group") for name in by]
     names = [f"c{number}" for number in range(len(columns))]
     selected = "".join(f"{column.sql} AS {name}, " for column, name in zip(columns, names, strict=True))
-    both = "total_tokens IS NOT NULL AND total_energy_j IS NOT NULL"
     sql = (
         f"SELECT {selected}count(*) AS f0, sum(total_energy_j) AS f1, "
         # total() instead of sum(), which raises an error on integer overflow.
         "CASE WHEN count(total_tokens) THEN total(total_tokens) END AS f2, "
-        f"total(iif({both}, total_tokens, NULL)) / nullif(total(iif({both}, total_energy_j, NULL)), 0) AS f3, "
-        "count(*) - count(total_energy_j) AS f4, count(CASE WHEN is_lower_bound THEN 1 END) AS f5 "
+        f"{_tokens_per_joule('total_energy_j')} AS f3, "
+        "count(*) - count(total_energy_j) AS f4, count(CASE WHEN is_lower_bound THEN 1 END) AS f5, "
+        f"CASE WHEN count(CASE WHEN {_UNDETERMINED} THEN 1 END) = 0 THEN sum({_HIGH}) END AS f6, "
+        f"sum({_LOW}) AS f7, sum({_HIGH}) AS f8, {_tokens_per_joule(_HIGH)} AS f9, "
+        "count(CASE WHEN attribution_factor > 1 THEN 1 END) AS f10, "
+        f"count(CASE WHEN {_UNDETERMINED} THEN 1 END) AS f11 "
         f"FROM experiments WHERE {clause.sql}"
     )
     if names:
@@ -96,6 +124,12 @@ def group_clause(query: Query, by: Sequence[str], *, sort: str | None, reverse: 
         sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(keys)}"
     values = (*(value for column in columns for value in column.values), *clause.values)
     return Clause(sql, values), [COLUMNS.get(column.sql, "text") for column in columns]
+
+
+def _tokens_per_joule(energy: str) -> str:
+    """Return the SQL of the tokens per joule of a group, over the experiments with tokens and this energy."""
+    both = f"total_tokens IS NOT NULL AND {energy} IS NOT NULL"
+    return f"total(iif({both}, total_tokens, NULL)) / nullif(total(iif({both}, {energy}, NULL)), 0)"
 
 
 def order_keys(sql: str, *, reverse: bool, is_tag: bool) -> list[str]:

@@ -34,18 +34,24 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
         experiment_id: Id of the experiment. If no file can be read, the name of its folder.
         status: State of its aggregate; see `results.state.Status`.
         verdict: For a current aggregate `over-counted` (the plain sum counts energy twice), `partial` (a lower bound),
-            `failed` (a check failed), `warned` or `complete`. `interrupted` if there is a manifest and no result:
-            all processes were killed, or the run has not ended. Otherwise the status.
+            `failed` (a check found an error), `undetermined` (the energy is a range) or `complete`. `interrupted` if
+            there is a manifest and no result: all processes were killed, or the run has not ended. Otherwise the
+            status.
         model_name: Name of the model.
         backend: Inference library.
         found_processes: Number of processes with a readable result.
         expected_processes: Number of processes that should have a result.
         total_energy_j: Energy of the experiment by its strategy, in joules.
         attributed_energy_j: Energy with each joule counted once, in joules.
+        attributed_bounds_j: Least and greatest attributed energy that the evidence allows, in joules.
         attribution_factor: Plain sum divided by attributed energy, at least 1.
+        attribution_status: `exact`, `estimated` or `undetermined`.
+        attribution_basis: Reasons of an estimated energy; `assumed` if the user stated a fact.
         total_tokens: Number of tokens.
-        avg_tokens_per_second: Mean throughput of a process, in tokens per second.
-        tokens_per_joule: Efficiency, in tokens per joule.
+        avg_tokens_per_second: Throughput by the strategy, in tokens per second; by default the mean of a process.
+        tokens_per_joule: Tokens divided by `total_energy_j`, in tokens per joule.
+        attributed_tokens_per_joule: Tokens divided by `attributed_energy_j`, in tokens per joule.
+        method: Name of the strategy.
         is_lower_bound: True if the sums are too low.
         start_time: Earliest start.
         config_name: Name of the configuration.
@@ -55,7 +61,9 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
         tags: Tags of the user, by key.
         note: Note of the user. None if there is none.
         warnings: Warnings of the aggregate.
-        failed: Codes of the checks that failed at the time of aggregation. `results verify` explains them.
+        failed: Codes of the checks that failed at the time of aggregation, of any severity. `results verify` explains
+            them.
+        warning_codes: Those of the failed checks that have the severity `warning`.
         problems: Unreadable files, with the reason for each.
     """
 
@@ -68,10 +76,15 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
     expected_processes: int | None = None
     total_energy_j: float | None = None
     attributed_energy_j: float | None = None
+    attributed_bounds_j: tuple[float, float] | None = None
     attribution_factor: float | None = None
+    attribution_status: str | None = None
+    attribution_basis: list[str] = field(default_factory=list)
     total_tokens: int | None = None
     avg_tokens_per_second: float | None = None
     tokens_per_joule: float | None = None
+    attributed_tokens_per_joule: float | None = None
+    method: str | None = None
     is_lower_bound: bool | None = None
     start_time: datetime | None = None
     config_name: str | None = None
@@ -82,6 +95,7 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
     note: str | None = None
     warnings: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    warning_codes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -254,14 +268,20 @@ def _of_aggregated(aggregated: AggregatedSummary) -> dict[str, Any]:
         "backend": aggregated.backend,
         "total_energy_j": aggregated.total_energy_j,
         "attributed_energy_j": aggregated.attributed_energy_j,
+        "attributed_bounds_j": aggregated.attributed_bounds_j,
         "attribution_factor": aggregated.attribution_factor,
+        "attribution_status": aggregated.attribution_status,
+        "attribution_basis": aggregated.attribution_basis or [],
         "total_tokens": aggregated.total_tokens,
         "avg_tokens_per_second": aggregated.avg_tokens_per_second,
         "tokens_per_joule": aggregated.tokens_per_joule,
+        "attributed_tokens_per_joule": aggregated.attributed_tokens_per_joule,
+        "method": aggregated.aggregation.method,
         "is_lower_bound": aggregated.is_lower_bound,
         "start_time": aggregated.start_time,
         "warnings": aggregated.aggregation.warnings,
         "failed": aggregated.failed_codes,
+        "warning_codes": aggregated.codes_of("warning"),
     }
 
 
@@ -280,11 +300,11 @@ def _verdict(status: Status, aggregated: AggregatedSummary | None) -> str:
 
 
 def verdict_of(aggregated: AggregatedSummary) -> str:
-    """Return the verdict for a current aggregate; see `ExperimentSummary.verdict`."""
+    """Return the verdict for a current aggregate; see `ExperimentSummary.verdict`. Warnings don't change it."""
     if not set(DOUBLE_COUNT_CODES).isdisjoint(aggregated.failed_codes):
         return "over-counted"
     if aggregated.is_lower_bound:
         return "partial"
     if aggregated.codes_of("error"):
         return "failed"
-    return "warned" if aggregated.aggregation.warnings else "complete"
+    return "undetermined" if aggregated.attribution_status == "undetermined" else "complete"

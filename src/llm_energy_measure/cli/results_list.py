@@ -12,7 +12,9 @@ from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
 from llm_energy_measure.catalogue.query import ALIASES, column_of, where_clause
 from llm_energy_measure.catalogue.selection import GROUP_FIGURES, Group, Query
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, to_utc
-from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.cli import energies, formatting, options, terminal
+from llm_energy_measure.domain.units import ratio
+from llm_energy_measure.results.strategies import WHOLE_THROUGHPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,9 +27,10 @@ _HEADERS = (
     ("processes", "right"),
     ("energy", "right"),
     ("tokens", "right"),
-    ("tokens/s", "right"),
+    ("tokens/s/process", "right"),
     ("tokens/J", "right"),
     ("verdict", "left"),
+    ("warnings", "right"),
     ("date", "left"),
 )
 _GROUP_HEADERS = (
@@ -37,6 +40,11 @@ _GROUP_HEADERS = (
     ("tokens/J", "right"),
     ("without energy", "right"),
     ("lower bounds", "right"),
+)
+
+# The sort key of a list and of groups, by the title of the column in the table.
+_SHOWN = dict.fromkeys(("energy", "energy_j"), ("shown_energy_j", "attributed_high_j")) | dict.fromkeys(
+    ("efficiency", "tokens/j"), ("shown_tokens_per_joule", "attributed_tokens_per_joule")
 )
 
 
@@ -84,11 +92,11 @@ _HELP = """List experiments, or totals per group.
 
 \b
 Verdicts:
-  complete      all processes are present, and no check failed
-  warned        as complete, but the aggregate has warnings
+  complete      all processes are present, no check found an error, and the energy is known
   partial       the energy is a lower bound: data are missing
   over-counted  the plain sum counts some energy more than once
-  failed        a check failed; 'results verify' explains it
+  failed        a check found an error; 'results verify' explains it
+  undetermined  the energy is a range: the records don't show if several processes read the same hardware
   stale         raw files changed after the aggregation
   pending       the experiment is not aggregated yet
   interrupted   no process has a result: all were killed, or have not ended
@@ -101,8 +109,9 @@ Conditions:
   verdict in (failed, partial) or not date < 2026-03
   tag.paper = fig3 and host is unknown
 
-The columns are those of an export, and status, verdict, hosts, gpus, precision, note and tag.KEY. A date is a year,
-a month or a day in UTC. ~ and --model ignore case. The exit status is 1 if a file can't be read.
+The columns are those of an export, and status, verdict, hosts, gpus, precision, note and tag.KEY. energy_j is the
+plain sum, attributed_energy_j counts each joule once. A date is a year, a month or a day in UTC. ~ and --model ignore
+case. The exit status is 1 if a file can't be read.
 """
 
 
@@ -131,6 +140,7 @@ a month or a day in UTC. ~ and --model ignore case. The exit status is 1 if a fi
 )
 @click.option("--totals", is_flag=True, help="Show the totals over all listed experiments.")
 @click.option("--refresh", is_flag=True, help="Look for changed files in all experiments, even in more than 2,000.")
+@energies.energy_option
 @options.rehash_option
 @options.json_option
 @options.shared_options
@@ -145,13 +155,14 @@ def list_results(
     by: str | None,
     totals: bool,
     refresh: bool,
+    kind: energies.EnergyKind,
     rehash: bool,
     as_json: bool,
 ) -> None:
     """List experiments, or totals per group; the exit status is 1 if a file can't be read."""
     columns = _column_names(by)
     grouped = bool(columns or totals)
-    order = _sort_column(key, columns, grouped=grouped)
+    order = _sort_column(key, columns, grouped=grouped, kind=kind)
     repository = options.repository()
     query = Query(where=where, model=model, with_pending=with_pending)
 
@@ -176,18 +187,20 @@ def list_results(
     if as_json:
         terminal.print_json(msgspec.to_builtins(listing.rows))
     elif grouped:
-        _print_groups(columns, listing.rows)
+        _print_groups(columns, listing.rows, kind)
     elif listing.rows:
-        terminal.print_table(
-            _HEADERS, [_cells(row) for row in listing.rows], optional=("date", "tokens/s", "tokens", "model")
-        )
+        optional = ("date", "warnings", "tokens/s/process", "tokens", "model")
+        terminal.print_table(_HEADERS, [_cells(row, kind) for row in listing.rows], optional=optional)
+        energies.print_footnote(energies.energy_of(row, kind) for row in listing.rows)
     _print_count(listing)
     if listing.problems:
         raise SystemExit(1)
 
 
-def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool) -> str | None:
+def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool, kind: energies.EnergyKind) -> str | None:
     """Return the column or group figure to sort by, None for the default order.
+
+    `energy` and `efficiency` are the figures that the table shows.
 
     Raises:
         click.BadParameter: There is no such column, or groups do not have it.
@@ -195,6 +208,8 @@ def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool) -> s
     if key is None:
         return None
     figure = ALIASES.get(key.lower(), key.lower())
+    if kind == "attributed" and key.lower() in _SHOWN:
+        return _SHOWN[key.lower()][grouped]
     if grouped and figure in GROUP_FIGURES:
         return figure
     with options.usage_errors("--sort"):
@@ -222,23 +237,26 @@ def _warn_about_problems(listing: _Listing) -> None:
         terminal.warn(f"{formatting.plural(hidden, 'more problem')} not shown; omit --limit to see all")
 
 
-def _cells(row: ExperimentSummary) -> tuple[str, ...]:
+def _cells(row: ExperimentSummary, kind: energies.EnergyKind) -> tuple[str, ...]:
+    energy = energies.energy_of(row, kind)
     return (
         row.experiment_id,
         row.model_name or formatting.UNKNOWN,
         f"{formatting.cell(row.found_processes)}/{formatting.cell(row.expected_processes)}",
-        formatting.energy(row.total_energy_j, at_least="≥ " if row.is_lower_bound else ""),
+        energy.cell(),
         formatting.count(row.total_tokens),
-        formatting.quantity(row.avg_tokens_per_second),
-        formatting.quantity(row.tokens_per_joule),
-        row.verdict,
+        formatting.quantity(row.avg_tokens_per_second) + (" (total)" if row.method in WHOLE_THROUGHPUT else ""),
+        energy.efficiency_cell(ratio(row.total_tokens, energy.high_j)),
+        row.verdict + (" (assumed)" if "assumed" in row.attribution_basis else ""),
+        formatting.count(len(row.warning_codes)),
         # Conditions compare dates in UTC, so the table shows UTC.
         formatting.date_time(row.start_time and to_utc(row.start_time)),
     )
 
 
-def _print_groups(columns: Sequence[str], groups: Sequence[Group]) -> None:
+def _print_groups(columns: Sequence[str], groups: Sequence[Group], kind: energies.EnergyKind) -> None:
     headers = (*((name, "left") for name in columns), *_GROUP_HEADERS)
+    shown = [energies.energy_of_group(group, kind) for group in groups]
     cells = [
         (
             *(
@@ -246,18 +264,17 @@ def _print_groups(columns: Sequence[str], groups: Sequence[Group]) -> None:
                 for value in group.by.values()
             ),
             formatting.count(group.experiments),
-            formatting.energy(
-                group.total_energy_j, at_least="≥ " if group.lower_bounds or group.unknown_energy else ""
-            ),
+            energy.cell(),
             formatting.count(group.total_tokens),
-            formatting.quantity(group.tokens_per_joule),
+            energy.efficiency_cell(group.tokens_per_joule if kind == "plain" else group.attributed_tokens_per_joule),
             formatting.count(group.unknown_energy),
             formatting.count(group.lower_bounds),
         )
-        for group in groups
+        for group, energy in zip(groups, shown, strict=True)
     ]
     if cells:
         terminal.print_table(headers, cells, optional=("lower bounds", "without energy", "tokens"))
+        energies.print_footnote(shown)
 
 
 def _print_count(listing: _Listing) -> None:

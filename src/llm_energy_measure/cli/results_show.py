@@ -9,10 +9,12 @@ import click
 import msgspec
 
 from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
-from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.cli import energies, formatting, options, terminal
+from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.results import columns
 from llm_energy_measure.results.aggregation import calculate_efficiency_metrics
+from llm_energy_measure.results.strategies import MEAN_THROUGHPUT, WHOLE_THROUGHPUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +45,10 @@ _PROCESS_HEADERS = (
     type=click.IntRange(min=0),
     help="Show the processes of this earlier attempt. [default: the current attempt]",
 )
+@energies.energy_option
 @options.json_option
 @options.shared_options
-def show(*, experiment: str, raw: bool, attempt: int | None, as_json: bool) -> None:
+def show(*, experiment: str, raw: bool, attempt: int | None, kind: energies.EnergyKind, as_json: bool) -> None:
     """Show one experiment: its aggregate and its processes.
 
     --json prints the stored aggregate unchanged, and --raw --json the stored raw results. The exit status is 1 if a
@@ -66,7 +69,7 @@ def show(*, experiment: str, raw: bool, attempt: int | None, as_json: bool) -> N
     elif as_json:
         _print_aggregate_json(repository, experiment)
     else:
-        _print_summary(row, repository, experiment, recovery.results)
+        _print_summary(row, repository, experiment, recovery.results, kind)
     if row.problems:
         raise SystemExit(1)
 
@@ -114,14 +117,21 @@ def _print_aggregate_json(repository: FileSystemRepository, experiment: str) -> 
 
 
 def _print_summary(
-    row: ExperimentSummary, repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult]
+    row: ExperimentSummary,
+    repository: FileSystemRepository,
+    experiment: str,
+    raw_results: Sequence[RawProcessResult],
+    kind: energies.EnergyKind,
 ) -> None:
     aggregated = repository.load_aggregated(experiment) if row.status not in ("pending", "unreadable") else None
-    terminal.print_fields(_summary(row, aggregated))
+    terminal.print_fields(_summary(row, aggregated, kind))
     processes = raw_results or (aggregated.process_results if aggregated is not None else [])
     if processes:
         terminal.print_line("")
         _print_process_table(processes)
+    if aggregated is not None:
+        energy = energies.energy_of(aggregated, kind)
+        energies.print_footnote([] if energy.is_undetermined else [energy])
     if attempts := repository.list_attempts(experiment):
         terminal.info(f"earlier attempts: {', '.join(map(str, attempts))}; use --attempt N to show one")
     run_aggregate = f"run 'llm-energy-measure aggregate {experiment}'"
@@ -134,7 +144,9 @@ def _print_summary(
         terminal.info(f"raw files were added, changed or removed after the aggregation; {run_aggregate}")
 
 
-def _summary(row: ExperimentSummary, aggregated: AggregatedResult | None) -> list[tuple[str, str]]:
+def _summary(
+    row: ExperimentSummary, aggregated: AggregatedResult | None, kind: energies.EnergyKind
+) -> list[tuple[str, str]]:
     """Return the names and values of the summary, the most important first."""
     processes = (formatting.cell(number) for number in (row.found_processes, row.expected_processes))
     fields = [
@@ -150,18 +162,20 @@ def _summary(row: ExperimentSummary, aggregated: AggregatedResult | None) -> lis
     if aggregated is None:
         return fields + tags
     efficiency = calculate_efficiency_metrics(aggregated)
+    method = aggregated.aggregation.method
     fields += [
-        ("energy", formatting.energy(aggregated.total_energy_j, at_least="at least " if row.is_lower_bound else "")),
-        *_other_totals(aggregated),
+        *(_plain_fields(aggregated) if kind == "plain" else _energy_fields(aggregated)),
         ("tokens", formatting.count(aggregated.total_tokens)),
-        ("energy per token", formatting.quantity(aggregated.avg_energy_per_token_j, "J/token")),
-        ("tokens per joule", formatting.quantity(aggregated.tokens_per_joule)),
-        ("throughput", formatting.quantity(aggregated.avg_tokens_per_second, "token/s") + " (mean per process)"),
+        *_efficiency(energies.energy_of(aggregated, kind), aggregated.total_tokens),
+        (
+            "throughput",
+            f"{formatting.quantity(aggregated.avg_tokens_per_second, 'token/s')} ({_throughput_of(method)})",
+        ),
         ("total throughput", formatting.quantity(_finite(efficiency["effective_batch_throughput"]), "token/s")),
         ("FLOPs", formatting.quantity(aggregated.total_flops, "FLOP")),
         ("start", formatting.date_time(aggregated.start_time)),
         ("end", formatting.date_time(aggregated.end_time)),
-        ("strategy", aggregated.aggregation.method),
+        ("strategy", method),
         ("provenance", _provenance(aggregated)),
     ]
     latency = aggregated.latency_stats
@@ -171,17 +185,61 @@ def _summary(row: ExperimentSummary, aggregated: AggregatedResult | None) -> lis
             ("ITL median, p99", _milliseconds(latency.itl_median_ms, latency.itl_p99_ms)),
         ]
     fields += [("warning", warning) for warning in aggregated.aggregation.warnings]
-    if row.failed:
-        command = f"llm-energy-measure results verify {row.experiment_id}"
-        fields.append(("failed checks", f"{', '.join(row.failed)}; run '{command}' for details"))
+    failed = [("errors", aggregated.codes_of("error")), ("warnings", aggregated.codes_of("warning"))]
+    command = f"llm-energy-measure results verify {row.experiment_id}"
+    fields += [(name, f"{', '.join(codes)}; run '{command}' for details") for name, codes in failed if codes]
     return fields + tags
 
 
-def _other_totals(aggregated: AggregatedResult) -> list[tuple[str, str]]:
-    """Return the plain sum and the attributed energy, each only if it differs from the total of the strategy."""
+def _energy_fields(aggregated: AggregatedResult) -> list[tuple[str, str]]:
+    """Return the attributed energy, its reasons, and the plain sum if that differs."""
+    energy, bounds_j = energies.energy_of(aggregated, "attributed"), aggregated.attributed_bounds_j
+    text = energy.cell().replace("≥", "at least")
+    low_j, high_j = bounds_j or (None, None)
+    interval = f"{formatting.quantity(low_j, 'J')} to {formatting.quantity(high_j, 'J')}"
+    if energy.is_undetermined:
+        text = f"{text} (recorded: {interval})" if energy.is_lower_bound else interval
+    elif low_j != high_j:
+        text += f" ({interval})"
+    fields = [("energy", text)]
+    plain_j, factor = aggregated.plain_energy_j, aggregated.attribution_factor
+    if plain_j is not None and (plain_j != energy.low_j or energy.is_undetermined):
+        times = f", {factor:.3g} times the attributed energy" if factor is not None else ""
+        fields.append(("plain sum", formatting.quantity(plain_j, "J") + times))
+    if aggregated.attribution_status is not None:
+        basis = f" ({', '.join(aggregated.attribution_basis)})" if aggregated.attribution_basis else ""
+        fields.append(("attribution", aggregated.attribution_status + basis))
+    for finding in aggregated.findings or ():
+        if finding.family != "attribution" or finding.outcome != "not_checked":
+            continue
+        if finding.code == "attribution.assumed":
+            fields.append(("assumed", finding.message))
+        elif energy.is_undetermined:
+            fields.append(("reason", "; ".join(filter(None, (finding.reason, finding.message)))))
+    return fields
+
+
+def _efficiency(energy: energies.Energy, tokens: int | None) -> list[tuple[str, str]]:
+    """Return energy per token and tokens per joule, as ranges if the energy is undetermined."""
+    mark = f"{energies.CORRECTED} " if energy.is_corrected and tokens else ""
+    ends_j = [energy.low_j, energy.high_j] if energy.is_undetermined else [energy.low_j]
+    per_token = [formatting.quantity(ratio(energy_j, tokens), "J/token") for energy_j in ends_j]
+    per_joule = [formatting.quantity(ratio(tokens, energy_j)) for energy_j in reversed(ends_j)]
+    return [("energy per token", mark + " to ".join(per_token)), ("tokens per joule", mark + " to ".join(per_joule))]
+
+
+def _throughput_of(method: str) -> str:
+    """Return which throughput a strategy computes."""
+    if method in WHOLE_THROUGHPUT:
+        return "whole experiment"
+    return "mean per process" if method in MEAN_THROUGHPUT else f"by the strategy {method}"
+
+
+def _plain_fields(aggregated: AggregatedResult) -> list[tuple[str, str]]:
+    """Return the total of the strategy. If they differ from it, return the plain sum and the attributed energy too."""
     bounds_j = aggregated.attributed_bounds_j
     plain_j = aggregated.plain_energy_j
-    fields = []
+    fields = [("energy", energies.energy_of(aggregated, "plain").cell().replace("≥", "at least"))]
     if plain_j is not None and plain_j != aggregated.total_energy_j:
         fields.append(("plain sum", formatting.quantity(plain_j, "J")))
     if bounds_j is not None and bounds_j != (aggregated.total_energy_j, aggregated.total_energy_j):
@@ -192,8 +250,11 @@ def _other_totals(aggregated: AggregatedResult) -> list[tuple[str, str]]:
 
 def _provenance(aggregated: AggregatedResult) -> str:
     """Return the provenances and scopes of the processes, for example `modelled (scope process)`."""
-    energies = [process.energy_metrics for process in aggregated.process_results]
-    facts = {f"{e.total_provenance or 'unknown'} (scope {e.total_scope or 'unknown'})" for e in energies}
+    # A process whose sensor another process reads has no energy, and so no provenance.
+    measured = [
+        process.energy_metrics for process in aggregated.process_results if process.energy_metrics.total_energy_j
+    ]
+    facts = {f"{e.total_provenance or 'unknown'} (scope {e.total_scope or 'unknown'})" for e in measured}
     text = "; ".join(sorted(facts)) or formatting.UNKNOWN
     modelled = [finding.message for finding in aggregated.findings or () if finding.code == "provenance.modelled"]
     return f"{text}; {modelled[0]}" if modelled else text

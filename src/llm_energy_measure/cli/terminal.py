@@ -25,6 +25,9 @@ _UNPRINTABLE = re.compile(
 # Tabs and line ends may occur between the tokens of JSON. Inside its strings they are always escaped.
 _UNPRINTABLE_IN_JSON = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b\x0c\x0e-\x1f"))
 
+# Signs that an encoding such as ASCII does not have.
+_ASCII_SIGNS = str.maketrans({"≥": ">=", "≤": "<=", "±": "+-"})
+
 _COLUMN_GAP = 2
 # Text may wrap at this width. Numbers never wrap, because a part of a number reads as another number.
 _MIN_TEXT_WIDTH = 10
@@ -34,7 +37,13 @@ _PIPE_WIDTH = 10_000
 
 def escape(text: object) -> str:
     r"""Return the text with unprintable characters escaped (for example as `\x1b`), safe for a terminal."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
+    escaped = _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
+    return escaped if escaped.isascii() or _is_utf8() else escaped.translate(_ASCII_SIGNS)
+
+
+def _is_utf8() -> bool:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return encoding.lower().replace("-", "").startswith("utf")
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct, field
 
 from llm_energy_measure.domain.statistics import SampleStatistics, mean, sample_statistics
+from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.columns import model_name_of_processes
 from llm_energy_measure.results.store.codec import digest
 
@@ -28,10 +29,11 @@ class RepeatStatistics(Struct, frozen=True, kw_only=True):
         model_name: The model.
         backend: The inference library.
         experiment_ids: The repeats in the statistics, sorted.
-        energy_j: Total energy, in joules.
+        energy_j: Energy, in joules: attributed, or the total of the strategy.
         tokens_per_second: Mean throughput of a process, in tokens per second.
-        tokens_per_joule: Efficiency, in tokens per joule.
+        tokens_per_joule: Tokens divided by this energy, in tokens per joule.
         latency_per_token_ms: Mean latency per token of the processes, in milliseconds.
+        corrected: The repeats whose plain sum counts some energy more than once, and whose attributed energy is used.
         warnings: Reasons for caution, one sentence each.
     """
 
@@ -43,6 +45,7 @@ class RepeatStatistics(Struct, frozen=True, kw_only=True):
     tokens_per_second: SampleStatistics
     tokens_per_joule: SampleStatistics
     latency_per_token_ms: SampleStatistics
+    corrected: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -71,17 +74,37 @@ def group_repeats(results: Iterable[AggregatedResult]) -> list[list[AggregatedRe
     return [group for group in groups.values() if len(group) > 1]
 
 
-def repeat_statistics(group: Sequence[AggregatedResult]) -> RepeatStatistics:
+def repeat_statistics(
+    group: Sequence[AggregatedResult], energy: Literal["attributed", "plain"] = "attributed"
+) -> RepeatStatistics:
     """Return mean, standard deviation, t-based 95 % interval and coefficient of variation over a group of repeats.
 
     Args:
         group: At least one experiment. Lower bounds are left out. An experiment with an unknown figure is left out of
             the statistics of this figure.
+        energy: `attributed` uses the attributed energy, and the total of an aggregate without attribution. An
+            undetermined energy is unknown, and a warning names its experiment. `plain` uses the total of the strategy,
+            by default the plain sum.
     """
     first = group[0]
     complete = [result for result in group if not result.is_lower_bound]
     match = _REPEAT_ID.fullmatch(first.experiment_id)
     warnings = [f"{result.experiment_id} is a lower bound and is left out" for result in group if result.is_lower_bound]
+    is_attributed = energy == "attributed"
+    undetermined = [result for result in complete if is_attributed and _is_undetermined(result)]
+    if undetermined:
+        named = ", ".join(f"{result.experiment_id} ({_range(result.attributed_bounds_j)})" for result in undetermined)
+        command = f"llm-energy-measure results show {undetermined[0].experiment_id}"
+        warnings.append(
+            f"the energy of {named} is undetermined and left out; run '{command}' for the reasons, or use plain sums "
+            "(--energy plain)"
+        )
+    energies_j = {
+        result.experiment_id: result.attributed_energy_j
+        if is_attributed and result.attributed_bounds_j is not None
+        else result.total_energy_j
+        for result in complete
+    }
     if len({configuration_digest(result.effective_config) for result in group}) > 1:
         warnings.append("the configurations of these repeats differ")
     return RepeatStatistics(
@@ -89,12 +112,25 @@ def repeat_statistics(group: Sequence[AggregatedResult]) -> RepeatStatistics:
         model_name=model_name_of_processes(first),
         backend=first.backend,
         experiment_ids=[result.experiment_id for result in complete],
-        energy_j=_statistics(result.total_energy_j for result in complete),
+        energy_j=_statistics(energies_j.values()),
         tokens_per_second=_statistics(result.avg_tokens_per_second for result in complete),
-        tokens_per_joule=_statistics(result.tokens_per_joule for result in complete),
+        tokens_per_joule=_statistics(
+            ratio(result.total_tokens, energies_j[result.experiment_id]) for result in complete
+        ),
         latency_per_token_ms=_statistics(_latency_per_token_ms(result) for result in complete),
+        corrected=[
+            result.experiment_id for result in complete if is_attributed and (result.attribution_factor or 1.0) > 1
+        ],
         warnings=warnings,
     )
+
+
+def _range(bounds_j: tuple[float, float] | None) -> str:
+    return "unknown" if bounds_j is None else f"{bounds_j[0]:.4g} J to {bounds_j[1]:.4g} J"
+
+
+def _is_undetermined(result: AggregatedResult) -> bool:
+    return result.attributed_energy_j is None and result.attributed_bounds_j is not None
 
 
 def _latency_per_token_ms(result: AggregatedResult) -> float | None:

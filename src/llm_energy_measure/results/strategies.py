@@ -149,6 +149,10 @@ WHOLE_THROUGHPUT = frozenset({ModelParallel.name, WallClockThroughput.name})
 """Strategies whose throughput is that of the whole experiment, and not a mean over processes."""
 
 
+MEAN_THROUGHPUT = frozenset({SumEnergyAvgThroughput.name, AttributedEnergy.name})
+"""Strategies whose throughput is the mean over the processes that report one."""
+
+
 def get_strategy(name: str) -> Strategy:
     """Return the strategy with this name.
 

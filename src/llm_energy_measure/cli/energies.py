@@ -1,0 +1,123 @@
+"""The energies that tables show: attributed (each joule counted once) or plain sums, with their signs.
+
+`*` marks a corrected energy, `≤` an upper bound and `≥` a lower bound.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import click
+from msgspec import Struct
+
+from llm_energy_measure.cli import formatting, terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from llm_energy_measure.catalogue.selection import Group
+    from llm_energy_measure.catalogue.summary import ExperimentSummary
+    from llm_energy_measure.domain.experiment import AggregatedSummary
+
+FunctionT = TypeVar("FunctionT", bound="Callable[..., object]")
+EnergyKind = Literal["attributed", "plain"]
+
+CORRECTED = "*"
+"""Sign of an energy that is less than the plain sum, because the plain sum counts some energy more than once."""
+
+_FOOTNOTE = {
+    CORRECTED: f"{CORRECTED} corrected: the plain sum counts some energy more than once",
+    "≤": "≤ undetermined: the greatest energy that the records allow; 'results show ID' explains it",
+}
+
+
+class Energy(Struct, frozen=True, kw_only=True):
+    """An energy to show.
+
+    Attributes:
+        low_j: Least energy, in joules. None if the energy is unknown.
+        high_j: Greatest energy, in joules. It equals `low_j` if the energy is not undetermined.
+        is_corrected: True if the plain sum counts some energy more than once, and this energy does not.
+        is_lower_bound: True if the energy of some processes or experiments is missing.
+    """
+
+    low_j: float | None = None
+    high_j: float | None = None
+    is_corrected: bool = False
+    is_lower_bound: bool = False
+
+    @property
+    def is_undetermined(self) -> bool:
+        """True if the records allow a range of energies."""
+        return self.low_j != self.high_j
+
+    def cell(self) -> str:
+        """Return the energy with its signs as a table cell.
+
+        Example:
+            >>> Energy(low_j=300.0, high_j=600.0).cell(), Energy(low_j=9190.0, high_j=9190.0, is_corrected=True).cell()
+            ('≤ 600 J', '* 9.19 kJ')
+        """
+        if self.low_j is None:
+            return formatting.UNKNOWN
+        if self.is_undetermined and not self.is_lower_bound:
+            return f"≤ {formatting.quantity(self.high_j, 'J')}"
+        mark = f"{CORRECTED} " if self.is_corrected and not self.is_undetermined else ""
+        return mark + ("≥ " if self.is_lower_bound else "") + formatting.quantity(self.low_j, "J")
+
+    def efficiency_cell(self, tokens_per_joule: float | None) -> str:
+        """Return tokens per joule with their signs as a table cell.
+
+        Args:
+            tokens_per_joule: Tokens divided by `high_j`.
+        """
+        if tokens_per_joule is None:
+            return formatting.UNKNOWN
+        mark = "≥ " if self.is_undetermined else f"{CORRECTED} " if self.is_corrected else ""
+        return mark + formatting.quantity(tokens_per_joule)
+
+
+def energy_option(function: FunctionT) -> FunctionT:
+    """Add the option `--energy`."""
+    return click.option(
+        "--energy",
+        "kind",
+        type=click.Choice(["attributed", "plain"]),
+        default="attributed",
+        show_default=True,
+        help="Show the attributed energy, which counts each joule once, or the plain sums over processes.",
+    )(function)
+
+
+def energy_of(row: ExperimentSummary | AggregatedSummary, kind: EnergyKind) -> Energy:
+    """Return the energy of an experiment. An aggregate without attribution has only its total."""
+    is_lower_bound = bool(row.is_lower_bound)
+    point_j, bounds_j = row.attributed_energy_j, row.attributed_bounds_j
+    if kind == "plain" or (point_j is None and bounds_j is None):
+        return Energy(low_j=row.total_energy_j, high_j=row.total_energy_j, is_lower_bound=is_lower_bound)
+    if point_j is not None:
+        is_corrected = row.attribution_factor is not None and row.attribution_factor > 1
+        return Energy(low_j=point_j, high_j=point_j, is_corrected=is_corrected, is_lower_bound=is_lower_bound)
+    assert bounds_j is not None  # noqa: S101 - the first branch returns without both
+    return Energy(low_j=bounds_j[0], high_j=bounds_j[1], is_lower_bound=is_lower_bound)
+
+
+def energy_of_group(group: Group, kind: EnergyKind) -> Energy:
+    """Return the energy of a group of experiments."""
+    is_lower_bound = bool(group.lower_bounds or group.unknown_energy)
+    if kind == "plain":
+        return Energy(low_j=group.total_energy_j, high_j=group.total_energy_j, is_lower_bound=is_lower_bound)
+    return Energy(
+        low_j=group.attributed_low_j,
+        high_j=group.attributed_high_j,
+        is_corrected=group.corrected > 0,
+        is_lower_bound=is_lower_bound,
+    )
+
+
+def print_footnote(energies: Iterable[Energy]) -> None:
+    """Print one line that explains the signs of corrected and undetermined energies, if there are any."""
+    signs = {cell[0] for energy in energies if (cell := energy.cell())}
+    notes = [note for sign, note in _FOOTNOTE.items() if sign in signs]
+    if notes:
+        terminal.print_line(f"{'; '.join(notes)}; --energy plain shows the plain sums")
