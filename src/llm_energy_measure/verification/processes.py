@@ -113,7 +113,11 @@ def by_host(processes: Sequence[Process]) -> dict[str | None, list[Process]]:
 
 
 def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[str | None]:
-    """Hosts with the unnamed named by a fact: as a host that has it, or by itself if every named host has another."""
+    """Return the host names, completed with a fact such as the boot id.
+
+    A process without a host gets the name of the host that has its fact. If each named host has a fact, and none has
+    this one, the fact is the name.
+    """
     known: dict[str | None, str] = {
         fact: name for name, fact in zip(names, facts, strict=True) if name is not None and fact is not None
     }
@@ -122,7 +126,10 @@ def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[
 
 
 def _apart_by_boot(names: list[str | None], records: Sequence[RawProcessResult]) -> list[str | None]:
-    """Hosts of one name (`localhost`) apart, where each process knows its boot: a machine runs one at a time."""
+    """Return the host names, with the boot id added to a name such as `localhost` that several machines have.
+
+    This needs the boot id of each process. Boots that ran at the same time are different machines.
+    """
     clocks = [record.clock for record in records]
     if clocks.count(None) == len(clocks):
         return names
@@ -139,7 +146,7 @@ def _apart_by_boot(names: list[str | None], records: Sequence[RawProcessResult])
 
 
 def _ran_at_one_time(booted: Sequence[tuple[RawProcessResult, str]]) -> bool:
-    """Whether two boots had processes that ran at one instant."""
+    """Return True if processes of two boots ran at the same time."""
     runs = [(run, boot) for record, boot in booted if (run := record.timestamps.span) is not None]
     if not comparable([run for run, _ in runs]):
         return False
