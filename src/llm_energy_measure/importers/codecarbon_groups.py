@@ -91,7 +91,7 @@ def find_groups(runs: Runs) -> tuple[list[list[Part]], dict[int, int]]:
                 by_cell.setdefault(part.group, []).append(part)
         return [group for group in by_cell.values() if len(group) > 1], {}
     timed = [part for part in parts if part.last.start and part.last.end and any(part.machine)]
-    timed.sort(key=lambda part: (part.last.start.replace(tzinfo=None), part.first_line))  # type: ignore[union-attr]
+    timed.sort(key=lambda part: (part.last.start.replace(tzinfo=None), part.first_line))  # type: ignore[union-attr]  # filtered
     open_groups: dict[tuple[Any, ...], list[Part]] = {}
     groups = []
     for part in timed:
