@@ -1,0 +1,62 @@
+"""A callback for the `Trainer` of Hugging Face transformers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from llm_energy_measure.exceptions import RecorderError
+from llm_energy_measure.recorder.recording import Recording
+
+_DOING = "cannot create a callback for Trainer"
+
+
+def trainer_callback(experiment_id: str, **arguments: Any) -> Any:
+    """Return a `TrainerCallback` that measures `Trainer.train` in each of its processes.
+
+    The tokens are `num_input_tokens_seen` of the trainer, which needs `include_num_input_tokens_seen="all"` in its
+    arguments. These count over all processes, so only the first process records them. With `logging_steps`, each log
+    also has `energy_j`, the energy of this process so far.
+
+    Args:
+        experiment_id: Id of the experiment.
+        **arguments: The other arguments of `record`.
+
+    Raises:
+        RecorderError: transformers is not installed.
+    """
+    try:
+        base: Any = importlib.import_module("transformers").TrainerCallback
+    except ImportError as error:
+        found = f"the package transformers cannot be imported ({error})"
+        raise RecorderError(_DOING, found, "pip install transformers") from error
+
+    class EnergyCallback(base):  # type: ignore[misc]  # the base class is known only at run time
+        """Starts and stops a recording together with the training."""
+
+        run: Recording | None = None
+
+        def on_train_begin(self, _args: Any, _state: Any, _control: Any, **_kwargs: Any) -> None:
+            """Begin to measure."""
+            self.run = Recording(experiment_id, **arguments).start()
+
+        def on_log(
+            self, _args: Any, _state: Any, _control: Any, logs: dict[str, Any] | None = None, **_kwargs: Any
+        ) -> None:
+            """Add the energy so far to the log."""
+            if logs is not None and self.run is not None and (energy_j := self.run.energy_j) is not None:
+                logs["energy_j"] = energy_j
+
+        def on_train_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+            """Save the result."""
+            if self.run is not None:
+                _count(self.run, state)
+                self.run.stop()
+
+    return EnergyCallback()
+
+
+def _count(run: Recording, state: Any) -> None:
+    tokens = getattr(state, "num_input_tokens_seen", 0)
+    if tokens and run.rank.process_index == 0:
+        run.add_tokens(input=int(tokens))
