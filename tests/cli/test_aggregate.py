@@ -151,7 +151,7 @@ def test_a_damaged_manifest_or_aggregate_stops_no_command(results: Path, damage:
         (results / "aggregated" / "llama_c1.json").write_bytes(aggregate_of(results, "llama_c1")[:500])
     else:
         (results / "raw" / "mistral" / "manifest.json").write_bytes(b'{"experiment_id": ')
-    done = run("-o", results, "results", "list", "--all")
+    done = run("-o", results, "results", "list", "--all", "--energy", "plain")
     assert done.status == 1
     assert [line.split()[0] for line in done.out.splitlines()[2:]] == [
         "llama_c0",

@@ -83,7 +83,7 @@ def file_of(repository: FileSystemRepository) -> Path:
 def test_rows_equal_those_of_a_scan(repository: FileSystemRepository) -> None:
     rows = scanned(repository)
     assert {row.experiment_id: row.verdict for row in rows} == {
-        "a": "complete", "b": "complete", "c": "complete", "external": "external", "half": "partial",
+        **dict.fromkeys("abc", "undetermined"), "external": "external", "half": "partial",
         "pending": "pending", "stale": "stale", "torn": "unreadable",
     }  # fmt: skip
     assert listed(repository) == rows
@@ -154,12 +154,12 @@ def test_refresh_of_many_compares_only_mtimes_of_the_three_folders(repository: F
             row.verdict for row in catalogue.summaries(Query(where="id = b", with_pending=True))
         ]
 
-    assert query_catalogue(repository, answer, scan_limit=2) == (True, ["complete"])
+    assert query_catalogue(repository, answer, scan_limit=2) == (True, ["undetermined"])
     later = LONG_AGO + 300
-    assert query_catalogue(repository, answer, scan_limit=2) == (False, ["complete"])
+    assert query_catalogue(repository, answer, scan_limit=2) == (False, ["undetermined"])
     repository.save_raw("b", factories.raw("b", 2, model_name="llama"))
     os.utime(repository.base_path / "raw", (LONG_AGO, LONG_AGO))
-    assert query_catalogue(repository, answer, scan_limit=2) == (False, ["complete"]), "as of before"
+    assert query_catalogue(repository, answer, scan_limit=2) == (False, ["undetermined"]), "as of before"
     assert query_catalogue(repository, answer, full=True, scan_limit=2) == (True, ["stale"])
     os.utime(repository.base_path / "aggregated", (later, later))
     assert query_catalogue(repository, answer, scan_limit=2)[0] is True
@@ -447,9 +447,12 @@ def test_groups_add_up_to_the_totals(repository: FileSystemRepository) -> None:
     assert sum(group.experiments for group in groups) == total.experiments == 8
     assert sum(group.total_energy_j or 0 for group in groups) == pytest.approx(total.total_energy_j)
     assert (total.unknown_energy, total.lower_bounds) == (2, 1)
-    llama = next(group for group in groups if group.by == {"model": "llama", "verdict": "complete"})
+    llama = next(group for group in groups if group.by == {"model": "llama", "verdict": "undetermined"})
     assert (llama.experiments, llama.total_energy_j, llama.total_tokens) == (2, 2 * 4193.0, 2 * 16484)
     assert llama.tokens_per_joule == pytest.approx(16484 / 4193)
+    assert (llama.undetermined, llama.corrected, llama.attributed_energy_j) == (2, 0, None)
+    assert (llama.attributed_low_j, llama.attributed_high_j) == (2 * 2221.5, 2 * 4193.0)
+    assert llama.attributed_tokens_per_joule == pytest.approx(16484 / 4193)
     assert groups[-1].by["model"] is None
 
 
