@@ -109,6 +109,14 @@ def test_the_command_keeps_its_exit_status_if_nothing_can_be_saved(tmp_path: Pat
     assert saved(spare).error_type == "exit status 3"
 
 
+def test_show_prints_energy_tokens_and_verdict(tmp_path: Path) -> None:
+    done = as_process(
+        *("-o", tmp_path, "record", "--show", "--experiment", "e", "--no-energy", "--", "true"),
+    )
+    assert done.status == 0
+    assert re.search(r"^energy unknown, - tokens, unknown energy per token, verdict \w+$", done.err, re.MULTILINE)
+
+
 def test_removed_results_directory_is_created_again(tmp_path: Path) -> None:
     results = tmp_path / "results"
     done = as_process("-o", results, "record", "--experiment", "exp_7", "--no-energy", "--", "rm", "-r", results)

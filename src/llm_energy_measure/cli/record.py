@@ -106,6 +106,7 @@ class Attempt(click.ParamType[int | NewAttempt]):
     help="Run a used id again: the number of earlier starts, 'next' to find this number, or 'suffix' to append a "
     "number to the id. [default: from the launcher, else 0]",
 )
+@click.option("--show", is_flag=True, help="Print energy, tokens, energy per token and verdict at the end.")
 @options.shared_options
 def record(
     *,
@@ -123,6 +124,7 @@ def record(
     process_index: int | None,
     world_size: int | None,
     attempt: int | NewAttempt | None,
+    show: bool,
 ) -> int:
     """Measure a command and all processes that it starts.
 
@@ -167,7 +169,26 @@ def record(
         _warn_about_energy(result)
         energy = formatting.energy(result.energy_metrics.total_energy_j, unknown="unknown energy")
         terminal.info(f"{recording.path}: {result.status}, {energy} in {result.timestamps.duration_sec:.4g} s")
+        if show:
+            terminal.info(_shown(result))
     return status
+
+
+def _shown(result: RawProcessResult) -> str:
+    """Return energy, tokens, energy per token and verdict of a result in one line."""
+    # Most recordings do not need these imports.
+    from llm_energy_measure.catalogue.summary import verdict_of
+    from llm_energy_measure.results.aggregation import aggregate_results
+
+    try:
+        aggregated = aggregate_results(result.experiment_id, [result])
+    except LLMEnergyMeasureError as error:
+        return f"no verdict: {error}"
+    per_token = formatting.energy(aggregated.avg_energy_per_token_j, unknown="unknown energy")
+    return (
+        f"energy {formatting.energy(aggregated.total_energy_j, unknown='unknown')}, "
+        f"{formatting.count(aggregated.total_tokens)} tokens, {per_token} per token, verdict {verdict_of(aggregated)}"
+    )
 
 
 def _warn_about_energy(result: RawProcessResult) -> None:

@@ -29,7 +29,7 @@ def trainer_callback(experiment_id: str, **arguments: Any) -> Any:
         base: Any = importlib.import_module("transformers").TrainerCallback
     except ImportError as error:
         found = f"the package transformers cannot be imported ({error})"
-        raise RecorderError(_DOING, found, "pip install transformers") from error
+        raise RecorderError(_DOING, found, "install transformers") from error
 
     class EnergyCallback(base):  # type: ignore[misc]  # the base class is known only at run time
         """Starts and stops a recording together with the training."""

@@ -62,5 +62,5 @@ def test_callback_measures_a_training(
 
 def test_missing_transformers_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(RecorderError, match="the package transformers cannot be imported .*; pip install transformers"):
+    with pytest.raises(RecorderError, match="the package transformers cannot be imported .*; install transformers"):
         trainer_callback("exp_7")
