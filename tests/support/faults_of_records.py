@@ -139,6 +139,10 @@ FAILING: dict[str, Callable[[], Experiment]] = {
          "gpu_energy_j": 8000.0}},
     ),
     "time.no_overlap": lambda: two({}, {"timestamps": LATER}),
+    "time.short_overlap": lambda: two(
+        {"timestamps": factories.timestamps(START, 600.0)},
+        {"timestamps": factories.timestamps(START + timedelta(seconds=599), 600.0)},
+    ),
     "time.impossible_span": lambda: one(timestamps=factories.timestamps(START, end=START - HOUR, duration_sec=None)),
     "time.mixed_offsets": lambda: two({}, {"timestamps": NAIVE}),
     "time.naive_stamps": lambda: two({"timestamps": NAIVE}, {"timestamps": NAIVE, "host": "node-2"}),
@@ -206,6 +210,7 @@ NOT_CHECKED: dict[str, Callable[[], Experiment]] = {
         {"energy": HOST}, {"energy": HOST | {"window": factories.timestamps(START + timedelta(seconds=20), 40.0)}}
     ),
     "identity.repeated_gpu": lambda: (records(2, gpu_uuid="GPU-a"), {}),
+    "identity.mig_slice": lambda: one(gpu_is_mig=True, gpu_uuid="MIG-1"),
     "identity.unnamed_gpu": lambda: one(**NO_IDS),
     "completeness.missing_process": lambda: ([record(0, of=None)], {}),
     "time.naive_stamps": lambda: one(timestamps=NAIVE),

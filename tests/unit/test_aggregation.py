@@ -12,6 +12,7 @@ import pytest
 
 from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
+from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import (
     AggregationError,
     ConfigurationError,
@@ -302,6 +303,35 @@ def test_repeated_gpu_is_reported_without_energy_components() -> None:
     assert result.aggregation.warnings == ["GPU 0 appears in multiple processes"]
 
 
+def test_each_gpu_that_all_processes_list_has_one_warning() -> None:
+    devices = factories.energy(devices=[DeviceEnergy(gpu_id=index) for index in range(2)])
+    result = aggregate(*factories.raws(2, energy_metrics=devices))
+    repeated = [text for text in result.aggregation.warnings if "multiple processes" in text]
+    assert repeated == [f"GPU {index} appears in multiple processes" for index in range(2)]
+
+
+def test_records_without_a_host_count_as_one_host() -> None:
+    apart = aggregate(*(factories.raw(process_index=i, gpu_id=0, host=host) for i, host in enumerate(["a", "b"])))
+    unknown = aggregate(*(factories.raw(process_index=i, gpu_id=0) for i in range(2)))
+    assert (apart.aggregation.gpu_attribution_verified, unknown.aggregation.gpu_attribution_verified) == (True, False)
+
+
+@pytest.mark.parametrize("uuids", [("MIG-1", "MIG-2"), (None, None)])
+def test_mig_slices_give_a_warning(uuids: tuple[str | None, str | None]) -> None:
+    slices = [
+        factories.raw(process_index=index, gpu_id=index, gpu_uuid=uuid, gpu_is_mig=True)
+        for index, uuid in enumerate(uuids)
+    ]
+    result = aggregate(*slices)
+    assert "processes 0, 1 ran on MIG slices; the sensor covers the whole GPU, not one slice" in (
+        result.aggregation.warnings
+    )
+    assert result.aggregation.gpu_attribution_verified is False
+    assert "process 0 ran on a MIG slice; the sensor covers the whole GPU, not one slice" in (
+        aggregate(slices[0]).aggregation.warnings
+    )
+
+
 def test_processes_one_after_the_other_may_use_one_gpu() -> None:
     later = factories.timestamps(factories.START + timedelta(hours=1))
     result = aggregate(factories.raw(gpu_id=0), factories.raw(process_index=1, gpu_id=0, timestamps=later))
@@ -315,8 +345,13 @@ def test_processes_one_after_the_other_may_use_one_gpu() -> None:
     ("spans", "overlap"),
     [
         ([(0, 10), (5, 15)], True),
+        ([(0, 10), (5.1, 15)], False),
+        ([(5, 15), (0, 10)], True),
+        ([(0, 100), (5, 15)], True),
         ([(0, 10), (5, 15), (9, 20)], True),
+        ([(0, 10), (5, 15), (10, 20)], True),
         ([(0, 10), (5, 15), (11, 20)], False),
+        ([(0, 600), (599, 1200)], False),
         ([(0, 10), (10, 20)], False),
         ([(0, 10), (20, 30)], False),
         ([(0, 10), (5, None)], False),
@@ -326,6 +361,19 @@ def test_processes_one_after_the_other_may_use_one_gpu() -> None:
 def test_temporal_overlap_of_processes(spans: list[tuple[float, float | None]], *, overlap: bool) -> None:
     result = aggregate(*(at(start, end, index) for index, (start, end) in enumerate(spans)))
     assert result.aggregation.temporal_overlap_verified is overlap
+    is_explained = any("concurrently" in text for text in result.aggregation.warnings)
+    assert is_explained is (not overlap and len(spans) > 1)
+
+
+def test_warning_says_why_the_processes_are_not_concurrent() -> None:
+    assert aggregate(at(0, 600, 0), at(599, 1200, 1)).aggregation.warnings == [
+        "processes 0 and 1 overlap by 1.0 s, less than half of the shorter run; the processes did not run concurrently"
+    ]
+    [warning] = aggregate(at(0, 10, 0), at(20, 30, 1)).aggregation.warnings
+    assert warning.startswith("process 0 ended 10.0 s before process 1 started; the processes did not all run")
+    assert aggregate(at(0, 10, 0), at(5, None, 1)).aggregation.warnings == [
+        "it is unknown whether the processes ran concurrently: at least one process has no end"
+    ]
 
 
 def test_naive_and_aware_timestamps_have_no_common_span() -> None:
@@ -334,7 +382,8 @@ def test_naive_and_aware_timestamps_have_no_common_span() -> None:
     assert (result.start_time, result.end_time, result.duration_sec) == (None, None, None)
     assert result.aggregation.temporal_overlap_verified is False
     assert result.aggregation.warnings == [
-        "some timestamps have a UTC offset and some have none, so start and end of the experiment are unknown"
+        "it is unknown whether the processes ran concurrently: some timestamps have a UTC offset and some have none",
+        "some timestamps have a UTC offset and some have none, so start and end of the experiment are unknown",
     ]
     assert result.total_energy_j == 1971.5 + 2221.5
 

@@ -195,7 +195,8 @@ def _print_assumptions(result: AggregatedSummary) -> None:
 def _codes_without_warning(result: AggregatedSummary) -> list[str]:
     """Return the codes of errors and warnings that the warnings of the aggregate do not mention."""
     families = ("completeness", *SUM_FAMILIES)
-    warned = {finding.code for finding in result.findings or () if finding.family in families}
+    warnings = result.aggregation.warnings
+    warned = {one.code for one in result.findings or () if one.family in families or one.message in warnings}
     return [code for code in result.codes_of("error", "warning") if code not in warned]
 
 

@@ -346,8 +346,10 @@ class AggregationMetadata(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         method: Name of the aggregation strategy.
         num_processes: Number of aggregated results, at least 0.
-        temporal_overlap_verified: True if all processes ran at a common instant (the check `time.no_overlap` passed).
-        gpu_attribution_verified: True if all GPUs are known and the checks found none that is counted twice.
+        temporal_overlap_verified: True if the processes ran concurrently: in the order of starts, each overlaps with
+            the next by at least half of the shorter run. False for one process.
+        gpu_attribution_verified: True if each process names its GPU, the GPUs of a host are distinct among processes
+            that overlap in time, and no check proves that a joule was counted twice.
         warnings: Warnings for the reader, one sentence each.
     """
 

@@ -36,10 +36,10 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, Strategy, get_strategy
+from llm_energy_measure.verification import flags
 from llm_energy_measure.verification.checks import verify_evidence
-from llm_energy_measure.verification.codes import CODES, DOUBLE_COUNT_CODES, SUM_FAMILIES, joules
+from llm_energy_measure.verification.codes import CODES, SUM_FAMILIES, joules
 from llm_energy_measure.verification.completeness import check_completeness, describe_missing, describe_unreadable
-from llm_energy_measure.verification.gpu_identity import IDENTITY_CODES
 from llm_energy_measure.verification.processes import Evidence, evidence_of
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ def build_result(experiment: Experiment, totals: Totals, verification: Verificat
     records, evidence = experiment.records, experiment.evidence
     first, attribution = records[0], verification.attribution
     backend = next((record for record in records if record.backend is not None), first)
-    latencies = [work.latency_measurements for work in evidence.works if work is not None]
+    latencies = [metrics.latency_measurements for metrics in evidence.inference_metrics if metrics is not None]
     return AggregatedResult(
         experiment_id=experiment.experiment_id,
         backend=backend.backend,
@@ -361,9 +361,9 @@ def _metadata(experiment: Experiment, verification: Verification) -> Aggregation
     return AggregationMetadata(
         method=experiment.strategy.name,
         num_processes=len(experiment.records),
-        temporal_overlap_verified=verification.outcomes["time.no_overlap"] == "passed",
-        gpu_attribution_verified=_gpus_attributed(verification),
-        warnings=_warnings(verification),
+        temporal_overlap_verified=flags.temporal_overlap_verified(verification.outcomes),
+        gpu_attribution_verified=flags.gpu_attribution_verified(verification.outcomes),
+        warnings=_warnings(verification, num_processes=len(experiment.records)),
     )
 
 
@@ -375,30 +375,22 @@ def _is_lower_bound(evidence: Evidence, verification: Verification) -> bool:
     return bool(evidence.report.missing) or lacks_energy or is_cut_short
 
 
-def _gpus_attributed(verification: Verification) -> bool:
-    """True only if each process names a GPU of its own, and no check proves that a joule was counted twice."""
-    outcomes = verification.outcomes
-    are_named = all(outcomes[code] == "passed" for code in IDENTITY_CODES)
-    return are_named and all(outcomes[code] != "failed" for code in DOUBLE_COUNT_CODES)
-
-
-def _warnings(verification: Verification) -> list[str]:
-    """Return one sentence for each important finding: double counting, missing energy, impossible times.
+def _warnings(verification: Verification, num_processes: int) -> list[str]:
+    """Return one sentence for each important finding: double counting, false flags, missing energy, impossible times.
 
     The findings themselves give the details and the less important problems.
     """
     failures = [finding for finding in verification.to_store if finding.outcome == "failed"]
-    identity = [finding.message for finding in verification.to_store if finding.code in IDENTITY_CODES]
-    if not failures:
-        return identity
     codes = {finding.code for finding in failures}
-    warnings = []
     of_sum = next((finding for finding in failures if finding.family in SUM_FAMILIES), None)
-    if of_sum is not None:
-        warnings.append(_sum_warning(of_sum, verification))
+    warnings = [] if of_sum is None else [_sum_warning(of_sum, verification)]
     if "completeness.missing_process" in codes:
-        codes.discard("completeness.unreadable_file")  # what is missing is said with what can't be read
-    return warnings + identity + [finding.message for finding in failures if finding.code in codes & _WARNED]
+        codes.discard("completeness.unreadable_file")  # its message names the unreadable files too
+    return [
+        *warnings,
+        *flags.flag_warnings(verification.to_store, num_processes),
+        *(finding.message for finding in failures if finding.code in codes & _WARNED),
+    ]
 
 
 def _sum_warning(first: Finding, verification: Verification) -> str:

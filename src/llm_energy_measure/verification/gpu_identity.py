@@ -18,59 +18,81 @@ if TYPE_CHECKING:
     from llm_energy_measure.verification.gpus import Gpu
     from llm_energy_measure.verification.processes import Evidence, Process
 
-IDENTITY_CODES = ("identity.repeated_gpu", "identity.unnamed_gpu")
-"""Checks that `gpu_attribution_verified` needs, besides those of double counts."""
-
 
 def check_gpu_identity(evidence: Evidence) -> Iterator[Finding]:
-    """Return a finding for each GPU that several processes name, and one for the processes that name none.
+    """Check that each process names its GPU, that overlapping processes name different GPUs, and for MIG slices.
 
-    Records without a host count as records of one host.
+    Yields one finding per repeated GPU. Records without a host count as records of one host.
     """
     code = "identity.repeated_gpu"
-    repeated = [found for processes in evidence.hosts.values() for found in _repeated(processes)]
-    for name, indices in repeated:
+    repeated = [
+        (name, processes) for of_host in evidence.hosts.values() for name, processes in _repeated(of_host).items()
+    ]
+    for name, processes in repeated:
         message = f"GPU {name} appears in multiple processes"
-        yield not_checked(code, "each process may have read its own part of the GPU", message, processes=indices)
+        yield not_checked(code, "each process may have read its own part of the GPU", message, processes=processes)
     if not repeated:
         yield passed(code)
     yield _unnamed(evidence)
+    yield _slices(evidence)
 
 
-def _repeated(processes: Sequence[Process]) -> Iterator[tuple[str, list[int]]]:
-    """Name of each GPU that processes name which overlap in time, and the processes."""
+def _slices(evidence: Evidence) -> Finding:
+    code = "identity.mig_slice"
+    slices = [process.index for process in evidence.processes if _is_on_slice(process)]
+    if not slices:
+        return passed(code)
+    ran = (
+        f"process {slices[0]} ran on a MIG slice"
+        if len(slices) == 1
+        else f"processes {listed(slices)} ran on MIG slices"
+    )
+    message = f"{ran}; the sensor covers the whole GPU, not one slice"
+    return not_checked(code, "NVML has no energy of a slice", message, processes=slices)
+
+
+def _is_on_slice(process: Process) -> bool:
+    record = process.record
+    if record.gpu_is_mig or record.gpu_mig_profile:
+        return True
+    if any(gpu.uuid is not None and gpu.uuid.startswith("MIG-") for gpu in process.gpus):
+        return True
+    return any(device.mig_profile for device in process.energy.devices or ())
+
+
+def _repeated(processes: Sequence[Process]) -> dict[str, set[int]]:
+    """Return the processes of one host that overlap in time and name the same GPU, by name of the GPU."""
+    repeated: dict[str, set[int]] = {}
     if len(processes) == 1:
-        return
+        return repeated
     have_uuids = all(gpu.uuid is not None for process in processes for gpu in process.gpus)
     by_id: dict[str | int, list[Process]] = {}
     number = 0
     for process in processes:
         for gpu in process.gpus:
             number += 1
-            # A UUID is compared where all have one: some tools count the GPUs of each process from index 0.
+            # UUIDs decide if all GPUs have one, because some tools count the GPUs of each process from index 0.
             for name in {gpu.uuid} if have_uuids else {gpu.uuid, gpu.index}:
                 if name is not None:
                     by_id.setdefault(name, []).append(process)
     if have_uuids and len(by_id) == number:
-        return
-    reported: set[tuple[int, ...]] = set()
+        return repeated
     for name, own in by_id.items():
         together = [one for one in own if any(other is not one and _overlap(one, other) for other in own)]
-        indices = tuple(sorted(process.index for process in together))
-        if len(together) > 1 and indices not in reported:
-            reported.add(indices)
-            yield _shown(name, together), list(indices)
+        if together:
+            repeated.setdefault(_shown(name, together), set()).update(process.index for process in together)
+    return repeated
 
 
 def _shown(name: str | int, processes: Sequence[Process]) -> str:
-    """The index of a GPU where all processes give the same one, else its UUID."""
+    """Return the index of a GPU if all processes give the same index, else its UUID."""
     indices = {gpu.index for process in processes for gpu in process.gpus if name in (gpu.uuid, gpu.index)}
     index = next(iter(indices)) if len(indices) == 1 else None
     return str(name if index is None else index)
 
 
 def _overlap(one: Process, other: Process) -> bool:
-    """Whether two processes measured at one time; without known times they are taken to."""
+    """Return whether two processes measured at the same time; True if their times are unknown."""
     if one.span is None or other.span is None or not comparable([one.span, other.span]):
         return True
     return one.span[0] < other.span[1] and other.span[0] < one.span[1]
@@ -102,14 +124,14 @@ def _unnamed(evidence: Evidence) -> Finding:
 
 
 def _is_incomparable(gpus: Sequence[Gpu]) -> bool:
-    """Whether some GPUs are known by UUID only, and others by index only."""
+    """Return True if some GPUs are known by UUID only, and others by index only."""
     return any(gpu.uuid is not None and gpu.index is None for gpu in gpus) and any(
         gpu.uuid is None and gpu.index is not None for gpu in gpus
     )
 
 
 def _lacks_name(process: Process, processes: Sequence[Process]) -> bool:
-    """Whether a process read GPUs and does not name them; not where it read its host, or its own share."""
+    """Return True if a process read GPUs and does not name them, unless it read its host or its own share."""
     if all(gpu.name is not None for gpu in process.gpus) or process.gpu_scope in ("host", "process"):
         return False
     if process.energy.total_energy_j is not None:

@@ -220,7 +220,7 @@ def _all_throughputs(evidence: Evidence) -> list[_Judgement]:
         _throughput(inference, rate, time)
         if inference is not None and (rate := inference.tokens_per_second) and (time := inference.inference_time_sec)
         else _ABSENT
-        for inference in evidence.works
+        for inference in evidence.inference_metrics
     ]
 
 
@@ -241,7 +241,7 @@ def _throughput(inference: InferenceMetrics, reported: float, time: float) -> _J
 
 
 def _all_tokens(evidence: Evidence) -> list[_Judgement]:
-    return [_ABSENT if inference is None else _tokens(inference) for inference in evidence.works]
+    return [_ABSENT if inference is None else _tokens(inference) for inference in evidence.inference_metrics]
 
 
 def _tokens(inference: InferenceMetrics) -> _Judgement:

@@ -244,7 +244,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
         processes: The processes that left the records; see `processes_of`.
         hosts: They by host; see `by_host`.
         energies: The energy of each process.
-        works: The work of each process; None if it counted none.
+        inference_metrics: The inference metrics of each process; None if it has none.
         totals_j: The total energy of each process, in joules; None if unknown.
         starts: When processes started, as far as that is known.
         ends: When processes ended, as far as that is known.
@@ -263,7 +263,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     processes: list[Process]
     hosts: dict[str | None, list[Process]]
     energies: list[EnergyMetrics]
-    works: list[InferenceMetrics | None]
+    inference_metrics: list[InferenceMetrics | None]
     totals_j: list[float | None]
     starts: list[datetime]
     ends: list[datetime]
@@ -298,7 +298,7 @@ def evidence_of(
         processes=processes,
         hosts=by_host(processes),
         energies=energies,
-        works=[record.inference_metrics for record in records],
+        inference_metrics=[record.inference_metrics for record in records],
         totals_j=[energy.total_energy_j for energy in energies],
         starts=starts,
         ends=ends,

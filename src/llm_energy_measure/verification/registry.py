@@ -147,6 +147,13 @@ CHECKS: dict[str, Check] = {
         "Record `gpu_uuid` or `gpu_id`.",
         severity="warning",
     ),
+    "identity.mig_slice": Check(
+        "A process ran on a MIG slice of a GPU.",
+        "Never fails. Reported if a record has `gpu_is_mig`, a MIG profile or a UUID that begins with `MIG-`.",
+        "Take the energy as that of the whole GPU, and let one process per GPU read it.",
+        "NVML does not support power and energy for MIG device handles, so tools read the whole GPU.",
+        severity="warning",
+    ),
     "completeness.missing_process": Check(
         "An expected process has no readable result.",
         "Fails if an index from 0 to n-1 has no readable result. n comes from the argument, the manifest, `world_size` "
@@ -209,6 +216,14 @@ CHECKS: dict[str, Check] = {
         "Aggregate runs from different times as separate experiments.",
         "",
         "0112 and similar files have no ends, so the check is not made.",
+        severity="warning",
+    ),
+    "time.short_overlap": Check(
+        "Processes did not run concurrently.",
+        "Sorts the processes by their start. Fails if two neighbours overlap by less than half of the shorter run; "
+        "`found` is the smallest overlap as a part of the shorter run. Not checked where `time.no_overlap` "
+        "is not checked, or if it failed too. The flag `temporal_overlap_verified` is true if this check passed.",
+        "Don't add the throughputs of the processes. Start all processes together in the next run.",
         severity="warning",
     ),
     "time.impossible_span": Check(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_energy_measure.domain.schema import timestamp_problems
@@ -26,6 +28,9 @@ DURATION_TOLERANCE = 0.05
 
 OFFSET_AGREEMENT = 0.1
 """Greatest difference between the shift of the start and the shift of the end, as a fraction of the shift."""
+
+MIN_OVERLAP = 0.5
+"""Least overlap of neighbouring processes that counts as concurrent, as a part of the shorter run."""
 
 # Three centuries in seconds. A greater difference between two clocks comes from a damaged record.
 _MAX_CLOCK_DIFFERENCE_SEC = 1e10
@@ -66,7 +71,7 @@ def check_time(evidence: Evidence) -> Iterator[Finding]:
     yield _naive_timestamps(evidence)
     offsets = _clock_offsets(evidence)
     disagreement = _clock_disagreement(offsets)
-    yield _overlap(evidence, {} if disagreement is None else offsets)
+    yield from _overlaps(evidence, {} if disagreement is None else offsets)
     yield _durations(evidence)
     yield _clock_jump(evidence)
     yield disagreement or _unproven_offset(evidence, offsets)
@@ -104,45 +109,85 @@ def _naive_timestamps(evidence: Evidence) -> Finding:
     return not_checked(code, reason)
 
 
-def _overlap(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Finding:
-    """Check that all processes ran at one instant. `found` is the common time divided by the whole time.
+def _overlaps(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> Iterator[Finding]:
+    """Check that all processes ran at one instant, and that neighbours overlap by enough of their runs.
 
     Args:
         evidence: The evidence of the experiment.
         offsets: Clock offset of each host if the clocks disagree; the times are then corrected to the store's clock.
             Empty if the clocks are not known to disagree.
     """
-    code = "time.no_overlap"
     processes, starts, ends = evidence.processes, evidence.starts, evidence.ends
     if reason := _why_not_comparable(evidence, offsets):
-        return not_checked(code, reason)
+        yield not_checked("time.no_overlap", reason)
+        yield not_checked("time.short_overlap", reason)
+        return
     begin = starts[0]
     if not offsets and evidence.started and evidence.ended:
-        # Without corrections, the earliest and latest timestamps decide.
+        # Fast path for most experiments: without corrections, the earliest and latest timestamps can decide.
         extremes = *evidence.started, *evidence.ended
         first_start, last_start, first_end, last_end = [(time - begin).total_seconds() for time in extremes]
-        if first_end - last_start > 0:
-            return passed_by(code, (first_end - last_start) / (last_end - first_start))
-    ahead = {one.record.process_index: offsets[one.host].ahead_sec for one in processes if one.host in offsets}
+        common, whole = first_end - last_start, last_end - first_start
+        if common > 0 and common >= MIN_OVERLAP * whole:
+            yield passed_by("time.no_overlap", common / whole)
+            yield passed("time.short_overlap")
+            return
     # Corrected times are in seconds, because they can leave the range of datetime.
-    started, ended = (
-        [
-            (time - begin).total_seconds() - ahead.get(process.record.process_index, 0.0)
-            for process, time in zip(processes, times, strict=True)
-        ]
-        for times in (starts, ends)
-    )
-    common = min(ended) - max(started)
+    runs: list[_Run] = []
+    for process, start, end in zip(processes, starts, ends, strict=True):
+        ahead_sec = offsets[process.host].ahead_sec if offsets else 0.0
+        start_sec, end_sec = ((time - begin).total_seconds() - ahead_sec for time in (start, end))
+        runs.append(_Run(start_sec, end_sec, process.index))
+    by_clock = " by the clock of the store" if offsets else ""
+    common_instant, neighbours = _common_instant(runs, by_clock), _neighbours(runs, by_clock)
+    yield common_instant
+    if neighbours.outcome == common_instant.outcome == "failed":
+        yield not_checked("time.short_overlap", "not all processes ran at one time; see time.no_overlap")
+    else:
+        yield neighbours
+
+
+class _Run(NamedTuple):
+    """Start and end of a process, in seconds since any instant, and its index. The earliest start sorts first."""
+
+    start_sec: float
+    end_sec: float
+    process: int
+
+
+def _common_instant(runs: Sequence[_Run], by_clock: str) -> Finding:
+    """Check that all processes ran at one instant. `found` is the common time divided by the whole time."""
+    code = "time.no_overlap"
+    first, last = min(runs, key=lambda run: run.end_sec), max(runs, key=lambda run: run.start_sec)
+    common = first.end_sec - last.start_sec
     if common > 0:
-        return passed_by(code, common / (max(ended) - min(started)))
-    first = processes[ended.index(min(ended))].record.process_index
-    last = processes[started.index(max(started))].record.process_index
+        return passed_by(code, common / (max(run.end_sec for run in runs) - min(run.start_sec for run in runs)))
     message = (
-        f"process {first} ended {seconds(-common)} before process {last} started"
-        f"{' by the clock of the store' if ahead else ''}; not all processes ran at one time, so the total throughput "
-        "was never reached"
+        f"process {first.process} ended {seconds(-common)} before process {last.process} started{by_clock}; the "
+        "processes did not all run concurrently, so their throughputs don't add up"
     )
-    return failed(code, message, expected="a common instant", found=0.0, processes=[first, last])
+    return failed(code, message, expected="a common instant", found=0.0, processes=[first.process, last.process])
+
+
+def _neighbours(runs: Sequence[_Run], by_clock: str) -> Finding:
+    """Check the overlap of each pair of neighbours in the order of starts, as a part of the shorter run."""
+    code = "time.short_overlap"
+    least, pair = math.inf, (runs[0], runs[1])
+    for one, other in pairwise(sorted(runs)):
+        overlap = min(one.end_sec, other.end_sec) - other.start_sec
+        shorter = min(one.end_sec - one.start_sec, other.end_sec - other.start_sec)
+        part = overlap / shorter if shorter > 0 else 0.0
+        if part < least:
+            least, pair = part, (one, other)
+    if least >= MIN_OVERLAP:
+        return passed_by(code, least)
+    one, other = pair
+    overlap = max(0.0, min(one.end_sec, other.end_sec) - other.start_sec)
+    message = (
+        f"processes {one.process} and {other.process} overlap by {seconds(overlap)}{by_clock}, less than half of the "
+        "shorter run; the processes did not run concurrently"
+    )
+    return failed(code, message, expected=MIN_OVERLAP, found=max(0.0, least), processes=[one.process, other.process])
 
 
 def _why_not_comparable(evidence: Evidence, offsets: Mapping[str | None, Offset]) -> str:

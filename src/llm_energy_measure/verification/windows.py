@@ -22,7 +22,7 @@ def check_windows(evidence: Evidence) -> Iterator[Finding]:
 
     A process without an inference time is compared with the longest inference time of the experiment.
     """
-    times = [None if inference is None else inference.inference_time_sec for inference in evidence.works]
+    times = [None if inference is None else inference.inference_time_sec for inference in evidence.inference_metrics]
     longest = None if all(times) else max(filter(None, times), default=None)
     wrong: list[tuple[int, float, float]] = []
     unknown: list[RawProcessResult] = []

@@ -1,0 +1,45 @@
+"""The two flags of the file format, and the warnings that say why a flag is False."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.verification.codes import DOUBLE_COUNT_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from llm_energy_measure.domain.findings import Finding, Outcome
+
+_IDENTITY_CODES = ("identity.repeated_gpu", "identity.unnamed_gpu", "identity.mig_slice")
+
+
+def temporal_overlap_verified(outcomes: Mapping[str, Outcome]) -> bool:
+    """Return True if each process overlaps in time with its neighbour by at least half of the shorter run."""
+    return outcomes["time.short_overlap"] == "passed"
+
+
+def gpu_attribution_verified(outcomes: Mapping[str, Outcome]) -> bool:
+    """Return True if each process names a GPU of its own, and no check proves that a joule was counted twice."""
+    are_named = all(outcomes[code] == "passed" for code in _IDENTITY_CODES)
+    return are_named and all(outcomes[code] != "failed" for code in DOUBLE_COUNT_CODES)
+
+
+def flag_warnings(findings: Sequence[Finding], num_processes: int) -> Iterator[str]:
+    """Yield a sentence for each reason why a flag is False, except proven double counts.
+
+    Args:
+        findings: Findings of the experiment that did not pass.
+        num_processes: Number of processes. One process can't overlap, so its flag needs no reason.
+    """
+    by_code = {finding.code: finding for finding in findings}
+    yield from (finding.message for finding in findings if finding.code in _IDENTITY_CODES)
+    overlap, common = by_code.get("time.short_overlap"), by_code.get("time.no_overlap")
+    if overlap is None or num_processes == 1:
+        return
+    if overlap.outcome == "failed":
+        yield overlap.message
+    elif common is not None and common.outcome == "failed":
+        yield common.message
+    else:
+        yield f"it is unknown whether the processes ran concurrently: {overlap.reason}"
