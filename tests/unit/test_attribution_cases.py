@@ -196,3 +196,18 @@ def test_case_16_two_nodes_that_every_rank_of_a_node_reads() -> None:
     two = attribute(records, Assumptions(hosts=2, gpu_scope="host"))
     assert (two.energy_j, two.status) == (100 * KJ, "estimated")
     assert two.basis == ["assumed"]
+
+
+def test_unnamed_devices_of_one_process_are_different_gpus() -> None:
+    """Zeus lists the energy of each GPU, without index or UUID."""
+    devices = [DeviceEnergy(energy_j=890.0), DeviceEnergy(energy_j=880.0)]
+    energy = factories.energy(
+        total_energy_j=1770.0,
+        gpu_energy_j=1770.0,
+        cpu_energy_j=None,
+        ram_energy_j=None,
+        gpu_scope="device",
+        devices=devices,
+    )
+    found = attribute([factories.raw(gpu_id=None, gpu_name=None, host=None, energy_metrics=energy)])
+    assert (found.energy_j, found.bounds_j) == (1770.0, (1770.0, 1770.0))

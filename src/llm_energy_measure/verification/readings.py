@@ -236,7 +236,8 @@ def _gpu_readings(
     if len(gpus) == 1:
         limit_w = process.boards.limit_w
         return [_of_gpu(index, gpus[0], joules, limit_w, scope=scope, source=source, window=own_window(gpus[0]))]
-    if devices and len(gpus) == len(devices):
+    # GPUs of one process are different GPUs, also where the record names none of them: one figure then says that.
+    if devices and len(gpus) == len(devices) and all(gpu.sensor is not None for gpu in gpus):
         parts = [device.energy_j or 0.0 for device in devices]
         if abs(math.fsum(parts) - joules) <= SUM_TOLERANCE * joules:
             return [
