@@ -101,3 +101,12 @@ def test_cc_tasks_and_run() -> None:
     records, entries = read_all(CASES / "cc_tasks_and_run" / "emissions_base_r1.csv")
     assert codes(entries) == ["task_without_run"] * 2
     assert all("which includes its energy" in (record.energy_measurement_warning or "") for record in records)
+
+
+def test_nvsmi() -> None:
+    [record], [entry] = read_all(CASES / "nvsmi" / "power.csv")
+    energy = record.energy_metrics
+    assert energy.total_energy_j == pytest.approx(6100.0)
+    assert (entry.code, energy.total_scope) == ("whole", "device")
+    assert [(device.gpu_id, device.energy_j) for device in energy.devices or []] == [(0, 3000.0), (1, 3100.0)]
+    assert (energy.total_provenance, energy.duration_sec) == ("integrated", 10.0)

@@ -23,7 +23,12 @@ _RAW_RESULT_FIELDS = {"experiment_id", "process_index", "energy_metrics", "times
 
 
 def read_energy_records(
-    paths: Sequence[str], *, host: str | None, gpu_uuids: Sequence[str], progress: Callable[[Path, int], None] | None
+    paths: Sequence[str],
+    *,
+    host: str | None,
+    gpu_uuids: Sequence[str],
+    window: tuple[str | None, str | None],
+    progress: Callable[[Path, int], None] | None,
 ) -> tuple[list[RawProcessResult], list[ImportReport]]:
     """Return the records of files and folders that have an energy, and a report per path of everything else."""
     records: list[RawProcessResult] = []
@@ -31,7 +36,7 @@ def read_energy_records(
     for path in paths:
         try:
             reading = importers.read(
-                path, format=(_RAW_RESULT, *FORMATS), host=host, gpu_uuids=gpu_uuids, progress=progress
+                path, format=(_RAW_RESULT, *FORMATS), host=host, gpu_uuids=gpu_uuids, window=window, progress=progress
             )
         except (ResultNotFoundError, ImportFormatError) as error:
             reports.append(refused_path(path, error))

@@ -80,6 +80,10 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
     help="Compute a field from the columns of a table; repeat it for each field.",
 )
 @click.option(
+    "--from", "start", metavar="TIME", type=options.Text(), help="Count the energy of a power log from TIME on."
+)
+@click.option("--to", "end", metavar="TIME", type=options.Text(), help="Count the energy of a power log until TIME.")
+@click.option(
     "--rows",
     "rows_path",
     metavar="PATH",
@@ -111,6 +115,8 @@ def import_results(
     host: str | None,
     gpu_uuids: tuple[str, ...],
     mapping: tuple[str, ...],
+    start: str | None,
+    end: str | None,
     rows_path: str | None,
     group_by: str | None,
     joined: tuple[str, ...],
@@ -132,11 +138,13 @@ def import_results(
         "mapping": mapping,
         "group_by": group_by,
         "rows_path": rows_path,
+        "window": (start, end),
     }
     saver = (_DryRun if dry_run else _Saver)(repository, overwrite=overwrite)
     unused = set(read_options["gpu_uuids"])
     with _progress() as (progress, paused):
-        energy, reports = read_energy_records(joined, host=host, gpu_uuids=read_options["gpu_uuids"], progress=progress)
+        machine = {name: read_options[name] for name in ("host", "gpu_uuids", "window")}
+        energy, reports = read_energy_records(joined, **machine, progress=progress)
         energies = EnergyJoin(energy, _all_records(paths, read_options, progress) if energy else ())
         for path in paths:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
     group_by: str | None = None
     rows_path: str | None = None
+    window_start: datetime | None = None
+    window_end: datetime | None = None
 
     def gpu_uuid(self, index: int | None) -> str | None:
         """Return the UUID of a GPU by its index; None if the caller did not state it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from llm_energy_measure.exceptions import ResultNotFoundError
+from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
 from llm_energy_measure.importers.energy_join import EnergyJoin
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.limits import MAX_FILES
@@ -16,9 +16,11 @@ from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.registry import formats_named
 from llm_energy_measure.importers.report import ImportReport
 from llm_energy_measure.importers.scan import Scan
+from llm_energy_measure.importers.values import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from llm_energy_measure.domain.experiment import RawProcessResult
     from llm_energy_measure.domain.metrics import DeviceEnergy
@@ -57,6 +59,7 @@ def read(
     join: Sequence[RawProcessResult] | EnergyJoin = (),
     rows_path: str | None = None,
     group_by: str | None = None,
+    window: tuple[str | None, str | None] = (None, None),
     max_files: int = MAX_FILES,
     progress: Progress | None = None,
 ) -> ImportedRecords:
@@ -77,6 +80,7 @@ def read(
             the runs of several paths.
         rows_path: For a generic table, path to the list of rows in a JSON document, such as `results.runs`.
         group_by: Column of CodeCarbon's files; runs with equal cells become processes of one experiment.
+        window: For a power log, start and end of the time in which energy is counted, as ISO 8601.
         max_files: Most files that are read from a folder. The report names the subfolder that exceeds the limit.
         progress: Called with each path and the number of bytes read of it so far.
 
@@ -112,11 +116,21 @@ def read(
         progress=progress,
         group_by=group_by,
         rows_path=rows_path,
+        window_start=_edge("--from", window[0]),
+        window_end=_edge("--to", window[1]),
     )
     report = ImportReport()
     scan = Scan(formats, options, report)
     records = scan.folder(path) if is_folder else scan.file(path)
     return ImportedRecords((_with_machine(record, options) for record in records), report)
+
+
+def _edge(name: str, text: str | None) -> datetime | None:
+    """Return an edge of the window. Raise ImportFormatError if it is no time."""
+    moment = None if text is None else parse_time(text)
+    if text is not None and moment is None:
+        raise ImportFormatError("cannot import", f"{name} is {text!r}", "use a time such as 2026-04-01T10:00:00")
+    return moment
 
 
 def _is_folder(path: str | Path) -> bool:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ImportFormatError
-from llm_energy_measure.importers import codecarbon, legacy, ml_energy, optimum_benchmark, perun, table, vllm, zeus
+from llm_energy_measure.importers import (
+    codecarbon,
+    legacy,
+    ml_energy,
+    optimum_benchmark,
+    perun,
+    power_log,
+    table,
+    vllm,
+    zeus,
+)
 from llm_energy_measure.importers.description import describe, json_error_line
 
 if TYPE_CHECKING:
@@ -22,6 +32,7 @@ FORMATS: tuple[Format, ...] = (
     vllm.FORMAT,
     perun.FORMAT,
     zeus.FORMAT,
+    power_log.FORMAT,
     table.FORMAT,
 )
 """All formats, in the order in which they are tried."""

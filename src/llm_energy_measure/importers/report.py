@@ -32,6 +32,7 @@ CODES: dict[str, str] = {
     "grouped": "the run is a process of an experiment: other runs measured the same machine at the same time",
     "overlaps_run": "another run measured the same machine at the same time, and both may contain its energy",
     "task_without_run": "the row is a task of a run; the row of the run, if there is one, includes its energy",
+    "sampling_gap": "the samples have a gap, in which the power is interpolated",
     "rows_refused": "later rows of the run were refused; the record is a lower bound with the status partial",
     "own_aggregate_differs": "a total that the tool computed itself differs from the imported energy",
     "part_unreadable": "a file or field next to the measurement cannot be read; its values are null",
