@@ -22,7 +22,7 @@ def aggregate_of(results: Path, name: str) -> bytes:
 def test_a_pending_experiment_is_aggregated(results: Path) -> None:
     done = run("-o", results, "aggregate", "mistral")
     assert (done.status, done.err) == (0, "")
-    assert done.out == "mistral: 2 of 2 processes, 4.193 kJ, 16,484 tokens\n"
+    assert done.out == "mistral: 2 of 2 processes, 2.221 kJ to 4.193 kJ (undetermined), 16,484 tokens\n"
     assert json.loads(aggregate_of(results, "mistral"))["total_energy_j"] == 4193.0
 
 
@@ -37,7 +37,7 @@ def test_a_current_experiment_is_skipped_with_a_message(results: Path) -> None:
 def test_force_aggregates_a_current_experiment_again(results: Path) -> None:
     before = (results / "aggregated" / "llama_c0.json").stat().st_ino
     done = run("-o", results, "aggregate", "llama_c0", "--force")
-    assert done.out == "llama_c0: 2 of 2 processes, 4.25 kJ, 16,484 tokens\n"
+    assert done.out == "llama_c0: 2 of 2 processes, 2.25 kJ to 4.25 kJ (undetermined), 16,484 tokens\n"
     assert (results / "aggregated" / "llama_c0.json").stat().st_ino != before
 
 

@@ -60,9 +60,16 @@ def attributed_energy(energy_j: float | None, bounds_j: tuple[float, float] | No
 
 
 def aggregate_line(result: AggregatedSummary) -> str:
-    """Return the id, the number of processes, the energy and the tokens of an aggregate in one line."""
+    """Return the id, the number of processes, the attributed energy and the tokens of an aggregate in one line."""
     at_least = "at least " if result.is_lower_bound else ""
-    joules = energy(result.total_energy_j, at_least=at_least, unknown="unknown energy")
+    point_j, bounds_j, plain_j = result.attributed_energy_j, result.attributed_bounds_j, result.total_energy_j
+    if point_j is None and bounds_j is not None:
+        joules = energy(bounds_j[0], at_least=at_least)
+        joules += "" if result.is_lower_bound else f" to {energy(bounds_j[1])} (undetermined)"
+    else:
+        joules = energy(plain_j if point_j is None else point_j, at_least=at_least, unknown="unknown energy")
+        is_corrected = result.attribution_factor is not None and result.attribution_factor > 1
+        joules += f" (plain sum {energy(plain_j)})" if is_corrected else ""
     tokens = "unknown" if result.total_tokens is None else count(result.total_tokens)
     return f"{result.experiment_id}: {describe_found(result.completeness)}, {joules}, {tokens} tokens"
 

@@ -18,7 +18,6 @@ from msgspec import Struct, structs
 from llm_energy_measure.domain.statistics import mean
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import ConfigurationError
-from llm_energy_measure.verification.attribution import attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,6 +90,9 @@ class AttributedEnergy(SumEnergyAvgThroughput):
 
     def combine(self, results: Sequence[RawProcessResult]) -> Totals:
         """Return the totals of the experiment. All ratios of the aggregate use the attributed energy."""
+        # Imported late: `results list` needs only the names of the strategies.
+        from llm_energy_measure.verification.attribution import attribute
+
         return structs.replace(super().combine(results), total_energy_j=attribute(results).energy_j)
 
 
