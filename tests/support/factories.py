@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import (
     AggregatedResult,
     AggregationMetadata,
@@ -273,6 +274,7 @@ def full_aggregated(experiment_id: str = EXPERIMENT, **changes: Any) -> Aggregat
         "attributed_gpu_energy_j": 1187.5,
         "attributed_cpu_energy_j": 901.25,
         "attributed_ram_energy_j": 7.75,
+        "assumptions": Assumptions(gpu_scope="host", hosts=2, boards=4, board="NVIDIA A100-PCIE-40GB"),
         "findings": [full_finding()],
     }
     return aggregated(experiment_id, **{**fields, **changes})
