@@ -256,10 +256,9 @@ def least_energy(readings: Sequence[Reading], limit_w: float | None = None) -> f
     if not are_comparable([reading.window for reading in readings]):
         return largest
     total, until = 0.0, -math.inf
-    for reading in sorted(readings, key=lambda one: (one.window.start, one.window.end)):
+    for reading in sorted(distinct(readings), key=lambda one: (one.window.start, one.window.end)):
         window = reading.window
-        length = window.length_sec or window.end - window.start
-        power = reading.energy_j / length
+        power = reading.energy_j / (window.end - window.start)
         cap_w = max(limit_w, 1.25 * power) if limit_w is not None else CAP_FACTOR * power
         total += max(0.0, reading.energy_j - cap_w * max(0.0, min(until, window.end) - window.start))
         until = max(until, window.end)
