@@ -65,6 +65,7 @@ def spans_of_sensors(energy: EnergyMetrics) -> dict[str, Span]:
     by_component: dict[str, set[Span | None]] = {}
     for sensor in energy.sensors:
         span = None if sensor.window is UNSET else sensor.window.span
+        span = None if span is None or span[0] >= span[1] else span
         if sensor.energy_j is not None:
             by_component.setdefault(sensor.component, set()).add(span)
         if span is not None and sensor.instance is not None:
