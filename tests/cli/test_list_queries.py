@@ -191,5 +191,5 @@ def test_aggregate_all_gives_the_same_result_with_several_workers(results: Path,
 def test_aggregate_all_works_on_a_terminal(results: Path) -> None:
     done = on_terminal("-o", results, "aggregate", "--all", "--no-strict", "--rehash", columns=120)
     assert done.status == 0
-    assert "mistral: 2 of 2 processes, 4.193 kJ" in done.shown
+    assert "mistral: 2 of 2 processes, 2.221 kJ to 4.193 kJ" in done.shown
     assert "2 aggregated, 3 skipped, 0 failed" in done.shown

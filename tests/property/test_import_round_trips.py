@@ -101,7 +101,7 @@ def test_each_shape_defines_every_field(name: str) -> None:
 def test_each_field_that_a_shape_stores_is_drawn(name: str) -> None:
     undrawn = set(SHAPES[name].stored)
 
-    @settings(derandomize=True, database=None, max_examples=100, phases=[Phase.generate])
+    @settings(derandomize=True, database=None, max_examples=400, phases=[Phase.generate])
     @given(SHAPES[name].strategy)
     def draw_all(drawn: list[dict[str, Any]]) -> None:
         undrawn.difference_update(

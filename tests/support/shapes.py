@@ -89,7 +89,8 @@ def build(values: Values, kind: Any = RawProcessResult, prefix: str = "") -> Any
         path = prefix + info.name
         inner, is_list = _inside(info.type)
         if inner is None:
-            fields[info.name] = values[path]
+            is_unset = values[path] is None and info.default is msgspec.UNSET
+            fields[info.name] = msgspec.UNSET if is_unset else values[path]
             continue
         below = {name: value for name, value in values.items() if name.startswith((f"{path}.", f"{path}[]."))}
         if all(value is None for value in below.values()) and type(None) in typing.get_args(_bare(info.type)):
@@ -177,7 +178,9 @@ ABSENT: Values = {
     **null("launcher.", "job_id step_id node local_rank attempt"),
     **null("phases[].", "name duration_sec occurrences total_energy_j gpu_energy_j cpu_energy_j ram_energy_j"),
     **null("phases[].", "input_tokens output_tokens"),
-    **null("energy_metrics.sensors[].window.", "start end duration_sec"),  # only the recorder hands a sensor over
+    # Only the recorder hands a sensor over, and integrates power.
+    **null("energy_metrics.sensors[].window.", "start end duration_sec"),
+    **null("energy_metrics.sensors[].", "uncertainty_j"),
 }
 LAUNCHER = null("launcher.", "name")
 STATUS = null("", "status")

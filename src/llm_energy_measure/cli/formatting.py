@@ -69,7 +69,7 @@ def aggregate_line(result: AggregatedSummary) -> str:
     else:
         joules = energy(plain_j if point_j is None else point_j, at_least=at_least, unknown="unknown energy")
         is_corrected = result.attribution_factor is not None and result.attribution_factor > 1
-        joules += f" (plain sum {energy(plain_j)})" if is_corrected else ""
+        joules += f" (plain sum {energy(result.plain_energy_j)})" if is_corrected else ""
     tokens = "unknown" if result.total_tokens is None else count(result.total_tokens)
     return f"{result.experiment_id}: {describe_found(result.completeness)}, {joules}, {tokens} tokens"
 

@@ -106,7 +106,7 @@ class Folder:
 
         Args:
             name: Name of the subfolder.
-            wanted: Function that returns True for the names of the files to read.
+            wanted: Function that returns True for the names of the files to read. It also gets names of folders.
 
         Raises:
             StorageError: The subfolder cannot be listed.
@@ -114,7 +114,7 @@ class Folder:
         folder = self._open(name)
         if folder is None:
             for entry in self.store.list(f"{self.prefix}/{name}"):
-                if not entry.is_folder and wanted(entry.name):
+                if wanted(entry.name) and not entry.is_folder:
                     yield entry.name, self._get(f"{name}/{entry.name}")
             return
         try:

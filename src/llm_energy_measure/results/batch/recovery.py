@@ -58,14 +58,17 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
     unreadable: list[UnreadableFile] = []
     manifest: Manifest | None = None
     unfinished: set[int] = set()
+    names: set[str] = set()
     own = repository.raw_folder(folder)
 
     def is_wanted(name: str) -> bool:
+        names.add(name)
         if (index := partial_index_of(name)) is not None:
             unfinished.add(index)
         return process_index_of(name) is not None or name == MANIFEST_NAME
 
     for name, data in raw.read(folder, is_wanted):
+        names.discard(name)
         if name == MANIFEST_NAME:
             try:
                 manifest = own.manifest(data if isinstance(data, bytes) else None)
@@ -77,6 +80,8 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
             unreadable.append(outcome)
         else:
             results.append(outcome)
+    if MANIFEST_NAME in names:  # a folder has this name
+        return own.recover()
     results.sort(key=attrgetter("process_index"))
     indices = {process_index_of(file.name) for file in unreadable}
     if unfinished - indices - {result.process_index for result in results}:
