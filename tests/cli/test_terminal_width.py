@@ -102,7 +102,7 @@ def test_the_progress_bar_is_removed(results: Path) -> None:
     assert [line for line in lines if not line.startswith("error: cannot aggregate 'torn' strictly")] == [
         "llama_c0: 2 of 2 processes, 2.25 kJ to 4.25 kJ (undetermined), 16,484 tokens",
         "llama_c1: 2 of 2 processes, 2.26 kJ to 4.27 kJ (undetermined), 16,484 tokens",
-        "llama_c2: 2 of 2 processes, 4.29 kJ, 16,484 tokens",
+        "llama_c2: 2 of 2 processes, 2.27 kJ to 4.29 kJ (undetermined), 16,484 tokens",
         "mistral: 2 of 2 processes, 2.221 kJ to 4.193 kJ (undetermined), 16,484 tokens",
         "4 aggregated, 0 skipped, 1 failed",
     ]
