@@ -58,6 +58,7 @@ def test_list_json_is_in_base_units(results: Path) -> None:
         "found_processes": 2,
         "expected_processes": 2,
         "total_energy_j": 4250.0,
+        "partial_energy_j": None,
         "attributed_energy_j": None,
         "attributed_bounds_j": [2250.0, 4250.0],
         "attribution_factor": None,

@@ -265,6 +265,7 @@ def full_aggregated(experiment_id: str = EXPERIMENT, **changes: Any) -> Aggregat
         "completeness": report,
         "sources": [source],
         "plain_energy_j": 4193.0,
+        "partial_energy_j": 4193.0,
         "attributed_energy_j": 2096.5,
         "attributed_bounds_j": (1971.5, 2221.5),
         "attribution_factor": 2.0,

@@ -369,6 +369,7 @@ def aggregated_records(draw: st.DrawFn) -> AggregatedResult:
             completeness=_or_none(completeness_reports),
             sources=_or_none(st.lists(sources, max_size=2)),
             plain_energy_j=_or_none(amounts),
+            partial_energy_j=_or_none(amounts),
             attributed_energy_j=_or_none(amounts),
             attributed_bounds_j=_or_none(st.tuples(amounts, amounts)),
             attribution_factor=_or_none(st.floats(1, 1e6)),

@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from llm_energy_measure.cli.energies import energy_of
+from llm_energy_measure.cli.formatting import aggregate_line
 from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
 from llm_energy_measure.domain.metrics import DeviceEnergy
@@ -141,7 +143,8 @@ def test_value_that_no_process_reports_is_unknown() -> None:
 
 
 def test_process_without_energy_makes_the_total_a_lower_bound() -> None:
-    dark = factories.raw(process_index=1, energy_metrics=factories.energy(total_energy_j=None))
+    nothing = factories.energy(total_energy_j=None, gpu_energy_j=None, cpu_energy_j=None, ram_energy_j=None)
+    dark = factories.raw(process_index=1, energy_metrics=nothing)
     result = aggregate(factories.raw(), dark)
     assert result.total_energy_j == 1971.5
     assert result.is_lower_bound is True
@@ -219,6 +222,26 @@ def test_efficiency_by_hand() -> None:
 def test_unknown_efficiency_is_nan_and_not_zero(changes: dict[str, Any], unknown: set[str]) -> None:
     metrics = calculate_efficiency_metrics(factories.aggregated(**changes))
     assert {name for name, value in metrics.items() if math.isnan(value)} == unknown
+
+
+def test_components_without_a_total_give_a_partial_total() -> None:
+    parts = factories.energy(total_energy_j=None, gpu_energy_j=600.0, cpu_energy_j=100.0, ram_energy_j=None)
+    result = aggregate(factories.raw(energy_metrics=parts))
+    assert (result.total_energy_j, result.partial_energy_j, result.is_lower_bound) == (None, 700.0, True)
+    assert result.aggregation.warnings[0] == (
+        "process 0 has no total energy; its known components are GPU 600.0 J, CPU 100.0 J; the total and the energy "
+        "per token are lower bounds"
+    )
+    assert aggregate_line(result).startswith("exp_7: 1 of 1 processes, at least 700 J, ")
+    assert energy_of(result, "attributed").cell() == "≥ 700 J"
+    both = aggregate(factories.raw(), factories.raw(process_index=1, energy_metrics=parts))
+    assert (both.total_energy_j, both.partial_energy_j) == (1971.5, 2671.5)
+
+
+def test_partial_total_is_unknown_if_totals_or_all_components_are_known() -> None:
+    nothing = factories.energy(total_energy_j=None, gpu_energy_j=None, cpu_energy_j=None, ram_energy_j=None)
+    assert aggregate(factories.raw()).partial_energy_j is None
+    assert aggregate(factories.raw(energy_metrics=nothing)).partial_energy_j is None
 
 
 def test_efficiency_uses_the_attributed_energy_on_request() -> None:

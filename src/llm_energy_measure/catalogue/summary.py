@@ -42,6 +42,7 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
         found_processes: Number of processes with a readable result.
         expected_processes: Number of processes that should have a result.
         total_energy_j: Energy of the experiment by its strategy, in joules.
+        partial_energy_j: Sum of the known energies if a process has components without a total, in joules; else None.
         attributed_energy_j: Energy with each joule counted once, in joules.
         attributed_bounds_j: Least and greatest attributed energy that the evidence allows, in joules.
         attribution_factor: Plain sum divided by attributed energy, at least 1.
@@ -75,6 +76,7 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
     found_processes: int | None = None
     expected_processes: int | None = None
     total_energy_j: float | None = None
+    partial_energy_j: float | None = None
     attributed_energy_j: float | None = None
     attributed_bounds_j: tuple[float, float] | None = None
     attribution_factor: float | None = None
@@ -267,6 +269,7 @@ def _of_aggregated(aggregated: AggregatedSummary) -> dict[str, Any]:
         "model_name": model_name(aggregated),
         "backend": aggregated.backend,
         "total_energy_j": aggregated.total_energy_j,
+        "partial_energy_j": aggregated.partial_energy_j,
         "attributed_energy_j": aggregated.attributed_energy_j,
         "attributed_bounds_j": aggregated.attributed_bounds_j,
         "attribution_factor": aggregated.attribution_factor,

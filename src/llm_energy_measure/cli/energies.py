@@ -90,11 +90,12 @@ def energy_option(function: FunctionT) -> FunctionT:
 
 
 def energy_of(row: ExperimentSummary | AggregatedSummary, kind: EnergyKind) -> Energy:
-    """Return the energy of an experiment. An aggregate without attribution has only its total."""
+    """Return the energy of an experiment. An aggregate without attribution has only its total, or a partial total."""
     is_lower_bound = bool(row.is_lower_bound)
     point_j, bounds_j = row.attributed_energy_j, row.attributed_bounds_j
     if kind == "plain" or (point_j is None and bounds_j is None):
-        return Energy(low_j=row.total_energy_j, high_j=row.total_energy_j, is_lower_bound=is_lower_bound)
+        total_j = row.partial_energy_j if row.total_energy_j is None else row.total_energy_j
+        return Energy(low_j=total_j, high_j=total_j, is_lower_bound=is_lower_bound)
     if point_j is not None:
         is_corrected = row.attribution_factor is not None and row.attribution_factor > 1
         return Energy(low_j=point_j, high_j=point_j, is_corrected=is_corrected, is_lower_bound=is_lower_bound)

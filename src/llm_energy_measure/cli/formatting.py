@@ -62,7 +62,8 @@ def attributed_energy(energy_j: float | None, bounds_j: tuple[float, float] | No
 def aggregate_line(result: AggregatedSummary) -> str:
     """Return the id, the number of processes, the attributed energy and the tokens of an aggregate in one line."""
     at_least = "at least " if result.is_lower_bound else ""
-    point_j, bounds_j, plain_j = result.attributed_energy_j, result.attributed_bounds_j, result.total_energy_j
+    point_j, bounds_j = result.attributed_energy_j, result.attributed_bounds_j
+    plain_j = result.partial_energy_j if result.total_energy_j is None else result.total_energy_j
     if point_j is None and bounds_j is not None:
         joules = energy(bounds_j[0], at_least=at_least)
         joules += "" if result.is_lower_bound else f" to {energy(bounds_j[1])} (undetermined)"

@@ -390,6 +390,8 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         completeness: Expected and found processes.
         sources: Identities of the raw files, in the order of `process_results`.
         plain_energy_j: Plain sum of the energy over all processes, in joules, independent of the strategy.
+        partial_energy_j: Sum of the known energies if a process has components without a total, in joules: totals, and
+            the components of these processes. A lower bound. None if there is no such process.
         attributed_energy_j: Energy with each joule counted once, in joules. At most `plain_energy_j`.
         attributed_bounds_j: Least and greatest attributed energy that the evidence allows, in joules.
         attribution_factor: `plain_energy_j / attributed_energy_j`, at least 1. It is 1 if no joule is counted twice.
@@ -426,6 +428,9 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     completeness: CompletenessReport | None = None
     sources: list[SourceFile] | None = None
     plain_energy_j: Annotated[Joules | None, Meta(description="plain sum of the energy of all processes, in J")] = None
+    partial_energy_j: Annotated[
+        Joules | None, Meta(description="sum of known totals, and of components of processes without a total, in J")
+    ] = None
     attributed_energy_j: Annotated[Joules | None, Meta(description="energy with each joule counted once, in J")] = None
     attributed_bounds_j: Annotated[
         tuple[Joules, Joules] | None, Meta(description="least and greatest energy that the evidence allows, in J")

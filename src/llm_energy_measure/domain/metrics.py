@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -242,6 +243,14 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     devices: Annotated[list[DeviceEnergy] | None, Meta(description="energy of each measured device")] = None
     idle_power_w: Annotated[Watts | None, Meta(description="power while nothing ran, in W")] = None
     sensors: Annotated[list[SensorReading] | None, Meta(description="readings of each sensor")] = None
+
+    @property
+    def known_energy_j(self) -> float | None:
+        """The total, or the sum of the known components if the total is unknown, in joules. None if all are unknown."""
+        if self.total_energy_j is not None:
+            return self.total_energy_j
+        known = [part for part in (self.gpu_energy_j, self.cpu_energy_j, self.ram_energy_j) if part is not None]
+        return math.fsum(known) if known else None
 
     @property
     def is_missing(self) -> bool:

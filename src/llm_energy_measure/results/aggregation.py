@@ -7,6 +7,7 @@ combine, verify, build.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from operator import attrgetter
@@ -343,6 +344,7 @@ def build_result(experiment: Experiment, totals: Totals, verification: Verificat
         completeness=evidence.report,
         sources=_sources(evidence.stored),
         plain_energy_j=attribution.plain_j,
+        partial_energy_j=_partial_energy_j(evidence),
         attributed_energy_j=attribution.energy_j,
         attributed_bounds_j=attribution.bounds_j,
         attribution_factor=attribution.factor,
@@ -355,6 +357,14 @@ def build_result(experiment: Experiment, totals: Totals, verification: Verificat
         assumptions=UNSET if evidence.assume == Assumptions() else evidence.assume,
         findings=verification.to_store,
     )
+
+
+def _partial_energy_j(evidence: Evidence) -> float | None:
+    """Return the sum of the known energies, in joules, if a process has components without a total; else None."""
+    if None not in evidence.totals_j:
+        return None
+    known = [energy.known_energy_j for energy in evidence.energies]
+    return math.fsum(part or 0.0 for part in known) if known != evidence.totals_j else None
 
 
 def _metadata(experiment: Experiment, verification: Verification) -> AggregationMetadata:

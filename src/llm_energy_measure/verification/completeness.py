@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
     from llm_energy_measure.domain.findings import Finding
+    from llm_energy_measure.domain.metrics import EnergyMetrics
     from llm_energy_measure.verification.processes import Evidence
 
 
@@ -143,11 +144,26 @@ def _no_energy(evidence: Evidence) -> Finding:
     code = "completeness.no_energy"
     if None not in evidence.totals_j:
         return passed(code)
-    without = [record.process_index for record in evidence.records if record.energy_metrics.is_missing]
-    if not without:
+    missing = [record for record in evidence.records if record.energy_metrics.is_missing]
+    if not missing:
         return passed(code)
-    message = f"process {listed(without)} has no energy; the total and the energy per token are lower bounds"
-    return failed(code, message, processes=without)
+    without = [record.process_index for record in missing if record.energy_metrics.known_energy_j is None]
+    partial = [record for record in missing if record.energy_metrics.known_energy_j is not None]
+    sentences = [f"process {listed(without)} has no energy"] if without else []
+    if partial:
+        first = partial[0]
+        others = f"; {len(partial) - 1} more have only components" if len(partial) > 1 else ""
+        sentences.append(
+            f"process {first.process_index} has no total energy; its known components are "
+            f"{_components(first.energy_metrics)}{others}"
+        )
+    message = f"{'; '.join(sentences)}; the total and the energy per token are lower bounds"
+    return failed(code, message, processes=[record.process_index for record in missing])
+
+
+def _components(energy: EnergyMetrics) -> str:
+    parts = (("GPU", energy.gpu_energy_j), ("CPU", energy.cpu_energy_j), ("memory", energy.ram_energy_j))
+    return ", ".join(f"{name} {joules(part_j)}" for name, part_j in parts if part_j is not None)
 
 
 def _unfinished(evidence: Evidence) -> Finding:

@@ -181,9 +181,9 @@ CHECKS: dict[str, Check] = {
         "Separate the runs.",
     ),
     "completeness.no_energy": Check(
-        "A process has no energy.",
+        "A process has no total energy.",
         "Fails if `total_energy_j` is null, unless the process was asked to measure nothing or left its sensors to "
-        "another process.",
+        "another process. If components are known, the finding names them, and their sum is the partial total.",
         "The sum is a lower bound; measure again.",
         severity="warning",
     ),

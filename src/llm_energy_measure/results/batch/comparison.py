@@ -38,7 +38,7 @@ _TOTALS = (
 _FACTS = (
     *("experiment_id", "backend", "backend_version", "model_name", "start_time", "end_time", "latency_stats"),
     *("effective_config", "cli_overrides", "config_warnings", "is_lower_bound", "completeness", "sources"),
-    *("aggregation.temporal_overlap_verified", "plain_energy_j"),
+    *("aggregation.temporal_overlap_verified", "plain_energy_j", "partial_energy_j"),
 )
 # Fields that depend on the raw files and the attribution rule.
 _ATTRIBUTED = (
