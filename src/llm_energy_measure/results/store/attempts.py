@@ -28,7 +28,9 @@ def begin_experiment(store: Store, manifest: Manifest, process_index: int | None
     doing = f"cannot begin experiment {manifest.experiment_id!r}"
     manifest = _as_stored(manifest, doing)
     raw = RawFolder(store, layout.folder_name(manifest.experiment_id))
-    if raw.process_indices() and raw.has_no_manifest():  # in this order: a manifest precedes its results
+    # A manifest precedes its results. The second listing finds results that another process has archived between the
+    # first listing and the search for the manifest.
+    if raw.process_indices() and raw.has_no_manifest() and raw.process_indices():
         if not manifest.attempt:
             raise ResultExistsError(doing, "it has results, and no manifest says of which run", _ADVICE)
         with contextlib.suppress(ResultExistsError):  # another process has archived them meanwhile
