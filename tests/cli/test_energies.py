@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm_energy_measure.catalogue.summary import verdict_of
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.verification.verdicts import verdict_of
 from tests.support import factories
 from tests.support.aggregation import aggregate_one
 from tests.support.command import as_process, run

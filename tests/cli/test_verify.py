@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from llm_energy_measure import importers
+from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.domain.findings import SEVERITIES
 from llm_energy_measure.results import FileSystemRepository
-from llm_energy_measure.results.batch.verify import Verdict, verify_experiment, verify_experiments
+from llm_energy_measure.results.batch.verify import VerifiedExperiment, verify_experiment, verify_experiments
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.checkpoints import save_checkpoint
 from llm_energy_measure.verification.codes import CODES
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
 
 KEYS = [
-    *("experiment_id", "outcome", "total_energy_j", "attributed_energy_j", "attributed_bounds_j", "factor", "findings")
+    *("experiment_id", "outcome", "verdict", "total_energy_j", "attributed_energy_j", "attributed_bounds_j", "factor"),
+    "findings",
 ]
 FINDING_KEYS = ["code", "outcome", "severity", "reason", "message", "expected", "found", "effect_j", "processes"]
 
@@ -62,21 +64,21 @@ def mixed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def failures(verdict: Verdict) -> dict[str, str]:
+def failures(verdict: VerifiedExperiment) -> dict[str, str]:
     return {finding.code: finding.message for finding in verdict.findings if finding.outcome == "failed"}
 
 
 def test_a_correct_experiment_passes(mixed: Path) -> None:
     done = run("-o", mixed, "results", "verify", "good")
     assert (done.status, done.err) == (0, "")
-    assert done.out == "good: passed, plain sum 32.01 kJ, attributed 32.01 kJ\n"
+    assert done.out == "good: complete, plain sum 32.01 kJ, attributed 32.01 kJ\n"
 
 
 def test_a_failed_check_is_explained_with_numbers(mixed: Path) -> None:
     done = run("-o", mixed, "results", "verify", "node")
     assert done.status == 1
     first, *explained = done.out.splitlines()
-    assert first == "node: failed, plain sum 138 kJ, attributed 34.5 kJ (33 kJ to 36 kJ), counted 4 times"
+    assert first == "node: over-counted, plain sum 138 kJ, attributed 34.5 kJ (33 kJ to 36 kJ), counted 4 times"
     assert explained[0] == (
         "  error energy.over_counted: 4 processes on host node-1 imply 3,450 W of GPU power together, and the boards "
         "of the host can draw 1,000 W; each reading needs all boards of the host, so every process read the whole "
@@ -94,9 +96,9 @@ def test_several_experiments_have_counts_per_code_and_then_errors(mixed: Path) -
     severities = [severity for _, severity, _ in counts]
     assert severities == sorted(severities, key=SEVERITIES.index)
     errors = lines[len(counts) :]
-    assert errors[0].startswith("node: failed, plain sum 138 kJ, attributed ")
+    assert errors[0].startswith("node: over-counted, plain sum 138 kJ, attributed ")
     assert all(line.startswith("  error ") for line in errors[1:])
-    assert done.err == "2 experiments verified: 1 failed, 1 passed\n"
+    assert done.err == "2 experiments verified: 1 complete, 1 over-counted\n"
 
 
 def test_summary_of_300_experiments_fits_on_a_screen(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_summary_of_300_experiments_fits_on_a_screen(tmp_path: Path) -> None:
     assert done.status == 1
     assert len(done.out.splitlines()) <= 40
     assert "        300  error     plausibility.tokens\n" in done.out
-    assert done.out.endswith("294 more failed experiments; -v prints all\n")
+    assert done.out.endswith("294 more experiments with errors; -v prints all\n")
     assert "exp_299: failed" in run("-v", "-o", tmp_path, "results", "verify", "--all").err
 
 
@@ -129,6 +131,7 @@ def test_json_has_a_verdict_with_all_findings_per_experiment(mixed: Path) -> Non
     good, bad = done.json()
     assert list(good) == list(bad) == KEYS
     assert (good["outcome"], bad["outcome"]) == ("passed", "failed")
+    assert (good["verdict"], bad["verdict"]) == ("complete", "over-counted")
     assert (bad["total_energy_j"], bad["attributed_energy_j"], bad["factor"]) == (138000.0, 34500.0, 4.0)
     assert bad["attributed_bounds_j"] == [33000.0, 36000.0]
     for finding in good["findings"] + bad["findings"]:
@@ -388,7 +391,68 @@ def test_verify_before_and_after_aggregate_agree_about_a_checkpoint(tmp_path: Pa
     aggregate_one(repository, "exp", strict=False)
     after = verify_experiment(repository, "exp")
     assert (before.total_energy_j, before.outcome) == (after.total_energy_j, after.outcome) == (16_001.0, "passed")
+    assert (before.verdict, after.verdict) == ("partial", "partial")
     assert failures(before) == failures(after)
+
+
+# The verdict
+
+
+def verdicts(folder: Path) -> dict[str, tuple[str, str]]:
+    """Return the verdicts of `list` and of `verify` by experiment id."""
+    listed = run("-o", folder, "results", "list", "--all", "--json").json()
+    names = [row["experiment_id"] for row in listed]
+    verified = run("-o", folder, "results", "verify", *names, "--json").json()
+    by_id = {row["experiment_id"]: row["verdict"] for row in verified}
+    return {row["experiment_id"]: (row["verdict"], by_id[row["experiment_id"]]) for row in listed}
+
+
+def test_verify_and_list_agree_about_the_verdict(mixed: Path) -> None:
+    save(mixed, "open", records(2, energy=NO_SCOPE))
+    save(mixed, "part", honest()[:3])
+    aggregate_one(FileSystemRepository(mixed), "part", expected_processes=4, strict=False)
+    impossible = factories.inference(output_tokens=10**9)
+    save(mixed, "wrong", [factories.raw(inference_metrics=impossible)])
+    for name in ("changed", "grown", "broken"):
+        save(mixed, name, honest())
+    raw = mixed / "raw"
+    (raw / "changed" / "process_1.json").write_bytes(b"")
+    FileSystemRepository(mixed).save_raw("grown", factories.raw("grown", 9))
+    (mixed / "aggregated" / "broken.json").write_bytes(b"{")
+    FileSystemRepository(mixed).begin_experiment(Manifest(experiment_id="killed", expected_processes=2))
+    assert verdicts(mixed) == {
+        name: (word, word)
+        for name, word in {
+            "good": "complete",
+            "node": "over-counted",
+            "open": "undetermined",
+            "part": "partial",
+            "wrong": "failed",
+            "changed": "stale",
+            "grown": "stale",
+            "broken": "unreadable",
+            "killed": "interrupted",
+        }.items()
+    }
+
+
+def test_verify_judges_raw_files_without_a_current_aggregate(mixed: Path) -> None:
+    save(mixed, "new", node(4), aggregate=False)
+    save(mixed, "torn", honest()[:1], aggregate=False)
+    (mixed / "raw" / "torn" / "process_0.json").write_bytes(b"")
+    found = verdicts(mixed)
+    assert found["new"] == ("pending", "over-counted")
+    assert found["torn"] == ("pending", "unreadable")
+
+
+def test_verdict_is_stale_if_the_manifest_expects_more_processes(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    save(tmp_path, "exp", honest()[:2])
+    path = tmp_path / "raw" / "exp" / "manifest.json"
+    document = json.loads(path.read_bytes()) | {"expected_processes": 7}
+    path.write_bytes(json.dumps(document).encode())
+    assert verify_experiment(repository, "exp").verdict == "stale"
+    assert verdicts(tmp_path)["exp"] == ("stale", "stale")
 
 
 # Several experiments

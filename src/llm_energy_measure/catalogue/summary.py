@@ -15,8 +15,8 @@ from llm_energy_measure.results.columns import model_name
 from llm_energy_measure.results.store.codec import decode_summary
 from llm_energy_measure.results.store.layout import deleted_folder, names_folder
 from llm_energy_measure.results.store.tags import load_tags
-from llm_energy_measure.verification.codes import DOUBLE_COUNT_CODES
 from llm_energy_measure.verification.completeness import check_completeness
+from llm_energy_measure.verification.verdicts import Verdict, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,11 +32,9 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
 
     Attributes:
         experiment_id: Id of the experiment. If no file can be read, the name of its folder.
-        status: State of its aggregate; see `results.state.Status`.
-        verdict: For a current aggregate `over-counted` (the plain sum counts energy twice), `partial` (a lower bound),
-            `failed` (a check found an error), `undetermined` (the energy is a range) or `complete`. `interrupted` if
-            there is a manifest and no result: all processes were killed, or the run has not ended. Otherwise the
-            status.
+        status: State of its aggregate; see `results.batch.state.Status`.
+        verdict: One word of `verification.verdicts`. `interrupted` if there is a manifest and no result. If the
+            aggregate is not current, the status.
         model_name: Name of the model.
         backend: Inference library.
         found_processes: Number of processes with a readable result.
@@ -70,7 +68,7 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
 
     experiment_id: str
     status: Status
-    verdict: str
+    verdict: Verdict
     model_name: str | None = None
     backend: str | None = None
     found_processes: int | None = None
@@ -218,7 +216,7 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
     row = ExperimentSummary(
         **{"experiment_id": folder, **facts},
         status=state.status,
-        verdict="interrupted" if is_interrupted else _verdict(state.status, aggregated),
+        verdict="interrupted" if is_interrupted else _verdict(state),
         problems=problems,
     )
     return ExperimentScan(summary=row, aggregated=aggregated, listed=is_interrupted or not is_empty)
@@ -298,16 +296,7 @@ def _of_raw(recovery: RawRecovery) -> dict[str, Any]:
     }
 
 
-def _verdict(status: Status, aggregated: AggregatedSummary | None) -> str:
-    return status if status != "current" or aggregated is None else verdict_of(aggregated)
-
-
-def verdict_of(aggregated: AggregatedSummary) -> str:
-    """Return the verdict for a current aggregate; see `ExperimentSummary.verdict`. Warnings don't change it."""
-    if not set(DOUBLE_COUNT_CODES).isdisjoint(aggregated.failed_codes):
-        return "over-counted"
-    if aggregated.is_lower_bound:
-        return "partial"
-    if aggregated.codes_of("error"):
-        return "failed"
-    return "undetermined" if aggregated.attribution_status == "undetermined" else "complete"
+def _verdict(state: ExperimentState) -> Verdict:
+    if state.status != "current":
+        return state.status
+    return "unreadable" if state.aggregated is None else verdict_of(state.aggregated)

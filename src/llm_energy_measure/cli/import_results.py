@@ -12,7 +12,6 @@ import click
 import msgspec
 
 from llm_energy_measure import importers
-from llm_energy_measure.catalogue.summary import verdict_of
 from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.cli.import_join import read_energy_records, refused_path
 from llm_energy_measure.exceptions import (
@@ -28,6 +27,7 @@ from llm_energy_measure.importers.report import merge
 from llm_energy_measure.results import aggregate_results
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import process_file, raw_folder
+from llm_energy_measure.verification.verdicts import verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -333,7 +333,7 @@ def _print_experiment(
 
 def _verdict(result: AggregatedResult) -> str:
     """Return the verdict, the attributed energy if it differs from the total, and the codes of errors and warnings."""
-    words = [verdict_of(result)]
+    words: list[str] = [verdict_of(result)]
     if result.attributed_energy_j not in (None, result.total_energy_j):
         bounds, factor = result.attributed_bounds_j, result.attribution_factor
         words.append(f"attributed {formatting.attributed_energy(result.attributed_energy_j, bounds, factor)}")

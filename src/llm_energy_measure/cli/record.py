@@ -177,8 +177,8 @@ def record(
 def _shown(result: RawProcessResult) -> str:
     """Return energy, tokens, energy per token and verdict of a result in one line."""
     # Most recordings do not need these imports.
-    from llm_energy_measure.catalogue.summary import verdict_of
     from llm_energy_measure.results.aggregation import aggregate_results
+    from llm_energy_measure.verification.verdicts import verdict_of
 
     try:
         aggregated = aggregate_results(result.experiment_id, [result])

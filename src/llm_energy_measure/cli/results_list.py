@@ -15,6 +15,7 @@ from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, to_utc
 from llm_energy_measure.cli import energies, formatting, options, terminal
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.strategies import WHOLE_THROUGHPUT
+from llm_energy_measure.verification.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,16 +93,7 @@ _HELP = """List experiments, or totals per group.
 
 \b
 Verdicts:
-  complete      all processes are present, no check found an error, and the energy is known
-  partial       the energy is a lower bound: data are missing
-  over-counted  the plain sum counts some energy more than once
-  failed        a check found an error; 'results verify' explains it
-  undetermined  the energy is a range: the records don't show if several processes read the same hardware
-  stale         raw files changed after the aggregation
-  pending       the experiment is not aggregated yet
-  interrupted   no process has a result: all were killed, or have not ended
-  external      another tool made the aggregate
-  unreadable    the aggregate can't be read
+{verdicts}
 
 \b
 Conditions:
@@ -112,7 +104,7 @@ Conditions:
 The columns are those of an export, and status, verdict, hosts, gpus, precision, note and tag.KEY. energy_j is the
 plain sum, attributed_energy_j counts each joule once. A date is a year, a month or a day in UTC. ~ and --model ignore
 case. The exit status is 1 if a file can't be read.
-"""
+""".format(verdicts="\n".join(f"  {word:<13} {meaning}" for word, meaning in VERDICTS.items()))
 
 
 @click.command(

@@ -9,13 +9,22 @@ import click
 
 from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
-from llm_energy_measure.results.batch.verify import Verdict, verify_experiments
+from llm_energy_measure.results.batch.verify import VerifiedExperiment, verify_experiments
 from llm_energy_measure.verification.codes import CODES
+from llm_energy_measure.verification.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_VERDICT_FIELDS = ("experiment_id", "outcome", "total_energy_j", "attributed_energy_j", "attributed_bounds_j", "factor")
+_FIELDS = (
+    "experiment_id",
+    "outcome",
+    "verdict",
+    "total_energy_j",
+    "attributed_energy_j",
+    "attributed_bounds_j",
+    "factor",
+)
 _FINDING_FIELDS = ("code", "outcome", "severity", "reason", "message", "expected", "found", "effect_j", "processes")
 _MAX_ERROR_LINES = 12
 
@@ -41,9 +50,10 @@ _MAX_ERROR_LINES = 12
 def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, as_json: bool) -> None:
     """Verify experiments: recompute them from their raw files, and explain each check that failed.
 
-    For one experiment, the output has the plain sum over processes, the attributed energy, which counts each joule
-    once, and all errors and warnings. For several, it has the number of experiments per code, and the errors. -v also
-    prints all findings of each experiment. No file is written. docs/reference/checks.md explains codes and severities.
+    For one experiment, the output has the verdict (a word of 'results list --help'), the plain sum over processes, the
+    attributed energy, which counts each joule once, and all errors and warnings. For several, it has the number of
+    experiments per code, and the errors. -v also prints all findings of each experiment. No file is written.
+    docs/reference/checks.md explains codes and severities.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments)
     selected = _selected(fail_on)
@@ -51,18 +61,18 @@ def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, as_json
     for name in ids:
         options.require_known(repository, name)
     names = options.all_ids(repository) if all_experiments else ids
-    verdicts = list(verify_experiments(repository, names))
+    verified = list(verify_experiments(repository, names))
     if as_json:
-        terminal.print_json([_document(verdict) for verdict in verdicts])
-    elif len(verdicts) == 1:
-        _print_experiment(verdicts[0])
+        terminal.print_json([_document(experiment) for experiment in verified])
+    elif len(verified) == 1:
+        _print_experiment(verified[0])
     else:
-        _print_summary(verdicts)
+        _print_summary(verified)
     if all_experiments or len(names) > 1:
-        outcomes = Counter(verdict.outcome for verdict in verdicts)
-        counts = ", ".join(f"{number} {outcome.replace('_', ' ')}" for outcome, number in sorted(outcomes.items()))
-        terminal.info(f"{formatting.plural(len(verdicts), 'experiment')} verified: {counts or 'none'}")
-    if any(not selected.isdisjoint(_reported(verdict)) for verdict in verdicts):
+        found = Counter(experiment.verdict for experiment in verified)
+        counts = ", ".join(f"{found[word]} {word}" for word in VERDICTS if found[word])
+        terminal.info(f"{formatting.plural(len(verified), 'experiment')} verified: {counts or 'none'}")
+    if any(not selected.isdisjoint(_reported(experiment)) for experiment in verified):
         raise SystemExit(1)
 
 
@@ -87,25 +97,25 @@ def _selected(fail_on: str) -> set[tuple[str, Severity]]:
     return selected
 
 
-def _reported(verdict: Verdict) -> set[tuple[str, Severity]]:
+def _reported(experiment: VerifiedExperiment) -> set[tuple[str, Severity]]:
     """Return code and severity of each finding that failed or has a message."""
-    return {(finding.code, finding.severity or "error") for finding in verdict.findings if finding.is_reported}
+    return {(finding.code, finding.severity or "error") for finding in experiment.findings if finding.is_reported}
 
 
-def _print_experiment(verdict: Verdict) -> None:
-    """Print the outcome and the two totals in one line, each error and warning, and the codes of the other findings."""
-    terminal.print_line(_headline(verdict))
-    for line in _lines(verdict, "error", "warning"):
+def _print_experiment(experiment: VerifiedExperiment) -> None:
+    """Print the verdict and the two totals in one line, each error and warning, and the codes of the other findings."""
+    terminal.print_line(_headline(experiment))
+    for line in _lines(experiment, "error", "warning"):
         terminal.print_line(line)
-    infos = sorted({code for code, severity in _reported(verdict) if severity == "info"})
+    infos = sorted({code for code, severity in _reported(experiment) if severity == "info"})
     if infos:
         terminal.print_line(f"  info {', '.join(infos)} (-v explains)")
-    _print_details(verdict, "info")
+    _print_details(experiment, "info")
 
 
-def _print_summary(verdicts: Sequence[Verdict]) -> None:
+def _print_summary(verified: Sequence[VerifiedExperiment]) -> None:
     """Print the number of experiments per code, the most severe first, and the first errors."""
-    counts = Counter(pair for verdict in verdicts for pair in _reported(verdict))
+    counts = Counter(pair for experiment in verified for pair in _reported(experiment))
     if counts:
         terminal.print_line("experiments  severity  code")
     for (code, severity), number in sorted(
@@ -113,31 +123,34 @@ def _print_summary(verdicts: Sequence[Verdict]) -> None:
     ):
         terminal.print_line(f"{number:>11,}  {severity:<8}  {code}")
     printed = 0
-    failed = [verdict for verdict in verdicts if verdict.outcome == "failed"]
-    for position, verdict in enumerate(failed):
-        lines = [_headline(verdict), *_lines(verdict, "error")]
+    failed = [experiment for experiment in verified if experiment.outcome == "failed"]
+    for position, experiment in enumerate(failed):
+        lines = [_headline(experiment), *_lines(experiment, "error")]
         if printed and printed + len(lines) > _MAX_ERROR_LINES:
-            terminal.print_line(f"{formatting.plural(len(failed) - position, 'more failed experiment')}; -v prints all")
+            terminal.print_line(
+                f"{formatting.plural(len(failed) - position, 'more experiment')} with errors; -v prints all"
+            )
             break
         printed += len(lines)
         for line in lines:
             terminal.print_line(line)
-    for verdict in verdicts:
-        terminal.debug(_headline(verdict))
-        _print_details(verdict, *SEVERITIES)
+    for experiment in verified:
+        terminal.debug(_headline(experiment))
+        _print_details(experiment, *SEVERITIES)
 
 
-def _headline(verdict: Verdict) -> str:
-    attributed = formatting.attributed_energy(verdict.attributed_energy_j, verdict.attributed_bounds_j, verdict.factor)
-    plain = formatting.quantity(verdict.total_energy_j, "J")
-    outcome = verdict.outcome.replace("_", " ")
-    return f"{verdict.experiment_id}: {outcome}, plain sum {plain}, attributed {attributed}"
+def _headline(experiment: VerifiedExperiment) -> str:
+    attributed = formatting.attributed_energy(
+        experiment.attributed_energy_j, experiment.attributed_bounds_j, experiment.factor
+    )
+    plain = formatting.quantity(experiment.total_energy_j, "J")
+    return f"{experiment.experiment_id}: {experiment.verdict}, plain sum {plain}, attributed {attributed}"
 
 
-def _lines(verdict: Verdict, *severities: Severity) -> Iterator[str]:
+def _lines(experiment: VerifiedExperiment, *severities: Severity) -> Iterator[str]:
     """Yield one line for each reported finding of these severities, in the order of the severities."""
     for severity in severities:
-        for finding in verdict.findings:
+        for finding in experiment.findings:
             if finding.is_reported and (finding.severity or "error") == severity:
                 yield f"  {severity} {finding.code}: {_text(finding)}"
 
@@ -146,20 +159,20 @@ def _text(finding: Finding) -> str:
     return f"{finding.message} ({finding.reason})" if finding.reason else finding.message
 
 
-def _print_details(verdict: Verdict, *severities: Severity) -> None:
+def _print_details(experiment: VerifiedExperiment, *severities: Severity) -> None:
     """Print the findings of these severities, the checks without a result and the passed checks, if -v is given."""
-    for line in _lines(verdict, *severities):
+    for line in _lines(experiment, *severities):
         terminal.debug(line)
-    for finding in verdict.findings:
+    for finding in experiment.findings:
         if finding.outcome == "not_checked" and not finding.message:
             terminal.debug(f"  {finding.code} not checked: {finding.reason}")
-    for finding in verdict.findings:
+    for finding in experiment.findings:
         if finding.outcome == "passed":
             terminal.debug(f"  {finding.code} passed")
 
 
-def _document(verdict: Verdict) -> dict[str, Any]:
+def _document(experiment: VerifiedExperiment) -> dict[str, Any]:
     return {
-        **{name: getattr(verdict, name) for name in _VERDICT_FIELDS},
-        "findings": [{name: getattr(finding, name) for name in _FINDING_FIELDS} for finding in verdict.findings],
+        **{name: getattr(experiment, name) for name in _FIELDS},
+        "findings": [{name: getattr(finding, name) for name in _FINDING_FIELDS} for finding in experiment.findings],
     }

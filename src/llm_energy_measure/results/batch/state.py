@@ -13,7 +13,7 @@ from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.raw_folder import digest_of
 
 if TYPE_CHECKING:
-    from llm_energy_measure.domain.experiment import CompletenessReport
+    from llm_energy_measure.domain.experiment import CompletenessReport, Manifest
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.storage.folder import Folder
 
@@ -116,12 +116,16 @@ def source_changes(repository: FileSystemRepository, aggregated: AggregatedSumma
 
 
 def _expects_other_number(repository: FileSystemRepository, folder: str, report: CompletenessReport | None) -> bool:
-    """Return True if the manifest and the aggregate expect different numbers of processes."""
-    if report is None or report.expected_from == "argument":
-        return False
+    """Return True if the stored manifest and the aggregate expect different numbers of processes."""
     try:
         manifest = repository.load_manifest(folder)
     except ResultsError:
         return False
-    expected = manifest.expected_processes if manifest is not None else None
-    return expected is not None and expected != report.expected_processes
+    return expects_other_number(manifest, report)
+
+
+def expects_other_number(manifest: Manifest | None, report: CompletenessReport | None) -> bool:
+    """Return True if a manifest and the report in an aggregate expect different numbers of processes."""
+    if manifest is None or report is None or report.expected_from == "argument":
+        return False
+    return manifest.expected_processes not in (None, report.expected_processes)

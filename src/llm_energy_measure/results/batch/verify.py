@@ -26,7 +26,7 @@ from llm_energy_measure.results.aggregation import (
 )
 from llm_energy_measure.results.batch.comparison import compare_aggregates, compare_sources
 from llm_energy_measure.results.batch.recovery import recover_from
-from llm_energy_measure.results.batch.state import stated_processes
+from llm_energy_measure.results.batch.state import expects_other_number, stated_processes
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import is_folder_name
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
@@ -35,6 +35,7 @@ from llm_energy_measure.storage.prefetch import prefetch
 from llm_energy_measure.verification.checks import verify_evidence
 from llm_energy_measure.verification.codes import failed, not_checked, passed
 from llm_energy_measure.verification.suspicions import sweep_suspicions
+from llm_energy_measure.verification.verdicts import Verdict, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -44,13 +45,17 @@ if TYPE_CHECKING:
     from llm_energy_measure.results.store.raw_folder import RawRecovery
     from llm_energy_measure.verification.checks import Verification
 
+_STALE_CODES = ("sources.missing", "sources.changed", "sources.added")
 
-class Verdict(Struct, frozen=True, kw_only=True):
+
+class VerifiedExperiment(Struct, frozen=True, kw_only=True):
     """The result of the verification of one stored experiment.
 
     Attributes:
         experiment_id: The experiment's own id, or its folder name if no file can be read.
         outcome: `failed` if there is an error, `passed` if a check passed, else `not_checked`.
+        verdict: One word of `verification.verdicts`. It describes the result that the current raw files give, unless
+            the stored aggregate is stale or unreadable.
         total_energy_j: The plain sum over processes, in joules; None if unknown.
         attributed_energy_j: Energy with each joule counted once, in joules.
         attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
@@ -60,6 +65,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
     experiment_id: str
     outcome: Outcome
+    verdict: Verdict
     total_energy_j: float | None = None
     attributed_energy_j: float | None = None
     attributed_bounds_j: tuple[float, float] | None = None
@@ -67,7 +73,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     findings: list[Finding] = field(default_factory=list)
 
 
-def verify_experiment(repository: FileSystemRepository, experiment_id: str) -> Verdict:
+def verify_experiment(repository: FileSystemRepository, experiment_id: str) -> VerifiedExperiment:
     """Return the verdict on an experiment: the findings on its raw files and on its aggregate.
 
     A damaged file raises no error; it gives a finding.
@@ -83,7 +89,7 @@ def verify_experiment(repository: FileSystemRepository, experiment_id: str) -> V
         return _verify(repository, experiment_id, raw)[0]
 
 
-def verify_experiments(repository: FileSystemRepository, experiment_ids: Iterable[str]) -> Iterator[Verdict]:
+def verify_experiments(repository: FileSystemRepository, experiment_ids: Iterable[str]) -> Iterator[VerifiedExperiment]:
     """Yield the verdicts on many experiments, in order, with the findings that need several experiments.
 
     All experiments are read before the first verdict. Only their comparison shows an energy that grows with the number
@@ -124,7 +130,9 @@ def _without_samples(aggregated: AggregatedResult) -> AggregatedResult:
     return msgspec.structs.replace(aggregated, process_results=processes, findings=None, latency_stats=None)
 
 
-def _verify(repository: FileSystemRepository, name: str, raw: Folder) -> tuple[Verdict, AggregatedResult | None]:
+def _verify(
+    repository: FileSystemRepository, name: str, raw: Folder
+) -> tuple[VerifiedExperiment, AggregatedResult | None]:
     """Return the verdict on an experiment, and its recomputed result; None if it can't be recomputed."""
     folder = repository.folder_of(name)
     data, stored, finding = _read_aggregate(repository, name, folder)
@@ -136,7 +144,7 @@ def _verify(repository: FileSystemRepository, name: str, raw: Folder) -> tuple[V
         raise
     except ResultsError as error:
         findings.append(failed("aggregate.possible", f"the raw files can't be read: {error.found}"))
-        return Verdict(experiment_id=folder, outcome="failed", findings=findings), None
+        return VerifiedExperiment(experiment_id=folder, outcome="failed", verdict="unreadable", findings=findings), None
     partials = _included_checkpoints(recovery, stored)
     recomputed, verification, finding = _recompute(folder, recovery, partials, stored)
     findings.append(finding)
@@ -145,18 +153,20 @@ def _verify(repository: FileSystemRepository, name: str, raw: Folder) -> tuple[V
         findings += source_findings
         findings.append(_compare(stored, recomputed, source_findings))
     if verification is None or recomputed is None:
-        verdict = Verdict(
+        verdict = VerifiedExperiment(
             experiment_id=stored.experiment_id if stored is not None else folder,
             outcome=_outcome(findings),
+            verdict=_verdict(stored, recovery, recomputed, findings),
             total_energy_j=stored.total_energy_j if stored is not None else None,
             findings=findings,
         )
         return verdict, None
     findings += verification.findings
     attribution = verification.attribution
-    verdict = Verdict(
+    verdict = VerifiedExperiment(
         experiment_id=recomputed.experiment_id,
         outcome=_outcome(findings),
+        verdict=_verdict(stored, recovery, recomputed, findings),
         total_energy_j=attribution.plain_j,
         attributed_energy_j=attribution.energy_j,
         attributed_bounds_j=attribution.bounds_j,
@@ -253,3 +263,23 @@ def _outcome(findings: Collection[Finding]) -> Outcome:
     if any(finding.problem == "error" for finding in findings):
         return "failed"
     return "passed" if any(finding.outcome == "passed" for finding in findings) else "not_checked"
+
+
+def _verdict(
+    stored: AggregatedSummary | None,
+    recovery: RawRecovery,
+    recomputed: AggregatedResult | None,
+    findings: Collection[Finding],
+) -> Verdict:
+    failed_codes = {finding.code for finding in findings if finding.outcome == "failed"}
+    if "aggregate.readable" in failed_codes:
+        return "unreadable"
+    if stored is not None and (
+        not failed_codes.isdisjoint(_STALE_CODES) or expects_other_number(recovery.manifest, stored.completeness)
+    ):
+        return "stale"
+    if recomputed is not None:
+        return verdict_of(recomputed, findings)
+    if recovery.results or recovery.partials:
+        return "failed"
+    return "unreadable" if recovery.unreadable else "interrupted" if recovery.manifest is not None else "pending"

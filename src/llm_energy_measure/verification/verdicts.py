@@ -1,0 +1,58 @@
+"""The verdict on an experiment: one word. All commands take it from `verdict_of`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from llm_energy_measure.verification.codes import DOUBLE_COUNT_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llm_energy_measure.domain.experiment import AggregatedSummary
+    from llm_energy_measure.domain.findings import Finding
+
+Verdict = Literal[
+    "complete",
+    "partial",
+    "over-counted",
+    "failed",
+    "undetermined",
+    "stale",
+    "pending",
+    "interrupted",
+    "external",
+    "unreadable",
+]
+"""One word about an experiment. `VERDICTS` has the meanings."""
+
+VERDICTS: dict[Verdict, str] = {
+    "complete": "all processes are present, no check found an error, and the energy is known",
+    "partial": "the energy is a lower bound: data are missing",
+    "over-counted": "the plain sum counts some energy more than once",
+    "failed": "a check found an error; 'results verify' explains it",
+    "undetermined": "the energy is a range: the records don't show if several processes read the same hardware",
+    "stale": "raw files changed after the aggregation",
+    "pending": "the experiment is not aggregated yet",
+    "interrupted": "no process has a result: all were killed, or have not ended",
+    "external": "another tool made the aggregate",
+    "unreadable": "the aggregate can't be read, or no raw file can be read",
+}
+"""Meaning of each verdict."""
+
+
+def verdict_of(result: AggregatedSummary, findings: Iterable[Finding] | None = None) -> Verdict:
+    """Return the verdict on a result that was made from the current raw files. Warnings don't change it.
+
+    Args:
+        result: The result.
+        findings: The findings about the experiment. By default, those that the result stores.
+    """
+    problems = [one for one in ((result.findings or ()) if findings is None else findings) if one.problem]
+    if any(one.code in DOUBLE_COUNT_CODES for one in problems):
+        return "over-counted"
+    if result.is_lower_bound:
+        return "partial"
+    if any(one.problem == "error" for one in problems):
+        return "failed"
+    return "undetermined" if result.attribution_status == "undetermined" else "complete"
