@@ -1,8 +1,7 @@
-"""Means, percentiles and Student's t compared with SciPy, NumPy and the standard library."""
+"""Means, percentiles and intervals compared with SciPy, NumPy and the standard library."""
 
 from __future__ import annotations
 
-import math
 import statistics
 
 import numpy as np
@@ -11,30 +10,9 @@ import scipy.stats
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llm_energy_measure.domain.statistics import mean, percentile, sample_statistics, t_quantile
+from llm_energy_measure.domain.statistics import mean, percentile, sample_statistics
 
 readings = st.floats(-1e12, 1e12, allow_subnormal=False)
-DEGREES = [1, 2, 3, 4, 5, 9, 10, 29, 30, 99, 100, 999, 1000]
-PROBABILITIES = [1e-4, 0.025, 0.1, 0.3, 0.499, 0.5, 0.5001, 0.6, 0.9, 0.95, 0.975, 0.995, 0.9999]
-
-
-@pytest.mark.parametrize("degrees", DEGREES)
-def test_t_quantile_equals_scipy(degrees: int) -> None:
-    for probability in PROBABILITIES:
-        expected = float(scipy.stats.t.ppf(probability, degrees))
-        assert t_quantile(probability, degrees) == pytest.approx(expected, rel=1e-9, abs=1e-12), probability
-
-
-@given(st.floats(1e-4, 1 - 1e-4), st.integers(1, 120))
-def test_t_quantile_equals_scipy_for_random_arguments(probability: float, degrees: int) -> None:
-    expected = float(scipy.stats.t.ppf(probability, degrees))
-    assert t_quantile(probability, degrees) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-
-
-@pytest.mark.parametrize(("probability", "degrees"), [(0.0, 1), (1.0, 1), (-0.1, 1), (1.5, 1), (math.nan, 1), (0.9, 0)])
-def test_t_quantile_rejects_arguments_out_of_range(probability: float, degrees: int) -> None:
-    with pytest.raises(ValueError, match="cannot compute the t quantile"):
-        t_quantile(probability, degrees)
 
 
 @given(st.lists(readings, min_size=1), st.floats(0, 100))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from llm_energy_measure.domain.student_t import t_quantile
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -96,44 +98,3 @@ def sample_statistics(samples: Sequence[float]) -> SampleStatistics:
         ci_95_upper=centre + half_width,
         cv=std / centre if centre else None,
     )
-
-
-def t_quantile(probability: float, degrees: int) -> float:
-    """Return the quantile of Student's t distribution.
-
-    Args:
-        probability: Probability of a value below the quantile, between 0 and 1 (both excluded).
-        degrees: Degrees of freedom, at least 1.
-
-    Raises:
-        ValueError: An argument is out of range.
-
-    Source: closed form of the distribution in Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and
-        26.7.4, inverted by bisection. The tests compare it with SciPy (relative tolerance 1e-9).
-
-    Example:
-        >>> round(t_quantile(0.975, 1), 4)
-        12.7062
-    """
-    if not 0 < probability < 1 or degrees < 1:
-        msg = f"cannot compute the t quantile for probability {probability!r} and {degrees!r} degrees of freedom"
-        raise ValueError(msg)
-    two_sided = abs(2 * probability - 1)
-    low, high = 0.0, math.pi / 2
-    # The angle atan(t / sqrt(degrees)) has a finite range, and 60 bisections reach the precision of a double.
-    for _ in range(60):
-        angle = (low + high) / 2
-        low, high = (angle, high) if _t_within(angle, degrees) < two_sided else (low, angle)
-    return math.copysign(math.tan((low + high) / 2) * math.sqrt(degrees), probability - 0.5)
-
-
-def _t_within(angle: float, degrees: int) -> float:
-    """Return the probability that |t| < sqrt(degrees) * tan(angle)."""
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = degrees % 2 == 1
-    term = (cosine if odd else 1.0) if degrees > 1 else 0.0
-    total = term
-    for k in range(3 if odd else 2, degrees - 1, 2):
-        term *= cosine * cosine * (k - 1) / k
-        total += term
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
