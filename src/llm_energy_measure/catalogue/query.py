@@ -17,10 +17,11 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from llm_energy_measure.domain.configuration import PREFIX, keys_named
 from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<sign><=|>=|!=|!~|=|<|>|~|\(|\)|,)"""
@@ -116,6 +117,36 @@ def column_of(name: str, columns: Mapping[str, str], doing: str) -> Clause:
     near = get_close_matches(lower, known, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(sorted(known))}"
     raise ConfigurationError(doing, f"there is no column {name!r}", advice)
+
+
+def full_key(name: str, keys: Collection[str], doing: str) -> str:
+    """Return the configuration key with a name: the key itself, or the only key that ends with the name after a dot.
+
+    Args:
+        name: A key or the end of a key. The prefix `config.` is optional.
+        keys: The known keys.
+        doing: First part of the error message.
+
+    Raises:
+        ConfigurationError: No key or several keys have this name. The message lists the keys.
+    """
+    name = name.removeprefix(PREFIX)
+    found = keys_named(name, keys)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(PREFIX + key for key in found)
+        raise ConfigurationError(doing, f"{PREFIX}{name} is ambiguous: {listed} match", "write the whole key")
+    from difflib import get_close_matches
+
+    endings = {key.rpartition(".")[2]: key for key in sorted(keys)} | {key: key for key in keys}
+    near = list(dict.fromkeys(endings[match] for match in get_close_matches(name, endings, n=3, cutoff=0.5)))
+    advice = (
+        f"did you mean {' or '.join(PREFIX + key for key in near)}?"
+        if near
+        else "run 'llm-energy-measure results configs --all' to list the keys"
+    )
+    raise ConfigurationError(doing, f"no configuration has the key {name!r}", advice)
 
 
 def contains_clause(column: Clause, text: str) -> Clause:

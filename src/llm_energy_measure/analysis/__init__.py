@@ -1,0 +1,1 @@
+"""Compare configurations: observations, groups of repeats, and what varies between them."""

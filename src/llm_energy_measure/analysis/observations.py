@@ -1,0 +1,319 @@
+"""Observations: one per experiment, with its configuration, its figures and the facts that make it comparable."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from msgspec import Struct, field
+
+from llm_energy_measure.catalogue.facts import ExperimentFacts, facts_of
+from llm_energy_measure.catalogue.index import query_catalogue
+from llm_energy_measure.catalogue.query import full_key
+from llm_energy_measure.catalogue.selection import Query
+from llm_energy_measure.catalogue.sqlite_schema import to_utc
+from llm_energy_measure.domain.configuration import PREFIX, Value
+from llm_energy_measure.domain.units import ratio
+from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.results.columns import model_name_of_processes
+from llm_energy_measure.results.repository import FileSystemRepository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from llm_energy_measure.catalogue.index import Catalogue
+    from llm_energy_measure.catalogue.summary import ExperimentSummary
+
+EnergyKind = Literal["attributed", "plain"]
+
+
+class Metric(NamedTuple):
+    """A figure of an experiment.
+
+    Attributes:
+        unit: Unit of the values.
+        direction: Whether `lower` or `higher` values are better.
+        label: Name for people, without the unit.
+        uses_energy: Whether the figure depends on the energy.
+    """
+
+    unit: str
+    direction: Literal["lower", "higher"]
+    label: str
+    uses_energy: bool
+
+
+METRICS: dict[str, Metric] = {
+    "j_per_token": Metric("J/token", "lower", "energy per token", uses_energy=True),
+    "j_per_output_token": Metric("J/token", "lower", "energy per output token", uses_energy=True),
+    "j_per_request": Metric("J/request", "lower", "energy per request", uses_energy=True),
+    "energy": Metric("J", "lower", "energy", uses_energy=True),
+    "tokens_per_s": Metric("token/s", "higher", "throughput of a process", uses_energy=False),
+    "ttft_p50": Metric("ms", "lower", "median time to first token", uses_energy=False),
+    "itl_p50": Metric("ms", "lower", "median inter-token latency", uses_energy=False),
+    "power": Metric("W", "lower", "mean power", uses_energy=True),
+}
+"""The figures of an experiment, by name."""
+
+
+class Observation(Struct, frozen=True, kw_only=True):
+    """One experiment as a repeat of a configuration. None means unknown.
+
+    Attributes:
+        experiment_id: Id of the experiment.
+        directory: The results directory.
+        configuration: Flattened configuration by dotted key, without the keys that do not separate repeats.
+        ignored: The keys that do not separate repeats, with their values.
+        identity: Facts that agree between repeats: model, precision, GPUs, number of hosts, software, and the values
+            that the user groups by.
+        comparability: Facts that agree between two sides of a comparison: `model_name`, `token_budget`,
+            `energy_scope`, `provenance`, `metric_version` and `gpu`.
+        start: Earliest start.
+        end: Latest end.
+        hosts: Names of the machines.
+        tags: Tags of the user, by key.
+        values: Figures by the names in `METRICS`. They use the attributed or the plain energy.
+        resolution: Resolution of the sensor in the unit of the figure, by the names in `METRICS`.
+        content: Digest of the measurement. Copies of one experiment have equal digests.
+        corrected: True if the plain sum counts some energy more than once, and `values` do not.
+        excluded: Why the experiment takes part in no statistics. None if it does.
+    """
+
+    experiment_id: str
+    directory: str | None = None
+    configuration: dict[str, Value | None]
+    ignored: dict[str, Value] = field(default_factory=dict)
+    identity: dict[str, str | None]
+    comparability: dict[str, str | None]
+    start: datetime | None = None
+    end: datetime | None = None
+    hosts: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    values: dict[str, float | None]
+    resolution: dict[str, float | None] = field(default_factory=dict)
+    content: str
+    corrected: bool = False
+    excluded: str | None = None
+
+
+class ObservationGroup(Struct, frozen=True, kw_only=True):
+    """The repeats of one configuration.
+
+    Attributes:
+        name: The values that differ from other groups, as `key=value` words; the model if none differs.
+        differs: Those values by key: configuration keys have the prefix `config.`.
+        observations: The repeats, sorted by start and id. Copies of one measurement occur once.
+        left_out: Reason by experiment id, for the members that take part in no statistics.
+    """
+
+    name: str
+    differs: dict[str, Value | None]
+    observations: list[Observation]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def read_observations(
+    directory: str | Path | FileSystemRepository,
+    *,
+    where: str | None = None,
+    energy: EnergyKind = "attributed",
+    split_by: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    by: Sequence[str] = (),
+    warn: Callable[[str], None] = lambda _: None,
+) -> list[Observation]:
+    """Return the observations of a results directory, sorted by id.
+
+    Args:
+        directory: The results directory or its repository.
+        where: Condition in the grammar of `results list --where`. None selects all aggregated experiments.
+        energy: `attributed` counts each joule once. `plain` uses the total of the strategy, by default the plain sum.
+        split_by: Configuration keys that separate repeats, although they are ignored by default.
+        ignore: Further configuration keys, or facts of `Observation.identity`, that do not separate repeats.
+        by: Values that separate repeats: `tag.KEY`, `date`, `host`, or `config.KEY`.
+        warn: Function that is called with a message if the catalogue cannot be used.
+
+    Raises:
+        ConfigurationError: The condition or a key is wrong.
+    """
+    repository = directory if isinstance(directory, FileSystemRepository) else FileSystemRepository(directory)
+
+    def read(catalogue: Catalogue) -> list[tuple[ExperimentSummary, ExperimentFacts]]:
+        found = []
+        for row in catalogue.summaries(Query(where=where)):
+            aggregated = repository.load_aggregated(row.experiment_id)
+            if aggregated is not None:
+                model = model_name_of_processes(aggregated)
+                found.append((row, facts_of(aggregated, aggregated.process_results, model)))
+        return found
+
+    rows = query_catalogue(repository, read, full=True, warn=warn)
+    keys = {key for _, facts in rows for key in facts.configuration}
+    shown = {full_key(key, keys, "cannot split") for key in split_by}
+    shown |= {full_key(name, keys, "cannot group") for name in by if name.startswith(PREFIX)}
+    facts_to_ignore = {name for name in ignore if name in _IDENTITY_NAMES}
+    hidden = {full_key(key, keys, "cannot ignore") for key in ignore if key not in facts_to_ignore}
+    getters = {name: _getter(name) for name in by if not name.startswith(PREFIX)}
+    return [
+        _observation(
+            row,
+            facts,
+            str(repository.base_path),
+            energy=energy,
+            hidden=(set(facts.ignored) - shown) | hidden,
+            dropped=facts_to_ignore,
+            by=getters,
+        )
+        for row, facts in rows
+    ]
+
+
+_IDENTITY_NAMES = frozenset(
+    ("model", "precision", "gpus", "hosts", "processes", "backend", "backend_version", "libraries", "method")
+)
+
+
+def _getter(name: str) -> Callable[[ExperimentSummary], str | None]:
+    """Return the function that reads a value to group by. Raises `ConfigurationError` for an unknown name."""
+    if name.startswith("tag."):
+        return lambda row: row.tags.get(name.removeprefix("tag."))
+    getters: dict[str, Callable[[ExperimentSummary], str | None]] = {
+        "date": lambda row: _date(row.start_time),
+        "host": lambda row: ", ".join(row.hosts) or None,
+        "verdict": lambda row: row.verdict,
+        "id": lambda row: row.experiment_id,
+    }
+    if name in getters:
+        return getters[name]
+    if name in _IDENTITY_NAMES:  # these facts separate repeats anyway
+        return lambda _row: None
+    advice = f"use tag.KEY, config.KEY, {', '.join(getters)} or {', '.join(sorted(_IDENTITY_NAMES))}"
+    raise ConfigurationError(f"cannot group by {name!r}", "there is no value with this name", advice)
+
+
+def _date(start: datetime | None) -> str | None:
+    moment = start and to_utc(start)
+    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d}"
+
+
+def _observation(
+    row: ExperimentSummary,
+    facts: ExperimentFacts,
+    directory: str,
+    *,
+    energy: EnergyKind,
+    hidden: set[str],
+    dropped: set[str],
+    by: dict[str, Callable[[ExperimentSummary], str | None]],
+) -> Observation:
+    energy_j = _energy_j(row, energy)
+    identity = {name: value for name, value in facts.identity.items() if name not in dropped}
+    identity |= {name: getter(row) for name, getter in by.items() if name not in _IDENTITY_NAMES}
+    return Observation(
+        experiment_id=row.experiment_id,
+        directory=directory,
+        configuration={key: value for key, value in facts.configuration.items() if key not in hidden},
+        ignored={key: value for key, value in facts.configuration.items() if key in hidden},
+        identity=identity,
+        comparability=facts.comparability | ({"metric_version": "plain sum"} if energy == "plain" else {}),
+        start=facts.start,
+        end=facts.end,
+        hosts=row.hosts,
+        tags=row.tags,
+        values={
+            "j_per_token": ratio(energy_j, row.total_tokens),
+            "j_per_output_token": ratio(energy_j, facts.output_tokens),
+            "j_per_request": ratio(energy_j, facts.requests),
+            "energy": energy_j,
+            "tokens_per_s": row.avg_tokens_per_second,
+            "ttft_p50": facts.ttft_p50_ms,
+            "itl_p50": facts.itl_p50_ms,
+            "power": ratio(energy_j, facts.window_sec),
+        },
+        resolution={
+            "j_per_token": ratio(facts.resolution_j, row.total_tokens),
+            "j_per_output_token": ratio(facts.resolution_j, facts.output_tokens),
+            "j_per_request": ratio(facts.resolution_j, facts.requests),
+            "energy": facts.resolution_j,
+            "power": ratio(facts.resolution_j, facts.window_sec),
+        },
+        content=facts.content,
+        corrected=energy == "attributed" and (row.attribution_factor or 1.0) > 1,
+        excluded=_reason(row, facts, energy),
+    )
+
+
+def _energy_j(row: ExperimentSummary, energy: EnergyKind) -> float | None:
+    """Return the energy of an experiment. An aggregate without attribution has only its total."""
+    if energy == "attributed" and row.attributed_bounds_j is not None:
+        return row.attributed_energy_j
+    return row.total_energy_j
+
+
+def _reason(row: ExperimentSummary, facts: ExperimentFacts, energy: EnergyKind) -> str | None:
+    """Return why an experiment takes part in no statistics. None if it does."""
+    again = f"run 'llm-energy-measure aggregate {row.experiment_id}'"
+    if row.verdict in ("unreadable", "pending", "interrupted", "altered"):
+        return f"{row.verdict}: run 'llm-energy-measure results verify {row.experiment_id}' for the reason"
+    if row.status == "stale":
+        return f"stale: raw files changed after the aggregation; {again}"
+    if row.is_lower_bound:
+        return f"lower bound: {row.found_processes} of {row.expected_processes} processes, or a missing energy"
+    if energy == "attributed" and row.attributed_energy_j is None and row.attributed_bounds_j is not None:
+        low, high = row.attributed_bounds_j
+        assume = f"{facts.assumption} --force" if facts.assumption is not None else "--assume NAME=VALUE --force"
+        advice = f"llm-energy-measure aggregate {row.experiment_id} {assume}"
+        return f"undetermined: {low:.4g} J to {high:.4g} J; state the fact with '{advice}'"
+    return None
+
+
+def group_observations(observations: Iterable[Observation]) -> list[ObservationGroup]:
+    """Return the groups of repeats, sorted by the values that differ between them.
+
+    Two observations are repeats if their configuration and their identity agree. A key that is absent in one of them
+    differs. Excluded observations and copies of one measurement are listed in `left_out`.
+    """
+    groups: dict[tuple[object, ...], list[Observation]] = {}
+    for one in observations:
+        key = (*one.configuration.items(), None, *one.identity.items())
+        groups.setdefault(key, []).append(one)
+    members = list(groups.values())
+    keys = _differing([_facts(group[0]) for group in members])
+    found = [_group(group, keys) for group in members]
+    return sorted(found, key=lambda group: [_sort_key(value) for value in group.differs.values()])
+
+
+def _facts(one: Observation) -> dict[str, Value | None]:
+    return {**one.identity, **{PREFIX + key: value for key, value in one.configuration.items()}}
+
+
+def _differing(facts: Sequence[dict[str, Value | None]]) -> list[str]:
+    """Return the keys whose values differ, in the order of their first occurrence."""
+    names = dict.fromkeys(name for one in facts for name in one)
+    return [name for name in names if len({one.get(name) for one in facts}) > 1]
+
+
+def _group(members: Sequence[Observation], keys: Sequence[str]) -> ObservationGroup:
+    left_out = {one.experiment_id: one.excluded for one in members if one.excluded is not None}
+    used: dict[str, Observation] = {}
+    for one in sorted((one for one in members if one.excluded is None), key=_order):
+        first = used.setdefault(one.content, one)
+        if first is not one:
+            left_out[one.experiment_id] = f"copy: the same measurement as {first.experiment_id}"
+    facts = _facts(members[0])
+    differs = {key: facts.get(key) for key in keys}
+    words = [f"{key.removeprefix(PREFIX)}={value}" for key, value in differs.items() if value is not None]
+    name = ", ".join(words) or members[0].identity.get("model") or members[0].experiment_id
+    return ObservationGroup(name=name, differs=differs, observations=list(used.values()), left_out=left_out)
+
+
+def _order(one: Observation) -> tuple[float, str]:
+    moment = one.start and to_utc(one.start)
+    return (moment.timestamp() if moment else float("inf"), one.experiment_id)
+
+
+def _sort_key(value: Value | None) -> tuple[int, float, str]:
+    if value is None:
+        return (2, 0.0, "")
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, value)
