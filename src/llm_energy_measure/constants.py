@@ -33,13 +33,13 @@ PROCESS_FILE_PATTERN = r"process_(0|[1-9][0-9]{0,5})\.json"
 """File name of a raw result. Readers ignore all other names in the folder."""
 
 SUPERSEDED_AGGREGATE_PATTERN = r"superseded-.+-[0-9]+\.json"
-"""File name of a replaced aggregate that is kept. An experiment id must not match it (see `security`)."""
+"""File name of a replaced aggregate that earlier releases kept. An experiment id must not match it (see `security`)."""
 
 HIDDEN_MARK = "~"
 """Marks the names of temporary, deleted and archived files. No id contains it, so readers can skip these names."""
 
 MAX_ID_LENGTH = 200
-"""Maximum length of an id. A file name has at most 255 bytes, and `superseded-<id>-<n>.json` must fit."""
+"""Maximum length of an id. A file name has at most 255 bytes, and `superseded-<id>-<n>.json.kept` must fit."""
 
 MAX_RECORD_BYTES = 512 * 1024 * 1024
 """Maximum size of a result file in bytes, checked before reading. 10 million latency samples take about 200 MB."""

@@ -141,7 +141,7 @@ def test_a_different_measurement_of_a_run_is_a_conflict_and_is_kept(emissions: P
     [entry] = [entry for entry in done.json()["entries"] if entry["code"] == "conflict"]
     assert (done.status, entry["outcome"], entry["row"]) == (0, "refused", 4)
     assert "a different result is there" in entry["message"]
-    assert (results / "raw" / "codecarbon-llama-r2" / "rejected-process_0-1.json").is_file()
+    assert (results / "raw" / "codecarbon-llama-r2" / "rejected-process_0-1.json.kept").is_file()
 
 
 def test_json_has_counts_and_one_entry_per_row(emissions: Path, results: Path) -> None:
@@ -304,7 +304,7 @@ def test_energy_joined_later_needs_overwrite(tmp_path: Path, results: Path) -> N
     assert entry["message"].endswith(
         "; compare the two, or replace the stored result with --overwrite, which keeps a copy of it; "
         "the record is kept in "
-        f"{folder / 'rejected-process_0-1.json'}"
+        f"{folder / 'rejected-process_0-1.json.kept'}"
     )
     assert "replace the stored result with --overwrite" in planned[0]["message"]
     for dry_run in (["--dry-run"], []):
@@ -314,7 +314,7 @@ def test_energy_joined_later_needs_overwrite(tmp_path: Path, results: Path) -> N
         assert f"0 refused; {replaced} 1 stored result, keeping a copy" in done.err
     [record] = FileSystemRepository(results).load_all_raw(name)
     assert record.energy_metrics.total_energy_j == 3.6e6
-    assert b'"total_energy_j": null' in (folder / "superseded-process_0-1.json").read_bytes()
+    assert b'"total_energy_j": null' in (folder / "superseded-process_0-1.json.kept").read_bytes()
 
 
 @pytest.mark.parametrize("host", [[], ["--host", "node-1"]])

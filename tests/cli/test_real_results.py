@@ -41,11 +41,11 @@ def test_aggregate_reports_the_empty_file_and_continues(baseline: Path) -> None:
 
     folder = baseline / "aggregated"
     assert (folder / "0001_c0.json").read_bytes() == theirs["0001_c0.json"], "the old aggregate is kept"
-    assert (folder / "superseded-0001_c1-1.json").read_bytes() == theirs["0001_c1.json"]
+    assert (folder / "superseded-0001_c1-1.json.kept").read_bytes() == theirs["0001_c1.json"]
     assert sorted(path.name for path in folder.iterdir()) == [
         "0001_c0.json",
         "0001_c1.json",
-        "superseded-0001_c1-1.json",
+        "superseded-0001_c1-1.json.kept",
     ]
     ours, before = json.loads((folder / "0001_c1.json").read_bytes()), json.loads(theirs["0001_c1.json"])
     assert ours["total_energy_j"] == pytest.approx(before["total_energy_j"], rel=1e-12)

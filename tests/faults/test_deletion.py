@@ -125,7 +125,7 @@ def test_rejected_record_restores_nothing_that_was_deleted() -> None:
     with pytest.raises(InvalidResultError):
         repository.save_raw(EXP, factories.raw(process_index=-1))
     assert repository.list_aggregated() == []
-    assert set(store._values) == {f"raw/{EXP}/rejected-process_unknown-1.json"}
+    assert set(store._values) == {f"raw/{EXP}/rejected-process_unknown-1.json.kept"}
 
 
 class CannotDelete(MemoryStore):

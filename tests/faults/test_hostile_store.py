@@ -118,7 +118,7 @@ KINDS = [
 ]
 PLACES = [f"raw/{EXP}/process_1.json", f"raw/{EXP}/manifest.json", f"aggregated/{EXP}.json", f"tags/{EXP}.json"]
 HIDDEN = ".process_5.json~00000000-00000000-1-0123abcd"
-PLACES += [f"raw/{EXP}/{HIDDEN}", f"raw/{EXP}/rejected-process_0-1.json"]
+PLACES += [f"raw/{EXP}/{HIDDEN}", f"raw/{EXP}/rejected-process_0-1.json.kept"]
 
 
 def make_store(base: Path) -> tuple[Path, Path]:

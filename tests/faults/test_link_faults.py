@@ -53,9 +53,9 @@ def test_without_hard_links_a_saved_result_is_never_replaced(tmp_path: Path) -> 
     with pytest.raises(ResultExistsError) as caught:
         repository.save_raw(EXP, factories.raw(gpu_name="another"))
     assert path.read_bytes() == before
-    assert caught.value.kept == path.with_name("rejected-process_0-1.json")
+    assert caught.value.kept == path.with_name("rejected-process_0-1.json.kept")
     repository.save_raw(EXP, factories.raw(gpu_name="another"), overwrite=True)
-    assert path.with_name("superseded-process_0-1.json").read_bytes() == before
+    assert path.with_name("superseded-process_0-1.json.kept").read_bytes() == before
     assert not leftovers(tmp_path)
 
 

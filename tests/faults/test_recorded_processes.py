@@ -181,7 +181,7 @@ def test_restart_ignores_the_locks_of_a_killed_process(tmp_path: Path) -> None:
     [result] = repository.load_all_raw(EXPERIMENT)
     assert result.energy_metrics.total_energy_j is not None
     assert "partial-process_0.json" not in names(repository)
-    assert "superseded-process_0-1.json" in names(repository)  # the checkpoint of the killed process
+    assert "superseded-process_0-1.json.kept" in names(repository)  # the checkpoint of the killed process
 
 
 def test_recorded_experiment_passes_verification(tmp_path: Path) -> None:

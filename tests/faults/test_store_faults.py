@@ -113,7 +113,7 @@ def test_conflict_with_an_unreadable_file_keeps_the_record(open_folder: Path) ->
     path.parent.chmod(0o777)
     outcome = outcome_in_child(partial(repository.save_raw, EXP, factories.raw()), unprivileged=True)
     assert isinstance(outcome, ResultExistsError)
-    assert outcome.kept == path.with_name("rejected-process_0-1.json")
+    assert outcome.kept == path.with_name("rejected-process_0-1.json.kept")
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o333])

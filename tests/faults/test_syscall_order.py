@@ -141,7 +141,7 @@ def test_overwrite_keeps_the_old_result_before_it_removes_its_name(
     names = describe(calls, repository.base_path)
     folder = f"raw/{EXP}"
     # Python reports no call for the exchange. The folder is synced after the exchange, after the link and at the end.
-    kept = names.index(f"link temp {folder}/superseded-process_0-1.json")
+    kept = names.index(f"link temp {folder}/superseded-process_0-1.json.kept")
     assert names[kept + 1 : kept + 4] == [f"open {folder}", f"fsync {folder}", f"close {folder}"]
     last_removal = len(names) - 1 - names[::-1].index("remove temp")
     assert names.index("fsync temp") < names.index(f"fsync {folder}") < kept < last_removal

@@ -173,10 +173,16 @@ NAMES = [
         "process_12.json",
         "manifest.json",
         "rejected-process_0-1.json",
+        "rejected-process_0-1.json.kept",
         "exp_7.json",
         ".exp~attempt-0",
     ),
-    *("superseded-exp-7-1.json", ".process_0.json~00000000-00000000-1-0123abcd", "partial-process_3.json"),
+    *(
+        "superseded-exp-7-1.json",
+        "superseded-exp-7-1.json.kept",
+        ".process_0.json~00000000-00000000-1-0123abcd",
+        "partial-process_3.json",
+    ),
 ]
 
 
@@ -188,7 +194,7 @@ def fuzz_name(rng: random.Random) -> str:
     folder = layout.aggregated_folder_of(name)
     assert folder is None or (name == f"{folder}.json" and sanitize_experiment_id(folder) == folder)
     older = layout.superseded_aggregate_folder_of(name)
-    assert older is None or re.fullmatch(rf"superseded-{re.escape(older)}-[0-9]+\.json", name)
+    assert older is None or re.fullmatch(rf"superseded-{re.escape(older)}-[0-9]+\.json(\.kept)?", name)
     hidden = target_name(name)
     assert hidden is None or (index is None and folder is None)
     assert hidden is not None or not writer_has_ended(name, 1.0)

@@ -239,9 +239,9 @@ def check_after_kill(repository: FileSystemRepository, plan: Plan, acknowledged:
             path.unlink()  # a part of a record that was never acknowledged; salvage could read it
             continue
         # Follow the advice of the finding: give the file a name under which the store keeps it.
-        process = (target_name(path.name) or "").removesuffix(".json").removeprefix("rejected-")
+        process = (target_name(path.name) or "").partition(".")[0].removeprefix("rejected-")
         kind = "rejected" if "rejected-" in path.name else "superseded"
-        path.rename(path.with_name(f"{kind}-{process.partition('-')[0]}-{time.time_ns() + number}.json"))
+        path.rename(path.with_name(f"{kind}-{process.partition('-')[0]}-{time.time_ns() + number}.json.kept"))
     after = model.observe(repository.store)
     for experiment_id, experiment in after.items():
         assert expected[experiment_id].matches(experiment), f"{context}: after the clean-up there is {experiment}"

@@ -200,7 +200,7 @@ def test_later_attempt_archives_the_whole_earlier_attempt(repository: FileSystem
         repository.begin_experiment(manifest(attempt=2), index)
     archive = repository.base_path / "raw" / f".{EXP}~attempt-0"
     assert {path.name for path in archive.iterdir()} == before
-    assert (archive / "superseded-process_0-1.json").read_bytes() == kept
+    assert (archive / "superseded-process_0-1.json.kept").read_bytes() == kept
     assert repository.load_manifest(EXP) == manifest(attempt=2)
     assert repository.list_raw(EXP) == []
     assert repository.list_experiments() == []
@@ -224,7 +224,7 @@ def test_record_of_another_attempt_is_refused_and_kept(repository: FileSystemRep
     with pytest.raises(ResultExistsError, match=found) as refused:
         repository.save_raw(EXP, of_attempt(attempt))
     kept = getattr(refused.value, "kept", None)
-    assert kept == repository.base_path / "raw" / EXP / "rejected-process_0-1.json"
+    assert kept == repository.base_path / "raw" / EXP / "rejected-process_0-1.json.kept"
     assert msgspec.json.decode(kept.read_bytes())["record"]["launcher"]["attempt"] == attempt
     assert repository.list_raw(EXP) == []
 
@@ -243,7 +243,7 @@ def test_late_record_of_an_earlier_attempt_is_refused_and_kept(tmp_path: Path) -
     repository.begin_experiment(manifest(attempt=0))
     with pytest.raises(ResultExistsError, match="its attempt is 0, and the experiment is at attempt 1"):
         repository.save_raw(EXP, of_attempt(0))
-    assert "exp_7/rejected-process_0-1.json" in names(repository)
+    assert "exp_7/rejected-process_0-1.json.kept" in names(repository)
     assert repository.list_raw(EXP) == []
 
 

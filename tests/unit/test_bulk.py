@@ -179,7 +179,7 @@ def test_torn_aggregate_is_rewritten_and_kept(repository: FileSystemRepository) 
     save_external(repository)
     aggregate_file(repository).write_bytes(b'{"torn')
     assert aggregate_one(repository, "exp_7").result == "aggregated"
-    assert aggregate_file(repository).with_name("superseded-exp_7-1.json").read_bytes() == b'{"torn'
+    assert aggregate_file(repository).with_name("superseded-exp_7-1.json.kept").read_bytes() == b'{"torn'
 
 
 def test_external_aggregate_is_replaced_by_force_only_and_kept(repository: FileSystemRepository) -> None:
@@ -188,12 +188,12 @@ def test_external_aggregate_is_replaced_by_force_only_and_kept(repository: FileS
     assert outcome.result == "external"
     assert aggregate_file(repository).read_bytes() == theirs
     assert aggregate_one(repository, "exp_7", force=True).result == "aggregated"
-    assert aggregate_file(repository).with_name("superseded-exp_7-1.json").read_bytes() == theirs
+    assert aggregate_file(repository).with_name("superseded-exp_7-1.json.kept").read_bytes() == theirs
     assert status(repository) == "current"
     aggregate_one(repository, "exp_7", force=True)
     assert sorted(path.name for path in aggregate_file(repository).parent.iterdir()) == [
         "exp_7.json",
-        "superseded-exp_7-1.json",
+        "superseded-exp_7-1.json.kept",
     ]
 
 

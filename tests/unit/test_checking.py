@@ -118,14 +118,16 @@ def misnamed(repository: FileSystemRepository) -> str:
 def rejected(repository: FileSystemRepository) -> str:
     with pytest.raises(ResultsError) as refused:
         repository.save_raw(EXP, factories.raw(gpu_name="another"))
-    assert (repository.base_path / "raw" / EXP / "rejected-process_0-1.json") == getattr(refused.value, "kept", None)
-    return f"raw/{EXP}/rejected-process_0-1.json"
+    assert (repository.base_path / "raw" / EXP / "rejected-process_0-1.json.kept") == getattr(
+        refused.value, "kept", None
+    )
+    return f"raw/{EXP}/rejected-process_0-1.json.kept"
 
 
 def superseded(repository: FileSystemRepository) -> str:
     repository.save_raw(EXP, factories.raw(gpu_name="another"), overwrite=True)
     list(aggregate_all(repository))
-    return f"raw/{EXP}/superseded-process_0-1.json"
+    return f"raw/{EXP}/superseded-process_0-1.json.kept"
 
 
 def earlier_attempt(repository: FileSystemRepository) -> str:
@@ -184,8 +186,8 @@ def aggregate_of_another(repository: FileSystemRepository) -> str:
 
 
 def aggregate_superseded(repository: FileSystemRepository) -> str:
-    plant(repository.base_path / "aggregated" / f"superseded-{EXP}-1.json", b"{}")
-    return f"aggregated/superseded-{EXP}-1.json"
+    plant(repository.base_path / "aggregated" / f"superseded-{EXP}-1.json.kept", b"{}")
+    return f"aggregated/superseded-{EXP}-1.json.kept"
 
 
 def leftover_file(repository: FileSystemRepository) -> str:
@@ -237,7 +239,7 @@ def folder_in_use(repository: FileSystemRepository) -> str:
 
 def rejected_but_unpublished(repository: FileSystemRepository) -> str:
     """The writer was killed before it renamed the complete file of a rejected record."""
-    return raw_file(repository, leftover("rejected-process_0-1.json"), b'{"rejected": [], "record": {}}')
+    return raw_file(repository, leftover("rejected-process_0-1.json.kept"), b'{"rejected": [], "record": {}}')
 
 
 def newer_but_unpublished(repository: FileSystemRepository) -> str:
@@ -403,7 +405,7 @@ def test_experiment_is_checked_by_id_or_folder_name(repository: FileSystemReposi
 def test_rejected_record_without_a_valid_id_is_found(repository: FileSystemRepository) -> None:
     with pytest.raises(ResultsError):
         repository.save_raw("..", factories.raw(".."))
-    assert found(repository) == [("raw.rejected", "raw/_unnamed/rejected-process_0-1.json")]
+    assert found(repository) == [("raw.rejected", "raw/_unnamed/rejected-process_0-1.json.kept")]
 
 
 def test_check_changes_nothing(repository: FileSystemRepository) -> None:
@@ -463,7 +465,9 @@ def visible(repository: FileSystemRepository) -> object:
     )
 
 
-NAMES = st.sampled_from(["process_0.json", "process_2.json", "rejected-process_0-1.json", "manifest.json", "x.json"])
+NAMES = st.sampled_from(
+    ["process_0.json", "process_2.json", "rejected-process_0-1.json.kept", "manifest.json", "x.json"]
+)
 HIDDEN = st.builds(
     lambda name, host, boot, pid: leftover(name, host=host, boot=boot, pid=pid),
     NAMES,

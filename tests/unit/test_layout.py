@@ -47,7 +47,7 @@ def test_unrelated_name_is_no_raw_result(name: str) -> None:
 
 @given(strategies.experiment_ids, st.one_of(indices, st.text(), st.none()), st.integers(1, 99))
 def test_other_names_of_ours_are_no_raw_result(experiment_id: str, index: object, number: int) -> None:
-    """Other tools read the files that match `process_*.json`."""
+    """Other tools read the files that match `process_*.json`, and some read all `*.json`."""
     folder = layout.folder_name(experiment_id)
     for key in (
         layout.manifest_key(folder),
@@ -57,13 +57,14 @@ def test_other_names_of_ours_are_no_raw_result(experiment_id: str, index: object
         name = key.removeprefix(f"{layout.raw_folder(folder)}/")
         assert "/" not in name
         assert not fnmatch.fnmatch(name, "process_*.json")
+        assert name == "manifest.json" or not fnmatch.fnmatch(name, "*.json")
 
 
 @pytest.mark.parametrize(
     ("index", "expected"), [(0, "0"), (12, "12"), (-1, "unknown"), (True, "unknown"), ("../x", "unknown")]
 )
 def test_file_of_a_rejected_record_names_its_process_if_known(index: object, expected: str) -> None:
-    assert layout.rejected_key("exp", index, 2) == f"raw/exp/rejected-process_{expected}-2.json"
+    assert layout.rejected_key("exp", index, 2) == f"raw/exp/rejected-process_{expected}-2.json.kept"
 
 
 @given(strategies.experiment_ids, st.integers(1, 99))
@@ -72,6 +73,7 @@ def test_name_of_an_aggregate_names_its_folder(experiment_id: str, number: int) 
     assert layout.aggregated_folder_of(layout.aggregated_key(folder).removeprefix("aggregated/")) == folder
     replaced = layout.superseded_aggregate_key(folder, number).removeprefix("aggregated/")
     assert layout.aggregated_folder_of(replaced) is None
+    assert not fnmatch.fnmatch(replaced, "*.json")
     assert layout.superseded_aggregate_folder_of(replaced) == folder
 
 
@@ -86,6 +88,8 @@ def test_unrelated_name_is_no_aggregate(name: str) -> None:
     ("name", "folder"),
     [
         ("superseded-expx-1.json", "expx"),
+        ("superseded-expx-1.json.kept", "expx"),
+        ("superseded-exp.json.kept", None),
         ("superseded-exp-1-1.json", "exp-1"),
         ("superseded-exp.json", None),
         ("superseded-exp-x.json", None),

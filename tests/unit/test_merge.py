@@ -58,7 +58,7 @@ def source(tmp_path: Path) -> FileSystemRepository:
     plant(source.base_path / "raw" / "other" / "process_0.json", b"\xef\xbb\xbf\t" + factories.as_bytes(document))
     plant(source.base_path / "raw" / "other" / "process_1.json", b'{"torn')
     list(aggregate_all(source, strict=False))
-    plant(source.base_path / "aggregated" / "superseded-other-1.json", b"{}")
+    plant(source.base_path / "aggregated" / "superseded-other-1.json.kept", b"{}")
     plant(source.base_path / "aggregated" / "only.json", codec.encode_aggregated(factories.aggregated("only")))
     plant(source.base_path / "tags" / f"{EXP}.json", b'{"tags": ["a"]}')
     return source
@@ -227,13 +227,13 @@ def test_kept_file_gets_a_number_that_is_free_in_the_target(
     target: FileSystemRepository, source: FileSystemRepository, kind: str
 ) -> None:
     folder = target.base_path / "raw" / EXP
-    theirs = (source.base_path / "raw" / EXP / f"{kind}-process_0-1.json").read_bytes()
-    plant(folder / f"{kind}-process_0-1.json", b"mine")
+    theirs = (source.base_path / "raw" / EXP / f"{kind}-process_0-1.json.kept").read_bytes()
+    plant(folder / f"{kind}-process_0-1.json.kept", b"mine")
     assert conflicts(target, source) == []
-    assert (folder / f"{kind}-process_0-2.json").read_bytes() == theirs
-    again = {merged.key: merged for merged in merge_results(target, source)}[f"raw/{EXP}/{kind}-process_0-1.json"]
-    assert (again.outcome, again.reason) == ("same", f"stored as {kind}-process_0-2.json")
-    assert not (folder / f"{kind}-process_0-3.json").exists()
+    assert (folder / f"{kind}-process_0-2.json.kept").read_bytes() == theirs
+    again = {merged.key: merged for merged in merge_results(target, source)}[f"raw/{EXP}/{kind}-process_0-1.json.kept"]
+    assert (again.outcome, again.reason) == ("same", f"stored as {kind}-process_0-2.json.kept")
+    assert not (folder / f"{kind}-process_0-3.json.kept").exists()
 
 
 def test_manifests_of_one_run_from_different_nodes_do_not_conflict(tmp_path: Path) -> None:
@@ -280,13 +280,13 @@ def test_ids_that_share_a_folder_are_refused(
         repository.save_raw(name, factories.raw(name, 0 if name == "a/b" else 1))
     list(aggregate_all(source, strict=False))
     plant(source.base_path / "tags" / "a_b.json", b"{}")
-    plant(source.base_path / "aggregated" / "superseded-a_b-1.json", b"{}")
+    plant(source.base_path / "aggregated" / "superseded-a_b-1.json.kept", b"{}")
     found = conflicts(target, source)
     assert found[0].key == "raw/a_b"
     assert found[0].reason == "the folder belongs to experiment 'a/b' in the target and to 'a_b' in the source"
     # The derived files of the experiment are not copied either.
     assert {one.key for one in found[1:]} == {
-        *("aggregated/a_b.json", "aggregated/superseded-a_b-1.json", "tags/a_b.json")
+        *("aggregated/a_b.json", "aggregated/superseded-a_b-1.json.kept", "tags/a_b.json")
     }
     assert not [key for key in snapshot(target) if "a_b" in key and not key.startswith("raw/")]
     assert [record.experiment_id for record in target.load_all_raw("a/b")] == ["a/b"]
@@ -347,7 +347,7 @@ def test_unreadable_and_unwritable_files_are_reported(
     (target.base_path / "raw" / "other").write_bytes(b"a file")
     outcomes = merge(target, source)
     assert {key for key, outcome in outcomes.items() if outcome == "failed"} == {
-        *("raw/links/process_0.json", "raw/other", "aggregated/other.json", "aggregated/superseded-other-1.json"),
+        *("raw/links/process_0.json", "raw/other", "aggregated/other.json", "aggregated/superseded-other-1.json.kept"),
     }
     assert outcomes[f"raw/{EXP}/process_0.json"] == "copied"
 

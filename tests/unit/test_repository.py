@@ -125,7 +125,7 @@ def test_different_content_is_refused_and_kept(repository: FileSystemRepository,
     assert path.read_bytes() == stored
     assert caught.value.path == path
     assert caught.value.digests == (codec.digest(stored), codec.digest(codec.encode_raw(other)))
-    assert caught.value.kept == base / "raw" / "exp_7" / "rejected-process_0-1.json"
+    assert caught.value.kept == base / "raw" / "exp_7" / "rejected-process_0-1.json.kept"
     assert str(caught.value.kept) in str(caught.value)
     kept = json.loads(caught.value.kept.read_bytes())
     assert kept["record"]["gpu_name"] == "another"
@@ -140,8 +140,8 @@ def test_overwrite_keeps_the_replaced_record(repository: FileSystemRepository, b
     assert names(folder) == [
         "manifest.json",
         "process_0.json",
-        "superseded-process_0-1.json",
-        "superseded-process_0-2.json",
+        "superseded-process_0-1.json.kept",
+        "superseded-process_0-2.json.kept",
     ]
     assert [(folder / name).read_bytes() for name in names(folder) if name != "manifest.json"] == [
         codec.encode_raw(versions[number]) for number in (2, 0, 1)
@@ -157,7 +157,7 @@ def test_torn_file_is_replaced_by_overwrite_only_and_kept(repository: FileSystem
     assert path.read_bytes() == torn
     repository.save_raw(EXP, factories.raw(), overwrite=True)
     assert repository.load_all_raw(EXP) == [factories.raw()]
-    assert path.with_name("superseded-process_0-1.json").read_bytes() == torn
+    assert path.with_name("superseded-process_0-1.json.kept").read_bytes() == torn
 
 
 def test_unreadable_entry_is_a_conflict_and_the_record_is_kept(repository: FileSystemRepository) -> None:
@@ -176,7 +176,7 @@ def test_invalid_record_is_kept_and_the_error_names_the_file(repository: FileSys
     with pytest.raises(InvalidResultError, match="total_energy_j is nan") as caught:
         repository.save_raw(EXP, record)
     kept = caught.value.kept
-    assert kept == repository.base_path / "raw" / EXP / "rejected-process_3-1.json"
+    assert kept == repository.base_path / "raw" / EXP / "rejected-process_3-1.json.kept"
     assert str(caught.value).endswith(f"; the record is kept in {kept}")
     assert str(caught.value) == f"{caught.value.doing}: {caught.value.found}; {caught.value.advice}"
     document = json.loads(kept.read_bytes())
@@ -198,17 +198,17 @@ def refused_file(repository: FileSystemRepository, **changes: Any) -> str:
 def test_refused_records_get_new_numbers_and_equal_ones_are_kept_once(repository: FileSystemRepository) -> None:
     nan, negative = factories.energy(total_energy_j=float("nan")), factories.energy(total_energy_j=-1.0)
     refused = [refused_file(repository, energy_metrics=metrics) for metrics in (nan, negative, nan, negative)]
-    assert refused == [f"raw/exp_7/rejected-process_0-{number}.json" for number in (1, 2, 1, 2)]
+    assert refused == [f"raw/exp_7/rejected-process_0-{number}.json.kept" for number in (1, 2, 1, 2)]
 
 
 @pytest.mark.parametrize("index", [-1, True, "../../x", None, 1.5, 10**30])
 def test_invalid_index_names_no_file(repository: FileSystemRepository, index: object) -> None:
-    assert refused_file(repository, process_index=index) == "raw/exp_7/rejected-process_unknown-1.json"
+    assert refused_file(repository, process_index=index) == "raw/exp_7/rejected-process_unknown-1.json.kept"
 
 
 def test_unrelated_file_does_not_prevent_keeping_a_refused_record(repository: FileSystemRepository) -> None:
-    (repository.base_path / "raw" / EXP / "rejected-process_0-1.json").mkdir(parents=True)
-    assert refused_file(repository, config_name=7) == "raw/exp_7/rejected-process_0-2.json"
+    (repository.base_path / "raw" / EXP / "rejected-process_0-1.json.kept").mkdir(parents=True)
+    assert refused_file(repository, config_name=7) == "raw/exp_7/rejected-process_0-2.json.kept"
 
 
 @pytest.mark.parametrize("measured", [{"total_energy_j": 12.5, "process_index": 0}, [12.5], None, 12.5])
@@ -217,7 +217,7 @@ def test_object_that_is_no_record_is_refused_and_kept(repository: FileSystemRepo
         with pytest.raises((InvalidResultError, ExperimentIdError)) as caught:
             repository.save_raw(experiment_id, measured)
         kept: Path = getattr(caught.value, "kept")  # noqa: B009 - both errors have it, and nothing that both are
-        assert kept.name == "rejected-process_unknown-1.json"
+        assert kept.name == "rejected-process_unknown-1.json.kept"
         assert json.loads(kept.read_bytes())["record"] == measured
         if experiment_id:
             assert f"it is a {type(measured).__name__}, not a RawProcessResult" in str(caught.value)
@@ -226,7 +226,7 @@ def test_object_that_is_no_record_is_refused_and_kept(repository: FileSystemRepo
 def test_record_of_another_id_is_refused_and_kept(repository: FileSystemRepository) -> None:
     with pytest.raises(ExperimentIdError, match="the record's own id is 'other'") as caught:
         repository.save_raw(EXP, factories.raw("other"))
-    assert caught.value.kept == repository.base_path / "raw" / EXP / "rejected-process_0-1.json"
+    assert caught.value.kept == repository.base_path / "raw" / EXP / "rejected-process_0-1.json.kept"
     assert repository.list_experiments() == []
 
 
@@ -245,7 +245,7 @@ def test_every_method_refuses_an_invalid_id_and_save_keeps_the_record(
         repository.save_aggregated(factories.aggregated(experiment_id))
     with pytest.raises(ExperimentIdError) as caught:
         repository.save_raw(experiment_id, factories.raw(experiment_id))
-    assert caught.value.kept == repository.base_path / "raw" / "_unnamed" / "rejected-process_0-1.json"
+    assert caught.value.kept == repository.base_path / "raw" / "_unnamed" / "rejected-process_0-1.json.kept"
     assert json.loads(caught.value.kept.read_bytes())["record"]["experiment_id"] == experiment_id
     assert repository.list_experiments() == []
 
@@ -293,7 +293,7 @@ def test_id_with_the_folder_of_another_experiment_is_refused(repository: FileSys
     repository.save_aggregated(aggregate(repository, "a/b"))
     with pytest.raises(ExperimentIdError, match="folder 'a_b' belongs to the experiment 'a/b'") as caught:
         repository.save_raw("a_b", factories.raw("a_b", 1))
-    assert caught.value.kept == repository.base_path / "raw" / "a_b" / "rejected-process_1-1.json"
+    assert caught.value.kept == repository.base_path / "raw" / "a_b" / "rejected-process_1-1.json.kept"
     with pytest.raises(ExperimentIdError, match="belongs to the experiment 'a/b'"):
         repository.save_aggregated(factories.aggregated("a_b"))
     for method in (repository.load_all_raw, repository.load_aggregated, repository.delete_experiment):
@@ -329,7 +329,12 @@ def plant_strangers(base: Path) -> None:
     for name in (
         *(".completed_0", "process_x.json", "process_07.json", "process_-1.json", "process_1.json.bak", "notes.txt"),
         *("process_.json", "Process_1.json", "process_1.JSON", "process_1.json\n", "process_²5.json", "process_٣.json"),
-        *("rejected-process_1-1.json", "superseded-process_1-1.json", "partial-process_1.json", "claim-rapl.json"),
+        *(
+            "rejected-process_1-1.json.kept",
+            "superseded-process_1-1.json.kept",
+            "partial-process_1.json",
+            "claim-rapl.json",
+        ),
         *(f".process_1.json{HIDDEN_MARK}123-abcd", f"process_1.json{HIDDEN_MARK}", f"process_{'9' * 30}.json"),
     ):
         plant(base / "raw" / EXP / name, b"junk")
@@ -337,7 +342,7 @@ def plant_strangers(base: Path) -> None:
     (base / "raw" / "empty").mkdir()
     for name in ("notes.txt", f".{EXP}{HIDDEN_MARK}123-abcd/process_0.json", "not an id/process_0.json"):
         plant(base / "raw" / name, b"junk")
-    for name in ("notes.txt", ".json", f".x.json{HIDDEN_MARK}1-a", "superseded-y-1.json", "b c.json", "x.JSON"):
+    for name in ("notes.txt", ".json", f".x.json{HIDDEN_MARK}1-a", "superseded-y-1.json.kept", "b c.json", "x.JSON"):
         plant(base / "aggregated" / name, b"junk")
     (base / "aggregated" / "folder.json").mkdir()
     plant(base / ".catalogue.sqlite", b"junk")
@@ -359,7 +364,7 @@ def test_delete_removes_unrelated_files_and_no_other_experiment(repository: File
     save_all(repository, *(factories.raw(name) for name in mine))
     for name in mine:
         repository.save_aggregated(aggregate(repository, name))
-        plant(base / "aggregated" / f"superseded-{name}-1.json")
+        plant(base / "aggregated" / f"superseded-{name}-1.json.kept")
         plant(base / "tags" / f"{name}.json")
     assert repository.delete_experiment(EXP) is True
     assert repository.list_experiments() == repository.list_aggregated() == ["exp_7-1", "exp_7x"]
@@ -367,8 +372,8 @@ def test_delete_removes_unrelated_files_and_no_other_experiment(repository: File
         str(path.relative_to(base)) for path in base.rglob("*") if EXP in path.name and HIDDEN_MARK not in path.name
     }
     assert left == {
-        *("raw/exp_7x", "aggregated/exp_7x.json", "aggregated/superseded-exp_7x-1.json", "tags/exp_7x.json"),
-        *("raw/exp_7-1", "aggregated/exp_7-1.json", "aggregated/superseded-exp_7-1-1.json", "tags/exp_7-1.json"),
+        *("raw/exp_7x", "aggregated/exp_7x.json", "aggregated/superseded-exp_7x-1.json.kept", "tags/exp_7x.json"),
+        *("raw/exp_7-1", "aggregated/exp_7-1.json", "aggregated/superseded-exp_7-1-1.json.kept", "tags/exp_7-1.json"),
     }
     assert repository.delete_experiment(EXP) is False
 
@@ -543,7 +548,7 @@ def test_aggregate_of_another_tool_is_kept(repository: FileSystemRepository, bas
     for number in (1, 2):
         plant(base / "aggregated" / "exp_7.json", older)
         repository.save_aggregated(made)
-        assert (base / "aggregated" / f"superseded-exp_7-{number}.json").read_bytes() == older
+        assert (base / "aggregated" / f"superseded-exp_7-{number}.json.kept").read_bytes() == older
     assert repository.load_aggregated(EXP) == made
     assert repository.list_aggregated() == [EXP]
 

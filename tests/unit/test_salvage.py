@@ -92,7 +92,7 @@ def test_older_partial_record_is_kept(repository: FileSystemRepository) -> None:
     path.with_name("partial-process_0.json").write_bytes(b"a checkpoint")
     record = repository.load_raw(salvage(repository))
     assert (record.energy_metrics, record.status) == (factories.raw(EXP).energy_metrics, "partial")
-    assert path.with_name("superseded-process_0-1.json").read_bytes() == b"a checkpoint"
+    assert path.with_name("superseded-process_0-1.json.kept").read_bytes() == b"a checkpoint"
 
 
 @pytest.mark.parametrize("odd", [b'"energy_measurement_warning": 5,', b'"zz": "\\ud800",'])
@@ -165,5 +165,5 @@ def test_complete_unpublished_file_is_kept_if_a_result_exists(repository: FileSy
     left = leave(repository, "process_0.json", codec.encode_raw(factories.raw(EXP, gpu_name="another")))
     assert codes(repository) == {left.name: "raw.unpublished"}
     run("-o", repository.base_path, "results", "check", "--salvage")
-    assert left.with_name("superseded-process_0-1.json").read_bytes() == left.read_bytes()
+    assert left.with_name("superseded-process_0-1.json.kept").read_bytes() == left.read_bytes()
     assert codes(repository)[left.name] == "leftover.in_use"

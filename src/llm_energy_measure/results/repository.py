@@ -4,7 +4,7 @@ Guarantees, on top of those of `llm_energy_measure.storage.base`:
 
 - A raw result is never replaced silently. Saving the same content again changes nothing. Different content is refused,
   and kept in the same folder; `overwrite=True` keeps the replaced file.
-- A refused record is kept as `rejected-process_<i>-<n>.json`, and the error names this file.
+- A refused record is kept as `rejected-process_<i>-<n>.json.kept`, and the error names this file.
 - An unreadable file never hides the readable ones.
 - Files of other programs are ignored.
 """
@@ -115,7 +115,7 @@ class FileSystemRepository:
             experiment_id: Id of the experiment; the record must have the same id.
             result: The record; numpy scalars are accepted.
             overwrite: Replace a different result of the same process; the replaced result is kept as
-                `superseded-process_<i>-<n>.json`.
+                `superseded-process_<i>-<n>.json.kept`.
 
         Raises:
             InvalidResultError: A value is not valid. The record is kept; `error.kept` names the file.
@@ -241,7 +241,7 @@ class FileSystemRepository:
     def save_aggregated(self, result: AggregatedResult) -> Path:
         """Store an experiment's aggregated result, replace an older one, and return its file.
 
-        An aggregate of another tool and an unreadable file are kept, as `superseded-<id>-<n>.json`.
+        An aggregate of another tool and an unreadable file are kept, as `superseded-<id>-<n>.json.kept`.
 
         Raises:
             ExperimentIdError: The id is not valid, or the file is of another experiment.

@@ -78,7 +78,7 @@ def test_save_error_is_a_note_on_the_exception(repository: FileSystemRepository,
     with pytest.raises(BlockError) as raised, make_recording(repository, clock):
         block()
     assert "The result could not be saved: " in raised.value.__notes__[0]
-    assert "rejected-process_0-1.json" in raised.value.__notes__[0]
+    assert "rejected-process_0-1.json.kept" in raised.value.__notes__[0]
 
 
 def test_save_error_is_raised_and_result_stays_available(repository: FileSystemRepository, clock: ManualClock) -> None:
@@ -88,7 +88,7 @@ def test_save_error_is_raised_and_result_stays_available(repository: FileSystemR
         stack.enter_context(run)
         run.add_tokens(output=7)
         clock.now -= 1.0
-    assert file_names(repository) == ["manifest.json", "rejected-process_0-1.json"]
+    assert file_names(repository) == ["manifest.json", "rejected-process_0-1.json.kept"]
     assert run.result is not None
     assert run.result.inference_metrics is not None
     assert (run.result.inference_metrics.output_tokens, run.path) == (7, None)

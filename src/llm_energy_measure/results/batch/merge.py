@@ -1,8 +1,8 @@
 """Merge results directories, for example those of several hosts or users.
 
 Files are copied byte for byte, and no file is replaced. An equal file is skipped, so an interrupted merge can be
-repeated. A rejected or superseded record whose name exists in the target gets the first free number. Any other
-different content under one name is a conflict, which is reported and left to the user.
+repeated. A rejected or superseded file gets the first free number in the target. Any other different content under one
+name is a conflict, which is reported and left to the user.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from llm_energy_measure.domain.experiment import Manifest
     from llm_energy_measure.results.repository import FileSystemRepository
@@ -141,15 +141,8 @@ def _merge_record(
     """Copy a result or another record of an experiment; return None for a file of another program."""
     key = f"{layout.raw_folder(folder)}/{name}"
     if layout.is_kept_in_raw(name):
-        merged = _merge_file(target, source, key)
         key_of = layout.numbered_keys(folder, name)
-        if merged.outcome != "conflict" or key_of is None:
-            return merged
-        try:
-            path, is_new = keep_bytes(target.store, source.store.get(key), key_of)
-        except ResultsError as error:
-            return MergedFile(key=key, outcome="failed", reason=str(error))
-        return MergedFile(key=key, outcome="copied" if is_new else "same", reason=f"stored as {path.name}")
+        return _merge_file(target, source, key) if key_of is None else _merge_kept(target, source, key, key_of)
     if target_name(name) is not None:
         reason = "unfinished file; run 'llm-energy-measure results check' in the source directory"
         return MergedFile(key=key, outcome="failed", reason=reason)
@@ -215,6 +208,21 @@ def _merge_file(target: FileSystemRepository, source: FileSystemRepository, key:
     return MergedFile(key=key, outcome="conflict", reason="the target has different content under this name")
 
 
+def _merge_kept(
+    target: FileSystemRepository, source: FileSystemRepository, key: str, key_of: Callable[[int], str]
+) -> MergedFile:
+    """Copy a rejected or superseded file to the first free number in the target, under the name of this release."""
+    try:
+        data = source.store.get(key)
+        if not data:
+            return MergedFile(key=key, outcome="failed", reason="the file is empty (0 bytes)")
+        path, is_new = keep_bytes(target.store, data, key_of)
+    except ResultsError as error:
+        return MergedFile(key=key, outcome="failed", reason=str(error))
+    reason = None if path == target.store.path(key) else f"stored as {path.name}"
+    return MergedFile(key=key, outcome="copied" if is_new else "same", reason=reason)
+
+
 def _merge_derived(
     target: FileSystemRepository, source: FileSystemRepository, parent: str, name: str, folder: str
 ) -> MergedFile:
@@ -224,8 +232,9 @@ def _merge_derived(
         if (difference := _difference(target, source, folder)) is not None:
             return MergedFile(key=key, outcome="conflict", reason=difference)
         deletion.finish(target.store, folder)
-        is_aggregate = parent == AGGREGATED_DIR and not layout.is_superseded_aggregate(name)
-        can_be_recomputed = is_aggregate and target.has_raw(folder)
+        if parent == AGGREGATED_DIR and layout.is_superseded_aggregate(name):
+            return _merge_kept(target, source, key, lambda number: layout.superseded_aggregate_key(folder, number))
+        can_be_recomputed = parent == AGGREGATED_DIR and target.has_raw(folder)
     except ResultsError as error:
         return MergedFile(key=key, outcome="failed", reason=str(error))
     merged = _merge_file(target, source, key)

@@ -40,7 +40,7 @@ def keep_partial(store: Store, folder: str, record: RawProcessResult) -> Path:
 
 
 def archive_checkpoint(store: Store, experiment_id: str, process_index: int) -> None:
-    """Rename the checkpoint of a process that begins again to `superseded-process_<i>-<n>.json`."""
+    """Rename the checkpoint of a process that begins again to `superseded-process_<i>-<n>.json.kept`."""
     folder = layout.folder_name(experiment_id)
     key = layout.partial_key(folder, process_index)
     if bytes_of(store, key) is not None:

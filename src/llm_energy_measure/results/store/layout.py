@@ -23,14 +23,19 @@ from llm_energy_measure.security import sanitize_experiment_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+KEPT_SUFFIX = ".kept"
+"""Suffix of rejected and superseded files: other readers take each name that ends in `.json` for a result."""
+
+# Earlier releases wrote rejected and superseded files without the suffix.
+_KEPT = rf"(?:{re.escape(KEPT_SUFFIX)})?"
 _KEPT_IN_RAW = re.compile(
     rf"{PROCESS_FILE_PATTERN}|{re.escape(MANIFEST_NAME)}"
-    r"|(?:rejected|superseded)-process_(?:[0-9]+|unknown)-[0-9]+\.json|partial-process_[0-9]+\.json"
+    rf"|(?:rejected|superseded)-process_(?:[0-9]+|unknown)-[0-9]+\.json{_KEPT}|partial-process_[0-9]+\.json"
 )
 _EARLIER_ATTEMPT = re.compile(rf"\.(.+){HIDDEN_MARK}attempt-(0|[1-9][0-9]{{0,8}})")
 _DELETED = re.compile(rf"\.(.+){HIDDEN_MARK}deleted")
-_NUMBERED = re.compile(r"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+\.json")
-_SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
+_NUMBERED = re.compile(rf"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+\.json{_KEPT}")
+_SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN + _KEPT)
 
 UNNAMED = "_unnamed"
 """Folder of rejected records whose experiment id is not valid."""
@@ -169,12 +174,12 @@ def deleted_folder_of(name: str) -> str | None:
 def rejected_key(folder: str, process_index: object, number: int) -> str:
     """Return the key of a rejected record; `number` counts the rejected records of the process from 1."""
     index = process_index if type(process_index) is int and 0 <= process_index < MAX_PROCESSES else "unknown"
-    return f"{RAW_DIR}/{folder}/rejected-process_{index}-{number}.json"
+    return f"{RAW_DIR}/{folder}/rejected-process_{index}-{number}.json{KEPT_SUFFIX}"
 
 
 def superseded_raw_key(folder: str, process_index: int, number: int) -> str:
     """Return the key of a raw result that an overwrite replaced; `number` counts from 1."""
-    return f"{RAW_DIR}/{folder}/superseded-process_{process_index}-{number}.json"
+    return f"{RAW_DIR}/{folder}/superseded-process_{process_index}-{number}.json{KEPT_SUFFIX}"
 
 
 def numbered_keys(folder: str, name: str) -> Callable[[int], str] | None:
@@ -182,10 +187,10 @@ def numbered_keys(folder: str, name: str) -> Callable[[int], str] | None:
 
     Example:
         >>> numbered_keys("exp_7", "rejected-process_3-1.json")(2), numbered_keys("exp_7", "process_3.json")
-        ('raw/exp_7/rejected-process_3-2.json', None)
+        ('raw/exp_7/rejected-process_3-2.json.kept', None)
     """
     match = _NUMBERED.fullmatch(name)
-    return None if match is None else lambda number: f"{RAW_DIR}/{folder}/{match[1]}-{number}.json"
+    return None if match is None else lambda number: f"{RAW_DIR}/{folder}/{match[1]}-{number}.json{KEPT_SUFFIX}"
 
 
 def aggregated_key(folder: str) -> str:
@@ -195,7 +200,7 @@ def aggregated_key(folder: str) -> str:
 
 def superseded_aggregate_key(folder: str, number: int) -> str:
     """Return the key of an aggregate that was replaced and kept; `number` counts from 1."""
-    return f"{AGGREGATED_DIR}/superseded-{folder}-{number}.json"
+    return f"{AGGREGATED_DIR}/superseded-{folder}-{number}.json{KEPT_SUFFIX}"
 
 
 def tags_key(folder: str) -> str:
@@ -207,7 +212,7 @@ def is_kept_in_raw(name: str) -> bool:
     """Return True if a file name in an experiment's folder is that of a manifest, result or other kept record.
 
     Example:
-        >>> [is_kept_in_raw(name) for name in ("process_0.json", "rejected-process_0-1.json", "notes.txt")]
+        >>> [is_kept_in_raw(name) for name in ("process_0.json", "rejected-process_0-1.json.kept", "notes.txt")]
         [True, True, False]
     """
     return _KEPT_IN_RAW.fullmatch(name) is not None
@@ -217,7 +222,7 @@ def aggregated_folder_of(name: str) -> str | None:
     """Return the folder name of the experiment in the file name of an aggregate; None for another file name.
 
     Example:
-        >>> aggregated_folder_of("exp_7.json"), aggregated_folder_of("superseded-exp_7-1.json")
+        >>> aggregated_folder_of("exp_7.json"), aggregated_folder_of("superseded-exp_7-1.json.kept")
         ('exp_7', None)
     """
     folder = name.removesuffix(".json")
@@ -227,7 +232,7 @@ def aggregated_folder_of(name: str) -> str | None:
 
 
 def is_superseded_aggregate(name: str) -> bool:
-    """Return True if the file name is that of an aggregate that was replaced and kept."""
+    """Return True if the file name is that of a replaced aggregate, as this or an earlier release writes it."""
     return _SUPERSEDED_AGGREGATE.fullmatch(name) is not None
 
 
@@ -235,7 +240,7 @@ def superseded_aggregate_folder_of(name: str) -> str | None:
     """Return the folder name of the experiment in the file name of a replaced aggregate; None for another file name.
 
     Example:
-        >>> superseded_aggregate_folder_of("superseded-exp-7-1.json"), superseded_aggregate_folder_of("exp-7.json")
+        >>> superseded_aggregate_folder_of("superseded-exp-7-1.json.kept"), superseded_aggregate_folder_of("exp-7.json")
         ('exp-7', None)
     """
     folder = name.removeprefix("superseded-").rpartition("-")[0]

@@ -272,12 +272,17 @@ def bytes_of(store: Store, key: str) -> bytes | None:
 def keep_bytes(store: Store, data: bytes, key_of: Callable[[int], str]) -> tuple[Path, bool]:
     """Store bytes under the first free number; return the path, and False if the same bytes already had a number.
 
-    Values are read up to the first missing number, so that only a number that seems free is written to.
+    Values are read up to the first missing number, so that only a number that seems free is written to. A file that an
+    earlier release kept under this number has the name without `layout.KEPT_SUFFIX`.
     """
     for number in count(1):
-        stored = bytes_of(store, key_of(number))
-        if stored == data or (stored is None and store.create(key_of(number), data)):
-            return store.path(key_of(number)), stored is None
+        key = key_of(number)
+        for earlier in (key.removesuffix(layout.KEPT_SUFFIX), key):
+            stored = bytes_of(store, earlier)
+            if stored == data:
+                return store.path(earlier), False
+        if stored is None and store.create(key, data):
+            return store.path(key), True
     raise AssertionError  # unreachable: `count` does not end
 
 

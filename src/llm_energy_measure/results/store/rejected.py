@@ -33,8 +33,8 @@ Refused = InvalidResultError | ExperimentIdError | ResultExistsError
 def keep_refused(store: Store, experiment_id: str, record: object) -> Iterator[None]:
     """Keep the record if the block refuses it; the error then names the file in `kept` and in its message.
 
-    The file is `rejected-process_<i>-<n>.json` in the folder of the experiment, or in a folder of its own if the id can
-    name no folder.
+    The file is `rejected-process_<i>-<n>.json.kept` in the folder of the experiment, or in a folder of its own if the
+    id can name no folder.
     """
     try:
         yield
