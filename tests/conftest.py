@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 REAL_DATA = "LLM_ENERGY_MEASURE_REAL_DATA"
+
+# A shell starts a background job with SIGINT ignored, and children inherit this. Some tests interrupt a process.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No profile has a deadline: other work on the machine can make any example slow.
 settings.register_profile("default", deadline=None, max_examples=60)
