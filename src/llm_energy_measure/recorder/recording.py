@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import logging
 import os
-import platform
 import sys
 import threading
 import warnings
@@ -15,36 +14,29 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from msgspec import structs
 
-from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status, config_digest
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError, StorageError
-from llm_energy_measure.recorder import locks, metrics, options
-from llm_energy_measure.recorder.attempt import NewAttempt, choose_attempt
-from llm_energy_measure.recorder.clock import Clock, Instant, SystemClock
-from llm_energy_measure.recorder.config import stored_config
+from llm_energy_measure.recorder import metrics, options
+from llm_energy_measure.recorder.clock import SystemClock
 from llm_energy_measure.recorder.decorator import decorate
-from llm_energy_measure.recorder.libraries import detect_backend, library_versions, peak_memory_mib
-from llm_energy_measure.recorder.measurement import Measurement
 from llm_energy_measure.recorder.periodic_thread import PeriodicThread
-from llm_energy_measure.recorder.phases import WARMUP, Phases, Totals, outside_inference_sec, phase_records
-from llm_energy_measure.recorder.ranks import ProcessRank, find_rank
+from llm_energy_measure.recorder.phases import WARMUP
+from llm_energy_measure.recorder.ranks import ProcessRank
 from llm_energy_measure.recorder.rescue import rescue
+from llm_energy_measure.recorder.session import Session, status_of
 from llm_energy_measure.recorder.sigterm import SigtermHandler
-from llm_energy_measure.recorder.sources import OpenSources, Settings, Source, open_sources
-from llm_energy_measure.recorder.store_clock import StoreClock
-from llm_energy_measure.recorder.token_counter import Request, TokenCounter
+from llm_energy_measure.recorder.token_counter import Request
 from llm_energy_measure.results.repository import FileSystemRepository
-from llm_energy_measure.results.store import layout
-from llm_energy_measure.results.store.checkpoints import (
-    archive_checkpoint,
-    delete_checkpoint,
-    delete_leftovers,
-    save_checkpoint,
-)
+from llm_energy_measure.results.store.checkpoints import delete_checkpoint, delete_leftovers, save_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from llm_energy_measure.domain.experiment import RawProcessResult, Status
+    from llm_energy_measure.recorder.attempt import NewAttempt
+    from llm_energy_measure.recorder.clock import Clock
+    from llm_energy_measure.recorder.sources import Source
 
 _LOG = logging.getLogger(__name__)
 
@@ -149,9 +141,7 @@ class Recording:
         self._environ = os.environ if environ is None else environ
         self._clock = clock or SystemClock()
         self._model = metrics.ModelDescription()
-        self._tokens = TokenCounter()
-        self._phases = Phases(self._totals)
-        self._measurement: Measurement
+        self._session: Session
         self._marked: tuple[Status, str | None] = ("completed", None)
         self._pid = 0
         self._is_running = False
@@ -176,7 +166,7 @@ class Recording:
         """
         if not self._is_running:
             self._check_is_running()
-        self._tokens.add(input, output)
+        self._session.tokens.add(input, output)
 
     def request(self, *, input: int | None = None) -> Request:  # noqa: A002 - as in `add_tokens`
         """Return a block for one request. Its method `token()` gives time to first token and inter-token latencies.
@@ -190,7 +180,8 @@ class Recording:
         """
         if not self._is_running:
             self._check_is_running()
-        return Request(self._tokens, self._clock.monotonic, is_warmup=self._phases.is_open(WARMUP), input_tokens=input)
+        tokens, phases = self._session.tokens, self._session.phases
+        return Request(tokens, self._clock.monotonic, is_warmup=phases.is_open(WARMUP), input_tokens=input)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Return a block whose energy, time and tokens are also recorded as a part of the run.
@@ -201,14 +192,14 @@ class Recording:
         """
         if not self._is_running:
             self._check_is_running()
-        return self._phases.open(options.check_text("cannot begin a phase", "its name", name))
+        return self._session.phases.open(options.check_text("cannot begin a phase", "its name", name))
 
     @property
     def energy_j(self) -> float | None:
         """Energy so far, in joules, for a progress bar or a log; None if it is unknown. After the block: the total."""
         if self.result is not None:
             return self.result.energy_metrics.total_energy_j
-        return self._measurement.energy_so_far_j() if self._is_running else None
+        return self._session.measurement.energy_so_far_j() if self._is_running else None
 
     def describe_model(
         self,
@@ -289,26 +280,16 @@ class Recording:
         self._pid = os.getpid()
         self._error_at_start = getattr(sys, "last_value", None)
         wanted = self._options
-        self.rank = find_rank(
-            self._environ,
-            process_index=wanted.process_index,
-            world_size=wanted.world_size,
-            attempt=wanted.attempt if isinstance(wanted.attempt, int) else None,
-        )
-        if isinstance(wanted.attempt, str):
-            store = self.repository.store
-            self.experiment_id, attempt = choose_attempt(store, self.experiment_id, wanted.attempt, self.rank)
-            launcher = structs.replace(self.rank.launcher or Launcher(), attempt=attempt)
-            self.rank = structs.replace(self.rank, launcher=launcher)
-        self._config = stored_config(wanted.config)
-        self._overrides = stored_config(wanted.cli_overrides)
         with contextlib.ExitStack() as undo:
-            self._prepare(undo)
-            self._measurement.begin()
+            session = self._session = Session(
+                self.experiment_id, wanted, self.repository, environ=self._environ, clock=self._clock, undo=undo
+            )
+            self.experiment_id, self.rank = session.experiment_id, session.rank
+            session.measurement.begin()
             self._is_running = True
             self._sigterm.install()
             undo.callback(self._sigterm.restore)
-            if self._measurement.is_waiting and wanted.interval_sec is not None:
+            if session.measurement.is_waiting and wanted.interval_sec is not None:
                 waiting = PeriodicThread("handover", _HANDOVER_SEC, self._take_over)
                 undo.callback(waiting.stop)
                 waiting.start()
@@ -321,58 +302,13 @@ class Recording:
             self._exit = undo.pop_all()
         return self
 
-    def _prepare(self, undo: contextlib.ExitStack) -> None:
-        """Do all work before the energy window. The callbacks of `undo` run at the end, or if this fails."""
-        wanted, rank = self._options, self.rank
-        opened = self._open_sources()
-        undo.callback(opened.close)
-        self.repository.begin_experiment(self._manifest(), rank.process_index)
-        self._host = wanted.host or platform.node() or None
-        attempt = (rank.launcher.attempt if rank.launcher else None) or 0
-        owner = locks.this_process(rank.process_index, attempt=attempt, host=self._host, boot_id=self._clock.boot_id())
-        folder = layout.folder_name(self.experiment_id)
-        held = locks.Locks(self.repository.store, folder, owner)
-        undo.callback(held.release)
-        held.acquire_rank()
-        archive_checkpoint(self.repository.store, self.experiment_id, rank.process_index)
-        self._measurement = Measurement(
-            opened,
-            held,
-            StoreClock(self.repository.store, layout.manifest_key(folder)),
-            self._clock,
-            interval_sec=wanted.interval_sec,
-            idle_sec=wanted.idle_sec,
-        )
-        undo.callback(self._measurement.sampler.close)
-
-    def _open_sources(self) -> OpenSources:
-        """Open the energy sources. Raises `RecorderError` if energy is required and no source works."""
-        wanted = self._options
-        settings = Settings(
-            environ=self._environ,
-            rank=self.rank,
-            w_per_core=wanted.w_per_core,
-            gpus=None if wanted.gpus is None else tuple(map(str, wanted.gpus)),
-        )
-        opened = open_sources(wanted.sources, settings)
-        if wanted.require_energy and not opened.sensors:
-            opened.close()
-            found = "; ".join(map(str, opened.errors.values())) or "no source is selected"
-            advice = "run 'llm-energy-measure doctor' and repair a source, or remove require_energy to record without"
-            raise RecorderError(f"cannot record {self.experiment_id!r} with energy", found, f"{advice} energy")
-        local_rank = self.rank.launcher.local_rank if self.rank.launcher is not None else None
-        if opened.sources and not opened.sensors and not local_rank:
-            found = "no energy sensor works here, so the energy of this run is unknown"
-            _print(f"warning: {self.experiment_id}: {found}; run 'llm-energy-measure doctor' for the reasons")
-        return opened
-
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Save the result. An exception of the block continues."""
         if not self._pid:
             self._check_is_running()
         if os.getpid() != self._pid:
             return  # a forked child that left the block; only the parent measures
-        status, error_type = self._marked if error is None else _status_of(error)
+        status, error_type = self._marked if error is None else status_of(error)
         if self._sigterm.received is not None and (error is not None or status != "completed"):
             status, error_type = "interrupted", self._sigterm.received
         try:
@@ -401,8 +337,8 @@ class Recording:
                 self._is_running = False
                 _RUNNING.discard(self)
             self._take_over()
-            self._measurement.sampler.end()
-            self.result = self._build(status, error_type)
+            self._session.measurement.sampler.end()
+            self.result = self._session.build(self._model, status, error_type)
             self.path = self._save(self.result)
             delete_checkpoint(self.repository.store, self.experiment_id, self.rank.process_index)
             with contextlib.suppress(LLMEnergyMeasureError):
@@ -418,15 +354,15 @@ class Recording:
 
     def _take_over(self) -> None:
         """Read the shared sensors whose reader has ended. A failing store must not end the run."""
-        if self._measurement.is_waiting:
+        if self._session.measurement.is_waiting:
             with contextlib.suppress(LLMEnergyMeasureError):
-                self._measurement.take_over()
+                self._session.measurement.take_over()
 
     def _checkpoint(self) -> None:
         """Save what was measured so far. The run continues if this fails."""
         with contextlib.suppress(LLMEnergyMeasureError):
             # Built without the lock: a sensor that hangs here must not block the end of the block.
-            record = self._build("partial", None)
+            record = self._session.build(self._model, "partial", None)
             with self._lock:
                 if not self._has_ended:
                     save_checkpoint(self.repository.store, self.experiment_id, record)
@@ -435,55 +371,8 @@ class Recording:
         """In a forked child: read no sensor, and replace the locks, which threads of the parent may hold."""
         self._is_running, self._is_child = False, True
         self._lock = threading.RLock()
-        for part in (self._measurement.sampler, self._phases, self._tokens):
+        for part in (self._session.measurement.sampler, self._session.phases, self._session.tokens):
             part.disable_in_child()
-
-    # The content of the record
-
-    def _manifest(self) -> Manifest:
-        launcher = self.rank.launcher or Launcher()
-        return Manifest(
-            experiment_id=self.experiment_id,
-            expected_processes=self.rank.world_size,
-            # Only facts that are equal in all processes, so neither the node nor the local rank.
-            launcher=Launcher(name=launcher.name, job_id=launcher.job_id, step_id=launcher.step_id),
-            config_digest=config_digest(self._config) if self._config else None,
-            attempt=launcher.attempt or 0,
-        )
-
-    def _totals(self) -> Totals:
-        return Totals(self._clock.monotonic(), self._measurement.sampler.energies(), self._tokens.counts)
-
-    def _build(self, status: Status, error_type: str | None) -> RawProcessResult:
-        """Return the record of everything up to now."""
-        wanted, totals, end = self._options, self._totals(), Instant.now(self._clock)
-        phases = self._phases.totals(totals)
-        inference_sec = max(0.0, end.monotonic - self._measurement.start.monotonic - outside_inference_sec(phases))
-        inference = metrics.inference_metrics(totals.counts, self._tokens.latencies(), inference_sec)
-        tokens = inference.total_tokens if inference is not None else None
-        versions = library_versions()
-        backend, backend_version = detect_backend(versions)
-        return RawProcessResult(
-            experiment_id=self.experiment_id,
-            backend=wanted.backend or backend,
-            backend_version=wanted.backend_version or backend_version,
-            process_index=self.rank.process_index,
-            config_name=str(wanted.config_name or self._config.get("config_name") or self.experiment_id),
-            model_name=wanted.model_name,
-            inference_metrics=inference,
-            compute_metrics=metrics.compute_metrics(self._model, tokens, inference_sec, peak_memory_mib()),
-            effective_config=self._config,
-            cli_overrides=self._overrides,
-            config_warnings=self._tokens.warnings(),
-            world_size=self.rank.world_size,
-            host=self._host,
-            launcher=self.rank.launcher,
-            status=status,
-            error_type=error_type,
-            library_versions=versions or None,
-            phases=phase_records(phases, totals.counts),
-            **self._measurement.record_fields(end, tokens, is_final=status != "partial"),
-        )
 
 
 record = Recording
@@ -511,22 +400,3 @@ def _save_at_exit() -> None:
             recording.end_at_exit(error)
         except Exception as unsaved:  # noqa: BLE001 - the other recordings must be saved too
             _LOG.error("cannot save the result at exit: %s", unsaved)
-
-
-def _print(line: str) -> None:
-    """Print a line on stderr, which may be closed."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"{line}\n")
-
-
-def _status_of(error: BaseException) -> tuple[Status, str | None]:
-    """Return status and error type of a run that an exception ended."""
-    if isinstance(error, SystemExit) and error.code in (None, 0):
-        return "completed", None
-    # A program that cancels tasks has imported asyncio; other programs must not pay for its import.
-    asyncio = sys.modules.get("asyncio")
-    is_cancelled = asyncio is not None and isinstance(error, asyncio.CancelledError)
-    if isinstance(error, GeneratorExit):
-        return "completed", None  # the consumer of a generator needs no more values, and closed it
-    is_interrupted = isinstance(error, KeyboardInterrupt) or is_cancelled
-    return "interrupted" if is_interrupted else "failed", type(error).__name__

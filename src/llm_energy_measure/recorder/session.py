@@ -1,0 +1,185 @@
+"""One session of a recording, in one process: its rank, configuration, sensors and counters, and its raw record."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import sys
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status, config_digest
+from llm_energy_measure.exceptions import RecorderError
+from llm_energy_measure.recorder import locks, metrics
+from llm_energy_measure.recorder.attempt import choose_attempt
+from llm_energy_measure.recorder.clock import Instant
+from llm_energy_measure.recorder.config import stored_config
+from llm_energy_measure.recorder.libraries import detect_backend, library_versions, peak_memory_mib
+from llm_energy_measure.recorder.measurement import Measurement
+from llm_energy_measure.recorder.phases import Phases, Totals, outside_inference_sec, phase_records
+from llm_energy_measure.recorder.ranks import ProcessRank, find_rank
+from llm_energy_measure.recorder.sources import OpenSources, Settings, open_sources
+from llm_energy_measure.recorder.store_clock import StoreClock
+from llm_energy_measure.recorder.token_counter import TokenCounter
+from llm_energy_measure.results.store import layout
+from llm_energy_measure.results.store.checkpoints import archive_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llm_energy_measure.recorder.clock import Clock
+    from llm_energy_measure.recorder.options import Options
+    from llm_energy_measure.results.repository import FileSystemRepository
+
+
+class Session:
+    """Prepares a recording before its energy window, and builds its raw record.
+
+    Args:
+        experiment_id: Id of the experiment.
+        options: The arguments of the recording.
+        repository: Where the result will be saved.
+        environ: Environment variables.
+        clock: The clocks of this machine.
+        undo: Gets the callbacks that close the sensors and release the locks. They run at the end of the block, or if
+            an error stops the preparation.
+
+    Attributes:
+        experiment_id: Id of the experiment, with the number that `attempt="suffix"` appends.
+        rank: Rank of this process and number of processes.
+        measurement: The sensors. Their energy window has not begun.
+        tokens: Counts tokens and latencies.
+        phases: The parts of the block.
+
+    Raises:
+        LLMEnergyMeasureError: The recording cannot start; `Recording` lists the errors.
+    """
+
+    def __init__(
+        self,
+        experiment_id: str,
+        options: Options,
+        repository: FileSystemRepository,
+        *,
+        environ: Mapping[str, str],
+        clock: Clock,
+        undo: contextlib.ExitStack,
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        store = repository.store
+        self.rank = find_rank(
+            environ,
+            process_index=options.process_index,
+            world_size=options.world_size,
+            attempt=options.attempt if isinstance(options.attempt, int) else None,
+        )
+        if isinstance(options.attempt, str):
+            experiment_id, attempt = choose_attempt(store, experiment_id, options.attempt, self.rank)
+            launcher = structs.replace(self.rank.launcher or Launcher(), attempt=attempt)
+            self.rank = structs.replace(self.rank, launcher=launcher)
+        self.experiment_id = experiment_id
+        self._config = stored_config(options.config)
+        self._cli_overrides = stored_config(options.cli_overrides)
+        opened = _open_sources(experiment_id, options, self.rank, environ)
+        undo.callback(opened.close)
+        manifest = self._manifest()
+        repository.begin_experiment(manifest, self.rank.process_index)
+        self._host = options.host or platform.node() or None
+        owner = locks.this_process(
+            self.rank.process_index, attempt=manifest.attempt, host=self._host, boot_id=clock.boot_id()
+        )
+        folder = layout.folder_name(experiment_id)
+        held = locks.Locks(store, folder, owner)
+        undo.callback(held.release)
+        held.acquire_rank()
+        archive_checkpoint(store, experiment_id, self.rank.process_index)
+        store_clock = StoreClock(store, layout.manifest_key(folder))
+        self.measurement = Measurement(
+            opened, held, store_clock, clock, interval_sec=options.interval_sec, idle_sec=options.idle_sec
+        )
+        undo.callback(self.measurement.sampler.close)
+        self.tokens = TokenCounter()
+        self.phases = Phases(self._totals)
+
+    def _manifest(self) -> Manifest:
+        launcher = self.rank.launcher or Launcher()
+        return Manifest(
+            experiment_id=self.experiment_id,
+            expected_processes=self.rank.world_size,
+            # Only facts that are equal in all processes, so neither the node nor the local rank.
+            launcher=Launcher(name=launcher.name, job_id=launcher.job_id, step_id=launcher.step_id),
+            config_digest=config_digest(self._config) if self._config else None,
+            attempt=launcher.attempt or 0,
+        )
+
+    def _totals(self) -> Totals:
+        return Totals(self._clock.monotonic(), self.measurement.sampler.energies(), self.tokens.counts)
+
+    def build(self, model: metrics.ModelDescription, status: Status, error_type: str | None) -> RawProcessResult:
+        """Return the record of everything up to now. With the status `partial` it is a checkpoint."""
+        options, totals, end = self._options, self._totals(), Instant.now(self._clock)
+        phases = self.phases.totals(totals)
+        inference_sec = max(0.0, end.monotonic - self.measurement.start.monotonic - outside_inference_sec(phases))
+        inference = metrics.inference_metrics(totals.counts, self.tokens.latencies(), inference_sec)
+        tokens = inference.total_tokens if inference is not None else None
+        versions = library_versions()
+        backend, backend_version = detect_backend(versions)
+        return RawProcessResult(
+            experiment_id=self.experiment_id,
+            backend=options.backend or backend,
+            backend_version=options.backend_version or backend_version,
+            process_index=self.rank.process_index,
+            config_name=str(options.config_name or self._config.get("config_name") or self.experiment_id),
+            model_name=options.model_name,
+            inference_metrics=inference,
+            compute_metrics=metrics.compute_metrics(model, tokens, inference_sec, peak_memory_mib()),
+            effective_config=self._config,
+            cli_overrides=self._cli_overrides,
+            config_warnings=self.tokens.warnings(),
+            world_size=self.rank.world_size,
+            host=self._host,
+            launcher=self.rank.launcher,
+            status=status,
+            error_type=error_type,
+            library_versions=versions or None,
+            phases=phase_records(phases, totals.counts),
+            **self.measurement.record_fields(end, tokens, is_final=status != "partial"),
+        )
+
+
+def _open_sources(experiment_id: str, options: Options, rank: ProcessRank, environ: Mapping[str, str]) -> OpenSources:
+    """Open the energy sources. Raises `RecorderError` if energy is required and no source works."""
+    settings = Settings(
+        environ=environ,
+        rank=rank,
+        w_per_core=options.w_per_core,
+        gpus=None if options.gpus is None else tuple(map(str, options.gpus)),
+    )
+    opened = open_sources(options.sources, settings)
+    if options.require_energy and not opened.sensors:
+        opened.close()
+        found = "; ".join(map(str, opened.errors.values())) or "no source is selected"
+        advice = "run 'llm-energy-measure doctor' and repair a source, or remove require_energy to record without"
+        raise RecorderError(f"cannot record {experiment_id!r} with energy", found, f"{advice} energy")
+    local_rank = rank.launcher.local_rank if rank.launcher is not None else None
+    if opened.sources and not opened.sensors and not local_rank:
+        found = "no energy sensor works here, so the energy of this run is unknown"
+        warning = f"warning: {experiment_id}: {found}; run 'llm-energy-measure doctor' for the reasons"
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr is closed
+            sys.stderr.write(f"{warning}\n")
+    return opened
+
+
+def status_of(error: BaseException) -> tuple[Status, str | None]:
+    """Return status and error type of a run that an exception ended."""
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return "completed", None
+    if isinstance(error, GeneratorExit):
+        return "completed", None  # the consumer of a generator needs no more values, and closed it
+    # A program that cancels tasks has imported asyncio; other programs must not pay for its import.
+    asyncio = sys.modules.get("asyncio")
+    is_cancelled = asyncio is not None and isinstance(error, asyncio.CancelledError)
+    is_interrupted = isinstance(error, KeyboardInterrupt) or is_cancelled
+    return "interrupted" if is_interrupted else "failed", type(error).__name__
