@@ -160,18 +160,21 @@ def record(
     except LLMEnergyMeasureError as error:
         terminal.error(error)
         return error.status if isinstance(error, CannotRunError) else 1
-    result = recording.result
-    if recording.path is None and result is not None:
-        return status  # the result could not be saved; the message says where it is now
-    if result is None:
+    if recording.result is None:
         terminal.warn("a signal arrived before the command started; the command did not run, and nothing is recorded")
-    else:
-        _warn_about_energy(result)
-        energy = formatting.energy(result.energy_metrics.total_energy_j, unknown="unknown energy")
-        terminal.info(f"{recording.path}: {result.status}, {energy} in {result.timestamps.duration_sec:.4g} s")
-        if show:
-            terminal.info(_shown(result))
+    elif recording.path is not None:  # otherwise an error has said where the result is
+        _print_result(recording.result, recording.path, show=show)
     return status
+
+
+def _print_result(result: RawProcessResult, path: Path, *, show: bool) -> None:
+    """Print the file, status, energy and duration of a result. If no sensor works, only -v prints the reasons."""
+    if (warning := result.energy_measurement_warning) is not None:
+        (terminal.debug if result.energy_metrics.sensors is None else terminal.warn)(warning)
+    energy = formatting.energy(result.energy_metrics.total_energy_j, unknown="unknown energy")
+    terminal.info(f"{path}: {result.status}, {energy} in {result.timestamps.duration_sec:.4g} s")
+    if show:
+        terminal.info(_shown(result))
 
 
 def _shown(result: RawProcessResult) -> str:
@@ -189,17 +192,6 @@ def _shown(result: RawProcessResult) -> str:
         f"energy {formatting.energy(aggregated.total_energy_j, unknown='unknown')}, "
         f"{formatting.count(aggregated.total_tokens)} tokens, {per_token} per token, verdict {verdict_of(aggregated)}"
     )
-
-
-def _warn_about_energy(result: RawProcessResult) -> None:
-    """Print the warning about the measured energy. If no sensor works, only -v prints the reasons."""
-    warning = result.energy_measurement_warning
-    if warning is None:
-        return
-    if result.energy_metrics.sensors is not None:
-        terminal.warn(warning)
-        return
-    terminal.debug(warning)
 
 
 def _default_id(program: str, process_index: int | None, world_size: int | None) -> str:

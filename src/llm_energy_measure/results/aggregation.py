@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 NAN = float("nan")
 
-# Failures that, besides those of the sum, are told in `warnings`.
+# Failed checks that `warnings` reports, in addition to those of the sum.
 _WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) | {
     *("time.impossible_span", "time.mixed_offsets", "provenance.schema_version"),
     *("counter.lost", "counter.reset", "counter.gap"),
@@ -65,7 +65,7 @@ _WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) 
 
 
 class AggregationOptions(Struct, frozen=True, kw_only=True):
-    """What to aggregate besides the raw results, and how; see `aggregate_results` for the fields."""
+    """How to aggregate, and what is known in addition to the raw results; `aggregate_results` describes the fields."""
 
     strategy: str = DEFAULT_STRATEGY
     expected_processes: int | None = None
@@ -156,7 +156,7 @@ def aggregate_results(
 
 @contextlib.contextmanager
 def refuse_overflow(experiment_id: str) -> Iterator[None]:
-    """Raise `AggregationError` where a sum exceeds the range of a float."""
+    """Raise `AggregationError` if a sum exceeds the range of a float."""
     try:
         yield
     except OverflowError as error:
@@ -404,7 +404,7 @@ def _warnings(verification: Verification, num_processes: int) -> list[str]:
 
 
 def _sum_warning(first: Finding, verification: Verification) -> str:
-    """Why the plain sum is not to be trusted, in one sentence with the factor."""
+    """Return one sentence that says why the plain sum is wrong or uncertain, with the factor if it is known."""
     attribution = verification.attribution
     if attribution.factor is None or attribution.factor <= 1:
         return first.message
@@ -415,7 +415,7 @@ def _sum_warning(first: Finding, verification: Verification) -> str:
 
 
 def _sources(stored: Sequence[StoredBytes | None]) -> list[SourceFile] | None:
-    """The files the results were read from; None if one of them did not come from a store."""
+    """Return the files of the results; None if a result did not come from a store."""
     sources = [one.source for one in stored if one is not None]
     return sources if len(sources) == len(stored) else None
 
@@ -426,7 +426,7 @@ def _sources(stored: Sequence[StoredBytes | None]) -> list[SourceFile] | None:
 def calculate_efficiency_metrics(
     aggregated: AggregatedResult, energy: Literal["plain", "attributed"] = "plain"
 ) -> dict[str, float]:
-    """Return the efficiency of an experiment; NaN, never 0, where a figure is unknown or a denominator is 0.
+    """Return the efficiency of an experiment. A figure is NaN, never 0, if it is unknown or its denominator is 0.
 
     Args:
         aggregated: The experiment's result.
@@ -435,8 +435,9 @@ def calculate_efficiency_metrics(
 
     Returns:
         `tokens_per_joule` (token/J), `joules_per_token` (J/token), `flops_per_joule` (FLOP/J), `tokens_per_second`
-        (token/s, mean over the processes) and `effective_batch_throughput` (token/s, the mean times the number of
-        processes that report a throughput; the strategy's own throughput where this is of the whole experiment).
+        (token/s, mean over the processes) and `effective_batch_throughput` (token/s). The last one is the mean times
+        the number of processes that report a throughput. For a strategy whose throughput is of the whole experiment,
+        it is this throughput.
     """
     energy_j = aggregated.total_energy_j if energy == "plain" else aggregated.attributed_energy_j
     tokens = aggregated.total_tokens
