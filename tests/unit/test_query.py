@@ -38,11 +38,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "b": {"model_name": "llama 100%", "total_energy_j": 1500.5, "total_tokens": 20, "is_lower_bound": 1,
           "start_time": seconds("2026-01-31T23:59:59"), "verdict": "partial", "hosts": "node-12"},
     "c": {"model_name": "Mistral", "total_energy_j": 2000.0, "total_tokens": None, "is_lower_bound": None,
-          "start_time": seconds("2026-02-01T00:00"), "verdict": "it's", "hosts": "Küche, node-2"},
+          "start_time": seconds("2026-02-01T00:00"), "verdict": "over-counted", "hosts": "Küche, node-2"},
     "d": {"model_name": None, "total_energy_j": None, "total_tokens": 5, "is_lower_bound": 0,
           "start_time": None, "verdict": "pending", "hosts": None},
 }  # fmt: skip
-TAGS = {"a": {"paper": "fig3", "run": "9"}, "b": {"run": "10"}, "d": {"run": "low"}}
+TAGS = {"a": {"paper": "fig3", "run": "9"}, "b": {"run": "10"}, "c": {"note": "it's"}, "d": {"run": "low"}}
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,12 @@ def found(database: sqlite3.Connection, text: str) -> str:
         ("tokens is unknown", "c"),
         ("tokens is not null", "abd"),
         ("tokens in (10, 5)", "ad"),
-        ("verdict in (partial, 'it\\'s')", "bc"),
-        ('verdict = "it\'s"', "c"),
+        ("verdict in (partial, 'over-counted')", "bc"),
+        ("verdict = over-counted", "c"),
+        ("verdict = foreign", ""),
+        ("verdict ~ count", "c"),
+        ('tag.note = "it\'s"', "c"),
+        ("tag.note = 'it\\'s'", "c"),
         ("is_lower_bound = true", "b"),
         ("is_lower_bound = no", "ad"),
         ("is_lower_bound != yes", "ad"),
@@ -156,6 +160,9 @@ def test_condition_selects_the_right_rows(database: sqlite3.Connection, text: st
             "date ~ 2026-01",
             "'~' at character 6 is not an operator for numbers and dates (= != < <= > >= in is)",
         ),
+        ("verdict = warned", "'warned' at character 11 is not a verdict (complete, partial, over-counted, "),
+        ("verdict != passed", "'passed' at character 12 is not a verdict (complete, "),
+        ("verdict in (partial, done)", "'done' at character 22 is not a verdict (complete, "),
         ("energy !~ 1000", "'!~' at character 8 is not an operator for numbers and dates"),
         ("is_lower_bound ~ true", "is not an operator for numbers and dates"),
         ("tag. = x", "there is no column 'tag.'"),
@@ -168,6 +175,12 @@ def test_invalid_condition_is_rejected_with_position(text: str, message: str) ->
         where_clause(text, COLUMNS)
     assert message in str(caught.value)
     assert str(caught.value).startswith("cannot filter by ")
+
+
+def test_condition_refuses_a_word_that_is_no_status() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        where_clause("status = complete", {"status": "text"})
+    assert "is not a status (pending, current, stale, external, unreadable)" in str(caught.value)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), st.sampled_from(["=", "~", "!=", "!~"]))

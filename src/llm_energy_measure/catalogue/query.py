@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from llm_energy_measure.domain.configuration import PREFIX, keys_named
 from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.results.batch.state import Status
+from llm_energy_measure.verification.verdicts import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -55,6 +57,9 @@ ALIASES = {
     "config": "config_name",
 }
 """Short names of columns."""
+
+_KNOWN_VALUES: dict[str, tuple[str, ...]] = {"status": get_args(Status), "verdict": tuple(VERDICTS)}
+"""All values of the columns whose values are a fixed set of words."""
 
 _RENAMED_WORDS = {"foreign": "external"}
 """New word by old word, in the columns status and verdict. The old words are accepted for one release."""
@@ -299,8 +304,10 @@ class _Parser:
             raise self._error("a value")
         token = self.tokens[self.next]
         text = re.sub(r"\\(.)", r"\1", token.text[1:-1]) if token.kind == "quoted" else token.text
-        if column.sql in ("status", "verdict"):
+        if column.sql in _KNOWN_VALUES:
             text = _RENAMED_WORDS.get(text, text)
+            if sign in ("=", "!=") and text not in _KNOWN_VALUES[column.sql]:
+                raise self._error(f"a {column.sql} ({', '.join(_KNOWN_VALUES[column.sql])})")
         if sign in _NEGATED:
             equal = self._compared(column, kind, _NEGATED[sign])
             return Clause(f"NOT {equal.sql}", equal.values)

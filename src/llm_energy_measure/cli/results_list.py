@@ -102,8 +102,8 @@ Conditions:
   tag.paper = fig3 and host is unknown
 
 The columns are those of an export, and status, verdict, hosts, gpus, precision, note and tag.KEY. energy_j is the
-plain sum, attributed_energy_j counts each joule once. A date is a year, a month or a day in UTC. ~ and --model ignore
-case. The exit status is 1 if a file can't be read.
+plain sum. attributed_energy_j counts each joule once; attributed_low_j and attributed_high_j are its bounds. A date is
+a year, a month or a day in UTC. ~ and --model ignore case. The exit status is 1 if a file can't be read.
 """.format(verdicts="\n".join(f"  {word:<13} {meaning}" for word, meaning in VERDICTS.items()))
 
 
