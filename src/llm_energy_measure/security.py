@@ -13,6 +13,11 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _RESERVED = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
+UNPRINTABLE = (
+    "\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff\\ufff9-\\ufffb\\ud800-\\udfff"
+)
+"""Control characters, surrogates, and characters that reorder or hide text, as a character class of `re`."""
+
 
 def sanitize_experiment_id(experiment_id: str) -> str:
     """Return the folder name of an experiment: characters outside `A-Za-z0-9._-` become `_`.

@@ -164,6 +164,11 @@ def test_control_character_is_escaped(text: str) -> None:
     assert read(to_csv([named(text)]))[0]["model_name"] == f"\\x{ord(text[0]):02x}{text[1:]}"
 
 
+@pytest.mark.parametrize("char", ["\u202e", "\u2066", "\u200f", "\u061c", "\u2028", "\ufeff"])
+def test_bidirectional_character_is_escaped(char: str) -> None:
+    assert read(to_csv([named(f"a{char}b")]))[0]["model_name"] == f"a\\u{ord(char):04x}b"
+
+
 def test_harmless_text_is_unchanged() -> None:
     for text in ["meta-llama/Llama-3.2-1B", "a=b", "1-2", "e@f", "µ", "'quoted'"]:
         assert read(to_csv([named(text)]))[0]["model_name"] == text

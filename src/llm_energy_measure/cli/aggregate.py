@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.assume import parse_assumptions
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.batch import bulk
@@ -67,6 +67,7 @@ _JSON_FIELDS = (
 )
 @options.json_option
 @options.shared_options
+@streams.finish_work
 def aggregate(
     *,
     ids: tuple[str, ...],

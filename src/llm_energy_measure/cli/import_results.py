@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from llm_energy_measure import importers
-from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.import_join import read_energy_records, refused_path
 from llm_energy_measure.exceptions import (
     ImportFormatError,
@@ -106,6 +106,7 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
 )
 @options.json_option
 @options.shared_options
+@streams.finish_work
 def import_results(
     *,
     paths: tuple[str, ...],

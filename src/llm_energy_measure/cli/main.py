@@ -1,23 +1,28 @@
 """The command `llm-energy-measure`: its groups, errors and exit status.
 
-Exit status: 0 success, 1 failure (also of a part of the work), 2 wrong usage.
+Exit status: 0 success, 1 failure (also of a part of the work), 2 wrong usage, 130 Ctrl-C, 143 SIGTERM. It is 141 if all
+work is done but the reader of stdout has exited.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
-import os
+import signal
 import sys
 import warnings
-from typing import Any, NoReturn
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import llm_energy_measure
-from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli import options, streams, terminal
 from llm_energy_measure.cli.options import PROGRAM
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class LazyGroup(click.Group):
@@ -139,36 +144,65 @@ def _similar_commands(name: str) -> list[str]:
 def main() -> NoReturn:
     """Run the command line and exit. Errors are printed as one line, never as a traceback."""
     warnings.showwarning = _show_warning
-    _escape_unencodable()
+    with streams.durable_streams(), _interrupt_on_sigterm():
+        status = _run()
+        if (lost := streams.lost_output()) is not None:
+            reason, lost_status = lost
+            terminal.error(f"cannot print all output: {reason}; the command has finished its work")
+            status = status or lost_status
+    raise SystemExit(status)
+
+
+def _run() -> int:
+    """Run the command and return its exit status. Print an error as one line."""
     status = 1
     try:
         result = cli.main(prog_name=PROGRAM, standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
         status = result if isinstance(result, int) else 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
     except click.ClickException as error:
         _show_usage_error(error)
         status = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        terminal.error("interrupted; finished work is kept")
+    except (KeyboardInterrupt, click.Abort) as interrupt:
+        status = _interrupted(interrupt)
     except BrokenPipeError:
-        # The reader of the pipe (for example head) exited. Without this, Python flushes to it at exit and raises.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        status = 0  # the reader of the pipe, for example head, has exited
     except LLMEnergyMeasureError as error:
         terminal.error(error)
     except OSError as error:
         terminal.error(f"error of the operating system: {error}")
     except Exception as bug:  # noqa: BLE001 - users get one line that they can report, not a traceback
         terminal.error(f"this is a bug, please report it: {_location(bug)}: {type(bug).__name__}: {bug}")
-    raise SystemExit(status)
+    return status
 
 
-def _escape_unencodable() -> None:
-    """Escape characters that the encoding of the terminal does not have, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+@contextmanager
+def _interrupt_on_sigterm() -> Iterator[None]:
+    """Handle SIGTERM in this block like Ctrl-C, so that temporary files are removed and one message is printed."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _raise_interrupt(number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
+
+
+def _interrupted(interrupt: BaseException) -> int:
+    """Print that a signal ended the command. Return its exit status, or 1 if a user aborted a question."""
+    signalled = interrupt if isinstance(interrupt, KeyboardInterrupt) else interrupt.__cause__ or interrupt.__context__
+    number = signalled.args[0] if signalled is not None and signalled.args else signal.SIGINT
+    words = "terminated by SIGTERM" if number == signal.SIGTERM else "interrupted"
+    terminal.error(f"{words}; finished work is kept")
+    return streams.SIGNALLED + number if isinstance(signalled, KeyboardInterrupt) else 1
 
 
 def _show_usage_error(error: click.ClickException) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.recorder.attempt import NewAttempt
 from llm_energy_measure.recorder.command import CannotRunError, TreeTime, find_program, run_command
@@ -108,6 +108,7 @@ class Attempt(click.ParamType[int | NewAttempt]):
 )
 @click.option("--show", is_flag=True, help="Print energy, tokens, energy per token and verdict at the end.")
 @options.shared_options
+@streams.finish_work
 def record(
     *,
     command: tuple[str, ...],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
 from llm_energy_measure.results.batch.salvage import salvage_all
@@ -18,6 +18,7 @@ from llm_energy_measure.results.batch.salvage import salvage_all
 @click.option("--salvage", is_flag=True, help="Save the readable sections of torn results as partial results.")
 @options.json_option
 @options.shared_options
+@streams.finish_work
 def check(*, ids: tuple[str, ...], clean: bool, old_clean: bool, salvage: bool, as_json: bool) -> None:
     """Check the stored files: find torn, empty, rejected, leftover, misnamed, conflicting and stale files.
 

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
 
@@ -14,6 +14,7 @@ from llm_energy_measure.exceptions import ConfigurationError
 @options.experiment_id
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.shared_options
+@streams.finish_work
 def delete(*, experiment: str, yes: bool) -> None:
     """Delete one experiment: its raw results, its aggregate, its tags and all other files in its folder."""
     repository = options.repository()

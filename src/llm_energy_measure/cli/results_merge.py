@@ -6,7 +6,7 @@ from collections import Counter
 
 import click
 
-from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli import options, streams, terminal
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.exceptions import StorageError
 from llm_energy_measure.results.batch.merge import merge_results
@@ -16,6 +16,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 @click.command(epilog=options.examples("-o all results merge node1/results node2/results"))
 @click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=options.PathName())
 @options.shared_options
+@streams.finish_work
 def merge(*, others: tuple[str, ...]) -> None:
     """Copy the files of OTHER results directories into the results directory (-o).
 

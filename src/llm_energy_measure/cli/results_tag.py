@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli import options, streams, terminal
 from llm_energy_measure.results.store.tags import change_tags, load_tags, parse_assignments
 
 
@@ -19,6 +19,7 @@ from llm_energy_measure.results.store.tags import change_tags, load_tags, parse_
 @click.option("--note", metavar="TEXT", help="Replace the note by this text; an empty text removes the note.")
 @options.json_option
 @options.shared_options
+@streams.finish_work
 def tag(*, experiment: str, assignments: tuple[str, ...], note: str | None, as_json: bool) -> None:
     """Set the tags and the note of one experiment, or show them.
 

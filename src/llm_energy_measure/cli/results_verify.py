@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.results.batch.verify import VerifiedExperiment, verify_experiments
 from llm_energy_measure.verification.codes import CODES
@@ -47,6 +47,7 @@ _MAX_ERROR_LINES = 12
 )
 @options.json_option
 @options.shared_options
+@streams.finish_work
 def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, as_json: bool) -> None:
     """Verify experiments: recompute them from their raw files, and explain each check that failed.
 

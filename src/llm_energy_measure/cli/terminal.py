@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from llm_energy_measure.cli import encoding
+from llm_energy_measure.security import UNPRINTABLE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -18,15 +21,10 @@ if TYPE_CHECKING:
 VERBOSITY_KEY = "llm_energy_measure.verbosity"
 """Key of the verbosity in the metadata of the root click context: 1 (-v), 0 or -1 (-q)."""
 
-# Control characters, surrogates, and Unicode characters that reorder or hide text.
-_UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
+_UNPRINTABLE = re.compile(f"[{UNPRINTABLE}]")
 # Tabs and line ends may occur between the tokens of JSON. Inside its strings they are always escaped.
-_UNPRINTABLE_IN_JSON = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b\x0c\x0e-\x1f"))
-
-# Signs that an encoding such as ASCII does not have.
-_ASCII_SIGNS = str.maketrans({"≥": ">=", "≤": "<=", "±": "+-"})
+_UNPRINTABLE_IN_JSON = re.compile(rf"(?![\t\n\r])[{UNPRINTABLE}]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 _COLUMN_GAP = 2
 # Text may wrap at this width. Numbers never wrap, because a part of a number reads as another number.
@@ -38,12 +36,7 @@ _PIPE_WIDTH = 10_000
 def escape(text: object) -> str:
     r"""Return the text with unprintable characters escaped (for example as `\x1b`), safe for a terminal."""
     escaped = _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
-    return escaped if escaped.isascii() or _is_utf8() else escaped.translate(_ASCII_SIGNS)
-
-
-def _is_utf8() -> bool:
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return encoding.lower().replace("-", "").startswith("utf")
+    return encoding.encodable(escaped)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -120,7 +113,13 @@ def print_json_list(values: Iterable[Any]) -> None:
 def print_json_text(data: bytes, *, end: str = "\n") -> None:
     r"""Print encoded JSON on stdout; unprintable characters in its strings are escaped as `\uXXXX`."""
     text = data.decode("utf-8", errors="replace").removeprefix("\ufeff").replace("\r", "\n").rstrip("\n")
-    click.echo(_UNPRINTABLE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + end, nl=False)
+    text = _UNPRINTABLE_IN_JSON.sub(_json_escape, text)
+    click.echo((text if encoding.is_unicode() else _NOT_ASCII.sub(_json_escape, text)) + end, nl=False)
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 def print_bytes(data: bytes) -> None:
@@ -157,7 +156,7 @@ def print_table(
 
     Args:
         headers: Title and alignment (`left` or `right`) of each column. Columns aligned left are text.
-        rows: Formatted cells. They are escaped here.
+        rows: Formatted cells. Cells and titles are escaped here.
         optional: Titles of the columns that are left out, one by one in this order, until the table fits. A message
             names them and refers to `--json`, so the command must have that option.
     """
@@ -165,11 +164,12 @@ def print_table(
     from rich.cells import cell_len
 
     console = _console()
+    headers = [(escape(title), alignment) for title, alignment in headers]
     cells = [[escape(cell) for cell in row] for row in rows]
     columns = list(zip(*([title for title, _ in headers], *cells), strict=True))
     widths = {column[0]: max(map(cell_len, column)) + _COLUMN_GAP for column in columns}
     left_out = []
-    for title in optional:
+    for title in map(escape, optional):
         if sum(widths.values()) - _COLUMN_GAP > console.width:
             del widths[title]
             left_out.append(title.strip())
@@ -206,12 +206,11 @@ def _console() -> Console:
 
 def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], titles: Sequence[str]) -> Table:
     """Return the table of the columns that have one of the titles."""
-    from rich.box import SIMPLE_HEAD
+    from rich.box import SIMPLE_HEAD, Box
     from rich.table import Table
 
-    table = Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _COLUMN_GAP - 1, 0, 0), header_style="bold"
-    )
+    box = SIMPLE_HEAD if encoding.is_unicode() else Box(str(SIMPLE_HEAD).replace("─", "-"), ascii=True)
+    table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, _COLUMN_GAP - 1, 0, 0), header_style="bold")
     kept = [index for index, (title, _) in enumerate(headers) if title in titles]
     for title, alignment in (headers[index] for index in kept):
         is_number = alignment == "right"

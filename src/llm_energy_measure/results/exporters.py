@@ -5,8 +5,8 @@
 unknown value is an empty cell or null. The JSON files in the results directory hold the complete records.
 
 CSV files are UTF-8 with a header. A number that is read back has the same bits. A text that a spreadsheet would take
-for a formula gets a leading `'`. Control characters are escaped. If the file has a character outside ASCII, it starts
-with a byte order mark, which Excel needs, and which pandas and polars skip.
+for a formula gets a leading `'`. Characters that move the cursor, reorder or hide text are escaped. If the file has a
+character outside ASCII, it starts with a byte order mark, which Excel needs, and which pandas and polars skip.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from llm_energy_measure.results.columns import (
     breakdown_columns,
     has_codecarbon_row,
 )
+from llm_energy_measure.security import UNPRINTABLE
 from llm_energy_measure.storage.atomic import make_folder, replace_file
 
-# Control characters can move the cursor or hide text. A line break inside a quoted cell is harmless.
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+# A line break inside a quoted cell is harmless.
+_HARMFUL = re.compile(rf"(?!\n)[{UNPRINTABLE}]")
 _FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
@@ -293,5 +294,10 @@ def _cell(value: object) -> str:
         return repr(value)
     if isinstance(value, datetime):
         return value.isoformat()
-    text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(value))
+    text = _HARMFUL.sub(_escape, str(value))
     return f"'{text}" if text.lstrip().startswith(_FORMULA_START) else text
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,0 +1,129 @@
+"""Standard streams that outlive their reader: in `aggregate --all | head`, the work continues after head has exited.
+
+The streams are replaced below their buffers, so every writer (click, rich, `print`) is covered.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llm_energy_measure.cli import encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from _typeshed import ReadableBuffer
+
+ResultT = TypeVar("ResultT")
+
+SIGNALLED = 128
+"""A shell reports this number plus the number of the signal for a process that a signal ended."""
+
+_CLOSED_PIPE = SIGNALLED + getattr(signal, "SIGPIPE", 13)
+
+
+class _Output(io.RawIOBase):
+    """A file descriptor that ignores all output after the first error.
+
+    Attributes:
+        error: The first error; None if all output was written.
+        raises_error: Whether the first error is raised. A command that only prints then ends early.
+    """
+
+    def __init__(self, raw: io.FileIO, *, raises_error: bool) -> None:
+        self.error: OSError | None = None
+        self.raises_error = raises_error
+        self._raw = raw
+
+    def write(self, data: ReadableBuffer, /) -> int | None:
+        """Write data. After an error, return the size of the data as if it were written."""
+        if self.error is None:
+            try:
+                return self._raw.write(data)
+            except OSError as error:
+                self.error = error
+                if self.raises_error:
+                    raise
+        return memoryview(data).nbytes
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+        return self._raw.fileno()
+
+    def isatty(self) -> bool:
+        """Return True if the descriptor is connected to a terminal."""
+        return self._raw.isatty()
+
+
+@contextmanager
+def durable_streams() -> Iterator[None]:
+    """Replace stdout and stderr in this block. Errors of stderr are always ignored, because no place is left for them.
+
+    Streams that are no file descriptors, as in tests, stay.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout = _replaced(sys.stdout, raises_error=True)
+    sys.stderr = _replaced(sys.stderr, raises_error=False)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _replaced(stream: Any, *, raises_error: bool) -> Any:
+    """Return a stream over `_Output` with the settings of a stream, or the stream itself if it has no descriptor."""
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
+    if not isinstance(stream, io.TextIOWrapper) or not isinstance(raw, io.FileIO):
+        encoding.escape_unencodable(stream)
+        return stream
+    stream.flush()
+    output = io.BufferedWriter(_Output(raw, raises_error=raises_error))
+    replaced = io.TextIOWrapper(output, stream.encoding, line_buffering=stream.line_buffering, newline=None)
+    if stream.write_through:
+        replaced.reconfigure(write_through=True)
+    encoding.escape_unencodable(replaced)
+    return replaced
+
+
+def _output() -> _Output | None:
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw if isinstance(raw, _Output) else None
+
+
+def finish_work(function: Callable[..., ResultT]) -> Callable[..., ResultT]:
+    """Make a command finish its work after stdout is closed. `main` then reports it; see `lost_output`.
+
+    Commands without this decorator only print. They end silently, as POSIX tools do.
+    """
+
+    @functools.wraps(function)
+    def finishing(*args: Any, **kwargs: Any) -> ResultT:
+        if (output := _output()) is not None:
+            output.raises_error = False
+        return function(*args, **kwargs)
+
+    return finishing
+
+
+def lost_output() -> tuple[str, int] | None:
+    """Return why output of a finished command is lost, and the exit status for it; None if all output was written."""
+    if sys.stdout is None:
+        return None
+    sys.stdout.flush()
+    output = _output()
+    if output is None or output.error is None or output.raises_error:
+        return None
+    if output.error.errno == errno.EPIPE:
+        return "the program that read the pipe has exited", _CLOSED_PIPE
+    return output.error.strerror or str(output.error), 1
