@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from tests.truth.engine import TAKES_ASSUMPTIONS, judge
+from tests.truth.engine import judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,9 +71,9 @@ class Outcome:
 
     @property
     def is_over_count_passed(self) -> bool:
-        """Whether the plain sum is far too high, and the verdict is complete all the same."""
+        """Whether the plain sum is far too high, and the verification passes all the same."""
         margin = 1.1 + 4 * self.noise / math.sqrt(max(1, self.experiment.readers))
-        return self.experiment.plain_j > margin * self.experiment.truth_j and self.judgement.is_complete
+        return self.experiment.plain_j > margin * self.experiment.truth_j and self.judgement.is_passed
 
     @property
     def is_consistent(self) -> bool:
@@ -149,7 +149,7 @@ def violations(simulated: SimulatedClass, outcomes: list[Outcome]) -> Iterator[V
         laws.append(("points are right", pointed, lambda outcome: outcome.is_right, FULL_SHARE))
         if not simulated.exempt:
             laws.append(("a point is given", outcomes, lambda outcome: outcome.has_point, FULL_SHARE))
-    elif simulated.level == "none" or simulated.exempt or not TAKES_ASSUMPTIONS:
+    elif simulated.level == "none" or simulated.exempt:
         laws.append(("points are right", pointed, lambda outcome: outcome.is_right, NONE_SHARE))
     else:
         laws.append(("a point is given and right", outcomes, lambda outcome: outcome.is_right, NONE_SHARE))

@@ -13,8 +13,9 @@ import pytest
 
 from llm_energy_measure.domain.experiment import ClockEvidence, Launcher, RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
+from llm_energy_measure.verification.attribution import attribute
 from tests.support import factories
-from tests.truth.engine import ENGINE, judge
+from tests.truth.engine import judge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,9 @@ def process(
     if cpu_w is not None:
         fields |= {"cpu_energy_j": 100 * cpu_w, "cpu_power_w": cpu_w}
     metrics = EnergyMetrics(**{**fields, **(energy or {})})
-    work = factories.inference(inference_time_sec=100.0, total_tokens=8000, tokens_per_second=80.0)
+    work = factories.inference(
+        total_tokens=8000, input_tokens=4000, output_tokens=4000, inference_time_sec=100.0, tokens_per_second=80.0
+    )
     changes = {"gpu_name": A100, "gpu_id": rank, "inference_metrics": work, **changes}
     return factories.raw(process_index=rank, timestamps=times or span(), energy_metrics=metrics, **changes)
 
@@ -79,7 +82,7 @@ def assert_undetermined(judgement: Judgement, low_kj: float, high_kj: float) -> 
 
 
 def messages(records: Sequence[RawProcessResult]) -> str:
-    return " ".join(f"{finding.message} {finding.reason or ''}" for finding in ENGINE.attribute(records).findings)
+    return " ".join(f"{finding.message} {finding.reason or ''}" for finding in attribute(records).findings)
 
 
 def test_case_01_two_nodes_with_one_index(window: Timestamps | None) -> None:
@@ -181,7 +184,7 @@ def test_case_11_containers_that_read_their_own_boards() -> None:
     assert judgement.point_j == pytest.approx(140_000)
     assert kj(judgement.bounds_j) == pytest.approx((140, 140), rel=0.01)
     assert judgement.status == "exact"
-    assert judgement.is_complete
+    assert (judgement.verdict, judgement.errors) == ("complete", ())
 
 
 def test_case_12_consumer_boards_above_the_default_limit(window: Timestamps | None) -> None:

@@ -174,7 +174,8 @@ def test_lost_records_leave_gaps_in_the_ranks() -> None:
 def oracle(experiment: Experiment) -> Judgement:
     truth, plain = experiment.truth_j, experiment.plain_j
     errors = () if experiment.is_honest else ("energy.over_counted",)
-    return Judgement(plain, truth, (truth, truth), "estimated", errors, ())
+    verdict = "complete" if experiment.is_honest else "over-counted"
+    return Judgement(plain, truth, (truth, truth), "estimated", errors, (), verdict)
 
 
 def adder(experiment: Experiment) -> Judgement:
@@ -188,7 +189,7 @@ def contradicter(experiment: Experiment) -> Judgement:
 
 
 def accuser(experiment: Experiment) -> Judgement:
-    return Judgement(experiment.plain_j, None, (0.0, 1e12), "undetermined", ("energy.over_counted",), ())
+    return Judgement(experiment.plain_j, None, (0.0, 1e12), "undetermined", ("time.impossible_span",), (), "failed")
 
 
 def silent(experiment: Experiment) -> Judgement:

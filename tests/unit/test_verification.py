@@ -249,6 +249,28 @@ def test_check_without_the_figures_it_needs_does_not_pass(code: str, changes: di
 
 
 @pytest.mark.parametrize(
+    ("changes", "scope", "severity"),
+    [
+        ({"host": "node-1", "gpu_uuid": None}, None, "error"),
+        ({"host": None, "gpu_uuid": "GPU-a"}, None, "error"),
+        ({"host": None, "gpu_uuid": None}, None, "warning"),  # four pods, each with a GPU 0 of its own
+        ({"host": "node-1", "gpu_uuid": None, "gpu_id": None}, None, "warning"),
+        ({"host": "node-1", "gpu_uuid": "GPU-a"}, "device", "error"),
+        ({"host": "node-1", "gpu_uuid": "GPU-a"}, "process", None),
+        ({"host": "node-1", "gpu_uuid": "GPU-a"}, "host", None),
+    ],
+)
+def test_equal_results_are_copies_only_if_host_and_gpu_are_known(
+    changes: dict[str, Any], scope: str | None, severity: str | None
+) -> None:
+    energy = {"total_energy_j": 8000.0, "gpu_energy_j": 8000.0, "total_scope": scope, "gpu_scope": scope}
+    raws = [record(index, of=2, **{"gpu_id": 0, **changes}, energy=energy) for index in range(2)]
+    _, verification = aggregate_and_verify(factories.EXPERIMENT, raws)
+    [found] = [one.problem for one in verification.findings if one.code == "completeness.duplicate_process"]
+    assert found == severity
+
+
+@pytest.mark.parametrize(
     ("config", "expected"), [({"top_k": 1, "a": [2]}, "passed"), ({"top_k": 2, "a": [2]}, "not_checked")]
 )
 def test_configuration_is_compared_with_the_digest_of_the_manifest(config: dict[str, Any], expected: str) -> None:

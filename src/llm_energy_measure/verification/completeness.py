@@ -195,33 +195,43 @@ def _rank_of_cause(record: RawProcessResult) -> tuple[int, float]:
 
 
 def _duplicates(evidence: Evidence) -> Finding:
-    """Check that no result is stored under two indices: equal GPU, start, duration and energy to the last digit."""
+    """Check that no result is stored under two indices: equal GPU, start, duration and energy to the last digit.
+
+    An index names a GPU only within a known host. Without a host or a GPU, equal figures are a suspicion.
+    """
     code = "completeness.duplicate_process"
     if len(set(evidence.totals_j)) == len(evidence.records):
         return passed(code)  # all energies differ
     seen: dict[object, int] = {}
     copies: list[tuple[int, RawProcessResult]] = []
+    is_certain = True
     for host, record in [(process.host, process.record) for own in evidence.hosts.values() for process in own]:
-        if record.energy_metrics.total_energy_j and record.timestamps.start is not None:
-            times, energy = record.timestamps, record.energy_metrics
-            device = host, record.gpu_id, record.gpu_uuid
-            key = (device, times.start, times.duration_sec, energy.total_energy_j, energy.gpu_energy_j)
-            first = seen.setdefault(key, record.process_index)
-            if first != record.process_index:
-                copies.append((first, record))
-    shared = [(first, record) for first, record in copies if record.energy_metrics.total_scope != "host"]
-    if not shared:
+        times, energy = record.timestamps, record.energy_metrics
+        # One reading of a host, or one reading that was divided by the number of processes, gives equal figures.
+        if not energy.total_energy_j or times.start is None:
+            continue
+        if {energy.total_scope, energy.gpu_scope} & {"host", "process"}:
+            continue
+        key = (host, record.gpu_id, record.gpu_uuid, times.start, times.duration_sec)
+        first = seen.setdefault((key, energy.total_energy_j, energy.gpu_energy_j), record.process_index)
+        if first != record.process_index:
+            copies.append((first, record))
+            is_known = record.gpu_uuid is not None or (host is not None and record.gpu_id is not None)
+            is_certain = is_certain and is_known
+    if not copies:
         return passed(code)
-    first, record = shared[0]
-    energy_j = record.energy_metrics.total_energy_j
-    others = f", and {len(shared) - 1} more are copies" if len(shared) > 1 else ""
+    first, record = copies[0]
+    others = f", and {len(copies) - 1} more are copies" if len(copies) > 1 else ""
+    verb, reason = ("is", "") if is_certain else ("may be", "; the records don't name both the host and the GPU")
     message = (
-        f"process {record.process_index} has the same start and the same energy ({joules(energy_j)}) as process "
-        f"{first}; it is the same result under another index{others}"
+        f"process {record.process_index} has the same start and the same energy "
+        f"({joules(record.energy_metrics.total_energy_j)}) as process {first}; it {verb} the same result under another "
+        f"index{others}{reason}"
     )
     return failed(
         code,
         message,
-        effect_j=sum(copy.energy_metrics.total_energy_j or 0.0 for _, copy in shared),
-        processes=(copy.process_index for _, copy in shared),
+        severity=None if is_certain else "warning",
+        effect_j=sum(copy.energy_metrics.total_energy_j or 0.0 for _, copy in copies),
+        processes=(copy.process_index for _, copy in copies),
     )
