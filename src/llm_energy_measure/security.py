@@ -10,6 +10,7 @@ from llm_energy_measure.constants import MAX_ID_LENGTH, SUPERSEDED_AGGREGATE_PAT
 from llm_energy_measure.exceptions import ConfigurationError, ExperimentIdError, ResultNotFoundError, UnsafePathError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?((?:[kmgt]i?)?b?)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _RESERVED = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
@@ -17,6 +18,29 @@ UNPRINTABLE = (
     "\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff\\ufff9-\\ufffb\\ud800-\\udfff"
 )
 """Control characters, surrogates, and characters that reorder or hide text, as a character class of `re`."""
+
+
+def parse_size(text: str) -> int:
+    """Return a size in bytes, at least 1.
+
+    Args:
+        text: A number with an optional unit: `kB`, `MB`, `GB`, `TB` (powers of 1000) or `KiB`, `MiB`, `GiB`, `TiB`.
+
+    Raises:
+        ConfigurationError: The text is not a size.
+
+    Example:
+        >>> parse_size("1.5 GB"), parse_size("2GiB"), parse_size("4096")
+        (1500000000, 2147483648, 4096)
+    """
+    found = _SIZE.fullmatch(text.strip())
+    unit = found[2].lower() if found else ""
+    size = int(float(found[1]) * (1024 if "i" in unit else 1000) ** ("bkmgt".index(unit[:1] or "b"))) if found else 0
+    if size < 1:
+        raise ConfigurationError(
+            f"cannot use {text[:40]!r} as a size", "it is not a number of bytes", "use for example 2GB"
+        )
+    return size
 
 
 def sanitize_experiment_id(experiment_id: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +11,7 @@ from pyarrow import parquet
 
 from llm_energy_measure.results import FileSystemRepository
 from tests.support import factories
-from tests.support.command import run
+from tests.support.command import MODULE, PATIENCE_SEC, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,3 +152,75 @@ def test_parquet_exports_only_all_experiments(results: Path, tmp_path: Path, mor
     done = run("-o", results, "results", "export", "--format", "parquet", "--to", tmp_path / "data", *more)
     assert done.status == 2
     assert not (tmp_path / "data").exists()
+
+
+ALL_TYPES = "select * from test_all_types()"
+
+
+def test_sql_prints_values_of_all_types(results: Path, tmp_path: Path) -> None:
+    shown = run("-o", results, "results", "sql", ALL_TYPES)
+    assert (shown.status, shown.err) == (0, "3 rows\n")
+    rows = run("-o", results, "results", "sql", ALL_TYPES, "--format", "json").json()
+    assert (rows[1]["uhugeint"], rows[1]["hugeint"]) == (str(2**128 - 1), 2**127 - 1)
+    assert (rows[0]["date"], rows[1]["bit"]) == ("5877642-06-25 (BC)", "10101")
+    assert rows[2] == dict.fromkeys(rows[2])
+    csv = run("-o", results, "results", "sql", ALL_TYPES, "--format", "csv")
+    assert (csv.status, csv.err) == (0, "")
+    done = run("-o", results, "results", "sql", ALL_TYPES, "--to", tmp_path / "all.parquet")
+    assert done.status in (0, 1)
+    assert "bug" not in done.err
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["map {true: 1}", "map {date '2026-01-01': 1}", "[timestamp 'infinity']", "'a'::blob", "[1::uhugeint]", "null"],
+)
+def test_sql_prints_unusual_values(results: Path, value: str) -> None:
+    for form in ("table", "json", "csv"):
+        done = run("-o", results, "results", "sql", f"select {value} as x", "--format", form)
+        assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        (
+            "select hash(range) || repeat('x', 50) as h from range(5000000) order by 1",
+            "it needs more memory than",
+        ),
+        ("select range from range(100000000)", "the result has more than 0.05 GB"),
+    ],
+)
+def test_sql_refuses_to_use_more_memory(results: Path, query: str, words: str) -> None:
+    done = run("-o", results, "results", "sql", query, "--memory-limit", "200MB")
+    assert (done.status, done.out) == (1, "")
+    assert words in done.err
+    assert "raise --memory-limit" in done.err
+
+
+@pytest.mark.parametrize("size", ["", "-1", "0", "many", "1e400", "1 parsec"])
+def test_sql_refuses_a_limit_that_is_no_size(results: Path, size: str) -> None:
+    assert run("-o", results, "results", "sql", "select 1", "--memory-limit", size).status == 2
+
+
+def test_ctrl_c_interrupts_a_query(results: Path) -> None:
+    endless = "select count(*) from range(10000000) a, range(10000000) b where (a.range * b.range) % 7 = 3"
+    command = [*MODULE, "-o", str(results), "results", "sql", endless]
+    script = (
+        "import os, signal, sys, threading, time\n"
+        "from llm_energy_measure.cli.main import main\n"
+        "def interrupt():\n"
+        "    while 'duckdb' not in sys.modules: time.sleep(0.05)\n"
+        "    time.sleep(1)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command[len(MODULE) :]],
+        capture_output=True,
+        timeout=PATIENCE_SEC,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, "error: interrupted; finished work is kept")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,8 @@ from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.exceptions import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import duckdb
     import pyarrow as pa
 
@@ -24,37 +29,107 @@ _LOCKS = (
     "SET lock_configuration = true",
 )
 
+# Arrow has no type for these, and DuckDB would return wrong numbers or bytes that are not text.
+_TEXT_TYPES = frozenset({"BIGNUM", "BIT", "GEOMETRY", "TIME WITH TIME ZONE", "TIME_NS", "UHUGEINT", "VARINT"})
 
-def query_dataset(folder: str | Path, query: str) -> pa.Table:
-    """Return the result of a query of a dataset.
+_MAX_DEFAULT_MEMORY_BYTES = 4_000_000_000
+
+
+def default_memory_bytes() -> int:
+    """Return the default memory of a query: a quarter of the machine's memory, at most 4 GB."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return _MAX_DEFAULT_MEMORY_BYTES
+    return min(total // 4, _MAX_DEFAULT_MEMORY_BYTES)
+
+
+def query_dataset(folder: str | Path, query: str, *, memory_bytes: int | None = None) -> pa.Table:
+    """Return the result of a query of a dataset. Ctrl-C interrupts the query.
 
     The tables are `experiments`, `processes` and `findings`, each with a column `month`. They are empty if the dataset
     does not exist. Timestamps are in UTC. A query cannot write, and cannot read other files, the network or extensions.
+    Columns of types that Arrow does not have are text.
 
     Args:
         folder: Folder of the dataset that `write_dataset` created.
         query: One SELECT statement, or an EXPLAIN of one, in the SQL of DuckDB.
+        memory_bytes: Memory limit of DuckDB in bytes. The result may have a quarter of it. None is
+            `default_memory_bytes()`.
 
     Raises:
         MissingExtraError: DuckDB or pyarrow is not installed.
-        ConfigurationError: The query is not one SELECT statement, or DuckDB rejects it.
+        ConfigurationError: The query is not one SELECT statement, DuckDB rejects it, or it needs too much memory.
     """
     try:
         import duckdb
+        import pyarrow as pa
     except ImportError as error:
         advice = f"pip install {EXTRA_PACKAGES['analytics']}"
-        raise MissingExtraError(_DOING, "duckdb is not installed", advice) from error
+        raise MissingExtraError(_DOING, f"{error.name} is not installed", advice) from error
+    memory_bytes = default_memory_bytes() if memory_bytes is None else memory_bytes
     with duckdb.connect(":memory:") as database:
         for table in TABLES:
             database.register(table, _table(Path(folder) / table, table))
+        database.execute(f"SET memory_limit = '{memory_bytes}B'")
         for lock in _LOCKS:
             database.execute(lock)
         try:
             statement = _one_query(database, query)
-            return database.sql(statement).to_arrow_table()
-        except duckdb.Error as error:
+            return _interruptible(database, lambda: _fetch(database.sql(statement), memory_bytes // 4))
+        except duckdb.OutOfMemoryException as error:
+            found = f"it needs more memory than {memory_bytes / 1e9:.3g} GB"
+            raise ConfigurationError(_DOING, found, "select fewer rows, or raise --memory-limit") from error
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             found = str(error).strip().replace("\n", " ")
             raise ConfigurationError(_DOING, found, "'describe experiments' lists the columns") from error
+
+
+def column_as_text(column: pa.ChunkedArray) -> list[str | None]:
+    """Return the values of a column as DuckDB prints them, for example a date after the year 9999."""
+    import duckdb
+    import pyarrow as pa
+
+    with duckdb.connect(":memory:") as database:
+        database.execute("SET TimeZone = 'UTC'")
+        rows = database.from_arrow(pa.table({"value": column})).project("CAST(#1 AS VARCHAR)").fetchall()
+    return [text for (text,) in rows]
+
+
+def _interruptible(database: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
+    """Return the result of the work. DuckDB does not return to Python during a query, so it runs in a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            database.interrupt()
+            raise
+
+
+def _fetch(relation: duckdb.DuckDBPyRelation, max_bytes: int) -> pa.Table:
+    """Return all rows. Raise `ConfigurationError` if they have more bytes, which DuckDB's limit does not count."""
+    import pyarrow as pa
+
+    if any(str(kind) in _TEXT_TYPES for kind in relation.types):
+        relation = relation.project(", ".join(map(_projection, count(1), relation.columns, map(str, relation.types))))
+    # duckdb 2 renamed fetch_record_batch.
+    reader = relation.to_arrow_reader() if hasattr(relation, "to_arrow_reader") else relation.fetch_record_batch()
+    batches: list[pa.RecordBatch] = []
+    size_bytes = 0
+    for batch in reader:
+        batches.append(batch)
+        size_bytes += batch.nbytes
+        if size_bytes > max_bytes:
+            found = f"the result has more than {max_bytes / 1e9:.3g} GB"
+            raise ConfigurationError(_DOING, found, "add LIMIT or a condition, or raise --memory-limit")
+    return pa.Table.from_batches(batches, schema=reader.schema)
+
+
+def _projection(position: int, name: str, kind: str) -> str:
+    """Return the SQL of one column of a result, as text if Arrow does not have its type."""
+    value = f"CAST(#{position} AS VARCHAR)" if kind in _TEXT_TYPES else f"#{position}"
+    return f'{value} AS "{name.replace(chr(34), chr(34) * 2)}"'
 
 
 def _one_query(database: duckdb.DuckDBPyConnection, query: str) -> str:

@@ -19,6 +19,7 @@ from llm_energy_measure.exceptions import (
     ResultNotFoundError,
     StorageError,
 )
+from llm_energy_measure.security import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +46,21 @@ class Text(StringParamType):
         if not text.strip():
             self.fail("the value is empty", param, ctx)
         return text
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes with an optional unit: `500MB`, `1.5GB`, `2GiB`, `1048576`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number of bytes."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except ConfigurationError as error:
+            self.fail(str(error), param, ctx)
 
 
 class PathName(Text):

@@ -10,7 +10,7 @@ import msgspec
 
 from llm_energy_measure.catalogue.dataset import TABLES, write_dataset
 from llm_energy_measure.catalogue.paths import dataset_path
-from llm_energy_measure.catalogue.sql import query_dataset
+from llm_energy_measure.catalogue.sql import column_as_text, query_dataset
 from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.cli.block_pandas import block_pandas
 from llm_energy_measure.exceptions import ConfigurationError
@@ -44,8 +44,14 @@ _FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
     type=options.PathName(),
     help="Query a dataset that 'results export' wrote. [default: the current results]",
 )
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    type=options.Size(),
+    help="Use at most this memory, for example 8GB. [default: a quarter of the machine's memory, at most 4 GB]",
+)
 @options.shared_options
-def sql(*, query: str, form: str | None, target: str | None, dataset: str | None) -> None:
+def sql(*, query: str, form: str | None, target: str | None, dataset: str | None, memory_limit: int | None) -> None:
     """Query all aggregated experiments with one SELECT statement, in the SQL dialect of DuckDB.
 
     The tables are experiments, processes and findings; the query "describe experiments" lists the columns of a table.
@@ -53,10 +59,10 @@ def sql(*, query: str, form: str | None, target: str | None, dataset: str | None
     pyarrow.
     """
     with block_pandas():
-        _run(query, form=form, target=target, dataset=dataset)
+        _run(query, form=form, target=target, dataset=dataset, memory_limit=memory_limit)
 
 
-def _run(query: str, *, form: str | None, target: str | None, dataset: str | None) -> None:
+def _run(query: str, *, form: str | None, target: str | None, dataset: str | None, memory_limit: int | None) -> None:
     problems: list[str] = []
     form = _format(form, target)
     if dataset is None:
@@ -69,7 +75,7 @@ def _run(query: str, *, form: str | None, target: str | None, dataset: str | Non
         raise ConfigurationError("cannot run the query", found, advice)
     for problem in problems:
         terminal.warn(f"left out: {problem}")
-    _write(query_dataset(dataset, query), form, target)
+    _write(query_dataset(dataset, query, memory_bytes=memory_limit), form, target)
     if problems:
         raise SystemExit(1)
 
@@ -121,16 +127,22 @@ def _parquet(answer: pa.Table) -> bytes:
 
 def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
     """Yield the rows as JSON values: large whole numbers as int, maps as objects, intervals as ISO 8601 text."""
+    return zip(*map(_values, answer.columns), strict=True)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values of a column as JSON values; text for bytes, and for a date that Python does not have."""
     from pyarrow import types
 
-    def values(column: pa.ChunkedArray) -> list[Any]:
+    kind = column.type
+    if types.is_binary(kind):
+        return column_as_text(column)
+    try:
         found: list[Any] = column.to_pylist()
-        kind = column.type
-        if types.is_nested(kind) or types.is_decimal(kind) or types.is_interval(kind):
-            return [_json_value(value, kind) for value in found]
-        return found  # most columns need no conversion
-
-    return zip(*map(values, answer.columns), strict=True)
+    except (OverflowError, ValueError):  # also for nanoseconds, which need pandas
+        return column_as_text(column)
+    is_plain = not (types.is_nested(kind) or types.is_decimal(kind) or types.is_interval(kind))
+    return found if is_plain else [_json_value(value, kind) for value in found]  # most columns need no conversion
 
 
 def _json_value(value: Any, kind: pa.DataType) -> Any:
@@ -144,13 +156,18 @@ def _json_value(value: Any, kind: pa.DataType) -> Any:
     elif types.is_interval(kind):
         converted = _iso_duration(*value)
     elif types.is_map(kind):
-        is_nested = types.is_nested(kind.key_type)
-        converted = {str(key) if is_nested else key: _json_value(item, kind.item_type) for key, item in value}
+        converted = {_json_key(key): _json_value(item, kind.item_type) for key, item in value}
     elif types.is_struct(kind):
         converted = {field.name: _json_value(value[field.name], field.type) for field in kind}
     elif types.is_list(kind) or types.is_fixed_size_list(kind):
         converted = [_json_value(item, kind.value_type) for item in value]
+    elif isinstance(value, bytes):
+        converted = value.decode("utf-8", "backslashreplace")
     return converted
+
+
+def _json_key(key: Any) -> Any:
+    return key if type(key) in (str, int, float) else str(key)
 
 
 def _iso_duration(months: int, days: int, nanoseconds: int) -> str:
