@@ -97,7 +97,7 @@ def floor_of_mtimes(folder: Path) -> int:
 
 def loop_of_pydantic(folder: Path) -> int:
     """Read each file with a pydantic model of its fields; sum the energy of each experiment."""
-    from datetime import datetime  # noqa: TC003 - pydantic reads the annotation at run time
+    from datetime import datetime
 
     import pydantic
 

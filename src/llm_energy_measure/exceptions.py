@@ -26,12 +26,11 @@ parts, so that callers do not parse the text.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from llm_energy_measure.domain.experiment import CompletenessReport
 
 

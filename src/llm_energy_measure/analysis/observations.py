@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from msgspec import Struct, field
 
 from llm_energy_measure.catalogue.facts import ExperimentFacts, facts_of
-from llm_energy_measure.catalogue.index import query_catalogue
+from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
 from llm_energy_measure.catalogue.query import full_key
 from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.catalogue.sqlite_schema import to_utc
+from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain.configuration import PREFIX, Value
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results.columns import model_name_of_processes
 from llm_energy_measure.results.repository import FileSystemRepository
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
-
-    from llm_energy_measure.catalogue.index import Catalogue
-    from llm_energy_measure.catalogue.summary import ExperimentSummary
 
 EnergyKind = Literal["attributed", "plain"]
 

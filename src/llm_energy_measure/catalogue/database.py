@@ -9,16 +9,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from llm_energy_measure.catalogue.query import FUNCTIONS
 from llm_energy_measure.catalogue.sqlite_schema import DDL
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.storage.local import read_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 VERSION = 3
 """Version of the file format. A file of another version is rebuilt."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,21 +21,18 @@ from llm_energy_measure.catalogue.index import Catalogue, Mtimes, query_catalogu
 from llm_energy_measure.catalogue.sqlite_schema import to_utc
 from llm_energy_measure.catalogue.summary import scan_experiment, up_to_date_aggregate
 from llm_energy_measure.constants import AGGREGATED_DIR, EXTRA_PACKAGES, RAW_DIR
+from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, LLMEnergyMeasureError, MissingExtraError
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
 from llm_energy_measure.results.exporters import plain
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.storage.atomic import make_folder, sync_folder, target_name, temporary_path, writer_has_ended
 from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     import pandas as pd
     import polars as pl
     import pyarrow as pa
-
-    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
-    from llm_energy_measure.results.repository import FileSystemRepository
 
 VERSION = 3
 """Version of the files. Files of another version are written again."""

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
 from llm_energy_measure.domain.configuration import Value, flatten, is_ignored
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from llm_energy_measure.domain.experiment import AggregatedSummary, RawProcessResult
+from llm_energy_measure.domain.experiment import AggregatedSummary, RawProcessResult
 
 _COMPONENTS = ("gpu", "cpu", "ram")
 _TOKEN_BUDGET = frozenset(

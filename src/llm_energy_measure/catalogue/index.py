@@ -14,7 +14,9 @@ import contextlib
 import sqlite3
 import time
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -30,7 +32,7 @@ from llm_energy_measure.catalogue.database import (
 )
 from llm_energy_measure.catalogue.paths import CATALOGUE_NAME, catalogue_path, is_on_network
 from llm_energy_measure.catalogue.query import Clause, column_of
-from llm_energy_measure.catalogue.selection import SHOWN_KEYS, group_clause, group_of, order_keys
+from llm_energy_measure.catalogue.selection import SHOWN_KEYS, Group, Query, group_clause, group_of, order_keys
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, INSERT, row_values
 from llm_energy_measure.catalogue.summary import (
     ExperimentScan,
@@ -40,15 +42,9 @@ from llm_energy_measure.catalogue.summary import (
 )
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
 from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LLMEnergyMeasureError
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.storage.folder import Folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from llm_energy_measure.catalogue.selection import Group, Query
-    from llm_energy_measure.results.repository import FileSystemRepository
 
 AnswerT = TypeVar("AnswerT")
 

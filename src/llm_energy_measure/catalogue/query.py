@@ -14,16 +14,14 @@ never contains text of the user: column names come from a table, and values are 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from llm_energy_measure.domain.configuration import PREFIX, keys_named
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results.batch.state import Status
 from llm_energy_measure.verification.verdicts import VERDICTS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<sign><=|>=|!=|!~|=|<|>|~|\(|\)|,)"""

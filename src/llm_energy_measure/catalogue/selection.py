@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from llm_energy_measure.catalogue.query import Clause, column_of, contains_clause, where_clause
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class Query(Struct, frozen=True, kw_only=True):

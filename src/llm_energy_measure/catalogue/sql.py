@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -13,8 +14,6 @@ from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.exceptions import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import duckdb
     import pyarrow as pa
 

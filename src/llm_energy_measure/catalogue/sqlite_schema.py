@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llm_energy_measure.catalogue.query import SEPARATOR
+from llm_energy_measure.catalogue.summary import ExperimentScan
 from llm_energy_measure.results.columns import SUMMARY_COLUMNS
-
-if TYPE_CHECKING:
-    from llm_energy_measure.catalogue.summary import ExperimentScan
 
 _OWN_COLUMNS = {
     "experiment_id": "text",

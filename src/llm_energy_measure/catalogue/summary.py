@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Struct, field
 
-from llm_energy_measure.domain.experiment import AggregatedSummary
+from llm_energy_measure.domain.experiment import AggregatedSummary, CompletenessReport, RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
 from llm_energy_measure.results.batch.state import ExperimentState, Status, inspect_experiment, is_up_to_date
 from llm_energy_measure.results.columns import model_name
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.codec import decode_summary
 from llm_energy_measure.results.store.layout import deleted_folder, names_folder
+from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.results.store.tags import load_tags
+from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.verification.completeness import check_completeness
 from llm_energy_measure.verification.verdicts import Verdict, verdict_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from llm_energy_measure.domain.experiment import CompletenessReport, RawProcessResult
-    from llm_energy_measure.results.repository import FileSystemRepository
-    from llm_energy_measure.results.store.raw_folder import RawRecovery
-    from llm_energy_measure.storage.folder import Folder
 
 
 class ExperimentSummary(Struct, frozen=True, kw_only=True):

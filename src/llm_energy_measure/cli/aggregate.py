@@ -5,22 +5,19 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.assume import parse_assumptions
+from llm_energy_measure.domain.experiment import AggregatedSummary
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.batch import bulk
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.strategies import get_strategy
 from llm_energy_measure.verification.codes import SUM_FAMILIES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import AggregatedSummary
-    from llm_energy_measure.results.repository import FileSystemRepository
 
 _SKIPPED = {
     "current": "is up to date",

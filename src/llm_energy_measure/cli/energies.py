@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 from msgspec import Struct
 
 from llm_energy_measure.cli import formatting, terminal
+from llm_energy_measure.domain.experiment import AggregatedSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from llm_energy_measure.catalogue.selection import Group
     from llm_energy_measure.catalogue.summary import ExperimentSummary
-    from llm_energy_measure.domain.experiment import AggregatedSummary
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., object]")
 EnergyKind = Literal["attributed", "plain"]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from llm_energy_measure.domain.experiment import AggregatedSummary
 from llm_energy_measure.verification.completeness import describe_found
-
-if TYPE_CHECKING:
-    from llm_energy_measure.domain.experiment import AggregatedSummary
 
 UNKNOWN = "-"
 

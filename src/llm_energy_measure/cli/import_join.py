@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from llm_energy_measure import importers
-from llm_energy_measure.domain.experiment import process_index_of
+from llm_energy_measure.domain.experiment import RawProcessResult, process_index_of
 from llm_energy_measure.exceptions import ImportFormatError, ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.registry import FORMATS
 from llm_energy_measure.importers.report import ImportReport, RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.results.store import codec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.source_file import ImportSource
 
 _RAW_RESULT_FIELDS = {"experiment_id", "process_index", "energy_metrics", "timestamps"}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,12 +16,14 @@ import msgspec
 from llm_energy_measure import importers
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.import_join import read_energy_records, refused_path
+from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import (
     ImportFormatError,
     LLMEnergyMeasureError,
     ResultExistsError,
     ResultNotFoundError,
 )
+from llm_energy_measure.importers import Entry, ImportReport
 from llm_energy_measure.importers.codecarbon import ungrouped_experiment_id
 from llm_energy_measure.importers.energy_join import EnergyJoin, without_joined_energy
 from llm_energy_measure.importers.mapping import parse_mappings
@@ -30,11 +34,6 @@ from llm_energy_measure.results.store.layout import process_file, raw_folder
 from llm_energy_measure.verification.verdicts import verdict_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
-    from llm_energy_measure.importers import Entry, ImportReport
     from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.results.store.raw_folder import RawFolder
 

@@ -11,8 +11,9 @@ import io
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -20,9 +21,6 @@ import llm_energy_measure
 from llm_energy_measure.cli import options, streams, terminal
 from llm_energy_measure.cli.options import PROGRAM
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class LazyGroup(click.Group):

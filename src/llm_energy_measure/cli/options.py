@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,17 +14,10 @@ from click.types import StringParamType
 
 from llm_energy_measure.cli.terminal import VERBOSITY_KEY, warn
 from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, RAW_DIR, RESULTS_DIR_ENV
-from llm_energy_measure.exceptions import (
-    ConfigurationError,
-    LLMEnergyMeasureError,
-    ResultNotFoundError,
-    StorageError,
-)
+from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError, ResultNotFoundError, StorageError
 from llm_energy_measure.security import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
     from llm_energy_measure.results.repository import FileSystemRepository
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., Any] | click.Command")

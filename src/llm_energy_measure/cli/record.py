@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
 from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.recorder.attempt import NewAttempt
 from llm_energy_measure.recorder.command import CannotRunError, TreeTime, find_program, run_command
@@ -17,9 +18,6 @@ from llm_energy_measure.recorder.ranks import find_rank
 from llm_energy_measure.recorder.recording import record as make_recording
 from llm_energy_measure.recorder.sources import DEFAULT_SOURCES, Source
 from llm_energy_measure.recorder.sources.cpu_model import CpuModel
-
-if TYPE_CHECKING:
-    from llm_energy_measure.domain.experiment import RawProcessResult
 
 
 class Attempt(click.ParamType[int | NewAttempt]):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from llm_energy_measure.cli import formatting, options, terminal
@@ -12,10 +10,8 @@ from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results import exporters
 from llm_energy_measure.results.batch.state import source_changes
 from llm_energy_measure.results.columns import has_codecarbon_row
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.layout import process_file
-
-if TYPE_CHECKING:
-    from llm_energy_measure.results.repository import FileSystemRepository
 
 _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -12,15 +13,11 @@ from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
 from llm_energy_measure.catalogue.query import ALIASES, column_of, where_clause
 from llm_energy_measure.catalogue.selection import GROUP_FIGURES, Group, Query
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, to_utc
+from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.cli import energies, formatting, options, terminal
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.strategies import WHOLE_THROUGHPUT
 from llm_energy_measure.verification.verdicts import VERDICTS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from llm_energy_measure.catalogue.summary import ExperimentSummary
 
 _HEADERS = (
     ("id", "left"),

@@ -8,13 +8,13 @@ import click
 import msgspec
 
 from llm_energy_measure.cli import energies, formatting, options, terminal
+from llm_energy_measure.domain.experiment import AggregatedResult
+from llm_energy_measure.domain.statistics import SampleStatistics
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.repeats import RepeatStatistics, group_repeats, repeat_statistics
 from llm_energy_measure.results.strategies import WHOLE_THROUGHPUT
 
 if TYPE_CHECKING:
-    from llm_energy_measure.domain.experiment import AggregatedResult
-    from llm_energy_measure.domain.statistics import SampleStatistics
     from llm_energy_measure.results.repository import FileSystemRepository
 
 # The trailing space distinguishes the second interval from the first. It is removed before printing.

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import click
 import msgspec
 
 from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
 from llm_energy_measure.cli import energies, formatting, options, terminal
+from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.results import columns
 from llm_energy_measure.results.aggregation import calculate_efficiency_metrics
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.strategies import MEAN_THROUGHPUT, WHOLE_THROUGHPUT
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
-    from llm_energy_measure.results.repository import FileSystemRepository
 
 _PROCESS_HEADERS = (
     ("process", "right"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,6 @@ from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import exporters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pyarrow as pa
 
 _FORMATS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
@@ -12,9 +13,6 @@ from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.results.batch.verify import VerifiedExperiment, verify_experiments
 from llm_energy_measure.verification.codes import CODES
 from llm_energy_measure.verification.verdicts import VERDICTS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _FIELDS = (
     "experiment_id",

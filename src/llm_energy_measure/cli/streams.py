@@ -10,14 +10,13 @@ import functools
 import io
 import signal
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llm_energy_measure.cli import encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from _typeshed import ReadableBuffer
 
 ResultT = TypeVar("ResultT")

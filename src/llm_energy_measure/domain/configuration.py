@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
 
 Value = str | int | float | bool
 """Value of a flattened key. Lists are JSON text. A key whose value is null equals an absent key."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -34,9 +35,6 @@ from llm_energy_measure.domain.units import (
     Watts,
     ratio,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Status = Literal["completed", "failed", "interrupted", "partial"]
 """How a run ended: normally, with an exception, or by a signal. `partial` is a checkpoint of an unfinished run."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from llm_energy_measure.domain.sketch import LatencySketch, SketchBuilder
 from llm_energy_measure.domain.statistics import mean, percentile
 from llm_energy_measure.domain.units import Count, Milliseconds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
 
 MAX_SAMPLES = 10_000
 """Number of samples of each kind that a new record holds at most. Older and imported records may hold more."""

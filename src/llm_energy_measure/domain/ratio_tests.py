@@ -16,16 +16,13 @@ Sources:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
 
 from llm_energy_measure.domain.statistics import CONFIDENCE
 from llm_energy_measure.domain.student_t import t_quantile, t_tail
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class RatioEstimate(Struct, frozen=True, kw_only=True):

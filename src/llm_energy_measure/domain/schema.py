@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from llm_energy_measure.constants import SCHEMA_VERSION
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
 
 Document = dict[str, Any]
 """A decoded JSON object that was not converted to a record."""

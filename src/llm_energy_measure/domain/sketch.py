@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Self
+from collections.abc import Iterable
+from typing import Annotated, Self
 
 from msgspec import Meta, Struct, field
 
 from llm_energy_measure.domain.units import Count, Milliseconds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 RELATIVE_ERROR = 0.01
 """Largest relative error of a percentile."""

@@ -6,14 +6,11 @@ Sums are rounded once (`math.fsum`), so that the order of the processes does not
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 from llm_energy_measure.domain.student_t import t_quantile
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 CONFIDENCE = 0.95
 """Confidence level of all intervals in this package."""

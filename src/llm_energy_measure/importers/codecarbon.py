@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import (
     COUNTER_RESET,
     Component,
@@ -37,13 +38,8 @@ from llm_energy_measure.importers.record_parts import (
     unmeasured_devices,
 )
 from llm_energy_measure.importers.report import ImportReport, Notes
+from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import as_joules, parse_boards, parse_number, parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.source_file import ImportSource
 
 _TOLERANCE = 1e-9
 _POWER_FACTOR = 100.0

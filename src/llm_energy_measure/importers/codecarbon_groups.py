@@ -7,14 +7,12 @@ The task files of a run contain energies that the row of the run includes.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from llm_energy_measure.importers.codecarbon_rows import read_rows
 from llm_energy_measure.importers.codecarbon_runs import Part, Reading, Runs
 from llm_energy_measure.importers.report import RefusedInputError
-
-if TYPE_CHECKING:
-    from llm_energy_measure.importers.source_file import ImportSource
+from llm_energy_measure.importers.source_file import ImportSource
 
 
 class Process(NamedTuple):

@@ -11,19 +11,14 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from llm_energy_measure.constants import CODECARBON_COLUMN_NAMES
 from llm_energy_measure.importers.limits import MAX_CELL, require_unique_columns
-from llm_energy_measure.importers.source_file import split_row
+from llm_energy_measure.importers.source_file import ImportSource, split_row
 from llm_energy_measure.importers.values import add_seconds, parse_number, parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from llm_energy_measure.importers.source_file import ImportSource
 
 HEADER = frozenset(("timestamp", "duration", "emissions", "energy_consumed"))
 """Columns of every version."""

@@ -7,18 +7,14 @@ or was reset. If all fall and the tracker started again, each part counts.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from llm_energy_measure.importers.codecarbon_rows import COMPONENTS, NUMBERS
+from llm_energy_measure.importers.codecarbon_rows import COMPONENTS, NUMBERS, EmissionsRow
 from llm_energy_measure.importers.values import add_seconds, identifier, parse_number, parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from llm_energy_measure.importers.codecarbon_rows import EmissionsRow
 
 # The timestamp has whole seconds, and its clock can drift against the timer that measures the duration.
 _SAME_START_SEC = 2.0

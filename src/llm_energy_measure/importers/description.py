@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from llm_energy_measure.importers.limits import MAX_PARSED_BYTES
-from llm_energy_measure.importers.source_file import BLANK
-
-if TYPE_CHECKING:
-    from llm_energy_measure.importers.source_file import ImportSource
+from llm_energy_measure.importers.source_file import BLANK, ImportSource
 
 _MAGIC = {
     b"PK\x03\x04": "a ZIP archive",

@@ -6,16 +6,14 @@ is joined to at most one run, because each joule counts once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.domain.metrics import Timestamps
-    from llm_energy_measure.importers.report import Notes
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.metrics import Timestamps
+from llm_energy_measure.importers.report import Notes
 
 _JOINED_FIELDS = ("energy_metrics", "host", "gpu_id", "gpu_uuid", "gpu_name")
 _JOINED = "joined"

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from llm_energy_measure.constants import MAX_PROCESSES
-from llm_energy_measure.domain.experiment import Launcher
+from llm_energy_measure.domain.experiment import Launcher, RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Timestamps
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.json_text import as_object, parse_json
 from llm_energy_measure.importers.record_parts import imported_record, inference_metrics, unmeasured_devices
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import (
     as_integer,
     as_joules,
@@ -30,12 +32,6 @@ from llm_energy_measure.importers.values import (
     parse_boards,
     parse_local_time,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "llm-energy-measure 1.x"
 """Origin of all records. Verification looks up by this name what the tool measured; no file states a version."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
 
 from llm_energy_measure.importers.report import RefusedInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
 
 MAX_BYTES = 256 * 1024 * 1024
 """Largest file, in bytes; larger files are refused before they are read. 100,000 rows of CodeCarbon have 40 MB."""

@@ -15,16 +15,13 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers.values import parse_number
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Kind = Literal["number", "whole", "text", "time", "scope"]
 Cell = str | float | None

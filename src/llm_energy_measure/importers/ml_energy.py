@@ -11,11 +11,14 @@ Source: the ML.ENERGY benchmark v3 and its leaderboard, which measure with Zeus.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.json_text import as_object, parse_json, require_unique_keys
@@ -27,15 +30,9 @@ from llm_energy_measure.importers.record_parts import (
     unmeasured_devices,
 )
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import as_integer, as_number, as_text, digest, identifier
 from llm_energy_measure.importers.zeus import gpu_counters
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.domain.latency import LatencyMeasurements
-    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "ml-energy"
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-from llm_energy_measure.domain.experiment import Launcher
+from llm_energy_measure.domain.experiment import Launcher, RawProcessResult
 from llm_energy_measure.domain.metrics import ComputeMetrics, DeviceEnergy, EnergyMetrics
 from llm_energy_measure.domain.units import JOULES_PER_KWH
 from llm_energy_measure.importers.codecarbon import is_constant
@@ -23,6 +24,7 @@ from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.json_text import as_object
 from llm_energy_measure.importers.record_parts import component, imported_record, timestamps_before
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import (
     as_integer,
     as_joules,
@@ -32,12 +34,6 @@ from llm_energy_measure.importers.values import (
     parse_boards,
     parse_time,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "optimum-benchmark"
 

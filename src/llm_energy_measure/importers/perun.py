@@ -14,11 +14,13 @@ import importlib.util
 import itertools
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from llm_energy_measure.constants import EXTRA_PACKAGES
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import (
     COUNTER_RESET,
     SAMPLING_GAP,
@@ -26,6 +28,7 @@ from llm_energy_measure.domain.metrics import (
     Component,
     DeviceEnergy,
     EnergyMetrics,
+    Provenance,
     SensorReading,
     Timestamps,
 )
@@ -33,14 +36,8 @@ from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.perun_tree import SENSOR, Tree, build_tree
 from llm_energy_measure.importers.record_parts import imported_record
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import as_number, as_text, identifier, parse_number, parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.domain.metrics import Provenance
-    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "perun"
 

@@ -6,16 +6,14 @@ import contextlib
 import io
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import h5py
 import msgspec
 
 from llm_energy_measure.importers.perun_tree import MAX_DEPTH, SENSOR, magnitude, samples_of
 from llm_energy_measure.importers.report import RefusedInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _MAX_NODES = 200_000
 _MAX_SAMPLES = 2_000_000

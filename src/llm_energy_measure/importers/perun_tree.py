@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from llm_energy_measure.importers.json_text import as_object
 from llm_energy_measure.importers.report import RefusedInputError
 from llm_energy_measure.importers.values import as_number, as_text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SENSOR = 6
 """Lowest level of the tree; above are device group (5), node (4), run (3), multi-run (2) and application (1)."""

@@ -14,23 +14,19 @@ import itertools
 import re
 import statistics
 from array import array
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import SAMPLING_GAP, DeviceEnergy, EnergyMetrics, SensorReading, Timestamps
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.record_parts import component, imported_record
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
-from llm_energy_measure.importers.source_file import split_row
+from llm_energy_measure.importers.source_file import ImportSource, split_row
 from llm_energy_measure.importers.values import from_epoch, identifier, parse_number, parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "power-log"
 

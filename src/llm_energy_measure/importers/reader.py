@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
 from llm_energy_measure.importers.energy_join import EnergyJoin
-from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.format import Format, Options, Progress
 from llm_energy_measure.importers.limits import MAX_FILES
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.registry import formats_named
-from llm_energy_measure.importers.report import ImportReport
+from llm_energy_measure.importers.report import Entry, ImportReport
 from llm_energy_measure.importers.scan import Scan
 from llm_energy_measure.importers.values import parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.domain.metrics import DeviceEnergy
-    from llm_energy_measure.importers.format import Progress
-    from llm_energy_measure.importers.report import Entry
 
 
 class ImportedRecords:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
-from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult
 from llm_energy_measure.domain.latency import LatencyMeasurements
-from llm_energy_measure.domain.metrics import DeviceEnergy, InferenceMetrics, Timestamps
-from llm_energy_measure.importers.report import RefusedInputError
+from llm_energy_measure.domain.metrics import (
+    DeviceEnergy,
+    EnergyMetrics,
+    InferenceMetrics,
+    Provenance,
+    Scope,
+    Timestamps,
+)
+from llm_energy_measure.importers.report import Notes, RefusedInputError
 from llm_energy_measure.importers.values import add_seconds, as_integer, as_number
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from llm_energy_measure.domain.experiment import ImportOrigin
-    from llm_energy_measure.domain.metrics import EnergyMetrics, Provenance, Scope
-    from llm_energy_measure.importers.report import Notes
-
 
 _DEFAULTS: dict[str, Any] = {
     "process_index": 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers import (
@@ -17,12 +17,8 @@ from llm_energy_measure.importers import (
     zeus,
 )
 from llm_energy_measure.importers.description import describe, json_error_line
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_energy_measure.importers.format import Format
-    from llm_energy_measure.importers.source_file import ImportSource
+from llm_energy_measure.importers.format import Format
+from llm_energy_measure.importers.source_file import ImportSource
 
 FORMATS: tuple[Format, ...] = (
     legacy.FORMAT,

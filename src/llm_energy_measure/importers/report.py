@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.experiment import RawProcessResult
 
 Outcome = Literal["kept", "repaired", "refused"]
 

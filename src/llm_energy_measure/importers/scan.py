@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers.description import describe, is_blank
+from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.limits import MAX_BYTES
 from llm_energy_measure.importers.registry import unknown_format
-from llm_energy_measure.importers.source_file import read_source
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.format import Format, Options
-    from llm_energy_measure.importers.report import ImportReport
-    from llm_energy_measure.importers.source_file import ImportSource
+from llm_energy_measure.importers.report import ImportReport
+from llm_energy_measure.importers.source_file import ImportSource, read_source
 
 
 class Scan:

@@ -12,24 +12,19 @@ import json
 import os
 import re
 import stat
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from llm_energy_measure.domain.experiment import ImportOrigin
+from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult
 from llm_energy_measure.importers.european_csv import convert_semicolons
 from llm_energy_measure.importers.json_text import BOM, as_null, parse_json, storable, top_level_fields
 from llm_energy_measure.importers.limits import MAX_BYTES, MAX_CELL, MAX_PARSED_BYTES, require_parsable, require_rows
-from llm_energy_measure.importers.report import RefusedInputError
+from llm_energy_measure.importers.report import Notes, RefusedInputError
 from llm_energy_measure.security import reject_duplicate_keys
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.report import Notes
 
 BLANK = b"\xef\xbb\xbf \t\r\n"
 """Bytes that may come before the first character of a JSON text."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
 
 from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import RawProcessResult
@@ -19,9 +21,10 @@ from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, Inf
 from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.importers.description import describe
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.mapping import FIELDS, NestedValueError, describe_nested
+from llm_energy_measure.importers.mapping import FIELDS, Cell, NestedValueError, describe_nested
 from llm_energy_measure.importers.record_parts import inference_metrics, total_of_components
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.table_rows import PARQUET, Table, TableRow, open_table
 from llm_energy_measure.importers.values import (
     MAX_INTEGER,
@@ -33,13 +36,6 @@ from llm_energy_measure.importers.values import (
     parse_time,
 )
 from llm_energy_measure.security import sanitize_experiment_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-
-    from llm_energy_measure.importers.mapping import Cell
-    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "table"
 

@@ -9,21 +9,18 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.importers.json_text import parse_json
 from llm_energy_measure.importers.limits import MAX_BYTES, MAX_CELL, require_rows, require_unique_columns
+from llm_energy_measure.importers.mapping import Cell
 from llm_energy_measure.importers.report import RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import MAX_INTEGER
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from llm_energy_measure.importers.mapping import Cell
-    from llm_energy_measure.importers.source_file import ImportSource
 
 PARQUET = b"PAR1"
 """First bytes of a Parquet file."""

@@ -11,8 +11,10 @@ TensorRT-LLM, `benchmark_serving`, whose server writes `energy` if `enable_energ
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import EnergyMetrics
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.json_text import as_object
@@ -24,13 +26,8 @@ from llm_energy_measure.importers.record_parts import (
     timestamps_before,
 )
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import as_integer, as_number, as_text, digest, identifier, parse_local_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "vllm"
 TENSORRT_LLM = "trtllm"

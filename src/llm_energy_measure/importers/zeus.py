@@ -11,22 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics, Timestamps
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.limits import require_unique_columns
 from llm_energy_measure.importers.record_parts import component, imported_record
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
-from llm_energy_measure.importers.source_file import split_row
+from llm_energy_measure.importers.source_file import ImportSource, split_row
 from llm_energy_measure.importers.values import add_seconds, from_epoch, identifier, parse_number
 from llm_energy_measure.verification.ceilings import BOARD_CEILING_W
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.importers.source_file import ImportSource
 
 TOOL = "zeus"
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from llm_energy_measure.domain.metrics import COUNTER_RESET, SAMPLING_GAP, SENSOR_LOST
-
-if TYPE_CHECKING:
-    from llm_energy_measure.domain.metrics import SensorReading
-    from llm_energy_measure.recorder.sources import Sensor
+from llm_energy_measure.domain.metrics import COUNTER_RESET, SAMPLING_GAP, SENSOR_LOST, SensorReading
+from llm_energy_measure.recorder.sources import Sensor
 
 
 class EnergyAccumulator:

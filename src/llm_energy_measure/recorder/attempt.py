@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.recorder.ranks import ProcessRank
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.raw_folder import RawFolder
-
-if TYPE_CHECKING:
-    from llm_energy_measure.recorder.ranks import ProcessRank
-    from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store
 
 NewAttempt = Literal["next", "suffix"]
 """`next` archives the earlier attempt; `suffix` appends a number to the id."""

@@ -7,20 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
+
+from llm_energy_measure.recorder.recording import Recording
 
 if sys.platform != "win32":
     import resource
 
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.recorder.procfs import stat_fields
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import FrameType
-
-    from llm_energy_measure.recorder.recording import Recording
 
 # Signals that this process sends on to the command. A terminal sends SIGINT and SIGQUIT to the command too.
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from llm_energy_measure.exceptions import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PARAMETER = "run"
 """Name of the parameter through which a decorated function gets its recording."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from llm_energy_measure.recorder.ranks import ProcessRank
+from llm_energy_measure.recorder.ranks import ProcessRank
 
 CUDA_VARIABLES = ("CUDA_VISIBLE_DEVICES",)
 ROCM_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")

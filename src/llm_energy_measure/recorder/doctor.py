@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from msgspec import Struct, field
 
 from llm_energy_measure.domain.metrics import Component, Provenance, Scope
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
+from llm_energy_measure.recorder.clock import Clock
 from llm_energy_measure.recorder.sampler import sample_for
-from llm_energy_measure.recorder.sources import DEFAULT_SOURCES, close_source, get_source, open_source, source_names
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_energy_measure.recorder.clock import Clock
-    from llm_energy_measure.recorder.sources import Sensor, Settings, Source
+from llm_energy_measure.recorder.sources import (
+    DEFAULT_SOURCES,
+    Sensor,
+    Settings,
+    Source,
+    close_source,
+    get_source,
+    open_source,
+    source_names,
+)
 
 
 class SensorCheck(Struct, frozen=True, kw_only=True):

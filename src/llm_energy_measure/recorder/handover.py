@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
 
-from llm_energy_measure.domain.experiment import UnreadableFile
+from llm_energy_measure.domain.experiment import RawProcessResult, UnreadableFile
+from llm_energy_measure.domain.metrics import SensorReading
+from llm_energy_measure.recorder.sources import Sensor
 from llm_energy_measure.results.store.raw_folder import RawFolder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.domain.metrics import SensorReading
-    from llm_energy_measure.recorder.sources import Sensor
-    from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store
 
 
 class LastReading(NamedTuple):

@@ -5,18 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import random
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
 from llm_energy_measure.domain.latency import MAX_SAMPLES, LatencyMeasurements, LatencySketches
-from llm_energy_measure.domain.sketch import SketchBuilder, buckets_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_energy_measure.domain.sketch import LatencySketch
+from llm_energy_measure.domain.sketch import LatencySketch, SketchBuilder, buckets_of
 
 # Equal samples give an equal record.
 _SEED = 0

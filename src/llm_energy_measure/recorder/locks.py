@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,13 +23,9 @@ from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import RecorderError, ResultNotFoundError, ResultsError
 from llm_energy_measure.recorder.procfs import stat_fields
+from llm_energy_measure.recorder.sources import Sensor
 from llm_energy_measure.results.store import layout
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from llm_energy_measure.recorder.sources import Sensor
-    from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store
 
 # How often a lock file may vanish between listing and reading before that is an error.
 _MAX_TRIES = 1_000

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from msgspec import structs
 
 from llm_energy_measure.domain.experiment import ClockEvidence
-from llm_energy_measure.domain.metrics import SENSOR_LOCKED, Timestamps
+from llm_energy_measure.domain.metrics import SENSOR_LOCKED, SensorReading, Timestamps
 from llm_energy_measure.recorder import metrics
-from llm_energy_measure.recorder.clock import Instant, timestamps
-from llm_energy_measure.recorder.handover import last_reading, records_of
+from llm_energy_measure.recorder.clock import Clock, Instant, timestamps
+from llm_energy_measure.recorder.handover import LastReading, last_reading, records_of
+from llm_energy_measure.recorder.locks import Locks
 from llm_energy_measure.recorder.sampler import Sampler, sample_for
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from llm_energy_measure.domain.metrics import SensorReading
-    from llm_energy_measure.recorder.clock import Clock
-    from llm_energy_measure.recorder.handover import LastReading
-    from llm_energy_measure.recorder.locks import Locks
-    from llm_energy_measure.recorder.sources import OpenSources, Sensor
-    from llm_energy_measure.recorder.store_clock import StoreClock, StoreTime
+from llm_energy_measure.recorder.sources import OpenSources, Sensor
+from llm_energy_measure.recorder.store_clock import StoreClock, StoreTime
 
 # The longest wait at the end of the block for a handover in progress.
 _PATIENCE_SEC = 1.0

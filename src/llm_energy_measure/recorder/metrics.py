@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from msgspec import UNSET, Struct, structs
 
+from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.domain.metrics import (
     COUNTER_RESET,
     SAMPLING_GAP,
@@ -17,16 +19,12 @@ from llm_energy_measure.domain.metrics import (
     InferenceMetrics,
     Provenance,
     Scope,
+    SensorReading,
+    Timestamps,
 )
 from llm_energy_measure.domain.model_info import inference_flops
 from llm_energy_measure.domain.units import ratio
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from llm_energy_measure.domain.latency import LatencyMeasurements
-    from llm_energy_measure.domain.metrics import SensorReading, Timestamps
-    from llm_energy_measure.recorder.token_counter import TokenCounts
+from llm_energy_measure.recorder.token_counter import TokenCounts
 
 _PROVENANCES: tuple[Provenance, ...] = ("measured", "integrated", "modelled")
 """From the strongest to the weakest."""

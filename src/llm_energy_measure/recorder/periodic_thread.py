@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 # The pause after a call is at least this multiple of its CPU time, so the thread uses at most 1 % of a core.
 _PAUSE_PER_CPU_TIME = 99

@@ -5,17 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct, field
 
 from llm_energy_measure.domain.metrics import Phase
 from llm_energy_measure.recorder.sampler import ComponentEnergies
 from llm_energy_measure.recorder.token_counter import TokenCounts
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _OUTSIDE_INFERENCE = frozenset({"load", "warmup"})
 """Phases whose time is not inference time, unless tokens are counted in them."""

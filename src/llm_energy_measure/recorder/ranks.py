@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from llm_energy_measure.constants import MAX_PROCESSES
 from llm_energy_measure.domain.experiment import Launcher
 from llm_energy_measure.exceptions import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _DOING = "cannot determine the rank of this process"
 

@@ -9,14 +9,19 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from msgspec import structs
 
+from llm_energy_measure.domain.experiment import RawProcessResult, Status
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError, StorageError
 from llm_energy_measure.recorder import metrics, options
-from llm_energy_measure.recorder.clock import SystemClock
+from llm_energy_measure.recorder.attempt import NewAttempt
+from llm_energy_measure.recorder.clock import Clock, SystemClock
 from llm_energy_measure.recorder.decorator import decorate
 from llm_energy_measure.recorder.periodic_thread import PeriodicThread
 from llm_energy_measure.recorder.phases import WARMUP
@@ -24,19 +29,10 @@ from llm_energy_measure.recorder.ranks import ProcessRank
 from llm_energy_measure.recorder.rescue import rescue
 from llm_energy_measure.recorder.session import Session, status_of
 from llm_energy_measure.recorder.sigterm import SigtermHandler
+from llm_energy_measure.recorder.sources import Source
 from llm_energy_measure.recorder.token_counter import Request
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.checkpoints import delete_checkpoint, delete_leftovers, save_checkpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from llm_energy_measure.domain.experiment import RawProcessResult, Status
-    from llm_energy_measure.recorder.attempt import NewAttempt
-    from llm_energy_measure.recorder.clock import Clock
-    from llm_energy_measure.recorder.sources import Source
 
 _LOG = logging.getLogger(__name__)
 

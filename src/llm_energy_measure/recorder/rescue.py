@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from llm_energy_measure.constants import FALLBACK_DIR_ENV
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
 
 
 def rescue(record: RawProcessResult, environ: Mapping[str, str]) -> str:

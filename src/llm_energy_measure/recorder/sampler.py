@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from llm_energy_measure.domain.metrics import SensorReading
 from llm_energy_measure.recorder.accumulator import EnergyAccumulator
+from llm_energy_measure.recorder.clock import Clock
 from llm_energy_measure.recorder.periodic_thread import PeriodicThread
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from llm_energy_measure.domain.metrics import SensorReading
-    from llm_energy_measure.recorder.clock import Clock
-    from llm_energy_measure.recorder.sources import Sensor
+from llm_energy_measure.recorder.sources import Sensor
 
 # More than this many intervals between two power readings are a gap. A pause of less than a second is never a gap,
 # because the operating system may delay threads.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from msgspec import structs
 
@@ -13,24 +13,19 @@ from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessR
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder import locks, metrics
 from llm_energy_measure.recorder.attempt import choose_attempt
-from llm_energy_measure.recorder.clock import Instant
+from llm_energy_measure.recorder.clock import Clock, Instant
 from llm_energy_measure.recorder.config import stored_config
 from llm_energy_measure.recorder.libraries import detect_backend, library_versions, peak_memory_mib
 from llm_energy_measure.recorder.measurement import Measurement
+from llm_energy_measure.recorder.options import Options
 from llm_energy_measure.recorder.phases import Phases, Totals, outside_inference_sec, phase_records
 from llm_energy_measure.recorder.ranks import ProcessRank, find_rank
 from llm_energy_measure.recorder.sources import OpenSources, Settings, open_sources
 from llm_energy_measure.recorder.store_clock import StoreClock
 from llm_energy_measure.recorder.token_counter import TokenCounter
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.checkpoints import archive_checkpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from llm_energy_measure.recorder.clock import Clock
-    from llm_energy_measure.recorder.options import Options
-    from llm_energy_measure.results.repository import FileSystemRepository
 
 
 class Session:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from llm_energy_measure.recorder.clock import Clock
+from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.folder import store_time_ns
 from llm_energy_measure.storage.local import LocalStore
-
-if TYPE_CHECKING:
-    from llm_energy_measure.recorder.clock import Clock
-    from llm_energy_measure.storage.base import Store
 
 # Shared file systems on which each host sets modification times from its own clock. `fuse` covers all file systems
 # in user space (fuse.glusterfs, fuse.sshfs), for which this is unknown.

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import operator
 import threading
-from typing import TYPE_CHECKING, NamedTuple, Self
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
+from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.exceptions import ConfigurationError, RecorderError
 from llm_energy_measure.recorder.latency_samples import RequestLatencies
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from llm_energy_measure.domain.latency import LatencyMeasurements
 
 
 class TokenCounts(NamedTuple):

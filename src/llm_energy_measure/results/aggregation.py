@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import UNSET, Struct, structs
 
@@ -20,10 +20,14 @@ from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import (
     AggregatedResult,
     AggregationMetadata,
+    CompletenessReport,
     Manifest,
     RawProcessResult,
+    SourceFile,
+    StoredBytes,
     UnreadableFile,
 )
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.latency import pool_latency
 from llm_energy_measure.domain.schema import timestamp_problems
 from llm_energy_measure.domain.units import ratio
@@ -36,24 +40,12 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import folder_name
-from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, Strategy, get_strategy
+from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, Strategy, Totals, get_strategy
 from llm_energy_measure.verification import flags
-from llm_energy_measure.verification.checks import verify_evidence
+from llm_energy_measure.verification.checks import Verification, verify_evidence
 from llm_energy_measure.verification.codes import CODES, SUM_FAMILIES, joules
 from llm_energy_measure.verification.completeness import check_completeness, describe_missing, describe_unreadable
 from llm_energy_measure.verification.processes import Evidence, evidence_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llm_energy_measure.domain.experiment import (
-        CompletenessReport,
-        SourceFile,
-        StoredBytes,
-    )
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.results.strategies import Totals
-    from llm_energy_measure.verification.checks import Verification
 
 NAN = float("nan")
 

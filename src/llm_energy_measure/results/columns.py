@@ -6,22 +6,16 @@ Exports, the catalogue and the dataset use these definitions. Values are in base
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
 from llm_energy_measure.constants import CODECARBON_COLUMN_NAMES
-from llm_energy_measure.domain.experiment import AggregatedSummary, RawProcessResult
+from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, RawProcessResult
 from llm_energy_measure.domain.units import JOULES_PER_KWH, j_to_kwh, ratio
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
-    from llm_energy_measure.domain.experiment import AggregatedResult
 
 RecordT_contra = TypeVar("RecordT_contra", contravariant=True)
 ColumnType = Literal["text", "integer", "number", "boolean", "time"]

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, field
 
+from llm_energy_measure.domain.experiment import AggregatedResult
 from llm_energy_measure.domain.statistics import SampleStatistics, mean, sample_statistics
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.columns import model_name_of_processes
 from llm_energy_measure.results.store.codec import digest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from llm_energy_measure.domain.experiment import AggregatedResult
 
 _REPEAT_ID = re.compile(r"(.+)_c[0-9]+")
 

@@ -13,11 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, RAW_DIR, RESULTS_DIR_ENV
-from llm_energy_measure.domain.experiment import UnreadableFile
+from llm_energy_measure.domain.experiment import (
+    AggregatedResult,
+    AggregatedSummary,
+    Manifest,
+    RawProcessResult,
+    UnreadableFile,
+)
 from llm_energy_measure.exceptions import (
     ExperimentIdError,
     InvalidResultError,
@@ -32,14 +39,8 @@ from llm_energy_measure.results.store import attempts, codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import RawFolder, RawRecovery, bytes_of, keep_copy
 from llm_energy_measure.results.store.rejected import keep_refused
 from llm_energy_measure.security import require_local_path
+from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.local import LocalStore, read_file
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, Manifest, RawProcessResult
-    from llm_energy_measure.storage.base import Store
-
 
 AggregateT = TypeVar("AggregateT", bound="AggregatedSummary")
 

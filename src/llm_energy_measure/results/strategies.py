@@ -11,19 +11,19 @@ entry point in the group `llm_energy_measure.strategies` that names a `Strategy`
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from msgspec import Struct, structs
 
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.statistics import mean
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from importlib.metadata import EntryPoint
 
-    from llm_energy_measure.domain.experiment import RawProcessResult
 
 DEFAULT_STRATEGY = "sum_energy_avg_throughput"
 ENTRY_POINT_GROUP = "llm_energy_measure.strategies"

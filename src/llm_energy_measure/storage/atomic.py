@@ -15,14 +15,11 @@ import re
 import stat
 import sys
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import HIDDEN_MARK
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # Errors of link(2) on file systems without hard links (FAT, some FUSE and network mounts).
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})

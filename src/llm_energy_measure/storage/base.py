@@ -13,14 +13,11 @@ Guarantees of all methods:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from llm_energy_measure.exceptions import UnsafePathError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
 
 _NO_NAMES = frozenset({"", ".", ".."})
 

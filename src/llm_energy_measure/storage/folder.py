@@ -10,17 +10,14 @@ import contextlib
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
 
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS, temporary_path
+from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.local import LocalStore
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import TracebackType
-
-    from llm_energy_measure.storage.base import Store
 
 _FILE_FLAGS = READ_FLAGS | NO_FOLLOW
 _FOLDER_FLAGS = _FILE_FLAGS | getattr(os, "O_DIRECTORY", 0)

@@ -7,16 +7,13 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import MAX_RECORD_BYTES
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, StorageError, UnsafePathError
 from llm_energy_measure.storage import atomic
 from llm_energy_measure.storage.base import Entry, split_key
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 # Maximum number of writes of one file. A write is repeated if another process moves or deletes its folder.
 _MAX_ATTEMPTS = 10

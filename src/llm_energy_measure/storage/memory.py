@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
 from llm_energy_measure.storage.atomic import temporary_path
 from llm_energy_measure.storage.base import Entry, split_key
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ROOT = Path("/memory")
 

@@ -7,14 +7,14 @@ again, from the cache, and handles all errors.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
-    from concurrent.futures import Executor, Future
+from llm_energy_measure.storage.folder import Folder
 
-    from llm_energy_measure.storage.folder import Folder
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 ItemT = TypeVar("ItemT")
 

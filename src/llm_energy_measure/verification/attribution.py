@@ -14,14 +14,14 @@ The plain sum is the greatest energy. It is never changed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from llm_energy_measure.domain.assumptions import Assumptions
-from llm_energy_measure.domain.experiment import AttributionStatus
+from llm_energy_measure.domain.experiment import AttributionStatus, RawProcessResult
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.verification.attribution_findings import Case, findings_of
@@ -29,15 +29,9 @@ from llm_energy_measure.verification.explanations import energy_of_host
 from llm_energy_measure.verification.host_energy import Explained, HostEnergy
 from llm_energy_measure.verification.hosts import Division, Hosts, division_of
 from llm_energy_measure.verification.power import boards_of_host
-from llm_energy_measure.verification.processes import module_of, processes_of
+from llm_energy_measure.verification.processes import Process, module_of, processes_of
 from llm_energy_measure.verification.ranges import EnergyRange, added, either, exactly
 from llm_energy_measure.verification.readings import COMPONENTS, Component, Reading, energies_apart, readings_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.verification.processes import Process
 
 __all__ = ["RULE", "Assumptions", "Attribution", "attribute", "attribution_of"]
 

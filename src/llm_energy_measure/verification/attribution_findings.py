@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct, structs
 
 from llm_energy_measure.domain.assumptions import Assumptions
+from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.verification.codes import failed, joules, listed, not_checked, passed, watts
-from llm_energy_measure.verification.host_energy import OVER_COUNT, Explained, HostEnergy
+from llm_energy_measure.verification.host_energy import OVER_COUNT, DoubleCount, Explained, HostEnergy
 from llm_energy_measure.verification.hosts import Division, boot_of
-from llm_energy_measure.verification.power import SENSOR_ERROR, boards_of_host, check_process_power
+from llm_energy_measure.verification.power import SENSOR_ERROR, HostBoards, boards_of_host, check_process_power
 from llm_energy_measure.verification.processes import Process, comparable, module_of
 from llm_energy_measure.verification.ranges import EnergyRange, added
 from llm_energy_measure.verification.readings import readings_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.domain.metrics import Scope
-    from llm_energy_measure.verification.host_energy import DoubleCount
-    from llm_energy_measure.verification.power import HostBoards
 
 _SCOPE_MEANING: dict[Scope, str] = {
     "device": "each process read the GPU that it names and no other (where that is false, the energy is too high)",

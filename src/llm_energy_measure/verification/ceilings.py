@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.verification.codes import failed, not_checked, passed, seconds, watts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.verification.processes import Evidence, Process
+from llm_energy_measure.verification.processes import Evidence, Process
 
 BOARD_CEILING_W = 3000.0
 """No board draws more, in watts. The highest limits of 2025 are 1,400 W (NVIDIA GB300, AMD MI355X)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
@@ -15,16 +15,12 @@ from llm_energy_measure.verification.counters import check_counters
 from llm_energy_measure.verification.coverage import check_sensor_time
 from llm_energy_measure.verification.gpu_identity import check_gpu_identity
 from llm_energy_measure.verification.plausibility import check_plausibility
+from llm_energy_measure.verification.processes import Evidence
 from llm_energy_measure.verification.provenance import check_provenance
 from llm_energy_measure.verification.suspicions import check_identical_readings
 from llm_energy_measure.verification.timing import check_time
 from llm_energy_measure.verification.windows import check_windows
 from llm_energy_measure.verification.zeros import check_zeros
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from llm_energy_measure.verification.processes import Evidence
 
 FAMILIES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     check_gpu_identity,

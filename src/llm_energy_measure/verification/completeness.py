@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Sequence
 from datetime import UTC
-from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import MAX_PROCESSES
-from llm_energy_measure.domain.experiment import CompletenessReport, process_index_of
+from llm_energy_measure.domain.experiment import (
+    CompletenessReport,
+    Manifest,
+    RawProcessResult,
+    UnreadableFile,
+    process_index_of,
+)
+from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.metrics import EnergyMetrics
 from llm_energy_measure.verification.codes import failed, joules, listed, not_checked, passed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.domain.metrics import EnergyMetrics
-    from llm_energy_measure.verification.processes import Evidence
+from llm_energy_measure.verification.processes import Evidence
 
 
 def check_completeness(

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from llm_energy_measure.domain.experiment import config_digest
+from llm_energy_measure.domain.experiment import RawProcessResult, config_digest
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.verification.codes import failed, not_checked, passed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.verification.processes import Evidence
+from llm_energy_measure.verification.processes import Evidence
 
 PER_PROCESS_SETTINGS = frozenset(
     {"process_index", "rank", "local_rank", "global_rank", "gpu_id", "gpu_ids", "gpu_list", "gpu_uuid", "device"}

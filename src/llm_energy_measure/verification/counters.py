@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from llm_energy_measure.domain.metrics import COUNTER_RESET, SAMPLING_GAP, SENSOR_LOST
+from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.metrics import COUNTER_RESET, SAMPLING_GAP, SENSOR_LOST, EnergyMetrics, SensorReading
 from llm_energy_measure.verification.codes import failed, joules, not_checked, passed
+from llm_energy_measure.verification.processes import Evidence
 from llm_energy_measure.verification.readings import COMPONENTS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.domain.metrics import EnergyMetrics, SensorReading
-    from llm_energy_measure.verification.processes import Evidence
 
 TOLERANCE = 0.01
 """Greatest relative difference between an energy and the counter or sensors behind it."""

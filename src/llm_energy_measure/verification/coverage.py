@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from llm_energy_measure.domain.metrics import SENSOR_LOCKED
+from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.metrics import SENSOR_LOCKED, SensorReading
 from llm_energy_measure.verification.codes import failed, passed
-from llm_energy_measure.verification.processes import comparable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.domain.metrics import SensorReading
-    from llm_energy_measure.verification.processes import Evidence, Process, Span
+from llm_energy_measure.verification.processes import Evidence, Process, Span, comparable
 
 CODE = "completeness.sensor_time"
 

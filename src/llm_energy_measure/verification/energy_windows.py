@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Struct
 
-if TYPE_CHECKING:
-    from llm_energy_measure.domain.metrics import EnergyMetrics
-    from llm_energy_measure.verification.processes import Process, Span
+from llm_energy_measure.domain.metrics import EnergyMetrics
+from llm_energy_measure.verification.processes import Process, Span
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - for times without a UTC offset
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)

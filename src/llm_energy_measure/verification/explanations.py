@@ -8,7 +8,7 @@ the energy is then between the largest reading and the sum of all.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
@@ -31,14 +31,9 @@ from llm_energy_measure.verification.overlap import (
     least_energy,
     union_sec,
 )
-from llm_energy_measure.verification.power import LIMIT_EXCEEDED, LIMIT_TOLERANCE
+from llm_energy_measure.verification.power import LIMIT_EXCEEDED, LIMIT_TOLERANCE, HostBoards
 from llm_energy_measure.verification.ranges import ZERO, EnergyRange, added, exactly
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from llm_energy_measure.verification.power import HostBoards
-    from llm_energy_measure.verification.readings import Component, Reading
+from llm_energy_measure.verification.readings import Component, Reading
 
 # Powers that differ by less than this fraction are one constant of a model.
 _SAME_CONSTANT = 1e-6

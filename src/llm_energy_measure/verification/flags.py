@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
+from llm_energy_measure.domain.findings import Finding, Outcome
 from llm_energy_measure.verification.codes import DOUBLE_COUNT_CODES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from llm_energy_measure.domain.findings import Finding, Outcome
 
 _IDENTITY_CODES = ("identity.repeated_gpu", "identity.unnamed_gpu", "identity.mig_slice")
 

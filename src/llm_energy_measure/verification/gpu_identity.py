@@ -5,18 +5,13 @@ These checks compare names alone, as the tool of the format does. They say nothi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.verification.codes import listed, not_checked, passed
-from llm_energy_measure.verification.processes import comparable, read_elsewhere
+from llm_energy_measure.verification.gpus import Gpu
+from llm_energy_measure.verification.processes import Evidence, Process, comparable, read_elsewhere
 from llm_energy_measure.verification.readings import parts_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.verification.gpus import Gpu
-    from llm_energy_measure.verification.processes import Evidence, Process
 
 
 def check_gpu_identity(evidence: Evidence) -> Iterator[Finding]:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.metrics import DeviceEnergy, Scope
 from llm_energy_measure.verification.boards import BoardModel, boards_named, parent_of_slice
 from llm_energy_measure.verification.tools import tool_scope
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.domain.metrics import DeviceEnergy, Scope
-
 
 UNCERTAIN = "whether each of several processes works on all GPUs of a model, or on one of them, is not known"
 """Why the boards of a process can be fewer than they are taken for."""

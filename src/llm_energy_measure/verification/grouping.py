@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from llm_energy_measure.verification.overlap import are_comparable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from llm_energy_measure.verification.readings import Component, Reading
+from llm_energy_measure.verification.readings import Component, Reading
 
 
 def by_time(readings: Sequence[Reading]) -> list[list[Reading]]:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from msgspec import Struct, field
 
 from llm_energy_measure.verification.grouping import processes_of
 from llm_energy_measure.verification.hosts import Hosts
 from llm_energy_measure.verification.ranges import ZERO, EnergyRange
-from llm_energy_measure.verification.readings import Component
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_energy_measure.verification.readings import Reading
+from llm_energy_measure.verification.readings import Component, Reading
 
 OVER_COUNT = 0.98
 """Fraction of the plain sum below which the greatest possible energy proves that some energy is counted twice."""

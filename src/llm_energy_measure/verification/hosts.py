@@ -6,16 +6,13 @@ differ), an equal node of the launcher, local ranks. Processes without any of th
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.verification.processes import Process
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.verification.processes import Process
 
 Hosts = tuple[tuple[int, ...], ...]
 """A division of the processes into hosts: positions of the processes of each host."""

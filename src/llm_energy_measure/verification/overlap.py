@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from llm_energy_measure.verification.energy_windows import Window
-    from llm_energy_measure.verification.readings import Reading
+from llm_energy_measure.verification.energy_windows import Window
+from llm_energy_measure.verification.readings import Reading
 
 SAME_COUNTER = 0.25
 """Fraction by which readings of one known counter may differ from its energy; beyond it, they contradict each other."""

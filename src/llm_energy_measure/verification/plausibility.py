@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-from llm_energy_measure.domain.findings import SEVERITIES
+from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
+from llm_energy_measure.domain.metrics import InferenceMetrics
 from llm_energy_measure.verification.codes import failed, joules, not_checked, passed, seconds, watts
 from llm_energy_measure.verification.gpus import UNCERTAIN, host_boards, names_gpu
 from llm_energy_measure.verification.power import TOLERANCE as POWER_TOLERANCE
-from llm_energy_measure.verification.processes import read_elsewhere
+from llm_energy_measure.verification.processes import Evidence, Process, read_elsewhere
 from llm_energy_measure.verification.registry import CHECKS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from llm_energy_measure.domain.findings import Finding, Severity
-    from llm_energy_measure.domain.metrics import InferenceMetrics
-    from llm_energy_measure.verification.processes import Evidence, Process
 
 SAMPLE_FACTOR = 2.0
 """Greatest ratio between one power sample and the mean power that energy and window imply."""

@@ -7,21 +7,17 @@ used: the power is then a lower bound.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.metrics import Scope
 from llm_energy_measure.verification.boards import boards_named
 from llm_energy_measure.verification.codes import failed, not_checked, passed, seconds, watts
 from llm_energy_measure.verification.gpus import UNCERTAIN, host_boards
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.domain.metrics import Scope
-    from llm_energy_measure.verification.processes import Process
-    from llm_energy_measure.verification.readings import Reading
+from llm_energy_measure.verification.processes import Process
+from llm_energy_measure.verification.readings import Reading
 
 TOLERANCE = 0.05
 """Fraction by which power may exceed the limits: NVML documents its power as accurate to within 5 %."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -11,9 +11,6 @@ from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import CompletenessReport, Manifest, RawProcessResult, StoredBytes
 from llm_energy_measure.domain.metrics import SENSOR_LOCKED, EnergyMetrics, InferenceMetrics, Scope
 from llm_energy_measure.verification.gpus import Gpu, OwnBoards, gpus_of, model_of, own_boards
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _TWO = 2
 

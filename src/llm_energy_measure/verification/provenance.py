@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 from llm_energy_measure.constants import SCHEMA_VERSION
+from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.metrics import EnergyMetrics
+from llm_energy_measure.verification.attribution import Attribution
 from llm_energy_measure.verification.codes import failed, joules, listed, not_checked, passed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.domain.metrics import EnergyMetrics
-    from llm_energy_measure.verification.attribution import Attribution
-    from llm_energy_measure.verification.processes import Evidence
+from llm_energy_measure.verification.processes import Evidence
 
 # Energies in joules by component.
 Parts = dict[str, list[float]]

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from msgspec import Struct
 
 from llm_energy_measure.domain.metrics import EnergyMetrics, Scope
 from llm_energy_measure.verification.energy_windows import Window, spans_of_sensors, window_of
+from llm_energy_measure.verification.gpus import Gpu
+from llm_energy_measure.verification.processes import Process
 from llm_energy_measure.verification.tools import ToolScope, tool_scope
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_energy_measure.verification.gpus import Gpu
-    from llm_energy_measure.verification.processes import Process
-
 
 SUM_TOLERANCE = 1e-6
 """Fraction of a total that its components may leave or exceed by rounding."""

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
+from llm_energy_measure.domain.experiment import AggregatedResult
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.statistics import mean
 from llm_energy_measure.verification.codes import SUSPICION, joules, not_checked, passed, seconds
 from llm_energy_measure.verification.consistency import IMPORTED_FIELDS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from llm_energy_measure.domain.experiment import AggregatedResult
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.verification.processes import Evidence
+from llm_energy_measure.verification.processes import Evidence
 
 IDENTICAL = 0.01
 """Greatest spread of readings that counts as identical, as a fraction of their mean."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from llm_energy_measure.domain.experiment import ClockEvidence
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.schema import timestamp_problems
 from llm_energy_measure.verification.codes import SUSPICION, failed, not_checked, passed, passed_by, seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
-
-    from llm_energy_measure.domain.experiment import ClockEvidence
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.verification.processes import Evidence
+from llm_energy_measure.verification.processes import Evidence
 
 CLOCK_TOLERANCE_SEC = 1.0
 """Greatest difference between two clocks that passes, in seconds.

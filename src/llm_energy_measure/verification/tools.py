@@ -5,14 +5,10 @@ An entry is a fact about one tool, with its source. A tool whose scope depends o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec import Struct
 
+from llm_energy_measure.domain.experiment import ImportOrigin
 from llm_energy_measure.domain.metrics import Scope
-
-if TYPE_CHECKING:
-    from llm_energy_measure.domain.experiment import ImportOrigin
 
 
 class ToolScope(Struct, frozen=True, kw_only=True):

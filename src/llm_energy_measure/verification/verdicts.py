@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable
+from typing import Literal
 
+from llm_energy_measure.domain.experiment import AggregatedSummary
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.verification.codes import DOUBLE_COUNT_CODES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from llm_energy_measure.domain.experiment import AggregatedSummary
-    from llm_energy_measure.domain.findings import Finding
 
 Verdict = Literal[
     "complete",

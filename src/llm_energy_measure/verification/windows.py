@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.verification.codes import failed, not_checked, passed, seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.verification.processes import Evidence
+from llm_energy_measure.verification.processes import Evidence
 
 TOLERANCE = 0.1
 """Greatest difference between energy window and inference time, as a fraction of the inference time."""

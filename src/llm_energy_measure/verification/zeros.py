@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.verification.codes import failed, listed, passed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.domain.findings import Finding
-    from llm_energy_measure.verification.processes import Evidence
+from llm_energy_measure.verification.processes import Evidence
 
 
 def check_zeros(evidence: Evidence) -> list[Finding]:

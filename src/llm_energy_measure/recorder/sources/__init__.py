@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct, field
@@ -25,8 +25,8 @@ from llm_energy_measure.recorder.devices import own_devices, unused_devices
 from llm_energy_measure.recorder.ranks import ProcessRank
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from importlib.metadata import EntryPoint
+
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,20 +6,16 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder.devices import ROCM_VARIABLES, visible_devices
-from llm_energy_measure.recorder.sources import Sensor, import_library
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llm_energy_measure.recorder.sources import Settings
+from llm_energy_measure.recorder.sources import Sensor, Settings, import_library
 
 DRIVER = Path("/dev/kfd")
 """Device file of ROCm's kernel driver."""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from llm_energy_measure.domain.metrics import Component, Provenance
 from llm_energy_measure.domain.units import kwh_to_j
 from llm_energy_measure.exceptions import RecorderError
-from llm_energy_measure.recorder.sources import Sensor, import_library
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from llm_energy_measure.domain.metrics import Component, Provenance
-    from llm_energy_measure.recorder.sources import Settings
+from llm_energy_measure.recorder.sources import Sensor, Settings, import_library
 
 _DOING = "cannot measure through CodeCarbon"
 

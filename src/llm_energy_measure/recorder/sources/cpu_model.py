@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from llm_energy_measure.exceptions import ConfigurationError, RecorderError
-from llm_energy_measure.recorder.sources import Sensor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from llm_energy_measure.recorder.sources import Settings
+from llm_energy_measure.recorder.sources import Sensor, Settings
 
 W_PER_CORE_ENV = "LLM_ENERGY_MEASURE_W_PER_CORE"
 """Environment variable with the power of one busy core, in watts. An argument overrides it."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import ConfigurationError, RecorderError
 from llm_energy_measure.recorder.devices import visible_devices
-from llm_energy_measure.recorder.sources import Sensor, import_library
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from llm_energy_measure.recorder.sources import Settings
+from llm_energy_measure.recorder.sources import Sensor, Settings, import_library
 
 _DOING = "cannot read GPUs through NVML"
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import RecorderError
-from llm_energy_measure.recorder.sources import Sensor
-
-if TYPE_CHECKING:
-    from llm_energy_measure.recorder.sources import Settings
+from llm_energy_measure.recorder.sources import Sensor, Settings
 
 POWERCAP = Path("/sys/class/powercap")
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder.devices import visible_devices
-from llm_energy_measure.recorder.sources import Sensor, import_library
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from llm_energy_measure.recorder.sources import Settings
+from llm_energy_measure.recorder.sources import Sensor, Settings, import_library
 
 _DOING = "cannot read devices through Zeus"
 

@@ -12,6 +12,7 @@ raw file can be saved after the raw files were read, and before `save_aggregated
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,30 +21,22 @@ from msgspec import Struct, field, json
 
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.domain.assumptions import Assumptions
-from llm_energy_measure.domain.experiment import AggregatedSummary, UnreadableFile, summary_of
+from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, UnreadableFile, summary_of
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.aggregation import aggregate_results, require_complete
 from llm_energy_measure.results.batch.jobs import run_batches
 from llm_energy_measure.results.batch.recovery import is_no_experiment, recover_from
-from llm_energy_measure.results.batch.state import (
-    ExperimentState,
-    inspect_experiment,
-    is_up_to_date,
-    stated_processes,
-)
+from llm_energy_measure.results.batch.state import ExperimentState, inspect_experiment, is_up_to_date, stated_processes
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.codec import encode_aggregated
 from llm_energy_measure.results.store.layout import aggregated_key, is_folder_name
+from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
 from llm_energy_measure.storage.folder import Folder, store_time_ns
 from llm_energy_measure.storage.prefetch import prefetch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from concurrent.futures import Executor
-
-    from llm_energy_measure.domain.experiment import AggregatedResult
-    from llm_energy_measure.results.repository import FileSystemRepository
-    from llm_energy_measure.results.store.raw_folder import RawRecovery
 
 # Experiments that are synced together. A larger batch gains little, and an interruption loses the current batch.
 _MAX_EXPERIMENTS = 256

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct, field
@@ -18,15 +18,11 @@ from llm_energy_measure.domain.experiment import UnreadableFile, process_index_o
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError, ResultsError, UnsafePathError
 from llm_energy_measure.results.batch.salvage import complete_sections, is_salvaged
 from llm_energy_measure.results.batch.state import inspect_experiment
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of
 from llm_energy_measure.storage.atomic import target_name, writer_has_ended, writer_is_remote
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from llm_energy_measure.results.repository import FileSystemRepository
-    from llm_energy_measure.storage.base import Entry
+from llm_energy_measure.storage.base import Entry
 
 CODES = {
     "raw.empty": "a result file without content: its writer was killed, or the disk was full",

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
 import msgspec
 from msgspec import Struct
 
 from llm_energy_measure.constants import MANIFEST_NAME
+from llm_energy_measure.domain.experiment import (
+    AggregatedResult,
+    AggregatedSummary,
+    RawProcessResult,
+    SourceFile,
+    UnreadableFile,
+)
+from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import folder_name
 from llm_energy_measure.verification.codes import failed, not_checked, passed
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import (
-        AggregatedResult,
-        AggregatedSummary,
-        RawProcessResult,
-        SourceFile,
-        UnreadableFile,
-    )
-    from llm_energy_measure.domain.findings import Finding
 
 AGREEMENT = 1e-9
 """Greatest relative difference between a stored number and the recomputed one."""

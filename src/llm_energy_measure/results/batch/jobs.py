@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from llm_energy_measure.exceptions import AggregationError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor, Future
 
 BatchT = TypeVar("BatchT")

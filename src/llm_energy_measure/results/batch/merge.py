@@ -8,24 +8,20 @@ name is a conflict, which is reported and left to the user.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
 from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR, TAGS_DIR
-from llm_energy_measure.domain.experiment import process_index_of
+from llm_energy_measure.domain.experiment import Manifest, process_index_of
 from llm_energy_measure.exceptions import ExperimentIdError, ResultCorruptError, ResultsError, UnsafePathError
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of, keep_bytes
 from llm_energy_measure.storage.atomic import target_name
+from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.folder import Folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import Manifest
-    from llm_energy_measure.results.repository import FileSystemRepository
-    from llm_energy_measure.storage.base import Entry
 
 
 class MergedFile(Struct, frozen=True, kw_only=True):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import MANIFEST_NAME, MAX_PROCESSES, RAW_DIR
-from llm_energy_measure.domain.experiment import UnreadableFile, process_index_of
+from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile, process_index_of
 from llm_energy_measure.exceptions import ResultsError
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.layout import is_folder_name, partial_index_of
 from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.prefetch import prefetch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from llm_energy_measure.domain.experiment import Manifest, RawProcessResult
-    from llm_energy_measure.results.repository import FileSystemRepository
 
 
 def recover_all(repository: FileSystemRepository) -> Iterator[tuple[str, RawRecovery]]:

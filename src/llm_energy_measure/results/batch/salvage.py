@@ -7,22 +7,19 @@ Files are salvaged only on request (`results check --salvage`). A salvaged recor
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult, process_index_of
 from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.results.store.checkpoints import keep_partial
 from llm_energy_measure.results.store.raw_folder import keep_copy
 from llm_energy_measure.storage.atomic import target_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from llm_energy_measure.results.repository import FileSystemRepository
 
 TOOL = "llm-energy-measure salvage"
 """Name of the tool in the origin of a salvaged record."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct
 
 from llm_energy_measure.constants import MANIFEST_NAME
-from llm_energy_measure.domain.experiment import AggregatedSummary
+from llm_energy_measure.domain.experiment import AggregatedSummary, CompletenessReport, Manifest
 from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.raw_folder import digest_of
-
-if TYPE_CHECKING:
-    from llm_energy_measure.domain.experiment import CompletenessReport, Manifest
-    from llm_energy_measure.results.repository import FileSystemRepository
-    from llm_energy_measure.storage.folder import Folder
+from llm_energy_measure.storage.folder import Folder
 
 Status = Literal["pending", "current", "stale", "external", "unreadable"]
 """Not aggregated; aggregate of the current raw files; of other raw files; of another tool; unreadable aggregate."""

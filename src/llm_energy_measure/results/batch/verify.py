@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct, field
 
 from llm_energy_measure.constants import RAW_DIR
+from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, RawProcessResult
 from llm_energy_measure.domain.findings import Finding, Outcome
 from llm_energy_measure.exceptions import (
     AggregationError,
@@ -27,23 +28,17 @@ from llm_energy_measure.results.aggregation import (
 from llm_energy_measure.results.batch.comparison import compare_aggregates, compare_sources
 from llm_energy_measure.results.batch.recovery import recover_from
 from llm_energy_measure.results.batch.state import expects_other_number, stated_processes
+from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import is_folder_name
+from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.prefetch import prefetch
-from llm_energy_measure.verification.checks import verify_evidence
+from llm_energy_measure.verification.checks import Verification, verify_evidence
 from llm_energy_measure.verification.codes import failed, not_checked, passed
 from llm_energy_measure.verification.suspicions import sweep_suspicions
 from llm_energy_measure.verification.verdicts import Verdict, verdict_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-
-    from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, RawProcessResult
-    from llm_energy_measure.results.repository import FileSystemRepository
-    from llm_energy_measure.results.store.raw_folder import RawRecovery
-    from llm_energy_measure.verification.checks import Verification
 
 _STALE_CODES = ("sources.missing", "sources.changed", "sources.added")
 

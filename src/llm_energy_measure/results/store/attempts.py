@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
-from llm_energy_measure.domain.experiment import Manifest
+from llm_energy_measure.domain.experiment import Manifest, RawProcessResult
 from llm_energy_measure.exceptions import ConfigurationError, ResultCorruptError, ResultExistsError
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.results.store.raw_folder import RawFolder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store
 
 _ADVICE = (
     "use another id, or pass attempt='next' (--attempt next), which archives the earlier results, or attempt='suffix' "

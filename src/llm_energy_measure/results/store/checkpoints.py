@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.results.store.attempts import claim_for
 from llm_energy_measure.results.store.raw_folder import bytes_of, keep_copy
 from llm_energy_measure.storage.atomic import target_name, writer_has_ended
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from llm_energy_measure.domain.experiment import RawProcessResult
-    from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store
 
 
 def save_checkpoint(store: Store, experiment_id: str, record: RawProcessResult) -> Path:

@@ -7,15 +7,12 @@ finish. `results check --clean` finishes the removal, and so does the next use o
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ResultsError, StorageError
 from llm_energy_measure.results.store import codec, layout
-
-if TYPE_CHECKING:
-    from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store
 
 
 def delete(store: Store, folder: str, owner: str | None) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from llm_energy_measure.constants import (
     AGGREGATED_DIR,
@@ -19,9 +19,6 @@ from llm_energy_measure.constants import (
 from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.security import sanitize_experiment_id
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 KEPT_SUFFIX = ".kept"
 """Suffix of rejected and superseded files: other readers take each name that ends in `.json` for a result."""

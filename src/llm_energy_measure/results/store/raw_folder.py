@@ -7,8 +7,9 @@ manifest; there the ids inside the results name the owner.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from msgspec import Struct, field
 
@@ -24,12 +25,7 @@ from llm_energy_measure.exceptions import (
     UnsafePathError,
 )
 from llm_energy_measure.results.store import codec, deletion, layout
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store
 
 # A reader starts again this often if a later attempt archives the folder during the reading.
 _MAX_READS = 10

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -19,12 +20,7 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results.store import deletion, layout
 from llm_energy_measure.results.store.raw_folder import keep_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from llm_energy_measure.storage.base import Store
-
+from llm_energy_measure.storage.base import Store
 
 Refused = InvalidResultError | ExperimentIdError | ResultExistsError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct, field
@@ -12,11 +12,7 @@ from msgspec import Struct, field
 from llm_energy_measure.constants import SCHEMA_VERSION
 from llm_energy_measure.exceptions import ConfigurationError, ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.results.store import layout
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _MAX_TEXT = 10_000
