@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -197,3 +198,24 @@ def test_an_unreadable_experiment_can_be_deleted(results: Path) -> None:
     assert run("-o", results, "results", "delete", "torn", "--yes").status == 0
     assert not (results / "raw" / "torn").exists()
     assert not (results / "aggregated" / "torn.json").exists()
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", ["link to a file", "link to a folder", "pipe"])
+def test_export_follows_no_link_in_the_results_directory(results: Path, tmp_path: Path, form: str, kind: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "table").write_bytes(b"mine")
+    target = results / "table"
+    if kind == "link to a file":
+        target.symlink_to(outside / "table")
+    elif kind == "link to a folder":
+        target.symlink_to(outside, target_is_directory=True)
+        target = target / "table"
+    else:
+        os.mkfifo(target)
+    done = run("-o", results, "results", "export", "--to", target, "--format", form)
+    assert done.status == 1
+    assert f"cannot write {target}: {results / 'table'} is a " in done.err
+    assert (outside / "table").read_bytes() == b"mine"
+    assert [path.name for path in outside.iterdir()] == ["table"]

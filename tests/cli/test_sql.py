@@ -224,3 +224,20 @@ def test_ctrl_c_interrupts_a_query(results: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stderr.strip()) == (130, "error: interrupted; finished work is kept")
+
+
+def test_sql_uses_the_cache_if_the_dataset_has_a_link(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (results / "dataset").mkdir()
+    (results / "dataset" / "processes").symlink_to(outside, target_is_directory=True)
+    done = run("-o", results, "results", "sql", "select count(*) > 0 as n from processes", "--format", "json")
+    assert (done.status, done.json()) == (0, [{"n": True}])
+    link = results / "dataset" / "processes"
+    assert (
+        f"{link}: it is a symbolic link, not a folder; move it away; the query uses the dataset {tmp_path}" in done.err
+    )
+    assert list(outside.iterdir()) == []

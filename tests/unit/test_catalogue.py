@@ -528,3 +528,31 @@ def test_clock_set_back_hides_no_change(repository: FileSystemRepository) -> Non
         return catalogue.summaries(ALL), catalogue.as_of <= time.time()
 
     assert query_catalogue(repository, answer, scan_limit=2) == (scanned(repository), True)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder"])
+def test_unsafe_catalogue_file_is_named_and_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    repository = FileSystemRepository(tmp_path / "results")
+    repository.save_raw("exp", factories.raw("exp"))
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"")
+    path = tmp_path / "results" / f".catalogue.sqlite{suffix}"
+    if kind == "link":
+        path.symlink_to(outside)
+    elif kind == "hard link":
+        path.hardlink_to(outside)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    warnings: list[str] = []
+    for _ in range(2):
+        found = query_catalogue(repository, lambda catalogue: catalogue.count(ALL), warn=warnings.append)
+        assert found == 1
+    assert [f"({path} is a " in warning for warning in warnings] == [True, True]
+    assert outside.read_bytes() == b""
+    assert os.path.lexists(path)

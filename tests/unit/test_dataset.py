@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,13 @@ from pyarrow import parquet
 
 from llm_energy_measure.catalogue.dataset import TABLES, schemas, to_arrow, to_pandas, to_polars, write_dataset
 from llm_energy_measure.catalogue.sql import query_dataset
-from llm_energy_measure.exceptions import ConfigurationError, ExportError, MissingExtraError, ResultCorruptError
+from llm_energy_measure.exceptions import (
+    ConfigurationError,
+    ExportError,
+    MissingExtraError,
+    ResultCorruptError,
+    UnsafePathError,
+)
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS
 from llm_energy_measure.results.store.tags import change_tags
@@ -181,6 +188,62 @@ def test_arrow_polars_and_pandas_contain_the_records(repository: FileSystemRepos
     assert to_arrow(FileSystemRepository("nowhere"), "findings").num_rows == 0
     with pytest.raises(ConfigurationError, match="there is no table 'colours'"):
         to_arrow(repository, "colours")
+
+
+# Links, pipes and files of other programs below the folder
+
+
+def link_file(path: Path, outside: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside / "experiments" / "month=2026-01" / "part-0.parquet")
+
+
+def link_month(path: Path, outside: Path) -> None:
+    shutil.rmtree(path.parent, ignore_errors=True)
+    path.parent.symlink_to(outside / "experiments" / "month=2026-01", target_is_directory=True)
+
+
+def link_table(path: Path, outside: Path) -> None:
+    shutil.rmtree(path.parent.parent)
+    path.parent.parent.symlink_to(outside / "experiments", target_is_directory=True)
+
+
+def pipe(path: Path, _outside: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("place", [link_file, link_month, link_table, pipe])
+@pytest.mark.parametrize("month", ["2026-01", "2020-01"])
+def test_no_file_outside_the_dataset_is_changed_or_read(
+    repository: FileSystemRepository, tmp_path: Path, place: Callable[[Path, Path], None], month: str
+) -> None:
+    folder, outside = tmp_path / "dataset", tmp_path / "outside"
+    for target in (folder, outside):
+        write_dataset(repository, target)
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in outside.rglob("*.parquet")}
+    part = folder / "experiments" / f"month={month}" / "part-0.parquet"
+    part.parent.mkdir(exist_ok=True)
+    place(part, outside)
+
+    for call in (lambda: write_dataset(repository, folder), lambda: query_dataset(folder, "select 1")):
+        with pytest.raises(
+            UnsafePathError, match="experiments.*: it is a (symbolic link|pipe), not a f.*; move it away"
+        ):
+            call()
+    assert {path: (path.stat().st_ino, path.read_bytes()) for path in outside.rglob("*.parquet")} == before
+
+
+def test_file_of_another_program_is_not_replaced(repository: FileSystemRepository, tmp_path: Path) -> None:
+    part = tmp_path / "dataset" / "findings" / "month=2026-01" / "part-0.parquet"
+    part.parent.mkdir(parents=True)
+    parquet.write_table(pa.table({"a": [1]}), part)
+    for content in (part.read_bytes(), b"text of another program"):
+        part.write_bytes(content)
+        with pytest.raises(UnsafePathError, match="another program wrote it; move it away"):
+            write_dataset(repository, tmp_path / "dataset")
+        assert part.read_bytes() == content
+    assert [path for path in (tmp_path / "dataset").rglob("*") if path.is_file()] == [part]
 
 
 # SQL

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from msgspec import Struct
 
@@ -22,11 +22,18 @@ from llm_energy_measure.catalogue.sqlite_schema import to_utc
 from llm_energy_measure.catalogue.summary import scan_experiment, up_to_date_aggregate
 from llm_energy_measure.constants import AGGREGATED_DIR, EXTRA_PACKAGES, RAW_DIR
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
-from llm_energy_measure.exceptions import ConfigurationError, ExportError, LLMEnergyMeasureError, MissingExtraError
+from llm_energy_measure.exceptions import (
+    ConfigurationError,
+    ExportError,
+    LLMEnergyMeasureError,
+    MissingExtraError,
+    UnsafePathError,
+)
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
 from llm_energy_measure.results.exporters import plain
 from llm_energy_measure.results.repository import FileSystemRepository
-from llm_energy_measure.storage.atomic import make_folder, sync_folder, target_name, temporary_path, writer_has_ended
+from llm_energy_measure.storage.atomic import make_folder, target_name, writer_has_ended
+from llm_energy_measure.storage.contained import ContainedFolder
 from llm_energy_measure.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -41,6 +48,8 @@ TABLES = ("experiments", "processes", "findings")
 """Names of the tables."""
 
 _FINGERPRINT = b"llm_energy_measure.made_from"
+_PART = "part-0.parquet"
+_MAGIC = b"PAR1"
 _UNKNOWN_MONTH = "unknown"
 _ROWS_PER_BATCH = 2_000
 _MAX_INT64 = 2**63 - 1
@@ -91,6 +100,7 @@ def write_dataset(
     Raises:
         MissingExtraError: pyarrow is not installed.
         ExportError: A file cannot be written.
+        UnsafePathError: A link, a pipe, a device or a file of another program has the name of a file of the dataset.
     """
     _pyarrow()
     folder = Path(folder)
@@ -98,10 +108,12 @@ def write_dataset(
     stale = [
         month
         for month in months
-        if rehash or {_fingerprint_of(_part(folder, table, month.name)) for table in TABLES} != {month.fingerprint}
+        if rehash or {_fingerprint_of(folder, table, month.name) for table in TABLES} != {month.fingerprint}
     ]
     problems: list[str] = []
     try:
+        if stale:
+            make_folder(os.fspath(folder))
         for month in stale:
             problems += _write_month(repository, folder, month)
         removed = _remove_others(folder, {month.name for month in months})
@@ -237,20 +249,68 @@ def _digest(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _part(folder: Path, table: str, month: str) -> Path:
-    return folder / table / f"month={month}" / "part-0.parquet"
+@contextmanager
+def month_folder(folder: str | Path, table: str, month: str, *, create: bool = False) -> Iterator[ContainedFolder]:
+    """Open the folder of one month of a table; `create` creates it. No link below `folder` is followed."""
+    with (
+        ContainedFolder(folder) as root,
+        root.subfolder(table, create=create) as months,
+        months.subfolder(f"month={month}", create=create) as found,
+    ):
+        yield found
 
 
-def _fingerprint_of(path: Path) -> str | None:
-    """Return the fingerprint in the metadata of a file. None if the file is absent or unreadable."""
-    from pyarrow import ArrowInvalid, parquet
+def open_parts(folder: str | Path, table: str) -> Iterator[tuple[str, BinaryIO]]:
+    """Yield month and open file of each file of a table. The caller closes the files.
+
+    Raises:
+        UnsafePathError: A file or a folder of the table is a link, a pipe or a device.
+    """
+    try:
+        with ContainedFolder(folder) as root, root.subfolder(table) as months:
+            for name in months.names():
+                if name.startswith("month="):
+                    with suppress(FileNotFoundError), months.subfolder(name) as found:
+                        yield name.removeprefix("month="), found.open(_PART)
+    except FileNotFoundError:
+        return
+
+
+def _fingerprint_in(file: BinaryIO) -> str | None:
+    """Return the fingerprint in the metadata of a file. None if it has none. Raises `ArrowInvalid`."""
+    from pyarrow import parquet
+
+    found = (parquet.read_metadata(file).metadata or {}).get(_FINGERPRINT)
+    return None if found is None else found.decode(errors="replace")
+
+
+def _fingerprint_of(folder: Path, table: str, month: str) -> str | None:
+    """Return the fingerprint of a file of the dataset. None if the file is absent, unreadable or unsafe."""
+    from pyarrow import ArrowInvalid
 
     try:
-        metadata = parquet.read_metadata(path).metadata or {}
-    except (OSError, ArrowInvalid):
+        with month_folder(folder, table, month) as found, found.open(_PART) as file:
+            return _fingerprint_in(file)
+    except (OSError, ArrowInvalid, UnsafePathError):
         return None
-    found = metadata.get(_FINGERPRINT)
-    return None if found is None else found.decode(errors="replace")
+
+
+def _require_replaceable(found: ContainedFolder) -> None:
+    """Raise `UnsafePathError` if the file of a month is not ours. A damaged Parquet file with our name is ours."""
+    from pyarrow import ArrowInvalid
+
+    try:
+        with found.open(_PART) as file:
+            start = file.read(len(_MAGIC))
+            try:
+                is_ours = not start or _fingerprint_in(file) is not None
+            except (OSError, ArrowInvalid):
+                is_ours = start == _MAGIC
+    except FileNotFoundError:
+        return
+    if not is_ours:
+        doing = f"cannot replace {found.path}{os.sep}{_PART}"
+        raise UnsafePathError(doing, "another program wrote it", "move it away, or choose another folder")
 
 
 def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -> list[str]:
@@ -258,55 +318,61 @@ def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -
     from pyarrow import parquet
 
     problems: list[str] = []
-    temps: dict[str, str] = {}
     made = schemas()
-    try:
-        with ExitStack() as stack:
-            writers = {}
-            for table in TABLES:
-                make_folder(os.fspath(_part(folder, table, month.name).parent))
-                temps[table] = temporary_path(os.fspath(_part(folder, table, month.name)))
-                writers[table] = stack.enter_context(
-                    parquet.ParquetWriter(temps[table], made[table], compression="zstd")
-                )
-            for rows in _rows(repository, month.folders, problems.append):
-                for table in TABLES:
-                    writers[table].write_batch(_batch(rows[table], made[table]))
-            for writer in writers.values():
-                writer.add_key_value_metadata({_FINGERPRINT: b"" if problems else month.fingerprint.encode()})
+    with ExitStack() as stack:
+        folders, temps, files, writers = {}, {}, {}, {}
         for table in TABLES:
-            path = os.fspath(_part(folder, table, month.name))
-            with open(temps[table], "rb") as file:  # noqa: PTH123 - paths are strings, as in `storage.atomic`
-                os.fsync(file.fileno())
-            os.replace(temps.pop(table), path)  # noqa: PTH105 - as above
-            sync_folder(os.path.dirname(path))  # noqa: PTH120 - as above
-            _remove_temporary_files(Path(path).parent)
-    finally:
-        for temp in temps.values():
-            with suppress(FileNotFoundError):
-                os.unlink(temp)  # noqa: PTH108 - as above
+            folders[table] = stack.enter_context(month_folder(folder, table, month.name, create=True))
+            _require_replaceable(folders[table])
+            temps[table], file = folders[table].create_temporary(_PART)
+            stack.callback(folders[table].remove, temps[table])
+            files[table] = stack.enter_context(file)
+            writers[table] = stack.enter_context(parquet.ParquetWriter(file, made[table], compression="zstd"))
+        for rows in _rows(repository, month.folders, problems.append):
+            for table in TABLES:
+                writers[table].write_batch(_batch(rows[table], made[table]))
+        for table in TABLES:
+            writers[table].add_key_value_metadata({_FINGERPRINT: b"" if problems else month.fingerprint.encode()})
+            writers[table].close()
+            files[table].flush()
+            os.fsync(files[table].fileno())
+        for table in TABLES:
+            folders[table].publish(temps[table], _PART)
+            _remove_temporary_files(folders[table])
     return problems
 
 
-def _remove_temporary_files(folder: Path) -> None:
+def _remove_temporary_files(folder: ContainedFolder) -> None:
     """Delete the temporary files of exports that were killed."""
-    for path in folder.iterdir():
-        if target_name(path.name) is not None and writer_has_ended(path.name, 0):
-            path.unlink(missing_ok=True)
+    for name in folder.names():
+        if target_name(name) == _PART and writer_has_ended(name, 0):
+            folder.remove(name)
 
 
 def _remove_others(folder: Path, months: set[str]) -> list[str]:
     """Delete the files of months without experiments. Files of other programs are kept."""
     removed = set()
     for table in TABLES:
-        for path in (folder / table).glob("month=*/part-0.parquet"):
-            name = path.parent.name.removeprefix("month=")
-            if name not in months and _fingerprint_of(path) is not None:
-                path.unlink(missing_ok=True)  # another export can delete it first
-                with suppress(OSError):  # the folder contains another file
-                    path.parent.rmdir()
-                removed.add(name)
+        with suppress(FileNotFoundError), ContainedFolder(folder) as root, root.subfolder(table) as parent:
+            for name in parent.names():
+                month = name.removeprefix("month=")
+                if month != name and month not in months and _remove_part(parent, name):
+                    removed.add(month)
     return sorted(removed)
+
+
+def _remove_part(parent: ContainedFolder, name: str) -> bool:
+    """Delete our file in the folder of a month, and the folder if it is empty then. Return False if it has none."""
+    from pyarrow import ArrowInvalid
+
+    with suppress(FileNotFoundError, ArrowInvalid), parent.subfolder(name) as found:
+        with found.open(_PART) as file:
+            is_ours = _fingerprint_in(file) is not None
+        if is_ours:
+            found.remove(_PART)
+            parent.remove_empty(name)
+            return True
+    return False
 
 
 def _rows(

@@ -30,7 +30,7 @@ from llm_energy_measure.catalogue.database import (
     save_fingerprint,
     writing,
 )
-from llm_energy_measure.catalogue.paths import CATALOGUE_NAME, catalogue_path, is_on_network
+from llm_energy_measure.catalogue.paths import CATALOGUE_NAME, catalogue_path, is_on_network, unsafe_catalogue_file
 from llm_energy_measure.catalogue.query import Clause, column_of
 from llm_energy_measure.catalogue.selection import SHOWN_KEYS, Group, Query, group_clause, group_of, order_keys
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, INSERT, row_values
@@ -387,6 +387,8 @@ def query_catalogue(
         CatalogueError: SQLite fails in memory too.
     """
     path = _database_path(repository)
+    if path is not None and (unsafe := unsafe_catalogue_file(repository.base_path)) is not None:
+        warn(f"the catalogue cannot be used ({unsafe}); move this file away. The catalogue {path} is used instead")
     tries = [path, path, None] if path is not None else [None]
     while tries:
         path = tries.pop(0)

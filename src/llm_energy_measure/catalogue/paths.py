@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from llm_energy_measure.storage.contained import unusual_type
+
 CATALOGUE_NAME = ".catalogue.sqlite"
 """File name of the catalogue in a results directory."""
 
@@ -27,13 +29,13 @@ def catalogue_path(results_dir: Path) -> Path | None:
     """Return the path of the catalogue of a results directory. None if no writable folder exists.
 
     The catalogue is in the results directory. It is in the cache of the user if the directory or the catalogue file is
-    not writable, or if the directory is on a network file system.
+    not writable, if a file of the catalogue is unsafe, or if the directory is on a network file system.
 
     Args:
         results_dir: The results directory. It must exist.
     """
     own = results_dir / CATALOGUE_NAME
-    if _is_writable(own) and not is_on_network(results_dir):
+    if _is_writable(own) and unsafe_catalogue_file(results_dir) is None and not is_on_network(results_dir):
         return own
     folder = cache_folder()
     try:
@@ -43,10 +45,30 @@ def catalogue_path(results_dir: Path) -> Path | None:
     return folder / f"{_cached_name(results_dir)}.sqlite" if os.access(folder, os.W_OK) else None
 
 
+def unsafe_catalogue_file(results_dir: Path) -> str | None:
+    """Return the catalogue file that must not be opened, and why; None if all files are safe.
+
+    SQLite changes its files in place. A link or a second hard link can be a name of a file outside the directory, and
+    opening a pipe or a device can block. SQLite also opens files next to the catalogue.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path = results_dir / f"{CATALOGUE_NAME}{suffix}"
+        found = unusual_type(path)
+        if found is not None:
+            return f"{path} is {found}"
+    return None
+
+
 def dataset_path(results_dir: Path) -> Path:
     """Return the folder of the dataset for SQL queries: in the results directory, or in the cache of the user."""
     own = results_dir / DATASET_NAME
-    return own if _is_writable(own) else cache_folder() / f"{_cached_name(results_dir)}.{DATASET_NAME}"
+    is_possible = _is_writable(own) and (own.is_dir() or not os.path.lexists(own))
+    return own if is_possible else cached_dataset_path(results_dir)
+
+
+def cached_dataset_path(results_dir: Path) -> Path:
+    """Return the folder of the dataset of a results directory in the cache of the user."""
+    return cache_folder() / f"{_cached_name(results_dir)}.{DATASET_NAME}"
 
 
 def _is_writable(own: Path) -> bool:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.catalogue.dataset import TABLES
+from llm_energy_measure.catalogue.dataset import TABLES, open_parts, schemas
 from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.exceptions import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import duckdb
     import pyarrow as pa
 
@@ -59,6 +62,7 @@ def query_dataset(folder: str | Path, query: str, *, memory_bytes: int | None = 
     Raises:
         MissingExtraError: DuckDB or pyarrow is not installed.
         ConfigurationError: The query is not one SELECT statement, DuckDB rejects it, or it needs too much memory.
+        UnsafePathError: A file or a folder of the dataset is a link, a pipe or a device.
     """
     try:
         import duckdb
@@ -67,9 +71,10 @@ def query_dataset(folder: str | Path, query: str, *, memory_bytes: int | None = 
         advice = f"pip install {EXTRA_PACKAGES['analytics']}"
         raise MissingExtraError(_DOING, f"{error.name} is not installed", advice) from error
     memory_bytes = default_memory_bytes() if memory_bytes is None else memory_bytes
-    with duckdb.connect(":memory:") as database:
+    with ExitStack() as stack:
+        database = stack.enter_context(duckdb.connect(":memory:"))
         for table in TABLES:
-            database.register(table, _table(Path(folder) / table, table))
+            database.register(table, _table(folder, table, stack))
         database.execute(f"SET memory_limit = '{memory_bytes}B'")
         for lock in _LOCKS:
             database.execute(lock)
@@ -142,16 +147,14 @@ def _one_query(database: duckdb.DuckDBPyConnection, query: str) -> str:
     return query
 
 
-def _table(folder: Path, table: str) -> object:
+def _table(folder: str | Path, table: str, stack: ExitStack) -> object:
     """Return a table of the dataset without reading it. Without files, the table is empty."""
-    from pyarrow import dataset, schema, string
-
-    from llm_energy_measure.catalogue.dataset import schemas
+    from pyarrow import dataset, fs, schema, string
 
     month = schema([("month", string())])
-    own = schemas()[table].append(month.field(0))
-    files = [str(path) for path in sorted(folder.glob("month=*/part-0.parquet"))]
-    partitioning = dataset.partitioning(month, flavor="hive")
-    return dataset.dataset(
-        files, schema=own, format="parquet", partitioning=partitioning, partition_base_dir=str(folder)
-    )
+    kind = dataset.ParquetFileFormat()
+    parts = [
+        kind.make_fragment(stack.enter_context(file), partition_expression=dataset.field("month") == name)
+        for name, file in open_parts(folder, table)
+    ]
+    return dataset.FileSystemDataset(parts, schemas()[table].append(month.field(0)), kind, fs.LocalFileSystem())

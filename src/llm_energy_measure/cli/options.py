@@ -195,6 +195,14 @@ def repository(*, must_exist: bool = True) -> FileSystemRepository:
     return found
 
 
+def require_safe_target(repository: FileSystemRepository, target: str) -> None:
+    """Raise `UnsafePathError` if the target is in the results directory and a link leads out of it."""
+    from llm_energy_measure.storage.contained import require_no_link
+
+    if target != "-":
+        require_no_link(target, repository.base_path)
+
+
 def has_results(directory: Path) -> bool:
     """Return True if the directory has an entry `raw` or `aggregated` of any kind."""
     return any(os.path.lexists(directory / name) for name in (RAW_DIR, AGGREGATED_DIR))

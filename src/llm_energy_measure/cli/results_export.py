@@ -56,6 +56,7 @@ def export(*, ids: tuple[str, ...], target: str, form: str | None, raw: bool, pe
     if raw and per_process:
         raise click.UsageError("--raw and --format codecarbon have one row per process; omit --per-process.")
     repository = options.repository()
+    options.require_safe_target(repository, target)
     results: list[AggregatedResult | RawProcessResult] = []
     failed = False
     for name in ids or (repository.list_experiments() if raw else repository.list_aggregated()):
@@ -89,6 +90,7 @@ def _write_dataset(target: str) -> None:
     from llm_energy_measure.cli.block_pandas import block_pandas
 
     repository = options.repository()
+    options.require_safe_target(repository, target)
     with block_pandas():
         report = write_dataset(repository, target, warn=terminal.warn)
     if not (report.written or report.unchanged or report.removed):

@@ -10,11 +10,11 @@ import click
 import msgspec
 
 from llm_energy_measure.catalogue.dataset import TABLES, write_dataset
-from llm_energy_measure.catalogue.paths import dataset_path
+from llm_energy_measure.catalogue.paths import cached_dataset_path, dataset_path
 from llm_energy_measure.catalogue.sql import column_as_text, query_dataset
 from llm_energy_measure.cli import formatting, options, terminal
 from llm_energy_measure.cli.block_pandas import block_pandas
-from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.exceptions import ConfigurationError, UnsafePathError
 from llm_energy_measure.results import exporters
 
 if TYPE_CHECKING:
@@ -66,8 +66,14 @@ def _run(query: str, *, form: str | None, target: str | None, dataset: str | Non
     form = _format(form, target)
     if dataset is None:
         repository = options.repository()
+        options.require_safe_target(repository, target or "-")
         dataset = str(dataset_path(repository.base_path))
-        problems = write_dataset(repository, dataset, warn=terminal.warn).problems
+        try:
+            problems = write_dataset(repository, dataset, warn=terminal.warn).problems
+        except UnsafePathError as error:
+            dataset = str(cached_dataset_path(repository.base_path))
+            terminal.warn(f"{error}; the query uses the dataset {dataset} instead")
+            problems = write_dataset(repository, dataset, warn=terminal.warn).problems
     elif not any((Path(dataset) / table).is_dir() for table in TABLES):
         found = f"there is no dataset in {dataset}"
         advice = f"write it with 'llm-energy-measure results export --format parquet --to {dataset}'"

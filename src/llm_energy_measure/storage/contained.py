@@ -1,0 +1,200 @@
+"""Files below a folder that can come from another person: no method follows a link, blocks, or opens a device.
+
+A received folder can have links, pipes and devices under any name. Each method opens one name relative to the
+descriptor of its folder (openat(2) with O_NOFOLLOW and O_NONBLOCK) and checks the type of the opened file. Replacing a
+name with a link between two calls therefore has no effect either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from llm_energy_measure.exceptions import UnsafePathError
+from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS, temporary_path
+
+_FILE_FLAGS = READ_FLAGS | NO_FOLLOW
+_FOLDER_FLAGS = READ_FLAGS | getattr(os, "O_DIRECTORY", 0)
+_CREATE_FLAGS = (
+    os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+)
+_HAS_DESCRIPTORS = {os.open, os.stat, os.unlink, os.mkdir, os.rmdir, os.rename} <= os.supports_dir_fd
+
+_NOUNS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFREG: "a file",
+}
+
+
+def noun_of(mode: int) -> str:
+    """Return the type of a file in words, from its `st_mode`."""
+    return _NOUNS.get(stat.S_IFMT(mode), "a special file")
+
+
+def unusual_type(path: str | Path) -> str | None:
+    """Return what makes a file unsafe to open and change in place, in words; None if it is safe or absent.
+
+    A regular file with several hard links is unsafe, because another of its names can be outside the folder.
+    """
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return None  # absent, or opening it raises the same error
+    if stat.S_ISREG(found.st_mode):
+        return None if found.st_nlink == 1 else f"a file with {found.st_nlink} hard links"
+    return noun_of(found.st_mode)
+
+
+def require_no_link(path: str | Path, base: str | Path) -> None:
+    """Raise `UnsafePathError` if a part of `path` below the folder `base` is a link, a pipe or a device.
+
+    A path outside `base` is not checked: the user chose it, and no received folder has a part in it.
+    """
+    parts: list[str] = []
+    parent = os.path.abspath(path)
+    while not _is_same(parent, base):
+        parent, name = os.path.split(parent)
+        if not name:
+            return
+        parts.append(parent + os.sep + name)
+    for part in reversed(parts):
+        try:
+            mode = os.lstat(part).st_mode
+        except OSError:
+            return  # absent
+        if not stat.S_ISDIR(mode) and not (part == parts[0] and stat.S_ISREG(mode)):
+            raise UnsafePathError(f"cannot write {path}", f"{part} is {noun_of(mode)}", "choose another file")
+
+
+def _is_same(path: str, base: str | Path) -> bool:
+    try:
+        return os.path.samefile(path, base)
+    except (OSError, ValueError):
+        return False
+
+
+class ContainedFolder:
+    """An open folder. Use it as a context manager.
+
+    Args:
+        path: The folder. Links in its own path are followed, because the caller chose it.
+
+    Attributes:
+        path: The path of the folder, for messages.
+
+    Raises:
+        OSError: The folder is absent or cannot be opened.
+    """
+
+    def __init__(self, path: str | Path, descriptor: int | None = None) -> None:
+        """Open the folder, or take its open descriptor."""
+        self.path = os.fspath(path)
+        self._descriptor = descriptor
+        if _HAS_DESCRIPTORS and descriptor is None:
+            self._descriptor = os.open(self.path, _FOLDER_FLAGS)
+        elif descriptor is None and not os.path.isdir(self.path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the folder."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def names(self) -> list[str]:
+        """Return the names in the folder, sorted."""
+        return sorted(os.listdir(self.path if self._descriptor is None else self._descriptor))
+
+    def subfolder(self, name: str, *, create: bool = False) -> ContainedFolder:
+        """Open a folder in this folder.
+
+        Args:
+            name: Its name.
+            create: Create the folder durably if it is absent.
+
+        Raises:
+            FileNotFoundError: It is absent, and `create` is False.
+            UnsafePathError: The name is that of a link or of another file.
+        """
+        if create:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._place(name), dir_fd=self._descriptor)
+                self.sync()
+        status = self._status(name)
+        if not stat.S_ISDIR(status.st_mode):
+            raise self._unsafe(name, status.st_mode, "folder")
+        descriptor = None
+        if self._descriptor is not None:
+            descriptor = os.open(name, _FOLDER_FLAGS | NO_FOLLOW, dir_fd=self._descriptor)
+        return ContainedFolder(os.path.join(self.path, name), descriptor)
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a regular file for reading.
+
+        Raises:
+            FileNotFoundError: The file is absent.
+            UnsafePathError: It is a link, a pipe, a device or a folder.
+        """
+        before = self._status(name)
+        if not stat.S_ISREG(before.st_mode):  # opening a device can have an effect, so look first
+            raise self._unsafe(name, before.st_mode, "file")
+        file = os.fdopen(os.open(self._place(name), _FILE_FLAGS, dir_fd=self._descriptor), "rb")
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):  # another process replaced it
+            file.close()
+            raise self._unsafe(name, mode, "file")
+        return file
+
+    def create_temporary(self, name: str) -> tuple[str, BinaryIO]:
+        """Create a temporary file for `name`; return its name, and the file for reading and writing."""
+        temp = temporary_path(name)
+        return temp, os.fdopen(os.open(self._place(temp), _CREATE_FLAGS, 0o666, dir_fd=self._descriptor), "w+b")
+
+    def publish(self, temp: str, name: str) -> None:
+        """Rename a synced temporary file to `name` durably. A file or a link with this name is replaced."""
+        os.replace(self._place(temp), self._place(name), src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+        self.sync()
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a link. An absent name is accepted."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._place(name), dir_fd=self._descriptor)
+
+    def remove_empty(self, name: str) -> None:
+        """Remove a folder in this folder if it is empty."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self._place(name), dir_fd=self._descriptor)
+
+    def sync(self) -> None:
+        """Make the names in the folder durable, where the system can sync a folder."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # not all file systems support it
+                os.fsync(self._descriptor)
+
+    def _place(self, name: str) -> str:
+        return name if self._descriptor is not None else os.path.join(self.path, name)
+
+    def _status(self, name: str) -> os.stat_result:
+        return os.stat(self._place(name), dir_fd=self._descriptor, follow_symlinks=False)
+
+    def _unsafe(self, name: str, mode: int, wanted: str) -> UnsafePathError:
+        doing = f"cannot use {os.path.join(self.path, name)}"
+        return UnsafePathError(doing, f"it is {noun_of(mode)}, not a {wanted}", "move it away")
