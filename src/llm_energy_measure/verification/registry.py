@@ -142,8 +142,8 @@ CHECKS: dict[str, Check] = {
     ),
     "identity.unnamed_gpu": Check(
         "A process that read a GPU does not name it.",
-        "Never fails. Reported if a record has neither `gpu_id` nor `gpu_uuid`, unless the process read its host or "
-        "its own share, or left its sensors to another process.",
+        "Never fails. Reported if a record has neither `gpu_id` nor `gpu_uuid`, unless the process read no GPU, or left "
+        "its sensors to another process.",
         "Record `gpu_uuid` or `gpu_id`.",
         severity="warning",
     ),
