@@ -47,10 +47,13 @@ def attributed_energy(energy_j: float | None, bounds_j: tuple[float, float] | No
     Example:
         >>> attributed_energy(27468.0, (21668.4, 31199.5), 4.0)
         '27.47 kJ (21.67 kJ to 31.2 kJ), counted 4 times'
+        >>> attributed_energy(None, (300.0, 600.0), None)
+        '300 J to 600 J'
     """
     text = quantity(energy_j, "J")
     if bounds_j is not None and bounds_j[0] != bounds_j[1]:
-        text += f" ({quantity(bounds_j[0], 'J')} to {quantity(bounds_j[1], 'J')})"
+        interval = f"{quantity(bounds_j[0], 'J')} to {quantity(bounds_j[1], 'J')}"
+        text = interval if energy_j is None else f"{text} ({interval})"
     if factor is not None and factor > 1:
         text += f", counted {factor:.3g} times"
     return text

@@ -142,8 +142,8 @@ CHECKS: dict[str, Check] = {
     ),
     "identity.unnamed_gpu": Check(
         "A process that read a GPU does not name it.",
-        "Never fails. Reported if a record has neither `gpu_id` nor `gpu_uuid`, unless the process read no GPU, or left "
-        "its sensors to another process.",
+        "Never fails. Reported if a record has neither `gpu_id` nor `gpu_uuid`, unless the process read no GPU or "
+        "left its sensors to another process.",
         "Record `gpu_uuid` or `gpu_id`.",
         severity="warning",
     ),
@@ -305,7 +305,8 @@ CHECKS: dict[str, Check] = {
         "A power is above what any hardware draws.",
         "Fails if a reported power, or energy / window (else the longest time), is above 3 kW per GPU or above 50 kW "
         "per host. GPU energy of scope `host` or of unknown scope, CPU power and total are compared with the host's "
-        "figure. Energies of listed devices are compared one by one.",
+        "figure; it is a warning if such a GPU energy is above 3 kW per board that the process names. Energies of "
+        "listed devices are compared one by one.",
         "Find the wrong unit: J, Wh and kWh, W and kW, or s and ms.",
         "The highest board limits of 2025 are 1,400 W (NVIDIA GB300, AMD MI355X). A DGX B200 draws at most 14.3 kW "
         "(NVIDIA's data sheet), a Cerebras CS-2 23 kW.",
