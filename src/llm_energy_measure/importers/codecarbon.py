@@ -119,12 +119,10 @@ def _read_file(
         group = waiting.setdefault(experiment_id, [])
         group.append((record, notes, row.line))
         if len(group) == number:
-            for member, of_member, line in sorted(waiting.pop(experiment_id), key=_process_index):
+            for member, of_member, line in sorted(
+                waiting.pop(experiment_id), key=lambda member: member[0].process_index
+            ):
                 yield report.record(source.path, member, of_member, row=line)
-
-
-def _process_index(member: tuple[RawProcessResult, Notes, int]) -> int:
-    return member[0].process_index
 
 
 def _phase(task: str, energy: EnergyMetrics) -> Phase:

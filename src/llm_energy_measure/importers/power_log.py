@@ -85,9 +85,7 @@ def _columns(header: Sequence[str]) -> _Columns | None:
 
 
 def _recognises(source: ImportSource) -> bool:
-    if _columns(source.header) is not None:
-        return True
-    return _is_without_header(source.header)
+    return _columns(source.header) is not None or _is_without_header(source.header)
 
 
 def _is_without_header(header: Sequence[str]) -> bool:
