@@ -47,7 +47,7 @@ def sanitize_experiment_id(experiment_id: str) -> str:
     """Return the folder name of an experiment: characters outside `A-Za-z0-9._-` become `_`.
 
     Different ids can have the same folder name (`a/b` and `a_b`). The repository detects this from the id inside
-    the files. A folder name is its own folder name.
+    the files. For a folder name, the result is the same name.
 
     Args:
         experiment_id: Text of 1 to 200 characters.

@@ -32,7 +32,7 @@ def quantity(value: float | None, unit: str = "") -> str:
 
 
 def energy(energy_j: float | None, *, at_least: str = "", unknown: str = UNKNOWN) -> str:
-    """Return a known energy after the words `at_least`, or the word for an unknown one.
+    """Return an energy with the sign `at_least` in front of it; `unknown` if it is None.
 
     Example:
         >>> energy(1971.7, at_least="≥ "), energy(None, at_least="≥ ")
@@ -42,7 +42,7 @@ def energy(energy_j: float | None, *, at_least: str = "", unknown: str = UNKNOWN
 
 
 def attributed_energy(energy_j: float | None, bounds_j: tuple[float, float] | None, factor: float | None) -> str:
-    """Return an attributed energy, its bounds if they differ, and how often the plain sum counts it.
+    """Return an attributed energy, its bounds if they differ, and how many times the plain sum counts it.
 
     Example:
         >>> attributed_energy(27468.0, (21668.4, 31199.5), 4.0)

@@ -156,7 +156,7 @@ class FileSystemRepository:
     def _require_still_claimed(
         self, folder: str, record: RawProcessResult, claimed: Manifest, key: str, data: bytes
     ) -> None:
-        """Take a new result back if its folder was archived, or got another owner, while the result was created."""
+        """Remove a new result if its folder was archived, or got another owner, while the result was created."""
         raw = self.raw_folder(folder)
         if raw.readable_manifest() == claimed or (raw.has_no_manifest() and bytes_of(self.store, key) != data):
             return  # unchanged; or deleted meanwhile, or archived with the result

@@ -216,7 +216,7 @@ CHECKS: dict[str, Check] = {
         "store's clock, and the check is not made if a host has no such time.",
         "Aggregate runs from different times as separate experiments.",
         "",
-        "0112 and similar files have no ends, so the check is not made.",
+        "0112 and similar files have no end times, so the check is not made.",
         severity="warning",
     ),
     "time.short_overlap": Check(
@@ -268,7 +268,7 @@ CHECKS: dict[str, Check] = {
         "and by more than the error of both readings. The error (`clock.store_error_sec`) is half of the time that the "
         "reading took and of the tick of the clock; the tick is 10 ms, or 1 or 2 s if mtimes are whole seconds. Not "
         "checked for hosts without such readings or of several stores. The check then reports if starts and ends of "
-        "two hosts are shifted alike (to 10 %) by more than 1 s and 5 % of the run.",
+        "two hosts are shifted equally (to 10 %) by more than 1 s and 5 % of the run.",
         "Synchronise the clocks of the hosts (NTP). Durations and energies are still valid; see `time.no_overlap`.",
         "Wall and monotonic time alone can't show it: each monotonic clock begins at the boot of its host "
         "(`clock_gettime(2)`). A shared file system is one clock for all hosts, and monotonic time transfers its "

@@ -27,7 +27,7 @@ def begin_experiment(store: Store, manifest: Manifest, process_index: int | None
     # first listing and the search for the manifest.
     if raw.process_indices() and raw.has_no_manifest() and raw.process_indices():
         if not manifest.attempt:
-            raise ResultExistsError(doing, "it has results, and no manifest says of which run", _ADVICE)
+            raise ResultExistsError(doing, "it has results without a manifest, so their run is unknown", _ADVICE)
         with contextlib.suppress(ResultExistsError):  # another process has archived them meanwhile
             raw.claim(Manifest(experiment_id=manifest.experiment_id))  # results of another tool are attempt 0
     stored = raw.claim(manifest)

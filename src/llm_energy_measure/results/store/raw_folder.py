@@ -203,7 +203,7 @@ class RawFolder:
         return found
 
     def _require_not_archived(self, manifest: Manifest) -> None:
-        """Raise if the attempt is archived: no process may start it again before the next attempt's manifest exists."""
+        """Raise if the attempt is archived, so that no process starts it again before the next manifest exists."""
         key = f"{layout.earlier_attempt_folder(self.name, manifest.attempt)}/{MANIFEST_NAME}"
         try:
             archived = codec.decode_manifest(self.store.get(key), key)
@@ -226,7 +226,7 @@ class RawFolder:
             refused = ResultExistsError(doing, "an unreadable file has this name", "move it away, and save again")
         else:
             digests = codec.digest(stored), codec.digest(data)
-            found = f"a different result is there (SHA-256 {digests[0][:12]}, the new one {digests[1][:12]})"
+            found = f"a different result is stored (SHA-256 {digests[0][:12]}, the new one {digests[1][:12]})"
             advice = "compare the two, or save with overwrite=True, which keeps the old one"
             refused = ResultExistsError(doing, found, advice)
             refused.digests = digests
