@@ -47,7 +47,7 @@ def _keep(
     refused: InvalidResultError | ExperimentIdError | ResultExistsError,
 ) -> None:
     try:
-        folder = layout.folder_name(experiment_id)
+        folder = layout.folder_in(store, experiment_id)
     except ExperimentIdError:
         folder = layout.UNNAMED
     with contextlib.suppress(StorageError, UnsafePathError):
