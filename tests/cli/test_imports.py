@@ -52,6 +52,8 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results list --by model --json": ({*RECORDS, "sqlite3"}, False, 220),
     "results show llama_c0": ({*RECORDS, "rich"}, True, 290),
     "results repeats --json": (RECORDS, False, 200),
+    "results compare id=llama_c0 id=llama_c1": ({*RECORDS, "sqlite3", "rich"}, False, 290),
+    "results order a b": ({"msgspec"}, False, 170),
     "results export --to -": ({*RECORDS, "csv"}, False, 210),
     "results export --to {folder}/data --format parquet": (ANALYTICS, False, 650),
     "results sql SELECT/**/1 --format json": ({*ANALYTICS, "duckdb"}, False, 700),

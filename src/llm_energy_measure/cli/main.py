@@ -110,6 +110,11 @@ def cli() -> None:
         "list": ("llm_energy_measure.cli.results_list:list_results", "List experiments, or totals per group."),
         "show": ("llm_energy_measure.cli.results_show:show", "Show one experiment."),
         "repeats": ("llm_energy_measure.cli.results_repeats:repeats", "Show mean and spread over repeated runs."),
+        "compare": (
+            "llm_energy_measure.cli.results_compare:compare_results",
+            "Compare configurations: ratio, interval and verdict.",
+        ),
+        "order": ("llm_energy_measure.cli.results_order:order", "Print an interleaved order of runs."),
         "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV, JSON or Parquet."),
         "sql": ("llm_energy_measure.cli.results_sql:sql", "Query the aggregated experiments with SQL."),
         "tag": ("llm_energy_measure.cli.results_tag:tag", "Set or show the tags and the note of one experiment."),

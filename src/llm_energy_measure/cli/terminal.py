@@ -149,7 +149,11 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 
 def print_table(
-    headers: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], *, optional: Sequence[str] = ()
+    headers: Sequence[tuple[str, str]],
+    rows: Iterable[Sequence[str]],
+    *,
+    optional: Sequence[str] = (),
+    all_columns: str = "--json",
 ) -> None:
     """Print a table on stdout that fits the terminal. If even its numbers do not fit, print each row as fields.
 
@@ -157,7 +161,8 @@ def print_table(
         headers: Title and alignment (`left` or `right`) of each column. Columns aligned left are text.
         rows: Formatted cells. Cells and titles are escaped here.
         optional: Titles of the columns that are left out, one by one in this order, until the table fits. A message
-            names them and refers to `--json`, so the command must have that option.
+            names them.
+        all_columns: The option of the command that prints all columns; the message refers to it.
     """
     # Only commands that print a table or a progress display import rich.
     from rich.cells import cell_len
@@ -186,7 +191,8 @@ def print_table(
         cells = [["\n".join(column[1:]) for column in columns]]
     console.print(_table(headers, cells, list(widths)))
     if left_out:
-        info(f"columns left out because the terminal is too narrow: {', '.join(left_out)}; --json prints all columns")
+        words = f"{', '.join(left_out)}; {all_columns} prints all columns"
+        info(f"columns left out because the terminal is too narrow: {words}")
 
 
 def _console() -> Console:

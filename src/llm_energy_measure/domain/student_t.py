@@ -26,7 +26,7 @@ def t_tail(t: float, degrees: float) -> float:
 
     Example:
         >>> round(t_tail(2.0, 4.5), 6)
-        0.108255
+        0.108258
     """
     if not degrees > 0 or math.isnan(t):
         msg = f"cannot compute the tail of t = {t!r} for {degrees!r} degrees of freedom"

@@ -85,7 +85,9 @@ def _columns(header: Sequence[str]) -> _Columns | None:
 
 
 def _recognises(source: ImportSource) -> bool:
-    return _columns(source.header) is not None or _is_without_header(source.header)
+    if _columns(source.header) is not None:
+        return True
+    return _is_without_header(source.header)
 
 
 def _is_without_header(header: Sequence[str]) -> bool:

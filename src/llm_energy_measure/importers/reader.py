@@ -75,7 +75,7 @@ def read(
         rows_path: For a generic table, path to the list of rows in a JSON document, such as `results.runs`.
         group_by: Column of CodeCarbon's files; runs with equal cells become processes of one experiment.
         window: For a power log, start and end of the time in which energy is counted, as ISO 8601.
-        max_files: Maximum number of files that are read from a folder. The report names the subfolder that exceeds it.
+        max_files: Most files that are read from a folder. The report names the subfolder that exceeds the limit.
         progress: Called with each path and the number of bytes read of it so far.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Find the last reading of a shared sensor, so that the next reader continues from exactly this counter value."""
+"""Where the previous reader of a shared sensor stopped, so that the next reader continues at exactly that counter."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Power limits of board models, and the search for the model in the name of a board.
+"""What boards can draw, and which of their parts share a sensor: the table, and the reading of their names.
 
-The limit in the record (`gpu_power_limit_w`, as NVML reports it) always comes first. The table is used if a record has
-only a name. An ambiguous name (`NVIDIA A100`, of 250, 300 or 400 W) has no limit, like an unknown name.
+A record's own limit (NVML's, in `gpu_power_limit_w`) always comes first. The table answers where a record has only a
+name, and an ambiguous name (`NVIDIA A100`, of 250, 300 or 400 W) is as good as an unknown one.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from functools import lru_cache
 from msgspec import Struct
 
 _MAX_NAME = 200
-# Some tools write no separator between the models of a node: `2 x A100-PCIE-40GB2 x L4`.
+# `2 x A100-PCIE-40GB2 x L4`: some tools set nothing between the models of a node.
 _COUNT = re.compile(r"(?P<before>\D|^)(?P<count>\d{1,3}) x ")
 _WORD = re.compile(r"[a-z0-9]+")
-# Words in the names of virtual and mobile boards. Their limits differ from those of the board with the same name.
+# A board's virtual or mobile namesake draws something else.
 _OTHER_BOARDS = frozenset({"laptop", "mobile", "max", "grid", "vgpu", "mxm"})
 
 _NVIDIA = "NVIDIA data sheet"
@@ -24,15 +24,15 @@ _AMD = "AMD data sheet"
 
 
 class BoardModel(Struct, frozen=True):
-    """A model of GPU board.
+    """A model of board.
 
     Attributes:
-        words: Words that its name contains, in lower case.
+        words: Words that its name has, in lower case.
         limit_w: Greatest power that it draws for longer than an instant, in watts.
-        source: Source of the limit.
-        gpus_per_sensor: Number of GPUs, as the driver counts them, that one power sensor measures.
-        includes_cpu: Whether the sensor of the module measures a CPU as well.
-        can_be_raised: Whether makers or users raise the limit. The limit then proves nothing.
+        source: Who says so.
+        gpus_per_sensor: GPUs, as the driver counts them, that one power sensor sees.
+        includes_cpu: Whether the module's sensor sees a CPU as well.
+        can_be_raised: Whether makers and users sell or set it with a greater limit: the limit then proves nothing.
     """
 
     words: frozenset[str]
@@ -49,16 +49,16 @@ class BoardModel(Struct, frozen=True):
 
 
 class Boards(Struct, frozen=True):
-    """The boards that a name states: boards of one model, or all boards of a node.
+    """Boards of one model, or all of a node, as a name tells them.
 
     Attributes:
-        count: Number of boards.
-        model_name: Name of the model, without the number.
-        model: Entry of the table; None if the model is unknown or ambiguous, or if there are several models.
-        limit_w: Greatest power of all boards together, in watts; None if unknown.
-        least_w: Greatest power of the smallest board, in watts; None if unknown.
-        is_mixed: Whether there are several models.
-        is_stated: Whether the name states the number of boards (`4 x A40`), which is then that of the whole node.
+        count: How many.
+        model_name: Name of the model, as it stands there.
+        model: What the table knows of it; None if it is unknown or ambiguous, or if there are several models.
+        limit_w: What they can draw together by the table, in watts; None if that is unknown.
+        least_w: What the smallest of them can draw, in watts; None if that is unknown.
+        is_mixed: Whether they are of several models.
+        is_stated: Whether the name itself gives the number, which then is that of the whole node: `4 x A40`.
     """
 
     count: int
@@ -80,7 +80,7 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
             _row("a100 pcie 40gb", 250, f"{_NVIDIA}, A100 40GB PCIe"),
             _row("a100 pcie 80gb", 300, f"{_NVIDIA}, A100 80GB PCIe"),
             _row("a100 sxm4", 400, f"{_NVIDIA}, A100 SXM, 40 and 80 GB"),
-            # The memory is part of the name, because the A100-SXM-64GB of one system draws more.
+            # Not of any memory: one system's own A100-SXM-64GB draws more.
             _row("a100 sxm 40gb", 400, f"{_NVIDIA}, A100 SXM"),
             _row("a100 sxm 80gb", 400, f"{_NVIDIA}, A100 SXM"),
             _row("a800 sxm4 80gb", 400, f"{_NVIDIA}, A800 SXM"),
@@ -137,17 +137,17 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
         key=lambda row: -len(row.words),
     )
 )
-"""The models. Names with more words come first, so that `h200 nvl` is not taken for `h200`."""
+"""The models, those with the longest names first: `h200 nvl` is no `h200`."""
 
 _MIG_PARENT = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
 
 
 @lru_cache(maxsize=4096)
 def boards_named(name: str) -> Boards:
-    """Return the boards that a name states.
+    """What a board's name says.
 
     Args:
-        name: Name from a driver or a tool: `NVIDIA A100-PCIE-40GB`, `4 x NVIDIA A100-PCIE-40GB`.
+        name: As a driver or a tool gives it: `NVIDIA A100-PCIE-40GB`, `4 x NVIDIA A100-PCIE-40GB`.
 
     Example:
         >>> boards = boards_named("4 x NVIDIA A100-PCIE-40GB")
@@ -182,7 +182,7 @@ def _one_model(count: int, name: str, *, is_stated: bool) -> Boards:
 
 @lru_cache(maxsize=4096)
 def model_named(name: str) -> BoardModel | None:
-    """Return the model with this name; None if the table does not have it or the name matches several models.
+    """The model of a name, or None if the table has none or the name could be several.
 
     Example:
         >>> [model and model.limit_w for model in map(model_named, ["Tesla V100-SXM2-16GB", "NVIDIA A100", "L4"])]
@@ -195,7 +195,7 @@ def model_named(name: str) -> BoardModel | None:
 
 
 def parent_of_slice(uuid: str) -> str | None:
-    """Return the UUID of the GPU of a MIG slice; None if the name of the slice does not contain it (drivers since 470).
+    """The UUID of the GPU that a MIG slice is a part of, where the slice's own name has it (drivers before 470).
 
     Example:
         >>> parent_of_slice("MIG-GPU-5c89/1/0"), parent_of_slice("MIG-7f31")

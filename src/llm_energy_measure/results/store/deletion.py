@@ -26,8 +26,7 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
     """
     finish(store, folder)
     marker = layout.deleted_folder(folder)
-    # A file system that ignores case finds the folder of another experiment too.
-    moved = _has(store, layout.raw_folder(folder)) and store.move_folder(layout.raw_folder(folder), marker)
+    moved = store.move_folder(layout.raw_folder(folder), marker)
     if not moved and not _remains(store, folder, owner):
         return False
     if not store.list(marker):
@@ -64,9 +63,8 @@ def deleted_folders(store: Store) -> set[str]:
 
 
 def _has_marker(store: Store, folder: str) -> bool:
-    marker = layout.deleted_folder(folder)
     try:
-        return bool(store.list(marker)) and _has(store, marker)
+        return bool(store.list(layout.deleted_folder(folder)))
     except ResultsError:
         return False  # a file of another program has this name
 
@@ -91,7 +89,6 @@ def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
 
 
 def _has(store: Store, key: str) -> bool:
-    """Return True if a key exists with exactly this name, also on a file system that ignores case."""
     parent, _, name = key.rpartition("/")
     return any(entry.name == name for entry in store.list(parent))
 

@@ -1,0 +1,257 @@
+"""Pair the configurations of two selections of runs, and refuse to compare unlike runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from llm_energy_measure.analysis.observations import Observation
+from llm_energy_measure.domain.configuration import PREFIX, Value
+from llm_energy_measure.exceptions import ConfigurationError, IncompatibleResultsError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+Side = Literal["base", "new"]
+Facts = dict[str, Value | None]
+
+COMPARABLE_FIELDS = ("model_name", "token_budget", "energy_scope", "provenance", "metric_version", "gpu")
+"""The fields of `Observation.comparability`, which must agree between the two sides."""
+
+_ENERGY_FIELDS = frozenset({"energy_scope", "provenance", "metric_version"})
+
+
+class Selection(Struct, frozen=True):
+    """The runs of one side.
+
+    Attributes:
+        name: What the user selected: a directory, a condition, or a column and its value.
+        observations: The runs.
+    """
+
+    name: str
+    observations: list[Observation]
+
+
+class LeftOut(Struct, frozen=True):
+    """A run that takes part in no comparison, and the reason."""
+
+    side: Side
+    experiment_id: str
+    directory: str | None
+    reason: str
+
+
+class Pair(Struct, frozen=True):
+    """The runs of one configuration that both sides have.
+
+    Attributes:
+        facts: The values of the configuration that both sides share.
+        base: Runs of the base, at least one.
+        new: Runs of the candidate, at least one.
+    """
+
+    facts: Facts
+    base: list[Observation]
+    new: list[Observation]
+
+
+class Pairing(Struct, frozen=True):
+    """The configurations of two selections.
+
+    Attributes:
+        pairs: Configurations that both sides have.
+        only_base: Facts of the configurations that only the base has.
+        only_new: Facts of the configurations that only the candidate has.
+        differs: The values of each side, by the names in which no configuration of the sides agrees.
+        left_out: Runs in no pair, because they have no figure or are copies.
+    """
+
+    pairs: list[Pair]
+    only_base: list[Facts]
+    only_new: list[Facts]
+    differs: dict[str, tuple[list[Value | None], list[Value | None]]]
+    left_out: list[LeftOut]
+
+
+def pair_selections(base: Selection, new: Selection, *, vary: Collection[str] = ()) -> Pairing:
+    """Return the configurations of two selections, paired where all facts agree that can agree.
+
+    A fact in which each run of the base differs from each run of the candidate is what the comparison is about: it
+    does not separate the pairs.
+
+    Args:
+        base: The base.
+        new: The candidate.
+        vary: Names of further facts that do not separate the pairs.
+
+    Raises:
+        ConfigurationError: A side has no run left, no configuration is common, or one pair mixes configurations.
+    """
+    left_out: list[LeftOut] = []
+    seen: dict[str, tuple[Side, str]] = {}
+    old_runs = list(_usable(base, "base", seen, left_out))
+    new_runs = list(_usable(new, "new", seen, left_out))
+    for selection, runs in ((base, old_runs), (new, new_runs)):
+        if not runs:
+            raise ConfigurationError(f"cannot compare {selection.name!r}", *_nothing_left(selection, left_out))
+    facts = {id(one): _facts(one) for one in (*old_runs, *new_runs)}
+    names = _varying(facts.values())
+    values = [
+        {name: _distinct(facts[id(one)].get(name) for one in runs) for name in names} for runs in (old_runs, new_runs)
+    ]
+    factors = [name for name in names if name in vary or not set(values[0][name]) & set(values[1][name])]
+    shared = [name for name in names if name not in factors]
+    sides = [_grouped(runs, facts, shared) for runs in (old_runs, new_runs)]
+    common = [key for key in sides[0] if key in sides[1]]
+    if not common:
+        raise ConfigurationError(f"cannot compare {base.name!r} with {new.name!r}", *_nothing_common(shared, sides))
+    for key in common:
+        for side in sides:
+            _require_one_configuration(side[key], facts, names)
+    return Pairing(
+        pairs=[Pair(dict(zip(shared, key, strict=True)), sides[0][key], sides[1][key]) for key in common],
+        only_base=[dict(zip(shared, key, strict=True)) for key in sides[0] if key not in sides[1]],
+        only_new=[dict(zip(shared, key, strict=True)) for key in sides[1] if key not in sides[0]],
+        differs={name: (values[0][name], values[1][name]) for name in factors},
+        left_out=left_out,
+    )
+
+
+def require_comparable(pair: Pair, vary: Collection[str], *, uses_energy: bool) -> None:
+    """Refuse a pair of unlike runs.
+
+    Args:
+        pair: The runs.
+        vary: Fields that may differ.
+        uses_energy: Whether the compared figure depends on the energy. If not, its scope and provenance may differ.
+
+    Raises:
+        IncompatibleResultsError: A field has two known values. The message has the field and both values.
+    """
+    for name in COMPARABLE_FIELDS:
+        if name in vary or (name in _ENERGY_FIELDS and not uses_energy):
+            continue
+        owners: dict[str, str] = {}
+        for one in (*pair.base, *pair.new):
+            if (value := one.comparability.get(name)) is not None:
+                owners.setdefault(value, one.experiment_id)
+        if len(owners) > 1:
+            (first, owner), (second, other) = list(owners.items())[:2]
+            found = f"{name} is {first!r} in {owner} and {second!r} in {other}"
+            advice = f"select like runs, or pass --vary {name}"
+            refused = IncompatibleResultsError("cannot compare unlike runs", found, advice)
+            refused.field, refused.values = name, (first, second)
+            raise refused
+
+
+def labels(facts: Sequence[Facts]) -> list[str]:
+    """Return a short name of each configuration: the values that differ between them.
+
+    A fact that separates the configurations exactly as an earlier one does is left out.
+
+    Example:
+        >>> labels(
+        ...     [{"precision": "fp16", "config.run.batch_size": 1}, {"precision": "fp16", "config.run.batch_size": 8}]
+        ... )
+        ['batch_size=1', 'batch_size=8']
+    """
+    partitions: dict[tuple[int, ...], str] = {}
+    for name in _varying(facts):
+        column = [one.get(name) for one in facts]
+        first = {value: index for index, value in reversed(list(enumerate(column)))}
+        partitions.setdefault(tuple(first[value] for value in column), name)
+    short = _short_names(partitions.values())
+    return [
+        ", ".join(f"{short[name]}={text(one.get(name))}" for name in partitions.values() if one.get(name) is not None)
+        or "all runs"
+        for one in facts
+    ]
+
+
+def text(value: Value | None) -> str:
+    """Return a value for people; None is `unknown`."""
+    return "unknown" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _short_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the last part of each dotted name, or the whole name if the last part is not unique."""
+    whole = list(names)
+    last = [name.rpartition(".")[2] for name in whole]
+    return {name: part if last.count(part) == 1 else name for name, part in zip(whole, last, strict=True)}
+
+
+def _usable(
+    selection: Selection, side: Side, seen: dict[str, tuple[Side, str]], left_out: list[LeftOut]
+) -> Iterator[Observation]:
+    """Yield the runs with figures. The same content counts once, also if it is in both selections."""
+    for one in selection.observations:
+        reason = one.excluded
+        if reason is None:
+            first_side, first = seen.setdefault(one.content, (side, one.experiment_id))
+            if (first_side, first) == (side, one.experiment_id):
+                yield one
+                continue
+            reason = f"copy: the same measurement as {first}{'' if first_side == side else ' of the base'}"
+        left_out.append(LeftOut(side, one.experiment_id, one.directory, reason))
+
+
+def _nothing_left(selection: Selection, left_out: Sequence[LeftOut]) -> tuple[str, str]:
+    ids = {one.experiment_id for one in selection.observations}
+    reasons = [one for one in left_out if one.experiment_id in ids]
+    if not reasons:
+        return "no aggregated experiment matches", "run 'llm-energy-measure results list --all' to see the experiments"
+    first = reasons[0]
+    return f"each run is left out; {first.experiment_id}: {first.reason}", "see the reasons with 'results repeats'"
+
+
+def _nothing_common(
+    shared: Sequence[str], sides: Sequence[dict[tuple[Value | None, ...], list[Observation]]]
+) -> tuple[str, str]:
+    """Return the reason and the advice if no configuration is common, with the names that separate most of them."""
+    one, other = (next(iter(side)) for side in sides)
+    different = [name for name, old, new in zip(shared, one, other, strict=True) if old != new]
+    listed = ", ".join(name.removeprefix(PREFIX) for name in different[:5])
+    advice = f"for example, {listed} differ; ignore what does not matter with --ignore KEY"
+    return "the two sides have no configuration in common", advice
+
+
+def _require_one_configuration(runs: Sequence[Observation], facts: dict[int, Facts], names: Sequence[str]) -> None:
+    """Refuse runs of two configurations in one place, because their mean describes neither."""
+    first = facts[id(runs[0])]
+    for one in runs[1:]:
+        other = facts[id(one)]
+        for name in names:
+            if first.get(name) != other.get(name):
+                key = name.removeprefix(PREFIX)
+                found = (
+                    f"{key} is {text(first.get(name))} in {runs[0].experiment_id} and {text(other.get(name))} in "
+                    f"{one.experiment_id}, on the same side"
+                )
+                advice = f"narrow the selection to one value, or pass --ignore {key} if it has no effect"
+                raise ConfigurationError("cannot treat different configurations as repeats", found, advice)
+
+
+def _facts(one: Observation) -> Facts:
+    return {**one.identity, **{PREFIX + key: value for key, value in one.configuration.items()}}
+
+
+def _varying(facts: Collection[Facts]) -> list[str]:
+    """Return the names whose values differ, in the order of their first occurrence. An absent name is None."""
+    rows = list(facts)
+    names = dict.fromkeys(name for one in rows for name in one)
+    return [name for name in names if any(one.get(name) != rows[0].get(name) for one in rows)]
+
+
+def _distinct(values: Iterable[Value | None]) -> list[Value | None]:
+    return list(dict.fromkeys(values))
+
+
+def _grouped(
+    runs: Iterable[Observation], facts: dict[int, Facts], names: Sequence[str]
+) -> dict[tuple[Value | None, ...], list[Observation]]:
+    groups: dict[tuple[Value | None, ...], list[Observation]] = {}
+    for one in runs:
+        groups.setdefault(tuple(facts[id(one)].get(name) for name in names), []).append(one)
+    return groups

@@ -1,0 +1,69 @@
+"""Verdicts on an estimated ratio: worse, better, equivalent or undecided, and how many repeats would decide."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from llm_energy_measure.domain.ratio_tests import RatioEstimate
+
+Verdict = Literal["worse", "better", "equivalent", "undecided"]
+
+DEFAULT_MARGIN = 0.03
+"""Relative difference that matters, if the user states no other one."""
+
+MOST_REPEATS = 1000
+"""Greatest number of further repeats that is computed."""
+
+_SIGNIFICANCE = 0.05
+
+
+def verdict_of(estimate: RatioEstimate, adjusted_p: float, margin: float, *, is_lower_better: bool) -> Verdict:
+    """Return the verdict on the candidate.
+
+    It is `worse` or `better` if the adjusted p-value is less than 0.05 and the ratio is beyond the margin, and
+    `equivalent` if the 90 % interval of the ratio is within the margin.
+
+    Args:
+        estimate: The estimated ratio.
+        adjusted_p: p-value, adjusted for the number of rows.
+        margin: Relative difference that matters.
+        is_lower_better: Whether lower values are better.
+    """
+    if adjusted_p < _SIGNIFICANCE and _is_beyond(estimate, margin):
+        return "worse" if (estimate.log_ratio > 0) == is_lower_better else "better"
+    return "equivalent" if estimate.p_equivalent(margin) < _SIGNIFICANCE else "undecided"
+
+
+def further_repeats(estimate: RatioEstimate, p_values: tuple[float, float], margin: float) -> int | None:
+    """Return the least number of further repeats of each side (or pairs) that decide, if ratio and spread stay.
+
+    Args:
+        estimate: The undecided estimate.
+        p_values: p-value before and after the adjustment. The factor of the adjustment stays the same.
+        margin: Relative difference that matters.
+
+    Returns:
+        The number, None for more than `MOST_REPEATS`.
+    """
+    factor = p_values[1] / p_values[0] if p_values[0] > 0 else 1.0
+    is_beyond = _is_beyond(estimate, margin)
+
+    def is_decided(repeats: int) -> bool:
+        later = estimate.with_more(repeats)
+        return (later.p_different() * factor if is_beyond else later.p_equivalent(margin)) < _SIGNIFICANCE
+
+    if not is_decided(MOST_REPEATS):
+        return None
+    low, high = 0, 1
+    while not is_decided(high):
+        low, high = high, min(2 * high, MOST_REPEATS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_decided(middle) else (middle, high)
+    return high
+
+
+def _is_beyond(estimate: RatioEstimate, margin: float) -> bool:
+    return abs(estimate.log_ratio) > math.log1p(margin)

@@ -1,0 +1,272 @@
+"""Write a comparison as a table for terminals, Markdown, JSON or JUnit XML."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_energy_measure.analysis.observations import METRICS
+from llm_energy_measure.analysis.pairing import text
+from llm_energy_measure.analysis.verdicts import MOST_REPEATS
+from llm_energy_measure.cli import formatting, terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llm_energy_measure.analysis.comparison import CandidateTable, Comparison, Row, SideFigures
+    from llm_energy_measure.cli.energies import EnergyKind
+    from llm_energy_measure.domain.configuration import Value
+
+_MOST_NAMES = 8
+_MOST_LEFT_OUT = 10
+_PREFIXES = {"J": ((1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ")), "W": ((1e3, "k"), (1.0, ""))}
+
+
+def print_tables(comparison: Comparison, kind: EnergyKind) -> None:
+    """Print each table with its headings and footnotes."""
+    for table in comparison.tables:
+        for line in _headings(comparison, table, kind):
+            terminal.print_line(line)
+        headers = _headers(table)
+        alignments = ("left", "right", "right", "right", "right", "right", "left")
+        rows = [_cells(row, table, comparison.margin) for row in table.rows]
+        terminal.print_table(
+            list(zip(headers, alignments, strict=True)), rows, optional=("p",), all_columns="--format json"
+        )
+        for line in _conclusions(table):
+            terminal.print_line(line)
+        terminal.print_line("")
+    for line in _footnotes(comparison):
+        terminal.print_line(line)
+
+
+def encoded(comparison: Comparison, form: str, fail_on: Sequence[str], kind: EnergyKind) -> str:
+    """Return the comparison in a format: `table`, `markdown`, `json` or `junit`."""
+    if form == "json":
+        return msgspec.json.format(msgspec.json.encode(comparison), indent=2).decode() + "\n"
+    if form == "junit":
+        return "\n".join(_junit(comparison, fail_on)) + "\n"
+    if form == "markdown":
+        return "\n".join(_markdown(comparison, kind)) + "\n"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        print_tables(comparison, kind)
+    return printed.getvalue()
+
+
+def summary(comparison: Comparison) -> str:
+    """Return the number of rows by verdict.
+
+    Example: `3 rows (1 worse, 2 equivalent)`
+    """
+    verdicts = Counter(row.verdict or "without a verdict" for row in comparison.rows())
+    listed = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
+    return f"{formatting.plural(len(comparison.rows()), 'row')} ({listed})"
+
+
+def _headings(comparison: Comparison, table: CandidateTable, kind: EnergyKind) -> Iterator[str]:
+    metric = METRICS[table.metric]
+    plain = " from plain sums" if kind == "plain" and metric.uses_energy else ""
+    yield f"{metric.label}{plain} ({table.metric}, {table.better} is better)"
+    yield f"base: {comparison.base}"
+    yield f"new:  {table.candidate}"
+    for name, (old, new) in table.differs.items():
+        yield f"differs: {name} {_listed(old)} in base, {_listed(new)} in new"
+
+
+def _listed(values: Sequence[Value | None]) -> str:
+    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
+    return ", ".join(text(value) for value in values[:3]) + more
+
+
+def _headers(table: CandidateTable) -> list[str]:
+    counts = _common_counts(table)
+    base, new = (f"base (n={counts[0]})", f"new (n={counts[1]})") if counts else ("base", "new")
+    return ["configuration", base, new, "change", "95 % CI", "p", "verdict"]
+
+
+def _common_counts(table: CandidateTable) -> tuple[int, int] | None:
+    """Return the numbers of runs of both sides if they are the same in each row."""
+    counts = {(row.base.n, row.new.n) for row in table.rows}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _cells(row: Row, table: CandidateTable, margin: float) -> tuple[str, ...]:
+    factor, unit = _scale(row.base.mean, table.unit)
+    is_counted = _common_counts(table) is None
+    return (
+        row.configuration,
+        _side(row.base, factor, unit, is_counted=is_counted),
+        _side(row.new, factor, unit, is_counted=is_counted),
+        _percent(row.ratio) + " %",
+        formatting.UNKNOWN if row.interval is None else " … ".join(map(_percent, row.interval)) + " %",
+        _p(row.p),
+        verdict(row, margin),
+    )
+
+
+def _scale(value: float, unit: str) -> tuple[float, str]:
+    """Return the divisor and the unit with prefix for a value and its interval. Only J and W have prefixes."""
+    prefixes = _PREFIXES.get(unit.partition("/")[0], ())
+    factor, prefix = next((pair for pair in prefixes if value >= pair[0]), prefixes[-1] if prefixes else (1.0, ""))
+    return factor, prefix + unit
+
+
+def _side(side: SideFigures, factor: float, unit: str, *, is_counted: bool) -> str:
+    """Return `62.6 ± 2.7 mJ/token`: the mean has as many decimals as its interval of two digits."""
+    mean = side.mean / factor
+    count = f" (n={side.n})" if is_counted else ""
+    if side.half_width is None:
+        return f"{mean:.4g} {unit}{count}"
+    half_width = side.half_width / factor
+    decimals = min(max(0, 1 - _exponent(half_width)), max(0, 5 - _exponent(mean)))
+    return f"{mean:.{decimals}f} ± {half_width:.{decimals}f} {unit}{count}"
+
+
+def _exponent(value: float) -> int:
+    """Return the decimal exponent of a value in scientific notation; -9 for 0."""
+    return int(f"{value:.1e}".partition("e")[2]) if value else -9
+
+
+def _percent(ratio: float) -> str:
+    """Return the change in percent, without the sign `%`. A great change is a factor."""
+    return f"{(ratio - 1) * 100:+.1f}"
+
+
+def _p(p_value: float | None) -> str:
+    if p_value is None:
+        return formatting.UNKNOWN
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
+
+
+def verdict(row: Row, margin: float) -> str:
+    """Return the verdict with its explanation and the mark `confounded`."""
+    words: str = row.verdict or "no verdict (n=1)"
+    if row.verdict == "equivalent":
+        words += f" (margin {margin * 100:.3g} %)"
+    elif row.verdict == "undecided" and row.p is not None:
+        words += f" ({_further(row)})"
+    return words + (", confounded" if row.confounded else "")
+
+
+def _further(row: Row) -> str:
+    noun = "repeat" if row.blocks is None else "block"
+    if row.further_repeats is None:
+        return f"over {MOST_REPEATS:,} more {noun}s"
+    return f"{row.further_repeats} more {noun}{'' if row.further_repeats == 1 else 's'}"
+
+
+def _conclusions(table: CandidateTable) -> Iterator[str]:
+    """Yield the geometric mean, the configurations of one side only, the warnings and the runs left out."""
+    if len(table.rows) > 1 or table.only_base or table.only_new:
+        common = formatting.plural(len(table.rows), "common configuration")
+        yield f"geometric mean of {common}: {_percent(table.geometric_mean_ratio)} %"
+    for side, names in (("base", table.only_base), ("new", table.only_new)):
+        if names:
+            yield f"only in {side}: {_some(names, _MOST_NAMES)}"
+    by_warning: dict[str, list[str]] = {}
+    for row in table.rows:
+        for warning in row.warnings:
+            by_warning.setdefault(warning, []).append(row.configuration)
+    for warning, names in by_warning.items():
+        where = f" ({_some(names, _MOST_NAMES)})" if len(names) < len(table.rows) else ""
+        yield f"warning: {warning}{where}"
+    for one in table.left_out[:_MOST_LEFT_OUT]:
+        yield f"left out of {one.side}: {one.experiment_id}: {one.reason}"
+    if len(table.left_out) > _MOST_LEFT_OUT:
+        yield f"left out: {len(table.left_out) - _MOST_LEFT_OUT} more; --format json lists all"
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return "; ".join(names[:most]) + more
+
+
+def _footnotes(comparison: Comparison) -> Iterator[str]:
+    rows = comparison.rows()
+    if any(row.base.half_width is not None for row in rows):
+        yield "±: half of the 95 % interval of the mean; change: ratio of geometric means"
+    if comparison.tests:
+        adjusted = f"adjusted for {formatting.plural(comparison.tests, 'row')} (Holm)"
+        yield f"p is {adjusted}; the interval is not adjusted"
+    if any(row.method == "paired" for row in rows):
+        blocks = sorted({row.blocks for row in rows if row.blocks is not None})
+        yield f"paired over {' to '.join(map(str, dict.fromkeys((blocks[0], blocks[-1]))))} blocks"
+    marks = {mark for row in rows for mark in row.confounded}
+    if marks:
+        reasons = {
+            "order": "all runs of one side started before all runs of the other",
+            "host": "the sides ran on different hosts",
+        }
+        because = "; ".join(reason for mark, reason in reasons.items() if mark in marks)
+        yield f"confounded: {because}; 'llm-energy-measure results order A B' prints an interleaved order"
+
+
+def _markdown(comparison: Comparison, kind: EnergyKind) -> Iterator[str]:
+    for table in comparison.tables:
+        heading, *lines = _headings(comparison, table, kind)
+        yield f"### {_escaped(heading)}"
+        yield ""
+        yield from (f"- {_escaped(line)}" for line in lines)
+        yield ""
+        headers = _headers(table)
+        yield f"| {' | '.join(headers)} |"
+        yield f"| --- |{' ---: |' * (len(headers) - 2)} --- |"
+        for row in table.rows:
+            yield f"| {' | '.join(map(_escaped, _cells(row, table, comparison.margin)))} |"
+        yield ""
+        yield from (f"- {_escaped(line)}" for line in _conclusions(table))
+        yield ""
+    yield from (f"- {_escaped(line)}" for line in _footnotes(comparison))
+
+
+def _escaped(cell: str) -> str:
+    """Return text that Markdown shows unchanged."""
+    for sign in ("\\", "|", "*", "_", "`", "<", "[", "#"):
+        cell = cell.replace(sign, "&lt;" if sign == "<" else "\\" + sign)
+    return terminal.escape(cell)
+
+
+def _junit(comparison: Comparison, fail_on: Sequence[str]) -> Iterator[str]:
+    """Yield JUnit XML: one suite for each table, one test case for each row. A met condition is a failure."""
+    yield '<?xml version="1.0" encoding="UTF-8"?>'
+    yield "<testsuites>"
+    for table in comparison.tables:
+        failed = [row for row in table.rows if _met(row, fail_on)]
+        skipped = [row for row in table.rows if row.verdict is None and row not in failed]
+        name = f"{table.metric}: {table.candidate} against {comparison.base}"
+        counts = f'tests="{len(table.rows)}" failures="{len(failed)}" skipped="{len(skipped)}"'
+        yield f'  <testsuite name="{_xml(name)}" {counts}>'
+        for row in table.rows:
+            line = "  ".join(_cells(row, table, comparison.margin)[1:])
+            yield f'    <testcase classname="{_xml(table.metric)}" name="{_xml(row.configuration)}">'
+            if row in failed:
+                message = f"{verdict(row, comparison.margin)}: {_percent(row.ratio)} %"
+                yield f'      <failure message="{_xml(message)}">{_xml(line)}</failure>'
+            elif row in skipped:
+                yield f'      <skipped message="{_xml("; ".join(row.warnings))}"/>'
+            yield f"      <system-out>{_xml(line)}</system-out>"
+            yield "    </testcase>"
+        notes = [*_conclusions(table), *_footnotes(comparison)]
+        yield f"    <system-out>{_xml(chr(10).join(notes))}</system-out>"
+        yield "  </testsuite>"
+    yield "</testsuites>"
+
+
+def _met(row: Row, fail_on: Sequence[str]) -> list[str]:
+    """Return the conditions that a row meets. No verdict counts as undecided."""
+    return [
+        word for word in fail_on if word == (row.verdict or "undecided") or (word == "confounded" and row.confounded)
+    ]
+
+
+def _xml(content: str) -> str:
+    """Return text with the signs of XML and the characters that XML forbids replaced."""
+    lines = (terminal.escape(line) for line in content.split("\n"))
+    escaped = "\n".join(lines)
+    for sign, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        escaped = escaped.replace(sign, name)
+    return escaped

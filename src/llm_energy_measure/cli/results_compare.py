@@ -1,0 +1,206 @@
+"""`llm-energy-measure results compare`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from llm_energy_measure.analysis.comparison import Comparison, compare
+from llm_energy_measure.analysis.observations import METRICS, Observation, read_observations
+from llm_energy_measure.analysis.pairing import Selection
+from llm_energy_measure.analysis.selections import column, names_that_vary, sides_of
+from llm_energy_measure.cli import comparison_output, energies, options, terminal
+from llm_energy_measure.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FORMATS = {".md": "markdown", ".json": "json", ".xml": "junit"}
+_CONDITIONS = ("worse", "undecided", "confounded")
+_FAILED = 3
+"""Exit status if a condition of --fail-on is met."""
+
+
+def _margin(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
+    """Return the margin as a fraction; the text is `3%` or `0.03`."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(%?)\s*", value)
+    margin = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < margin < 1:
+        raise click.BadParameter(f"{value!r} is not a margin between 0 and 1; write 3% or 0.03")
+    return margin
+
+
+def _fail_on(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str]:
+    """Return the conditions of a comma-separated list."""
+    conditions = [word.strip() for word in value.split(",")] if value is not None else []
+    for word in conditions:
+        if word not in _CONDITIONS:
+            raise click.BadParameter(f"{word!r} is not one of {', '.join(_CONDITIONS)}")
+    return conditions
+
+
+_HELP = """Compare configurations: ratio, 95 % interval and a verdict for each.
+
+BASE and each CAND select runs: a results directory, or a condition of 'results list --where'. With --by, one value of
+a column is the base, and each other value is a candidate. Rows are the configurations that both sides have.
+
+\b
+Verdicts:
+  worse, better  p is less than 0.05 and the change is beyond the margin
+  equivalent     the 90 % interval of the change is within the margin
+  undecided      neither; the output has the number of further repeats that decide, at this spread
+
+The mark 'confounded' means that all runs of one side started before all runs of the other, or that the sides ran on
+different hosts: something else than the configuration can be the reason. 'results order' prints an interleaved order.
+
+The change is the ratio of geometric means. The test is Welch's on logarithms, or the paired t test with --block. p is
+adjusted for the number of rows (Holm); the interval is not. Unlike runs are refused. One run has no verdict.
+
+\b
+Exit status:
+  0  the comparison was done, and no condition of --fail-on is met
+  1  the comparison was not done
+  2  wrong usage
+  3  a condition of --fail-on is met; a row without a verdict counts as undecided
+"""
+
+
+@click.command(
+    help=_HELP,
+    epilog=options.examples(
+        'results compare "config.batch_size = 1" "config.batch_size = 4"',
+        "results compare baseline/ nightly/ --metric j_per_output_token --margin 5%",
+        "results compare --by tag.commit --base a1b2c3d --fail-on worse --to report.xml",
+    ),
+)
+@click.argument("selections", metavar="[BASE CAND...]", nargs=-1, type=options.Text())
+@click.option("--by", metavar="COLUMN", type=options.Text(), help="Compare the values of tag.KEY, config.KEY or date.")
+@click.option("--base", metavar="VALUE", type=options.Text(), help="With --by: compare with the runs of this value.")
+@click.option("--where", metavar="CONDITION", help="Compare only experiments that match CONDITION.")
+@click.option(
+    "--metric",
+    "metrics",
+    type=click.Choice(list(METRICS)),
+    multiple=True,
+    help="Compare this metric; can be repeated. [default: j_per_token]",
+)
+@click.option(
+    "--margin", metavar="PERCENT", callback=_margin, default="3%", show_default=True, help="Ignore smaller changes."
+)
+@click.option("--block", metavar="COLUMN", help="Pair the runs by date, host or tag.KEY, with three common blocks.")
+@click.option("--vary", metavar="FIELD", multiple=True, help="Allow this field to differ; can be repeated.")
+@click.option("--ignore", metavar="KEY", multiple=True, help="Ignore this configuration key; can be repeated.")
+@click.option(
+    "--fail-on", metavar="CONDITION,...", callback=_fail_on, help="Exit with 3 on worse, undecided, confounded."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "json", "junit"]),
+    help="Print this format. [default: by suffix of --to, else table]",
+)
+@click.option("--to", "target", metavar="FILE|-", type=options.PathName(), help="Write to FILE, or to stdout (-).")
+@energies.energy_option
+@options.shared_options
+def compare_results(
+    *,
+    selections: tuple[str, ...],
+    by: str | None,
+    base: str | None,
+    where: str | None,
+    metrics: tuple[str, ...],
+    margin: float,
+    block: str | None,
+    vary: tuple[str, ...],
+    ignore: tuple[str, ...],
+    fail_on: list[str],
+    form: str | None,
+    target: str | None,
+    kind: energies.EnergyKind,
+) -> None:
+    """Compare configurations; the exit status is 3 if a condition of --fail-on is met."""
+    reader = _Reader(where, ignore, kind)
+    if by is not None:
+        if base is None or selections:
+            raise click.UsageError("--by COLUMN needs --base VALUE, and neither BASE nor CAND.")
+        base_side, candidates = _sides_by(by, base, reader)
+    elif len(selections) < 2 or base is not None:
+        raise click.UsageError("Give BASE and CAND, or --by COLUMN with --base VALUE.")
+    else:
+        base_side, *candidates = (_selection(text, reader) for text in selections)
+    runs = [one for side in (base_side, *candidates) for one in side.observations]
+    with options.usage_errors("--block"):
+        block_of = column(block, runs, f"cannot pair by {block}") if block is not None else None
+    with options.usage_errors("--vary"):
+        fields = names_that_vary(vary, runs)
+    comparison = compare(
+        base_side,
+        candidates,
+        metrics=list(dict.fromkeys(metrics)) or ["j_per_token"],
+        margin=margin,
+        vary=fields,
+        block_of=block_of,
+    )
+    _write(comparison, form, target, fail_on, kind)
+    if any(comparison.has(condition) for condition in fail_on):
+        raise SystemExit(_FAILED)
+
+
+class _Reader(NamedTuple):
+    """The options that decide which runs are read, and how."""
+
+    where: str | None
+    ignore: tuple[str, ...]
+    kind: energies.EnergyKind
+
+    def read(self, directory: str | None = None, condition: str | None = None) -> list[Observation]:
+        """Return the runs of a directory (None is the current results directory) that match all conditions."""
+        conditions = [text for text in (self.where, condition) if text is not None]
+        return read_observations(
+            options.repository() if directory is None else directory,
+            where=" and ".join(f"({text})" for text in conditions)
+            if len(conditions) > 1
+            else "".join(conditions) or None,
+            energy=self.kind,
+            ignore=self.ignore,
+            warn=terminal.warn,
+        )
+
+
+def _sides_by(by: str, base: str, reader: _Reader) -> tuple[Selection, list[Selection]]:
+    """Return the base and the candidates of --by."""
+    runs = reader.read()
+    with options.usage_errors("--by"):
+        column(by, runs, f"cannot compare by {by}")
+    return sides_of(runs, by, base)
+
+
+def _selection(text: str, reader: _Reader) -> Selection:
+    """Return the runs of a directory, or of a condition if no directory has this name."""
+    if Path(text).is_dir():
+        return Selection(text, reader.read(directory=text))
+    try:
+        return Selection(text, reader.read(condition=text))
+    except ConfigurationError as error:
+        if not error.doing.startswith("cannot filter"):
+            raise
+        message = f"{text!r} is neither a directory nor a condition: {error.found}; {error.advice}"
+        raise click.BadParameter(message, param_hint="BASE or CAND") from error
+
+
+def _write(
+    comparison: Comparison, form: str | None, target: str | None, fail_on: Sequence[str], kind: energies.EnergyKind
+) -> None:
+    """Print the comparison, or write it to a file and print a summary on stderr."""
+    form = form or _FORMATS.get(Path(target or "").suffix.lower(), "table")
+    if form == "table" and target in (None, "-"):
+        comparison_output.print_tables(comparison, kind)
+        return
+    data = comparison_output.encoded(comparison, form, fail_on, kind).encode()
+    if target in (None, "-"):
+        terminal.print_bytes(data)
+    else:
+        terminal.write_or_print(data, target or "-", content=comparison_output.summary(comparison))

@@ -1,0 +1,107 @@
+"""`llm-energy-measure results order`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import click
+
+from llm_energy_measure.analysis.run_order import PlannedRun, run_order
+from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.security import sanitize_experiment_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_NAMED = re.compile(r"([A-Za-z0-9._-]+)=(.*\S.*)", re.DOTALL)
+_ID = "{id}"
+
+
+@click.command(
+    epilog=options.examples(
+        'results order b1="python run.py --batch-size 1" b4="python run.py --batch-size 4" --repeats 5 > runs.sh',
+        "results order 'b1=torchrun run.py --id {id}' 'b4=torchrun run.py --id {id} --batch 4' --seed 7 --format json",
+    ),
+)
+@click.argument("configurations", metavar="[NAME=]COMMAND...", nargs=-1, required=True, type=options.Text())
+@click.option(
+    "--repeats",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Repeat each command N times.",
+)
+@click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Print the order of this seed. [default: random]")
+@click.option("--no-warm-up", is_flag=True, help="Leave out the first runs, which are not recorded.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["sh", "json"]),
+    default="sh",
+    show_default=True,
+    help="Print shell lines or JSON.",
+)
+@options.shared_options
+def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no_warm_up: bool, form: str) -> None:
+    """Print an interleaved order of runs: randomised blocks with warm-up.
+
+    Each block runs each command once, in a random order. A slow change of the machine then affects all commands
+    equally. Each line records its command with 'llm-energy-measure record'. A command that records its own result has
+    {id} where the line needs the experiment id. The ids of repeats end in _c0, _c1, and so on.
+    """
+    commands: dict[str, str] = {}
+    for text in configurations:
+        name, command = _named(text)
+        if name in commands:
+            message = f"two commands have the name {name!r}; write NAME=COMMAND with different names"
+            raise click.BadParameter(message, param_hint="COMMAND")
+        commands[name] = command
+    if seed is None:
+        seed = int.from_bytes(os.urandom(4), "big")
+    runs = run_order(list(commands), repeats, seed, warm_up=not no_warm_up)
+    if form == "json":
+        terminal.print_json({"seed": seed, "runs": [_entry(run, commands[run.configuration]) for run in runs]})
+    else:
+        for line in _shell_lines(runs, commands, seed):
+            terminal.print_line(line)
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Return the name and the command of an argument. A script is named like its file, another command as its text."""
+    if match := _NAMED.fullmatch(text):
+        return match[1], match[2]
+    return sanitize_experiment_id(text if " " in text else PurePath(text).stem), text
+
+
+def _entry(run: PlannedRun, command: str) -> dict[str, object]:
+    return {
+        "configuration": run.configuration,
+        "block": run.block or None,
+        "warm_up": run.block == 0,
+        "experiment_id": run.experiment_id,
+        "command": _line(run, command),
+    }
+
+
+def _line(run: PlannedRun, command: str) -> str:
+    """Return the shell line of a run."""
+    if _ID in command:
+        return command.replace(_ID, run.experiment_id)
+    if run.block == 0:
+        return command
+    names = f"--experiment {run.experiment_id} --config-name {run.configuration}"
+    return f"{options.PROGRAM} record {names} -- {command}"
+
+
+def _shell_lines(runs: Sequence[PlannedRun], commands: dict[str, str], seed: int) -> Iterator[str]:
+    yield f"# Randomised blocks; --seed {seed} prints this order again."
+    block = None
+    for run in runs:
+        if run.block != block:
+            block = run.block
+            yield f"# Block {block}" if block else "# Warm-up: leave these runs out of the comparison."
+        yield _line(run, commands[run.configuration])

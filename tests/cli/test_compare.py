@@ -1,0 +1,307 @@
+"""`results compare` and `results order`: selections, formats, exit status."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.cells import cell_len
+
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.store.tags import change_tags
+from tests.support import factories
+from tests.support.command import Done, on_terminal, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+FAST = [2000.0, 2010.0, 1990.0, 2005.0, 1995.0]
+SLOW = [value * 1.1 for value in FAST]
+
+
+def save(repository: FileSystemRepository, name: str, joules: float, minute: int, **changes: Any) -> None:
+    """Save the record of one process whose energy is known."""
+    record = factories.raw(
+        name,
+        timestamps=factories.timestamps(factories.START + timedelta(minutes=minute)),
+        energy_metrics=factories.energy(total_energy_j=joules, gpu_energy_j=joules, cpu_energy_j=0.0, ram_energy_j=0.0),
+        world_size=1,
+        **changes,
+    )
+    repository.save_raw(name, record)
+
+
+def sweep(folder: Path, commits: dict[str, Sequence[float]], *, sizes: Sequence[int] = (1, 8), **changes: Any) -> Path:
+    """Create results: for each commit and batch size, one run per energy. Runs of the commits take turns."""
+    repository = FileSystemRepository(folder)
+    tags = []
+    for index, (commit, energies) in enumerate(commits.items()):
+        for size in sizes:
+            for number, joules in enumerate(energies):
+                name = f"{commit}_b{size}_c{number}"
+                save(
+                    repository,
+                    name,
+                    joules * size,
+                    10 * number + index,
+                    effective_config={"batch_size": size},
+                    **changes,
+                )
+                tags.append((name, commit))
+    assert {outcome.result for outcome in aggregate_all(repository)} == {"aggregated"}
+    for name, commit in tags:
+        change_tags(repository.store, name, {"commit": commit})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_commits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sweep(tmp_path_factory.mktemp("commits") / "results", {"aaa": FAST, "bbb": SLOW})
+
+
+def compared(results: Path, *arguments: object) -> Done:
+    return run("-o", results, "results", "compare", *arguments)
+
+
+def by_commit(results: Path, *arguments: object) -> Done:
+    return compared(results, "--by", "tag.commit", "--base", "aaa", *arguments)
+
+
+def test_table_has_one_row_for_each_common_configuration(two_commits: Path) -> None:
+    done = by_commit(two_commits)
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0] == "energy per token (j_per_token, lower is better)"
+    assert lines[1:3] == ["base: tag.commit = aaa", "new:  tag.commit = bbb"]
+    assert lines[3].split("  ")[0] == "configuration"
+    assert "base (n=5)" in lines[3]
+    assert lines[5].startswith("batch_size=1")
+    assert "+10.0 %" in lines[5]
+    assert lines[5].split()[-2:] == ["<0.001", "worse"]
+    assert "geometric mean of 2 common configurations: +10.0 %" in lines
+    assert "p is adjusted for 2 rows (Holm); the interval is not adjusted" in lines
+
+
+@pytest.mark.parametrize("columns", [200, 120, 80, 60, 40])
+def test_table_fits_the_terminal(two_commits: Path, columns: int) -> None:
+    done = on_terminal(
+        *("-q", "-o", two_commits, "results", "compare", "--by", "tag.commit", "--base", "aaa"), columns=columns
+    )
+    assert done.status == 0
+    lines = done.shown.splitlines()
+    end = next(number for number, line in enumerate(lines) if line.startswith("geometric mean"))
+    assert max(map(cell_len, lines[3:end])) <= columns
+
+
+def test_conditions_and_directories_select_the_sides(two_commits: Path, tmp_path: Path) -> None:
+    """The same comparison, selected by two conditions and by two directories."""
+    expected = by_commit(two_commits, "--format", "json").json()["tables"][0]["rows"]
+    conditions = compared(two_commits, "tag.commit = aaa", "tag.commit = bbb", "--format", "json")
+    assert conditions.json()["tables"][0]["rows"] == expected
+    base, new = sweep(tmp_path / "a", {"aaa": FAST}), sweep(tmp_path / "b", {"bbb": SLOW})
+    directories = run("results", "compare", base, new, "--format", "json")
+    [table] = directories.json()["tables"]
+    assert [row["ratio"] for row in table["rows"]] == [row["ratio"] for row in expected]
+    assert table["candidate"] == str(new)
+
+
+def test_gate_exits_with_3_only_if_its_condition_is_met(two_commits: Path, tmp_path: Path) -> None:
+    assert by_commit(two_commits, "--fail-on", "worse").status == 3
+    assert by_commit(two_commits, "--fail-on", "undecided,confounded").status == 0
+    swapped = compared(two_commits, "--by", "tag.commit", "--base", "bbb", "--fail-on", "worse,undecided")
+    assert (swapped.status, swapped.out.count("better")) == (0, 3)  # two rows and the heading
+    same = sweep(tmp_path / "same", {"aaa": FAST, "bbb": [value * 1.001 for value in FAST]})
+    assert by_commit(same, "--fail-on", "worse,undecided").status == 0
+    first, second = sweep(tmp_path / "one", {"aaa": FAST}), sweep(tmp_path / "two", {"bbb": SLOW})
+    assert run("results", "compare", first, second, "--fail-on", "confounded").status == 0
+
+
+def test_nightly_gate_is_confounded_and_still_works(tmp_path: Path) -> None:
+    """All runs of the base are older, so each row has the mark next to its verdict."""
+    old = sweep(tmp_path / "old", {"aaa": FAST}, sizes=[1])
+    repository = FileSystemRepository(tmp_path / "new")
+    for number, joules in enumerate(SLOW):
+        save(repository, f"new_{number}", joules, 1000 + number, effective_config={"batch_size": 1})
+    assert {outcome.result for outcome in aggregate_all(repository)} == {"aggregated"}
+    done = run("results", "compare", old, tmp_path / "new", "--fail-on", "worse")
+    assert done.status == 3
+    assert "worse, confounded" in done.out
+    assert "confounded: all runs of one side started before all runs of the other; 'llm-energy-measure" in done.out
+    assert run("results", "compare", old, tmp_path / "new", "--fail-on", "confounded").status == 3
+    assert run("results", "compare", old, tmp_path / "new", "--fail-on", "undecided").status == 0
+
+
+def test_one_repeat_has_no_verdict_and_counts_as_undecided(tmp_path: Path) -> None:
+    results = sweep(tmp_path / "results", {"aaa": FAST, "bbb": SLOW[:1]}, sizes=[1])
+    done = by_commit(results, "--fail-on", "worse")
+    assert done.status == 0
+    assert "no verdict (n=1)" in done.out
+    assert "warning: one run on a side" in done.out
+    assert by_commit(results, "--fail-on", "undecided").status == 3
+
+
+def test_several_candidates_and_metrics_have_one_table_each(tmp_path: Path) -> None:
+    results = sweep(tmp_path / "results", {"aaa": FAST, "bbb": SLOW, "ccc": FAST[::-1]}, sizes=[1])
+    done = by_commit(results, "--metric", "energy", "--metric", "power", "--format", "json")
+    document = done.json()
+    assert [(table["candidate"], table["metric"]) for table in document["tables"]] == [
+        (f"tag.commit = {commit}", metric) for commit in ("bbb", "ccc") for metric in ("energy", "power")
+    ]
+    assert document["tests"] == 4
+
+
+def test_junit_has_a_failure_for_each_row_that_meets_a_condition(two_commits: Path, tmp_path: Path) -> None:
+    target = tmp_path / "report.xml"
+    done = by_commit(two_commits, "--fail-on", "worse", "--to", target)
+    assert (done.status, done.out) == (3, "")
+    assert done.err == f"2 rows (2 worse) written to {target}\n"
+    [suite] = ET.parse(target).getroot()  # noqa: S314 - the test wrote this file
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "2", "0")
+    cases = suite.findall("testcase")
+    assert [case.get("name") for case in cases] == ["batch_size=1", "batch_size=8"]
+    assert [failure.get("message") for failure in suite.iter("failure")] == ["worse: +10.0 %"] * 2
+    by_commit(two_commits, "--to", target)
+    assert ET.parse(target).getroot()[0].get("failures") == "0"  # noqa: S314 - as above
+
+
+def test_markdown_escapes_names(two_commits: Path, tmp_path: Path) -> None:
+    target = tmp_path / "report.md"
+    assert by_commit(two_commits, "--to", target).status == 0
+    lines = target.read_text(encoding="utf-8").splitlines()
+    assert "| configuration | base (n=5) | new (n=5) | change | 95 % CI | p | verdict |" in lines
+    assert any(line.startswith("| batch\\_size=1 | ") and "| &lt;0.001 | worse |" in line for line in lines)
+
+
+def test_table_in_a_file_equals_the_printed_one(two_commits: Path, tmp_path: Path) -> None:
+    by_commit(two_commits, "--to", tmp_path / "table.txt")
+    assert (tmp_path / "table.txt").read_text(encoding="utf-8") == by_commit(two_commits).out
+    assert by_commit(two_commits, "--to", "-").out == by_commit(two_commits).out
+
+
+def test_unlike_runs_are_refused_unless_the_field_may_vary(tmp_path: Path) -> None:
+    base = sweep(tmp_path / "a", {"aaa": FAST}, gpu_name="NVIDIA A100")
+    new = sweep(tmp_path / "b", {"bbb": SLOW}, gpu_name="NVIDIA H100")
+    done = run("results", "compare", base, new, "--fail-on", "worse")
+    assert (done.status, done.out) == (1, "")
+    assert "gpu is 'NVIDIA A100' in aaa_b1_c0 and 'NVIDIA H100' in bbb_b1_c0" in done.err
+    assert run("results", "compare", base, new, "--vary", "gpu", "--fail-on", "worse").status == 3
+
+
+def test_paired_test_by_tag(two_commits: Path, tmp_path: Path) -> None:
+    results = sweep(tmp_path / "results", {"aaa": FAST, "bbb": SLOW[::-1]}, sizes=[1])
+    for commit in ("aaa", "bbb"):
+        for number in range(5):
+            run("-o", results, "results", "tag", f"{commit}_b1_c{number}", f"block={number}")
+    done = by_commit(results, "--block", "tag.block")
+    assert "paired over 5 blocks" in done.out
+    assert "warning: 1 common blocks: the test is not paired" in by_commit(two_commits, "--block", "date").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Give BASE and CAND, or --by COLUMN with --base VALUE."),
+        (["tag.commit = aaa"], "Give BASE and CAND"),
+        (["a = 1", "b = 2", "--base", "x"], "Give BASE and CAND"),
+        (["--by", "tag.commit"], "--by COLUMN needs --base VALUE"),
+        (["x", "--by", "tag.commit", "--base", "aaa"], "--by COLUMN needs --base VALUE"),
+        (["--by", "colour", "--base", "aaa"], "there is no column 'colour'; use tag.KEY, config.KEY, "),
+        (["--by", "config.colour", "--base", "aaa"], "no configuration has the key 'colour'"),
+        (["resluts", "tag.commit = aaa"], "'resluts' is neither a directory nor a condition: there is no"),
+        (["tag.commit = aaa", "tag.commit = bbb", "--block", "colour"], "there is no column 'colour'"),
+        (["tag.commit = aaa", "tag.commit = bbb", "--vary", "colour"], "no configuration has the key 'colour'"),
+        (["a", "b", "--margin", "3"], "'3' is not a margin between 0 and 1; write 3% or 0.03"),
+        (["a", "b", "--margin", "some"], "'some' is not a margin"),
+        (["a", "b", "--fail-on", "better"], "'better' is not one of worse, undecided, confounded"),
+        (["a", "b", "--metric", "colour"], "'colour' is not one of"),
+    ],
+)
+def test_wrong_usage_exits_with_2(two_commits: Path, arguments: list[str], message: str) -> None:
+    done = compared(two_commits, *arguments)
+    assert (done.status, done.out) == (2, "")
+    assert message in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--by", "tag.commit", "--base", "ccc"], "no run has the value 'ccc'; choose the base of: aaa, bbb"),
+        (["--by", "tag.x", "--base", "ccc"], "no run has the value 'ccc'"),
+        (
+            ["tag.commit = aaa", "tag.commit = ccc"],
+            "cannot compare 'tag.commit = ccc': no aggregated experiment matches",
+        ),
+        (["tag.commit = aaa", "tag.commit = aaa"], "each run is left out; aaa_b1_c0: copy"),
+        (["missing/", "tag.commit = aaa"], "missing/"),
+    ],
+)
+def test_comparison_that_is_not_possible_exits_with_1(two_commits: Path, arguments: list[str], message: str) -> None:
+    done = compared(two_commits, *arguments, "--fail-on", "worse")
+    assert (done.status, done.out) == (2 if arguments[0] == "missing/" else 1, "")
+    assert message in done.err
+
+
+def test_plain_sums_are_compared_on_request(two_commits: Path) -> None:
+    done = by_commit(two_commits, "--energy", "plain")
+    assert done.out.startswith("energy per token from plain sums (j_per_token, lower is better)\n")
+
+
+def test_margin_is_a_percentage_or_a_fraction(two_commits: Path) -> None:
+    for margin in ("12%", "12 %", "0.12", ".12"):
+        document = by_commit(two_commits, "--margin", margin, "--format", "json").json()
+        assert document["margin"] == pytest.approx(0.12)
+        assert {row["verdict"] for row in document["tables"][0]["rows"]} == {"equivalent"}
+
+
+def test_order_prints_shell_lines_of_randomised_blocks() -> None:
+    done = run("results", "order", "b1=python run.py", "b4=torchrun run.py --id {id}", "--repeats", "2", "--seed", "1")
+    assert (done.status, done.err) == (0, "")
+    assert (
+        done.out
+        == run(
+            "results", "order", "b1=python run.py", "b4=torchrun run.py --id {id}", "--repeats", "2", "--seed", "1"
+        ).out
+    )
+    lines = done.out.splitlines()
+    assert lines[0] == "# Randomised blocks; --seed 1 prints this order again."
+    recorded = "llm-energy-measure record --experiment b1_c{} --config-name b1 -- python run.py"
+    blocks = [lines[2:4], lines[5:7], lines[8:10]]
+    assert [lines[1], lines[4], lines[7]] == [
+        *("# Warm-up: leave these runs out of the comparison.", "# Block 1", "# Block 2"),
+    ]
+    assert sorted(blocks[0]) == ["python run.py", "torchrun run.py --id b4_warmup"]
+    for number in range(2):
+        assert sorted(blocks[number + 1]) == [recorded.format(number), f"torchrun run.py --id b4_c{number}"]
+
+
+def test_order_prints_json_with_the_seed() -> None:
+    document = run("results", "order", "./a.sh", "b=x", "--repeats", "3", "--no-warm-up", "--format", "json").json()
+    runs = document["runs"]
+    assert len(runs) == 6
+    assert [entry["block"] for entry in runs] == [1, 1, 2, 2, 3, 3]
+    assert {entry["configuration"] for entry in runs} == {"a", "b"}
+    assert (
+        run(
+            "results",
+            "order",
+            "./a.sh",
+            "b=x",
+            "--repeats",
+            "3",
+            "--no-warm-up",
+            "--format",
+            "json",
+            "--seed",
+            document["seed"],
+        ).json()
+        == document
+    )
+
+
+def test_order_refuses_two_commands_of_one_name() -> None:
+    done = run("results", "order", "a=x", "a=y")
+    assert done.status == 2
+    assert "two commands have the name 'a'" in done.err
