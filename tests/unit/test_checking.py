@@ -17,6 +17,7 @@ from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggregate_results
 from llm_energy_measure.results.batch.checking import CODES, StoreFinding, check_store, remove_leftovers
 from llm_energy_measure.results.store import codec
+from llm_energy_measure.results.store.samples import encode_samples
 from llm_energy_measure.storage import atomic
 from tests.support import factories
 from tests.support.children import open_folder, outcome_in_child
@@ -272,6 +273,14 @@ def result_outside(repository: FileSystemRepository) -> str:
     return "raw/process_0.json"
 
 
+def samples_alone(repository: FileSystemRepository) -> str:
+    return raw_file(repository, "samples-process_2.csv.gz", encode_samples([]))
+
+
+def samples_damaged(repository: FileSystemRepository) -> str:
+    return raw_file(repository, "samples-process_0.csv.gz", encode_samples([])[:-4])
+
+
 STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("raw.torn", torn),
     ("raw.torn", torn_inside_a_letter),
@@ -291,6 +300,8 @@ STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("raw.superseded", superseded),
     ("raw.earlier_attempt", earlier_attempt),
     ("raw.partial", partial),
+    ("raw.samples_alone", samples_alone),
+    ("raw.samples_damaged", samples_damaged),
     ("raw.unpublished", unpublished),
     ("raw.unpublished", unpublished_by_another_host),
     ("raw.unpublished", rejected_but_unpublished),
@@ -317,7 +328,7 @@ STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
 ]
 NEED_NO_DECISION = {
     *("raw.superseded", "raw.earlier_attempt", "raw.partial", "aggregate.stale", "aggregate.superseded"),
-    *("leftover.file", "leftover.folder", "leftover.in_use"),
+    *("leftover.file", "leftover.folder", "leftover.in_use", "raw.samples_alone", "raw.samples_damaged"),
 }
 
 

@@ -21,6 +21,7 @@ from llm_energy_measure.results.batch.state import inspect_experiment
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of
+from llm_energy_measure.results.store.samples import decode_samples
 from llm_energy_measure.storage.atomic import target_name, writer_has_ended, writer_is_remote
 from llm_energy_measure.storage.base import Entry
 
@@ -37,6 +38,8 @@ CODES = {
     "raw.superseded": "a result that an overwrite replaced",
     "raw.earlier_attempt": "the archived results of an earlier attempt",
     "raw.partial": "a checkpoint of a process that did not finish",
+    "raw.samples_damaged": "power samples that are cut off or invalid; the result next to them is not affected",
+    "raw.samples_alone": "power samples of a process that has no result",
     "raw.unpublished": "an unfinished file that may hold the only copy of a result",
     "raw.id_conflict": "results of two experiments in one folder",
     "manifest.unreadable": "a manifest that can't be read",
@@ -56,6 +59,7 @@ CODES = {
 _NEED_NO_DECISION = frozenset(
     {
         *("raw.superseded", "raw.earlier_attempt", "raw.partial", "aggregate.stale", "aggregate.superseded"),
+        *("raw.samples_damaged", "raw.samples_alone"),
         *("leftover.file", "leftover.folder", "leftover.in_use"),
     }
 )
@@ -216,7 +220,9 @@ def _check_entry(
     elif entry.name.startswith("rejected-process_"):
         advice = "read the reasons in it, correct and save the record, then remove the file"
         yield _finding("raw.rejected", key, "the record was rejected when it was saved", advice)
-    elif entry.name.startswith("superseded-process_"):
+    elif layout.samples_index_of(entry.name) is not None:
+        yield from _check_samples(repository, key, entry, names)
+    elif entry.name.startswith(("superseded-process_", "superseded-samples-process_")):
         yield _finding("raw.superseded", key, "an overwrite replaced this result", _NO_LONGER_NEEDED)
     elif entry.name.startswith("partial-process_"):
         advice = "keep it unless the process has a result: it is a lower bound of the measurement"
@@ -226,6 +232,17 @@ def _check_entry(
     elif entry.name.startswith("process_") and entry.name.endswith(".json"):
         advice = "if it is a result, rename it to process_<i>.json, with i without leading zeros"
         yield _finding("raw.misnamed", key, "the file name is not that of a result", advice)
+
+
+def _check_samples(repository: FileSystemRepository, key: str, entry: Entry, names: set[str]) -> Iterator[StoreFinding]:
+    """Check the power samples of a process."""
+    index = layout.samples_index_of(entry.name)
+    if f"process_{index}.json" not in names and f"partial-process_{index}.json" not in names:
+        yield _finding("raw.samples_alone", key, f"process {index} has no result", _NO_LONGER_NEEDED)
+    try:
+        decode_samples(repository.store.get(key), entry.name)
+    except ResultsError as error:
+        yield _finding("raw.samples_damaged", key, error.found, error.advice)
 
 
 def _check_raw(

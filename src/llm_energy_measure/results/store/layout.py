@@ -28,10 +28,15 @@ _KEPT = rf"(?:{re.escape(KEPT_SUFFIX)})?"
 _KEPT_IN_RAW = re.compile(
     rf"{PROCESS_FILE_PATTERN}|{re.escape(MANIFEST_NAME)}"
     rf"|(?:rejected|superseded)-process_(?:[0-9]+|unknown)-[0-9]+\.json{_KEPT}|partial-process_[0-9]+\.json"
+    rf"|samples-process_[0-9]+\.csv\.gz|superseded-samples-process_[0-9]+-[0-9]+\.csv\.gz{re.escape(KEPT_SUFFIX)}"
 )
 _EARLIER_ATTEMPT = re.compile(rf"\.(.+){HIDDEN_MARK}attempt-(0|[1-9][0-9]{{0,8}})")
 _DELETED = re.compile(rf"\.(.+){HIDDEN_MARK}deleted")
-_NUMBERED = re.compile(rf"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+\.json{_KEPT}")
+_NUMBERED = re.compile(
+    rf"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+(\.json){_KEPT}"
+    rf"|(superseded-samples-process_[0-9]+)-[0-9]+(\.csv\.gz){re.escape(KEPT_SUFFIX)}"
+)
+_SAMPLES = re.compile(r"samples-process_(0|[1-9][0-9]{0,5})\.csv\.gz")
 _SUPERSEDED_AGGREGATE = re.compile(SUPERSEDED_AGGREGATE_PATTERN + _KEPT)
 
 UNNAMED = "_unnamed"
@@ -110,6 +115,27 @@ def partial_index_of(name: str) -> int | None:
     return process_index_of(name.removeprefix("partial-")) if name.startswith("partial-") else None
 
 
+def samples_key(folder: str, process_index: int) -> str:
+    """Return the key of the power samples of a process.
+
+    Example:
+        >>> samples_key("exp_7", 3)
+        'raw/exp_7/samples-process_3.csv.gz'
+    """
+    return f"{RAW_DIR}/{folder}/samples-process_{process_index}.csv.gz"
+
+
+def samples_index_of(name: str) -> int | None:
+    """Return the process index in the file name of power samples; None for another file name."""
+    match = _SAMPLES.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def superseded_samples_key(folder: str, process_index: int, number: int) -> str:
+    """Return the key of power samples that an overwrite replaced; `number` counts from 1."""
+    return f"{RAW_DIR}/{folder}/superseded-samples-process_{process_index}-{number}.csv.gz{KEPT_SUFFIX}"
+
+
 def claim_key(folder: str, name: str, number: int) -> str:
     """Return the key of a claim on a sensor or a rank; `number` counts the claims on it from 1.
 
@@ -180,14 +206,17 @@ def superseded_raw_key(folder: str, process_index: int, number: int) -> str:
 
 
 def numbered_keys(folder: str, name: str) -> Callable[[int], str] | None:
-    """Return a function from a number to the key of a rejected or superseded record; None for another file name.
+    """Return a function from a number to the key of a rejected or superseded file; None for another file name.
 
     Example:
         >>> numbered_keys("exp_7", "rejected-process_3-1.json")(2), numbered_keys("exp_7", "process_3.json")
         ('raw/exp_7/rejected-process_3-2.json.kept', None)
     """
     match = _NUMBERED.fullmatch(name)
-    return None if match is None else lambda number: f"{RAW_DIR}/{folder}/{match[1]}-{number}.json{KEPT_SUFFIX}"
+    if match is None:
+        return None
+    stem, suffix = (match[1], match[2]) if match[1] else (match[3], match[4])
+    return lambda number: f"{RAW_DIR}/{folder}/{stem}-{number}{suffix}{KEPT_SUFFIX}"
 
 
 def aggregated_key(folder: str) -> str:
