@@ -162,7 +162,7 @@ def _summary(
     fields += [
         *(_plain_fields(aggregated) if kind == "plain" else _energy_fields(aggregated)),
         ("tokens", formatting.count(aggregated.total_tokens)),
-        *_efficiency(energies.energy_of(aggregated, kind), aggregated.total_tokens),
+        *_efficiency(energies.energy_of(aggregated, kind), aggregated.total_tokens, _output_tokens(aggregated)),
         (
             "throughput",
             f"{formatting.quantity(aggregated.avg_tokens_per_second, 'token/s')} ({_throughput_of(method)})",
@@ -215,13 +215,23 @@ def _energy_fields(aggregated: AggregatedResult) -> list[tuple[str, str]]:
     return fields
 
 
-def _efficiency(energy: energies.Energy, tokens: int | None) -> list[tuple[str, str]]:
-    """Return energy per token and tokens per joule, as ranges if the energy is undetermined."""
+def _efficiency(energy: energies.Energy, tokens: int | None, output_tokens: int | None) -> list[tuple[str, str]]:
+    """Return energy per token, per output token, and tokens per joule, as ranges if the energy is undetermined."""
     mark = f"{energies.CORRECTED} " if energy.is_corrected and tokens else ""
     ends_j = [energy.low_j, energy.high_j] if energy.is_undetermined else [energy.low_j]
-    per_token = [formatting.quantity(ratio(energy_j, tokens), "J/token") for energy_j in ends_j]
-    per_joule = [formatting.quantity(ratio(tokens, energy_j)) for energy_j in reversed(ends_j)]
-    return [("energy per token", mark + " to ".join(per_token)), ("tokens per joule", mark + " to ".join(per_joule))]
+    fields = [("energy per token", [formatting.quantity(ratio(energy_j, tokens), "J/token") for energy_j in ends_j])]
+    if output_tokens:
+        per_output = [formatting.quantity(ratio(energy_j, output_tokens), "J/token") for energy_j in ends_j]
+        fields.append(("per output token", per_output))
+    fields.append(("tokens per joule", [formatting.quantity(ratio(tokens, end_j)) for end_j in reversed(ends_j)]))
+    return [(name, mark + " to ".join(values)) for name, values in fields]
+
+
+def _output_tokens(aggregated: AggregatedResult) -> int | None:
+    """Return the output tokens of all processes that counted tokens; None if no process did."""
+    counted = [result.inference_metrics for result in aggregated.process_results]
+    known = [metrics.output_tokens for metrics in counted if metrics is not None]
+    return sum(known) if known else None
 
 
 def _throughput_of(method: str) -> str:
