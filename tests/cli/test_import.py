@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.exporters import to_codecarbon
+from llm_energy_measure.results.store.samples import load_samples
 from tests.support import peers
 from tests.support.children import open_folder, outcome_in_child
 from tests.support.command import Done, as_process, on_terminal, run
 from tests.support.peers import LATEST, line
 
-if TYPE_CHECKING:
-    from pathlib import Path
+POWER_LOGS = Path(__file__).parents[1] / "data" / "power_logs"
 
 __all__ = ["open_folder"]  # a fixture
 
@@ -288,6 +289,39 @@ def test_join_takes_energy_from_a_record_of_the_same_time(tmp_path: Path, result
     [name] = FileSystemRepository(results).list_experiments()
     [record] = FileSystemRepository(results).load_all_raw(name)
     assert record.energy_metrics.total_energy_j == 3.6e6
+
+
+def test_samples_of_a_joined_power_log_are_stored(tmp_path: Path, results: Path) -> None:
+    header, *rows = (POWER_LOGS / "nvidia_smi.csv").read_text().splitlines()
+    log = tmp_path / "power.csv"
+    log.write_text("\n".join([header, *rows]))
+    result = peers.write_json(tmp_path / "result.json", peers.vllm_result(date="20260401-100010", duration=8.0))
+    for _ in range(2):  # a repeated import changes nothing
+        done = run("-o", results, "import", result, "--join", log, "--json")
+        assert [entry["code"] for entry in done.json()["entries"]] == ["energy_joined"]
+        assert "power_log" not in done.json()["entries"][0]
+        repository = FileSystemRepository(results)
+        [name] = repository.list_experiments()
+        traces = load_samples(repository.store, name, 0)
+        assert [(trace.device, trace.times[0], trace.times[-1]) for trace in traces] == [
+            ("0", 0.0, 8.0),
+            ("1", 0.0, 8.0),
+        ]
+    [record] = repository.load_all_raw(name)
+    assert record.energy_metrics.total_energy_j == 8 * 610.0
+    done = run("-o", results, "import", log, "--dry-run")
+    assert "nothing was written" in done.err
+    assert repository.list_experiments() == [name]
+
+
+def test_log_without_header_is_imported_with_column_names(results: Path) -> None:
+    log = POWER_LOGS / "nvidia_smi_noheader_nounits.csv"
+    assert run("-o", results, "import", log).status == 1
+    done = run("-o", results, "import", log, "--columns", "timestamp, index, power.draw", "--to", "2026-04-01T10:00:05")
+    assert "3.05 kJ" in done.out
+    repository = FileSystemRepository(results)
+    [name] = repository.list_experiments()
+    assert [trace.times[-1] for trace in load_samples(repository.store, name, 0)] == [5.0, 5.0]
 
 
 def test_energy_joined_later_needs_overwrite(tmp_path: Path, results: Path) -> None:

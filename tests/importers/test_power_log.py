@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 import tempfile
+import time
+import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_energy_measure.domain.power_trace import integrate
+from llm_energy_measure.results.store.samples import decode_samples, encode_samples
 from tests.support.imports import codes, read_all
 
 if TYPE_CHECKING:
@@ -102,16 +109,76 @@ def test_log_whose_clock_went_back_is_refused(tmp_path: Path) -> None:
     assert "went back by 3600 s" in entry.message
 
 
-@given(st.sampled_from([0.1, 0.5, 1.0, 5.0, 10.0]), st.floats(50, 400), st.floats(0, 300), st.floats(60, 600))
+@given(
+    step=st.sampled_from([0.1, 0.5, 1.0, 5.0, 10.0]),
+    mean=st.floats(350, 700),
+    swing=st.floats(0, 300),
+    period=st.floats(60, 600),
+    gap=st.tuples(st.floats(0, 500), st.floats(0, 60)),
+    repeats=st.integers(1, 3),
+    clock_step=st.sampled_from([0.0, 0.0, -2.5, -0.3, 0.7, 30.0]),
+)
 def test_energy_of_a_simulated_trace_is_within_the_error_of_the_trapezoid(
-    step: float, mean: float, swing: float, period: float
+    *, step: float, mean: float, swing: float, period: float, gap: tuple[float, float], repeats: int, clock_step: float
 ) -> None:
-    omega, count = 2 * math.pi / period, int(600 / step)
-    powers = [(number * step, mean + 300 + swing * math.sin(omega * number * step)) for number in range(count + 1)]
-    rows = [f"{EPOCH + moment:.3f},0,{power!r}" for moment, power in powers]
+    omega, count = 2 * math.pi / period, int(300 / step)
+    moments = [number * step for number in range(count + 1)]
+    low, high = gap[0], gap[0] + gap[1]
+    kept = [moment for moment in moments if not low < moment < high or moment == moments[-1]]
+    # The clock is set when half of the run is over; all later times are wrong by the step.
+    shown = [moment + (clock_step if moment > moments[-1] / 2 else 0.0) for moment in kept]
+    powers = [mean + swing * math.sin(omega * moment) for moment in kept]
+    rows = [
+        f"{EPOCH + time:.3f},0,{power!r}" for time, power in zip(shown, powers, strict=True) for _ in range(repeats)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         [record], _ = read_log(Path(folder), "\n".join(["timestamp,index,power_w", *rows]))
-    length = count * step
-    true_j = (mean + 300) * length + swing / omega * (1 - math.cos(omega * length))
-    bound_j = length * step**2 / 12 * swing * omega**2
-    assert abs((record.energy_metrics.total_energy_j or 0) - true_j) <= bound_j + 1e-3 * true_j / length + 1e-3
+    length = moments[-1]
+    true_j = mean * length + swing / omega * (1 - math.cos(omega * length))
+    curvature = swing * omega**2
+    bound_j = sum((later - earlier) ** 3 for earlier, later in itertools.pairwise(kept)) / 12 * curvature
+    bound_j += 2 * (mean + swing) * abs(clock_step) + 2e-3 * (mean + swing)
+    assert abs((record.energy_metrics.total_energy_j or 0) - true_j) <= bound_j
+
+
+@given(st.floats(0.05, 0.45), st.floats(0.55, 0.95), st.integers(0, 2**32))
+def test_windows_of_a_log_add_up_and_its_samples_have_their_energy(cut: float, end: float, seed: int) -> None:
+    rng = random.Random(seed)
+    rows = [f"{EPOCH + second + rng.random() / 2:.6f},0,{rng.uniform(50, 700):.2f}" for second in range(60)]
+    edges = [datetime.fromtimestamp(EPOCH + 59 * share, UTC).isoformat() for share in (0.02, cut, end)]
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for window in ((edges[0], edges[1]), (edges[1], edges[2]), (edges[0], edges[2])):
+            [record], [entry] = read_log(Path(folder), "\n".join(["timestamp,index,power_w", *rows]), window=window)
+            assert entry.power_log is not None
+            [trace] = decode_samples(encode_samples(entry.power_log.traces), "samples")
+            integral = integrate(trace.times, trace.powers, 0.0, record.timestamps.duration_sec or 0.0)
+            assert integral is not None
+            assert integral.value == record.energy_metrics.total_energy_j
+            found.append(integral.value)
+    assert found[0] + found[1] == pytest.approx(found[2], rel=1e-6)
+
+
+def write_rows(path: Path, rows: int) -> Path:
+    lines = [f"{EPOCH + row / 8:.3f},{row % 4},{300 + row % 7}.00 W,45" for row in range(rows)]
+    path.write_text("\n".join(["timestamp, index, power.draw [W], temperature.gpu", *lines]))
+    return path
+
+
+def cpu_sec(path: Path) -> float:
+    began = time.process_time()
+    read_all(path)
+    return time.process_time() - began
+
+
+def test_rows_take_linear_time_and_little_memory(tmp_path: Path) -> None:
+    few, many = write_rows(tmp_path / "few.csv", 2_000), write_rows(tmp_path / "many.csv", 16_000)
+    assert min(cpu_sec(many) for _ in range(2)) < 3 * 8 * min(cpu_sec(few) for _ in range(2))
+    peaks = []
+    for path in (few, many):
+        tracemalloc.start()
+        read_all(path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # A record of Python objects takes more than 1,000 bytes per row.
+    assert (peaks[1] - peaks[0]) / 14_000 < 330

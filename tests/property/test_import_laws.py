@@ -113,6 +113,8 @@ def test_record_with_an_end_survives_export_to_codecarbon(
 
 # Damaged files and extreme values
 
+LOGS = Path(__file__).parents[1] / "data" / "power_logs"
+
 
 def _optimum(folder: Path) -> None:
     peers.write_json(folder / "benchmark_config.json", peers.OPTIMUM_CONFIG)
@@ -137,6 +139,10 @@ SHAPES: dict[str, Callable[[Path], object]] = {
     ),
     "perun_hdf5": _perun_hdf5,
     "legacy": lambda folder: write_experiment(folder / "0042"),
+    "power_log": lambda folder: (folder / "file").write_bytes((LOGS / "nvidia_smi.csv").read_bytes()),
+    "dmon": lambda folder: (folder / "file").write_bytes((LOGS / "dmon_date_time.txt").read_bytes()),
+    "dcgmi": lambda folder: (folder / "file").write_bytes((LOGS / "dcgmi_counter.txt").read_bytes()),
+    "amd_smi": lambda folder: (folder / "file").write_bytes((LOGS / "amd_smi_monitor.csv").read_bytes()),
     "table": lambda folder: (folder / "file").write_text('{"j": 1.5, "m": "x", "t": "2026-01-01"}\n{"j": 2}\n'),
     "csv": lambda folder: (folder / "file").write_text("j,m,t\n1.5,x,2026-01-01\n2,y,1768592398\n"),
 }

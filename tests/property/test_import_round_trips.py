@@ -17,6 +17,7 @@ from llm_energy_measure.results.store import codec
 from tests.support.imports import read_all
 from tests.support.shapes import FILE_FIELDS, Shape, field_paths, value_at
 from tests.support.shapes_of_logs import CODECARBON, TABLE, VLLM, ZEUS
+from tests.support.shapes_of_power import POWER_LOG
 from tests.support.shapes_of_processes import LEGACY, PERUN, PERUN_HDF5
 from tests.support.shapes_of_runs import LEADERBOARD, ML_ENERGY, OPTIMUM
 
@@ -34,6 +35,7 @@ SHAPES: dict[str, Shape] = {
     "perun": PERUN,
     "perun as HDF5": PERUN_HDF5,
     "legacy": LEGACY,
+    "power-log": POWER_LOG,
 }
 
 

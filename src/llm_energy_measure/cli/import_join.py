@@ -8,6 +8,7 @@ from pathlib import Path
 from llm_energy_measure import importers
 from llm_energy_measure.domain.experiment import RawProcessResult, process_index_of
 from llm_energy_measure.exceptions import ImportFormatError, ResultCorruptError, ResultNotFoundError
+from llm_energy_measure.importers.energy_join import EnergySource
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.registry import FORMATS
 from llm_energy_measure.importers.report import ImportReport, RefusedInputError
@@ -23,22 +24,29 @@ def read_energy_records(
     host: str | None,
     gpu_uuids: Sequence[str],
     window: tuple[str | None, str | None],
+    columns: Sequence[str],
     progress: Callable[[Path, int], None] | None,
-) -> tuple[list[RawProcessResult], list[ImportReport]]:
+) -> tuple[list[EnergySource], list[ImportReport]]:
     """Return the records of files and folders that have an energy, and a report per path of everything else."""
-    records: list[RawProcessResult] = []
+    records: list[EnergySource] = []
     reports = []
     for path in paths:
         try:
             reading = importers.read(
-                path, format=(_RAW_RESULT, *FORMATS), host=host, gpu_uuids=gpu_uuids, window=window, progress=progress
+                path,
+                format=(_RAW_RESULT, *FORMATS),
+                host=host,
+                gpu_uuids=gpu_uuids,
+                window=window,
+                columns=columns,
+                progress=progress,
             )
         except (ResultNotFoundError, ImportFormatError) as error:
             reports.append(refused_path(path, error))
             continue
         for record, entry in reading.with_entries():
             if record.energy_metrics.total_energy_j is not None:
-                records.append(record)
+                records.append(EnergySource(record, entry.power_log))
             else:
                 entry.outcome, entry.code = "refused", "no_measurement"
                 entry.message = "the record has no energy, so no other record can be joined with it"

@@ -17,6 +17,7 @@ from llm_energy_measure import importers
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.import_join import read_energy_records, refused_path
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+from llm_energy_measure.domain.power_trace import PowerTrace
 from llm_energy_measure.exceptions import (
     ImportFormatError,
     LLMEnergyMeasureError,
@@ -27,10 +28,12 @@ from llm_energy_measure.importers import Entry, ImportReport
 from llm_energy_measure.importers.codecarbon import ungrouped_experiment_id
 from llm_energy_measure.importers.energy_join import EnergyJoin, without_joined_energy
 from llm_energy_measure.importers.mapping import parse_mappings
+from llm_energy_measure.importers.reader import parse_window
 from llm_energy_measure.importers.report import merge
 from llm_energy_measure.results import aggregate_results
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import process_file, raw_folder
+from llm_energy_measure.results.store.samples import save_samples
 from llm_energy_measure.verification.verdicts import verdict_of
 
 if TYPE_CHECKING:
@@ -83,6 +86,12 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
 )
 @click.option("--to", "end", metavar="TIME", type=options.Text(), help="Count the energy of a power log until TIME.")
 @click.option(
+    "--columns",
+    metavar="NAME,...",
+    type=options.Text(),
+    help="Names of the columns of a power log without header, as in nvidia-smi --query-gpu.",
+)
+@click.option(
     "--rows",
     "rows_path",
     metavar="PATH",
@@ -117,6 +126,7 @@ def import_results(
     mapping: tuple[str, ...],
     start: str | None,
     end: str | None,
+    columns: str | None,
     rows_path: str | None,
     group_by: str | None,
     joined: tuple[str, ...],
@@ -139,13 +149,15 @@ def import_results(
         "group_by": group_by,
         "rows_path": rows_path,
         "window": (start, end),
+        "columns": [name.strip() for name in columns.split(",")] if columns else [],
     }
     saver = (_DryRun if dry_run else _Saver)(repository, overwrite=overwrite)
     unused = set(read_options["gpu_uuids"])
     with _progress() as (progress, paused):
-        machine = {name: read_options[name] for name in ("host", "gpu_uuids", "window")}
+        machine = {name: read_options[name] for name in ("host", "gpu_uuids", "window", "columns")}
         energy, reports = read_energy_records(joined, **machine, progress=progress)
-        energies = EnergyJoin(energy, _all_records(paths, read_options, progress) if energy else ())
+        runs = _all_records(paths, read_options, progress) if energy else ()
+        energies = EnergyJoin(energy, runs, parse_window(start, end))
         for path in paths:
             try:
                 reading = importers.read(path, **read_options, join=energies, progress=progress)
@@ -156,7 +168,7 @@ def import_results(
             for _, group in groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id):
                 pairs = list(group)
                 unused -= {uuid for record, _ in pairs for uuid in _uuids(record)}
-                new = [record.process_index for record, entry in pairs if saver.save(record, entry)]
+                new = [record.process_index for record, entry in pairs if saver.save_pair(record, entry)]
                 with paused():
                     _print_experiment(repository, pairs, new, dry_run=dry_run, as_json=as_json)
     if unused:
@@ -191,6 +203,14 @@ class _Saver:
         self.overwrite = overwrite
         self.already_stored = 0
         self.replaced = 0
+
+    def save_pair(self, record: RawProcessResult, entry: Entry) -> bool:
+        """Save a record and its power samples. Return True if the record is new."""
+        is_new = self.save(record, entry)
+        if entry.power_log is not None and entry.outcome != "refused":
+            self._write_samples(record, entry.power_log.traces)
+        entry.power_log = None  # the report keeps its entries until the end of the import
+        return is_new
 
     def save(self, record: RawProcessResult, entry: Entry) -> bool:
         """Save a record and return True if it is new. Otherwise, write the reason into its entry and return False."""
@@ -249,6 +269,11 @@ class _Saver:
     def _write(self, record: RawProcessResult) -> None:
         self.repository.save_raw(record.experiment_id, record, overwrite=self.overwrite)
 
+    def _write_samples(self, record: RawProcessResult, traces: Sequence[PowerTrace]) -> None:
+        if any(trace.times for trace in traces):
+            store = self.repository.store
+            save_samples(store, record.experiment_id, record.process_index, traces, overwrite=self.overwrite)
+
 
 class _DryRun(_Saver):
     """Predicts what `_Saver` would do, and writes nothing.
@@ -282,6 +307,9 @@ class _DryRun(_Saver):
             raise ResultExistsError(f"cannot save process {index} of {record.experiment_id!r}", found, _CONFLICT_ADVICE)
         self.owners[name] = owner
         self.planned[name, index] = _digest(record)
+
+    def _write_samples(self, record: RawProcessResult, traces: Sequence[PowerTrace]) -> None:
+        """Write nothing."""
 
     def _key(self, record: RawProcessResult) -> tuple[str, int]:
         return self.repository.folder_of(record.experiment_id), record.process_index

@@ -7,12 +7,10 @@ import itertools
 import math
 import statistics
 from array import array
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from msgspec import Struct, structs
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 GAP_SEC = 3.0
 GAP_FACTOR = 3.0

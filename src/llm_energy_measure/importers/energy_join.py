@@ -1,21 +1,26 @@
 """Join the energy of one record to a record without energy that ran at the same time.
 
-Most client benchmarks measure no energy, while an energy tracker on the server measures no requests. Each energy record
-is joined to at most one run, because each joule counts once.
+Most client benchmarks measure no energy, while an energy tracker on the server measures no requests. The energy of a
+run is that of the one record with the same start and end, or the energy in the window of the run if the record is a
+power log. Each joule counts once: a record is joined to at most one run, and a power log only to runs that do not
+overlap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import Timestamps
-from llm_energy_measure.importers.report import Notes
+from llm_energy_measure.domain.power_trace import PowerLog
+from llm_energy_measure.importers.power_energy import covers, energy_in_window
+from llm_energy_measure.importers.report import Notes, RefusedInputError
 
-_JOINED_FIELDS = ("energy_metrics", "host", "gpu_id", "gpu_uuid", "gpu_name")
+_JOINED_FIELDS = ("energy_metrics", "host", "gpu_id", "gpu_uuid", "gpu_name", "energy_measurement_warning")
 _JOINED = "joined"
 """Key in `effective_config` that contains the origin of the joined energy."""
 
@@ -24,51 +29,114 @@ _RELATIVE_TOLERANCE = 0.05
 """Two runs match if their starts and their ends differ by at most 5 % of the duration, or by at most two seconds."""
 
 
+class EnergySource(NamedTuple):
+    """A record with energy, and its samples if it is a power log."""
+
+    record: RawProcessResult
+    log: PowerLog | None = None
+
+
 class EnergyJoin:
     """Energy records, and the runs that each of them matches in time.
 
     Args:
-        energy_records: Records with energy.
+        sources: Records with energy. A power log with samples matches each run whose window it covers.
         runs: All records that will be imported. An energy record that matches several runs is joined to none of them.
+        window: Start and end that the user stated. They replace those of a run with this duration, or without one.
     """
 
-    def __init__(self, energy_records: Iterable[RawProcessResult] = (), runs: Iterable[RawProcessResult] = ()) -> None:
-        self._records = tuple(energy_records)
-        self._runs_of: list[set[str]] = [set() for _ in self._records]
-        for run in runs if self._records else ():
+    def __init__(
+        self,
+        sources: Iterable[RawProcessResult | EnergySource] = (),
+        runs: Iterable[RawProcessResult] = (),
+        window: tuple[datetime | None, datetime | None] = (None, None),
+    ) -> None:
+        self._sources = [one if isinstance(one, EnergySource) else EnergySource(one) for one in sources]
+        self._window = window
+        self._runs_of: list[dict[str, Timestamps]] = [{} for _ in self._sources]
+        for run in runs if self._sources else ():
             if run.energy_metrics.total_energy_j is None:
                 for number in self._matches(run):
-                    self._runs_of[number].add(run.experiment_id)
+                    self._runs_of[number][run.experiment_id] = self._span_of(run)
 
     def joined(self, record: RawProcessResult, notes: Notes) -> RawProcessResult:
         """Return the record with the energy of the only record that matches it in time; note why if there is none."""
         if record.energy_metrics.total_energy_j is not None:
             return record
-        if not self._records:
+        if not self._sources:
             notes.add("no_energy", "the result has no energy; pass --join PATH to add it from an energy record")
             return record
         matches = self._matches(record)
         if len(matches) != 1:
             notes.add("energy_unjoined", self._why_not_one(record, len(matches)))
             return record
-        energy = self._records[matches[0]]
-        if others := self._runs_of[matches[0]] - {record.experiment_id}:
-            found = f"the energy record {energy.experiment_id} also matches {min(others)} in time"
+        [number] = matches
+        source, span = self._sources[number], self._span_of(record)
+        if other := self._other_run(number, record, span):
+            found = f"the energy record {source.record.experiment_id} also matches {other} in time"
             notes.add("energy_unjoined", f"{found}, so its energy is ambiguous; import one of the two runs")
             return record
-        notes.repair("energy_joined", f"the energy comes from {energy.experiment_id}, which ran at the same time")
-        config = record.effective_config | {_JOINED: msgspec.to_builtins(energy.origin)}
-        return msgspec.structs.replace(record, **_joined_fields(energy), effective_config=config)
+        try:
+            fields = self._fields(source, span, notes)
+        except RefusedInputError as error:
+            notes.add("energy_unjoined", error.message)
+            return record
+        found = "ran at the same time" if source.log is None else "covers the window of the run"
+        notes.repair("energy_joined", f"the energy comes from {source.record.experiment_id}, which {found}")
+        warnings = (record.energy_measurement_warning, fields["energy_measurement_warning"])
+        fields["energy_measurement_warning"] = "; ".join(filter(None, warnings)) or None
+        config = record.effective_config | {_JOINED: msgspec.to_builtins(source.record.origin)}
+        if record.timestamps.start is None and record.timestamps.end is None:
+            fields["timestamps"] = span
+        return msgspec.structs.replace(record, **fields, effective_config=config)
+
+    def _fields(self, source: EnergySource, span: Timestamps, notes: Notes) -> dict[str, Any]:
+        """Return the fields that the energy record gives to the run."""
+        fields = _joined_fields(source.record)
+        window = _window_in(source, span)
+        if source.log is not None and window is not None:
+            before = len(notes.warnings)
+            fields["energy_metrics"], log = energy_in_window(source.log, window, notes)
+            notes.power_log = _moved(log, -window[0])
+            fields["energy_measurement_warning"] = "; ".join(notes.warnings[before:]) or None
+        return fields
+
+    def _span_of(self, run: RawProcessResult) -> Timestamps:
+        """Return start and end of a run: those that the user stated, if the run has this duration or no times."""
+        start, end = self._window
+        own = run.timestamps
+        if start is None or end is None or (start.tzinfo is None) != (end.tzinfo is None):
+            return own
+        length_sec = (end - start).total_seconds()
+        if own.duration_sec is not None and abs(own.duration_sec - length_sec) > _tolerance_sec(length_sec):
+            return own
+        return Timestamps(
+            start=start, end=end, duration_sec=length_sec if own.duration_sec is None else own.duration_sec
+        )
 
     def _matches(self, run: RawProcessResult) -> list[int]:
         """Return the numbers of the energy records that match a run in time."""
-        return [number for number, other in enumerate(self._records) if _matches(run.timestamps, other.timestamps)]
+        span = self._span_of(run)
+        return [number for number, source in enumerate(self._sources) if _matches(source, span)]
+
+    def _other_run(self, number: int, record: RawProcessResult, span: Timestamps) -> str | None:
+        """Return another run that would get the same energy, or None."""
+        others = {name: other for name, other in self._runs_of[number].items() if name != record.experiment_id}
+        if self._sources[number].log is not None:
+            others = {name: other for name, other in others.items() if _overlap(other, span)}
+        return min(others, default=None)
 
     def _why_not_one(self, run: RawProcessResult, matches: int) -> str:
-        found = f"{matches} of {len(self._records)} energy records match the run in time, and exactly one is needed"
-        zones = [{_has_zone(other.timestamps), _has_zone(run.timestamps)} for other in self._records]
+        found = f"{matches} of {len(self._sources)} energy records match the run in time, and exactly one is needed"
+        span = self._span_of(run)
+        if span.start is None or span.end is None:
+            return f"{found}; the run has no start and end, so state them with --from and --to"
+        zones = [{_has_zone(source.record.timestamps), _has_zone(span)} for source in self._sources]
         if mixed := sum(both == {True, False} for both in zones):
             found += f"; {mixed} cannot be compared, because only one of the two has a time zone"
+            found += "; state start and end of the run as the log has them, with --from and --to"
+        elif not matches:
+            found += f"; the run lasted from {span.start.isoformat()} to {span.end.isoformat()}"
         return found
 
 
@@ -82,7 +150,8 @@ def without_joined_energy(record: RawProcessResult, unjoined: RawProcessResult) 
     if _JOINED not in record.effective_config or unjoined.energy_metrics.total_energy_j is not None:
         return record
     config = {name: value for name, value in record.effective_config.items() if name != _JOINED}
-    return msgspec.structs.replace(record, **_joined_fields(unjoined), effective_config=config)
+    fields = _joined_fields(unjoined) | {"timestamps": unjoined.timestamps}
+    return msgspec.structs.replace(record, **fields, effective_config=config)
 
 
 def _joined_fields(record: RawProcessResult) -> dict[str, Any]:
@@ -95,11 +164,40 @@ def _has_zone(span: Timestamps) -> bool | None:
     return known.pop() if len(known) == 1 else None
 
 
-def _matches(one: Timestamps, other: Timestamps) -> bool:
-    """True if both runs have the same start and end, within the tolerance."""
-    if None in (_has_zone(one), _has_zone(other)) or _has_zone(one) is not _has_zone(other):
+def _tolerance_sec(duration_sec: float) -> float:
+    return max(_TOLERANCE_SEC, _RELATIVE_TOLERANCE * duration_sec)
+
+
+def _matches(source: EnergySource, run: Timestamps) -> bool:
+    """True if the record covers the run as a power log, or has its start and end within the tolerance."""
+    span = source.record.timestamps
+    if None in (_has_zone(span), _has_zone(run)) or _has_zone(span) is not _has_zone(run):
         return False
-    if one.start is None or one.end is None or other.start is None or other.end is None:
+    if span.start is None or span.end is None or run.start is None or run.end is None:
         return False
-    difference_sec = max(abs((one.start - other.start).total_seconds()), abs((one.end - other.end).total_seconds()))
-    return difference_sec <= max(_TOLERANCE_SEC, _RELATIVE_TOLERANCE * (one.duration_sec or 0.0))
+    window = _window_in(source, run)
+    if source.log is not None and window is not None and covers(source.log, window):
+        return True
+    difference_sec = max(abs((span.start - run.start).total_seconds()), abs((span.end - run.end).total_seconds()))
+    return difference_sec <= _tolerance_sec(span.duration_sec or 0.0)
+
+
+def _window_in(source: EnergySource, run: Timestamps) -> tuple[float, float] | None:
+    """Return start and end of a run in seconds since the start of the energy record."""
+    origin = source.record.timestamps.start
+    if source.log is None or origin is None or run.start is None or run.end is None:
+        return None
+    low, high = (run.start - origin).total_seconds(), (run.end - origin).total_seconds()
+    return (low, high) if low < high else None
+
+
+def _overlap(one: Timestamps, other: Timestamps) -> bool:
+    """True if two runs have a common time. Runs that cannot be compared may have one."""
+    if one.span is None or other.span is None or _has_zone(one) is not _has_zone(other):
+        return True
+    return max(one.span[0], other.span[0]) < min(one.span[1], other.span[1])
+
+
+def _moved(log: PowerLog, seconds: float) -> PowerLog:
+    """Return the samples with all times later by some seconds."""
+    return msgspec.structs.replace(log, traces=[trace.moved(seconds) for trace in log.traces], counters=[])

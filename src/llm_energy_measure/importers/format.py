@@ -33,6 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rows_path: str | None = None
     window_start: datetime | None = None
     window_end: datetime | None = None
+    columns: tuple[str, ...] = ()
 
     def gpu_uuid(self, index: int | None) -> str | None:
         """Return the UUID of a GPU by its index; None if the caller did not state it."""

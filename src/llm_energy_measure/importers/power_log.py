@@ -1,275 +1,262 @@
-"""Import power logs: samples of the power of each GPU, as `nvidia-smi --query-gpu --format=csv` writes them.
+"""Import power logs: samples of the power of each GPU, or of a server.
 
-A log contains no energy. The energy of each GPU is the integral of its power by the trapezoidal rule, between the first
-and the last sample or in a window that the user states. A missing sample is never 0. A long gap is bridged, and the
-record says so.
-
-Source: nvidia-smi, `--query-gpu=timestamp,index,power.draw --format=csv[,nounits] -l 1`; tables with one power column,
-or with one column per GPU (`timestamp,GPU0,GPU1`).
+Most logs contain no energy. The energy of each device is the integral of its power by the trapezoidal rule, between the
+first and the last sample or in a window. If the log has an energy counter, the energy is the difference of its values.
+A missing sample is never 0. A long gap is bridged, and the record says so.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
-import statistics
+import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
-from llm_energy_measure.domain.metrics import SAMPLING_GAP, DeviceEnergy, EnergyMetrics, SensorReading, Timestamps
+from llm_energy_measure.domain.metrics import EnergyMetrics, Timestamps
+from llm_energy_measure.domain.power_trace import (
+    GAP_SEC,
+    CounterTrace,
+    PowerLog,
+    PowerTrace,
+    mean_of_equal_times,
+)
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.record_parts import component, imported_record
+from llm_energy_measure.importers.power_energy import energy_in_window, window_of
+from llm_energy_measure.importers.power_rows import (
+    EPOCH,
+    Columns,
+    Sample,
+    find_columns,
+    is_without_header,
+    read_samples,
+    stated_columns,
+)
+from llm_energy_measure.importers.record_parts import imported_record
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
-from llm_energy_measure.importers.source_file import ImportSource, split_row
-from llm_energy_measure.importers.values import from_epoch, identifier, parse_number, parse_time
+from llm_energy_measure.importers.source_file import ImportSource
+from llm_energy_measure.importers.values import identifier
 
 TOOL = "power-log"
-
-_TIMES = ("timestamp", "timestamp_s", "timestamp_unix", "time")
-_DEVICES = ("uuid", "gpu_uuid", "index", "gpu_index", "gpu")
-_DRAW = re.compile(r"power\.draw(?:\.instant|\.average)?(?: \[W\])?")
-_POWER = re.compile(r"(?!.*(?:limit|cap|max|min|avg_total)).*power.*(?:_w|_watts| \[w\])", re.IGNORECASE)
-_WIDE = re.compile(r"GPU ?([0-9]{1,3})", re.IGNORECASE)
-_MISSING = ("", "n/a", "[n/a]", "[not supported]", "[unknown error]", "nan", "-")
-_GAP_SEC, _GAP_FACTOR = 3.0, 3.0
-"""A gap is longer than 3 s and than 3 intervals. Source: InferenceX `aggregate_power.py`, which uses 3 s."""
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a local time without zone is counted from a local epoch
+_COUNTER, _TEMPERATURE, _CLOCK = range(3)
+_MOST_RESOLUTION = 6
+"""Decimals of a second that are kept. A double has no more for the time since 1970."""
 
 
-class _Columns(NamedTuple):
-    """Positions of the columns; `powers` has the GPU index of each power column, if the columns state one."""
+class _Device(msgspec.Struct):
+    """Samples of one device in file order: `nan` is unknown."""
 
-    time: int
-    device: int | None
-    powers: dict[int, str | None]
+    moments: array[float] = msgspec.field(default_factory=lambda: array("d"))
+    powers: array[float] = msgspec.field(default_factory=lambda: array("d"))
+    others: list[array[float]] = msgspec.field(default_factory=lambda: [array("d"), array("d"), array("d")])
+    throttles: list[str] = []
+    has_throttle: bool = False
 
-
-class _Trace(msgspec.Struct):
-    """The samples of one GPU, in file order: seconds since an epoch, and watts."""
-
-    times: array[float]
-    powers: array[float]
-
-
-class _Integral(NamedTuple):
-    """Energy of one GPU in joules, its window in seconds since the epoch, number of samples, and gaps in seconds."""
-
-    energy_j: float
-    start: float
-    end: float
-    samples: int
-    gaps: list[float]
+    def add(self, sample: Sample) -> None:
+        """Append a sample; equal texts share their memory."""
+        self.moments.append(math.nan if sample.moment is None else sample.moment)
+        self.powers.append(math.nan if sample.power_w is None else sample.power_w)
+        for column, value in zip(self.others, (sample.counter_j, sample.temperature_c, sample.clock_mhz), strict=True):
+            column.append(math.nan if value is None else value)
+        self.has_throttle = self.has_throttle or bool(sample.throttle)
+        same = self.throttles and self.throttles[-1] == sample.throttle
+        self.throttles.append(self.throttles[-1] if same else sample.throttle)
 
 
-def _columns(header: Sequence[str]) -> _Columns | None:
-    """Return the columns of a power log; None if the header is of another table."""
-    time = next((header.index(name) for name in _TIMES if name in header), None)
-    if time is None or "energy_consumed" in header:
-        return None
-    wide = {position: match[1] for position, name in enumerate(header) if (match := _WIDE.fullmatch(name))}
-    if wide and len(wide) == len(header) - 1:
-        return _Columns(time, None, dict(wide))
-    draws = sorted(name for name in header if _DRAW.fullmatch(name)) or [
-        name for name in header if _POWER.fullmatch(name)
-    ]
-    if not draws:
-        return None
-    device = next((header.index(name) for name in _DEVICES if name in header), None)
-    # Two columns of power.draw are the same power twice. The shortest name is the plain one.
-    return _Columns(time, device, {header.index(min(draws, key=len)): None})
+class _Log(msgspec.Struct):
+    """The devices by host and name, whether the times are in UTC, and whether the rows have times."""
+
+    devices: dict[str | None, dict[str, _Device]]
+    is_utc: bool
+    has_times: bool
 
 
 def _recognises(source: ImportSource) -> bool:
-    if _columns(source.header) is not None:
-        return True
-    return _is_without_header(source.header)
-
-
-def _is_without_header(header: Sequence[str]) -> bool:
-    """True if the first line is a row of `nvidia-smi --format=csv,noheader`."""
-    return len(header) > 1 and any(cell.endswith(" W") for cell in header) and any(map(parse_time, header))
+    return is_without_header(source) or find_columns(source) is not None
 
 
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
-    """Yield one record for the log."""
+    """Yield one record for each host in the log."""
     [source] = sources
-    columns = _columns(source.header)
+    columns = stated_columns(options.columns) if options.columns else find_columns(source)
     if columns is None:
         found = "the log has no header, so its columns are unknown"
-        raise RefusedInputError("missing_field", f"{found}; add the names of --query-gpu as the first line")
-    notes = Notes()
-    traces, is_utc = _traces(source, columns, notes)
-    known = {device: trace for device, trace in traces.items() if trace.times}
-    if not known:
-        raise RefusedInputError("no_measurement", "no row has a time and a power; check the columns of the query")
-    integrals = {device: _integral(device, trace, options, is_utc=is_utc) for device, trace in known.items()}
-    for device in traces.keys() - known.keys():
-        notes.warn("partial_total", f"GPU {device} has no power, so the total is without it", is_repair=True)
-    yield report.record(source.path, _record(source, columns, integrals, notes, is_utc=is_utc), notes)
+        raise RefusedInputError(
+            "missing_field", f"{found}; pass the names of --query-gpu, such as --columns timestamp,index,power.draw"
+        )
+    ignored: list[int] = []
+    log = _read_log(source, columns, ignored, is_stated=bool(options.columns))
+    experiment_id = identifier(TOOL, source.sha256[:12], *_window_words(options))
+    config = {TOOL: {"power_column": ", ".join(columns.names[position] for position in columns.powers)}}
+    for index, (host, devices) in enumerate(log.devices.items()):
+        notes = Notes()
+        if ignored:
+            lines = f"line {ignored[0]}" if len(ignored) == 1 else f"{len(ignored)} lines from {ignored[0]}"
+            notes.repair("damaged_cells", f"rows without a valid time or power were left out ({lines})")
+        span, energy = _measured(log, devices, options, notes, is_host=columns.is_host)
+        known = energy.devices or []
+        record = imported_record(
+            experiment_id,
+            process_index=index,
+            host=host or None,
+            gpu_id=known[0].gpu_id if len(known) == 1 else None,
+            gpu_uuid=known[0].gpu_uuid if len(known) == 1 else None,
+            energy_measurement_warning=notes.warning,
+            timestamps=span,
+            energy_metrics=energy,
+            effective_config=config,
+            origin=source.origin(TOOL),
+        )
+        yield report.record(source.path, record, notes)
 
 
-def _traces(source: ImportSource, columns: _Columns, notes: Notes) -> tuple[dict[str, _Trace], bool]:
-    """Return the samples of each GPU, and whether the times are in UTC."""
-    traces: dict[str, _Trace] = {}
-    ignored, zones, header = 0, set(), source.header
-    for _, text in source.rows():
-        cells = [cell.strip() for cell in split_row(text) or []]
-        if cells == header:  # a restarted log repeats its header
-            continue
-        moment = _moment(cells[columns.time]) if len(cells) == len(header) else None
-        if moment is None:
-            ignored += 1
-            continue
-        zones.add(moment[1])
-        for position, index in columns.powers.items():
-            device = index or (cells[columns.device] if columns.device is not None else "")
-            trace = traces.setdefault(device, _Trace(array("d"), array("d")))
-            cell = cells[position].removesuffix("W").strip()
-            power_w = parse_number(cell)
-            if power_w is not None and power_w >= 0:
-                trace.times.append(moment[0])
-                trace.powers.append(power_w)
-            elif cell.casefold() not in _MISSING:
-                ignored += 1
+def _window_words(options: Options) -> list[str]:
+    """Return the window that the user stated, as parts of the experiment id."""
+    edges = (("from", options.window_start), ("to", options.window_end))
+    return [f"{name}-{edge:%Y%m%dT%H%M%S}" for name, edge in edges if edge is not None]
+
+
+def _read_log(source: ImportSource, columns: Columns, ignored: list[int], *, is_stated: bool) -> _Log:
+    """Return the samples of a log by host and device."""
+    devices: dict[str | None, dict[str, _Device]] = {}
+    zones: set[bool] = set()
+    timed = untimed = 0
+    for sample in read_samples(source, columns if is_stated else None, ignored):
+        if sample.moment is not None:
+            zones.add(sample.is_utc)
+            timed += 1
+        else:
+            untimed += 1
+        # Each power column of a table of servers is a host.
+        host = sample.device if columns.is_host else sample.host
+        devices.setdefault(host, {}).setdefault(sample.device, _Device(throttles=[])).add(sample)
     if len(zones) > 1:
         raise RefusedInputError("impossible_value", "some times have a UTC offset and others do not; use one form")
-    if ignored:
-        notes.repair("damaged_cells", f"{ignored} rows without a valid time or power were left out")
-    return traces, zones == {True}
+    if timed and untimed:
+        raise RefusedInputError("impossible_value", f"{untimed} rows have no time, and {timed} have one; split the log")
+    for found in devices.values():
+        # DCGM lists the instances of a GPU next to the GPU, which includes their energy.
+        if any(name.isdecimal() for name in found):
+            for name in [name for name in found if name.startswith("GPU-") and " " in name]:
+                del found[name]
+    return _Log(devices=devices, is_utc=zones == {True}, has_times=timed > 0)
 
 
-def _moment(cell: str) -> tuple[float, bool] | None:
-    """Return a time in seconds since its epoch, and whether it is in UTC; None if the cell is no time."""
-    number = parse_number(cell)
-    moment = parse_time(cell) if number is None else from_epoch(number)
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        return (moment - _EPOCH).total_seconds(), False
-    return moment.timestamp(), True
+def _measured(
+    log: _Log, devices: dict[str, _Device], options: Options, notes: Notes, *, is_host: bool
+) -> tuple[Timestamps, EnergyMetrics]:
+    """Return the window of one host and its energy, and put the samples of the window into the notes."""
+    low, high = (_edge(moment, log) for moment in (options.window_start, options.window_end))
+    if not log.has_times:
+        for name, device in devices.items():
+            _set_times(name, device, low, high)
+    first = min((min(device.moments) for device in devices.values() if device.moments), default=0.0)
+    origin = first if low is None else low
+    power_log = PowerLog(
+        traces=[trace for name, device in devices.items() if (trace := _trace(name, device, origin))],
+        counters=[counter for name, device in devices.items() if (counter := _counter(name, device, origin))],
+        is_host=is_host,
+    )
+    for name in devices.keys() - {trace.device for trace in power_log.series}:
+        notes.warn("partial_total", f"GPU {name} has no power, so the total is without it", is_repair=True)
+    start, end = window_of(power_log)
+    start, end = (start if low is None else 0.0), (end if high is None else high - origin)
+    is_stated = low is not None or high is not None
+    energy, power_log = energy_in_window(power_log, (start, end) if is_stated else None, notes)
+    if not log.has_times and not is_stated:  # only the difference of a counter is known
+        energy = msgspec.structs.replace(energy, duration_sec=None, gpu_power_w=None)
+        return Timestamps(start=None, end=None, duration_sec=None), energy
+    notes.power_log = power_log
+    epoch = EPOCH.replace(tzinfo=UTC) if log.is_utc else EPOCH
+    edges = [epoch + timedelta(seconds=origin + edge) for edge in (start, end)]
+    return Timestamps(start=edges[0], end=edges[1], duration_sec=end - start), energy
 
 
-def _integral(device: str, trace: _Trace, options: Options, *, is_utc: bool) -> _Integral:
-    """Return the energy of one GPU by the trapezoidal rule; equal times are averaged.
-
-    Raises:
-        RefusedInputError: The samples do not cover the window, the clock went back, or several GPUs have no index.
-    """
-    samples: dict[float, list[float]] = {}
-    for moment, power_w in zip(trace.times, trace.powers, strict=True):
-        samples.setdefault(moment, []).append(power_w)
-    if not device and len(samples) < 0.9 * len(trace.times):
-        found = "several rows have the same time, but no column names the GPU"
-        raise RefusedInputError("missing_field", f"{found}; log index or uuid too (--query-gpu=timestamp,index,...)")
-    back_sec = max((one - other for one, other in itertools.pairwise(trace.times)), default=0.0)
-    if back_sec > _GAP_SEC:
-        found = f"the clock of GPU {device or '0'} went back by {back_sec:.0f} s"
-        raise RefusedInputError("impossible_value", f"{found}; split the log there, and import both parts")
-    points = sorted((moment, statistics.fmean(powers)) for moment, powers in samples.items())
-    steps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(points)]
-    limit_sec = max(_GAP_SEC, _GAP_FACTOR * statistics.median(steps)) if steps else _GAP_SEC
-    points = _in_window(device, points, options, is_utc=is_utc)
-    energy_j, gaps = 0.0, []
-    for (start, power_w), (end, next_w) in itertools.pairwise(points):
-        energy_j += (end - start) * (power_w + next_w) / 2
-        if end - start > limit_sec:
-            gaps.append(end - start)
-    if len(points) < 2:
-        raise RefusedInputError("no_measurement", f"GPU {device or '0'} has one sample; an energy needs two")
-    return _Integral(energy_j, points[0][0], points[-1][0], len(points), gaps)
-
-
-def _in_window(
-    device: str, points: list[tuple[float, float]], options: Options, *, is_utc: bool
-) -> list[tuple[float, float]]:
-    """Return the samples in the stated window, with the power at its edges by linear interpolation."""
-    low, high = (_edge(moment, is_utc=is_utc) for moment in (options.window_start, options.window_end))
-    low, high = points[0][0] if low is None else low, points[-1][0] if high is None else high
-    if not points[0][0] <= low < high <= points[-1][0] and (options.window_start or options.window_end):
-        found = f"the samples of GPU {device or '0'} do not cover the window from --from to --to"
-        raise RefusedInputError("impossible_value", f"{found}; use a window inside the log")
-    inside = [point for point in points if low < point[0] < high]
-    return [(low, _power_at(points, low)), *inside, (high, _power_at(points, high))] if high > low else points
-
-
-def _edge(moment: datetime | None, *, is_utc: bool) -> float | None:
+def _edge(moment: datetime | None, log: _Log) -> float | None:
     """Return an edge of the window in seconds since the epoch of the log."""
     if moment is None:
         return None
-    if (moment.tzinfo is not None) != is_utc:
-        form = "with" if is_utc else "without"
-        raise RefusedInputError(
-            "impossible_value", f"write --from and --to {form} a UTC offset, as the times of the log"
-        )
-    return moment.timestamp() if is_utc else (moment - _EPOCH).total_seconds()
+    if (moment.tzinfo is not None) != log.is_utc and log.has_times:
+        form = "with" if log.is_utc else "without"
+        found = f"write --from and --to {form} a UTC offset, as the times of the log"
+        raise RefusedInputError("impossible_value", found)
+    return (moment.replace(tzinfo=None) - EPOCH).total_seconds() if moment.tzinfo is None else moment.timestamp()
 
 
-def _power_at(points: list[tuple[float, float]], moment: float) -> float:
-    """Return the power at a moment between the first and the last sample."""
-    for (start, power_w), (end, next_w) in itertools.pairwise(points):
-        if start <= moment <= end:
-            return power_w + (next_w - power_w) * (moment - start) / (end - start)
-    return points[-1][1]
+def _set_times(name: str, device: _Device, low: float | None, high: float | None) -> None:
+    """Give equal intervals to the rows of a device in a log without times, from the first to the last row.
+
+    If the window is unknown, the times are the numbers of the rows; only a counter can be read then.
+    """
+    number = len(device.moments)
+    if low is None or high is None:
+        if all(math.isnan(value) for value in device.others[_COUNTER]):
+            found = "the rows have no time"
+            advice = "pass --from and --to with the times of the first and the last row, or log the time (dmon -o DT)"
+            raise RefusedInputError("missing_field", f"{found}; {advice}")
+        low, high = 0.0, float(number - 1)
+    if number < 2 or high <= low:
+        raise RefusedInputError("no_measurement", f"GPU {name or '0'} has one sample; an energy needs two")
+    device.moments = array("d", (low + (high - low) * index / (number - 1) for index in range(number)))
 
 
-def _record(
-    source: ImportSource, columns: _Columns, integrals: dict[str, _Integral], notes: Notes, *, is_utc: bool
-) -> RawProcessResult:
-    devices, sensors = [], []
-    for device, found in integrals.items():
-        index = int(device) if device.isdecimal() else None
-        uuid = device if device.startswith(("GPU-", "MIG-")) else None
-        devices.append(DeviceEnergy(gpu_id=index, gpu_uuid=uuid, energy_j=found.energy_j, provenance="integrated"))
-        if found.gaps:
-            what = f"GPU {device or '0'} has {len(found.gaps)} gaps of up to {max(found.gaps):.1f} s"
-            notes.warn("sampling_gap", f"{what}, in which the power is interpolated")
-        sensors.append(
-            SensorReading(
-                source=TOOL,
-                instance=device or None,
-                component="gpu",
-                scope="device",
-                provenance="integrated",
-                energy_j=found.energy_j,
-                samples=found.samples,
-                sampling_rate_hz=(found.samples - 1) / (found.end - found.start),
-                problems=[SAMPLING_GAP] if found.gaps else [],
-            )
-        )
-    start, end = min(found.start for found in integrals.values()), max(found.end for found in integrals.values())
-    total_j = sum(found.energy_j for found in integrals.values())
-    epoch = _EPOCH.replace(tzinfo=UTC) if is_utc else _EPOCH
-    span = Timestamps(
-        start=epoch + timedelta(seconds=start), end=epoch + timedelta(seconds=end), duration_sec=end - start
+def _relative(device: _Device, name: str, origin: float) -> array[float]:
+    """Return the times of a device since the origin. Raise if several GPUs are one device, or the clock went back."""
+    times = array("d", (round(moment - origin, _MOST_RESOLUTION) for moment in device.moments))
+    if not name and len(set(times)) < 0.9 * len(times):
+        found = "several rows have the same time, but no column names the GPU"
+        raise RefusedInputError("missing_field", f"{found}; log index or uuid too (--query-gpu=timestamp,index,...)")
+    back_sec = max((one - other for one, other in itertools.pairwise(times)), default=0.0)
+    if back_sec > GAP_SEC:
+        found = f"the clock of GPU {name or '0'} went back by {back_sec:.0f} s"
+        raise RefusedInputError("impossible_value", f"{found}; split the log there, and import both parts")
+    return times
+
+
+def _trace(name: str, device: _Device, origin: float) -> PowerTrace | None:
+    """Return the power samples of a device; None if no row has a power."""
+    known = [index for index, value in enumerate(device.powers) if not math.isnan(value)]
+    if not known:
+        return None
+    relative = _relative(device, name, origin)
+    times = array("d", (relative[index] for index in known))
+    columns = [
+        array("d", (column[index] for index in known))
+        for column in (device.powers, device.others[_TEMPERATURE], device.others[_CLOCK])
+    ]
+    merged, powers, temperatures, clocks = mean_of_equal_times(times, columns)
+    throttles = None
+    if device.has_throttle:
+        text_of = {times[number]: device.throttles[index] for number, index in enumerate(known)}
+        throttles = [text_of[moment] for moment in merged]
+    return PowerTrace(
+        device=name,
+        times=merged,
+        powers=powers,
+        temperatures=None if all(map(math.isnan, temperatures)) else temperatures,
+        clocks=None if all(map(math.isnan, clocks)) else clocks,
+        throttles=throttles,
     )
-    column = ", ".join(source.header[position] for position in columns.powers)
-    return imported_record(
-        identifier(TOOL, source.sha256[:12], f"{span.start:%Y%m%dT%H%M%S}", f"{end - start:.3f}s"),
-        gpu_id=devices[0].gpu_id if len(devices) == 1 else None,
-        gpu_uuid=devices[0].gpu_uuid if len(devices) == 1 else None,
-        energy_measurement_warning=notes.warning,
-        timestamps=span,
-        energy_metrics=EnergyMetrics(
-            **component("total", total_j, "device", "integrated"),
-            **component("gpu", total_j, "device", "integrated"),
-            duration_sec=end - start,
-            gpu_power_w=total_j / (end - start),
-            devices=devices,
-            sensors=sensors,
-        ),
-        effective_config={TOOL: {"power_column": column}},
-        origin=source.origin(TOOL),
-    )
+
+
+def _counter(name: str, device: _Device, origin: float) -> CounterTrace | None:
+    """Return the counter of a device; None if fewer than two rows have one."""
+    values = device.others[_COUNTER]
+    known = [index for index, value in enumerate(values) if not math.isnan(value)]
+    if len(known) < 2:
+        return None
+    relative = _relative(device, name, origin)
+    times = array("d", (relative[index] for index in known))
+    merged, joules = mean_of_equal_times(times, [array("d", (values[index] for index in known))])
+    return CounterTrace(device=name, times=merged, joules=joules)
 
 
 FORMAT = Format(
     name=TOOL,
-    looks_for="a CSV header with timestamp and power.draw [W], another power in W, or GPU0, GPU1",
+    looks_for="a header of nvidia-smi, dmon, dcgmi or amd-smi with a power, or a CSV with a time and a power in W",
     recognises=_recognises,
     read=_read,
 )

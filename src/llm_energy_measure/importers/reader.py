@@ -54,6 +54,7 @@ def read(
     rows_path: str | None = None,
     group_by: str | None = None,
     window: tuple[str | None, str | None] = (None, None),
+    columns: Sequence[str] = (),
     max_files: int = MAX_FILES,
     progress: Progress | None = None,
 ) -> ImportedRecords:
@@ -74,7 +75,9 @@ def read(
             the runs of several paths.
         rows_path: For a generic table, path to the list of rows in a JSON document, such as `results.runs`.
         group_by: Column of CodeCarbon's files; runs with equal cells become processes of one experiment.
-        window: For a power log, start and end of the time in which energy is counted, as ISO 8601.
+        window: For a power log, start and end of the time in which energy is counted, as ISO 8601. With `join`, they
+            are also start and end of a run with this duration.
+        columns: For a power log without header, the names of its columns as `nvidia-smi --query-gpu` has them.
         max_files: Most files that are read from a folder. The report names the subfolder that exceeds the limit.
         progress: Called with each path and the number of bytes read of it so far.
 
@@ -100,7 +103,9 @@ def read(
     else:
         formats = (format,) if isinstance(format, Format) else tuple(format)
     if join and not isinstance(join, EnergyJoin):
-        join = EnergyJoin(join, read(path, format=formats, mapping=mapping, max_files=max_files, progress=progress))
+        runs = read(path, format=formats, mapping=mapping, max_files=max_files, progress=progress)
+        join = EnergyJoin(join, runs, parse_window(*window))
+    start, end = parse_window(*window)
     options = Options(
         host=host,
         gpu_uuids=tuple(gpu_uuids),
@@ -110,13 +115,19 @@ def read(
         progress=progress,
         group_by=group_by,
         rows_path=rows_path,
-        window_start=_edge("--from", window[0]),
-        window_end=_edge("--to", window[1]),
+        window_start=start,
+        window_end=end,
+        columns=tuple(columns),
     )
     report = ImportReport()
     scan = Scan(formats, options, report)
     records = scan.folder(path) if is_folder else scan.file(path)
     return ImportedRecords((_with_machine(record, options) for record in records), report)
+
+
+def parse_window(start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:
+    """Return the edges of a window. Raise ImportFormatError if one is no time."""
+    return _edge("--from", start), _edge("--to", end)
 
 
 def _edge(name: str, text: str | None) -> datetime | None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.power_trace import PowerLog
 
 Outcome = Literal["kept", "repaired", "refused"]
 
@@ -109,6 +110,7 @@ class Entry(
         code: Reason code, a key of `CODES`.
         message: The reason in a sentence, with the values.
         experiment_id: Experiment of the record; None if there is no record.
+        power_log: Power samples of the record, until the caller has stored them. They are no part of `document()`.
     """
 
     file: str
@@ -117,6 +119,7 @@ class Entry(
     code: str
     message: str
     experiment_id: str | None = None
+    power_log: PowerLog | None = None
 
     def add_repair(self, code: str, message: str) -> None:
         """Add a repair of the whole file to the entry of a record; an earlier repair keeps its code."""
@@ -133,6 +136,8 @@ class Notes:
         self.code = "whole"
         self.messages: list[str] = []
         self.warnings: list[str] = []
+        self.power_log: PowerLog | None = None
+        """Power samples that belong to the record."""
 
     @property
     def warning(self) -> str | None:
@@ -209,6 +214,7 @@ class ImportReport:
                 code=notes.code,
                 message="; ".join(notes.messages) or CODES[notes.code],
                 experiment_id=record.experiment_id,
+                power_log=notes.power_log,
             )
         )
         return record
@@ -248,7 +254,8 @@ class ImportReport:
 
     def document(self) -> dict[str, Any]:
         """The report as a JSON object: the counts and all entries."""
-        return {**self.counts, "entries": msgspec.to_builtins(self.entries)}
+        names = [name for name in Entry.__struct_fields__ if name != "power_log"]
+        return {**self.counts, "entries": [{name: getattr(entry, name) for name in names} for entry in self.entries]}
 
 
 def merge(reports: Iterable[ImportReport]) -> ImportReport:

@@ -14,17 +14,13 @@ import io
 import math
 import zlib
 from array import array
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 from llm_energy_measure.domain.power_trace import PowerTrace
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.raw_folder import bytes_of, keep_copy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Store
 
 _REQUIRED = ["time_s", "device", "power_w"]
 _OPTIONAL = ["temperature_c", "clock_mhz", "throttle"]
