@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_energy_measure.verification.boards import BOARD_MODELS, boards_named, model_named
+from llm_energy_measure.verification.tools import TOOLS
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,14 @@ def test_the_limit_of_a_consumer_board_proves_nothing() -> None:
     boards = boards_named("2 x NVIDIA GeForce RTX 4090")
     assert boards.model is not None
     assert (boards.model.limit_w, boards.model.proven_limit_w, boards.limit_w) == (450.0, None, None)
+
+
+def test_each_board_and_tool_of_the_tables_names_its_source() -> None:
+    sources = [model.source for model in BOARD_MODELS]
+    assert all("data sheet" in source or "product page" in source or "NVML" in source for source in sources)
+    assert all("https://" in entry.source for entry in TOOLS)
+
+
+def test_boards_without_a_documented_limit_are_unknown() -> None:
+    for name in ("Tesla V100-SXM3-32GB", "Tesla V100-SXM3-32GB-H", "NVIDIA A100-SXM-64GB", "NVIDIA A100"):
+        assert model_named(name) is None

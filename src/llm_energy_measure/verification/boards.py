@@ -1,7 +1,7 @@
-"""What boards can draw, and which of their parts share a sensor: the table, and the reading of their names.
+"""The table of boards with their power limits and sensors, and the parser of board names.
 
-A record's own limit (NVML's, in `gpu_power_limit_w`) always comes first. The table answers where a record has only a
-name, and an ambiguous name (`NVIDIA A100`, of 250, 300 or 400 W) is as good as an unknown one.
+The limit in a record (`gpu_power_limit_w`, from NVML) comes first. The table is used if a record has only a name.
+An ambiguous name (`NVIDIA A100` can be 250, 300 or 400 W) has an unknown limit.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from functools import lru_cache
 from msgspec import Struct
 
 _MAX_NAME = 200
-# `2 x A100-PCIE-40GB2 x L4`: some tools set nothing between the models of a node.
+# `2 x A100-PCIE-40GB2 x L4`: some tools write no separator between the models of a node.
 _COUNT = re.compile(r"(?P<before>\D|^)(?P<count>\d{1,3}) x ")
 _WORD = re.compile(r"[a-z0-9]+")
-# A board's virtual or mobile namesake draws something else.
+# Virtual and mobile boards of the same name have other limits.
 _OTHER_BOARDS = frozenset({"laptop", "mobile", "max", "grid", "vgpu", "mxm"})
 
 _NVIDIA = "NVIDIA data sheet"
@@ -27,12 +27,12 @@ class BoardModel(Struct, frozen=True):
     """A model of board.
 
     Attributes:
-        words: Words that its name has, in lower case.
-        limit_w: Greatest power that it draws for longer than an instant, in watts.
-        source: Who says so.
-        gpus_per_sensor: GPUs, as the driver counts them, that one power sensor sees.
-        includes_cpu: Whether the module's sensor sees a CPU as well.
-        can_be_raised: Whether makers and users sell or set it with a greater limit: the limit then proves nothing.
+        words: Words of its name, in lower case.
+        limit_w: Greatest sustained power, in watts.
+        source: Source of the limit.
+        gpus_per_sensor: Number of GPUs, as the driver counts them, that one power sensor covers.
+        includes_cpu: True if the sensor of the module covers a CPU too.
+        can_be_raised: True if makers or users can set a greater limit. The limit then proves nothing.
     """
 
     words: frozenset[str]
@@ -49,16 +49,16 @@ class BoardModel(Struct, frozen=True):
 
 
 class Boards(Struct, frozen=True):
-    """Boards of one model, or all of a node, as a name tells them.
+    """Boards that a name states: boards of one model, or all boards of a node.
 
     Attributes:
-        count: How many.
-        model_name: Name of the model, as it stands there.
-        model: What the table knows of it; None if it is unknown or ambiguous, or if there are several models.
-        limit_w: What they can draw together by the table, in watts; None if that is unknown.
-        least_w: What the smallest of them can draw, in watts; None if that is unknown.
-        is_mixed: Whether they are of several models.
-        is_stated: Whether the name itself gives the number, which then is that of the whole node: `4 x A40`.
+        count: Number of boards.
+        model_name: Name of the model, as in the record.
+        model: Row of the table. None if the model is unknown or ambiguous, or if there are several models.
+        limit_w: Power that the boards can draw together by the table, in watts; None if unknown.
+        least_w: Power that the smallest board can draw, in watts; None if unknown.
+        is_mixed: True if there are several models.
+        is_stated: True if the name has a number, as in `4 x A40`. The number is that of the whole node.
     """
 
     count: int
@@ -80,7 +80,7 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
             _row("a100 pcie 40gb", 250, f"{_NVIDIA}, A100 40GB PCIe"),
             _row("a100 pcie 80gb", 300, f"{_NVIDIA}, A100 80GB PCIe"),
             _row("a100 sxm4", 400, f"{_NVIDIA}, A100 SXM, 40 and 80 GB"),
-            # Not of any memory: one system's own A100-SXM-64GB draws more.
+            # These rows need the memory size, because the A100-SXM-64GB of one system has a greater limit.
             _row("a100 sxm 40gb", 400, f"{_NVIDIA}, A100 SXM"),
             _row("a100 sxm 80gb", 400, f"{_NVIDIA}, A100 SXM"),
             _row("a800 sxm4 80gb", 400, f"{_NVIDIA}, A800 SXM"),
@@ -102,7 +102,7 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
             _row("gh200", 1000, f"{_NVIDIA}, GH200: 450 to 1000 W for CPU, GPU and memory", cpu=True),
             _row("gb200", 1200, f"{_NVIDIA}, GB200: 1200 W a GPU; a module has a CPU and two GPUs", cpu=True),
             _row("v100 sxm2", 300, f"{_NVIDIA}, V100 SXM2"),
-            _row("v100 sxm3", 350, f"{_NVIDIA}, V100 SXM3"),
+            # No row for the V100 SXM3: its limit is not in the data sheet, and differs between DGX-2 and DGX-2H.
             _row("v100 pcie", 250, f"{_NVIDIA}, V100 PCIe"),
             _row("v100s pcie", 250, f"{_NVIDIA}, V100S"),
             _row("p100 pcie", 250, f"{_NVIDIA}, P100 PCIe"),
@@ -137,17 +137,17 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
         key=lambda row: -len(row.words),
     )
 )
-"""The models, those with the longest names first: `h200 nvl` is no `h200`."""
+"""The models. Longer names come first, so that `h200 nvl` is not read as `h200`."""
 
 _MIG_PARENT = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
 
 
 @lru_cache(maxsize=4096)
 def boards_named(name: str) -> Boards:
-    """What a board's name says.
+    """Return the boards that a name states.
 
     Args:
-        name: As a driver or a tool gives it: `NVIDIA A100-PCIE-40GB`, `4 x NVIDIA A100-PCIE-40GB`.
+        name: Name from a driver or a tool: `NVIDIA A100-PCIE-40GB`, `4 x NVIDIA A100-PCIE-40GB`.
 
     Example:
         >>> boards = boards_named("4 x NVIDIA A100-PCIE-40GB")
@@ -182,7 +182,7 @@ def _one_model(count: int, name: str, *, is_stated: bool) -> Boards:
 
 @lru_cache(maxsize=4096)
 def model_named(name: str) -> BoardModel | None:
-    """The model of a name, or None if the table has none or the name could be several.
+    """Return the model of a name. None if the table has no row, or if the name is ambiguous.
 
     Example:
         >>> [model and model.limit_w for model in map(model_named, ["Tesla V100-SXM2-16GB", "NVIDIA A100", "L4"])]
@@ -195,7 +195,7 @@ def model_named(name: str) -> BoardModel | None:
 
 
 def parent_of_slice(uuid: str) -> str | None:
-    """The UUID of the GPU that a MIG slice is a part of, where the slice's own name has it (drivers before 470).
+    """Return the UUID of the GPU of a MIG slice. None if the UUID of the slice does not contain it (drivers from 470).
 
     Example:
         >>> parent_of_slice("MIG-GPU-5c89/1/0"), parent_of_slice("MIG-7f31")

@@ -20,7 +20,10 @@ from llm_energy_measure.verification.processes import Process
 from llm_energy_measure.verification.readings import Reading
 
 TOLERANCE = 0.05
-"""Fraction by which power may exceed the limits: NVML documents its power as accurate to within 5 %."""
+"""Fraction by which power may exceed the limits.
+
+NVML documents 5 % for Fermi and Kepler boards (`nvmlDeviceGetPowerUsage`), and no accuracy for later boards.
+"""
 
 LIMIT_TOLERANCE = 1 + TOLERANCE
 

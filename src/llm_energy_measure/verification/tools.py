@@ -32,7 +32,7 @@ class ToolScope(Struct, frozen=True, kw_only=True):
     source: str
 
 
-_TOOLS = (
+TOOLS = (
     ToolScope(
         tool="llm-energy-measure 1.x",
         gpu="host",
@@ -40,8 +40,9 @@ _TOOLS = (
         ram="process",
         lists_boards_of_host=True,
         source=(
-            "it starts CodeCarbon in each process with tracking_mode='process' and without gpu_ids. CodeCarbon "
-            "documents that all GPUs of the machine are tracked by default, and that this mode isolates RAM alone"
+            "this project's source code before 2.0 starts CodeCarbon in each process with tracking_mode='process' and "
+            "without gpu_ids. https://mlco2.github.io/codecarbon/parameters.html: all available GPUs are tracked by "
+            "default. In CodeCarbon 2.8.3 (external/hardware.py), only the class RAM depends on tracking_mode"
         ),
     ),
     ToolScope(
@@ -50,11 +51,14 @@ _TOOLS = (
         cpu=None,
         ram=None,
         lists_boards_of_host=True,
-        source="the column gpu_model names all GPUs of the machine, such as `4 x NVIDIA A100`",
+        source=(
+            "https://mlco2.github.io/codecarbon/output.html: the column gpu_model names the GPUs of the machine. Not "
+            "documented: which GPUs a row covers, because CUDA_VISIBLE_DEVICES replaces gpu_ids from 2.8 on"
+        ),
     ),
 )
 
-_BY_NAME = {entry.tool: entry for entry in _TOOLS}
+_BY_NAME = {entry.tool: entry for entry in TOOLS}
 
 
 def tool_scope(origin: ImportOrigin | None) -> ToolScope | None:
