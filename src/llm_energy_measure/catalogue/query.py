@@ -91,8 +91,8 @@ def where_clause(text: str, columns: Mapping[str, str]) -> Clause:
         ConfigurationError: The condition is invalid. The message contains the position of the error.
 
     Example:
-        >>> where_clause("energy_j > 1e3 or verdict = 'x'", {"total_energy_j": "number", "verdict": "text"})
-        Clause(sql='(total_energy_j > ? OR verdict = ?)', values=(1000.0, 'x'))
+        >>> where_clause("energy_j > 1e3 or verdict = failed", {"total_energy_j": "number", "verdict": "text"})
+        Clause(sql='(total_energy_j > ? OR verdict = ?)', values=(1000.0, 'failed'))
     """
     return _Parser(text, columns).parse()
 

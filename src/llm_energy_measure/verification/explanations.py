@@ -195,7 +195,7 @@ class _Host:
             total_j = math.fsum(reading.energy_j for reading in unknown)
             if len(unknown) == 1 and not of_shared:
                 return added([*ranges, exactly(total_j, *basis_of(unknown))])
-            # Parts of boards that no fact identifies: all of them may be parts of one board, and of a known one.
+            # No fact identifies the boards of these parts, so all may be parts of one board, or of a known board.
             self.found.open_parts.update(reading.process for reading in unknown)
             least = 0.0 if of_shared else least_energy(unknown)
             known = added(ranges)

@@ -185,7 +185,7 @@ def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) 
 def _window(energy: EnergyMetrics, run: Span | None) -> tuple[float | None, Span | None, bool]:
     """Return the length of the energy window in seconds (0 is no length), a time that contains it, and if it is exact.
 
-    A window without a start and an end is within the run; it is the run if both have the same length.
+    A window without start and end is inside the run. If both have the same length, the window is the run.
     """
     length_sec = energy.duration_sec or None
     when = run if run is not None and run[0] < run[1] else None
