@@ -51,6 +51,7 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results list --json --where tokens>1": ({*RECORDS, "sqlite3"}, False, 220),
     "results list --by model --json": ({*RECORDS, "sqlite3"}, False, 220),
     "results show llama_c0": ({*RECORDS, "rich"}, True, 290),
+    "results configs --json": ({*RECORDS, "sqlite3"}, False, 220),
     "results repeats --json": (RECORDS, False, 200),
     "results compare id=llama_c0 id=llama_c1": ({*RECORDS, "sqlite3", "rich"}, False, 290),
     "results order a b": ({"msgspec"}, False, 170),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,6 @@ from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from llm_energy_measure.results.store.tags import change_tags
 from tests.support import factories
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -9,16 +9,15 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct, field
 
-from llm_energy_measure.catalogue.facts import ExperimentFacts, facts_of
-from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
-from llm_energy_measure.catalogue.query import full_key
+from llm_energy_measure.catalogue.facts import Configuration, ExperimentFacts
+from llm_energy_measure.catalogue.index import CataloguedExperiment, query_catalogue
+from llm_energy_measure.catalogue.query import full_key, is_config
 from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.catalogue.sqlite_schema import to_utc
 from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain.configuration import PREFIX, Value
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import ConfigurationError
-from llm_energy_measure.results.columns import model_name_of_processes
 from llm_energy_measure.results.repository import FileSystemRepository
 
 EnergyKind = Literal["attributed", "plain"]
@@ -78,7 +77,7 @@ class Observation(Struct, frozen=True, kw_only=True):
 
     experiment_id: str
     directory: str | None = None
-    configuration: dict[str, Value | None]
+    configuration: dict[str, Value]
     ignored: dict[str, Value] = field(default_factory=dict)
     identity: dict[str, str | None]
     comparability: dict[str, str | None]
@@ -135,39 +134,57 @@ def read_observations(
     """
     repository = directory if isinstance(directory, FileSystemRepository) else FileSystemRepository(directory)
 
-    def read(catalogue: Catalogue) -> list[tuple[ExperimentSummary, ExperimentFacts]]:
-        found = []
-        for row in catalogue.summaries(Query(where=where)):
-            aggregated = repository.load_aggregated(row.experiment_id)
-            if aggregated is not None:
-                model = model_name_of_processes(aggregated)
-                found.append((row, facts_of(aggregated, aggregated.process_results, model)))
-        return found
-
-    rows = query_catalogue(repository, read, full=True, warn=warn)
-    keys = {key for _, facts in rows for key in facts.configuration}
-    shown = {full_key(key, keys, "cannot split") for key in split_by}
-    shown |= {full_key(name, keys, "cannot group") for name in by if name.startswith(PREFIX)}
-    facts_to_ignore = {name for name in ignore if name in _IDENTITY_NAMES}
-    hidden = {full_key(key, keys, "cannot ignore") for key in ignore if key not in facts_to_ignore}
-    getters = {name: _getter(name) for name in by if not name.startswith(PREFIX)}
+    found = query_catalogue(
+        repository, lambda catalogue: catalogue.experiments(Query(where=where)), full=True, warn=warn
+    )
+    keys = {key for one in found for part in one.configuration for key in part}
+    ignored_facts = {name for name in ignore if name in IDENTITY_NAMES}
+    selection = _Selection(
+        shown={full_key(key, keys, "cannot split") for key in split_by}
+        | {full_key(name, keys, "cannot group") for name in by if is_config(name)},
+        hidden={full_key(key, keys, "cannot ignore") for key in ignore if key not in ignored_facts},
+    )
+    getters = {name: _getter(name) for name in by if not is_config(name) and name not in IDENTITY_NAMES}
     return [
         _observation(
-            row,
-            facts,
-            str(repository.base_path),
+            one,
+            selection.split(one.configuration),
+            identity=_identity(one, getters, ignored_facts),
+            directory=str(repository.base_path),
             energy=energy,
-            hidden=(set(facts.ignored) - shown) | hidden,
-            dropped=facts_to_ignore,
-            by=getters,
         )
-        for row, facts in rows
+        for one in found
     ]
 
 
-_IDENTITY_NAMES = frozenset(
+class _Selection:
+    """The keys that separate repeats: by default the settings, with the changes of the user."""
+
+    def __init__(self, *, shown: set[str], hidden: set[str]) -> None:
+        self._shown = shown
+        self._hidden = hidden
+        self._known: dict[tuple[int, int], Configuration] = {}
+
+    def split(self, configuration: Configuration) -> Configuration:
+        """Return the two parts after the changes of the user. Experiments with equal parts share the dictionaries."""
+        if not (self._shown or self._hidden):
+            return configuration
+        # The catalogue returns one dictionary per distinct part, and the caller keeps all of them.
+        key = (id(configuration.settings), id(configuration.others))
+        if key not in self._known:
+            changed = Configuration({}, {})
+            for part, is_setting in ((configuration.settings, True), (configuration.others, False)):
+                for name, value in part.items():
+                    is_kept = name in self._shown or (is_setting and name not in self._hidden)
+                    (changed.settings if is_kept else changed.others)[name] = value
+            self._known[key] = changed
+        return self._known[key]
+
+
+IDENTITY_NAMES = frozenset(
     ("model", "precision", "gpus", "hosts", "processes", "backend", "backend_version", "libraries", "method")
 )
+"""The facts in `Observation.identity` that every experiment has."""
 
 
 def _getter(name: str) -> Callable[[ExperimentSummary], str | None]:
@@ -182,9 +199,7 @@ def _getter(name: str) -> Callable[[ExperimentSummary], str | None]:
     }
     if name in getters:
         return getters[name]
-    if name in _IDENTITY_NAMES:  # these facts separate repeats anyway
-        return lambda _row: None
-    advice = f"use tag.KEY, config.KEY, {', '.join(getters)} or {', '.join(sorted(_IDENTITY_NAMES))}"
+    advice = f"use tag.KEY, config.KEY, {', '.join(getters)} or {', '.join(sorted(IDENTITY_NAMES))}"
     raise ConfigurationError(f"cannot group by {name!r}", "there is no value with this name", advice)
 
 
@@ -193,51 +208,74 @@ def _date(start: datetime | None) -> str | None:
     return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d}"
 
 
+def _identity(
+    one: CataloguedExperiment,
+    getters: dict[str, Callable[[ExperimentSummary], str | None]],
+    ignored: set[str],
+) -> dict[str, str | None]:
+    known = {} if one.facts is None else one.facts.identity
+    if ignored:
+        known = {name: value for name, value in known.items() if name not in ignored}
+    return {**known, **{name: getter(one.summary) for name, getter in getters.items()}} if getters else known
+
+
 def _observation(
-    row: ExperimentSummary,
-    facts: ExperimentFacts,
-    directory: str,
+    one: CataloguedExperiment,
+    configuration: Configuration,
     *,
+    identity: dict[str, str | None],
+    directory: str,
     energy: EnergyKind,
-    hidden: set[str],
-    dropped: set[str],
-    by: dict[str, Callable[[ExperimentSummary], str | None]],
 ) -> Observation:
+    row, facts = one.summary, one.facts or ExperimentFacts(content=one.summary.experiment_id)
     energy_j = _energy_j(row, energy)
-    identity = {name: value for name, value in facts.identity.items() if name not in dropped}
-    identity |= {name: getter(row) for name, getter in by.items() if name not in _IDENTITY_NAMES}
+    tokens, output_tokens, requests, window_sec = (
+        row.total_tokens,
+        facts.output_tokens,
+        facts.requests,
+        facts.window_sec,
+    )
     return Observation(
         experiment_id=row.experiment_id,
         directory=directory,
-        configuration={key: value for key, value in facts.configuration.items() if key not in hidden},
-        ignored={key: value for key, value in facts.configuration.items() if key in hidden},
+        configuration=configuration.settings,
+        ignored=configuration.others,
         identity=identity,
-        comparability=facts.comparability | ({"metric_version": "plain sum"} if energy == "plain" else {}),
+        comparability={**facts.comparability, "metric_version": "plain sum"}
+        if energy == "plain"
+        else facts.comparability,
         start=facts.start,
         end=facts.end,
         hosts=row.hosts,
         tags=row.tags,
         values={
-            "j_per_token": ratio(energy_j, row.total_tokens),
-            "j_per_output_token": ratio(energy_j, facts.output_tokens),
-            "j_per_request": ratio(energy_j, facts.requests),
+            "j_per_token": ratio(energy_j, tokens),
+            "j_per_output_token": ratio(energy_j, output_tokens),
+            "j_per_request": ratio(energy_j, requests),
             "energy": energy_j,
             "tokens_per_s": row.avg_tokens_per_second,
             "ttft_p50": facts.ttft_p50_ms,
             "itl_p50": facts.itl_p50_ms,
-            "power": ratio(energy_j, facts.window_sec),
+            "power": ratio(energy_j, window_sec),
         },
-        resolution={
-            "j_per_token": ratio(facts.resolution_j, row.total_tokens),
-            "j_per_output_token": ratio(facts.resolution_j, facts.output_tokens),
-            "j_per_request": ratio(facts.resolution_j, facts.requests),
-            "energy": facts.resolution_j,
-            "power": ratio(facts.resolution_j, facts.window_sec),
-        },
+        resolution=_resolution(facts, tokens),
         content=facts.content,
         corrected=energy == "attributed" and (row.attribution_factor or 1.0) > 1,
         excluded=_reason(row, facts, energy),
     )
+
+
+def _resolution(facts: ExperimentFacts, tokens: int | None) -> dict[str, float | None]:
+    """Return the resolution of the sensor in the unit of each figure, where it is known."""
+    if facts.resolution_j is None:
+        return {}
+    return {
+        "j_per_token": ratio(facts.resolution_j, tokens),
+        "j_per_output_token": ratio(facts.resolution_j, facts.output_tokens),
+        "j_per_request": ratio(facts.resolution_j, facts.requests),
+        "energy": facts.resolution_j,
+        "power": ratio(facts.resolution_j, facts.window_sec),
+    }
 
 
 def _energy_j(row: ExperimentSummary, energy: EnergyKind) -> float | None:
@@ -271,9 +309,11 @@ def group_observations(observations: Iterable[Observation]) -> list[ObservationG
     differs. Excluded observations and copies of one measurement are listed in `left_out`.
     """
     groups: dict[tuple[object, ...], list[Observation]] = {}
-    for one in observations:
-        key = (*one.configuration.items(), None, *one.identity.items())
-        groups.setdefault(key, []).append(one)
+    items: dict[int, tuple[object, ...]] = {}  # experiments share dictionaries, so that each is converted once
+    for one in (observations := list(observations)):
+        if (number := id(one.configuration)) not in items:
+            items[number] = tuple(one.configuration.items())
+        groups.setdefault((items[number], *one.identity.items()), []).append(one)
     members = list(groups.values())
     keys = _differing([_facts(group[0]) for group in members])
     found = [_group(group, keys) for group in members]

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
@@ -92,12 +93,22 @@ class EmbeddedProcess(Struct):
     origin: _Origin | None = None
 
 
-class ExperimentFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Configuration(NamedTuple):
+    """The flattened configuration of an experiment in two parts.
+
+    Attributes:
+        settings: The keys that separate repeats, and their values.
+        others: The keys that do not separate repeats: ids, seeds, paths, schedules and counters of repeats.
+    """
+
+    settings: dict[str, Value]
+    others: dict[str, Value]
+
+
+class ExperimentFacts(Struct, frozen=True, kw_only=True, array_like=True):
     """Facts about an experiment with an aggregate. None means unknown.
 
     Attributes:
-        configuration: All keys of the flattened configuration.
-        ignored: Those keys that do not separate repeats.
         identity: Facts that agree between repeats, by name.
         comparability: Facts that must agree between compared experiments, by name.
         start: Earliest start, as recorded.
@@ -112,8 +123,6 @@ class ExperimentFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
         content: Digest of the measurement. It does not depend on the id.
     """
 
-    configuration: dict[str, Value] = field(default_factory=dict)
-    ignored: list[str] = field(default_factory=list)
     identity: dict[str, str | None] = field(default_factory=dict)
     comparability: dict[str, str | None] = field(default_factory=dict)
     start: datetime | None = None
@@ -128,8 +137,20 @@ class ExperimentFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     content: str = ""
 
 
+def configuration_of(config: dict[str, Any], processes: Sequence[EmbeddedProcess | RawProcessResult]) -> Configuration:
+    """Return the flattened configuration of an experiment, and the keys that its processes show to be no settings."""
+    sections = {process.origin.tool for process in processes if process.origin is not None}
+    settings, others = Configuration({}, {})
+    for key, value in flatten(config).items():
+        (others if is_ignored(key, sections) else settings)[key] = value
+    return Configuration(settings, others)
+
+
 def facts_of(
-    aggregated: AggregatedSummary, processes: Sequence[EmbeddedProcess | RawProcessResult], model: str | None
+    aggregated: AggregatedSummary,
+    processes: Sequence[EmbeddedProcess | RawProcessResult],
+    model: str | None,
+    settings: dict[str, Value],
 ) -> ExperimentFacts:
     """Return the facts about an experiment.
 
@@ -137,16 +158,13 @@ def facts_of(
         aggregated: Its aggregate.
         processes: The raw results in the aggregate.
         model: Name of the model.
+        settings: The keys of its configuration that separate repeats.
     """
-    configuration = flatten(aggregated.effective_config)
-    sections = {process.origin.tool for process in processes if process.origin is not None}
     energies = [process.energy_metrics for process in processes if process.energy_metrics is not None]
     gpu = _joined(process.gpu_name for process in processes)
     inference = [process.inference_metrics for process in processes]
     latencies = [None if one is None else one.latency_measurements for one in inference]
     return ExperimentFacts(
-        configuration=configuration,
-        ignored=[key for key in configuration if is_ignored(key, sections)],
         identity={
             "model": model,
             "precision": _joined(
@@ -168,7 +186,7 @@ def facts_of(
         comparability={
             "model_name": model,
             "token_budget": _joined(
-                f"{key}={value}" for key, value in configuration.items() if key.rpartition(".")[2] in _TOKEN_BUDGET
+                f"{key}={value}" for key, value in settings.items() if key.rpartition(".")[2] in _TOKEN_BUDGET
             ),
             "energy_scope": _of_components(energies, "scope"),
             "provenance": _of_components(energies, "provenance"),

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from llm_energy_measure.catalogue import config_index
+from llm_energy_measure.catalogue.config_index import part_of
 from llm_energy_measure.catalogue.database import (
     BUSY_SEC,
     data_version,
@@ -30,9 +32,19 @@ from llm_energy_measure.catalogue.database import (
     save_fingerprint,
     writing,
 )
+from llm_energy_measure.catalogue.facts import Configuration, ExperimentFacts
 from llm_energy_measure.catalogue.paths import CATALOGUE_NAME, catalogue_path, is_on_network, unsafe_catalogue_file
 from llm_energy_measure.catalogue.query import Clause, column_of
-from llm_energy_measure.catalogue.selection import SHOWN_KEYS, Group, Query, group_clause, group_of, order_keys
+from llm_energy_measure.catalogue.selection import (
+    SHOWN_KEYS,
+    Group,
+    Query,
+    decoded,
+    group_clause,
+    group_of,
+    order_keys,
+    type_of,
+)
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, INSERT, row_values
 from llm_energy_measure.catalogue.summary import (
     ExperimentScan,
@@ -41,6 +53,7 @@ from llm_energy_measure.catalogue.summary import (
     up_to_date_aggregate,
 )
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
+from llm_energy_measure.domain.configuration import Value
 from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
@@ -54,6 +67,7 @@ SCAN_LIMIT = 2_000
 _ROWS_PER_COMMIT = 1_000
 _MAX_ROWS = 2**63 - 1
 _SUMMARY_DECODER = msgspec.json.Decoder(ExperimentSummary)
+_FACTS_DECODER = msgspec.json.Decoder(ExperimentFacts | None)
 
 # Time in which a second change can leave the same mtime: one tick of the file system. On a network file system, also
 # the offset of the clock of its server.
@@ -70,6 +84,22 @@ class Mtimes(NamedTuple):
     raw: float | None
     aggregated: float | None
     tags: float | None
+
+
+class CataloguedExperiment(NamedTuple):
+    """An experiment in the catalogue.
+
+    Attributes:
+        summary: Its summary.
+        facts: Facts that make it comparable. None without a readable aggregate.
+        configuration: Its flattened configuration. Experiments share the dictionaries.
+        settings_number: Equal for experiments with equal `configuration.settings`.
+    """
+
+    summary: ExperimentSummary
+    facts: ExperimentFacts | None
+    configuration: Configuration
+    settings_number: int | None
 
 
 class Catalogue:
@@ -160,8 +190,9 @@ class Catalogue:
             self._store(self._scans(batch, rehash=rehash), now)
         deleted = [(folder, now) for folder in known.keys() - mtimes.keys()]
         trusted = [mtime if mtime is not None and mtime < now - self._skew_sec else None for mtime in own]
+        has_unused_parts = bool(deleted) or not known.keys().isdisjoint(changed)
         if changed or deleted or len(mtimes) > self.scan_limit:
-            self._finish(deleted, (now, *trusted, len(mtimes)))
+            self._finish(deleted, (now, *trusted, len(mtimes)), has_unused_parts=has_unused_parts)
         self.as_of, self.is_current = now, True
 
     def require_intact(self) -> None:
@@ -179,9 +210,12 @@ class Catalogue:
             ).fetchone()
             if orphan is not None:
                 raise sqlite3.DatabaseError(f"the row of {orphan[0]!r} is missing")
-            for folder, data, *checksums in self._database.execute("SELECT folder, summary, crc, values_crc FROM rows"):
-                if checksums != [zlib.crc32(data), self._values_crc(folder)]:
+            rows = self._database.execute("SELECT folder, summary, facts, crc, values_crc FROM rows")
+            for folder, data, facts, *checksums in rows:
+                if checksums != [zlib.crc32(data, zlib.crc32(facts)), self._values_crc(folder)]:
                     raise sqlite3.DatabaseError(f"the row of {folder!r} has a wrong checksum")
+            if (wrong := config_index.damage(self._database)) is not None:
+                raise sqlite3.DatabaseError(wrong)
         self._is_intact = True
 
     def _values_crc(self, folder: str) -> int:
@@ -190,7 +224,9 @@ class Catalogue:
         tags = self._database.execute("SELECT key, value FROM tags WHERE folder = ? ORDER BY key", (folder,)).fetchall()
         return zlib.crc32(repr((values, tags)).encode())
 
-    def _finish(self, deleted: list[tuple[str, float]], scan: tuple[float | None, ...]) -> None:
+    def _finish(
+        self, deleted: list[tuple[str, float]], scan: tuple[float | None, ...], *, has_unused_parts: bool
+    ) -> None:
         """Remove the rows of deleted experiments, and store the scan unless a later scan is stored."""
         with writing(self._database):
             for table in ("experiments", "tags"):
@@ -199,6 +235,8 @@ class Catalogue:
                     deleted,
                 )
             self._database.executemany("DELETE FROM rows WHERE folder = ? AND scanned < ?", deleted)
+            if has_unused_parts:
+                config_index.remove_unused_parts(self._database)
             self._database.execute(
                 "INSERT INTO scans VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET scanned = excluded.scanned, "
                 "raw = excluded.raw, aggregated = excluded.aggregated, tags = excluded.tags, number = excluded.number "
@@ -216,22 +254,91 @@ class Catalogue:
         self, query: Query, *, sort: str = "id", reverse: bool = False, limit: int | None = None
     ) -> list[ExperimentSummary]:
         """Return the selected experiments, sorted by a column or one of `SHOWN_KEYS`. Unknown values come last."""
-        clause = query.clause()
+        one = "SELECT summary, facts, crc FROM rows WHERE folder = ?"
+        folders = self._folders(query, sort=sort, reverse=reverse, limit=limit)
+        return [_decode(*self._database.execute(one, (folder,)).fetchone()) for folder in folders]
+
+    def values(
+        self,
+        query: Query,
+        columns: Sequence[str],
+        *,
+        sort: str = "id",
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> list[list[Any]]:
+        """Return the values of columns of the selected experiments, in the order of `summaries`.
+
+        Energy and efficiency under these names are plain sums.
+        """
+        found = [column_of(name, COLUMNS, "cannot list", self._config_keys) for name in columns]
+        types = [type_of(name, column) for name, column in zip(columns, found, strict=True)]
+        selected = Clause(
+            ", ".join(column.sql for column in found), tuple(v for column in found for v in column.values)
+        )
+        rows = self._select(selected, query, sort=sort, reverse=reverse, limit=limit)
+        return [[decoded(kind, value) for kind, value in zip(types, row, strict=True)] for row in rows]
+
+    def _folders(self, query: Query, *, sort: str, reverse: bool = False, limit: int | None = None) -> list[str]:
+        """Return the folders of the selected experiments in the order of `summaries`."""
+        rows = self._select(Clause("folder", ()), query, sort=sort, reverse=reverse, limit=limit)
+        return [folder for (folder,) in rows]
+
+    def _select(self, selected: Clause, query: Query, *, sort: str, reverse: bool, limit: int | None) -> sqlite3.Cursor:
+        """Select expressions of the selected experiments, in the order of `summaries`."""
+        clause = query.clause(self._config_keys)
         shown = SHOWN_KEYS.get(sort)
-        column = Clause(shown, ()) if shown is not None else column_of(sort, COLUMNS, "cannot sort")
+        column = Clause(shown, ()) if shown is not None else column_of(sort, COLUMNS, "cannot sort", self._config_keys)
         down = " DESC" if reverse else ""
         keys = order_keys(column.sql, reverse=reverse, is_tag=bool(column.values))
         if column.sql == "experiment_id":  # never unknown, and an index is sorted by it
             keys = keys[1:]
-        sql = f"SELECT folder FROM experiments WHERE {clause.sql} ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
-        values = (*clause.values, *(column.values * len(keys)))
-        folders = self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MAX_ROWS))).fetchall()
-        one = "SELECT summary, crc FROM rows WHERE folder = ?"
-        return [_decode(*self._database.execute(one, folder).fetchone()) for folder in folders]
+        sql = (
+            f"SELECT {selected.sql} FROM experiments WHERE {clause.sql} "
+            f"ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
+        )
+        values = (*selected.values, *clause.values, *(column.values * len(keys)))
+        return self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MAX_ROWS)))
+
+    def experiments(self, query: Query) -> list[CataloguedExperiment]:
+        """Return the selected experiments with their facts and configurations, sorted by id."""
+        parts: dict[int | None, dict[str, Value]] = {None: {}}
+        found = []
+        one = (
+            "SELECT summary, facts, crc, config, other_config FROM rows JOIN experiments USING (folder) "
+            "WHERE folder = ?"
+        )
+        for folder in self._folders(query, sort="id"):
+            summary, facts, crc, *numbers = self._database.execute(one, (folder,)).fetchone()
+            row = _decode(summary, facts, crc)
+            configuration = Configuration(*(self._part(number, parts) for number in numbers))
+            found.append(CataloguedExperiment(row, _FACTS_DECODER.decode(facts), configuration, numbers[0]))
+        return found
+
+    def _part(self, number: int | None, parts: dict[int | None, dict[str, Value]]) -> dict[str, Value]:
+        """Return a part of a configuration, which experiments share. Do not change it."""
+        if number not in parts:
+            [data] = self._database.execute("SELECT data FROM config_parts WHERE part = ?", (number,)).fetchone()
+            parts[number] = config_index.decode_part(data)
+        return parts[number]
+
+    def configurations(self, query: Query) -> list[tuple[Configuration, int]]:
+        """Return the distinct configurations of the selected experiments, and the number of experiments of each."""
+        clause = query.clause(self._config_keys)
+        sql = f"SELECT config, other_config, count(*) FROM experiments WHERE {clause.sql} GROUP BY config, other_config"
+        parts: dict[int | None, dict[str, Value]] = {None: {}}
+        rows = self._database.execute(sql, clause.values).fetchall()
+        return [
+            (Configuration(self._part(settings, parts), self._part(others, parts)), number)
+            for settings, others, number in rows
+        ]
+
+    def _config_keys(self) -> set[str]:
+        return config_index.read_keys(self._database)
 
     def count(self, query: Query) -> int:
         """Return the number of selected experiments."""
-        clause = query.clause()
+        clause = query.clause(self._config_keys)
         [number] = self._database.execute(
             f"SELECT count(*) FROM experiments WHERE {clause.sql}", clause.values
         ).fetchone()
@@ -245,13 +352,13 @@ class Catalogue:
     def problems(self, query: Query) -> list[tuple[str, str]]:
         """Return id and reason for each unreadable file of the experiments that match, or that may match."""
         base = query.scope()
-        clause = query.condition()
+        clause = query.condition(self._config_keys)
         sql = (
             "SELECT folder FROM experiments INDEXED BY by_problem "
             f"WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
         )
         rows = self._database.execute(
-            f"SELECT summary, crc FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
+            f"SELECT summary, facts, crc FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
         )
         found = (_decode(*row) for row in rows)
         return [(summary.experiment_id, problem) for summary in found for problem in summary.problems]
@@ -275,7 +382,7 @@ class Catalogue:
                 come last.
             reverse: Sort in descending order.
         """
-        clause, kinds = group_clause(query, by, sort=sort, reverse=reverse)
+        clause, kinds = group_clause(query, by, sort=sort, reverse=reverse, keys=self._config_keys)
         return [group_of(by, kinds, row) for row in self._database.execute(clause.sql, clause.values)]
 
     def _folder_mtimes(self) -> tuple[float | None, ...]:
@@ -333,15 +440,26 @@ class Catalogue:
                 if found[0] > now
             }
             scans = [scan for scan in scans if scan[0] not in newer]
-            encoded = [(folder, mtimes, msgspec.json.encode(scan.summary)) for folder, mtimes, scan in scans]
+            encoded = [
+                (folder, mtimes, msgspec.json.encode(scan.summary), msgspec.json.encode(scan.facts))
+                for folder, mtimes, scan in scans
+            ]
             self._database.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-                [(folder, *mtimes, now, data, zlib.crc32(data)) for folder, mtimes, data in encoded],
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                [
+                    (folder, *mtimes, now, data, facts, zlib.crc32(data, zlib.crc32(facts)))
+                    for folder, mtimes, data, facts in encoded
+                ],
             )
+            parts = {
+                folder: (part_of(scan.configuration.settings), part_of(scan.configuration.others))
+                for folder, _, scan in scans
+            }
+            config_index.store_parts(self._database, (part for pair in parts.values() for part in pair))
             self._database.executemany(
                 INSERT,
                 [
-                    row_values(folder, scan, has_aggregate=mtimes.aggregated is not None)
+                    row_values(folder, scan, parts[folder], has_aggregate=mtimes.aggregated is not None)
                     for folder, mtimes, scan in scans
                 ],
             )
@@ -416,9 +534,9 @@ def query_catalogue(
     raise AssertionError  # the last try returns or raises
 
 
-def _decode(data: bytes, checksum: int) -> ExperimentSummary:
+def _decode(data: bytes, facts: bytes, checksum: int) -> ExperimentSummary:
     """Decode the summary in a row. Raises `sqlite3.DatabaseError` if the checksum is wrong."""
-    if zlib.crc32(data) != checksum:
+    if zlib.crc32(data, zlib.crc32(facts)) != checksum:
         raise sqlite3.DatabaseError("a row has a wrong checksum")
     return _SUMMARY_DECODER.decode(data)
 
@@ -428,6 +546,8 @@ def _require_valid_query(repository: FileSystemRepository, read: Callable[[Catal
     with contextlib.closing(Catalogue(repository, None)) as empty:
         try:
             read(empty)
+        except LLMEnergyMeasureError:
+            pass  # for example, the empty database has no configuration key
         except sqlite3.Error as error:
             found = f"it is too large for SQLite ({error})"
             raise ConfigurationError("cannot answer the query", found, "use a shorter condition") from error

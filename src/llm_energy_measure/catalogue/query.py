@@ -4,11 +4,11 @@
     condition   column operator value | column in (value, ...) | column is [not] unknown
     operator    = != < <= > >=, and for text ~ (contains, case-insensitive) !~
     value       a word, a number, or text in quotes; a date can be a year, a month, a day or a time
-    column      any column of the catalogue, or tag.<key>
+    column      any column of the catalogue, tag.<key>, or config.<key> (a configuration key or its end after a dot)
 
 An unknown value matches neither a comparison nor its negation. In a column with several values, such as `hosts`, `=`
-compares with each of them. Dates are in UTC. If the value and a tag are numbers, they are compared as numbers. The SQL
-never contains text of the user: column names come from a table, and values are parameters.
+compares with each of them. Dates are in UTC. If the value and a tag or a configuration value are numbers, they are
+compared as numbers. The SQL never contains text of the user: column names come from a table, and values are parameters.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from llm_energy_measure.domain.configuration import PREFIX, keys_named
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results.batch.state import Status
 from llm_energy_measure.verification.verdicts import VERDICTS
+
+Keys = Callable[[], Collection[str]]
+"""Function that returns all configuration keys."""
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<sign><=|>=|!=|!~|=|<|>|~|\(|\)|,)"""
@@ -80,12 +83,13 @@ class _Token(NamedTuple):
     position: int
 
 
-def where_clause(text: str, columns: Mapping[str, str]) -> Clause:
+def where_clause(text: str, columns: Mapping[str, str], keys: Keys | None = None) -> Clause:
     """Convert a condition to SQL.
 
     Args:
         text: The condition, in the grammar of this module.
         columns: Type of each column by name: `text`, `texts`, `integer`, `number`, `boolean` or `time`.
+        keys: Function that returns all configuration keys. None accepts any key, to check a condition early.
 
     Raises:
         ConfigurationError: The condition is invalid. The message contains the position of the error.
@@ -94,16 +98,17 @@ def where_clause(text: str, columns: Mapping[str, str]) -> Clause:
         >>> where_clause("energy_j > 1e3 or verdict = failed", {"total_energy_j": "number", "verdict": "text"})
         Clause(sql='(total_energy_j > ? OR verdict = ?)', values=(1000.0, 'failed'))
     """
-    return _Parser(text, columns).parse()
+    return _Parser(text, columns, keys).parse()
 
 
-def column_of(name: str, columns: Mapping[str, str], doing: str) -> Clause:
+def column_of(name: str, columns: Mapping[str, str], doing: str, keys: Keys | None = None) -> Clause:
     """Return the SQL of a column.
 
     Args:
-        name: Name or short name of a column, or `tag.<key>`.
+        name: Name or short name of a column, `tag.<key>` or `config.<key>`.
         columns: Type of each column by name.
         doing: First part of the error message.
+        keys: See `where_clause`.
 
     Raises:
         ConfigurationError: The column does not exist. The message contains similar names.
@@ -114,12 +119,29 @@ def column_of(name: str, columns: Mapping[str, str], doing: str) -> Clause:
         return Clause(found, ())
     if tag := _TAG.fullmatch(name):
         return Clause("(SELECT value FROM tags WHERE tags.folder = experiments.folder AND key = ?)", (tag[1],))
+    if is_config(name):
+        return value_clause(name.removeprefix(PREFIX) if keys is None else full_key(name, keys(), doing))
     from difflib import get_close_matches
 
-    known = [*columns, *ALIASES, "tag.<key>"]
+    known = [*columns, *ALIASES, "tag.<key>", "config.<key>"]
     near = get_close_matches(lower, known, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(sorted(known))}"
     raise ConfigurationError(doing, f"there is no column {name!r}", advice)
+
+
+def is_config(name: str) -> bool:
+    """Return True if a column name is a configuration key."""
+    return name.startswith(PREFIX) and len(name) > len(PREFIX)
+
+
+def value_clause(key: str) -> Clause:
+    """Return the SQL of the value of a configuration key; see `config_index`. Booleans are text."""
+    _require_text(key)
+    sql = (
+        "(SELECT value FROM config WHERE config.part IN (experiments.config, experiments.other_config) "
+        "AND config.key = (SELECT id FROM config_keys WHERE config_keys.key = ?))"
+    )
+    return Clause(sql, (key,))
 
 
 def full_key(name: str, keys: Collection[str], doing: str) -> str:
@@ -147,7 +169,7 @@ def full_key(name: str, keys: Collection[str], doing: str) -> str:
     advice = (
         f"did you mean {' or '.join(PREFIX + key for key in near)}?"
         if near
-        else "run 'llm-energy-measure results configs --all' to list the keys"
+        else "run 'llm-energy-measure results configs --all-keys' to list the keys"
     )
     raise ConfigurationError(doing, f"no configuration has the key {name!r}", advice)
 
@@ -169,8 +191,10 @@ def _contains_text(value: object, folded: str) -> bool | None:
     return None if value is None else folded in str(value).casefold()
 
 
-def _as_number(text: object) -> float | None:
-    return _number(text) if isinstance(text, str) else None
+def _as_number(value: object) -> float | None:
+    if isinstance(value, int | float):
+        return float(value)
+    return _number(value) if isinstance(value, str) else None
 
 
 FUNCTIONS: dict[str, tuple[int, Callable[..., float | None]]] = {
@@ -183,9 +207,10 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., float | None]]] = {
 class _Parser:
     """Recursive descent parser of one condition."""
 
-    def __init__(self, text: str, columns: Mapping[str, str]) -> None:
+    def __init__(self, text: str, columns: Mapping[str, str], keys: Keys | None) -> None:
         self.text = text
         self.columns = columns
+        self.keys = keys
         _require_text(text)
         self.tokens = list(self._split())
         self.next = 0
@@ -268,7 +293,7 @@ class _Parser:
             raise self._error("a column")
         name = self.tokens[self.next].text
         self.next += 1
-        column = column_of(name, self.columns, self._doing())
+        column = column_of(name, self.columns, self._doing(), self.keys)
         kind = self.columns.get(column.sql, "text")
         if self._take("is"):
             wanted = "NOT NULL" if self._take("not") else "NULL"
@@ -358,7 +383,7 @@ def _balanced(word: str, clauses: Sequence[Clause]) -> Clause:
 
 
 def _of_tag(column: Clause, sign: str, text: str, number: float) -> Clause:
-    """Return a comparison of a tag with a number. A tag that is not a number is neither less nor greater."""
+    """Return a comparison of a tag or configuration value with a number. Other text is neither less nor greater."""
     compared = f"as_number({column.sql}) {sign} ?"
     if sign != "=":
         return Clause(compared, (*column.values, number))

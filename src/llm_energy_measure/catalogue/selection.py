@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llm_energy_measure.catalogue.query import Clause, column_of, contains_clause, where_clause
+from llm_energy_measure.catalogue.query import Clause, Keys, column_of, contains_clause, is_config, where_clause
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 
 
@@ -30,17 +30,17 @@ class Query(Struct, frozen=True, kw_only=True):
         # With "= 1", SQLite can use the index and its order.
         return "listed = 1" if self.with_pending else "listed = 1 AND has_aggregate = 1"
 
-    def condition(self) -> Clause:
-        """Return the SQL condition of `where` and `model`."""
-        clauses = [where_clause(self.where, COLUMNS)] if self.where is not None else []
+    def condition(self, keys: Keys | None = None) -> Clause:
+        """Return the SQL condition of `where` and `model`. For `keys`, see `where_clause`."""
+        clauses = [where_clause(self.where, COLUMNS, keys)] if self.where is not None else []
         if self.model is not None:
             clauses.append(contains_clause(Clause("model_name", ()), self.model))
         sql = " AND ".join(clause.sql for clause in clauses) or "1"
         return Clause(sql, tuple(value for clause in clauses for value in clause.values))
 
-    def clause(self) -> Clause:
-        """Return the complete SQL condition."""
-        condition = self.condition()
+    def clause(self, keys: Keys | None = None) -> Clause:
+        """Return the complete SQL condition. For `keys`, see `where_clause`."""
+        condition = self.condition(keys)
         return Clause(f"{self.scope()} AND {condition.sql}", condition.values)
 
 
@@ -95,10 +95,12 @@ SHOWN_KEYS = {
 """SQL of the figures that a list of attributed energies shows, by the name that `Catalogue.summaries` sorts by."""
 
 
-def group_clause(query: Query, by: Sequence[str], *, sort: str | None, reverse: bool) -> tuple[Clause, list[str]]:
-    """Return the SQL for `Catalogue.groups`, and the types of the columns in `by`."""
-    clause = query.clause()
-    columns = [column_of(name, COLUMNS, "cannot group") for name in by]
+def group_clause(
+    query: Query, by: Sequence[str], *, sort: str | None, reverse: bool, keys: Keys | None = None
+) -> tuple[Clause, list[str]]:
+    """Return the SQL for `Catalogue.groups`, and the types of the columns in `by`. For `keys`, see `where_clause`."""
+    clause = query.clause(keys)
+    columns = [column_of(name, COLUMNS, "cannot group", keys) for name in by]
     names = [f"c{number}" for number in range(len(columns))]
     selected = "".join(f"{column.sql} AS {name}, " for column, name in zip(columns, names, strict=True))
     sql = (
@@ -118,10 +120,15 @@ def group_clause(query: Query, by: Sequence[str], *, sort: str | None, reverse: 
         shown = figures | dict(zip(by, names, strict=True))
         order = [*([shown[sort]] if sort is not None else []), *names]
         tags = {name for column, name in zip(columns, names, strict=True) if column.values}
-        keys = [key for name in order for key in order_keys(name, reverse=reverse, is_tag=name in tags)]
-        sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(keys)}"
+        terms = [term for name in order for term in order_keys(name, reverse=reverse, is_tag=name in tags)]
+        sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(terms)}"
     values = (*(value for column in columns for value in column.values), *clause.values)
-    return Clause(sql, values), [COLUMNS.get(column.sql, "text") for column in columns]
+    return Clause(sql, values), [type_of(name, column) for name, column in zip(by, columns, strict=True)]
+
+
+def type_of(name: str, column: Clause) -> str:
+    """Return the type of a column: one of `COLUMNS`, `config` for a configuration key, or `text` for a tag."""
+    return "config" if column.values and is_config(name) else COLUMNS.get(column.sql, "text")
 
 
 def _tokens_per_joule(energy: str) -> str:
@@ -139,15 +146,17 @@ def order_keys(sql: str, *, reverse: bool, is_tag: bool) -> list[str]:
 
 def group_of(by: Sequence[str], kinds: Sequence[str], row: Sequence[Any]) -> Group:
     """Return the group in a result row of `group_clause`."""
-    common = {name: _decoded(kind, value) for name, kind, value in zip(by, kinds, row, strict=False)}
+    common = {name: decoded(kind, value) for name, kind, value in zip(by, kinds, row, strict=False)}
     figures = dict(zip(GROUP_FIGURES, row[len(by) :], strict=True))
     if figures["total_tokens"] is not None:
         figures["total_tokens"] = int(figures["total_tokens"])
     return Group(by=common, **figures)
 
 
-def _decoded(kind: str, value: Any) -> Any:
-    """Return the Python value of a SQLite value."""
+def decoded(kind: str, value: Any) -> Any:
+    """Return the Python value of a SQLite value, by the type of its column."""
+    if kind == "config":
+        return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
     if value is not None and kind == "time":
         return datetime.fromtimestamp(value, UTC)
     return bool(value) if value is not None and kind == "boolean" else value

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from llm_energy_measure.catalogue import config_index
+from llm_energy_measure.catalogue.config_index import Part
 from llm_energy_measure.catalogue.query import SEPARATOR
 from llm_energy_measure.catalogue.summary import ExperimentScan
 from llm_energy_measure.results.columns import SUMMARY_COLUMNS
@@ -51,27 +53,28 @@ _SQL_TYPES = {
     "time": "REAL",
 }
 _MTIME_COLUMNS = "raw REAL, aggregated REAL, tags REAL"
-_CHECKSUMS = "crc INTEGER, values_crc INTEGER"
+_BLOBS = "summary BLOB, facts BLOB, crc INTEGER, values_crc INTEGER"
 DDL = (
     "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
     + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
-    + ") WITHOUT ROWID",
-    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_MTIME_COLUMNS}, scanned REAL, summary BLOB, {_CHECKSUMS})",
+    + f", {', '.join(config_index.COLUMNS)}) WITHOUT ROWID",
+    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_MTIME_COLUMNS}, scanned REAL, {_BLOBS})",
     "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
     f"CREATE TABLE scans (only INTEGER PRIMARY KEY, scanned REAL, {_MTIME_COLUMNS}, number INTEGER)",
     "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",
     "CREATE INDEX by_problem ON experiments (folder) WHERE problems IS NOT NULL",
     f"CREATE INDEX by_common ON experiments (listed, has_aggregate, {', '.join(_COMMON)})",
+    *config_index.DDL,
 )
-INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
+INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) + 5))})"
 
 
-def row_values(folder: str, scan: ExperimentScan, *, has_aggregate: bool) -> tuple[Any, ...]:
-    """Return the values of an experiment for `INSERT`."""
+def row_values(folder: str, scan: ExperimentScan, parts: tuple[Part, Part], *, has_aggregate: bool) -> tuple[Any, ...]:
+    """Return the values of an experiment for `INSERT`. The parts are those of its configuration."""
     row = scan.summary
     own = [getattr(row, name) for name in _OWN_COLUMNS]
     more = [None if scan.aggregated is None else column.getter(scan.aggregated) for column in _EXPORT_COLUMNS]
-    return (folder, has_aggregate, scan.listed, *map(_plain, own), *map(_plain, more))
+    return (folder, has_aggregate, scan.listed, *map(_plain, own), *map(_plain, more), *(part.number for part in parts))
 
 
 def to_utc(time: datetime) -> datetime | None:

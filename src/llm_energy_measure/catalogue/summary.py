@@ -9,6 +9,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from llm_energy_measure.catalogue.facts import (
+    Configuration,
+    EmbeddedProcess,
+    ExperimentFacts,
+    configuration_of,
+    facts_of,
+)
 from llm_energy_measure.domain.experiment import AggregatedSummary, CompletenessReport, RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
 from llm_energy_measure.results.batch.state import ExperimentState, Status, inspect_experiment, is_up_to_date
@@ -101,30 +108,20 @@ class ExperimentScan(Struct, frozen=True, kw_only=True):
     Attributes:
         summary: The summary.
         aggregated: The aggregate without `process_results`. None if it is absent or unreadable.
+        facts: Facts that make the experiment comparable. None without a readable aggregate.
+        configuration: The configuration of the first process.
         listed: False if the experiment is only a folder without results.
     """
 
     summary: ExperimentSummary
     aggregated: AggregatedSummary | None = None
+    facts: ExperimentFacts | None = None
+    configuration: Configuration = Configuration({}, {})
     listed: bool = True
 
 
-class _Process(Struct):
-    """The fields of an embedded raw result that a summary needs."""
-
-    config_name: str | None = None
-    model_name: str | None = None
-    host: str | None = None
-    gpu_name: str | None = None
-    compute_metrics: _Precision | None = None
-
-
-class _Precision(Struct):
-    compute_precision: str | None = None
-
-
 class _Processes(Struct):
-    process_results: list[_Process] = field(default_factory=list)
+    process_results: list[EmbeddedProcess] = field(default_factory=list)
 
 
 def summarize(repository: FileSystemRepository, folder: str) -> ExperimentSummary:
@@ -195,27 +192,37 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
         unreadable = recovery.unreadable
         report = _report(recovery, aggregated)
     problems += [f"{folder}/{file.name} is unreadable: {file.reason}" for file in unreadable]
-    facts: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if report is not None:
-        facts = {"found_processes": report.found_processes, "expected_processes": report.expected_processes}
+        values = {"found_processes": report.found_processes, "expected_processes": report.expected_processes}
     elif aggregated is not None:
-        facts = {"found_processes": aggregated.aggregation.num_processes}
+        values = {"found_processes": aggregated.aggregation.num_processes}
+    facts, configuration = None, Configuration({}, {})
     if aggregated is not None:
         processes = _embedded(data)
-        facts |= _of_aggregated(aggregated) | _of_processes(processes)
+        values |= _of_aggregated(aggregated) | _of_processes(processes)
         if aggregated.model_name is None and processes and processes[0].model_name:
-            facts["model_name"] = processes[0].model_name
+            values["model_name"] = processes[0].model_name
+        configuration = configuration_of(aggregated.effective_config, processes)
+        facts = facts_of(aggregated, processes, values["model_name"], configuration.settings)
     elif recovery is not None and recovery.results:
-        facts |= _of_raw(recovery) | _of_processes(recovery.results)
+        values |= _of_raw(recovery) | _of_processes(recovery.results)
+        configuration = configuration_of(recovery.results[0].effective_config, recovery.results)
     is_empty = state.status == "pending" and recovery is not None and not recovery.results and not unreadable
     is_interrupted = is_empty and recovery is not None and recovery.manifest is not None
     row = ExperimentSummary(
-        **{"experiment_id": folder, **facts},
+        **{"experiment_id": folder, **values},
         status=state.status,
         verdict="interrupted" if is_interrupted else _verdict(state),
         problems=problems,
     )
-    return ExperimentScan(summary=row, aggregated=aggregated, listed=is_interrupted or not is_empty)
+    return ExperimentScan(
+        summary=row,
+        aggregated=aggregated,
+        facts=facts,
+        configuration=configuration,
+        listed=is_interrupted or not is_empty,
+    )
 
 
 def _up_to_date_state(data: bytes, folder: str) -> ExperimentState | None:
@@ -229,7 +236,7 @@ def _up_to_date_state(data: bytes, folder: str) -> ExperimentState | None:
     return ExperimentState(status="external" if aggregated.sources is None else "current", aggregated=aggregated)
 
 
-def _embedded(data: bytes | None) -> list[_Process]:
+def _embedded(data: bytes | None) -> list[EmbeddedProcess]:
     """Return the needed fields of the raw results in an aggregate. The list is empty if they cannot be decoded."""
     try:
         return msgspec.json.decode(data or b"{}", type=_Processes).process_results
@@ -237,7 +244,7 @@ def _embedded(data: bytes | None) -> list[_Process]:
         return []
 
 
-def _of_processes(processes: Sequence[_Process | RawProcessResult]) -> dict[str, Any]:
+def _of_processes(processes: Sequence[EmbeddedProcess | RawProcessResult]) -> dict[str, Any]:
     computed = [process.compute_metrics for process in processes]
     return {
         "config_name": processes[0].config_name if processes else None,

@@ -102,6 +102,18 @@ def cell(value: object, unit: str = "") -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
+def config_value(value: object) -> str:
+    """Return the text of a configuration value, as a condition can contain it.
+
+    Example:
+        >>> config_value(True), config_value(0.5), config_value(None)
+        ('true', '0.5', '-')
+    """
+    if value is None:
+        return UNKNOWN
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def plural(number: int, noun: str) -> str:
     """Return a number and its noun.
 

@@ -109,6 +109,10 @@ def cli() -> None:
     lazy={
         "list": ("llm_energy_measure.cli.results_list:list_results", "List experiments, or totals per group."),
         "show": ("llm_energy_measure.cli.results_show:show", "Show one experiment."),
+        "configs": (
+            "llm_energy_measure.cli.results_configs:configs",
+            "List the configuration keys that vary, with their values.",
+        ),
         "repeats": ("llm_energy_measure.cli.results_repeats:repeats", "Show mean and spread over repeated runs."),
         "compare": (
             "llm_energy_measure.cli.results_compare:compare_results",

@@ -123,6 +123,32 @@ def experiment_id(function: FunctionT) -> FunctionT:
     return click.argument("experiment", metavar="ID", shell_complete=_complete_id)(function)
 
 
+def validated_by(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """Return an option callback that reports a `ConfigurationError` of the check as wrong usage."""
+
+    def callback(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            with usage_errors(parameter.opts[0]):
+                check(value)
+        return value
+
+    return callback
+
+
+def _check_condition(text: str) -> None:
+    # --help does not need these imports.
+    from llm_energy_measure.catalogue.query import where_clause
+    from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
+
+    where_clause(text, COLUMNS)
+
+
+def where_option(function: FunctionT) -> FunctionT:
+    """Add `--where`."""
+    words = "Select only experiments that match CONDITION; see 'results list --help'."
+    return click.option("--where", metavar="CONDITION", callback=validated_by(_check_condition), help=words)(function)
+
+
 def json_option(function: FunctionT) -> FunctionT:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, with values in base units.")(function)

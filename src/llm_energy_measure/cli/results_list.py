@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
-from llm_energy_measure.catalogue.query import ALIASES, column_of, where_clause
+from llm_energy_measure.catalogue.query import ALIASES, column_of, is_config, where_clause
 from llm_energy_measure.catalogue.selection import GROUP_FIGURES, Group, Query
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, to_utc
 from llm_energy_measure.catalogue.summary import ExperimentSummary
@@ -51,6 +51,7 @@ class _Listing(msgspec.Struct):
 
     Attributes:
         rows: Experiments, or groups.
+        values: Values of the columns of --columns, by row.
         matching: Number of experiments that match.
         pending: Number of experiments that are left out because they are not aggregated.
         problems: Id and message of each unreadable file.
@@ -59,6 +60,7 @@ class _Listing(msgspec.Struct):
     """
 
     rows: list[Any]
+    values: list[list[Any]]
     matching: int
     pending: int
     problems: list[tuple[str, str]]
@@ -71,21 +73,13 @@ def _column_names(text: str | None) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(","))) if text is not None else []
 
 
-def _validated_by(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """Return an option callback that reports a `ConfigurationError` of the check as wrong usage."""
-
-    def callback(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-        if value is not None:
-            with options.usage_errors(parameter.opts[0]):
-                check(value)
-        return value
-
-    return callback
-
-
-_CONDITION = _validated_by(lambda text: where_clause(text, COLUMNS))
-_COLUMN_LIST = _validated_by(lambda text: [column_of(name, COLUMNS, "cannot group") for name in _column_names(text)])
-
+_CONDITION = options.validated_by(lambda text: where_clause(text, COLUMNS))
+_GROUP_COLUMNS = options.validated_by(
+    lambda text: [column_of(name, COLUMNS, "cannot group") for name in _column_names(text)]
+)
+_LIST_COLUMNS = options.validated_by(
+    lambda text: [column_of(name, COLUMNS, "cannot list") for name in _column_names(text)]
+)
 _HELP = """List experiments, or totals per group.
 
 \b
@@ -97,10 +91,12 @@ Conditions:
   energy_j > 1000 and model ~ llama        (~ contains, !~ does not)
   verdict in (failed, partial) or not date < 2026-03
   tag.paper = fig3 and host is unknown
+  config.batch_size >= 8                   (a key of the configuration, or its end after a dot)
 
-The columns are those of an export, and status, verdict, hosts, gpus, precision, note and tag.KEY. energy_j is the
-plain sum. attributed_energy_j counts each joule once; attributed_low_j and attributed_high_j are its bounds. A date is
-a year, a month or a day in UTC. ~ and --model ignore case. The exit status is 1 if a file can't be read.
+The columns are those of an export, and status, verdict, hosts, gpus, precision, note, tag.KEY and config.KEY
+('results configs' lists the keys). energy_j is the plain sum. attributed_energy_j counts each joule once;
+attributed_low_j and attributed_high_j are its bounds. A date is a year, a month or a day in UTC. ~ and --model ignore
+case. The exit status is 1 if a file can't be read.
 """.format(verdicts="\n".join(f"  {word:<13} {meaning}" for word, meaning in VERDICTS.items()))
 
 
@@ -110,7 +106,8 @@ a year, a month or a day in UTC. ~ and --model ignore case. The exit status is 1
     epilog=options.examples(
         "results list --all --sort energy --limit 10 --model llama",
         'results list --where "energy_j > 1000 and tag.paper = fig3"',
-        "results list --by model,precision",
+        "results list --by model,precision,config.batch_size",
+        'results list --where "config.batch_size >= 8" --columns id,config.batch_size,energy',
     ),
 )
 @click.option("--all", "with_pending", is_flag=True, help="List also experiments that are not aggregated yet.")
@@ -125,7 +122,14 @@ a year, a month or a day in UTC. ~ and --model ignore case. The exit status is 1
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show at most N rows or groups.")
 @click.option("--model", metavar="TEXT", type=options.Text(), help="List only models whose name contains TEXT.")
 @click.option(
-    "--by", metavar="COLUMN,...", callback=_COLUMN_LIST, help="Group by these columns; show totals per group."
+    "--by", metavar="COLUMN,...", callback=_GROUP_COLUMNS, help="Group by these columns; show totals per group."
+)
+@click.option(
+    "--columns",
+    "shown",
+    metavar="COLUMN,...",
+    callback=_LIST_COLUMNS,
+    help="Show these columns instead of the usual ones.",
 )
 @click.option("--totals", is_flag=True, help="Show the totals over all listed experiments.")
 @click.option("--refresh", is_flag=True, help="Look for changed files in all experiments, even in more than 2,000.")
@@ -142,6 +146,7 @@ def list_results(
     limit: int | None,
     model: str | None,
     by: str | None,
+    shown: str | None,
     totals: bool,
     refresh: bool,
     kind: energies.EnergyKind,
@@ -151,17 +156,21 @@ def list_results(
     """List experiments, or totals per group; the exit status is 1 if a file can't be read."""
     columns = _column_names(by)
     grouped = bool(columns or totals)
+    if shown is not None and grouped:
+        raise click.UsageError("--columns selects columns of experiments; omit --by and --totals.")
+    shown_columns = _column_names(shown)
     order = _sort_column(key, columns, grouped=grouped, kind=kind)
     repository = options.repository()
     query = Query(where=where, model=model, with_pending=with_pending)
 
     def read(catalogue: Catalogue) -> _Listing:
         groups = catalogue.groups(query, columns, sort=order, reverse=reverse) if grouped else []
-        rows: list[Any] = (
-            groups[:limit] if grouped else catalogue.summaries(query, sort=order or "id", reverse=reverse, limit=limit)
-        )
+        selected: dict[str, Any] = {"sort": order or "id", "reverse": reverse, "limit": limit}
+        rows: list[Any] = groups[:limit] if grouped else catalogue.summaries(query, **selected)
+        values = [] if shown is None else catalogue.values(query, shown_columns, **selected)
         return _Listing(
             rows=rows,
+            values=values,
             matching=catalogue.count(query),
             pending=0 if with_pending else catalogue.pending(),
             problems=catalogue.problems(query),
@@ -173,7 +182,9 @@ def list_results(
         repository, read, full=refresh, rehash=rehash, warn=terminal.warn, on_progress=terminal.info
     )
     _warn_about_problems(listing)
-    if as_json:
+    if shown is not None:
+        _print_columns(shown_columns, listing, kind, as_json=as_json)
+    elif as_json:
         terminal.print_json(msgspec.to_builtins(listing.rows))
     elif grouped:
         _print_groups(columns, listing.rows, kind)
@@ -243,15 +254,57 @@ def _cells(row: ExperimentSummary, kind: energies.EnergyKind) -> tuple[str, ...]
     )
 
 
+def _print_columns(columns: Sequence[str], listing: _Listing, kind: energies.EnergyKind, *, as_json: bool) -> None:
+    """Print the columns of --columns. Energy and efficiency are those of the usual table, with their signs."""
+    titles = {"energy": "energy", "energy_j": "energy", "efficiency": "tokens/J"}
+    energy = [energies.energy_of(row, kind) for row in listing.rows]
+    if as_json:
+        known = [None if one.is_undetermined else one.low_j for one in energy]
+        per_joule = [ratio(row.total_tokens, energy_j) for row, energy_j in zip(listing.rows, known, strict=True)]
+        own = {"energy": known, "tokens/J": per_joule}
+        terminal.print_json(
+            [
+                {
+                    name: own[titles[name]][number] if name in titles else value
+                    for name, value in zip(columns, values, strict=True)
+                }
+                for number, values in enumerate(listing.values)
+            ]
+        )
+        return
+    numbers = {name for index, name in enumerate(columns) if _is_numeric(row[index] for row in listing.values)}
+    headers = [(name, "right" if name in numbers or name in titles else "left") for name in columns]
+    cells = []
+    for row, one, values in zip(listing.rows, energy, listing.values, strict=True):
+        usual = {"energy": one.cell(), "tokens/J": one.efficiency_cell(ratio(row.total_tokens, one.high_j))}
+        cells.append(
+            [
+                usual[titles[name]] if name in titles else _cell(name, value)
+                for name, value in zip(columns, values, strict=True)
+            ]
+        )
+    if cells:
+        terminal.print_table(headers, cells)
+        if not titles.keys().isdisjoint(columns):
+            energies.print_footnote(energy)
+
+
+def _is_numeric(values: Iterable[Any]) -> bool:
+    return all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values)
+
+
+def _cell(name: str, value: Any) -> str:
+    if is_config(name):
+        return formatting.config_value(value)
+    return formatting.date_time(value) if isinstance(value, datetime) else formatting.cell(value)
+
+
 def _print_groups(columns: Sequence[str], groups: Sequence[Group], kind: energies.EnergyKind) -> None:
     headers = (*((name, "left") for name in columns), *_GROUP_HEADERS)
     shown = [energies.energy_of_group(group, kind) for group in groups]
     cells = [
         (
-            *(
-                formatting.date_time(value) if isinstance(value, datetime) else formatting.cell(value)
-                for value in group.by.values()
-            ),
+            *(_cell(name, value) for name, value in group.by.items()),
             formatting.count(group.experiments),
             energy.cell(),
             formatting.count(group.total_tokens),

@@ -54,8 +54,10 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def _leaf(value: Any) -> Value:
-    if isinstance(value, bool | float | str):
+    if isinstance(value, bool | str):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, int):
         return value if value.bit_length() < 64 else str(value)
     return msgspec.json.encode(value, order="sorted").decode()

@@ -1,0 +1,62 @@
+"""`llm-energy-measure results configs`."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from llm_energy_measure.analysis.configs import KeyValues, key_values
+from llm_energy_measure.catalogue.index import query_catalogue
+from llm_energy_measure.catalogue.selection import Query
+from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.domain.configuration import Value
+
+_HEADERS = (("key", "left"), ("values (experiments)", "left"), ("distinct", "right"), ("separates repeats", "left"))
+
+# A table cell lists so many values of a key. --json lists all values.
+_MAX_VALUES = 8
+_MAX_TEXT = 40
+
+
+@click.command(
+    epilog=options.examples("results configs", 'results configs --where "date >= 2026-03" --all-keys --json')
+)
+@options.where_option
+@click.option("--all-keys", is_flag=True, help="List also the keys that have one value in all selected experiments.")
+@options.json_option
+@options.shared_options
+def configs(*, where: str | None, all_keys: bool, as_json: bool) -> None:
+    """List the configuration keys that vary, with their values and the number of experiments of each value.
+
+    A key with dots names a nested setting. Its end after a dot is enough in conditions and columns if it is unique:
+    config.batch_size. Keys that do not separate repeats are ids, seeds, output paths, schedules and counters of
+    repeats. A key whose value is null counts as absent (-).
+    """
+    query = Query(where=where)
+    found = query_catalogue(
+        options.repository(), lambda catalogue: catalogue.configurations(query), full=True, warn=terminal.warn
+    )
+    keys = key_values(found, only_varying=not all_keys)
+    number = sum(experiments for _, experiments in found)
+    if as_json:
+        terminal.print_json(msgspec.to_builtins(keys))
+    elif keys:
+        terminal.print_table(_HEADERS, map(_cells, keys), optional=("distinct",))
+    elif number:
+        terminal.info("all selected experiments have one configuration; --all-keys lists its keys")
+    terminal.info(f"{formatting.plural(len(keys), 'key')} of {formatting.plural(number, 'experiment')}")
+
+
+def _cells(key: KeyValues) -> tuple[str, ...]:
+    # The most frequent values are listed, in the order of the values.
+    limit = sorted((one.experiments for one in key.values), reverse=True)[:_MAX_VALUES][-1]
+    shown = [one for one in key.values if one.experiments >= limit][:_MAX_VALUES]
+    words = [f"{_text(one.value)} ({one.experiments})" for one in shown]
+    words += [f"{len(key.values) - len(shown)} more"] if len(shown) < len(key.values) else []
+    words += [f"{formatting.UNKNOWN} ({key.absent})"] if key.absent else []
+    return key.key, ", ".join(words), str(len(key.values)), "yes" if key.separates_repeats else "no"
+
+
+def _text(value: Value) -> str:
+    text = formatting.config_value(value)
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
