@@ -1,4 +1,4 @@
-"""Laws of attribution, over processes of any scope on any hosts; and honest runs, which nothing may be held against."""
+"""Laws of attribution for processes of any scope on any hosts, and honest runs, which must have no failed check."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def processes(draw: st.DrawFn) -> RawProcessResult:
 
 @st.composite
 def crowds(draw: st.DrawFn) -> list[RawProcessResult]:
-    """Processes of one host that imply about as much power as its boards can draw: one board more decides."""
+    """Draw processes of one host that imply about the power that its boards can draw. One more board decides."""
     records = []
     for index in range(draw(st.integers(1, 6))):
         record, span = draw(processes()), draw(spans())
@@ -136,7 +136,7 @@ def test_the_order_of_processes_never_matters(records: list[RawProcessResult], o
 
 
 @given(experiments)
-def test_hosts_apart_add_up_to_hosts_together(records: list[RawProcessResult]) -> None:
+def test_totals_of_separate_hosts_add_up(records: list[RawProcessResult]) -> None:
     together = attributed(records)
     apart = [attributed([r for r in records if r.host == host]) for host in sorted({r.host or "" for r in records})]
     bounds = [result.attributed_bounds_j for result in apart if result.attributed_bounds_j is not None]
@@ -167,7 +167,7 @@ def test_a_second_copy_of_a_host_reading_changes_nothing(records: list[RawProces
 def test_a_second_copy_of_one_component_of_a_host_changes_nothing(
     records: list[RawProcessResult], data: st.DataObject
 ) -> None:
-    """It names the GPUs that the first one names, and proves no further board by that."""
+    """The copy names the same GPUs as the original, so it does not prove another board."""
     index = data.draw(st.integers(0, len(records) - 1))
     name = data.draw(st.sampled_from(["gpu", "cpu", "ram"]))
     joules = data.draw(st.floats(0.1, 1e5))
@@ -212,7 +212,7 @@ def test_the_numbers_of_processes_never_matter(records: list[RawProcessResult], 
 
 @st.composite
 def honest_runs(draw: st.DrawFn) -> list[RawProcessResult]:
-    """Processes that each measured their own GPU: in step to 0.1 %, and never above the board's limit."""
+    """Draw processes that each measured their own GPU: equal to 0.1 %, and never above the limit of the board."""
     hosts = draw(st.integers(1, 4))
     says_scope, says_host = draw(st.booleans()), hosts > 1 or draw(st.booleans())
     ids = draw(st.sampled_from(["uuid", "index", "both"]))
@@ -283,7 +283,7 @@ def honest_runs(draw: st.DrawFn) -> list[RawProcessResult]:
 
 
 @given(honest_runs())
-def test_an_honest_run_is_never_accused(records: list[RawProcessResult]) -> None:
+def test_honest_run_has_no_failed_check(records: list[RawProcessResult]) -> None:
     result = attributed(records)
     assert result.findings is not None
     assert [finding for finding in result.findings if finding.outcome == "failed"] == []
@@ -302,7 +302,7 @@ def test_an_honest_run_is_never_accused(records: list[RawProcessResult]) -> None
         st.one_of(processes(), strategies.raw_records()), min_size=1, max_size=3, unique_by=lambda r: r.process_index
     )
 )
-def test_what_was_aggregated_follows_from_its_raw_files(tmp_path: Path, records: list[RawProcessResult]) -> None:
+def test_aggregate_follows_from_its_raw_files(tmp_path: Path, records: list[RawProcessResult]) -> None:
     with TemporaryDirectory(dir=tmp_path) as folder:
         repository = FileSystemRepository(folder)
         first = records[0]

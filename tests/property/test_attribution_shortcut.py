@@ -24,7 +24,7 @@ parts = st.sampled_from([0.1, 700.0, 1e5, None, 0.0])
 
 @st.composite
 def neighbours(draw: st.DrawFn) -> list[RawProcessResult]:
-    """Processes of one host that mostly, and not always, read sensors of their own."""
+    """Draw processes of one host. Most of them read their own sensors, and some do not."""
     records = []
     for index in range(draw(st.integers(1, 5))):
         gpu_j, cpu_j, ram_j = draw(parts), draw(parts), draw(parts)

@@ -39,7 +39,7 @@ def test_over_count_of_processes_that_read_the_node_is_proven(real_data: Path, n
     assert low < high, "windows are unknown, so their union can be longer than each"
 
 
-def test_single_process_is_not_accused(real_data: Path) -> None:
+def test_single_process_has_no_failed_check(real_data: Path) -> None:
     judgement = judge(imported(real_data, "0109"))
     assert judgement.errors == ()
     assert judgement.point_j == judgement.plain_j

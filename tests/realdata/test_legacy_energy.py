@@ -84,7 +84,7 @@ def test_each_component_is_attributed(real_data: Path) -> None:
         assert getattr(result, f"attributed_{name}_energy_j") == pytest.approx(expected(readings), rel=1e-12)
 
 
-def test_single_process_that_measured_the_node_is_not_accused(real_data: Path) -> None:
+def test_single_process_that_measured_the_node_has_no_error(real_data: Path) -> None:
     result = aggregated(real_data, "0109")
     assert not failures(result).keys() & {"energy.over_counted", "energy.exceeds_devices"}
     assert result.attributed_energy_j == result.total_energy_j

@@ -25,7 +25,7 @@ def folder(request: pytest.FixtureRequest, real_data: Path) -> Path:
 
 
 def same(ours: object, theirs: object, where: str = "") -> None:
-    """Require that ours contains every value of theirs, floats to 1e-12."""
+    """Require that our result contains every value of the other tool, floats to 1e-12."""
     if isinstance(theirs, dict):
         assert isinstance(ours, dict), where
         for key, value in theirs.items():
@@ -51,7 +51,7 @@ def test_every_folder_of_real_results_is_tested(real_data: Path) -> None:
     assert sorted(path.name for path in (real_data / "v2_results").iterdir() if path.is_dir()) == FOLDERS
 
 
-def test_strangers_in_the_folders_disturb_nothing(folder: Path) -> None:
+def test_unrelated_files_in_the_folders_change_nothing(folder: Path) -> None:
     repository = FileSystemRepository(folder)
     assert repository.list_experiments() == EXPERIMENTS
     assert repository.list_aggregated() == EXPERIMENTS
@@ -59,14 +59,14 @@ def test_strangers_in_the_folders_disturb_nothing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_aggregates_to_what_its_own_tool_made_of_it(folder: Path, name: str) -> None:
+def test_aggregate_equals_that_of_the_original_tool(folder: Path, name: str) -> None:
     ours = aggregate_results(name, FileSystemRepository(folder).load_all_raw(name))
     same(json.loads(codec.encode_aggregated(ours)), read(folder / "aggregated" / f"{name}.json"))
     assert ours.is_lower_bound is False
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_properties_agree_with_the_figures(folder: Path, name: str) -> None:
+def test_properties_equal_the_figures(folder: Path, name: str) -> None:
     result = FileSystemRepository(folder).load_aggregated(name)
     assert isinstance(result, AggregatedResult)
     assert result.tokens_per_joule == pytest.approx(1 / (result.avg_energy_per_token_j or 0), rel=1e-12)
@@ -74,7 +74,7 @@ def test_the_properties_agree_with_the_figures(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_raw_file_comes_back_with_no_field_lost(folder: Path, name: str) -> None:
+def test_raw_file_survives_decoding_and_encoding(folder: Path, name: str) -> None:
     [path] = FileSystemRepository(folder).list_raw(name)
     written = json.loads(codec.encode_raw(FileSystemRepository(folder).load_raw(path)))
     original = read(path)
@@ -87,7 +87,7 @@ def test_a_raw_file_comes_back_with_no_field_lost(folder: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_aggregate_of_another_tool_comes_back_with_no_field_lost(folder: Path, name: str) -> None:
+def test_aggregate_of_another_tool_survives_decoding_and_encoding(folder: Path, name: str) -> None:
     result = FileSystemRepository(folder).load_aggregated(name)
     assert result is not None
     assert result.sources is None
@@ -95,7 +95,7 @@ def test_an_aggregate_of_another_tool_comes_back_with_no_field_lost(folder: Path
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_our_aggregate_holds_the_raw_file_itself(folder: Path, name: str) -> None:
+def test_aggregate_contains_the_bytes_of_the_raw_file(folder: Path, name: str) -> None:
     repository = FileSystemRepository(folder)
     [path] = repository.list_raw(name)
     ours = aggregate_results(name, repository.load_all_raw(name))
@@ -105,7 +105,7 @@ def test_our_aggregate_holds_the_raw_file_itself(folder: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_nothing_is_counted_twice_and_the_real_faults_are_found(folder: Path, name: str) -> None:
+def test_no_energy_is_counted_twice_and_real_faults_are_found(folder: Path, name: str) -> None:
     result = aggregate_results(name, FileSystemRepository(folder).load_all_raw(name))
     assert (result.attribution_factor, result.attributed_energy_j) == (1.0, result.total_energy_j)
     failed = set(result.failed_codes)

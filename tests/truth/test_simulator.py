@@ -217,7 +217,7 @@ def test_laws_detect_an_engine_that_contradicts_itself() -> None:
     assert laws_broken("full_own", contradicter) == {"point, bounds, status and evidence agree"}
 
 
-def test_laws_detect_an_engine_that_accuses_honest_experiments() -> None:
+def test_laws_detect_an_engine_that_reports_false_errors() -> None:
     assert laws_broken("none_own", accuser) == {"honest experiments have no error"}
     assert laws_broken("none_host", accuser) == set()
 

@@ -101,7 +101,7 @@ def test_the_largest_reading_counts_where_windows_are_unknown() -> None:
     assert codes(found) == {"attribution.host_counted"}
 
 
-def test_unknown_windows_of_runs_that_start_apart_give_bounds() -> None:
+def test_unknown_windows_with_different_starts_give_bounds() -> None:
     assert is_open(attribute([blind(0, 4000.0, 40.0), blind(1, 3000.0, 30.0, start=20.0)]), 4000.0, 5500.0)
     assert is_open(attribute([blind(0, 4000.0, 40.0), blind(1, 3000.0, 30.0, start=45.0)]), 4000.0, 7000.0)
 

@@ -32,7 +32,7 @@ def take(energy: EnergyAccumulator, now: float) -> None:
 
 
 def replay(points: Sequence[tuple[float, float | None]], **changes: object) -> EnergyAccumulator:
-    """A energy that has read every point of a trace."""
+    """Return an accumulator that has read every point of a trace."""
     clock = ManualClock()
     energy = EnergyAccumulator(sensor(Trace(clock, points), **changes), gap_sec=1.0)
     for instant, _ in points:
