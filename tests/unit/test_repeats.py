@@ -166,7 +166,7 @@ def test_undetermined_repeat_is_left_out_of_the_energy_and_named() -> None:
     assert (found.energy_j.n, found.energy_j.mean) == (2, 250.0), "an aggregate without attribution has a total"
     assert (found.tokens_per_joule.n, found.tokens_per_second.n) == (2, 3)
     [warning] = found.warnings
-    assert warning.startswith("the energy of exp_c0 (100 J to 400 J) is undetermined and left out; run ")
+    assert warning.startswith("the energy of exp_c0 (100.0 J to 400.0 J) is undetermined and left out; run ")
     plain = repeat_statistics(group, energy="plain")
     assert (plain.energy_j.n, plain.warnings) == (3, [])
 

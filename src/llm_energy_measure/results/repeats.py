@@ -14,6 +14,7 @@ from llm_energy_measure.domain.statistics import SampleStatistics, mean, sample_
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.results.columns import model_name_of_processes
 from llm_energy_measure.results.store.codec import digest
+from llm_energy_measure.verification.codes import joules
 
 _REPEAT_ID = re.compile(r"(.+)_c[0-9]+")
 
@@ -123,7 +124,7 @@ def repeat_statistics(
 
 
 def _range(bounds_j: tuple[float, float] | None) -> str:
-    return "unknown" if bounds_j is None else f"{bounds_j[0]:.4g} J to {bounds_j[1]:.4g} J"
+    return "unknown" if bounds_j is None else f"{joules(bounds_j[0])} to {joules(bounds_j[1])}"
 
 
 def _is_undetermined(result: AggregatedResult) -> bool:
