@@ -12,6 +12,7 @@ from llm_energy_measure.exceptions import ConfigurationError, ExperimentIdError,
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?((?:[kmgt]i?)?b?)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_WINDOWS_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _RESERVED = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
 
 UNPRINTABLE = (
@@ -47,7 +48,10 @@ def sanitize_experiment_id(experiment_id: str) -> str:
     """Return the folder name of an experiment: characters outside `A-Za-z0-9._-` become `_`.
 
     Different ids can have the same folder name (`a/b` and `a_b`). The repository detects this from the id inside
-    the files. A folder name is its own folder name.
+    the files. For a folder name, the result is the same name.
+
+    Windows cannot open names of devices (`CON`, `aux.json`) and names that end with a dot, so these names change too:
+    `CON_`, `aux_json`, `exp_`. Source: "Naming Files, Paths, and Namespaces" of the Windows documentation.
 
     Args:
         experiment_id: Text of 1 to 200 characters.
@@ -57,9 +61,17 @@ def sanitize_experiment_id(experiment_id: str) -> str:
             the reserved form `superseded-<id>-<number>`.
 
     Example:
-        >>> sanitize_experiment_id("exp/with/slashes")
-        'exp_with_slashes'
+        >>> sanitize_experiment_id("exp/with/slashes"), sanitize_experiment_id("aux.json")
+        ('exp_with_slashes', 'aux_json')
     """
+    name = former_folder_name(experiment_id)
+    if _WINDOWS_DEVICE.fullmatch(name):
+        name = name.replace(".", "_", 1) if "." in name else f"{name}_"
+    return f"{name[:-1]}_" if name.endswith(".") else name
+
+
+def former_folder_name(experiment_id: str) -> str:
+    """Return the folder name that releases without the rule for Windows used. Raises `ExperimentIdError`."""
     if not isinstance(experiment_id, str) or not experiment_id.strip():
         problem = f"{experiment_id!r} is {'empty' if isinstance(experiment_id, str) else 'not a string'}"
     elif not experiment_id.strip("."):

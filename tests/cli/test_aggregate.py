@@ -84,7 +84,7 @@ def test_a_failed_experiment_keeps_its_aggregate_and_stops_no_other(results: Pat
         (results / "raw" / "llama_c0" / f"process_{process}.json").write_bytes(b"\0" * 100)
     done = run("-o", results, "aggregate", "--all", "--no-strict", "--rehash")
     assert done.status == 1
-    assert "error: cannot aggregate 'llama_c0': process_0.json: the file holds nothing but 100 blank bytes" in done.err
+    assert "error: cannot aggregate 'llama_c0': process_0.json: the file contains only 100 blank bytes" in done.err
     assert "2 aggregated, 2 skipped, 1 failed" in done.err
     assert aggregate_of(results, "llama_c0") == before
 

@@ -141,7 +141,7 @@ def test_a_different_measurement_of_a_run_is_a_conflict_and_is_kept(emissions: P
     done = run("-o", results, "import", emissions, "--json")
     [entry] = [entry for entry in done.json()["entries"] if entry["code"] == "conflict"]
     assert (done.status, entry["outcome"], entry["row"]) == (0, "refused", 4)
-    assert "a different result is there" in entry["message"]
+    assert "a different result is stored" in entry["message"]
     assert (results / "raw" / "codecarbon-llama-r2" / "rejected-process_0-1.json.kept").is_file()
 
 

@@ -40,7 +40,7 @@ def test_list_prints_a_table(results: Path) -> None:
     header, _, *rows = done.out.splitlines()
     assert spaced(header) == "id model processes energy tokens tokens/s/process tokens/J verdict warnings date"
     assert spaced(rows[0]) == (
-        "llama_c0 meta-llama/Llama-3.2-1B 2/2 ≤ 4.25 kJ 16,484 867.5 ≥ 3.879 undetermined 0 2026-01-16 19:39"
+        "llama_c0 meta-llama/Llama-3.2-1B 2/2 ≤ 4.25 kJ 16,484 867.5 ≥ 3.879 undetermined 2 2026-01-16 19:39"
     )
     assert spaced(rows[3]) == "mistral mistralai/Mistral-7B 2/2 - - - - pending 0 2026-01-16 19:39"
     assert spaced(rows[4]) == "torn meta-llama/Llama-3.2-1B 1/3 - - - - pending 0 2026-01-16 19:39"
@@ -79,7 +79,7 @@ def test_list_json_is_in_base_units(results: Path) -> None:
         "note": None,
         "warnings": [],
         "failed": [],
-        "warning_codes": [],
+        "warning_codes": ["attribution.scope_unknown", "attribution.hosts_unknown"],
         "problems": [],
     }
 

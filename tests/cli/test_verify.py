@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
 
 KEYS = [
-    *("experiment_id", "outcome", "verdict", "total_energy_j", "attributed_energy_j", "attributed_bounds_j", "factor"),
-    "findings",
+    *("experiment_id", "outcome", "verdict", "total_energy_j", "partial_energy_j", "is_lower_bound"),
+    *("attributed_energy_j", "attributed_bounds_j", "factor", "findings"),
 ]
 FINDING_KEYS = ["code", "outcome", "severity", "reason", "message", "expected", "found", "effect_j", "processes"]
 
@@ -398,6 +398,26 @@ def test_verify_before_and_after_aggregate_agree_about_a_checkpoint(tmp_path: Pa
 # The verdict
 
 
+def test_a_range_and_a_partial_total_are_printed(tmp_path: Path) -> None:
+    save(tmp_path, "open", records(2, energy=NO_SCOPE), aggregate=False)
+    parts = factories.energy(total_energy_j=None, gpu_energy_j=200.0, cpu_energy_j=40.0, ram_energy_j=None)
+    save(tmp_path, "parts", [factories.raw(energy_metrics=parts)], aggregate=False)
+    lines = run("-o", tmp_path, "results", "verify", "open").out.splitlines()
+    assert lines[0] == "open: undetermined, plain sum 16 kJ, attributed 8.001 kJ to 16 kJ"
+    lines = run("-o", tmp_path, "results", "verify", "parts").out.splitlines()
+    assert lines[0] == "parts: partial, plain sum ≥ 240 J"
+    assert "its known components are GPU 200.0 J, CPU 40.0 J" in lines[1]
+
+
+def test_list_counts_the_warnings_that_verify_prints(mixed: Path) -> None:
+    save(mixed, "open", records(2, energy=NO_SCOPE))
+    [row] = run("-o", mixed, "results", "list", "--where", "id = open", "--json").json()
+    printed = run("-o", mixed, "results", "verify", "open").out.splitlines()
+    codes = {line.split()[1].rstrip(":") for line in printed if line.startswith("  warning ")}
+    assert set(row["warning_codes"]) == codes
+    assert "attribution.scope_unknown" in codes
+
+
 def verdicts(folder: Path) -> dict[str, tuple[str, str]]:
     """Return the verdicts of `list` and of `verify` by experiment id."""
     listed = run("-o", folder, "results", "list", "--all", "--json").json()
@@ -415,8 +435,9 @@ def test_verify_and_list_agree_about_the_verdict(mixed: Path) -> None:
     save(mixed, "wrong", [factories.raw(inference_metrics=impossible)])
     for name in ("changed", "grown", "broken"):
         save(mixed, name, honest())
-    raw = mixed / "raw"
-    (raw / "changed" / "process_1.json").write_bytes(b"")
+    changed = mixed / "raw" / "changed" / "process_1.json"
+    changed.unlink()  # `list` compares the mtimes of folders, which an edit in place does not change
+    changed.write_bytes(b"")
     FileSystemRepository(mixed).save_raw("grown", factories.raw("grown", 9))
     (mixed / "aggregated" / "broken.json").write_bytes(b"{")
     FileSystemRepository(mixed).begin_experiment(Manifest(experiment_id="killed", expected_processes=2))

@@ -13,7 +13,7 @@ from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.verification.explanations import energy_of_host
 from llm_energy_measure.verification.power import boards_of_host
 from llm_energy_measure.verification.processes import processes_of
-from llm_energy_measure.verification.readings import energies_apart, readings_of
+from llm_energy_measure.verification.readings import readings_of, separate_energies
 from tests.support import factories
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def neighbours(draw: st.DrawFn) -> list[RawProcessResult]:
 @given(neighbours())
 def test_energies_that_share_no_joule_are_explained_in_the_same_way(records: list[RawProcessResult]) -> None:
     processes = processes_of(records)
-    apart = energies_apart(processes)
+    apart = separate_energies(processes)
     if apart is None:
         return
     readings = [reading for process in processes for reading in readings_of(process)]
@@ -72,7 +72,7 @@ def test_own_gpus_and_one_reader_of_the_cpu_share_no_joule() -> None:
     first = factories.energy(0, total_energy_j=1062.5 + 901.25 + 7.75, **scopes)
     second = factories.energy(1, total_energy_j=1312.5, cpu_energy_j=None, ram_energy_j=None, **scopes)
     records = [factories.raw(process_index=index, energy_metrics=one) for index, one in enumerate((first, second))]
-    assert energies_apart(processes_of(records)) == {"gpu": [1062.5, 1312.5], "cpu": [901.25], "ram": [7.75]}
+    assert separate_energies(processes_of(records)) == {"gpu": [1062.5, 1312.5], "cpu": [901.25], "ram": [7.75]}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_readings_that_may_share_joules_are_compared(changes: dict[str, Any], en
         ids: dict[str, Any] = {name: None if value is None else value.format(index) for name, value in changes.items()}
         metrics = factories.energy(ram_energy_j=None, **(own | energy))
         records.append(factories.raw(process_index=index, energy_metrics=metrics, **ids))
-    assert energies_apart(processes_of(records)) is None
+    assert separate_energies(processes_of(records)) is None
 
 
 def test_two_processes_on_gpus_of_their_own_share_no_joule() -> None:
@@ -104,4 +104,4 @@ def test_two_processes_on_gpus_of_their_own_share_no_joule() -> None:
         gpu_scope="device", cpu_scope="process", total_energy_j=1062.5 + 901.25, ram_energy_j=None
     )
     records = [factories.raw(process_index=index, energy_metrics=energy) for index in range(2)]
-    assert energies_apart(processes_of(records)) == {"gpu": [1062.5] * 2, "cpu": [901.25] * 2}
+    assert separate_energies(processes_of(records)) == {"gpu": [1062.5] * 2, "cpu": [901.25] * 2}

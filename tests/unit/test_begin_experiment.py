@@ -161,7 +161,7 @@ def test_results_without_a_manifest_belong_to_another_run(
     repository: FileSystemRepository, process_index: int | None
 ) -> None:
     results_of_another_tool(repository)
-    with pytest.raises(ResultExistsError, match="it has results, and no manifest says of which run"):
+    with pytest.raises(ResultExistsError, match="it has results without a manifest, so their run is unknown"):
         repository.begin_experiment(manifest(attempt=0), process_index)
     assert names(repository) == ["exp_7/process_0.json"]
 

@@ -120,7 +120,7 @@ def test_different_content_is_refused_and_kept(repository: FileSystemRepository,
     path = repository.save_raw(EXP, factories.raw())
     stored = path.read_bytes()
     other = factories.raw(gpu_name="another")
-    with pytest.raises(ResultExistsError, match="a different result is there") as caught:
+    with pytest.raises(ResultExistsError, match="a different result is stored") as caught:
         repository.save_raw(EXP, other)
     assert path.read_bytes() == stored
     assert caught.value.path == path

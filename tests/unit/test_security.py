@@ -21,12 +21,15 @@ from llm_energy_measure.security import is_safe_path, sanitize_experiment_id, va
         ("exp_7", "exp_7"),
         ("exp/with/slashes", "exp_with_slashes"),
         ("/etc/passwd", "_etc_passwd"),
-        ("..\\..", ".._.."),
+        ("..\\..", ".._._"),
         ("a b\tc\nd\0e", "a_b_c_d_e"),
         ("ümlaut-²", "_mlaut-_"),
         ("-rf", "-rf"),
         ("~", "_"),
         ("x" * 200, "x" * 200),
+        *(("CON", "CON_"), ("nul", "nul_"), ("aux.json", "aux_json"), ("COM1.tar.gz", "COM1_tar.gz")),
+        *(("exp.", "exp_"), ("exp..", "exp._"), ("Lpt3.", "Lpt3_"), ("aux." + "x" * 196, "aux_" + "x" * 196)),
+        *(("console", "console"), ("com", "com"), ("com10", "com10"), ("my.aux", "my.aux"), (".con", ".con")),
     ],
 )
 def test_sanitize_replaces_unsafe_characters_with_underscores(experiment_id: str, safe: str) -> None:

@@ -208,7 +208,7 @@ def test_total_is_compared_with_its_parts_in_both_directions(
         ({"gpu_energy_j": 5e9, "total_energy_j": 5e9, **NO_SCOPE}, "error"),
         ({"gpu_energy_j": 5e9, "total_energy_j": 5e9, "gpu_power_w": None}, "error"),
         ({"gpu_energy_j": 3100 * 40.0, "total_energy_j": 3100 * 40.0}, "error"),
-        ({"gpu_energy_j": 3100 * 40.0, "total_energy_j": 3100 * 40.0, **NO_SCOPE}, None),
+        ({"gpu_energy_j": 3100 * 40.0, "total_energy_j": 3100 * 40.0, **NO_SCOPE}, "warning"),
         ({"gpu_energy_j": 3100 * 40.0, "total_energy_j": 3100 * 40.0, **HOST}, None),
         ({"gpu_energy_j": None, "total_energy_j": 51_000 * 40.0}, "error"),
         ({"gpu_energy_j": None, "total_energy_j": 51_000 * 40.0, "duration_sec": None, "window": None}, "error"),
@@ -220,6 +220,13 @@ def test_total_is_compared_with_its_parts_in_both_directions(
 @pytest.mark.parametrize("board", ["NVIDIA A100-PCIE-40GB", "Zephyr 9000", None])
 def test_no_board_draws_3_kw_and_no_host_50_kw(energy: dict[str, Any], expected: str | None, board: str | None) -> None:
     assert problem("plausibility.impossible_power", [record(gpu_name=board, energy=energy)]) == expected
+
+
+@pytest.mark.parametrize(("power_w", "expected"), [(11_900.0, None), (12_100.0, "error")])
+def test_stated_boards_of_the_host_limit_a_reading(power_w: float, expected: str | None) -> None:
+    energy = {"gpu_energy_j": power_w * 40, "total_energy_j": power_w * 40, **NO_SCOPE}
+    raw = record(gpu_name="4 x Zephyr 9000", gpu_id=None, gpu_uuid=None, energy=energy)
+    assert problem("plausibility.impossible_power", [raw]) == expected
 
 
 def test_impossible_power_is_not_checked_without_power_and_time() -> None:

@@ -65,7 +65,7 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
         warnings: Warnings of the aggregate.
         failed: Codes of the checks that failed at the time of aggregation, of any severity. `results verify` explains
             them.
-        warning_codes: Those of the failed checks that have the severity `warning`.
+        warning_codes: Codes of the warnings at the time of aggregation: of failed checks, and of missing evidence.
         problems: Unreadable files, with the reason for each.
     """
 
@@ -285,7 +285,7 @@ def _of_aggregated(aggregated: AggregatedSummary) -> dict[str, Any]:
         "start_time": aggregated.start_time,
         "warnings": aggregated.aggregation.warnings,
         "failed": aggregated.failed_codes,
-        "warning_codes": aggregated.codes_of("warning"),
+        "warning_codes": aggregated.warning_codes,
     }
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class _PandasBlocker:
-    """An import finder for which pandas is not installed."""
+    """An import finder that reports pandas as not installed."""
 
     def find_spec(self, fullname: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         """Raise `ModuleNotFoundError` for pandas; return None for other modules, so that the next finder is used."""

@@ -32,7 +32,7 @@ def quantity(value: float | None, unit: str = "") -> str:
 
 
 def energy(energy_j: float | None, *, at_least: str = "", unknown: str = UNKNOWN) -> str:
-    """Return a known energy after the words `at_least`, or the word for an unknown one.
+    """Return an energy with the sign `at_least` in front of it; `unknown` if it is None.
 
     Example:
         >>> energy(1971.7, at_least="≥ "), energy(None, at_least="≥ ")
@@ -42,15 +42,18 @@ def energy(energy_j: float | None, *, at_least: str = "", unknown: str = UNKNOWN
 
 
 def attributed_energy(energy_j: float | None, bounds_j: tuple[float, float] | None, factor: float | None) -> str:
-    """Return an attributed energy, its bounds if they differ, and how often the plain sum counts it.
+    """Return an attributed energy, its bounds if they differ, and how many times the plain sum counts it.
 
     Example:
         >>> attributed_energy(27468.0, (21668.4, 31199.5), 4.0)
         '27.47 kJ (21.67 kJ to 31.2 kJ), counted 4 times'
+        >>> attributed_energy(None, (300.0, 600.0), None)
+        '300 J to 600 J'
     """
     text = quantity(energy_j, "J")
     if bounds_j is not None and bounds_j[0] != bounds_j[1]:
-        text += f" ({quantity(bounds_j[0], 'J')} to {quantity(bounds_j[1], 'J')})"
+        interval = f"{quantity(bounds_j[0], 'J')} to {quantity(bounds_j[1], 'J')}"
+        text = interval if energy_j is None else f"{text} ({interval})"
     if factor is not None and factor > 1:
         text += f", counted {factor:.3g} times"
     return text

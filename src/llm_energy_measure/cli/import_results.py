@@ -224,7 +224,7 @@ class _Saver:
                 return False
             if (stored_id := self._stored_alone(record)) is not None:
                 entry.outcome, entry.code = "refused", "stored_elsewhere"
-                advice = f"delete it ('results delete {stored_id}') and import again to have it as a process"
+                advice = f"to store it as a process, run 'results delete {stored_id}' and import again"
                 entry.message = f"the same row is stored as experiment {stored_id}; {advice}"
                 return False
             replaces = self.overwrite and self._has_process(record)

@@ -183,14 +183,14 @@ def require_ids_or_all(ids: tuple[str, ...], *, all_experiments: bool) -> None:
 
 
 def format_of(target: str, formats: Mapping[str, str]) -> str:
-    """Return the format for a file name, `csv` if its suffix is not the one of a table.
+    """Return the format that the suffix of a file name selects; `csv` for a suffix that is no table format.
 
     Args:
         target: The file name.
         formats: Format by suffix.
 
     Raises:
-        click.BadParameter: The suffix is the one of a table in a format that the command does not write.
+        click.BadParameter: The suffix is that of a table format that the command cannot write.
     """
     suffix = Path(target).suffix.lower()
     if suffix in _TABLE_SUFFIXES - formats.keys():

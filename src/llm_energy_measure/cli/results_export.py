@@ -135,7 +135,7 @@ def _has_row(result: AggregatedResult | RawProcessResult) -> bool:
 
 
 def _aggregated(repository: FileSystemRepository, name: str) -> tuple[list[AggregatedResult], bool]:
-    """Return the aggregate in a list, and True, because an unreadable aggregate raises an error."""
+    """Return a list with the aggregate, and True. An unreadable aggregate raises an error."""
     result = repository.load_aggregated(name)
     if result is None:
         raise options.not_aggregated(name, "use --raw to export its processes")

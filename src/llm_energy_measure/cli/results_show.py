@@ -181,7 +181,7 @@ def _summary(
             ("ITL median, p99", _milliseconds(latency.itl_median_ms, latency.itl_p99_ms)),
         ]
     fields += [("warning", warning) for warning in aggregated.aggregation.warnings]
-    failed = [("errors", aggregated.codes_of("error")), ("warnings", aggregated.codes_of("warning"))]
+    failed = [("errors", aggregated.codes_of("error")), ("warnings", aggregated.warning_codes)]
     command = f"llm-energy-measure results verify {row.experiment_id}"
     fields += [(name, f"{', '.join(codes)}; run '{command}' for details") for name, codes in failed if codes]
     return fields + tags

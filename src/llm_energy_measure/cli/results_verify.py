@@ -19,6 +19,8 @@ _FIELDS = (
     "outcome",
     "verdict",
     "total_energy_j",
+    "partial_energy_j",
+    "is_lower_bound",
     "attributed_energy_j",
     "attributed_bounds_j",
     "factor",
@@ -139,11 +141,13 @@ def _print_summary(verified: Sequence[VerifiedExperiment]) -> None:
 
 
 def _headline(experiment: VerifiedExperiment) -> str:
-    attributed = formatting.attributed_energy(
-        experiment.attributed_energy_j, experiment.attributed_bounds_j, experiment.factor
-    )
-    plain = formatting.quantity(experiment.total_energy_j, "J")
-    return f"{experiment.experiment_id}: {experiment.verdict}, plain sum {plain}, attributed {attributed}"
+    total_j, mark = experiment.total_energy_j, "≥ " if experiment.is_lower_bound else ""
+    plain = formatting.quantity(experiment.partial_energy_j if total_j is None else total_j, "J")
+    bounds_j = experiment.attributed_bounds_j
+    attributed = formatting.attributed_energy(experiment.attributed_energy_j, bounds_j, experiment.factor)
+    if bounds_j is None:  # no process has a total
+        return f"{experiment.experiment_id}: {experiment.verdict}, plain sum {mark}{plain}"
+    return f"{experiment.experiment_id}: {experiment.verdict}, plain sum {mark}{plain}, attributed {mark}{attributed}"
 
 
 def _lines(experiment: VerifiedExperiment, *severities: Severity) -> Iterator[str]:

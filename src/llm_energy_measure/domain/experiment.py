@@ -479,6 +479,12 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Distinct codes of the checks that failed at the time of aggregation, of any severity."""
         return self.codes_of(*SEVERITIES)
 
+    @property
+    def warning_codes(self) -> list[str]:
+        """Distinct codes of the warnings at the time of aggregation: of failed checks, and of missing evidence."""
+        found = (one.code for one in self.findings or () if one.is_reported and one.severity == "warning")
+        return list(dict.fromkeys(found))
+
     def codes_of(self, *severities: Severity) -> list[str]:
         """Return the distinct codes of the failed checks with one of these severities."""
         return list(dict.fromkeys(finding.code for finding in self.findings or () if finding.problem in severities))

@@ -43,7 +43,7 @@ from llm_energy_measure.importers.values import as_joules, parse_boards, parse_n
 
 _TOLERANCE = 1e-9
 _POWER_FACTOR = 100.0
-"""Greatest ratio of one power sample and a mean power that is not an error of the unit."""
+"""Greatest ratio of a power sample to the mean power. A greater ratio shows that one of the two has a wrong unit."""
 _VERSION = re.compile(r"([0-9]+)\.([0-9]+)(?:\.([0-9]+))?")
 _COMPONENT_OF: dict[str, Component] = {"cpu_energy": "cpu", "gpu_energy": "gpu", "ram_energy": "ram"}
 _IN_RECORD = frozenset(
@@ -119,12 +119,10 @@ def _read_file(
         group = waiting.setdefault(experiment_id, [])
         group.append((record, notes, row.line))
         if len(group) == number:
-            for member, of_member, line in sorted(waiting.pop(experiment_id), key=_process_index):
+            for member, of_member, line in sorted(
+                waiting.pop(experiment_id), key=lambda member: member[0].process_index
+            ):
                 yield report.record(source.path, member, of_member, row=line)
-
-
-def _process_index(member: tuple[RawProcessResult, Notes, int]) -> int:
-    return member[0].process_index
 
 
 def _phase(task: str, energy: EnergyMetrics) -> Phase:
@@ -148,7 +146,7 @@ def _describe_included(row: EmissionsRow, part: Part) -> tuple[str, str]:
     total = part.last.energy_kwh
     other = f"line {part.line} of the same run has {'no energy' if total is None else f'{total} kWh'}"
     if row.line in part.unusable:
-        found = f"all energies fell below those of line {part.line}, which began at the same time and is shorter"
+        found = f"all energies fell below those of line {part.line}, which has the same start and a shorter duration"
         return "counter_fell", f"{found}; the counters were reset, and the run counts up to line {part.line}"
     if row.line in part.late:
         found = f"the row has {energy}, but {other}, and includes this row"
@@ -186,7 +184,10 @@ def _record(
         found = f"gpu_count is {gpu_count:g}, but gpu_model is {cells['gpu_model']!r}"
         notes.add("gpu_count_differs", f"{found}; it is unknown which of these GPUs the energy covers")
     if pue is not None and pue not in (0, 1):
-        notes.warn("pue_included", f"all energies and powers include the PUE of {pue:g}; divide by it for the machine")
+        notes.warn(
+            "pue_included",
+            f"all energies and powers include the PUE of {pue:g}; divide them by it to get the values of the machine",
+        )
     if sum(phase.duration_sec or 0.0 for phase in phases or ()) > (numbers.get("duration") or math.inf) + 1.0:
         found = f"duration is {numbers.pop('duration'):g} s, less than the tasks of the run: CodeCarbon restarts it"
         notes.warn("no_time", f"{found} at each task, so start and duration are null")
@@ -321,7 +322,7 @@ def is_constant(cpu_power_w: float | None) -> bool:
 
 
 def _gpu_provenance(board: str | None) -> Provenance | None:
-    """Return `measured` for boards of NVIDIA, which have an energy counter; how others are read is unknown."""
+    """Return `measured` for boards of NVIDIA, which have an energy counter. It is unknown how others are read."""
     return "measured" if board is not None and "NVIDIA" in board else None
 
 

@@ -32,7 +32,13 @@ class RunRow(NamedTuple):
 
 
 class FileRuns(NamedTuple):
-    """The runs of one file: the processes by line, and the line of an overlapping run by the line of a single run."""
+    """The runs of one file.
+
+    Attributes:
+        runs: All runs.
+        processes: Processes of experiments, by the line of their run.
+        overlapping: For the line of a run that is in no experiment, the line of another run at the same time.
+    """
 
     runs: Runs
     processes: dict[int, Process]
@@ -105,7 +111,7 @@ def find_groups(runs: Runs) -> tuple[list[list[Part]], dict[int, int]]:
 
 
 def _overlapping(timed: list[Part], grouped: set[int]) -> dict[int, int]:
-    """Return for each part in no group the line of the part before it, if they overlap on one machine."""
+    """Return, by the line of each part in no group, the line of an earlier part that it overlaps on its machine."""
     longest: dict[tuple[str, ...], Part] = {}
     found = {}
     for part in timed:

@@ -24,7 +24,7 @@ HEADER = frozenset(("timestamp", "duration", "emissions", "energy_consumed"))
 """Columns of every version."""
 
 _NEVER_BLANK = ("timestamp", "duration", "on_cloud")
-"""Columns that a complete row fills: the first two are the time of the row, and the last shows that its end exists."""
+"""Columns that a complete row fills: the time of the row, and a column near its end."""
 
 ROUNDING = 1e-4
 """Greatest relative difference between a total and the sum of its components that rounded digits explain."""
@@ -276,7 +276,8 @@ def _choices(cells: list[str], header: list[str]) -> list[set[int | None]]:
         if name in _OMITTED and omitted < missing:
             yield omitted + 1, None
 
-    # The state of an alignment is the number of columns omitted so far. The pass back drops states that lead nowhere.
+    # The state of an alignment is the number of columns omitted so far. The pass back drops states that reach no
+    # complete alignment.
     reached: list[set[int]] = [{0}]
     for column in range(width):
         reached.append({after for omitted in reached[column] for after, _ in steps(column, omitted)})

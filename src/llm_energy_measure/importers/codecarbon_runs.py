@@ -189,7 +189,7 @@ def _add_to_part(part: Part, reading: Reading, *, has_tasks: bool) -> None:
     if not has_tasks and last.duration_sec is not None and reading.duration_sec is not None:
         growth_sec = (reading.duration_sec - last.duration_sec) if _is_same_start(last, reading) else 0.0
     if last.start is not None and reading.start is None and not any(change > 0 for change in _changes(last, reading)):
-        part.late.add(reading.line)  # the earlier row has the same energies, and the time too
+        part.late.add(reading.line)  # the earlier row has the same energies, and it also has a start
         return
     if _is_lower(last, reading):
         is_reset = growth_sec > 0 and any(reading.components)

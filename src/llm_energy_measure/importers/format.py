@@ -78,7 +78,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     def measurements(self, paths: Iterable[Path]) -> list[list[Path]]:
         """Group the files of a folder by measurement.
 
-        Files whose names state no measurement belong to the only one of the folder, otherwise to a group of their own.
+        Files whose names state no measurement belong to the measurement of the folder if there is only one. Otherwise
+        they form a group of their own.
         In each group, files with the tool's own names come before copies of them.
         """
         groups: dict[str, list[Path]] = {}

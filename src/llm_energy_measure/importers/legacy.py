@@ -34,7 +34,7 @@ from llm_energy_measure.importers.values import (
 )
 
 TOOL = "llm-energy-measure 1.x"
-"""Origin of all records. Verification looks up by this name what the tool measured; no file states a version."""
+"""Origin of all records. Verification uses this name to look up what the tool measured. The files state no version."""
 
 _KINDS: dict[str, tuple[str, set[str]]] = {
     "process": ("6_local_energy_results_process_[0-9]+", {"local_process_index", "energy_results"}),

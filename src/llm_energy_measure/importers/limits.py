@@ -13,13 +13,13 @@ MAX_PARSED_BYTES = 32 * 1024 * 1024
 """Largest JSON text that is parsed completely, in bytes. Parsed JSON takes up to 30 times its size in memory."""
 
 MAX_FILES = 100_000
-"""Most files of one import."""
+"""Maximum number of files of one import."""
 
 MAX_ROWS = 2_000_000
-"""Most rows of one file; the report has an entry for each row."""
+"""Maximum number of rows of one file; the report has an entry for each row."""
 
 MAX_CELL = 131_072
-"""Most characters of a cell: the limit of Python's csv module."""
+"""Maximum number of characters of a cell: the limit of Python's csv module."""
 
 
 def require_parsable(data: bytes, what: str) -> None:

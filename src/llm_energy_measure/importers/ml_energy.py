@@ -53,10 +53,6 @@ class _Request(msgspec.Struct):
     success: bool | None = None
 
 
-def _recognises(source: ImportSource) -> bool:
-    return any(set(source.fields) >= fields for fields in (_RUN, _DIFFUSION, _LEADERBOARD))
-
-
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
     """Return two records of a run, or one of each configuration of a leaderboard."""
     [source] = sources
@@ -228,6 +224,6 @@ def _read_leaderboard(
 FORMAT = Format(
     name=TOOL,
     looks_for="JSON with model_id and steady_state_measurement, or with model_id, task and configurations",
-    recognises=_recognises,
+    recognises=lambda source: any(set(source.fields) >= fields for fields in (_RUN, _DIFFUSION, _LEADERBOARD)),
     read=_read,
 )

@@ -126,7 +126,7 @@ class _Run:
         return identifier(TOOL, as_text(self.config.get("name")) or "run", digest)
 
     def duration_sec(self, phase: str) -> float | None:
-        """Duration of a phase in seconds; of decode, which CodeCarbon does not time, generate minus prefill."""
+        """Duration of a phase in seconds. CodeCarbon does not time decode, so it is generate minus prefill."""
         own = self._codecarbon_duration(phase)
         if own is not None or phase != "decode":
             return own

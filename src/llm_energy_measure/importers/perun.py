@@ -53,10 +53,6 @@ _WHOLE_NODE = ("psys", "node")
 """Types of device, and prefixes of sensor names, that stand for the whole node."""
 
 
-def _recognises(source: ImportSource) -> bool:
-    return source.data.startswith(_HDF5) or set(source.fields) >= _FIELDS
-
-
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
     """Yield one record for each node of each run whose sensors measured energy."""
     del options
@@ -267,6 +263,6 @@ def _from_hdf5(source: ImportSource) -> list[Tree]:
 FORMAT = Format(
     name=TOOL,
     looks_for="JSON with id, type, metrics and nodes, or HDF5",
-    recognises=_recognises,
+    recognises=lambda source: source.data.startswith(_HDF5) or set(source.fields) >= _FIELDS,
     read=_read,
 )

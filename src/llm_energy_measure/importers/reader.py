@@ -78,7 +78,7 @@ def read(
         window: For a power log, start and end of the time in which energy is counted, as ISO 8601. With `join`, they
             are also start and end of a run with this duration.
         columns: For a power log without header, the names of its columns as `nvidia-smi --query-gpu` has them.
-        max_files: Most files that are read from a folder. The report names the subfolder that exceeds the limit.
+        max_files: Maximum number of files that are read from a folder. The report names the subfolder that exceeds it.
         progress: Called with each path and the number of bytes read of it so far.
 
     Raises:

@@ -36,7 +36,7 @@ CODES: dict[str, str] = {
     "own_aggregate_differs": "a total that the tool computed itself differs from the imported energy",
     "part_unreadable": "a file or field next to the measurement cannot be read; its values are null",
     "run_failed": "no request of the run succeeded; the record has the status failed and no throughput",
-    "energy_unjoined": "no energy record, or several, match in time, or it matches several runs; the energy is null",
+    "energy_unjoined": "not exactly one energy record matches in time, or it matches several runs; the energy is null",
     # repaired
     "energy_joined": "the energy comes from the energy record with the same start and end",
     "padded": "spaces around cells, or empty cells after the last column, were removed",

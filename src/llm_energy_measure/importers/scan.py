@@ -80,7 +80,7 @@ class Scan:
             elif form is not None:
                 yield from self._read_single(form, source, together)
         for form in self.formats:
-            # An empty file has no content to recognise. Its name tells whether it belongs to a measurement.
+            # An empty file has no content to recognise. Its name shows whether it belongs to a measurement.
             own = {path for path in empty if form.matches_name(path.name)}
             empty = [path for path in empty if path not in own]
             yield from self._read(form, together.pop(form.name, []))

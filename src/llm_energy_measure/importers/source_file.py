@@ -32,10 +32,10 @@ BLANK = b"\xef\xbb\xbf \t\r\n"
 _CHUNK = 1024 * 1024
 _SEPARATOR = re.compile(r"[ \t\r\n,]*")
 _MAX_DAMAGED = 100
-"""After so many damaged objects a file is given up: each may take as long to parse as the rest of the file."""
+"""After this number of damaged objects, the rest of a file is not read: each may take as long to parse as the rest."""
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _OWN_FIELDS = ("energy_metrics", "aggregation", "attempt")
-"""One of these is in a raw result, an aggregate or a manifest of this tool."""
+"""Each raw result, aggregate and manifest of this tool has one of these fields."""
 
 
 class ImportSource:

@@ -250,7 +250,7 @@ def _parquet_table(source: ImportSource, needed: set[str]) -> Table:
 
 
 def _plain(scalar: Any) -> Any:
-    """Return a Parquet value as a Python value. A text far beyond `MAX_CELL` is replaced by a shorter one beyond it."""
+    """Return a Parquet value as a Python value. A text much longer than `MAX_CELL` is shortened."""
     scalar = scalar.value if hasattr(scalar, "dictionary") else scalar
     if hasattr(scalar, "as_buffer") and scalar.is_valid and scalar.as_buffer().size > 4 * MAX_CELL:
         return "?" * (MAX_CELL + 1)

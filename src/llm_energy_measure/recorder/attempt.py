@@ -41,7 +41,7 @@ def choose_attempt(store: Store, experiment_id: str, how: NewAttempt, rank: Proc
 
 def _state(store: Store, experiment_id: str, process_index: int, job: str | None) -> tuple[int, bool]:
     """Return the current attempt of an experiment, and whether an earlier run has used it."""
-    raw = RawFolder(store, layout.folder_name(experiment_id))
+    raw = RawFolder(store, layout.folder_in(store, experiment_id))
     manifest = raw.readable_manifest()
     results = raw.process_indices()
     if manifest is None:

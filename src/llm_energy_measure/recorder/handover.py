@@ -1,4 +1,4 @@
-"""Where the previous reader of a shared sensor stopped, so that the next reader continues at exactly that counter."""
+"""Find the last reading of a shared sensor, so that the next reader continues from exactly this counter value."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ class RequestLatencies:
         if is_warmup:
             self.warmup_requests += 1
             return
-        # Rounded to nanoseconds, the resolution of the clock. Computed first: a signal handler that runs between the
-        # lines below must see a small part of the changes at most.
+        # Rounded to nanoseconds, the resolution of the clock. All values are computed
+        # first: a signal handler can save a record between the lines below, and few changes are then missing.
         gaps_ms = [round((later - earlier) * 1e3, 6) for earlier, later in pairwise(token_times)]
         buckets = None if self._itl_full.is_exact else buckets_of(gaps_ms)
         self.requests += 1

@@ -260,7 +260,7 @@ def _board(sensor: Sensor) -> str | None:
 
 
 def _lock_name(sensor: Sensor, machine: str | None) -> str | None:
-    """Return the lock name, equal in every process that sees the same; None if only this process sees it."""
+    """Return the name of a sensor's lock, equal in all processes that see the sensor; None if only this one does."""
     if sensor.scope == "process":
         return None
     if (board := _board(sensor)) is not None:

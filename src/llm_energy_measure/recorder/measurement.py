@@ -135,7 +135,7 @@ class Measurement:
         }
 
     def _clock_evidence(self, end: Instant, store_end: StoreTime | None) -> ClockEvidence:
-        """Return the readings of all clocks at both ends. The store's are taken shortly before and after them."""
+        """Return the readings of all clocks at both ends. The clock of the store is read shortly before and after."""
         before = self._store_start
         return ClockEvidence(
             boot_id=self._boot_id,

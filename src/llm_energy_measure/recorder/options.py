@@ -1,4 +1,4 @@
-"""Checks of the arguments of a recording, at the call: a wrong value must not cost the result at the end of the run."""
+"""Check the arguments of a recording when it is created, so that a wrong value raises an error before the run."""
 
 from __future__ import annotations
 

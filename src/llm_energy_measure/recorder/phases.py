@@ -54,7 +54,7 @@ class PhaseTotals(Struct):
     spans: tuple[tuple[float, float], ...] = ()
 
     def closed_at(self, now: Totals) -> PhaseTotals:
-        """Return the totals of this phase up to now; a copy that is closed, if the phase is open."""
+        """Return the totals of this phase up to now. For an open phase, this is a closed copy."""
         if self.entered is None:
             return self
         closed = copy.copy(self)

@@ -299,7 +299,7 @@ class Recording:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Save the result. An exception of the block continues."""
+        """Save the result. An exception that ended the block is raised again."""
         if not self._pid:
             self._check_is_running()
         if os.getpid() != self._pid:

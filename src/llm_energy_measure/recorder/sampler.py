@@ -168,7 +168,7 @@ class Sampler:
             return [accumulator.reading(is_stuck=self._is_stuck) for accumulator in self._accumulators]
 
     def failures(self) -> dict[str, str]:
-        """Return why energy is missing, by the label of each sensor that lacks some."""
+        """Return why energy is missing, by the label of the sensor."""
         with self._exclusive():
             stuck = "a reading has not ended" if self._is_stuck else None
             return {

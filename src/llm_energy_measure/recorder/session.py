@@ -85,7 +85,7 @@ class Session:
         owner = locks.this_process(
             self.rank.process_index, attempt=manifest.attempt, host=self._host, boot_id=clock.boot_id()
         )
-        folder = layout.folder_name(experiment_id)
+        folder = layout.folder_in(store, experiment_id)
         held = locks.Locks(store, folder, owner)
         undo.callback(held.release)
         held.acquire_rank()

@@ -84,8 +84,8 @@ class SigtermHandler:
                     signal.raise_signal(number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # Not for this recording: a child that was forked inside the block inherits this handler but measures nothing.
-        # And if two recordings overlap, the later one may restore the handler of one that has already ended.
+        # The recording may not be running: a child that was forked inside the block inherits this handler but measures
+        # nothing. Also, if two recordings overlap, the later one may restore the handler of one that has ended.
         is_ours = self._is_active and os.getpid() == self._pid
         self.restore()
         if self._previous != signal.SIG_DFL:

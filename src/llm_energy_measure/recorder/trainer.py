@@ -50,13 +50,9 @@ def trainer_callback(experiment_id: str, **arguments: Any) -> Any:
         def on_train_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
             """Save the result."""
             if self.run is not None:
-                _count(self.run, state)
+                tokens = getattr(state, "num_input_tokens_seen", 0)
+                if tokens and self.run.rank.process_index == 0:
+                    self.run.add_tokens(input=int(tokens))
                 self.run.stop()
 
     return EnergyCallback()
-
-
-def _count(run: Recording, state: Any) -> None:
-    tokens = getattr(state, "num_input_tokens_seen", 0)
-    if tokens and run.rank.process_index == 0:
-        run.add_tokens(input=int(tokens))

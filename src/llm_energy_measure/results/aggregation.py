@@ -39,7 +39,7 @@ from llm_energy_measure.exceptions import (
     InvalidResultError,
 )
 from llm_energy_measure.results.store import codec
-from llm_energy_measure.results.store.layout import folder_name
+from llm_energy_measure.results.store.layout import names_folder
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, Strategy, Totals, get_strategy
 from llm_energy_measure.verification import flags
 from llm_energy_measure.verification.checks import Verification, verify_evidence
@@ -234,7 +234,7 @@ def _valid(experiment_id: str, result: RawProcessResult) -> RawProcessResult:
 def _require_same_experiment(experiment_id: str, results: Sequence[RawProcessResult]) -> None:
     """Raise `IncompatibleResultsError` for results of different experiments, models or backends."""
     first = results[0]
-    if experiment_id != first.experiment_id and experiment_id != folder_name(first.experiment_id):
+    if experiment_id != first.experiment_id and not names_folder(first.experiment_id, experiment_id):
         raise _incompatible(experiment_id, "experiment_id", experiment_id, first.experiment_id, first.process_index)
     for name in ("experiment_id", "model_name", "backend"):
         compared = [result for result in results if name != "backend" or not _is_one_side(result)]

@@ -125,7 +125,7 @@ class FileSystemRepository:
             ResultExistsError: The process already has a different result. The new one is kept.
         """
         with keep_refused(self.store, experiment_id, result):
-            folder = layout.folder_name(experiment_id)
+            folder = self.folder_of(experiment_id)
             record = codec.require_valid_raw(result)
             _require_own_id(experiment_id, record)
             data = codec.encode_raw(record)
@@ -156,7 +156,7 @@ class FileSystemRepository:
     def _require_still_claimed(
         self, folder: str, record: RawProcessResult, claimed: Manifest, key: str, data: bytes
     ) -> None:
-        """Take a new result back if its folder was archived, or got another owner, while the result was created."""
+        """Remove a new result if its folder was archived, or got another owner, while the result was created."""
         raw = self.raw_folder(folder)
         if raw.readable_manifest() == claimed or (raw.has_no_manifest() and bytes_of(self.store, key) != data):
             return  # unchanged; or deleted meanwhile, or archived with the result
@@ -178,7 +178,7 @@ class FileSystemRepository:
 
     def list_raw(self, experiment_id: str) -> list[Path]:
         """Return the files of an experiment's raw results, by process index; empty if there are none."""
-        folder = self._folder(experiment_id)
+        folder = self._existing_folder(experiment_id)
         return [self.store.path(layout.raw_key(folder, index)) for index in self.raw_folder(folder).process_indices()]
 
     def load_raw(self, path: str | Path) -> RawProcessResult:
@@ -218,6 +218,8 @@ class FileSystemRepository:
         """
         folder = self._folder(experiment_id)
         recovery = RawFolder(self.store, folder, attempt=attempt).recover()
+        if attempt is None and recovery.unreadable and not recovery.results:
+            self.raw_folder(folder).require_same_case()
         self._require_id(experiment_id, folder, recovery.results)
         return recovery
 
@@ -227,15 +229,15 @@ class FileSystemRepository:
 
     def has_raw(self, experiment_id: str) -> bool:
         """Return True if an experiment has a raw result, readable or not."""
-        return bool(self.raw_folder(self._folder(experiment_id)).process_indices())
+        return bool(self.raw_folder(self._existing_folder(experiment_id)).process_indices())
 
     def has_folder(self, experiment_id: str) -> bool:
         """Return True if an experiment has a folder with any file: a result, a refused record, a manifest."""
-        return bool(self.store.list(layout.raw_folder(self._folder(experiment_id))))
+        return bool(self.store.list(layout.raw_folder(self._existing_folder(experiment_id))))
 
     def load_manifest(self, experiment_id: str) -> Manifest | None:
         """Return the manifest of an experiment, or None if there is none. Raises `ResultCorruptError`."""
-        return self.raw_folder(self._folder(experiment_id)).manifest()
+        return self.raw_folder(self._existing_folder(experiment_id)).manifest()
 
     # Save and load aggregated results
 
@@ -259,7 +261,7 @@ class FileSystemRepository:
         values: dict[str, bytes] = {}
         owners: dict[str, str] = {}
         for result in results:
-            folder = layout.folder_name(result.experiment_id)
+            folder = self.folder_of(result.experiment_id)
             if owners.setdefault(folder, result.experiment_id) != result.experiment_id:
                 raise self.raw_folder(folder).id_conflict(result.experiment_id, owners[folder])
             deletion.finish(self.store, folder)
@@ -268,7 +270,7 @@ class FileSystemRepository:
             self.store.put(*next(iter(values.items())))
         elif values:
             self.store.put_many(values)
-        return [self.store.path(layout.aggregated_key(layout.folder_name(result.experiment_id))) for result in results]
+        return [self.store.path(layout.aggregated_key(self.folder_of(result.experiment_id))) for result in results]
 
     def _encoded_aggregate(self, folder: str, result: AggregatedResult) -> bytes:
         """Return the bytes to store; check that the file to replace is of the same experiment, or keep it."""
@@ -316,7 +318,9 @@ class FileSystemRepository:
             return None
         result = decode(data, f"{folder}.json")
         self._require_id(experiment_id, folder, [result])
-        if layout.folder_name(result.experiment_id) != folder:
+        if not layout.names_folder(result.experiment_id, folder):
+            if layout.differs_in_case(result.experiment_id, folder) and not self.has_aggregated(folder):
+                return None  # the file system ignores case, and has an aggregate of another experiment
             found, advice = f"it is the aggregate of {result.experiment_id!r}", "move it to its own name"
             raise ResultCorruptError(f"Failed to load aggregated result {folder}.json", found, advice)
         return result
@@ -361,7 +365,7 @@ class FileSystemRepository:
 
         After an interruption at any point, the experiment is either complete or gone.
         """
-        folder = self._folder(experiment_id)
+        folder = self._existing_folder(experiment_id)
         self._require_id(experiment_id, folder, [*self._readable(folder)])
         raw = self.raw_folder(folder)
         if experiment_id != folder and raw.process_indices() and raw.owner() is None:
@@ -376,7 +380,7 @@ class FileSystemRepository:
 
     def folder_of(self, experiment_id: str) -> str:
         """Return the name of an experiment's folder, which can be used as its id."""
-        return layout.folder_name(experiment_id)
+        return layout.folder_in(self.store, experiment_id)
 
     def raw_folder(self, folder: str) -> RawFolder:
         """Return the folder of raw results with this name; it may belong to any experiment."""
@@ -384,10 +388,16 @@ class FileSystemRepository:
 
     def _folder(self, experiment_id: str) -> str:
         """Return the folder of an experiment; raise if another experiment owns it."""
-        folder = layout.folder_name(experiment_id)
+        folder = self.folder_of(experiment_id)
         owner = None if experiment_id == folder else self.raw_folder(folder).owner()
         if owner not in (None, experiment_id):
             raise self.raw_folder(folder).id_conflict(experiment_id, owner)
+        return folder
+
+    def _existing_folder(self, experiment_id: str) -> str:
+        """Return the folder of an experiment; raise also if only the case of its name differs from another's."""
+        folder = self._folder(experiment_id)
+        self.raw_folder(folder).require_same_case()
         return folder
 
     def _may_have_raw(self, folder: str) -> bool:

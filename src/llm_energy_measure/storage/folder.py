@@ -228,5 +228,5 @@ def _read(name: str, folder: int) -> bytes | None:
         return None
     finally:
         os.close(descriptor)
-    # An empty file can be a device, and a full buffer can be a part of the file.
+    # 0 bytes can come from a device, and a full buffer can be only a part of the file.
     return data if 0 < len(data) < _CHUNK_BYTES else None

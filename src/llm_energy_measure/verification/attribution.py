@@ -31,19 +31,19 @@ from llm_energy_measure.verification.hosts import Division, Hosts, division_of
 from llm_energy_measure.verification.power import boards_of_host
 from llm_energy_measure.verification.processes import Process, module_of, processes_of
 from llm_energy_measure.verification.ranges import EnergyRange, added, either, exactly
-from llm_energy_measure.verification.readings import COMPONENTS, Component, Reading, energies_apart, readings_of
+from llm_energy_measure.verification.readings import COMPONENTS, Component, Reading, readings_of, separate_energies
 
 __all__ = ["RULE", "Assumptions", "Attribution", "attribute", "attribution_of"]
 
 RULE = "explanations@1"
-"""Name and version of the rule; another version may attribute otherwise."""
+"""Name and version of the rule. Another version may give another energy."""
 
 EXACT_WIDTH = 0.01
-"""Greatest width of the bounds of an exact energy, relative to the upper one."""
+"""Greatest width of the bounds of an exact energy, as a fraction of the upper bound."""
 
 # Differences below this fraction of the plain sum are rounding.
 _ROUNDING = 1e-9
-# An energy is exact with these reasons too, if its bounds are narrow.
+# If the bounds are narrow, an energy with these reasons is also exact.
 _EXACT_BASIS = frozenset({"mean_power", "mean_of_readings"})
 
 
@@ -86,7 +86,7 @@ def attribute(records: Sequence[RawProcessResult], assume: Assumptions | None = 
 
 
 def attribution_of(processes: Sequence[Process], assume: Assumptions | None = None) -> Attribution:
-    """As `attribute`, for processes."""
+    """Return what `attribute` returns, for processes."""
     assume = assume or Assumptions()
     division = division_of(processes, assume.hosts, one_host=assume.boards is not None)
     explained = _explained(processes, division, assume)
@@ -116,7 +116,7 @@ def attribution_of(processes: Sequence[Process], assume: Assumptions | None = No
 
 
 def _explained(processes: Sequence[Process], division: Division, assume: Assumptions) -> list[Explained]:
-    """The divisions into hosts that remain, with their energies; if none remains, all of them."""
+    """Return the possible divisions into hosts, with their energies; all divisions if none is possible."""
     readings: list[list[Reading] | None] = [None] * len(processes)
 
     def read(position: int) -> list[Reading]:
@@ -132,7 +132,7 @@ def _explained(processes: Sequence[Process], division: Division, assume: Assumpt
         for positions in hosts:
             own = [processes[position] for position in positions]
             module = module_of(own)
-            apart = energies_apart(own) if module is None else None
+            apart = separate_energies(own) if module is None else None
             if apart is not None:
                 by_host.append(None)
                 parts = {component: exactly(math.fsum(energies)) for component, energies in apart.items()}
@@ -161,7 +161,7 @@ def _explained(processes: Sequence[Process], division: Division, assume: Assumpt
 
 
 def _within(total: EnergyRange, plain_j: float) -> EnergyRange:
-    """The range without rounding, and not above the plain sum."""
+    """Return the range, at most the plain sum, without differences by rounding."""
 
     def rounded(energy_j: float) -> float:
         return plain_j if energy_j > plain_j * (1 - _ROUNDING) else max(0.0, energy_j)
@@ -176,7 +176,7 @@ def _counts(process: Process) -> bool:
 
 
 def _status(total: EnergyRange, division: Division, *, knows_windows: bool) -> tuple[AttributionStatus, list[str]]:
-    """How far the energy is known, and why it can be estimated."""
+    """Return how far the energy is known, and the reasons of an estimate."""
     if total.point_j is None:
         return "undetermined", []
     basis = total.basis | ({division.basis} if division.basis is not None else set())
@@ -188,13 +188,13 @@ def _status(total: EnergyRange, division: Division, *, knows_windows: bool) -> t
 
 
 def _component(explained: Sequence[Explained], component: Component) -> float | None:
-    """Energy of a component, in joules; None if it is unknown or undetermined."""
+    """Return the energy of a component, in joules; None if it is unknown or undetermined."""
     ranges = [one.components[component] for one in explained if component in one.components]
     return either(ranges).point_j if len(ranges) == len(explained) else None
 
 
 def _factor(plain_j: float, energy_j: float | None) -> float | None:
-    """How often the plain sum counts the attributed energy; None where that is 0 or unknown."""
+    """Return the plain sum divided by the attributed energy; None if this energy is 0 or unknown."""
     factor = None if energy_j is None else ratio(plain_j, energy_j)
     if factor is None:
         return None

@@ -35,8 +35,8 @@ class Case(Struct, frozen=True):
         division: The possible divisions into hosts.
         explained: The divisions that remain, from the fewest hosts to the most.
         total: Range of the attributed energy.
-        likely: The division under which most energy is honest: what is wrong here is wrong under each division.
-        hosts: The hosts of the likely division whose readings had to be compared.
+        likely: The division with the greatest upper bound. If it counts energy twice, every division does.
+        hosts: The hosts of this division whose readings can contain the same joules.
         plain_j: Plain sum, in joules; None if no process knows its energy.
         assume: Facts that the user states.
     """
@@ -78,7 +78,7 @@ def findings_of(case: Case) -> list[Finding]:
 
 
 def _proven(case: Case) -> list[DoubleCount]:
-    """Double counts that no division into hosts explains otherwise, one for each host and code."""
+    """Return the double counts that exist in every division into hosts, one for each host and code."""
     if case.plain_j is None:
         return []
     keys: Counter[tuple[str, tuple[int, ...]]] = Counter()

@@ -1,7 +1,7 @@
-"""The table of boards with their power limits and sensors, and the parser of board names.
+"""Power limits of board models, and the search for the model in the name of a board.
 
-The limit in a record (`gpu_power_limit_w`, from NVML) comes first. The table is used if a record has only a name.
-An ambiguous name (`NVIDIA A100` can be 250, 300 or 400 W) has an unknown limit.
+The limit in the record (`gpu_power_limit_w`, as NVML reports it) always comes first. The table is used if a record has
+only a name. An ambiguous name (`NVIDIA A100`, of 250, 300 or 400 W) has no limit, like an unknown name.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from functools import lru_cache
 from msgspec import Struct
 
 _MAX_NAME = 200
-# `2 x A100-PCIE-40GB2 x L4`: some tools write no separator between the models of a node.
+# Some tools write no separator between the models of a node: `2 x A100-PCIE-40GB2 x L4`.
 _COUNT = re.compile(r"(?P<before>\D|^)(?P<count>\d{1,3}) x ")
 _WORD = re.compile(r"[a-z0-9]+")
-# Virtual and mobile boards of the same name have other limits.
+# Words in the names of virtual and mobile boards. Their limits differ from those of the board with the same name.
 _OTHER_BOARDS = frozenset({"laptop", "mobile", "max", "grid", "vgpu", "mxm"})
 
 _NVIDIA = "NVIDIA data sheet"
@@ -24,15 +24,15 @@ _AMD = "AMD data sheet"
 
 
 class BoardModel(Struct, frozen=True):
-    """A model of board.
+    """A model of GPU board.
 
     Attributes:
-        words: Words of its name, in lower case.
-        limit_w: Greatest sustained power, in watts.
+        words: Words that its name contains, in lower case.
+        limit_w: Greatest power that it draws for longer than an instant, in watts.
         source: Source of the limit.
-        gpus_per_sensor: Number of GPUs, as the driver counts them, that one power sensor covers.
-        includes_cpu: True if the sensor of the module covers a CPU too.
-        can_be_raised: True if makers or users can set a greater limit. The limit then proves nothing.
+        gpus_per_sensor: Number of GPUs, as the driver counts them, that one power sensor measures.
+        includes_cpu: Whether the sensor of the module measures a CPU as well.
+        can_be_raised: Whether makers or users raise the limit. The limit then proves nothing.
     """
 
     words: frozenset[str]
@@ -49,16 +49,16 @@ class BoardModel(Struct, frozen=True):
 
 
 class Boards(Struct, frozen=True):
-    """Boards that a name states: boards of one model, or all boards of a node.
+    """The boards that a name states: boards of one model, or all boards of a node.
 
     Attributes:
         count: Number of boards.
-        model_name: Name of the model, as in the record.
-        model: Row of the table. None if the model is unknown or ambiguous, or if there are several models.
-        limit_w: Power that the boards can draw together by the table, in watts; None if unknown.
-        least_w: Power that the smallest board can draw, in watts; None if unknown.
-        is_mixed: True if there are several models.
-        is_stated: True if the name has a number, as in `4 x A40`. The number is that of the whole node.
+        model_name: Name of the model, without the number.
+        model: Entry of the table; None if the model is unknown or ambiguous, or if there are several models.
+        limit_w: Greatest power of all boards together, in watts; None if unknown.
+        least_w: Greatest power of the smallest board, in watts; None if unknown.
+        is_mixed: Whether there are several models.
+        is_stated: Whether the name states the number of boards (`4 x A40`), which is then that of the whole node.
     """
 
     count: int
@@ -80,7 +80,7 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
             _row("a100 pcie 40gb", 250, f"{_NVIDIA}, A100 40GB PCIe"),
             _row("a100 pcie 80gb", 300, f"{_NVIDIA}, A100 80GB PCIe"),
             _row("a100 sxm4", 400, f"{_NVIDIA}, A100 SXM, 40 and 80 GB"),
-            # These rows need the memory size, because the A100-SXM-64GB of one system has a greater limit.
+            # The memory is part of the name, because the A100-SXM-64GB of one system draws more.
             _row("a100 sxm 40gb", 400, f"{_NVIDIA}, A100 SXM"),
             _row("a100 sxm 80gb", 400, f"{_NVIDIA}, A100 SXM"),
             _row("a800 sxm4 80gb", 400, f"{_NVIDIA}, A800 SXM"),
@@ -137,7 +137,7 @@ BOARD_MODELS: tuple[BoardModel, ...] = tuple(
         key=lambda row: -len(row.words),
     )
 )
-"""The models. Longer names come first, so that `h200 nvl` is not read as `h200`."""
+"""The models. Names with more words come first, so that `h200 nvl` is not taken for `h200`."""
 
 _MIG_PARENT = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
 
@@ -182,7 +182,7 @@ def _one_model(count: int, name: str, *, is_stated: bool) -> Boards:
 
 @lru_cache(maxsize=4096)
 def model_named(name: str) -> BoardModel | None:
-    """Return the model of a name. None if the table has no row, or if the name is ambiguous.
+    """Return the model with this name; None if the table does not have it or the name matches several models.
 
     Example:
         >>> [model and model.limit_w for model in map(model_named, ["Tesla V100-SXM2-16GB", "NVIDIA A100", "L4"])]
@@ -195,7 +195,7 @@ def model_named(name: str) -> BoardModel | None:
 
 
 def parent_of_slice(uuid: str) -> str | None:
-    """Return the UUID of the GPU of a MIG slice. None if the UUID of the slice does not contain it (drivers from 470).
+    """Return the UUID of the GPU of a MIG slice; None if the name of the slice does not contain it (drivers since 470).
 
     Example:
         >>> parent_of_slice("MIG-GPU-5c89/1/0"), parent_of_slice("MIG-7f31")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
-from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.findings import Finding, Severity
 from llm_energy_measure.verification.codes import failed, not_checked, passed, seconds, watts
+from llm_energy_measure.verification.gpus import host_boards
 from llm_energy_measure.verification.processes import Evidence, Process
 
 BOARD_CEILING_W = 3000.0
@@ -14,47 +16,84 @@ BOARD_CEILING_W = 3000.0
 HOST_CEILING_W = 50_000.0
 """No host draws more, in watts. An NVIDIA DGX B200 draws at most 14.3 kW (its data sheet), a Cerebras CS-2 23 kW."""
 
+Hardware = Literal["board", "gpus", "host"]
+"""One board, the GPUs of a process, or a whole host."""
+
+
+class _Excess(NamedTuple):
+    """A power above a ceiling, in watts. The most severe excess of the first process sorts first."""
+
+    is_suspicion: bool
+    process: int
+    relation: str
+    power_w: float
+    ceiling_w: float
+
 
 def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
-    """Check that no process implies or reports a power above the ceiling of its boards or of a host."""
+    """Check that no process implies or reports a power above the ceiling of its boards or of a host.
+
+    If the scope of the GPU energy is unknown, a power above that of the named boards is a warning: the process may have
+    read more boards.
+    """
     code = "plausibility.impossible_power"
-    checked = False
-    wrong: list[tuple[int, str, float, float]] = []
+    has_powers = False
+    found: list[_Excess] = []
     for process in evidence.processes:
-        for name, power_w, ceiling_w in _powers(process):
-            checked = True
-            if power_w > ceiling_w:
-                wrong.append((process.index, name, power_w, ceiling_w))
-                break
-    if not wrong:
-        yield passed(code) if checked else not_checked(code, "no process has a power, or an energy with a time")
+        for relation, power_w, hardware in _powers(process):
+            has_powers = True
+            # No ceiling is lower than that of one board.
+            if power_w > BOARD_CEILING_W:
+                ceiling_w, usual_w = _ceilings(process, hardware)
+                if power_w > usual_w:
+                    is_suspicion = power_w <= ceiling_w
+                    limit_w = usual_w if is_suspicion else ceiling_w
+                    found.append(_Excess(is_suspicion, process.index, relation, power_w, limit_w))
+    if not found:
+        yield passed(code) if has_powers else not_checked(code, "no process has a power, or an energy with a time")
         return
-    index, name, power_w, ceiling_w = wrong[0]
-    others = f" ({len(wrong) - 1} more processes too)" if len(wrong) > 1 else ""
+    first = min(found, key=lambda excess: excess[:2])
+    processes = {excess.process for excess in found if excess.is_suspicion == first.is_suspicion}
+    others = f" ({len(processes) - 1} more processes too)" if len(processes) > 1 else ""
+    owner, cause = ("its boards", "it read more boards, or a") if first.is_suspicion else ("the hardware", "a")
     message = (
-        f"process {index} {name} {watts(power_w)}, but the hardware can draw at most {watts(ceiling_w)}{others}; "
-        "a unit of its energy, power or time is wrong"
+        f"process {first.process} {first.relation} {watts(first.power_w)}, but {owner} can draw at most "
+        f"{watts(first.ceiling_w)}{others}; {cause} unit of its energy, power or time is wrong"
     )
-    yield failed(code, message, expected=ceiling_w, found=power_w, processes=(entry[0] for entry in wrong))
+    severity: Severity = "warning" if first.is_suspicion else "error"
+    yield failed(code, message, expected=first.ceiling_w, found=first.power_w, processes=processes, severity=severity)
 
 
-def _powers(process: Process) -> Iterator[tuple[str, float, float]]:
-    """Yield, for each power of a process, how it is known, the power and its ceiling, both in watts."""
+def _powers(process: Process) -> Iterator[tuple[str, float, Hardware]]:
+    """Yield each power of a process: a verb and an object, the power in watts, and the hardware that draws it."""
     energy, length_sec = process.energy, process.length_sec
-    gpu_ceiling_w = HOST_CEILING_W
-    if process.gpu_scope in ("device", "process") and process.boards.is_certain:
-        gpu_ceiling_w = min(HOST_CEILING_W, BOARD_CEILING_W * max(1, process.boards.number, len(process.gpus)))
     if energy.gpu_power_w is not None:
-        yield "reports a GPU power of", energy.gpu_power_w, gpu_ceiling_w
+        yield "reports a GPU power of", energy.gpu_power_w, "gpus"
     if energy.cpu_power_w is not None:
-        yield "reports a CPU power of", energy.cpu_power_w, HOST_CEILING_W
+        yield "reports a CPU power of", energy.cpu_power_w, "host"
     if not length_sec:
         return
     over = f"over {seconds(length_sec)} implies"
     for device in energy.devices or ():
         if device.energy_j is not None:
-            yield f"has a GPU whose energy {over}", device.energy_j / length_sec, BOARD_CEILING_W
+            yield f"has a GPU whose energy {over}", device.energy_j / length_sec, "board"
     if energy.gpu_energy_j is not None:
-        yield f"has a GPU energy that {over}", energy.gpu_energy_j / length_sec, gpu_ceiling_w
+        yield f"has a GPU energy that {over}", energy.gpu_energy_j / length_sec, "gpus"
     if energy.total_energy_j is not None:
-        yield f"has a total energy that {over}", energy.total_energy_j / length_sec, HOST_CEILING_W
+        yield f"has a total energy that {over}", energy.total_energy_j / length_sec, "host"
+
+
+def _ceilings(process: Process, hardware: Hardware) -> tuple[float, float]:
+    """Return the greatest possible power, and the greatest power of the boards that the process names, in watts."""
+    if hardware != "gpus":
+        ceiling_w = BOARD_CEILING_W if hardware == "board" else HOST_CEILING_W
+        return ceiling_w, ceiling_w
+    number = max(1, process.boards.number, len(process.gpus))
+    named_w = min(HOST_CEILING_W, BOARD_CEILING_W * number)
+    if process.gpu_scope in ("device", "process") and process.boards.is_certain:
+        return named_w, named_w
+    stated = host_boards(process.record)
+    if stated is not None:
+        host_w = min(HOST_CEILING_W, BOARD_CEILING_W * max(number, stated.number))
+        return host_w, host_w
+    return HOST_CEILING_W, HOST_CEILING_W if process.gpu_scope == "host" else named_w

@@ -1,4 +1,4 @@
-"""Energy windows: when each process, and each of its sensors, measured."""
+"""Energy windows: the time span that each process measured, and that of each of its sensors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Window(Struct, frozen=True, gc=False):
-    """When a process measured, in seconds after 1970.
+    """The time span that a process measured, in seconds since 1970.
 
     Attributes:
         start: Start of the energy window, or of the run that contains it; NaN if unknown.
-        end: End of the same; NaN if unknown.
-        is_exact: Whether both are those of the energy window.
-        length_sec: The longest time that is known of the process, in seconds; None if none is known.
-        started: Start of the run, where its end may be unknown; NaN if unknown.
+        end: End of the energy window or of this run; NaN if unknown.
+        is_exact: Whether `start` and `end` are those of the energy window.
+        length_sec: Longest known time of the process, in seconds; None if unknown.
+        started: Start of the run, also if its end is unknown; NaN if the start is unknown.
         is_naive: Whether the times have no UTC offset.
     """
 
@@ -35,7 +35,7 @@ class Window(Struct, frozen=True, gc=False):
 
 
 def window_of(process: Process, handed_over: Span | None = None) -> Window:
-    """Return when a process measured, or when it read a sensor that another process handed over."""
+    """Return the time span that a process measured, or that of a sensor that another process handed over."""
     span, length_sec, started = process.span, process.length_sec, process.record.timestamps.start
     if handed_over is not None:
         span, length_sec = handed_over, (handed_over[1] - handed_over[0]).total_seconds()

@@ -126,11 +126,16 @@ def _is_incomparable(gpus: Sequence[Gpu]) -> bool:
 
 
 def _lacks_name(process: Process, processes: Sequence[Process]) -> bool:
-    """Return True if a process read GPUs and does not name them, unless it read its host or its own share."""
-    if all(gpu.name is not None for gpu in process.gpus) or process.gpu_scope in ("host", "process"):
+    """Return True if a process read GPUs, of any scope, and does not name them."""
+    if all(gpu.name is not None for gpu in process.gpus):
         return False
-    if process.energy.total_energy_j is not None:
-        gpu_j, cpu_j, ram_j, rest_j = parts_of(process.energy)
-        if not gpu_j and not rest_j and (cpu_j or ram_j):
-            return False  # it read no GPU
+    energy = process.energy
+    if energy.total_energy_j is not None:
+        gpu_j, cpu_j, ram_j, rest_j = parts_of(energy)
+        # A process that read no GPU has none to name. Some tools write 0 J for an unknown energy of a GPU.
+        has_others = energy.gpu_energy_j is None and (
+            energy.cpu_energy_j is not None or energy.ram_energy_j is not None
+        )
+        if not gpu_j and not rest_j and (cpu_j or ram_j or has_others):
+            return False
     return not read_elsewhere(process.record, [peer.record for peer in processes])

@@ -1,4 +1,4 @@
-"""Which GPU a reading is of, and which sensor saw it."""
+"""The GPUs and the boards of a process: their identity, their sensor, and the power that they can draw."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from llm_energy_measure.verification.boards import BoardModel, boards_named, par
 from llm_energy_measure.verification.tools import tool_scope
 
 UNCERTAIN = "whether each of several processes works on all GPUs of a model, or on one of them, is not known"
-"""Why the boards of a process can be fewer than they are taken for."""
+"""Why a process can have fewer boards than are assumed."""
 
-# What a configuration calls the number of GPUs that hold one model.
+# Names of the number of GPUs of one model in a configuration.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "num_shards")
 _TWO = 2
 _HINTS = frozenset({"gpu_list", "vllm", "sharding_config", *_SIZES})
@@ -26,10 +26,10 @@ class OwnBoards(Struct, frozen=True, gc=False):
     """The boards of one process.
 
     Attributes:
-        sensor: What identifies them together; None if nothing does.
-        number: How many they are.
-        limit_w: What they can draw together, in watts; None if unknown.
-        is_certain: Whether they are known to be so many, and can't be fewer.
+        sensor: Identity of their sensors together; None if unknown.
+        number: Number of boards.
+        limit_w: Greatest power of the boards together, in watts; None if unknown.
+        is_certain: Whether the number is exact. If not, it is the largest possible number.
     """
 
     sensor: str | None
@@ -39,19 +39,19 @@ class OwnBoards(Struct, frozen=True, gc=False):
 
 
 class Gpu(Struct, frozen=True, gc=False):
-    """One GPU, or slice of one, as a record names it.
+    """One GPU or MIG slice, as a record names it.
 
     Attributes:
-        sensor: The sensor that sees it, to be compared within its host; None if nothing identifies the GPU.
+        sensor: Identity of its sensor within its host; None if the record does not identify the GPU.
         name: Identity of the GPU: its UUID, else its index; None if both are unknown.
         is_shared: Whether other GPUs or slices have the same sensor.
-        knows_sensor: Whether it is known which of them have: not of a slice, or a die, whose board nothing names.
+        knows_sensor: Whether it is known which of them share it. False for a slice or die whose board is not named.
         uuid: Its UUID; None if unknown.
         index: Its index on its host; None if unknown.
         is_by_index: Whether the sensor is identified by an index alone.
-        limit_w: What its board can draw, in watts: the record's own limit, else the table's; None if unknown.
+        limit_w: Greatest power of its board, in watts: from the record, else from the table; None if unknown.
         board: Name of its board; None if unknown.
-        alone: The boards of a process that works on this one alone.
+        alone: The boards of a process that uses only this GPU.
     """
 
     sensor: str | int | None
@@ -67,10 +67,10 @@ class Gpu(Struct, frozen=True, gc=False):
 
 
 def gpus_of(record: RawProcessResult) -> list[Gpu]:
-    """The GPUs that a process measured: those it lists, else its own.
+    """Return the GPUs that a process measured: the listed devices, else the GPU of the record.
 
-    Devices that are listed without index, UUID and energy say what boards the host has, and not which of them the
-    process measured, unless the scope is `device`; so do those without index and UUID of one that read the host.
+    Listed devices without index, UUID and energy are the boards of the host, and not those that the process measured,
+    unless the scope is `device`. With the scope `host`, devices without index and UUID are also those of the host.
     """
     devices = record.energy_metrics.devices
     if devices and not _are_of_host(record, devices):
@@ -90,10 +90,10 @@ def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float 
     limit = limit_w or (model.proven_limit_w if model is not None else None)
     sensor: str | int | None = uuid or index
     is_shared, knows_sensor, is_by_index = False, True, not uuid
-    # NVML has no power and no energy of a MIG slice: tools read those of the GPU that it is a part of.
+    # NVML gives no power and no energy of a MIG slice, so tools read those of the whole GPU.
     if is_slice or (uuid is not None and uuid.startswith("MIG-")):
         parent = parent_of_slice(uuid) if uuid else None
-        # An index can be the GPU's, or the slice's on it.
+        # The index can be that of the GPU, or of the slice on the GPU.
         sensor, is_shared = (parent or (f"GPU {index}" if index is not None else uuid)), True
         knows_sensor = parent is not None
         is_by_index = parent is None and index is not None
@@ -117,13 +117,13 @@ def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float 
 
 
 def gpu_scope(record: RawProcessResult) -> Scope | None:
-    """What the sensor behind a process's GPU energy saw, as far as it is said."""
+    """Return the scope of the GPU energy of a process; None if the record does not state it."""
     energy = record.energy_metrics
     return energy.gpu_scope or energy.total_scope
 
 
 def names_gpu(record: RawProcessResult) -> bool:
-    """Whether anything of a record names a GPU: one that only reads a CPU, or a whole host, has none."""
+    """Return True if a record names a GPU. A process that reads only a CPU or a whole host names none."""
     facts = (record.gpu_id, record.gpu_uuid, record.gpu_name, record.energy_metrics.devices or None)
     return any(fact is not None for fact in facts)
 
@@ -132,8 +132,8 @@ class StatedBoards(Struct, frozen=True, gc=False):
     """All boards of a host, as a record states them.
 
     Attributes:
-        number: How many there are, more than one.
-        name: Their names.
+        number: Number of boards, more than one.
+        name: Names of the boards.
         limit_w: Power that they can draw together, in watts; None if it is unknown.
         least_w: Power that the smallest of them can draw, in watts; None if it is unknown.
     """
@@ -148,7 +148,7 @@ def host_boards(record: RawProcessResult) -> StatedBoards | None:
     """Return all boards of the host of a process; None if the record doesn't state them.
 
     A record states them by a name such as `4 x A40`. Devices without any identity are boards that the process knows of;
-    they are all boards of the host if the tool lists these. `1 x A40` states only the board of the process.
+    they are all boards of the host if the tool lists all boards. `1 x A40` states only the board of the process.
     """
     devices = record.energy_metrics.devices
     tool = tool_scope(record.origin)
@@ -175,7 +175,7 @@ def host_boards(record: RawProcessResult) -> StatedBoards | None:
 
 
 def own_boards(record: RawProcessResult, gpus: Sequence[Gpu]) -> OwnBoards:
-    """The boards of a process: those that it lists, or as many of its own as its configuration says."""
+    """Return the boards of a process: the listed ones, or the number of boards that its configuration states."""
     if len(gpus) == 1:
         [gpu] = gpus
         if _HINTS.isdisjoint(record.effective_config):
@@ -220,5 +220,5 @@ def _are_of_host(record: RawProcessResult, devices: Sequence[DeviceEnergy]) -> b
 
 
 def model_of(board: str | None) -> BoardModel | None:
-    """What the table knows of a board's name."""
+    """Return the model of a board; None if unknown."""
     return boards_named(board).model if board else None

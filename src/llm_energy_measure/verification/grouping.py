@@ -93,13 +93,13 @@ def by_sensors(readings: Sequence[Reading]) -> list[list[Reading]]:
 
 
 def code_of_gpu(readings: Sequence[Reading]) -> str:
-    """Whether readings of one sensor are of one GPU, or of several that share the sensor."""
+    """Return True if readings of one sensor are of one GPU, or of several GPUs that share the sensor."""
     if any(reading.is_shared for reading in readings) and len({reading.gpu for reading in readings}) > 1:
         return "attribution.shared_sensor"
     return "attribution.repeated_gpu"
 
 
 def basis_of(readings: Sequence[Reading], unknown: str = "") -> frozenset[str]:
-    """Reasons for the scope of readings, where it is not recorded."""
+    """Return the reasons for the scope of readings, if the records do not state it."""
     words = {"recorded": "", "listed": "listed_devices", "tool": "tool_scope", "assumed": "assumed", None: unknown}
     return frozenset(words[reading.source] for reading in readings) - {""}

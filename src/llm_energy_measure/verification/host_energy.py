@@ -1,4 +1,4 @@
-"""The energy of hosts as it is explained, and what decides it."""
+"""The explained energy of each host, and the evidence that decides it or is missing."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class DoubleCount(Struct, frozen=True, kw_only=True):
         code: Code of the finding.
         processes: Processes that read them.
         plain_j: Sum of the readings, in joules.
-        kept: Energy of them, each joule once.
-        names: Names of the GPUs, where they are known.
-        limit_w: Greatest power that the boards can draw, in watts, where this is the proof.
+        kept: Their energy, with each joule counted once.
+        names: Names of the GPUs, as far as known.
+        limit_w: Greatest power that the boards can draw, in watts; None if the proof is not a power.
         found_w: Power that the readings imply together, in watts.
     """
 
@@ -39,21 +39,21 @@ class DoubleCount(Struct, frozen=True, kw_only=True):
 
 
 class HostEnergy(Struct, kw_only=True):
-    """The energy of one host, and what decides it.
+    """The energy of one host, and the evidence that decides it or is missing.
 
     Attributes:
-        total: All of its energy.
+        total: Its energy.
         components: Its components, as far as they were read.
         double_counts: Readings that contain the same joules.
-        contradictions: Why the evidence contradicts itself, with the processes.
+        contradictions: Each contradiction in the evidence, as a sentence with the processes.
         open_scopes: Components that several processes read with an unknown scope.
-        open_parts: Processes that read parts of boards that no fact identifies.
+        open_parts: Processes that read parts of boards, if no record identifies the boards.
         mixed_names: Processes that name their GPUs in different ways: by UUID, and by index only.
         open_windows: Processes whose windows don't decide how much energy is common.
-        near_limit: Power of the readings and the limit, in watts, where sensor error can explain the excess.
+        near_limit: Power of the readings and the limit, in watts, if sensor error can explain the excess.
         excessive_shares: Processes whose shares are more than their board can draw, with the power and the limit.
         module_j: Energy of CPUs and memory that the sensor of a module may have counted too, in joules.
-        module_processes: Processes that read them, or the module.
+        module_processes: Processes that read CPUs, memory or the module.
     """
 
     total: EnergyRange = ZERO
@@ -101,7 +101,7 @@ class Explained(Struct, frozen=True):
         hosts: The division.
         total: All energy.
         components: Energy of each component that was read.
-        by_host: What decides the energy of each host; None for hosts whose readings share no joule.
+        by_host: The energy of each host; None for hosts whose readings share no joule.
     """
 
     hosts: Hosts
@@ -111,5 +111,5 @@ class Explained(Struct, frozen=True):
 
     @property
     def is_possible(self) -> bool:
-        """Whether the evidence does not contradict the division."""
+        """True if the evidence does not contradict the division."""
         return not any(host is not None and host.contradictions for host in self.by_host)

@@ -1,4 +1,4 @@
-"""Hosts: which processes ran on one machine, as far as the records show it, and which divisions remain possible.
+"""Find the processes that ran on one host. If the records do not show it, several divisions are possible.
 
 Evidence, from strongest to weakest: an equal boot id, an equal GPU UUID, an equal hostname (unless the boot ids
 differ), an equal node of the launcher, local ranks. Processes without any of these may have run on any number of hosts.
@@ -15,10 +15,10 @@ from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.verification.processes import Process
 
 Hosts = tuple[tuple[int, ...], ...]
-"""A division of the processes into hosts: positions of the processes of each host."""
+"""A division of the processes into hosts: for each host, the positions of its processes."""
 
 _TWO = 2
-# More named hosts than these are not tried one by one for the processes that may be on any of them.
+# The processes without a host are tried together on each named host, up to this number of hosts.
 _MAX_TRIED = 16
 
 
@@ -29,7 +29,7 @@ class Division(Struct, frozen=True, kw_only=True):
         coarsest: The division into the fewest hosts that the records admit.
         finest: The division into the most hosts; equal to `coarsest` if the hosts are known.
         between: The other divisions that are considered.
-        basis: What the division follows from, if not from facts about each process: `one_host`,
+        basis: Reason of the division, if it is not a fact about each process: `one_host`,
             `local_rank` or `assumed`.
     """
 
@@ -40,7 +40,7 @@ class Division(Struct, frozen=True, kw_only=True):
 
     @property
     def is_known(self) -> bool:
-        """Whether one division remains."""
+        """True if one division remains."""
         return self.coarsest == self.finest
 
 
@@ -74,7 +74,7 @@ def _certain(groups: Sequence[tuple[int, ...]]) -> Division:
 
 
 def _joined(records: Sequence[RawProcessResult]) -> tuple[list[tuple[int, ...]], list[bool]]:
-    """Groups of processes that are known to share a host, and whether the host of each group is known."""
+    """Return groups of processes that share a host, and whether the host of each group is known."""
     names = {record.host for record in records}
     boots = {boot_of(record) for record in records}
     if None not in names and len(boots) == 1 and (len(names) == 1 or None in boots):
@@ -106,7 +106,7 @@ def _joined(records: Sequence[RawProcessResult]) -> tuple[list[tuple[int, ...]],
 
 
 def _facts(record: RawProcessResult, several: set[str]) -> Iterator[tuple[str, str]]:
-    """Facts that a process shares with all processes of its host."""
+    """Return the facts that are equal for all processes of one host."""
     boot = boot_of(record)
     if boot is not None:
         yield "boot", boot
@@ -119,7 +119,7 @@ def _facts(record: RawProcessResult, several: set[str]) -> Iterator[tuple[str, s
 
 
 def _names_of_several_boots(records: Sequence[RawProcessResult]) -> set[str]:
-    """Hostnames of several machines: two boot ids have them."""
+    """Return the hostnames of several machines: those with two boot ids."""
     boots: dict[str, set[str]] = {}
     for record in records:
         boot = boot_of(record)
@@ -129,7 +129,7 @@ def _names_of_several_boots(records: Sequence[RawProcessResult]) -> set[str]:
 
 
 def _shares_uuid(records: Sequence[RawProcessResult]) -> bool:
-    """Whether two processes name one GPU by its UUID."""
+    """Return True if two processes name one GPU by its UUID."""
     uuids = [uuid for record in records for uuid in dict.fromkeys(_uuids(record))]
     return len(set(uuids)) < len(uuids)
 
@@ -143,7 +143,7 @@ def _uuids(record: RawProcessResult) -> Iterator[str]:
 
 
 def _by_local_rank(records: Sequence[RawProcessResult], groups: Sequence[tuple[int, ...]]) -> Division | None:
-    """Distinct local ranks are one host. A repeated local rank starts another host."""
+    """Return the division by local ranks: distinct ranks are one host, and a repeated one needs another host."""
     ranks = [record.launcher.local_rank if record.launcher is not None else None for record in records]
     local = [rank for rank in ranks if rank is not None]
     if len(local) < len(ranks):
@@ -158,7 +158,7 @@ def _by_local_rank(records: Sequence[RawProcessResult], groups: Sequence[tuple[i
 
 
 def _layouts(records: Sequence[RawProcessResult], local: Sequence[int]) -> Iterator[Hosts]:
-    """The divisions in which launchers give out these local ranks."""
+    """Return the divisions in which a launcher assigns these local ranks."""
     size = _world_size(records)
     if len(set(local)) == len(local) and size == len(records):
         yield (tuple(range(len(records))),)
@@ -170,7 +170,7 @@ def _layouts(records: Sequence[RawProcessResult], local: Sequence[int]) -> Itera
     ends = sorted((first, max(records[at].process_index for at in own)) for first, own in by_first.items())
     if all(end < start for (_, end), (start, _) in pairwise(ends)):
         yield tuple(tuple(own) for own in by_first.values())
-    # Ranks dealt out to the hosts in turn (SLURM: --distribution=cyclic).
+    # Ranks assigned to the hosts in turn (SLURM: --distribution=cyclic).
     for number in range(_TWO, size + 1):
         if size % number == 0 and all(
             record.process_index // number == rank for record, rank in zip(records, local, strict=True)
@@ -179,7 +179,7 @@ def _layouts(records: Sequence[RawProcessResult], local: Sequence[int]) -> Itera
 
 
 def _in_turn(records: Sequence[RawProcessResult], number: int) -> Hosts:
-    """Divide ranks into that many hosts, dealt out in turn."""
+    """Divide ranks into this number of hosts, assigned in turn."""
     turns: dict[int, list[int]] = {}
     for position, rank in enumerate(_ranks(records)):
         turns.setdefault(rank % number, []).append(position)
@@ -212,7 +212,7 @@ def _coarser(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> Hosts:
 
 
 def _open(records: Sequence[RawProcessResult], groups: Sequence[tuple[int, ...]]) -> Division:
-    """Any number of hosts that divides the number of ranks, each with consecutive ranks or dealt out in turn."""
+    """Return a division for each number of hosts that divides the number of ranks: in blocks, or in turn."""
     one: Hosts = (tuple(range(len(records))),)
     size = _world_size(records)
     between: list[Hosts] = []
@@ -229,12 +229,12 @@ def _keeps_together(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> bool:
 
 
 def _world_size(records: Sequence[RawProcessResult]) -> int:
-    """Number of ranks that the experiment had, as far as its records show."""
+    """Return the number of ranks of the experiment, as far as its records show it."""
     return max(len(records), *(record.world_size or 0 for record in records))
 
 
 def _blocks(records: Sequence[RawProcessResult], number: int) -> Hosts:
-    """Divide ranks into that many hosts of equal size, each with consecutive ranks."""
+    """Divide ranks into this number of hosts of equal size, each with consecutive ranks."""
     size = _world_size(records)
     blocks: dict[int, list[int]] = {}
     for position, rank in enumerate(_ranks(records)):
@@ -243,13 +243,13 @@ def _blocks(records: Sequence[RawProcessResult], number: int) -> Hosts:
 
 
 def _ranks(records: Sequence[RawProcessResult]) -> list[int]:
-    """The rank of each process: its index, if all indices are below the number of ranks, else its position."""
+    """Return the rank of each process: its index if all indices are below the number of ranks, else its position."""
     ranks = [record.process_index for record in records]
     return ranks if max(ranks) < _world_size(records) else list(range(len(records)))
 
 
 def _mixed(groups: Sequence[tuple[int, ...]], named: Sequence[bool]) -> Division:
-    """Some hosts are known. The other processes may be on any of them, or on hosts of their own."""
+    """Return the possible divisions if only some hosts are known. Other processes are on one of them or elsewhere."""
     known = [group for group, is_known in zip(groups, named, strict=True) if is_known]
     floating = tuple(at for group, is_known in zip(groups, named, strict=True) if not is_known for at in group)
     divisions: list[Hosts] = [

@@ -21,13 +21,13 @@ SAME_COUNTER = 0.25
 """Fraction by which readings of one known counter may differ from its energy; beyond it, they contradict each other."""
 
 SAME_INDEX = 0.125
-"""As `SAME_COUNTER`, where only an index says that the counter is one: some tools restart the index in each process."""
+"""As `SAME_COUNTER`, if only an index identifies the counter: some tools restart the index in each process."""
 
 CAP_FACTOR = 3.0
 """Assumed maximum power, as a multiple of the mean power of a reading. Used if no power limit is known."""
 
 POINT_ERROR = 0.04
-"""Greatest relative error of a point that is given where windows overlap in part: it is this near to both bounds."""
+"""Greatest relative distance from a point to both bounds, if windows overlap in part."""
 
 # In this fraction of the union of the windows and more, a window counts as the same as the others.
 _NEARLY_EQUAL = 0.8
@@ -109,7 +109,7 @@ def distinct(readings: Sequence[Reading]) -> list[Reading]:
 def _of_equal_windows(
     spans: Sequence[tuple[float, float]], energies: Sequence[float], union: float, cap_w: float, tolerance: float
 ) -> Counted | None:
-    """Bounds where each window is nearly the union: each reading is the energy but for a short remainder."""
+    """Return the bounds if each window is nearly the union: each reading lacks only the energy of a short time."""
     largest = max(energies)
     remainders = [cap_w * (union - (end - start)) for start, end in spans]
     needed = max((largest - own - more) / (largest + own) for own, more in zip(energies, remainders, strict=True))
@@ -147,7 +147,7 @@ def _estimate(
 
 
 def _at_mean_power(spans: Sequence[tuple[float, float]], energies: Sequence[float]) -> float:
-    """Energy over the union of the windows if the power at each time is the mean over the windows that contain it."""
+    """Return the energy over the union of the windows, if each time has the mean power of its windows."""
     powers = [(start, end, energy / (end - start)) for (start, end), energy in zip(spans, energies, strict=True)]
     total = 0.0
     for start, end in pairwise(sorted({edge for span in spans for edge in span})):
@@ -159,7 +159,7 @@ def _at_mean_power(spans: Sequence[tuple[float, float]], energies: Sequence[floa
 def _of_overlapping_windows(
     spans: Sequence[tuple[float, float]], energies: Sequence[float], cap_w: float, tolerance: float
 ) -> Counted | None:
-    """Bounds by difference constraints, at the least tolerance at which the readings fit together."""
+    """Return the bounds by difference constraints, with the least tolerance that makes the readings consistent."""
     edges = sorted({edge for span in spans for edge in span})
     segments = [
         (end - start, any(first <= start and end <= last for first, last in spans)) for start, end in pairwise(edges)
@@ -222,9 +222,10 @@ def _increase(
 
 
 def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
-    """The largest reading is the least energy. If the processes ran together, half of each other one may add to it.
+    """Return the range if windows are unknown: the least energy is the largest reading.
 
-    If the processes also started together, the longest window contains the others: the largest reading is the energy.
+    If the processes ran together, half of each other reading may add to it. If they also started together, the longest
+    window contains the others, and the largest reading is the energy.
     """
     largest = most_without_overlap(readings)
     windows = [reading.window for reading in readings]
@@ -238,7 +239,7 @@ def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
 
 
 def _cap(spans: Sequence[tuple[float, float]], energies: Sequence[float], limit_w: float | None) -> float:
-    """Greatest power of the counter, in watts."""
+    """Return the greatest power of the counter, in watts."""
     greatest = max(energy / (end - start) for energy, (start, end) in zip(energies, spans, strict=True))
     return max(limit_w, 1.25 * greatest) if limit_w is not None else CAP_FACTOR * greatest
 
@@ -294,7 +295,7 @@ def union_sec(windows: Sequence[Window]) -> float | None:
 
 
 def ran_together(windows: Sequence[Window]) -> bool:
-    """Whether each run is known to overlap the next one by at least half of the shorter of the two."""
+    """Return True if each run overlaps the next one by at least half of the shorter run; False if unknown."""
     runs: list[tuple[float, float]] = []
     for window in windows:
         start, end = window.start, window.end
@@ -314,11 +315,11 @@ def ran_together(windows: Sequence[Window]) -> bool:
 
 
 def are_comparable(windows: Sequence[Window]) -> bool:
-    """Whether windows can be put in order: all have a start and an end, and all have a UTC offset or all have none."""
+    """Return True if windows can be put in order: all are known, and all have a UTC offset or all have none."""
     return not any(math.isnan(window.start) for window in windows) and len({w.is_naive for w in windows}) == 1
 
 
 def are_separate(windows: Iterable[Window]) -> bool:
-    """Whether no two windows overlap. The windows can be put in order."""
+    """Return True if no two windows overlap; the windows can be put in order."""
     ordered = sorted(windows, key=lambda window: (window.start, window.end))
     return all(one.end <= other.start for one, other in pairwise(ordered))

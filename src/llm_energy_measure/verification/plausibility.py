@@ -19,7 +19,7 @@ SAMPLE_FACTOR = 2.0
 """Greatest ratio between one power sample and the mean power that energy and window imply."""
 
 SAMPLE_ERROR_FACTOR = 10.0
-"""A greater ratio is an error: the load of a device does not explain it, a wrong unit does."""
+"""A greater ratio is an error, because only a wrong unit explains it, and no load of a device."""
 
 COMPONENT_TOLERANCE = 0.01
 """Greatest excess of the components over the total, as a fraction of the total."""

@@ -119,7 +119,7 @@ def check_process_power(readers: Sequence[tuple[Process, Scope | None, HostBoard
 
 
 def _limit_of(process: Process, scope: Scope | None, boards: HostBoards | None) -> tuple[float | None, str]:
-    """Greatest power of what a process read, in watts; or None, and why it is unknown."""
+    """Return the greatest power of the boards that a process read, in watts; or None, and why it is unknown."""
     if scope in ("device", "process"):
         name = process.gpus[0].board
         board = f"the board {name!r}" if name else f"the board of process {process.index}"
@@ -132,7 +132,7 @@ def _limit_of(process: Process, scope: Scope | None, boards: HostBoards | None) 
 
 
 def _excess(found: Sequence[tuple[float, Process, float]]) -> tuple[str, float, float, float]:
-    """The sentence about the greatest excess, its limit and its power in watts, and the energy above all limits."""
+    """Return the sentence about the greatest excess, its limit and power in watts, and the energy above all limits."""
     _, worst, limit = max(found, key=lambda one: (one[0], -one[1].index))
     others = f" ({len(found) - 1} more exceed theirs)" if len(found) > 1 else ""
     effect_j = math.fsum(

@@ -1,4 +1,4 @@
-"""Processes: what several checks ask of each, found out once."""
+"""Facts about each process that several checks need, computed once."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from llm_energy_measure.verification.gpus import Gpu, OwnBoards, gpus_of, model_
 _TWO = 2
 
 SAME_LENGTH = 0.001
-"""Fraction by which the length of an energy window may differ from a run that is taken for the window."""
+"""Fraction by which the lengths of energy window and run may differ if the run is used as the window."""
 
 Span = tuple[datetime, datetime]
 """Start and end of a window."""
 
 
 class Process(Struct, frozen=True, kw_only=True, gc=False):
-    """One process, and what several checks ask of it, found out once.
+    """One process, with facts that several checks need.
 
     Attributes:
         record: Its result.
         energy: Its energy.
-        host: Its host, as far as hosts are told apart; see `processes_of`.
+        host: Its host; None if the records do not separate hosts. See `processes_of`.
         gpus: The GPUs that it measured; see `gpus_of`.
         boards: The boards that it works on; see `own_boards`.
-        gpu_scope: What the sensor behind its GPU energy saw; see `gpu_scope`.
+        gpu_scope: Scope of its GPU energy; see `gpus.gpu_scope`.
         run: When it ran; None unless start and end are known and can be compared.
         window_sec: Length of its energy window, in seconds; None if it is not recorded.
         length_sec: Length of an energy window with start and end, or else the longest time that is known of the
@@ -55,7 +55,7 @@ class Process(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def index(self) -> int:
-        """Its number in the experiment."""
+        """Its process index."""
         return self.record.process_index
 
 
@@ -70,9 +70,9 @@ def processes_of(records: Sequence[RawProcessResult]) -> list[Process]:
     if None in names:
         for fact in (_boot, _node):
             names = _named_by(names, [fact(record) for record in records])
-        told = set(names) - {None}
-        if len(told) < _TWO:
-            names = [next(iter(told), None)] * len(names)
+        stated = set(names) - {None}
+        if len(stated) < _TWO:
+            names = [next(iter(stated), None)] * len(names)
     else:
         names = _apart_by_boot(names, records)
     return [_process(record, name) for record, name in zip(records, names, strict=True)]
@@ -102,7 +102,7 @@ def _process(record: RawProcessResult, host: str | None) -> Process:
 
 
 def by_host(processes: Sequence[Process]) -> dict[str | None, list[Process]]:
-    """Processes by host, in their order."""
+    """Return the processes by host, in their order."""
     groups: dict[str | None, list[Process]] = {}
     for process in processes:
         groups.setdefault(process.host, []).append(process)
@@ -118,8 +118,10 @@ def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[
     known: dict[str | None, str] = {
         fact: name for name, fact in zip(names, facts, strict=True) if name is not None and fact is not None
     }
-    all_told = all(fact is not None for name, fact in zip(names, facts, strict=True) if name is not None)
-    return [name or known.get(fact) or (fact if all_told else None) for name, fact in zip(names, facts, strict=True)]
+    all_have_facts = all(fact is not None for name, fact in zip(names, facts, strict=True) if name is not None)
+    return [
+        name or known.get(fact) or (fact if all_have_facts else None) for name, fact in zip(names, facts, strict=True)
+    ]
 
 
 def _apart_by_boot(names: list[str | None], records: Sequence[RawProcessResult]) -> list[str | None]:
@@ -164,7 +166,7 @@ def _node(record: RawProcessResult) -> str | None:
 
 
 def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) -> bool:
-    """Whether what a process did not read itself is read by its peers: it left each such sensor to another process.
+    """Return True if peers of a process read each sensor that the process left to another process.
 
     Args:
         record: The process.
@@ -209,12 +211,12 @@ def _longest_sec(record: RawProcessResult, window_sec: float | None) -> float | 
 
 
 def comparable(spans: Sequence[Span | None]) -> bool:
-    """Whether windows can be set in order: all known, and all with a UTC offset or all without."""
+    """Return True if windows can be put in order: all are known, and all have a UTC offset or all have none."""
     return None not in spans and len({span[0].tzinfo is None for span in spans if span is not None}) == 1
 
 
 def module_of(processes: Sequence[Process]) -> str | None:
-    """Board of a host whose GPU sensor may see the CPU of its module; None if no process names such a board."""
+    """Return the board of a host whose sensor may include the CPU of its module; None if no process names one."""
     names: list[str | None] = []
     for process in processes:
         names.append(process.record.gpu_name)
@@ -229,26 +231,25 @@ def module_of(processes: Sequence[Process]) -> str | None:
 class Evidence(Struct, frozen=True, kw_only=True):
     """The facts of one experiment, from which all findings follow; see `evidence_of`.
 
-    The lists hold one figure of each process, in the order of the records. A check that needs a figure tests the list
-    first. Only if a value can fail the check, it goes through the processes one by one. In most experiments, no value
-    can fail it.
+    The lists have one value of each process, in the order of the records. A check first looks for a value in the list
+    that could fail the check. In most experiments there is none, and the check does not read the processes one by one.
 
     Attributes:
         experiment_id: The experiment's id.
         records: Its readable results, at least one, by process index.
-        report: What was expected and what was found.
-        manifest: What was written down before the run, if anything was.
-        processes: The processes that left the records; see `processes_of`.
-        hosts: They by host; see `by_host`.
+        report: The expected and the found processes.
+        manifest: The manifest; None if there is none.
+        processes: The processes of the records; see `processes_of`.
+        hosts: The processes by host; see `by_host`.
         energies: The energy of each process.
         inference_metrics: The inference metrics of each process; None if it has none.
         totals_j: The total energy of each process, in joules; None if unknown.
-        starts: When processes started, as far as that is known.
-        ends: When processes ended, as far as that is known.
-        started: The earliest and the latest of the starts; None unless all known stamps can be compared.
-        ended: The earliest and the latest of the ends; likewise.
-        is_naive: Whether their stamps have no UTC offset: of some that may be true, and of others not.
-        stored: The file of each record; None if it came from none.
+        starts: The known start times of the processes.
+        ends: The known end times of the processes.
+        started: The earliest and the latest start; None unless all known times can be compared.
+        ended: The earliest and the latest end; None as for `started`.
+        is_naive: Whether the times have no UTC offset; both values if they are mixed.
+        stored: The bytes of the file of each record; None if it has no file.
         any_sensors: Whether any process recorded the readings of its sensors.
         assume: Facts that the user states.
     """
@@ -279,7 +280,7 @@ def evidence_of(
     manifest: Manifest | None,
     assume: Assumptions | None = None,
 ) -> Evidence:
-    """The evidence of an experiment; see `Evidence` for the arguments."""
+    """Return the evidence of an experiment; see `Evidence` for the arguments."""
     processes = processes_of(records)
     energies = [record.energy_metrics for record in records]
     spans = [record.timestamps for record in records]

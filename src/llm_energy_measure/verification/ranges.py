@@ -1,4 +1,4 @@
-"""Ranges of energy: the least and the greatest energy that the evidence admits, and a point where it decides."""
+"""Ranges of energy: the least and the greatest energy that the evidence admits, and the energy if it is decided."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_BASIS: frozenset[str] = frozenset()
 
 
 class EnergyRange(Struct, frozen=True, gc=False):
-    """Energy as far as the evidence decides it.
+    """Range of an energy, and the energy itself if the evidence decides it.
 
     Attributes:
         low_j: Least energy, in joules.
@@ -37,7 +37,7 @@ class EnergyRange(Struct, frozen=True, gc=False):
 
     @property
     def is_narrow(self) -> bool:
-        """Whether all explanations agree."""
+        """True if all explanations agree."""
         return self.high_j - self.low_j <= AGREEMENT * self.high_j
 
 

@@ -21,7 +21,7 @@ Component = Literal["gpu", "cpu", "ram", "rest"]
 COMPONENTS: tuple[Literal["gpu", "cpu", "ram"], ...] = ("gpu", "cpu", "ram")
 
 Source = Literal["recorded", "listed", "tool", "assumed"]
-"""What states the scope of a reading: the record, its list of GPUs with energies, the tool's manual, the user."""
+"""Source of the scope of a reading: the record, its list of GPUs with energies, the manual of the tool, the user."""
 
 Energies = dict[Component, list[float]]
 """Energies in joules, by component."""
@@ -130,7 +130,7 @@ def readings_of(process: Process, assumed: Scope | None = None) -> list[Reading]
 def _gpu_scope(
     process: Process, documented: ToolScope | None, assumed: Scope | None
 ) -> tuple[Scope | None, Source | None]:
-    """Scope of the GPU energy, and who states it. GPUs that are listed with an energy each were read one by one."""
+    """Return the scope of the GPU energy, and its source. GPUs that have an energy each were read one by one."""
     if process.gpu_scope is not None:
         return process.gpu_scope, "recorded"
     devices = process.energy.devices
@@ -146,14 +146,14 @@ def _gpu_scope(
 def _scope_of(
     component: Component, recorded: Scope | None, documented: ToolScope | None
 ) -> tuple[Scope | None, Source | None]:
-    """Scope of a CPU, a memory or a rest, and who states it."""
+    """Return the scope of the CPU, the memory or the rest, and its source."""
     if (scope := _of_whole(recorded)) is not None:
         return scope, "recorded"
     scope = None if documented is None else (documented.cpu if component == "cpu" else documented.ram)
     return scope, None if scope is None else "tool"
 
 
-def energies_apart(processes: Sequence[Process]) -> Energies | None:
+def separate_energies(processes: Sequence[Process]) -> Energies | None:
     """Return the energies of one host whose readings can't share a joule; None where the readings must be compared.
 
     Readings can't share a joule where each GPU has a sensor of its own, which one process reads, and the others are
@@ -193,7 +193,7 @@ def energies_apart(processes: Sequence[Process]) -> Energies | None:
 
 
 def _are_shares(scopes: Sequence[Scope | None]) -> bool:
-    """Whether readings of one component are shares of processes, or one reading of the host."""
+    """Return True if the readings of one component are shares of processes, or one reading of the host."""
     return scopes.count("process") == len(scopes) or scopes == ["host"]
 
 

@@ -142,8 +142,8 @@ CHECKS: dict[str, Check] = {
     ),
     "identity.unnamed_gpu": Check(
         "A process that read a GPU does not name it.",
-        "Never fails. Reported if a record has neither `gpu_id` nor `gpu_uuid`, unless the process read its host or "
-        "its own share, or left its sensors to another process.",
+        "Never fails. Reported if a record has neither `gpu_id` nor `gpu_uuid`, unless the process read no GPU or "
+        "left its sensors to another process.",
         "Record `gpu_uuid` or `gpu_id`.",
         severity="warning",
     ),
@@ -216,7 +216,7 @@ CHECKS: dict[str, Check] = {
         "store's clock, and the check is not made if a host has no such time.",
         "Aggregate runs from different times as separate experiments.",
         "",
-        "0112 and similar files have no ends, so the check is not made.",
+        "0112 and similar files have no end times, so the check is not made.",
         severity="warning",
     ),
     "time.short_overlap": Check(
@@ -268,7 +268,7 @@ CHECKS: dict[str, Check] = {
         "and by more than the error of both readings. The error (`clock.store_error_sec`) is half of the time that the "
         "reading took and of the tick of the clock; the tick is 10 ms, or 1 or 2 s if mtimes are whole seconds. Not "
         "checked for hosts without such readings or of several stores. The check then reports if starts and ends of "
-        "two hosts are shifted alike (to 10 %) by more than 1 s and 5 % of the run.",
+        "two hosts are shifted equally (to 10 %) by more than 1 s and 5 % of the run.",
         "Synchronise the clocks of the hosts (NTP). Durations and energies are still valid; see `time.no_overlap`.",
         "Wall and monotonic time alone can't show it: each monotonic clock begins at the boot of its host "
         "(`clock_gettime(2)`). A shared file system is one clock for all hosts, and monotonic time transfers its "
@@ -305,7 +305,8 @@ CHECKS: dict[str, Check] = {
         "A power is above what any hardware draws.",
         "Fails if a reported power, or energy / window (else the longest time), is above 3 kW per GPU or above 50 kW "
         "per host. GPU energy of scope `host` or of unknown scope, CPU power and total are compared with the host's "
-        "figure. Energies of listed devices are compared one by one.",
+        "figure; it is a warning if such a GPU energy is above 3 kW per board that the process names. Energies of "
+        "listed devices are compared one by one.",
         "Find the wrong unit: J, Wh and kWh, W and kW, or s and ms.",
         "The highest board limits of 2025 are 1,400 W (NVIDIA GB300, AMD MI355X). A DGX B200 draws at most 14.3 kW "
         "(NVIDIA's data sheet), a Cerebras CS-2 23 kW.",

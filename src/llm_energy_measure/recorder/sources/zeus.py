@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from llm_energy_measure.domain.metrics import DeviceEnergy
+from llm_energy_measure.domain.metrics import Component, DeviceEnergy, Scope
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder.devices import visible_devices
 from llm_energy_measure.recorder.sources import Sensor, Settings, import_library
@@ -62,51 +62,42 @@ class Zeus:
         for index, name in enumerate(names):
             if name not in selected or not gpus.supports_get_total_energy_consumption(index):
                 continue
-            read = partial(_read_gpu_joules, gpus, index)
-            read()  # raises here if the counter cannot be read
             device = DeviceEnergy(
                 gpu_id=int(name) if name.isdecimal() else None,
                 gpu_uuid=None if name.isdecimal() else name,
                 gpu_name=gpus.get_name(index),
             )
-            sensors.append(
-                Sensor(
-                    source=self.name,
-                    instance=f"gpu-{name}",
-                    component="gpu",
-                    scope="device",
-                    provenance="measured",
-                    read=read,
-                    device=device,
-                )
-            )
+            sensors.append(self._sensor(f"gpu-{name}", "gpu", partial(_read_gpu_joules, gpus, index), device))
         return sensors
 
     def _cpus(self, zeus: Any, settings: Settings) -> list[Sensor]:  # noqa: ARG002 - the same signature as _gpus
         cpus = zeus.get_cpus()
         sensors = []
         for index in range(len(cpus)):
-            parts = ["cpu", "dram"] if cpus.supports_get_dram_energy_consumption(index) else ["cpu"]
-            for part in parts:
-                read = partial(_read_cpu_joules, cpus, index, part)
-                read()  # raises here if the counter cannot be read
-                sensors.append(
-                    Sensor(
-                        source=self.name,
-                        instance=f"{part}-{index}",
-                        component="cpu" if part == "cpu" else "ram",
-                        scope="host",
-                        provenance="measured",
-                        read=read,
-                    )
-                )
+            sensors.append(self._sensor(f"cpu-{index}", "cpu", partial(_read_cpu_joules, cpus, index, "cpu_mj")))
+            if cpus.supports_get_dram_energy_consumption(index):
+                sensors.append(self._sensor(f"dram-{index}", "ram", partial(_read_cpu_joules, cpus, index, "dram_mj")))
         return sensors
+
+    def _sensor(
+        self, name: str, component: Component, read: Callable[[], float], device: DeviceEnergy | None = None
+    ) -> Sensor:
+        read()  # raises here if the counter cannot be read
+        scope: Scope = "device" if component == "gpu" else "host"
+        return Sensor(
+            source=self.name,
+            instance=name,
+            component=component,
+            scope=scope,
+            provenance="measured",
+            read=read,
+            device=device,
+        )
 
 
 def _read_gpu_joules(gpus: Any, index: int) -> float:
     return float(gpus.get_total_energy_consumption(index)) * 1e-3
 
 
-def _read_cpu_joules(cpus: Any, index: int, part: str) -> float:
-    measured = cpus.get_total_energy_consumption(index)
-    return float(measured.cpu_mj if part == "cpu" else measured.dram_mj) * 1e-3
+def _read_cpu_joules(cpus: Any, index: int, field: str) -> float:
+    return float(getattr(cpus.get_total_energy_consumption(index), field)) * 1e-3

@@ -174,7 +174,7 @@ def _scan(repository: FileSystemRepository, *, trusts_mtimes: bool) -> Iterator[
 
 
 def _batches(items: Iterator[str | AggregationOutcome]) -> Iterator[list[str | AggregationOutcome]]:
-    """Yield batches of growing size, each name at most once per batch. The first has one name, to be done soon."""
+    """Yield batches of growing size, each name at most once per batch. The first batch has one name."""
     size, batch, names = 1, list[str | AggregationOutcome](), set[str]()
     for item in items:
         if isinstance(item, str):

@@ -102,7 +102,7 @@ def check_store(
     """
     if experiment_ids is not None:
         for experiment_id in experiment_ids:
-            folder = layout.folder_name(experiment_id)
+            folder = repository.folder_of(experiment_id)
             for attempt in repository.list_attempts(folder):
                 key = layout.earlier_attempt_folder(folder, attempt)
                 yield from _or_unreadable(key, _check_attempt(repository, folder, attempt))

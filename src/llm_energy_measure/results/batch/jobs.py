@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BatchT = TypeVar("BatchT")
 ResultT = TypeVar("ResultT")
 
-# With jobs="auto", fewer batches run in this process: they take about 1 s, and starting workers would not pay.
+# With jobs="auto", fewer batches run in this process: they take about 1 s, and starting workers saves no time.
 _MIN_BATCHES_FOR_WORKERS = 12
 
 # Batches per worker that run or wait in the queue. No worker is idle, and the memory does not grow.

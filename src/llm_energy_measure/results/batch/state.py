@@ -92,7 +92,7 @@ def source_changes(repository: FileSystemRepository, aggregated: AggregatedSumma
     """
     if aggregated.sources is None:
         return SourceChanges(added=[], removed=[], changed=[])
-    folder = layout.folder_name(aggregated.experiment_id)
+    folder = repository.folder_of(aggregated.experiment_id)
     unreadable = aggregated.completeness.unreadable if aggregated.completeness else []
     sources = {file.name: file.sha256 for file in unreadable if file.name != MANIFEST_NAME}
     sources |= {file.name: file.sha256 for file in aggregated.sources}

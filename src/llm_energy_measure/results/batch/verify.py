@@ -52,6 +52,8 @@ class VerifiedExperiment(Struct, frozen=True, kw_only=True):
         verdict: One word of `verification.verdicts`. It describes the result that the current raw files give, unless
             the stored aggregate is stale or unreadable.
         total_energy_j: The plain sum over processes, in joules; None if unknown.
+        partial_energy_j: Sum of the known energies if a process has components without a total, in joules; else None.
+        is_lower_bound: True if the sums are too low, because data are missing.
         attributed_energy_j: Energy with each joule counted once, in joules.
         attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
         factor: Plain sum divided by attributed energy.
@@ -62,6 +64,8 @@ class VerifiedExperiment(Struct, frozen=True, kw_only=True):
     outcome: Outcome
     verdict: Verdict
     total_energy_j: float | None = None
+    partial_energy_j: float | None = None
+    is_lower_bound: bool | None = None
     attributed_energy_j: float | None = None
     attributed_bounds_j: tuple[float, float] | None = None
     factor: float | None = None
@@ -163,6 +167,8 @@ def _verify(
         outcome=_outcome(findings),
         verdict=_verdict(stored, recovery, recomputed, findings),
         total_energy_j=attribution.plain_j,
+        partial_energy_j=recomputed.partial_energy_j,
+        is_lower_bound=recomputed.is_lower_bound,
         attributed_energy_j=attribution.energy_j,
         attributed_bounds_j=attribution.bounds_j,
         factor=attribution.factor,

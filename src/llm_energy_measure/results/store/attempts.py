@@ -22,12 +22,12 @@ def begin_experiment(store: Store, manifest: Manifest, process_index: int | None
     """Write the manifest before the run, or compare it with the stored one; see `FileSystemRepository`."""
     doing = f"cannot begin experiment {manifest.experiment_id!r}"
     manifest = _as_stored(manifest, doing)
-    raw = RawFolder(store, layout.folder_name(manifest.experiment_id))
+    raw = RawFolder(store, layout.folder_in(store, manifest.experiment_id))
     # A manifest precedes its results. The second listing finds results that another process has archived between the
     # first listing and the search for the manifest.
     if raw.process_indices() and raw.has_no_manifest() and raw.process_indices():
         if not manifest.attempt:
-            raise ResultExistsError(doing, "it has results, and no manifest says of which run", _ADVICE)
+            raise ResultExistsError(doing, "it has results without a manifest, so their run is unknown", _ADVICE)
         with contextlib.suppress(ResultExistsError):  # another process has archived them meanwhile
             raw.claim(Manifest(experiment_id=manifest.experiment_id))  # results of another tool are attempt 0
     stored = raw.claim(manifest)

@@ -19,7 +19,7 @@ def save_checkpoint(store: Store, experiment_id: str, record: RawProcessResult) 
         InvalidResultError: A value is not valid.
         ResultExistsError: A later attempt of the experiment has begun.
     """
-    folder, record = layout.folder_name(experiment_id), codec.require_valid_raw(record)
+    folder, record = layout.folder_in(store, experiment_id), codec.require_valid_raw(record)
     claim_for(store, folder, record)
     key = layout.partial_key(folder, record.process_index)
     store.put(key, codec.encode_raw(record))
@@ -37,7 +37,7 @@ def keep_partial(store: Store, folder: str, record: RawProcessResult) -> Path:
 
 def archive_checkpoint(store: Store, experiment_id: str, process_index: int) -> None:
     """Rename the checkpoint of a process that begins again to `superseded-process_<i>-<n>.json.kept`."""
-    folder = layout.folder_name(experiment_id)
+    folder = layout.folder_in(store, experiment_id)
     key = layout.partial_key(folder, process_index)
     if bytes_of(store, key) is not None:
         keep_copy(store, key, lambda number: layout.superseded_raw_key(folder, process_index, number))
@@ -46,7 +46,7 @@ def archive_checkpoint(store: Store, experiment_id: str, process_index: int) -> 
 
 def delete_leftovers(store: Store, experiment_id: str, process_index: int) -> None:
     """Delete the temporary files that dead processes left for a process that has a result now."""
-    folder = layout.folder_name(experiment_id)
+    folder = layout.folder_in(store, experiment_id)
     own = {layout.process_file(process_index), layout.partial_key(folder, process_index).rpartition("/")[2]}
     for entry in store.list(layout.raw_folder(folder)):
         if target_name(entry.name) in own and writer_has_ended(entry.name, entry.mtime_sec):
@@ -55,4 +55,4 @@ def delete_leftovers(store: Store, experiment_id: str, process_index: int) -> No
 
 def delete_checkpoint(store: Store, experiment_id: str, process_index: int) -> bool:
     """Delete the checkpoint of a process that has a result; return False if there was none."""
-    return store.delete(layout.partial_key(layout.folder_name(experiment_id), process_index))
+    return store.delete(layout.partial_key(layout.folder_in(store, experiment_id), process_index))

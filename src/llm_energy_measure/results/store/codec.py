@@ -60,7 +60,7 @@ class _Kind(typing.NamedTuple):
 _RAW = _Kind("raw result", "keep the file; repair it or run its process again")
 # An embedded raw record is two levels deeper.
 _AGGREGATE = _Kind("aggregated result", "make the aggregate again from its raw results", MAX_RECORD_DEPTH + 2)
-_MANIFEST = _Kind("manifest", "remove it; what was expected is then unknown")
+_MANIFEST = _Kind("manifest", "remove it; the expected number of processes is then unknown")
 
 
 class NewerMinorVersionWarning(UserWarning):

@@ -26,7 +26,8 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
     """
     finish(store, folder)
     marker = layout.deleted_folder(folder)
-    moved = store.move_folder(layout.raw_folder(folder), marker)
+    # A file system that ignores case finds the folder of another experiment too.
+    moved = _has(store, layout.raw_folder(folder)) and store.move_folder(layout.raw_folder(folder), marker)
     if not moved and not _remains(store, folder, owner):
         return False
     if not store.list(marker):
@@ -63,8 +64,9 @@ def deleted_folders(store: Store) -> set[str]:
 
 
 def _has_marker(store: Store, folder: str) -> bool:
+    marker = layout.deleted_folder(folder)
     try:
-        return bool(store.list(layout.deleted_folder(folder)))
+        return bool(store.list(marker)) and _has(store, marker)
     except ResultsError:
         return False  # a file of another program has this name
 
@@ -89,6 +91,7 @@ def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
 
 
 def _has(store: Store, key: str) -> bool:
+    """Return True if a key exists with exactly this name, also on a file system that ignores case."""
     parent, _, name = key.rpartition("/")
     return any(entry.name == name for entry in store.list(parent))
 

@@ -1,7 +1,7 @@
 """JSON text that was not written by this process: parsed only if that is safe and has one meaning.
 
 A file is refused if it is empty, not UTF-8, nested too deeply, or if one object contains a key twice: parsers keep the
-last value of such a key, and nothing tells which value was meant.
+last value of such a key, and the file does not show which value is right.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def parse(body: bytes, levels: int = MAX_RECORD_DEPTH) -> Any:
     if not body:
         raise ValueError("the file is empty (0 bytes)")
     if not body.strip(_BLANKS + b"\0"):
-        raise ValueError(f"the file holds nothing but {len(body)} blank bytes")
+        raise ValueError(f"the file contains only {len(body)} blank bytes")
     try:
         value = _DECODE(body)
     except RecursionError:
@@ -58,8 +58,9 @@ def _complaint(body: bytes) -> str | None:
 def has_unique_keys(body: bytes) -> bool:
     """Return True if no object of a valid JSON text contains a key twice; False if a slow parser has to check that.
 
-    In a text without a backslash, each key ends with `":`, and so does nothing else but the start of a string such as
-    `":x"`. A decoder keeps one value of a repeated key, so the encoded text then contains fewer of these marks.
+    Each key ends with `":`. In a text without a backslash, these two characters occur elsewhere only at the start of a
+    string such as `":x"`. A decoder keeps one value of a repeated key, so the encoded text then contains fewer of these
+    marks.
     """
     if b"\\" in body:
         return False

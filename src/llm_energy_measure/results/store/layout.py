@@ -18,7 +18,8 @@ from llm_energy_measure.constants import (
 )
 from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import ExperimentIdError
-from llm_energy_measure.security import sanitize_experiment_id
+from llm_energy_measure.security import former_folder_name, sanitize_experiment_id
+from llm_energy_measure.storage.base import Store
 
 KEPT_SUFFIX = ".kept"
 """Suffix of rejected and superseded files: other readers take each name that ends in `.json` for a result."""
@@ -46,16 +47,34 @@ UNNAMED = "_unnamed"
 def folder_name(experiment_id: str) -> str:
     """Return the folder name of an experiment, which all its keys contain. Raises `ExperimentIdError`."""
     # One save calls this three times with one id. The cache needs a hashable argument.
-    return _folder_name(experiment_id) if isinstance(experiment_id, str) else sanitize_experiment_id(experiment_id)
+    return _folder_names(experiment_id)[0] if isinstance(experiment_id, str) else sanitize_experiment_id(experiment_id)
 
 
-_folder_name = lru_cache(maxsize=256)(sanitize_experiment_id)
+@lru_cache(maxsize=256)
+def _folder_names(experiment_id: str) -> tuple[str, str]:
+    """Return the folder name of an experiment, and the one that earlier releases used; usually they are equal."""
+    return sanitize_experiment_id(experiment_id), former_folder_name(experiment_id)
+
+
+def folder_in(store: Store, experiment_id: str) -> str:
+    """Return the folder name of an experiment in a store. An existing folder under the former name is used.
+
+    Raises:
+        ExperimentIdError: The id is not valid.
+    """
+    folder = folder_name(experiment_id)
+    former = _folder_names(experiment_id)[1]
+    if former != folder:
+        places = ((RAW_DIR, former), (AGGREGATED_DIR, f"{former}.json"))
+        if any(entry.name == name for parent, name in places for entry in store.list(parent)):
+            return former
+    return folder
 
 
 def is_folder_name(name: str) -> bool:
-    """Return True if an experiment's folder can have this name: sanitizing does not change it."""
+    """Return True if an experiment's folder can have this name, in this or an earlier release."""
     try:
-        return sanitize_experiment_id(name) == name
+        return former_folder_name(name) == name
     except ExperimentIdError:
         return False
 
@@ -63,10 +82,15 @@ def is_folder_name(name: str) -> bool:
 def names_folder(experiment_id: str, folder: str, *, any_case: bool = False) -> bool:
     """Return True if this is the folder of the experiment; `any_case` ignores case, as some file systems do."""
     try:
-        own = folder_name(experiment_id)
-    except ExperimentIdError:
+        names = _folder_names(experiment_id)
+    except (ExperimentIdError, TypeError):  # TypeError: an id in a damaged file can have any type
         return False
-    return own == folder or (any_case and own.casefold() == folder.casefold())
+    return folder in names or (any_case and folder.casefold() in (name.casefold() for name in names))
+
+
+def differs_in_case(experiment_id: str, folder: str) -> bool:
+    """Return True if this is the folder of the experiment only on a file system that ignores case."""
+    return names_folder(experiment_id, folder, any_case=True) and not names_folder(experiment_id, folder)
 
 
 def folder_of_key(key: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from llm_energy_measure.constants import MANIFEST_NAME
+from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile, process_index_of
 from llm_energy_measure.exceptions import (
     ExperimentIdError,
@@ -171,6 +171,12 @@ class RawFolder:
         manifest = self.readable_manifest()
         return next(self._ids_in_results(), None) if manifest is None else manifest.experiment_id
 
+    def require_same_case(self) -> None:
+        """Raise `ExperimentIdError` if the file system ignores case and the folder has another name, as in `Exp`."""
+        owner = self.owner()
+        if owner is not None and layout.differs_in_case(owner, self.name) and not _has_name(self.store, self.name):
+            raise self.id_conflict(self.name, owner)
+
     def claim(self, manifest: Manifest) -> Manifest:
         """Return the manifest of the folder; create it if there is none.
 
@@ -203,7 +209,7 @@ class RawFolder:
         return found
 
     def _require_not_archived(self, manifest: Manifest) -> None:
-        """Raise if the attempt is archived: no process may start it again before the next attempt's manifest exists."""
+        """Raise if the attempt is archived, so that no process starts it again before the next manifest exists."""
         key = f"{layout.earlier_attempt_folder(self.name, manifest.attempt)}/{MANIFEST_NAME}"
         try:
             archived = codec.decode_manifest(self.store.get(key), key)
@@ -226,7 +232,7 @@ class RawFolder:
             refused = ResultExistsError(doing, "an unreadable file has this name", "move it away, and save again")
         else:
             digests = codec.digest(stored), codec.digest(data)
-            found = f"a different result is there (SHA-256 {digests[0][:12]}, the new one {digests[1][:12]})"
+            found = f"a different result is stored (SHA-256 {digests[0][:12]}, the new one {digests[1][:12]})"
             advice = "compare the two, or save with overwrite=True, which keeps the old one"
             refused = ResultExistsError(doing, found, advice)
             refused.digests = digests
@@ -249,6 +255,11 @@ class RawFolder:
             if found is not None and layout.names_folder(found, self.name, any_case=True):
                 return found
         return None
+
+
+def _has_name(store: Store, folder: str) -> bool:
+    """Return True if `raw/` has exactly this name."""
+    return any(entry.name == folder for entry in store.list(RAW_DIR))
 
 
 def digest_of(store: Store, key: str) -> str | None:

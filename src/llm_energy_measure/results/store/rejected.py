@@ -47,7 +47,7 @@ def _keep(
     refused: InvalidResultError | ExperimentIdError | ResultExistsError,
 ) -> None:
     try:
-        folder = layout.folder_name(experiment_id)
+        folder = layout.folder_in(store, experiment_id)
     except ExperimentIdError:
         folder = layout.UNNAMED
     with contextlib.suppress(StorageError, UnsafePathError):
@@ -71,7 +71,7 @@ def rejected_document(record: object, problems: Sequence[str]) -> bytes:
 def _printable(value: Any, inside: tuple[int, ...] = ()) -> Any:
     """Return any object as JSON values that a reader can understand; `inside` has the ids of the containing objects."""
     if callable(getattr(value, "tolist", None)):
-        # The text of an array omits its middle. A foreign method can raise any error; the record is still kept.
+        # The text of an array omits its middle. A method of another library can raise any error.
         with contextlib.suppress(Exception):
             value = value.tolist()
     if id(value) in inside or len(inside) > 2 * MAX_RECORD_DEPTH:
@@ -105,7 +105,7 @@ def _printable_scalar(value: Any) -> Any:
         return _writable(value)
     try:
         return _writable(repr(value))
-    except Exception as error:  # noqa: BLE001 - a foreign method; the record is still kept
+    except Exception as error:  # noqa: BLE001 - a method of another library; the record is still kept
         return f"({type(value).__name__} whose repr raises {type(error).__name__})"
 
 

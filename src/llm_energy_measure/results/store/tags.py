@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from llm_energy_measure.constants import SCHEMA_VERSION
-from llm_energy_measure.exceptions import ConfigurationError, ResultCorruptError, ResultNotFoundError
+from llm_energy_measure.exceptions import ConfigurationError, ExperimentIdError, ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.storage.base import Store
 
@@ -45,11 +45,13 @@ def load_tags(store: Store, experiment_id: str) -> Tags:
         experiment_id: Its id or folder name.
 
     Raises:
+        ExperimentIdError: Another experiment, whose id differs in case, has the file.
         ResultCorruptError: The file is not a file of tags.
     """
-    key = layout.tags_key(layout.folder_name(experiment_id))
+    folder = layout.folder_in(store, experiment_id)
+    key = layout.tags_key(folder)
     try:
-        return decode_tags(store.get(key), key)
+        return _decode_own(store.get(key), key, folder)
     except ResultNotFoundError:
         return Tags(experiment_id=experiment_id)
 
@@ -75,18 +77,20 @@ def change_tags(
 
     Raises:
         ConfigurationError: A name or a text is not valid.
+        ExperimentIdError: Another experiment, whose id differs in case, has the file.
         ResultCorruptError: The existing file is not a file of tags. It is not changed.
     """
     changes = {f"tags/{name}": value for name, value in (tags or {}).items()}
     if note is not None:
         changes["note"] = note or None
     _require_storable(experiment_id, tags or {}, note)
-    key = layout.tags_key(layout.folder_name(experiment_id))
+    folder = layout.folder_in(store, experiment_id)
+    key = layout.tags_key(folder)
     before: bytes | None = None
     with contextlib.suppress(ResultNotFoundError):
         before = store.get(key)
     for _ in range(_MAX_TRIES):
-        older = Tags(experiment_id=experiment_id) if before is None else decode_tags(before, key)
+        older = Tags(experiment_id=experiment_id) if before is None else _decode_own(before, key, folder)
         newer = _changed(older, changes)
         data = encode_tags(newer)
         if data == before or (before is None and not newer.tags and newer.note is None):
@@ -120,6 +124,15 @@ def decode_tags(data: bytes, name: str) -> Tags:
     except (msgspec.DecodeError, RecursionError) as error:
         found = str(error).replace("`", "")
         raise ResultCorruptError(f"Failed to load tags {name}", found, "repair or remove the file") from error
+
+
+def _decode_own(data: bytes, key: str, folder: str) -> Tags:
+    """Return the tags in a file; raise if the file system ignores case and the file is of another experiment."""
+    tags = decode_tags(data, key)
+    if layout.differs_in_case(tags.experiment_id, folder):
+        doing, found = f"cannot use the tags {key}", f"they belong to the experiment {tags.experiment_id!r}"
+        raise ExperimentIdError(doing, found, "use another id")
+    return tags
 
 
 def parse_assignments(words: Sequence[str]) -> dict[str, str | None]:
