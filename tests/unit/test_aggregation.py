@@ -314,23 +314,6 @@ def test_gpu_that_two_processes_measured_gives_a_warning(
     assert result.aggregation.gpu_attribution_verified is verified
 
 
-@pytest.mark.parametrize("scope", [None, "device", "host", "process"])
-def test_flag_needs_the_name_of_a_gpu_for_each_scope(scope: str | None) -> None:
-    energy = factories.energy(gpu_scope=scope, total_scope=scope)
-    result = aggregate(factories.raw(), factories.raw(process_index=1, gpu_id=None, energy_metrics=energy))
-    assert "process 1 does not name its GPU" in result.aggregation.warnings
-    assert result.aggregation.gpu_attribution_verified is False
-
-
-def test_process_that_read_no_gpu_has_none_to_name() -> None:
-    cpu = factories.energy(
-        total_energy_j=90.0, gpu_energy_j=None, gpu_power_w=None, cpu_energy_j=90.0, ram_energy_j=None
-    )
-    result = aggregate(factories.raw(), factories.raw(process_index=1, gpu_id=None, gpu_name=None, energy_metrics=cpu))
-    assert "process 1 does not name its GPU" not in result.aggregation.warnings
-    assert result.aggregation.gpu_attribution_verified is True
-
-
 def test_each_repeated_gpu_has_one_warning() -> None:
     result = aggregate(*(factories.raw(process_index=index, gpu_id=index // 2) for index in range(4)))
     assert result.aggregation.warnings == [f"GPU {index} appears in multiple processes" for index in range(2)]

@@ -374,3 +374,25 @@ def test_modelled_energy_is_stated_for_plain_sum_and_attributed_energy(
     [finding] = [finding for finding in verification.findings if finding.code == "provenance.modelled"]
     joules = 900.0 * provenances.count("modelled")
     assert finding.message == f"the plain sum contains {joules:,.1f} J of modelled energy (CPU){shares}"
+
+
+@pytest.mark.parametrize("scope", [None, "device", "host", "process"])
+def test_flag_needs_the_name_of_a_gpu_for_each_scope(scope: str | None) -> None:
+    energy = factories.energy(gpu_scope=scope, total_scope=scope)
+    result, _ = aggregate_and_verify(
+        factories.EXPERIMENT, [factories.raw(), factories.raw(process_index=1, gpu_id=None, energy_metrics=energy)]
+    )
+    assert "process 1 does not name its GPU" in result.aggregation.warnings
+    assert result.aggregation.gpu_attribution_verified is False
+
+
+def test_process_that_read_no_gpu_has_none_to_name() -> None:
+    cpu = factories.energy(
+        total_energy_j=90.0, gpu_energy_j=None, gpu_power_w=None, cpu_energy_j=90.0, ram_energy_j=None
+    )
+    result, _ = aggregate_and_verify(
+        factories.EXPERIMENT,
+        [factories.raw(), factories.raw(process_index=1, gpu_id=None, gpu_name=None, energy_metrics=cpu)],
+    )
+    assert "process 1 does not name its GPU" not in result.aggregation.warnings
+    assert result.aggregation.gpu_attribution_verified is True
