@@ -125,6 +125,13 @@ truth: $(INSTALLED)  ## Simulate experiments of known energy, judge them, print 
 	@echo "make: truth with RUNS=$(RUNS) SEED=$(SEED)"
 	$(PY) -m tests.truth.run --runs $(RUNS) --seed $(SEED)
 
+TRIALS ?= 2000
+
+.PHONY: power
+power: $(INSTALLED)  ## Simulate comparisons, count right and wrong verdicts, print a table (TRIALS=2000, SEED=n)
+	@echo "make: power with TRIALS=$(TRIALS) SEED=$(SEED)"
+	$(PY) -m tests.power.run --trials $(TRIALS) --seed $(SEED)
+
 .PHONY: dist
 dist: $(INSTALLED)  ## Build the sdist and the wheel in dist/; check both, and that a second build has the same bytes
 	$(PY) tests/packaging/build_dist.py dist

@@ -24,6 +24,7 @@ show aggregate smollm2_b1_crash --no-strict
 show results list
 show results show smollm2_b1_crash
 show results repeats
+show results compare --by config.batch_size --base 1
 show results export --to table.csv
 show results export --to table.json
 show results export smollm2_b4_c0 --raw --to processes.csv

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from llm_energy_measure.analysis.comparison import Row, compare
 from llm_energy_measure.analysis.pairing import Selection, labels
+from llm_energy_measure.analysis.verdicts import MOST_REPEATS, further_repeats, verdict_of
+from llm_energy_measure.domain.ratio_tests import RatioEstimate
 from llm_energy_measure.exceptions import ConfigurationError, IncompatibleResultsError
 from tests.support.observations import COMPARABLE, interleaved, observation, side
 
@@ -99,6 +101,29 @@ def test_further_repeats_are_the_fewest_that_decide(spread: float) -> None:
     assert row.further_repeats is not None
     times = math.ceil((3 + row.further_repeats) * 1.5 / 3)
     assert only_row(*interleaved(base * times, new * times)).verdict == "worse"
+
+
+estimates = st.builds(
+    RatioEstimate,
+    log_ratio=st.floats(-0.1, 0.1),
+    variances=st.tuples(st.floats(1e-6, 0.1), st.floats(1e-6, 0.1)),
+    counts=st.tuples(st.integers(2, 12), st.integers(2, 12)),
+)
+
+
+@given(estimates, st.floats(1, 12))
+def test_further_repeats_equal_a_search_from_one(estimate: RatioEstimate, factor: float) -> None:
+    p_values = (estimate.p_different(), estimate.p_different() * factor)
+    if verdict_of(estimate, p_values[1], 0.03, is_lower_better=True) != "undecided":
+        return
+    is_beyond = abs(estimate.log_ratio) > math.log1p(0.03)
+    later = ((repeats, estimate.with_more(repeats)) for repeats in range(1, MOST_REPEATS + 1))
+    decided = (
+        repeats
+        for repeats, one in later
+        if (one.p_different() * p_values[1] / p_values[0] if is_beyond else one.p_equivalent(0.03)) < 0.05
+    )
+    assert further_repeats(estimate, p_values, 0.03) == next(decided, None)
 
 
 def test_ratio_on_the_margin_has_no_number_of_further_repeats() -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Side = Literal["base", "new"]
 Facts = dict[str, Value | None]
+Configured = tuple[Facts, list[Observation]]
+Key = tuple[Value | None, ...]
 
 COMPARABLE_FIELDS = ("model_name", "token_budget", "energy_scope", "provenance", "metric_version", "gpu")
 """The fields of `Observation.comparability`, which must agree between the two sides."""
@@ -96,24 +98,22 @@ def pair_selections(base: Selection, new: Selection, *, vary: Collection[str] = 
     for selection, runs in ((base, old_runs), (new, new_runs)):
         if not runs:
             raise ConfigurationError(f"cannot compare {selection.name!r}", *_nothing_left(selection, left_out))
-    facts = {id(one): _facts(one) for one in (*old_runs, *new_runs)}
-    names = _varying(facts.values())
-    values = [
-        {name: _distinct(facts[id(one)].get(name) for one in runs) for name in names} for runs in (old_runs, new_runs)
-    ]
+    sides = [_by_configuration(runs) for runs in (old_runs, new_runs)]
+    names = _varying([facts for side in sides for facts, _ in side])
+    values = [{name: _distinct(facts.get(name) for facts, _ in side) for name in names} for side in sides]
     factors = [name for name in names if name in vary or not set(values[0][name]) & set(values[1][name])]
     shared = [name for name in names if name not in factors]
-    sides = [_grouped(runs, facts, shared) for runs in (old_runs, new_runs)]
-    common = [key for key in sides[0] if key in sides[1]]
+    rows = [_rows(side, shared) for side in sides]
+    common = [key for key in rows[0] if key in rows[1]]
     if not common:
-        raise ConfigurationError(f"cannot compare {base.name!r} with {new.name!r}", *_nothing_common(shared, sides))
+        raise ConfigurationError(f"cannot compare {base.name!r} with {new.name!r}", *_nothing_common(shared, rows))
     for key in common:
-        for side in sides:
-            _require_one_configuration(side[key], facts, names)
+        for row in rows:
+            _require_one_configuration(row[key], names)
     return Pairing(
-        pairs=[Pair(dict(zip(shared, key, strict=True)), sides[0][key], sides[1][key]) for key in common],
-        only_base=[dict(zip(shared, key, strict=True)) for key in sides[0] if key not in sides[1]],
-        only_new=[dict(zip(shared, key, strict=True)) for key in sides[1] if key not in sides[0]],
+        pairs=[Pair(dict(zip(shared, key, strict=True)), *(_runs(row[key]) for row in rows)) for key in common],
+        only_base=[dict(zip(shared, key, strict=True)) for key in rows[0] if key not in rows[1]],
+        only_new=[dict(zip(shared, key, strict=True)) for key in rows[1] if key not in rows[0]],
         differs={name: (values[0][name], values[1][name]) for name in factors},
         left_out=left_out,
     )
@@ -206,52 +206,58 @@ def _nothing_left(selection: Selection, left_out: Sequence[LeftOut]) -> tuple[st
     return f"each run is left out; {first.experiment_id}: {first.reason}", "see the reasons with 'results repeats'"
 
 
-def _nothing_common(
-    shared: Sequence[str], sides: Sequence[dict[tuple[Value | None, ...], list[Observation]]]
-) -> tuple[str, str]:
-    """Return the reason and the advice if no configuration is common, with the names that separate most of them."""
-    one, other = (next(iter(side)) for side in sides)
+def _nothing_common(shared: Sequence[str], rows: Sequence[dict[Key, list[Configured]]]) -> tuple[str, str]:
+    """Return the reason and the advice if no configuration is common, with the names that differ."""
+    one, other = (next(iter(side)) for side in rows)
     different = [name for name, old, new in zip(shared, one, other, strict=True) if old != new]
     listed = ", ".join(name.removeprefix(PREFIX) for name in different[:5])
     advice = f"for example, {listed} differ; ignore what does not matter with --ignore KEY"
     return "the two sides have no configuration in common", advice
 
 
-def _require_one_configuration(runs: Sequence[Observation], facts: dict[int, Facts], names: Sequence[str]) -> None:
+def _require_one_configuration(row: Sequence[Configured], names: Sequence[str]) -> None:
     """Refuse runs of two configurations in one place, because their mean describes neither."""
-    first = facts[id(runs[0])]
-    for one in runs[1:]:
-        other = facts[id(one)]
-        for name in names:
-            if first.get(name) != other.get(name):
-                key = name.removeprefix(PREFIX)
-                found = (
-                    f"{key} is {text(first.get(name))} in {runs[0].experiment_id} and {text(other.get(name))} in "
-                    f"{one.experiment_id}, on the same side"
-                )
-                advice = f"narrow the selection to one value, or pass --ignore {key} if it has no effect"
-                raise ConfigurationError("cannot treat different configurations as repeats", found, advice)
+    if len(row) == 1:
+        return
+    (first, [run, *_]), (second, [other, *_]) = row[:2]
+    name = next(name for name in names if first.get(name) != second.get(name))
+    key = name.removeprefix(PREFIX)
+    values = f"{text(first.get(name))} in {run.experiment_id} and {text(second.get(name))} in {other.experiment_id}"
+    advice = f"narrow the selection to one value, or pass --ignore {key} if it has no effect"
+    raise ConfigurationError(
+        "cannot treat different configurations as repeats", f"{key} is {values}, on the same side", advice
+    )
 
 
-def _facts(one: Observation) -> Facts:
-    return {**one.identity, **{PREFIX + key: value for key, value in one.configuration.items()}}
+def _by_configuration(runs: Iterable[Observation]) -> list[Configured]:
+    """Return the facts of each configuration, and its runs."""
+    found: dict[tuple[object, ...], list[Observation]] = {}
+    for one in runs:
+        found.setdefault((*one.identity.items(), *one.configuration.items()), []).append(one)
+    return [
+        ({**run.identity, **{PREFIX + key: value for key, value in run.configuration.items()}}, found_runs)
+        for found_runs in found.values()
+        for run in found_runs[:1]
+    ]
 
 
-def _varying(facts: Collection[Facts]) -> list[str]:
+def _varying(facts: Sequence[Facts]) -> list[str]:
     """Return the names whose values differ, in the order of their first occurrence. An absent name is None."""
-    rows = list(facts)
-    names = dict.fromkeys(name for one in rows for name in one)
-    return [name for name in names if any(one.get(name) != rows[0].get(name) for one in rows)]
+    names = dict.fromkeys(name for one in facts for name in one)
+    return [name for name in names if any(one.get(name) != facts[0].get(name) for one in facts)]
 
 
 def _distinct(values: Iterable[Value | None]) -> list[Value | None]:
     return list(dict.fromkeys(values))
 
 
-def _grouped(
-    runs: Iterable[Observation], facts: dict[int, Facts], names: Sequence[str]
-) -> dict[tuple[Value | None, ...], list[Observation]]:
-    groups: dict[tuple[Value | None, ...], list[Observation]] = {}
-    for one in runs:
-        groups.setdefault(tuple(facts[id(one)].get(name) for name in names), []).append(one)
-    return groups
+def _rows(side: Iterable[Configured], shared: Sequence[str]) -> dict[Key, list[Configured]]:
+    """Return the configurations of a side by the values of the shared names."""
+    rows: dict[Key, list[Configured]] = {}
+    for facts, runs in side:
+        rows.setdefault(tuple(facts.get(name) for name in shared), []).append((facts, runs))
+    return rows
+
+
+def _runs(row: Sequence[Configured]) -> list[Observation]:
+    return [one for _, runs in row for one in runs]

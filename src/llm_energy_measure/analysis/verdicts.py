@@ -17,6 +17,9 @@ MOST_REPEATS = 1000
 """Greatest number of further repeats that is computed."""
 
 _SIGNIFICANCE = 0.05
+# Quantiles of the normal distribution at this level, rounded down.
+_NORMAL_TWO_SIDED = 1.9599
+_NORMAL_ONE_SIDED = 1.6448
 
 
 def verdict_of(estimate: RatioEstimate, adjusted_p: float, margin: float, *, is_lower_better: bool) -> Verdict:
@@ -54,15 +57,21 @@ def further_repeats(estimate: RatioEstimate, p_values: tuple[float, float], marg
         later = estimate.with_more(repeats)
         return (later.p_different() * factor if is_beyond else later.p_equivalent(margin)) < _SIGNIFICANCE
 
-    if not is_decided(MOST_REPEATS):
+    # With known spread, the test would be normal and need fewer repeats. The search starts at this number.
+    distance = abs(estimate.log_ratio) if is_beyond else math.log1p(margin) - abs(estimate.log_ratio)
+    largest_error = distance / (_NORMAL_TWO_SIDED if is_beyond else _NORMAL_ONE_SIDED)
+    if math.fsum(estimate.variances) > (MOST_REPEATS + max(estimate.counts)) * largest_error**2:
         return None
-    low, high = 0, 1
+    low = max(0, math.ceil(math.fsum(estimate.variances) / largest_error**2) - max(estimate.counts) - 1)
+    high, step = low + 1, 1
     while not is_decided(high):
-        low, high = high, min(2 * high, MOST_REPEATS)
+        if high >= MOST_REPEATS:
+            return None
+        low, high, step = high, high + step, 2 * step
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if is_decided(middle) else (middle, high)
-    return high
+    return high if high <= MOST_REPEATS else None
 
 
 def _is_beyond(estimate: RatioEstimate, margin: float) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-_TINY = 1e-300
-_PRECISION = 1e-16
+_TINY = 1e-300  # replaces a denominator of 0
+_PRECISION = 4e-16
 _MAX_TERMS = 100_000
 
 
@@ -89,20 +89,16 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
 
     Source: Press et al., Numerical Recipes, 3rd edition, 6.4 (DLMF 8.17.22), by the modified method of Lentz.
     """
-    c, d = 1.0, 1 / _nonzero(1 - (a + b) * x / (a + 1))
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or _TINY)
     fraction = d
     for m in range(1, _MAX_TERMS):
         for term in (
             m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
             -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
         ):
-            d = 1 / _nonzero(1 + term * d)
-            c = _nonzero(1 + term / c)
+            d = 1 / (1 + term * d or _TINY)
+            c = 1 + term / c or _TINY
             fraction *= c * d
-        if abs(c * d - 1) <= _PRECISION * 4:
+        if abs(c * d - 1) <= _PRECISION:
             break
     return fraction
-
-
-def _nonzero(value: float) -> float:
-    return value if abs(value) > _TINY else _TINY
