@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from docs.generated import PARTS, PLACEHOLDER
-from llm_energy_measure import importers
+from llm_energy_measure import importers, results
 from llm_energy_measure.catalogue.query import ALIASES
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.importers.mapping import FIELDS
@@ -88,3 +88,10 @@ def test_custom_strategy_of_the_how_to_page_works(tmp_path: Path, monkeypatch: p
     assert result.total_tokens == 8192 + 8392
     assert result.total_energy_j == result.plain_energy_j
     assert result.aggregation.method == "pairs_share_tokens"
+
+
+def test_page_of_the_api_has_each_public_name() -> None:
+    text = page("reference/python-api.md")
+    modules = (results, importers)
+    missing = {f"{module.__name__}.{name}" for module in modules for name in module.__all__ if f".{name}\n" not in text}
+    assert missing == {"llm_energy_measure.importers.CODES"}  # the page of import formats lists the codes
