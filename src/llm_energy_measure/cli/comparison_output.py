@@ -13,6 +13,7 @@ from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.analysis.pairing import text
 from llm_energy_measure.analysis.verdicts import MOST_REPEATS
 from llm_energy_measure.cli import formatting, terminal
+from llm_energy_measure.domain.ratio_tests import geometric_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ def print_tables(comparison: Comparison, kind: EnergyKind) -> None:
             terminal.print_line(line)
         headers = _headers(table)
         alignments = ("left", "right", "right", "right", "right", "right", "left")
-        rows = [_cells(row, table, comparison.margin) for row in table.rows]
+        rows = _all_cells(table, comparison.margin)
         terminal.print_table(
             list(zip(headers, alignments, strict=True)), rows, optional=("p",), all_columns="--format json"
         )
@@ -94,29 +95,40 @@ def _common_counts(table: CandidateTable) -> tuple[int, int] | None:
     return counts.pop() if len(counts) == 1 else None
 
 
-def _cells(row: Row, table: CandidateTable, margin: float) -> tuple[str, ...]:
-    factor, unit = _scale(row.base.mean, table.unit)
+def _all_cells(table: CandidateTable, margin: float) -> list[tuple[str, ...]]:
+    """Return the cells of each row."""
+    factor, unit = _scale(table)
     is_counted = _common_counts(table) is None
-    return (
-        row.configuration,
-        _side(row.base, factor, unit, is_counted=is_counted),
-        _side(row.new, factor, unit, is_counted=is_counted),
-        _percent(row.ratio) + " %",
-        formatting.UNKNOWN if row.interval is None else " … ".join(map(_percent, row.interval)) + " %",
-        _p(row.p),
-        verdict(row, margin),
-    )
+    return [
+        (
+            row.configuration,
+            _side(row.base, factor, unit, is_counted=is_counted),
+            _side(row.new, factor, unit, is_counted=is_counted),
+            _percent(row.ratio) + " %",
+            formatting.UNKNOWN if row.interval is None else " … ".join(map(_percent, row.interval)) + " %",
+            _p(row.p),
+            verdict(row, margin),
+        )
+        for row in table.rows
+    ]
 
 
-def _scale(value: float, unit: str) -> tuple[float, str]:
-    """Return the divisor and the unit with prefix for a value and its interval. Only J and W have prefixes."""
-    prefixes = _PREFIXES.get(unit.partition("/")[0], ())
-    factor, prefix = next((pair for pair in prefixes if value >= pair[0]), prefixes[-1] if prefixes else (1.0, ""))
+def _scale(table: CandidateTable) -> tuple[float, str]:
+    """Return the divisor and the unit of all means of a table, so that a column has one unit.
+
+    Only J and W have prefixes. The unit of a ratio, such as J/token, is shortened, because the heading names the ratio.
+    """
+    unit = table.unit.partition("/")[0] if table.unit.startswith("J/") else table.unit
+    prefixes = _PREFIXES.get(unit)
+    if prefixes is None:
+        return 1.0, unit
+    typical = geometric_mean([row.base.mean for row in table.rows])
+    factor, prefix = next((pair for pair in prefixes if typical >= pair[0]), prefixes[-1])
     return factor, prefix + unit
 
 
 def _side(side: SideFigures, factor: float, unit: str, *, is_counted: bool) -> str:
-    """Return `62.6 ± 2.7 mJ/token`: the mean has as many decimals as its interval of two digits."""
+    """Return `62.6 ± 2.7 mJ`: the mean has as many decimals as its interval of two digits."""
     mean = side.mean / factor
     count = f" (n={side.n})" if is_counted else ""
     if side.half_width is None:
@@ -132,7 +144,7 @@ def _exponent(value: float) -> int:
 
 
 def _percent(ratio: float) -> str:
-    """Return the change in percent, without the sign `%`. A great change is a factor."""
+    """Return the change in percent, without the sign `%`."""
     return f"{(ratio - 1) * 100:+.1f}"
 
 
@@ -215,8 +227,8 @@ def _markdown(comparison: Comparison, kind: EnergyKind) -> Iterator[str]:
         headers = _headers(table)
         yield f"| {' | '.join(headers)} |"
         yield f"| --- |{' ---: |' * (len(headers) - 2)} --- |"
-        for row in table.rows:
-            yield f"| {' | '.join(map(_escaped, _cells(row, table, comparison.margin)))} |"
+        for cells in _all_cells(table, comparison.margin):
+            yield f"| {' | '.join(map(_escaped, cells))} |"
         yield ""
         yield from (f"- {_escaped(line)}" for line in _conclusions(table))
         yield ""
@@ -235,18 +247,18 @@ def _junit(comparison: Comparison, fail_on: Sequence[str]) -> Iterator[str]:
     yield '<?xml version="1.0" encoding="UTF-8"?>'
     yield "<testsuites>"
     for table in comparison.tables:
-        failed = [row for row in table.rows if _met(row, fail_on)]
-        skipped = [row for row in table.rows if row.verdict is None and row not in failed]
+        failed = {id(row) for row in table.rows if _met(row, fail_on)}
+        skipped = {id(row) for row in table.rows if row.verdict is None} - failed
         name = f"{table.metric}: {table.candidate} against {comparison.base}"
         counts = f'tests="{len(table.rows)}" failures="{len(failed)}" skipped="{len(skipped)}"'
         yield f'  <testsuite name="{_xml(name)}" {counts}>'
-        for row in table.rows:
-            line = "  ".join(_cells(row, table, comparison.margin)[1:])
+        for row, cells in zip(table.rows, _all_cells(table, comparison.margin), strict=True):
+            line = "  ".join(cells[1:])
             yield f'    <testcase classname="{_xml(table.metric)}" name="{_xml(row.configuration)}">'
-            if row in failed:
+            if id(row) in failed:
                 message = f"{verdict(row, comparison.margin)}: {_percent(row.ratio)} %"
                 yield f'      <failure message="{_xml(message)}">{_xml(line)}</failure>'
-            elif row in skipped:
+            elif id(row) in skipped:
                 yield f'      <skipped message="{_xml("; ".join(row.warnings))}"/>'
             yield f"      <system-out>{_xml(line)}</system-out>"
             yield "    </testcase>"
