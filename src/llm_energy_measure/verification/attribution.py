@@ -14,11 +14,11 @@ The plain sum is the greatest energy. It is never changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import AttributionStatus, RawProcessResult
@@ -43,6 +43,8 @@ EXACT_WIDTH = 0.01
 
 # Differences below this fraction of the plain sum are rounding.
 _ROUNDING = 1e-9
+# Greatest number of hosts that are tried for one process.
+_MAX_TRIED = 16
 # If the bounds are narrow, an energy with these reasons is also exact.
 _EXACT_BASIS = frozenset({"mean_power", "mean_of_readings"})
 
@@ -157,7 +159,25 @@ def _explained(processes: Sequence[Process], division: Division, assume: Assumpt
     if all(one.is_possible for one in outer):
         return outer
     explained = [outer[0], *(explain(hosts) for hosts in division.between), outer[1]]
-    return [one for one in explained if one.is_possible] or explained
+    possible = [one for one in explained if one.is_possible]
+    if possible == outer[1:] and (fewest := _fewest_hosts(division.finest, explain)) != division.finest:
+        # Other divisions are possible, and not all of them are tried. Any readings may be of one host.
+        merged = explain(fewest)
+        possible.insert(0, structs.replace(merged, total=EnergyRange(outer[0].total.low_j, merged.total.high_j, None)))
+    return possible or explained
+
+
+def _fewest_hosts(finest: Hosts, explain: Callable[[Hosts], Explained]) -> Hosts:
+    """Return hosts that the evidence does not contradict: each process is on the first host that it can be on."""
+    hosts: list[tuple[int, ...]] = []
+    for group in finest:
+        for place, own in enumerate(hosts[-_MAX_TRIED:], start=max(0, len(hosts) - _MAX_TRIED)):
+            if explain((merged := tuple(sorted((*own, *group))),)).is_possible:
+                hosts[place] = merged
+                break
+        else:
+            hosts.append(group)
+    return tuple(hosts)
 
 
 def _within(total: EnergyRange, plain_j: float) -> EnergyRange:

@@ -167,11 +167,17 @@ def _over_counted(case: Case) -> Finding:
 
 def _process_power(case: Case) -> Iterator[Finding]:
     shares = [share for host in case.hosts for share in host.excessive_shares]
-    for processes, found_w, limit_w in shares:
+    for processes, found_w, limit_w, is_by_index in shares:
+        message = (
+            f"{len(processes)} processes{case.where(processes)} count {watts(found_w)} of GPU power as their shares of "
+            f"one board, and the board can draw {watts(limit_w)}"
+        )
+        if is_by_index:
+            message += "; with CUDA_VISIBLE_DEVICES, several boards can have this index. Record the UUID of each GPU"
         yield failed(
             "energy.exceeds_devices",
-            f"{len(processes)} processes{case.where(processes)} count {watts(found_w)} of GPU power as their shares, "
-            f"and the board can draw {watts(limit_w)}",
+            message,
+            severity="warning" if is_by_index else None,
             expected=limit_w,
             found=found_w,
             processes=processes,
@@ -306,7 +312,7 @@ def _hosts_unknown(case: Case) -> Finding:
         code,
         reason,
         f"{numbers[0]} to {numbers[-1]} hosts explain the readings. Record host, boot id or local rank, or state the "
-        "number of hosts: --assume hosts=1",
+        f"number of hosts: --assume hosts={numbers[0]}",
         processes=_readers(case),
     )
 

@@ -250,7 +250,8 @@ class _Host:
             seconds, limit_w = union_sec([reading.window for reading in same]), same[0].limit_w
             found_w = math.fsum(reading.energy_j for reading in same) / seconds if seconds else 0.0
             if len(same) > 1 and limit_w is not None and found_w > limit_w * LIMIT_EXCEEDED:
-                self.found.excessive_shares.append((processes_of(same), found_w, limit_w))
+                is_by_index = any(reading.is_by_index for reading in same)
+                self.found.excessive_shares.append((processes_of(same), found_w, limit_w, is_by_index))
         if not devices:
             return own
         sensors = {sensor for reading in devices for sensor in reading.sensors}

@@ -51,7 +51,8 @@ class HostEnergy(Struct, kw_only=True):
         mixed_names: Processes that name their GPUs in different ways: by UUID, and by index only.
         open_windows: Processes whose windows don't decide how much energy is common.
         near_limit: Power of the readings and the limit, in watts, if sensor error can explain the excess.
-        excessive_shares: Processes whose shares are more than their board can draw, with the power and the limit.
+        excessive_shares: Processes whose shares are more than their board can draw, with the power, the limit, and
+            whether only an index identifies the board.
         module_j: Energy of CPUs and memory that the sensor of a module may have counted too, in joules.
         module_processes: Processes that read CPUs, memory or the module.
     """
@@ -65,7 +66,7 @@ class HostEnergy(Struct, kw_only=True):
     mixed_names: set[int] = field(default_factory=set)
     open_windows: set[int] = field(default_factory=set)
     near_limit: tuple[float, float] | None = None
-    excessive_shares: list[tuple[tuple[int, ...], float, float]] = field(default_factory=list)
+    excessive_shares: list[tuple[tuple[int, ...], float, float, bool]] = field(default_factory=list)
     module_j: float = 0.0
     module_processes: set[int] = field(default_factory=set)
 

@@ -201,6 +201,8 @@ def parts_of(energy: EnergyMetrics) -> tuple[float, float, float, float]:
     """Return the parts of a known total, in joules: GPUs, CPUs, memory, and the rest; 0 where it has none."""
     total = energy.total_energy_j or 0.0
     gpu_j, cpu_j, ram_j = energy.gpu_energy_j or 0.0, energy.cpu_energy_j or 0.0, energy.ram_energy_j or 0.0
+    if energy.gpu_energy_j is None and energy.devices:
+        gpu_j = math.fsum(device.energy_j or 0.0 for device in energy.devices)
     rest = total - math.fsum((gpu_j, cpu_j, ram_j))
     if rest < -SUM_TOLERANCE * total:
         gpu_j, cpu_j, ram_j, rest = 0.0, 0.0, 0.0, total  # components above the total are no parts of it

@@ -118,7 +118,7 @@ CHECKS: dict[str, Check] = {
         "The records don't show on how many hosts the processes ran, and the energy depends on it.",
         "Never fails. Reported if no record has a host, a boot id, a node or a local rank, and different numbers of "
         "hosts give different energies.",
-        "Record the host or the local rank, or state the number of hosts with `--assume hosts=1`.",
+        "Record the host or the local rank, or state the number of hosts with `--assume hosts=N`.",
         severity="warning",
     ),
     "attribution.window_unknown": Check(

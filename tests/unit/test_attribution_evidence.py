@@ -1,0 +1,58 @@
+"""Attribution with records of which some facts are missing or ambiguous: hosts, indices, and parts of a total."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.metrics import DeviceEnergy
+from llm_energy_measure.verification.attribution import attribute
+from tests.support.faults_of_records import HOST, NO_IDS, NO_SCOPE, record
+
+NOWHERE: dict[str, Any] = {"host": None, **NO_IDS}
+
+
+def reading(index: int, gpu_j: float | None, total_j: float | None = None, **changes: Any) -> RawProcessResult:
+    """Return a process with this GPU energy and total over a window of 40 s."""
+    energy = {"gpu_energy_j": gpu_j, "total_energy_j": gpu_j if total_j is None else total_j, "gpu_power_w": None}
+    return record(index, energy=energy | changes.pop("energy", {}), **changes)
+
+
+def test_unequal_numbers_of_processes_per_host_are_considered() -> None:
+    """Two processes read one host, and the third reads another host: 30 kJ, and not the sum of all readings."""
+    joules = (10_000.0, 10_010.0, 20_000.0)
+    found = attribute([reading(index, gpu_j, energy=HOST, **NOWHERE) for index, gpu_j in enumerate(joules)])
+    assert (found.energy_j, found.status, found.plain_j) == (None, "undetermined", 40_010.0)
+    assert found.bounds_j is not None
+    assert found.bounds_j[0] <= 30_005.0 <= found.bounds_j[1]
+    [finding] = [one for one in found.findings if one.code == "attribution.hosts_unknown"]
+    assert finding.message.startswith("2 to 3 hosts explain the readings.")
+    assert finding.message.endswith("--assume hosts=2")
+
+
+def test_readings_that_no_two_processes_share_are_of_as_many_hosts() -> None:
+    joules = (10_000.0, 20_000.0, 40_000.0)
+    found = attribute([reading(index, gpu_j, energy=HOST, **NOWHERE) for index, gpu_j in enumerate(joules)])
+    assert (found.energy_j, found.plain_j) == (70_000.0, 70_000.0)
+
+
+def test_a_total_with_listed_devices_is_split_into_gpus_and_rest() -> None:
+    records = [
+        reading(n, None, 10_000.0, gpu_id=n, energy={"devices": [DeviceEnergy(gpu_id=n, energy_j=8000.0)], **NO_SCOPE})
+        for n in range(2)
+    ]
+    found = attribute(records)
+    assert (found.energy_j, found.gpu_j) == (None, 16_000.0)
+    assert found.bounds_j == pytest.approx((18_000.0, 20_000.0))
+
+
+@pytest.mark.parametrize(("names", "severity"), [({"gpu_uuid": "GPU-a"}, "error"), ({"gpu_uuid": None}, "warning")])
+def test_shares_of_one_index_above_the_limit_are_a_warning(names: dict[str, Any], severity: str) -> None:
+    """With CUDA_VISIBLE_DEVICES, each process can have a GPU 0 of its own."""
+    shares = {"gpu_scope": "process", "total_scope": "process"}
+    found = attribute([reading(index, 8000.0, gpu_id=0, energy=shares, **names) for index in range(3)])
+    [finding] = [one for one in found.findings if one.code == "energy.exceeds_devices"]
+    assert (finding.problem, found.energy_j) == (severity, 24_000.0)
+    assert ("CUDA_VISIBLE_DEVICES" in finding.message) is (severity == "warning")
