@@ -41,8 +41,11 @@ HIDDEN_MARK = "~"
 MAX_ID_LENGTH = 200
 """Maximum length of an id. A file name has at most 255 bytes, and `superseded-<id>-<n>.json.kept` must fit."""
 
-MAX_RECORD_BYTES = 512 * 1024 * 1024
-"""Maximum size of a result file in bytes, checked before reading. 10 million latency samples take about 200 MB."""
+MAX_FILE_BYTES = 1024**3
+"""Default maximum size of a result file in bytes, checked before reading. 10 million latency samples take 300 MB."""
+
+MAX_FILE_SIZE_ENV = "LLM_ENERGY_MEASURE_MAX_FILE_SIZE"
+"""Environment variable with the maximum size of a result file, for example `4GB`. `--max-file-size` sets it."""
 
 MAX_RECORD_DEPTH = 100
 """Maximum nesting depth of a result file, checked before parsing. Real records have 5 levels."""

@@ -10,38 +10,23 @@ from llm_energy_measure.constants import MAX_ID_LENGTH, SUPERSEDED_AGGREGATE_PAT
 from llm_energy_measure.exceptions import ConfigurationError, ExperimentIdError, ResultNotFoundError, UnsafePathError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?((?:[kmgt]i?)?b?)", re.IGNORECASE)
+_KEY = re.compile(rb'"([^"]{0,200})"[ \t\r\n]*:')
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _WINDOWS_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _RESERVED = re.compile(SUPERSEDED_AGGREGATE_PATTERN)
+
+# Bytes of values that were decoded from JSON, measured with CPython 3.11: a dict with one entry, an empty list, a float
+# in a list, a short string, and an entry of a large dict with its key.
+_OBJECT_BYTES, _LIST_BYTES, _NUMBER_BYTES, _STRING_BYTES, _KEY_BYTES = 200, 88, 32, 56, 120
+# The largest expansion of valid JSON is 40 times, by `{}` in a list as counted here.
+_NEVER_TOO_LARGE_BYTES = 1_000_000
+_LONG_STRING_BYTES = 2_500_000
+_KEY_SAMPLES, _KEY_SAMPLE_BYTES, _MIN_KEYS = 32, 8192, 1000
 
 UNPRINTABLE = (
     "\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff\\ufff9-\\ufffb\\ud800-\\udfff"
 )
 """Control characters, surrogates, and characters that reorder or hide text, as a character class of `re`."""
-
-
-def parse_size(text: str) -> int:
-    """Return a size in bytes, at least 1.
-
-    Args:
-        text: A number with an optional unit: `kB`, `MB`, `GB`, `TB` (powers of 1000) or `KiB`, `MiB`, `GiB`, `TiB`.
-
-    Raises:
-        ConfigurationError: The text is not a size.
-
-    Example:
-        >>> parse_size("1.5 GB"), parse_size("2GiB"), parse_size("4096")
-        (1500000000, 2147483648, 4096)
-    """
-    found = _SIZE.fullmatch(text.strip())
-    unit = found[2].lower() if found else ""
-    size = int(float(found[1]) * (1024 if "i" in unit else 1000) ** ("bkmgt".index(unit[:1] or "b"))) if found else 0
-    if size < 1:
-        raise ConfigurationError(
-            f"cannot use {text[:40]!r} as a size", "it is not a number of bytes", "use for example 2GB"
-        )
-    return size
 
 
 def sanitize_experiment_id(experiment_id: str) -> str:
@@ -178,3 +163,55 @@ def validate_path(path: str | Path, base: str | Path | None = None, *, must_exis
     if is_missing:
         raise ResultNotFoundError(doing, "it does not exist", "check the spelling")
     return resolved
+
+
+def require_bounded_json(
+    text: bytes, *, file_bytes: int | None = None, number_count: int = 0, free_bytes: int = 100_000_000
+) -> None:
+    """Check before parsing that the values of a JSON text take at most 3 times the file in memory, plus 100 MB.
+
+    A file of 60 MB can contain 20 million empty objects, which take 1.8 GB. Each value of a list or an object needs a
+    comma or a bracket. The counts are upper bounds, because strings can contain commas and brackets too.
+
+    Args:
+        text: The text.
+        file_bytes: Size of the file, if `text` is a part of it.
+        number_count: Numbers in the rest of the file, which are kept in 8 bytes each.
+        free_bytes: Memory in addition to 3 times the file.
+
+    Raises:
+        ValueError: The values take more memory. The message is a clause, such as `its values need ...`.
+    """
+    size = len(text) if file_bytes is None else file_bytes
+    if size <= _NEVER_TOO_LARGE_BYTES:
+        return
+    objects, lists, commas = text.count(b"{"), text.count(b"["), text.count(b",")
+    keys = text.count(b'":') + text.count(b'" :')
+    strings = max(0, text.count(b'"') // 2 - keys)
+    needed = (
+        _OBJECT_BYTES * objects
+        + _LIST_BYTES * lists
+        + _NUMBER_BYTES * commas
+        + _STRING_BYTES * strings
+        + (_KEY_BYTES * keys if _keys_differ(text) else 0)
+        + 8 * number_count
+    )
+    if not text.isascii() and _has_long_string(text):
+        needed += 4 * size  # a string with one such character can take four bytes for each
+    if needed > 3 * size + free_bytes:
+        count = objects + lists + commas + number_count
+        limit = f"the limit is 3 times its {size / 1e6:,.0f} MB plus {free_bytes / 1e6:,.0f} MB"
+        msg = f"its {count:,} values need {needed / 1e6:,.0f} MB of memory; {limit}"
+        raise ValueError(msg)
+
+
+def _has_long_string(text: bytes) -> bool:
+    step = _LONG_STRING_BYTES
+    return any(text.find(b'"', start, start + step) < 0 for start in range(0, len(text) - step, step))
+
+
+def _keys_differ(text: bytes) -> bool:
+    """Return True if most keys of a text are different. A decoder stores equal keys once."""
+    step = max(1, len(text) // _KEY_SAMPLES)
+    keys = [key for start in range(0, len(text), step) for key in _KEY.findall(text[start : start + _KEY_SAMPLE_BYTES])]
+    return len(keys) > _MIN_KEYS and 2 * len(set(keys)) > len(keys)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.constants import MAX_RECORD_BYTES
+from llm_energy_measure.constants import MAX_FILE_BYTES
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store import codec
 from tests.support import factories
@@ -93,7 +93,7 @@ def sparse(path: Path, _outside: Path) -> None:
 def almost_too_large(path: Path, _outside: Path) -> None:
     with path.open("wb") as file:
         file.write(b'{"a": "')
-        file.truncate(MAX_RECORD_BYTES + 1)
+        file.truncate(MAX_FILE_BYTES + 1)
 
 
 def brackets(path: Path, _outside: Path) -> None:

@@ -13,9 +13,14 @@ from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
 from llm_energy_measure.cli.terminal import VERBOSITY_KEY, warn
-from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, RAW_DIR, RESULTS_DIR_ENV
+from llm_energy_measure.constants import (
+    AGGREGATED_DIR,
+    DEFAULT_RESULTS_DIR,
+    MAX_FILE_SIZE_ENV,
+    RAW_DIR,
+    RESULTS_DIR_ENV,
+)
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError, ResultNotFoundError, StorageError
-from llm_energy_measure.security import parse_size
 
 if TYPE_CHECKING:
     from llm_energy_measure.results.repository import FileSystemRepository
@@ -51,10 +56,13 @@ class Size(click.ParamType[int]):
         """Return the number of bytes."""
         if isinstance(value, int):
             return value
+        # --help does not need this import.
+        from llm_energy_measure.domain.units import parse_size
+
         try:
             return parse_size(value)
-        except ConfigurationError as error:
-            self.fail(str(error), param, ctx)
+        except ValueError as error:
+            self.fail(f"{error}; use for example 2GB", param, ctx)
 
 
 class PathName(Text):
@@ -72,8 +80,11 @@ def examples(*commands: str) -> str:
 
 
 def shared_options(function: FunctionT) -> FunctionT:
-    """Add `-o/--results-dir`, `-v` and `-q`. Groups and commands accept them, and the last value counts."""
-    return _results_dir_option(verbosity_options(function))
+    """Add `-o/--results-dir`, `--max-file-size`, `-v` and `-q`.
+
+    Groups and commands accept them, and the last value counts.
+    """
+    return _results_dir_option(_max_file_size_option(verbosity_options(function)))
 
 
 def verbosity_options(function: FunctionT) -> FunctionT:
@@ -111,6 +122,32 @@ def _results_dir_option(function: FunctionT) -> FunctionT:
 def _set_results_dir(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         context.find_root().meta[_RESULTS_DIR_KEY] = value
+
+
+def _max_file_size_option(function: FunctionT) -> FunctionT:
+    return click.option(
+        "--max-file-size",
+        metavar="SIZE",
+        type=Size(),
+        expose_value=False,
+        callback=_set_max_file_size,
+        help=f"Do not read larger result files. [env: {MAX_FILE_SIZE_ENV}; default: 1GiB]",
+    )(function)
+
+
+def _set_max_file_size(context: click.Context, _parameter: click.Parameter, value: int | None) -> None:
+    """Set the environment variable until the command ends. Worker processes inherit it."""
+    if value is not None:
+        before = os.environ.get(MAX_FILE_SIZE_ENV)
+        os.environ[MAX_FILE_SIZE_ENV] = str(value)
+        context.find_root().call_on_close(lambda: _restore_variable(MAX_FILE_SIZE_ENV, before))
+
+
+def _restore_variable(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def experiment_ids(function: FunctionT) -> FunctionT:

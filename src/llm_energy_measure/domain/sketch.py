@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Self
 
 from msgspec import Meta, Struct, field
@@ -102,7 +102,7 @@ class SketchBuilder:
         self._max_ms = 0.0
         self._buckets: Counter[int | None] = Counter()
 
-    def add(self, samples_ms: list[float], buckets: list[int | None] | None = None) -> Self:
+    def add(self, samples_ms: Sequence[float], buckets: list[int | None] | None = None) -> Self:
         """Add samples, and return this builder.
 
         Args:
@@ -112,8 +112,9 @@ class SketchBuilder:
         if samples_ms:
             self.count += len(samples_ms)
             self._sum_ms += sum(samples_ms)
-            self._min_ms = min(self._min_ms, *samples_ms)
-            self._max_ms = max(self._max_ms, *samples_ms)
+            smallest_ms, largest_ms = min(samples_ms), max(samples_ms)
+            self._min_ms = min(self._min_ms, smallest_ms)
+            self._max_ms = max(self._max_ms, largest_ms)
             self._buckets.update(buckets_of(samples_ms) if buckets is None else buckets)
         return self
 

@@ -7,11 +7,14 @@ field name, and the JSON Schema has it as `x-unit`.
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated
 
 from msgspec import Meta
 
 from llm_energy_measure.constants import MAX_PROCESSES
+
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?((?:[kmgt]i?)?b?)", re.IGNORECASE)
 
 JOULES_PER_KWH = 3.6e6
 """Joules per kilowatt-hour: 1000 W x 3600 s, exact by definition."""
@@ -81,3 +84,25 @@ def ratio(numerator: float | None, denominator: float | None) -> float | None:
     except OverflowError:  # integers with hundreds of digits, which JSON allows
         return None
     return quotient if math.isfinite(quotient) else None
+
+
+def parse_size(text: str) -> int:
+    """Return a size in bytes, at least 1.
+
+    Args:
+        text: A number with an optional unit: `kB`, `MB`, `GB`, `TB` (powers of 1000) or `KiB`, `MiB`, `GiB`, `TiB`.
+
+    Raises:
+        ValueError: The text is not a size. The message is a clause, such as `'x' is not a positive number of bytes`.
+
+    Example:
+        >>> parse_size("1.5 GB"), parse_size("2GiB"), parse_size("4096")
+        (1500000000, 2147483648, 4096)
+    """
+    found = _SIZE.fullmatch(text.strip())
+    unit = found[2].lower() if found else ""
+    size = int(float(found[1]) * (1024 if "i" in unit else 1000) ** ("bkmgt".index(unit[:1] or "b"))) if found else 0
+    if size < 1:
+        msg = f"{text[:40]!r} is not a positive number of bytes"
+        raise ValueError(msg)
+    return size

@@ -10,8 +10,15 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from llm_energy_measure.constants import MAX_RECORD_BYTES
-from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, StorageError, UnsafePathError
+from llm_energy_measure.constants import MAX_FILE_BYTES, MAX_FILE_SIZE_ENV
+from llm_energy_measure.domain.units import parse_size
+from llm_energy_measure.exceptions import (
+    ConfigurationError,
+    ResultNotFoundError,
+    ResultsError,
+    StorageError,
+    UnsafePathError,
+)
 from llm_energy_measure.storage import atomic
 from llm_energy_measure.storage.base import Entry, split_key
 
@@ -21,8 +28,23 @@ _MAX_ATTEMPTS = 10
 _MAX_DURABLE_FOLDERS = 10_000
 
 
+def max_file_bytes() -> int:
+    """Return the maximum size of a result file in bytes.
+
+    Raises:
+        ConfigurationError: The environment variable is not a size.
+    """
+    value = os.environ.get(MAX_FILE_SIZE_ENV)
+    try:
+        return parse_size(value) if value else MAX_FILE_BYTES
+    except ValueError as error:
+        raise ConfigurationError(
+            "cannot read the limit of file sizes", str(error), f"correct {MAX_FILE_SIZE_ENV}"
+        ) from error
+
+
 def read_file(path: str | Path, *, follow_links: bool) -> bytes:
-    """Return the content of a regular file of at most `constants.MAX_RECORD_BYTES` bytes.
+    """Return the content of a regular file of at most `max_file_bytes()` bytes.
 
     Args:
         path: The file.
@@ -51,9 +73,9 @@ def _read(descriptor: int, path: str | Path) -> bytes:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise UnsafePathError(f"cannot read {path}", "it is not a regular file", "replace it with a regular file")
-    if status.st_size > MAX_RECORD_BYTES:
-        found = f"it has {status.st_size} bytes; the limit is {MAX_RECORD_BYTES}"
-        raise StorageError(f"cannot read {path}", found, "check that it is a result file")
+    if status.st_size > (limit := max_file_bytes()):
+        found = f"it has {status.st_size:,} bytes; the limit is {limit:,}"
+        raise StorageError(f"cannot read {path}", found, "check that it is a result file, or raise --max-file-size")
     data = os.read(descriptor, status.st_size + 1)
     if len(data) == status.st_size:
         return data

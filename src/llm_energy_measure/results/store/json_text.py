@@ -17,6 +17,9 @@ from llm_energy_measure.results.store.unknown_fields import value_at
 from llm_energy_measure.security import reject_duplicate_keys
 
 _BLANKS = b" \t\r\n"
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_AS_BRACES = bytes.maketrans(b"[]", b"{}")
+_NO_MARKS = bytes(set(range(256)) - set(b'{}[]"'))
 _ENCODE = msgspec.json.Encoder().encode
 _DECODE = msgspec.json.Decoder().decode
 
@@ -76,17 +79,14 @@ def is_too_deep(body: bytes, levels: int = MAX_RECORD_DEPTH) -> bool:
     # Nesting depth is at most the number of brackets, so few brackets mean that the check can be skipped.
     if body.count(b"{") + body.count(b"[") <= levels:
         return False
-    try:
-        return _exceeds(_DECODE(body), levels)
-    except RecursionError:
-        return True
-
-
-def _exceeds(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_exceeds(item, levels - 1) for item in inner)
+    # Brackets inside strings do not count. Two adjacent strings can be joined, because both are removed.
+    marks = _STRING.sub(b"", body) if b"\\" in body else body
+    brackets = _STRING.sub(b"", marks.translate(_AS_BRACES, _NO_MARKS).replace(b'""', b""))
+    for _ in range(levels):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"{}", b"")  # removes the innermost level
+    return bool(brackets)
 
 
 def _no_constant(name: str) -> None:
