@@ -60,6 +60,9 @@ def test_an_assumption_decides_and_is_recorded(results: Path) -> None:
     assert assumed["attribution_status"] == "estimated"
     assert "assumed" in str(assumed["attribution_basis"])
     assert assumed["assumptions"] == {"gpu_scope": "host", "hosts": None, "boards": None, "board": None}
+    for command in ("list", "show", "verify"):
+        names = [] if command == "list" else [EXP]
+        assert "over-counted (assumed)" in run("-o", results, "results", command, *names).out
     verdict = verify_experiment(FileSystemRepository(results), EXP)
     assert verdict.attributed_energy_j == pytest.approx(1000.0)
     assert [one.outcome for one in verdict.findings if one.code == "aggregate.recomputed"] == ["passed"]

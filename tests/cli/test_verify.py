@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KEYS = [
     *("experiment_id", "outcome", "verdict", "total_energy_j", "partial_energy_j", "is_lower_bound"),
-    *("attributed_energy_j", "attributed_bounds_j", "factor", "findings"),
+    *("attributed_energy_j", "attributed_bounds_j", "attribution_status", "attribution_basis", "factor", "findings"),
 ]
 FINDING_KEYS = ["code", "outcome", "severity", "reason", "message", "expected", "found", "effect_j", "processes"]
 

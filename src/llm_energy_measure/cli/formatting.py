@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from llm_energy_measure.domain.experiment import AggregatedSummary
@@ -39,6 +40,16 @@ def energy(energy_j: float | None, *, at_least: str = "", unknown: str = UNKNOWN
         ('≥ 1.972 kJ', '-')
     """
     return unknown if energy_j is None else at_least + quantity(energy_j, "J")
+
+
+def verdict(word: str, basis: Collection[str]) -> str:
+    """Return a verdict, with a mark if the attributed energy follows from facts that the user stated.
+
+    Example:
+        >>> verdict("complete", ["assumed"])
+        'complete (assumed)'
+    """
+    return f"{word} (assumed)" if "assumed" in basis else word
 
 
 def attributed_energy(energy_j: float | None, bounds_j: tuple[float, float] | None, factor: float | None) -> str:

@@ -247,7 +247,7 @@ def _cells(row: ExperimentSummary, kind: energies.EnergyKind) -> tuple[str, ...]
         formatting.count(row.total_tokens),
         formatting.quantity(row.avg_tokens_per_second) + (" (total)" if row.method in WHOLE_THROUGHPUT else ""),
         energy.efficiency_cell(ratio(row.total_tokens, energy.high_j)),
-        row.verdict + (" (assumed)" if "assumed" in row.attribution_basis else ""),
+        formatting.verdict(row.verdict, row.attribution_basis),
         formatting.count(len(row.warning_codes)),
         # Conditions compare dates in UTC, so the table shows UTC.
         formatting.date_time(row.start_time and to_utc(row.start_time)),

@@ -147,7 +147,7 @@ def _summary(
     processes = (formatting.cell(number) for number in (row.found_processes, row.expected_processes))
     fields = [
         ("experiment", row.experiment_id),
-        ("verdict", row.verdict),
+        ("verdict", formatting.verdict(row.verdict, row.attribution_basis)),
         ("model", row.model_name or formatting.UNKNOWN),
         ("backend", row.backend or formatting.UNKNOWN),
         ("processes", " of ".join(processes)),

@@ -23,6 +23,8 @@ _FIELDS = (
     "is_lower_bound",
     "attributed_energy_j",
     "attributed_bounds_j",
+    "attribution_status",
+    "attribution_basis",
     "factor",
 )
 _FINDING_FIELDS = ("code", "outcome", "severity", "reason", "message", "expected", "found", "effect_j", "processes")
@@ -145,9 +147,9 @@ def _headline(experiment: VerifiedExperiment) -> str:
     plain = formatting.quantity(experiment.partial_energy_j if total_j is None else total_j, "J")
     bounds_j = experiment.attributed_bounds_j
     attributed = formatting.attributed_energy(experiment.attributed_energy_j, bounds_j, experiment.factor)
-    if bounds_j is None:  # no process has a total
-        return f"{experiment.experiment_id}: {experiment.verdict}, plain sum {mark}{plain}"
-    return f"{experiment.experiment_id}: {experiment.verdict}, plain sum {mark}{plain}, attributed {mark}{attributed}"
+    verdict = formatting.verdict(experiment.verdict, experiment.attribution_basis)
+    text = f"{experiment.experiment_id}: {verdict}, plain sum {mark}{plain}"
+    return text if bounds_j is None else f"{text}, attributed {mark}{attributed}"
 
 
 def _lines(experiment: VerifiedExperiment, *severities: Severity) -> Iterator[str]:

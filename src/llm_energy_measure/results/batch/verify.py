@@ -9,7 +9,12 @@ import msgspec
 from msgspec import Struct, field
 
 from llm_energy_measure.constants import RAW_DIR
-from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, RawProcessResult
+from llm_energy_measure.domain.experiment import (
+    AggregatedResult,
+    AggregatedSummary,
+    AttributionStatus,
+    RawProcessResult,
+)
 from llm_energy_measure.domain.findings import Finding, Outcome
 from llm_energy_measure.exceptions import (
     AggregationError,
@@ -56,6 +61,8 @@ class VerifiedExperiment(Struct, frozen=True, kw_only=True):
         is_lower_bound: True if the sums are too low, because data are missing.
         attributed_energy_j: Energy with each joule counted once, in joules.
         attributed_bounds_j: Least and greatest energy that the evidence allows, in joules.
+        attribution_status: `exact`, `estimated` or `undetermined`.
+        attribution_basis: Reasons of an estimated energy; `assumed` if the user stated a fact.
         factor: Plain sum divided by attributed energy.
         findings: All findings, including passed ones.
     """
@@ -68,6 +75,8 @@ class VerifiedExperiment(Struct, frozen=True, kw_only=True):
     is_lower_bound: bool | None = None
     attributed_energy_j: float | None = None
     attributed_bounds_j: tuple[float, float] | None = None
+    attribution_status: AttributionStatus | None = None
+    attribution_basis: list[str] = field(default_factory=list)
     factor: float | None = None
     findings: list[Finding] = field(default_factory=list)
 
@@ -171,6 +180,8 @@ def _verify(
         is_lower_bound=recomputed.is_lower_bound,
         attributed_energy_j=attribution.energy_j,
         attributed_bounds_j=attribution.bounds_j,
+        attribution_status=recomputed.attribution_status,
+        attribution_basis=recomputed.attribution_basis or [],
         factor=attribution.factor,
         findings=findings,
     )
