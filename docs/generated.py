@@ -12,6 +12,7 @@ from llm_energy_measure import importers
 from llm_energy_measure.catalogue.query import ALIASES
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.importers.mapping import FIELDS
+from llm_energy_measure.importers.registry import FORMATS
 from llm_energy_measure.results.batch.checking import CODES as FILE_CODES
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS
 from llm_energy_measure.verification.registry import CHECKS
@@ -55,6 +56,12 @@ def reason_codes() -> str:
     return _table(("code", "meaning"), ((f"`{code}`", meaning) for code, meaning in importers.CODES.items()))
 
 
+def import_formats() -> str:
+    """Return the table of the formats that `import` reads, in the order in which they are tried."""
+    rows = ((f"`{form.name}`", form.looks_for, form.covers, form.unknown) for form in FORMATS)
+    return _table(("format", "recognised by", "scope", "unknown in this format (null)"), rows)
+
+
 def table_fields() -> str:
     """Return the fields that `--map` can fill."""
     return ", ".join(f"`{name}`" for name in FIELDS)
@@ -93,6 +100,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "file-findings": file_findings,
     "experiment-columns": experiment_columns,
     "process-columns": process_columns,
+    "import-formats": import_formats,
     "query-columns": query_columns,
     "reason-codes": reason_codes,
     "table-fields": table_fields,

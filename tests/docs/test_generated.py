@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from docs.generated import PARTS, PLACEHOLDER
+from docs.generated import PARTS, PLACEHOLDER, fill
 from llm_energy_measure import importers, results
 from llm_energy_measure.catalogue.query import ALIASES
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
@@ -31,6 +31,7 @@ EXPECTED: dict[str, Iterable[str]] = {
     "file-findings": FILE_CODES,
     "experiment-columns": [column.name for column in AGGREGATED_COLUMNS],
     "process-columns": [column.name for column in RAW_COLUMNS],
+    "import-formats": importers.format_names(),
     "query-columns": COLUMNS.keys() - {column.name for column in AGGREGATED_COLUMNS},
     "reason-codes": importers.CODES,
     "table-fields": FIELDS,
@@ -61,7 +62,7 @@ def test_each_generated_part_is_on_exactly_one_page() -> None:
 
 
 def test_import_formats_are_listed_in_the_order_of_trial() -> None:
-    section = page("reference/import-formats.md").partition("## Formats\n")[2].partition("\n## ")[0]
+    section = fill(page("reference/import-formats.md")).partition("## Formats\n")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE) == importers.format_names()
     assert re.findall(r"^### ([a-z-]+)$", section, re.MULTILINE) == importers.format_names()[:-1]
 

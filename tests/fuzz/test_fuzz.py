@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from llm_energy_measure import importers
 from llm_energy_measure.cli import terminal
 from llm_energy_measure.domain.experiment import Launcher, Manifest, process_index_of, summary_of
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, UnsafePathError
@@ -29,7 +31,7 @@ from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggr
 from llm_energy_measure.results.batch import salvage
 from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
 from llm_energy_measure.results.batch.merge import merge_results
-from llm_energy_measure.results.store import codec, layout
+from llm_energy_measure.results.store import codec, layout, samples
 from llm_energy_measure.security import is_safe_path, sanitize_experiment_id, validate_path
 from llm_energy_measure.storage.atomic import target_name, writer_has_ended
 from llm_energy_measure.storage.local import LocalStore
@@ -46,6 +48,7 @@ LIMIT_SEC = 1.0
 """Limit of one case, in seconds of processor time. Other work on the machine hardly changes processor time."""
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "results"
+DATA = Path(__file__).parents[1] / "data"
 ROOT = Path("/nowhere/results")
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
@@ -123,6 +126,42 @@ def fuzz_salvage(rng: random.Random) -> str:
     sections = salvage.complete_sections(data[: rng.randrange(len(data) + 1)])
     assert isinstance(sections, dict)
     return "some" if sections else "none"
+
+
+def fuzz_samples(rng: random.Random) -> str:
+    traces = samples.decode_samples(mutate.mutated(rng, sample_seeds()), "samples-process_0.csv.gz")
+    encoded = samples.encode_samples(traces)
+    assert samples.encode_samples(samples.decode_samples(encoded, "s")) == encoded
+    return "decoded"
+
+
+@cache
+def sample_seeds() -> list[bytes]:
+    rows = [b"time_s,device,power_w,temperature_c,clock_mhz,throttle", b"0,0,100.5,40,1410,0x0", b"1,0,101,,,"]
+    text = b"\n".join([*rows, b""])
+    return [text, gzip.compress(text, mtime=0), gzip.compress(text * 3, mtime=0)]
+
+
+@cache
+def import_seeds() -> list[bytes]:
+    paths = [path for path in sorted(DATA.rglob("*")) if path.suffix in (".csv", ".txt", ".json", ".jsonl")]
+    assert len(paths) > 20
+    return [path.read_bytes() for path in paths if path.stat().st_size < 50_000]
+
+
+def fuzz_import(rng: random.Random) -> str:
+    """Import a damaged file of another tool. Each record can be saved, and no importer fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(mutate.mutated(rng, import_seeds()))
+        imported = importers.read(path, columns=["timestamp", "index", "power.draw"] if rng.random() < 0.1 else [])
+        for record in imported:
+            assert codec.require_valid_raw(record) == record
+        assert "broke_off" not in {entry.code for entry in imported.report.entries}
+        for entry in imported.report.entries:
+            if entry.power_log is not None:
+                samples.decode_samples(samples.encode_samples(entry.power_log.traces), "s")
+    return "read" if imported.report.kept else "refused"
 
 
 IDS = ["exp_7", "exp/with/slashes", "smollm2_b1_c0", "a b", "../../up", ".hidden", "superseded-exp-1", "m\u00fcller"]
@@ -319,6 +358,8 @@ KINDS: dict[Callable[[random.Random], str], float] = {
     fuzz_name: 8,
     fuzz_csv: 6,
     fuzz_terminal: 8.5,
+    fuzz_samples: 1,
+    fuzz_import: 3,
     fuzz_store: 0.2,
     fuzz_folder: 0.3,
 }

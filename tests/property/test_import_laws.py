@@ -113,6 +113,7 @@ def test_record_with_an_end_survives_export_to_codecarbon(
 
 # Damaged files and extreme values
 
+BENCHMARKS = Path(__file__).parents[1] / "data" / "benchmarks"
 LOGS = Path(__file__).parents[1] / "data" / "power_logs"
 
 
@@ -143,6 +144,10 @@ SHAPES: dict[str, Callable[[Path], object]] = {
     "dmon": lambda folder: (folder / "file").write_bytes((LOGS / "dmon_date_time.txt").read_bytes()),
     "dcgmi": lambda folder: (folder / "file").write_bytes((LOGS / "dcgmi_counter.txt").read_bytes()),
     "amd_smi": lambda folder: (folder / "file").write_bytes((LOGS / "amd_smi_monitor.csv").read_bytes()),
+    "aiperf": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "aiperf.json").read_bytes()),
+    "inferencex": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "inferencex_list.json").read_bytes()),
+    "throughput": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "vllm_throughput.json").read_bytes()),
+    "power_bench": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "tokenpowerbench.json").read_bytes()),
     "table": lambda folder: (folder / "file").write_text('{"j": 1.5, "m": "x", "t": "2026-01-01"}\n{"j": 2}\n'),
     "csv": lambda folder: (folder / "file").write_text("j,m,t\n1.5,x,2026-01-01\n2,y,1768592398\n"),
 }

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llm_energy_measure.results.store import codec
 from tests.support.imports import read_all
 from tests.support.shapes import FILE_FIELDS, Shape, field_paths, value_at
+from tests.support.shapes_of_benchmarks import BENCHMARKS
 from tests.support.shapes_of_logs import CODECARBON, TABLE, VLLM, ZEUS
 from tests.support.shapes_of_power import POWER_LOG
 from tests.support.shapes_of_processes import LEGACY, PERUN, PERUN_HDF5
@@ -36,6 +37,7 @@ SHAPES: dict[str, Shape] = {
     "perun as HDF5": PERUN_HDF5,
     "legacy": LEGACY,
     "power-log": POWER_LOG,
+    **BENCHMARKS,
 }
 
 

@@ -332,4 +332,9 @@ FORMAT = Format(
     recognises=lambda source: is_header(source.header),
     read=_read,
     reads_together=True,
+    covers=(
+        "host for CPU; memory is of the process in process mode; GPUs are often unknown; all unknown without "
+        "`tracking_mode`"
+    ),
+    unknown="model, tokens, host name, which GPUs",
 )

@@ -99,3 +99,23 @@ def as_object(value: object) -> dict[str, Any]:
         ({'a': 1}, {}, {})
     """
     return value if isinstance(value, dict) else {}
+
+
+def at_path(value: Any, path: str) -> Any:
+    """Return the value at a path of keys and list indices with dots between them; None if there is none.
+
+    A key that contains dots itself has precedence over a path.
+    """
+    if isinstance(value, dict) and path in value:
+        return value[path]
+    dots = [position for position, sign in enumerate(path) if sign == "."]
+    for position in [*reversed(dots), len(path)]:
+        key, rest = path[:position], path[position + 1 :]
+        inner = None
+        if isinstance(value, dict):
+            inner = value.get(key)
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            inner = value[int(key)]
+        if inner is not None:
+            return at_path(inner, rest) if rest else inner
+    return None

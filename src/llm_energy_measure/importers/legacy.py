@@ -239,4 +239,6 @@ FORMAT = Format(
     read=_read,
     is_folder=True,
     part_names=rf"(.+?)_(?:{'|'.join(name for name, _ in _KINDS.values())})\.json",
+    covers="unknown: a check has to find out whether each process measured the whole host",
+    unknown="host, GPU of a process, end of the run, metrics of processes other than 0",
 )

@@ -226,4 +226,6 @@ FORMAT = Format(
     looks_for="JSON with model_id and steady_state_measurement, or with model_id, task and configurations",
     recognises=lambda source: any(set(source.fields) >= fields for fields in (_RUN, _DIFFUSION, _LEADERBOARD)),
     read=_read,
+    covers="device",
+    unknown="host name, which GPUs; for a leaderboard, everything except energy per token and mean power",
 )

@@ -285,4 +285,6 @@ FORMAT = Format(
     recognises=lambda source: _kind(source) is not None,
     read=_read,
     is_folder=True,
+    covers="host: the report is a mean over local ranks",
+    unknown="tokens, host name, time of the decode phase",
 )

@@ -265,4 +265,6 @@ FORMAT = Format(
     looks_for="JSON with id, type, metrics and nodes, or HDF5",
     recognises=lambda source: source.data.startswith(_HDF5) or set(source.fields) >= _FIELDS,
     read=_read,
+    covers="host, each once; the file names the sensors, and GPUs are devices",
+    unknown="model, tokens, start of a run among several",
 )

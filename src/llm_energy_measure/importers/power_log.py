@@ -259,4 +259,6 @@ FORMAT = Format(
     looks_for="a header of nvidia-smi, dmon, dcgmi or amd-smi with a power, or a CSV with a time and a power in W",
     recognises=_recognises,
     read=_read,
+    covers="device, or host for servers; integrated, or measured with a counter",
+    unknown="model, tokens, host",
 )

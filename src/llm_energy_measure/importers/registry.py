@@ -13,8 +13,17 @@ from llm_energy_measure.importers import (
     perun,
     power_log,
     table,
-    vllm,
     zeus,
+)
+from llm_energy_measure.importers.aiperf import AIPERF
+from llm_energy_measure.importers.benchmark_formats import (
+    INFERENCEX,
+    SGLANG,
+    TENSORRT_LLM,
+    TOKEN_POWER_BENCH,
+    VLLM,
+    VLLM_LATENCY,
+    VLLM_THROUGHPUT,
 )
 from llm_energy_measure.importers.description import describe, json_error_line
 from llm_energy_measure.importers.format import Format
@@ -25,7 +34,14 @@ FORMATS: tuple[Format, ...] = (
     codecarbon.FORMAT,
     optimum_benchmark.FORMAT,
     ml_energy.FORMAT,
-    vllm.FORMAT,
+    TENSORRT_LLM.format(),
+    VLLM.format(),
+    VLLM_THROUGHPUT.format(),
+    VLLM_LATENCY.format(),
+    SGLANG.format(),
+    AIPERF.format(),
+    INFERENCEX.format(),
+    TOKEN_POWER_BENCH.format(),
     perun.FORMAT,
     zeus.FORMAT,
     power_log.FORMAT,

@@ -247,4 +247,6 @@ FORMAT = Format(
     recognises=_recognises,
     read=_read,
     needs_mapping=True,
+    covers="as mapped",
+    unknown="every field that is not mapped",
 )

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from llm_energy_measure.constants import EXTRA_PACKAGES
-from llm_energy_measure.importers.json_text import parse_json
+from llm_energy_measure.importers.json_text import at_path, parse_json
 from llm_energy_measure.importers.limits import MAX_BYTES, MAX_CELL, require_rows, require_unique_columns
 from llm_energy_measure.importers.mapping import Cell
 from llm_energy_measure.importers.report import RefusedInputError
@@ -161,36 +161,16 @@ def _describe_csv_error(error: csv.Error, length: int) -> str:
 
 def _nested_table(source: ImportSource, needed: set[str], rows_path: str) -> Table:
     """Return the list of objects at a path of a JSON document as a table."""
-    found = _at_path(source.json(), rows_path)
+    found = at_path(source.json(), rows_path)
     items = list(found.values()) if isinstance(found, dict) else found
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise RefusedInputError("missing_field", f"there is no list of objects at {rows_path!r}; correct --rows")
     return _numbered_table(len(items), lambda number: _object_row(items[number], needed))
 
 
-def _at_path(value: Any, path: str) -> Any:
-    """Return the value at a path of keys and list indices with dots between them; None if there is none.
-
-    A key that contains dots itself has precedence over a path.
-    """
-    if isinstance(value, dict) and path in value:
-        return value[path]
-    dots = [position for position, sign in enumerate(path) if sign == "."]
-    for position in [*reversed(dots), len(path)]:
-        key, rest = path[:position], path[position + 1 :]
-        inner = None
-        if isinstance(value, dict):
-            inner = value.get(key)
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
-            inner = value[int(key)]
-        if inner is not None:
-            return _at_path(inner, rest) if rest else inner
-    return None
-
-
 def _object_row(document: dict[str, Any], needed: set[str]) -> TableRow:
     """Return the cells of an object: its fields, and the values at the needed paths that exist."""
-    values = ((name, _at_path(document, name[1:-1])) for name in needed if name.startswith("{"))
+    values = ((name, at_path(document, name[1:-1])) for name in needed if name.startswith("{"))
     return _row([*document.items(), *((name, value) for name, value in values if value is not None)])
 
 

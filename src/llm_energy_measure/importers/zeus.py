@@ -135,4 +135,6 @@ FORMAT = Format(
     looks_for="a CSV header start_time,window_name,elapsed_time,gpu0_energy",
     recognises=_recognises,
     read=_read,
+    covers="device",
+    unknown="model, tokens, host, which GPUs (the index counts visible GPUs), time of day in older logs",
 )

@@ -1,0 +1,283 @@
+"""Import JSON results of benchmarks that state how their fields are called, as a `Benchmark` in one table.
+
+A client measures tokens, throughput and latencies. If the result has no energy, it can come from a record of the same
+time, if the caller passes one. A field with energy in its name that no description reads is named in the report.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult, Status
+from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, Provenance, Scope, Timestamps
+from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.json_text import at_path
+from llm_energy_measure.importers.mapping import FIELDS, Expression, parse_mappings
+from llm_energy_measure.importers.record_parts import (
+    component,
+    imported_record,
+    inference_metrics,
+    latency_samples,
+    timestamps_before,
+)
+from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
+from llm_energy_measure.importers.values import (
+    as_integer,
+    as_number,
+    as_text,
+    digest,
+    identifier,
+    parse_local_time,
+    parse_time,
+)
+
+Document = dict[str, Any]
+Documents = Iterator[Document | RefusedInputError]
+
+_ENERGY = re.compile(r"energy|joule|power|watt|(?:^|[._])k?wh?(?:$|[._])", re.IGNORECASE)
+_MAX_LEVELS = 50
+"""A record may have `MAX_RECORD_DEPTH` levels, and the configuration is inside it."""
+_COMPONENTS = ("total", "gpu", "cpu", "ram")
+
+
+class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
+    """How one benchmark calls its fields.
+
+    Attributes:
+        name: Name of the format and of the tool.
+        looks_for: What identifies a file, for messages.
+        covers: Scope and provenance of the energies, for the documentation.
+        unknown: Fields that the files do not state, for the documentation.
+        needs: Top-level fields of each document.
+        mapping: `FIELD=EXPRESSION` for fields of a record, as for `import --map`.
+        end_pattern: `strptime` pattern of the end; None is ISO 8601.
+        scope: Scope of the energy of the GPUs and of the total.
+        other_scope: Scope of the energy of CPU and memory.
+        provenance: Origin of the energies; None if the file does not say it.
+        dropped: Fields that the configuration does not keep: a value for each request, and texts, which are personal.
+        recognises: Returns whether the first document has this format; by default if it has the needed fields.
+        documents: Returns the documents of a file; by default its JSON objects.
+        energy: Returns the energy that no expression can compute; None if the document has none.
+        host: Returns the name of the host.
+        status: Returns the status of the run, and adds what the user has to know to the notes.
+    """
+
+    name: str
+    looks_for: str
+    covers: str
+    unknown: str
+    needs: frozenset[str]
+    mapping: tuple[str, ...]
+    end_pattern: str | None = None
+    scope: Scope | None = "device"
+    other_scope: Scope | None = None
+    provenance: Provenance | None = None
+    dropped: frozenset[str] = frozenset()
+    recognises: Callable[[ImportSource], bool] | None = None
+    documents: Callable[[ImportSource], Documents] = ImportSource.objects
+    energy: Callable[[Document, Notes], EnergyMetrics | None] | None = None
+    host: Callable[[Document], str | None] | None = None
+    status: Callable[[Document, Notes], Status | None] | None = None
+
+    def format(self) -> Format:
+        """Return the format that reads the files of this benchmark."""
+        recognises = self.recognises or (lambda source: set(source.first_fields) >= self.needs)
+        return Format(
+            name=self.name,
+            looks_for=self.looks_for,
+            recognises=recognises,
+            read=functools.partial(_read, self),
+            covers=self.covers,
+            unknown=self.unknown,
+        )
+
+
+class _Row(Mapping[str, str | float | None]):
+    """The cells of a document for an expression: top-level fields by name, other values by `{path}`."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    def __getitem__(self, column: str) -> str | float | None:
+        name = column[1:-1] if column.startswith("{") else column
+        value = at_path(self._document, name) if column.startswith("{") else self._document.get(name)
+        return value if isinstance(value, str) else as_number(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._document)
+
+    def __len__(self) -> int:
+        return len(self._document)
+
+
+@functools.cache
+def _expressions(mapping: tuple[str, ...]) -> dict[str, Expression]:
+    return parse_mappings(mapping)
+
+
+def _read(
+    benchmark: Benchmark, sources: list[ImportSource], options: Options, report: ImportReport
+) -> Iterator[RawProcessResult]:
+    """Yield one record for each document; `row` is the number of the document."""
+    [source] = sources
+    for row, document in enumerate(benchmark.documents(source), start=1):
+        with report.refusing(source.path, row=row, prefix=f"object {row}: "):
+            if isinstance(document, RefusedInputError):
+                raise document
+            if missing := sorted(benchmark.needs - set(document)):
+                raise RefusedInputError("missing_field", f"it has no field {', '.join(missing)}")
+            if deep := next((name for name, value in document.items() if not _is_within(value, _MAX_LEVELS)), None):
+                raise RefusedInputError(
+                    "impossible_value", f"{deep[:40]} is nested more than {_MAX_LEVELS} levels deep"
+                )
+            notes = Notes()
+            values = _values(benchmark, document)
+            record = _record(benchmark, document, values, notes, source.origin(benchmark.name, _version(document), row))
+            _note_tokens(record, values, notes)
+            source.note_undecodable(record, notes)
+            unread = _unread_energies(document) if record.energy_metrics.total_energy_j is None else []
+            if unread and not notes.warnings:
+                found = f"the fields {', '.join(unread)} can contain an energy, but their meaning is unknown"
+                notes.add("energy_not_understood", f"{found}; please report the file")
+            yield report.record(source.path, options.energy.joined(record, notes), notes, row=row)
+
+
+def _record(
+    benchmark: Benchmark, document: Document, values: Mapping[str, Any], notes: Notes, origin: ImportOrigin
+) -> RawProcessResult:
+    """Return the record of one run."""
+    status = benchmark.status(document, notes) if benchmark.status is not None else None
+    energy = benchmark.energy(document, notes) if benchmark.energy is not None else None
+    config = {name: value for name, value in document.items() if name not in benchmark.dropped}
+    label, model = values.get("config_name"), values.get("model_name")
+    devices = (energy.devices if energy is not None else None) or []
+    compute = values.get("compute_precision")
+    return imported_record(
+        identifier(benchmark.name, label or "", model or "", values.get("end") or "", digest(document)),
+        backend=values.get("backend"),
+        config_name=label,
+        model_name=model,
+        host=benchmark.host(document) if benchmark.host is not None else None,
+        gpu_id=devices[0].gpu_id if len(devices) == 1 else None,
+        gpu_uuid=devices[0].gpu_uuid if len(devices) == 1 else None,
+        gpu_name=values.get("gpu_name"),
+        energy_measurement_warning=notes.warning,
+        timestamps=_timestamps(benchmark, values),
+        inference_metrics=None if status == "failed" else _inference(values, document),
+        energy_metrics=energy or _energy(benchmark, values),
+        compute_metrics=ComputeMetrics(flops_total=None, compute_precision=compute) if compute else None,
+        effective_config={benchmark.name: config},
+        origin=origin,
+        status=status,
+    )
+
+
+def _version(document: Document) -> str | None:
+    """Return the version of the tool, in the field that AIPerf has for it."""
+    return as_text(document.get("aiperf_version"))
+
+
+def _note_tokens(record: RawProcessResult, values: Mapping[str, Any], notes: Notes) -> None:
+    """Note that a token count of the file has no place in the record."""
+    known = [name for name in ("input_tokens", "output_tokens", "total_tokens") if values.get(name) is not None]
+    if known and record.inference_metrics is None and record.status != "failed":
+        found = f"the file has {' and '.join(known)}, and a record needs input and output tokens"
+        notes.add("tokens_incomplete", f"{found}; the token counts are null, and the configuration keeps them")
+
+
+def _values(benchmark: Benchmark, document: Document) -> dict[str, Any]:
+    """Return the value of each mapped field; None if it is missing or has the wrong type.
+
+    A number that is a formula of several values is rounded if its field is an integer.
+    """
+    row, values = _Row(document), dict[str, Any]()
+    for field, expression in _expressions(benchmark.mapping).items():
+        try:
+            value = expression.value(row)
+        except ValueError:
+            value = None
+        kind = FIELDS[field]
+        if kind in ("number", "whole"):
+            value = as_number(value)
+            if kind == "whole" and value is not None:
+                value = as_integer(round(value) if len(expression.columns) > 1 else value)
+        else:
+            value = as_text(value)
+        values[field] = value
+    return values
+
+
+def _timestamps(benchmark: Benchmark, values: Mapping[str, Any]) -> Timestamps:
+    """Return start, end and duration: of the inference if the file states it, else of the energy."""
+    duration_sec = values.get("inference_time_sec")
+    end = _time(values.get("end"), benchmark.end_pattern)
+    start = _time(values.get("start"), benchmark.end_pattern)
+    if start is not None:
+        has_order = end is not None and (end.tzinfo is None) == (start.tzinfo is None) and end >= start
+        return Timestamps(start=start, end=end if has_order else None, duration_sec=duration_sec)
+    return timestamps_before(end, duration_sec)
+
+
+def _time(value: object, pattern: str | None) -> datetime | None:
+    if pattern is not None:
+        return parse_local_time(value, pattern)
+    return parse_time(value) if isinstance(value, str) else None
+
+
+def _inference(values: Mapping[str, Any], document: Document) -> Any:
+    """Return the inference metrics; None unless input and output tokens are known."""
+    input_tokens, output_tokens = values.get("input_tokens"), values.get("output_tokens")
+    total_tokens = values.get("total_tokens")
+    if input_tokens is None and total_tokens is not None and output_tokens is not None:
+        input_tokens = total_tokens - output_tokens if total_tokens >= output_tokens else None
+    return inference_metrics(
+        input_tokens,
+        output_tokens,
+        inference_time_sec=values.get("inference_time_sec"),
+        tokens_per_second=values.get("tokens_per_second"),
+        time_to_first_token_ms=values.get("time_to_first_token_ms"),
+        latency_measurements=latency_samples(
+            document.get("ttfts"), document.get("itls"), as_integer(document.get("completed"))
+        ),
+    )
+
+
+def _energy(benchmark: Benchmark, values: Mapping[str, Any]) -> EnergyMetrics:
+    """Return the energy that the file contains; unknown if it has none."""
+    joules = {name: values.get("energy_j" if name == "total" else f"{name}_energy_j") for name in _COMPONENTS}
+    if all(value is None for value in joules.values()):
+        return EnergyMetrics(total_energy_j=None, duration_sec=None)
+    parts: dict[str, Any] = {}
+    for name, value in joules.items():
+        scope = benchmark.scope if name in ("total", "gpu") else benchmark.other_scope
+        parts |= component(name, value, scope, benchmark.provenance)
+    return EnergyMetrics(
+        **parts,
+        duration_sec=values.get("duration_sec"),
+        gpu_power_w=values.get("gpu_power_w"),
+        cpu_power_w=values.get("cpu_power_w"),
+    )
+
+
+def _is_within(value: object, levels: int) -> bool:
+    """Return True if lists and objects are nested at most this number of levels deep."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels >= 0 and all(_is_within(one, levels - 1) for one in inner if isinstance(one, dict | list))
+
+
+def _unread_energies(document: Document, prefix: str = "") -> list[str]:
+    """Return the names of all fields, also nested ones, with an energy in their name and a value."""
+    found = []
+    for name, value in document.items():
+        if isinstance(value, dict):
+            found += _unread_energies(value, f"{prefix}{name}.")
+        elif value is not None and _ENERGY.search(f"{prefix}{name}"):
+            found.append(f"{prefix}{name}")
+    return found
