@@ -13,6 +13,7 @@ from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.exporters import to_codecarbon
 from llm_energy_measure.results.store.samples import load_samples
+from llm_energy_measure.results.store.tags import load_tags
 from tests.support import peers
 from tests.support.children import open_folder, outcome_in_child
 from tests.support.command import Done, as_process, on_terminal, run
@@ -75,6 +76,14 @@ def test_a_repeated_import_changes_nothing(emissions: Path, results: Path) -> No
     assert [entry["code"] for entry in done.json()["entries"]] == [
         *("already_there", "cumulative", "already_there", "torn"),
     ]
+
+
+def test_tags_of_imported_experiments_are_set(emissions: Path, results: Path) -> None:
+    assert run("-o", results, "import", emissions, "--dry-run", "--tag", "commit=abc").status == 0
+    assert not (results / "tags").exists()
+    assert run("-o", results, "import", emissions, "--tag", "commit=abc").status == 0
+    ids = FileSystemRepository(results).list_experiments()
+    assert [load_tags(FileSystemRepository(results).store, name).tags for name in ids] == [{"commit": "abc"}] * len(ids)
 
 
 def test_a_repeated_import_reports_repairs_again(results: Path, tmp_path: Path) -> None:

@@ -252,3 +252,34 @@ def test_doctor_reports_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert f"{name} does not work: {check['problem'][:20]}" in shown.out
     assert "sources that 'record' uses by default: " in shown.err
     assert json.loads(json.dumps(list(checks.values()))) == done.json()
+
+
+def test_config_and_tags_are_recorded(tmp_path: Path) -> None:
+    settings = ("--config", "batching.batch_size=8", "--config", "precision=float16", "--config", "stop=[1]")
+    done = run(
+        *("-o", tmp_path, "record", "--experiment", "e", "--no-energy", *settings, "--tag", "commit=a1b2c3d"),
+        *("--tag", "night=1", "--", "true"),
+    )
+    assert done.status == 0
+    assert saved(tmp_path).effective_config == {
+        "batching": {"batch_size": 8},
+        "precision": "float16",
+        "stop": [1],
+    }
+    assert run("-o", tmp_path, "results", "tag", "e").out.split() == ["commit", "a1b2c3d", "night", "1"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--config", "batch_size"), "it is not a setting"),
+        (("--config", "a..b=1"), "it is not a setting"),
+        (("--config", "a=1", "--config", "a.b=2"), "the key has another value already"),
+        (("--config", "a.b=1", "--config", "a=2"), "the key has another value already"),
+        (("--tag", "commit="), "its value is empty; write commit=VALUE"),
+        (("--tag", "1x=y"), "is not a valid tag name"),
+    ],
+)
+def test_invalid_settings_and_tags_are_wrong_usage(tmp_path: Path, option: tuple[str, ...], message: str) -> None:
+    done = run("-o", tmp_path, "record", "--experiment", "e", "--no-energy", *option, "--", "touch", tmp_path / "ran")
+    assert (done.status, message in done.err, (tmp_path / "ran").exists()) == (2, True, False)

@@ -200,7 +200,9 @@ def full_raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes:
             store_error_sec=0.0055,
         ),
         "launcher": Launcher(name="slurm", job_id="123", step_id="0", node="n1", local_rank=0, attempt=1),
-        "origin": ImportOrigin(tool="codecarbon", version="3.3.0", file="emissions.csv", sha256="0" * 64, row=7),
+        "origin": ImportOrigin(
+            tool="codecarbon", version="3.3.0", file="emissions.csv", sha256="0" * 64, row=7, experiment_id="exp_1"
+        ),
         "status": "failed",
         "error_type": "OutOfMemoryError",
         "library_versions": {"torch": "2.9.0", "transformers": "4.57.6"},

@@ -210,6 +210,7 @@ origins = st.builds(
     file=_or_none(texts),
     sha256=_or_none(digests),
     row=_or_none(counts),
+    experiment_id=st.one_of(st.just(msgspec.UNSET), texts),
 )
 
 

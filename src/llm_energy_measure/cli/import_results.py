@@ -112,6 +112,7 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
     type=options.PathName(),
     help="Take energy from the records in PATH, for imported records of the same time without energy.",
 )
+@options.tag_option
 @options.json_option
 @options.shared_options
 @streams.finish_work
@@ -130,6 +131,7 @@ def import_results(
     rows_path: str | None,
     group_by: str | None,
     joined: tuple[str, ...],
+    tags: dict[str, str],
     as_json: bool,
 ) -> None:
     """Import results of other tools as raw results; each imported run becomes an experiment.
@@ -169,6 +171,8 @@ def import_results(
                 pairs = list(group)
                 unused -= {uuid for record, _ in pairs for uuid in _uuids(record)}
                 new = [record.process_index for record, entry in pairs if saver.save_pair(record, entry)]
+                if not dry_run and any(entry.outcome != "refused" for _, entry in pairs):
+                    options.set_tags(repository, pairs[0][0].experiment_id, tags)
                 with paused():
                     _print_experiment(repository, pairs, new, dry_run=dry_run, as_json=as_json)
     if unused:

@@ -191,6 +191,35 @@ def json_option(function: FunctionT) -> FunctionT:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, with values in base units.")(function)
 
 
+def tag_option(function: FunctionT) -> FunctionT:
+    """Add `--tag`, a dictionary of tags."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
+        if not words:
+            return {}
+        # --help does not need this import.
+        from llm_energy_measure.results.store.tags import parse_new_tags
+
+        with usage_errors("--tag"):
+            return parse_new_tags(words)
+
+    words = "Set this tag of each experiment, for example commit=a1b2c3d; repeat the option for several."
+    return click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, callback=callback, help=words)(function)
+
+
+def set_tags(repository: FileSystemRepository, experiment_id: str, tags: dict[str, str]) -> None:
+    """Set the tags of `--tag`. A failure is a warning: the result is saved."""
+    if not tags:
+        return
+    # Most commands do not need this import.
+    from llm_energy_measure.results.store.tags import change_tags
+
+    try:
+        change_tags(repository.store, experiment_id, dict(tags))
+    except LLMEnergyMeasureError as error:
+        warn(error)
+
+
 def rehash_option(function: FunctionT) -> FunctionT:
     """Add `--rehash`."""
     words = "Read every file, even if the mtime of its folder did not change."

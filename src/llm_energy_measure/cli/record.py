@@ -14,6 +14,7 @@ from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.recorder.attempt import NewAttempt
 from llm_energy_measure.recorder.command import CannotRunError, TreeTime, find_program, run_command
+from llm_energy_measure.recorder.config import parse_settings
 from llm_energy_measure.recorder.ranks import find_rank
 from llm_energy_measure.recorder.recording import record as make_recording
 from llm_energy_measure.recorder.sources import DEFAULT_SOURCES, Source
@@ -33,10 +34,16 @@ class Attempt(click.ParamType[int | NewAttempt]):
         return click.IntRange(min=0).convert(value, param, ctx)
 
 
+def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, Any]:
+    with options.usage_errors("--config"):
+        return parse_settings(words)
+
+
 @click.command(
     context_settings={"allow_interspersed_args": False},
     epilog=options.examples(
         "record --experiment exp_7 --model llama -- python generate.py",
+        "record --experiment b8_c0 --config batch_size=8 --tag commit=$(git rev-parse --short HEAD) -- python run.py",
         "torchrun --nproc-per-node 4 --no-python llm-energy-measure record --experiment exp_8 -- python worker.py",
     ),
 )
@@ -53,6 +60,16 @@ class Attempt(click.ParamType[int | NewAttempt]):
 @click.option(
     "--config-name", metavar="NAME", type=options.Text(), help="Name of the configuration. [default: the program]"
 )
+@click.option(
+    "--config",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_settings,
+    help="Record this setting of the configuration, for example batch_size=8 or decoder.top_k=50; repeat the option "
+    "for several. The value is JSON or text.",
+)
+@options.tag_option
 @click.option("--backend", metavar="NAME", type=options.Text(), help="Name of the inference library, for example vllm.")
 @click.option(
     "--source",
@@ -113,6 +130,8 @@ def record(
     experiment: str | None,
     model: str,
     config_name: str | None,
+    settings: dict[str, Any],
+    tags: dict[str, str],
     backend: str | None,
     sources: tuple[str, ...],
     no_energy: bool,
@@ -141,6 +160,7 @@ def record(
     recording = make_recording(
         experiment or _default_id(command[0], process_index, world_size),
         model_name=model,
+        config=settings,
         config_name=config_name or Path(command[0]).name,
         cli_overrides={"command": list(command)},
         backend=backend,
@@ -163,6 +183,7 @@ def record(
         terminal.warn("a signal arrived before the command started; the command did not run, and nothing is recorded")
     elif recording.path is not None:  # otherwise an error has said where the result is
         _print_result(recording.result, recording.path, show=show)
+        options.set_tags(recording.repository, recording.experiment_id, tags)
     return status
 
 

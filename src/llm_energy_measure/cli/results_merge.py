@@ -7,17 +7,33 @@ from collections import Counter
 import click
 
 from llm_energy_measure.cli import options, streams, terminal
-from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
+from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_RESULTS_DIR, RAW_DIR
 from llm_energy_measure.exceptions import StorageError
-from llm_energy_measure.results.batch.merge import merge_results
+from llm_energy_measure.results.batch.merge import folder_of, merge_results, owner
+from llm_energy_measure.results.batch.renaming import merge_renamed, prefix_of
 from llm_energy_measure.results.repository import FileSystemRepository
+from llm_energy_measure.results.store import layout
 
 
-@click.command(epilog=options.examples("-o all results merge node1/results node2/results"))
+@click.command(
+    epilog=options.examples(
+        "-o all results merge node1/results node2/results",
+        "-o all results merge monday/results tuesday/results --prefix folder",
+        "-o all results merge nightly/results --prefix 2026-03-01 --tag commit=a1b2c3d",
+    )
+)
 @click.argument("others", metavar="OTHER...", nargs=-1, required=True, type=options.PathName())
+@click.option(
+    "--prefix",
+    metavar="NAME|folder",
+    type=options.Text(),
+    help="Rename each experiment to NAME-<id>; 'folder' uses the name of its directory. The records keep the original "
+    "id in origin.",
+)
+@options.tag_option
 @options.shared_options
 @streams.finish_work
-def merge(*, others: tuple[str, ...]) -> None:
+def merge(*, others: tuple[str, ...], prefix: str | None, tags: dict[str, str]) -> None:
     """Copy the files of OTHER results directories into the results directory (-o).
 
     No file is replaced: an equal file is skipped, and a different one is reported as a conflict. If the command is
@@ -25,6 +41,49 @@ def merge(*, others: tuple[str, ...]) -> None:
     """
     target = options.repository(must_exist=False)
     sources = [FileSystemRepository(other) for other in others]
+    _require_results(sources)
+    prefixes = _prefixes(prefix, sources)
+    counts: Counter[str] = Counter()
+    for source, own_prefix in zip(sources, prefixes, strict=True):
+        folders: dict[str, None] = {}
+        merging = merge_results(target, source) if own_prefix is None else merge_renamed(target, source, own_prefix)
+        for merged in merging:
+            counts[merged.outcome] += 1
+            if merged.outcome in ("copied", "same") and (folder := folder_of(merged)) is not None:
+                folders[folder] = None
+            if merged.outcome in ("conflict", "failed"):
+                terminal.error(f"{merged.outcome}: {source.base_path}/{merged.key}: {merged.reason}")
+            else:
+                terminal.debug(f"{merged.outcome}: {merged.key}")
+        for folder in folders if tags else ():
+            options.set_tags(target, owner(target, folder) or folder, tags)
+    terminal.info(", ".join(f"{counts[outcome]} {outcome}" for outcome in ("copied", "same", "conflict", "failed")))
+    if counts["conflict"] or counts["failed"]:
+        raise SystemExit(1)
+
+
+def _prefixes(prefix: str | None, sources: list[FileSystemRepository]) -> list[str | None]:
+    """Return the prefix of each source.
+
+    Raises:
+        click.BadParameter: The prefix is not valid, or two sources get the same prefix.
+    """
+    if prefix is None:
+        return [None] * len(sources)
+    if not layout.is_folder_name(prefix):
+        message = f"{prefix!r} contains other characters than letters, digits, '.', '_' and '-'"
+        raise click.BadParameter(message, param_hint="--prefix")
+    found = [prefix_of(prefix, source, DEFAULT_RESULTS_DIR) for source in sources]
+    if len(set(found)) < len(found):
+        message = (
+            f"several directories get the prefix {max(found, key=found.count)!r}; merge them one by one with a NAME"
+        )
+        raise click.BadParameter(message, param_hint="--prefix")
+    return list(found)
+
+
+def _require_results(sources: list[FileSystemRepository]) -> None:
+    """Raise `StorageError` for a source that is not a results directory."""
     for source in sources:
         problem = None
         if not source.base_path.is_dir():
@@ -33,14 +92,3 @@ def merge(*, others: tuple[str, ...]) -> None:
             problem = f"it contains neither {RAW_DIR}/ nor {AGGREGATED_DIR}/"
         if problem:
             raise StorageError(f"cannot merge {source.base_path}", problem, "give the path of a results directory")
-    counts: Counter[str] = Counter()
-    for source in sources:
-        for merged in merge_results(target, source):
-            counts[merged.outcome] += 1
-            if merged.outcome in ("conflict", "failed"):
-                terminal.error(f"{merged.outcome}: {source.base_path}/{merged.key}: {merged.reason}")
-            else:
-                terminal.debug(f"{merged.outcome}: {merged.key}")
-    terminal.info(", ".join(f"{counts[outcome]} {outcome}" for outcome in ("copied", "same", "conflict", "failed")))
-    if counts["conflict"] or counts["failed"]:
-        raise SystemExit(1)

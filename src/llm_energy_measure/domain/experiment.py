@@ -119,14 +119,15 @@ class Launcher(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ImportOrigin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Source file of an imported record.
+    """Origin of a record that was imported, or that a merge renamed.
 
     Attributes:
-        tool: Tool that wrote the source file.
+        tool: Tool that wrote the source file. `llm-energy-measure` for a record that was only renamed.
         version: Version of this tool. None if unknown.
         file: Name of the source file. None if unknown.
         sha256: SHA-256 of the source file, in lower-case hexadecimal. None if unknown.
         row: Row of the record in a table, from 1. None if the source file is not a table.
+        experiment_id: Id before a merge renamed the experiment. UNSET if it was not renamed.
     """
 
     tool: str
@@ -134,6 +135,7 @@ class ImportOrigin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     file: str | None = None
     sha256: Sha256 | None = None
     row: Count | None = None
+    experiment_id: Annotated[str | UnsetType, Meta(description="id before a merge renamed the experiment")] = UNSET
 
 
 class SourceFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

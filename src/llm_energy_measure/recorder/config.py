@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +13,39 @@ from llm_energy_measure.exceptions import ConfigurationError
 
 _DOING = "cannot record the configuration"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Return a configuration from words of the form `key=value`.
+
+    Dots in a key separate nested names. A value is JSON (a number, `true`, `null`, a list) or else text.
+
+    Raises:
+        ConfigurationError: A word has no `=`, a name is empty, or a key occurs twice.
+
+    Example:
+        >>> parse_settings(["batching.batch_size=8", "precision=float16", "streaming=true"])
+        {'batching': {'batch_size': 8}, 'precision': 'float16', 'streaming': True}
+    """
+    config: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        *sections, name = key.split(".")
+        if not equals or "" in (*sections, name):
+            advice = "write KEY=VALUE, with dots between nested names"
+            raise ConfigurationError(f"cannot set {word!r}", "it is not a setting", advice)
+        inner = config
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                break
+        if not isinstance(inner, dict) or name in inner:
+            raise ConfigurationError(f"cannot set {word!r}", "the key has another value already", "give each key once")
+        try:
+            inner[name] = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            inner[name] = text
+    return config
 
 
 def stored_config(config: object) -> dict[str, Any]:

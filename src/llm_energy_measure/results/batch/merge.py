@@ -19,6 +19,7 @@ from llm_energy_measure.exceptions import ExperimentIdError, ResultCorruptError,
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of, keep_bytes
+from llm_energy_measure.results.store.tags import decode_tags
 from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.folder import Folder
@@ -53,14 +54,36 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
     for entry in source.store.list(RAW_DIR):
         if entry.is_folder and layout.is_folder_name(entry.name):
             yield from _merge_experiment(target, source, entry.name)
-        elif (reason := _reason_to_skip(source, entry)) is not None:
+    yield from other_entries(source)
+    for key, folder in derived_files(source):
+        parent, _, name = key.partition("/")
+        yield _merge_derived(target, source, parent, name, folder)
+
+
+def other_entries(source: FileSystemRepository) -> Iterator[MergedFile]:
+    """Yield the entries of `raw/` that are no experiments, and that a user may expect to be merged."""
+    for entry in source.store.list(RAW_DIR):
+        is_experiment = entry.is_folder and layout.is_folder_name(entry.name)
+        if not is_experiment and (reason := _reason_to_skip(source, entry)) is not None:
             yield MergedFile(key=f"{RAW_DIR}/{entry.name}", outcome="failed", reason=reason)
+
+
+def derived_files(source: FileSystemRepository) -> Iterator[tuple[str, str]]:
+    """Yield key and folder name of each aggregate and each file of tags."""
     deleted = deletion.deleted_folders(source.store)
     for parent in (AGGREGATED_DIR, TAGS_DIR):
         for entry in source.store.list(parent):
             folder = layout.aggregated_folder_of(entry.name) or layout.superseded_aggregate_folder_of(entry.name)
             if folder is not None and folder not in deleted and not entry.is_folder:
-                yield _merge_derived(target, source, parent, entry.name, folder)
+                yield f"{parent}/{entry.name}", folder
+
+
+def folder_of(merged: MergedFile) -> str | None:
+    """Return the folder name of the experiment of a merged file. None if the file is of no experiment."""
+    parent, _, rest = merged.key.partition("/")
+    if parent == RAW_DIR:
+        return rest.partition("/")[0]
+    return layout.aggregated_folder_of(rest)
 
 
 def _reason_to_skip(source: FileSystemRepository, entry: Entry) -> str | None:
@@ -82,7 +105,7 @@ def _reason_to_skip(source: FileSystemRepository, entry: Entry) -> str | None:
 
 def _difference(target: FileSystemRepository, source: FileSystemRepository, folder: str) -> str | None:
     """Return how the experiments with this folder name differ in the two directories; None if they are the same."""
-    own, other = _owner(target, folder), _owner(source, folder)
+    own, other = owner(target, folder), owner(source, folder)
     if own is not None and other is not None and own != other:
         return f"the folder belongs to experiment {own!r} in the target and to {other!r} in the source"
     manifests = [repository.raw_folder(folder).readable_manifest() for repository in (target, source)]
@@ -97,7 +120,7 @@ def _difference_of_manifests(own: Manifest | None, other: Manifest | None) -> st
     return f"the source has another run: in the manifests, {name} is {value!r} (target) and {other_value!r} (source)"
 
 
-def _owner(repository: FileSystemRepository, folder: str) -> str | None:
+def owner(repository: FileSystemRepository, folder: str) -> str | None:
     """Return the id of the experiment that owns a folder name: by its raw results, else by its aggregate."""
     owner = repository.raw_folder(folder).owner()
     if owner is None:
@@ -234,6 +257,8 @@ def _merge_derived(
     except ResultsError as error:
         return MergedFile(key=key, outcome="failed", reason=str(error))
     merged = _merge_file(target, source, key)
+    if merged.outcome == "conflict" and parent == TAGS_DIR and _has_tags_of(target, source, key):
+        return MergedFile(key=key, outcome="same", reason="the target has these tags and others")
     if merged.outcome == "copied" and parent == AGGREGATED_DIR:
         # A current mtime would mean that the aggregate is newer than all raw results in the target.
         with Folder(target.store, parent) as copied:
@@ -241,6 +266,15 @@ def _merge_derived(
     if merged.outcome == "conflict" and can_be_recomputed and _has_sources(source, folder):
         return MergedFile(key=key, outcome="same", reason="it can be recomputed from the raw results")
     return merged
+
+
+def _has_tags_of(target: FileSystemRepository, source: FileSystemRepository, key: str) -> bool:
+    """Return True if the target has all tags and the note of the source."""
+    try:
+        own, other = (decode_tags(repository.store.get(key), key) for repository in (target, source))
+    except ResultsError:
+        return False
+    return other.tags.items() <= own.tags.items() and other.note in (None, own.note)
 
 
 def _has_sources(repository: FileSystemRepository, folder: str) -> bool:

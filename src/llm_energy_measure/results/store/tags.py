@@ -154,6 +154,26 @@ def parse_assignments(words: Sequence[str]) -> dict[str, str | None]:
     return tags
 
 
+def parse_new_tags(words: Sequence[str]) -> dict[str, str]:
+    """Return tags from words of the form `key=value`, for experiments that have no tags yet.
+
+    Raises:
+        ConfigurationError: A word has no `=`, or its name or value is not valid. An empty value usually comes from a
+            shell variable that is not set.
+
+    Example:
+        >>> parse_new_tags(["commit=a1b2c3d"])
+        {'commit': 'a1b2c3d'}
+    """
+    tags = {}
+    for name, value in parse_assignments(words).items():
+        if value is None:
+            raise ConfigurationError(f"cannot set the tag {name!r}", "its value is empty", f"write {name}=VALUE")
+        tags[name] = value
+    _require_storable("the experiment", tags, None)
+    return tags
+
+
 def _require_storable(experiment_id: str, tags: Mapping[str, str | None], note: str | None) -> None:
     doing = f"cannot tag {experiment_id!r}"
     for name in tags:
