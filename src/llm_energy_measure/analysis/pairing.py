@@ -171,7 +171,9 @@ def labels(facts: Sequence[Facts]) -> list[str]:
 
 
 def text(value: Value | None) -> str:
-    """Return a value for people; None is `unknown`."""
+    """Return a value as a condition writes it: `true`, `0.5`, `fp16`. None is `unknown`."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return "unknown" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
