@@ -76,9 +76,6 @@ def require_local_path(path: str | Path) -> Path:
     As a path, `s3://bucket/results` names the local folder `s3:/bucket/results`: results written there are lost with
     the machine. `Path` has already removed one of the slashes.
 
-    Args:
-        path: The results directory.
-
     Raises:
         ConfigurationError: The path starts with a scheme such as `s3:/`. A scheme has at least two characters, so that
             the drive letters of Windows are paths.

@@ -26,13 +26,10 @@ _NETWORK = frozenset(
 
 
 def catalogue_path(results_dir: Path) -> Path | None:
-    """Return the path of the catalogue of a results directory. None if no writable folder exists.
+    """Return the path of the catalogue of an existing results directory; None if there is no writable folder.
 
     The catalogue is in the results directory. It is in the cache of the user if the directory or the catalogue file is
     not writable, if a file of the catalogue is unsafe, or if the directory is on a network file system.
-
-    Args:
-        results_dir: The results directory. It must exist.
     """
     own = results_dir / CATALOGUE_NAME
     if _is_writable(own) and unsafe_catalogue_file(results_dir) is None and not is_on_network(results_dir):

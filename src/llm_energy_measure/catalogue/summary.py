@@ -125,12 +125,7 @@ class _Processes(Struct):
 
 
 def summarize(repository: FileSystemRepository, folder: str) -> ExperimentSummary:
-    """Return the summary of an experiment. Unreadable files become problems in the summary.
-
-    Args:
-        repository: The repository of the experiment.
-        folder: Folder name of the experiment.
-    """
+    """Return the summary of an experiment. Unreadable files become problems in the summary."""
     return scan_experiment(repository, folder).summary
 
 
@@ -162,13 +157,7 @@ def scan_experiment(
 
 
 def up_to_date_aggregate(raw: Folder, aggregated: Folder, folder: str) -> bytes | None:
-    """Return the bytes of an aggregate if the mtimes show that the raw files are unchanged, else None.
-
-    Args:
-        raw: The folder `raw/`.
-        aggregated: The folder `aggregated/`.
-        folder: Folder name of the experiment.
-    """
+    """Return the bytes of an aggregate if the mtimes show that the raw files are unchanged, else None."""
     if not is_up_to_date(raw, aggregated, folder) or not raw.is_absent(deleted_folder(folder).rpartition("/")[2]):
         return None
     return aggregated.get(f"{folder}.json")

@@ -251,10 +251,6 @@ def require_ids_or_all(ids: tuple[str, ...], *, all_experiments: bool) -> None:
 def format_of(target: str, formats: Mapping[str, str]) -> str:
     """Return the format that the suffix of a file name selects; `csv` for a suffix that is no table format.
 
-    Args:
-        target: The file name.
-        formats: Format by suffix.
-
     Raises:
         click.BadParameter: The suffix is that of a table format that the command cannot write.
     """
@@ -267,9 +263,6 @@ def format_of(target: str, formats: Mapping[str, str]) -> str:
 
 def repository(*, must_exist: bool = True) -> FileSystemRepository:
     """Return the repository of the results directory.
-
-    Args:
-        must_exist: Whether the results directory must exist.
 
     Raises:
         StorageError: The path is not a directory, or it does not exist although it must.

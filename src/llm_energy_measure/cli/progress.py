@@ -25,13 +25,7 @@ class _Rate(ProgressColumn):
 
 
 def with_progress_bar(items: Iterable[ItemT], description: str, total: int) -> Iterator[ItemT]:
-    """Yield the items and show a progress bar on stderr, which is hidden while the caller uses an item.
-
-    Args:
-        items: The items to pass on.
-        description: Text in front of the bar.
-        total: Expected number of items.
-    """
+    """Yield the items and show a progress bar on stderr, which is hidden while the caller uses an item."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     batch: list[ItemT] = []
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

@@ -47,9 +47,6 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 in l
 def kwh_to_j(energy_kwh: float) -> float:
     """Convert kilowatt-hours to joules.
 
-    Args:
-        energy_kwh: Energy in kilowatt-hours.
-
     Example:
         >>> kwh_to_j(0.5)
         1800000.0
@@ -59,9 +56,6 @@ def kwh_to_j(energy_kwh: float) -> float:
 
 def j_to_kwh(energy_j: float) -> float:
     """Convert joules to kilowatt-hours.
-
-    Args:
-        energy_j: Energy in joules.
 
     Example:
         >>> j_to_kwh(1800000.0)

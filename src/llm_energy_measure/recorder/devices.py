@@ -48,10 +48,6 @@ def own_devices(visible: Sequence[str], rank: ProcessRank) -> list[str]:
     this case device r belongs to the process. If fewer devices than processes are visible, or the number of processes
     on the host is unknown, all visible devices belong to the process.
 
-    Args:
-        visible: Names of the visible devices.
-        rank: Rank of the process.
-
     Example:
         >>> from llm_energy_measure.recorder.ranks import find_rank
         >>> rank = find_rank({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"})

@@ -124,11 +124,7 @@ class ContainedFolder:
         return sorted(os.listdir(self.path if self._descriptor is None else self._descriptor))
 
     def subfolder(self, name: str, *, create: bool = False) -> ContainedFolder:
-        """Open a folder in this folder.
-
-        Args:
-            name: Its name.
-            create: Create the folder durably if it is absent.
+        """Open a folder in this folder; with `create`, create it durably if it is absent.
 
         Raises:
             FileNotFoundError: It is absent, and `create` is False.

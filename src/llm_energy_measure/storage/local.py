@@ -46,10 +46,6 @@ def max_file_bytes() -> int:
 def read_file(path: str | Path, *, follow_links: bool) -> bytes:
     """Return the content of a regular file of at most `max_file_bytes()` bytes.
 
-    Args:
-        path: The file.
-        follow_links: Whether `path` may be a symbolic link.
-
     Raises:
         ResultNotFoundError: The file does not exist.
         UnsafePathError: The path is a symbolic link, a pipe, a device or a folder.

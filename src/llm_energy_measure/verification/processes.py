@@ -166,12 +166,7 @@ def _node(record: RawProcessResult) -> str | None:
 
 
 def read_elsewhere(record: RawProcessResult, peers: Sequence[RawProcessResult]) -> bool:
-    """Return True if peers of a process read each sensor that the process left to another process.
-
-    Args:
-        record: The process.
-        peers: The processes of its host.
-    """
+    """Return True if peers of a process read each sensor that the process left to another process."""
     unread = [sensor for sensor in record.energy_metrics.sensors or () if sensor.energy_j is None]
     if not unread or any(SENSOR_LOCKED not in sensor.problems for sensor in unread):
         return False

@@ -40,13 +40,7 @@ def recover_all(repository: FileSystemRepository) -> Iterator[tuple[str, RawReco
 
 
 def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> RawRecovery:
-    """Return what `recover_raw` returns for a folder, with one listing and one read per file.
-
-    Args:
-        repository: The results directory.
-        raw: The folder `raw/`, open.
-        folder: The experiment's folder name.
-    """
+    """Return what `recover_raw` returns for a folder, with one listing and one read per file."""
     # For 1,000 experiments of 8 processes, `aggregate_all` takes 1.20 s with this function, and 1.49 s with
     # `recover_raw` (19 % less; 16 % less processor time). These are the fastest of 25 runs, with files in the cache.
     results: list[RawProcessResult] = []

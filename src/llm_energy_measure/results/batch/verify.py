@@ -86,10 +86,6 @@ def verify_experiment(repository: FileSystemRepository, experiment_id: str) -> V
 
     A damaged file raises no error; it gives a finding.
 
-    Args:
-        repository: The results directory.
-        experiment_id: Its id or folder name.
-
     Raises:
         ExperimentIdError: The id is not valid, or another experiment owns its folder.
     """
@@ -102,10 +98,6 @@ def verify_experiments(repository: FileSystemRepository, experiment_ids: Iterabl
 
     All experiments are read before the first verdict. Only their comparison shows an energy that grows with the number
     of processes.
-
-    Args:
-        repository: The results directory.
-        experiment_ids: Ids or folder names.
     """
     verdicts, results = [], []
     with (

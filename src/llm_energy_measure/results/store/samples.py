@@ -97,10 +97,6 @@ def _cell(value: float) -> str:
 def decode_samples(data: bytes, name: str) -> list[PowerTrace]:
     """Return the traces in a file, one per device in order of the first row.
 
-    Args:
-        data: Bytes of the file.
-        name: Name of the file in messages.
-
     Raises:
         ResultCorruptError: The file is cut off, or a row has an invalid cell.
     """

@@ -40,10 +40,6 @@ class Tags(Struct, frozen=True, kw_only=True):
 def load_tags(store: Store, experiment_id: str) -> Tags:
     """Return the tags and the note of an experiment; both are empty if there is no file.
 
-    Args:
-        store: The store of the results directory.
-        experiment_id: Its id or folder name.
-
     Raises:
         ExperimentIdError: Another experiment, whose id differs in case, has the file.
         ResultCorruptError: The file is not a file of tags.
