@@ -211,8 +211,8 @@ def test_invalid_number_of_an_aggregate_is_not_written(name: str, value: float) 
 
 BAD_FILES = {
     "empty": (b"", r"the file is empty \(0 bytes\)"),
-    "blank": (b" \n\t" * 9, "nothing but 27 blank bytes"),
-    "full of NUL": (b"\0" * 4096, "nothing but 4096 blank bytes"),
+    "blank": (b" \n\t" * 9, "contains only 27 blank bytes"),
+    "full of NUL": (b"\0" * 4096, "contains only 4096 blank bytes"),
     "half": (GOOD[: len(GOOD) // 2], "not valid JSON"),
     "twice": (GOOD + GOOD, "not valid JSON"),
     "null": (b"null", "it holds null where an object belongs"),

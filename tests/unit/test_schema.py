@@ -150,3 +150,14 @@ def test_json_schema_has_units_but_not_unknown_fields() -> None:
     assert '"x-unit": "J"' in text
     assert "unknown_fields" not in text
     assert '"additionalProperties": false' not in text
+
+
+@pytest.mark.parametrize("kind", ["raw", "aggregated"])
+def test_json_schema_describes_each_field(kind: str) -> None:
+    document = json_schema(kind)
+    definitions = {"": document, **document["$defs"]}
+    del definitions["LatencyMeasurements"]
+    definitions.pop("LatencyStatistics", None)  # its docstring describes `ttft_*` and `itl_*`
+    fields = {f"{name}.{key}": field for name, item in definitions.items() for key, field in item["properties"].items()}
+    assert [name for name, field in fields.items() if "description" not in field] == []
+    assert "None" not in str([field["description"] for field in fields.values()])

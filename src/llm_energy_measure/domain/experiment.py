@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from llm_energy_measure.constants import PROCESS_FILE_PATTERN, SCHEMA_VERSION
 from llm_energy_measure.domain.assumptions import Assumptions
@@ -42,10 +42,7 @@ Status = Literal["completed", "failed", "interrupted", "partial"]
 AttributionStatus = Literal["exact", "estimated", "undetermined"]
 """How far the attributed energy is known: by recorded facts, by an estimate with reasons, or only as a range."""
 
-UnknownFields = Annotated[
-    dict[str, Any] | UnsetType,
-    Meta(description="fields that this release does not know, by JSON pointer (RFC 6901); saved at the same place"),
-]
+UnknownFields = dict[str, Any] | UnsetType
 
 
 _PROCESS_FILE = re.compile(PROCESS_FILE_PATTERN)
@@ -135,7 +132,7 @@ class ImportOrigin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     file: str | None = None
     sha256: Sha256 | None = None
     row: Count | None = None
-    experiment_id: Annotated[str | UnsetType, Meta(description="id before a merge renamed the experiment")] = UNSET
+    experiment_id: str | UnsetType = UNSET
 
 
 class SourceFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -220,14 +217,14 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     experiment_id: str
     backend: str | None = None
     backend_version: str | None = None
-    process_index: Annotated[ProcessIndex, Meta(description="rank of the process, from 0")]
-    gpu_id: Annotated[int | None, Meta(description="index of the GPU on its host; null if unknown or without GPU")]
+    process_index: ProcessIndex
+    gpu_id: int | None
     gpu_name: str | None = None
     gpu_is_mig: bool | None = None
     gpu_mig_profile: str | None = None
     energy_measurement_warning: str | None = None
-    config_name: Annotated[str | None, Meta(description="name of the configuration; null if unknown")]
-    model_name: Annotated[str | None, Meta(description="name of the model; null if unknown")]
+    config_name: str | None
+    model_name: str | None
     timestamps: Timestamps
     inference_metrics: InferenceMetrics | None
     energy_metrics: EnergyMetrics
@@ -235,17 +232,17 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     effective_config: dict[str, Any] = field(default_factory=dict)
     cli_overrides: dict[str, Any] = field(default_factory=dict)
     config_warnings: list[str] = field(default_factory=list)
-    world_size: Annotated[ProcessCount | None, Meta(description="number of processes of the experiment")] = None
+    world_size: ProcessCount | None = None
     host: str | None = None
     gpu_uuid: str | None = None
-    gpu_power_limit_w: Annotated[Watts | None, Meta(description="power limit of the GPU, in W")] = None
+    gpu_power_limit_w: Watts | None = None
     clock: ClockEvidence | None = None
     launcher: Launcher | None = None
     origin: ImportOrigin | None = None
     status: Status | None = None
     error_type: str | None = None
     library_versions: dict[str, str] | None = None
-    phases: Annotated[list[Phase] | None, Meta(description="parts of the run")] = None
+    phases: list[Phase] | None = None
     unknown_fields: UnknownFields = UNSET
 
     @property
@@ -412,14 +409,14 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     backend_version: str | None = None
     model_name: str | None = None
     aggregation: AggregationMetadata
-    total_tokens: Annotated[Tokens | None, Meta(description="number of tokens of all processes")]
-    total_energy_j: Annotated[Joules | None, Meta(description="energy of the experiment by its strategy, in J")]
-    total_inference_time_sec: Annotated[Seconds | None, Meta(description="sum of inference times, in s")] = None
-    avg_tokens_per_second: Annotated[TokensPerSecond | None, Meta(description="mean throughput of a process")] = None
-    avg_energy_per_token_j: Annotated[JoulesPerToken | None, Meta(description="energy per token, in J")] = None
-    total_flops: Annotated[Flops | None, Meta(description="floating-point operations of all processes")] = None
-    start_time: Annotated[datetime | None, Meta(description="earliest start")] = None
-    end_time: Annotated[datetime | None, Meta(description="latest known end")] = None
+    total_tokens: Tokens | None
+    total_energy_j: Joules | None
+    total_inference_time_sec: Seconds | None = None
+    avg_tokens_per_second: TokensPerSecond | None = None
+    avg_energy_per_token_j: JoulesPerToken | None = None
+    total_flops: Flops | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
     effective_config: dict[str, Any] = field(default_factory=dict)
     cli_overrides: dict[str, Any] = field(default_factory=dict)
     config_warnings: list[str] = field(default_factory=list)
@@ -427,29 +424,19 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     is_lower_bound: bool | None = None
     completeness: CompletenessReport | None = None
     sources: list[SourceFile] | None = None
-    plain_energy_j: Annotated[Joules | None, Meta(description="plain sum of the energy of all processes, in J")] = None
-    partial_energy_j: Annotated[
-        Joules | None, Meta(description="sum of known totals, and of components of processes without a total, in J")
-    ] = None
-    attributed_energy_j: Annotated[Joules | None, Meta(description="energy with each joule counted once, in J")] = None
-    attributed_bounds_j: Annotated[
-        tuple[Joules, Joules] | None, Meta(description="least and greatest energy that the evidence allows, in J")
-    ] = None
-    attribution_factor: Annotated[
-        Factor | None, Meta(description="plain energy divided by attributed energy; 1 without double counting")
-    ] = None
-    attribution_rule: Annotated[str | None, Meta(description="attribution rule, as name@version")] = None
-    attribution_status: Annotated[
-        AttributionStatus | None, Meta(description="how far the attributed energy is known")
-    ] = None
-    attribution_basis: Annotated[list[str] | None, Meta(description="reasons of an estimated energy")] = None
-    attributed_gpu_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the GPUs, in J")] = None
-    attributed_cpu_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the CPUs, in J")] = None
-    attributed_ram_energy_j: Annotated[Joules | None, Meta(description="attributed energy of the memory, in J")] = None
-    assumptions: Annotated[
-        Assumptions | UnsetType, Meta(description="facts that the user stated for the attribution")
-    ] = UNSET
-    findings: Annotated[list[Finding] | None, Meta(description="findings of the checks that did not pass")] = None
+    plain_energy_j: Joules | None = None
+    partial_energy_j: Joules | None = None
+    attributed_energy_j: Joules | None = None
+    attributed_bounds_j: tuple[Joules, Joules] | None = None
+    attribution_factor: Factor | None = None
+    attribution_rule: str | None = None
+    attribution_status: AttributionStatus | None = None
+    attribution_basis: list[str] | None = None
+    attributed_gpu_energy_j: Joules | None = None
+    attributed_cpu_energy_j: Joules | None = None
+    attributed_ram_energy_j: Joules | None = None
+    assumptions: Assumptions | UnsetType = UNSET
+    findings: list[Finding] | None = None
     unknown_fields: UnknownFields = UNSET
 
     @property

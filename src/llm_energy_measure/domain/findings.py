@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
 
 from llm_energy_measure.domain.units import Joules
 
@@ -41,7 +41,7 @@ class Finding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     message: str = ""
     expected: float | str | None = None
     found: float | str | None = None
-    effect_j: Annotated[Joules | None, Meta(description="energy that the plain sum counts too often, in J")] = None
+    effect_j: Joules | None = None
     processes: list[int] = field(default_factory=list)
 
     @property

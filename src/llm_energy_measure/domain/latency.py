@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from llm_energy_measure.domain.sketch import LatencySketch, SketchBuilder
 from llm_energy_measure.domain.statistics import mean, percentile
@@ -50,23 +50,15 @@ class LatencyMeasurements(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         sketches: Histograms of all samples, for each kind with more than 10,000 samples. UNSET without one.
     """
 
-    ttft_ms: Annotated[list[Milliseconds], Meta(description="time to first token of each request, in ms")] = field(
-        default_factory=list
-    )
-    itl_full_ms: Annotated[list[Milliseconds], Meta(description="all gaps between output tokens, in ms")] = field(
-        default_factory=list
-    )
-    itl_trimmed_ms: Annotated[list[Milliseconds], Meta(description="gaps without first and last, in ms")] = field(
-        default_factory=list
-    )
+    ttft_ms: list[Milliseconds] = field(default_factory=list)
+    itl_full_ms: list[Milliseconds] = field(default_factory=list)
+    itl_trimmed_ms: list[Milliseconds] = field(default_factory=list)
     request_count: Count | None = None
     total_output_tokens: Count | None = None
     excluded_tokens: Count | None = None
     streaming_mode: bool | None = None
     warmup_requests_excluded: Count | None = None
-    sketches: Annotated[
-        LatencySketches | UnsetType, Meta(description="histograms of all samples, if the lists hold a random choice")
-    ] = UNSET
+    sketches: LatencySketches | UnsetType = UNSET
 
     def sketch(self, kind: _Kind) -> LatencySketch | None:
         """Return the histogram of one kind of samples; None if the list of this kind holds all samples."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.domain.units import (
@@ -60,9 +60,9 @@ class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         duration_sec: Duration in seconds, from a monotonic clock if there was one. None if unknown.
     """
 
-    start: Annotated[datetime | None, Meta(description="wall clock at the start; null if unknown")]
-    end: Annotated[datetime | None, Meta(description="wall clock at the end; null if unknown")]
-    duration_sec: Annotated[float | None, Meta(description="duration in seconds; null if unknown")]
+    start: datetime | None
+    end: datetime | None
+    duration_sec: float | None
 
     @property
     def span(self) -> tuple[datetime, datetime] | None:
@@ -86,14 +86,14 @@ class InferenceMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         latency_measurements: Latency samples of the requests.
     """
 
-    total_tokens: Annotated[Tokens, Meta(description="number of input and output tokens")]
-    input_tokens: Annotated[Tokens, Meta(description="prompt tokens")]
-    output_tokens: Annotated[Tokens, Meta(description="generated tokens")]
-    inference_time_sec: Annotated[Seconds | None, Meta(description="time in inference, in s")]
-    tokens_per_second: Annotated[TokensPerSecond | None, Meta(description="throughput of this process, in token/s")]
-    latency_per_token_ms: Annotated[Milliseconds | None, Meta(description="inference time per token, in ms")] = None
-    time_to_first_token_ms: Annotated[Milliseconds | None, Meta(description="time to first token, in ms")] = None
-    latency_measurements: Annotated[LatencyMeasurements | None, Meta(description="latency samples of requests")] = None
+    total_tokens: Tokens
+    input_tokens: Tokens
+    output_tokens: Tokens
+    inference_time_sec: Seconds | None
+    tokens_per_second: TokensPerSecond | None
+    latency_per_token_ms: Milliseconds | None = None
+    time_to_first_token_ms: Milliseconds | None = None
+    latency_measurements: LatencyMeasurements | None = None
 
 
 class DeviceEnergy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,9 +112,9 @@ class DeviceEnergy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     gpu_id: int | None = None
     gpu_uuid: str | None = None
     gpu_name: str | None = None
-    gpu_power_limit_w: Annotated[Watts | None, Meta(description="power limit of the device, in W")] = None
+    gpu_power_limit_w: Watts | None = None
     mig_profile: str | None = None
-    energy_j: Annotated[Joules | None, Meta(description="energy over the energy window, in J")] = None
+    energy_j: Joules | None = None
     provenance: Provenance | None = None
 
 
@@ -149,20 +149,16 @@ class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     component: Component
     scope: Scope | None = None
     provenance: Provenance | None = None
-    energy_j: Annotated[Joules | None, Meta(description="energy over the energy window, in J")] = None
-    counter_start_j: Annotated[Joules | None, Meta(description="energy counter at the start, in J")] = None
-    counter_end_j: Annotated[Joules | None, Meta(description="energy counter at the end, in J")] = None
-    counter_range_j: Annotated[Joules | None, Meta(description="value at which the counter restarts, in J")] = None
-    wraps: Annotated[Count | None, Meta(description="number of restarts of the counter")] = None
-    samples: Annotated[Count | None, Meta(description="number of readings behind the energy")] = None
-    sampling_rate_hz: Annotated[Hertz | None, Meta(description="achieved readings per second, in Hz")] = None
+    energy_j: Joules | None = None
+    counter_start_j: Joules | None = None
+    counter_end_j: Joules | None = None
+    counter_range_j: Joules | None = None
+    wraps: Count | None = None
+    samples: Count | None = None
+    sampling_rate_hz: Hertz | None = None
     problems: list[str] = field(default_factory=list)
-    uncertainty_j: Annotated[
-        Joules | UnsetType, Meta(description="largest error by power steps between two samples, in J")
-    ] = UNSET
-    window: Annotated[
-        Timestamps | UnsetType, Meta(description="time span of the readings, if it is not the energy window")
-    ] = UNSET
+    uncertainty_j: Joules | UnsetType = UNSET
+    window: Timestamps | UnsetType = UNSET
 
 
 class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -183,14 +179,14 @@ class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     name: str
-    duration_sec: Annotated[Seconds | None, Meta(description="time in the phase, in s")] = None
-    occurrences: Annotated[Count | None, Meta(description="number of times that the phase was entered")] = None
-    total_energy_j: Annotated[Joules | None, Meta(description="energy of all components, in J")] = None
-    gpu_energy_j: Annotated[Joules | None, Meta(description="energy of the GPUs, in J")] = None
-    cpu_energy_j: Annotated[Joules | None, Meta(description="energy of the CPUs, in J")] = None
-    ram_energy_j: Annotated[Joules | None, Meta(description="energy of the memory, in J")] = None
-    input_tokens: Annotated[Tokens | None, Meta(description="prompt tokens")] = None
-    output_tokens: Annotated[Tokens | None, Meta(description="generated tokens")] = None
+    duration_sec: Seconds | None = None
+    occurrences: Count | None = None
+    total_energy_j: Joules | None = None
+    gpu_energy_j: Joules | None = None
+    cpu_energy_j: Joules | None = None
+    ram_energy_j: Joules | None = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
 
 
 class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -222,16 +218,16 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         sensors: Readings of each sensor.
     """
 
-    total_energy_j: Annotated[Joules | None, Meta(description="energy of all components, in J")]
-    duration_sec: Annotated[Seconds | None, Meta(description="length of the energy window, in s")]
-    gpu_energy_j: Annotated[Joules | None, Meta(description="energy of the GPUs, in J")] = None
-    cpu_energy_j: Annotated[Joules | None, Meta(description="energy of the CPUs, in J")] = None
-    ram_energy_j: Annotated[Joules | None, Meta(description="energy of the memory, in J")] = None
-    gpu_power_w: Annotated[Watts | None, Meta(description="power of the GPUs, in W; may be a single sample")] = None
-    cpu_power_w: Annotated[Watts | None, Meta(description="power of the CPUs, in W")] = None
-    emissions_kg_co2: Annotated[KilogramsCO2 | None, Meta(description="emissions, in kg CO2eq")] = None
-    energy_per_token_j: Annotated[JoulesPerToken | None, Meta(description="energy per token, in J")] = None
-    window: Annotated[Timestamps | None, Meta(description="time span of the energy values")] = None
+    total_energy_j: Joules | None
+    duration_sec: Seconds | None
+    gpu_energy_j: Joules | None = None
+    cpu_energy_j: Joules | None = None
+    ram_energy_j: Joules | None = None
+    gpu_power_w: Watts | None = None
+    cpu_power_w: Watts | None = None
+    emissions_kg_co2: KilogramsCO2 | None = None
+    energy_per_token_j: JoulesPerToken | None = None
+    window: Timestamps | None = None
     total_scope: Scope | None = None
     total_provenance: Provenance | None = None
     gpu_scope: Scope | None = None
@@ -240,9 +236,9 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cpu_provenance: Provenance | None = None
     ram_scope: Scope | None = None
     ram_provenance: Provenance | None = None
-    devices: Annotated[list[DeviceEnergy] | None, Meta(description="energy of each measured device")] = None
-    idle_power_w: Annotated[Watts | None, Meta(description="power while nothing ran, in W")] = None
-    sensors: Annotated[list[SensorReading] | None, Meta(description="readings of each sensor")] = None
+    devices: list[DeviceEnergy] | None = None
+    idle_power_w: Watts | None = None
+    sensors: list[SensorReading] | None = None
 
     @property
     def known_energy_j(self) -> float | None:
@@ -282,11 +278,11 @@ class ComputeMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         compute_precision: Number format of the computation, such as `float16`.
     """
 
-    flops_total: Annotated[Flops | None, Meta(description="number of floating-point operations")]
-    flops_per_token: Annotated[FlopsPerToken | None, Meta(description="floating-point operations per token")] = None
-    flops_per_second: Annotated[FlopsPerSecond | None, Meta(description="floating-point operations per second")] = None
-    peak_memory_mb: Annotated[Mebibytes | None, Meta(description="peak memory, in MiB")] = None
-    model_memory_mb: Annotated[Mebibytes | None, Meta(description="memory of the model, in MiB")] = None
+    flops_total: Flops | None
+    flops_per_token: FlopsPerToken | None = None
+    flops_per_second: FlopsPerSecond | None = None
+    peak_memory_mb: Mebibytes | None = None
+    model_memory_mb: Mebibytes | None = None
     flops_method: str | None = None
     flops_confidence: str | None = None
     compute_precision: str | None = None

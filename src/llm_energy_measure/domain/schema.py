@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from llm_energy_measure.constants import SCHEMA_VERSION
-from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, RawProcessResult
 
 Document = dict[str, Any]
 """A decoded JSON object that was not converted to a record."""
@@ -117,15 +118,30 @@ def _span_problems(name: str, start: datetime | None, end: datetime | None, dura
 def json_schema(kind: str) -> Document:
     """Return the JSON Schema (2020-12) of a record. It allows unknown fields, because readers keep them.
 
+    The docstrings of the record types describe the fields.
+
     Args:
         kind: `raw` or `aggregated`.
     """
-    record = {"raw": RawProcessResult, "aggregated": AggregatedResult}[kind]
-    _, components = msgspec.json.schema_components([record], ref_template="#/$defs/{name}")
+    records: dict[str, list[type]] = {"raw": [RawProcessResult], "aggregated": [AggregatedResult, AggregatedSummary]}
+    record, *bases = records[kind]
+    _, components = msgspec.json.schema_components([record, *bases], ref_template="#/$defs/{name}")
     for definition in components.values():
         definition.pop("additionalProperties", None)
         definition.get("properties", {}).pop("unknown_fields", None)
-        if "description" in definition:
-            definition["description"] = definition["description"].partition("\n")[0]
+        text = definition.get("description", "")
+        definition["description"] = text.partition("\n")[0]
+        for name, description in _field_descriptions(text).items():
+            if name in definition["properties"]:
+                definition["properties"][name]["description"] = description
     root = components.pop(record.__name__)
+    for base in bases:  # the docstring of a base class describes the inherited fields
+        root["properties"] |= components.pop(base.__name__)["properties"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "$defs": components}
+
+
+def _field_descriptions(docstring: str) -> dict[str, str]:
+    """Return the descriptions under `Attributes:` by field, with the words of JSON for None and UNSET."""
+    section = textwrap.dedent(docstring.partition("\n")[2]).partition("Attributes:\n")[2]
+    found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()).replace("None", "null").replace("UNSET", "Absent") for name, text in found}

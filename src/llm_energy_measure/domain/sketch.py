@@ -46,15 +46,15 @@ class LatencySketch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         bucket_counts: Number of samples in each bucket, in the order of the buckets.
     """
 
-    count: Annotated[int, Meta(ge=1, description="number of samples")]
-    sum_ms: Annotated[Milliseconds, Meta(description="sum of the samples, in ms")]
-    min_ms: Annotated[Milliseconds, Meta(description="smallest sample, in ms")]
-    max_ms: Annotated[Milliseconds, Meta(description="largest sample, in ms")]
-    zero_count: Annotated[Count, Meta(description="number of samples of at most 1e-6 ms")] = 0
-    first_bucket: Annotated[_BucketIndex, Meta(description="index of the first bucket")] = 0
+    count: Annotated[int, Meta(ge=1)]
+    sum_ms: Milliseconds
+    min_ms: Milliseconds
+    max_ms: Milliseconds
+    zero_count: Count = 0
+    first_bucket: _BucketIndex = 0
     bucket_counts: Annotated[
         list[Count],
-        Meta(max_length=2 * _MAX_INDEX, description="samples in each bucket; bucket i ends at (101/99)^i ms"),
+        Meta(max_length=2 * _MAX_INDEX),
     ] = field(default_factory=list)
 
     @property
