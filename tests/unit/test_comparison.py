@@ -313,7 +313,7 @@ def test_unlike_runs_are_refused_with_field_and_both_values(field: str) -> None:
         compare(base, [new])
     assert (caught.value.field, caught.value.values) == (field, (COMPARABLE[field], "other"))
     assert caught.value.found == f"{field} is {COMPARABLE[field]!r} in old_0 and 'other' in new_0"
-    assert caught.value.advice == f"select like runs, or pass --vary {field}"
+    assert caught.value.advice == f"select runs that agree, or pass --vary {field}"
     assert only_row(base, new, vary=[field]).verdict == "worse"
 
 

@@ -78,10 +78,10 @@ class Pairing(Struct, frozen=True):
 
 
 def pair_selections(base: Selection, new: Selection, *, vary: Collection[str] = ()) -> Pairing:
-    """Return the configurations of two selections, paired where all facts agree that can agree.
+    """Return the configurations of two selections, in pairs that agree in all facts except the compared change.
 
-    A fact in which each run of the base differs from each run of the candidate is what the comparison is about: it
-    does not separate the pairs.
+    If each run of the base differs from each run of the candidate in a fact, this fact is the compared change. It does
+    not separate the pairs.
 
     Args:
         base: The base.
@@ -140,7 +140,7 @@ def require_comparable(pair: Pair, vary: Collection[str], *, uses_energy: bool) 
         if len(owners) > 1:
             (first, owner), (second, other) = list(owners.items())[:2]
             found = f"{name} is {first!r} in {owner} and {second!r} in {other}"
-            advice = f"select like runs, or pass --vary {name}"
+            advice = f"select runs that agree, or pass --vary {name}"
             refused = IncompatibleResultsError("cannot compare unlike runs", found, advice)
             refused.field, refused.values = name, (first, second)
             raise refused

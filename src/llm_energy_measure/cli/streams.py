@@ -68,7 +68,7 @@ class _Output(io.RawIOBase):
 def durable_streams() -> Iterator[None]:
     """Replace stdout and stderr in this block. Errors of stderr are always ignored, because no place is left for them.
 
-    Streams that are no file descriptors, as in tests, stay.
+    Streams without a file descriptor, as in tests, are unchanged.
     """
     before = sys.stdout, sys.stderr
     sys.stdout = _replaced(sys.stdout, raises_error=True)

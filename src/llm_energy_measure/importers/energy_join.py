@@ -145,7 +145,7 @@ def without_joined_energy(record: RawProcessResult, unjoined: RawProcessResult) 
 
     Args:
         record: The stored record.
-        unjoined: The same run as it was imported now; it has the values that the energy record replaced.
+        unjoined: The same run, imported again now. It has the values before the energy was joined.
     """
     if _JOINED not in record.effective_config or unjoined.energy_metrics.total_energy_j is not None:
         return record

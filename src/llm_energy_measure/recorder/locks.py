@@ -232,7 +232,7 @@ class Locks:
                     self.store.delete(layout.claim_key(self.folder, name, earlier))
 
     def _last(self, name: str) -> tuple[int, LockOwner | None]:
-        """Return number and owner of the last lock file; 0 if there is none, and no owner if it is unreadable."""
+        """Return number and owner of the last lock file: 0 and None without a file, None for an unreadable owner."""
         for _ in range(_MAX_TRIES):
             names = {entry.name for entry in self.store.list(layout.raw_folder(self.folder))}
             numbers = [number for entry in names if (number := layout.claim_number(entry, name)) is not None]

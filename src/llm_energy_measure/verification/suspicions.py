@@ -26,7 +26,7 @@ SAME_TIME = 0.1
 """Greatest relative difference between the times of experiments that counts as the same time."""
 
 GROWTH = 0.25
-"""Energy growth below (1 - this) times the growth of the number of processes is not reported."""
+"""The energy may grow by this fraction less than the number of processes and is still reported."""
 
 # Settings that differ only because a sweep varies the number of processes.
 _VARIED_WITH_PROCESSES = frozenset(
