@@ -69,14 +69,11 @@ def aggregate(
     *,
     ids: tuple[str, ...],
     all_experiments: bool,
-    force: bool,
-    strict: bool,
-    strategy: str | None,
-    expected_processes: int | None,
     assumed: tuple[str, ...],
     rehash: bool,
     jobs: int | None,
     as_json: bool,
+    **rule: Any,
 ) -> None:
     """Aggregate the raw results of each experiment into one result.
 
@@ -84,19 +81,12 @@ def aggregate(
     if any experiment failed. If you interrupt the command, run it again: --all skips experiments that are up to date.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments)
-    if strategy is not None:
+    if rule["strategy"] is not None:
         with options.usage_errors("--strategy"):
-            get_strategy(strategy)
+            get_strategy(rule["strategy"])
     with options.usage_errors("--assume"):
-        assume = parse_assumptions(assumed) if assumed else None
+        rule["assume"] = parse_assumptions(assumed) if assumed else None
     repository = options.repository()
-    rule: dict[str, Any] = {
-        "strategy": strategy,
-        "expected_processes": expected_processes,
-        "strict": strict,
-        "force": force,
-        "assume": assume,
-    }
     if all_experiments:
         outcomes = bulk.aggregate_all(repository, rehash=rehash, jobs=jobs or "auto", **rule)
     else:

@@ -55,14 +55,19 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
     help="Id of the experiment, the same in all its processes. [default: program, time and process id]",
 )
 @click.option(
-    "--model", metavar="NAME", type=options.Text(), default="unknown", show_default=True, help="Name of the model."
+    "--model",
+    "model_name",
+    metavar="NAME",
+    type=options.Text(),
+    default="unknown",
+    show_default=True,
+    help="Name of the model.",
 )
 @click.option(
     "--config-name", metavar="NAME", type=options.Text(), help="Name of the configuration. [default: the program]"
 )
 @click.option(
     "--config",
-    "settings",
     metavar="KEY=VALUE",
     multiple=True,
     callback=_settings,
@@ -91,6 +96,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
     metavar="ID",
     type=options.Text(),
     multiple=True,
+    callback=lambda _context, _parameter, ids: ids or None,
     help="Measure this GPU (index or UUID); repeat the option for several. [default: the GPUs visible to CUDA]",
 )
 @click.option(
@@ -128,21 +134,12 @@ def record(
     *,
     command: tuple[str, ...],
     experiment: str | None,
-    model: str,
     config_name: str | None,
-    settings: dict[str, Any],
     tags: dict[str, str],
-    backend: str | None,
     sources: tuple[str, ...],
     no_energy: bool,
-    require_energy: bool,
-    w_per_core: float | None,
-    gpus: tuple[str, ...],
-    idle_sec: float,
-    process_index: int | None,
-    world_size: int | None,
-    attempt: int | NewAttempt | None,
     show: bool,
+    **arguments: Any,
 ) -> int:
     """Measure a command and all processes that it starts.
 
@@ -158,21 +155,12 @@ def record(
         return error.status
     cpu_time = TreeTime()
     recording = make_recording(
-        experiment or _default_id(command[0], process_index, world_size),
-        model_name=model,
-        config=settings,
+        experiment or _default_id(command[0], arguments["process_index"], arguments["world_size"]),
         config_name=config_name or Path(command[0]).name,
         cli_overrides={"command": list(command)},
-        backend=backend,
         repository=options.repository(must_exist=False),
         sources=_sources(sources, cpu_time, no_energy=no_energy),
-        require_energy=require_energy,
-        w_per_core=w_per_core,
-        gpus=gpus or None,
-        idle_sec=idle_sec,
-        process_index=process_index,
-        world_size=world_size,
-        attempt=attempt,
+        **arguments,  # each other option has the name of an argument of `Recording`
     )
     try:
         status = run_command(recording, command, cpu_time, on_unsaved=terminal.error)
