@@ -56,7 +56,6 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=options.PathName())
 @click.option(
     "--format",
-    "form",
     type=click.Choice(["auto", *importers.format_names()]),
     default="auto",
     show_default=True,
@@ -119,20 +118,16 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
 def import_results(
     *,
     paths: tuple[str, ...],
-    form: str,
     dry_run: bool,
     overwrite: bool,
-    host: str | None,
     gpu_uuids: tuple[str, ...],
-    mapping: tuple[str, ...],
     start: str | None,
     end: str | None,
     columns: str | None,
-    rows_path: str | None,
-    group_by: str | None,
     joined: tuple[str, ...],
     tags: dict[str, str],
     as_json: bool,
+    **read_options: Any,
 ) -> None:
     """Import results of other tools as raw results; each imported run becomes an experiment.
 
@@ -141,15 +136,10 @@ def import_results(
     is 1 if nothing was imported.
     """
     with options.usage_errors("--map"):
-        parse_mappings(mapping)
+        parse_mappings(read_options["mapping"])
     repository = options.repository(must_exist=False)
-    read_options: dict[str, Any] = {
-        "format": form,
-        "host": host,
+    read_options |= {
         "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",") if uuid.strip()],
-        "mapping": mapping,
-        "group_by": group_by,
-        "rows_path": rows_path,
         "window": (start, end),
         "columns": [name.strip() for name in columns.split(",")] if columns else [],
     }
