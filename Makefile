@@ -156,10 +156,11 @@ bench: $(INSTALLED)  ## Run the benchmarks, one after the other
 	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(PY) "$$script"; done
 
 TORTURE_KILLS ?= 10000
+TORTURE_FILE_SYSTEMS ?= default,tmpfs,bindfs
 
 .PHONY: torture
-torture: $(INSTALLED)  ## Run the kill test with 10,000 kills instead of 300 (TORTURE_KILLS=n, TORTURE_SEED=n)
-	TORTURE_KILLS=$(TORTURE_KILLS) $(PY) -m pytest -q tests/faults/test_kill.py
+torture: $(INSTALLED)  ## Kill 10,000 processes in each of three file systems (TORTURE_KILLS=n, TORTURE_FILE_SYSTEMS=a,b)
+	TORTURE_KILLS=$(TORTURE_KILLS) TORTURE_FILE_SYSTEMS=$(TORTURE_FILE_SYSTEMS) TORTURE_WRITERS=64 $(PY) -m pytest -q -rs tests/faults/test_kill.py tests/faults/test_file_systems.py
 
 .PHONY: clean
 clean:  ## Remove the environments, the built files and all caches

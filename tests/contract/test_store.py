@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, StorageError, UnsafePathError
-from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.base import Entry, Store
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
+from llm_energy_measure.storage.temporary import target_name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ import pytest
 
 from llm_energy_measure.exceptions import ResultExistsError, StorageError
 from llm_energy_measure.results import FileSystemRepository
-from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.local import LocalStore
+from llm_energy_measure.storage.temporary import target_name
 from tests.support import factories
 from tests.support.children import outcomes_in_children
 
@@ -69,6 +70,23 @@ def test_without_hard_links_one_of_eight_writers_wins(tmp_path: Path) -> None:
     assert sum(not isinstance(outcome, Exception) for outcome in outcomes) == 1
     assert {type(outcome) for outcome in outcomes if isinstance(outcome, Exception)} == {ResultExistsError}
     assert len(list((tmp_path / "raw" / EXP).glob("rejected-*"))) == 7
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.usefixtures("no_hard_links")
+def test_without_any_exclusive_call_no_record_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "other")  # without renameat2, as on exFAT through FUSE
+    results = FileSystemRepository(tmp_path)
+    saves = [partial(results.save_raw, EXP, factories.raw(gpu_name=f"gpu {number}")) for number in range(8)]
+    outcomes = outcomes_in_children(saves)
+    assert sum(not isinstance(outcome, Exception) for outcome in outcomes) == 1
+    overwrites = [
+        partial(results.save_raw, EXP, factories.raw(gpu_name=f"gpu {number}"), overwrite=True)
+        for number in range(8, 16)
+    ]
+    assert not [outcome for outcome in outcomes_in_children(overwrites) if isinstance(outcome, Exception)]
+    content = b"".join(path.read_bytes() for path in (tmp_path / "raw" / EXP).iterdir())
+    assert [number for number in range(16) if f'"gpu {number}"'.encode() not in content] == []
     assert not leftovers(tmp_path)
 
 

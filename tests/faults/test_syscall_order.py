@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
-from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.local import LocalStore
+from llm_energy_measure.storage.temporary import target_name
 from tests.support import factories
 from tests.support.syscalls import STORAGE, Call, problems, recorded
 

@@ -33,8 +33,8 @@ from llm_energy_measure.results.batch.checking import check_store, remove_leftov
 from llm_energy_measure.results.batch.merge import merge_results
 from llm_energy_measure.results.store import codec, layout, samples
 from llm_energy_measure.security import is_safe_path, sanitize_experiment_id, validate_path
-from llm_energy_measure.storage.atomic import target_name, writer_has_ended
 from llm_energy_measure.storage.local import LocalStore
+from llm_energy_measure.storage.temporary import target_name, writer_has_ended
 from tests.fuzz import mutate
 from tests.support import factories
 

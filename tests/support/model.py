@@ -16,7 +16,7 @@ from llm_energy_measure.domain.experiment import Manifest, process_index_of
 from llm_energy_measure.exceptions import ResultExistsError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from llm_energy_measure.results.store import codec, layout
-from llm_energy_measure.storage.atomic import target_name
+from llm_energy_measure.storage.temporary import is_lock, target_name
 from tests.support import factories
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _folder(store: Store, prefix: str) -> tuple[Results, set[tuple[int, int]], i
         elif target is not None and process_index_of(target) is not None:
             kept |= _unpublished(data)
         else:
-            assert target is not None, f"unexpected file name {name}"
+            assert target is not None or is_lock(name), f"unexpected file name {name}"
     return raw, kept, attempt
 
 

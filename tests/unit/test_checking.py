@@ -18,7 +18,7 @@ from llm_energy_measure.results import FileSystemRepository, aggregate_all, aggr
 from llm_energy_measure.results.batch.checking import CODES, StoreFinding, check_store, remove_leftovers
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.samples import encode_samples
-from llm_energy_measure.storage import atomic
+from llm_energy_measure.storage import temporary
 from tests.support import factories
 from tests.support.children import open_folder, outcome_in_child
 from tests.support.command import run
@@ -37,7 +37,7 @@ OTHER = "00000000"
 
 def leftover(name: str, *, host: str | None = None, boot: str | None = None, pid: int = UNUSED_PID) -> str:
     """Return the name of an unfinished file, by default of an ended process of this boot."""
-    here, now = atomic._machine()
+    here, now = temporary._machine()
     return f".{name}~{host or here}-{boot or now}-{pid}-0123abcd"
 
 

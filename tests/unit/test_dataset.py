@@ -30,7 +30,7 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS
 from llm_energy_measure.results.store.tags import change_tags
-from llm_energy_measure.storage.atomic import temporary_path
+from llm_energy_measure.storage.temporary import temporary_path
 from tests.support import factories
 
 if TYPE_CHECKING:

@@ -32,9 +32,10 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
 from llm_energy_measure.results.exporters import plain
 from llm_energy_measure.results.repository import FileSystemRepository
-from llm_energy_measure.storage.atomic import make_folder, target_name, writer_has_ended
+from llm_energy_measure.storage.atomic import make_folder
 from llm_energy_measure.storage.contained import ContainedFolder
 from llm_energy_measure.storage.folder import Folder
+from llm_energy_measure.storage.temporary import target_name, writer_has_ended
 
 if TYPE_CHECKING:
     import pandas as pd

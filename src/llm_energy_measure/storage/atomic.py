@@ -9,26 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
-import re
 import stat
 import sys
-import time
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 
-from llm_energy_measure.constants import HIDDEN_MARK
+from llm_energy_measure.storage.lock import locked
+from llm_energy_measure.storage.temporary import temporary_path, unique_suffix
 
 # Errors of link(2) on file systems without hard links (FAT, some FUSE and network mounts).
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-
-_TEMPORARY = re.compile(
-    rf"\.(?P<name>.+){HIDDEN_MARK}(?P<host>[0-9a-f]{{8}})-(?P<boot>[0-9a-f]{{8}})-(?P<pid>[0-9]+)-[0-9a-f]{{8}}"
-)
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_PROCESS_NAMESPACE = Path("/proc/self/ns/pid")
 
 # Errors of fsync(2) on file systems that do not support it for folders.
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -47,89 +37,6 @@ _HAS_SYNCFS = sys.platform == "linux"
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
-
-
-def temporary_path(path: str, suffix: str | None = None) -> str:
-    """Return a new temporary path in the folder of `path`. Readers ignore its name.
-
-    The name is `.<name>~<host>-<boot>-<pid>-<random>`, so that `writer_has_ended` can check its writer later.
-
-    Args:
-        path: The final path of the file.
-        suffix: Suffix from `_unique_suffix`, which files with different names can share. None creates a new one.
-    """
-    folder, separator, name = path.rpartition(os.sep)
-    return f"{folder}{separator}.{name}{_unique_suffix() if suffix is None else suffix}"
-
-
-def _unique_suffix() -> str:
-    host, boot = _machine()
-    return f"{HIDDEN_MARK}{host}-{boot}-{os.getpid()}-{os.urandom(4).hex()}"
-
-
-def target_name(temporary: str) -> str | None:
-    """Return the final name of a temporary file, or None if `temporary` is not the name of a temporary file.
-
-    Example:
-        >>> target_name(".process_3.json~1a2b3c4d-5e6f7a8b-4711-89abcdef"), target_name("process_3.json")
-        ('process_3.json', None)
-    """
-    match = _TEMPORARY.fullmatch(temporary)
-    return match["name"] if match else None
-
-
-def writer_has_ended(temporary: str, mtime_sec: float) -> bool:
-    """Return True if the process that wrote a temporary file no longer exists. False means that it is unknown.
-
-    The process has ended if it belonged to this boot and process namespace and its id does not exist. It has also
-    ended if it ran on this host and the file is older than this boot. Processes of other hosts are unknown.
-
-    Args:
-        temporary: Name of the temporary file.
-        mtime_sec: Modification time of the file, in seconds since 1970-01-01 UTC; 0 if unknown.
-    """
-    match = _TEMPORARY.fullmatch(temporary)
-    host, boot = _machine()
-    if match is None or match["host"] != host or os.name != "posix":
-        return False
-    if match["boot"] != boot:
-        return 0 < mtime_sec < _boot_time_sec()
-    try:
-        os.kill(int(match["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _boot_time_sec() -> float:
-    """Return the boot time of this machine, in seconds since 1970-01-01 UTC; 0 if unknown."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return 0.0 if clock is None else time.time() - time.clock_gettime(clock)
-
-
-def writer_is_remote(temporary: str) -> bool:
-    """Return True if another host, boot or container wrote the file, so that its writer cannot be checked."""
-    match = _TEMPORARY.fullmatch(temporary)
-    return match is not None and (match["host"], match["boot"]) != _machine()
-
-
-@cache
-def _machine() -> tuple[str, str]:
-    """Return one token for this host, and one for this boot and process namespace, in which process ids are valid."""
-    facts = []
-    for path in (_BOOT_ID, _PROCESS_NAMESPACE):
-        try:
-            facts.append(path.read_text(encoding="ascii") if path == _BOOT_ID else str(path.readlink()))
-        except OSError:
-            facts.append("")
-    host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-    return _token(host), _token(" ".join(facts))
-
-
-def _token(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def create_file(path: str, data: bytes) -> None:
@@ -181,7 +88,7 @@ def replace_files(files: Mapping[str, bytes], *, mtime_ns: int | None = None) ->
         OSError: The file system returned an error. Each path has its old or its new content.
     """
     temps: dict[str, str] = {}
-    suffix = _unique_suffix()
+    suffix = unique_suffix()
     at_once = _HAS_SYNCFS and len(files) > 1  # for one file, fsync does not wait for the data of other processes
     try:
         for path, data in files.items():
@@ -202,18 +109,21 @@ def exchange_file(path: str, data: bytes) -> str:
     """Replace a file durably, and return the path of a temporary file with the previous content.
 
     If several writers exchange a file at once, each gets a different previous content. Without RENAME_EXCHANGE (not
-    Linux, or not supported by the file system), this needs two steps, and content that is written in between is lost.
+    Linux, or not supported by the file system), this needs two steps, and the writers wait for each other.
 
     Raises:
         FileNotFoundError: `path` does not exist.
+        StorageError: Another process holds the lock of `path`. `path` is unchanged.
         OSError: The file system returned an error. `path` is unchanged.
     """
     temp = _write_temporary(path, data)
     try:
         if _renameat2(temp, path, _RENAME_EXCHANGE) != 0:
-            kept = temporary_path(path)
-            link_file(path, kept)
-            os.replace(temp, path)
+            with locked(path):
+                kept = temporary_path(path)
+                if not _has_linked(path, kept):
+                    kept = _write_temporary(path, _read_regular(path))
+                os.replace(temp, path)
             temp = kept
     except OSError:
         _remove(temp)
@@ -229,19 +139,29 @@ def link_file(path: str, new_path: str) -> None:
         FileExistsError: `new_path` exists. It was not changed.
         OSError: The file system returned an error.
     """
+    if _has_linked(path, new_path):
+        sync_folder(os.path.dirname(path))
+    else:
+        create_file(new_path, _read_regular(path))
+
+
+def _has_linked(path: str, new_path: str) -> bool:
+    """Create a hard link. Return False if the file system has no hard links."""
     try:
         os.link(path, new_path, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise
-            data = file.read()
-        create_file(new_path, data)
-    else:
-        sync_folder(os.path.dirname(path))
+        if error.errno in _NO_HARD_LINKS:
+            return False
+        raise
+    return True
+
+
+def _read_regular(path: str) -> bytes:
+    descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EPERM, "it is not a regular file", path)
+        return file.read()
 
 
 def make_folder(path: str, *, root: str | None = None) -> None:
@@ -346,10 +266,11 @@ def _rename_new(temp: str, path: str) -> None:
         raise FileExistsError(code, os.strerror(code), path)
     if code == 0:
         return
-    # RENAME_NOREPLACE is not supported. The check and the rename are two steps, so a file created in between is lost.
-    if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-    os.rename(temp, path)
+    # RENAME_NOREPLACE is not supported. The check and the rename are two steps, so the writers wait for each other.
+    with locked(path):
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        os.rename(temp, path)
 
 
 def _renameat2(source: str, target: str, flags: int) -> int:

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from llm_energy_measure.exceptions import UnsafePathError
-from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS, temporary_path
+from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS
+from llm_energy_measure.storage.temporary import temporary_path
 
 _FILE_FLAGS = READ_FLAGS | NO_FOLLOW
 _FOLDER_FLAGS = READ_FLAGS | getattr(os, "O_DIRECTORY", 0)

@@ -10,20 +10,27 @@ import contextlib
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from llm_energy_measure.exceptions import ResultsError
-from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS, temporary_path
+from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError
+from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS
 from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.local import LocalStore
+from llm_energy_measure.storage.temporary import temporary_path
 
 _FILE_FLAGS = READ_FLAGS | NO_FOLLOW
 _FOLDER_FLAGS = _FILE_FLAGS | getattr(os, "O_DIRECTORY", 0)
 
 # Most raw results have a tenth of this size. A larger buffer does not make reading them slower.
 _CHUNK_BYTES = 1 << 16
+
+
+# A listed file that is absent is read again this often, with a pause in seconds in between.
+_MAX_READS = 10
+_PAUSE_SEC = 0.001
 
 
 class Folder:
@@ -163,7 +170,7 @@ class Folder:
 
     def _get(self, name: str) -> bytes | ResultsError:
         try:
-            return self.store.get(f"{self.prefix}/{name}")
+            return get_listed(self.store, f"{self.prefix}/{name}")
         except ResultsError as error:
             return error
 
@@ -173,6 +180,22 @@ class Folder:
             return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
         except OSError:
             return True  # deleted in between: nothing to read
+
+
+def get_listed(store: Store, key: str) -> bytes:
+    """Return the value of a key that was listed. Raises `ResultNotFoundError` if the key is not listed any more.
+
+    Through FUSE, a value that another process replaces is absent for an instant: 1 of 100 reads failed on bindfs.
+    """
+    parent, _, name = key.rpartition("/")
+    for _ in range(_MAX_READS):
+        try:
+            return store.get(key)
+        except ResultNotFoundError:
+            if all(entry.name != name for entry in store.list(parent)):
+                raise
+            time.sleep(_PAUSE_SEC)
+    return store.get(key)
 
 
 def store_time_ns(store: Store, prefix: str) -> int:

@@ -21,6 +21,7 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.storage import atomic
 from llm_energy_measure.storage.base import Entry, split_key
+from llm_energy_measure.storage.temporary import target_name, temporary_path
 
 # Maximum number of writes of one file. A write is repeated if another process moves or deletes its folder.
 _MAX_ATTEMPTS = 10
@@ -246,7 +247,7 @@ class LocalStore:
     def delete_folder(self, prefix: str) -> bool:
         """Delete a folder and everything below it; the folder disappears atomically. Return False if it is absent."""
         path = self._checked_path(prefix, to_folder=True)
-        hidden = path if atomic.target_name(os.path.basename(path)) else atomic.temporary_path(path)
+        hidden = path if target_name(os.path.basename(path)) else temporary_path(path)
         with _storage_errors("cannot delete", path):
             try:
                 os.rename(path, hidden)

@@ -7,8 +7,8 @@ from pathlib import Path
 from threading import RLock
 
 from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
-from llm_energy_measure.storage.atomic import temporary_path
 from llm_energy_measure.storage.base import Entry, split_key
+from llm_energy_measure.storage.temporary import temporary_path
 
 ROOT = Path("/memory")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure.exceptions import InvalidResultError, RecorderError
-from llm_energy_measure.storage.atomic import temporary_path
+from llm_energy_measure.storage.temporary import temporary_path
 from tests.support.recordings import BlockError, file_names, load_result, make_recording
 
 if TYPE_CHECKING:

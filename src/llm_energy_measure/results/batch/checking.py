@@ -22,8 +22,8 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of
 from llm_energy_measure.results.store.samples import decode_samples
-from llm_energy_measure.storage.atomic import target_name, writer_has_ended, writer_is_remote
 from llm_energy_measure.storage.base import Entry
+from llm_energy_measure.storage.temporary import is_lock, target_name, writer_has_ended, writer_is_remote
 
 CODES = {
     "raw.empty": "a result file without content: its writer was killed, or the disk was full",
@@ -188,7 +188,7 @@ def _check_attempt(repository: FileSystemRepository, folder: str, attempt: int) 
     yield _finding("raw.earlier_attempt", key, message, _NO_LONGER_NEEDED)
     names = {entry.name for entry in entries}
     for entry in entries:
-        if target_name(entry.name) is not None:
+        if target_name(entry.name) is not None or is_lock(entry.name):
             yield from _check_entry(repository, layout.folder_of_key(key), entry, names)
 
 
@@ -217,6 +217,8 @@ def _check_entry(
     elif target is not None:
         is_record = layout.is_kept_in_raw(target) and target != MANIFEST_NAME
         yield _leftover(key, entry, has_only_copy=is_record and _has_only_copy(repository, folder, key, names))
+    elif is_lock(entry.name):
+        yield _check_lock(repository, key, entry)
     elif entry.name.startswith("rejected-process_"):
         advice = "read the reasons in it, correct and save the record, then remove the file"
         yield _finding("raw.rejected", key, "the record was rejected when it was saved", advice)
@@ -330,12 +332,23 @@ def _check_derived_folder(repository: FileSystemRepository, parent: str) -> Iter
         key = f"{parent}/{entry.name}"
         if target_name(entry.name) is not None:
             yield _leftover(key, entry, has_only_copy=False)
+        elif is_lock(entry.name):
+            yield _check_lock(repository, key, entry)
         elif parent != AGGREGATED_DIR:
             continue
         elif layout.is_superseded_aggregate(entry.name):
             yield _finding("aggregate.superseded", key, "an aggregate of this tool replaced it", _NO_LONGER_NEEDED)
         elif entry.name.endswith(".json") and layout.aggregated_folder_of(entry.name) is None:
             yield _finding("aggregate.misnamed", key, "no experiment id has this folder name", "rename it")
+
+
+def _check_lock(repository: FileSystemRepository, key: str, entry: Entry) -> StoreFinding:
+    """Return the finding for a lock, whose content names its process."""
+    name = (bytes_of(repository.store, key) or b"").decode(errors="replace")
+    if writer_has_ended(name, entry.mtime_sec):
+        return _finding("leftover.file", key, "its process ended and left the lock", _CLEAN)
+    advice = "leave it; if no process uses this directory any more, remove it"
+    return _finding("leftover.in_use", key, "a process may hold this lock", advice)
 
 
 def _leftover(key: str, entry: Entry, *, has_only_copy: bool) -> StoreFinding:

@@ -20,9 +20,9 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of, keep_bytes
 from llm_energy_measure.results.store.tags import decode_tags
-from llm_energy_measure.storage.atomic import target_name
 from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.folder import Folder
+from llm_energy_measure.storage.temporary import target_name
 
 
 class MergedFile(Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.results.store.checkpoints import keep_partial
 from llm_energy_measure.results.store.raw_folder import keep_copy
-from llm_energy_measure.storage.atomic import target_name
+from llm_energy_measure.storage.temporary import target_name
 
 TOOL = "llm-energy-measure salvage"
 """Name of the tool in the origin of a salvaged record."""

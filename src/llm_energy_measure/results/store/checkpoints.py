@@ -8,8 +8,8 @@ from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.results.store.attempts import claim_for
 from llm_energy_measure.results.store.raw_folder import bytes_of, keep_copy
-from llm_energy_measure.storage.atomic import target_name, writer_has_ended
 from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.temporary import target_name, writer_has_ended
 
 
 def save_checkpoint(store: Store, experiment_id: str, record: RawProcessResult) -> Path:

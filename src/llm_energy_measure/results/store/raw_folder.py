@@ -26,6 +26,7 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results.store import codec, deletion, layout
 from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.folder import get_listed
 
 # A reader starts again this often if a later attempt archives the folder during the reading.
 _MAX_READS = 10
@@ -81,7 +82,7 @@ class RawFolder:
         key = (layout.partial_key if partial else layout.raw_key)(self._place, process_index)
         name = key.rpartition("/")[2]
         try:
-            data = self.store.get(key)
+            data = get_listed(self.store, key)
         except ResultsError as error:
             return UnreadableFile(name=name, reason=error.found)
         return self.decode(name, process_index, data)
