@@ -305,3 +305,31 @@ def test_order_refuses_two_commands_of_one_name() -> None:
     done = run("results", "order", "a=x", "a=y")
     assert done.status == 2
     assert "two commands have the name 'a'" in done.err
+
+
+def test_questions_of_a_paper_have_an_answer_in_the_shell(tmp_path: Path) -> None:
+    """Is int8 better than fp16 at batch size 32? Did last night get worse? Which runs were left out, and why?"""
+    results = tmp_path / "results"
+    repository = FileSystemRepository(results)
+    for minute, (precision, factor) in enumerate([("float16", 1.0), ("int8", 0.8)]):
+        for size in (1, 32):
+            for number, joules in enumerate(FAST):
+                save(
+                    repository,
+                    f"{precision}_b{size}_c{number}",
+                    joules * factor,
+                    10 * number + minute,
+                    effective_config={"batch_size": size, "fp_precision": precision},
+                    compute_metrics=factories.compute(compute_precision=precision),
+                )
+    repository.save_raw("killed", factories.raw("killed", world_size=2, effective_config={"batch_size": 32}))
+    assert sum(outcome.result == "aggregated" for outcome in aggregate_all(repository, strict=False)) == 21
+    done = compared(results, "precision = float16", "precision = int8", "--where", "config.batch_size = 32")
+    assert done.status == 0
+    assert done.out.splitlines()[7].split()[-2:] == ["<0.001", "better"]
+    assert "left out of base: killed: lower bound: 1 of 2 processes" in done.out
+
+    last_night = sweep(tmp_path / "nightly", {"bbb": SLOW}, sizes=[1, 32])
+    baseline = sweep(tmp_path / "baseline", {"aaa": FAST}, sizes=[1, 32])
+    assert run("results", "compare", baseline, last_night, "--fail-on", "worse").status == 3
+    assert run("results", "compare", last_night, baseline, "--fail-on", "worse").status == 0
