@@ -148,6 +148,8 @@ SHAPES: dict[str, Callable[[Path], object]] = {
     "inferencex": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "inferencex_list.json").read_bytes()),
     "throughput": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "vllm_throughput.json").read_bytes()),
     "power_bench": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "tokenpowerbench.json").read_bytes()),
+    "run_table": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "run_table.csv").read_bytes()),
+    "energibridge": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "energibridge.csv").read_bytes()),
     "table": lambda folder: (folder / "file").write_text('{"j": 1.5, "m": "x", "t": "2026-01-01"}\n{"j": 2}\n'),
     "csv": lambda folder: (folder / "file").write_text("j,m,t\n1.5,x,2026-01-01\n2,y,1768592398\n"),
 }

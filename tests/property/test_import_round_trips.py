@@ -21,6 +21,7 @@ from tests.support.shapes_of_logs import CODECARBON, TABLE, VLLM, ZEUS
 from tests.support.shapes_of_power import POWER_LOG
 from tests.support.shapes_of_processes import LEGACY, PERUN, PERUN_HDF5
 from tests.support.shapes_of_runs import LEADERBOARD, ML_ENERGY, OPTIMUM
+from tests.support.shapes_of_tables import ENERGIBRIDGE, RUN_TABLE
 
 if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
@@ -38,6 +39,8 @@ SHAPES: dict[str, Shape] = {
     "legacy": LEGACY,
     "power-log": POWER_LOG,
     **BENCHMARKS,
+    "experiment-runner": RUN_TABLE,
+    "energibridge": ENERGIBRIDGE,
 }
 
 

@@ -58,6 +58,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         is_folder: Whether several files of one folder form a measurement.
         reads_together: Whether the files of one folder explain each other, although each can be read alone.
         needs_mapping: Whether the format can be read only with a mapping. Without one it is not tried.
+        takes_mapping: Whether a mapping of the user defines the fields of the format.
         covers: Scope and provenance of the energies, for the documentation.
         unknown: Fields that the files do not state, for the documentation.
         part_names: Pattern of the file names, which identify files without content. Files whose first group is equal
@@ -71,6 +72,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     is_folder: bool = False
     reads_together: bool = False
     needs_mapping: bool = False
+    takes_mapping: bool = False
     covers: str = ""
     unknown: str = ""
     part_names: str | None = None

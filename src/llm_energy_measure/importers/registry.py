@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers import (
     codecarbon,
+    energibridge,
     legacy,
     ml_energy,
     optimum_benchmark,
     perun,
     power_log,
+    run_table,
     table,
     zeus,
 )
@@ -44,6 +46,8 @@ FORMATS: tuple[Format, ...] = (
     TOKEN_POWER_BENCH.format(),
     perun.FORMAT,
     zeus.FORMAT,
+    run_table.FORMAT,
+    energibridge.FORMAT,
     power_log.FORMAT,
     table.FORMAT,
 )

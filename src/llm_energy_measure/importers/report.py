@@ -26,6 +26,7 @@ CODES: dict[str, str] = {
     "tokens_incomplete": "the source has only input, only output or only total tokens; the token counts are null",
     "idle_included": "the power is the mean of a longer time than the run, so the energy includes idle power",
     "invalid_power": "the benchmark marked its own power samples as not valid, or does not say what they cover",
+    "client_energy": "the run used a remote service; the energy is that of the client alone",
     "implausible_power": "the energy implies a power that no such device draws; all values are unchanged",
     "power_contradicts_energy": "a reported power is far from the mean power of its energy; all values are unchanged",
     "components_rounded": "total and components differ by at most 0.01 %, as rounded values do; all are unchanged",

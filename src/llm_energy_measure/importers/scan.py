@@ -38,7 +38,8 @@ class Scan:
         """
         source = self._open(path)
         # With a mapping, the user wants a table, even if another format recognises the file.
-        tables = [form for form in self.formats if form.needs_mapping] if self.options.mapping else []
+        takes_it = [form for form in self.formats if form.needs_mapping or form.takes_mapping]
+        tables = takes_it if self.options.mapping else []
         form = None if source is None else self._format_of(source, tables or self.formats)
         if source is None or form is None:
             return iter(())

@@ -67,7 +67,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     for row, cells in _by_experiment(open_table(source, needed, options.rows_path), options):
         with report.refusing(source.path, row=row):
             notes = Notes()
-            record = _record(_values(cells, options, notes), source, row, notes)
+            record = record_of(values_of(cells, options, notes), source, row, notes)
             key = record.experiment_id, record.process_index
             if key in seen:
                 raise RefusedInputError("duplicate", _describe_duplicate(record, options))
@@ -112,7 +112,7 @@ def _by_experiment(table: Table, options: Options) -> Iterator[tuple[int, TableR
             yield lines[number], grouped
 
 
-def _values(cells: TableRow, options: Options, notes: Notes) -> dict[str, Any]:
+def values_of(cells: TableRow, options: Options, notes: Notes) -> dict[str, Any]:
     """Return the value of each mapped field, with the type of the field; None if it is unknown.
 
     A negative energy is None if the row has another energy. A row without any valid energy is refused.
@@ -184,7 +184,8 @@ def _time(what: str, cell: Cell, number: float | None) -> datetime:
     return moment
 
 
-def _record(values: dict[str, Any], source: ImportSource, row: int, notes: Notes) -> RawProcessResult:
+def record_of(values: dict[str, Any], source: ImportSource, row: int, notes: Notes) -> RawProcessResult:
+    """Return the record with the values of the mapped fields."""
     experiment_id = values.get("experiment_id") or identifier(TOOL, values.get("model_name") or "", digest(values, 12))
     try:
         sanitize_experiment_id(experiment_id)

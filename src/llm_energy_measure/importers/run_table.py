@@ -1,0 +1,178 @@
+"""Import `run_table.csv` of experiment-runner: one row per run, of which only the rows that are DONE count.
+
+The columns have free names. The energy comes from the columns of CodeCarbon (`codecarbon__energy_consumed`, kWh), from
+a column with a unit in its name, or from `--map`. A column that has one value in all repetitions of a run is a factor
+and becomes configuration. The table has neither times nor hosts.
+
+Source: S2 Group, experiment-runner.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.mapping import Cell, Expression, parse_mappings
+from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
+from llm_energy_measure.importers.table import record_of, values_of
+from llm_energy_measure.importers.table_rows import open_table
+from llm_energy_measure.importers.values import digest, identifier, parse_number
+
+TOOL = "experiment-runner"
+
+_RUN, _DONE = "__run_id", "__done"
+_REPETITION = re.compile(r"run_([0-9]+)_repetition_([0-9]+)")
+_CODECARBON = "codecarbon__"
+_CODECARBON_FIELDS = {
+    "energy_consumed": "energy_j",
+    "gpu_energy": "gpu_energy_j",
+    "cpu_energy": "cpu_energy_j",
+    "ram_energy": "ram_energy_j",
+}
+_ENERGY = re.compile(r"energy|joule", re.IGNORECASE)
+_UNIT = re.compile(r"(?:[ _(\[])(mJ|kJ|MJ|J|joules?|mWh|Wh|kWh)[)\]]?$", re.IGNORECASE)
+_NAMEABLE = re.compile(r"(?:[^\[\]]|\[[^\[\]]*\])+")
+"""Column names that an expression can contain."""
+_JOULES_PER = {"mJ": 1e-3, "J": 1.0, "kJ": 1e3, "MJ": 1e6, "mWh": 3.6, "Wh": 3600.0, "kWh": 3.6e6}
+_PART = re.compile(r"(?<![a-z])(gpu|cpu|d?ram)(?![a-z])", re.IGNORECASE)
+
+
+def _recognises(source: ImportSource) -> bool:
+    return {_RUN, _DONE} <= set(source.header)
+
+
+def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
+    """Yield one record for each row that is DONE."""
+    [source] = sources
+    mapping = options.mapping or _mapping(source)
+    needed = {column for expression in mapping.values() for column in expression.columns}
+    table = open_table(source, {*needed, _RUN, _DONE})
+    factors = _factors([row for _, _, row in table.rows() if isinstance(row, dict)], source.header, needed)
+    for line, _, row in table.rows():
+        with report.refusing(source.path, row=line):
+            if isinstance(row, RefusedInputError):
+                raise row
+            if (done := str(row[_DONE] or "")) != "DONE":
+                raise RefusedInputError("no_measurement", f"the run is not done ({_DONE} is {done[:40] or 'empty'})")
+            notes = Notes()
+            values = values_of(row, msgspec.structs.replace(options, mapping=mapping), notes)
+            if any(str(row.get(column) or "").casefold() == "remote" for column in ("method", "execution_method")):
+                found = "the run used a remote service, so the energy is that of the client alone"
+                notes.warn("client_energy", found)
+            record = _record(source, row, values, factors, line, notes=notes)
+            source.note_undecodable(record, notes)
+            yield report.record(source.path, options.energy.joined(record, notes), notes, row=line)
+
+
+def _mapping(source: ImportSource) -> dict[str, Expression]:
+    """Return the energies that the names of the columns define.
+
+    Raises:
+        RefusedInputError: No column has an energy with a unit, or two columns have the same energy.
+    """
+    found: dict[str, str] = {}
+    columns = [column for column in source.header if column.startswith(_CODECARBON)]
+    for name, field in _CODECARBON_FIELDS.items():
+        if f"{_CODECARBON}{name}" in columns:
+            found[field] = f"{field}=[{_CODECARBON}{name}]*3.6e6"
+    if found:
+        if f"{_CODECARBON}duration" in columns:
+            found["duration_sec"] = f"duration_sec=[{_CODECARBON}duration]"
+        return parse_mappings(list(found.values()))
+    energies = [name for name in source.header if _ENERGY.search(name) and _NAMEABLE.fullmatch(name)]
+    for name in energies:
+        unit = _UNIT.search(name)
+        if unit is None:
+            continue
+        part = _PART.search(name)
+        field = f"{part[1].lower().replace('dram', 'ram')}_energy_j" if part else "energy_j"
+        if field in found:
+            advice = f"pass --map {field}=COLUMN to choose one"
+            raise RefusedInputError(
+                "ambiguous_column", f"several columns can be {field}: {', '.join(energies)}; {advice}"
+            )
+        found[field] = f"{field}=[{name}]*{_factor(unit[1])}"
+    if not found:
+        names = ", ".join(energies[:10])
+        what = f"the unit of {names} is unknown" if energies else "no column has an energy"
+        column = f"[{energies[0]}]" if energies else "COLUMN"
+        raise RefusedInputError("missing_field", f"{what}; pass for example --map 'energy_j={column}*1000' for kJ")
+    return parse_mappings(list(found.values()))
+
+
+def _factor(unit: str) -> float:
+    """Return the joules per unit. `mJ` and `MJ` differ in the case of their first letter alone."""
+    exact = _JOULES_PER.get(unit)
+    if exact is not None:
+        return exact
+    lower = {name.lower(): factor for name, factor in _JOULES_PER.items() if name not in ("mJ", "MJ", "mWh")}
+    return lower.get(unit.lower(), 1.0)
+
+
+def _factors(rows: Sequence[Mapping[str, Any]], header: Sequence[str], needed: set[str]) -> list[str]:
+    """Return the columns with the settings of the runs: those with one value in all repetitions of each run.
+
+    If no run has a repetition, these are the columns before the first energy.
+    """
+    candidates = [name for name in header if name not in {_RUN, _DONE} | needed and not name.startswith(_CODECARBON)]
+    first_of_run: dict[str, Mapping[str, Any]] = {}
+    repeated = False
+    varying: set[str] = set()
+    for row in rows:
+        match = _REPETITION.fullmatch(str(row[_RUN] or ""))
+        first = first_of_run.setdefault(match[1] if match else str(row[_RUN]), row)
+        repeated = repeated or first is not row
+        varying.update(name for name in candidates if row[name] != first[name])
+    if repeated:
+        return [name for name in candidates if name not in varying]
+    end = min((header.index(name) for name in header if name in needed or name.startswith(_CODECARBON)), default=0)
+    return [name for name in candidates if header.index(name) < end]
+
+
+def _record(
+    source: ImportSource,
+    row: dict[str, Cell],
+    values: dict[str, Any],
+    factors: Sequence[str],
+    line: int,
+    *,
+    notes: Notes,
+) -> RawProcessResult:
+    """Return the record of one row, with its factors as configuration."""
+    run = str(row[_RUN] or "")
+    match = _REPETITION.fullmatch(run)
+    settings: dict[str, Any] = {name: _typed(row[name]) for name in factors if row[name] is not None}
+    if match:
+        settings["cycle_id"] = int(match[2])
+    record = record_of(values, source, line, notes)
+    has_id = values.get("experiment_id") is not None
+    return msgspec.structs.replace(
+        record,
+        experiment_id=record.experiment_id if has_id else identifier(TOOL, run, digest([source.header, row])),
+        config_name=record.config_name or (f"run_{match[1]}" if match else run or None),
+        effective_config=settings,
+        origin=source.origin(TOOL, row=line),
+    )
+
+
+def _typed(cell: Any) -> Any:
+    """Return a cell as a number, if it is one."""
+    number = parse_number(cell) if isinstance(cell, str) else cell
+    return cell if number is None else int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+FORMAT = Format(
+    name=TOOL,
+    looks_for="a CSV header with __run_id and __done",
+    recognises=_recognises,
+    read=_read,
+    takes_mapping=True,
+    covers="unknown; each energy is in the unit that the column or --map states",
+    unknown="time of day, host, GPUs; model and tokens unless mapped",
+)
