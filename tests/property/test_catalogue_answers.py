@@ -26,6 +26,8 @@ SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 }  # fmt: skip
 NUMBERS = ("found_processes", "expected_processes", "total_energy_j", "total_tokens", "tokens_per_joule")
 TEXTS = ("id", "verdict", "status", "model", "tag.paper")
+# A condition with an unknown verdict or status is refused.
+WORDS = {"verdict": ("complete", "partial", "undetermined"), "status": ("current", "pending", "stale", "external")}
 LISTS = ("hosts", "gpus", "precision")
 VALUES = (
     "a",
@@ -105,7 +107,14 @@ SIMPLE = st.one_of(
     st.builds(
         compared, st.sampled_from(NUMBERS), st.sampled_from(list(SIGNS)), st.sampled_from([0, 1, 2, 2500.5, 8242])
     ),
-    st.builds(compared, st.sampled_from(TEXTS), st.sampled_from([*SIGNS, "~", "!~"]), st.sampled_from(VALUES)),
+    st.sampled_from(TEXTS).flatmap(
+        lambda column: st.builds(
+            compared,
+            st.just(column),
+            st.sampled_from([*SIGNS, "~", "!~"]),
+            st.sampled_from(WORDS.get(column, VALUES)),
+        )
+    ),
     st.builds(compared, st.sampled_from(LISTS), st.sampled_from(["=", "!=", "~", "!~"]), st.sampled_from(VALUES)),
     st.builds(unknown, st.sampled_from([*NUMBERS, *TEXTS, *LISTS]), st.sampled_from(["is unknown", "is not unknown"])),
 )
