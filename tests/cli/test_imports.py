@@ -47,7 +47,7 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "record --experiment recorded --no-energy -- true": ({*RECORDS, *RECORDER}, False, 270),
     "doctor": ({*RECORDS, *RECORDER}, False, 300),
     "import {folder}/raw --dry-run": ({*RECORDS, "csv", "subprocess"}, True, 270),
-    "results list": ({*RECORDS, "sqlite3", "rich"}, False, 270),
+    "results list": ({*RECORDS, "sqlite3", "rich"}, False, 280),
     "results list --json --where tokens>1": ({*RECORDS, "sqlite3"}, False, 220),
     "results list --by model --json": ({*RECORDS, "sqlite3"}, False, 220),
     "results show llama_c0": ({*RECORDS, "rich"}, True, 290),

@@ -21,7 +21,6 @@ from llm_energy_measure.results.batch.state import inspect_experiment
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of
-from llm_energy_measure.results.store.samples import decode_samples
 from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.temporary import is_lock, target_name, writer_has_ended, writer_is_remote
 
@@ -238,6 +237,9 @@ def _check_entry(
 
 def _check_samples(repository: FileSystemRepository, key: str, entry: Entry, names: set[str]) -> Iterator[StoreFinding]:
     """Check the power samples of a process."""
+    # Few directories have samples, and only they need this import.
+    from llm_energy_measure.results.store.samples import decode_samples
+
     index = layout.samples_index_of(entry.name)
     if f"process_{index}.json" not in names and f"partial-process_{index}.json" not in names:
         yield _finding("raw.samples_alone", key, f"process {index} has no result", _NO_LONGER_NEEDED)
