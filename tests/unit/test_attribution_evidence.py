@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ import pytest
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.verification.attribution import attribute
-from tests.support.faults_of_records import HOST, NO_IDS, NO_SCOPE, record
+from tests.support import factories
+from tests.support.faults_of_records import HOST, NO_IDS, NO_SCOPE, START, record
 
+UNTIMED_ENERGY: dict[str, Any] = {"duration_sec": 0.0, "window": None}
+UNTIMED: dict[str, Any] = UNTIMED_ENERGY | NO_SCOPE
 NOWHERE: dict[str, Any] = {"host": None, **NO_IDS}
 
 
@@ -56,3 +60,41 @@ def test_shares_of_one_index_above_the_limit_are_a_warning(names: dict[str, Any]
     [finding] = [one for one in found.findings if one.code == "energy.exceeds_devices"]
     assert (finding.problem, found.energy_j) == (severity, 24_000.0)
     assert ("CUDA_VISIBLE_DEVICES" in finding.message) is (severity == "warning")
+
+
+@pytest.mark.parametrize(
+    ("run_sec", "later_sec", "bounds_j", "point_j"),
+    [
+        (60.0, 0.0, (2000.0, 3000.0), 2000.0),
+        (80.0, 0.0, (2000.0, 4000.0), None),  # two windows of 40 s fit into the run
+        (60.0, 40.0, (3000.0, 4000.0), None),  # the runs share 20 s
+    ],
+)
+def test_a_point_far_below_the_plain_sum_needs_a_proof(
+    run_sec: float, later_sec: float, bounds_j: tuple[float, float], point_j: float | None
+) -> None:
+    """Two processes add a model of 50 W, 2000 J each, over windows whose place within the run is unknown."""
+    cpu = {"gpu_energy_j": None, "cpu_energy_j": 2000.0, "total_energy_j": 2000.0, "cpu_power_w": 50.0}
+    starts = (START, START + timedelta(seconds=later_sec))
+    records = [
+        reading(n, None, 2000.0, timestamps=factories.timestamps(start, run_sec), energy=cpu | UNTIMED, **NO_IDS)
+        for n, start in enumerate(starts)
+    ]
+    found = attribute(records)
+    assert (found.bounds_j, found.energy_j) == (pytest.approx(bounds_j), point_j)
+
+
+def test_windows_that_can_follow_each_other_are_not_proven_to_overlap() -> None:
+    """Runs of 70 s start 40 s apart; the inference took 40 s, so that the energy windows can be separate."""
+    records = [
+        reading(
+            n,
+            8000.0,
+            timestamps=factories.timestamps(START + timedelta(seconds=30 * n), 70.0),
+            energy=HOST | UNTIMED_ENERGY,
+        )
+        for n in range(2)
+    ]
+    found = attribute(records)
+    assert (found.bounds_j, found.energy_j) == ((8000.0, 16_000.0), None)
+    assert [one.code for one in found.findings if one.problem == "error"] == []

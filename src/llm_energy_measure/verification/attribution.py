@@ -26,7 +26,7 @@ from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.verification.attribution_findings import Case, findings_of
 from llm_energy_measure.verification.explanations import energy_of_host
-from llm_energy_measure.verification.host_energy import Explained, HostEnergy
+from llm_energy_measure.verification.host_energy import OVER_COUNT, Explained, HostEnergy
 from llm_energy_measure.verification.hosts import Division, Hosts, division_of
 from llm_energy_measure.verification.power import boards_of_host
 from llm_energy_measure.verification.processes import Process, module_of, processes_of
@@ -40,6 +40,9 @@ RULE = "explanations@1"
 
 EXACT_WIDTH = 0.01
 """Greatest width of the bounds of an exact energy, as a fraction of the upper bound."""
+
+LEAST_UNPROVEN = 0.9
+"""Least point, as a fraction of the plain sum, if no over-count is proven. Below, the energy is undetermined."""
 
 # Differences below this fraction of the plain sum are rounding.
 _ROUNDING = 1e-9
@@ -188,6 +191,8 @@ def _within(total: EnergyRange, plain_j: float) -> EnergyRange:
 
     low, high = rounded(total.low_j), rounded(total.high_j)
     point = None if total.point_j is None else min(max(rounded(total.point_j), low), high)
+    if point is not None and high >= OVER_COUNT * plain_j and point < LEAST_UNPROVEN * plain_j:
+        point = None  # the plain sum may be right, so that no over-count is proven
     return EnergyRange(low, high, point, total.basis)
 
 

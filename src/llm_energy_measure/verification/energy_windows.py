@@ -24,6 +24,7 @@ class Window(Struct, frozen=True, gc=False):
         length_sec: Longest known time of the process, in seconds; None if unknown.
         started: Start of the run, also if its end is unknown; NaN if the start is unknown.
         is_naive: Whether the times have no UTC offset.
+        shortest_sec: If the window is not exact, the shortest known time that it can last, in seconds; else None.
     """
 
     start: float
@@ -32,6 +33,7 @@ class Window(Struct, frozen=True, gc=False):
     length_sec: float | None
     started: float
     is_naive: bool
+    shortest_sec: float | None = None
 
 
 def window_of(process: Process, handed_over: Span | None = None) -> Window:
@@ -49,7 +51,16 @@ def window_of(process: Process, handed_over: Span | None = None) -> Window:
     if span is None:
         return Window(math.nan, math.nan, is_exact=False, length_sec=length_sec, started=since, is_naive=is_naive)
     start, end = (span[0] - epoch).total_seconds(), (span[1] - epoch).total_seconds()
-    return Window(start, end, process.knows_window or handed_over is not None, length_sec, since, is_naive)
+    is_exact = process.knows_window or handed_over is not None
+    shortest_sec = None if is_exact else _shortest_sec(process)
+    return Window(start, end, is_exact, length_sec, since, is_naive, shortest_sec)
+
+
+def _shortest_sec(process: Process) -> float | None:
+    """Return the shortest time that is known of a process, in seconds: its energy window or its inference."""
+    inference = process.record.inference_metrics
+    times = (process.window_sec, inference.inference_time_sec if inference is not None else None)
+    return min((time for time in times if time), default=None)
 
 
 def spans_of_sensors(energy: EnergyMetrics) -> dict[str, Span]:

@@ -21,7 +21,7 @@ from llm_energy_measure.verification.grouping import (
     placed,
     processes_of,
 )
-from llm_energy_measure.verification.host_energy import HostEnergy
+from llm_energy_measure.verification.host_energy import OVER_COUNT, HostEnergy
 from llm_energy_measure.verification.overlap import (
     SAME_COUNTER,
     SAME_INDEX,
@@ -294,7 +294,7 @@ class _Host:
         constant = EnergyRange(low, high, None)
         if all(window.is_exact for window in windows) and are_comparable(windows):
             constant = exactly(high)
-        elif (counted := count_once(readings, known[0])).point_j is not None:
+        elif high < OVER_COUNT * total_j and (counted := count_once(readings, known[0])).point_j is not None:
             constant = EnergyRange(low, high, min(max(counted.point_j, low), high))
         if constant.point_j is None:
             self.found.open_windows.update(processes_of(readings))

@@ -225,7 +225,8 @@ def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
     """Return the range if windows are unknown: the least energy is the largest reading.
 
     If the processes ran together, half of each other reading may add to it. If they also started together, the longest
-    window contains the others, and the largest reading is the energy.
+    window contains the others, and the largest reading is the energy. If they did not, and the windows can be much
+    shorter than the runs, the windows may be separate.
     """
     largest = most_without_overlap(readings)
     windows = [reading.window for reading in readings]
@@ -234,8 +235,9 @@ def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
     starts = [window.started if math.isnan(window.start) else window.start for window in windows]
     lengths = [window.length_sec for window in windows if window.length_sec is not None]
     started_together = bool(lengths) and max(starts) - min(starts) <= _SAME_START * min(lengths)
-    point = largest if started_together else None
-    return Counted(largest, largest + (total_j - largest) / 2, point, "largest_reading")
+    if not started_together:
+        return Counted(largest, total_j if can_be_separate(windows) else largest + (total_j - largest) / 2, None)
+    return Counted(largest, largest + (total_j - largest) / 2, largest, "largest_reading")
 
 
 def _cap(spans: Sequence[tuple[float, float]], energies: Sequence[float], limit_w: float | None) -> float:
@@ -312,6 +314,16 @@ def ran_together(windows: Sequence[Window]) -> bool:
         min(one[1], other[1]) - other[0] >= 0.5 * min(one[1] - one[0], other[1] - other[0])
         for one, other in pairwise(runs)
     )
+
+
+def can_be_separate(windows: Sequence[Window]) -> bool:
+    """Return True if two neighbouring windows may overlap by less than half, at some place within their runs."""
+    runs = sorted((window.start, window.end, window.shortest_sec or window.end - window.start) for window in windows)
+    for (start, end, length), (later, last, other) in pairwise(runs):
+        least = min(start + length - (last - other), later + other - (end - length))
+        if not least >= 0.5 * min(length, other):  # also if a time is unknown
+            return True
+    return False
 
 
 def are_comparable(windows: Sequence[Window]) -> bool:
