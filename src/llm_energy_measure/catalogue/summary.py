@@ -33,29 +33,16 @@ from llm_energy_measure.verification.verdicts import Verdict, verdict_of
 class ExperimentSummary(Struct, frozen=True, kw_only=True):
     """One row of a list of experiments. None means unknown.
 
+    Fields with the name of a field of `AggregatedSummary` have its meaning.
+
     Attributes:
         experiment_id: Id of the experiment. If no file can be read, the name of its folder.
         status: State of its aggregate; see `results.batch.state.Status`.
         verdict: One word of `verification.verdicts`. `interrupted` if there is a manifest and no result. If the
             aggregate is not current, the status.
-        model_name: Name of the model.
-        backend: Inference library.
         found_processes: Number of processes with a readable result.
         expected_processes: Number of processes that should have a result.
-        total_energy_j: Energy of the experiment by its strategy, in joules.
-        partial_energy_j: Sum of the known energies if a process has components without a total, in joules; else None.
-        attributed_energy_j: Energy with each joule counted once, in joules.
-        attributed_bounds_j: Least and greatest attributed energy that the evidence allows, in joules.
-        attribution_factor: Plain sum divided by attributed energy, at least 1.
-        attribution_status: `exact`, `estimated` or `undetermined`.
-        attribution_basis: Reasons of an estimated energy; `assumed` if the user stated a fact.
-        total_tokens: Number of tokens.
-        avg_tokens_per_second: Throughput by the strategy, in tokens per second; by default the mean of a process.
-        tokens_per_joule: Tokens divided by `total_energy_j`, in tokens per joule.
-        attributed_tokens_per_joule: Tokens divided by `attributed_energy_j`, in tokens per joule.
         method: Name of the strategy.
-        is_lower_bound: True if the sums are too low.
-        start_time: Earliest start.
         config_name: Name of the configuration.
         precision: Number formats of the computation.
         hosts: Names of the machines.
