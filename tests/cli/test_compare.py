@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import xml.etree.ElementTree as ET
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from rich.cells import cell_len
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store.tags import change_tags
 from tests.support import factories
-from tests.support.command import Done, on_terminal, run
+from tests.support.command import MODULE, Done, on_terminal, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,6 +121,18 @@ def test_gate_exits_with_3_only_if_its_condition_is_met(two_commits: Path, tmp_p
     assert run("results", "compare", first, second, "--fail-on", "confounded").status == 0
 
 
+def test_gate_keeps_its_exit_status_if_the_reader_of_stdout_exits(two_commits: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    options = ["--by", "tag.commit", "--base", "aaa", "--fail-on", "worse"]
+    done = subprocess.run(
+        [*MODULE, "-o", two_commits, "results", "compare", *options], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert done.returncode == 3
+    assert b"cannot print all output" in done.stderr
+
+
 def test_nightly_gate_is_confounded_and_still_works(tmp_path: Path) -> None:
     """All runs of the base are older, so each row has the mark next to its verdict."""
     old = sweep(tmp_path / "old", {"aaa": FAST}, sizes=[1])
@@ -171,7 +185,7 @@ def test_markdown_escapes_names(two_commits: Path, tmp_path: Path) -> None:
     target = tmp_path / "report.md"
     assert by_commit(two_commits, "--to", target).status == 0
     lines = target.read_text(encoding="utf-8").splitlines()
-    assert "| configuration | base (n=5) | new (n=5) | change | 95 % CI | p | verdict |" in lines
+    assert "| configuration | base (n=5) | new (n=5) | change | 95 % CI | p (Holm) | verdict |" in lines
     assert any(line.startswith("| batch\\_size=1 | ") and "| &lt;0.001 | worse |" in line for line in lines)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.cli.energies import EnergyKind
     from llm_energy_measure.domain.configuration import Value
 
+_P = "p (Holm)"
 _MOST_NAMES = 8
 _MOST_LEFT_OUT = 10
 _PREFIXES = {"J": ((1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ")), "W": ((1e3, "k"), (1.0, ""))}
@@ -36,7 +37,7 @@ def print_tables(comparison: Comparison, kind: EnergyKind) -> None:
         alignments = ("left", "right", "right", "right", "right", "right", "left")
         rows = _all_cells(table, comparison.margin)
         terminal.print_table(
-            list(zip(headers, alignments, strict=True)), rows, optional=("p",), all_columns="--format json"
+            list(zip(headers, alignments, strict=True)), rows, optional=(_P,), all_columns="--format json"
         )
         for line in _conclusions(table):
             terminal.print_line(line)
@@ -86,7 +87,7 @@ def _listed(values: Sequence[Value | None]) -> str:
 def _headers(table: CandidateTable) -> list[str]:
     counts = _common_counts(table)
     base, new = (f"base (n={counts[0]})", f"new (n={counts[1]})") if counts else ("base", "new")
-    return ["configuration", base, new, "change", "95 % CI", "p", "verdict"]
+    return ["configuration", base, new, "change", "95 % CI", _P, "verdict"]
 
 
 def _common_counts(table: CandidateTable) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
 """The command `llm-energy-measure`: its groups, errors and exit status.
 
-Exit status: 0 success, 1 failure (also of a part of the work), 2 wrong usage, 130 Ctrl-C, 143 SIGTERM. It is 141 if all
-work is done but the reader of stdout has exited.
+Exit status: 0 success, 1 failure (also of a part of the work), 2 wrong usage, 3 a condition of `results compare
+--fail-on` is met, 130 Ctrl-C, 143 SIGTERM. It is 141 if all work is done but the reader of stdout has exited.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class LazyGroup(click.Group):
         "import": ("llm_energy_measure.cli.import_results:import_results", "Import results of other tools."),
         "results": (
             "llm_energy_measure.cli.main:results",
-            "List, show, verify, export, query, tag, check, merge and delete results.",
+            "List, show, compare, verify, export, query, tag, check, merge and delete results.",
         ),
         "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a result."),
     },
@@ -135,7 +135,7 @@ def cli() -> None:
 )
 @options.shared_options
 def results() -> None:
-    """List, show, verify, export, query, tag, check, merge and delete results."""
+    """List, show, compare, verify, export, query, tag, check, merge and delete results."""
 
 
 def _similar_commands(name: str) -> list[str]:

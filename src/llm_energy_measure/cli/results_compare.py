@@ -12,7 +12,7 @@ from llm_energy_measure.analysis.comparison import Comparison, compare
 from llm_energy_measure.analysis.observations import METRICS, Observation, read_observations
 from llm_energy_measure.analysis.pairing import Selection
 from llm_energy_measure.analysis.selections import column, names_that_vary, sides_of
-from llm_energy_measure.cli import comparison_output, energies, options, terminal
+from llm_energy_measure.cli import comparison_output, energies, options, streams, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ Exit status:
 @click.option("--to", "target", metavar="FILE|-", type=options.PathName(), help="Write to FILE, or to stdout (-).")
 @energies.energy_option
 @options.shared_options
+@streams.finish_work
 def compare_results(
     *,
     selections: tuple[str, ...],
