@@ -258,10 +258,11 @@ def test_check_without_the_figures_it_needs_does_not_pass(code: str, changes: di
 @pytest.mark.parametrize(
     ("changes", "scope", "severity"),
     [
-        ({"host": "node-1", "gpu_uuid": None}, None, "error"),
-        ({"host": None, "gpu_uuid": "GPU-a"}, None, "error"),
-        ({"host": None, "gpu_uuid": None}, None, "warning"),  # four pods, each with a GPU 0 of its own
-        ({"host": "node-1", "gpu_uuid": None, "gpu_id": None}, None, "warning"),
+        ({"host": "node-1", "gpu_uuid": None}, "device", "error"),
+        ({"host": None, "gpu_uuid": "GPU-a"}, "device", "error"),
+        ({"host": "node-1", "gpu_uuid": "GPU-a"}, None, "warning"),  # equal shares of one reading
+        ({"host": None, "gpu_uuid": None}, "device", "warning"),  # four pods, each with a GPU 0 of its own
+        ({"host": "node-1", "gpu_uuid": None, "gpu_id": None}, "device", "warning"),
         ({"host": "node-1", "gpu_uuid": "GPU-a"}, "device", "error"),
         ({"host": "node-1", "gpu_uuid": "GPU-a"}, "process", None),
         ({"host": "node-1", "gpu_uuid": "GPU-a"}, "host", None),

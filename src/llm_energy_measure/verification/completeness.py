@@ -198,7 +198,7 @@ def _rank_of_cause(record: RawProcessResult) -> tuple[int, float]:
 def _duplicates(evidence: Evidence) -> Finding:
     """Check that no result is stored under two indices: equal GPU, start, duration and energy to the last digit.
 
-    An index names a GPU only within a known host. Without a host or a GPU, equal figures are a suspicion.
+    An index names a GPU only within a known host. Without a host, a GPU or a scope, equal figures are a suspicion.
     """
     code = "completeness.duplicate_process"
     if len(set(evidence.totals_j)) == len(evidence.records):
@@ -211,19 +211,20 @@ def _duplicates(evidence: Evidence) -> Finding:
         # One reading of a host, or one reading that was divided by the number of processes, gives equal figures.
         if not energy.total_energy_j or times.start is None:
             continue
-        if {energy.total_scope, energy.gpu_scope} & {"host", "process"}:
+        scopes = {energy.total_scope, energy.gpu_scope}
+        if scopes & {"host", "process"}:
             continue
         key = (host, record.gpu_id, record.gpu_uuid, times.start, times.duration_sec)
         first = seen.setdefault((key, energy.total_energy_j, energy.gpu_energy_j), record.process_index)
         if first != record.process_index:
             copies.append((first, record))
             is_known = record.gpu_uuid is not None or (host is not None and record.gpu_id is not None)
-            is_certain = is_certain and is_known
+            is_certain = is_certain and is_known and "device" in scopes
     if not copies:
         return passed(code)
     first, record = copies[0]
     others = f", and {len(copies) - 1} more are copies" if len(copies) > 1 else ""
-    verb, reason = ("is", "") if is_certain else ("may be", "; the records don't name both the host and the GPU")
+    verb, reason = ("is", "") if is_certain else ("may be", "; the records don't state host, GPU and scope")
     message = (
         f"process {record.process_index} has the same start and the same energy "
         f"({joules(record.energy_metrics.total_energy_j)}) as process {first}; it {verb} the same result under another "

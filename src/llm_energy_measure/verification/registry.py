@@ -204,8 +204,8 @@ CHECKS: dict[str, Check] = {
     "completeness.duplicate_process": Check(
         "One result is stored under two process indices.",
         "Fails if host, GPU, start, duration, total and GPU energy are equal to the last digit under two indices. It "
-        "is a warning if the records do not name both the host and the GPU. Readings of scope `host` or `process` are "
-        "not compared: several processes can report one reading, or equal shares of it.",
+        "is a warning if the records do not state the host, the GPU and the scope `device`. Readings of scope `host` "
+        "or `process` are not compared: several processes can report one reading, or equal shares of it.",
         "Remove the copy.",
         "Counters in millijoules don't agree to the last digit by chance.",
     ),
