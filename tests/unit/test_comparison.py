@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from llm_energy_measure.analysis.comparison import Row, compare
 from llm_energy_measure.analysis.pairing import Selection, labels
 from llm_energy_measure.analysis.verdicts import MOST_REPEATS, further_repeats, verdict_of
+from llm_energy_measure.cli.comparison_output import encoded
 from llm_energy_measure.domain.ratio_tests import RatioEstimate
 from llm_energy_measure.exceptions import ConfigurationError, IncompatibleResultsError
 from tests.support.observations import COMPARABLE, interleaved, observation, side
@@ -342,3 +346,26 @@ def test_comparison_knows_which_conditions_are_met(
 ) -> None:
     comparison = compare(side("old", base), [side("new", new, first=first)])
     assert {word for word in ("worse", "undecided", "confounded") if comparison.has(word)} == conditions
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "json", "junit"])
+def test_names_cannot_change_the_format_of_the_output(form: str) -> None:
+    hostile = 'a|b <i>&"\x1b[31m\n`\udcff\u202e'
+    sides = [
+        joined(name, *(side(f"{name}{number}", energies, configuration={"key": value}) for number, value in rows))
+        for name, energies, rows in (
+            ("old", BASE, [(0, hostile), (1, "plain")]),
+            (hostile, WORSE, [(0, hostile), (1, "plain")]),
+        )
+    ]
+    text = encoded(compare(sides[0], sides[1:]), form, ["worse"], "attributed").decode()
+    assert "\x1b" not in text
+    assert "\u202e" not in text or form == "json"
+    if form == "json":
+        assert len(json.loads(text)["tables"][0]["rows"]) == 2
+    elif form == "junit":
+        assert len(ET.fromstring(text)[0].findall("testcase")) == 2  # noqa: S314 - our own text
+    elif form == "markdown":
+        rows = [line for line in text.splitlines() if line.startswith("| key=")]
+        assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [8, 8]
+        assert "<i>" not in text

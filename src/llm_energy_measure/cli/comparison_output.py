@@ -7,8 +7,6 @@ import io
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.analysis.pairing import text
 from llm_energy_measure.analysis.verdicts import MOST_REPEATS
@@ -46,17 +44,16 @@ def print_tables(comparison: Comparison, kind: EnergyKind) -> None:
         terminal.print_line(line)
 
 
-def encoded(comparison: Comparison, form: str, fail_on: Sequence[str], kind: EnergyKind) -> str:
+def encoded(comparison: Comparison, form: str, fail_on: Sequence[str], kind: EnergyKind) -> bytes:
     """Return the comparison in a format: `table`, `markdown`, `json` or `junit`."""
     if form == "json":
-        return msgspec.json.format(msgspec.json.encode(comparison), indent=2).decode() + "\n"
-    if form == "junit":
-        return "\n".join(_junit(comparison, fail_on)) + "\n"
-    if form == "markdown":
-        return "\n".join(_markdown(comparison, kind)) + "\n"
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        print_tables(comparison, kind)
-    return printed.getvalue()
+        return terminal.encode_json(comparison) + b"\n"
+    if form == "table":
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            print_tables(comparison, kind)
+        return printed.getvalue().encode()
+    lines = _junit(comparison, fail_on) if form == "junit" else _markdown(comparison, kind)
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def summary(comparison: Comparison) -> str:

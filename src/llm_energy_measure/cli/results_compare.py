@@ -198,10 +198,7 @@ def _write(
     """Print the comparison, or write it to a file and print a summary on stderr."""
     form = form or _FORMATS.get(Path(target or "").suffix.lower(), "table")
     if form == "table" and target in (None, "-"):
-        comparison_output.print_tables(comparison, kind)
+        comparison_output.print_tables(comparison, kind)  # fits the terminal
         return
-    data = comparison_output.encoded(comparison, form, fail_on, kind).encode()
-    if target in (None, "-"):
-        terminal.print_bytes(data)
-    else:
-        terminal.write_or_print(data, target or "-", content=comparison_output.summary(comparison))
+    data = comparison_output.encoded(comparison, form, fail_on, kind)
+    terminal.write_or_print(data, target or "-", content=comparison_output.summary(comparison))

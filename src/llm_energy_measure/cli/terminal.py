@@ -77,6 +77,11 @@ def print_line(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value on stdout as indented JSON."""
+    print_json_text(encode_json(value))
+
+
+def encode_json(value: Any) -> bytes:
+    """Return a value as indented JSON."""
     # Commands that print no JSON start faster without this import.
     import msgspec
 
@@ -84,7 +89,7 @@ def print_json(value: Any) -> None:
         encoded = msgspec.json.encode(value)
     except UnicodeEncodeError:  # a file name that is not UTF-8
         encoded = msgspec.json.encode(_escape_surrogates(msgspec.to_builtins(value)))
-    print_json_text(msgspec.json.format(encoded, indent=2))
+    return msgspec.json.format(encoded, indent=2)
 
 
 def _escape_surrogates(value: Any) -> Any:
