@@ -7,6 +7,8 @@
 #   provenance, energy window, clock, launcher, origin, status, phases, sensors, library versions, sources,
 #   completeness, attribution, findings). They do not change the version, because older readers can ignore them.
 #   Start, model and configuration may be null, because imported files do not always contain them.
+# - 3.0.0: another branch of the format (January and February 2026). It adds fields to 2.0.0 and is read as 2.0.0.
+# - 2.0 and 3.0 without a third number: files `result.json` with totals and no raw results. `import` reads them.
 # A change that older readers would misread needs a new major version and a step in `domain.schema.MIGRATIONS`.
 SCHEMA_VERSION = "2.0.0"
 """Schema version of every new record."""

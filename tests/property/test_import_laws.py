@@ -22,6 +22,7 @@ from llm_energy_measure.importers.codecarbon_rows import LAYOUTS
 from llm_energy_measure.results import exporters
 from llm_energy_measure.results.store import codec
 from tests.fuzz import mutate
+from tests.importers.test_other_versions import RESULT
 from tests.support import factories, peers
 from tests.support.imports import codes, read_all
 from tests.support.peers import write_experiment
@@ -148,6 +149,10 @@ SHAPES: dict[str, Callable[[Path], object]] = {
     "inferencex": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "inferencex_list.json").read_bytes()),
     "throughput": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "vllm_throughput.json").read_bytes()),
     "power_bench": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "tokenpowerbench.json").read_bytes()),
+    "result_json": lambda folder: peers.write_json(folder / "file", RESULT),
+    "older_record": lambda folder: peers.write_json(
+        folder / "file", {**factories.document(factories.full_raw()), "schema_version": "1.0.0"}
+    ),
     "run_table": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "run_table.csv").read_bytes()),
     "energibridge": lambda folder: (folder / "file").write_bytes((BENCHMARKS / "energibridge.csv").read_bytes()),
     "table": lambda folder: (folder / "file").write_text('{"j": 1.5, "m": "x", "t": "2026-01-01"}\n{"j": 2}\n'),

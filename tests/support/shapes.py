@@ -169,6 +169,7 @@ ABSENT: Values = {
     "cli_overrides": {},
     "config_warnings": [],
     "unknown_fields": msgspec.UNSET,
+    "origin.experiment_id": None,  # only a merge writes it
     **null("inference_metrics.", "latency_per_token_ms"),
     **null("energy_metrics.", "window.start window.end window.duration_sec idle_power_w"),
     **null("energy_metrics.devices[].", "gpu_id gpu_power_limit_w mig_profile"),

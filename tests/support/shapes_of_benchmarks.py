@@ -429,7 +429,51 @@ TOKEN_POWER_BENCH = shape(
     wrap=lambda found: {"org/model": found},
 )
 
+
+def result_document(record: RawProcessResult) -> dict[str, Any]:
+    energy, (given, generated) = record.energy_metrics, counts_of(record)
+    start, metrics = record.timestamps.start, record.inference_metrics
+    assert energy.total_energy_j is not None
+    assert metrics is not None
+    return {
+        "schema_version": "3.0",
+        "experiment_id": f"{record.model_name}_20260401_100000",
+        "measurement_config_hash": "0123abcd",
+        "engine": record.backend,
+        "total_tokens": given + generated,
+        "total_energy_j": energy.total_energy_j,
+        "total_inference_time_sec": metrics.inference_time_sec,
+        "avg_tokens_per_second": metrics.tokens_per_second,
+        "avg_energy_per_token_j": energy.total_energy_j / generated,
+        "energy_per_device_j": [energy.total_energy_j],
+        "start_time": None if start is None else start.isoformat(),
+    }
+
+
+RESULT_JSON = shape(
+    "llenergymeasure",
+    {
+        "backend": maybe(words),
+        "model_name": st.just("org/model"),
+        "timestamps.start": maybe(whole_timestamps),
+        INPUT: tokens,
+        OUTPUT: tokens,
+        INFERENCE_SEC: seconds,
+        RATE: maybe(seconds),
+        TOTAL: joules,
+    },
+    result_document,
+    derived={
+        GPU: copy_of(TOTAL),
+        WINDOW: copy_of(INFERENCE_SEC),
+        OF_DEVICES: lambda values: [values[TOTAL]],
+        **device_scopes(None),
+    },
+    finish=lambda found: {"model": "org/model", **found},
+)
+
 BENCHMARKS = {
+    "llenergymeasure": RESULT_JSON,
     "sglang": SGLANG,
     "vllm-throughput": THROUGHPUT,
     "vllm-latency": LATENCY_BENCH,

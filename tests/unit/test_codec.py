@@ -321,7 +321,7 @@ def test_newer_major_version_is_refused_with_advice() -> None:
 
 def test_newer_major_version_is_refused_before_other_errors() -> None:
     with pytest.raises(SchemaVersionError, match="newer than 2.0.0"):
-        codec.decode_raw(b'{"schema_version": "3.0.0"}', NAME)
+        codec.decode_raw(b'{"schema_version": "4.0.0"}', NAME)
 
 
 def test_newer_minor_version_loads_with_a_warning_and_its_new_fields() -> None:
@@ -347,9 +347,10 @@ def test_invalid_version_is_refused(version: object) -> None:
         codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": version}), NAME)
 
 
-def test_version_1_0_0_is_refused() -> None:
-    with pytest.raises(SchemaVersionError, match="schema 1.0.0 cannot be read as a result"):
+def test_version_1_0_0_is_refused_with_the_command_that_imports_it() -> None:
+    with pytest.raises(SchemaVersionError, match=r"schema 1.0.0 is older than 2.0.0, the first schema") as raised:
         codec.decode_raw(as_bytes({**DOCUMENT, "schema_version": "1.0.0"}), NAME)
+    assert "llm-energy-measure -o NEW_DIR import FILE" in raised.value.advice
 
 
 def _to_1_9_0(document: dict[str, Any]) -> dict[str, Any]:
@@ -406,7 +407,7 @@ def test_migrated_record_keeps_its_bytes() -> None:
     ids=["ends early", "starts late", "a circle of two", "a circle of one"],
 )
 def test_migrations_that_do_not_reach_the_current_version_fail(steps: tuple[Migration, ...]) -> None:
-    with pytest.raises(SchemaVersionError, match="schema 1.8.0 cannot be read as a result"):
+    with pytest.raises(SchemaVersionError, match="schema 1.8.0 is older than 2.0.0"):
         codec.decode_raw(as_bytes(_as_1_8_0()), NAME, migrations=steps)
 
 

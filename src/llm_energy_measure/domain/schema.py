@@ -25,7 +25,7 @@ _VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})(?:\.[0-9]{1,9})?")
 
 
 class Migration(Struct, frozen=True, kw_only=True):
-    """Conversion of a document from one schema version to the next.
+    """Conversion of a document from one schema version to another one.
 
     Attributes:
         source: Version of the input.
@@ -38,8 +38,26 @@ class Migration(Struct, frozen=True, kw_only=True):
     apply: Callable[[Document], Document]
 
 
-MIGRATIONS: tuple[Migration, ...] = ()
-"""All migrations, oldest first. It is empty because 2.0.0 is the first version that files contain."""
+def _from_3_0_0(document: Document) -> Document:
+    """Return a document of schema 3.0.0 in 2.0.0. The layout is the same, and new fields become unknown fields.
+
+    The energies are placeholders of 0 if `energy_tracking_failed` is true, and a duration of 0 is unknown.
+    """
+    energy = document.get("energy_metrics")
+    if not isinstance(energy, dict):
+        return document
+    energy = dict(energy)
+    if document.get("energy_tracking_failed") is True or energy.get("energy_tracking_failed") is True:
+        energy |= {name: None for name, value in energy.items() if name.endswith(("_j", "_w")) and value == 0}
+        energy.setdefault("total_energy_j", None)
+    if energy.get("duration_sec") == 0:
+        energy["duration_sec"] = None
+    return {**document, "energy_metrics": energy}
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(source="3.0.0", target=SCHEMA_VERSION, apply=_from_3_0_0),)
+"""All migrations. Schema 3.0.0 was written in early 2026 by another branch of the format. 2.0.0 is the first version
+that result files contain, so no older version has a migration."""
 
 
 def parse_version(version: object) -> tuple[int, int] | None:

@@ -42,7 +42,7 @@ Document = dict[str, Any]
 Documents = Iterator[Document | RefusedInputError]
 
 _ENERGY = re.compile(r"energy|joule|power|watt|(?:^|[._])k?wh?(?:$|[._])", re.IGNORECASE)
-_MAX_LEVELS = 50
+MAX_LEVELS = 50
 """A record may have `MAX_RECORD_DEPTH` levels, and the configuration is inside it."""
 _COMPONENTS = ("total", "gpu", "cpu", "ram")
 
@@ -133,10 +133,8 @@ def _read(
                 raise document
             if missing := sorted(benchmark.needs - set(document)):
                 raise RefusedInputError("missing_field", f"it has no field {', '.join(missing)}")
-            if deep := next((name for name, value in document.items() if not _is_within(value, _MAX_LEVELS)), None):
-                raise RefusedInputError(
-                    "impossible_value", f"{deep[:40]} is nested more than {_MAX_LEVELS} levels deep"
-                )
+            if deep := next((name for name, value in document.items() if not is_within(value, MAX_LEVELS)), None):
+                raise RefusedInputError("impossible_value", f"{deep[:40]} is nested more than {MAX_LEVELS} levels deep")
             notes = Notes()
             values = _values(benchmark, document)
             record = _record(benchmark, document, values, notes, source.origin(benchmark.name, _version(document), row))
@@ -266,10 +264,10 @@ def _energy(benchmark: Benchmark, values: Mapping[str, Any]) -> EnergyMetrics:
     )
 
 
-def _is_within(value: object, levels: int) -> bool:
+def is_within(value: object, levels: int) -> bool:
     """Return True if lists and objects are nested at most this number of levels deep."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels >= 0 and all(_is_within(one, levels - 1) for one in inner if isinstance(one, dict | list))
+    return levels >= 0 and all(is_within(one, levels - 1) for one in inner if isinstance(one, dict | list))
 
 
 def _unread_energies(document: Document, prefix: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from llm_energy_measure.importers.limits import MAX_PARSED_BYTES
 from llm_energy_measure.importers.source_file import BLANK, ImportSource
@@ -28,11 +29,19 @@ def describe(source: ImportSource) -> str:
     magic = next((name for start, name in _MAGIC.items() if source.data.startswith(start)), None)
     if magic is not None:
         return magic
+    if source.is_our_own and "aggregation" in source.fields and is_first_major(source):
+        return "an aggregate of a schema before 2.0.0; import the raw results that it comes from"
     if source.is_our_own:
         return "a result of this tool, which needs no import ('results merge' combines results directories)"
     if source.first_fields:
         return f"a JSON object with the fields {_first_names(list(source.first_fields))}"
     return _describe_text(source)
+
+
+def is_first_major(source: ImportSource) -> bool:
+    """Return True if the schema version of the file is 1.x, which is older than the first schema of result files."""
+    found = re.match(rb'"1\.', bytes(source.fields.get("schema_version", b"")))
+    return found is not None
 
 
 def _describe_text(source: ImportSource) -> str:

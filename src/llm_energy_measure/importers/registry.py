@@ -29,10 +29,13 @@ from llm_energy_measure.importers.benchmark_formats import (
 )
 from llm_energy_measure.importers.description import describe, json_error_line
 from llm_energy_measure.importers.format import Format
+from llm_energy_measure.importers.other_versions import OLDER_RECORD, RESULT_JSON
 from llm_energy_measure.importers.source_file import ImportSource
 
 FORMATS: tuple[Format, ...] = (
     legacy.FORMAT,
+    OLDER_RECORD,
+    RESULT_JSON.format(),
     codecarbon.FORMAT,
     optimum_benchmark.FORMAT,
     ml_energy.FORMAT,

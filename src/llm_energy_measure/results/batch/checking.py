@@ -230,7 +230,7 @@ def _check_entry(
         yield _finding("raw.partial", key, "the process did not finish", advice)
     elif entry.name == MANIFEST_NAME:
         yield from _check_manifest(repository, folder, key)
-    elif entry.name.startswith("process_") and entry.name.endswith(".json"):
+    elif entry.name.startswith("process_") and entry.name.endswith(".json") and not layout.is_timeseries(entry.name):
         advice = "if it is a result, rename it to process_<i>.json, with i without leading zeros"
         yield _finding("raw.misnamed", key, "the file name is not that of a result", advice)
 

@@ -391,13 +391,17 @@ def _migrated(document: Document, kind: _Kind, name: str, migrations: Sequence[M
     version = document.get("schema_version", SCHEMA_VERSION)
     known, current = parse_version(version), parse_version(SCHEMA_VERSION)
     doing = f"cannot load {kind.name} {name}"
+    if "measurement_config_hash" in document and version in ("2.0", "3.0"):
+        found = f"it is a result.json of llenergymeasure (schema {version!r}), which 'import' reads"
+        raise SchemaVersionError(doing, found, "move the file away and run 'llm-energy-measure import FILE'")
     if known is None or current is None:
         found = f"{version!r:.40} is not a schema version"
         raise SchemaVersionError(doing, found, f"expected one like {SCHEMA_VERSION!r}")
-    if known[0] > current[0]:
+    can_migrate = any(step.source == version for step in migrations)
+    if known[0] > current[0] and not can_migrate:
         found = f"schema version {version!r} is newer than {SCHEMA_VERSION}"
         raise SchemaVersionError(doing, found, "upgrade llm-energy-measure")
-    if known > current:
+    if known > current and not can_migrate:
         newer = f"schema version {version!r}, newer than {SCHEMA_VERSION}"
         message = f"{kind.name} {name} has {newer}; fields that this version does not know are kept"
         warnings.warn(message, NewerMinorVersionWarning, stacklevel=2)
@@ -408,8 +412,8 @@ def _migrated(document: Document, kind: _Kind, name: str, migrations: Sequence[M
         found = f"it is not a record of schema version {version!r} ({type(error).__name__}: {error})"
         raise _corrupt(_RAW, name, found) from error
     if migrated is None:
-        found = f"schema {version} cannot be read as a result"
-        raise SchemaVersionError(doing, found, "run 'llm-energy-measure import FOLDER'")
+        found = f"schema {version} is older than {SCHEMA_VERSION}, the first schema of result files; 'import' reads it"
+        raise SchemaVersionError(doing, found, "run 'llm-energy-measure -o NEW_DIR import FILE'")
     return migrated
 
 

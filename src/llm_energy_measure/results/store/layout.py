@@ -139,6 +139,16 @@ def partial_index_of(name: str) -> int | None:
     return process_index_of(name.removeprefix("partial-")) if name.startswith("partial-") else None
 
 
+def is_timeseries(name: str) -> bool:
+    """Return True if the file name is that of a power series, which schema 3.0.0 stores next to each result.
+
+    Example:
+        >>> is_timeseries("process_0_timeseries.json"), is_timeseries("process_0.json")
+        (True, False)
+    """
+    return re.fullmatch(r"process_[0-9]{1,6}_timeseries\.json", name) is not None
+
+
 def samples_key(folder: str, process_index: int) -> str:
     """Return the key of the power samples of a process.
 
