@@ -157,6 +157,15 @@ def test_repeats_show_the_attributed_energy(energies: Path) -> None:
     assert " 1.5 kJ " in run("-o", energies, "results", "repeats", "--energy", "plain").out
 
 
+def test_ratios_of_a_partial_total_are_bounds(tmp_path: Path) -> None:
+    parts = factories.energy(total_energy_j=None, gpu_energy_j=4096.0, cpu_energy_j=None, ram_energy_j=None)
+    save(tmp_path, [factories.raw("exp", energy_metrics=parts)])
+    shown = fields(tmp_path, "exp")
+    assert (shown["energy"], shown["energy per token"]) == ("at least 4.096 kJ", "at least 500 mJ/token")
+    assert shown["tokens per joule"] == "at most 2"
+    assert "≤ 2" in run("-o", tmp_path, "results", "list").out
+
+
 def test_provenance_omits_processes_whose_sensor_another_process_reads(tmp_path: Path) -> None:
     reader = factories.energy(total_scope="host", total_provenance="measured", **HOST_SCOPE)
     nothing: dict[str, Any] = dict.fromkeys(("total_energy_j", "gpu_energy_j", "cpu_energy_j", "ram_energy_j"), 0.0)

@@ -38,12 +38,14 @@ class Energy(Struct, frozen=True, kw_only=True):
         high_j: Greatest energy, in joules. It equals `low_j` if the energy is not undetermined.
         is_corrected: True if the plain sum counts some energy more than once, and this energy does not.
         is_lower_bound: True if the energy of some processes or experiments is missing.
+        is_partial: True if components are missing, so that the energy per token is a lower bound too.
     """
 
     low_j: float | None = None
     high_j: float | None = None
     is_corrected: bool = False
     is_lower_bound: bool = False
+    is_partial: bool = False
 
     @property
     def is_undetermined(self) -> bool:
@@ -69,6 +71,8 @@ class Energy(Struct, frozen=True, kw_only=True):
         if tokens_per_joule is None:
             return formatting.UNKNOWN
         mark = "≥ " if self.is_undetermined else f"{CORRECTED} " if self.is_corrected else ""
+        if self.is_partial:
+            mark = "≤ "
         return mark + formatting.quantity(tokens_per_joule)
 
 
@@ -89,8 +93,9 @@ def energy_of(row: ExperimentSummary | AggregatedSummary, kind: EnergyKind) -> E
     is_lower_bound = bool(row.is_lower_bound)
     point_j, bounds_j = row.attributed_energy_j, row.attributed_bounds_j
     if kind == "plain" or (point_j is None and bounds_j is None):
-        total_j = row.partial_energy_j if row.total_energy_j is None else row.total_energy_j
-        return Energy(low_j=total_j, high_j=total_j, is_lower_bound=is_lower_bound)
+        is_partial = row.total_energy_j is None
+        total_j = row.partial_energy_j if is_partial else row.total_energy_j
+        return Energy(low_j=total_j, high_j=total_j, is_lower_bound=is_lower_bound, is_partial=is_partial)
     if point_j is not None:
         is_corrected = row.attribution_factor is not None and row.attribution_factor > 1
         return Energy(low_j=point_j, high_j=point_j, is_corrected=is_corrected, is_lower_bound=is_lower_bound)

@@ -224,6 +224,10 @@ def _efficiency(energy: energies.Energy, tokens: int | None, output_tokens: int 
         per_output = [formatting.quantity(ratio(energy_j, output_tokens), "J/token") for energy_j in ends_j]
         fields.append(("per output token", per_output))
     fields.append(("tokens per joule", [formatting.quantity(ratio(tokens, end_j)) for end_j in reversed(ends_j)]))
+    if energy.is_partial and energy.low_j is not None:
+        return [
+            (name, f"{'at most' if name == 'tokens per joule' else 'at least'} {value}") for name, [value] in fields
+        ]
     return [(name, mark + " to ".join(values)) for name, values in fields]
 
 
