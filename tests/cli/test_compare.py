@@ -110,6 +110,11 @@ def test_conditions_and_directories_select_the_sides(two_commits: Path, tmp_path
     assert table["candidate"] == str(new)
 
 
+def test_long_condition_is_no_file_name(two_commits: Path) -> None:
+    long = " or ".join(["tag.commit = bbb"] * 300)
+    assert compared(two_commits, "tag.commit = aaa", long, "--fail-on", "worse").status == 3
+
+
 def test_gate_exits_with_3_only_if_its_condition_is_met(two_commits: Path, tmp_path: Path) -> None:
     assert by_commit(two_commits, "--fail-on", "worse").status == 3
     assert by_commit(two_commits, "--fail-on", "undecided,confounded").status == 0
