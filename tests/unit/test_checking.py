@@ -268,6 +268,16 @@ def aggregate_misnamed(repository: FileSystemRepository) -> str:
     return "aggregated/my exp.json"
 
 
+def tags_unreadable(repository: FileSystemRepository) -> str:
+    plant(repository.base_path / "tags" / f"{EXP}.json", b"{")
+    return f"tags/{EXP}.json"
+
+
+def linked_dataset(repository: FileSystemRepository) -> str:
+    (repository.base_path / "dataset").symlink_to("nowhere")
+    return "dataset"
+
+
 def result_outside(repository: FileSystemRepository) -> str:
     plant(repository.base_path / "raw" / "process_0.json", codec.encode_raw(factories.raw()))
     return "raw/process_0.json"
@@ -296,6 +306,8 @@ STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("folder.unreadable", stranger_as_attempt),
     ("folder.unreadable", tags_are_no_folder),
     ("aggregate.misnamed", aggregate_misnamed),
+    ("tags.unreadable", tags_unreadable),
+    ("entry.unsafe", linked_dataset),
     ("raw.rejected", rejected),
     ("raw.superseded", superseded),
     ("raw.earlier_attempt", earlier_attempt),

@@ -155,3 +155,12 @@ def test_concurrent_reads_return_the_requested_folders(tmp_path: Path) -> None:
         for _ in range(40):
             found = threads.map(lambda name: dict(folder.read(name, bool)), wanted)
             assert dict(zip(wanted, found, strict=True)) == wanted
+
+
+def test_names_are_those_of_folders_and_links(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("raw/exp/process_0.json", b"{}")
+    (tmp_path / "raw" / "README").write_text("notes of a user")
+    (tmp_path / "raw" / "link").symlink_to("exp")
+    with Folder(store, "raw") as folder:
+        assert list(folder.names()) == ["exp", "link"]

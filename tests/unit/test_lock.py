@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from llm_energy_measure.exceptions import StorageError
+from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results.batch.checking import check_store, remove_leftovers
 from llm_energy_measure.storage.lock import locked
 from llm_energy_measure.storage.temporary import is_lock, lock_path, temporary_path
+from tests.support import factories
 from tests.support.children import outcomes_in_children
 
 
@@ -76,3 +79,17 @@ def test_lock_of_another_process_is_named_in_the_error(tmp_path: Path, holder: s
     with pytest.raises(StorageError, match=found), locked(str(path), patience_sec=0):
         pass
     assert lock.exists()
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_check_names_a_lock_that_was_left(tmp_path: Path, *, is_ended: bool) -> None:
+    repository = FileSystemRepository(tmp_path)
+    path = repository.save_raw("exp", factories.raw("exp"))
+    lock = Path(lock_path(str(path)))
+    lock.write_bytes(token(path, pid=ended_pid()) if is_ended else b"")
+    [finding] = check_store(repository)
+    assert (finding.code, finding.key) == (
+        "leftover.file" if is_ended else "leftover.in_use",
+        f"raw/exp/{lock.name}",
+    )
+    assert remove_leftovers(repository, [finding]) == ([finding.key] if is_ended else [])

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -75,6 +76,33 @@ def require_no_link(path: str | Path, base: str | Path) -> None:
             return  # absent
         if not stat.S_ISDIR(mode) and not (part == parts[0] and stat.S_ISREG(mode)):
             raise UnsafePathError(f"cannot write {path}", f"{part} is {noun_of(mode)}", "choose another file")
+
+
+def unsafe_entries(root: str | Path, prefixes: Iterable[str]) -> dict[str, str]:
+    """Return the type, in words, of each link, pipe, socket and device, by its path relative to `root`.
+
+    Args:
+        root: The folder.
+        prefixes: Starts of names in the folder. The subfolders with these names are scanned too.
+    """
+    starts = tuple(prefixes)
+    found: dict[str, str] = {}
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(os.path.join(root, folder)) as entries:
+                for entry in entries:
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    if not folder and not name.startswith(starts):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(name)
+                    elif not entry.is_file(follow_symlinks=False):
+                        found[name] = noun_of(entry.stat(follow_symlinks=False).st_mode)
+        except OSError:
+            continue  # the caller reports a folder that cannot be listed
+    return found
 
 
 def _is_same(path: str, base: str | Path) -> bool:

@@ -67,13 +67,15 @@ class Folder:
             self._descriptor = None
 
     def names(self) -> Iterator[str]:
-        """Yield the names of possible subfolders, sorted. In a local store, names of files are included."""
+        """Yield the names of subfolders, sorted. In a local store, names of links are included."""
         if self._descriptor is None:
             yield from (entry.name for entry in self.store.list(self.prefix) if entry.is_folder)
             return
+        with os.scandir(self._descriptor) as entries:
+            found = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) or entry.is_symlink())
         # One string needs a tenth of the memory of a list: 100,000 names take 1 MB. A name contains no slash.
-        for found in re.finditer("[^/]+", "/".join(sorted(os.listdir(self._descriptor)))):
-            yield found[0]
+        for name in re.finditer("[^/]+", "/".join(found)):
+            yield name[0]
 
     def timestamp_ns(self, name: str) -> int | None:
         """Return the mtime of a file or the ctime of a folder, in nanoseconds since 1970-01-01 UTC.

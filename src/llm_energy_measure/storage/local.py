@@ -89,6 +89,8 @@ def _read_error(path: str | Path, error: OSError, *, follow_links: bool) -> Resu
         return ResultNotFoundError(doing, "the file was not found", "check the spelling")
     if not follow_links and os.path.islink(path):
         return UnsafePathError(doing, "it is a symbolic link", "replace the link with the file")
+    if error.errno == errno.ENXIO:
+        return UnsafePathError(doing, "it is a socket", "replace it with a regular file")
     return _storage_error(doing, error)
 
 

@@ -21,7 +21,10 @@ from llm_energy_measure.results.batch.state import inspect_experiment
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of
+from llm_energy_measure.results.store.tags import decode_tags
 from llm_energy_measure.storage.base import Entry
+from llm_energy_measure.storage.contained import unsafe_entries
+from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.temporary import is_lock, target_name, writer_has_ended, writer_is_remote
 
 CODES = {
@@ -49,6 +52,8 @@ CODES = {
     "aggregate.misnamed": "an aggregate whose file name no experiment id can have",
     "folder.unreadable": "a folder of the results directory that can't be read",
     "aggregate.superseded": "an aggregate that was replaced by an aggregate of this tool",
+    "tags.unreadable": "a file of tags that can't be read",
+    "entry.unsafe": "a link, a pipe, a socket or a device, which no command opens or follows",
     "leftover.file": "an unfinished file whose writer has ended",
     "leftover.folder": "the rest of a deleted experiment",
     "leftover.in_use": "an unfinished file or folder that a process may still write",
@@ -62,7 +67,14 @@ _NEED_NO_DECISION = frozenset(
         *("leftover.file", "leftover.folder", "leftover.in_use"),
     }
 )
+# These findings already say that the entry is no regular file.
+_NAME_UNSAFE_ENTRIES = frozenset(
+    {"raw.not_a_file", "manifest.unreadable", "aggregate.unreadable", "tags.unreadable", "folder.unreadable"}
+)
 _REMOVABLE = frozenset({"leftover.file", "leftover.folder"})
+
+# Names of the catalogue and the dataset, which are derived from the results.
+_CATALOGUE = (".catalogue.sqlite", "dataset")
 
 _CLEAN = "run 'llm-energy-measure results check --clean' to remove it"
 _SALVAGE = "run 'llm-energy-measure results check --salvage' to save its sections, or run the process again"
@@ -99,9 +111,23 @@ def check_store(
         repository: The results directory.
         experiment_ids: Ids or folder names; by default all experiments, with the remaining files of deleted ones.
     """
-    if experiment_ids is not None:
-        for experiment_id in experiment_ids:
-            folder = repository.folder_of(experiment_id)
+    folders = None if experiment_ids is None else [repository.folder_of(name) for name in experiment_ids]
+    unsafe = {}
+    if isinstance(repository.store, LocalStore) and folders is None:
+        unsafe = unsafe_entries(repository.store.root, (RAW_DIR, AGGREGATED_DIR, TAGS_DIR, *_CATALOGUE))
+    for finding in _check_folders(repository, folders):
+        if finding.key not in unsafe:
+            yield finding
+        elif finding.code in _NAME_UNSAFE_ENTRIES:
+            del unsafe[finding.key]
+            yield finding
+    for key, noun in sorted(unsafe.items()):
+        yield _finding("entry.unsafe", key, f"it is {noun}; no command opens it", "move it away")
+
+
+def _check_folders(repository: FileSystemRepository, folders: Iterable[str] | None) -> Iterator[StoreFinding]:
+    if folders is not None:
+        for folder in folders:
             for attempt in repository.list_attempts(folder):
                 key = layout.earlier_attempt_folder(folder, attempt)
                 yield from _or_unreadable(key, _check_attempt(repository, folder, attempt))
@@ -337,11 +363,21 @@ def _check_derived_folder(repository: FileSystemRepository, parent: str) -> Iter
         elif is_lock(entry.name):
             yield _check_lock(repository, key, entry)
         elif parent != AGGREGATED_DIR:
-            continue
+            yield from _check_tags(repository, key, entry)
         elif layout.is_superseded_aggregate(entry.name):
             yield _finding("aggregate.superseded", key, "an aggregate of this tool replaced it", _NO_LONGER_NEEDED)
+        elif entry.is_folder:
+            yield _finding("aggregate.unreadable", key, "it is a folder", "move it away")
         elif entry.name.endswith(".json") and layout.aggregated_folder_of(entry.name) is None:
             yield _finding("aggregate.misnamed", key, "no experiment id has this folder name", "rename it")
+
+
+def _check_tags(repository: FileSystemRepository, key: str, entry: Entry) -> Iterator[StoreFinding]:
+    if entry.name.endswith(".json"):
+        try:
+            decode_tags(repository.store.get(key), key)
+        except ResultsError as error:
+            yield _finding("tags.unreadable", key, error.found, error.advice)
 
 
 def _check_lock(repository: FileSystemRepository, key: str, entry: Entry) -> StoreFinding:

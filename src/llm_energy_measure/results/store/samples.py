@@ -35,7 +35,7 @@ def save_samples(
 
     Stored samples are kept: without `overwrite` unchanged, with it as `superseded-samples-process_<i>-<n>.csv.gz.kept`.
     """
-    folder = layout.folder_name(experiment_id)
+    folder = layout.folder_in(store, experiment_id)
     key, data = layout.samples_key(folder, process_index), encode_samples(traces)
     if store.create(key, data):
         return True
@@ -52,7 +52,7 @@ def load_samples(store: Store, experiment_id: str, process_index: int) -> list[P
     Raises:
         ResultCorruptError: The file is damaged.
     """
-    key = layout.samples_key(layout.folder_name(experiment_id), process_index)
+    key = layout.samples_key(layout.folder_in(store, experiment_id), process_index)
     try:
         return decode_samples(store.get(key), key)
     except ResultNotFoundError:
