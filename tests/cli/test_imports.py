@@ -52,7 +52,7 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results list --by model --json": ({*RECORDS, "sqlite3"}, False, 230),
     "results show llama_c0": ({*RECORDS, "rich"}, True, 290),
     "results configs --json": ({*RECORDS, "sqlite3"}, False, 230),
-    "results repeats --json": (RECORDS, False, 210),
+    "results repeats --json": ({*RECORDS, "sqlite3", "csv"}, False, 240),
     "results compare id=llama_c0 id=llama_c1": ({*RECORDS, "sqlite3", "rich"}, False, 290),
     "results order a b": ({"msgspec"}, False, 180),
     "results export --to -": ({*RECORDS, "csv"}, False, 220),

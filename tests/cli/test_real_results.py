@@ -85,11 +85,12 @@ def test_show_json_prints_the_stored_fields(baseline: Path, kind: str) -> None:
 
 
 def test_repeats_match_the_statistics_of_the_original_tool(baseline: Path) -> None:
-    [group] = run("-o", baseline, "results", "repeats", "--json").json()
+    document = run("-o", baseline, "results", "repeats", "--energy", "plain", "--metrics", "energy", "--json").json()
+    [group] = document["groups"]
     theirs = json.loads((baseline / "multi_cycle" / "0001.json").read_bytes())["statistics"]
-    assert group["name"] == "0001"
-    assert group["energy_j"]["mean"] == pytest.approx(theirs["energy_mean_j"], rel=1e-12)
-    assert group["energy_j"]["cv"] == pytest.approx(theirs["energy_cv"], rel=1e-9)
+    assert group["experiment_ids"] == ["0001_c0", "0001_c1"]
+    assert group["statistics"]["energy"]["mean"] == pytest.approx(theirs["energy_mean_j"], rel=1e-12)
+    assert group["statistics"]["energy"]["cv"] == pytest.approx(theirs["energy_cv"], rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["raw", "aggregated"])

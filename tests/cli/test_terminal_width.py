@@ -55,12 +55,14 @@ def test_tables_fit_the_terminal_and_no_number_is_cut(wide: Path, command: str, 
     lines = done.shown.splitlines()
     if "show" in command:
         lines = lines[lines.index("") :]
+    if "repeats" in command:  # the lines below the table are sentences
+        lines = [line for line in lines if not line.startswith(("±:", "energies are", "all runs:", "ignored keys"))]
     # If the numbers do not fit, each row is printed as fields, and a long text may wrap.
     is_table = any("──" in line for line in lines)
     assert is_table or columns <= 80
     if is_table:
         assert max(map(cell_len, lines)) <= columns
-    for number in {"results list": ["246.9 kJ", "2/2"], "results repeats": ["246.9 kJ", "12.71 J"]}.get(command, []):
+    for number in {"results list": ["246.9 kJ", "2/2"], "results repeats": ["246.91"]}.get(command, []):
         assert number in done.shown
     if "show" in command:
         assert "123.5 kJ" in done.shown

@@ -35,6 +35,13 @@ def test_ids_that_differ_in_their_final_number_form_a_sorted_group() -> None:
     assert names(results) == [["exp_c1", "exp_c2", "exp_c10"], ["other_c1", "other_c2"]]
 
 
+def test_different_settings_of_one_id_form_no_group() -> None:
+    results = [repeat(f"exp_c{n}", effective_config={"batch_size": 8 + n, "seed": n}) for n in range(2)]
+    assert names(results) == []
+    results = [repeat(f"exp_c{n}", effective_config={"batch_size": 8, "seed": n}) for n in range(2)]
+    assert names(results) == [["exp_c0", "exp_c1"]]
+
+
 @pytest.mark.parametrize("name", ["exp_c", "exp_cx", "exp-c1", "exp_c1_", "_c1", "exp_C1"])
 def test_id_with_another_ending_is_not_a_repeat(name: str) -> None:
     odd = [repeat(name, effective_config={}), repeat("exp_c2", effective_config={})]

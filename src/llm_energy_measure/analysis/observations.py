@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +20,11 @@ from llm_energy_measure.domain.configuration import PREFIX, Value
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results.repository import FileSystemRepository
+from llm_energy_measure.verification.codes import joules
 
 EnergyKind = Literal["attributed", "plain"]
+
+_REPEAT_ID = re.compile(r"_c[0-9]+$")
 
 
 class Metric(NamedTuple):
@@ -61,7 +65,7 @@ class Observation(Struct, frozen=True, kw_only=True):
         configuration: Flattened configuration by dotted key, without the keys that do not separate repeats.
         ignored: The keys that do not separate repeats, with their values.
         identity: Facts that agree between repeats: model, precision, GPUs, number of hosts, software, and the values
-            that the user groups by.
+            that the user groups by. Without a configuration, also the id without a final `_c<n>`.
         comparability: Facts that agree between two sides of a comparison: `model_name`, `token_budget`,
             `energy_scope`, `provenance`, `metric_version` and `gpu`.
         start: Earliest start.
@@ -72,6 +76,7 @@ class Observation(Struct, frozen=True, kw_only=True):
         resolution: Resolution of the sensor in the unit of the figure, by the names in `METRICS`.
         content: Digest of the measurement. Copies of one experiment have equal digests.
         corrected: True if the plain sum counts some energy more than once, and `values` do not.
+        is_unreadable: True if a file cannot be read.
         excluded: Why the experiment takes part in no statistics. None if it does.
     """
 
@@ -89,6 +94,7 @@ class Observation(Struct, frozen=True, kw_only=True):
     resolution: dict[str, float | None] = field(default_factory=dict)
     content: str
     corrected: bool = False
+    is_unreadable: bool = False
     excluded: str | None = None
 
 
@@ -116,6 +122,7 @@ def read_observations(
     split_by: Sequence[str] = (),
     ignore: Sequence[str] = (),
     by: Sequence[str] = (),
+    metrics: Sequence[str] | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[Observation]:
     """Return the observations of a results directory, sorted by id.
@@ -127,6 +134,7 @@ def read_observations(
         split_by: Configuration keys that separate repeats, although they are ignored by default.
         ignore: Further configuration keys, or facts of `Observation.identity`, that do not separate repeats.
         by: Values that separate repeats: `tag.KEY`, `date`, `host`, or `config.KEY`.
+        metrics: The figures that are needed. An undetermined energy excludes no experiment if none uses the energy.
         warn: Function that is called with a message if the catalogue cannot be used.
 
     Raises:
@@ -144,6 +152,7 @@ def read_observations(
         | {full_key(name, keys, "cannot group") for name in by if is_config(name)},
         hidden={full_key(key, keys, "cannot ignore") for key in ignore if key not in ignored_facts},
     )
+    uses_energy = metrics is None or any(METRICS[metric].uses_energy for metric in metrics)
     getters = {name: _getter(name) for name in by if not is_config(name) and name not in IDENTITY_NAMES}
     return [
         _observation(
@@ -152,6 +161,7 @@ def read_observations(
             identity=_identity(one, getters, ignored_facts),
             directory=str(repository.base_path),
             energy=energy,
+            uses_energy=uses_energy,
         )
         for one in found
     ]
@@ -182,7 +192,7 @@ class _Selection:
 
 
 IDENTITY_NAMES = frozenset(
-    ("model", "precision", "gpus", "hosts", "processes", "backend", "backend_version", "libraries", "method")
+    ("model", "precision", "gpus", "hosts", "processes", "backend", "backend_version", "libraries", "method", "id")
 )
 """The facts in `Observation.identity` that every experiment has."""
 
@@ -194,8 +204,6 @@ def _getter(name: str) -> Callable[[ExperimentSummary], str | None]:
     getters: dict[str, Callable[[ExperimentSummary], str | None]] = {
         "date": lambda row: _date(row.start_time),
         "host": lambda row: ", ".join(row.hosts) or None,
-        "verdict": lambda row: row.verdict,
-        "id": lambda row: row.experiment_id,
     }
     if name in getters:
         return getters[name]
@@ -214,6 +222,8 @@ def _identity(
     ignored: set[str],
 ) -> dict[str, str | None]:
     known = {} if one.facts is None else one.facts.identity
+    if not one.configuration.settings:  # nothing else shows which experiments have one configuration
+        known = {**known, "id": _REPEAT_ID.sub("", one.summary.experiment_id)}
     if ignored:
         known = {name: value for name, value in known.items() if name not in ignored}
     return {**known, **{name: getter(one.summary) for name, getter in getters.items()}} if getters else known
@@ -226,6 +236,7 @@ def _observation(
     identity: dict[str, str | None],
     directory: str,
     energy: EnergyKind,
+    uses_energy: bool,
 ) -> Observation:
     row, facts = one.summary, one.facts or ExperimentFacts(content=one.summary.experiment_id)
     energy_j = _energy_j(row, energy)
@@ -261,7 +272,8 @@ def _observation(
         resolution=_resolution(facts, tokens),
         content=facts.content,
         corrected=energy == "attributed" and (row.attribution_factor or 1.0) > 1,
-        excluded=_reason(row, facts, energy),
+        is_unreadable=bool(row.problems),
+        excluded=_reason(row, facts, energy, uses_energy=uses_energy),
     )
 
 
@@ -285,20 +297,22 @@ def _energy_j(row: ExperimentSummary, energy: EnergyKind) -> float | None:
     return row.total_energy_j
 
 
-def _reason(row: ExperimentSummary, facts: ExperimentFacts, energy: EnergyKind) -> str | None:
+def _reason(row: ExperimentSummary, facts: ExperimentFacts, energy: EnergyKind, *, uses_energy: bool) -> str | None:
     """Return why an experiment takes part in no statistics. None if it does."""
-    again = f"run 'llm-energy-measure aggregate {row.experiment_id}'"
     if row.verdict in ("unreadable", "pending", "interrupted", "altered"):
-        return f"{row.verdict}: run 'llm-energy-measure results verify {row.experiment_id}' for the reason"
+        found = row.problems[0] if row.problems else row.verdict
+        return f"{found}; 'llm-energy-measure results verify {row.experiment_id}' shows more"
     if row.status == "stale":
-        return f"stale: raw files changed after the aggregation; {again}"
+        return f"stale: raw files changed after the aggregation; run 'llm-energy-measure aggregate {row.experiment_id}'"
     if row.is_lower_bound:
         return f"lower bound: {row.found_processes} of {row.expected_processes} processes, or a missing energy"
-    if energy == "attributed" and row.attributed_energy_j is None and row.attributed_bounds_j is not None:
-        low, high = row.attributed_bounds_j
+    is_range = row.attributed_energy_j is None and row.attributed_bounds_j is not None
+    if uses_energy and energy == "attributed" and is_range:
+        low, high = row.attributed_bounds_j or (0.0, 0.0)
         assume = f"{facts.assumption} --force" if facts.assumption is not None else "--assume NAME=VALUE --force"
         advice = f"llm-energy-measure aggregate {row.experiment_id} {assume}"
-        return f"undetermined: {low:.4g} J to {high:.4g} J; state the fact with '{advice}'"
+        range_j = f"{joules(low)} to {joules(high)}"
+        return f"undetermined: {range_j}; if the facts hold, state them with '{advice}'; or use --energy plain"
     return None
 
 

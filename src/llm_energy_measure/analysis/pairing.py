@@ -157,17 +157,21 @@ def labels(facts: Sequence[Facts]) -> list[str]:
         ... )
         ['batch_size=1', 'batch_size=8']
     """
+    short = separating_names(facts)
+    return [
+        ", ".join(f"{short[name]}={text(one.get(name))}" for name in short if one.get(name) is not None) or "all runs"
+        for one in facts
+    ]
+
+
+def separating_names(facts: Sequence[Facts]) -> dict[str, str]:
+    """Return the names whose values differ, and a short form of each; see `labels`."""
     partitions: dict[tuple[int, ...], str] = {}
     for name in _varying(facts):
         column = [one.get(name) for one in facts]
         first = {value: index for index, value in reversed(list(enumerate(column)))}
         partitions.setdefault(tuple(first[value] for value in column), name)
-    short = _short_names(partitions.values())
-    return [
-        ", ".join(f"{short[name]}={text(one.get(name))}" for name in partitions.values() if one.get(name) is not None)
-        or "all runs"
-        for one in facts
-    ]
+    return _short_names(partitions.values())
 
 
 def text(value: Value | None) -> str:

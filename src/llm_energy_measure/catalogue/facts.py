@@ -21,7 +21,7 @@ _TOKEN_BUDGET = frozenset(
         *("min_tokens", "min_new_tokens", "min_output_tokens", "min_length", "input_len", "output_len"),
     }
 )
-_ASSUMPTION = re.compile(r"--assume [a-z-]+=[a-z0-9]+")
+_ASSUMPTION = re.compile(r"--assume ([a-z-]+)=[a-z0-9]+")
 
 
 class _Inference(Struct):
@@ -119,7 +119,7 @@ class ExperimentFacts(Struct, frozen=True, kw_only=True, array_like=True):
         itl_p50_ms: Median inter-token latency over all requests, in milliseconds.
         window_sec: Longest energy window of a process, in seconds.
         resolution_j: Largest error of the energy by the sampling of the sensors, in joules.
-        assumption: The option of `aggregate` that decides an undetermined energy.
+        assumption: The options of `aggregate` that the findings about an undetermined energy advise.
         content: Digest of the measurement. It does not depend on the id.
     """
 
@@ -272,10 +272,15 @@ def _resolution_j(energies: Sequence[object]) -> float | None:
 
 
 def _assumption(aggregated: AggregatedSummary) -> str | None:
+    """Return the options that the findings advise, without the facts that the user has stated."""
+    stated = set() if aggregated.assumptions is UNSET else set(msgspec.structs.asdict(aggregated.assumptions))
+    known = {name.replace("_", "-") for name in stated if getattr(aggregated.assumptions, name) is not None}
+    advised: dict[str, str] = {}
     for finding in aggregated.findings or ():
-        if finding.outcome != "passed" and finding.message and (match := _ASSUMPTION.search(finding.message)):
-            return match[0]
-    return None
+        if finding.outcome != "passed" and finding.message:
+            for match in _ASSUMPTION.finditer(finding.message):
+                advised.setdefault(match[1], match[0])
+    return " ".join(option for name, option in advised.items() if name not in known) or None
 
 
 def _content(aggregated: AggregatedSummary, processes: Sequence[EmbeddedProcess | RawProcessResult]) -> str:

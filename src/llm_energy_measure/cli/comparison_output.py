@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.analysis.pairing import text
 from llm_energy_measure.analysis.verdicts import MOST_REPEATS
-from llm_energy_measure.cli import formatting, terminal
+from llm_energy_measure.cli import formatting, markup, terminal
 from llm_energy_measure.domain.ratio_tests import geometric_mean
 
 if TYPE_CHECKING:
@@ -127,18 +127,8 @@ def _scale(table: CandidateTable) -> tuple[float, str]:
 
 def _side(side: SideFigures, factor: float, unit: str, *, is_counted: bool) -> str:
     """Return `62.6 ± 2.7 mJ`: the mean has as many decimals as its interval of two digits."""
-    mean = side.mean / factor
     count = f" (n={side.n})" if is_counted else ""
-    if side.half_width is None:
-        return f"{mean:.4g} {unit}{count}"
-    half_width = side.half_width / factor
-    decimals = min(max(0, 1 - _exponent(half_width)), max(0, 5 - _exponent(mean)))
-    return f"{mean:.{decimals}f} ± {half_width:.{decimals}f} {unit}{count}"
-
-
-def _exponent(value: float) -> int:
-    """Return the decimal exponent of a value in scientific notation; -9 for 0."""
-    return int(f"{value:.1e}".partition("e")[2]) if value else -9
+    return f"{formatting.mean_with_interval(side.mean, side.half_width, factor)} {unit}{count}"
 
 
 def _percent(ratio: float) -> str:
@@ -218,26 +208,19 @@ def _footnotes(comparison: Comparison) -> Iterator[str]:
 def _markdown(comparison: Comparison, kind: EnergyKind) -> Iterator[str]:
     for table in comparison.tables:
         heading, *lines = _headings(comparison, table, kind)
-        yield f"### {_escaped(heading)}"
+        yield f"### {markup.markdown(heading)}"
         yield ""
-        yield from (f"- {_escaped(line)}" for line in lines)
+        yield from (f"- {markup.markdown(line)}" for line in lines)
         yield ""
         headers = _headers(table)
         yield f"| {' | '.join(headers)} |"
         yield f"| --- |{' ---: |' * (len(headers) - 2)} --- |"
         for cells in _all_cells(table, comparison.margin):
-            yield f"| {' | '.join(map(_escaped, cells))} |"
+            yield f"| {' | '.join(map(markup.markdown, cells))} |"
         yield ""
-        yield from (f"- {_escaped(line)}" for line in _conclusions(table))
+        yield from (f"- {markup.markdown(line)}" for line in _conclusions(table))
         yield ""
-    yield from (f"- {_escaped(line)}" for line in _footnotes(comparison))
-
-
-def _escaped(cell: str) -> str:
-    """Return text that Markdown shows unchanged."""
-    for sign in ("\\", "|", "*", "_", "`", "<", "[", "#"):
-        cell = cell.replace(sign, "&lt;" if sign == "<" else "\\" + sign)
-    return terminal.escape(cell)
+    yield from (f"- {markup.markdown(line)}" for line in _footnotes(comparison))
 
 
 def _junit(comparison: Comparison, fail_on: Sequence[str]) -> Iterator[str]:

@@ -24,8 +24,11 @@ EnergyKind = Literal["attributed", "plain"]
 CORRECTED = "*"
 """Sign of an energy that is less than the plain sum, because the plain sum counts some energy more than once."""
 
+CORRECTED_NOTE = f"{CORRECTED} corrected: the plain sum counts some energy more than once"
+"""Explanation of this sign."""
+
 _FOOTNOTE = {
-    CORRECTED: f"{CORRECTED} corrected: the plain sum counts some energy more than once",
+    CORRECTED: CORRECTED_NOTE,
     "≤": "≤ undetermined: the greatest energy that the records allow; 'results show ID' explains it",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from llm_energy_measure.domain.experiment import AggregatedSummary
@@ -30,6 +30,42 @@ def quantity(value: float | None, unit: str = "") -> str:
                 break
     text = f"{value:.4g}" if abs(value) < 1e4 or unit else f"{value:,.0f}"
     return f"{text} {prefix}{unit}".rstrip()
+
+
+def scale(values: Iterable[float], unit: str) -> tuple[float, str]:
+    """Return the divisor and the unit that all values of a column share. J and W get a prefix.
+
+    Example:
+        >>> scale([0.0626, 0.341], "J/token"), scale([12.0], "ms")
+        ((0.001, 'mJ/token'), (1.0, 'ms'))
+    """
+    greatest = max(map(abs, values), default=0.0)
+    if not unit.startswith(("J", "W")) or not greatest:
+        return 1.0, unit
+    factor, prefix = next((pair for pair in _PREFIXES.items() if greatest >= pair[0]), (1e-3, "m"))
+    return factor, prefix + unit
+
+
+def mean_with_interval(mean: float | None, half_width: float | None, factor: float = 1.0) -> str:
+    """Return mean and half of the interval, divided by a factor. The mean has the decimals of two digits of the half.
+
+    Example:
+        >>> mean_with_interval(0.06263, 0.0027, 1e-3), mean_with_interval(12.3456, None)
+        ('62.6 ± 2.7', '12.35')
+    """
+    if mean is None:
+        return UNKNOWN
+    mean /= factor
+    if half_width is None:
+        return f"{mean:.4g}"
+    half_width /= factor
+    decimals = min(max(0, 1 - _exponent(half_width)), max(0, 5 - _exponent(mean)))
+    return f"{mean:.{decimals}f} ± {half_width:.{decimals}f}"
+
+
+def _exponent(value: float) -> int:
+    """Return the decimal exponent of a value in scientific notation; -9 for 0."""
+    return int(f"{value:.1e}".partition("e")[2]) if value else -9
 
 
 def energy(energy_j: float | None, *, at_least: str = "", unknown: str = UNKNOWN) -> str:

@@ -2,105 +2,113 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
-import msgspec
 
-from llm_energy_measure.cli import energies, formatting, options, terminal
-from llm_energy_measure.domain.experiment import AggregatedResult
-from llm_energy_measure.domain.statistics import SampleStatistics
-from llm_energy_measure.exceptions import LLMEnergyMeasureError
-from llm_energy_measure.results.repeats import RepeatStatistics, group_repeats, repeat_statistics
-from llm_energy_measure.results.strategies import WHOLE_THROUGHPUT
+from llm_energy_measure.analysis.observations import METRICS, read_observations
+from llm_energy_measure.analysis.repeats import DEFAULT_METRICS, repeats_of
+from llm_energy_measure.cli import energies, formatting, options, repeats_output, terminal
 
-if TYPE_CHECKING:
-    from llm_energy_measure.results.repository import FileSystemRepository
+_FORMATS = {".csv": "csv", ".json": "json", ".md": "markdown", ".tex": "latex"}
 
-# The trailing space distinguishes the second interval from the first. It is removed before printing.
-_HEADERS = (
-    ("repeats of", "left"),
-    ("model", "left"),
-    ("n", "right"),
-    ("energy", "right"),
-    ("± 95 %", "right"),
-    ("CV", "right"),
-    ("tokens/s/process", "right"),
-    ("± 95 % ", "right"),
-    ("tokens/J", "right"),
-    ("ms/token", "right"),
+
+def _names(text: str | None) -> list[str]:
+    """Return the names of a comma-separated list, without repetitions."""
+    return list(dict.fromkeys(name.strip() for name in text.split(","))) if text is not None else []
+
+
+def _metrics(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str]:
+    names = _names(value) or list(DEFAULT_METRICS)
+    for name in names:
+        if name not in METRICS:
+            raise click.BadParameter(f"there is no metric {name!r}; choose of {', '.join(METRICS)}")
+    return names
+
+
+_HELP = f"""Show mean and spread over repeats: repeated runs of one configuration.
+
+Experiments are repeats if their configuration, model, precision, hardware and software agree, and the values of --by.
+Ids, seeds, output paths, schedules and counters of repeats do not separate them; the output names those that vary.
+Experiments without a configuration are repeats if their ids differ only in a final _c<n>.
+
+The figures use the attributed energy, which counts each joule once. "±" is half of the t-based 95 % interval of the
+mean. CV is the standard deviation divided by the mean. Lower bounds, undetermined and unreadable results and copies of
+one measurement are left out; the output names them with the reason.
+
+\b
+Metrics:
+{chr(10).join(f"  {name:<20}{metric.label}, in {metric.unit}" for name, metric in METRICS.items())}
+
+The exit status is 1 if an aggregate can't be read.
+"""
+
+
+@click.command(
+    help=_HELP,
+    epilog=options.examples(
+        "results repeats --metrics j_per_token,ttft_p50 --by tag.commit",
+        'results repeats --where "config.batch_size >= 8" --to table.tex',
+    ),
 )
-
-
-@click.command(epilog=options.examples("results repeats", "results repeats --json"))
+@options.where_option
+@click.option(
+    "--metrics",
+    metavar="NAME,...",
+    callback=_metrics,
+    help=f"Show these metrics. [default: {','.join(DEFAULT_METRICS)}]",
+)
+@click.option("--by", metavar="NAME,...", help="Separate the runs also by tag.KEY, config.KEY, date or host.")
+@click.option("--split-by", metavar="KEY,...", help="Separate the runs by these keys, which are ignored by default.")
+@click.option("--ignore", metavar="KEY,...", help="Do not separate the runs by these keys, or by a fact such as hosts.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", *_FORMATS.values()]),
+    help="Print this format. [default: by suffix of --to, else table]",
+)
+@click.option("--to", "target", metavar="FILE|-", type=options.PathName(), help="Write to FILE, or to stdout (-).")
 @energies.energy_option
 @options.json_option
 @options.shared_options
-def repeats(*, kind: energies.EnergyKind, as_json: bool) -> None:
-    """Show mean and spread over repeats: repeated runs of one configuration.
-
-    Two experiments are repeats if their ids differ only in a final _c<n>, or if their configurations differ only in
-    cycle_id. "± 95 %" is half the width of the t-based 95 % interval of the mean. CV is the standard deviation divided
-    by the mean. An experiment with undetermined energy is left out of the energy,
-    and a warning names it. The exit status is 1 if an aggregate can't be read.
-    """
-    repository = options.repository()
-    aggregated, unreadable = _aggregated(repository)
-    repeated = group_repeats(aggregated)
-    groups = [repeat_statistics(group, kind) for group in repeated]
-    strategies = [{result.aggregation.method for result in group} for group in repeated]
-    for group in groups:
-        for warning in group.warnings:
-            terminal.warn(f"{group.name}: {warning}")
+def repeats(
+    *,
+    where: str | None,
+    metrics: list[str],
+    by: str | None,
+    split_by: str | None,
+    ignore: str | None,
+    form: str | None,
+    target: str | None,
+    kind: energies.EnergyKind,
+    as_json: bool,
+) -> None:
+    """Show mean and spread over repeats; the exit status is 1 if an aggregate can't be read."""
     if as_json:
-        terminal.print_json(msgspec.to_builtins(groups))
-    elif groups:
-        rows = [_cells(group, methods) for group, methods in zip(groups, strategies, strict=True)]
-        terminal.print_table(_HEADERS, rows, optional=("ms/token", "model", "± 95 % "))
-        energies.print_footnote(map(_energy, groups))
-    else:
-        terminal.info("no repeated runs among the aggregated experiments")
-    if unreadable:
-        raise SystemExit(1)
-
-
-def _aggregated(repository: FileSystemRepository) -> tuple[list[AggregatedResult], int]:
-    """Return the readable aggregates and the number of unreadable ones, which are named on stderr."""
-    results: list[AggregatedResult] = []
-    unreadable = 0
-    for name in repository.list_aggregated():
-        try:
-            result = repository.load_aggregated(name)
-        except LLMEnergyMeasureError as error:
-            terminal.warn(error)
-            unreadable += 1
-        else:
-            results += [result] if result is not None else []
-    return results, unreadable
-
-
-def _cells(group: RepeatStatistics, strategies: set[str]) -> tuple[str, ...]:
-    energy, throughput = group.energy_j, group.tokens_per_second
-    return (
-        group.name,
-        group.model_name or formatting.UNKNOWN,
-        str(len(group.experiment_ids)),
-        _energy(group).cell(),
-        formatting.quantity(_half_width(energy), "J"),
-        formatting.UNKNOWN if energy.cv is None else f"{energy.cv:.2%}",
-        formatting.quantity(throughput.mean) + (" (total)" if strategies <= WHOLE_THROUGHPUT else ""),
-        formatting.quantity(_half_width(throughput)),
-        _energy(group).efficiency_cell(group.tokens_per_joule.mean),
-        formatting.quantity(group.latency_per_token_ms.mean),
+        form = form or "json"
+    form = form or _FORMATS.get(Path(target or "").suffix.lower(), "table")
+    if form == "table" and target not in (None, "-"):
+        raise click.UsageError(f"Choose a format for the file with --format, or a suffix of {', '.join(_FORMATS)}.")
+    observations = read_observations(
+        options.repository(),
+        where=where,
+        energy=kind,
+        split_by=_names(split_by),
+        ignore=_names(ignore),
+        by=_names(by),
+        metrics=metrics,
+        warn=terminal.warn,
     )
-
-
-def _energy(group: RepeatStatistics) -> energies.Energy:
-    mean_j = group.energy_j.mean
-    return energies.Energy(low_j=mean_j, high_j=mean_j, is_corrected=bool(group.corrected))
-
-
-def _half_width(statistics: SampleStatistics) -> float | None:
-    if statistics.ci_95_upper is None or statistics.mean is None:
-        return None
-    return statistics.ci_95_upper - statistics.mean
+    found = repeats_of(observations, metrics)
+    if form != "table":
+        if form == "csv":  # the other formats contain these lines
+            for line in repeats_output.left_out(found):
+                terminal.warn(line)
+        content = formatting.plural(len(found.groups), "configuration")
+        terminal.write_or_print(repeats_output.encoded(found, form, kind), target or "-", content=content)
+    elif found.groups or found.left_out:
+        repeats_output.print_table(found, kind)
+    else:
+        terminal.info("no aggregated experiments; 'llm-energy-measure aggregate --all' aggregates them")
+    if any(one.is_unreadable for one in observations):
+        raise SystemExit(1)

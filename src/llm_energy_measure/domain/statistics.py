@@ -35,6 +35,11 @@ class SampleStatistics(Struct, frozen=True, kw_only=True):
     ci_95_upper: float | None = None
     cv: float | None = None
 
+    @property
+    def half_width(self) -> float | None:
+        """Half of the width of the interval. None if it is unknown."""
+        return None if self.ci_95_upper is None or self.mean is None else self.ci_95_upper - self.mean
+
 
 def mean(samples: Sequence[float]) -> float | None:
     """Return the arithmetic mean, or None without samples. It is never outside the range of the samples."""

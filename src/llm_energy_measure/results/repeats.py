@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
+from llm_energy_measure.domain import configuration
 from llm_energy_measure.domain.experiment import AggregatedResult
 from llm_energy_measure.domain.statistics import SampleStatistics, mean, sample_statistics
 from llm_energy_measure.domain.units import ratio
@@ -56,18 +57,25 @@ def configuration_digest(effective_config: dict[str, Any]) -> str | None:
     return digest(msgspec.json.encode(rest, order="sorted")) if rest else None
 
 
+def _settings_digest(effective_config: dict[str, Any]) -> str:
+    """Return the digest of a configuration without ids, seeds, paths and counters of repeats."""
+    flat = configuration.flatten(effective_config)
+    return configuration.digest({key: value for key, value in flat.items() if not configuration.is_ignored(key)})
+
+
 def group_repeats(results: Iterable[AggregatedResult]) -> list[list[AggregatedResult]]:
     """Return the groups of repeats: at least two experiments each, sorted by id.
 
-    Two experiments are repeats if their ids differ only in a final `_c<n>`. Experiments whose ids have no such ending
-    are repeats if their configurations differ only in `cycle_id`. Repeats have the same model and backend.
+    Two experiments are repeats if their ids differ only in a final `_c<n>` and their settings agree. Experiments whose
+    ids have no such ending are repeats if their configurations differ only in `cycle_id`. Repeats have the same model
+    and backend. `results repeats` compares more facts; see `analysis.observations`.
     """
     groups: dict[tuple[str | None, ...], list[AggregatedResult]] = {}
     for result in sorted(results, key=lambda result: _sort_key(result.experiment_id)):
         match = _REPEAT_ID.fullmatch(result.experiment_id)
         shared = configuration_digest(result.effective_config) if match is None else match[1]
         if shared is not None:
-            kind = "configuration" if match is None else "id"
+            kind = "configuration" if match is None else _settings_digest(result.effective_config)
             groups.setdefault((kind, shared, model_name_of_processes(result), result.backend), []).append(result)
     return [group for group in groups.values() if len(group) > 1]
 

@@ -1,4 +1,4 @@
-"""`results list`, `results show` and `results repeats`."""
+"""`results list` and `results show`."""
 
 from __future__ import annotations
 
@@ -316,47 +316,3 @@ def test_show_of_a_torn_aggregate_prints_the_processes(results: Path) -> None:
     assert "aggregated/llama_c1.json is unreadable: it is not valid JSON" in done.err
     assert "2 of 2" in done.out
     assert "2.01 kJ" in done.out
-
-
-# repeats
-
-
-def test_repeats_prints_a_table(results: Path) -> None:
-    done = run("-o", results, "results", "repeats", "--energy", "plain")
-    assert (done.status, done.err) == (0, "")
-    header, _, row = done.out.splitlines()
-    assert header.split()[:3] == ["repeats", "of", "model"]
-    assert spaced(row) == "llama meta-llama/Llama-3.2-1B 3 4.27 kJ 49.68 J 0.47% 867.5 0 3.86 1.16"
-
-
-def test_repeats_json_is_in_base_units(results: Path) -> None:
-    [group] = run("-o", results, "results", "repeats", "--energy", "plain", "--json").json()
-    assert group["experiment_ids"] == ["llama_c0", "llama_c1", "llama_c2"]
-    assert group["energy_j"]["mean"] == 4270.0
-    assert group["energy_j"]["std"] == pytest.approx(20.0)
-    assert group["warnings"] == []
-
-
-def test_repeats_reports_that_no_runs_repeat(tmp_path: Path) -> None:
-    done = run("-o", tmp_path, "results", "repeats")
-    assert (done.status, done.out) == (0, "")
-    assert "no repeated runs" in done.err
-    assert run("-o", tmp_path, "results", "repeats", "--json").json() == []
-
-
-def test_repeats_names_unreadable_files_and_continues(results: Path) -> None:
-    (results / "aggregated" / "llama_c1.json").write_bytes(b"")
-    done = run("-o", results, "results", "repeats", "--json")
-    assert done.status == 1
-    assert "llama_c1.json: the file is empty (0 bytes)" in done.err
-    assert done.json()[0]["experiment_ids"] == ["llama_c0", "llama_c2"]
-
-
-def test_repeats_warns_of_a_lower_bound(results: Path) -> None:
-    repository = FileSystemRepository(results)
-    repository.save_raw("llama_c3", factories.raw("llama_c3", 0, world_size=2))
-    run("-o", results, "aggregate", "llama_c3", "--no-strict")
-    done = run("-o", results, "results", "repeats", "--json")
-    assert done.status == 0
-    assert "warning: llama: llama_c3 is a lower bound" in done.err
-    assert done.json()[0]["warnings"][0] == "llama_c3 is a lower bound and is left out"

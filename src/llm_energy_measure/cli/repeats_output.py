@@ -1,0 +1,144 @@
+"""Write statistics over repeats as a table for terminals, CSV, JSON, Markdown or LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from llm_energy_measure.analysis.observations import METRICS
+from llm_energy_measure.analysis.repeats import RepeatGroup, Repeats
+from llm_energy_measure.cli import energies, formatting, markup, terminal
+from llm_energy_measure.results import exporters
+
+_MAX_LEFT_OUT = 10
+
+# The JSON has these facts too.
+_LONG_FACTS = frozenset({"libraries", "method"})
+_CI = "±: half of the t-based 95 % interval of the mean; CV: standard deviation divided by mean"
+
+
+def print_table(repeats: Repeats, kind: energies.EnergyKind) -> None:
+    """Print the table, the facts that all runs share, the ignored keys and the runs left out."""
+    scales = _scales(repeats)
+    headers = [("configuration", "left"), ("n", "right")]
+    optional = []
+    for number, metric in enumerate(repeats.units):
+        headers += [(f"{metric} [{scales[metric][1]}]", "right"), ("CV" + " " * number, "right")]
+        optional.append("CV" + " " * number)
+    rows = [[group.name, str(len(group.experiment_ids)), *_figures(group, scales)] for group in repeats.groups]
+    if rows:
+        terminal.print_table(headers, rows, optional=optional)
+    for line in _notes(repeats, kind):
+        terminal.print_line(line)
+
+
+def encoded(repeats: Repeats, form: str, kind: energies.EnergyKind) -> bytes:
+    """Return the statistics in a format: `csv`, `json`, `markdown` or `latex`."""
+    if form == "json":
+        return msgspec.json.format(msgspec.json.encode(repeats), indent=2) + b"\n"
+    if form == "csv":
+        return _csv(repeats)
+    lines = _markdown(repeats, kind) if form == "markdown" else _latex(repeats, kind)
+    return ("\n".join(lines) + "\n").encode()
+
+
+def left_out(repeats: Repeats) -> Iterator[str]:
+    """Yield a line for each run left out, with its reason."""
+    for name, reason in repeats.left_out.items():
+        yield f"left out: {name}: {reason}"
+
+
+def _scales(repeats: Repeats) -> dict[str, tuple[float, str]]:
+    """Return divisor and unit of each metric, so that a column has one unit."""
+    return {
+        metric: formatting.scale(
+            [mean for group in repeats.groups if (mean := group.statistics[metric].mean) is not None], unit
+        )
+        for metric, unit in repeats.units.items()
+    }
+
+
+def _figures(group: RepeatGroup, scales: dict[str, tuple[float, str]]) -> Iterator[str]:
+    """Yield the mean with its interval, and the coefficient of variation, of each metric."""
+    for metric, found in group.statistics.items():
+        text = formatting.mean_with_interval(found.mean, found.half_width, scales[metric][0])
+        is_corrected = bool(group.corrected) and METRICS[metric].uses_energy and found.mean is not None
+        count = f" (n={found.n})" if 0 < found.n < len(group.experiment_ids) else ""
+        yield f"{energies.CORRECTED} {text}{count}" if is_corrected else text + count
+        yield formatting.UNKNOWN if found.cv is None else f"{found.cv:.2%}"
+
+
+def _notes(repeats: Repeats, kind: energies.EnergyKind) -> Iterator[str]:
+    if repeats.groups:
+        yield _CI
+    if kind == "plain":
+        yield "energies are plain sums over processes"
+    elif any(group.corrected for group in repeats.groups):
+        yield f"{energies.CORRECTED_NOTE}; --energy plain shows the plain sums"
+    if repeats.common and repeats.groups:
+        shown = (f"{name}={value}" for name, value in repeats.common.items() if name not in _LONG_FACTS)
+        yield f"all runs: {', '.join(shown)}"
+    if repeats.ignored:
+        yield f"ignored keys that vary: {', '.join(repeats.ignored)}; --split-by KEY separates the runs by one"
+    lines = list(left_out(repeats))
+    yield from lines[:_MAX_LEFT_OUT]
+    if len(lines) > _MAX_LEFT_OUT:
+        yield f"left out: {len(lines) - _MAX_LEFT_OUT} more; --format json lists all"
+
+
+def _csv(repeats: Repeats) -> bytes:
+    """Return one row for each group, in base units. The column of the mean has the unit."""
+    keys = list(repeats.groups[0].differs) if repeats.groups else []
+    names = [*keys, "n"]
+    for metric, unit in repeats.units.items():
+        names += [
+            f"{metric} [{unit}]",
+            *(f"{metric}_{part}" for part in ("n", "ci_95_lower", "ci_95_upper", "std", "cv")),
+        ]
+    rows = []
+    for group in repeats.groups:
+        row: list[object] = [*group.differs.values(), len(group.experiment_ids)]
+        for found in group.statistics.values():
+            row += [found.mean, found.n, found.ci_95_lower, found.ci_95_upper, found.std, found.cv]
+        rows.append(row)
+    return exporters.to_csv(exporters.Table(names=names, rows=rows))
+
+
+def _paper_rows(repeats: Repeats) -> tuple[list[str], list[list[str]]]:
+    """Return the headers and the cells of a table for a document: one column for each key that separates the groups."""
+    scales = _scales(repeats)
+    keys = repeats.separating
+    headers = [*keys.values(), "n", *(f"{METRICS[metric].label} [{scales[metric][1]}]" for metric in repeats.units)]
+    rows = []
+    for group in repeats.groups:
+        figures = list(_figures(group, scales))[::2]
+        rows.append(
+            [*(formatting.config_value(group.differs[key]) for key in keys), str(len(group.experiment_ids)), *figures]
+        )
+    return headers, rows
+
+
+def _markdown(repeats: Repeats, kind: energies.EnergyKind) -> Iterator[str]:
+    headers, rows = _paper_rows(repeats)
+    keys = len(repeats.separating)
+    yield f"| {' | '.join(map(markup.markdown, headers))} |"
+    yield f"|{' --- |' * keys}{' ---: |' * (len(headers) - keys)}"
+    for row in rows:
+        yield f"| {' | '.join(map(markup.markdown, row))} |"
+    yield ""
+    yield from (f"- {markup.markdown(line)}" for line in _notes(repeats, kind))
+
+
+def _latex(repeats: Repeats, kind: energies.EnergyKind) -> Iterator[str]:
+    """Yield a table for the package booktabs. The notes are comments."""
+    headers, rows = _paper_rows(repeats)
+    keys = len(repeats.separating)
+    yield f"\\begin{{tabular}}{{{'l' * keys}{'r' * (len(headers) - keys)}}}"
+    yield "\\toprule"
+    yield f"{' & '.join(map(markup.latex, headers))} \\\\"
+    yield "\\midrule"
+    yield from (f"{' & '.join(map(markup.latex, row))} \\\\" for row in rows)
+    yield "\\bottomrule"
+    yield "\\end{tabular}"
+    yield from (f"% {terminal.escape(line)}" for line in _notes(repeats, kind))
