@@ -3,7 +3,7 @@
 The large raw file has 100,000 requests with all latencies (340 MB). The hostile files are one of 60 MB with 20 million
 empty objects, and a sparse one of 500 MB. The goal is a peak of at most 3 times the file plus 100 MB.
 
-Usage: python benchmarks/large_records.py [REQUESTS]
+Usage: python benchmarks/large_records.py [REQUESTS]    (default 100000)
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.results.store.codec import encode_raw
 
 REQUESTS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+MAKE = sys.argv[2:]
+"""Name of a file to create, and its path. A child process inherits the peak memory of its parent, so the parent creates
+none."""
+
 GAPS_PER_REQUEST = 62
 COMMANDS = (
     ["results", "list", "--all"],
@@ -76,18 +80,26 @@ def measure(name: str, folder: Path, size: int) -> None:
         )
 
 
+def make(name: str, path: Path) -> None:
+    """Create a file."""
+    path.write_bytes({"large": large, "hostile": hostile, "sparse": lambda: b'{"schema_version": '}[name]())
+    if name == "sparse":
+        with path.open("r+b") as file:
+            file.truncate(500_000_000)
+
+
 def main() -> None:
     """Create the files and run the commands."""
     for name in ("large", "hostile", "sparse"):
-        with tempfile.TemporaryDirectory() as base:
+        with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as base:
             path = Path(base) / "raw" / "exp" / "process_0.json"
             path.parent.mkdir(parents=True)
-            path.write_bytes({"large": large, "hostile": hostile, "sparse": lambda: b'{"schema_version": '}[name]())
-            if name == "sparse":
-                with path.open("r+b") as file:
-                    file.truncate(500_000_000)
+            subprocess.run([sys.executable, __file__, str(REQUESTS), name, str(path)], check=True)
             measure(name, Path(base), path.stat().st_size)
 
 
 if __name__ == "__main__":
-    main()
+    if MAKE:
+        make(MAKE[0], Path(MAKE[1]))
+    else:
+        main()

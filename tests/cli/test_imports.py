@@ -61,7 +61,7 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results tag llama_c0 a=b": (RECORDS, False, 200),
     "results check": (RECORDS, False, 210),
     "results verify --all": (RECORDS, True, 250),
-    "results merge {folder}": (RECORDS, False, 210),
+    "results merge {folder}": ({*RECORDS, "ctypes", "logging"}, False, 230),
     "results delete mistral --yes": (RECORDS, False, 210),
 }
 

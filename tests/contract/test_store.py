@@ -10,6 +10,7 @@ import pytest
 
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, StorageError, UnsafePathError
 from llm_energy_measure.storage.base import Entry, Store
+from llm_energy_measure.storage.group_commit import GroupCommitStore
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
 from llm_energy_measure.storage.temporary import target_name
@@ -73,7 +74,15 @@ class DirectMemoryAccess:
         return set(self.memory._values)
 
 
-@pytest.fixture(params=[DirectLocalAccess, DirectMemoryAccess])
+class DirectGroupCommitAccess(DirectLocalAccess):
+    """`GroupCommitStore`, and direct access to its files."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.store = GroupCommitStore(self.root)
+
+
+@pytest.fixture(params=[DirectLocalAccess, DirectGroupCommitAccess, DirectMemoryAccess])
 def access(request: pytest.FixtureRequest, tmp_path: Path) -> DirectAccess:
     access: DirectAccess = request.param(tmp_path)
     return access

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -30,14 +31,15 @@ from llm_energy_measure.importers.energy_join import EnergyJoin, without_joined_
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.reader import parse_window
 from llm_energy_measure.importers.report import merge
-from llm_energy_measure.results import aggregate_results
+from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import process_file, raw_folder
 from llm_energy_measure.results.store.samples import save_samples
+from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.group_commit import map_in_threads
 from llm_energy_measure.verification.verdicts import verdict_of
 
 if TYPE_CHECKING:
-    from llm_energy_measure.results.repository import FileSystemRepository
     from llm_energy_measure.results.store.raw_folder import RawFolder
 
     Pair = tuple[RawProcessResult, Entry]
@@ -157,10 +159,9 @@ def import_results(
                 reports.append(refused_path(path, error))
                 continue
             reports.append(reading.report)
-            for _, group in groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id):
-                pairs = list(group)
+            groups = groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id)
+            for pairs, new in saver.save_groups(list(group) for _, group in groups):
                 unused -= {uuid for record, _ in pairs for uuid in _uuids(record)}
-                new = [record.process_index for record, entry in pairs if saver.save_pair(record, entry)]
                 if not dry_run and any(entry.outcome != "refused" for _, entry in pairs):
                     options.set_tags(repository, pairs[0][0].experiment_id, tags)
                 with paused():
@@ -197,6 +198,22 @@ class _Saver:
         self.overwrite = overwrite
         self.already_stored = 0
         self.replaced = 0
+
+    def save_groups(self, groups: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[int]]]:
+        """Save the records of several experiments. Yield the records of each and its new processes, in order."""
+        for pairs, new, saver in map_in_threads(self.repository.store, self._save_in, groups, _folder_name):
+            self.already_stored += saver.already_stored
+            self.replaced += saver.replaced
+            yield pairs, new
+
+    def _save_in(self, store: Store, pairs: list[Pair]) -> tuple[list[Pair], list[int], _Saver]:
+        """Save the records of an experiment in a thread. Return the new processes, and a saver with the numbers."""
+        saver = _Saver(FileSystemRepository(self.repository.base_path, store=store), overwrite=self.overwrite)
+        return pairs, saver.new_processes(pairs), saver
+
+    def new_processes(self, pairs: list[Pair]) -> list[int]:
+        """Save the records of an experiment, and return the indices of the new ones."""
+        return [record.process_index for record, entry in pairs if self.save_pair(record, entry)]
 
     def save_pair(self, record: RawProcessResult, entry: Entry) -> bool:
         """Save a record and its power samples. Return True if the record is new."""
@@ -282,6 +299,10 @@ class _DryRun(_Saver):
         self.planned: dict[tuple[str, int], bytes] = {}
         self.owners: dict[str, str] = {}
 
+    def save_groups(self, groups: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[int]]]:
+        """Plan the records of several experiments, one after the other."""
+        return ((pairs, self.new_processes(pairs)) for pairs in groups)
+
     def _is_stored(self, record: RawProcessResult) -> bool:
         planned = self.planned.get(self._key(record))
         return planned == _digest(record) if planned is not None else super()._is_stored(record)
@@ -307,6 +328,11 @@ class _DryRun(_Saver):
 
     def _key(self, record: RawProcessResult) -> tuple[str, int]:
         return self.repository.folder_of(record.experiment_id), record.process_index
+
+
+def _folder_name(pairs: list[Pair]) -> str:
+    """Return a name that records in one folder have in common, also on a file system that ignores case."""
+    return re.sub("[^a-z0-9]", "_", pairs[0][0].experiment_id.lower()).strip("_")
 
 
 def _message(error: LLMEnergyMeasureError) -> str:

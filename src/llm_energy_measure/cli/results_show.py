@@ -119,7 +119,7 @@ def _print_summary(
     raw_results: Sequence[RawProcessResult],
     kind: energies.EnergyKind,
 ) -> None:
-    aggregated = repository.load_aggregated(experiment) if row.status not in ("pending", "unreadable") else None
+    aggregated = _aggregated(row, repository, experiment, raw_results)
     terminal.print_fields(_summary(row, aggregated, kind))
     processes = raw_results or (aggregated.process_results if aggregated is not None else [])
     if processes:
@@ -138,6 +138,19 @@ def _print_summary(
         terminal.info(f"the raw files are missing, only the aggregate is left; run '{command}' to delete it")
     elif row.status == "stale":
         terminal.info(f"raw files were added, changed or removed after the aggregation; {run_aggregate}")
+
+
+def _aggregated(
+    row: ExperimentSummary, repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult]
+) -> AggregatedResult | None:
+    """Return the aggregate; None if there is none. Embedded records that equal the raw results are not read again."""
+    if row.status in ("pending", "unreadable"):
+        return None
+    if row.status == "current":
+        summary = repository.load_summary(experiment)
+        if summary is not None and len(summary.sources or ()) == len(raw_results):
+            return AggregatedResult(**msgspec.structs.asdict(summary), process_results=list(raw_results))
+    return repository.load_aggregated(experiment)
 
 
 def _summary(

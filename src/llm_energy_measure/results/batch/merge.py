@@ -20,8 +20,9 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of, keep_bytes
 from llm_energy_measure.results.store.tags import decode_tags
-from llm_energy_measure.storage.base import Entry
+from llm_energy_measure.storage.base import Entry, Store
 from llm_energy_measure.storage.folder import Folder
+from llm_energy_measure.storage.group_commit import map_in_threads
 from llm_energy_measure.storage.temporary import target_name
 
 
@@ -51,13 +52,22 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
         target: The directory to copy into.
         source: The directory to copy from. It is not changed.
     """
-    for entry in source.store.list(RAW_DIR):
-        if entry.is_folder and layout.is_folder_name(entry.name):
-            yield from _merge_experiment(target, source, entry.name)
-    yield from other_entries(source)
-    for key, folder in derived_files(source):
+
+    def merge_experiment(store: Store, folder: str) -> list[MergedFile]:
+        return list(_merge_experiment(FileSystemRepository(target.base_path, store=store), source, folder))
+
+    def merge_derived(store: Store, found: tuple[str, str]) -> MergedFile:
+        key, folder = found
         parent, _, name = key.partition("/")
-        yield _merge_derived(target, source, parent, name, folder)
+        return _merge_derived(FileSystemRepository(target.base_path, store=store), source, parent, name, folder)
+
+    entries = source.store.list(RAW_DIR)
+    folders = [entry.name for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)]
+    # On some file systems, names that differ in case are one folder.
+    for merged in map_in_threads(target.store, merge_experiment, folders, str.lower):
+        yield from merged
+    yield from other_entries(source)
+    yield from map_in_threads(target.store, merge_derived, derived_files(source), lambda found: found[1].lower())
 
 
 def other_entries(source: FileSystemRepository) -> Iterator[MergedFile]:

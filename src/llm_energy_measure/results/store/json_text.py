@@ -17,6 +17,7 @@ from llm_energy_measure.results.store.unknown_fields import value_at
 from llm_energy_measure.security import reject_duplicate_keys
 
 _BLANKS = b" \t\r\n"
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _AS_BRACES = bytes.maketrans(b"[]", b"{}")
 _NO_MARKS = bytes(set(range(256)) - set(b'{}[]"'))
@@ -36,6 +37,8 @@ def parse(body: bytes, levels: int = MAX_RECORD_DEPTH) -> Any:
         raise ValueError("the file is empty (0 bytes)")
     if not body.strip(_BLANKS + b"\0"):
         raise ValueError(f"the file contains only {len(body)} blank bytes")
+    if (position := body.find(b"\0")) >= 0 and not body.startswith(_UTF_16_MARKS):
+        raise ValueError(f"it is not valid JSON (NUL bytes from byte {position} on, as after a crash of the machine)")
     try:
         value = _DECODE(body)
     except RecursionError:
