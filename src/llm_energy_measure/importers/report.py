@@ -58,7 +58,7 @@ CODES: dict[str, str] = {
     "unknown_format": "no format recognises the content",
     "empty_file": "the file has no content",
     "torn": "a row or an object is damaged: a value is missing or has the wrong type",
-    "shifted": "the number of cells differs from the header, and no single assignment to the columns fits",
+    "shifted": "the number of cells differs from the header, and none or several assignments to the columns fit",
     "repeated_header": "the line is a second header and not a row; it applies to the rows after it",
     "cumulative": "a later row of the same run includes this energy",
     "out_of_order": "an earlier row of the same run includes this energy",

@@ -204,7 +204,7 @@ class _Host:
         return added(ranges)
 
     def _devices_of_two_kinds(self, readings: Sequence[Reading]) -> EnergyRange:
-        """Return the energy of GPUs of which some are known by UUID and some by index only.
+        """Return the energy of GPUs if some are known by UUID, and others by index only.
 
         A process that names both shows which index is which UUID.
         """
