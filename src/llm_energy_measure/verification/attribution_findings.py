@@ -214,7 +214,7 @@ def _open_parts(case: Case) -> Finding:
     processes = sorted({index for host in case.hosts for index in host.open_parts})
     if not processes:
         return passed(code)
-    reason = f"processes {listed(processes)} read parts of boards that no record names, so all parts can be of one board"
+    reason = f"processes {listed(processes)} read parts of boards that no record names: all can be of one board"
     return not_checked(code, reason, processes=processes)
 
 
