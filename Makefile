@@ -114,7 +114,7 @@ test-torch: $(INSTALLED_TORCH)  ## Test recording under torchrun with 2 and 4 pr
 	$(VENV_TORCH)/bin/python -m pytest tests/torch $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(INSTALLED)  ## Test a million mutated files, ids, paths, cells and lines (CASES=n, SEED=n)
+fuzz: $(INSTALLED)  ## Test a million mutated files, ids, paths and cells, and a thousand directories (CASES=n, SEED=n)
 	@echo "make: fuzz with CASES=$(CASES) SEED=$(SEED)"
 	LLM_ENERGY_MEASURE_FUZZ_CASES=$(CASES) LLM_ENERGY_MEASURE_FUZZ_SEED=$(SEED) $(PY) -m pytest -s tests/fuzz
 
