@@ -24,7 +24,6 @@ from llm_energy_measure.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-
 DEFAULT_STRATEGY = "sum_energy_avg_throughput"
 ENTRY_POINT_GROUP = "llm_energy_measure.strategies"
 

@@ -27,7 +27,6 @@ from llm_energy_measure.recorder.ranks import ProcessRank
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-
 _LOG = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "llm_energy_measure.sources"

@@ -12,7 +12,6 @@ import msgspec
 if typing.TYPE_CHECKING:
     from llm_energy_measure.domain.schema import Document
 
-
 # No list has an index with more digits. Python refuses to convert thousands of digits.
 _INDEX_DIGITS = 12
 
