@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.experiment import ClockEvidence, RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.verification.attribution import attribute
 from tests.support import factories
@@ -40,6 +40,27 @@ def test_readings_that_no_two_processes_share_are_of_as_many_hosts() -> None:
     joules = (10_000.0, 20_000.0, 40_000.0)
     found = attribute([reading(index, gpu_j, energy=HOST, **NOWHERE) for index, gpu_j in enumerate(joules)])
     assert (found.energy_j, found.plain_j) == (70_000.0, 70_000.0)
+
+
+def test_processes_without_a_host_can_be_on_different_known_hosts() -> None:
+    """Both hosts have two readers, and one reader of each host does not name it."""
+    hosts = ("node-1", "node-2", None, None)
+    joules = (10_000.0, 20_000.0, 10_010.0, 20_010.0)
+    records = [reading(n, joules[n], host=host, energy=HOST, **NO_IDS) for n, host in enumerate(hosts)]
+    found = attribute(records)
+    assert found.bounds_j is not None
+    assert found.bounds_j[0] <= 30_010.0 <= found.bounds_j[1]
+    assert found.energy_j is None
+
+
+def test_a_hostname_and_a_boot_id_can_belong_to_one_host() -> None:
+    records = [
+        reading(0, 10_000.0, host="node-1", energy=HOST, **NO_IDS),
+        reading(1, 10_010.0, host=None, clock=ClockEvidence(boot_id="boot-1"), energy=HOST, **NO_IDS),
+    ]
+    found = attribute(records)
+    assert found.bounds_j == pytest.approx((10_000.0, 20_010.0), rel=0.01)
+    assert found.energy_j is None
 
 
 def test_a_total_with_listed_devices_is_split_into_gpus_and_rest() -> None:

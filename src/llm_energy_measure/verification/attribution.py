@@ -27,7 +27,7 @@ from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.verification.attribution_findings import Case, findings_of
 from llm_energy_measure.verification.explanations import energy_of_host
 from llm_energy_measure.verification.host_energy import OVER_COUNT, Explained, HostEnergy
-from llm_energy_measure.verification.hosts import Division, Hosts, division_of
+from llm_energy_measure.verification.hosts import MAX_TRIED, Division, Hosts, division_of
 from llm_energy_measure.verification.power import boards_of_host
 from llm_energy_measure.verification.processes import Process, module_of, processes_of
 from llm_energy_measure.verification.ranges import EnergyRange, added, either, exactly
@@ -46,8 +46,6 @@ LEAST_UNPROVEN = 0.9
 
 # Differences below this fraction of the plain sum are rounding.
 _ROUNDING = 1e-9
-# Greatest number of hosts that are tried for one process.
-_MAX_TRIED = 16
 # If the bounds are narrow, an energy with these reasons is also exact.
 _EXACT_BASIS = frozenset({"mean_power", "mean_of_readings"})
 
@@ -158,10 +156,11 @@ def _explained(processes: Sequence[Process], division: Division, assume: Assumpt
     if division.is_known:
         return [explain(division.coarsest)]
     outer = [explain(division.coarsest), explain(division.finest)]
-    # The other divisions are between these two, unless the evidence rules one of them out.
+    least = [explain(_least_division(division, explain))] if len(division.known) > 1 else []
+    # The other divisions are between these, unless the evidence rules one of them out.
     if all(one.is_possible for one in outer):
-        return outer
-    explained = [outer[0], *(explain(hosts) for hosts in division.between), outer[1]]
+        return [*least, *outer]
+    explained = [outer[0], *least, *(explain(hosts) for hosts in division.between), outer[1]]
     possible = [one for one in explained if one.is_possible]
     if possible == outer[1:] and (fewest := _fewest_hosts(division.finest, explain)) != division.finest:
         # Other divisions are possible, and not all of them are tried. Any readings may be of one host.
@@ -170,11 +169,25 @@ def _explained(processes: Sequence[Process], division: Division, assume: Assumpt
     return possible or explained
 
 
+def _least_division(division: Division, explain: Callable[[Hosts], Explained]) -> Hosts:
+    """Return the known hosts, with each other group of processes on the host to which it adds the least energy."""
+    hosts = list(division.known)
+    for group in division.floating:
+        found = [(explain((group,)).total.low_j, len(hosts), group)]
+        for place, own in enumerate(hosts[:MAX_TRIED]):
+            merged = explain((joined := tuple(sorted((*own, *group))),))
+            if merged.is_possible:
+                found.append((merged.total.low_j - explain((own,)).total.low_j, place, joined))
+        _, place, joined = min(found)
+        hosts[place : place + 1] = [joined]
+    return tuple(hosts)
+
+
 def _fewest_hosts(finest: Hosts, explain: Callable[[Hosts], Explained]) -> Hosts:
     """Return hosts that the evidence does not contradict: each process is on the first host that it can be on."""
     hosts: list[tuple[int, ...]] = []
     for group in finest:
-        for place, own in enumerate(hosts[-_MAX_TRIED:], start=max(0, len(hosts) - _MAX_TRIED)):
+        for place, own in enumerate(hosts[-MAX_TRIED:], start=max(0, len(hosts) - MAX_TRIED)):
             if explain((merged := tuple(sorted((*own, *group))),)).is_possible:
                 hosts[place] = merged
                 break

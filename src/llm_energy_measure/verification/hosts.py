@@ -6,6 +6,7 @@ differ), an equal node of the launcher, local ranks. Processes without any of th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -18,8 +19,8 @@ Hosts = tuple[tuple[int, ...], ...]
 """A division of the processes into hosts: for each host, the positions of its processes."""
 
 _TWO = 2
-# The processes without a host are tried together on each named host, up to this number of hosts.
-_MAX_TRIED = 16
+MAX_TRIED = 16
+"""Greatest number of hosts that are tried one by one for processes whose host is unknown."""
 
 
 class Division(Struct, frozen=True, kw_only=True):
@@ -36,6 +37,8 @@ class Division(Struct, frozen=True, kw_only=True):
     coarsest: Hosts
     finest: Hosts
     between: tuple[Hosts, ...] = ()
+    known: Hosts = ()
+    floating: Hosts = ()
     basis: str | None = None
 
     @property
@@ -74,7 +77,10 @@ def _certain(groups: Sequence[tuple[int, ...]]) -> Division:
 
 
 def _joined(records: Sequence[RawProcessResult]) -> tuple[list[tuple[int, ...]], list[bool]]:
-    """Return groups of processes that share a host, and whether the host of each group is known."""
+    """Return groups of processes that share a host, and whether the host of each group is known.
+
+    Hosts are known to differ by facts of one kind: a host that has only a boot id can be one that has only a name.
+    """
     names = {record.host for record in records}
     boots = {boot_of(record) for record in records}
     if None not in names and len(boots) == 1 and (len(names) == 1 or None in boots):
@@ -94,15 +100,18 @@ def _joined(records: Sequence[RawProcessResult]) -> tuple[list[tuple[int, ...]],
         return position
 
     first: dict[tuple[str, str], int] = {}
-    known = [False] * len(records)
+    kinds: list[set[str]] = [set() for _ in records]
     for position, record in enumerate(records):
         for fact in _facts(record, several):
             parents[root(position)] = root(first.setdefault(fact, position))
-            known[position] = known[position] or fact[0] != "uuid"
+            kinds[position].add(fact[0])
     groups: dict[int, list[int]] = {}
     for position in range(len(records)):
         groups.setdefault(root(position), []).append(position)
-    return [tuple(own) for own in groups.values()], [any(known[at] for at in own) for own in groups.values()]
+    kinds_of_groups = [set().union(*(kinds[position] for position in own)) for own in groups.values()]
+    numbers = Counter(kind for own in kinds_of_groups for kind in own if kind != "uuid")
+    kind = max(sorted(numbers), key=lambda kind: numbers[kind], default=None)
+    return [tuple(own) for own in groups.values()], [kind in own for own in kinds_of_groups]
 
 
 def _facts(record: RawProcessResult, several: set[str]) -> Iterator[tuple[str, str]]:
@@ -249,18 +258,18 @@ def _ranks(records: Sequence[RawProcessResult]) -> list[int]:
 
 
 def _mixed(groups: Sequence[tuple[int, ...]], named: Sequence[bool]) -> Division:
-    """Return the possible divisions if only some hosts are known. Other processes are on one of them or elsewhere."""
-    known = [group for group, is_known in zip(groups, named, strict=True) if is_known]
-    floating = tuple(at for group, is_known in zip(groups, named, strict=True) if not is_known for at in group)
+    """Return a division with known hosts. The other processes may be on any of them, or on other hosts."""
+    known = tuple(group for group, is_known in zip(groups, named, strict=True) if is_known)
+    floating = tuple(group for group, is_known in zip(groups, named, strict=True) if not is_known)
+    others = tuple(position for group in floating for position in group)
     divisions: list[Hosts] = [
-        (*known[:place], (*known[place], *floating), *known[place + 1 :])
-        for place in range(min(len(known), _MAX_TRIED))
+        (*known[:place], (*known[place], *others), *known[place + 1 :]) for place in range(min(len(known), MAX_TRIED))
     ]
-    if len(floating) > 1:
-        divisions.append((*known, floating))
+    if len(others) > 1:
+        divisions.append((*known, others))
     finest = tuple(groups)
     between = tuple(division for division in divisions[1:] if division != finest)
-    return Division(coarsest=divisions[0], finest=finest, between=between)
+    return Division(coarsest=divisions[0], finest=finest, between=between, known=known, floating=floating)
 
 
 def boot_of(record: RawProcessResult) -> str | None:
