@@ -91,6 +91,39 @@ def test_cc_four_ranks() -> None:
     assert result.attributed_energy_j == pytest.approx(907.2e3)
 
 
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_cc_four_ranks_with_a_file_for_each_rank(tmp_path: Path, *, as_folder: bool) -> None:
+    header, *rows = (CASES / "cc_four_ranks" / "emissions.csv").read_text().splitlines()
+    paths = [tmp_path / f"emissions-{rank}.csv" for rank in range(4)]
+    for path, row in zip(paths, rows, strict=True):
+        path.write_text(f"{header}\n{row}\n")
+    records, entries = read_all(tmp_path if as_folder else paths)
+    assert outcomes(entries) == [(2, "kept", "grouped")] * 4
+    assert [(record.experiment_id, record.process_index) for record in records] == [
+        ("codecarbon-bench-rank0", index) for index in range(4)
+    ]
+    result = aggregate_results("codecarbon-bench-rank0", records)
+    assert result.attributed_bounds_j == pytest.approx((907.2e3, 4 * 907.2e3))
+
+
+def test_cc_four_ranks_counts_a_copy_of_a_file_once(tmp_path: Path) -> None:
+    header, *rows = (CASES / "cc_four_ranks" / "emissions.csv").read_text().splitlines()
+    for name, kept in (("a", rows[:2]), ("b", rows[:2]), ("c", rows[:1])):
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *kept]) + "\n")
+    records, _ = read_all(tmp_path)
+    assert {(record.experiment_id, record.process_index) for record in records} == {
+        ("codecarbon-bench-rank0", 0),
+        ("codecarbon-bench-rank0", 1),
+    }
+
+
+def test_cc_tasks_and_run_in_separate_arguments() -> None:
+    folder = CASES / "cc_tasks_and_run"
+    [record], entries = read_all([folder / "emissions_base_r1.csv", folder / "emissions.csv"])
+    assert sorted(codes(entries)) == ["task_of_run", "task_of_run", "whole"]
+    assert record.energy_metrics.total_energy_j == pytest.approx(311.04e3)
+
+
 def test_cc_tasks_and_run() -> None:
     [record], entries = read_all(CASES / "cc_tasks_and_run")
     assert codes(entries) == ["whole", "task_of_run", "task_of_run"]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.domain.experiment import RawProcessResult
 
 
-def read_all(path: Path, **options: Any) -> tuple[list[RawProcessResult], list[importers.Entry]]:
+def read_all(path: Path | list[Path], **options: Any) -> tuple[list[RawProcessResult], list[importers.Entry]]:
     """Return all records and entries of an import, after a check that the counts of the report are right."""
     imported = importers.read(path, **options)
     records = list(imported)

@@ -16,14 +16,12 @@ import msgspec
 
 from llm_energy_measure import importers
 from llm_energy_measure.cli import formatting, options, streams, terminal
-from llm_energy_measure.cli.import_join import read_energy_records, refused_path
+from llm_energy_measure.cli.import_join import read_energy_records
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.domain.power_trace import PowerTrace
 from llm_energy_measure.exceptions import (
-    ImportFormatError,
     LLMEnergyMeasureError,
     ResultExistsError,
-    ResultNotFoundError,
 )
 from llm_energy_measure.importers import Entry, ImportReport
 from llm_energy_measure.importers.codecarbon import ungrouped_experiment_id
@@ -150,34 +148,20 @@ def import_results(
     with _progress() as (progress, paused):
         machine = {name: read_options[name] for name in ("host", "gpu_uuids", "window", "columns")}
         energy, reports = read_energy_records(joined, **machine, progress=progress)
-        runs = _all_records(paths, read_options, progress) if energy else ()
-        energies = EnergyJoin(energy, runs, parse_window(start, end))
-        for path in paths:
-            try:
-                reading = importers.read(path, **read_options, join=energies, progress=progress)
-            except (ResultNotFoundError, ImportFormatError) as error:
-                reports.append(refused_path(path, error))
-                continue
-            reports.append(reading.report)
-            groups = groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id)
-            for pairs, new in saver.save_groups(list(group) for _, group in groups):
-                unused -= {uuid for record, _ in pairs for uuid in _uuids(record)}
-                if not dry_run and any(entry.outcome != "refused" for _, entry in pairs):
-                    options.set_tags(repository, pairs[0][0].experiment_id, tags)
-                with paused():
-                    _print_experiment(repository, pairs, new, dry_run=dry_run, as_json=as_json)
+        runs = importers.read(paths, **read_options, progress=progress) if energy else ()
+        reading = importers.read(
+            paths, **read_options, join=EnergyJoin(energy, runs, parse_window(start, end)), progress=progress
+        )
+        groups = groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id)
+        for pairs, new in saver.save_groups(list(group) for _, group in groups):
+            unused -= {uuid for record, _ in pairs for uuid in _uuids(record)}
+            if not dry_run and any(entry.outcome != "refused" for _, entry in pairs):
+                options.set_tags(repository, pairs[0][0].experiment_id, tags)
+            with paused():
+                _print_experiment(repository, pairs, new, dry_run=dry_run, as_json=as_json)
     if unused:
         terminal.warn(f"--gpu-uuids: no imported record has a GPU with the index of {', '.join(sorted(unused))}")
-    _print_report(merge(reports), saver, as_json=as_json, dry_run=dry_run)
-
-
-def _all_records(
-    paths: Sequence[str], read_options: dict[str, Any], progress: Callable[[Path, int], None] | None
-) -> Iterator[RawProcessResult]:
-    """Yield all records that will be imported. Unreadable paths are skipped here and reported by the import."""
-    for path in paths:
-        with contextlib.suppress(ResultNotFoundError, ImportFormatError):
-            yield from importers.read(path, **read_options, progress=progress)
+    _print_report(merge([*reports, reading.report]), saver, as_json=as_json, dry_run=dry_run)
 
 
 def _uuids(record: RawProcessResult) -> Iterator[str | None]:
@@ -219,7 +203,10 @@ class _Saver:
         """Save a record and its power samples. Return True if the record is new."""
         is_new = self.save(record, entry)
         if entry.power_log is not None and entry.outcome != "refused":
-            self._write_samples(record, entry.power_log.traces)
+            try:
+                self._write_samples(record, entry.power_log.traces)
+            except LLMEnergyMeasureError as error:
+                entry.message = f"{entry.message}; the power samples are not stored: {error}"
         entry.power_log = None  # the report keeps its entries until the end of the import
         return is_new
 

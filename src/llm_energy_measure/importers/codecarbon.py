@@ -41,6 +41,8 @@ from llm_energy_measure.importers.report import ImportReport, Notes
 from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import as_joules, parse_boards, parse_number, parse_time
 
+_Waiting = dict[str, list[tuple[ImportSource, RawProcessResult, Notes, int]]]
+"""Records of the processes of an experiment, with their files and lines, until all are read."""
 _TOLERANCE = 1e-9
 _POWER_FACTOR = 100.0
 """Greatest ratio of a power sample to the mean power. A greater ratio shows that one of the two has a wrong unit."""
@@ -71,8 +73,11 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
                 found = "; ".join([f"{found}, whose record has it as a phase", *notes.messages])
                 experiment_id = run_rows[run].experiment_id
                 report.refuse(source.path, "task_of_run", found, row=row.line, experiment_id=experiment_id)
+    waiting: _Waiting = {}
     for source, file in zip(sources, files, strict=True):
-        yield from _read_file(source, file, run_rows, phases, report)
+        yield from _read_file(source, file, run_rows, phases, report, waiting=waiting)
+    for group in waiting.values():  # a row of the group was refused
+        yield from _enter_group(group, report)
     report.entries[before:] = sorted(report.entries[before:], key=lambda entry: (entry.file, entry.row or 0))
 
 
@@ -82,9 +87,19 @@ def _read_file(
     run_rows: Mapping[str, RunRow],
     phases: Mapping[str, list[Phase]],
     report: ImportReport,
+    *,
+    waiting: _Waiting,
 ) -> Iterator[RawProcessResult]:
-    """Yield the records of the runs of one file; records of one experiment follow each other."""
-    waiting: dict[str, list[tuple[RawProcessResult, Notes, int]]] = {}
+    """Yield the records of the runs of one file; records of one experiment follow each other.
+
+    Args:
+        source: The file.
+        file: Its runs.
+        run_rows: The row of each run in any file.
+        phases: The tasks of each run.
+        report: Gets an entry for each row.
+        waiting: Gets the records of experiments that have processes in later files.
+    """
     for row in read_rows(source):
         if row.is_refused:
             report.refuse(source.path, row.code or "torn", row.message, row=row.line)
@@ -105,9 +120,7 @@ def _read_file(
             notes.warn("task_without_run", f"{found}, which includes its energy")
         record = _record(source, row, part, notes, phases.get(run))
         if other := file.overlapping.get(row.line):
-            found = (
-                f"the run in line {other} measured the same machine at the same time, so both may contain its energy"
-            )
+            found = f"the run in {other} measured the same machine at the same time, so both may contain its energy"
             notes.add("overlaps_run", f"{found}; pass --group-by COLUMN if they are processes of one experiment")
         if process is None:
             yield report.record(source.path, record, notes, row=row.line)
@@ -117,12 +130,17 @@ def _read_file(
         notes.add("grouped", f"{found} of experiment {experiment_id}")
         record = msgspec.structs.replace(record, experiment_id=experiment_id, process_index=index)
         group = waiting.setdefault(experiment_id, [])
-        group.append((record, notes, row.line))
-        if len(group) == number:
-            for member, of_member, line in sorted(
-                waiting.pop(experiment_id), key=lambda member: member[0].process_index
-            ):
-                yield report.record(source.path, member, of_member, row=line)
+        group.append((source, record, notes, row.line))
+        if len({member.process_index for _, member, _, _ in group}) == number:
+            yield from _enter_group(waiting.pop(experiment_id), report)
+
+
+def _enter_group(
+    group: list[tuple[ImportSource, RawProcessResult, Notes, int]], report: ImportReport
+) -> Iterator[RawProcessResult]:
+    """Enter the processes of an experiment in the report, in order, and yield them."""
+    for source, record, notes, line in sorted(group, key=lambda member: member[1].process_index):
+        yield report.record(source.path, record, notes, row=line)
 
 
 def _phase(task: str, energy: EnergyMetrics) -> Phase:

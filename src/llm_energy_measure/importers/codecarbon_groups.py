@@ -6,6 +6,7 @@ The task files of a run contain energies that the row of the run includes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -32,94 +33,119 @@ class RunRow(NamedTuple):
 
 
 class FileRuns(NamedTuple):
-    """The runs of one file.
-
-    Attributes:
-        runs: All runs.
-        processes: Processes of experiments, by the line of their run.
-        overlapping: For the line of a run that is in no experiment, the line of another run at the same time.
-    """
+    """The runs of one file: the processes by line, and the place of an overlapping run by the line of a single run."""
 
     runs: Runs
     processes: dict[int, Process]
-    overlapping: dict[int, int]
+    overlapping: dict[int, str]
+
+
+class _Run(NamedTuple):
+    """A run: the number of its file, its run id, and its rows."""
+
+    file: int
+    run: str
+    part: Part
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Place of the first row."""
+        return self.file, self.part.first_line
 
 
 def find_runs(sources: list[ImportSource], group_by: str | None) -> tuple[list[FileRuns], dict[str, RunRow]]:
     """Return the runs of each file, and for each run id the row with the energy of the whole run.
 
     Args:
-        sources: The files.
+        sources: The files. Runs of several files can be processes of one experiment.
         group_by: Column whose equal cells make runs processes of one experiment; None for the automatic rule.
 
     Raises:
         RefusedInputError: A file does not have the column `group_by`.
     """
-    files, run_rows = [], {}
+    of_files = []
     for source in sources:
         if group_by and group_by not in source.header:
             raise RefusedInputError("missing_field", f"{source.path} has no column {group_by!r}; correct --group-by")
         runs = Runs(group_by)
         for row in read_rows(source):
             runs.add(row)
-        groups, overlapping = find_groups(runs)
-        processes = {
-            part.line: Process(group[0].experiment_id, index, len(group))
-            for group in groups
-            for index, part in enumerate(group)
-        }
-        files.append(FileRuns(runs, processes, overlapping))
+        of_files.append(runs)
+    groups, overlapping = _find_groups(of_files, group_by)
+    processes = {
+        run.run: Process(group[0].part.experiment_id, index, len(group))
+        for group in groups
+        for index, run in enumerate(group)
+    }
+    files, run_rows = [], dict[str, RunRow]()
+    for number, (source, runs) in enumerate(zip(sources, of_files, strict=True)):
+        file = FileRuns(runs, {}, {})
         for (run, task), [part, *_] in runs.parts.items():
-            if not task:
-                process = processes.get(part.line)
-                experiment_id = process.experiment_id if process else part.experiment_id
-                run_rows[run] = RunRow(experiment_id, source.path.name, part.line)
+            if task:
+                continue
+            process = processes.get(run)
+            if process is not None:
+                file.processes[part.line] = process
+            if (other := overlapping.get((number, run))) is not None:
+                name = "" if other.file == number else f"{sources[other.file].path.name}, "
+                file.overlapping[part.line] = f"{name}line {other.part.line}"
+            experiment_id = process.experiment_id if process else part.experiment_id
+            run_rows[run] = RunRow(experiment_id, source.path.name, part.line)
+        files.append(file)
     return files, run_rows
 
 
-def find_groups(runs: Runs) -> tuple[list[list[Part]], dict[int, int]]:
+def _find_groups(
+    of_files: Sequence[Runs], group_by: str | None
+) -> tuple[list[list[_Run]], dict[tuple[int, str], _Run]]:
     """Return the runs that are processes of one experiment, and the other runs that overlap on one machine.
 
     Runs are processes of one experiment if they measured the same machine at the same time, and if the user gave them
-    the same experiment id or project. With `group_by`, an equal cell in this column is enough.
+    the same experiment id or project. With `group_by`, an equal cell in this column is enough. A run that several files
+    contain, such as copies of one file, is one run.
 
     Returns:
-        Groups of two or more parts, each in order of the first lines; and the line of an overlapping run, by the line
-        of a part that is in no group.
+        Groups of two or more runs, each in order of the first rows; and the overlapping run, by the file and the run id
+        of a run that is in no group.
     """
-    parts = [parts[0] for (_, task), parts in runs.parts.items() if len(parts) == 1 and not task]
-    if runs.group_by:
-        by_cell: dict[str, list[Part]] = {}
-        for part in parts:
-            if part.group:
-                by_cell.setdefault(part.group, []).append(part)
+    runs: dict[str, _Run] = {}
+    for number, file in enumerate(of_files):
+        for (run, task), parts in file.parts.items():
+            if len(parts) == 1 and not task:
+                runs.setdefault(run, _Run(number, run, parts[0]))
+    if group_by:
+        by_cell: dict[str, list[_Run]] = {}
+        for found in runs.values():
+            if found.part.group:
+                by_cell.setdefault(found.part.group, []).append(found)
         return [group for group in by_cell.values() if len(group) > 1], {}
-    timed = [part for part in parts if part.last.start and part.last.end and any(part.machine)]
-    timed.sort(key=lambda part: (part.last.start.replace(tzinfo=None), part.first_line))  # type: ignore[union-attr]  # filtered
-    open_groups: dict[tuple[Any, ...], list[Part]] = {}
+    timed = [run for run in runs.values() if run.part.last.start and run.part.last.end and any(run.part.machine)]
+    timed.sort(key=lambda run: (run.part.last.start.replace(tzinfo=None), run.order))  # type: ignore[union-attr]  # filtered
+    open_groups: dict[tuple[Any, ...], list[_Run]] = {}
     groups = []
-    for part in timed:
+    for found in timed:
+        part = found.part
         if not any(part.name):
             continue
         group = open_groups.get((part.machine, part.name))
-        if group is None or not _overlap(group[0].last, part.last):
+        if group is None or not _overlap(group[0].part.last, part.last):
             group = open_groups[part.machine, part.name] = []
             groups.append(group)
-        group.append(part)
-    groups = [sorted(group, key=lambda part: part.first_line) for group in groups if len(group) > 1]
-    return groups, _overlapping(timed, {part.line for group in groups for part in group})
+        group.append(found)
+    groups = [sorted(group, key=lambda run: run.order) for group in groups if len(group) > 1]
+    return groups, _overlapping(timed, {run.run for group in groups for run in group})
 
 
-def _overlapping(timed: list[Part], grouped: set[int]) -> dict[int, int]:
-    """Return, by the line of each part in no group, the line of an earlier part that it overlaps on its machine."""
-    longest: dict[tuple[str, ...], Part] = {}
+def _overlapping(timed: list[_Run], grouped: set[str]) -> dict[tuple[int, str], _Run]:
+    """Return for each run in no group the run before it, if they overlap on one machine."""
+    longest: dict[tuple[str, ...], _Run] = {}
     found = {}
-    for part in timed:
-        other = longest.get(part.machine)
-        if other is not None and _overlap(other.last, part.last) and part.line not in grouped:
-            found[part.line] = other.line
-        if other is None or _end_of(part) >= _end_of(other):
-            longest[part.machine] = part
+    for run in timed:
+        other = longest.get(run.part.machine)
+        if other is not None and _overlap(other.part.last, run.part.last) and run.run not in grouped:
+            found[run.file, run.run] = other
+        if other is None or _end_of(run.part) >= _end_of(other.part):
+            longest[run.part.machine] = run
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,14 +10,14 @@ import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy
-from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
+from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers.energy_join import EnergyJoin
 from llm_energy_measure.importers.format import Format, Options, Progress
 from llm_energy_measure.importers.limits import MAX_FILES
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.registry import formats_named
 from llm_energy_measure.importers.report import Entry, ImportReport
-from llm_energy_measure.importers.scan import Scan
+from llm_energy_measure.importers.scan import Scan, is_folder
 from llm_energy_measure.importers.values import parse_time
 
 
@@ -44,7 +43,7 @@ class ImportedRecords:
 
 
 def read(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     format: str | Format | Sequence[Format] = "auto",  # noqa: A002 - the same word as --format
     host: str | None = None,
@@ -64,7 +63,8 @@ def read(
     and it is raised before the iteration begins. Unknown values are None in every field.
 
     Args:
-        path: A file, or a folder, which is read with its subfolders.
+        path: A file, or a folder, which is read with its subfolders; or several of them. Of several, each problem of a
+            path is an entry of the report, and CodeCarbon's files are read together.
         format: Name of the format, or one or more `Format` objects; `auto` recognises the format from the content.
         host: Name of the measured machine, for files that do not state it.
         gpu_uuids: UUIDs of its GPUs, by index.
@@ -96,8 +96,7 @@ def read(
         >>> list(imported), imported.report.refused > 0
         ([], True)
     """
-    is_folder = _is_folder(path)
-    path = Path(path)
+    has_parts = isinstance(path, str | Path) and is_folder(path)
     if isinstance(format, str):
         formats = formats_named(format)
     else:
@@ -121,7 +120,10 @@ def read(
     )
     report = ImportReport()
     scan = Scan(formats, options, report)
-    records = scan.folder(path) if is_folder else scan.file(path)
+    if not isinstance(path, str | Path):
+        records = scan.paths(path)
+    else:
+        records = scan.folder(Path(path)) if has_parts else scan.file(Path(path))
     return ImportedRecords((_with_machine(record, options) for record in records), report)
 
 
@@ -136,20 +138,6 @@ def _edge(name: str, text: str | None) -> datetime | None:
     if text is not None and moment is None:
         raise ImportFormatError("cannot import", f"{name} is {text!r}", "use a time such as 2026-04-01T10:00:00")
     return moment
-
-
-def _is_folder(path: str | Path) -> bool:
-    """Return whether a path is a folder. Raise ResultNotFoundError if it is empty or does not exist."""
-    if path == "":  # Path("") is the current folder
-        raise ResultNotFoundError("cannot import ''", "the path is empty", "name a file or a folder")
-    path = Path(path)
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (OSError, ValueError) as error:
-        # The report gets all other errors of the operating system, when the file is opened.
-        if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError) and not path.is_symlink():
-            raise ResultNotFoundError(f"cannot import {path}", "the path does not exist", "check the path") from error
-        return False
 
 
 def _with_machine(record: RawProcessResult, options: Options) -> RawProcessResult:

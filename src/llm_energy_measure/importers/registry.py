@@ -78,10 +78,13 @@ def formats_named(name: str) -> tuple[Format, ...]:
 
 
 def unknown_format(source: ImportSource, formats: Sequence[Format]) -> ImportFormatError:
-    """Return the error for a file that no format recognises: what it contains, and what each format looks for."""
+    """Return the error for a file that no format recognises: what it contains, and which formats were tried."""
     found = f"found {describe(source)}"
-    if not source.is_our_own:
-        found += "; looked for " + "; ".join(f"{form.name}: {form.looks_for}" for form in formats)
+    if not source.is_our_own and len(formats) == 1:
+        found += f"; {formats[0].name} needs {formats[0].looks_for}"
+    elif not source.is_our_own:
+        names = (f"{form.name} (needs --map)" if form.needs_mapping else form.name for form in formats)
+        found += f"; it has none of the formats {', '.join(names)}"
     advice = "pass --map FIELD=EXPRESSION to import a table with other columns, or write an importer for the format"
     error = ImportFormatError(f"cannot import {source.path}", found, advice)
     error.file, error.line = source.path, json_error_line(source)

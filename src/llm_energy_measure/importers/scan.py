@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from llm_energy_measure.domain.experiment import RawProcessResult
-from llm_energy_measure.exceptions import ImportFormatError
+from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
 from llm_energy_measure.importers.description import describe, is_blank
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.limits import MAX_BYTES
 from llm_energy_measure.importers.registry import unknown_format
 from llm_energy_measure.importers.report import ImportReport
 from llm_energy_measure.importers.source_file import ImportSource, read_source
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether a path is a folder. Raise ResultNotFoundError if it is empty or does not exist."""
+    if path == "":  # Path("") is the current folder
+        raise ResultNotFoundError("cannot import ''", "the path is empty", "name a file or a folder")
+    path = Path(path)
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        # The report gets all other errors of the operating system, when the file is opened.
+        if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError) and not path.is_symlink():
+            raise ResultNotFoundError(f"cannot import {path}", "the path does not exist", "check the path") from error
+        return False
 
 
 class Scan:
@@ -37,17 +52,44 @@ class Scan:
             ImportFormatError: No format recognises the file.
         """
         source = self._open(path)
-        # With a mapping, the user wants a table, even if another format recognises the file.
-        takes_it = [form for form in self.formats if form.needs_mapping or form.takes_mapping]
-        tables = takes_it if self.options.mapping else []
-        form = None if source is None else self._format_of(source, tables or self.formats)
+        form = None if source is None else self._format_of(source, self._formats_of_file())
         if source is None or form is None:
             return iter(())
         if form.is_folder:
-            found = f"it is one of several files of a {form.name} measurement; import the folder {path.parent}"
-            self.report.refuse(path, "part_of_folder", found)
+            self._refuse_part(form, path)
             return iter(())
         return self._read(form, [source])
+
+    def paths(self, paths: Sequence[str | Path]) -> Iterator[RawProcessResult]:
+        """Yield the records of several files and folders. Files that explain each other are read together."""
+        together: dict[str, list[ImportSource]] = {}
+        for name in paths:
+            try:
+                if is_folder(name):
+                    yield from self.folder(Path(name))
+                    continue
+                path = Path(name)
+                source = self._open(path)
+                form = None if source is None else self._format_of(source, self._formats_of_file())
+            except (ImportFormatError, ResultNotFoundError) as error:
+                code = "unreadable" if isinstance(error, ResultNotFoundError) else "unknown_format"
+                self.report.refuse(name, code, error.found)
+                continue
+            if form is not None and form.is_folder:
+                self._refuse_part(form, path)
+            elif form is not None and source is not None:
+                yield from self._read_single(form, source, together)
+        for form in self.formats:
+            yield from self._read(form, together.pop(form.name, []))
+
+    def _formats_of_file(self) -> Sequence[Format]:
+        """Return the formats of a file that the user named. With a mapping, the user wants a table."""
+        tables = [form for form in self.formats if form.needs_mapping or form.takes_mapping]
+        return tables if self.options.mapping and tables else self.formats
+
+    def _refuse_part(self, form: Format, path: Path) -> None:
+        found = f"it is one of several files of a {form.name} measurement; import the folder {path.parent}"
+        self.report.refuse(path, "part_of_folder", found)
 
     def folder(self, top: Path) -> Iterator[RawProcessResult]:
         """Yield the records of all files in a folder and its subfolders."""
