@@ -69,9 +69,9 @@ _MAX_ROWS = 2**63 - 1
 _SUMMARY_DECODER = msgspec.json.Decoder(ExperimentSummary)
 _FACTS_DECODER = msgspec.json.Decoder(ExperimentFacts | None)
 
-# Time in which a second change can leave the same mtime: one tick of the file system. On a network file system, also
-# the offset of the clock of its server.
-_TICK_SEC = 2.0
+TICK_SEC = 2.0
+"""Time in which a second change can leave the same mtime: one tick of a file system's clock."""
+# On a network file system, also the offset of the clock of its server.
 _SKEW_SEC = 3600.0
 
 
@@ -133,7 +133,7 @@ class Catalogue:
         self._was_unmodified = self._is_intact = path is None or is_unmodified(path)
         self._data_version: int | None = None
         self._database = open_database(path, busy_sec)
-        self._skew_sec = _SKEW_SEC if is_on_network(repository.base_path) else _TICK_SEC
+        self._skew_sec = _SKEW_SEC if is_on_network(repository.base_path) else TICK_SEC
 
     def close(self) -> None:
         """Close the file, and save its fingerprint unless another process wrote to it."""
@@ -194,6 +194,22 @@ class Catalogue:
         if changed or deleted or len(mtimes) > self.scan_limit:
             self._finish(deleted, (now, *trusted, len(mtimes)), has_unused_parts=has_unused_parts)
         self.as_of, self.is_current = now, True
+
+    def update(self, folders: Sequence[str]) -> None:
+        """Write the rows of experiments that have changed. Rows of other experiments stay as they are."""
+        for start in range(0, len(folders), _ROWS_PER_COMMIT):
+            now = time.time()
+            mtimes = {folder: self._mtimes_of(folder) for folder in folders[start : start + _ROWS_PER_COMMIT]}
+            self._store(self._scans(mtimes, rehash=False), now)
+
+    def _mtimes_of(self, folder: str) -> Mtimes:
+        mtimes: list[float | None] = []
+        for key in (layout.raw_folder(folder), layout.aggregated_key(folder), layout.tags_key(folder)):
+            try:
+                mtimes.append(self.repository.store.path(key).lstat().st_mtime)
+            except FileNotFoundError:
+                mtimes.append(None)
+        return Mtimes(*mtimes)
 
     def require_intact(self) -> None:
         """Raise `sqlite3.DatabaseError` if another program changed the rows. Skipped if the fingerprint matches."""
@@ -504,7 +520,7 @@ def query_catalogue(
         ConfigurationError: The query is too large for SQLite.
         CatalogueError: SQLite fails in memory too.
     """
-    path = _database_path(repository)
+    path = database_path(repository)
     if path is not None and (unsafe := unsafe_catalogue_file(repository.base_path)) is not None:
         warn(f"the catalogue cannot be used ({unsafe}); move this file away. The catalogue {path} is used instead")
     tries = [path, path, None] if path is not None else [None]
@@ -553,7 +569,7 @@ def _require_valid_query(repository: FileSystemRepository, read: Callable[[Catal
             raise ConfigurationError("cannot answer the query", found, "use a shorter condition") from error
 
 
-def _database_path(repository: FileSystemRepository) -> Path | None:
+def database_path(repository: FileSystemRepository) -> Path | None:
     """Return the path of the catalogue. None (memory) if the store is not a directory or has no results yet."""
     base = repository.base_path
     is_directory = repository.store.path(RAW_DIR) == base / RAW_DIR

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from llm_energy_measure.catalogue.following import keep_catalogue
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.assume import parse_assumptions
 from llm_energy_measure.domain.experiment import AggregatedSummary
@@ -89,6 +90,7 @@ def aggregate(
     repository = options.repository()
     if all_experiments:
         outcomes = bulk.aggregate_all(repository, rehash=rehash, jobs=jobs or "auto", **rule)
+        outcomes = keep_catalogue(repository, outcomes)
     else:
         outcomes = _aggregate_ids(repository, ids, rule)
     counts: Counter[str] = Counter()
