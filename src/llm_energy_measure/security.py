@@ -49,7 +49,11 @@ def sanitize_experiment_id(experiment_id: str) -> str:
         >>> sanitize_experiment_id("exp/with/slashes"), sanitize_experiment_id("aux.json")
         ('exp_with_slashes', 'aux_json')
     """
-    name = former_folder_name(experiment_id)
+    return windows_name(former_folder_name(experiment_id))
+
+
+def windows_name(name: str) -> str:
+    """Return a name that Windows can open; a name that it can open is unchanged."""
     if _WINDOWS_DEVICE.fullmatch(name):
         name = name.replace(".", "_", 1) if "." in name else f"{name}_"
     return f"{name[:-1]}_" if name.endswith(".") else name

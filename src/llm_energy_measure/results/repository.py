@@ -237,7 +237,11 @@ class FileSystemRepository:
 
     def load_manifest(self, experiment_id: str) -> Manifest | None:
         """Return the manifest of an experiment, or None if there is none. Raises `ResultCorruptError`."""
-        return self.raw_folder(self._existing_folder(experiment_id)).manifest()
+        raw = self.raw_folder(self._folder(experiment_id))
+        manifest = raw.manifest()
+        if manifest is not None and layout.differs_in_case(manifest.experiment_id, raw.name):
+            raw.require_same_case()
+        return manifest
 
     # Save and load aggregated results
 

@@ -213,6 +213,8 @@ def store_time_ns(store: Store, prefix: str) -> int:
     if not isinstance(store, LocalStore):
         return 0
     for folder in (store.path(prefix), store.root):
+        if folder != store.root and os.path.islink(folder):  # a new file would be outside
+            continue
         try:
             return _mtime_of_new_file(os.fspath(folder))
         except OSError:

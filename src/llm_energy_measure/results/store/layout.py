@@ -18,7 +18,7 @@ from llm_energy_measure.constants import (
 )
 from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import ExperimentIdError
-from llm_energy_measure.security import former_folder_name, sanitize_experiment_id
+from llm_energy_measure.security import former_folder_name, sanitize_experiment_id, windows_name
 from llm_energy_measure.storage.base import Store
 
 KEPT_SUFFIX = ".kept"
@@ -53,7 +53,8 @@ def folder_name(experiment_id: str) -> str:
 @lru_cache(maxsize=256)
 def _folder_names(experiment_id: str) -> tuple[str, str]:
     """Return the folder name of an experiment, and the one that earlier releases used; usually they are equal."""
-    return sanitize_experiment_id(experiment_id), former_folder_name(experiment_id)
+    former = former_folder_name(experiment_id)
+    return windows_name(former), former
 
 
 def folder_in(store: Store, experiment_id: str) -> str:
