@@ -9,7 +9,7 @@ import pytest
 
 from llm_energy_measure.domain.experiment import ClockEvidence, RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy
-from llm_energy_measure.verification.attribution import attribute
+from llm_energy_measure.verification.attribution import Assumptions, attribute
 from tests.support import factories
 from tests.support.faults_of_records import HOST, NO_IDS, NO_SCOPE, START, record
 
@@ -51,6 +51,14 @@ def test_processes_without_a_host_can_be_on_different_known_hosts() -> None:
     assert found.bounds_j is not None
     assert found.bounds_j[0] <= 30_010.0 <= found.bounds_j[1]
     assert found.energy_j is None
+
+
+def test_assumed_hosts_have_equal_numbers_of_ranks_if_a_record_is_lost() -> None:
+    """Ranks 0 and 1 ran on one host, 2 and 3 on another; the record of rank 0 is lost."""
+    joules = {1: 10_000.0, 2: 20_000.0, 3: 20_010.0}
+    records = [reading(n, gpu_j, energy=NO_SCOPE, **NOWHERE) for n, gpu_j in joules.items()]
+    found = attribute(records, Assumptions(gpu_scope="host", hosts=2))
+    assert found.energy_j == pytest.approx(30_005.0)
 
 
 def test_a_hostname_and_a_boot_id_can_belong_to_one_host() -> None:

@@ -238,8 +238,13 @@ def _keeps_together(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> bool:
 
 
 def _world_size(records: Sequence[RawProcessResult]) -> int:
-    """Return the number of ranks of the experiment, as far as its records show it."""
-    return max(len(records), *(record.world_size or 0 for record in records))
+    """Return the number of ranks that the experiment had: the recorded number, or the highest index and one.
+
+    An index of twice the number of records or more is not taken for a rank.
+    """
+    number = len(records)
+    highest = max(record.process_index for record in records)
+    return max(number, highest + 1 if highest < _TWO * number else 0, *(record.world_size or 0 for record in records))
 
 
 def _blocks(records: Sequence[RawProcessResult], number: int) -> Hosts:
