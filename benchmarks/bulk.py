@@ -2,13 +2,17 @@
 
 Usage: python benchmarks/bulk.py [SIZE] [--folder FOLDER] [--runs N] [--only PART,...]
 
-SIZE is 100, 1k, 10k (default) or 100k experiments with 8 processes each. FOLDER selects the disk (default: a temporary
-folder in the current one). If FOLDER already has results of this size, the benchmark uses them. Alternatives take
-turns, so that drift affects all of them equally. Each measurement is a separate process. The tables show medians of N
-runs (default 5).
+SIZE is 100, 1k, 10k (default) or 100k experiments with 8 processes each. Their files have the fields, the configuration
+and the spelling of numbers of the field's tool (3.6 kB); `--files own` uses files that this package wrote.
+
+FOLDER selects the disk (default: a temporary folder in the current one). If FOLDER already has results of this size,
+the benchmark uses them. Alternatives take turns, so that drift affects all of them equally. Each measurement is a
+separate process. The tables show medians of N runs (default 5).
 
 A *floor* is the least work that any program needs for the same task. Parts:
 
+files       processor time with one process on files of the field's tool and on the same records saved by this package,
+            against a plain loop and a rival that works as the field's tool does
 aggregate   against the floor: read the same files and write as many bytes, with bare system calls
 disk        the same, with the page cache emptied before each run (needs root)
 steps       processor time of the steps of aggregation that are in memory
@@ -33,15 +37,23 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from _installed import compile_package
-from _results import PROCESSES, SIZES, make_raw, name_of, record
+from _results import PROCESSES, SIZES, Files, make_raw, name_of, record
+from _rivals import (
+    frame_of_polars,
+    loop_of_json,
+    loop_of_pydantic,
+    plain_loop,
+    query_of_duckdb,
+    tool_of_pydantic,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PARTS = ("aggregate", "disk", "steps", "rivals", "unchanged", "list", "memory")
+PARTS = ("files", "aggregate", "disk", "steps", "rivals", "unchanged", "list", "memory")
 TOOL = str(Path(sys.executable).with_name("llm-energy-measure"))
 
 
@@ -95,109 +107,11 @@ def floor_of_mtimes(folder: Path) -> int:
     return count
 
 
-def loop_of_pydantic(folder: Path) -> int:
-    """Read each file with a pydantic model of its fields; sum the energy of each experiment."""
-    from datetime import datetime
-
-    import pydantic
-
-    class Times(pydantic.BaseModel):
-        start: datetime
-        end: datetime
-        duration_sec: float
-
-    class Work(pydantic.BaseModel):
-        total_tokens: int
-        input_tokens: int
-        output_tokens: int
-        inference_time_sec: float
-        tokens_per_second: float
-
-    class Energy(pydantic.BaseModel):
-        total_energy_j: float
-        duration_sec: float | None
-        gpu_energy_j: float | None
-        cpu_energy_j: float | None
-        ram_energy_j: float | None
-        gpu_power_w: float | None
-        total_scope: str | None
-        gpu_scope: str | None
-        gpu_provenance: str | None
-
-    class Compute(pydantic.BaseModel):
-        flops_total: float | None
-        flops_method: str | None
-        flops_confidence: str | None
-        compute_precision: str | None
-
-    class Record(pydantic.BaseModel):
-        schema_version: str
-        experiment_id: str
-        backend: str | None
-        backend_version: str | None
-        process_index: int
-        gpu_id: int | None
-        gpu_name: str | None
-        gpu_is_mig: bool | None
-        config_name: str
-        model_name: str
-        timestamps: Times
-        inference_metrics: Work
-        energy_metrics: Energy
-        compute_metrics: Compute
-        world_size: int | None
-        host: str | None
-        gpu_uuid: str | None
-        gpu_power_limit_w: float | None
-        effective_config: dict[str, Any]
-
-    totals: dict[str, float] = {}
-    for experiment_folder in (folder / "raw").iterdir():
-        for path in experiment_folder.glob("process_*.json"):
-            record = Record.model_validate_json(path.read_bytes())
-            totals[record.experiment_id] = totals.get(record.experiment_id, 0.0) + record.energy_metrics.total_energy_j
-    return len(totals)
-
-
-def loop_of_json(folder: Path) -> int:
-    """Read each file with `json.load`; sum the energy of each experiment."""
-    totals: dict[str, float] = {}
-    for experiment_folder in (folder / "raw").iterdir():
-        for path in experiment_folder.glob("process_*.json"):
-            with path.open(encoding="utf-8") as file:
-                record = json.load(file)
-            name = record["experiment_id"]
-            totals[name] = totals.get(name, 0.0) + record["energy_metrics"]["total_energy_j"]
-    return len(totals)
-
-
-def frame_of_polars(folder: Path) -> int:
-    """Read each file into a polars frame and join the frames; sum the energy of each experiment."""
-    import polars as pl
-
-    frames = [
-        pl.read_json(path).select("experiment_id", pl.col("energy_metrics").struct.field("total_energy_j"))
-        for path in (folder / "raw").glob("*/process_*.json")
-    ]
-    return pl.concat(frames).group_by("experiment_id").agg(pl.col("total_energy_j").sum()).height
-
-
-def query_of_duckdb(folder: Path) -> int:
-    """Read all files with DuckDB's `read_json`; sum the energy of each experiment."""
-    import duckdb
-
-    query = (
-        f"SELECT experiment_id, sum(energy_metrics.total_energy_j) FROM read_json('{folder}/raw/*/process_*.json') "  # noqa: S608 - a folder of ours
-        "GROUP BY 1"
-    )
-    return len(duckdb.sql(query).fetchall())
-
-
 WORK: dict[str, Callable[..., int]] = {
     function.__name__: function
     for function in (
         *(ours, ours_in_memory, floor, floor_of_mtimes),
-        *(loop_of_pydantic, loop_of_json, frame_of_polars, query_of_duckdb),
+        *(loop_of_pydantic, loop_of_json, frame_of_polars, query_of_duckdb, tool_of_pydantic, plain_loop),
     )
 }
 
@@ -252,11 +166,11 @@ def show(title: str, seconds: list[float], base: float | None = None, amount: in
     return median
 
 
-def prepare(folder: Path, experiments: int) -> Path:
+def prepare(folder: Path, experiments: int, files: Files = "field") -> Path:
     """Write raw results of this many experiments, and the size of each aggregate for the floor, unless they exist."""
     if not (folder / "sizes.json").exists():
         shutil.rmtree(folder / "raw", ignore_errors=True)
-        make_raw(folder, experiments)
+        make_raw(folder, experiments, files)
         measure("ours", folder, 1)
         sizes = {path.stem: path.stat().st_size for path in (folder / "aggregated").iterdir()}
         (folder / "sizes.json").write_text(json.dumps(sizes))
@@ -318,6 +232,39 @@ def part_aggregate(folder: Path, experiments: int, runs: int, *, from_disk: bool
     print(f"the promise: at most 1.5 x with one, below 1 x with two (best of {runs}: ", end="")
     best = min(times["floor"])
     print(", ".join(f"{min(times[title]) / best:.2f} x {title}" for title in times if title != "floor") + ")")
+
+
+def part_files(folder: Path, experiments: int, runs: int) -> None:
+    """Measure the processor time of one process on both kinds of files, with the plain loop and the rival."""
+    folders: dict[Files, Path] = {files: folder / f"files_{files}" for files in ("field", "own")}
+    for files, made in folders.items():
+        make_raw(made, experiments, files)
+    titles = ("ours, field files", "ours, own files", "plain json loop, field files", "pydantic rival, field files")
+    cpu: dict[str, list[float]] = {title: [] for title in titles}
+    peak_mib = 0.0
+    for run in range(runs):
+        for title, values in cpu.items():
+            made = folders["own" if "own" in title else "field"]
+            if title.startswith("ours"):
+                archive_aggregates(made, run)
+                found = measure("ours", made, 1)
+                peak_mib = max(peak_mib, found["peak_mib"])
+            else:
+                target = made / f"target_{run}_{len(title)}"
+                target.mkdir()
+                found = measure("plain_loop" if "loop" in title else "tool_of_pydantic", made, target)
+            if found:
+                values.append(found["cpu"])
+    for made in folders.values():
+        shutil.rmtree(made)
+    print(f"\nprocessor time of one process, {experiments} x {PROCESSES}, from the cache, peak {peak_mib:.0f} MiB")
+    base = statistics.median(cpu[titles[0]])
+    medians = {title: show(title, values, base, experiments) for title, values in cpu.items() if values}
+    goals = dict(zip(titles[1:], (1.2, 1.0, 1 / 3), strict=True))
+    print("the promise for field files: ", end="")
+    print(
+        ", ".join(f"{base / medians[t]:.2f} (at most {goal:.2f}) of {t}" for t, goal in goals.items() if t in medians)
+    )
 
 
 def part_steps(_folder: Path, _experiments: int, runs: int) -> None:
@@ -490,6 +437,7 @@ def main() -> None:
     parser.add_argument("size", nargs="?", choices=SIZES, default="10k")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--files", choices=("field", "own"), default="field")
     parser.add_argument("--only", default=",".join(PARTS))
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=".")) if given.folder is None else given.folder
@@ -501,7 +449,7 @@ def main() -> None:
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     compile_package()
     try:
-        prepare(folder, SIZES[given.size])
+        prepare(folder, SIZES[given.size], given.files)
         for part in given.only.split(","):
             globals()[f"part_{part}"](folder, SIZES[given.size], given.runs)
             sys.stdout.flush()
