@@ -1,4 +1,4 @@
-"""Measure the import of CodeCarbon rows against `csv.DictReader` alone, for three sizes.
+"""Measure the import of CodeCarbon rows and of power samples against `csv.DictReader` alone, for three sizes.
 
 Usage: python benchmarks/importing.py [ROWS]    (default 100000; a quarter and a half of it are measured too)
 
@@ -81,6 +81,18 @@ def write_log(path: Path, rows: int, rows_per_run: int) -> None:
             writer.writerow({**CELLS, **figures, "run_id": f"{run:08}-6618-4c6f-823e-14390da28c8d"})
 
 
+def write_power_log(path: Path, rows: int) -> None:
+    """Write a log of nvidia-smi with this many samples of four GPUs."""
+    rng = random.Random(20260116)
+    with path.open("w", newline="") as file:
+        file.write("timestamp, index, power.draw [W], temperature.gpu\n")
+        for row in range(rows):
+            tick, gpu = divmod(row, 4)
+            clock = f"{tick // 3600 % 24:02}:{tick // 60 % 60:02}:{tick % 60:02}.000"
+            day = 24 + tick // 86400
+            file.write(f"2026/01/{day:02} {clock}, {gpu}, {rng.uniform(90, 400):.2f} W, {40 + row % 9}\n")
+
+
 def least_sec(work: Callable[[], int], expected: int) -> float:
     """Return the processor time of the fastest round, in seconds; exit if the work returns another number."""
     times = []
@@ -111,13 +123,21 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     print(f"least of {ROUNDS} rounds, processor time, Python {sys.version.split()[0]}")
     try:
-        for rows_per_run in (1, CUMULATIVE):
-            what = "one row per run" if rows_per_run == 1 else f"{rows_per_run} cumulative rows per run"
+        kinds: list[tuple[str, Callable[[Path, int], None], Callable[[int], int]]] = [
+            ("one row per run", lambda path, rows: write_log(path, rows, 1), lambda rows: rows),
+            (
+                f"{CUMULATIVE} cumulative rows per run",
+                lambda path, rows: write_log(path, rows, CUMULATIVE),
+                lambda rows: -(-rows // CUMULATIVE),
+            ),
+            ("samples of a power log", write_power_log, lambda _: 1),
+        ]
+        for what, write, records in kinds:
             for rows in (most // 4, most // 2, most):
-                path = folder / "emissions.csv"
-                write_log(path, rows, rows_per_run)
+                path = folder / "log.csv"
+                write(path, rows)
                 plain = least_sec(lambda path=path: count_plain(path), rows)
-                imported = least_sec(lambda path=path: count_imported(path), -(-rows // rows_per_run))
+                imported = least_sec(lambda path=path: count_imported(path), records(rows))
                 print(
                     f"{rows:8,} rows, {path.stat().st_size / 1e6:5.1f} MB, {what}: "
                     f"csv.DictReader {rows / plain:9,.0f} rows/s, import {rows / imported:8,.0f} rows/s, "

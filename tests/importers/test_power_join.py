@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,3 +104,16 @@ def test_stated_window_has_to_have_the_length_of_the_run(
     records, _ = read_all(folder)
     [record], _ = read_all(folder, join=EnergyJoin(start, records, window))
     assert record.energy_metrics.total_energy_j == expected
+
+
+def test_stated_window_gives_a_run_without_times_its_energy(tmp_path: Path) -> None:
+    sources = log(tmp_path)
+    line = {"backend": "sglang", "duration": 50.0, "completed": 3, "total_output_tokens_retokenized": 5}
+    path = peers.write_json(tmp_path / "run.json", {**line, "total_input_tokens": 9, "total_output_tokens": 5})
+    [record], [entry] = read_all(path, join=EnergyJoin(sources, read_all(path)[0]))
+    assert (record.energy_metrics.total_energy_j, entry.code) == (None, "energy_unjoined")
+    assert "the run has no start and end, so state them with --from and --to" in entry.message
+    window = (datetime(2026, 8, 16, 16, 7, 20), datetime(2026, 8, 16, 16, 8, 10))
+    [record], [entry] = read_all(path, join=EnergyJoin(sources, read_all(path)[0], window))
+    assert (record.energy_metrics.total_energy_j, entry.code) == (15_000.0, "energy_joined")
+    assert (record.timestamps.start, record.timestamps.end) == window

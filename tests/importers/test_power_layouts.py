@@ -110,10 +110,11 @@ def test_hosts_in_a_log_are_processes_of_one_experiment(tmp_path: Path) -> None:
     rows = [f"1,{EPOCH + second},{second},{host},0,GPU-{host},100" for second in range(5) for host in ("a", "b")]
     (tmp_path / "log.csv").write_text("\n".join([header, *rows]))
     records, _ = read_all(tmp_path / "log.csv")
-    assert [(record.host, record.gpu_uuid, record.energy_metrics.total_energy_j) for record in records] == [
-        ("a", "GPU-a", 400.0),
-        ("b", "GPU-b", 400.0),
+    assert [(record.host, record.gpu_id, record.gpu_uuid) for record in records] == [
+        ("a", 0, "GPU-a"),
+        ("b", 0, "GPU-b"),
     ]
+    assert [record.energy_metrics.total_energy_j for record in records] == [400.0, 400.0]
 
 
 def test_two_draw_columns_are_one_power(tmp_path: Path) -> None:

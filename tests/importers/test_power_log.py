@@ -102,11 +102,14 @@ def test_rows_without_a_gpu_and_logs_without_a_header_are_refused(tmp_path: Path
     assert (records, codes(entries)) == ([], ["missing_field"])
 
 
-def test_log_whose_clock_went_back_is_refused(tmp_path: Path) -> None:
+def test_log_whose_clock_went_back_needs_the_window_of_one_part(tmp_path: Path) -> None:
     rows = [f"{EPOCH + second},0,100" for second in (0, 1, 2, -3598, -3597)]
     records, [entry] = read_log(tmp_path, "\n".join(["timestamp,index,power_w", *rows]))
     assert (records, entry.code) == ([], "impossible_value")
     assert "went back by 3600 s" in entry.message
+    window = [datetime.fromtimestamp(EPOCH + second, UTC).isoformat() for second in (0.5, 1.5)]
+    [record], [entry] = read_log(tmp_path, "\n".join(["timestamp,index,power_w", *rows]), window=tuple(window))
+    assert (entry.code, record.energy_metrics.total_energy_j) == ("whole", 100.0)
 
 
 @given(

@@ -101,6 +101,18 @@ def test_energibridge_has_counters_and_powers() -> None:
     assert [len(trace.times) for trace in entry.power_log.traces] == [6, 6]
 
 
+def test_window_of_energibridge_is_interpolated() -> None:
+    start, end = "2026-02-02T02:40:01.500+00:00", "2026-02-02T02:40:04+00:00"
+    [record], [entry] = read_all(DATA / "energibridge.csv", window=(start, end))
+    energy = record.energy_metrics
+    assert (energy.cpu_energy_j, energy.ram_energy_j, energy.gpu_energy_j) == (125.0, 25.0, 1250.0)
+    assert entry.power_log is not None
+    assert [trace.times[0] for trace in entry.power_log.traces] == [-0.5, -0.5]
+    for window in ((start, "2026-02-02T02:41:00+00:00"), (start[:-6], end[:-6])):
+        records, [entry] = read_all(DATA / "energibridge.csv", window=window)
+        assert (records, entry.code) == ([], "impossible_value")
+
+
 def test_counter_that_falls_is_unknown(tmp_path: Path) -> None:
     record, entry = bridge(tmp_path, ",1200,", ",12,")
     energy = record.energy_metrics

@@ -83,11 +83,13 @@ class PowerLog(Struct, frozen=True, kw_only=True):
     Attributes:
         traces: Power samples, one trace per device.
         counters: Energy counters, one trace per device that has one.
+        uuids: UUIDs of the devices that the traces name by index.
         is_host: Whether each trace covers a whole server, and not a device.
     """
 
     traces: list[PowerTrace]
     counters: list[CounterTrace] = []
+    uuids: dict[str, str] = {}
     is_host: bool = False
 
     @property

@@ -142,7 +142,8 @@ def _read(
             source.note_undecodable(record, notes)
             unread = _unread_energies(document) if record.energy_metrics.total_energy_j is None else []
             if unread and not notes.warnings:
-                found = f"the fields {', '.join(unread)} can contain an energy, but their meaning is unknown"
+                names = ", ".join(unread[:10]) + (f" and {len(unread) - 10} more" if len(unread) > 10 else "")
+                found = f"the fields {names} can contain an energy, but their meaning is unknown"
                 notes.add("energy_not_understood", f"{found}; please report the file")
             yield report.record(source.path, options.energy.joined(record, notes), notes, row=row)
 

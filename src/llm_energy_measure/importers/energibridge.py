@@ -28,7 +28,13 @@ from llm_energy_measure.domain.metrics import (
     SensorReading,
     Timestamps,
 )
-from llm_energy_measure.domain.power_trace import PowerLog, PowerTrace, integrate, mean_of_equal_times
+from llm_energy_measure.domain.power_trace import (
+    PowerLog,
+    PowerTrace,
+    integrate,
+    interpolate,
+    mean_of_equal_times,
+)
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.record_parts import component, imported_record
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
@@ -75,28 +81,30 @@ def _recognises(source: ImportSource) -> bool:
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
     """Yield one record for the log."""
     [source] = sources
-    if options.window_start is not None or options.window_end is not None:
-        raise RefusedInputError("impossible_value", "--from and --to are for power logs; import the whole run")
     notes = Notes()
     names = _columns(source.header)
     times, values = _series(source, names, notes)
     if len(times) < 2:
         raise RefusedInputError("no_measurement", "the log has one reading; an energy needs two")
-    start, end = _moment(times[0]), _moment(times[-1])
-    relative = array("d", (round(moment - times[0], 6) for moment in times))
-    duration_sec = relative[-1]
+    edges = [None if edge is None else _seconds(edge) for edge in (options.window_start, options.window_end)]
+    start, end = (times[0] if edges[0] is None else edges[0]), (times[-1] if edges[1] is None else edges[1])
+    if not times[0] <= start < end <= times[-1]:
+        found = f"the log lasts from {_moment(times[0]).isoformat()} to {_moment(times[-1]).isoformat()}"
+        raise RefusedInputError("impossible_value", f"{found}; use a window inside it (--from, --to)")
+    relative = array("d", (round(moment - start, 6) for moment in times))
+    duration_sec = round(end - start, 6)
     readings, traces = [], []
     for name, column in zip(names, values, strict=True):
-        reading, trace = _reading(name, relative, column, notes)
+        reading, trace = _reading(name, relative, column, duration_sec, notes)
         readings.append(reading)
         traces += [trace] if trace is not None and reading.gpu_id is not None else []
     if traces:
         notes.power_log = PowerLog(traces=traces)
     record = imported_record(
-        identifier(TOOL, source.sha256[:12]),
+        identifier(TOOL, source.sha256[:12], *(f"{edge:.3f}" for edge in edges if edge is not None)),
         gpu_id=int(traces[0].device) if len(traces) == 1 else None,
         energy_measurement_warning=notes.warning,
-        timestamps=Timestamps(start=start, end=end, duration_sec=duration_sec),
+        timestamps=Timestamps(start=_moment(start), end=_moment(end), duration_sec=duration_sec),
         energy_metrics=_energy(readings, duration_sec),
         origin=source.origin(TOOL),
     )
@@ -124,30 +132,34 @@ def _series(source: ImportSource, names: list[str], notes: Notes) -> tuple[array
     return times, values
 
 
+def _seconds(edge: datetime) -> float:
+    """Return an edge of the window in seconds since 1970. Raise RefusedInputError if it has no UTC offset."""
+    if edge.tzinfo is None:
+        raise RefusedInputError("impossible_value", "write --from and --to with a UTC offset, as the times of the log")
+    return edge.timestamp()
+
+
 def _moment(seconds: float) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
 
 
-def _reading(name: str, times: array[float], column: array[float], notes: Notes) -> tuple[_Reading, PowerTrace | None]:
-    """Return the energy of one column, and its samples if it is a power."""
+def _reading(
+    name: str, times: array[float], column: array[float], duration_sec: float, notes: Notes
+) -> tuple[_Reading, PowerTrace | None]:
+    """Return the energy of one column in the window from 0 to the duration, and its samples if it is a power."""
     known = [index for index, value in enumerate(column) if not math.isnan(value)]
     own_times = array("d", (times[index] for index in known))
     values = array("d", (column[index] for index in known))
-    covers = len(known) > 1 and own_times[0] == times[0] and own_times[-1] == times[-1]
+    covers = len(known) > 1 and own_times[0] <= 0.0 and own_times[-1] >= duration_sec
     if not covers:
-        found = f"{name} has no value at the start or the end of the log"
+        found = f"{name} has no value at the start or the end of the window"
         notes.warn("partial_total", f"{found}, so its energy is null", is_repair=True)
     if name in _COUNTERS:
-        energy_j, problem = (values[-1] - values[0] if covers else None), None
-        if any(later < earlier for earlier, later in itertools.pairwise(values)):
-            found = f"{name} fell within the run: its counter wrapped or was reset"
-            notes.warn("counter_fell", f"{found}, so its energy is null", is_repair=True)
-            energy_j, problem = None, COUNTER_RESET
-        return _Reading(name, _COUNTERS[name], "host", "measured", energy_j, len(known), problem), None
+        return _of_counter(name, own_times, values, duration_sec if covers else None, notes), None
     gpu = _GPU.fullmatch(name)
     if gpu:
         values = array("d", (value / 1e3 for value in values))
-    integral = integrate(own_times, values, own_times[0], own_times[-1]) if covers else None
+    integral = integrate(own_times, values, 0.0, duration_sec) if covers else None
     if integral is not None and integral.gaps:
         found = f"{name} has {len(integral.gaps)} gaps of up to {max(integral.gaps):.1f} s"
         notes.warn("sampling_gap", f"{found}, in which the power is interpolated")
@@ -157,11 +169,29 @@ def _reading(name: str, times: array[float], column: array[float], notes: Notes)
         "device" if gpu else "host",
         "integrated",
         None if integral is None else integral.value,
-        len(known),
+        0 if integral is None else integral.samples,
         SAMPLING_GAP if integral is not None and integral.gaps else None,
         int(gpu[1]) if gpu else None,
     )
-    return reading, PowerTrace(device=gpu[1] if gpu else name, times=own_times, powers=values) if known else None
+    trace = PowerTrace(device=gpu[1] if gpu else name, times=own_times, powers=values)
+    return reading, trace.between(0.0, duration_sec) if known else None
+
+
+def _of_counter(
+    name: str, times: array[float], values: array[float], duration_sec: float | None, notes: Notes
+) -> _Reading:
+    """Return the difference of a counter at the edges of the window; None if it does not cover it or fell in it."""
+    inside = [
+        value for time, value in zip(times, values, strict=True) if duration_sec is None or 0.0 <= time <= duration_sec
+    ]
+    energy_j, problem = None, None
+    if any(later < earlier for earlier, later in itertools.pairwise(inside)):
+        found = f"{name} fell within the run: its counter wrapped or was reset"
+        notes.warn("counter_fell", f"{found}, so its energy is null", is_repair=True)
+        problem = COUNTER_RESET
+    elif duration_sec is not None:
+        energy_j = interpolate(times, values, duration_sec) - interpolate(times, values, 0.0)
+    return _Reading(name, _COUNTERS[name], "host", "measured", energy_j, len(inside), problem)
 
 
 def _energy(readings: list[_Reading], duration_sec: float) -> EnergyMetrics:

@@ -83,11 +83,12 @@ def energy_in_window(log: PowerLog, window: Window | None, notes: Notes) -> tupl
         **parts,
         duration_sec=end - start,
         gpu_power_w=None if log.is_host or total_j is None else total_j / (end - start),
-        devices=None if log.is_host else [_device(device, one) for device, one in found.items()],
+        devices=None if log.is_host else [_device(device, one, log.uuids) for device, one in found.items()],
         sensors=[_reading(device, one, is_host=log.is_host) for device, one in found.items()],
     )
     if window is not None:
-        log = PowerLog(traces=[trace.between(*window) for trace in log.traces], is_host=log.is_host)
+        inside = [trace.between(*window) for trace in log.traces]
+        log = PowerLog(traces=inside, uuids=log.uuids, is_host=log.is_host)
     return energy, log
 
 
@@ -137,10 +138,11 @@ def _of_counter(counter: CounterTrace, window: Window | None) -> _Found:
     return _Found(last - first, len(inside), (start, end), "measured")
 
 
-def _device(device: str, found: _Found) -> DeviceEnergy:
+def _device(device: str, found: _Found, uuids: dict[str, str]) -> DeviceEnergy:
+    is_uuid = device.startswith(("GPU-", "MIG-")) and " " not in device
     return DeviceEnergy(
         gpu_id=int(device) if device.isdecimal() and len(device) < 6 else None,
-        gpu_uuid=device if device.startswith(("GPU-", "MIG-")) and " " not in device else None,
+        gpu_uuid=device if is_uuid else uuids.get(device),
         energy_j=found.energy_j,
         provenance=None if found.energy_j is None else found.provenance,
     )

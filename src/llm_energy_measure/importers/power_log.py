@@ -54,6 +54,7 @@ class _Device(msgspec.Struct):
     others: list[array[float]] = msgspec.field(default_factory=lambda: [array("d"), array("d"), array("d")])
     throttles: list[str] = []
     has_throttle: bool = False
+    uuid: str = ""
 
     def add(self, sample: Sample) -> None:
         """Append a sample; equal texts share their memory."""
@@ -61,6 +62,7 @@ class _Device(msgspec.Struct):
         self.powers.append(math.nan if sample.power_w is None else sample.power_w)
         for column, value in zip(self.others, (sample.counter_j, sample.temperature_c, sample.clock_mhz), strict=True):
             column.append(math.nan if value is None else value)
+        self.uuid = self.uuid or sample.uuid
         self.has_throttle = self.has_throttle or bool(sample.throttle)
         same = self.throttles and self.throttles[-1] == sample.throttle
         self.throttles.append(self.throttles[-1] if same else sample.throttle)
@@ -153,11 +155,14 @@ def _measured(
     if not log.has_times:
         for name, device in devices.items():
             _set_times(name, device, low, high)
+    if low is not None and high is not None:
+        devices = {name: _segment(device, low, high) for name, device in devices.items()}
     first = min((min(device.moments) for device in devices.values() if device.moments), default=0.0)
     origin = first if low is None else low
     power_log = PowerLog(
         traces=[trace for name, device in devices.items() if (trace := _trace(name, device, origin))],
         counters=[counter for name, device in devices.items() if (counter := _counter(name, device, origin))],
+        uuids={name: device.uuid for name, device in devices.items() if device.uuid.startswith(("GPU-", "MIG-"))},
         is_host=is_host,
     )
     for name in devices.keys() - {trace.device for trace in power_log.series}:
@@ -203,6 +208,27 @@ def _set_times(name: str, device: _Device, low: float | None, high: float | None
     device.moments = array("d", (low + (high - low) * index / (number - 1) for index in range(number)))
 
 
+def _segment(device: _Device, low: float, high: float) -> _Device:
+    """Return the only part between two steps back of the clock that covers the window; all samples without one."""
+    moments = device.moments
+    cuts = [index for index in range(1, len(moments)) if moments[index - 1] - moments[index] > GAP_SEC]
+    parts = [
+        slice(start, end)
+        for start, end in itertools.pairwise([0, *cuts, len(moments)])
+        if moments[start] <= low and high <= moments[end - 1]
+    ]
+    if not cuts or len(parts) != 1:
+        return device
+    [part] = parts
+    return msgspec.structs.replace(
+        device,
+        moments=moments[part],
+        powers=device.powers[part],
+        others=[column[part] for column in device.others],
+        throttles=device.throttles[part],
+    )
+
+
 def _relative(device: _Device, name: str, origin: float) -> array[float]:
     """Return the times of a device since the origin. Raise if several GPUs are one device, or the clock went back."""
     times = array("d", (round(moment - origin, _MOST_RESOLUTION) for moment in device.moments))
@@ -212,7 +238,7 @@ def _relative(device: _Device, name: str, origin: float) -> array[float]:
     back_sec = max((one - other for one, other in itertools.pairwise(times)), default=0.0)
     if back_sec > GAP_SEC:
         found = f"the clock of GPU {name or '0'} went back by {back_sec:.0f} s"
-        raise RefusedInputError("impossible_value", f"{found}; split the log there, and import both parts")
+        raise RefusedInputError("impossible_value", f"{found}; pass --from and --to of the part before or after it")
     return times
 
 

@@ -21,7 +21,8 @@ from llm_energy_measure.importers.values import from_epoch, parse_number, parse_
 
 _TIMES = ("timestamp", "timestamp_s", "timestamp_unix", "time", "datetime")
 _HOSTS = ("hostname", "host")
-_DEVICES = ("uuid", "gpu_uuid", "index", "gpu_index", "gpu")
+_UUIDS = ("uuid", "gpu_uuid")
+_DEVICES = ("index", "gpu_index", "gpu", *_UUIDS)
 _DRAW = re.compile(r"power\.draw(?:\.instant|\.average)?(?: \[W\])?")
 _AMD_DRAW = ("socket_power", "power_usage", "current_socket_power", "average_socket_power")
 _POWER = re.compile(r"(?!.*(?:limit|cap|max|min|avg_total)).*power.*(?:_w|_watts| \[w\])", re.IGNORECASE)
@@ -51,7 +52,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
         time: Position of the time; None if the rows have no time.
         date: Position of the date, if the time is a time of day.
         host: Position of the host name.
-        device: Position of the GPU index or UUID.
+        device: Position of the GPU index, or of the UUID if there is no index.
+        uuid: Position of the UUID.
         powers: Device that each power column names; None if it names none. Watts.
         counter: Position of a cumulative energy.
         counter_factor: Joules per unit of the counter.
@@ -68,6 +70,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     date: int | None = None
     host: int | None = None
     device: int | None = None
+    uuid: int | None = None
     powers: dict[int, str | None] = {}
     counter: int | None = None
     counter_factor: float = 1.0
@@ -87,6 +90,7 @@ class Sample(NamedTuple):
         is_utc: Whether the time is in UTC.
         host: Host name.
         device: GPU index, GPU UUID, name of a server, or empty.
+        uuid: GPU UUID, or empty.
         power_w: Power in watts.
         counter_j: Cumulative energy in joules.
         temperature_c: Temperature in degrees Celsius.
@@ -98,6 +102,7 @@ class Sample(NamedTuple):
     is_utc: bool
     host: str | None
     device: str
+    uuid: str
     power_w: float | None
     counter_j: float | None
     temperature_c: float | None
@@ -127,6 +132,7 @@ def columns_of(names: Sequence[str]) -> Columns | None:
         time=time,
         host=_position(names, _HOSTS),
         device=_position(names, _DEVICES),
+        uuid=_position(names, _UUIDS),
         # Two columns of power.draw are the same power twice. The shortest name is the plain one.
         powers={names.index(min(sorted(draws), key=len)): None} if draws else {},
         counter=counter,
@@ -244,6 +250,7 @@ def _samples_of(
 ) -> Iterator[Sample]:
     """Yield a sample for each power column of a row."""
     host = cells[columns.host] if columns.host is not None else None
+    uuid = cells[columns.uuid] if columns.uuid is not None else ""
     counter = None if columns.counter is None else _value(cells[columns.counter], _BLANK_J / columns.counter_factor)
     others = (
         None if columns.temperature is None else _value(cells[columns.temperature], _MAX_W),
@@ -261,7 +268,7 @@ def _samples_of(
         if columns.is_host and power_w == 0:
             power_w = None  # a failed poll of the server
         counter_j = None if counter is None else counter * columns.counter_factor
-        yield Sample(moment, is_utc, host, device, power_w, counter_j, *others)
+        yield Sample(moment, is_utc, host, device, uuid, power_w, counter_j, *others)
 
 
 def _cells(text: str, columns: Columns) -> list[str] | None:
