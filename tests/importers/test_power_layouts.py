@@ -95,6 +95,22 @@ def test_counter_of_amd_is_the_difference_of_its_values(tmp_path: Path) -> None:
     assert record.energy_metrics.total_energy_j == 3100.0
 
 
+def test_telemetry_of_aiperf_counts_each_gpu_once(tmp_path: Path) -> None:
+    [record], [entry] = read("aiperf_telemetry.jsonl")
+    energy = record.energy_metrics
+    assert (entry.code, energies(record), record.host) == ("whole", {0: 3000.0, 1: 3100.0}, "node-1")
+    assert [device.gpu_uuid for device in energy.devices or []] == ["GPU-0", "GPU-1"]
+    assert (energy.total_provenance, energy.duration_sec) == ("measured", 10.0)
+    window = ("2026-02-02T02:40:02+00:00", "2026-02-02T02:40:04.500+00:00")
+    [record], [entry] = read("aiperf_telemetry.jsonl", window=window)
+    assert energies(record) == {0: 750.0, 1: 775.0}
+    assert entry.power_log is not None
+    assert [len(trace.times) for trace in entry.power_log.traces] == [4, 4]
+    (tmp_path / "cut.jsonl").write_text((DATA / "aiperf_telemetry.jsonl").read_text()[:-50])
+    [record], [entry] = read_all(tmp_path / "cut.jsonl")
+    assert entry.code == "damaged_cells"
+
+
 def test_servers_are_hosts_and_their_sum_is_no_third_one() -> None:
     records, entries = read("servers.csv")
     assert codes(entries) == ["whole", "whole"]

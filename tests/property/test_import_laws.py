@@ -142,6 +142,7 @@ SHAPES: dict[str, Callable[[Path], object]] = {
     "perun_hdf5": _perun_hdf5,
     "legacy": lambda folder: write_experiment(folder / "0042"),
     "power_log": lambda folder: (folder / "file").write_bytes((LOGS / "nvidia_smi.csv").read_bytes()),
+    "telemetry": lambda folder: (folder / "file").write_bytes((LOGS / "aiperf_telemetry.jsonl").read_bytes()),
     "dmon": lambda folder: (folder / "file").write_bytes((LOGS / "dmon_date_time.txt").read_bytes()),
     "dcgmi": lambda folder: (folder / "file").write_bytes((LOGS / "dcgmi_counter.txt").read_bytes()),
     "amd_smi": lambda folder: (folder / "file").write_bytes((LOGS / "amd_smi_monitor.csv").read_bytes()),

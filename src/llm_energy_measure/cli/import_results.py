@@ -50,6 +50,7 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
     epilog=options.examples(
         "import emissions.csv --dry-run",
         "-o results import old_results/ --host node-1",
+        "import bench.json --join power.csv",
         "import table.csv --map energy_j=energy_kwh*3.6e6 --map model_name=model",
     ),
 )
@@ -81,9 +82,19 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
     help="Compute a field from the columns of a table; repeat it for each field.",
 )
 @click.option(
-    "--from", "start", metavar="TIME", type=options.Text(), help="Count the energy of a power log from TIME on."
+    "--from",
+    "start",
+    metavar="TIME",
+    type=options.Text(),
+    help="Count the energy of a power log from TIME on; with --join, TIME is the start of the run.",
 )
-@click.option("--to", "end", metavar="TIME", type=options.Text(), help="Count the energy of a power log until TIME.")
+@click.option(
+    "--to",
+    "end",
+    metavar="TIME",
+    type=options.Text(),
+    help="Count the energy of a power log until TIME; with --join, TIME is the end of the run.",
+)
 @click.option(
     "--columns",
     metavar="NAME,...",
@@ -109,7 +120,7 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
     metavar="PATH",
     multiple=True,
     type=options.PathName(),
-    help="Take energy from the records in PATH, for imported records of the same time without energy.",
+    help="Take the energy of runs without energy from PATH: a record of the same time, or the samples of a power log.",
 )
 @options.tag_option
 @options.json_option

@@ -24,6 +24,7 @@ from llm_energy_measure.domain.power_trace import (
     PowerTrace,
     mean_of_equal_times,
 )
+from llm_energy_measure.importers.aiperf_telemetry import is_telemetry, read_telemetry
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.power_energy import energy_in_window, window_of
 from llm_energy_measure.importers.power_rows import (
@@ -77,13 +78,15 @@ class _Log(msgspec.Struct):
 
 
 def _recognises(source: ImportSource) -> bool:
-    return is_without_header(source) or find_columns(source) is not None
+    return is_without_header(source) or find_columns(source) is not None or is_telemetry(source)
 
 
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:
     """Yield one record for each host in the log."""
     [source] = sources
     columns = stated_columns(options.columns) if options.columns else find_columns(source)
+    if is_telemetry(source):
+        columns = Columns(names=("telemetry_data",), powers={0: None})
     if columns is None:
         found = "the log has no header, so its columns are unknown"
         raise RefusedInputError(
@@ -126,7 +129,8 @@ def _read_log(source: ImportSource, columns: Columns, ignored: list[int], *, is_
     devices: dict[str | None, dict[str, _Device]] = {}
     zones: set[bool] = set()
     timed = untimed = 0
-    for sample in read_samples(source, columns if is_stated else None, ignored):
+    samples = read_telemetry(source, ignored) if is_telemetry(source) else None
+    for sample in samples or read_samples(source, columns if is_stated else None, ignored):
         if sample.moment is not None:
             zones.add(sample.is_utc)
             timed += 1
