@@ -390,8 +390,18 @@ def _random() -> list[SimulatedClass]:
             SimulatedClass(f"random_{gpu}", tuple(_random_plan(Random(f"{gpu} {i}"), gpu) for i in range(1000)), "none")
             for gpu in patterns
         ),
+        *(_with_lost_facts(gpu) for gpu in patterns),
         *(_assumed_at_random(gpu, scope) for gpu, scope in scopes),
     ]
+
+
+def _with_lost_facts(gpu: GpuReading) -> SimulatedClass:
+    """Random worlds with full evidence, in which each record lacks some facts that others have."""
+    rng = Random(f"lost {gpu}")
+    plans = (_random_plan(Random(f"lost {gpu} {i}"), gpu) for i in range(1000))
+    full = replace(FULL, devices="energies" if gpu == "visible" else "no", sensors=False)
+    stated = tuple(replace(plan, evidence=replace(full, lost_facts=rng.choice((0.15, 0.5)))) for plan in plans)
+    return SimulatedClass(f"lost_facts_{gpu}", stated, "none")
 
 
 def _assumed_at_random(gpu: GpuReading, scope: str) -> SimulatedClass:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.truth.plan import CPU_MODEL_W, HostReading, Plan, Windows
-from tests.truth.records import Rank, Reading, record_of
+from tests.truth.records import Rank, Reading, record_of, without_facts
 from tests.truth.world import (
     Board,
     Coverage,
@@ -60,8 +60,9 @@ def simulate(plan: Plan, rng: Random) -> Experiment:
     kept = sorted(rng.sample(ranks, len(ranks) - plan.missing), key=lambda rank: rank.index)
     readings = [reading for rank in kept for reading in rank.readings]
     covers = [cover for reading in readings for cover in reading.covers]
+    records = [record_of(plan, rng, rank, len(ranks)) for rank in kept]
     return Experiment(
-        records=[record_of(plan, rng, rank, len(ranks)) for rank in kept],
+        records=[without_facts(record, rng, plan.evidence.lost_facts) for record in records],
         truth_j=covered_energy_j(covers),
         noiseless_plain_j=sum(cover.energy_j for cover in covers),
         plain_j=sum(reading.energy_j for reading in readings),

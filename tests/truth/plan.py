@@ -72,6 +72,7 @@ class Evidence:
         only_total: Whether only the total energy is recorded.
         zero: Whether a process without a reading records 0 J instead of null.
         sensors: Whether each sensor's reading is listed.
+        lost_facts: Probability that one record lacks one of these facts, although the other records have it.
     """
 
     scope: bool = False
@@ -91,6 +92,7 @@ class Evidence:
     only_total: bool = False
     zero: bool = False
     sensors: bool = False
+    lost_facts: float = 0.0
 
 
 FULL = Evidence(

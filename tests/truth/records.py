@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from llm_energy_measure.domain.experiment import ClockEvidence, ImportOrigin, Launcher, RawProcessResult
 from llm_energy_measure.domain.metrics import (
     DeviceEnergy,
@@ -103,6 +105,21 @@ def record_of(plan: Plan, rng: Random, rank: Rank, world_size: int) -> RawProces
         launcher=Launcher(local_rank=rank.local) if evidence.local_rank else None,
         origin=ImportOrigin(tool=evidence.tool) if evidence.tool else None,
     )
+
+
+def without_facts(record: RawProcessResult, rng: Random, share: float) -> RawProcessResult:
+    """Return a record in which each fact is missing with this probability. Energies and lists of devices stay."""
+    facts = ("host", "clock", "launcher", "gpu_uuid", "gpu_power_limit_w", "world_size")
+    lost: dict[str, Any] = {name: None for name in facts if rng.random() < share}
+    energy: dict[str, Any] = {}
+    for name in ("gpu", "cpu", "ram"):
+        if rng.random() < share:  # a measured CPU energy has the scope `host`, so a share must lose both facts
+            energy |= {f"{name}_scope": None, f"{name}_provenance": None}
+    if rng.random() < share:
+        energy["window"] = None
+    if rng.random() < share:
+        energy["duration_sec"] = 0.0
+    return structs.replace(record, energy_metrics=structs.replace(record.energy_metrics, **energy), **lost)
 
 
 def _gpu_id(plan: Plan, rank: Rank) -> int | None:
