@@ -13,6 +13,7 @@ import pytest
 
 from llm_energy_measure.cli.main import cli
 from llm_energy_measure.cli.main import results as results_command
+from llm_energy_measure.cli.streams import FINISHES_WORK
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.store.codec import encode_raw
 from tests.support import factories
@@ -92,7 +93,7 @@ def test_every_command_that_works_finishes_its_work() -> None:
         for name in group.lazy:
             command = group.get_command(None, name)  # type: ignore[arg-type]  # the context is not used
             assert command is not None
-            assert hasattr(command.callback, "__wrapped__") == (name not in ONLY_PRINT), name
+            assert hasattr(command.callback, FINISHES_WORK) == (name not in ONLY_PRINT), name
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

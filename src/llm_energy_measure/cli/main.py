@@ -169,14 +169,15 @@ def _run() -> int:
             sys.stdout.flush()
         status = result if isinstance(result, int) else 0
     except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
+        # click ends a command with 1 if the reader of a pipe, for example head, has exited.
+        status = 0 if streams.has_stopped_command() else end.code if isinstance(end.code, int) else 1
     except click.ClickException as error:
         _show_usage_error(error)
         status = error.exit_code
     except (KeyboardInterrupt, click.Abort) as interrupt:
         status = _interrupted(interrupt)
     except BrokenPipeError:
-        status = 0  # the reader of the pipe, for example head, has exited
+        status = 0
     except LLMEnergyMeasureError as error:
         terminal.error(error)
     except OSError as error:

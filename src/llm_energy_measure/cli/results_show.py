@@ -56,16 +56,19 @@ def show(*, experiment: str, raw: bool, attempt: int | None, kind: energies.Ener
         return
     options.require_known(repository, experiment)
     # recover_raw refuses a folder that belongs to another experiment, so the folder name is safe after it.
-    recovery = repository.recover_raw(experiment)
+    results = repository.recover_raw(experiment).results
+    if not raw:
+        # Without the bytes of their files, which can have hundreds of megabytes.
+        results = [msgspec.structs.replace(result) for result in results]
     row = summarize(repository, repository.folder_of(experiment))
     for problem in row.problems:
         terminal.warn(problem)
     if raw:
-        _print_raw_results(recovery.results, as_json=as_json)
+        _print_raw_results(results, as_json=as_json)
     elif as_json:
         _print_aggregate_json(repository, experiment)
     else:
-        _print_summary(row, repository, experiment, recovery.results, kind)
+        _print_summary(row, repository, experiment, results, kind)
     if row.problems:
         raise SystemExit(1)
 

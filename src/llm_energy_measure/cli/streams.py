@@ -24,6 +24,9 @@ ResultT = TypeVar("ResultT")
 SIGNALLED = 128
 """A shell reports this number plus the number of the signal for a process that a signal ended."""
 
+FINISHES_WORK = "finishes_work"
+"""Attribute of the functions of the commands that `finish_work` decorates."""
+
 _CLOSED_PIPE = SIGNALLED + getattr(signal, "SIGPIPE", 13)
 
 
@@ -112,7 +115,14 @@ def finish_work(function: Callable[..., ResultT]) -> Callable[..., ResultT]:
             output.raises_error = False
         return function(*args, **kwargs)
 
+    finishing.__dict__[FINISHES_WORK] = True
     return finishing
+
+
+def has_stopped_command() -> bool:
+    """Return True if a closed pipe has ended a command that only prints."""
+    output = _output()
+    return output is not None and output.raises_error and isinstance(output.error, BrokenPipeError)
 
 
 def lost_output() -> tuple[str, int] | None:
