@@ -97,10 +97,7 @@ def read(
         ([], True)
     """
     has_parts = isinstance(path, str | Path) and is_folder(path)
-    if isinstance(format, str):
-        formats = formats_named(format)
-    else:
-        formats = (format,) if isinstance(format, Format) else tuple(format)
+    formats = _formats(format)
     if join and not isinstance(join, EnergyJoin):
         runs = read(path, format=formats, mapping=mapping, max_files=max_files, progress=progress)
         join = EnergyJoin(join, runs, parse_window(*window))
@@ -120,11 +117,17 @@ def read(
     )
     report = ImportReport()
     scan = Scan(formats, options, report)
-    if not isinstance(path, str | Path):
-        records = scan.paths(path)
-    else:
+    if isinstance(path, str | Path):
         records = scan.folder(Path(path)) if has_parts else scan.file(Path(path))
+    else:
+        records = scan.paths(path)
     return ImportedRecords((_with_machine(record, options) for record in records), report)
+
+
+def _formats(given: str | Format | Sequence[Format]) -> tuple[Format, ...]:
+    if isinstance(given, str):
+        return formats_named(given)
+    return (given,) if isinstance(given, Format) else tuple(given)
 
 
 def parse_window(start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:
