@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+from llm_energy_measure.catalogue.database import format_version
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.storage.temporary import lock_path, temporary_path
@@ -143,7 +144,7 @@ class HostileFolder:
         with contextlib.closing(sqlite3.connect(path)) as database:
             for table in ("rows", "experiments", "tags", "scans"):
                 database.execute(f"CREATE VIEW {table} AS {endless}")
-            database.execute("PRAGMA user_version = 1")
+            database.execute(f"PRAGMA user_version = {format_version()}")
         self._new(".catalogue.sqlite-wal").symlink_to(self.outside / "file")
         os.mkfifo(self._new(".catalogue.sqlite-journal"))
         os.mkfifo(self._new(".catalogue.sqlite-seal"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -9,8 +10,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from llm_energy_measure.catalogue import database, index
@@ -556,3 +559,20 @@ def test_unsafe_catalogue_file_is_named_and_not_opened(
     assert [f"({path} is a " in warning for warning in warnings] == [True, True]
     assert outside.read_bytes() == b""
     assert os.path.lexists(path)
+
+
+def test_received_catalogue_is_rebuilt_although_its_checksums_are_right(tmp_path: Path) -> None:
+    sender, receiver = FileSystemRepository(tmp_path / "sender"), FileSystemRepository(tmp_path / "receiver")
+    for record in factories.raws(2, "exp"):
+        sender.save_raw("exp", record)
+    list(aggregate_all(sender))
+    age(sender.base_path)
+    true = query_catalogue(sender, lambda catalogue: catalogue.summaries(ALL))
+    path = sender.base_path / ".catalogue.sqlite"
+    forged = msgspec.json.encode(msgspec.structs.replace(true[0], model_name="forged"))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        [facts] = connection.execute("SELECT facts FROM rows").fetchone()
+        connection.execute("UPDATE rows SET summary = ?, crc = ?", (forged, zlib.crc32(forged, zlib.crc32(facts))))
+    assert query_catalogue(sender, lambda catalogue: catalogue.summaries(ALL))[0].model_name == "forged"
+    shutil.copytree(sender.base_path, receiver.base_path)
+    assert query_catalogue(receiver, lambda catalogue: catalogue.summaries(ALL)) == true

@@ -1,5 +1,8 @@
 """The SQLite file of the catalogue: open, rebuild, lock, and detect damage.
 
+The file contains its own inode number. A file that was copied or received has another inode, and is rebuilt: its rows
+can show values that no result has, and its schema can be crafted.
+
 A fingerprint in the same folder stores inode, size, mtime and ctime of the file after this tool wrote or checked it. If
 they are unchanged, no other program has written to the file.
 """
@@ -27,8 +30,13 @@ BUSY_SEC = 2.0
 
 
 def open_database(path: Path | None, busy_sec: float = BUSY_SEC) -> sqlite3.Connection:
-    """Open the database and create its tables. A file of another version is deleted first. None is in memory."""
-    version = zlib.crc32(repr((VERSION, DDL)).encode()) & 0x7FFFFFFF
+    """Open the database and create its tables. A copied file or one of another version is deleted first.
+
+    Args:
+        path: The file. None is in memory.
+        busy_sec: Maximum time to wait for the lock of another process, in seconds.
+    """
+    version = format_version()
     for _ in range(2):
         # isolation_level=None: transactions begin only with an explicit BEGIN.
         database = sqlite3.connect(":memory:" if path is None else path, timeout=busy_sec, isolation_level=None)
@@ -38,10 +46,10 @@ def open_database(path: Path | None, busy_sec: float = BUSY_SEC) -> sqlite3.Conn
             for name, (arguments, function) in FUNCTIONS.items():
                 database.create_function(name, arguments, function, deterministic=True)
             found = database.execute("PRAGMA user_version").fetchone()[0]
-            if found == version:
-                return database
             if found == 0 and not database.execute("SELECT 1 FROM sqlite_master").fetchone():
-                _make(database, version)
+                _make(database, version, _inode_mark(path))
+                return database
+            if found == version and database.execute("PRAGMA application_id").fetchone()[0] == _inode_mark(path):
                 return database
         except sqlite3.Error:
             database.close()
@@ -52,7 +60,17 @@ def open_database(path: Path | None, busy_sec: float = BUSY_SEC) -> sqlite3.Conn
     raise sqlite3.OperationalError("another process rebuilds the file in another version")
 
 
-def _make(database: sqlite3.Connection, version: int) -> None:
+def format_version() -> int:
+    """Return the number of the format, which depends on the tables."""
+    return zlib.crc32(repr((VERSION, DDL)).encode()) & 0x7FFFFFFF
+
+
+def _inode_mark(path: Path | None) -> int:
+    """Return a number of 31 bits for the inode of the file; 0 in memory."""
+    return 0 if path is None else zlib.crc32(str(path.stat().st_ino).encode()) & 0x7FFFFFFF
+
+
+def _make(database: sqlite3.Connection, version: int, mark: int) -> None:
     # The data is derived and can be rebuilt, so it need not survive a crash.
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
@@ -60,6 +78,7 @@ def _make(database: sqlite3.Connection, version: int) -> None:
         if not database.execute("SELECT 1 FROM sqlite_master").fetchone():  # another process can create it first
             for statement in DDL:
                 database.execute(statement)
+            database.execute(f"PRAGMA application_id = {mark}")
             database.execute(f"PRAGMA user_version = {version}")
 
 
