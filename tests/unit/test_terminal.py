@@ -11,6 +11,8 @@ from datetime import datetime
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
 
 from llm_energy_measure.cli import formatting, terminal
 
@@ -80,3 +82,19 @@ def test_counts_dates_and_plurals() -> None:
     assert formatting.count(None) == formatting.date_time(None) == "-"
     assert formatting.date_time(datetime.fromisoformat("2026-01-16T19:39:58+09:00")) == "2026-01-16 19:39"
     assert [formatting.plural(n, "process") for n in (0, 1, 2)] == ["0 processes", "1 process", "2 processes"]
+
+
+@given(st.lists(st.tuples(*[st.text(st.characters(codec="utf-8"), max_size=9).map(terminal.escape)] * 3), max_size=6))
+@example([("模型", "± 1", "x"), ("a", "", "long")])
+def test_table_lines_equal_those_of_rich(cells: list[tuple[str, str, str]]) -> None:
+    headers = [("first", "left"), ("second", "right"), ("third", "left")]
+    columns = zip(*([title for title, _ in headers], *cells), strict=True)
+    widths = {column[0]: max(map(cell_len, column)) + 2 for column in columns}
+    for titles in (["first", "second", "third"], ["second", "third"]):
+        kept = {title: widths[title] for title in titles}
+        printed = io.StringIO()
+        Console(file=printed, width=200, color_system=None, highlight=False, markup=False, emoji=False).print(
+            terminal._table(headers, cells, titles)
+        )
+        expected = [line.rstrip() for line in printed.getvalue().rstrip("\n").split("\n")]
+        assert list(terminal._table_lines(headers, cells, kept)) == expected

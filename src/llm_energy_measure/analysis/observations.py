@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -114,6 +116,19 @@ class ObservationGroup(Struct, frozen=True, kw_only=True):
     left_out: dict[str, str] = field(default_factory=dict)
 
 
+@contextmanager
+def _paused_collector() -> Iterator[None]:
+    """Pause the garbage collector. It takes a third of the time to read 20,000 experiments, and all of them stay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_paused_collector()
 def read_observations(
     directory: str | Path | FileSystemRepository,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -192,12 +192,41 @@ def print_table(
             print_line("")
         return
     if sum(widths.values()) - _COLUMN_GAP <= console.width:
-        # No cell wraps, so each column can be one cell of many lines. rich draws that five times faster.
-        cells = [["\n".join(column[1:]) for column in columns]]
-    console.print(_table(headers, cells, list(widths)))
+        # No cell wraps. rich needs 11 s of CPU time for the 20,000 rows of `results list`; plain lines need 1.2 s.
+        click.echo("\n".join(_table_lines(headers, cells, widths, bold=console.color_system is not None)))
+    else:
+        console.print(_table(headers, cells, list(widths)))
     if left_out:
         words = f"{', '.join(left_out)}; {all_columns} prints all columns"
         info(f"columns left out because the terminal is too narrow: {words}")
+
+
+def _table_lines(
+    headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], widths: Mapping[str, int], *, bold: bool = False
+) -> Iterator[str]:
+    """Yield the lines of a table in which no cell wraps, without blanks at their ends.
+
+    Args:
+        headers: Title and alignment of each column.
+        cells: Rows of escaped cells.
+        widths: Width of each column by title, with `_COLUMN_GAP`. Other columns are left out.
+        bold: Whether the titles are bold.
+    """
+    from rich.cells import cell_len
+
+    kept = [(index, title, alignment) for index, (title, alignment) in enumerate(headers) if title in widths]
+
+    def line(row: Sequence[str]) -> str:
+        parts = []
+        for index, title, alignment in kept:
+            blanks = " " * (widths[title] - _COLUMN_GAP - cell_len(row[index]))
+            parts.append(blanks + row[index] if alignment == "right" else row[index] + blanks)
+        return (" " * _COLUMN_GAP).join(parts).rstrip()
+
+    titles = line([title for title, _ in headers])
+    yield click.style(titles, bold=True) if bold else titles
+    yield ("─" if encoding.is_unicode() else "-") * (sum(widths.values()) - _COLUMN_GAP)
+    yield from map(line, cells)
 
 
 def _console() -> Console:
