@@ -128,3 +128,14 @@ def test_windows_that_can_follow_each_other_are_not_proven_to_overlap() -> None:
     found = attribute(records)
     assert (found.bounds_j, found.energy_j) == ((8000.0, 16_000.0), None)
     assert [one.code for one in found.findings if one.problem == "error"] == []
+
+
+def test_runs_that_start_together_can_have_separate_windows() -> None:
+    """The inference of process 1 took 40 s of its run of 100 s, and may have begun after that of process 0."""
+    records = [
+        reading(0, 8000.0, energy=HOST),
+        reading(1, 8000.0, timestamps=factories.timestamps(START, 100.0), energy=HOST | UNTIMED_ENERGY),
+    ]
+    found = attribute(records)
+    assert (found.bounds_j, found.energy_j) == ((8000.0, 16_000.0), None)
+    assert [one.code for one in found.findings if one.problem == "error"] == []

@@ -49,7 +49,15 @@ def window_of(process: Process, handed_over: Span | None = None) -> Window:
     is_same = started is not None and (started.tzinfo is None) == is_naive
     since = (started - epoch).total_seconds() if started is not None and is_same else math.nan
     if span is None:
-        return Window(math.nan, math.nan, is_exact=False, length_sec=length_sec, started=since, is_naive=is_naive)
+        return Window(
+            math.nan,
+            math.nan,
+            is_exact=False,
+            length_sec=length_sec,
+            started=since,
+            is_naive=is_naive,
+            shortest_sec=_shortest_sec(process),
+        )
     start, end = (span[0] - epoch).total_seconds(), (span[1] - epoch).total_seconds()
     is_exact = process.knows_window or handed_over is not None
     shortest_sec = None if is_exact else _shortest_sec(process)

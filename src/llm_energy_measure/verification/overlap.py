@@ -225,19 +225,18 @@ def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
     """Return the range if windows are unknown: the least energy is the largest reading.
 
     If the processes ran together, half of each other reading may add to it. If they also started together, the longest
-    window contains the others, and the largest reading is the energy. If they did not, and the windows can be much
-    shorter than the runs, the windows may be separate.
+    window contains the others, and the largest reading is the energy. If the windows can be much shorter than the runs,
+    the windows may be separate.
     """
     largest = most_without_overlap(readings)
     windows = [reading.window for reading in readings]
-    if not ran_together(windows):
+    if not ran_together(windows) or can_be_separate(windows):
         return Counted(largest, total_j, None)
     starts = [window.started if math.isnan(window.start) else window.start for window in windows]
     lengths = [window.length_sec for window in windows if window.length_sec is not None]
     started_together = bool(lengths) and max(starts) - min(starts) <= _SAME_START * min(lengths)
-    if not started_together:
-        return Counted(largest, total_j if can_be_separate(windows) else largest + (total_j - largest) / 2, None)
-    return Counted(largest, largest + (total_j - largest) / 2, largest, "largest_reading")
+    point = largest if started_together else None
+    return Counted(largest, largest + (total_j - largest) / 2, point, "largest_reading")
 
 
 def _cap(spans: Sequence[tuple[float, float]], energies: Sequence[float], limit_w: float | None) -> float:
@@ -298,18 +297,11 @@ def union_sec(windows: Sequence[Window]) -> float | None:
 
 def ran_together(windows: Sequence[Window]) -> bool:
     """Return True if each run overlaps the next one by at least half of the shorter run; False if unknown."""
-    runs: list[tuple[float, float]] = []
-    for window in windows:
-        start, end = window.start, window.end
-        if math.isnan(start) or math.isnan(end):
-            start = window.started
-            end = start + (window.length_sec or math.nan)
-        if math.isnan(start) or math.isnan(end):
-            return False
-        runs.append((start, end))
+    runs = _runs(windows)
+    if any(math.isnan(start) or math.isnan(end) for start, end, _ in runs):
+        return False
     if len({window.is_naive for window in windows}) > 1:
         return False
-    runs.sort()
     return all(
         min(one[1], other[1]) - other[0] >= 0.5 * min(one[1] - one[0], other[1] - other[0])
         for one, other in pairwise(runs)
@@ -318,12 +310,23 @@ def ran_together(windows: Sequence[Window]) -> bool:
 
 def can_be_separate(windows: Sequence[Window]) -> bool:
     """Return True if two neighbouring windows may overlap by less than half, at some place within their runs."""
-    runs = sorted((window.start, window.end, window.shortest_sec or window.end - window.start) for window in windows)
-    for (start, end, length), (later, last, other) in pairwise(runs):
+    for (start, end, length), (later, last, other) in pairwise(_runs(windows)):
         least = min(start + length - (last - other), later + other - (end - length))
-        if not least >= 0.5 * min(length, other):  # also if a time is unknown
+        if least < 0.5 * min(length, other):
             return True
     return False
+
+
+def _runs(windows: Sequence[Window]) -> list[tuple[float, float, float]]:
+    """Return the runs in the order of their starts: start, end and least length of the window. NaN if unknown."""
+    runs: list[tuple[float, float, float]] = []
+    for window in windows:
+        start, end = window.start, window.end
+        if math.isnan(start) or math.isnan(end):
+            start = window.started
+            end = start + (window.length_sec or math.nan)
+        runs.append((start, end, min(window.shortest_sec or math.inf, end - start)))
+    return sorted(runs)
 
 
 def are_comparable(windows: Sequence[Window]) -> bool:
