@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,7 +41,7 @@ def joined(
         peers.write_json(folder / f"{number}.json", peers.vllm_result(label=f"run {number}", **changes))
     records, _ = read_all(folder)
     window = options.pop("window", (None, None))
-    return read_all(folder, join=EnergyJoin(sources, records, window), window=window, **options)
+    return read_all(folder, join=EnergyJoin(sources, records, window), **options)
 
 
 def test_window_of_a_run_decides_which_samples_count(tmp_path: Path) -> None:
@@ -52,6 +52,23 @@ def test_window_of_a_run_decides_which_samples_count(tmp_path: Path) -> None:
     assert [(device.gpu_id, device.energy_j) for device in energy.devices or []] == [(0, 5000.0), (1, 10_000.0)]
     assert entry.power_log is not None
     assert [(trace.times[0], trace.times[-1]) for trace in entry.power_log.traces] == [(0.0, 50.0), (0.0, 50.0)]
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_counter_of_a_log_is_read_in_the_window_of_a_run(tmp_path: Path, *, stated: bool) -> None:
+    begin = int(datetime(2026, 8, 16, 16, 7, tzinfo=UTC).timestamp())
+    rows = [f"{begin + second},0,{1000 + 300 * second}" for second in range(121)]
+    (tmp_path / "energy.csv").write_text("\n".join(["timestamp,gpu,total_energy_consumption", *rows]))
+    window = [
+        datetime(2026, 8, 16, 16, 7, 20, 500_000, tzinfo=UTC),
+        datetime(2026, 8, 16, 16, 8, 10, 500_000, tzinfo=UTC),
+    ]
+    edges = tuple(edge.isoformat() for edge in window) if stated else (None, None)
+    [record], [entry] = read_all(tmp_path / "energy.csv", window=edges)
+    run = {"date": "20260816-180810", "duration": 50.0}
+    [found], [of_run] = joined(tmp_path, [EnergySource(record, entry.power_log)], run, window=tuple(window))
+    assert (of_run.code, found.energy_metrics.total_energy_j) == ("energy_joined", 15_000.0)
+    assert found.energy_metrics.total_provenance == "measured"
 
 
 def test_one_log_gives_energy_to_runs_that_follow_each_other(tmp_path: Path) -> None:

@@ -133,6 +133,14 @@ def test_hosts_in_a_log_are_processes_of_one_experiment(tmp_path: Path) -> None:
     assert [record.energy_metrics.total_energy_j for record in records] == [400.0, 400.0]
 
 
+@pytest.mark.parametrize(("cell", "energy"), [("100W", 200.0), ("100 W", 200.0), ("100 mW", None), ("0.1 kW", None)])
+def test_only_watts_are_read_as_watts(tmp_path: Path, cell: str, energy: float | None) -> None:
+    rows = [f"2026/04/01 10:00:0{second}.000, 0, {cell}" for second in range(3)]
+    (tmp_path / "log.csv").write_text("\n".join(["timestamp, index, power.draw [W]", *rows]))
+    records, _ = read_all(tmp_path / "log.csv")
+    assert [record.energy_metrics.total_energy_j for record in records] == ([] if energy is None else [energy])
+
+
 def test_two_draw_columns_are_one_power(tmp_path: Path) -> None:
     header = "timestamp, index, power.draw.instant [W], power.draw.average [W], power.draw [W], power.limit [W]"
     rows = [f"2026/04/01 10:00:0{second}.000, 0, 90 W, 95 W, 100 W, 400 W" for second in range(3)]

@@ -44,9 +44,7 @@ class PowerTrace(Struct, frozen=True, kw_only=True):
 
     def between(self, start: float, end: float) -> PowerTrace:
         """Return the samples from the last one at or before `start` to the first one at or after `end`."""
-        low = max(bisect.bisect_right(self.times, start) - 1, 0)
-        high = bisect.bisect_left(self.times, end) + 1
-        return self._slice(low, high)
+        return self._slice(*_places(self.times, start, end))
 
     def moved(self, seconds: float) -> PowerTrace:
         """Return the samples with all times later by some seconds."""
@@ -75,6 +73,11 @@ class CounterTrace(Struct, frozen=True, kw_only=True):
     device: str
     times: array[float]
     joules: array[float]
+
+    def between(self, start: float, end: float) -> CounterTrace:
+        """Return the readings from the last one at or before `start` to the first one at or after `end`."""
+        low, high = _places(self.times, start, end)
+        return CounterTrace(device=self.device, times=self.times[low:high], joules=self.joules[low:high])
 
 
 class PowerLog(Struct, frozen=True, kw_only=True):
@@ -144,6 +147,11 @@ def integrate(times: Sequence[float], values: Sequence[float], start: float, end
         before, value = after, next_value
     samples = bisect.bisect_right(times, end) - bisect.bisect_left(times, start)
     return Integral(total, samples, gaps)
+
+
+def _places(times: Sequence[float], start: float, end: float) -> tuple[int, int]:
+    """Return the slice from the last time at or before `start` to the first one at or after `end`."""
+    return max(bisect.bisect_right(times, start) - 1, 0), bisect.bisect_left(times, end) + 1
 
 
 def interpolate(times: Sequence[float], values: Sequence[float], moment: float) -> float:

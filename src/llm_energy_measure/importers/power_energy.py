@@ -44,7 +44,7 @@ def window_of(log: PowerLog) -> Window:
 
 def covers(log: PowerLog, window: Window) -> bool:
     """Return True if every device has samples over the whole window."""
-    return all(_covers(trace, window) for trace in log.series)
+    return bool(log.series) and all(_covers(trace, window) for trace in log.series)
 
 
 def _covers(trace: PowerTrace | CounterTrace, window: Window) -> bool:
@@ -88,7 +88,8 @@ def energy_in_window(log: PowerLog, window: Window | None, notes: Notes) -> tupl
     )
     if window is not None:
         inside = [trace.between(*window) for trace in log.traces]
-        log = PowerLog(traces=inside, uuids=log.uuids, is_host=log.is_host)
+        readings = [counter.between(*window) for counter in log.counters]
+        log = PowerLog(traces=inside, counters=readings, uuids=log.uuids, is_host=log.is_host)
     return energy, log
 
 

@@ -39,6 +39,7 @@ _MISSING = ("", "n/a", "[n/a]", "[not supported]", "[unknown error]", "nan", "-"
 _BLANK_J = 1e15
 _MAX_W = 1e6
 """DCGM writes huge numbers for unknown values."""
+_NUMBER_WITH_UNIT = re.compile(r"([^ ]*?) ?(?:W|MHz|C)?")
 _HEADER_BYTES = 8192
 _SMI_TIME = re.compile(r"[0-9]{4}/[0-9]{2}/[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?")
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a local time without zone is counted from a local epoch
@@ -258,9 +259,10 @@ def _samples_of(
         "" if columns.throttle is None else _known_text(cells[columns.throttle]),
     )
     for position, name in (columns.powers or {-1: None}).items():
-        device = name or (
-            cells[columns.device] if columns.device is not None else cells[-1] if columns.has_entity else ""
-        )
+        if columns.device is not None:
+            device = cells[columns.device]
+        else:
+            device = name or (cells[-1] if columns.has_entity else "")
         cell = cells[position] if position >= 0 else ""
         power_w = _value(cell, _MAX_W)
         if power_w is None and cell.casefold() not in _MISSING:
@@ -309,7 +311,8 @@ def _moment(cells: Sequence[str], columns: Columns) -> tuple[float | None, bool]
 
 def _value(cell: str, limit: float) -> float | None:
     """Return the number in a cell, without its unit; None if it is missing, negative or above the limit."""
-    number = parse_number(cell.partition(" ")[0])
+    match = _NUMBER_WITH_UNIT.fullmatch(cell)
+    number = parse_number(match[1]) if match else None
     return number if number is not None and 0 <= number < limit else None
 
 
