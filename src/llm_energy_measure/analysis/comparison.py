@@ -7,13 +7,14 @@ The unit of observation is the repeat, never the process or the request: process
 from __future__ import annotations
 
 import math
-from datetime import UTC
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
 
-from llm_energy_measure.analysis.observations import METRICS
+from llm_energy_measure.analysis.observations import METRICS, Observation
 from llm_energy_measure.analysis.pairing import (
     Facts,
     LeftOut,
@@ -27,12 +28,6 @@ from llm_energy_measure.analysis.verdicts import DEFAULT_MARGIN, Verdict, furthe
 from llm_energy_measure.domain.configuration import Value
 from llm_energy_measure.domain.ratio_tests import RatioEstimate, geometric_mean, holm, paired_ratio, welch_ratio
 from llm_energy_measure.domain.statistics import sample_statistics
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-    from datetime import datetime
-
-    from llm_energy_measure.analysis.observations import Observation
 
 _FEWEST_BLOCKS = 3
 # Equal figures can differ by this relative error after their computation.

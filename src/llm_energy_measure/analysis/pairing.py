@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
 from llm_energy_measure.analysis.observations import Observation
 from llm_energy_measure.domain.configuration import PREFIX, Value
 from llm_energy_measure.exceptions import ConfigurationError, IncompatibleResultsError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 Side = Literal["base", "new"]
 Facts = dict[str, Value | None]

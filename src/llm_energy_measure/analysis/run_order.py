@@ -7,12 +7,9 @@ comparison can pair the runs of each block.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class PlannedRun(Struct, frozen=True, kw_only=True):

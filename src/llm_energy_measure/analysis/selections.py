@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC
-from typing import TYPE_CHECKING
 
+from llm_energy_measure.analysis.observations import Observation
 from llm_energy_measure.analysis.pairing import COMPARABLE_FIELDS, Selection, text
 from llm_energy_measure.catalogue.query import full_key
 from llm_energy_measure.catalogue.sqlite_schema import to_utc
 from llm_energy_measure.domain.configuration import PREFIX
 from llm_energy_measure.exceptions import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from llm_energy_measure.analysis.observations import Observation
 
 _ALIASES = {"model": "model_name", "scope": "energy_scope"}
 

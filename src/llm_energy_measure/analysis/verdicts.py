@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from llm_energy_measure.domain.ratio_tests import RatioEstimate
+from llm_energy_measure.domain.ratio_tests import RatioEstimate
 
 Verdict = Literal["worse", "better", "equivalent", "undecided"]
 

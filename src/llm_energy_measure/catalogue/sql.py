@@ -15,8 +15,6 @@ from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.exceptions import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import duckdb
     import pyarrow as pa
 

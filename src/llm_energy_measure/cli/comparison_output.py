@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.analysis.pairing import text
 from llm_energy_measure.analysis.verdicts import MOST_REPEATS
 from llm_energy_measure.cli import formatting, markup, terminal
+from llm_energy_measure.domain.configuration import Value
 from llm_energy_measure.domain.ratio_tests import geometric_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from llm_energy_measure.analysis.comparison import CandidateTable, Comparison, Row, SideFigures
     from llm_energy_measure.cli.energies import EnergyKind
-    from llm_energy_measure.domain.configuration import Value
 
 _P = "p (Holm)"
 _MOST_NAMES = 8

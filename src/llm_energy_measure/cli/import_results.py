@@ -19,10 +19,7 @@ from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.import_join import read_energy_records
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.domain.power_trace import PowerTrace
-from llm_energy_measure.exceptions import (
-    LLMEnergyMeasureError,
-    ResultExistsError,
-)
+from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultExistsError
 from llm_energy_measure.importers import Entry, ImportReport
 from llm_energy_measure.importers.codecarbon import ungrouped_experiment_id
 from llm_energy_measure.importers.energy_join import EnergyJoin, without_joined_energy
@@ -32,14 +29,13 @@ from llm_energy_measure.importers.report import merge
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import process_file, raw_folder
+from llm_energy_measure.results.store.raw_folder import RawFolder
 from llm_energy_measure.results.store.samples import save_samples
 from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.group_commit import map_in_threads
 from llm_energy_measure.verification.verdicts import verdict_of
 
 if TYPE_CHECKING:
-    from llm_energy_measure.results.store.raw_folder import RawFolder
-
     Pair = tuple[RawProcessResult, Entry]
 
 _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwrite, which keeps a copy of it"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import click
 
@@ -15,9 +16,6 @@ from llm_energy_measure.analysis.pairing import Selection
 from llm_energy_measure.analysis.selections import column, names_that_vary, sides_of
 from llm_energy_measure.cli import comparison_output, energies, options, streams, terminal
 from llm_energy_measure.exceptions import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _FORMATS = {".md": "markdown", ".json": "json", ".xml": "junit"}
 _CONDITIONS = ("worse", "undecided", "confounded")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 import click
 
 from llm_energy_measure.analysis.run_order import PlannedRun, run_order
 from llm_energy_measure.cli import options, terminal
 from llm_energy_measure.security import sanitize_experiment_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _NAMED = re.compile(r"([A-Za-z0-9._-]+)=(.*\S.*)", re.DOTALL)
 _ID = "{id}"

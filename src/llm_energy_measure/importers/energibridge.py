@@ -28,13 +28,7 @@ from llm_energy_measure.domain.metrics import (
     SensorReading,
     Timestamps,
 )
-from llm_energy_measure.domain.power_trace import (
-    PowerLog,
-    PowerTrace,
-    integrate,
-    interpolate,
-    mean_of_equal_times,
-)
+from llm_energy_measure.domain.power_trace import PowerLog, PowerTrace, integrate, interpolate, mean_of_equal_times
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.record_parts import component, imported_record
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError

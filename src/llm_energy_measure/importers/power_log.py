@@ -17,13 +17,7 @@ import msgspec
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import EnergyMetrics, Timestamps
-from llm_energy_measure.domain.power_trace import (
-    GAP_SEC,
-    CounterTrace,
-    PowerLog,
-    PowerTrace,
-    mean_of_equal_times,
-)
+from llm_energy_measure.domain.power_trace import GAP_SEC, CounterTrace, PowerLog, PowerTrace, mean_of_equal_times
 from llm_energy_measure.importers.aiperf_telemetry import is_telemetry, read_telemetry
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.power_energy import energy_in_window, window_of
