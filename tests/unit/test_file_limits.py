@@ -239,3 +239,18 @@ def test_a_repeated_key_in_a_large_record_is_found(large_text: bytes) -> None:
     assert repeated != large_text
     with pytest.raises(ResultCorruptError, match="occurs twice"):
         codec.decode_raw(repeated, "exp/process_0.json")
+
+
+@pytest.mark.parametrize(
+    "key", ["raw/exp/manifest.json", "tags/exp.json", "aggregated/exp.json", "raw/exp/process_1.json"]
+)
+def test_a_file_of_many_values_is_refused_in_every_place(tmp_path: Path, key: str) -> None:
+    repository = FileSystemRepository(tmp_path)
+    repository.save_raw("exp", factories.raw("exp"))
+    path = tmp_path / key
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b'{"experiment_id": "exp", "more": [' + b"{}," * 4_000_000 + b"{}]}")
+    done = run("-o", tmp_path, "results", "check")
+    assert path.name in done.out
+    assert "values need" in done.out
+    assert "bug" not in done.err

@@ -22,6 +22,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of
 from llm_energy_measure.results.store.tags import decode_tags
+from llm_energy_measure.security import require_bounded_json
 from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.contained import unsafe_entries
 from llm_energy_measure.storage.local import LocalStore
@@ -430,6 +431,10 @@ def _has_only_energy(repository: FileSystemRepository, key: str, names: set[str]
 
 def _is_complete_json(data: bytes) -> bool:
     """Return True if the bytes are complete JSON. This version may still be unable to read them as a record."""
+    try:
+        require_bounded_json(data)
+    except ValueError:
+        return True  # the values are not built, so that it is unknown
     try:
         msgspec.json.decode(data.removeprefix(codec.BOM))
     except RecursionError:

@@ -19,6 +19,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.results.store.checkpoints import keep_partial
 from llm_energy_measure.results.store.raw_folder import keep_copy
+from llm_energy_measure.security import require_bounded_json
 from llm_energy_measure.storage.temporary import target_name
 
 TOOL = "llm-energy-measure salvage"
@@ -32,12 +33,16 @@ _REQUIRED = ("config_name", "model_name", "timestamps")
 def complete_sections(data: bytes) -> dict[str, Any]:
     """Return the complete top-level fields of a torn JSON object, in order.
 
-    A number at the end of the data may be truncated, and is left out.
+    A number at the end of the data may be truncated, and is left out. Data that needs too much memory has no sections.
 
     Example:
         >>> complete_sections(b'{"a": {"b": 1}, "c": "d", "e": 12')
         {'a': {'b': 1}, 'c': 'd'}
     """
+    try:
+        require_bounded_json(data)
+    except ValueError:
+        return {}
     text = data.decode("utf-8-sig", errors="replace")
     decoder = json.JSONDecoder()
     sections: dict[str, Any] = {}

@@ -14,7 +14,7 @@ import msgspec
 
 from llm_energy_measure.constants import MAX_RECORD_DEPTH
 from llm_energy_measure.results.store.unknown_fields import value_at
-from llm_energy_measure.security import reject_duplicate_keys
+from llm_energy_measure.security import reject_duplicate_keys, require_bounded_json
 
 _BLANKS = b" \t\r\n"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -29,14 +29,15 @@ def parse(body: bytes, levels: int = MAX_RECORD_DEPTH) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: The text is not JSON, is nested more than `levels` levels deep, or contains a key twice in one
-            object. The message is a clause for a person, such as `it is not valid JSON (...)`.
+        ValueError: The text is not JSON, its values need too much memory, it is nested more than `levels` levels deep,
+            or an object contains a key twice. The message is a clause, such as `it is not valid JSON (...)`.
     """
     too_deep = f"it is nested more than {levels} levels deep"
     if not body:
         raise ValueError("the file is empty (0 bytes)")
     if not body.strip(_BLANKS + b"\0"):
         raise ValueError(f"the file contains only {len(body)} blank bytes")
+    require_bounded_json(body)
     if (position := body.find(b"\0")) >= 0 and not body.startswith(_UTF_16_MARKS):
         raise ValueError(f"it is not valid JSON (NUL bytes from byte {position} on, as after a crash of the machine)")
     try:

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from llm_energy_measure.constants import SCHEMA_VERSION
 from llm_energy_measure.exceptions import ConfigurationError, ExperimentIdError, ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.results.store import layout
+from llm_energy_measure.security import require_bounded_json
 from llm_energy_measure.storage.base import Store
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
@@ -116,8 +117,9 @@ def encode_tags(tags: Tags) -> bytes:
 def decode_tags(data: bytes, name: str) -> Tags:
     """Return the tags in the bytes of a file. Raises `ResultCorruptError`."""
     try:
+        require_bounded_json(data)
         return msgspec.json.decode(data, type=Tags)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         found = str(error).replace("`", "")
         raise ResultCorruptError(f"Failed to load tags {name}", found, "repair or remove the file") from error
 
