@@ -9,6 +9,7 @@ Sources: vLLM `bench serve --save-result [--save-detailed] [--append-result]` (2
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from typing import Any
 
@@ -214,14 +215,18 @@ def _is_power_bench(source: ImportSource) -> bool:
     return names.keys() >= {"duration", "gpu_avg_power", "gpu_energy"} or names.keys() >= {"duration_s", "gpu_energy_j"}
 
 
-def _power_bench_energy(document: Document, _notes: Notes) -> EnergyMetrics | None:
+def _power_bench_energy(document: Document, notes: Notes) -> EnergyMetrics | None:
     """Return the energies of a result; 0 is not measured. A total contains its parts."""
     joules: dict[str, float | None] = {}
     for name, field in (("total", "total"), ("gpu", "gpu"), ("cpu", "cpu"), ("ram", "dram")):
         joules[name] = as_number(document.get(f"{field}_energy", document.get(f"{field}_energy_j"))) or None
+    known = [value for name, value in joules.items() if name != "total" and value is not None]
+    without_ram = sum(joules[name] or 0.0 for name in ("gpu", "cpu"))
     if joules["total"] is None:
-        known = [joules[name] for name in ("gpu", "cpu") if joules[name] is not None]
-        joules["total"] = sum(filter(None, known)) if known else None
+        joules["total"] = math.fsum(known) if known else None
+    elif joules["ram"] is not None and math.isclose(joules["total"], without_ram, rel_tol=1e-6):
+        notes.repair("total_from_components", "total_energy is gpu + cpu; the total of the record is gpu + cpu + dram")
+        joules["total"] = math.fsum(known)
     duration_sec = as_number(document.get("duration"))
     devices = []
     powers = {**document, **as_object(document.get("per_gpu_power_w"))}
