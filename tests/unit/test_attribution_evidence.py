@@ -139,3 +139,10 @@ def test_runs_that_start_together_can_have_separate_windows() -> None:
     found = attribute(records)
     assert (found.bounds_j, found.energy_j) == ((8000.0, 16_000.0), None)
     assert [one.code for one in found.findings if one.problem == "error"] == []
+
+
+def test_a_host_whose_window_is_unknown_may_not_contain_an_exact_window() -> None:
+    """The host was read for 40 s of a run of 100 s, and the device in the first 40 s of it."""
+    host = reading(0, 8000.0, timestamps=factories.timestamps(START, 100.0), energy=HOST | UNTIMED_ENERGY)
+    found = attribute([host, reading(1, 2000.0)])
+    assert (found.bounds_j, found.energy_j) == ((8000.0, 10_000.0), None)

@@ -58,6 +58,11 @@ def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Rea
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:
             merged.append((start, end))
+    # The window of the host is anywhere in its run, and can miss a part of an exact window.
+    is_within_runs = all(
+        (reading.window.shortest_sec or math.inf) < 0.9 * (reading.window.end - reading.window.start)
+        for reading in hosts
+    )
     placed: tuple[list[Reading], list[Reading], list[Reading]] = ([], [], [])
     for part in parts:
         start, end = part.window.start, part.window.end
@@ -65,6 +70,8 @@ def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Rea
         outside = (end - start) - common
         # Windows that differ by a jitter of their edges are taken for equal.
         place = 0 if outside <= 0.02 * (end - start) else 1 if common <= 0 else 2
+        if place == 0 and part.window.is_exact and is_within_runs:
+            place = 2
         placed[place].append(part)
     return placed
 
