@@ -6,7 +6,8 @@
     │       ├── ResultNotFoundError         (+ FileNotFoundError)
     │       ├── ResultExistsError           (+ FileExistsError)
     │       ├── ResultCorruptError          (+ ValueError)
-    │       │   └── SchemaVersionError      the schema version is not supported
+    │       │   ├── SchemaVersionError      the schema version is not supported
+    │       │   └── ResultAlteredError      another program changed a value of an aggregate
     │       ├── InvalidResultError          (+ ValueError) a record is invalid; names the file that keeps it
     │       ├── ExperimentIdError           (+ ValueError) an id is invalid, or another experiment uses its folder
     │       ├── UnsafePathError             (+ ValueError) a path leaves its base folder
@@ -93,6 +94,13 @@ class ResultCorruptError(ResultsError, ValueError):
 
 class SchemaVersionError(ResultCorruptError):
     """The schema version of a file is newer than this release supports, or is not a version."""
+
+
+class ResultAlteredError(ResultCorruptError):
+    """The values of an aggregate differ from the digest in its file: another program changed them.
+
+    `results show` prints the values in the file, and `results verify` those that follow from the raw files.
+    """
 
 
 class InvalidResultError(ResultsError, ValueError):

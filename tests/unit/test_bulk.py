@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -299,9 +298,10 @@ def test_unknown_strategy_changes_nothing(repository: FileSystemRepository) -> N
 
 def test_missing_strategy_fails_only_the_aggregates_that_need_it(repository: FileSystemRepository) -> None:
     aggregate_one(repository, "exp_7")
-    document = json.loads(aggregate_file(repository).read_bytes())
-    document["aggregation"]["method"] = "gone"
-    aggregate_file(repository).write_text(json.dumps(document))
+    stored = repository.load_aggregated("exp_7")
+    assert stored is not None
+    gone = structs.replace(stored.aggregation, method="gone")
+    repository.save_aggregated(structs.replace(stored, aggregation=gone))
     assert aggregate_one(repository, "exp_7").result == "current"
     repository.save_raw("exp_7", factories.raw("exp_7", 2))
     with pytest.raises(ConfigurationError, match="'gone': the strategy is unknown"):

@@ -180,6 +180,13 @@ def aggregate_unreadable(repository: FileSystemRepository) -> str:
     return f"aggregated/{EXP}.json"
 
 
+def aggregate_altered(repository: FileSystemRepository) -> str:
+    list(aggregate_all(repository, [EXP], strict=False))
+    path = repository.base_path / "aggregated" / f"{EXP}.json"
+    path.write_bytes(path.read_bytes().replace(b'"total_tokens": ', b'"total_tokens": 1', 1))
+    return f"aggregated/{EXP}.json"
+
+
 def aggregate_of_another(repository: FileSystemRepository) -> str:
     data = codec.encode_aggregated(aggregate_results("other", [factories.raw("other")]))
     plant(repository.base_path / "aggregated" / f"{EXP}.json", data)
@@ -325,6 +332,7 @@ STATES: list[tuple[str, Callable[[FileSystemRepository], str]]] = [
     ("manifest.other_experiment", manifest_other),
     ("experiment.misnamed", experiment_misnamed),
     ("aggregate.stale", aggregate_stale),
+    ("aggregate.altered", aggregate_altered),
     ("aggregate.unreadable", aggregate_unreadable),
     ("aggregate.unreadable", aggregate_of_another),
     ("aggregate.superseded", aggregate_superseded),

@@ -149,7 +149,9 @@ def test_unknown_field_is_removed_with_its_object() -> None:
 def test_unknown_field_of_an_aggregate_survives(place: str) -> None:
     document = changed(AGGREGATE, place, [1])
     record = codec.decode_aggregated(as_bytes(document), "exp_7.json")
-    assert json.loads(codec.encode_aggregated(record)) == document
+    stored = json.loads(codec.encode_aggregated(record))
+    digests = {name: stored[name] for name in ("values_sha256", "processes_sha256")}
+    assert stored == {**document, **digests}
 
 
 # Aggregates embed raw files

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,23 @@ import pytest
 from pyarrow import dataset as arrow_dataset
 from pyarrow import parquet
 
-from llm_energy_measure.catalogue.dataset import TABLES, schemas, to_arrow, to_pandas, to_polars, write_dataset
+from llm_energy_measure.catalogue.dataset import (
+    SUMS,
+    TABLES,
+    changed_files,
+    schemas,
+    to_arrow,
+    to_pandas,
+    to_polars,
+    write_dataset,
+)
+from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
 from llm_energy_measure.catalogue.sql import query_dataset
 from llm_energy_measure.exceptions import (
     ConfigurationError,
     ExportError,
     MissingExtraError,
+    ResultAlteredError,
     ResultCorruptError,
     UnsafePathError,
 )
@@ -53,8 +65,12 @@ def repository(tmp_path: Path) -> FileSystemRepository:
 
 
 def parts(folder: Path) -> dict[str, int]:
-    """Return the inode of each file of a dataset. A file that was written again has another inode."""
-    return {str(path.relative_to(folder)): path.stat().st_ino for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Return the inode of each Parquet file of a dataset. A file that was written again has another inode."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_ino
+        for path in sorted(folder.rglob("*.parquet"))
+        if path.is_file()
+    }
 
 
 def read(folder: Path, table: str) -> pa.Table:
@@ -138,6 +154,80 @@ def test_deleted_file_is_written_again(repository: FileSystemRepository, tmp_pat
     (tmp_path / "dataset" / table / "month=2026-03" / "part-0.parquet").unlink()
     assert write_dataset(repository, tmp_path / "dataset").written == ["2026-03"]
     assert read(tmp_path / "dataset", table).num_rows > 0
+
+
+def rewrite_half(part: Path) -> None:
+    """Halve the energies of a file as another program would, with the metadata of the file."""
+    table = parquet.read_table(part)
+    metadata = parquet.read_metadata(part).metadata or {}
+    energies = pa.array([joules and joules / 2 for joules in table["total_energy_j"].to_pylist()], pa.float64())
+    position = table.column_names.index("total_energy_j")
+    table = table.set_column(position, table.schema.field(position), energies)
+    parquet.write_table(table.replace_schema_metadata(metadata), part)
+
+
+def test_file_that_another_program_changed_is_written_again(repository: FileSystemRepository, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    write_dataset(repository, folder)
+    before = read(folder, "experiments").sort_by("experiment_id")
+    rewrite_half(folder / "experiments" / "month=2026-03" / "part-0.parquet")
+    assert read(folder, "experiments").sort_by("experiment_id") != before
+    assert changed_files(folder) == ["experiments/month=2026-03/part-0.parquet"]
+    assert write_dataset(repository, folder).written == ["2026-03"]
+    assert read(folder, "experiments").sort_by("experiment_id") == before
+    assert changed_files(folder) == []
+
+
+def test_dataset_without_digests_is_written_again(repository: FileSystemRepository, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    write_dataset(repository, folder)
+    (folder / SUMS).write_bytes(b"\xff not a digest\n")
+    assert len(write_dataset(repository, folder).written) == 3
+    assert write_dataset(repository, folder).written == []
+
+
+def test_digests_have_the_format_of_sha256sum(repository: FileSystemRepository, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    write_dataset(repository, folder)
+    lines = (folder / SUMS).read_text().splitlines()
+    paths = sorted(folder.rglob("*.parquet"))
+    assert lines == [f"{sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}" for path in paths]
+
+
+def test_link_in_place_of_the_digests_is_replaced(repository: FileSystemRepository, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "dataset", tmp_path / "outside"
+    write_dataset(repository, folder)
+    (folder / SUMS).rename(outside)
+    before = outside.read_bytes()
+    (folder / SUMS).symlink_to(outside)
+    assert len(write_dataset(repository, folder).written) == 3
+    assert not (folder / SUMS).is_symlink()
+    assert outside.read_bytes() == before
+
+
+def test_altered_experiment_has_a_row_without_figures(repository: FileSystemRepository, tmp_path: Path) -> None:
+    path = repository.base_path / "aggregated" / "a.json"
+    path.write_bytes(path.read_bytes().replace(b"4193.0", b"2096.5", 1))
+    report = write_dataset(repository, tmp_path / "dataset")
+    [problem] = report.problems
+    assert "a.json: its values differ from the digest in it" in problem
+    [row] = [row for row in read(tmp_path / "dataset", "experiments").to_pylist() if row["experiment_id"] == "a"]
+    assert (row["status"], row["verdict"], row["total_energy_j"]) == ("altered", "altered", None)
+    assert row["tags"] == [("paper", "fig3")]
+    for table in ("processes", "findings"):
+        assert "a" not in read(tmp_path / "dataset", table)["experiment_id"].to_pylist()
+    with pytest.raises(ResultAlteredError):
+        to_arrow(repository)
+
+
+def test_change_of_a_row_without_a_new_mtime_is_written(repository: FileSystemRepository, tmp_path: Path) -> None:
+    folder, path = tmp_path / "dataset", repository.base_path / "aggregated" / "c.json"
+    write_dataset(repository, folder)
+    status = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"4193.0", b"2096.5", 1))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    query_catalogue(repository, Catalogue.pending, rehash=True)
+    assert write_dataset(repository, folder).written == ["2026-03"]
 
 
 def test_files_of_other_programs_are_not_removed(repository: FileSystemRepository, tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 Each table is a folder with one file per month. `results.columns` defines the columns. All files of a table have the
 same schema, with the unit of each column in its metadata and timestamps in UTC. A month is written again only if its
-experiments changed or its file cannot be read.
+experiments changed, or if another program changed or deleted one of its files: `SUMS` has the digest of each file, in
+the format of sha256sum(1).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +29,7 @@ from llm_energy_measure.exceptions import (
     ExportError,
     LLMEnergyMeasureError,
     MissingExtraError,
+    ResultAlteredError,
     UnsafePathError,
 )
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, RAW_COLUMNS, Column
@@ -48,16 +51,22 @@ VERSION = 3
 TABLES = ("experiments", "processes", "findings")
 """Names of the tables."""
 
+SUMS = ".llm-energy-measure.sha256"
+"""Name of the file with the SHA-256 of each file of the dataset."""
+
 _FINGERPRINT = b"llm_energy_measure.made_from"
 _PART = "part-0.parquet"
 _MAGIC = b"PAR1"
 _UNKNOWN_MONTH = "unknown"
 _ROWS_PER_BATCH = 2_000
 _MAX_INT64 = 2**63 - 1
+_SUM = re.compile(rf"[0-9a-f]{{64}}  (?:{'|'.join(TABLES)})/month=[0-9a-z-]+/{re.escape(_PART)}")
+_CHUNK_BYTES = 1 << 20
+_MAX_SUMS_BYTES = 16_000_000
 
 
 class Month(NamedTuple):
-    """The experiments that started in one month (UTC), and a digest of the mtimes of their files."""
+    """The experiments that started in one month (UTC), and a digest of their rows and of the mtimes of their files."""
 
     name: str
     folders: list[str]
@@ -71,7 +80,8 @@ class DatasetReport(Struct, frozen=True, kw_only=True):
         written: Months that were written.
         unchanged: Months that are up to date.
         removed: Months without experiments, whose files were deleted.
-        problems: One sentence for each experiment that cannot be read and is not in the dataset.
+        problems: One sentence for each experiment that cannot be read or whose aggregate is altered. The dataset does
+            not contain the first, and has no figures of the second.
     """
 
     written: list[str]
@@ -106,18 +116,19 @@ def write_dataset(
     _pyarrow()
     folder = Path(folder)
     months = query_catalogue(repository, _months, full=True, rehash=rehash, warn=warn)
-    stale = [
-        month
-        for month in months
-        if rehash or {_fingerprint_of(folder, table, month.name) for table in TABLES} != {month.fingerprint}
-    ]
+    sums = _read_sums(folder)
+    stale = [month for month in months if rehash or not _is_current(folder, month, sums)]
+    current = {_key(table, month.name) for month in months if month not in stale for table in TABLES}
+    new_sums = {key: sums[key] for key in current}
     problems: list[str] = []
     try:
         if stale:
             make_folder(os.fspath(folder))
         for month in stale:
-            problems += _write_month(repository, folder, month)
+            problems += _write_month(repository, folder, month, new_sums)
         removed = _remove_others(folder, {month.name for month in months})
+        if new_sums != sums:
+            _write_sums(folder, new_sums)
     except OSError as error:
         found = error.strerror or str(error)
         raise ExportError(f"cannot write the dataset {folder}", found, "choose another folder") from error
@@ -127,6 +138,11 @@ def write_dataset(
         removed=removed,
         problems=problems,
     )
+
+
+def changed_files(folder: str | Path) -> list[str]:
+    """Return the files of a dataset that another program changed or deleted, as paths in the dataset."""
+    return [key for key, digest in sorted(_read_sums(folder).items()) if _digest_of_file(folder, key) != digest]
 
 
 def to_arrow(repository: FileSystemRepository, table: str = "experiments") -> pa.Table:
@@ -228,15 +244,15 @@ def _field(column: Column[AggregatedResult] | Column[RawProcessResult]) -> pa.Fi
 
 def _months(catalogue: Catalogue) -> list[Month]:
     """Return the experiments with an aggregate, by month."""
-    months: dict[str, list[tuple[str, Mtimes]]] = {}
-    for folder, start, mtimes in catalogue.sources():
+    months: dict[str, list[tuple[str, Mtimes, int]]] = {}
+    for folder, start, mtimes, checksum in catalogue.sources():
         name = _UNKNOWN_MONTH if start is None else f"{datetime.fromtimestamp(start, UTC):%Y-%m}"
-        months.setdefault(name, []).append((folder, mtimes))
+        months.setdefault(name, []).append((folder, mtimes, checksum))
     return [
         Month(
             name,
-            [folder for folder, _ in found],
-            _digest(f"{folder} {mtimes}\n" for folder, mtimes in found),
+            [folder for folder, _, _ in found],
+            _digest(f"{folder} {mtimes} {checksum}\n" for folder, mtimes, checksum in found),
         )
         for name, found in sorted(months.items())
     ]
@@ -261,18 +277,24 @@ def month_folder(folder: str | Path, table: str, month: str, *, create: bool = F
         yield found
 
 
-def open_parts(folder: str | Path, table: str) -> Iterator[tuple[str, BinaryIO]]:
+def open_parts(folder: str | Path, table: str, months: Collection[str] | None = None) -> Iterator[tuple[str, BinaryIO]]:
     """Yield month and open file of each file of a table. The caller closes the files.
+
+    Args:
+        folder: Folder of the dataset.
+        table: Name of the table.
+        months: Only files of these months. None yields all.
 
     Raises:
         UnsafePathError: A file or a folder of the table is a link, a pipe or a device.
     """
     try:
-        with ContainedFolder(folder) as root, root.subfolder(table) as months:
-            for name in months.names():
-                if name.startswith("month="):
-                    with suppress(FileNotFoundError), months.subfolder(name) as found:
-                        yield name.removeprefix("month="), found.open(_PART)
+        with ContainedFolder(folder) as root, root.subfolder(table) as parent:
+            for name in parent.names():
+                month = name.removeprefix("month=")
+                if month != name and (months is None or month in months):
+                    with suppress(FileNotFoundError), parent.subfolder(name) as found:
+                        yield month, found.open(_PART)
     except FileNotFoundError:
         return
 
@@ -285,15 +307,65 @@ def _fingerprint_in(file: BinaryIO) -> str | None:
     return None if found is None else found.decode(errors="replace")
 
 
-def _fingerprint_of(folder: Path, table: str, month: str) -> str | None:
-    """Return the fingerprint of a file of the dataset. None if the file is absent, unreadable or unsafe."""
+def _is_current(folder: Path, month: Month, sums: Mapping[str, str]) -> bool:
+    """Return True if the three files of a month were made from its experiments, and have not changed since."""
     from pyarrow import ArrowInvalid
 
+    for table in TABLES:
+        try:
+            with month_folder(folder, table, month.name) as found, found.open(_PART) as file:
+                has_digest = sums.get(_key(table, month.name)) == _file_digest(file)
+                if not has_digest or _fingerprint_in(file) != month.fingerprint:
+                    return False
+        except (OSError, ArrowInvalid, UnsafePathError):
+            return False
+    return True
+
+
+def _key(table: str, month: str) -> str:
+    return f"{table}/month={month}/{_PART}"
+
+
+def _file_digest(file: BinaryIO) -> str:
+    """Return the SHA-256 of an open file."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+def _digest_of_file(folder: str | Path, key: str) -> str | None:
+    table, _, rest = key.partition("/month=")
     try:
-        with month_folder(folder, table, month) as found, found.open(_PART) as file:
-            return _fingerprint_in(file)
-    except (OSError, ArrowInvalid, UnsafePathError):
+        with month_folder(folder, table, rest.partition("/")[0]) as found, found.open(_PART) as file:
+            return _file_digest(file)
+    except (OSError, UnsafePathError):
         return None
+
+
+def _read_sums(folder: str | Path) -> dict[str, str]:
+    """Return the digest of each file, by path in the dataset. Empty if there is no readable `SUMS`."""
+    try:
+        with ContainedFolder(folder) as root, root.open(SUMS) as file:
+            lines = file.read(_MAX_SUMS_BYTES).decode().splitlines()
+    except (OSError, UnsafePathError, UnicodeDecodeError):
+        return {}
+    return {line[66:]: line[:64] for line in lines if _SUM.fullmatch(line)}
+
+
+def _write_sums(folder: Path, sums: Mapping[str, str]) -> None:
+    with suppress(FileNotFoundError), ContainedFolder(folder) as root:
+        temp, file = root.create_temporary(SUMS)
+        try:
+            with file:
+                file.write("".join(f"{digest}  {key}\n" for key, digest in sorted(sums.items())).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            root.publish(temp, SUMS)
+        finally:
+            root.remove(temp)
 
 
 def _require_replaceable(found: ContainedFolder) -> None:
@@ -314,8 +386,13 @@ def _require_replaceable(found: ContainedFolder) -> None:
         raise UnsafePathError(doing, "another program wrote it", "move it away, or choose another folder")
 
 
-def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -> list[str]:
-    """Write the three files of a month. Without problems, their metadata contains the fingerprint of the month."""
+def _write_month(
+    repository: FileSystemRepository, folder: Path, month: Month, sums: MutableMapping[str, str]
+) -> list[str]:
+    """Write the three files of a month, and add their digests to `sums`.
+
+    Without problems, their metadata contains the fingerprint of the month.
+    """
     from pyarrow import parquet
 
     problems: list[str] = []
@@ -337,6 +414,7 @@ def _write_month(repository: FileSystemRepository, folder: Path, month: Month) -
             writers[table].close()
             files[table].flush()
             os.fsync(files[table].fileno())
+            sums[_key(table, month.name)] = _file_digest(files[table])
         for table in TABLES:
             folders[table].publish(temps[table], _PART)
             _remove_temporary_files(folders[table])
@@ -379,27 +457,34 @@ def _remove_part(parent: ContainedFolder, name: str) -> bool:
 def _rows(
     repository: FileSystemRepository, folders: Iterable[str], on_unreadable: Callable[[str], None] | None = None
 ) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Yield batches of rows by table. Call `on_unreadable` for each unreadable experiment, or raise if it is None."""
+    """Yield batches of rows by table. Call `on_unreadable` for each unreadable experiment, or raise if it is None.
+
+    An experiment with an altered aggregate has a row without figures.
+    """
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
     for folder in folders:
+        result: AggregatedResult | None = None
         try:
             result = repository.load_aggregated(folder)
+            is_altered = False
         except LLMEnergyMeasureError as error:
             if on_unreadable is None:
                 raise
             on_unreadable(str(error))
-            continue
-        if result is None:
-            continue  # deleted in between
+            is_altered = isinstance(error, ResultAlteredError)
+        if result is None and not is_altered:
+            continue  # unreadable, or deleted in between
         with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
             row = scan_experiment(repository, folder, up_to_date=up_to_date_aggregate(raw, aggregated, folder)).summary
-        rows["experiments"].append(_row(AGGREGATED_COLUMNS, result) | {
+        figures = {"experiment_id": row.experiment_id} if result is None else _row(AGGREGATED_COLUMNS, result)
+        rows["experiments"].append(figures | {
             "status": row.status, "verdict": row.verdict, "config_name": row.config_name,
             "precision": row.precision, "hosts": row.hosts, "gpus": row.gpus, "tags": list(row.tags.items()),
             "note": row.note,
         })  # fmt: skip
-        rows["processes"] += [_row(RAW_COLUMNS, process) for process in result.process_results]
-        rows["findings"] += _finding_rows(result)
+        if result is not None:
+            rows["processes"] += [_row(RAW_COLUMNS, process) for process in result.process_results]
+            rows["findings"] += _finding_rows(result)
         if len(rows["processes"]) >= _ROWS_PER_BATCH or len(rows["experiments"]) >= _ROWS_PER_BATCH:
             yield rows
             rows = {table: [] for table in TABLES}

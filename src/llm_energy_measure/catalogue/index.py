@@ -379,14 +379,17 @@ class Catalogue:
         found = (_decode(*row) for row in rows)
         return [(summary.experiment_id, problem) for summary in found for problem in summary.problems]
 
-    def sources(self) -> Iterator[tuple[str, float | None, Mtimes]]:
-        """Yield folder, start (seconds since 1970-01-01 UTC) and mtimes of all experiments with an aggregate."""
+    def sources(self) -> Iterator[tuple[str, float | None, Mtimes, int]]:
+        """Yield folder, start, mtimes and checksum of the row of all experiments with an aggregate.
+
+        The start is in seconds since 1970-01-01 UTC.
+        """
         sql = (
-            "SELECT folder, start_time, raw, aggregated, rows.tags FROM experiments JOIN rows USING (folder) "
+            "SELECT folder, start_time, crc, raw, aggregated, rows.tags FROM experiments JOIN rows USING (folder) "
             "WHERE listed = 1 AND has_aggregate = 1 ORDER BY folder"
         )
-        for folder, start, *mtimes in self._database.execute(sql):
-            yield folder, start, Mtimes(*mtimes)
+        for folder, start, checksum, *mtimes in self._database.execute(sql):
+            yield folder, start, Mtimes(*mtimes), checksum
 
     def groups(self, query: Query, by: Sequence[str], *, sort: str | None = None, reverse: bool = False) -> list[Group]:
         """Return the totals of the selected experiments, grouped by columns.

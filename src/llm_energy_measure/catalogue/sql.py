@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
@@ -44,7 +44,9 @@ def default_memory_bytes() -> int:
     return min(total // 4, _MAX_DEFAULT_MEMORY_BYTES)
 
 
-def query_dataset(folder: str | Path, query: str, *, memory_bytes: int | None = None) -> pa.Table:
+def query_dataset(
+    folder: str | Path, query: str, *, months: Collection[str] | None = None, memory_bytes: int | None = None
+) -> pa.Table:
     """Return the result of a query of a dataset. Ctrl-C interrupts the query.
 
     The tables are `experiments`, `processes` and `findings`, each with a column `month`. They are empty if the dataset
@@ -54,6 +56,7 @@ def query_dataset(folder: str | Path, query: str, *, memory_bytes: int | None = 
     Args:
         folder: Folder of the dataset that `write_dataset` created.
         query: One SELECT statement, or an EXPLAIN of one, in the SQL of DuckDB.
+        months: Months to read, as `DatasetReport` names them. None reads all.
         memory_bytes: Memory limit of DuckDB in bytes. The result may have a quarter of it. None is
             `default_memory_bytes()`.
 
@@ -72,7 +75,7 @@ def query_dataset(folder: str | Path, query: str, *, memory_bytes: int | None = 
     with ExitStack() as stack:
         database = stack.enter_context(duckdb.connect(":memory:"))
         for table in TABLES:
-            database.register(table, _table(folder, table, stack))
+            database.register(table, _table(folder, table, months, stack))
         database.execute(f"SET memory_limit = '{memory_bytes}B'")
         for lock in _LOCKS:
             database.execute(lock)
@@ -145,7 +148,7 @@ def _one_query(database: duckdb.DuckDBPyConnection, query: str) -> str:
     return query
 
 
-def _table(folder: str | Path, table: str, stack: ExitStack) -> object:
+def _table(folder: str | Path, table: str, months: Collection[str] | None, stack: ExitStack) -> object:
     """Return a table of the dataset without reading it. Without files, the table is empty."""
     from pyarrow import dataset, fs, schema, string
 
@@ -153,6 +156,6 @@ def _table(folder: str | Path, table: str, stack: ExitStack) -> object:
     kind = dataset.ParquetFileFormat()
     parts = [
         kind.make_fragment(stack.enter_context(file), partition_expression=dataset.field("month") == name)
-        for name, file in open_parts(folder, table)
+        for name, file in open_parts(folder, table, months)
     ]
     return dataset.FileSystemDataset(parts, schemas()[table].append(month.field(0)), kind, fs.LocalFileSystem())

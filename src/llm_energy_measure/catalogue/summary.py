@@ -53,7 +53,7 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
         failed: Codes of the checks that failed at the time of aggregation, of any severity. `results verify` explains
             them.
         warning_codes: Codes of the warnings at the time of aggregation: of failed checks, and of missing evidence.
-        problems: Unreadable files, with the reason for each.
+        problems: Unreadable files and the altered aggregate, with the reason for each.
     """
 
     experiment_id: str
@@ -94,7 +94,7 @@ class ExperimentScan(Struct, frozen=True, kw_only=True):
 
     Attributes:
         summary: The summary.
-        aggregated: The aggregate without `process_results`. None if it is absent or unreadable.
+        aggregated: The aggregate without `process_results`. None if it is absent, unreadable or altered.
         facts: Facts that make the experiment comparable. None without a readable aggregate.
         configuration: The configuration of the first process.
         listed: False if the experiment is only a folder without results.
@@ -156,7 +156,7 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
     if state is None:
         data = repository.read_aggregated(folder)
         state = inspect_experiment(repository, folder)
-    problems = [f"aggregated/{folder}.json is unreadable: {state.problem}"] if state.problem else []
+    problems = [f"aggregated/{folder}.json is {state.status}: {state.problem}"] if state.problem else []
     aggregated = state.aggregated
     if aggregated is not None and state.status == "current":
         # The raw files are unchanged, so the report in the aggregate is valid.
@@ -207,7 +207,7 @@ def _up_to_date_state(data: bytes, folder: str) -> ExperimentState | None:
         aggregated = decode_summary(data, f"{folder}.json")
     except ResultCorruptError:
         return None
-    if not names_folder(aggregated.experiment_id, folder):
+    if not names_folder(aggregated.experiment_id, folder) or aggregated.integrity == "altered":
         return None
     return ExperimentState(status="external" if aggregated.sources is None else "current", aggregated=aggregated)
 
@@ -278,4 +278,6 @@ def _of_raw(recovery: RawRecovery) -> dict[str, Any]:
 def _verdict(state: ExperimentState) -> Verdict:
     if state.status != "current":
         return state.status
-    return "unreadable" if state.aggregated is None else verdict_of(state.aggregated)
+    if state.aggregated is None:
+        return "unreadable"
+    return verdict_of(state.aggregated, integrity=state.aggregated.integrity)

@@ -17,6 +17,7 @@ from llm_energy_measure.domain.experiment import AggregatedSummary
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.batch import bulk
 from llm_energy_measure.results.repository import FileSystemRepository
+from llm_energy_measure.results.store.layout import KEPT_SUFFIX
 from llm_energy_measure.results.strategies import get_strategy
 from llm_energy_measure.verification.codes import SUM_FAMILIES
 
@@ -169,6 +170,9 @@ def _print_problems(outcome: bulk.AggregationOutcome) -> None:
     name = outcome.experiment_id
     for file in outcome.unreadable:
         terminal.warn(f"{name}/{file.name} is unreadable: {file.reason}")
+    if outcome.was_altered:
+        kept = f"aggregated/superseded-{name}-*{KEPT_SUFFIX}"
+        terminal.warn(f"{name}: another program had changed values of its aggregate; that file is kept as {kept}")
     if outcome.error is not None:
         terminal.error(outcome.error)
     if outcome.result == "interrupted":

@@ -16,6 +16,7 @@ from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.results import columns
 from llm_energy_measure.results.aggregation import calculate_efficiency_metrics
 from llm_energy_measure.results.repository import FileSystemRepository
+from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.strategies import MEAN_THROUGHPUT, WHOLE_THROUGHPUT
 
 _PROCESS_HEADERS = (
@@ -146,13 +147,19 @@ def _print_summary(
 def _aggregated(
     row: ExperimentSummary, repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult]
 ) -> AggregatedResult | None:
-    """Return the aggregate; None if there is none. Embedded records that equal the raw results are not read again."""
+    """Return the aggregate, also an altered one: its verdict says so. None if there is no readable one.
+
+    Embedded records that equal the raw results are not read again.
+    """
     if row.status in ("pending", "unreadable"):
         return None
     if row.status == "current":
         summary = repository.load_summary(experiment)
         if summary is not None and len(summary.sources or ()) == len(raw_results):
             return AggregatedResult(**msgspec.structs.asdict(summary), process_results=list(raw_results))
+    data = repository.read_aggregated(experiment) if row.status == "altered" else None
+    if data is not None:
+        return codec.decode_aggregated(data, f"{repository.folder_of(experiment)}.json")
     return repository.load_aggregated(experiment)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from llm_energy_measure.catalogue.dataset import TABLES, write_dataset
+from llm_energy_measure.catalogue.dataset import TABLES, changed_files, write_dataset
 from llm_energy_measure.catalogue.paths import cached_dataset_path, dataset_path
 from llm_energy_measure.catalogue.sql import column_as_text, query_dataset
 from llm_energy_measure.cli import formatting, options, terminal
@@ -62,25 +62,29 @@ def sql(*, query: str, form: str | None, target: str | None, dataset: str | None
 
 
 def _run(query: str, *, form: str | None, target: str | None, dataset: str | None, memory_limit: int | None) -> None:
-    problems: list[str] = []
+    months: list[str] | None = None
     form = _format(form, target)
     if dataset is None:
         repository = options.repository()
         options.require_safe_target(repository, target or "-")
         dataset = str(dataset_path(repository.base_path))
         try:
-            problems = write_dataset(repository, dataset, warn=terminal.warn).problems
+            report = write_dataset(repository, dataset, warn=terminal.warn)
         except UnsafePathError as error:
             dataset = str(cached_dataset_path(repository.base_path))
             terminal.warn(f"{error}; the query uses the dataset {dataset} instead")
-            problems = write_dataset(repository, dataset, warn=terminal.warn).problems
+            report = write_dataset(repository, dataset, warn=terminal.warn)
+        problems = [f"left out: {problem}" for problem in report.problems]
+        months = [*report.written, *report.unchanged]  # not the files of other programs
     elif not any((Path(dataset) / table).is_dir() for table in TABLES):
         found = f"there is no dataset in {dataset}"
         advice = f"write it with 'llm-energy-measure results export --format parquet --to {dataset}'"
         raise ConfigurationError("cannot run the query", found, advice)
+    else:
+        problems = [f"{dataset}/{key} was changed after the export" for key in changed_files(dataset)]
     for problem in problems:
-        terminal.warn(f"left out: {problem}")
-    _write(query_dataset(dataset, query, memory_bytes=memory_limit), form, target)
+        terminal.warn(problem)
+    _write(query_dataset(dataset, query, months=months, memory_bytes=memory_limit), form, target)
     if problems:
         raise SystemExit(1)
 

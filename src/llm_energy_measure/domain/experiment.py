@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
@@ -41,6 +41,9 @@ Status = Literal["completed", "failed", "interrupted", "partial"]
 
 AttributionStatus = Literal["exact", "estimated", "undetermined"]
 """How far the attributed energy is known: by recorded facts, by an estimate with reasons, or only as a range."""
+
+Integrity = Literal["sealed", "unsealed", "altered"]
+"""Does a stored aggregate have the values that were saved: its digest proves it, it has no digest, or it differs."""
 
 UnknownFields = dict[str, Any] | UnsetType
 
@@ -357,7 +360,7 @@ class AggregationMetadata(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     warnings: list[str] = field(default_factory=list)
 
 
-class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """Aggregated result of an experiment without the raw records. It is derived: the raw results determine it.
 
     A function that needs no raw record takes this type, so that mypy refuses a function that needs them.
@@ -440,6 +443,20 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     unknown_fields: UnknownFields = UNSET
 
     @property
+    def integrity(self) -> Integrity | None:
+        """Whether the file of this aggregate has the values that were saved. None if it was not read from a file.
+
+        The integrity is not part of the record: comparison, encoding and `msgspec.structs.replace` ignore it.
+        """
+        integrity: Integrity | None = self.__dict__.get("_integrity")
+        return integrity
+
+    def attach_integrity(self, integrity: Integrity | None) -> Self:
+        """Set `integrity` and return this record. Only decoders call this method."""
+        self.__dict__["_integrity"] = integrity
+        return self
+
+    @property
     def duration_sec(self) -> float | None:
         """Time from the earliest start to the latest end, in seconds. None if unknown or not comparable."""
         if self.start_time is None or self.end_time is None:
@@ -489,6 +506,19 @@ class AggregatedResult(AggregatedSummary, frozen=True, kw_only=True, forbid_unkn
     process_results: list[RawProcessResult] = field(default_factory=list)
 
 
+class AggregatedFile(AggregatedResult, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The result of one experiment, with the digests that its file contains.
+
+    Attributes:
+        values_sha256: Digest of the values of all other fields except `process_results`. UNSET in older files.
+        processes_sha256: Digest of the values of `process_results`. UNSET in older files.
+    """
+
+    values_sha256: Sha256 | UnsetType = UNSET
+    processes_sha256: Sha256 | UnsetType = UNSET
+
+
 def summary_of(record: AggregatedSummary) -> AggregatedSummary:
-    """Return the fields of `AggregatedSummary` of a record that may have more."""
-    return AggregatedSummary(**{name: getattr(record, name) for name in AggregatedSummary.__struct_fields__})
+    """Return the fields of `AggregatedSummary` of a record that may have more, with its integrity."""
+    summary = AggregatedSummary(**{name: getattr(record, name) for name in AggregatedSummary.__struct_fields__})
+    return summary.attach_integrity(record.integrity)

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from llm_energy_measure.constants import SCHEMA_VERSION
-from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, RawProcessResult
+from llm_energy_measure.domain.experiment import AggregatedFile, AggregatedResult, AggregatedSummary, RawProcessResult
 
 Document = dict[str, Any]
 """A decoded JSON object that was not converted to a record."""
@@ -141,7 +141,10 @@ def json_schema(kind: str) -> Document:
     Args:
         kind: `raw` or `aggregated`.
     """
-    records: dict[str, list[type]] = {"raw": [RawProcessResult], "aggregated": [AggregatedResult, AggregatedSummary]}
+    records: dict[str, list[type]] = {
+        "raw": [RawProcessResult],
+        "aggregated": [AggregatedFile, AggregatedResult, AggregatedSummary],
+    }
     record, *bases = records[kind]
     _, components = msgspec.json.schema_components([record, *bases], ref_template="#/$defs/{name}")
     for definition in components.values():

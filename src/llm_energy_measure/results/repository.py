@@ -28,6 +28,7 @@ from llm_energy_measure.domain.experiment import (
 from llm_energy_measure.exceptions import (
     ExperimentIdError,
     InvalidResultError,
+    ResultAlteredError,
     ResultCorruptError,
     ResultExistsError,
     ResultNotFoundError,
@@ -248,7 +249,8 @@ class FileSystemRepository:
     def save_aggregated(self, result: AggregatedResult) -> Path:
         """Store an experiment's aggregated result, replace an older one, and return its file.
 
-        An aggregate of another tool and an unreadable file are kept, as `superseded-<id>-<n>.json.kept`.
+        An aggregate of another tool, an altered aggregate and an unreadable file are kept, as
+        `superseded-<id>-<n>.json.kept`.
 
         Raises:
             ExperimentIdError: The id is not valid, or the file is of another experiment.
@@ -292,7 +294,7 @@ class FileSystemRepository:
         else:
             if older.experiment_id != result.experiment_id:
                 raise self.raw_folder(folder).id_conflict(result.experiment_id, older.experiment_id)
-            if older.sources is None and result.sources is not None:
+            if older.integrity == "altered" or (older.sources is None and result.sources is not None):
                 keep_copy(self.store, key, lambda number: layout.superseded_aggregate_key(folder, number))
         return data
 
@@ -304,6 +306,7 @@ class FileSystemRepository:
 
         Raises:
             ResultCorruptError: The file is not an aggregated result.
+            ResultAlteredError: Another program changed a value in it.
         """
         return self._load_aggregate(experiment_id, codec.decode_aggregated)
 
@@ -312,6 +315,7 @@ class FileSystemRepository:
 
         Raises:
             ResultCorruptError: The file is not an aggregated result; damage inside the raw records is not found.
+            ResultAlteredError: Another program changed a value in it, also inside the raw records.
         """
         return self._load_aggregate(experiment_id, codec.decode_summary)
 
@@ -327,6 +331,13 @@ class FileSystemRepository:
                 return None  # the file system ignores case, and has an aggregate of another experiment
             found, advice = f"it is the aggregate of {result.experiment_id!r}", "move it to its own name"
             raise ResultCorruptError(f"Failed to load aggregated result {folder}.json", found, advice)
+        if result.integrity == "altered":
+            found = "its values differ from the digest in it: another program changed them"
+            advice = (
+                f"run 'llm-energy-measure results verify {folder}' to see the differences, and "
+                f"'llm-energy-measure aggregate {folder}' to recompute it"
+            )
+            raise ResultAlteredError(f"Failed to load aggregated result {folder}.json", found, advice)
         return result
 
     def read_aggregated(self, experiment_id: str) -> bytes | None:

@@ -536,9 +536,16 @@ CHECKS: dict[str, Check] = {
     ),
     "sources.embedded": Check(
         "The aggregate does not hold an exact copy of a raw file.",
-        "Fails if the aggregate does not hold an unchanged raw file byte for byte in the place of its source, or if it "
-        "holds more or fewer processes than its sources.",
+        "Fails if a value of an unchanged raw file differs from the copy in the aggregate, or if the aggregate holds "
+        "more or fewer processes than its sources. One finding for each value.",
         "The aggregate was edited; recompute it with `llm-energy-measure aggregate --force`.",
+    ),
+    "aggregate.altered": Check(
+        "Another program changed values of the aggregate.",
+        "Fails if the values of the aggregate differ from the digest in its file. Another layout of the same values is "
+        "no change. Not checked if the file has no digest. `aggregate.recomputed` and `sources.embedded` name the "
+        "values.",
+        "Find out who changed the file; `llm-energy-measure aggregate` recomputes it and keeps the changed file.",
     ),
     "aggregate.recomputed": Check(
         "A value of the aggregate does not follow from its raw files.",

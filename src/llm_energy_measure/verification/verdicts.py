@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from llm_energy_measure.domain.experiment import AggregatedSummary
+from llm_energy_measure.domain.experiment import AggregatedSummary, Integrity
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.verification.codes import DOUBLE_COUNT_CODES
 
@@ -19,6 +19,8 @@ Verdict = Literal[
     "pending",
     "interrupted",
     "external",
+    "unsealed",
+    "altered",
     "unreadable",
 ]
 """One word about an experiment. `VERDICTS` has the meanings."""
@@ -33,17 +35,22 @@ VERDICTS: dict[Verdict, str] = {
     "pending": "the experiment is not aggregated yet",
     "interrupted": "no process has a result: all were killed, or have not ended",
     "external": "another tool made the aggregate",
+    "unsealed": "an earlier release made the aggregate, so edits can't be detected; 'aggregate --force' seals it",
+    "altered": "another program changed values of the aggregate; 'results verify' names them",
     "unreadable": "the aggregate can't be read, or no raw file can be read",
 }
 """Meaning of each verdict."""
 
 
-def verdict_of(result: AggregatedSummary, findings: Iterable[Finding] | None = None) -> Verdict:
+def verdict_of(
+    result: AggregatedSummary, findings: Iterable[Finding] | None = None, *, integrity: Integrity | None = None
+) -> Verdict:
     """Return the verdict on a result that was made from the current raw files. Warnings don't change it.
 
     Args:
         result: The result.
         findings: The findings about the experiment. By default, those that the result stores.
+        integrity: The integrity of the stored aggregate. None if the result is not stored.
     """
     problems = [one for one in ((result.findings or ()) if findings is None else findings) if one.problem]
     if any(one.code in DOUBLE_COUNT_CODES for one in problems):
@@ -52,4 +59,6 @@ def verdict_of(result: AggregatedSummary, findings: Iterable[Finding] | None = N
         return "partial"
     if any(one.problem == "error" for one in problems):
         return "failed"
-    return "undetermined" if result.attribution_status == "undetermined" else "complete"
+    if result.attribution_status == "undetermined":
+        return "undetermined"
+    return "unsealed" if integrity == "unsealed" else "complete"

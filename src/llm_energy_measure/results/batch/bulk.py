@@ -17,7 +17,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct, field, json
+from msgspec import Struct, field, json, structs
 
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.domain.assumptions import Assumptions
@@ -57,6 +57,7 @@ class AggregationOutcome(Struct, frozen=True, kw_only=True):
         aggregated: The aggregate. None if the aggregation failed, or if mtimes show that the experiment is unchanged.
         unreadable: The unreadable raw files.
         error: Why the aggregation failed.
+        was_altered: True if the replaced aggregate had values that another program changed; it is kept.
     """
 
     experiment_id: str
@@ -64,31 +65,21 @@ class AggregationOutcome(Struct, frozen=True, kw_only=True):
     aggregated: AggregatedSummary | None = None
     unreadable: list[UnreadableFile] = field(default_factory=list)
     error: LLMEnergyMeasureError | None = None
+    was_altered: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the aggregate as JSON, which takes a third of the time of its objects."""
         aggregated = None if self.aggregated is None else _ENCODER.encode(self.aggregated)
-        return _unpickled, (self.experiment_id, self.result, aggregated, self.unreadable, self.error)
+        return _unpickled, ({**structs.asdict(self), "aggregated": aggregated},)
 
 
 _ENCODER = json.Encoder()
 _DECODER = json.Decoder(AggregatedSummary)
 
 
-def _unpickled(
-    experiment_id: str,
-    result: Status,
-    aggregated: bytes | None,
-    unreadable: list[UnreadableFile],
-    error: LLMEnergyMeasureError | None,
-) -> AggregationOutcome:
-    return AggregationOutcome(
-        experiment_id=experiment_id,
-        result=result,
-        aggregated=None if aggregated is None else _DECODER.decode(aggregated),
-        unreadable=unreadable,
-        error=error,
-    )
+def _unpickled(values: dict[str, Any]) -> AggregationOutcome:
+    aggregated = None if values["aggregated"] is None else _DECODER.decode(values["aggregated"])
+    return AggregationOutcome(**{**values, "aggregated": aggregated})
 
 
 class BulkOptions(Struct, frozen=True, kw_only=True):
@@ -265,7 +256,11 @@ def _aggregate_one(
         return unchanged, {}
     result = _aggregate(name, state, options, recovery)
     outcome = AggregationOutcome(
-        experiment_id=name, result="aggregated", aggregated=summary_of(result), unreadable=recovery.unreadable
+        experiment_id=name,
+        result="aggregated",
+        aggregated=summary_of(result),
+        unreadable=recovery.unreadable,
+        was_altered=state.status == "altered",
     )
     return outcome, _values(repository, state, result)
 
@@ -322,7 +317,8 @@ def _values(repository: FileSystemRepository, state: ExperimentState, result: Ag
     is_ours = older is not None and older.sources is not None and older.experiment_id == result.experiment_id
     if result.sources is not None and (state.status == "pending" or is_ours):
         return {aggregated_key(repository.folder_of(result.experiment_id)): encode_aggregated(result)}
-    repository.save_aggregated(result)  # keeps an external or unreadable aggregate, or refuses to replace it
+    # This keeps an external, altered or unreadable aggregate, or refuses to replace it.
+    repository.save_aggregated(result)
     return {}
 
 

@@ -49,6 +49,7 @@ CODES = {
     "manifest.other_experiment": "a manifest of another experiment",
     "experiment.misnamed": "a folder whose name no experiment id can have",
     "aggregate.stale": "an aggregate whose raw files were added, changed or removed after the aggregation",
+    "aggregate.altered": "an aggregate in which another program changed values",
     "aggregate.unreadable": "an aggregate that can't be read",
     "aggregate.misnamed": "an aggregate whose file name no experiment id can have",
     "folder.unreadable": "a folder of the results directory that can't be read",
@@ -343,7 +344,10 @@ def _check_aggregate(repository: FileSystemRepository, folder: str) -> Iterator[
     except ResultsError as error:
         yield _finding("aggregate.unreadable", key, error.found, error.advice)
         return
-    if state.status == "unreadable":
+    if state.status == "altered":
+        found, _, advice = (state.problem or "").partition("; ")
+        yield _finding("aggregate.altered", key, found, advice)
+    elif state.status == "unreadable":
         advice = f"run 'llm-energy-measure aggregate {folder} --force'"
         yield _finding("aggregate.unreadable", key, state.problem or "", advice)
     elif state.changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import msgspec
 from msgspec import Struct
@@ -19,9 +19,10 @@ from llm_energy_measure.domain.experiment import (
     UnreadableFile,
 )
 from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.exceptions import ResultCorruptError
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import folder_name
-from llm_energy_measure.verification.codes import failed, not_checked, passed
+from llm_energy_measure.verification.codes import failed, joules, not_checked, passed
 
 AGREEMENT = 1e-9
 """Greatest relative difference between a stored number and the recomputed one."""
@@ -45,6 +46,15 @@ _ATTRIBUTED = (
 )
 _MAX_VALUE_LENGTH = 200
 _MAX_NAMES = 8
+_MAX_DIFFERENCES = 20
+
+
+class Difference(NamedTuple):
+    """A value of the aggregate that differs: its path, the value that was found, and the expected one."""
+
+    path: str
+    found: object
+    expected: object
 
 
 def compare_sources(
@@ -72,7 +82,7 @@ def compare_sources(
     yield _finding_of_files("sources.missing", "removed after the aggregation", removed)
     yield _finding_of_files("sources.changed", "changed after the aggregation", changed)
     yield _finding_of_files("sources.added", "added after the aggregation", added)
-    yield _compare_embedded(records, stored.sources, data, skipped={*changed, *added, *removed})
+    yield from _compare_embedded(records, stored.sources, data, skipped={*changed, *added, *removed})
 
 
 def _digests(files: Sequence[UnreadableFile]) -> dict[str, str]:
@@ -81,20 +91,40 @@ def _digests(files: Sequence[UnreadableFile]) -> dict[str, str]:
 
 def _compare_embedded(
     records: Sequence[RawProcessResult], sources: Sequence[SourceFile], data: bytes, skipped: Collection[str]
-) -> Finding:
-    """Check that the aggregate contains each raw file byte for byte, and no other record."""
+) -> Iterator[Finding]:
+    """Check that the aggregate contains the values of each raw file, in any layout, and no other record."""
     code = "sources.embedded"
     embedded = codec.embedded_records(data)
     if len(embedded) != len(sources):
         message = f"the aggregate contains {len(embedded)} processes and names {len(sources)} source files"
-        return failed(code, message, expected=float(len(sources)), found=float(len(embedded)))
-    files = {record.stored.source.name: record.stored.data for record in records if record.stored}
-    different = [
-        source.name
-        for source, copy in zip(sources, embedded, strict=True)
-        if source.name not in skipped and files[source.name].removeprefix(codec.BOM).strip() != copy
-    ]
-    return _finding_of_files(code, "different from the copy in the aggregate", different)
+        yield failed(code, message, expected=float(len(sources)), found=float(len(embedded)))
+        return
+    files = {record.stored.source.name: record for record in records if record.stored}
+    differences: list[Difference] = []
+    for source, copy in zip(sources, embedded, strict=True):
+        record = files.get(source.name) if source.name not in skipped else None
+        if record is None or record.stored is None or record.stored.data.removeprefix(codec.BOM).strip() == copy:
+            continue
+        try:
+            found = codec.decode_raw(copy, source.name)
+        except ResultCorruptError as error:
+            differences.append(Difference(source.name, f"unreadable ({error.found})", "readable"))
+        else:
+            differences += (
+                Difference(f"{source.name}, {path}", value, expected)
+                for path, value, expected in _differences(found, record)
+            )
+    yield from _findings_of(code, differences, "in the raw file") if differences else [passed(code)]
+
+
+def _findings_of(code: str, differences: Sequence[Difference], truth: str) -> Iterator[Finding]:
+    """Yield a finding for each difference, up to a limit, and one that names the others."""
+    for path, found, expected in differences[:_MAX_DIFFERENCES]:
+        message = f"{path} is {_text(found)} in the aggregate, and {_text(expected)} {truth}"
+        yield failed(code, message, expected=_as_float(expected), found=_as_float(found))
+    others = [difference.path for difference in differences[_MAX_DIFFERENCES:]]
+    if others:
+        yield failed(code, f"{len(others)} more values differ: {', '.join(others)}")
 
 
 def _finding_of_files(code: str, problem: str, names: Sequence[str]) -> Finding:
@@ -105,18 +135,33 @@ def _finding_of_files(code: str, problem: str, names: Sequence[str]) -> Finding:
     return failed(code, f"{problem}: {shown}", found=shown)
 
 
-def compare_aggregates(stored: AggregatedSummary, recomputed: AggregatedResult) -> Finding:
-    """Return the finding of the comparison of a stored aggregate with the recomputed one."""
+def compare_aggregates(stored: AggregatedSummary, recomputed: AggregatedResult) -> Iterator[Finding]:
+    """Yield the findings of the comparison of a stored aggregate with the recomputed one."""
     code = "aggregate.recomputed"
     names, reasons = _comparable(stored, recomputed)
     one, other = ({name: _value(result, name) for name in names} for result in (stored, recomputed))
     differences = list(_differences(one, other))
-    if not differences:
-        return not_checked(code, "; ".join(reasons)) if reasons else passed(code)
-    first, found, expected = differences[0]
-    more = f"; different too: {', '.join(path for path, _, _ in differences[1:9])}" if len(differences) > 1 else ""
-    message = f"{first} is {_text(found)} in the aggregate, and {_text(expected)} if it is recomputed{more}"
-    return failed(code, message, expected=_as_float(expected), found=_as_float(found))
+    if differences:
+        yield from _findings_of(code, differences, "if it is recomputed")
+    else:
+        yield not_checked(code, "; ".join(reasons)) if reasons else passed(code)
+
+
+def check_integrity(stored: AggregatedSummary, recomputed: AggregatedResult | None) -> Finding:
+    """Return the finding that says whether another program changed values of the aggregate."""
+    code = "aggregate.altered"
+    if stored.integrity == "sealed":
+        return passed(code)
+    if stored.integrity != "altered":
+        return not_checked(code, "the file has no digest of its values: an earlier release or another tool wrote it")
+    claimed = stored.total_energy_j
+    actual = "an unknown energy" if recomputed is None else joules(recomputed.total_energy_j)
+    message = (
+        "another program changed values in the file, so that they differ from its digest; the file claims "
+        f"{joules(claimed)}, and {actual} follows from the raw files"
+    )
+    expected = None if recomputed is None else recomputed.total_energy_j
+    return failed(code, message, expected=expected, found=claimed)
 
 
 def _comparable(stored: AggregatedSummary, recomputed: AggregatedSummary) -> tuple[list[str], list[str]]:
@@ -151,7 +196,7 @@ def _value(result: AggregatedSummary, path: str) -> object:
     return value
 
 
-def _differences(one: object, other: object, path: str = "") -> Iterator[tuple[str, object, object]]:
+def _differences(one: object, other: object, path: str = "") -> Iterator[Difference]:
     """Yield path and both values of each difference; numbers may differ by `AGREEMENT`."""
     if one == other:
         return
@@ -164,7 +209,7 @@ def _differences(one: object, other: object, path: str = "") -> Iterator[tuple[s
         for index, (value, other_value) in enumerate(zip(one, other, strict=True)):
             yield from _differences(value, other_value, f"{path}[{index}]")
     elif not (_is_number(one) and _is_number(other) and math.isclose(one, other, rel_tol=AGREEMENT, abs_tol=0.0)):
-        yield path, one, other
+        yield Difference(path, one, other)
 
 
 def _is_number(value: object) -> TypeGuard[float]:

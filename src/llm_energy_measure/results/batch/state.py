@@ -8,14 +8,14 @@ from msgspec import Struct
 
 from llm_energy_measure.constants import MANIFEST_NAME
 from llm_energy_measure.domain.experiment import AggregatedSummary, CompletenessReport, Manifest
-from llm_energy_measure.exceptions import ResultCorruptError, ResultsError
+from llm_energy_measure.exceptions import ResultAlteredError, ResultCorruptError, ResultsError
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.raw_folder import digest_of
 from llm_energy_measure.storage.folder import Folder
 
-Status = Literal["pending", "current", "stale", "external", "unreadable"]
-"""Not aggregated; aggregate of the current raw files; of other raw files; of another tool; unreadable aggregate."""
+Status = Literal["pending", "current", "stale", "external", "altered", "unreadable"]
+"""Not aggregated; aggregate of the current raw files; of other raw files; of another tool; altered; unreadable."""
 
 
 class SourceChanges(Struct, frozen=True, kw_only=True):
@@ -41,9 +41,9 @@ class ExperimentState(Struct, frozen=True, kw_only=True):
 
     Attributes:
         status: See `Status`.
-        aggregated: Its aggregate, if there is a readable one.
+        aggregated: Its aggregate, if there is a readable one whose values are not altered.
         changes: The differences between its raw files and the aggregate's sources; None unless it is stale.
-        problem: Why its aggregate is unreadable; None if it is not.
+        problem: Why its aggregate is unreadable or altered; None if it is neither.
     """
 
     status: Status
@@ -69,6 +69,8 @@ def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> 
     """Return the state of an experiment, with its aggregate if there is a readable one."""
     try:
         aggregated = repository.load_summary(experiment_id)
+    except ResultAlteredError as error:
+        return ExperimentState(status="altered", problem=f"{error.found}; {error.advice}")
     except ResultCorruptError as error:
         return ExperimentState(status="unreadable", problem=error.found)
     if aggregated is None:

@@ -30,7 +30,7 @@ from llm_energy_measure.results.aggregation import (
     refuse_overflow,
     require_one_experiment,
 )
-from llm_energy_measure.results.batch.comparison import compare_aggregates, compare_sources
+from llm_energy_measure.results.batch.comparison import check_integrity, compare_aggregates, compare_sources
 from llm_energy_measure.results.batch.recovery import recover_from
 from llm_energy_measure.results.batch.state import expects_other_number, stated_processes
 from llm_energy_measure.results.repository import FileSystemRepository
@@ -55,7 +55,7 @@ class VerifiedExperiment(Struct, frozen=True, kw_only=True):
         experiment_id: The experiment's own id, or its folder name if no file can be read.
         outcome: `failed` if there is an error, `passed` if a check passed, else `not_checked`.
         verdict: One word of `verification.verdicts`. It describes the result that the current raw files give, unless
-            the stored aggregate is stale or unreadable.
+            the stored aggregate is altered, stale or unreadable.
         total_energy_j: The plain sum over processes, in joules; None if unknown.
         partial_energy_j: Sum of the known energies if a process has components without a total, in joules; else None.
         is_lower_bound: True if the sums are too low, because data are missing.
@@ -149,15 +149,16 @@ def _verify(
     recomputed, verification, finding = _recompute(folder, recovery, partials, stored)
     findings.append(finding)
     if stored is not None and data is not None:
+        findings.append(check_integrity(stored, recomputed))
         source_findings = list(compare_sources(stored, [*recovery.results, *partials], recovery.unreadable, data))
         findings += source_findings
-        findings.append(_compare(stored, recomputed, source_findings))
+        findings += _compare(stored, recomputed, source_findings)
     if verification is None or recomputed is None:
         verdict = VerifiedExperiment(
             experiment_id=stored.experiment_id if stored is not None else folder,
             outcome=_outcome(findings),
             verdict=_verdict(stored, recovery, recomputed, findings),
-            total_energy_j=stored.total_energy_j if stored is not None else None,
+            total_energy_j=None if stored is None or stored.integrity == "altered" else stored.total_energy_j,
             findings=findings,
         )
         return verdict, None
@@ -254,12 +255,13 @@ def _aggregate_and_verify(
 
 def _compare(
     stored: AggregatedSummary, recomputed: AggregatedResult | None, source_findings: Iterable[Finding]
-) -> Finding:
+) -> Iterable[Finding]:
     code = "aggregate.recomputed"
     if recomputed is None:
-        return not_checked(code, "the raw files can't be aggregated")
-    if any(finding.outcome == "failed" for finding in source_findings):
-        return not_checked(code, "the raw files differ from the sources of the aggregate")
+        return [not_checked(code, "the raw files can't be aggregated")]
+    is_stale = any(finding.outcome == "failed" and finding.code in _STALE_CODES for finding in source_findings)
+    if is_stale and stored.integrity != "altered":
+        return [not_checked(code, "the raw files differ from the sources of the aggregate")]
     return compare_aggregates(stored, recomputed)
 
 
@@ -278,12 +280,14 @@ def _verdict(
     failed_codes = {finding.code for finding in findings if finding.outcome == "failed"}
     if "aggregate.readable" in failed_codes:
         return "unreadable"
+    if "aggregate.altered" in failed_codes:
+        return "altered"
     if stored is not None and (
         not failed_codes.isdisjoint(_STALE_CODES) or expects_other_number(recovery.manifest, stored.completeness)
     ):
         return "stale"
     if recomputed is not None:
-        return verdict_of(recomputed, findings)
+        return verdict_of(recomputed, findings, integrity=stored.integrity if stored is not None else None)
     if recovery.results or recovery.partials:
         return "failed"
     return "unreadable" if recovery.unreadable else "interrupted" if recovery.manifest is not None else "pending"

@@ -19,6 +19,7 @@ from llm_energy_measure.constants import MAX_RECORD_DEPTH, SCHEMA_VERSION
 from llm_energy_measure.domain.experiment import (
     AggregatedResult,
     AggregatedSummary,
+    Integrity,
     Manifest,
     RawProcessResult,
     SourceFile,
@@ -34,8 +35,10 @@ from llm_energy_measure.domain.schema import (
     parse_version,
     timestamp_problems,
 )
+from llm_energy_measure.domain.units import Sha256
 from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
 from llm_energy_measure.results.store import json_text
+from llm_energy_measure.results.store.integrity import processes_digest, values_digest
 from llm_energy_measure.results.store.sample_arrays import SampleArrays, cut_sample_arrays
 from llm_energy_measure.results.store.unknown_fields import pointer_to, put_back, split_unknown, value_at
 from llm_energy_measure.security import require_bounded_json
@@ -72,6 +75,8 @@ class NewerMinorVersionWarning(UserWarning):
 class _Envelope(AggregatedSummary, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An aggregate whose embedded raw records are not decoded."""
 
+    values_sha256: Sha256 | msgspec.UnsetType = msgspec.UNSET
+    processes_sha256: Sha256 | msgspec.UnsetType = msgspec.UNSET
     process_results: list[msgspec.Raw] = msgspec.field(default_factory=list)
 
 
@@ -87,6 +92,7 @@ class _Id(msgspec.Struct):
     experiment_id: str
 
 
+_Bytes = bytes | memoryview
 RecordT = typing.TypeVar("RecordT", RawProcessResult, AggregatedResult, AggregatedSummary, _Envelope)
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind) for kind in (RawProcessResult, AggregatedResult, _Envelope, Manifest)
@@ -94,7 +100,7 @@ _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
 _ENCODER = msgspec.json.Encoder()
 
 
-def digest(data: bytes) -> str:
+def digest(data: _Bytes) -> str:
     """Return the SHA-256 in lower-case hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
@@ -203,6 +209,8 @@ def _refused(doing: str, problems: list[str]) -> InvalidResultError:
 def decode_aggregated(data: bytes, name: str) -> AggregatedResult:
     """Return the aggregated result of an experiment; each embedded raw record keeps its bytes as `stored`.
 
+    An aggregate whose values differ from its digests is returned too: `integrity` is then `altered`.
+
     Args:
         data: Content of the file.
         name: Name of the file in errors.
@@ -215,28 +223,81 @@ def decode_aggregated(data: bytes, name: str) -> AggregatedResult:
         NewerMinorVersionWarning: The schema version is a newer minor version.
     """
     envelope = _decode(_Envelope, data, _AGGREGATE, name)
-    try:
-        raws = envelope.process_results or embedded_records(data)
-    except msgspec.DecodeError as error:
-        raise _corrupt(_AGGREGATE, name, str(error)) from error
+    raws = [bytes(raw) for raw in _embedded_raws(envelope, data, name)]
     sources = envelope.sources or []
-    processes = []
-    for position, raw in enumerate(raws):
-        embedded = bytes(raw)
-        record = _decode(RawProcessResult, embedded, _AGGREGATE, f"{name}, process_results[{position}]")
-        if len(sources) == len(raws):
-            record.attach_stored(StoredBytes(source=sources[position], data=embedded))
-        processes.append(record)
-    return AggregatedResult(**msgspec.structs.asdict(envelope) | {"process_results": processes})
+    processes = _decode_embedded(raws, name)
+    if len(sources) == len(raws):
+        for record, source, raw in zip(processes, sources, raws, strict=True):
+            record.attach_stored(StoredBytes(source=source, data=raw))
+    values = {field: getattr(envelope, field) for field in AggregatedSummary.__struct_fields__}
+    result = AggregatedResult(**values, process_results=processes)
+    return result.attach_integrity(_integrity(envelope, raws, name, data))
+
+
+def _embedded_raws(envelope: _Envelope, data: bytes, name: str) -> Sequence[_Bytes]:
+    """Return the raw records in an aggregate, without a copy. An envelope that was converted has none."""
+    try:
+        return [memoryview(raw) for raw in envelope.process_results] or embedded_records(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _corrupt(_AGGREGATE, name, str(error)) from error
+
+
+def _decode_embedded(raws: Sequence[_Bytes], name: str) -> list[RawProcessResult]:
+    return [
+        _decode(RawProcessResult, bytes(raw), _AGGREGATE, f"{name}, process_results[{position}]")
+        for position, raw in enumerate(raws)
+    ]
 
 
 def decode_summary(data: bytes, name: str) -> AggregatedSummary:
     """Return an aggregated result without its raw records: several times faster than `decode_aggregated`.
 
-    Damage inside the raw records, and keys that occur twice, are not found. Args and Raises are those of
-    `decode_aggregated`.
+    The `integrity` is that of the whole file. Damage inside the raw records of an unsealed aggregate, and keys that
+    occur twice, are not found. Args and Raises are those of `decode_aggregated`.
     """
-    return summary_of(_decode(_Envelope, data, _AGGREGATE, name, check_keys=False))
+    envelope = _decode(_Envelope, data, _AGGREGATE, name, check_keys=False)
+    is_sealed = envelope.values_sha256 is not msgspec.UNSET
+    raws = _embedded_raws(envelope, data, name) if is_sealed else []
+    return summary_of(envelope).attach_integrity(_integrity(envelope, raws, name, data))
+
+
+def _integrity(envelope: _Envelope, raws: Sequence[_Bytes], name: str, data: bytes) -> Integrity:
+    """Return whether the values of an aggregate are those from which its digests were computed."""
+    values_sha256, processes_sha256 = envelope.values_sha256, envelope.processes_sha256
+    if isinstance(values_sha256, str) and isinstance(processes_sha256, str):
+        is_sealed = _has_values(envelope, values_sha256, processes_sha256, data) and (
+            _are_sources(envelope.sources or (), raws) or _has_processes(raws, processes_sha256, name)
+        )
+        return "sealed" if is_sealed else "altered"
+    return "unsealed" if values_sha256 is processes_sha256 else "altered"
+
+
+def _has_values(envelope: _Envelope, values_sha256: str, processes_sha256: str, data: bytes) -> bool:
+    summary = summary_of(envelope)
+    if values_digest(summary, processes_sha256) == values_sha256:
+        return True
+    # A release that did not know some of the fields may have computed the digest.
+    document = msgspec.json.decode(cut_sample_arrays(data.removeprefix(BOM)).text)
+    return values_digest(summary, processes_sha256, document) == values_sha256
+
+
+def _has_processes(raws: Sequence[_Bytes], processes_sha256: str, name: str) -> bool:
+    try:
+        processes = _decode_embedded(raws, name)
+    except ResultCorruptError:
+        return False
+    if processes_digest(processes) == processes_sha256:
+        return True
+    documents = [msgspec.json.decode(cut_sample_arrays(bytes(raw)).text) for raw in raws]
+    return processes_digest(processes, documents) == processes_sha256
+
+
+def _are_sources(sources: Sequence[SourceFile], raws: Sequence[_Bytes]) -> bool:
+    """Return True if the embedded records are byte for byte the source files. This takes less time than decoding."""
+    return len(raws) == len(sources) > 0 and all(
+        source.sha256 == digest(raw if len(raw) == source.size_bytes else bytes(raw) + b"\n")
+        for source, raw in zip(sources, raws, strict=True)
+    )
 
 
 def embedded_records(data: bytes) -> list[bytes]:
@@ -250,37 +311,57 @@ def encode_aggregated(record: AggregatedResult) -> bytes:
     Raises:
         InvalidResultError: A figure has the wrong type, is not finite, or is negative where that has no meaning.
     """
-    head = _encode_head(msgspec.structs.replace(record, process_results=[]))
+    head, summary = _encode_head(msgspec.structs.replace(record, process_results=[]))
     embedded = [process.stored.data if process.stored else encode_raw(process) for process in record.process_results]
+    embedded = [data.removeprefix(BOM) for data in embedded]
+    processes_sha256 = processes_digest(_as_decoded(record.process_results, embedded))
+    digests = f',\n  "values_sha256": "{values_digest(summary, processes_sha256)}"'
+    digests += f',\n  "processes_sha256": "{processes_sha256}"'
     # Spliced, not encoded: the digest of an embedded record then equals the one under `sources`.
-    parts = [head.removesuffix(b"\n}"), b',\n  "process_results": [\n']
+    parts = [head.removesuffix(b"\n}"), digests.encode(), b',\n  "process_results": [\n']
     for data in embedded:
-        parts += [data.removeprefix(BOM), b",\n"]
+        parts += [data, b",\n"]
     # One join: each further one would copy the records, which can have hundreds of megabytes, again.
     return b"".join([*(parts[:-1] if embedded else parts), b"\n  ]\n}\n"])
 
 
-def _encode_head(record: AggregatedResult) -> bytes:
-    """Return the JSON of an aggregate without its raw records, after every figure is checked."""
+def _as_decoded(records: Sequence[RawProcessResult], embedded: Sequence[bytes]) -> list[RawProcessResult]:
+    """Return the records as a reader decodes them: a record that no file contains may have a tuple, for example."""
+    try:
+        return [
+            record if record.stored else _decode(RawProcessResult, data, _RAW, f"process_{record.process_index}.json")
+            for record, data in zip(records, embedded, strict=True)
+        ]
+    except ResultCorruptError as error:
+        raise _refused("cannot save an aggregated result", [f"{error.doing}: {error.found}"]) from error
+
+
+def _encode_head(record: AggregatedResult) -> tuple[bytes, AggregatedSummary]:
+    """Return the JSON of an aggregate without its raw records, and what a reader decodes from it.
+
+    Every figure is checked.
+    """
     if record.unknown_fields is msgspec.UNSET:
         try:
             encoded = _ENCODER.encode(record)
-            if _DECODERS[AggregatedResult].decode(encoded) == record:  # as in `_unchanged_by_json`
+            decoded = _DECODERS[AggregatedResult].decode(encoded)
+            if decoded == record:  # as in `_unchanged_by_json`
                 # A string can't contain a line feed, so this is the line of the field.
-                return msgspec.json.format(encoded, indent=2).replace(b',\n  "process_results": []', b"", 1)
+                head = msgspec.json.format(encoded, indent=2).replace(b',\n  "process_results": []', b"", 1)
+                return head, summary_of(decoded)
         except (msgspec.DecodeError, TypeError, ValueError, NotImplementedError, RecursionError):
             pass
     document = _document(record)
     try:
         problems = [f"{path} is {value!r}, which JSON can't hold" for path, value in find_non_finite(document)]
         if not problems:
-            _convert(AggregatedResult, document)
+            decoded = _convert(AggregatedResult, document)
     except msgspec.ValidationError as error:
         problems = [json_text.explain(error, document)]
     if problems:
         raise _refused(f"cannot save aggregated result of experiment {record.experiment_id!r}", problems)
     del document["process_results"]
-    return msgspec.json.format(msgspec.json.encode(document), indent=2)
+    return msgspec.json.format(msgspec.json.encode(document), indent=2), summary_of(decoded)
 
 
 # Manifests

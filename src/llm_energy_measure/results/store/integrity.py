@@ -1,0 +1,144 @@
+"""Digests of the values of an aggregate: they show that another program changed a value after the aggregation.
+
+A digest is the SHA-256 of the values as MessagePack, with the fields and keys of each object in sorted order. It does
+not depend on the layout of the JSON text: on the order of keys, on blanks, or on the spelling of a number. Anyone can
+compute a digest: it detects edits and damage, and is no signature.
+
+MessagePack takes an eighth of the time of JSON, because it copies floating-point numbers. With JSON, `aggregate --all`
+would take 15 % more processor time (400 experiments of 8 processes).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from array import array
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from llm_energy_measure.domain.experiment import AggregatedSummary, RawProcessResult
+from llm_energy_measure.results.store.unknown_fields import put_back
+
+_ENCODER = msgspec.msgpack.Encoder(order="sorted")
+
+# MessagePack has no larger integers.
+_INT_LIMIT = 2**64
+
+
+def values_digest(summary: AggregatedSummary, processes_sha256: str, document: Any = None) -> str:
+    """Return the digest of an aggregate without its processes.
+
+    Args:
+        summary: The aggregate.
+        processes_sha256: The digest of its processes, which this digest includes.
+        document: The JSON object from which the aggregate was decoded. A field that it lacks is left out: a release
+            that did not know the field wrote the digest.
+    """
+    return hashlib.sha256(_values(summary, document) + processes_sha256.encode()).hexdigest()
+
+
+def processes_digest(records: Sequence[RawProcessResult], documents: Sequence[Any] | None = None) -> str:
+    """Return the digest of the processes of an aggregate. `documents` are their JSON objects, as in `values_digest`."""
+    digest = hashlib.sha256()
+    for record, document in zip(records, documents or [None] * len(records), strict=True):
+        digest.update(_values(_with_packed_samples(record), document))
+    return digest.hexdigest()
+
+
+def _with_packed_samples(record: RawProcessResult) -> RawProcessResult:
+    """Return the record with its latency samples as float64 bytes (big-endian), which takes a ninth of the time."""
+    inference = record.inference_metrics
+    latency = None if inference is None else inference.latency_measurements
+    if inference is None or latency is None:
+        return record
+    packed = {}
+    for name in ("ttft_ms", "itl_full_ms", "itl_trimmed_ms"):
+        samples = array("d", getattr(latency, name))
+        if sys.byteorder == "little":
+            samples.byteswap()
+        packed[name] = samples.tobytes()
+    latency = msgspec.structs.replace(latency, **packed)
+    return msgspec.structs.replace(
+        record, inference_metrics=msgspec.structs.replace(inference, latency_measurements=latency)
+    )
+
+
+def _values(record: AggregatedSummary | RawProcessResult, document: Any = None) -> bytes:
+    """Return the values of a record as bytes: equal for equal values, different for different ones."""
+    free: dict[str, Any] = {}
+    # These objects have values of any type, so a decoder cannot know whether 3 was 3.0 before.
+    for name in ("effective_config", "cli_overrides"):
+        value = getattr(record, name)
+        if value and (plain := _plain_numbers(value)) is not value:
+            free[name] = plain
+    if free:
+        record = msgspec.structs.replace(record, **free)
+    if document is None and record.unknown_fields is msgspec.UNSET:
+        try:
+            return _ENCODER.encode(record)
+        except (OverflowError, ValueError):
+            pass  # an integer of more than 64 bits, or a time that has no year in UTC
+    values = msgspec.to_builtins(record, builtin_types=(bytes, datetime))
+    put_back(values, _normalised(values.pop("unknown_fields", {})))
+    if document is not None:
+        values = _only_fields_of(document, values)
+    return _ENCODER.encode(_normalised(values, floats=False))
+
+
+def _plain_numbers(value: Any) -> Any:
+    """Return `_normalised(value)`, or the value itself if that changes nothing."""
+    try:
+        encoded = _ENCODER.encode(value)
+    except (OverflowError, ValueError):
+        return _normalised(value)
+    return _normalised(value) if _has_whole_float(encoded) else value
+
+
+@lru_cache(maxsize=1024)
+def _has_whole_float(encoded: bytes) -> bool:
+    # All processes of an experiment have nearly the same configuration, so the cache saves most of the time.
+    pending = [msgspec.msgpack.decode(encoded)]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, float) and value.is_integer():
+            return True
+    return False
+
+
+def _normalised(value: Any, *, floats: bool = True) -> Any:
+    """Return a value of any type in which each number has one form.
+
+    A whole number is an integer, also if it was written as 3.0 (with `floats`). An integer or a time that MessagePack
+    cannot hold is its text.
+    """
+    if isinstance(value, datetime):
+        try:
+            _ENCODER.encode(value)
+        except (OverflowError, ValueError):  # outside of the years 1 to 9999 in UTC
+            return value.isoformat()
+    if isinstance(value, dict):
+        return {key: _normalised(item, floats=floats) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normalised(item, floats=floats) for item in value]
+    if floats and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is int and not -_INT_LIMIT // 2 <= value < _INT_LIMIT:
+        return f"integer {value}"
+    return value
+
+
+def _only_fields_of(document: Any, values: Any) -> Any:
+    """Return the values without the fields of objects that the document lacks."""
+    if isinstance(values, dict) and isinstance(document, dict):
+        return {key: _only_fields_of(document[key], value) for key, value in values.items() if key in document}
+    if isinstance(values, list | tuple) and isinstance(document, list) and len(values) == len(document):
+        return [_only_fields_of(inner, value) for inner, value in zip(document, values, strict=True)]
+    return values
