@@ -77,12 +77,13 @@ class Folder:
         for name in re.finditer("[^/]+", "/".join(found)):
             yield name[0]
 
-    def timestamp_ns(self, name: str) -> int | None:
+    def timestamp_ns(self, name: str, *, of_folder: bool = False) -> int | None:
         """Return the mtime of a file or the ctime of a folder, in nanoseconds since 1970-01-01 UTC.
 
-        The clock is that of the file system. The result is None if the name is absent, if the file is empty, or if the
-        time is unknown. It is also None for a file whose mtime and ctime are equal: it may be a plain copy of an older
-        file, because renaming a file or setting its mtime makes the two times different.
+        The clock is that of the file system. The result is None if the name is absent or that of another type (a link,
+        a pipe), if the file is empty, or if the time is unknown. It is also None for a file whose mtime and ctime are
+        equal: it may be a plain copy of an older file, because renaming a file or setting its mtime makes the two times
+        different.
         """
         if self._descriptor is None:
             return None
@@ -90,7 +91,9 @@ class Folder:
             found = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except OSError:
             return None
-        if stat.S_ISDIR(found.st_mode):
+        if stat.S_IFMT(found.st_mode) != (stat.S_IFDIR if of_folder else stat.S_IFREG):
+            return None
+        if of_folder:
             # A folder that is moved or copied here keeps its mtime, but not its ctime.
             return found.st_ctime_ns
         return found.st_mtime_ns if found.st_size and found.st_mtime_ns != found.st_ctime_ns else None

@@ -210,7 +210,7 @@ def _check_attempt(repository: FileSystemRepository, folder: str, attempt: int) 
     """Check an archived attempt and its unfinished files."""
     key = layout.earlier_attempt_folder(folder, attempt)
     entries = repository.store.list(key)
-    results = sum(process_index_of(entry.name) is not None for entry in entries)
+    results = sum(process_index_of(entry.name) is not None and not entry.is_folder for entry in entries)
     message = f"a later attempt replaced it; it contains {results} results"
     yield _finding("raw.earlier_attempt", key, message, _NO_LONGER_NEEDED)
     names = {entry.name for entry in entries}

@@ -61,7 +61,7 @@ def stated_processes(aggregated: AggregatedSummary) -> int | None:
 def is_up_to_date(raw: Folder, aggregated: Folder, folder: str) -> bool:
     """Return True if the mtimes show that the aggregate was made from the current raw files; see `bulk`."""
     made_ns = aggregated.timestamp_ns(f"{folder}.json")
-    changed_ns = None if made_ns is None else raw.timestamp_ns(folder)
+    changed_ns = None if made_ns is None else raw.timestamp_ns(folder, of_folder=True)
     return made_ns is not None and changed_ns is not None and changed_ns < made_ns
 
 

@@ -35,7 +35,7 @@ from llm_energy_measure.results.batch.recovery import recover_from
 from llm_energy_measure.results.batch.state import expects_other_number, stated_processes
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec
-from llm_energy_measure.results.store.layout import is_folder_name
+from llm_energy_measure.results.store.layout import is_folder_name, names_folder
 from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
 from llm_energy_measure.storage.folder import Folder
@@ -191,7 +191,10 @@ def _read_aggregate(
         data = repository.read_aggregated(name)
         if data is None:
             return None, None, not_checked(code, "it is not aggregated yet")
-        return data, codec.decode_summary(data, f"{folder}.json"), passed(code)
+        stored = codec.decode_summary(data, f"{folder}.json")
+        if not names_folder(stored.experiment_id, folder):
+            return data, None, failed(code, f"the file is the aggregate of {stored.experiment_id!r}")
+        return data, stored, passed(code)
     except ResultsError as error:
         return data, None, failed(code, f"the aggregate can't be read: {error.found}")
 

@@ -27,7 +27,9 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
     finish(store, folder)
     marker = layout.deleted_folder(folder)
     # A file system that ignores case finds the folder of another experiment too.
-    moved = _has(store, layout.raw_folder(folder)) and store.move_folder(layout.raw_folder(folder), marker)
+    moved = _has(store, layout.raw_folder(folder), is_folder=True) and store.move_folder(
+        layout.raw_folder(folder), marker
+    )
     if not moved and not _remains(store, folder, owner):
         return False
     if not store.list(marker):
@@ -66,14 +68,16 @@ def deleted_folders(store: Store) -> set[str]:
 def _has_marker(store: Store, folder: str) -> bool:
     marker = layout.deleted_folder(folder)
     try:
-        return bool(store.list(marker)) and _has(store, marker)
+        return bool(store.list(marker)) and _has(store, marker, is_folder=True)
     except ResultsError:
         return False  # a file of another program has this name
 
 
 def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
     """Return the keys of an experiment other than its raw results; the key of a folder ends with a slash."""
-    keys = [key for key in (layout.aggregated_key(folder), layout.tags_key(folder)) if _has(store, key)]
+    keys = [
+        key for key in (layout.aggregated_key(folder), layout.tags_key(folder)) if _has(store, key, is_folder=False)
+    ]
     keys += [
         f"{AGGREGATED_DIR}/{entry.name}"
         for entry in store.list(AGGREGATED_DIR)
@@ -90,10 +94,10 @@ def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
     return keys
 
 
-def _has(store: Store, key: str) -> bool:
-    """Return True if a key exists with exactly this name, also on a file system that ignores case."""
+def _has(store: Store, key: str, *, is_folder: bool) -> bool:
+    """Return True if a file or a folder has exactly this name, also on a file system that ignores case."""
     parent, _, name = key.rpartition("/")
-    return any(entry.name == name for entry in store.list(parent))
+    return any(entry.name == name and entry.is_folder == is_folder for entry in store.list(parent))
 
 
 def _remove(store: Store, folder: str, owner: str | None) -> None:
