@@ -209,6 +209,20 @@ def test_unlike_runs_are_refused_unless_the_field_may_vary(tmp_path: Path) -> No
     assert run("results", "compare", base, new, "--vary", "gpu", "--fail-on", "worse").status == 3
 
 
+def test_ignored_key_of_one_side_does_not_separate_runs(tmp_path: Path) -> None:
+    """The candidate has a key that the base lacks, and its runs differ in it."""
+    base = sweep(tmp_path / "base", {"aaa": FAST}, sizes=[8])
+    repository = FileSystemRepository(tmp_path / "new")
+    for number, joules in enumerate(SLOW):
+        save(repository, f"new_{number}", joules * 8, number, effective_config={"batch_size": 8, "trial": number})
+    assert {outcome.result for outcome in aggregate_all(repository)} == {"aggregated"}
+    done = run("results", "compare", base, tmp_path / "new")
+    assert (done.status, done.out) == (1, "")
+    assert "trial is 0 in new_0 and 1 in new_1, on the same side; " in done.err
+    assert "pass --ignore trial" in done.err
+    assert run("results", "compare", base, tmp_path / "new", "--ignore", "trial", "--fail-on", "worse").status == 3
+
+
 def test_paired_test_by_tag(two_commits: Path, tmp_path: Path) -> None:
     results = sweep(tmp_path / "results", {"aaa": FAST, "bbb": SLOW[::-1]}, sizes=[1])
     for commit in ("aaa", "bbb"):
@@ -232,6 +246,8 @@ def test_paired_test_by_tag(two_commits: Path, tmp_path: Path) -> None:
         (["resluts", "tag.commit = aaa"], "'resluts' is neither a directory nor a condition: there is no"),
         (["tag.commit = aaa", "tag.commit = bbb", "--block", "colour"], "there is no column 'colour'"),
         (["tag.commit = aaa", "tag.commit = bbb", "--vary", "colour"], "no configuration has the key 'colour'"),
+        (["tag.commit = aaa", "tag.commit = bbb", "--ignore", "colour"], "cannot ignore: no configuration has the key"),
+        (["--by", "tag.commit", "--base", "aaa", "--where", "x"], "Invalid value for --where: cannot filter by '(x)'"),
         (["a", "b", "--margin", "3"], "'3' is not a margin between 0 and 1; write 3% or 0.03"),
         (["a", "b", "--margin", "some"], "'some' is not a margin"),
         (["a", "b", "--fail-on", "better"], "'better' is not one of worse, undecided, confounded"),
@@ -253,7 +269,7 @@ def test_wrong_usage_exits_with_2(two_commits: Path, arguments: list[str], messa
             ["tag.commit = aaa", "tag.commit = ccc"],
             "cannot compare 'tag.commit = ccc': no aggregated experiment matches",
         ),
-        (["tag.commit = aaa", "tag.commit = aaa"], "each run is left out; aaa_b1_c0: copy"),
+        (["tag.commit = aaa", "tag.commit = aaa"], "each run is left out, for example aaa_b1_c0: copy"),
         (["missing/", "tag.commit = aaa"], "missing/"),
     ],
 )
@@ -286,14 +302,14 @@ def test_order_prints_shell_lines_of_randomised_blocks() -> None:
     )
     lines = done.out.splitlines()
     assert lines[0] == "# Randomised blocks; --seed 1 prints this order again."
-    recorded = "llm-energy-measure record --experiment b1_c{} --config-name b1 -- python run.py"
+    recorded = "llm-energy-measure record --experiment b1_c{} --config-name b1 --tag block={} -- python run.py"
     blocks = [lines[2:4], lines[5:7], lines[8:10]]
     assert [lines[1], lines[4], lines[7]] == [
         *("# Warm-up: leave these runs out of the comparison.", "# Block 1", "# Block 2"),
     ]
     assert sorted(blocks[0]) == ["python run.py", "torchrun run.py --id b4_warmup"]
     for number in range(2):
-        assert sorted(blocks[number + 1]) == [recorded.format(number), f"torchrun run.py --id b4_c{number}"]
+        assert sorted(blocks[number + 1]) == [recorded.format(number, number + 1), f"torchrun run.py --id b4_c{number}"]
 
 
 def test_order_prints_json_with_the_seed() -> None:

@@ -244,7 +244,7 @@ def test_content_of_the_base_does_not_count_in_the_candidate() -> None:
     assert table.rows[0].new.n == 5
     assert "the same measurement as old_0 of the base" in table.left_out[0].reason
     with pytest.raises(
-        ConfigurationError, match="cannot compare 'copy': each run is left out; .* the same measurement"
+        ConfigurationError, match="cannot compare 'copy': each run is left out, .* the same measurement"
     ):
         compare(base, [Selection("copy", base.observations)])
 

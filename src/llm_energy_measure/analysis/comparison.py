@@ -149,6 +149,7 @@ def compare(
     metrics: Sequence[str] = ("j_per_token",),
     margin: float = DEFAULT_MARGIN,
     vary: Collection[str] = (),
+    ignore: Collection[str] = (),
     block_of: Callable[[Observation], str | None] | None = None,
 ) -> Comparison:
     """Compare candidates with a base.
@@ -159,6 +160,7 @@ def compare(
         metrics: Names from `METRICS`.
         margin: Relative difference that matters, greater than 0.
         vary: Fields that may differ between the sides, or facts that do not separate configurations.
+        ignore: Facts that separate nothing: runs that differ in them are repeats.
         block_of: Function that returns the block of a run. With at least three blocks that contain runs of both
             sides, the test is paired. None, and a run without a block, means no pairing.
 
@@ -166,7 +168,7 @@ def compare(
         ConfigurationError: The selections cannot be paired.
         IncompatibleResultsError: The runs of a pair are unlike.
     """
-    rules = _Rules(vary=vary, block_of=block_of)
+    rules = _Rules(vary=vary, ignore=ignore, block_of=block_of)
     tables = [_candidate_table(base, candidate, metric, rules) for candidate in candidates for metric in metrics]
     p_values = [one.p_different() for _, estimates in tables for one in estimates if one is not None]
     adjusted = iter(zip(p_values, holm(p_values), strict=True))
@@ -185,6 +187,7 @@ class _Rules(NamedTuple):
     """The arguments of `compare` with the same names."""
 
     vary: Collection[str]
+    ignore: Collection[str]
     block_of: Callable[[Observation], str | None] | None
 
 
@@ -193,7 +196,7 @@ def _candidate_table(
 ) -> tuple[CandidateTable, list[RatioEstimate | None]]:
     """Return a table without verdicts, and the estimate of each row (None for rows without a test)."""
     sides = (_with_figure(base, metric), _with_figure(candidate, metric))
-    pairing = pair_selections(*sides, vary=rules.vary)
+    pairing = pair_selections(*sides, vary=rules.vary, ignore=rules.ignore)
     names = labels([*(pair.facts for pair in pairing.pairs), *pairing.only_base, *pairing.only_new])
     rows, estimates = [], []
     for pair, name in zip(pairing.pairs, names, strict=False):

@@ -75,7 +75,9 @@ class Pairing(Struct, frozen=True):
     left_out: list[LeftOut]
 
 
-def pair_selections(base: Selection, new: Selection, *, vary: Collection[str] = ()) -> Pairing:
+def pair_selections(
+    base: Selection, new: Selection, *, vary: Collection[str] = (), ignore: Collection[str] = ()
+) -> Pairing:
     """Return the configurations of two selections, in pairs that agree in all facts except the compared change.
 
     If each run of the base differs from each run of the candidate in a fact, this fact is the compared change. It does
@@ -85,6 +87,7 @@ def pair_selections(base: Selection, new: Selection, *, vary: Collection[str] = 
         base: The base.
         new: The candidate.
         vary: Names of further facts that do not separate the pairs.
+        ignore: Names of facts that separate nothing.
 
     Raises:
         ConfigurationError: A side has no run left, no configuration is common, or one pair mixes configurations.
@@ -96,7 +99,7 @@ def pair_selections(base: Selection, new: Selection, *, vary: Collection[str] = 
     for selection, runs in ((base, old_runs), (new, new_runs)):
         if not runs:
             raise ConfigurationError(f"cannot compare {selection.name!r}", *_nothing_left(selection, left_out))
-    sides = [_by_configuration(runs) for runs in (old_runs, new_runs)]
+    sides = [_by_configuration(runs, ignore) for runs in (old_runs, new_runs)]
     names = _varying([facts for side in sides for facts, _ in side])
     values = [{name: _distinct(facts.get(name) for facts, _ in side) for name in names} for side in sides]
     factors = [name for name in names if name in vary or not set(values[0][name]) & set(values[1][name])]
@@ -207,7 +210,8 @@ def _nothing_left(selection: Selection, left_out: Sequence[LeftOut]) -> tuple[st
     if not reasons:
         return "no aggregated experiment matches", "run 'llm-energy-measure results list --all' to see the experiments"
     first = reasons[0]
-    return f"each run is left out; {first.experiment_id}: {first.reason}", "see the reasons with 'results repeats'"
+    advice = "choose another metric with --metric, or run 'llm-energy-measure results repeats' for all reasons"
+    return f"each run is left out, for example {first.experiment_id}: {first.reason}", advice
 
 
 def _nothing_common(shared: Sequence[str], rows: Sequence[dict[Key, list[Configured]]]) -> tuple[str, str]:
@@ -233,16 +237,17 @@ def _require_one_configuration(row: Sequence[Configured], names: Sequence[str]) 
     )
 
 
-def _by_configuration(runs: Iterable[Observation]) -> list[Configured]:
+def _by_configuration(runs: Iterable[Observation], ignore: Collection[str]) -> list[Configured]:
     """Return the facts of each configuration, and its runs."""
     found: dict[tuple[object, ...], list[Observation]] = {}
     for one in runs:
         found.setdefault((*one.identity.items(), *one.configuration.items()), []).append(one)
-    return [
-        ({**run.identity, **{PREFIX + key: value for key, value in run.configuration.items()}}, found_runs)
-        for found_runs in found.values()
-        for run in found_runs[:1]
-    ]
+    merged: dict[tuple[object, ...], Configured] = {}
+    for same in found.values():
+        facts = {**same[0].identity, **{PREFIX + key: value for key, value in same[0].configuration.items()}}
+        facts = {name: value for name, value in facts.items() if name not in ignore}
+        merged.setdefault(tuple(facts.items()), (facts, []))[1].extend(same)
+    return list(merged.values())
 
 
 def _varying(facts: Sequence[Facts]) -> list[str]:

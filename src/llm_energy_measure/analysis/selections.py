@@ -69,12 +69,13 @@ def sides_of(observations: Sequence[Observation], name: str, base: str) -> tuple
     return selections[index], selections[:index] + selections[index + 1 :]
 
 
-def names_that_vary(names: Iterable[str], observations: Sequence[Observation]) -> list[str]:
-    """Return the full names of the fields and keys that may differ between the sides.
+def full_names(names: Iterable[str], observations: Sequence[Observation], doing: str) -> list[str]:
+    """Return the full names of fields and keys.
 
     Args:
         names: Fields of `Observation.comparability`, names of `Observation.identity`, or configuration keys.
         observations: The runs.
+        doing: First part of the error message.
 
     Raises:
         ConfigurationError: A name is unknown.
@@ -86,7 +87,7 @@ def names_that_vary(names: Iterable[str], observations: Sequence[Observation]) -
         if full in COMPARABLE_FIELDS or full in identity:
             found.append(full)
         else:
-            found.append(PREFIX + full_key(name, _keys(observations), f"cannot vary {name!r}"))
+            found.append(PREFIX + full_key(name, _keys(observations), doing))
     return found
 
 

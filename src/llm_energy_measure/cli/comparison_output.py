@@ -33,9 +33,7 @@ def print_tables(comparison: Comparison, kind: EnergyKind) -> None:
         headers = _headers(table)
         alignments = ("left", "right", "right", "right", "right", "right", "left")
         rows = _all_cells(table, comparison.margin)
-        terminal.print_table(
-            list(zip(headers, alignments, strict=True)), rows, optional=(_P,), all_columns="--format json"
-        )
+        terminal.print_table(list(zip(headers, alignments, strict=True)), rows, optional=(_P,))
         for line in _conclusions(table):
             terminal.print_line(line)
         terminal.print_line("")
@@ -176,7 +174,7 @@ def _conclusions(table: CandidateTable) -> Iterator[str]:
     for one in table.left_out[:_MOST_LEFT_OUT]:
         yield f"left out of {one.side}: {one.experiment_id}: {one.reason}"
     if len(table.left_out) > _MOST_LEFT_OUT:
-        yield f"left out: {len(table.left_out) - _MOST_LEFT_OUT} more; --format json lists all"
+        yield f"left out: {len(table.left_out) - _MOST_LEFT_OUT} more; --json lists all"
 
 
 def _some(names: Sequence[str], most: int) -> str:

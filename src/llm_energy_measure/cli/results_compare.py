@@ -13,7 +13,7 @@ import click
 from llm_energy_measure.analysis.comparison import Comparison, compare
 from llm_energy_measure.analysis.observations import METRICS, Observation, read_observations
 from llm_energy_measure.analysis.pairing import Selection
-from llm_energy_measure.analysis.selections import column, names_that_vary, sides_of
+from llm_energy_measure.analysis.selections import column, full_names, sides_of
 from llm_energy_measure.cli import comparison_output, energies, options, streams, terminal
 from llm_energy_measure.exceptions import ConfigurationError
 
@@ -32,9 +32,14 @@ def _margin(_context: click.Context, _parameter: click.Parameter, value: str) ->
     return margin
 
 
-def _fail_on(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str]:
+def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return the names of a comma-separated list."""
+    return tuple(name.strip() for name in value.split(",")) if value is not None else ()
+
+
+def _fail_on(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
     """Return the conditions of a comma-separated list."""
-    conditions = [word.strip() for word in value.split(",")] if value is not None else []
+    conditions = list(_names(context, parameter, value))
     for word in conditions:
         if word not in _CONDITIONS:
             raise click.BadParameter(f"{word!r} is not one of {', '.join(_CONDITIONS)}")
@@ -90,8 +95,8 @@ Exit status:
     "--margin", metavar="PERCENT", callback=_margin, default="3%", show_default=True, help="Ignore smaller changes."
 )
 @click.option("--block", metavar="COLUMN", help="Pair the runs by date, host or tag.KEY, with three common blocks.")
-@click.option("--vary", metavar="FIELD", multiple=True, help="Allow this field to differ; can be repeated.")
-@click.option("--ignore", metavar="KEY", multiple=True, help="Ignore this configuration key; can be repeated.")
+@click.option("--vary", metavar="FIELD,...", callback=_names, help="Allow these fields to differ between the sides.")
+@click.option("--ignore", metavar="KEY,...", callback=_names, help="Do not separate the runs by these keys or facts.")
 @click.option(
     "--fail-on", metavar="CONDITION,...", callback=_fail_on, help="Exit with 3 on worse, undecided, confounded."
 )
@@ -103,6 +108,7 @@ Exit status:
 )
 @click.option("--to", "target", metavar="FILE|-", type=options.PathName(), help="Write to FILE, or to stdout (-).")
 @energies.energy_option
+@options.json_option
 @options.shared_options
 @streams.finish_work
 def compare_results(
@@ -120,9 +126,10 @@ def compare_results(
     form: str | None,
     target: str | None,
     kind: energies.EnergyKind,
+    as_json: bool,
 ) -> None:
     """Compare configurations; the exit status is 3 if a condition of --fail-on is met."""
-    reader = _Reader(where, ignore, kind)
+    reader = _Reader(where, kind)
     if by is not None:
         if base is None or selections:
             raise click.UsageError("--by COLUMN needs --base VALUE, and neither BASE nor CAND.")
@@ -135,39 +142,46 @@ def compare_results(
     with options.usage_errors("--block"):
         block_of = column(block, runs, f"cannot pair by {block}") if block is not None else None
     with options.usage_errors("--vary"):
-        fields = names_that_vary(vary, runs)
+        fields = full_names(vary, runs, "cannot vary")
+    with options.usage_errors("--ignore"):
+        ignored = full_names(ignore, runs, "cannot ignore")
     comparison = compare(
         base_side,
         candidates,
         metrics=list(dict.fromkeys(metrics)) or ["j_per_token"],
         margin=margin,
         vary=fields,
+        ignore=ignored,
         block_of=block_of,
     )
-    _write(comparison, form, target, fail_on, kind)
+    _write(comparison, "json" if as_json else form, target, fail_on, kind)
     if any(comparison.has(condition) for condition in fail_on):
         raise SystemExit(_FAILED)
 
 
 class _Reader(NamedTuple):
-    """The options that decide which runs are read, and how."""
+    """The options that decide which runs are read, and which energy they have."""
 
     where: str | None
-    ignore: tuple[str, ...]
     kind: energies.EnergyKind
 
     def read(self, directory: str | None = None, condition: str | None = None) -> list[Observation]:
         """Return the runs of a directory (None is the current results directory) that match all conditions."""
-        conditions = [text for text in (self.where, condition) if text is not None]
-        return read_observations(
-            options.repository() if directory is None else directory,
-            where=" and ".join(f"({text})" for text in conditions)
-            if len(conditions) > 1
-            else "".join(conditions) or None,
-            energy=self.kind,
-            ignore=self.ignore,
-            warn=terminal.warn,
-        )
+        conditions = [f"({text})" for text in (self.where, condition) if text is not None]
+        try:
+            return read_observations(
+                options.repository() if directory is None else directory,
+                where=" and ".join(conditions) or None,
+                energy=self.kind,
+                warn=terminal.warn,
+            )
+        except ConfigurationError as error:
+            if not error.doing.startswith("cannot filter"):
+                raise
+            if condition is None:
+                raise click.BadParameter(str(error), param_hint="--where") from error
+            message = f"{condition!r} is neither a directory nor a condition: {error.found}; {error.advice}"
+            raise click.BadParameter(message, param_hint="BASE or CAND") from error
 
 
 def _sides_by(by: str, base: str, reader: _Reader) -> tuple[Selection, list[Selection]]:
@@ -183,13 +197,7 @@ def _selection(text: str, reader: _Reader) -> Selection:
     # Path.is_dir raises an error for a long condition, because no file name is that long.
     if os.path.isdir(text):  # noqa: PTH112 - see above
         return Selection(text, reader.read(directory=text))
-    try:
-        return Selection(text, reader.read(condition=text))
-    except ConfigurationError as error:
-        if not error.doing.startswith("cannot filter"):
-            raise
-        message = f"{text!r} is neither a directory nor a condition: {error.found}; {error.advice}"
-        raise click.BadParameter(message, param_hint="BASE or CAND") from error
+    return Selection(text, reader.read(condition=text))
 
 
 def _write(

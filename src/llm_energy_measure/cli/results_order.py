@@ -47,7 +47,8 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
     """Print an interleaved order of runs: randomised blocks with warm-up.
 
     Each block runs each command once, in a random order. A slow change of the machine then affects all commands
-    equally. Each line records its command with 'llm-energy-measure record'. A command that records its own result has
+    equally. Each line records its command with 'llm-energy-measure record', and tags its block for 'results compare
+    --block tag.block'. A command that records its own result has
     {id} where the line needs the experiment id. The ids of repeats end in _c0, _c1, and so on.
     """
     commands: dict[str, str] = {}
@@ -90,7 +91,7 @@ def _line(run: PlannedRun, command: str) -> str:
         return command.replace(_ID, run.experiment_id)
     if run.block == 0:
         return command
-    names = f"--experiment {run.experiment_id} --config-name {run.configuration}"
+    names = f"--experiment {run.experiment_id} --config-name {run.configuration} --tag block={run.block}"
     return f"{options.PROGRAM} record {names} -- {command}"
 
 

@@ -154,11 +154,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 
 def print_table(
-    headers: Sequence[tuple[str, str]],
-    rows: Iterable[Sequence[str]],
-    *,
-    optional: Sequence[str] = (),
-    all_columns: str = "--json",
+    headers: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], *, optional: Sequence[str] = ()
 ) -> None:
     """Print a table on stdout that fits the terminal. If even its numbers do not fit, print each row as fields.
 
@@ -166,8 +162,7 @@ def print_table(
         headers: Title and alignment (`left` or `right`) of each column. Columns aligned left are text.
         rows: Formatted cells. Cells and titles are escaped here.
         optional: Titles of the columns that are left out, one by one in this order, until the table fits. A message
-            names them.
-        all_columns: The option of the command that prints all columns; the message refers to it.
+            names them and refers to `--json`, so the command must have that option.
     """
     # Only commands that print a table or a progress display import rich.
     from rich.cells import cell_len
@@ -197,8 +192,7 @@ def print_table(
     else:
         console.print(_table(headers, cells, list(widths)))
     if left_out:
-        words = f"{', '.join(left_out)}; {all_columns} prints all columns"
-        info(f"columns left out because the terminal is too narrow: {words}")
+        info(f"columns left out because the terminal is too narrow: {', '.join(left_out)}; --json prints all columns")
 
 
 def _table_lines(
