@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import time
 import tracemalloc
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -84,3 +86,43 @@ def test_grouping_a_table_keeps_no_record_in_memory(tmp_path: Path, form: str) -
         for keep in (False, True)
     )
     assert dropped < kept / MARGIN, (dropped, kept)
+
+
+def write_run_table(path: Path, rows: int) -> None:
+    lines = [f"run_{row // 4}_repetition_{row % 4},DONE,llama,{row}.5,some text" for row in range(rows)]
+    path.write_text("\n".join(["__run_id,__done,model,energy_J,note", *lines]))
+
+
+def write_sglang(path: Path, rows: int) -> None:
+    tokens = '"completed": 3, "total_input_tokens": 9, "total_output_tokens": 5, "total_output_tokens_retokenized": 5'
+    path.write_text("\n".join(f'{{"backend": "sglang", "duration": {row}.5, {tokens}}}' for row in range(rows)))
+
+
+def write_bridge(path: Path, rows: int) -> None:
+    lines = [f"100,{1_770_000_000_000 + 100 * row},{row}.5,300000" for row in range(rows)]
+    path.write_text("\n".join(["Delta,Time,CPU_ENERGY (J),GPU0_POWER (mWatts)", *lines]))
+
+
+@pytest.mark.parametrize("write", [write_run_table, write_sglang, write_bridge])
+def test_rows_of_a_log_take_linear_time(tmp_path: Path, write: Callable[[Path, int], None]) -> None:
+    times = []
+    for rows in (300, 2400):
+        write(tmp_path / "log", rows)
+        tries = []
+        for _ in range(3):
+            began = time.process_time()
+            assert sum(1 for _ in importers.read(tmp_path / "log")) in (1, rows)
+            tries.append(time.process_time() - began)
+        times.append(min(tries))
+    assert times[1] < MARGIN * 8 * times[0]
+
+
+@pytest.mark.parametrize("write", [write_run_table, write_sglang, write_bridge])
+def test_reading_a_log_keeps_no_record_in_memory(tmp_path: Path, write: Callable[[Path, int], None]) -> None:
+    few, many = tmp_path / "few", tmp_path / "many"
+    write(few, 200)
+    write(many, 800)
+    one = 1 if write is write_bridge else None
+    growth = peak_bytes(many, one or 800) - peak_bytes(few, one or 200)
+    # A record of Python objects takes more than 3,000 bytes.
+    assert growth / 600 < 3000 / MARGIN

@@ -10,7 +10,8 @@ Source: S2 Group, experiment-runner.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -53,7 +54,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     mapping = options.mapping or _mapping(source)
     needed = {column for expression in mapping.values() for column in expression.columns}
     table = open_table(source, {*needed, _RUN, _DONE})
-    factors = _factors([row for _, _, row in table.rows() if isinstance(row, dict)], source.header, needed)
+    factors = _factors((row for _, _, row in table.rows() if isinstance(row, dict)), source.header, needed)
     for line, _, row in table.rows():
         with report.refusing(source.path, row=line):
             if isinstance(row, RefusedInputError):
@@ -115,20 +116,21 @@ def _factor(unit: str) -> float:
     return lower.get(unit.lower(), 1.0)
 
 
-def _factors(rows: Sequence[Mapping[str, Any]], header: Sequence[str], needed: set[str]) -> list[str]:
+def _factors(rows: Iterable[Mapping[str, Any]], header: Sequence[str], needed: set[str]) -> list[str]:
     """Return the columns with the settings of the runs: those with one value in all repetitions of each run.
 
     If no run has a repetition, these are the columns before the first energy.
     """
     candidates = [name for name in header if name not in {_RUN, _DONE} | needed and not name.startswith(_CODECARBON)]
-    first_of_run: dict[str, Mapping[str, Any]] = {}
+    first_of_run: dict[str, array[int]] = {}  # hashes, so that a table of 100,000 runs takes little memory
     repeated = False
     varying: set[str] = set()
     for row in rows:
         match = _REPETITION.fullmatch(str(row[_RUN] or ""))
-        first = first_of_run.setdefault(match[1] if match else str(row[_RUN]), row)
-        repeated = repeated or first is not row
-        varying.update(name for name in candidates if row[name] != first[name])
+        own = array("q", (hash(row[name]) for name in candidates))
+        first = first_of_run.setdefault(match[1] if match else str(row[_RUN]), own)
+        repeated = repeated or first is not own
+        varying.update(name for name, one, other in zip(candidates, own, first, strict=True) if one != other)
     if repeated:
         return [name for name in candidates if name not in varying]
     end = min((header.index(name) for name in header if name in needed or name.startswith(_CODECARBON)), default=0)
