@@ -364,6 +364,10 @@ def test_questions_of_a_paper_have_an_answer_in_the_shell(tmp_path: Path) -> Non
     assert done.out.splitlines()[7].split()[-2:] == ["<0.001", "better"]
     assert "left out of base: killed: lower bound: 1 of 2 processes" in done.out
 
+    done = run("-o", results, "results", "repeats", "--metrics", "j_per_token", "--format", "latex")
+    assert done.status == 0
+    assert done.out.count(r"\pm") == 4
+
     last_night = sweep(tmp_path / "nightly", {"bbb": SLOW}, sizes=[1, 32])
     baseline = sweep(tmp_path / "baseline", {"aaa": FAST}, sizes=[1, 32])
     assert run("results", "compare", baseline, last_night, "--fail-on", "worse").status == 3

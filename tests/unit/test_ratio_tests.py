@@ -138,6 +138,12 @@ def test_geometric_mean_equals_scipy(values: list[float]) -> None:
     assert geometric_mean(values) == pytest.approx(float(scipy.stats.gmean(values)), rel=1e-12)
 
 
+def test_interval_beyond_the_largest_float_is_infinite() -> None:
+    low, high = welch_ratio([1e-300, 1e300], [1e300, 1e-300, 1.0]).interval()
+    assert (low, high) == (0.0, math.inf)
+    assert RatioEstimate(log_ratio=800.0, variances=(1.0,), counts=(3,)).ratio == math.inf
+
+
 def test_degrees_of_freedom_are_at_least_one() -> None:
     estimate = RatioEstimate(log_ratio=0.1, variances=(1e-300, 1.0), counts=(5, 2))
     assert estimate.degrees == 1.0

@@ -24,6 +24,8 @@ from msgspec import Struct
 from llm_energy_measure.domain.statistics import CONFIDENCE
 from llm_energy_measure.domain.student_t import t_quantile, t_tail
 
+_LARGEST_LOGARITHM = 709.0  # of a float, rounded down
+
 
 class RatioEstimate(Struct, frozen=True, kw_only=True):
     """The estimated ratio of two geometric means, on the scale of natural logarithms.
@@ -40,8 +42,8 @@ class RatioEstimate(Struct, frozen=True, kw_only=True):
 
     @property
     def ratio(self) -> float:
-        """The ratio of the candidate to the base."""
-        return math.exp(self.log_ratio)
+        """The ratio of the candidate to the base; infinite if it is too large for a float."""
+        return _exp(self.log_ratio)
 
     @property
     def standard_error(self) -> float:
@@ -65,9 +67,9 @@ class RatioEstimate(Struct, frozen=True, kw_only=True):
         return [variance / n for variance, n in zip(self.variances, self.counts, strict=True)]
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """Return the confidence interval of the ratio. Each limit is greater than 0."""
+        """Return the confidence interval of the ratio. A limit that is too large for a float is infinite."""
         half_width = t_quantile((1 + confidence) / 2, self.degrees) * self.standard_error
-        return math.exp(self.log_ratio - half_width), math.exp(self.log_ratio + half_width)
+        return _exp(self.log_ratio - half_width), _exp(self.log_ratio + half_width)
 
     def p_different(self) -> float:
         """Return the two-sided p-value of the hypothesis that the ratio is 1."""
@@ -89,6 +91,10 @@ class RatioEstimate(Struct, frozen=True, kw_only=True):
     def with_more(self, repeats: int) -> RatioEstimate:
         """Return the estimate after more repeats of each side (or pairs) that change neither ratio nor spread."""
         return msgspec.structs.replace(self, counts=tuple(n + repeats for n in self.counts))
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < _LARGEST_LOGARITHM else math.inf
 
 
 def _divided(value: float, error: float) -> float:
