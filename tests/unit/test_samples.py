@@ -81,6 +81,7 @@ def test_samples_file_is_csv_in_order_of_time() -> None:
         gzip.compress(b"time_s,device,power_w\n1,2,nan\n"),
         gzip.compress(b"time_s,device,power_w\n1,2,\xff\n"),
     ],
+    ids=["empty", "no gzip", "truncated", "other header", "missing cell", "nan", "not UTF-8"],
 )
 def test_damaged_samples_are_an_error_that_names_the_file(data: bytes) -> None:
     with pytest.raises(ResultCorruptError, match="samples-process_0"):
