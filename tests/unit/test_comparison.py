@@ -143,6 +143,15 @@ def test_one_run_has_a_ratio_and_no_verdict() -> None:
     assert "one run on a side" in row.warnings[0]
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_extreme_figures_have_a_ratio(n: int) -> None:
+    old, new = interleaved([1e-300, 2e-300, 3e-300][:n], [1e300, 2e300, 3e300][:n])
+    for sides in ((old, new), (new, old)):
+        [table] = compare(sides[0], [sides[1]]).tables
+        assert table.geometric_mean_ratio == table.rows[0].ratio
+        assert encoded(compare(sides[0], [sides[1]]), "table", [], "attributed")
+
+
 def test_two_runs_have_a_verdict_and_a_warning() -> None:
     row = only_row(*interleaved([100.0, 100.1], [150.0, 150.2, 150.1]))
     assert row.verdict == "worse"

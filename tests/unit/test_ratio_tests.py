@@ -140,7 +140,8 @@ def test_geometric_mean_equals_scipy(values: list[float]) -> None:
 
 def test_interval_beyond_the_largest_float_is_infinite() -> None:
     low, high = welch_ratio([1e-300, 1e300], [1e300, 1e-300, 1.0]).interval()
-    assert (low, high) == (0.0, math.inf)
+    assert 0 < low < 1e-300
+    assert high == math.inf
     assert RatioEstimate(log_ratio=800.0, variances=(1.0,), counts=(3,)).ratio == math.inf
 
 

@@ -26,7 +26,14 @@ from llm_energy_measure.analysis.pairing import (
 )
 from llm_energy_measure.analysis.verdicts import DEFAULT_MARGIN, Verdict, further_repeats, verdict_of
 from llm_energy_measure.domain.configuration import Value
-from llm_energy_measure.domain.ratio_tests import RatioEstimate, geometric_mean, holm, paired_ratio, welch_ratio
+from llm_energy_measure.domain.ratio_tests import (
+    RatioEstimate,
+    geometric_mean,
+    holm,
+    paired_ratio,
+    ratio_of_means,
+    welch_ratio,
+)
 from llm_energy_measure.domain.statistics import sample_statistics
 
 _FEWEST_BLOCKS = 3
@@ -262,7 +269,7 @@ def _row(
         facts=pair.facts,
         base=_figures(pair.base, old),
         new=_figures(pair.new, new),
-        ratio=geometric_mean(new) / geometric_mean(old) if estimate is None else estimate.ratio,
+        ratio=ratio_of_means(old, new) if estimate is None else estimate.ratio,
         method=None if estimate is None or has_no_spread else "paired" if is_paired else "welch",
         blocks=len(blocks) if is_paired else None,
         verdict="undecided" if has_no_spread else None,

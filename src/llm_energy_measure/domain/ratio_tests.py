@@ -94,7 +94,8 @@ class RatioEstimate(Struct, frozen=True, kw_only=True):
 
 
 def _exp(value: float) -> float:
-    return math.exp(value) if value < _LARGEST_LOGARITHM else math.inf
+    """Return the exponential, greater than 0 for all values, and infinite instead of an overflow."""
+    return math.exp(max(value, -_LARGEST_LOGARITHM)) if value < _LARGEST_LOGARITHM else math.inf
 
 
 def _divided(value: float, error: float) -> float:
@@ -144,9 +145,18 @@ def paired_ratio(base: Sequence[float], candidate: Sequence[float], smallest_err
     return RatioEstimate(log_ratio=mean, variances=(max(variance, smallest_error**2),), counts=(len(base),))
 
 
+def ratio_of_means(base: Sequence[float], candidate: Sequence[float]) -> float:
+    """Return the geometric mean of the candidate divided by that of the base; each has at least one value."""
+    return _exp(_mean_log(candidate) - _mean_log(base))
+
+
 def geometric_mean(values: Sequence[float]) -> float:
     """Return the geometric mean of at least one value; each value is greater than 0."""
-    return math.exp(math.fsum(map(math.log, values)) / len(values))
+    return _exp(_mean_log(values))
+
+
+def _mean_log(values: Sequence[float]) -> float:
+    return math.fsum(map(math.log, values)) / len(values)
 
 
 def _log_moments(values: Sequence[float]) -> tuple[float, float]:
