@@ -189,7 +189,10 @@ def _names_of(source: ImportSource) -> set[str]:
 
 
 _SHORT_SEC = 20.0
-"""Four seconds outside the run, less 10 % of the time at each end, are a fifth of the mean for 20 s."""
+"""Length of a run, in seconds, below which idle time is more than a fifth of the time behind its mean power.
+
+The tool adds 2 s before and after the run, and drops 10 % of the time at each end.
+"""
 _GPU_POWER = re.compile(r"gpu([0-9]{1,3})(?:_power_watts)?")
 
 

@@ -26,7 +26,7 @@ def flag_warnings(findings: Sequence[Finding], num_processes: int) -> Iterator[s
 
     Args:
         findings: Findings of the experiment that did not pass.
-        num_processes: Number of processes. One process can't overlap, so its flag needs no reason.
+        num_processes: Number of processes. A single process needs no reason for its overlap flag.
     """
     by_code = {finding.code: finding for finding in findings}
     yield from (finding.message for finding in findings if finding.code in _IDENTITY_CODES)
