@@ -200,6 +200,19 @@ def test_table_in_a_file_equals_the_printed_one(two_commits: Path, tmp_path: Pat
     assert by_commit(two_commits, "--to", "-").out == by_commit(two_commits).out
 
 
+def test_no_file_is_written_through_a_link_in_the_results(tmp_path: Path) -> None:
+    results = sweep(tmp_path / "results", {"aaa": FAST, "bbb": SLOW}, sizes=[1])
+    (tmp_path / "outside").mkdir()
+    (results / "reports").symlink_to(tmp_path / "outside")
+    for done in (
+        by_commit(results, "--to", results / "reports" / "table.md"),
+        run("-o", results, "results", "repeats", "--to", results / "reports" / "table.md"),
+    ):
+        assert done.status == 1
+        assert "is a symbolic link" in done.err
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 def test_unlike_runs_are_refused_unless_the_field_may_vary(tmp_path: Path) -> None:
     base = sweep(tmp_path / "a", {"aaa": FAST}, gpu_name="NVIDIA A100")
     new = sweep(tmp_path / "b", {"bbb": SLOW}, gpu_name="NVIDIA H100")

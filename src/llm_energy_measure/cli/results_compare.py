@@ -16,6 +16,7 @@ from llm_energy_measure.analysis.pairing import Selection
 from llm_energy_measure.analysis.selections import column, full_names, sides_of
 from llm_energy_measure.cli import comparison_output, energies, options, streams, terminal
 from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.results.repository import FileSystemRepository
 
 _FORMATS = {".md": "markdown", ".json": "json", ".xml": "junit"}
 _CONDITIONS = ("worse", "undecided", "confounded")
@@ -139,6 +140,8 @@ def compare_results(
     else:
         base_side, *candidates = (_selection(text, reader) for text in selections)
     runs = [one for side in (base_side, *candidates) for one in side.observations]
+    for folder in {one.directory for one in runs}:
+        options.require_safe_target(FileSystemRepository(folder), target or "-")
     with options.usage_errors("--block"):
         block_of = column(block, runs, f"cannot pair by {block}") if block is not None else None
     with options.usage_errors("--vary"):

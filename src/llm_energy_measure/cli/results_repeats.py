@@ -89,8 +89,10 @@ def repeats(
     form = form or _FORMATS.get(Path(target or "").suffix.lower(), "table")
     if form == "table" and target not in (None, "-"):
         raise click.UsageError(f"Choose a format for the file with --format, or a suffix of {', '.join(_FORMATS)}.")
+    repository = options.repository()
+    options.require_safe_target(repository, target or "-")
     observations = read_observations(
-        options.repository(),
+        repository,
         where=where,
         energy=kind,
         split_by=_names(split_by),
