@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_energy_measure.constants import HIDDEN_MARK
+from llm_energy_measure.constants import HIDDEN_MARK, MAX_FILE_BYTES
 from llm_energy_measure.exceptions import InvalidResultError, ResultExistsError, StorageError
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
 from llm_energy_measure.results.store import codec
@@ -216,9 +216,9 @@ def test_file_over_the_size_limit_is_refused_before_it_is_read(tmp_path: Path) -
     path = tmp_path / "raw" / EXP / "process_0.json"
     path.parent.mkdir(parents=True)
     with path.open("wb") as file:
-        file.truncate(512 * 1024 * 1024 + 1)  # a sparse file uses no disk space
+        file.truncate(MAX_FILE_BYTES + 1)  # a sparse file uses no disk space
     [unreadable] = FileSystemRepository(tmp_path).recover_raw(EXP).unreadable
-    assert unreadable.reason == "it has 536870913 bytes; the limit is 536870912"
+    assert unreadable.reason == "it has 1,073,741,825 bytes; the limit is 1,073,741,824"
 
 
 def test_unfinished_file_of_a_killed_process_is_no_result(tmp_path: Path) -> None:
