@@ -97,6 +97,7 @@ def test_run_outside_the_log_is_not_joined(tmp_path: Path) -> None:
     [record], [entry] = joined(tmp_path, log(tmp_path), {"date": "20260816-160950", "duration": 60.0})
     assert (record.energy_metrics.total_energy_j, entry.code) == (None, "energy_unjoined")
     assert "the run lasted from 2026-08-16T16:08:50 to 2026-08-16T16:09:50" in entry.message
+    assert "and the power log from 2026-08-16T16:07:00 to 2026-08-16T16:09:00" in entry.message
 
 
 def test_stated_window_joins_times_with_and_without_a_zone(tmp_path: Path) -> None:

@@ -137,6 +137,9 @@ class EnergyJoin:
             found += "; state start and end of the run as the log has them, with --from and --to"
         elif not matches:
             found += f"; the run lasted from {span.start.isoformat()} to {span.end.isoformat()}"
+            logs = [source.record.timestamps.span for source in self._sources if source.log is not None]
+            if len(logs) == 1 and logs[0] is not None:
+                found += f", and the power log from {logs[0][0].isoformat()} to {logs[0][1].isoformat()}"
         return found
 
 
