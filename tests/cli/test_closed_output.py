@@ -179,3 +179,23 @@ def test_the_status_of_a_question_that_is_not_answered_is_1(results: Path) -> No
 
 if sys.platform == "win32":
     pytest.skip("Windows has neither SIGPIPE nor /dev/full", allow_module_level=True)
+
+
+def test_an_interrupted_merge_can_be_repeated(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    data = encode_raw(factories.raw("NAME"))
+    for index in range(300):
+        folder = source / "raw" / f"exp_{index:03d}"
+        folder.mkdir(parents=True)
+        (folder / "process_0.json").write_bytes(data.replace(b"NAME", folder.name.encode()))
+    words = ["-o", str(tmp_path / "target"), "results", "merge", str(source)]
+    with subprocess.Popen([*MODULE, "-v", *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # wait until the first file is copied
+        process.send_signal(signal.SIGINT)
+        message = process.communicate(timeout=PATIENCE_SEC)[1]
+    assert "Traceback" not in message
+    assert process.returncode in (0, 130)  # 0 if the signal arrived after the work
+    assert run(*words).status == 0
+    assert len(FileSystemRepository(tmp_path / "target").list_experiments()) == 300
+    assert not list((tmp_path / "target").rglob(".*~*"))
