@@ -186,8 +186,8 @@ def test_undetermined_energy_is_left_out_with_the_deciding_assumption(tmp_path: 
 
 def test_corrected_energy_is_marked(tmp_path: Path) -> None:
     host = factories.energy(total_energy_j=1000.0, gpu_energy_j=1000.0, cpu_energy_j=None, ram_energy_j=None,
-                            cpu_power_w=None, gpu_scope="host")  # fmt: skip
-    for record in factories.raws(2, "twice", host="node-1", energy_metrics=host):
+                            cpu_power_w=None, gpu_scope="host", duration_sec=40.5)  # fmt: skip
+    for record in factories.raws(2, "twice", host="node-1", energy_metrics=host, timestamps=factories.timestamps()):
         FileSystemRepository(tmp_path).save_raw("twice", record)
     _, row, *notes = lines(repeats(aggregate(tmp_path), "--metrics", "energy,tokens_per_s"))
     assert row.startswith("all runs 1 * 1 - ")
