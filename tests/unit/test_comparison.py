@@ -236,6 +236,14 @@ def test_unknown_start_is_a_warning() -> None:
     assert any("start of a run is unknown" in warning for warning in row.warnings)
 
 
+def test_corrected_energies_are_marked() -> None:
+    old, new = interleaved(BASE, WORSE, corrected=True)
+    text = encoded(compare(old, [new]), "table", [], "attributed").decode()
+    assert "  * 62.6 ± 2.0 J" in text
+    assert "* corrected: the plain sum counts some energy more than once; --energy plain" in text
+    assert only_row(old, new, metrics=["tokens_per_s"]).base.corrected == []
+
+
 def test_same_content_counts_once() -> None:
     base, new = interleaved([*BASE, 1000.0, 1000.0], WORSE)
     copies = [observation(f"copy_{number}", 1000.0, content="x") for number in range(2)]

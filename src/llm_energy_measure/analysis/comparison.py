@@ -49,12 +49,14 @@ class SideFigures(Struct, frozen=True, kw_only=True):
         mean: Arithmetic mean.
         half_width: Half of the 95 % t interval of the mean. None for one run.
         experiment_ids: The runs.
+        corrected: The runs whose plain sum counts some energy more than once, and whose figure does not.
     """
 
     n: int
     mean: float
     half_width: float | None
     experiment_ids: list[str]
+    corrected: list[str] = field(default_factory=list)
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -267,8 +269,8 @@ def _row(
     row = Row(
         configuration=name,
         facts=pair.facts,
-        base=_figures(pair.base, old),
-        new=_figures(pair.new, new),
+        base=_figures(pair.base, old, metric),
+        new=_figures(pair.new, new, metric),
         ratio=ratio_of_means(old, new) if estimate is None else estimate.ratio,
         method=None if estimate is None or has_no_spread else "paired" if is_paired else "welch",
         blocks=len(blocks) if is_paired else None,
@@ -315,12 +317,17 @@ def _smallest_error(side: Sequence[Observation], metric: str) -> float:
     return max(relative) / math.sqrt(12)
 
 
-def _figures(side: Sequence[Observation], values: Sequence[float]) -> SideFigures:
+def _figures(side: Sequence[Observation], values: Sequence[float], metric: str) -> SideFigures:
     statistics = sample_statistics(values)
     assert statistics.mean is not None  # noqa: S101 - each side of a pair has a run
     half_width = None if statistics.ci_95_upper is None else statistics.ci_95_upper - statistics.mean
-    ids = [one.experiment_id for one in side]
-    return SideFigures(n=len(values), mean=statistics.mean, half_width=half_width, experiment_ids=ids)
+    return SideFigures(
+        n=len(values),
+        mean=statistics.mean,
+        half_width=half_width,
+        experiment_ids=[one.experiment_id for one in side],
+        corrected=[one.experiment_id for one in side if one.corrected and METRICS[metric].uses_energy],
+    )
 
 
 def _common_blocks(

@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.analysis.pairing import text
 from llm_energy_measure.analysis.verdicts import MOST_REPEATS
-from llm_energy_measure.cli import formatting, markup, terminal
+from llm_energy_measure.cli import energies, formatting, markup, terminal
 from llm_energy_measure.domain.configuration import Value
-from llm_energy_measure.domain.ratio_tests import geometric_mean
 
 if TYPE_CHECKING:
     from llm_energy_measure.analysis.comparison import CandidateTable, Comparison, Row, SideFigures
-    from llm_energy_measure.cli.energies import EnergyKind
 
 _P = "p (Holm)"
 _MOST_NAMES = 8
 _MOST_LEFT_OUT = 10
-_PREFIXES = {"J": ((1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ")), "W": ((1e3, "k"), (1.0, ""))}
 
 
-def print_tables(comparison: Comparison, kind: EnergyKind) -> None:
+def print_tables(comparison: Comparison, kind: energies.EnergyKind) -> None:
     """Print each table with its headings and footnotes."""
     for table in comparison.tables:
         for line in _headings(comparison, table, kind):
@@ -41,7 +38,7 @@ def print_tables(comparison: Comparison, kind: EnergyKind) -> None:
         terminal.print_line(line)
 
 
-def encoded(comparison: Comparison, form: str, fail_on: Sequence[str], kind: EnergyKind) -> bytes:
+def encoded(comparison: Comparison, form: str, fail_on: Sequence[str], kind: energies.EnergyKind) -> bytes:
     """Return the comparison in a format: `table`, `markdown`, `json` or `junit`."""
     if form == "json":
         return terminal.encode_json(comparison) + b"\n"
@@ -63,7 +60,7 @@ def summary(comparison: Comparison) -> str:
     return f"{formatting.plural(len(comparison.rows()), 'row')} ({listed})"
 
 
-def _headings(comparison: Comparison, table: CandidateTable, kind: EnergyKind) -> Iterator[str]:
+def _headings(comparison: Comparison, table: CandidateTable, kind: energies.EnergyKind) -> Iterator[str]:
     metric = METRICS[table.metric]
     plain = " from plain sums" if kind == "plain" and metric.uses_energy else ""
     yield f"{metric.label}{plain} ({table.metric}, {table.better} is better)"
@@ -111,21 +108,17 @@ def _all_cells(table: CandidateTable, margin: float) -> list[tuple[str, ...]]:
 def _scale(table: CandidateTable) -> tuple[float, str]:
     """Return the divisor and the unit of all means of a table, so that a column has one unit.
 
-    Only J and W have prefixes. The unit of a ratio, such as J/token, is shortened, because the heading names the ratio.
+    The unit of a ratio, such as J/token, is shortened, because the heading names the ratio.
     """
     unit = table.unit.partition("/")[0] if table.unit.startswith("J/") else table.unit
-    prefixes = _PREFIXES.get(unit)
-    if prefixes is None:
-        return 1.0, unit
-    typical = geometric_mean([row.base.mean for row in table.rows])
-    factor, prefix = next((pair for pair in prefixes if typical >= pair[0]), prefixes[-1])
-    return factor, prefix + unit
+    return formatting.scale([side.mean for row in table.rows for side in (row.base, row.new)], unit)
 
 
 def _side(side: SideFigures, factor: float, unit: str, *, is_counted: bool) -> str:
     """Return `62.6 ± 2.7 mJ`: the mean has as many decimals as its interval of two digits."""
     count = f" (n={side.n})" if is_counted else ""
-    return f"{formatting.mean_with_interval(side.mean, side.half_width, factor)} {unit}{count}"
+    mark = f"{energies.CORRECTED} " if side.corrected else ""
+    return f"{mark}{formatting.mean_with_interval(side.mean, side.half_width, factor)} {unit}{count}"
 
 
 def _percent(ratio: float) -> str:
@@ -186,6 +179,8 @@ def _footnotes(comparison: Comparison) -> Iterator[str]:
     rows = comparison.rows()
     if any(row.base.half_width is not None for row in rows):
         yield "±: half of the 95 % interval of the mean; change: ratio of geometric means"
+    if any(row.base.corrected or row.new.corrected for row in rows):
+        yield f"{energies.CORRECTED_NOTE}; --energy plain compares the plain sums"
     if comparison.tests:
         adjusted = f"adjusted for {formatting.plural(comparison.tests, 'row')} (Holm)"
         yield f"p is {adjusted}; the interval is not adjusted"
@@ -202,7 +197,7 @@ def _footnotes(comparison: Comparison) -> Iterator[str]:
         yield f"confounded: {because}; 'llm-energy-measure results order A B' prints an interleaved order"
 
 
-def _markdown(comparison: Comparison, kind: EnergyKind) -> Iterator[str]:
+def _markdown(comparison: Comparison, kind: energies.EnergyKind) -> Iterator[str]:
     for table in comparison.tables:
         heading, *lines = _headings(comparison, table, kind)
         yield f"### {markup.markdown(heading)}"
