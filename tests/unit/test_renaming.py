@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,30 @@ def test_merge_with_prefix_changes_only_the_id(tmp_path: Path, nights: list[File
     assert target.load_manifest("mon-a") == Manifest(experiment_id="mon-a", expected_processes=2)
     tags = load_tags(target.store, "mon-a")
     assert (tags.experiment_id, tags.tags, tags.note) == ("mon-a", {"commit": "abc"}, "quiet")
+
+
+def test_merge_with_prefix_does_not_seal_an_altered_aggregate(
+    tmp_path: Path, nights: list[FileSystemRepository]
+) -> None:
+    path = nights[0].base_path / "aggregated" / "a.json"
+    path.write_bytes(path.read_bytes().replace(b'"total_energy_j": 201.0', b'"total_energy_j": 100.5', 1))
+    target = FileSystemRepository(tmp_path / "all")
+    failed = [merged for merged in merge_renamed(target, nights[0], "mon") if merged.outcome == "failed"]
+    assert [merged.key for merged in failed] == ["aggregated/a.json"]
+    assert "another program changed values in it" in (failed[0].reason or "")
+    assert inspect_experiment(target, "mon-a").status == "pending"
+
+
+def test_merge_with_prefix_keeps_an_unsealed_aggregate_unsealed(
+    tmp_path: Path, nights: list[FileSystemRepository]
+) -> None:
+    path = nights[0].base_path / "aggregated" / "a.json"
+    document = {name: value for name, value in json.loads(path.read_bytes()).items() if not name.endswith("_sha256")}
+    path.write_text(json.dumps(document))
+    target = FileSystemRepository(tmp_path / "all")
+    assert outcomes(target, nights[0], "mon").keys() == {"copied"}
+    copies = [target.load_summary(name) for name in ("mon-a", "mon-b")]
+    assert [copy and copy.integrity for copy in copies] == ["unsealed", "sealed"]
 
 
 def test_repeated_merge_with_prefix_copies_nothing(tmp_path: Path, nights: list[FileSystemRepository]) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import msgspec
 
 from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR, TAGS_DIR
-from llm_energy_measure.domain.experiment import AggregatedResult, ImportOrigin, RawProcessResult, process_index_of
-from llm_energy_measure.exceptions import ExperimentIdError, ResultsError
+from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult, process_index_of
+from llm_energy_measure.exceptions import ExperimentIdError, ResultAlteredError, ResultsError
 from llm_energy_measure.results.batch.merge import MergedFile, derived_files, merge_results, other_entries
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, layout
@@ -71,7 +71,7 @@ def _rename(
                 tags = decode_tags(data, key)
                 data = encode_tags(msgspec.structs.replace(tags, experiment_id=f"{prefix}-{tags.experiment_id}"))
             elif not layout.is_superseded_aggregate(name):
-                data = codec.encode_aggregated(_renamed_aggregate(codec.decode_aggregated(data, key), prefix, digests))
+                data = _renamed_aggregate(data, key, prefix, digests)
         except ResultsError as error:
             yield MergedFile(key=key, outcome="failed", reason=f"it cannot be renamed: {error}")
         else:
@@ -99,10 +99,18 @@ def _renamed_record(record: RawProcessResult, prefix: str) -> RawProcessResult:
     return msgspec.structs.replace(record, experiment_id=f"{prefix}-{record.experiment_id}", origin=origin)
 
 
-def _renamed_aggregate(
-    aggregated: AggregatedResult, prefix: str, digests: dict[tuple[str, str], bytes]
-) -> AggregatedResult:
-    """Return the aggregate with the new id and the digests of the renamed files. A stale aggregate remains stale."""
+def _renamed_aggregate(data: bytes, key: str, prefix: str, digests: dict[tuple[str, str], bytes]) -> bytes:
+    """Return the bytes of an aggregate with the new id and the digests of the renamed files.
+
+    A stale aggregate remains stale, and an unsealed one remains unsealed.
+
+    Raises:
+        ResultAlteredError: Another program changed a value: the digests of the copy would hide the change.
+    """
+    aggregated = codec.decode_aggregated(data, key)
+    if aggregated.integrity == "altered":
+        found, advice = "another program changed values in it", "run 'llm-energy-measure aggregate' after the merge"
+        raise ResultAlteredError(f"cannot copy {key}", found, advice)
     sources = aggregated.sources
     if sources is not None:
         sources = [
@@ -111,12 +119,13 @@ def _renamed_aggregate(
             else codec.source_file(source.name, new)
             for source in sources
         ]
-    return msgspec.structs.replace(
+    renamed = msgspec.structs.replace(
         aggregated,
         experiment_id=f"{prefix}-{aggregated.experiment_id}",
         process_results=[_renamed_record(record, prefix) for record in aggregated.process_results],
         sources=sources,
     )
+    return codec.encode_aggregated(renamed, with_digests=aggregated.integrity == "sealed")
 
 
 def prefix_of(word: str, source: FileSystemRepository, default_name: str) -> str:

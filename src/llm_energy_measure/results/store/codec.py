@@ -305,8 +305,12 @@ def embedded_records(data: bytes) -> list[bytes]:
     return [bytes(raw) for raw in msgspec.json.decode(data.removeprefix(BOM), type=_Embedded).process_results]
 
 
-def encode_aggregated(record: AggregatedResult) -> bytes:
+def encode_aggregated(record: AggregatedResult, *, with_digests: bool = True) -> bytes:
     """Return the bytes of an aggregate; raw records that came from a store are embedded byte for byte.
+
+    Args:
+        record: The aggregate.
+        with_digests: False for a copy of an aggregate whose values no digest proves.
 
     Raises:
         InvalidResultError: A figure has the wrong type, is not finite, or is negative where that has no meaning.
@@ -314,9 +318,11 @@ def encode_aggregated(record: AggregatedResult) -> bytes:
     head, summary = _encode_head(msgspec.structs.replace(record, process_results=[]))
     embedded = [process.stored.data if process.stored else encode_raw(process) for process in record.process_results]
     embedded = [data.removeprefix(BOM) for data in embedded]
-    processes_sha256 = processes_digest(_as_decoded(record.process_results, embedded))
-    digests = f',\n  "values_sha256": "{values_digest(summary, processes_sha256)}"'
-    digests += f',\n  "processes_sha256": "{processes_sha256}"'
+    digests = ""
+    if with_digests:
+        processes_sha256 = processes_digest(_as_decoded(record.process_results, embedded))
+        digests = f',\n  "values_sha256": "{values_digest(summary, processes_sha256)}"'
+        digests += f',\n  "processes_sha256": "{processes_sha256}"'
     # Spliced, not encoded: the digest of an embedded record then equals the one under `sources`.
     parts = [head.removesuffix(b"\n}"), digests.encode(), b',\n  "process_results": [\n']
     for data in embedded:
