@@ -130,10 +130,12 @@ def test_windows_that_can_follow_each_other_are_not_proven_to_overlap() -> None:
     assert [one.code for one in found.findings if one.problem == "error"] == []
 
 
-def test_runs_that_start_together_can_have_separate_windows() -> None:
-    """The inference of process 1 took 40 s of its run of 100 s, and may have begun after that of process 0."""
+def test_an_exact_window_does_not_start_together_with_a_run() -> None:
+    """Process 0 began 20 s before process 1; its energy window begins with the run of process 1."""
+    early = factories.timestamps(START - timedelta(seconds=20), 60.0)
+    window = factories.timestamps(START, 40.0)
     records = [
-        reading(0, 8000.0, energy=HOST),
+        reading(0, 8000.0, timestamps=early, energy=HOST | {"window": window}),
         reading(1, 8000.0, timestamps=factories.timestamps(START, 100.0), energy=HOST | UNTIMED_ENERGY),
     ]
     found = attribute(records)

@@ -225,16 +225,18 @@ def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
     """Return the range if windows are unknown: the least energy is the largest reading.
 
     If the processes ran together, half of each other reading may add to it. If they also started together, the longest
-    window contains the others, and the largest reading is the energy. If the windows can be much shorter than the runs,
-    the windows may be separate.
+    window contains the others, and the largest reading is the energy. If they did not, and the windows can be much
+    shorter than the runs, the windows may be separate.
     """
     largest = most_without_overlap(readings)
     windows = [reading.window for reading in readings]
-    if not ran_together(windows) or can_be_separate(windows):
+    if not ran_together(windows):
         return Counted(largest, total_j, None)
-    starts = [window.started if math.isnan(window.start) else window.start for window in windows]
+    starts = [window.start if math.isnan(window.started) else window.started for window in windows]
     lengths = [window.length_sec for window in windows if window.length_sec is not None]
     started_together = bool(lengths) and max(starts) - min(starts) <= _SAME_START * min(lengths)
+    if not started_together and can_be_separate(windows):
+        return Counted(largest, total_j, None)
     point = largest if started_together else None
     return Counted(largest, largest + (total_j - largest) / 2, point, "largest_reading")
 
