@@ -37,6 +37,11 @@ COMMANDS = [
     "results export --to {results}/dataset --format parquet",
     "results sql 'select count(*) from processes'",
     "results repeats",
+    "results configs",
+    "results compare {results} {results}",
+    "record --experiment recorded --w-per-core 10 -- true",
+    f"record --experiment {GOOD} --attempt next --w-per-core 10 -- true",
+    "record --experiment linked --w-per-core 10 -- true",
     f"results tag {GOOD} paper=fig3",
     "results merge {results} -o {merged}",
     "results merge {merged} -o {results}",
@@ -45,6 +50,7 @@ COMMANDS = [
     "results delete special --yes",
     "results delete linked_aggregate --yes",
     "results delete linked --yes",
+    "results delete deep --yes",
     "import {results} --dry-run",
 ]
 

@@ -60,6 +60,9 @@ COMMANDS = [
     "results export --to - --raw",
     "results export --to {base}/table.csv",
     "results repeats",
+    "results configs",
+    "results compare {base}/results {base}/results",
+    "aggregate exp --force --assume hosts=1",
     "results tag exp paper=fig3",
     "results delete exp --yes",
     "results delete Exp --yes",
@@ -145,7 +148,8 @@ def pipe(rng: random.Random, base: Path, path: Path) -> None:
 def copy(rng: random.Random, base: Path, path: Path) -> None:
     target = path.with_name(rng.choice(NAMES)) if rng.random() < 0.7 else rng.choice(entries(base)) / rng.choice(NAMES)
     if path.is_dir() and not path.is_symlink():
-        shutil.copytree(path, target, symlinks=True)
+        if path not in target.parents:
+            shutil.copytree(path, target, symlinks=True)
     elif path.is_file() and not target.is_symlink():
         shutil.copyfile(path, target, follow_symlinks=False)
 

@@ -120,6 +120,7 @@ class HostileFolder:
         for name in (f"raw/{ODD_NAME}", f"raw/{'l' * 230}"):
             shutil.copytree(self.results / "raw" / GOOD, self._new(name))
         shutil.copytree(self.results / "raw" / GOOD, self._new("raw/process_1.json", reported=False))
+        _make_deep(self._new("raw/deep", reported=False))
         self._new("raw/.good~deleted").symlink_to(self.outside / "raw", target_is_directory=True)
         self._new("raw/.good~attempt-0").symlink_to(self.outside / "raw", target_is_directory=True)
         os.mkfifo(self._new("raw/.other~deleted"))
@@ -163,6 +164,20 @@ class HostileFolder:
         for name in (lock_path("process_0.json"), temporary_path("process_1.json"), temporary_path("process_9.json")):
             self._new(f"raw/{GOOD}/{name}")
             (folder / name).symlink_to(self.outside / "file")
+
+
+def _make_deep(path: Path) -> None:
+    """Create a folder with 3,000 levels, whose path is longer than the system accepts."""
+    path.mkdir()
+    (path / "process_0.json").write_bytes(codec.encode_raw(factories.raw("deep")))
+    here = Path.cwd()
+    os.chdir(path)
+    try:
+        for _ in range(3_000):
+            Path("d").mkdir()
+            os.chdir("d")
+    finally:
+        os.chdir(here)
 
 
 def _bind(path: Path) -> None:

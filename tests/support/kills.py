@@ -43,7 +43,8 @@ POINTS = [
     *((when, "_has_linked.link") for when in ("before", "after")),
     *((when, "delete.unlink") for when in ("before", "after")),
     *((when, "delete_folder.rename") for when in ("before", "after")),
-    *((when, f"delete_folder.{call}") for call in ("unlink", "rmdir") for when in ("before", "after")),
+    *((when, "_emptied.unlink") for when in ("before", "after")),
+    *((when, "remove_tree.rmdir") for when in ("before", "after")),
     *((when, "move_folder.rename") for when in ("before", "after")),
 ]
 PLAN_LENGTH = 40
@@ -103,7 +104,7 @@ class Torture:
                 counts = self.kills if self.passes_all_points else self.aimed
                 when, call = min(POINTS, key=lambda point: counts[" ".join(point)])
                 self.aimed[f"{when} {call}"] += 1
-                is_rare = call.startswith(("delete_", "move_", "make_"))
+                is_rare = call.startswith(("delete_", "remove_", "_emptied", "move_", "make_"))
                 aim = Aim(when, call, 1 if is_rare else self.chance.randrange(1, 4))
                 acknowledged, where = run_child(self.repository, plan.operations, aim)
             else:

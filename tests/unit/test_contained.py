@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from llm_energy_measure.exceptions import UnsafePathError
-from llm_energy_measure.storage.contained import ContainedFolder, unusual_type
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from llm_energy_measure.storage.contained import ContainedFolder, remove_tree, unusual_type
 
 
 @pytest.fixture
@@ -82,3 +79,20 @@ def test_unusual_type_names_what_is_unsafe(folder: Path) -> None:
     (folder / "second").unlink()
     assert unusual_type(folder / "file") is None
     assert unusual_type(folder / "absent") is None
+
+
+def test_remove_tree_removes_any_depth_and_follows_no_link(folder: Path) -> None:
+    here = Path.cwd()
+    os.chdir(folder / "real")
+    try:
+        for _ in range(2_000):
+            Path("deep").mkdir()
+            Path("file").write_bytes(b"")
+            os.chdir("deep")
+    finally:
+        os.chdir(here)
+    (folder / "real" / "deep").chmod(0o500)
+    (folder / "real" / "linked").symlink_to(folder.parent / "outside", target_is_directory=True)
+    remove_tree(str(folder))
+    assert [path.name for path in folder.parent.iterdir()] == ["outside"]
+    assert (folder.parent / "outside" / "secret").read_bytes() == b"secret"

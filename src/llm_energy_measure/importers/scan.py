@@ -232,6 +232,17 @@ def _walk(top: Path, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path
         top: The folder to begin with.
         on_error: Called with the error of each folder that cannot be listed.
     """
-    for name, folders, files in os.walk(top, onerror=on_error):
-        folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-        yield Path(name), sorted(file for file in files if not file.startswith("."))
+    # os.walk is recursive in Python 3.11, and fails on a thousand levels.
+    pending = [str(top)]
+    while pending:
+        name = pending.pop()
+        try:
+            with os.scandir(name) as entries:
+                found = sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries)
+        except OSError as error:
+            on_error(error)
+            continue
+        shown = [entry for entry in found if not entry[0].startswith(".")]
+        yield Path(name), [inner for inner, is_folder, _ in shown if not is_folder]
+        folders = [inner for inner, is_folder, is_link in shown if is_folder and not is_link]
+        pending += [f"{name}{os.sep}{inner}" for inner in reversed(folders)]

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.exceptions import UnsafePathError
 from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS
 from llm_energy_measure.storage.temporary import temporary_path
@@ -76,6 +78,62 @@ def require_no_link(path: str | Path, base: str | Path) -> None:
             return  # absent
         if not stat.S_ISDIR(mode) and not (part == parts[0] and stat.S_ISREG(mode)):
             raise UnsafePathError(f"cannot write {path}", f"{part} is {noun_of(mode)}", "choose another file")
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder and everything below it, at any depth. No link is followed.
+
+    Each subfolder is moved up before it is emptied, so that neither recursion nor the length of a path is a limit.
+
+    Raises:
+        OSError: An entry could not be removed. The others are removed.
+    """
+    if not _HAS_DESCRIPTORS:
+        shutil.rmtree(path)
+        return
+    problems: list[OSError] = []
+    with contextlib.suppress(OSError):  # the folder of another user
+        os.chmod(path, 0o700)
+    top = os.open(path, _FOLDER_FLAGS | NO_FOLLOW)
+    try:
+        pending = _emptied(top, top, problems)
+        while pending:
+            name = pending.pop()
+            try:
+                folder = os.open(name, _FOLDER_FLAGS | NO_FOLLOW, dir_fd=top)
+                try:
+                    pending += _emptied(folder, top, problems)
+                finally:
+                    os.close(folder)
+                os.rmdir(name, dir_fd=top)
+            except OSError as error:
+                problems.append(error)
+    finally:
+        os.close(top)
+    if problems:
+        raise problems[0]
+    os.rmdir(path)
+
+
+def _emptied(folder: int, top: int, problems: list[OSError]) -> list[str]:
+    """Remove the files of a folder, move its subfolders to `top`, and return their new names."""
+    moved = []
+    with os.scandir(folder) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in found:
+        try:
+            if not is_folder:
+                os.unlink(name, dir_fd=folder)
+                continue
+            with contextlib.suppress(OSError):  # a read-only folder cannot be emptied or moved
+                os.chmod(name, 0o700, dir_fd=folder)
+            new = name if folder == top else f"{HIDDEN_MARK}{os.urandom(8).hex()}"
+            if folder != top:
+                os.rename(name, new, src_dir_fd=folder, dst_dir_fd=top)
+            moved.append(new)
+        except OSError as error:
+            problems.append(error)
+    return moved
 
 
 def unsafe_entries(root: str | Path, prefixes: Iterable[str]) -> dict[str, str]:

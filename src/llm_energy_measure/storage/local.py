@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.storage import atomic
 from llm_energy_measure.storage.base import Entry, split_key
+from llm_energy_measure.storage.contained import remove_tree
 from llm_energy_measure.storage.temporary import target_name, temporary_path
 
 # Maximum number of writes of one file. A write is repeated if another process moves or deletes its folder.
@@ -258,19 +258,12 @@ class LocalStore:
             atomic.sync_folder(os.path.dirname(path))
             # The folder is deleted now. Files that cannot be removed, as in another user's read-only folder, stay for
             # `results check --clean`.
-            _make_writable(hidden)
-            shutil.rmtree(hidden, ignore_errors=path != hidden)
+            try:
+                remove_tree(hidden)
+            except OSError:
+                if path == hidden:
+                    raise
         return True
-
-
-def _make_writable(folder: str) -> None:
-    """Make a folder and its subfolders writable, so that the contents of read-only folders can be deleted."""
-    with contextlib.suppress(OSError):
-        os.chmod(folder, 0o700)
-        with os.scandir(folder) as entries:
-            inside = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        for path in inside:
-            _make_writable(path)
 
 
 class _storage_errors:  # noqa: N801 - a context manager
