@@ -55,7 +55,7 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results repeats --json": ({*RECORDS, "sqlite3", "csv"}, False, 240),
     "results compare id=llama_c0 id=llama_c1": ({*RECORDS, "sqlite3", "rich"}, False, 290),
     "results order a b": ({"msgspec"}, False, 180),
-    "results export --to -": ({*RECORDS, "csv"}, False, 220),
+    "results export --to -": ({*RECORDS, "csv", "sqlite3"}, False, 250),
     "results export --to {folder}/data --format parquet": (ANALYTICS, False, 650),
     "results sql SELECT/**/1 --format json": ({*ANALYTICS, "duckdb"}, False, 700),
     "results tag llama_c0 a=b": (RECORDS, False, 200),

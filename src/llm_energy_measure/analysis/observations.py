@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 from msgspec import Struct, field
 
 from llm_energy_measure.catalogue.facts import Configuration, ExperimentFacts
-from llm_energy_measure.catalogue.index import CataloguedExperiment, query_catalogue
+from llm_energy_measure.catalogue.index import query_catalogue
 from llm_energy_measure.catalogue.query import full_key, is_config
+from llm_energy_measure.catalogue.reader import CataloguedExperiment
 from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.catalogue.sqlite_schema import to_utc
 from llm_energy_measure.catalogue.summary import ExperimentSummary
@@ -338,14 +339,16 @@ def group_observations(observations: Iterable[Observation]) -> list[ObservationG
     differs. Excluded observations and copies of one measurement are listed in `left_out`.
     """
     groups: dict[tuple[object, ...], list[Observation]] = {}
-    items: dict[int, tuple[object, ...]] = {}  # experiments share dictionaries, so that each is converted once
+    numbers: dict[int, int] = {}  # experiments share dictionaries, so that each is converted and hashed once
+    known: dict[tuple[object, ...], int] = {}
     for one in (observations := list(observations)):
-        if (number := id(one.configuration)) not in items:
-            items[number] = tuple(one.configuration.items())
-        groups.setdefault((items[number], *one.identity.items()), []).append(one)
+        if (shared := id(one.configuration)) not in numbers:
+            numbers[shared] = known.setdefault(tuple(one.configuration.items()), len(known))
+        groups.setdefault((numbers[shared], *one.identity.items()), []).append(one)
     members = list(groups.values())
-    keys = _differing([_facts(group[0]) for group in members])
-    found = [_group(group, keys) for group in members]
+    facts = [_facts(group[0]) for group in members]
+    keys = _differing(facts)
+    found = [_group(group, {key: one.get(key) for key in keys}) for group, one in zip(members, facts, strict=True)]
     return sorted(found, key=lambda group: [_sort_key(value) for value in group.differs.values()])
 
 
@@ -359,15 +362,13 @@ def _differing(facts: Sequence[dict[str, Value | None]]) -> list[str]:
     return [name for name in names if len({one.get(name) for one in facts}) > 1]
 
 
-def _group(members: Sequence[Observation], keys: Sequence[str]) -> ObservationGroup:
+def _group(members: Sequence[Observation], differs: dict[str, Value | None]) -> ObservationGroup:
     left_out = {one.experiment_id: one.excluded for one in members if one.excluded is not None}
     used: dict[str, Observation] = {}
     for one in sorted((one for one in members if one.excluded is None), key=_order):
         first = used.setdefault(one.content, one)
         if first is not one:
             left_out[one.experiment_id] = f"copy: the same measurement as {first.experiment_id}"
-    facts = _facts(members[0])
-    differs = {key: facts.get(key) for key in keys}
     words = [f"{key.removeprefix(PREFIX)}={value}" for key, value in differs.items() if value is not None]
     name = ", ".join(words) or members[0].identity.get("model") or members[0].experiment_id
     return ObservationGroup(name=name, differs=differs, observations=list(used.values()), left_out=left_out)

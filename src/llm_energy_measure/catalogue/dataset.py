@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from msgspec import Struct
 
-from llm_energy_measure.catalogue.index import Catalogue, Mtimes, query_catalogue
+from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
+from llm_energy_measure.catalogue.reader import Mtimes
 from llm_energy_measure.catalogue.sqlite_schema import to_utc
 from llm_energy_measure.catalogue.summary import scan_experiment, up_to_date_aggregate
 from llm_energy_measure.constants import AGGREGATED_DIR, EXTRA_PACKAGES, RAW_DIR

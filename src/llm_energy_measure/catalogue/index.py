@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -32,28 +32,16 @@ from llm_energy_measure.catalogue.database import (
     save_fingerprint,
     writing,
 )
-from llm_energy_measure.catalogue.facts import Configuration, ExperimentFacts
+from llm_energy_measure.catalogue.export_rows import encode_row
 from llm_energy_measure.catalogue.paths import CATALOGUE_NAME, catalogue_path, is_on_network, unsafe_catalogue_file
-from llm_energy_measure.catalogue.query import Clause, column_of
-from llm_energy_measure.catalogue.selection import (
-    SHOWN_KEYS,
-    Group,
-    Query,
-    decoded,
-    group_clause,
-    group_of,
-    order_keys,
-    type_of,
-)
-from llm_energy_measure.catalogue.sqlite_schema import COLUMNS, INSERT, row_values
+from llm_energy_measure.catalogue.reader import CatalogueReader, Mtimes
+from llm_energy_measure.catalogue.sqlite_schema import INSERT, row_values
 from llm_energy_measure.catalogue.summary import (
     ExperimentScan,
-    ExperimentSummary,
     scan_experiment,
     up_to_date_aggregate,
 )
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
-from llm_energy_measure.domain.configuration import Value
 from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
@@ -65,9 +53,6 @@ AnswerT = TypeVar("AnswerT")
 SCAN_LIMIT = 2_000
 
 _ROWS_PER_COMMIT = 1_000
-_MAX_ROWS = 2**63 - 1
-_SUMMARY_DECODER = msgspec.json.Decoder(ExperimentSummary)
-_FACTS_DECODER = msgspec.json.Decoder(ExperimentFacts | None)
 
 TICK_SEC = 2.0
 """Time in which a second change can leave the same mtime: one tick of a file system's clock."""
@@ -75,35 +60,8 @@ TICK_SEC = 2.0
 _SKEW_SEC = 3600.0
 
 
-class Mtimes(NamedTuple):
-    """Mtimes of the raw folder, the aggregate and the tags of an experiment, in seconds since 1970-01-01 UTC.
-
-    0 means unknown, and None means that the file is absent.
-    """
-
-    raw: float | None
-    aggregated: float | None
-    tags: float | None
-
-
-class CataloguedExperiment(NamedTuple):
-    """An experiment in the catalogue.
-
-    Attributes:
-        summary: Its summary.
-        facts: Facts that make it comparable. None without a readable aggregate.
-        configuration: Its flattened configuration. Experiments share the dictionaries.
-        settings_number: Equal for experiments with equal `configuration.settings`.
-    """
-
-    summary: ExperimentSummary
-    facts: ExperimentFacts | None
-    configuration: Configuration
-    settings_number: int | None
-
-
-class Catalogue:
-    """The rows of the experiments in a results directory.
+class Catalogue(CatalogueReader):
+    """The rows of the experiments in a results directory; the methods of the base class answer queries.
 
     Args:
         repository: The results directory.
@@ -226,9 +184,13 @@ class Catalogue:
             ).fetchone()
             if orphan is not None:
                 raise sqlite3.DatabaseError(f"the row of {orphan[0]!r} is missing")
-            rows = self._database.execute("SELECT folder, summary, facts, crc, values_crc FROM rows")
-            for folder, data, facts, *checksums in rows:
-                if checksums != [zlib.crc32(data, zlib.crc32(facts)), self._values_crc(folder)]:
+            rows = self._database.execute(
+                "SELECT folder, summary, rows.crc, values_crc, facts, exported, details.crc "
+                "FROM rows LEFT JOIN details USING (folder)"
+            )
+            for folder, data, crc, values_crc, *details in rows:
+                found = [zlib.crc32(data), self._values_crc(folder), _details_crc(*details[:2])]
+                if found != [crc, values_crc, details[2]]:
                     raise sqlite3.DatabaseError(f"the row of {folder!r} has a wrong checksum")
             if (wrong := config_index.damage(self._database)) is not None:
                 raise sqlite3.DatabaseError(wrong)
@@ -245,7 +207,7 @@ class Catalogue:
     ) -> None:
         """Remove the rows of deleted experiments, and store the scan unless a later scan is stored."""
         with writing(self._database):
-            for table in ("experiments", "tags"):
+            for table in ("experiments", "tags", "details"):
                 self._database.executemany(
                     f"DELETE FROM {table} WHERE folder IN (SELECT folder FROM rows WHERE folder = ? AND scanned < ?)",
                     deleted,
@@ -265,144 +227,6 @@ class Catalogue:
         with writing(self._database):
             for table in ("rows", "scans"):
                 self._database.execute(f"UPDATE {table} SET scanned = 0 WHERE scanned > ?", (time.time(),))
-
-    def summaries(
-        self, query: Query, *, sort: str = "id", reverse: bool = False, limit: int | None = None
-    ) -> list[ExperimentSummary]:
-        """Return the selected experiments, sorted by a column or one of `SHOWN_KEYS`. Unknown values come last."""
-        one = "SELECT summary, facts, crc FROM rows WHERE folder = ?"
-        folders = self._folders(query, sort=sort, reverse=reverse, limit=limit)
-        return [_decode(*self._database.execute(one, (folder,)).fetchone()) for folder in folders]
-
-    def values(
-        self,
-        query: Query,
-        columns: Sequence[str],
-        *,
-        sort: str = "id",
-        reverse: bool = False,
-        limit: int | None = None,
-    ) -> list[list[Any]]:
-        """Return the values of columns of the selected experiments, in the order of `summaries`.
-
-        Energy and efficiency under these names are plain sums.
-        """
-        found = [column_of(name, COLUMNS, "cannot list", self._config_keys) for name in columns]
-        types = [type_of(name, column) for name, column in zip(columns, found, strict=True)]
-        selected = Clause(
-            ", ".join(column.sql for column in found), tuple(v for column in found for v in column.values)
-        )
-        rows = self._select(selected, query, sort=sort, reverse=reverse, limit=limit)
-        return [[decoded(kind, value) for kind, value in zip(types, row, strict=True)] for row in rows]
-
-    def _folders(self, query: Query, *, sort: str, reverse: bool = False, limit: int | None = None) -> list[str]:
-        """Return the folders of the selected experiments in the order of `summaries`."""
-        rows = self._select(Clause("folder", ()), query, sort=sort, reverse=reverse, limit=limit)
-        return [folder for (folder,) in rows]
-
-    def _select(self, selected: Clause, query: Query, *, sort: str, reverse: bool, limit: int | None) -> sqlite3.Cursor:
-        """Select expressions of the selected experiments, in the order of `summaries`."""
-        clause = query.clause(self._config_keys)
-        shown = SHOWN_KEYS.get(sort)
-        column = Clause(shown, ()) if shown is not None else column_of(sort, COLUMNS, "cannot sort", self._config_keys)
-        down = " DESC" if reverse else ""
-        keys = order_keys(column.sql, reverse=reverse, is_tag=bool(column.values))
-        if column.sql == "experiment_id":  # never unknown, and an index is sorted by it
-            keys = keys[1:]
-        sql = (
-            f"SELECT {selected.sql} FROM experiments WHERE {clause.sql} "
-            f"ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
-        )
-        values = (*selected.values, *clause.values, *(column.values * len(keys)))
-        return self._database.execute(sql, (*values, -1 if limit is None else min(limit, _MAX_ROWS)))
-
-    def experiments(self, query: Query) -> list[CataloguedExperiment]:
-        """Return the selected experiments with their facts and configurations, sorted by id."""
-        parts: dict[int | None, dict[str, Value]] = {None: {}}
-        found = []
-        one = (
-            "SELECT summary, facts, crc, config, other_config FROM rows JOIN experiments USING (folder) "
-            "WHERE folder = ?"
-        )
-        for folder in self._folders(query, sort="id"):
-            summary, facts, crc, *numbers = self._database.execute(one, (folder,)).fetchone()
-            row = _decode(summary, facts, crc)
-            configuration = Configuration(*(self._part(number, parts) for number in numbers))
-            found.append(CataloguedExperiment(row, _FACTS_DECODER.decode(facts), configuration, numbers[0]))
-        return found
-
-    def _part(self, number: int | None, parts: dict[int | None, dict[str, Value]]) -> dict[str, Value]:
-        """Return a part of a configuration, which experiments share. Do not change it."""
-        if number not in parts:
-            [data] = self._database.execute("SELECT data FROM config_parts WHERE part = ?", (number,)).fetchone()
-            parts[number] = config_index.decode_part(data)
-        return parts[number]
-
-    def configurations(self, query: Query) -> list[tuple[Configuration, int]]:
-        """Return the distinct configurations of the selected experiments, and the number of experiments of each."""
-        clause = query.clause(self._config_keys)
-        sql = f"SELECT config, other_config, count(*) FROM experiments WHERE {clause.sql} GROUP BY config, other_config"
-        parts: dict[int | None, dict[str, Value]] = {None: {}}
-        rows = self._database.execute(sql, clause.values).fetchall()
-        return [
-            (Configuration(self._part(settings, parts), self._part(others, parts)), number)
-            for settings, others, number in rows
-        ]
-
-    def _config_keys(self) -> set[str]:
-        return config_index.read_keys(self._database)
-
-    def count(self, query: Query) -> int:
-        """Return the number of selected experiments."""
-        clause = query.clause(self._config_keys)
-        [number] = self._database.execute(
-            f"SELECT count(*) FROM experiments WHERE {clause.sql}", clause.values
-        ).fetchone()
-        return int(number)
-
-    def pending(self) -> int:
-        """Return the number of experiments without an aggregate."""
-        sql = "SELECT count(*) FROM experiments WHERE listed = 1 AND has_aggregate = 0"
-        return int(self._database.execute(sql).fetchone()[0])
-
-    def problems(self, query: Query) -> list[tuple[str, str]]:
-        """Return id and reason for each unreadable file of the experiments that match, or that may match."""
-        base = query.scope()
-        clause = query.condition(self._config_keys)
-        sql = (
-            "SELECT folder FROM experiments INDEXED BY by_problem "
-            f"WHERE problems IS NOT NULL AND {base} AND ({clause.sql}) IS NOT 0"
-        )
-        rows = self._database.execute(
-            f"SELECT summary, facts, crc FROM rows WHERE folder IN ({sql}) ORDER BY folder", clause.values
-        )
-        found = (_decode(*row) for row in rows)
-        return [(summary.experiment_id, problem) for summary in found for problem in summary.problems]
-
-    def sources(self) -> Iterator[tuple[str, float | None, Mtimes, int]]:
-        """Yield folder, start, mtimes and checksum of the row of all experiments with an aggregate.
-
-        The start is in seconds since 1970-01-01 UTC.
-        """
-        sql = (
-            "SELECT folder, start_time, crc, raw, aggregated, rows.tags FROM experiments JOIN rows USING (folder) "
-            "WHERE listed = 1 AND has_aggregate = 1 ORDER BY folder"
-        )
-        for folder, start, checksum, *mtimes in self._database.execute(sql):
-            yield folder, start, Mtimes(*mtimes), checksum
-
-    def groups(self, query: Query, by: Sequence[str], *, sort: str | None = None, reverse: bool = False) -> list[Group]:
-        """Return the totals of the selected experiments, grouped by columns.
-
-        Args:
-            query: The selection.
-            by: Names of columns. If empty, all selected experiments form one group.
-            sort: One of `GROUP_FIGURES` or of the columns. By default, groups are sorted by the columns. Unknown values
-                come last.
-            reverse: Sort in descending order.
-        """
-        clause, kinds = group_clause(query, by, sort=sort, reverse=reverse, keys=self._config_keys)
-        return [group_of(by, kinds, row) for row in self._database.execute(clause.sql, clause.values)]
 
     def _folder_mtimes(self) -> tuple[float | None, ...]:
         mtimes: list[float | None] = []
@@ -459,16 +283,18 @@ class Catalogue:
                 if found[0] > now
             }
             scans = [scan for scan in scans if scan[0] not in newer]
-            encoded = [
-                (folder, mtimes, msgspec.json.encode(scan.summary), msgspec.json.encode(scan.facts))
-                for folder, mtimes, scan in scans
+            encoded = [(folder, mtimes, msgspec.json.encode(scan.summary)) for folder, mtimes, scan in scans]
+            details = [
+                (folder, msgspec.json.encode(scan.facts), encode_row(scan.aggregated, scan.exported_model))
+                for folder, _, scan in scans
             ]
             self._database.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                [
-                    (folder, *mtimes, now, data, facts, zlib.crc32(data, zlib.crc32(facts)))
-                    for folder, mtimes, data, facts in encoded
-                ],
+                "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+                [(folder, *mtimes, now, data, zlib.crc32(data)) for folder, mtimes, data in encoded],
+            )
+            self._database.executemany(
+                "INSERT OR REPLACE INTO details VALUES (?, ?, ?, ?)",
+                [(*found, _details_crc(*found[1:])) for found in details],
             )
             parts = {
                 folder: (part_of(scan.configuration.settings), part_of(scan.configuration.others))
@@ -553,11 +379,8 @@ def query_catalogue(
     raise AssertionError  # the last try returns or raises
 
 
-def _decode(data: bytes, facts: bytes, checksum: int) -> ExperimentSummary:
-    """Decode the summary in a row. Raises `sqlite3.DatabaseError` if the checksum is wrong."""
-    if zlib.crc32(data, zlib.crc32(facts)) != checksum:
-        raise sqlite3.DatabaseError("a row has a wrong checksum")
-    return _SUMMARY_DECODER.decode(data)
+def _details_crc(facts: bytes | None, exported: bytes | None) -> int | None:
+    return None if facts is None or exported is None else zlib.crc32(exported, zlib.crc32(facts))
 
 
 def _require_valid_query(repository: FileSystemRepository, read: Callable[[Catalogue], object]) -> None:

@@ -53,12 +53,14 @@ _SQL_TYPES = {
     "time": "REAL",
 }
 _MTIME_COLUMNS = "raw REAL, aggregated REAL, tags REAL"
-_BLOBS = "summary BLOB, facts BLOB, crc INTEGER, values_crc INTEGER"
+_CHECKSUMS = "crc INTEGER, values_crc INTEGER"
 DDL = (
     "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
     + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
     + f", {', '.join(config_index.COLUMNS)}) WITHOUT ROWID",
-    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_MTIME_COLUMNS}, scanned REAL, {_BLOBS})",
+    f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_MTIME_COLUMNS}, scanned REAL, summary BLOB, {_CHECKSUMS})",
+    # Lists do not read these, so that they are not between the rows that lists read.
+    "CREATE TABLE details (folder TEXT PRIMARY KEY, facts BLOB, exported BLOB, crc INTEGER)",
     "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
     f"CREATE TABLE scans (only INTEGER PRIMARY KEY, scanned REAL, {_MTIME_COLUMNS}, number INTEGER)",
     "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",

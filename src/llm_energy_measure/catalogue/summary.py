@@ -97,6 +97,7 @@ class ExperimentScan(Struct, frozen=True, kw_only=True):
         aggregated: The aggregate without `process_results`. None if it is absent, unreadable or altered.
         facts: Facts that make the experiment comparable. None without a readable aggregate.
         configuration: The configuration of the first process.
+        exported_model: The model in the exported table, which can come from the first process.
         listed: False if the experiment is only a folder without results.
     """
 
@@ -104,6 +105,7 @@ class ExperimentScan(Struct, frozen=True, kw_only=True):
     aggregated: AggregatedSummary | None = None
     facts: ExperimentFacts | None = None
     configuration: Configuration = Configuration({}, {})
+    exported_model: str | None = None
     listed: bool = True
 
 
@@ -173,12 +175,13 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
         values = {"found_processes": report.found_processes, "expected_processes": report.expected_processes}
     elif aggregated is not None:
         values = {"found_processes": aggregated.aggregation.num_processes}
-    facts, configuration = None, Configuration({}, {})
+    facts, configuration, exported_model = None, Configuration({}, {}), None
     if aggregated is not None:
         processes = _embedded(data)
         values |= _of_aggregated(aggregated) | _of_processes(processes)
         if aggregated.model_name is None and processes and processes[0].model_name:
             values["model_name"] = processes[0].model_name
+        exported_model = aggregated.model_name or (processes[0].model_name if processes else model_name(aggregated))
         configuration = configuration_of(aggregated.effective_config, processes)
         facts = facts_of(aggregated, processes, values["model_name"], configuration.settings)
     elif recovery is not None and recovery.results:
@@ -197,6 +200,7 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
         aggregated=aggregated,
         facts=facts,
         configuration=configuration,
+        exported_model=exported_model,
         listed=is_interrupted or not is_empty,
     )
 
