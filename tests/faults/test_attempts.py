@@ -111,3 +111,14 @@ def test_check_finds_earlier_attempts_and_their_unfinished_files(tmp_path: Path)
     assert found[f"raw/{archive.name}"].message == "a later attempt replaced it; it contains 2 results"
     assert found[f"raw/{archive.name}/{unfinished.name}"].code == "raw.unpublished"
     assert found.keys() <= {finding.key for finding in check_store(repository)}
+
+
+def test_check_and_delete_accept_an_id_with_earlier_attempts_only(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    for record in factories.raws(2):
+        repository.save_raw(EXP, record)
+    folder = tmp_path / "raw" / EXP
+    folder.rename(folder.with_name(f".{EXP}~attempt-0"))
+    assert run("-o", tmp_path, "results", "check", EXP).status == 0
+    assert run("-o", tmp_path, "results", "delete", EXP, "--yes").status == 0
+    assert list((tmp_path / "raw").iterdir()) == []

@@ -640,14 +640,3 @@ def test_leftover_that_clean_cannot_remove_needs_a_decision(open_folder: Path) -
     (open_folder / "raw").chmod(0o755)
     assert check("--clean") == 0
     assert list((open_folder / "raw").iterdir()) == []
-
-
-def test_check_and_delete_accept_an_id_with_earlier_attempts_only(
-    repository: FileSystemRepository,
-) -> None:
-    folder = repository.base_path / "raw" / EXP
-    folder.rename(folder.with_name(f".{EXP}~attempt-0"))
-    (repository.base_path / "aggregated" / f"{EXP}.json").unlink()
-    assert run("-o", repository.base_path, "results", "check", EXP).status == 0
-    assert run("-o", repository.base_path, "results", "delete", EXP, "--yes").status == 0
-    assert list((repository.base_path / "raw").iterdir()) == []
