@@ -462,21 +462,22 @@ def _decode_exact(record_type: type[RecordT], cut: SampleArrays, levels: int, *,
         record: RecordT = _DECODERS[record_type].decode(cut.original if record_type is _Envelope else body)
         if record.schema_version != SCHEMA_VERSION or record.unknown_fields is not msgspec.UNSET:
             return None
-        is_own = not cut.spans and _is_own_encoding(record, body)
-        if check_keys and not is_own and not json_text.has_unique_keys(body):
+        if check_keys and not _is_own_encoding(record, cut) and not json_text.has_unique_keys(body):
             return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return None if json_text.is_too_deep(body, levels) else record  # not before decoding: the text must be valid
 
 
-def _is_own_encoding(record: RecordT, body: bytes) -> bool:
+def _is_own_encoding(record: RecordT, cut: SampleArrays) -> bool:
     """Return True if encoding the record gives the text again, blanks removed: it then contains no key twice.
 
     True for the files of this package. Without this shortcut, `aggregate --all` takes 1.11 times the processor time
     (400 experiments of 8 processes, median of 7).
     """
-    return _ENCODER.encode(record).replace(b" ", b"") == body.translate(None, b" \n")
+    if cut.spans:
+        return False  # the copies would be as large as the file
+    return _ENCODER.encode(record).replace(b" ", b"") == cut.text.translate(None, b" \n")
 
 
 def _migrated(document: Document, kind: _Kind, name: str, migrations: Sequence[Migration]) -> Document:
