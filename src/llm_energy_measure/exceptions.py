@@ -73,7 +73,7 @@ class ResultExistsError(ResultsError, FileExistsError):
 
     Attributes:
         path: The stored file, which is unchanged. None if the error is not about one file.
-        kept: File that keeps the refused content. None if it was not kept.
+        kept: File that keeps the refused content. None if the content was not kept.
         digests: SHA-256 of the stored and of the refused content, in lower-case hexadecimal. None if unknown.
     """
 

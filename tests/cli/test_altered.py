@@ -172,7 +172,7 @@ def test_sql_shows_the_verdict_and_no_figures(altered: Path) -> None:
     done = run("-o", altered, "results", "sql", query, "--format", "json")
     assert done.status == 1
     assert done.json() == [{"verdict": "altered", "total_energy_j": None}]
-    assert f"left out: Failed to load aggregated result {NAME}.json" in done.err
+    assert f"left out: cannot load aggregated result {NAME}.json" in done.err
 
 
 def test_sql_rewrites_a_dataset_that_another_program_changed(results: Path, tmp_path: Path) -> None:

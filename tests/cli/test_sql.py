@@ -144,7 +144,7 @@ def test_sql_reports_an_unreadable_aggregate(results: Path) -> None:
     (results / "aggregated" / "llama_c1.json").write_bytes(b"{")
     done = run("-o", results, "results", "sql", "select count(*) as n from experiments", "--format", "json")
     assert (done.status, done.json()) == (1, [{"n": 2}])
-    assert "warning: left out: Failed to load aggregated result llama_c1.json" in done.err
+    assert "warning: left out: cannot load aggregated result llama_c1.json" in done.err
 
 
 @pytest.mark.parametrize("more", [["llama_c0"], ["--raw"], ["--per-process"]])

@@ -198,7 +198,7 @@ def test_aggregate_without_processes_is_valid() -> None:
 )
 @pytest.mark.parametrize("extra", [{}, {"new": 1}])
 def test_invalid_aggregate_is_refused(place: str, value: object, extra: dict[str, Any]) -> None:
-    with pytest.raises(ResultCorruptError, match=r"^Failed to load aggregated result exp_7.json.*make the aggregate"):
+    with pytest.raises(ResultCorruptError, match=r"^cannot load aggregated result exp_7.json.*make the aggregate"):
         codec.decode_aggregated(as_bytes({**AGGREGATE, place: value, **extra}), "exp_7.json")
 
 
@@ -255,7 +255,7 @@ def test_invalid_file_is_refused_in_one_sentence(kind: str) -> None:
     data, found = BAD_FILES[kind]
     with pytest.raises(ResultCorruptError, match=found) as caught:
         codec.decode_raw(data, NAME)
-    assert str(caught.value).startswith(f"Failed to load raw result {NAME}: ")
+    assert str(caught.value).startswith(f"cannot load raw result {NAME}: ")
     assert str(caught.value).endswith("; keep the file; repair it or run its process again")
     assert "\n" not in str(caught.value)
     assert not isinstance(caught.value, SchemaVersionError)
@@ -264,7 +264,7 @@ def test_invalid_file_is_refused_in_one_sentence(kind: str) -> None:
 def test_file_cut_at_any_byte_is_refused() -> None:
     data = codec.encode_raw(factories.raw())
     for length in range(len(data)):
-        with pytest.raises(ResultCorruptError, match="^Failed to load"):
+        with pytest.raises(ResultCorruptError, match="^cannot load"):
             codec.decode_raw(data[:length], NAME)
 
 
@@ -273,13 +273,13 @@ def test_file_cut_at_any_byte_is_refused() -> None:
 )
 def test_invalid_manifest_or_aggregate_is_refused(kind: str) -> None:
     for decode in (codec.decode_manifest, codec.decode_aggregated):
-        with pytest.raises(ResultCorruptError, match="^Failed to load [a-z ]+ x: "):
+        with pytest.raises(ResultCorruptError, match="^cannot load [a-z ]+ x: "):
             decode(BAD_FILES[kind][0], "x")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BAD_FILES if "duplicate" not in kind])
 def test_decode_summary_refuses_the_same_files(kind: str) -> None:
-    with pytest.raises(ResultCorruptError, match="^Failed to load aggregated result x: "):
+    with pytest.raises(ResultCorruptError, match="^cannot load aggregated result x: "):
         codec.decode_summary(BAD_FILES[kind][0], "x")
 
 
@@ -414,9 +414,7 @@ def test_migrations_that_do_not_reach_the_current_version_fail(steps: tuple[Migr
 
 
 def test_older_file_that_a_migration_cannot_read_is_corrupt() -> None:
-    with pytest.raises(
-        ResultCorruptError, match=r"^Failed to load .* not a record of schema version '1.8.0' \(KeyError"
-    ):
+    with pytest.raises(ResultCorruptError, match=r"^cannot load .* not a record of schema version '1.8.0' \(KeyError"):
         codec.decode_raw(b'{"schema_version": "1.8.0"}', NAME, migrations=STEPS)
 
 

@@ -425,7 +425,7 @@ def test_load_all_raw_names_all_unreadable_files_in_one_error(repository: FileSy
     damage(repository)
     with pytest.raises(ResultCorruptError) as caught:
         repository.load_all_raw(EXP)
-    assert str(caught.value).startswith("Failed to load all raw results of 'exp_7': process_1.json: the file is empty")
+    assert str(caught.value).startswith("cannot load all raw results of 'exp_7': process_1.json: the file is empty")
     assert list(caught.value.unreadable) == list(REASONS)
     for name, reason in REASONS.items():
         assert f"{name}: {reason}" in str(caught.value)
@@ -494,7 +494,7 @@ def test_path_that_is_no_result_is_refused_in_one_sentence(repository: FileSyste
         repository.load_raw(tmp_path / "absent.json")
     with pytest.raises(UnsafePathError, match="not a regular file"):
         repository.load_raw(tmp_path)
-    with pytest.raises(ResultCorruptError, match="^Failed to load raw result .*/torn.json: the file is empty"):
+    with pytest.raises(ResultCorruptError, match="^cannot load raw result .*/torn.json: the file is empty"):
         repository.load_raw(plant(tmp_path / "torn.json"))
 
 
@@ -556,7 +556,7 @@ def test_aggregate_of_another_tool_is_kept(repository: FileSystemRepository, bas
 def test_unreadable_aggregate_differs_from_none(repository: FileSystemRepository, base: Path) -> None:
     plant(base / "aggregated" / "exp_7.json", b"{")
     assert repository.has_aggregated(EXP)
-    with pytest.raises(ResultCorruptError, match="^Failed to load aggregated result exp_7.json"):
+    with pytest.raises(ResultCorruptError, match="^cannot load aggregated result exp_7.json"):
         repository.load_aggregated(EXP)
 
 
@@ -629,5 +629,5 @@ def test_load_manifest_reads_the_manifest(repository: FileSystemRepository, base
     path = plant(base / "raw" / EXP / "manifest.json", msgspec.json.encode(manifest))
     assert repository.load_manifest(EXP) == manifest
     path.write_bytes(b'{"experiment_id": "exp_7", "expected_processes": 0}')
-    with pytest.raises(ResultCorruptError, match="^Failed to load manifest raw/exp_7/manifest.json"):
+    with pytest.raises(ResultCorruptError, match="^cannot load manifest raw/exp_7/manifest.json"):
         repository.load_manifest(EXP)

@@ -120,7 +120,7 @@ def test_assignment_without_equals_sign_is_refused() -> None:
 def test_invalid_tags_file_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "tags").mkdir()
     (tmp_path / "tags" / "e.json").write_bytes(b"[1]")
-    with pytest.raises(ResultCorruptError, match="Failed to load tags tags/e.json"):
+    with pytest.raises(ResultCorruptError, match="cannot load the tags tags/e.json"):
         change_tags(FileSystemRepository(tmp_path).store, "e", {"a": "b"})
     assert (tmp_path / "tags" / "e.json").read_bytes() == b"[1]"
 

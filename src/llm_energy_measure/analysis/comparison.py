@@ -356,7 +356,7 @@ def _confounded(pair: Pair) -> list[str]:
 
 
 def _moment(time: datetime | None) -> float | None:
-    """Return a time as a number. A time without UTC offset is UTC."""
+    """Return a time in seconds since 1970-01-01 UTC. A time without UTC offset is UTC."""
     if time is None:
         return None
     return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()

@@ -89,7 +89,7 @@ class _Follower(contextlib.ExitStack):
         if self._catalogue is None:
             path = database_path(self._repository)
             if path is None:
-                raise ValueError("the results directory has no file for the catalogue")
+                raise ValueError("the store of the results is not a directory, so it has no catalogue file")
             catalogue = Catalogue(self._repository, path)
             self._catalogue = self.enter_context(contextlib.closing(catalogue))
             catalogue.require_intact()

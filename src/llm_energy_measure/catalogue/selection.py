@@ -57,8 +57,8 @@ class Group(Struct, frozen=True, kw_only=True):
         lower_bounds: Number of experiments whose sums are lower bounds.
         attributed_energy_j: Sum of the attributed energies, in joules; of the totals for experiments without
             attribution. None if one is undetermined.
-        attributed_low_j: As `attributed_energy_j`, with the least energy of undetermined experiments.
-        attributed_high_j: As `attributed_energy_j`, with the greatest energy of undetermined experiments.
+        attributed_low_j: As `attributed_energy_j`, but an undetermined experiment counts with its lower bound.
+        attributed_high_j: As `attributed_energy_j`, but an undetermined experiment counts with its upper bound.
         attributed_tokens_per_joule: Tokens divided by `attributed_high_j`, over the experiments with both values. It is
             the least value that the records allow.
         corrected: Number of experiments whose plain sum counts some energy more than once.

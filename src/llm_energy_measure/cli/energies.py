@@ -70,7 +70,7 @@ class Energy(Struct, frozen=True, kw_only=True):
         return mark + ("≥ " if self.is_lower_bound else "") + formatting.quantity(self.low_j, "J")
 
     def efficiency_cell(self, tokens_per_joule: float | None) -> str:
-        """Return tokens per joule (of `high_j`) with their signs as a table cell."""
+        """Return the table cell of a value in tokens per joule of `high_j`, with its mark: ≥, ≤ or corrected."""
         if tokens_per_joule is None:
             return formatting.UNKNOWN
         mark = "≥ " if self.is_undetermined else f"{CORRECTED} " if self.is_corrected else ""

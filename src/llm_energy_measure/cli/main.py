@@ -169,7 +169,7 @@ def _run() -> int:
             sys.stdout.flush()
         status = result if isinstance(result, int) else 0
     except SystemExit as end:
-        # click ends a command with 1 if the reader of a pipe, for example head, has exited.
+        # click ends a command with exit status 1 if the reader of a pipe, for example head, has exited.
         status = 0 if streams.has_stopped_command() else end.code if isinstance(end.code, int) else 1
     except click.ClickException as error:
         _show_usage_error(error)

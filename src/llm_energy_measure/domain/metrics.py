@@ -200,7 +200,7 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         gpu_energy_j: Energy of the GPUs, in joules.
         cpu_energy_j: Energy of the CPUs, in joules.
         ram_energy_j: Energy of the memory, in joules.
-        gpu_power_w: Power of the GPUs, in watts. In many existing files it is one sample and not a mean.
+        gpu_power_w: Power of the GPUs, in watts. In many existing files this power is one sample, not a mean.
         cpu_power_w: Power of the CPUs, in watts.
         emissions_kg_co2: Emissions, in kilograms of CO2 equivalent.
         energy_per_token_j: Energy per token, in joules.

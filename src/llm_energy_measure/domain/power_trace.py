@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 GAP_SEC = 3.0
 GAP_FACTOR = 3.0
-"""A gap between two samples is longer than `GAP_SEC`, and longer than `GAP_FACTOR` intervals.
+"""Two samples have a gap between them if their distance exceeds `GAP_SEC` and `GAP_FACTOR` intervals.
 
 Source: InferenceX `aggregate_power.py`, which uses 3 s.
 """

@@ -53,7 +53,7 @@ class Part(msgspec.Struct):
     Attributes:
         number: Number of earlier starts.
         last: The row that counts: the last one in time.
-        machine: Cells that describe the machine; empty if they do not.
+        machine: Cells of the columns that describe the machine. A cell is empty if the file does not state it.
         experiment_id: Id of the experiment, if the run is in no group.
         name: Experiment id and project that the user chose; empty if both are defaults of the tool.
         group: Cell in the column that the user groups by; empty without one.

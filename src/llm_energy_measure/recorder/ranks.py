@@ -151,7 +151,7 @@ def _pmi_or_slurm(environ: Mapping[str, str], *, is_given: bool) -> _Variables:
         return _SLURM  # srun --mpi=pmi2 sets both; SLURM's variables also give the local rank
     # Hydra starts one SLURM task per node and starts its own processes from there.
     if pmi[1] != slurm[1] and max(_slurm_tasks(environ), default=1) > 1 and not is_given:
-        found = f"{_PMI.rank} and {_PMI.size} say {pmi[0]} of {pmi[1]}, SLURM says {slurm[0]} of {slurm[1]}"
+        found = f"{_PMI.rank} and {_PMI.size} give rank {pmi[0]} of {pmi[1]}, but SLURM gives {slurm[0]} of {slurm[1]}"
         raise ConfigurationError(_DOING, found, "unset the variables that do not belong to this run")
     return _PMI
 

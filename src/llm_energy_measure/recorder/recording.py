@@ -171,8 +171,8 @@ class Recording:
         latencies.
 
         Args:
-            input: Number of prompt tokens. If it is given, all tokens of the request count as tokens of the process,
-                also if the request fails or is cancelled. Do not count them with `add_tokens`.
+            input: Number of prompt tokens. If `input` is given, all tokens of the request count as tokens of the
+                process, even if the request fails or is cancelled. Do not count them with `add_tokens`.
         """
         if not self._is_running:
             self._check_is_running()

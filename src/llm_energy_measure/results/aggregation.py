@@ -303,9 +303,9 @@ def combine(experiment: Experiment) -> Totals:
         return experiment.strategy.combine(experiment.records)
     except Exception as error:  # a strategy of another package can raise any error
         name = experiment.strategy.name
-        found = f"the strategy {name!r} failed on its records ({type(error).__name__}: {error})"
+        found = f"the strategy {name!r} failed on the records of this experiment ({type(error).__name__}: {error})"
         doing = f"cannot aggregate {experiment.experiment_id!r}"
-        raise AggregationError(doing, found, "check its processes") from error
+        raise AggregationError(doing, found, "check the records of its processes") from error
 
 
 # Step 3, verification, is `verify_evidence`. Step 4: build the result

@@ -203,7 +203,7 @@ class FileSystemRepository:
         if recovery.unreadable:
             found = "; ".join(f"{file.name}: {file.reason}" for file in recovery.unreadable)
             advice = f"recover_raw returns the other {len(recovery.results)}"
-            refused = ResultCorruptError(f"Failed to load all raw results of {experiment_id!r}", found, advice)
+            refused = ResultCorruptError(f"cannot load all raw results of {experiment_id!r}", found, advice)
             refused.unreadable = {file.name: file.reason for file in recovery.unreadable}
             raise refused
         return recovery.results
@@ -330,14 +330,14 @@ class FileSystemRepository:
             if layout.differs_in_case(result.experiment_id, folder) and not self.has_aggregated(folder):
                 return None  # the file system ignores case, and has an aggregate of another experiment
             found, advice = f"it is the aggregate of {result.experiment_id!r}", "move it to its own name"
-            raise ResultCorruptError(f"Failed to load aggregated result {folder}.json", found, advice)
+            raise ResultCorruptError(f"cannot load aggregated result {folder}.json", found, advice)
         if result.integrity == "altered":
             found = "its values differ from the digest in it: another program changed them"
             advice = (
                 f"run 'llm-energy-measure results verify {folder}' to see the differences, and "
                 f"'llm-energy-measure aggregate {folder}' to recompute it"
             )
-            raise ResultAlteredError(f"Failed to load aggregated result {folder}.json", found, advice)
+            raise ResultAlteredError(f"cannot load aggregated result {folder}.json", found, advice)
         return result
 
     def read_aggregated(self, experiment_id: str) -> bytes | None:

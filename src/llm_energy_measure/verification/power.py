@@ -28,7 +28,7 @@ NVML documents 5 % for Fermi and Kepler boards (`nvmlDeviceGetPowerUsage`), and 
 LIMIT_TOLERANCE = 1 + TOLERANCE
 
 LIMIT_EXCEEDED = 1.2
-"""Multiple of a limit up to which the error of a sensor may explain a power above the limit."""
+"""The error of a sensor can explain a power up to this multiple of the limit."""
 
 SENSOR_ERROR = "the error of a sensor can explain the excess"
 

@@ -17,7 +17,7 @@ def check_zeros(evidence: Evidence) -> list[Finding]:
     for energy in evidence.energies:
         figures += (energy.duration_sec, energy.total_energy_j, energy.energy_per_token_j)
         figures += (energy.cpu_power_w, energy.cpu_energy_j)
-    # Most experiments have no zero; they skip the checks of each record.
+    # Most experiments have no zero, and need no check of each record.
     return [_zero(code, evidence.records) for code in _ZEROS] if 0.0 in figures else _NO_ZERO
 
 

@@ -92,7 +92,7 @@ def test_srun_with_equal_pmi_variables_is_slurm() -> None:
 
 def test_contradictory_pmi_and_slurm_are_refused() -> None:
     stale = {**SRUN, "PMI_RANK": "0", "PMI_SIZE": "1"}
-    with pytest.raises(ConfigurationError, match="PMI_RANK and PMI_SIZE say 0 of 1, SLURM says 3 of 4; unset"):
+    with pytest.raises(ConfigurationError, match="PMI_SIZE give rank 0 of 1, but SLURM gives 3 of 4; unset"):
         find_rank(stale)
     assert find_rank(stale, process_index=1, world_size=2).process_index == 1
 

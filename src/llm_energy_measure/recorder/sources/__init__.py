@@ -182,7 +182,7 @@ def get_source(name: str) -> Source:
         found = f"its entry point {value} failed ({type(error).__name__}: {error})"
         raise ConfigurationError(doing, found, advice) from error
     if not isinstance(source, Source):
-        raise ConfigurationError(doing, f"its entry point {value} lacks name, open or close", advice)
+        raise ConfigurationError(doing, f"its entry point {value} has no attribute `name`, `open` or `close`", advice)
     return source
 
 

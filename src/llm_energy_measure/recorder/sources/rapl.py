@@ -34,7 +34,7 @@ class Rapl:
         self.powercap = powercap
 
     def open(self, settings: Settings) -> list[Sensor]:  # noqa: ARG002 - part of the Source protocol
-        """Return one sensor per package and memory. Raises `RecorderError` if there is none."""
+        """Return one sensor per package and memory. Raises `RecorderError` if the host shows no RAPL sensor."""
         doing = f"cannot read RAPL in {self.powercap}"
         try:
             zones = sorted(path for path in self.powercap.iterdir() if _ZONE.fullmatch(path.name))

@@ -96,7 +96,7 @@ def _salvage(repository: FileSystemRepository, key: str, process_index: int, *, 
     except ResultCorruptError:
         return _save_partial(repository, key, process_index, data)
     if is_published:
-        raise ResultCorruptError(f"Failed to salvage {key}", "the file is complete", "load it with load_raw")
+        raise ResultCorruptError(f"cannot salvage {key}", "the file is complete", "load it with load_raw")
     folder = layout.folder_of_key(key)
     if process_index not in repository.raw_folder(folder).process_indices():
         return repository.save_raw(record.experiment_id, record)
@@ -114,7 +114,7 @@ def is_salvaged(repository: FileSystemRepository, folder: str, process_index: in
 
 
 def _save_partial(repository: FileSystemRepository, key: str, process_index: int, data: bytes) -> Path:
-    doing = f"Failed to salvage {key}"
+    doing = f"cannot salvage {key}"
     folder, name = layout.folder_of_key(key), key.rpartition("/")[2]
     sections = complete_sections(data)
     lost = [name for name in _REQUIRED if name not in sections]
@@ -145,7 +145,7 @@ def _partial_record(sections: dict[str, Any], name: str, data: bytes) -> RawProc
     try:
         encoded = msgspec.json.encode(document)
     except (UnicodeEncodeError, OverflowError, RecursionError) as error:
-        raise ResultCorruptError(f"Failed to salvage {name}", str(error), "run the process again") from error
+        raise ResultCorruptError(f"cannot salvage {name}", str(error), "run the process again") from error
     record = codec.decode_raw(encoded, name)
     origin = ImportOrigin(tool=TOOL, file=name, sha256=codec.digest(data))
     return msgspec.structs.replace(record, origin=origin)

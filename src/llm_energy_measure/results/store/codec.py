@@ -555,4 +555,4 @@ def _plain(value: Any) -> Any:
 
 
 def _corrupt(kind: _Kind, name: str, found: str) -> ResultCorruptError:
-    return ResultCorruptError(f"Failed to load {kind.name} {name}", found, kind.advice)
+    return ResultCorruptError(f"cannot load {kind.name} {name}", found, kind.advice)

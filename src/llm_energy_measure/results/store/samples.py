@@ -100,7 +100,7 @@ def decode_samples(data: bytes, name: str) -> list[PowerTrace]:
     Raises:
         ResultCorruptError: The file is cut off, or a row has an invalid cell.
     """
-    doing = f"Failed to load {name}"
+    doing = f"cannot load {name}"
     advice = "run the process or the import again to have its samples"
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:

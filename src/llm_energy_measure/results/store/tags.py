@@ -121,7 +121,7 @@ def decode_tags(data: bytes, name: str) -> Tags:
         return msgspec.json.decode(data, type=Tags)
     except (ValueError, RecursionError) as error:
         found = str(error).replace("`", "")
-        raise ResultCorruptError(f"Failed to load tags {name}", found, "repair or remove the file") from error
+        raise ResultCorruptError(f"cannot load the tags {name}", found, "repair or remove the file") from error
 
 
 def _decode_own(data: bytes, key: str, folder: str) -> Tags:
