@@ -217,7 +217,8 @@ def _table_lines(
             parts.append(blanks + row[index] if alignment == "right" else row[index] + blanks)
         return (" " * _COLUMN_GAP).join(parts).rstrip()
 
-    titles = line([title for title, _ in headers])
+    # Blanks at the end of a title only distinguish columns that have the same title.
+    titles = line([title.strip() for title, _ in headers])
     yield click.style(titles, bold=True) if bold else titles
     yield ("─" if encoding.is_unicode() else "-") * (sum(widths.values()) - _COLUMN_GAP)
     yield from map(line, cells)
