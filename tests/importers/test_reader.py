@@ -13,8 +13,10 @@ from llm_energy_measure import importers
 from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
 from llm_energy_measure.importers import codecarbon
 from llm_energy_measure.importers.format import Format, Options
+from llm_energy_measure.importers.json_text import parse_json
 from llm_energy_measure.importers.limits import MAX_BYTES, MAX_FILES
 from llm_energy_measure.importers.registry import FORMATS
+from llm_energy_measure.importers.report import RefusedInputError
 from tests.support import peers
 from tests.support.imports import codes, read_all
 from tests.support.peers import LATEST, line
@@ -358,3 +360,8 @@ def test_message_names_missing_package(tmp_path: Path) -> None:
     assert done.stdout.count("missing_extra") == 2
     assert "pip install h5py" in done.stdout
     assert "pip install pyarrow" in done.stdout
+
+
+def test_json_of_many_values_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(RefusedInputError, match="the file has too many values .* values need .* MB of memory"):
+        parse_json(b"[" + b"{}," * 8_000_000 + b"{}]", "the file")

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from llm_energy_measure.importers.report import RefusedInputError
+from llm_energy_measure.security import require_bounded_json
 
 MAX_BYTES = 256 * 1024 * 1024
 """Largest file, in bytes; larger files are refused before they are read. 100,000 rows of CodeCarbon have 40 MB."""
 
 MAX_PARSED_BYTES = 32 * 1024 * 1024
-"""Largest JSON text that is parsed completely, in bytes. Parsed JSON takes up to 30 times its size in memory."""
+"""Largest JSON text that is parsed completely, in bytes."""
+
+# Memory of parsed JSON in addition to 3 times the text. A list of 600,000 samples as objects takes 250 MB.
+_FREE_BYTES = 300_000_000
 
 MAX_FILES = 100_000
 """Maximum number of files of one import."""
@@ -34,6 +38,10 @@ def require_parsable(data: bytes, what: str) -> None:
         raise RefusedInputError(
             "too_large", f"{what} has {len(data)} bytes, and at most {limit} MiB are parsed; split it"
         )
+    try:
+        require_bounded_json(data, free_bytes=_FREE_BYTES)
+    except ValueError as error:
+        raise RefusedInputError("too_large", f"{what} has too many values ({error}); split it") from error
 
 
 def require_rows(number: int) -> None:
