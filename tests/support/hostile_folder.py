@@ -25,6 +25,7 @@ from llm_energy_measure.storage.temporary import lock_path, temporary_path
 from tests.support import factories
 
 GOOD = "good"
+ALTERED = "altered"
 ODD_NAME = "evil\x1b[31m\u202e\u2066name\u200b"
 SPY = "outside-model"
 EXPANDING_VALUES = 3_000_000
@@ -45,8 +46,9 @@ class HostileFolder:
         self.reported: list[str] = []
         self._make_outside()
         repository = FileSystemRepository(self.results)
-        for raw in factories.raws(2, GOOD):
-            repository.save_raw(GOOD, raw)
+        for name in (GOOD, ALTERED):
+            for raw in factories.raws(2, name):
+                repository.save_raw(name, raw)
         list(aggregate_all(repository))
         for place in (self._raw, self._entries_of_raw, self._aggregated, self._catalogue, self._dataset, self._hidden):
             place()
@@ -126,7 +128,9 @@ class HostileFolder:
         os.mkfifo(self._new("raw/.other~deleted"))
 
     def _aggregated(self) -> None:
-        """Place hostile aggregates and tags."""
+        """Place hostile aggregates and tags, and change a value of an aggregate."""
+        path = self._new(f"aggregated/{ALTERED}.json")
+        path.write_bytes(path.read_bytes().replace(b'"total_energy_j": 4193.0', b'"total_energy_j": 2096.5', 1))
         self._new("aggregated/linked_aggregate.json").symlink_to(self.outside / "aggregated" / "spy.json")
         os.mkfifo(self._new("aggregated/fifo_aggregate.json"))
         self._new("aggregated/folder_aggregate.json").mkdir()
