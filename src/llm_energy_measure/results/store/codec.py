@@ -231,7 +231,7 @@ def decode_aggregated(data: bytes, name: str) -> AggregatedResult:
             record.attach_stored(StoredBytes(source=source, data=raw))
     values = {field: getattr(envelope, field) for field in AggregatedSummary.__struct_fields__}
     result = AggregatedResult(**values, process_results=processes)
-    return result.attach_integrity(_integrity(envelope, raws, name, data))
+    return result.attach_integrity(_integrity(envelope, summary_of(envelope), raws, name, data))
 
 
 def _embedded_raws(envelope: _Envelope, data: bytes, name: str) -> Sequence[_Bytes]:
@@ -258,22 +258,24 @@ def decode_summary(data: bytes, name: str) -> AggregatedSummary:
     envelope = _decode(_Envelope, data, _AGGREGATE, name, check_keys=False)
     is_sealed = envelope.values_sha256 is not msgspec.UNSET
     raws = _embedded_raws(envelope, data, name) if is_sealed else []
-    return summary_of(envelope).attach_integrity(_integrity(envelope, raws, name, data))
+    summary = summary_of(envelope)
+    return summary.attach_integrity(_integrity(envelope, summary, raws, name, data))
 
 
-def _integrity(envelope: _Envelope, raws: Sequence[_Bytes], name: str, data: bytes) -> Integrity:
+def _integrity(
+    envelope: _Envelope, summary: AggregatedSummary, raws: Sequence[_Bytes], name: str, data: bytes
+) -> Integrity:
     """Return whether the values of an aggregate are those from which its digests were computed."""
     values_sha256, processes_sha256 = envelope.values_sha256, envelope.processes_sha256
     if isinstance(values_sha256, str) and isinstance(processes_sha256, str):
-        is_sealed = _has_values(envelope, values_sha256, processes_sha256, data) and (
+        is_sealed = _has_values(summary, values_sha256, processes_sha256, data) and (
             _are_sources(envelope.sources or (), raws) or _has_processes(raws, processes_sha256, name)
         )
         return "sealed" if is_sealed else "altered"
     return "unsealed" if values_sha256 is processes_sha256 else "altered"
 
 
-def _has_values(envelope: _Envelope, values_sha256: str, processes_sha256: str, data: bytes) -> bool:
-    summary = summary_of(envelope)
+def _has_values(summary: AggregatedSummary, values_sha256: str, processes_sha256: str, data: bytes) -> bool:
     if values_digest(summary, processes_sha256) == values_sha256:
         return True
     # A release that did not know some of the fields may have computed the digest.

@@ -69,14 +69,9 @@ def _with_packed_samples(record: RawProcessResult) -> RawProcessResult:
 
 def _values(record: AggregatedSummary | RawProcessResult, document: Any = None) -> bytes:
     """Return the values of a record as bytes: equal for equal values, different for different ones."""
-    free: dict[str, Any] = {}
-    # These objects have values of any type, so a decoder cannot know whether 3 was 3.0 before.
-    for name in ("effective_config", "cli_overrides"):
-        value = getattr(record, name)
-        if value and (plain := _plain_numbers(value)) is not value:
-            free[name] = plain
-    if free:
-        record = msgspec.structs.replace(record, **free)
+    # The values of these objects have any type, so that a decoder cannot know if 3 was 3.0 before.
+    free = {name: _free_digest(getattr(record, name)) for name in ("effective_config", "cli_overrides")}
+    record = msgspec.structs.replace(record, **free)
     if document is None and record.unknown_fields is msgspec.UNSET:
         try:
             return _ENCODER.encode(record)
@@ -89,28 +84,21 @@ def _values(record: AggregatedSummary | RawProcessResult, document: Any = None) 
     return _ENCODER.encode(_normalised(values, floats=False))
 
 
-def _plain_numbers(value: Any) -> Any:
-    """Return `_normalised(value)`, or the value itself if that changes nothing."""
+def _free_digest(value: dict[str, Any]) -> bytes:
+    """Return the SHA-256 of an object with values of any type."""
+    if not value:
+        return b""
     try:
-        encoded = _ENCODER.encode(value)
-    except (OverflowError, ValueError):
-        return _normalised(value)
-    return _normalised(value) if _has_whole_float(encoded) else value
+        return _digest_of_encoded(_ENCODER.encode(value))
+    except (OverflowError, ValueError):  # an integer of more than 64 bits
+        return hashlib.sha256(_ENCODER.encode(_normalised(value))).digest()
 
 
 @lru_cache(maxsize=1024)
-def _has_whole_float(encoded: bytes) -> bool:
-    # All processes of an experiment have nearly the same configuration, so the cache saves most of the time.
-    pending = [msgspec.msgpack.decode(encoded)]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-        elif isinstance(value, float) and value.is_integer():
-            return True
-    return False
+def _digest_of_encoded(encoded: bytes) -> bytes:
+    # All processes of an experiment have nearly the same configuration. Without the cache, `aggregate --all` takes 1.15
+    # times the processor time (300 experiments of 8 processes).
+    return hashlib.sha256(_ENCODER.encode(_normalised(msgspec.msgpack.decode(encoded)))).digest()
 
 
 def _normalised(value: Any, *, floats: bool = True) -> Any:
