@@ -107,9 +107,11 @@ def test_schema_contains_the_unit_of_each_column() -> None:
 
 def test_all_files_of_a_table_have_the_same_schema_and_units(repository: FileSystemRepository, tmp_path: Path) -> None:
     write_dataset(repository, tmp_path / "dataset")
+    types = query_catalogue(repository, lambda catalogue: catalogue.config_types())
+    assert types
     for path in parts(tmp_path / "dataset"):
         found = parquet.read_schema(tmp_path / "dataset" / path)
-        wanted = schemas()[path.split("/")[0]]
+        wanted = schemas(types)[path.split("/")[0]]
         assert found.remove_metadata() == wanted.remove_metadata()
         assert [found.field(name).metadata for name in found.names if (wanted.field(name).metadata)] == [
             wanted.field(name).metadata for name in wanted.names if wanted.field(name).metadata

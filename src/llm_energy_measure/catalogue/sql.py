@@ -158,4 +158,8 @@ def _table(folder: str | Path, table: str, months: Collection[str] | None, stack
         kind.make_fragment(stack.enter_context(file), partition_expression=dataset.field("month") == name)
         for name, file in open_parts(folder, table, months)
     ]
-    return dataset.FileSystemDataset(parts, schemas()[table].append(month.field(0)), kind, fs.LocalFileSystem())
+    own = schemas()[table]
+    for part in parts[:1]:  # all files of a table have the same configuration keys
+        for field in part.physical_schema:
+            own = own.append(field) if own.get_field_index(field.name) < 0 else own
+    return dataset.FileSystemDataset(parts, own.append(month.field(0)), kind, fs.LocalFileSystem())
