@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -74,6 +76,18 @@ class ExportedExperiment(NamedTuple):
     summary: ExperimentSummary
     values: tuple[Any, ...] | None
     configuration: Configuration
+
+
+@contextmanager
+def paused_collector() -> Iterator[None]:
+    """Pause the garbage collector. It takes a third of the time to read 20,000 experiments, and all of them stay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class CatalogueReader:

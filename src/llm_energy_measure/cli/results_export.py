@@ -130,10 +130,14 @@ def _loaded_table(
 
 def _catalogued_table(repository: FileSystemRepository) -> tuple[exporters.Table, bool]:
     """Return `_loaded_table` of all aggregates, from the catalogue: this takes a tenth of the time."""
-    # Exports of chosen experiments do not need this import.
+    # Exports of chosen experiments do not need these imports.
     from llm_energy_measure.catalogue.index import query_catalogue
+    from llm_energy_measure.catalogue.reader import paused_collector
 
-    exported = query_catalogue(repository, lambda catalogue: list(catalogue.exported()), full=True, warn=terminal.warn)
+    with paused_collector():
+        exported = query_catalogue(
+            repository, lambda catalogue: list(catalogue.exported()), full=True, warn=terminal.warn
+        )
     if any(one.values is None for one in exported):  # unreadable, or with integers that the catalogue cannot store
         return _loaded_table(repository, repository.list_aggregated())
     for one in exported:
