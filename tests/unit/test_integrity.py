@@ -170,6 +170,15 @@ def test_added_removed_or_reordered_parts_make_it_altered() -> None:
         assert integrity(json.dumps(edited).encode()) == ("altered", "altered")
 
 
+def test_damaged_text_in_an_altered_aggregate_raises_no_other_error() -> None:
+    data = codec.encode_aggregated(stored())
+    head, mark, embedded = data.replace(b'"total_tokens": ', b'"total_tokens": 1', 1).partition(b'"process_results"')
+    damaged = head + mark + embedded.replace(b'"backend": "', b'"backend": "\xd7', 1)
+    assert codec.decode_summary(damaged, "x").integrity == "altered"
+    with pytest.raises(ResultCorruptError):
+        codec.decode_aggregated(damaged, "x")
+
+
 def test_aggregate_without_digests_is_unsealed() -> None:
     document = json.loads(codec.encode_aggregated(stored()))
     del document["values_sha256"], document["processes_sha256"]

@@ -279,7 +279,10 @@ def _has_values(summary: AggregatedSummary, values_sha256: str, processes_sha256
     if values_digest(summary, processes_sha256) == values_sha256:
         return True
     # A release that did not know some of the fields may have computed the digest.
-    document = msgspec.json.decode(cut_sample_arrays(data.removeprefix(BOM)).text)
+    try:
+        document = msgspec.json.decode(cut_sample_arrays(data.removeprefix(BOM)).text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False  # an embedded record is damaged
     return values_digest(summary, processes_sha256, document) == values_sha256
 
 
