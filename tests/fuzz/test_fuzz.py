@@ -231,7 +231,7 @@ def fuzz_name(rng: random.Random) -> str:
     assert index is None or name == f"process_{index}.json"
     assert index is None or layout.is_kept_in_raw(name)
     folder = layout.aggregated_folder_of(name)
-    assert folder is None or (name == f"{folder}.json" and sanitize_experiment_id(folder) == folder)
+    assert folder is None or (name == f"{folder}.json" and layout.is_folder_name(folder))
     older = layout.superseded_aggregate_folder_of(name)
     assert older is None or re.fullmatch(rf"superseded-{re.escape(older)}-[0-9]+\.json(\.kept)?", name)
     hidden = target_name(name)

@@ -406,6 +406,12 @@ def of_host(part: str) -> Values:
     }
 
 
+def has_unclear_total(values: Values) -> bool:
+    """Return True if the importer adds the memory to the total, because the total equals GPU plus CPU."""
+    parts = values[GPU] + (values["energy_metrics.cpu_energy_j"] or 0.0)
+    return values["energy_metrics.ram_energy_j"] is not None and math.isclose(values[TOTAL], parts, rel_tol=1e-5)
+
+
 TOKEN_POWER_BENCH = shape(
     "tokenpowerbench",
     {
@@ -428,6 +434,7 @@ TOKEN_POWER_BENCH = shape(
     finish=lambda found: {"model": "org/model", **found},
     wrap=lambda found: {"org/model": found},
 )
+TOKEN_POWER_BENCH.strategy = TOKEN_POWER_BENCH.strategy.filter(lambda drawn: not any(map(has_unclear_total, drawn)))
 
 
 def result_document(record: RawProcessResult) -> dict[str, Any]:
