@@ -108,6 +108,14 @@ def test_invalid_mapping_is_refused(mapping: str) -> None:
         parse_mappings([mapping])
 
 
+def test_unit_of_the_column_name_may_follow_the_number(tmp_path: Path) -> None:
+    text = "power.draw [W],energy [J],s\n300.00 W,5 J,2\n"
+    [record], _ = import_text(tmp_path, text, "gpu_power_w=[power.draw [W]]", "energy_j=[energy [J]] * 2")
+    assert (record.energy_metrics.gpu_power_w, record.energy_metrics.total_energy_j) == (300.0, 10.0)
+    records, [entry] = import_text(tmp_path, text.replace("00 W", "00 kW"), "gpu_power_w=[power.draw [W]]")
+    assert (records, entry.outcome) == ([], "refused")
+
+
 def test_column_with_brackets_in_its_name_can_be_mapped(tmp_path: Path) -> None:
     text = "power.draw [W],e\n300.0,5\n"
     [record], _ = import_text(tmp_path, text, "gpu_power_w=[power.draw [W]]", "energy_j=e")

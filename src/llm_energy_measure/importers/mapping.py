@@ -38,6 +38,8 @@ _FIELDS_OF_KIND: dict[Kind, str] = {
 FIELDS: dict[str, Kind] = {name: kind for kind, names in _FIELDS_OF_KIND.items() for name in names.split()}
 """Fields of a record that a table can fill, with the kind of their values."""
 
+# The unit in brackets at the end of a column name, as nvidia-smi writes it: `power.draw [W]`.
+_UNIT = re.compile(r"\[([^\[\]]+)\]\]?$")
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[^\W\d]\w*)"
     r"|\[(?P<column>(?:[^\[\]]|\[[^\[\]]*\])+)\]|(?P<path>\{[^{}]+\})|'(?P<text>[^']*)'|(?P<sign>[-+*/()]))"
@@ -200,12 +202,23 @@ def _number_in(column: str, row: Row) -> float | None:
     cell = row.get(column)
     if not isinstance(cell, str):
         return cell
-    number = parse_number(cell)
+    number = parse_cell(cell, column)
     if number is None and cell.startswith(("{", "[")):
         raise NestedValueError(describe_nested(column))
     if number is None:
         raise ValueError(f"{column} is {cell[:40]!r}, which is not a number")
     return number
+
+
+def parse_cell(cell: str, column: str) -> float | None:
+    """Return the number in a cell, or None. The unit may follow it, if the column name ends with it in brackets.
+
+    Example:
+        >>> parse_cell("300.00 W", "power.draw [W]"), parse_cell("300.00 kW", "power.draw [W]")
+        (300.0, None)
+    """
+    unit = _UNIT.search(column)
+    return parse_number(cell.removesuffix(f" {unit[1]}") if unit else cell)
 
 
 def describe_nested(column: str) -> str:

@@ -21,7 +21,7 @@ from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, Inf
 from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.importers.description import describe
 from llm_energy_measure.importers.format import Format, Options
-from llm_energy_measure.importers.mapping import FIELDS, Cell, NestedValueError, describe_nested
+from llm_energy_measure.importers.mapping import FIELDS, Cell, NestedValueError, describe_nested, parse_cell
 from llm_energy_measure.importers.record_parts import inference_metrics, total_of_components
 from llm_energy_measure.importers.report import ImportReport, Notes, RefusedInputError
 from llm_energy_measure.importers.source_file import ImportSource
@@ -32,7 +32,6 @@ from llm_energy_measure.importers.values import (
     digest,
     from_epoch,
     identifier,
-    parse_number,
     parse_time,
 )
 from llm_energy_measure.security import sanitize_experiment_id
@@ -153,7 +152,7 @@ def _value(field: str, cell: Cell, source: str) -> Any:
         if cell in ("device", "process", "host"):
             return cell
         raise RefusedInputError("torn", f"{what} is {cell!r}; use device, process or host")
-    number = parse_number(cell) if isinstance(cell, str) else cell
+    number = parse_cell(cell, source) if isinstance(cell, str) else cell
     if kind == "time":
         return _time(what, cell, number)
     if number is None and str(cell).startswith(("{", "[")):
