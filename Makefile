@@ -102,9 +102,13 @@ docs: $(INSTALLED)  ## Build the documentation in build/docs; warnings are error
 # Number of pytest processes. 0 runs the tests in one process, for a debugger.
 WORKERS ?= 2
 
+# Each run has its own temporary folder. In a shared one, pytest also removes the folders of earlier runs, and fails where
+# it can't. After a failure the folder stays, to look at.
 .PHONY: pytest
 pytest: $(INSTALLED)  ## Run the tests in random order (WORKERS=n processes; ARGS="-k name" goes to pytest)
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@folder=$$(mktemp -d) && \
+	  PYTEST_DEBUG_TEMPROOT="$$folder" $(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS) && \
+	  { chmod -R u+rwX "$$folder"; rm -rf "$$folder"; }
 
 CASES ?= 1000000
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
