@@ -143,10 +143,44 @@ def read_observations(
         ConfigurationError: The condition or a key is wrong.
     """
     repository = directory if isinstance(directory, FileSystemRepository) else FileSystemRepository(directory)
-
     found = query_catalogue(
         repository, lambda catalogue: catalogue.experiments(Query(where=where)), full=True, warn=warn
     )
+    return observations_of(
+        found,
+        str(repository.base_path),
+        energy=energy,
+        split_by=split_by,
+        ignore=ignore,
+        by=by,
+        uses_energy=metrics is None or any(METRICS[metric].uses_energy for metric in metrics),
+    )
+
+
+def observations_of(
+    found: Sequence[CataloguedExperiment],
+    directory: str,
+    *,
+    energy: EnergyKind = "attributed",
+    split_by: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    by: Sequence[str] = (),
+    uses_energy: bool = True,
+) -> list[Observation]:
+    """Return the observations of catalogued experiments, in their order.
+
+    Args:
+        found: The experiments.
+        directory: The results directory.
+        energy: See `read_observations`.
+        split_by: See `read_observations`.
+        ignore: See `read_observations`.
+        by: See `read_observations`.
+        uses_energy: Whether an undetermined energy excludes an experiment.
+
+    Raises:
+        ConfigurationError: A key is wrong.
+    """
     keys = {key for one in found for part in one.configuration for key in part}
     ignored_facts = {name for name in ignore if name in IDENTITY_NAMES}
     selection = _Selection(
@@ -154,19 +188,32 @@ def read_observations(
         | {full_key(name, keys, "cannot group") for name in by if is_config(name)},
         hidden={full_key(key, keys, "cannot ignore") for key in ignore if key not in ignored_facts},
     )
-    uses_energy = metrics is None or any(METRICS[metric].uses_energy for metric in metrics)
     getters = {name: _getter(name) for name in by if not is_config(name) and name not in IDENTITY_NAMES}
     return [
         _observation(
             one,
             selection.split(one.configuration),
             identity=_identity(one, getters, ignored_facts),
-            directory=str(repository.base_path),
+            directory=directory,
             energy=energy,
             uses_energy=uses_energy,
         )
         for one in found
     ]
+
+
+def figures_of(row: ExperimentSummary, facts: ExperimentFacts, energy_j: float | None) -> dict[str, float | None]:
+    """Return the figures of an experiment by the names in `METRICS`, if its energy is `energy_j`."""
+    return {
+        "j_per_token": ratio(energy_j, row.total_tokens),
+        "j_per_output_token": ratio(energy_j, facts.output_tokens),
+        "j_per_request": ratio(energy_j, facts.requests),
+        "energy": energy_j,
+        "tokens_per_s": row.avg_tokens_per_second,
+        "ttft_p50": facts.ttft_p50_ms,
+        "itl_p50": facts.itl_p50_ms,
+        "power": ratio(energy_j, facts.window_sec),
+    }
 
 
 class _Selection:
@@ -241,13 +288,6 @@ def _observation(
     uses_energy: bool,
 ) -> Observation:
     row, facts = one.summary, one.facts or ExperimentFacts(content=one.summary.experiment_id)
-    energy_j = _energy_j(row, energy)
-    tokens, output_tokens, requests, window_sec = (
-        row.total_tokens,
-        facts.output_tokens,
-        facts.requests,
-        facts.window_sec,
-    )
     return Observation(
         experiment_id=row.experiment_id,
         directory=directory,
@@ -261,17 +301,8 @@ def _observation(
         end=facts.end,
         hosts=row.hosts,
         tags=row.tags,
-        values={
-            "j_per_token": ratio(energy_j, tokens),
-            "j_per_output_token": ratio(energy_j, output_tokens),
-            "j_per_request": ratio(energy_j, requests),
-            "energy": energy_j,
-            "tokens_per_s": row.avg_tokens_per_second,
-            "ttft_p50": facts.ttft_p50_ms,
-            "itl_p50": facts.itl_p50_ms,
-            "power": ratio(energy_j, window_sec),
-        },
-        resolution=_resolution(facts, tokens),
+        values=figures_of(row, facts, _energy_j(row, energy)),
+        resolution=_resolution(facts, row.total_tokens),
         content=facts.content,
         corrected=energy == "attributed" and (row.attribution_factor or 1.0) > 1,
         is_unreadable=bool(row.problems),
