@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results.store import codec
+from tests.support import factories
 from tests.support.command import run
 
 SCRIPT = """
@@ -52,3 +55,54 @@ def test_no_strict_uses_the_checkpoints_of_a_killed_experiment(results: Path) ->
     assert done.status == 0
     assert "0 of 1 processes" in done.out
     assert "3 tokens" in done.out
+
+
+@pytest.fixture
+def unpublished(results: Path) -> Path:
+    """An experiment whose process was killed after the temporary file of its result was complete."""
+    done = factories.raw("exp_7", world_size=1)
+    path = results / "raw" / "exp_7" / temporary_name_of_a_dead_process("process_0.json")
+    path.write_bytes(codec.encode_raw(done))
+    return results
+
+
+def temporary_name_of_a_dead_process(name: str) -> str:
+    code = "import sys; from llm_energy_measure.storage.temporary import unique_suffix; print(unique_suffix(), end='')"
+    suffix = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return f".{name}{suffix}"
+
+
+def test_list_and_aggregate_name_an_unpublished_result(unpublished: Path) -> None:
+    """sbatch kills a plain python some milliseconds after SIGTERM."""
+    sentence = "is a complete result that process 0 could not publish; 'llm-energy-measure aggregate exp_7 --no-strict'"
+    assert sentence in run("-o", unpublished, "results", "list", "--all").err
+    assert sentence in run("-o", unpublished, "aggregate", "--all").err
+    one = run("-o", unpublished, "aggregate", "exp_7")
+    assert one.status == 1
+    assert sentence in one.err
+
+
+@pytest.mark.parametrize("which", ["exp_7", "--all"])
+def test_no_strict_adopts_an_unpublished_result(unpublished: Path, which: str) -> None:
+    assert run("-o", unpublished, "aggregate", which, "--no-strict").status == 0
+    names = {path.name for path in (unpublished / "raw" / "exp_7").iterdir() if not path.name.startswith("claim-")}
+    assert names == {"manifest.json", "process_0.json"}  # neither the temporary file nor the checkpoint is left
+    repository = FileSystemRepository(unpublished)
+    assert repository.load_all_raw("exp_7") == [factories.raw("exp_7", world_size=1)]
+    aggregated = repository.load_aggregated("exp_7")
+    assert aggregated is not None
+    assert aggregated.is_lower_bound is False
+
+
+def test_salvage_adopts_an_unpublished_result(unpublished: Path) -> None:
+    run("-o", unpublished, "results", "check", "--salvage")
+    assert FileSystemRepository(unpublished).load_all_raw("exp_7") == [factories.raw("exp_7", world_size=1)]
+    assert "could not publish" not in run("-o", unpublished, "results", "list", "--all").err
+
+
+def test_torn_unpublished_result_is_not_adopted(unpublished: Path) -> None:
+    [path] = (unpublished / "raw" / "exp_7").glob(".process_0.json~*")
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "could not publish" not in run("-o", unpublished, "results", "list", "--all").err
+    run("-o", unpublished, "aggregate", "exp_7", "--no-strict")
+    assert not FileSystemRepository(unpublished).has_raw("exp_7")

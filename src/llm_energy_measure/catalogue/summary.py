@@ -168,6 +168,7 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
     else:
         recovery = repository.recover_raw(folder)
         unreadable = recovery.unreadable
+        problems += recovery.unpublished_texts(folder)
         report = _report(recovery, aggregated)
     problems += [f"{folder}/{file.name} is unreadable: {file.reason}" for file in unreadable]
     values: dict[str, Any] = {}

@@ -170,6 +170,8 @@ def _print_problems(outcome: bulk.AggregationOutcome) -> None:
     name = outcome.experiment_id
     for file in outcome.unreadable:
         terminal.warn(f"{name}/{file.name} is unreadable: {file.reason}")
+    for text in outcome.unpublished:
+        terminal.warn(text)
     if outcome.was_altered:
         kept = f"aggregated/superseded-{name}-*{KEPT_SUFFIX}"
         terminal.warn(f"{name}: another program had changed values of its aggregate; that file is kept as {kept}")

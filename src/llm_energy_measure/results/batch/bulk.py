@@ -22,10 +22,10 @@ from msgspec import Struct, field, json, structs
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
 from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, UnreadableFile, summary_of
-from llm_energy_measure.exceptions import LLMEnergyMeasureError
+from llm_energy_measure.exceptions import AggregationError, LLMEnergyMeasureError
 from llm_energy_measure.results.aggregation import aggregate_results, require_complete
 from llm_energy_measure.results.batch.jobs import run_batches
-from llm_energy_measure.results.batch.recovery import is_no_experiment, recover_from
+from llm_energy_measure.results.batch.recovery import is_no_experiment, publish, recover_from
 from llm_energy_measure.results.batch.state import ExperimentState, inspect_experiment, is_up_to_date, stated_processes
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.codec import encode_aggregated
@@ -57,6 +57,7 @@ class AggregationOutcome(Struct, frozen=True, kw_only=True):
         aggregated: The aggregate. None if the aggregation failed, or if mtimes show that the experiment is unchanged.
         unreadable: The unreadable raw files.
         error: Why the aggregation failed.
+        unpublished: One sentence for each complete result that its process could not publish.
         was_altered: True if the replaced aggregate had values that another program changed; it is kept.
     """
 
@@ -66,6 +67,7 @@ class AggregationOutcome(Struct, frozen=True, kw_only=True):
     unreadable: list[UnreadableFile] = field(default_factory=list)
     error: LLMEnergyMeasureError | None = None
     was_altered: bool = False
+    unpublished: list[str] = field(default_factory=list)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the aggregate as JSON, which takes a third of the time of its objects."""
@@ -243,18 +245,28 @@ def _aggregate_one(
     if not is_scan and folder != name:
         state = inspect_experiment(repository, name)  # raises if another experiment owns the folder
         recovery = repository.recover_raw(name)
+        if not options.strict:
+            recovery = publish(repository, folder, recovery)
     else:
         recovery = recover_from(repository, raw, folder)
+        if not options.strict:
+            recovery = publish(repository, folder, recovery)
         if is_scan and is_no_experiment(recovery) and (options.strict or not recovery.partials):
             if recovery.manifest is None:
                 return None
-            return AggregationOutcome(experiment_id=name, result="interrupted"), {}
+            return AggregationOutcome(
+                experiment_id=name, result="interrupted", unpublished=recovery.unpublished_texts(folder)
+            ), {}
         is_new = aggregated.is_absent(f"{folder}.json")
         state = ExperimentState(status="pending") if is_new else inspect_experiment(repository, name)
     unchanged = _unchanged(name, state, options)
     if unchanged is not None:
         return unchanged, {}
-    result = _aggregate(name, state, options, recovery)
+    try:
+        result = _aggregate(name, state, options, recovery)
+    except AggregationError as error:
+        error.advice = "; ".join([error.advice, *recovery.unpublished_texts(folder)])
+        raise
     outcome = AggregationOutcome(
         experiment_id=name,
         result="aggregated",

@@ -10,7 +10,8 @@ from llm_energy_measure.constants import MANIFEST_NAME, MAX_PROCESSES, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, UnreadableFile, process_index_of
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.results.repository import FileSystemRepository
-from llm_energy_measure.results.store.layout import is_folder_name, partial_index_of
+from llm_energy_measure.results.store.checkpoints import delete_checkpoint, delete_leftovers
+from llm_energy_measure.results.store.layout import is_folder_name, partial_index_of, unpublished_index_of
 from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.prefetch import prefetch
@@ -52,7 +53,7 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
 
     def is_wanted(name: str) -> bool:
         names.add(name)
-        if (index := partial_index_of(name)) is not None:
+        if (index := partial_index_of(name)) is not None or (index := unpublished_index_of(name)) is not None:
             unfinished.add(index)
         return process_index_of(name) is not None or name == MANIFEST_NAME
 
@@ -74,7 +75,7 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
     results.sort(key=attrgetter("process_index"))
     indices = {process_index_of(file.name) for file in unreadable}
     if unfinished - indices - {result.process_index for result in results}:
-        return own.recover()  # reads the checkpoints of processes that have no result
+        return own.recover()  # reads the checkpoints and the temporary files of processes that have no result
     unreadable.sort(key=lambda file: MAX_PROCESSES if (index := process_index_of(file.name)) is None else index)
     return RawRecovery(results=results, unreadable=unreadable, manifest=manifest)
 
@@ -82,3 +83,12 @@ def recover_from(repository: FileSystemRepository, raw: Folder, folder: str) -> 
 def is_no_experiment(recovery: RawRecovery) -> bool:
     """Return True if a folder has no result file, readable or not."""
     return not recovery.results and all(process_index_of(file.name) is None for file in recovery.unreadable)
+
+
+def publish(repository: FileSystemRepository, folder: str, recovery: RawRecovery) -> RawRecovery:
+    """Save the complete results that ended processes could not publish, and return the experiment's results again."""
+    for record in recovery.unpublished:
+        repository.save_raw(record.experiment_id, record)
+        delete_checkpoint(repository.store, record.experiment_id, record.process_index)
+        delete_leftovers(repository.store, record.experiment_id, record.process_index)
+    return repository.raw_folder(folder).recover() if recovery.unpublished else recovery

@@ -20,6 +20,7 @@ from llm_energy_measure.domain.experiment import process_index_of
 from llm_energy_measure.exceptions import ExperimentIdError
 from llm_energy_measure.security import former_folder_name, sanitize_experiment_id, windows_name
 from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.temporary import target_name
 
 KEPT_SUFFIX = ".kept"
 """Suffix of rejected and superseded files: other readers take each name that ends in `.json` for a result."""
@@ -138,6 +139,12 @@ def partial_index_of(name: str) -> int | None:
         (2, None)
     """
     return process_index_of(name.removeprefix("partial-")) if name.startswith("partial-") else None
+
+
+def unpublished_index_of(name: str) -> int | None:
+    """Return the process index in the name of a temporary file of a result; None for another file name."""
+    target = target_name(name) if name.startswith(".") else None
+    return None if target is None else process_index_of(target)
 
 
 def is_timeseries(name: str) -> bool:

@@ -27,6 +27,7 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results.store import codec, deletion, layout
 from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.folder import get_listed
+from llm_energy_measure.storage.temporary import target_name, writer_has_ended, writer_is_remote
 
 # A reader starts again this often if a later attempt archives the folder during the reading.
 _MAX_READS = 10
@@ -40,12 +41,24 @@ class RawRecovery(Struct, frozen=True, kw_only=True):
         unreadable: The unreadable files, by process index, each with its reason; an unreadable manifest is the last.
         manifest: The manifest; None if there is none, or if it is unreadable.
         partials: Readable checkpoints of processes that have no result, by process index.
+        unpublished: Complete results in temporary files, of processes that ended before they could publish them, by
+            process index. `aggregate --no-strict` and `results check --salvage` publish them.
     """
 
     results: list[RawProcessResult]
     unreadable: list[UnreadableFile]
     manifest: Manifest | None = None
     partials: list[RawProcessResult] = field(default_factory=list)
+    unpublished: list[RawProcessResult] = field(default_factory=list)
+
+    def unpublished_texts(self, folder: str) -> list[str]:
+        """Return one sentence for each result in `unpublished`: its file, and the commands that save it."""
+        return [
+            f"{folder}/{record.stored.source.name} is a complete result that process {record.process_index} could not "
+            f"publish; 'llm-energy-measure aggregate {folder} --no-strict' or 'results check --salvage' saves it"
+            for record in self.unpublished
+            if record.stored is not None
+        ]
 
 
 class RawFolder:
@@ -73,6 +86,27 @@ class RawFolder:
         names = self._names()
         indices = {layout.partial_index_of(name) for name in names} - {process_index_of(name) for name in names}
         return sorted(index for index in indices if index is not None)
+
+    def unpublished(self) -> list[RawProcessResult]:
+        """Return the complete results in temporary files of ended processes that have no result, by process index.
+
+        The writer of a file can't be checked if it ran on another host. It does no harm if this writer still runs: the
+        bytes are complete, and a process publishes them unchanged.
+        """
+        entries = [entry for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
+        published = {entry.name for entry in entries}
+        found: dict[int, RawProcessResult] = {}
+        for entry in entries:
+            target = target_name(entry.name)
+            index = None if target is None or target in published else process_index_of(target)
+            has_ended = index is not None and (
+                writer_has_ended(entry.name, entry.mtime_sec) or writer_is_remote(entry.name)
+            )
+            data = bytes_of(self.store, f"{layout.raw_folder(self._place)}/{entry.name}") if has_ended else None
+            record = None if data is None else self.decode(entry.name, index, data)
+            if isinstance(record, RawProcessResult):
+                found.setdefault(record.process_index, record)
+        return [found[index] for index in sorted(found)]
 
     def _names(self) -> list[str]:
         return [entry.name for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
@@ -142,6 +176,7 @@ class RawFolder:
             unreadable=unreadable,
             manifest=None if isinstance(manifest, UnreadableFile) else manifest,
             partials=[record for record in checkpoints if not isinstance(record, UnreadableFile)],
+            unpublished=self.unpublished(),
         )
 
     def _manifest_or_reason(self) -> Manifest | UnreadableFile | None:
