@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -16,6 +16,7 @@ from llm_energy_measure.cli.assume import parse_assumptions
 from llm_energy_measure.domain.experiment import AggregatedSummary
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results.batch import bulk
+from llm_energy_measure.results.batch.shards import Shard
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.layout import KEPT_SUFFIX
 from llm_energy_measure.results.strategies import get_strategy
@@ -64,6 +65,7 @@ _JSON_FIELDS = (
 @click.option(
     "--jobs", metavar="N", type=click.IntRange(min=1), help="Number of worker processes. [default: automatic]"
 )
+@options.shard_option
 @options.json_option
 @options.shared_options
 @streams.finish_work
@@ -74,6 +76,7 @@ def aggregate(
     assumed: tuple[str, ...],
     rehash: bool,
     jobs: int | None,
+    shard: Shard | None,
     as_json: bool,
     **rule: Any,
 ) -> None:
@@ -83,6 +86,7 @@ def aggregate(
     if any experiment failed. If you interrupt the command, run it again: --all skips experiments that are up to date.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments)
+    options.require_all_for_shard(shard, all_experiments=all_experiments)
     if rule["strategy"] is not None:
         with options.usage_errors("--strategy"):
             get_strategy(rule["strategy"])
@@ -90,14 +94,14 @@ def aggregate(
         rule["assume"] = parse_assumptions(assumed) if assumed else None
     repository = options.repository()
     if all_experiments:
-        outcomes = bulk.aggregate_all(repository, rehash=rehash, jobs=jobs or "auto", **rule)
+        outcomes = bulk.aggregate_all(repository, rehash=rehash, jobs=jobs or "auto", shard=shard, **rule)
         outcomes = keep_catalogue(repository, outcomes)
     else:
         outcomes = _aggregate_ids(repository, ids, rule)
     counts: Counter[str] = Counter()
 
     def documents() -> Iterator[dict[str, Any]]:
-        for outcome in _with_progress(repository, outcomes, ids):
+        for outcome in _with_progress(outcomes, lambda: len(ids) or bulk.count_folders(repository, shard)):
             counts[outcome.result] += 1
             _print_outcome(outcome, as_json=as_json, is_named=not all_experiments)
             yield _document(repository, outcome) if as_json else {}
@@ -129,11 +133,11 @@ def _aggregate_ids(
 
 
 def _with_progress(
-    repository: FileSystemRepository, outcomes: Iterator[bulk.AggregationOutcome], ids: Sequence[str]
+    outcomes: Iterator[bulk.AggregationOutcome], count: Callable[[], int]
 ) -> Iterator[bulk.AggregationOutcome]:
     """Return the outcomes, with a progress bar if stderr is a terminal and there are several."""
     if terminal.is_terminal(sys.stderr):
-        total = len(ids) or bulk.count_folders(repository)
+        total = count()
         if total > 1:
             # Only commands that print a table or a progress display import rich.
             from llm_energy_measure.cli.progress import with_progress_bar

@@ -19,16 +19,17 @@ from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.import_join import read_energy_records
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.domain.power_trace import PowerTrace
-from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultExistsError
+from llm_energy_measure.exceptions import ExperimentIdError, LLMEnergyMeasureError, ResultExistsError
 from llm_energy_measure.importers import Entry, ImportReport
 from llm_energy_measure.importers.codecarbon import ungrouped_experiment_id
 from llm_energy_measure.importers.energy_join import EnergyJoin, without_joined_energy
 from llm_energy_measure.importers.mapping import parse_mappings
-from llm_energy_measure.importers.reader import parse_window
+from llm_energy_measure.importers.reader import ImportedRecords, parse_window
 from llm_energy_measure.importers.report import merge
 from llm_energy_measure.results import FileSystemRepository, aggregate_results
+from llm_energy_measure.results.batch.shards import Shard
 from llm_energy_measure.results.store import codec
-from llm_energy_measure.results.store.layout import process_file, raw_folder
+from llm_energy_measure.results.store.layout import folder_name, process_file, raw_folder
 from llm_energy_measure.results.store.raw_folder import RawFolder
 from llm_energy_measure.results.store.samples import save_samples
 from llm_energy_measure.storage.base import Store
@@ -119,6 +120,7 @@ _CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwri
     help="Take the energy of runs without energy from PATH: a record of the same time, or the samples of a power log.",
 )
 @options.tag_option
+@options.shard_option
 @options.json_option
 @options.shared_options
 @streams.finish_work
@@ -133,6 +135,7 @@ def import_results(
     columns: str | None,
     joined: tuple[str, ...],
     tags: dict[str, str],
+    shard: Shard | None,
     as_json: bool,
     **read_options: Any,
 ) -> None:
@@ -140,7 +143,7 @@ def import_results(
 
     Stored results are replaced only with --overwrite, and a repeated import changes nothing. Files and rows that can't
     be imported are reported with a reason code: the first per code and file, or all with -v or --json. The exit status
-    is 1 if nothing was imported.
+    is 1 if nothing was imported. With --shard, each job reads all files and imports its part of the experiments.
     """
     with options.usage_errors("--map"):
         parse_mappings(read_options["mapping"])
@@ -159,7 +162,8 @@ def import_results(
         reading = importers.read(
             paths, **read_options, join=EnergyJoin(energy, runs, parse_window(start, end)), progress=progress
         )
-        groups = groupby(reading.with_entries(), key=lambda pair: pair[0].experiment_id)
+        selected = _Selected(reading, shard)
+        groups = groupby(selected, key=lambda pair: pair[0].experiment_id)
         for pairs, new in saver.save_groups(list(group) for _, group in groups):
             unused -= {uuid for record, _ in pairs for uuid in _uuids(record)}
             if not dry_run and any(entry.outcome != "refused" for _, entry in pairs):
@@ -168,12 +172,49 @@ def import_results(
                 _print_experiment(repository, pairs, new, dry_run=dry_run, as_json=as_json)
     if unused:
         terminal.warn(f"--gpu-uuids: no imported record has a GPU with the index of {', '.join(sorted(unused))}")
-    _print_report(merge([*reports, reading.report]), saver, as_json=as_json, dry_run=dry_run)
+    is_empty = _print_report(merge([*reports, selected.report()]), saver, as_json=as_json, dry_run=dry_run)
+    if is_empty and not selected.others:
+        raise SystemExit(1)
 
 
 def _uuids(record: RawProcessResult) -> Iterator[str | None]:
     yield record.gpu_uuid
     yield from (device.gpu_uuid for device in record.energy_metrics.devices or ())
+
+
+class _Selected:
+    """The imported records of one shard, with their entries.
+
+    Attributes:
+        others: Number of records of other shards so far.
+    """
+
+    def __init__(self, reading: ImportedRecords, shard: Shard | None) -> None:
+        self.others = 0
+        self._reading = reading
+        self._shard = shard
+
+    def __iter__(self) -> Iterator[Pair]:
+        for record, entry in self._reading.with_entries():
+            if self._has(record.experiment_id):
+                yield record, entry
+            else:
+                entry.power_log = None
+                self.others += 1
+
+    def report(self) -> ImportReport:
+        """Return the report without the records of other shards. Problems without a record are in each shard's."""
+        report = ImportReport()
+        report.entries = [entry for entry in self._reading.report.entries if self._has(entry.experiment_id)]
+        return report
+
+    def _has(self, experiment_id: str | None) -> bool:
+        if self._shard is None or experiment_id is None:
+            return True
+        folder = experiment_id
+        with contextlib.suppress(ExperimentIdError):  # one shard reports the invalid id
+            folder = folder_name(experiment_id)
+        return self._shard.has(folder)
 
 
 class _Saver:
@@ -384,12 +425,8 @@ def _verdict(result: AggregatedResult) -> str:
     return ", ".join(words)
 
 
-def _print_report(report: ImportReport, saver: _Saver, *, as_json: bool, dry_run: bool) -> None:
-    """Print the report and the counts.
-
-    Raises:
-        SystemExit: Nothing was imported.
-    """
+def _print_report(report: ImportReport, saver: _Saver, *, as_json: bool, dry_run: bool) -> bool:
+    """Print the report and the counts. Return True if nothing was imported."""
     if as_json:
         terminal.print_json(report.document())
     _print_entries(report)
@@ -401,8 +438,7 @@ def _print_report(report: ImportReport, saver: _Saver, *, as_json: bool, dry_run
         replaced = formatting.plural(saver.replaced, "stored result")
         text += f"; {'would replace' if dry_run else 'replaced'} {replaced}, keeping a copy"
     terminal.info(f"{text}; nothing was written" if dry_run else text)
-    if counts["kept"] + counts["repaired"] == 0:
-        raise SystemExit(1)
+    return counts["kept"] + counts["repaired"] == 0
 
 
 def _print_entries(report: ImportReport) -> None:

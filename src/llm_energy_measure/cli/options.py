@@ -23,6 +23,7 @@ from llm_energy_measure.constants import (
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError, ResultNotFoundError, StorageError
 
 if TYPE_CHECKING:
+    from llm_energy_measure.results.batch.shards import Shard
     from llm_energy_measure.results.repository import FileSystemRepository
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., Any] | click.Command")
@@ -224,6 +225,28 @@ def rehash_option(function: FunctionT) -> FunctionT:
     """Add `--rehash`."""
     words = "Read every file, even if the mtime of its folder did not change."
     return click.option("--rehash", is_flag=True, help=words)(function)
+
+
+def shard_option(function: FunctionT) -> FunctionT:
+    """Add `--shard`, a `Shard` or None."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Shard | None:
+        if value is None:
+            return None
+        # --help does not need this import.
+        from llm_energy_measure.results.batch.shards import parse_shard
+
+        with usage_errors("--shard"):
+            return parse_shard(value)
+
+    words = "Select part I of N of the experiments, by a hash of the folder name; N jobs together select all."
+    return click.option("--shard", metavar="I/N", callback=callback, help=words)(function)
+
+
+def require_all_for_shard(shard: Shard | None, *, all_experiments: bool) -> None:
+    """Raise `click.UsageError` if the command line has `--shard` and experiment ids."""
+    if shard is not None and not all_experiments:
+        raise click.UsageError("--shard selects from all experiments: give --all and no ids.")
 
 
 def w_per_core_option(function: FunctionT) -> FunctionT:

@@ -10,6 +10,7 @@ import click
 
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
+from llm_energy_measure.results.batch.shards import Shard
 from llm_energy_measure.results.batch.verify import VerifiedExperiment, verify_experiments
 from llm_energy_measure.verification.codes import CODES
 from llm_energy_measure.verification.verdicts import VERDICTS
@@ -47,23 +48,28 @@ _MAX_ERROR_LINES = 12
     show_default=True,
     help="Exit with status 1 on findings of these severities (or higher), codes or families.",
 )
+@options.shard_option
 @options.json_option
 @options.shared_options
 @streams.finish_work
-def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, as_json: bool) -> None:
+def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, shard: Shard | None, as_json: bool) -> None:
     """Verify experiments: recompute them from their raw files, and explain each check that failed.
 
     For one experiment, the output has the verdict (a word of 'results list --help'), the plain sum over processes, the
     attributed energy, which counts each joule once, and all errors and warnings. For several, it has the number of
     experiments per code, and the errors. -v also prints all findings of each experiment. No file is written.
-    docs/reference/checks.md explains codes and severities.
+    With --shard, only experiments of one shard are compared with each other. docs/reference/checks.md explains codes
+    and severities.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments)
+    options.require_all_for_shard(shard, all_experiments=all_experiments)
     selected = _selected(fail_on)
     repository = options.repository()
     for name in ids:
         options.require_known(repository, name)
-    names = options.all_ids(repository) if all_experiments else ids
+    names = options.all_ids(repository) if all_experiments else [*ids]
+    if shard is not None:
+        names = [name for name in names if shard.has(name)]
     verified = list(verify_experiments(repository, names))
     if as_json:
         terminal.print_json([_document(experiment) for experiment in verified])

@@ -26,6 +26,7 @@ from llm_energy_measure.exceptions import AggregationError, LLMEnergyMeasureErro
 from llm_energy_measure.results.aggregation import aggregate_results, require_complete
 from llm_energy_measure.results.batch.jobs import run_batches
 from llm_energy_measure.results.batch.recovery import is_no_experiment, publish, recover_from
+from llm_energy_measure.results.batch.shards import Shard
 from llm_energy_measure.results.batch.state import ExperimentState, inspect_experiment, is_up_to_date, stated_processes
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.codec import encode_aggregated
@@ -106,6 +107,7 @@ def aggregate_all(
     jobs: int | Literal["auto"] | None = None,
     executor: Executor | None = None,
     assume: Assumptions | None = None,
+    shard: Shard | None = None,
 ) -> Iterator[AggregationOutcome]:
     """Aggregate many experiments, and yield the outcome of each, in order.
 
@@ -131,6 +133,7 @@ def aggregate_all(
             must reach the results directory.
         assume: Facts that the records don't contain, for the attribution. The aggregate records them. By default, an
             older aggregate keeps its own; `Assumptions()` removes them.
+        shard: Aggregate only the experiments of this shard; by default all.
 
     Example:
         >>> from llm_energy_measure.results import FileSystemRepository, aggregate_all
@@ -145,21 +148,29 @@ def aggregate_all(
     is_default = strategy is None and expected_processes is None and assume is None
     trusts_mtimes = is_default and not (force or rehash)
     is_scan = experiment_ids is None
-    items = _scan(repository, trusts_mtimes=trusts_mtimes) if experiment_ids is None else iter(experiment_ids)
+    items: Iterator[str | AggregationOutcome]
+    if experiment_ids is None:
+        items = _scan(repository, shard, trusts_mtimes=trusts_mtimes)
+    else:
+        items = (name for name in experiment_ids if shard is None or shard.has(repository.folder_of(name)))
     aggregate = partial(_aggregate_batch, repository, options=options, is_scan=is_scan)
     yield from run_batches(aggregate, _batches(items), jobs=jobs, executor=executor)
 
 
-def count_folders(repository: FileSystemRepository) -> int:
+def count_folders(repository: FileSystemRepository, shard: Shard | None = None) -> int:
     """Return the number of folders that `aggregate_all` scans; some may have no result."""
     with Folder(repository.store, RAW_DIR) as raw:
-        return sum(1 for _ in raw.names())
+        return sum(1 for name in raw.names() if shard is None or shard.has(name))
 
 
-def _scan(repository: FileSystemRepository, *, trusts_mtimes: bool) -> Iterator[str | AggregationOutcome]:
+def _scan(
+    repository: FileSystemRepository, shard: Shard | None, *, trusts_mtimes: bool
+) -> Iterator[str | AggregationOutcome]:
     """Yield the names of the folders to open, and the outcomes of experiments whose mtimes show no change."""
     with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
         for name in raw.names():
+            if shard is not None and not shard.has(name):
+                continue
             if trusts_mtimes and is_up_to_date(raw, aggregated, name):
                 yield AggregationOutcome(experiment_id=name, result="current")
             elif is_folder_name(name):
