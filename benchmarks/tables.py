@@ -75,7 +75,7 @@ def make_results(folder: Path, experiments: int) -> None:
 PANDAS = """
 import sys
 import pandas, pyarrow.parquet
-from llm_energy_measure.catalogue.dataset import to_pandas
+from llm_energy_measure.catalogue.frames import to_pandas
 from llm_energy_measure.results import FileSystemRepository
 if len(sys.argv) > 2:
     {body}

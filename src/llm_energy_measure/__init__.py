@@ -1,7 +1,8 @@
 """Save, aggregate and verify energy measurements of LLM inference.
 
-`from llm_energy_measure import record` measures a process. `llm_energy_measure.domain` defines the records, and
-`llm_energy_measure.results` saves and aggregates them. Importing this package loads none of these modules.
+`from llm_energy_measure import record` measures a process, and `load` reads a results directory into tables.
+`llm_energy_measure.domain` defines the records, and `llm_energy_measure.results` saves and aggregates them. Importing
+this package loads none of these modules.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llm_energy_measure.api.experiments import load
     from llm_energy_measure.recorder.recording import record
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "record"]
+__all__ = ["__version__", "load", "record"]
 
 
 def __getattr__(name: str) -> object:
+    if name == "load":
+        from llm_energy_measure.api.experiments import load
+
+        return load
     if name == "record":
         from llm_energy_measure.recorder.recording import record
 

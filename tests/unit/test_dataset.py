@@ -24,11 +24,9 @@ from llm_energy_measure.catalogue.dataset import (
     TABLES,
     changed_files,
     schemas,
-    to_arrow,
-    to_pandas,
-    to_polars,
     write_dataset,
 )
+from llm_energy_measure.catalogue.frames import to_arrow, to_pandas, to_polars
 from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
 from llm_energy_measure.catalogue.sql import query_dataset
 from llm_energy_measure.exceptions import (

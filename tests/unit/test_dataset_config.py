@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from llm_energy_measure.catalogue.dataset import to_arrow, to_pandas, write_dataset
+from llm_energy_measure.catalogue.dataset import write_dataset
+from llm_energy_measure.catalogue.frames import to_arrow, to_pandas
 from llm_energy_measure.catalogue.paths import dataset_path
 from llm_energy_measure.catalogue.sql import query_dataset
 from llm_energy_measure.results import FileSystemRepository, aggregate_results

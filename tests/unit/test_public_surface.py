@@ -53,6 +53,8 @@ def test_star_import_gives_the_public_names() -> None:
 def test_other_names_that_scripts_import_exist() -> None:
     assert constants.SCHEMA_VERSION == "2.0.0"
     assert llm_energy_measure.__version__
+    assert llm_energy_measure.__all__ == ["__version__", "load", "record"]
+    assert callable(llm_energy_measure.load)
     for name in ("sanitize_experiment_id", "is_safe_path", "validate_path"):
         assert callable(getattr(security, name))
     for name in ("RawProcessResult", "AggregatedResult", "AggregationMetadata", "Timestamps"):

@@ -9,6 +9,7 @@ the format of sha256sum(1).
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
@@ -21,7 +22,6 @@ import msgspec
 from msgspec import Struct
 
 from llm_energy_measure.catalogue.index import Catalogue, query_catalogue
-from llm_energy_measure.catalogue.paths import dataset_path
 from llm_energy_measure.catalogue.reader import Mtimes
 from llm_energy_measure.catalogue.sqlite_schema import to_utc
 from llm_energy_measure.catalogue.summary import scan_experiment, up_to_date_aggregate
@@ -29,7 +29,6 @@ from llm_energy_measure.constants import AGGREGATED_DIR, EXTRA_PACKAGES, RAW_DIR
 from llm_energy_measure.domain.configuration import PREFIX, flatten
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import (
-    ConfigurationError,
     ExportError,
     LLMEnergyMeasureError,
     MissingExtraError,
@@ -42,12 +41,9 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.storage.atomic import make_folder
 from llm_energy_measure.storage.contained import ContainedFolder
 from llm_energy_measure.storage.folder import Folder
-from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.temporary import target_name, writer_has_ended
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
     import pyarrow as pa
 
 VERSION = 4
@@ -118,15 +114,15 @@ def write_dataset(
         ExportError: A file cannot be written.
         UnsafePathError: A link, a pipe, a device or a file of another program has the name of a file of the dataset.
     """
-    return _update(repository, Path(folder), full=True, rehash=rehash, warn=warn)
+    return update_dataset(repository, Path(folder), full=True, rehash=rehash, warn=warn)
 
 
-def _update(
+def update_dataset(
     repository: FileSystemRepository, folder: Path, *, full: bool, rehash: bool, warn: Callable[[str], None]
 ) -> DatasetReport:
-    """Update a dataset; see `write_dataset`. For `full`, see `Catalogue.refresh`."""
-    _pyarrow()
-    months, types = query_catalogue(repository, _plan, full=full, rehash=rehash, warn=warn)
+    """Update a dataset, and return the changes; see `write_dataset`. For `full`, see `Catalogue.refresh`."""
+    require_pyarrow()
+    months, types = query_catalogue(repository, plan, full=full, rehash=rehash, warn=warn)
     sums = _read_sums(folder)
     stale = [month for month in months if rehash or not _is_current(folder, month, sums)]
     current = {_key(table, month.name) for month in months if month not in stale for table in TABLES}
@@ -156,88 +152,13 @@ def changed_files(folder: str | Path) -> list[str]:
     return [key for key, digest in sorted(_read_sums(folder).items()) if _digest_of_file(folder, key) != digest]
 
 
-def to_arrow(repository: FileSystemRepository, table: str = "experiments") -> pa.Table:
-    """Return a table of all experiments with an aggregate. The metadata of each field contains its unit.
-
-    Args:
-        repository: The results directory.
-        table: `experiments`, `processes` or `findings`.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-        ConfigurationError: The table does not exist.
-        ResultCorruptError: An aggregate cannot be read.
-    """
-    pa = _pyarrow()
-    if table not in TABLES:
-        raise ConfigurationError(
-            "cannot make a table", f"there is no table {table!r}", f"use one of {', '.join(TABLES)}"
-        )
-    if (stored := _stored(repository, table)) is not None:
-        return stored
-    months, types = query_catalogue(repository, _plan)
-    rows = _rows(repository, [name for month in months for name in month.folders], types)
-    schema = schemas(types)[table]
-    return pa.Table.from_batches((_batch(found[table], schema) for found in rows), schema)
-
-
-def _stored(repository: FileSystemRepository, table: str) -> pa.Table | None:
-    """Return a table of the dataset of a results directory, after an update.
-
-    None if the directory has no dataset, or if an experiment cannot be read. With 20,000 experiments, an up-to-date
-    dataset takes a hundredth of the time of the aggregates.
-    """
-    from pyarrow import concat_tables, parquet
-
-    if not isinstance(repository.store, LocalStore) or not repository.base_path.is_dir():
-        return None
-    folder = dataset_path(repository.base_path)
-    try:
-        report = _update(repository, folder, full=False, rehash=False, warn=lambda _: None)
-        if report.problems:
-            return None
-        tables = []
-        for _, file in open_parts(folder, table):
-            with file:
-                tables.append(parquet.read_table(file))
-    except (ExportError, UnsafePathError):
-        return None
-    # The fingerprint of a file says nothing about the table.
-    return concat_tables(tables).replace_schema_metadata(None) if tables else None
-
-
-def to_polars(repository: FileSystemRepository, table: str = "experiments") -> pl.DataFrame:
-    """Return the table of `to_arrow` as a polars DataFrame. Raises `MissingExtraError` without polars."""
-    try:
-        import polars as pl
-    except ImportError as error:
-        raise MissingExtraError(
-            "cannot make a polars frame", "polars is not installed", "pip install polars"
-        ) from error
-    frame = pl.from_arrow(to_arrow(repository, table))
-    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - from_arrow returns a DataFrame for a table
-    return frame
-
-
-def to_pandas(repository: FileSystemRepository, table: str = "experiments") -> pd.DataFrame:
-    """Return the table of `to_arrow` as a pandas DataFrame. Raises `MissingExtraError` without pandas."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise MissingExtraError(
-            "cannot make a pandas frame", "pandas is not installed", "pip install pandas"
-        ) from error
-    # Nullable types keep null and keep counts as integers.
-    return to_arrow(repository, table).to_pandas(types_mapper=pd.ArrowDtype)
-
-
 def schemas(config_types: Mapping[str, str] | None = None) -> dict[str, pa.Schema]:
     """Return the schema of each table. Raises `MissingExtraError` without pyarrow.
 
     Args:
         config_types: Type of each configuration key, which has a column `config.<key>` in the table of experiments.
     """
-    pa = _pyarrow()
+    pa = require_pyarrow()
     texts = pa.list_(pa.string())
     experiments = [
         *(_field(column) for column in AGGREGATED_COLUMNS),
@@ -262,7 +183,8 @@ def schemas(config_types: Mapping[str, str] | None = None) -> dict[str, pa.Schem
 _FINDING_TEXTS = ("experiment_id", "code", "outcome", "reason", "message", "expected", "found")
 
 
-def _pyarrow() -> Any:
+def require_pyarrow() -> Any:
+    """Return the module pyarrow. Raises `MissingExtraError` if it is not installed."""
     try:
         import pyarrow as pa
         import pyarrow.parquet
@@ -275,12 +197,12 @@ def _pyarrow() -> Any:
 def _field(column: Column[AggregatedResult] | Column[RawProcessResult]) -> pa.Field:
     """Return the Arrow field of an exported column, with its unit."""
     metadata = {"unit": column.unit} if column.unit else None
-    return _pyarrow().field(column.name, _types()[column.type], metadata=metadata)
+    return require_pyarrow().field(column.name, _types()[column.type], metadata=metadata)
 
 
 def _types() -> dict[str, pa.DataType]:
     """Return the Arrow type of each column type."""
-    pa = _pyarrow()
+    pa = require_pyarrow()
     return {
         "text": pa.string(),
         "integer": pa.int64(),
@@ -290,7 +212,7 @@ def _types() -> dict[str, pa.DataType]:
     }
 
 
-def _plan(catalogue: Catalogue) -> tuple[list[Month], dict[str, str]]:
+def plan(catalogue: Catalogue) -> tuple[list[Month], dict[str, str]]:
     """Return the experiments with an aggregate by month, and the type of each configuration key.
 
     All files of a table have the same columns, so a new key makes all months outdated.
@@ -462,9 +384,9 @@ def _write_month(
             stack.callback(folders[table].remove, temps[table])
             files[table] = stack.enter_context(file)
             writers[table] = stack.enter_context(parquet.ParquetWriter(file, made[table], compression="zstd"))
-        for rows in _rows(repository, month.folders, types, problems.append):
+        for rows in rows_of(repository, month.folders, types, problems.append):
             for table in TABLES:
-                writers[table].write_batch(_batch(rows[table], made[table]))
+                writers[table].write_batch(batch(rows[table], made[table]))
         for table in TABLES:
             writers[table].add_key_value_metadata({_FINGERPRINT: b"" if problems else month.fingerprint.encode()})
             writers[table].close()
@@ -510,7 +432,7 @@ def _remove_part(parent: ContainedFolder, name: str) -> bool:
     return False
 
 
-def _rows(
+def rows_of(
     repository: FileSystemRepository,
     folders: Iterable[str],
     types: Mapping[str, str],
@@ -593,5 +515,13 @@ def _cell(value: Any) -> Any:
     return value
 
 
-def _batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    return _pyarrow().RecordBatch.from_pylist(rows, schema=schema)
+def batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Return rows in the types of a schema."""
+    return require_pyarrow().RecordBatch.from_pylist(rows, schema=schema)
+
+
+def __getattr__(name: str) -> object:
+    """Return a function of `frames`, which was here in earlier releases."""
+    if name in ("to_arrow", "to_pandas", "to_polars"):
+        return getattr(importlib.import_module("llm_energy_measure.catalogue.frames"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.analysis.pairing import text
 from llm_energy_measure.analysis.verdicts import MOST_REPEATS
-from llm_energy_measure.cli import energies, formatting, markup, terminal
+from llm_energy_measure.cli import energies, formatting, terminal
 from llm_energy_measure.domain.configuration import Value
+from llm_energy_measure.results import markup
 
 if TYPE_CHECKING:
     from llm_energy_measure.analysis.comparison import CandidateTable, Comparison, Row, SideFigures

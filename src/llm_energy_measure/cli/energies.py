@@ -1,82 +1,35 @@
-"""The energies that tables show: attributed (each joule counted once) or plain sums, with their signs.
-
-`*` marks a corrected energy, `≤` an upper bound and `≥` a lower bound.
-"""
+"""The option `--energy`, and the footnote of tables with energies; `analysis.energies` has the values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TypeVar
 
 import click
-from msgspec import Struct
 
-from llm_energy_measure.cli import formatting, terminal
-from llm_energy_measure.domain.experiment import AggregatedSummary
+from llm_energy_measure.analysis.energies import (
+    CORRECTED,
+    CORRECTED_NOTE,
+    NOTES,
+    Energy,
+    EnergyKind,
+    energy_of,
+    energy_of_group,
+)
+from llm_energy_measure.cli import terminal
 
-if TYPE_CHECKING:
-    from llm_energy_measure.catalogue.selection import Group
-    from llm_energy_measure.catalogue.summary import ExperimentSummary
+__all__ = [
+    "CORRECTED",
+    "CORRECTED_NOTE",
+    "Energy",
+    "EnergyKind",
+    "energy_of",
+    "energy_of_group",
+    "energy_option",
+    "print_footnote",
+]
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., object]")
-EnergyKind = Literal["attributed", "plain"]
-
-CORRECTED = "*"
-"""Sign of an energy that is less than the plain sum, because the plain sum counts some energy more than once."""
-
-CORRECTED_NOTE = f"{CORRECTED} corrected: the plain sum counts some energy more than once"
-"""Explanation of this sign."""
-
-_FOOTNOTE = {
-    CORRECTED: CORRECTED_NOTE,
-    "≤": "≤ undetermined: the greatest energy that the records allow; 'results show ID' explains it",
-}
-
-
-class Energy(Struct, frozen=True, kw_only=True):
-    """An energy to show.
-
-    Attributes:
-        low_j: Least energy, in joules. None if the energy is unknown.
-        high_j: Greatest energy, in joules. It equals `low_j` if the energy is not undetermined.
-        is_corrected: True if the plain sum counts some energy more than once, and this energy does not.
-        is_lower_bound: True if the energy of some processes or experiments is missing.
-        is_partial: True if components are missing, so that the energy per token is a lower bound too.
-    """
-
-    low_j: float | None = None
-    high_j: float | None = None
-    is_corrected: bool = False
-    is_lower_bound: bool = False
-    is_partial: bool = False
-
-    @property
-    def is_undetermined(self) -> bool:
-        """True if the records allow a range of energies."""
-        return self.low_j != self.high_j
-
-    def cell(self) -> str:
-        """Return the energy with its signs as a table cell.
-
-        Example:
-            >>> Energy(low_j=300.0, high_j=600.0).cell(), Energy(low_j=9190.0, high_j=9190.0, is_corrected=True).cell()
-            ('≤ 600 J', '* 9.19 kJ')
-        """
-        if self.low_j is None:
-            return formatting.UNKNOWN
-        if self.is_undetermined and not self.is_lower_bound:
-            return f"≤ {formatting.quantity(self.high_j, 'J')}"
-        mark = f"{CORRECTED} " if self.is_corrected and not self.is_undetermined else ""
-        return mark + ("≥ " if self.is_lower_bound else "") + formatting.quantity(self.low_j, "J")
-
-    def efficiency_cell(self, tokens_per_joule: float | None) -> str:
-        """Return the table cell of a value in tokens per joule of `high_j`, with its mark: ≥, ≤ or corrected."""
-        if tokens_per_joule is None:
-            return formatting.UNKNOWN
-        mark = "≥ " if self.is_undetermined else f"{CORRECTED} " if self.is_corrected else ""
-        if self.is_partial:
-            mark = "≤ "
-        return mark + formatting.quantity(tokens_per_joule)
 
 
 def energy_option(function: FunctionT) -> FunctionT:
@@ -91,37 +44,9 @@ def energy_option(function: FunctionT) -> FunctionT:
     )(function)
 
 
-def energy_of(row: ExperimentSummary | AggregatedSummary, kind: EnergyKind) -> Energy:
-    """Return the energy of an experiment. An aggregate without attribution has only its total, or a partial total."""
-    is_lower_bound = bool(row.is_lower_bound)
-    point_j, bounds_j = row.attributed_energy_j, row.attributed_bounds_j
-    if kind == "plain" or (point_j is None and bounds_j is None):
-        is_partial = row.total_energy_j is None
-        total_j = row.partial_energy_j if is_partial else row.total_energy_j
-        return Energy(low_j=total_j, high_j=total_j, is_lower_bound=is_lower_bound, is_partial=is_partial)
-    if point_j is not None:
-        is_corrected = row.attribution_factor is not None and row.attribution_factor > 1
-        return Energy(low_j=point_j, high_j=point_j, is_corrected=is_corrected, is_lower_bound=is_lower_bound)
-    assert bounds_j is not None  # noqa: S101 - the first branch returns without both
-    return Energy(low_j=bounds_j[0], high_j=bounds_j[1], is_lower_bound=is_lower_bound)
-
-
-def energy_of_group(group: Group, kind: EnergyKind) -> Energy:
-    """Return the energy of a group of experiments."""
-    is_lower_bound = bool(group.lower_bounds or group.unknown_energy)
-    if kind == "plain":
-        return Energy(low_j=group.total_energy_j, high_j=group.total_energy_j, is_lower_bound=is_lower_bound)
-    return Energy(
-        low_j=group.attributed_low_j,
-        high_j=group.attributed_high_j,
-        is_corrected=group.corrected > 0,
-        is_lower_bound=is_lower_bound,
-    )
-
-
 def print_footnote(energies: Iterable[Energy]) -> None:
     """Print one line that explains the signs of corrected and undetermined energies, if there are any."""
     signs = {cell[0] for energy in energies if (cell := energy.cell())}
-    notes = [note for sign, note in _FOOTNOTE.items() if sign in signs]
+    notes = [note for sign, note in NOTES.items() if sign in signs]
     if notes:
         terminal.print_line(f"{'; '.join(notes)}; --energy plain shows the plain sums")

@@ -8,8 +8,8 @@ import msgspec
 
 from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.analysis.repeats import RepeatGroup, Repeats
-from llm_energy_measure.cli import energies, formatting, markup, terminal
-from llm_energy_measure.results import exporters
+from llm_energy_measure.cli import energies, formatting, terminal
+from llm_energy_measure.results import exporters, markup
 
 _MAX_LEFT_OUT = 10
 

@@ -1,9 +1,13 @@
-"""Text in Markdown and LaTeX, with special characters escaped."""
+"""Text in Markdown, LaTeX and HTML, with special characters and unprintable characters escaped."""
 
 from __future__ import annotations
 
-from llm_energy_measure.cli import terminal
+import html as _html
+import re
 
+from llm_energy_measure.security import UNPRINTABLE
+
+_UNPRINTABLE = re.compile(f"[{UNPRINTABLE}]")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -18,6 +22,21 @@ _LATEX = {
 }
 
 
+def printable(text: str) -> str:
+    r"""Return text with unprintable characters written as escapes, for example `\x1b`."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def html(text: str) -> str:
+    """Return text that HTML shows unchanged, also in an attribute in quotes.
+
+    Example:
+        >>> html("<b>")
+        '&lt;b&gt;'
+    """
+    return _html.escape(printable(text))
+
+
 def markdown(text: str) -> str:
     r"""Return text that Markdown shows unchanged.
 
@@ -27,7 +46,7 @@ def markdown(text: str) -> str:
     """
     for sign in ("\\", "|", "*", "_", "`", "<", "[", "#"):
         text = text.replace(sign, "&lt;" if sign == "<" else "\\" + sign)
-    return terminal.escape(text)
+    return printable(text)
 
 
 def latex(text: str) -> str:
@@ -37,4 +56,4 @@ def latex(text: str) -> str:
         >>> latex("batch_size: 62.6 ± 2.7")
         'batch\\_size: 62.6 $\\pm$ 2.7'
     """
-    return "".join(_LATEX.get(character, character) for character in terminal.escape(text))
+    return "".join(_LATEX.get(character, character) for character in printable(text))

@@ -1,0 +1,295 @@
+"""`load`, and the experiments that it selects."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_energy_measure.analysis.comparison import compare
+from llm_energy_measure.analysis.energies import NOTES, EnergyKind, energy_of
+from llm_energy_measure.analysis.observations import METRICS, Observation, read_observations
+from llm_energy_measure.analysis.pairing import Selection
+from llm_energy_measure.analysis.repeats import DEFAULT_METRICS, repeats_of
+from llm_energy_measure.analysis.selections import column, full_names, sides_of
+from llm_energy_measure.analysis.verdicts import DEFAULT_MARGIN
+from llm_energy_measure.api.html import table_html
+from llm_energy_measure.api.tables import ComparisonTable, RepeatTable
+from llm_energy_measure.catalogue.index import query_catalogue
+from llm_energy_measure.catalogue.query import where_clause
+from llm_energy_measure.catalogue.selection import Query
+from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
+from llm_energy_measure.catalogue.summary import ExperimentSummary
+from llm_energy_measure.domain import formatting
+from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError, StorageError
+from llm_energy_measure.results.repository import FileSystemRepository
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+_HEADERS = (
+    *(("id", "left"), ("model", "left"), ("processes", "right"), ("energy", "right"), ("tokens", "right")),
+    *(("tokens/J", "right"), ("verdict", "left")),
+)
+
+
+def load(
+    path: str | os.PathLike[str] | None = None, where: str | None = None, *, energy: EnergyKind = "attributed"
+) -> Experiments:
+    """Return the experiments of a results directory that match a condition.
+
+    Args:
+        path: The results directory. None is the default directory, as in `FileSystemRepository()`.
+        where: Condition in the grammar of `results list --where`, for example `model ~ llama and energy < 1 kJ`. None
+            selects all experiments.
+        energy: `attributed` counts each joule once. `plain` uses the plain sums over processes.
+
+    Raises:
+        StorageError: The directory does not exist.
+        ConfigurationError: The condition is wrong.
+
+    Example:
+        >>> load("results", where="model ~ llama").to_pandas()  # doctest: +SKIP
+    """
+    repository = FileSystemRepository(None if path is None else Path(path))
+    if not repository.base_path.is_dir():
+        found = "it is not a directory" if repository.base_path.exists() else "the directory does not exist"
+        raise StorageError(f"cannot load {repository.base_path}", found, "pass the path of a results directory")
+    if energy not in ("attributed", "plain"):
+        raise ConfigurationError("cannot load", f"{energy!r} is no kind of energy", "use 'attributed' or 'plain'")
+    if where is not None:
+        where_clause(where, COLUMNS)  # reports a wrong condition here and not at the first use
+    return Experiments(repository, where, energy)
+
+
+class Experiments:
+    """The experiments of a results directory that match a condition.
+
+    Each call reads the current state of the directory. The catalogue answers it, so that only changed files are read.
+    An object of this class is created by `load`.
+
+    Attributes:
+        repository: The results directory.
+        where: The condition. None selects all experiments.
+        energy: Kind of the energies: `attributed` or `plain`.
+    """
+
+    def __init__(self, repository: FileSystemRepository, where: str | None, energy: EnergyKind) -> None:
+        """Store the arguments. Nothing is read."""
+        self.repository = repository
+        self.where = where
+        self.energy: EnergyKind = energy
+
+    def summaries(self) -> list[ExperimentSummary]:
+        """Return one summary per experiment, sorted by id; also of experiments that are not aggregated yet."""
+        query = Query(where=self.where, with_pending=True)
+        return query_catalogue(self.repository, lambda catalogue: catalogue.summaries(query), full=True)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the experiments, sorted; also of experiments that are not aggregated yet."""
+        return [row.experiment_id for row in self.summaries()]
+
+    def __len__(self) -> int:
+        query = Query(where=self.where, with_pending=True)
+        return query_catalogue(self.repository, lambda catalogue: catalogue.count(query), full=True)
+
+    def __iter__(self) -> Iterator[ExperimentSummary]:
+        return iter(self.summaries())
+
+    def where_also(self, where: str) -> Experiments:
+        """Return the experiments that also match a further condition."""
+        joined = where if self.where is None else f"({self.where}) and ({where})"
+        return load(self.repository.base_path, joined, energy=self.energy)
+
+    def to_pandas(self, table: str = "experiments") -> pd.DataFrame:
+        """Return the aggregated experiments as a pandas DataFrame. Each column is scalar.
+
+        Args:
+            table: `experiments` (one row per experiment), `processes` or `findings`.
+
+        Raises:
+            MissingExtraError: pandas or pyarrow is not installed.
+            ConfigurationError: The table does not exist.
+        """
+        from llm_energy_measure.catalogue.frames import to_pandas
+
+        return to_pandas(self.repository, table, ids=self._frame_ids())
+
+    def to_polars(self, table: str = "experiments") -> pl.DataFrame:
+        """Return the aggregated experiments as a polars DataFrame; see `to_pandas`."""
+        from llm_energy_measure.catalogue.frames import to_polars
+
+        return to_polars(self.repository, table, ids=self._frame_ids())
+
+    def _frame_ids(self) -> list[str] | None:
+        if self.where is None:
+            return None
+        query = Query(where=self.where)
+        rows = query_catalogue(self.repository, lambda catalogue: catalogue.values(query, ["id"]), full=True)
+        return [name for [name] in rows]
+
+    def observations(
+        self,
+        *,
+        where: str | None = None,
+        split_by: Sequence[str] = (),
+        ignore: Sequence[str] = (),
+        by: Sequence[str] = (),
+        metrics: Sequence[str] | None = None,
+    ) -> list[Observation]:
+        """Return the aggregated experiments as observations; see `analysis.observations.read_observations`."""
+        conditions = [f"({text})" for text in (self.where, where) if text is not None]
+        return read_observations(
+            self.repository,
+            where=" and ".join(conditions) or None,
+            energy=self.energy,
+            split_by=split_by,
+            ignore=ignore,
+            by=by,
+            metrics=metrics,
+        )
+
+    def repeats(
+        self,
+        metrics: str | Sequence[str] = DEFAULT_METRICS,
+        *,
+        by: str | Sequence[str] = (),
+        split_by: str | Sequence[str] = (),
+        ignore: str | Sequence[str] = (),
+    ) -> RepeatTable:
+        """Return mean and spread over the repeats of each configuration; see `results repeats --help`.
+
+        Args:
+            metrics: Names of figures, such as `j_per_token`.
+            by: Values that also separate the runs: `tag.KEY`, `config.KEY`, `date` or `host`.
+            split_by: Ignored configuration keys that separate the runs.
+            ignore: Keys or facts that do not separate the runs.
+
+        Raises:
+            ConfigurationError: A name is unknown.
+        """
+        names = _metrics(metrics)
+        observations = self.observations(split_by=_names(split_by), ignore=_names(ignore), by=_names(by), metrics=names)
+        return RepeatTable(repeats_of(observations, names), self.energy)
+
+    def compare(
+        self,
+        *selections: str | Experiments,
+        by: str | None = None,
+        base: object = None,
+        metrics: str | Sequence[str] = "j_per_token",
+        margin: float = DEFAULT_MARGIN,
+        block: str | None = None,
+        vary: str | Sequence[str] = (),
+        ignore: str | Sequence[str] = (),
+    ) -> ComparisonTable:
+        """Compare configurations; see `results compare --help`.
+
+        Args:
+            selections: The base and one or more candidates: conditions, or objects that `load` returned. One
+                selection is compared with this object as the base.
+            by: Compare the values of this column with `base`, instead of selections.
+            base: With `by`: the value of the base.
+            metrics: Names of figures.
+            margin: Relative difference that matters.
+            block: Pair the runs by `date`, `host` or `tag.KEY`.
+            vary: Fields that may differ between the sides.
+            ignore: Keys or facts that do not separate the runs.
+
+        Raises:
+            ConfigurationError: A name or a value is unknown, or the sides cannot be paired.
+            IncompatibleResultsError: The runs of a pair are unlike.
+
+        Example:
+            >>> load("results").compare(by="config.batch_size", base=1)  # doctest: +SKIP
+        """
+        if by is not None:
+            if base is None or selections:
+                found = "`by` needs the argument `base`, and no selections"
+                raise ConfigurationError("cannot compare", found, "call compare(by='config.batch_size', base=1)")
+            base_side, candidates = sides_of(self.observations(), by, _text(base))
+        else:
+            if not selections or base is not None:
+                found = "there is no candidate" if base is None else "`base` needs the argument `by`"
+                raise ConfigurationError("cannot compare", found, "pass two conditions, or `by` and `base`")
+            sides = [self._side(one) for one in selections]
+            base_side, *candidates = sides if len(sides) > 1 else [self._side(self), *sides]
+        runs = [one for side in (base_side, *candidates) for one in side.observations]
+        comparison = compare(
+            base_side,
+            candidates,
+            metrics=_metrics(metrics),
+            margin=margin,
+            vary=full_names(_names(vary), runs, "cannot vary"),
+            ignore=full_names(_names(ignore), runs, "cannot ignore"),
+            block_of=None if block is None else column(block, runs, f"cannot pair by {block}"),
+        )
+        return ComparisonTable(comparison)
+
+    def _side(self, selection: str | Experiments) -> Selection:
+        if isinstance(selection, Experiments):
+            return Selection(selection.where or str(selection.repository.base_path), selection.observations())
+        return Selection(selection, self.observations(where=selection))
+
+    def __repr__(self) -> str:
+        """Return one line with the directory, the condition and the numbers of verdicts."""
+        return f"<Experiments {self._title()}>"
+
+    def _title(self) -> str:
+        selected = "" if self.where is None else f" where {self.where}"
+        try:
+            verdicts = Counter(row.verdict for row in self.summaries())
+        except LLMEnergyMeasureError as error:
+            return f"{self.repository.base_path}{selected}: {error}"
+        words = [f"{number} {verdict}" for verdict, number in verdicts.most_common()]
+        number = formatting.plural(verdicts.total(), "experiment")
+        return f"{self.repository.base_path}{selected}: {', '.join([number, *words])}"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the first experiments for a notebook."""
+        try:
+            rows = self.summaries()
+        except LLMEnergyMeasureError as error:
+            return table_html(str(error), _HEADERS, [])
+        cells = [self._cells(row) for row in rows]
+        signs = {row[3][0] for row in cells}
+        return table_html(self._title(), _HEADERS, cells, notes=[NOTES[sign] for sign in NOTES if sign in signs])
+
+    def _cells(self, row: ExperimentSummary) -> list[str]:
+        energy = energy_of(row, self.energy)
+        tokens_per_joule = row.tokens_per_joule if self.energy == "plain" else row.attributed_tokens_per_joule
+        return [
+            row.experiment_id,
+            row.model_name or formatting.UNKNOWN,
+            f"{formatting.count(row.found_processes)}/{formatting.count(row.expected_processes)}",
+            energy.cell(),
+            formatting.count(row.total_tokens),
+            energy.efficiency_cell(tokens_per_joule),
+            formatting.verdict(row.verdict, row.attribution_basis),
+        ]
+
+
+def _names(names: str | Sequence[str]) -> list[str]:
+    """Return names as a list. One name can be a text."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _metrics(names: str | Sequence[str]) -> list[str]:
+    metrics = _names(names)
+    for name in metrics:
+        if name not in METRICS:
+            raise ConfigurationError(
+                "cannot compute", f"there is no metric {name!r}", f"use one of {', '.join(METRICS)}"
+            )
+    if not metrics:
+        raise ConfigurationError("cannot compute", "no metric is named", f"use one of {', '.join(METRICS)}")
+    return metrics
+
+
+def _text(value: object) -> str:
+    """Return a value of a column as its text, as a condition contains it."""
+    return formatting.config_value(value)
