@@ -33,7 +33,8 @@ KNOWN_TOO = DeviceEnergy(gpu_id=1, gpu_name="NVIDIA H200")
 
 # Codes that need stored files or several experiments.
 STORED_ONLY = {code for code in CODES if code.startswith(("sources.", "aggregate."))} | {
-    "suspicion.grows_with_processes"
+    "suspicion.grows_with_processes",
+    "attribution.concurrent_experiments",
 }
 # Codes that need a fact that the user states.
 STATED_ONLY = {"attribution.assumed"}

@@ -127,6 +127,17 @@ CHECKS: dict[str, Check] = {
         "Record the start and the end of the energy window.",
         severity="warning",
     ),
+    "attribution.concurrent_experiments": Check(
+        "Another experiment read the same sensors at the same time, so both count the same joules.",
+        "Compares experiments. Fails if processes of two experiments have one boot id and one sensor, and their times "
+        "have more than 1 % in common. The own part is an interval. Its upper end is all energy of these sensors. Its "
+        "lower end divides the energy above the idle power equally among the experiments of each instant. `expected` "
+        "is an equal share of all energy, idle energy included. Only `--all` or several ids show it.",
+        "Do not add these experiments up. Run them one after the other, or as processes of one experiment, which share "
+        "a sensor. `record --idle 10` measures the idle power.",
+        "Linux: the monotonic clock and the boot id are the same in all processes of a machine.",
+        severity="warning",
+    ),
     "attribution.assumed": Check(
         "The user states facts that the records don't contain.",
         "Never fails. Reported if the energy was attributed with `--assume`.",

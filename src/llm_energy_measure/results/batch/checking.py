@@ -27,6 +27,7 @@ from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.contained import unsafe_entries
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.temporary import is_lock, target_name, writer_has_ended, writer_is_remote
+from llm_energy_measure.verification.concurrency import SensorUse, describe, sensor_uses, shared_energies
 
 CODES = {
     "raw.empty": "a result file without content: its writer was killed, or the disk was full",
@@ -41,6 +42,7 @@ CODES = {
     "raw.superseded": "a result that an overwrite replaced",
     "raw.earlier_attempt": "the archived results of an earlier attempt",
     "raw.partial": "a checkpoint of a process that did not finish",
+    "raw.shared_sensor": "an experiment whose sensors another experiment read at the same time",
     "raw.samples_damaged": "power samples that are cut off or invalid; the result next to them is not affected",
     "raw.samples_alone": "power samples of a process that has no result",
     "raw.unpublished": "an unfinished file that may hold the only copy of a result",
@@ -65,7 +67,7 @@ CODES = {
 _NEED_NO_DECISION = frozenset(
     {
         *("raw.superseded", "raw.earlier_attempt", "raw.partial", "aggregate.stale", "aggregate.superseded"),
-        *("raw.samples_damaged", "raw.samples_alone"),
+        *("raw.samples_damaged", "raw.samples_alone", "raw.shared_sensor"),
         *("leftover.file", "leftover.folder", "leftover.in_use"),
     }
 )
@@ -117,25 +119,32 @@ def check_store(
     unsafe = {}
     if isinstance(repository.store, LocalStore) and folders is None:
         unsafe = unsafe_entries(repository.store.root, (RAW_DIR, AGGREGATED_DIR, TAGS_DIR, *_CATALOGUE))
-    for finding in _check_folders(repository, folders):
+    uses: list[SensorUse] = []
+    for finding in _check_folders(repository, folders, uses):
         if finding.key not in unsafe:
             yield finding
         elif finding.code in _NAME_UNSAFE_ENTRIES:
             del unsafe[finding.key]
             yield finding
+    for folder, shared in shared_energies(uses).items():
+        advice = "do not add these experiments up; run them one after the other, or as processes of one experiment"
+        yield _finding("raw.shared_sensor", layout.raw_folder(folder), describe(shared), advice)
     for key, noun in sorted(unsafe.items()):
         yield _finding("entry.unsafe", key, f"it is {noun}; no command opens it", "move it away")
 
 
-def _check_folders(repository: FileSystemRepository, folders: Iterable[str] | None) -> Iterator[StoreFinding]:
+def _check_folders(
+    repository: FileSystemRepository, folders: Iterable[str] | None, uses: list[SensorUse]
+) -> Iterator[StoreFinding]:
+    """Check folders, by default all. `uses` gets the readings of their sensors."""
     if folders is not None:
         for folder in folders:
             for attempt in repository.list_attempts(folder):
                 key = layout.earlier_attempt_folder(folder, attempt)
                 yield from _or_unreadable(key, _check_attempt(repository, folder, attempt))
-            yield from _check_experiment(repository, folder)
+            yield from _check_experiment(repository, folder, uses)
         return
-    yield from _or_unreadable(RAW_DIR, _check_raw_folder(repository))
+    yield from _or_unreadable(RAW_DIR, _check_raw_folder(repository, uses))
     for parent in (AGGREGATED_DIR, TAGS_DIR):
         yield from _or_unreadable(parent, _check_derived_folder(repository, parent))
 
@@ -170,7 +179,7 @@ def _or_unreadable(key: str, findings: Iterator[StoreFinding]) -> Iterator[Store
         yield _finding("folder.unreadable", key, error.found, error.advice)
 
 
-def _check_raw_folder(repository: FileSystemRepository) -> Iterator[StoreFinding]:
+def _check_raw_folder(repository: FileSystemRepository, uses: list[SensorUse]) -> Iterator[StoreFinding]:
     folders = set()
     with contextlib.suppress(ResultsError):  # `_check_derived_folder` reports it
         folders.update(repository.list_aggregated())
@@ -180,7 +189,7 @@ def _check_raw_folder(repository: FileSystemRepository) -> Iterator[StoreFinding
         else:
             yield from _check_other_entry(repository, entry)
     for folder in sorted(folders):
-        yield from _check_experiment(repository, folder)
+        yield from _check_experiment(repository, folder, uses)
 
 
 def _check_other_entry(repository: FileSystemRepository, entry: Entry) -> Iterator[StoreFinding]:
@@ -219,7 +228,7 @@ def _check_attempt(repository: FileSystemRepository, folder: str, attempt: int) 
             yield from _check_entry(repository, layout.folder_of_key(key), entry, names)
 
 
-def _check_experiment(repository: FileSystemRepository, folder: str) -> Iterator[StoreFinding]:
+def _check_experiment(repository: FileSystemRepository, folder: str, uses: list[SensorUse]) -> Iterator[StoreFinding]:
     prefix = layout.raw_folder(folder)
     try:
         entries = repository.store.list(prefix)
@@ -229,7 +238,7 @@ def _check_experiment(repository: FileSystemRepository, folder: str) -> Iterator
     names = {entry.name for entry in entries}
     for entry in entries:
         yield from _check_entry(repository, folder, entry, names)
-    yield from _check_ids(repository, folder)
+    yield from _check_ids(repository, folder, uses)
     yield from _check_aggregate(repository, folder)
 
 
@@ -326,8 +335,9 @@ def _check_manifest(repository: FileSystemRepository, folder: str, key: str) -> 
         yield _finding("manifest.other_experiment", key, message, "move it to the folder of its experiment")
 
 
-def _check_ids(repository: FileSystemRepository, folder: str) -> Iterator[StoreFinding]:
+def _check_ids(repository: FileSystemRepository, folder: str, uses: list[SensorUse]) -> Iterator[StoreFinding]:
     recovery = repository.recover_raw(folder)
+    uses += sensor_uses(folder, recovery.results)
     ids = {record.experiment_id for record in recovery.results}
     if recovery.manifest is not None:
         ids.add(recovery.manifest.experiment_id)

@@ -42,6 +42,7 @@ from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.prefetch import prefetch
 from llm_energy_measure.verification.checks import Verification, verify_evidence
 from llm_energy_measure.verification.codes import failed, not_checked, passed
+from llm_energy_measure.verification.concurrency import concurrency_findings, sensor_uses
 from llm_energy_measure.verification.suspicions import sweep_suspicions
 from llm_energy_measure.verification.verdicts import Verdict, verdict_of
 
@@ -97,7 +98,7 @@ def verify_experiments(repository: FileSystemRepository, experiment_ids: Iterabl
     """Yield the verdicts on many experiments, in order, with the findings that need several experiments.
 
     All experiments are read before the first verdict. Only their comparison shows an energy that grows with the number
-    of processes.
+    of processes, and a sensor that two experiments read at the same time.
     """
     verdicts, results = [], []
     with (
@@ -110,9 +111,13 @@ def verify_experiments(repository: FileSystemRepository, experiment_ids: Iterabl
             if aggregated is not None:
                 results.append(_without_samples(aggregated))
     suspicions = sweep_suspicions(results)
+    uses = (use for result in results for use in sensor_uses(result.experiment_id, result.process_results))
+    concurrent = concurrency_findings(uses)
     for verdict in verdicts:
-        finding = suspicions.get(verdict.experiment_id)
-        yield verdict if finding is None else msgspec.structs.replace(verdict, findings=[*verdict.findings, finding])
+        found = [
+            source[verdict.experiment_id] for source in (suspicions, concurrent) if verdict.experiment_id in source
+        ]
+        yield msgspec.structs.replace(verdict, findings=[*verdict.findings, *found]) if found else verdict
 
 
 def _without_samples(aggregated: AggregatedResult) -> AggregatedResult:

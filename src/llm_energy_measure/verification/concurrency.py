@@ -1,0 +1,188 @@
+"""Experiments that read one sensor at the same time: each of them counts all of its joules.
+
+The processes of one experiment share a sensor by a lock. Several experiments on one machine do not, so the sum of their
+energies counts joules several times. Two readings are of one sensor if boot id, source and instance are equal. Their
+times are compared on the monotonic clock of the boot, which a change of the wall clock does not move.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from msgspec import UNSET, Struct
+
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.findings import Finding
+from llm_energy_measure.domain.metrics import SensorReading
+from llm_energy_measure.verification.codes import failed, joules, seconds
+
+CODE = "attribution.concurrent_experiments"
+
+TOLERANCE = 0.01
+"""Largest common time that is no finding, as a fraction of the time in which the experiment read the sensor."""
+
+_MAX_NAMES = 3
+
+
+class SensorUse(Struct, frozen=True, kw_only=True, gc=False):
+    """The reading of one sensor by one process.
+
+    Attributes:
+        experiment_id: The experiment.
+        sensor: Boot id and name of the sensor.
+        start: Start of the reading on the monotonic clock of the boot, in seconds.
+        end: End of the reading, in seconds.
+        energy_j: Energy of the sensor in this time, in joules.
+        idle_power_w: Idle power of all sensors of the process, in watts; None if unknown.
+    """
+
+    experiment_id: str
+    sensor: tuple[str, str]
+    start: float
+    end: float
+    energy_j: float
+    idle_power_w: float | None
+
+
+class SharedEnergy(Struct, kw_only=True):
+    """What an experiment has in common with other experiments.
+
+    Attributes:
+        others: Ids of these experiments, sorted.
+        common_sec: Longest time in which one of its sensors was read by another experiment too, in seconds.
+        common_j: Energy of its sensors in this time, in joules: other experiments count it too.
+        equal_j: Energy of the shared sensors, divided equally at each instant, in joules.
+        least_j: As `equal_j`, without the idle energy; None if the idle power is unknown.
+        all_j: Energy of the shared sensors, in joules.
+    """
+
+    others: list[str]
+    common_sec: float
+    common_j: float
+    equal_j: float
+    least_j: float | None
+    all_j: float
+
+
+def sensor_uses(experiment_id: str, records: Iterable[RawProcessResult]) -> Iterator[SensorUse]:
+    """Yield the readings of sensors that other processes of the machine can read too."""
+    for record in records:
+        clock, sensors = record.clock, record.energy_metrics.sensors
+        if clock is None or clock.boot_id is None or not sensors:
+            continue
+        if clock.monotonic_start_sec is None or clock.monotonic_end_sec is None:
+            continue
+        boards = {
+            device.gpu_uuid: f"GPU {device.gpu_id}"
+            for device in record.energy_metrics.devices or ()
+            if device.mig_profile is not None and device.gpu_id is not None
+        }
+        for reading in sensors:
+            if reading.energy_j is None or reading.scope not in ("device", "host"):
+                continue
+            # A MIG slice has the counter of its board.
+            name = boards.get(reading.instance) or reading.instance
+            yield SensorUse(
+                experiment_id=experiment_id,
+                sensor=(clock.boot_id, f"{reading.source} {name or reading.component}"),
+                start=clock.monotonic_start_sec + _begin_sec(record, reading),
+                end=clock.monotonic_end_sec,
+                energy_j=reading.energy_j,
+                idle_power_w=record.energy_metrics.idle_power_w,
+            )
+
+
+def _begin_sec(record: RawProcessResult, reading: SensorReading) -> float:
+    """Return how long after the start of the block a process began to read a sensor, in seconds."""
+    if reading.window is UNSET or reading.window.duration_sec is None or record.timestamps.duration_sec is None:
+        return 0.0
+    return max(0.0, record.timestamps.duration_sec - reading.window.duration_sec)
+
+
+def shared_energies(uses: Iterable[SensorUse]) -> dict[str, SharedEnergy]:
+    """Return, by experiment id, what experiments that read one sensor at the same time have in common."""
+    by_sensor: dict[tuple[str, str], list[SensorUse]] = {}
+    for use in uses:
+        if use.end > use.start:
+            by_sensor.setdefault(use.sensor, []).append(use)
+    parts: dict[str, list[_Part]] = {}
+    for own in by_sensor.values():
+        for part in _parts(own):
+            if part.common_sec > TOLERANCE * (part.use.end - part.use.start):
+                parts.setdefault(part.use.experiment_id, []).append(part)
+    return {experiment_id: _shared(own) for experiment_id, own in parts.items()}
+
+
+class _Part(Struct):
+    """One reading: the time in which others read the sensor, and the time divided equally among the experiments."""
+
+    use: SensorUse
+    others: set[str]
+    common_sec: float = 0.0
+    equal_sec: float = 0.0
+
+
+def _parts(uses: Sequence[SensorUse]) -> list[_Part]:
+    """Return the parts of the readings of one sensor, in order of their start."""
+    if len({use.experiment_id for use in uses}) < 2:
+        return []
+    parts = [_Part(use, set()) for use in uses]
+    instants = [(part.use.start, 1, place) for place, part in enumerate(parts)]
+    instants += [(part.use.end, 0, place) for place, part in enumerate(parts)]
+    active: dict[int, _Part] = {}
+    before = math.nan
+    for now, begins, place in sorted(instants):  # at one instant, ends come first
+        names = {part.use.experiment_id for part in active.values()}
+        if now > before:
+            for part in active.values():
+                part.equal_sec += (now - before) / len(names)
+                if len(names) > 1:
+                    part.common_sec += now - before
+                    part.others |= names
+        if begins:
+            active[place] = parts[place]
+        else:
+            del active[place]
+        before = now
+    return parts
+
+
+def _shared(parts: Sequence[_Part]) -> SharedEnergy:
+    others = set().union(*(part.others for part in parts)) - {part.use.experiment_id for part in parts}
+    powers = [part.use.energy_j / (part.use.end - part.use.start) for part in parts]
+    equal_j = math.fsum(power_w * part.equal_sec for power_w, part in zip(powers, parts, strict=True))
+    # The idle power is that of all sensors of a process, so one subtraction per process is enough.
+    idle = {(part.use.sensor[0], part.use.start): part for part in parts}
+    is_known = all(part.use.idle_power_w is not None for part in parts)
+    idle_j = math.fsum((part.use.idle_power_w or 0.0) * part.equal_sec for part in idle.values())
+    return SharedEnergy(
+        others=sorted(others),
+        common_sec=max(part.common_sec for part in parts),
+        common_j=math.fsum(power_w * part.common_sec for power_w, part in zip(powers, parts, strict=True)),
+        equal_j=equal_j,
+        least_j=max(0.0, equal_j - idle_j) if is_known else None,
+        all_j=math.fsum(part.use.energy_j for part in parts),
+    )
+
+
+def describe(shared: SharedEnergy) -> str:
+    """Return one sentence about the energy that an experiment has in common with others."""
+    names = ", ".join(map(repr, shared.others[:_MAX_NAMES]))
+    more = f" and {len(shared.others) - _MAX_NAMES} more" if len(shared.others) > _MAX_NAMES else ""
+    least = "0 J (the idle power is unknown)" if shared.least_j is None else joules(shared.least_j)
+    return (
+        f"{names}{more} read the same sensors during {seconds(shared.common_sec)}, so {joules(shared.common_j)} also "
+        f"count there; the own part is between {least} and {joules(shared.all_j)}, and equal shares give "
+        f"{joules(shared.equal_j)}"
+    )
+
+
+def concurrency_findings(uses: Iterable[SensorUse]) -> dict[str, Finding]:
+    """Return the finding of each experiment whose sensors another experiment read at the same time."""
+    return {
+        experiment_id: failed(
+            CODE, describe(shared), expected=shared.equal_j, found=shared.all_j, effect_j=shared.common_j
+        )
+        for experiment_id, shared in shared_energies(uses).items()
+    }
