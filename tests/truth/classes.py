@@ -135,9 +135,8 @@ def _full() -> list[SimulatedClass]:
     ]
     for noise in NOISES:
         percent = round(100 * noise)
-        near_limit = (0.6, 0.8) if noise > 0.05 else HIGH  # a reading of 1.2 limits has to be rare
         classes += [
-            one(f"own_noise_{percent}", *(Plan(noise=noise, load=near_limit, hosts=n) for n in (1, 2))),
+            one(f"own_noise_{percent}", *(Plan(noise=noise, load=HIGH, hosts=n) for n in (1, 2))),
             one(f"host_noise_{percent}", Plan(noise=noise, gpu="host"), Plan(noise=noise, gpu="host", load=HIGH)),
             one(f"host_nested_noise_{percent}", Plan(noise=noise, gpu="host", windows="nested")),
         ]
@@ -251,9 +250,8 @@ def _none() -> list[SimulatedClass]:
     ]
     for noise in NOISES:
         percent = round(100 * noise)
-        near_limit = (0.6, 0.8) if noise > 0.05 else HIGH  # as above
         classes += [
-            one(f"own_noise_{percent}", *(Plan(noise=noise, load=near_limit, boards=n) for n in (2, 4))),
+            one(f"own_noise_{percent}", *(Plan(noise=noise, load=HIGH, boards=n) for n in (2, 4))),
             one(f"host_noise_{percent}", Plan(noise=noise, gpu="host", load=HIGH), evidence=NULL_INDEX),
         ]
     return classes
@@ -374,7 +372,7 @@ def _random_plan(rng: Random, gpu: GpuReading) -> Plan:
         windows=rng.choice(
             ("same", "same", "slightly_staggered", "staggered", "partial", "nested", "same_start", "serial")
         ),
-        load=rng.choice((LOW, MIDDLE)) if noise > 0.05 else rng.choice((LOW, MIDDLE, HIGH)),
+        load=rng.choice((LOW, MIDDLE, HIGH)),
         spread=rng.choice((0.0, 0.05, 0.2, 0.5)) if noise <= 0.05 else 0.05,
         ripple=rng.choice((0.0, 0.15, 0.5)),
         noise=noise,
@@ -414,4 +412,38 @@ def _assumed_at_random(gpu: GpuReading, scope: str) -> SimulatedClass:
     return SimulatedClass(f"assume_random_{gpu}", stated, "assumed", exempt=True, assume=(scope, "hosts"))
 
 
-CLASSES: tuple[SimulatedClass, ...] = (*_full(), *_none(), *_known_tool(), *_cases(), *_assumed(), *_random())
+def _near_limit() -> list[SimulatedClass]:
+    """Honest runs whose true power is just below the limit of the boards, read by sensors with 10 % of noise."""
+    stated, from_table = FULL, replace(FULL, limit=False, boards="all")
+    unknown = Evidence(host=True, limit=True, boards="all")
+    classes: list[SimulatedClass] = []
+    for percent in (90, 95, 99.5):
+        plans = {
+            "nodes_8": Plan(hosts=8, gpu="rank0", evidence=from_table),
+            "shares_8": Plan(ranks=8, gpu="share", evidence=stated),
+            "unknown_scope_4": Plan(evidence=unknown),
+            "unknown_scope_8_hosts": Plan(hosts=8, boards=2, evidence=unknown),
+        }
+        for boards in (1, 4, 8):
+            plans[f"own_stated_{boards}"] = Plan(boards=boards, evidence=stated)
+            plans[f"own_table_{boards}"] = Plan(boards=boards, evidence=from_table)
+        for boards in (4, 8):
+            plans[f"node_stated_{boards}"] = Plan(boards=boards, gpu="rank0", evidence=replace(stated, boards="all"))
+            plans[f"node_table_{boards}"] = Plan(boards=boards, gpu="rank0", evidence=from_table)
+        for name, plan in plans.items():
+            exact = (plan.model.limit_w * percent / 100,) * (plan.hosts * plan.boards)
+            noisy = replace(plan, noise=0.10, board_w=exact)
+            level: Level = "full" if plan.evidence.scope else "none"
+            classes.append(SimulatedClass(f"limit_{name}_at_{percent:g}", (noisy,), level))
+    return classes
+
+
+CLASSES: tuple[SimulatedClass, ...] = (
+    *_full(),
+    *_none(),
+    *_near_limit(),
+    *_known_tool(),
+    *_cases(),
+    *_assumed(),
+    *_random(),
+)

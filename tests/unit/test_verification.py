@@ -138,15 +138,21 @@ def test_reported_power_is_compared_with_all_boards_of_a_process(changes: dict[s
 @pytest.mark.parametrize(
     ("changes", "severity"),
     [
-        ({"energy": {"gpu_power_w": 299.0}}, "warning"),
-        ({"energy": {"gpu_power_w": 301.0}}, "error"),
-        ({"energy": {"gpu_power_w": 301.0, **NO_SCOPE}}, "warning"),
-        ({"energy": {"gpu_power_w": 1190.0, **HOST}, **NODE}, "warning"),
-        ({"energy": {"gpu_power_w": 1210.0, **HOST}, **NODE}, "error"),
+        ({"energy": {"gpu_power_w": 327.0}}, "warning"),
+        ({"energy": {"gpu_power_w": 328.0}}, "error"),
+        ({"energy": {"gpu_power_w": 328.0, **NO_SCOPE}}, "warning"),
+        ({"energy": {"gpu_power_w": 1300.0, **HOST}, **NODE}, "warning"),
+        ({"energy": {"gpu_power_w": 1310.0, **HOST}, **NODE}, "error"),
     ],
 )
-def test_power_above_limit_is_an_error_above_20_percent(changes: dict[str, Any], severity: str) -> None:
+def test_power_above_limit_is_an_error_beyond_noise(changes: dict[str, Any], severity: str) -> None:
     assert problem("plausibility.power_above_limit", [record(**changes)]) == severity
+
+
+@pytest.mark.parametrize(("power_w", "severity"), [(299.0, "warning"), (301.0, "error")])
+def test_reported_powers_that_agree_above_the_limit_are_an_error(power_w: float, severity: str) -> None:
+    raws = [record(index, of=4, energy={"gpu_power_w": power_w}) for index in range(4)]
+    assert problem("plausibility.power_above_limit", raws) == severity
 
 
 def test_most_severe_power_above_the_limit_is_reported() -> None:

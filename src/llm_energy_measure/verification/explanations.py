@@ -31,7 +31,7 @@ from llm_energy_measure.verification.overlap import (
     least_energy,
     union_sec,
 )
-from llm_energy_measure.verification.power import LIMIT_EXCEEDED, LIMIT_TOLERANCE, HostBoards
+from llm_energy_measure.verification.power import LIMIT_TOLERANCE, HostBoards, explained_sum
 from llm_energy_measure.verification.ranges import ZERO, EnergyRange, added, exactly
 from llm_energy_measure.verification.readings import Component, Reading
 
@@ -249,7 +249,8 @@ class _Host:
         for same in by_sensors([reading for reading in shares if reading.sensors]):
             seconds, limit_w = union_sec([reading.window for reading in same]), same[0].limit_w
             found_w = math.fsum(reading.energy_j for reading in same) / seconds if seconds else 0.0
-            if len(same) > 1 and limit_w is not None and found_w > limit_w * LIMIT_EXCEEDED:
+            energies = [reading.energy_j for reading in same]
+            if len(same) > 1 and limit_w is not None and found_w > limit_w * explained_sum(energies):
                 is_by_index = any(reading.is_by_index for reading in same)
                 self.found.excessive_shares.append((processes_of(same), found_w, limit_w, is_by_index))
         if not devices:
@@ -330,7 +331,8 @@ class _Host:
             return plausible
         cap_j = boards.total_w * seconds
         found_w = plausible.high_j / seconds
-        if found_w <= boards.total_w * LIMIT_EXCEEDED:
+        energies = [reading.energy_j for reading in readings]
+        if found_w <= boards.total_w * explained_sum(energies):
             if found_w > boards.total_w * LIMIT_TOLERANCE:
                 self.found.near_limit = (found_w, boards.total_w)
             return plausible

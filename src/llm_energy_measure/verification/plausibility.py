@@ -11,7 +11,7 @@ from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.domain.metrics import InferenceMetrics
 from llm_energy_measure.verification.codes import failed, joules, not_checked, passed, seconds, watts
 from llm_energy_measure.verification.gpus import UNCERTAIN, host_boards, names_gpu
-from llm_energy_measure.verification.power import TOLERANCE as POWER_TOLERANCE
+from llm_energy_measure.verification.power import LIMIT_EXCEEDED, LIMIT_TOLERANCE, TOLERANCE, noise_explains
 from llm_energy_measure.verification.processes import Evidence, Process, read_elsewhere
 from llm_energy_measure.verification.registry import CHECKS
 
@@ -35,12 +35,6 @@ THROUGHPUT_TOLERANCE = 0.25
 
 OUTLIER_FACTOR = 3.0
 """A process is an outlier above the median power of its peers times this factor, or below the median divided by it."""
-
-SENSOR_ERROR = 0.2
-"""Part of a limit by which a correct reading can exceed it. Above, an excess is an error, up to it a warning.
-
-With a sensor noise of 10 %, half of the readings of a board that works at its limit exceed it by more than 5 %.
-"""
 
 _MIN_PEERS = 3
 
@@ -95,13 +89,28 @@ def _summarise(code: str, evidence: Evidence, judged: Sequence[_Judgement], figu
 
 
 def _powers_above_limit(evidence: Evidence) -> list[_Judgement]:
-    return [
-        _ABSENT if (power := process.energy.gpu_power_w) is None else _power_above_limit(process, power)
+    ratios: list[float] = []
+    judged = [
+        _ABSENT if (power := process.energy.gpu_power_w) is None else _power_above_limit(process, power, ratios)
         for process in evidence.processes
+    ]
+    if not ratios or noise_explains(ratios):
+        return judged
+    return [
+        one._replace(severity="error")
+        if isinstance(one, _Problem) and process.gpu_scope is not None and _ratio_of(one) > LIMIT_EXCEEDED
+        else one
+        for process, one in zip(evidence.processes, judged, strict=True)
     ]
 
 
-def _power_above_limit(process: Process, power: float) -> _Judgement:
+def _ratio_of(problem: _Problem) -> float:
+    """Return the found power divided by the limit."""
+    return (problem.found or 0.0) / problem.expected if problem.expected else 0.0
+
+
+def _power_above_limit(process: Process, power: float, ratios: list[float]) -> _Judgement:
+    """Return a warning if a power is above the limit, and append its ratio to the limit if its scope is known."""
     limit, is_certain = process.boards.limit_w, process.boards.is_certain
     if process.gpu_scope == "host" or (process.gpu_scope is None and host_boards(process.record) is not None):
         stated = host_boards(process.record)
@@ -116,10 +125,11 @@ def _power_above_limit(process: Process, power: float) -> _Judgement:
         return f"the power limit of the board{'' if board is None else f' {board!r}'} is unknown"
     else:
         owner = "its board" if process.boards.number == 1 else f"its {process.boards.number} boards"
-    if power > limit * (1 + POWER_TOLERANCE):
+    if process.gpu_scope is not None:
+        ratios.append(power / limit)
+    if power > limit * LIMIT_TOLERANCE:
         message = f"reports {watts(power)} of GPU power, but {owner} can draw only {watts(limit)}"
-        is_error = process.gpu_scope is not None and power > limit * (1 + SENSOR_ERROR)
-        return _Problem(message, limit, power, "error" if is_error else "warning")
+        return _Problem(message, limit, power, "warning")
     return None if is_certain else UNCERTAIN
 
 
@@ -171,7 +181,7 @@ def _below_idle(idle_w: float, window: float | None, energy_j: float | None) -> 
     if not window or energy_j is None:
         return _ABSENT
     idle_j = idle_w * window
-    if energy_j >= idle_j * (1 - POWER_TOLERANCE):
+    if energy_j >= idle_j * (1 - TOLERANCE):
         return None
     idle = f"{joules(idle_j)} (idle power {watts(idle_w)} times this time)"
     return _Problem(f"measured {joules(energy_j)} over {seconds(window)}, less than {idle}", idle_j, energy_j)

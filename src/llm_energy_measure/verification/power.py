@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from statistics import NormalDist
 
 from msgspec import Struct
 
@@ -28,10 +30,19 @@ NVML documents 5 % for Fermi and Kepler boards (`nvmlDeviceGetPowerUsage`), and 
 LIMIT_TOLERANCE = 1 + TOLERANCE
 
 LIMIT_EXCEEDED = 1.2
-"""The error of a sensor can explain a power up to this multiple of the limit."""
+"""The error of a sensor can explain a power up to this multiple of the limit, for any number of readings."""
+
+NOISE = 0.1
+"""Standard deviation of one reading of a noisy sensor, as a fraction of the true energy."""
 
 SENSOR_ERROR = "the error of a sensor can explain the excess"
 
+# Probability that noise alone makes a check of an experiment fail, if all boards work at their limits.
+_CHANCE_OF_ERROR = 1e-3
+# The same for the sum of several readings, which proves a double count and is tested once per host.
+_CHANCE_OF_PROOF = 5e-4
+# No number of readings explains a greater multiple of the limit.
+_IMPOSSIBLE = 1.5
 _TWO = 2
 
 
@@ -83,6 +94,39 @@ def boards_of_host(processes: Sequence[Process], number: int | None = None, boar
     return HostBoards(number=count, total_w=max(known) * count, least_w=max(known))
 
 
+def noise_explains(ratios: Sequence[float]) -> bool:
+    """Return whether noise can explain powers that are each divided by the limit of their boards.
+
+    The greatest of many noisy readings is farther from the truth than one reading, and their mean is nearer to it. So
+    noise does not explain one power that is far above its limit, or powers that are above it on average.
+    """
+    number = len(ratios)
+    greatest, mean = max(ratios), sum(ratios) / number
+    return greatest <= _explained(NOISE, _CHANCE_OF_ERROR / number) and mean <= _explained(
+        NOISE / math.sqrt(number), _CHANCE_OF_ERROR
+    )
+
+
+def explained_sum(energies: Sequence[float]) -> float:
+    """Return the greatest multiple of the limit that noise can explain in the sum of some readings.
+
+    Args:
+        energies: The readings, in joules; their sum is more than 0.
+    """
+    return _explained(NOISE * math.hypot(*energies) / sum(energies), _CHANCE_OF_PROOF)
+
+
+def _explained(noise: float, chance: float) -> float:
+    """Return the multiple of the true value that a figure with this noise exceeds with this probability."""
+    return min(max(LIMIT_EXCEEDED, 1 + noise * _deviations(chance)), _IMPOSSIBLE)
+
+
+@lru_cache(maxsize=1024)
+def _deviations(chance: float) -> float:
+    """Return the number of standard deviations that a normal variable exceeds with this probability."""
+    return NormalDist().inv_cdf(1 - chance)
+
+
 def check_process_power(readers: Sequence[tuple[Process, Scope | None, HostBoards | None]]) -> Iterator[Finding]:
     """Return whether each process implies no more GPU power than the boards that it read can draw.
 
@@ -92,25 +136,30 @@ def check_process_power(readers: Sequence[tuple[Process, Scope | None, HostBoard
     """
     code = "energy.exceeds_devices"
     reasons: list[str] = []
-    near: list[tuple[float, Process, float]] = []
-    beyond: list[tuple[float, Process, float]] = []
+    ratios: list[float] = []
+    above: list[tuple[float, Process, float]] = []
     for process, scope, boards in readers:
         limit, why_not = _limit_of(process, scope, boards)
         if limit is None:
             reasons.append(why_not)
-        elif process.gpu_w is not None and (ratio := process.gpu_w / limit) > LIMIT_TOLERANCE:
-            (beyond if ratio > LIMIT_EXCEEDED else near).append((ratio, process, limit))
-        elif scope != "host" and not process.boards.is_certain:
+            continue
+        if process.gpu_w is not None:
+            ratios.append(ratio := process.gpu_w / limit)
+            if ratio > LIMIT_TOLERANCE:
+                above.append((ratio, process, limit))
+                continue
+        if scope != "host" and not process.boards.is_certain:
             reasons.append(UNCERTAIN)
         elif process.window_sec is None:
             reasons.append(f"no energy window is known of process {process.index}")
-    if beyond:
+    if above and not noise_explains(ratios):
+        beyond = [one for one in above if one[0] > LIMIT_EXCEEDED]
         message, limit, found, effect_j = _excess(beyond)
         indices = [process.index for _, process, _ in beyond]
         yield failed(code, message, expected=limit, found=found, effect_j=effect_j, processes=indices)
-    elif near:
-        message, limit, found, _ = _excess(near)
-        indices = [process.index for _, process, _ in near]
+    elif above:
+        message, limit, found, _ = _excess(above)
+        indices = [process.index for _, process, _ in above]
         yield not_checked(code, SENSOR_ERROR, message, expected=limit, found=found, processes=indices)
     elif not readers:
         yield not_checked(code, "no process has GPU energy")

@@ -37,9 +37,9 @@ CHECKS: dict[str, Check] = {
     "energy.over_counted": Check(
         "The processes of a host together imply more GPU power than its boards can draw.",
         "Divides the GPU energy of a host, where scopes are unknown, by the union of the energy windows. Fails above "
-        "1.2 times the power that the stated boards (`4 x A100`) can draw; up to 1.2 times, the error of the sensors "
-        "can explain the excess. Not checked if the number of boards or their limit is not known. The power "
-        "limit of a consumer board proves nothing, because users can raise it.",
+        "1.2 times the power that the stated boards (`4 x A100`) can draw (1.23 times for two readings); up to this, "
+        "the error of the sensors can explain the excess. Not checked if the number of boards or their limit is not "
+        "known. The power limit of a consumer board proves nothing, because users can raise it.",
         "Record the scope of the sensor, or state it with `--assume gpu-scope=host`. In the next run, let one process "
         "read the host, or let each process read its own GPU and record this in `gpu_scope`.",
         "NVML documents its power as accurate to within 5 % (`nvmlDeviceGetPowerUsage`).",
@@ -47,10 +47,11 @@ CHECKS: dict[str, Check] = {
     ),
     "energy.exceeds_devices": Check(
         "A process implies more GPU power than the boards that it read can draw.",
-        "Fails if GPU energy / energy window of a process is above 1.2 times the limit of the GPUs that it read (scope "
-        "`device`) or of all stated boards of its host (other scopes); up to 1.2 times, the error of the sensor can "
-        "explain the excess. Also fails if the shares of processes (scope `process`) together exceed their board. "
-        "`effect_j` is the energy above limit times window, a least value.",
+        "Divides GPU energy / energy window of each process by the limit of the GPUs that it read (scope `device`) or "
+        "of all stated boards of its host (other scopes). Fails if a sensor noise of 10 % does not explain the "
+        "greatest ratio (above 1.31 for one process, 1.37 for 8, at most 1.5) or the mean ratio of several processes "
+        "(above 1.2). Also fails if the shares of processes (scope `process`) together exceed their board by more than "
+        "noise explains. `effect_j` is the energy above limit times window, a least value.",
         "Check the scope and the energy. The reading covers other boards, or its unit is wrong.",
         "NVML, as for `energy.over_counted`.",
     ),
@@ -306,8 +307,8 @@ CHECKS: dict[str, Check] = {
     "plausibility.power_above_limit": Check(
         "A reported power is above what the board can draw.",
         "Fails if `gpu_power_w` is above 1.05 times the limits of the process's boards; for scope `host`, of the "
-        "host's boards. Not checked if a limit is unknown. It is a warning up to 1.2 times the limits, and if the "
-        "scope of the reading is unknown.",
+        "host's boards. Not checked if a limit is unknown. It is a warning if a sensor noise of 10 % explains the "
+        "ratios (as for `energy.exceeds_devices`), and if the scope of the reading is unknown.",
         "The field is one sample of a sensor that overshoots; use energy / window.",
         "NVML, as for `energy.over_counted`.",
         "`v2` batch_32: 329 W on a board of 250 W.",
