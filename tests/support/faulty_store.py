@@ -42,6 +42,10 @@ class FaultyStore:
         steps: Names of the steps so far.
     """
 
+    supports_paths = False  # each step passes through this object
+    supports_folder_move = True
+    supports_mtime = False
+
     def __init__(
         self, store: Store, at: int, when: When = "before", fault: Fault = "EIO", *, reads_too: bool = False
     ) -> None:

@@ -25,7 +25,6 @@ from llm_energy_measure.catalogue.paths import dataset_path
 from llm_energy_measure.catalogue.query import SEPARATOR
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, MissingExtraError, UnsafePathError
 from llm_energy_measure.results.repository import FileSystemRepository
-from llm_energy_measure.storage.local import LocalStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +69,7 @@ def _stored(repository: FileSystemRepository, table: str) -> pa.Table | None:
     """
     from pyarrow import concat_tables, parquet
 
-    if not isinstance(repository.store, LocalStore) or not repository.base_path.is_dir():
+    if not repository.store.supports_paths or not repository.base_path.is_dir():
         return None
     folder = dataset_path(repository.base_path)
     try:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from llm_energy_measure.recorder.clock import Clock
 from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.folder import store_time_ns
-from llm_energy_measure.storage.local import LocalStore
 
 # Shared file systems on which each host sets modification times from its own clock. `fuse` covers all file systems
 # in user space (fuse.glusterfs, fuse.sshfs), for which this is unknown.
@@ -63,7 +62,7 @@ class StoreClock:
     def __init__(self, store: Store, key: str) -> None:
         self._store, self._folder = store, key.rpartition("/")[0]
         self.store_id: str | None = None
-        if isinstance(store, LocalStore):
+        if store.supports_paths and store.supports_mtime:
             with contextlib.suppress(OSError):
                 found = store.path(key).stat()
                 if not has_client_timestamps(found.st_dev, _mounts()):

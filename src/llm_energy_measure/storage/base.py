@@ -54,7 +54,19 @@ class Store(Protocol):
     """Bytes under keys. The docstring of the module lists the guarantees.
 
     All methods raise `StorageError` if the file system returns an error, and `UnsafePathError` for an invalid key.
+
+    `get`, `create`, `put`, `exchange`, `list` and `delete` are the core, which each store has. Code that needs more
+    asks for the capability, and never for the class of the store.
+
+    Attributes:
+        supports_paths: `path` returns the file or the folder of a key, which other code can open.
+        supports_folder_move: `move_folder` works, and `delete_folder` is atomic.
+        supports_mtime: Values have modification times, which `put_many` can set.
     """
+
+    supports_paths: bool
+    supports_folder_move: bool
+    supports_mtime: bool
 
     def path(self, key: str) -> Path:
         """Return the path of the value of a key. The value need not exist."""

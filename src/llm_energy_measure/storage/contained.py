@@ -14,12 +14,12 @@ import shutil
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from llm_energy_measure.constants import HIDDEN_MARK
 from llm_energy_measure.exceptions import UnsafePathError
 from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS
+from llm_energy_measure.storage.handle import FolderHandle
 from llm_energy_measure.storage.temporary import temporary_path
 
 _FILE_FLAGS = READ_FLAGS | NO_FOLLOW
@@ -170,7 +170,7 @@ def _is_same(path: str, base: str | Path) -> bool:
         return False
 
 
-class ContainedFolder:
+class ContainedFolder(FolderHandle):
     """An open folder. Use it as a context manager.
 
     Args:
@@ -186,25 +186,11 @@ class ContainedFolder:
     def __init__(self, path: str | Path, descriptor: int | None = None) -> None:
         """Open the folder, or take its open descriptor."""
         self.path = os.fspath(path)
-        self._descriptor = descriptor
+        super().__init__(descriptor)
         if _HAS_DESCRIPTORS and descriptor is None:
             self._descriptor = os.open(self.path, _FOLDER_FLAGS)
         elif descriptor is None and not os.path.isdir(self.path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self.path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the folder."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
     def names(self) -> list[str]:
         """Return the names in the folder, sorted."""

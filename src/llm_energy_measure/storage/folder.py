@@ -12,13 +12,11 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Self
 
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError
 from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS
 from llm_energy_measure.storage.base import Store
-from llm_energy_measure.storage.local import LocalStore
+from llm_energy_measure.storage.handle import FolderHandle
 from llm_energy_measure.storage.temporary import temporary_path
 
 _FILE_FLAGS = READ_FLAGS | NO_FOLLOW
@@ -33,7 +31,7 @@ _MAX_READS = 10
 _PAUSE_SEC = 0.001
 
 
-class Folder:
+class Folder(FolderHandle):
     """The files and subfolders under a prefix of a store.
 
     Args:
@@ -45,26 +43,12 @@ class Folder:
         """Open the folder if the store is local and the folder exists."""
         self.store = store
         self.prefix = prefix
-        self._descriptor: int | None = None
-        if isinstance(store, LocalStore) and os.open in os.supports_dir_fd and os.listdir in os.supports_fd:
+        super().__init__(None)
+        if store.supports_paths and os.open in os.supports_dir_fd and os.listdir in os.supports_fd:
             try:
                 self._descriptor = os.open(store.path(prefix), _FOLDER_FLAGS)
             except OSError:
                 self._descriptor = None  # the methods then call the store, which reports the error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the folder."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
     def names(self) -> Iterator[str]:
         """Yield the names of subfolders, sorted. In a local store, names of links are included."""
@@ -213,10 +197,12 @@ def store_time_ns(store: Store, prefix: str) -> int:
         store: The store.
         prefix: A writable folder of the store. If it does not exist, the root folder of the store is used.
     """
-    if not isinstance(store, LocalStore):
+    if not (store.supports_mtime and store.supports_paths):
         return 0
-    for folder in (store.path(prefix), store.root):
-        if folder != store.root and os.path.islink(folder):  # a new file would be outside
+    path = store.path(prefix)
+    root = path.parents[prefix.count("/")]
+    for folder in (path, root):
+        if folder != root and os.path.islink(folder):  # a new file would be outside
             continue
         try:
             return _mtime_of_new_file(os.fspath(folder))

@@ -101,6 +101,10 @@ class LocalStore:
         root: The folder.
     """
 
+    supports_paths = True
+    supports_folder_move = True
+    supports_mtime = True
+
     def __init__(self, root: str | Path) -> None:
         """Set the folder. No file is opened or created."""
         self.root = Path(root)

@@ -16,6 +16,10 @@ ROOT = Path("/memory")
 class MemoryStore:
     """A `Store` in a dict. It is thread-safe. A folder exists while it contains a value. Values are not durable."""
 
+    supports_paths = False
+    supports_folder_move = True
+    supports_mtime = False
+
     def __init__(self) -> None:
         """Create an empty store."""
         self._values: dict[str, bytes] = {}

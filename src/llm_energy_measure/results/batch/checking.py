@@ -25,7 +25,6 @@ from llm_energy_measure.results.store.tags import decode_tags
 from llm_energy_measure.security import require_bounded_json
 from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.contained import unsafe_entries
-from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.temporary import is_lock, target_name, writer_has_ended, writer_is_remote
 from llm_energy_measure.verification.concurrency import SensorUse, describe, sensor_uses, shared_energies
 
@@ -117,8 +116,8 @@ def check_store(
     """
     folders = None if experiment_ids is None else [repository.folder_of(name) for name in experiment_ids]
     unsafe = {}
-    if isinstance(repository.store, LocalStore) and folders is None:
-        unsafe = unsafe_entries(repository.store.root, (RAW_DIR, AGGREGATED_DIR, TAGS_DIR, *_CATALOGUE))
+    if repository.store.supports_paths and folders is None:
+        unsafe = unsafe_entries(repository.store.path(RAW_DIR).parent, (RAW_DIR, AGGREGATED_DIR, TAGS_DIR, *_CATALOGUE))
     uses: list[SensorUse] = []
     for finding in _check_folders(repository, folders, uses):
         if finding.key not in unsafe:
