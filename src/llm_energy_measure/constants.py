@@ -59,6 +59,7 @@ EXTRA_PACKAGES = {
     "hdf5": "h5py",
     "nvidia": "nvidia-ml-py",
     "parquet": "pyarrow",
+    "report": "matplotlib jinja2",
     "zeus": "zeus",
 }
 """Arguments of `pip install` for each extra. Messages name the packages: the project is on no package index."""

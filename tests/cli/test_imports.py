@@ -37,6 +37,9 @@ RECORDER = {"csv", "ctypes", "email", "importlib.metadata", "logging", "socket",
 # numpy and pyarrow import most of these modules. The commands prevent pyarrow from importing pandas.
 ANALYTICS = HEAVY - {"asyncio", "concurrent.futures.process", "duckdb", "pandas", "polars", "rich", "torch"}
 
+# matplotlib imports most of these modules.
+REPORT = HEAVY - {"duckdb", "pandas", "polars", "pyarrow", "torch"}
+
 # By command: the heavy modules it may import, whether it may import the aggregation, and its maximum of modules.
 BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "--version": (set(), False, 130),
@@ -54,6 +57,8 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results configs --json": ({*RECORDS, "sqlite3"}, False, 230),
     "results repeats --json": ({*RECORDS, "sqlite3", "csv"}, False, 240),
     "results compare id=llama_c0 id=llama_c1": ({*RECORDS, "sqlite3", "rich"}, False, 290),
+    "results report --to {folder}/report.html": (REPORT, True, 900),
+    "results plot --x config.batch_size --y energy": ({*RECORDS, "sqlite3", "csv"}, False, 290),
     "results order a b": ({"msgspec"}, False, 180),
     "results export --to -": ({*RECORDS, "csv", "sqlite3"}, False, 250),
     "results export --to {folder}/data --format parquet": (ANALYTICS, False, 650),

@@ -8,34 +8,27 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from llm_energy_measure.analysis.observations import METRICS
-from llm_energy_measure.analysis.pairing import text
-from llm_energy_measure.analysis.verdicts import MOST_REPEATS
 from llm_energy_measure.cli import energies, formatting, terminal
-from llm_energy_measure.domain.configuration import Value
+from llm_energy_measure.reports import comparison_text
 from llm_energy_measure.results import markup
 
 if TYPE_CHECKING:
-    from llm_energy_measure.analysis.comparison import CandidateTable, Comparison, Row, SideFigures
-
-_P = "p (Holm)"
-_MOST_NAMES = 8
-_MOST_LEFT_OUT = 10
+    from llm_energy_measure.analysis.comparison import Comparison, Row
 
 
 def print_tables(comparison: Comparison, kind: energies.EnergyKind) -> None:
     """Print each table with its headings and footnotes."""
     for table in comparison.tables:
-        for line in _headings(comparison, table, kind):
+        for line in comparison_text.headings(comparison, table, kind):
             terminal.print_line(line)
-        headers = _headers(table)
+        headers = comparison_text.headers(table)
         alignments = ("left", "right", "right", "right", "right", "right", "left")
-        rows = _all_cells(table, comparison.margin)
-        terminal.print_table(list(zip(headers, alignments, strict=True)), rows, optional=(_P,))
-        for line in _conclusions(table):
+        rows = comparison_text.cells(table, comparison.margin)
+        terminal.print_table(list(zip(headers, alignments, strict=True)), rows, optional=(comparison_text.P_TITLE,))
+        for line in comparison_text.conclusions(table):
             terminal.print_line(line)
         terminal.print_line("")
-    for line in _footnotes(comparison):
+    for line in comparison_text.footnotes(comparison):
         terminal.print_line(line)
 
 
@@ -61,159 +54,22 @@ def summary(comparison: Comparison) -> str:
     return f"{formatting.plural(len(comparison.rows()), 'row')} ({listed})"
 
 
-def _headings(comparison: Comparison, table: CandidateTable, kind: energies.EnergyKind) -> Iterator[str]:
-    metric = METRICS[table.metric]
-    plain = " from plain sums" if kind == "plain" and metric.uses_energy else ""
-    yield f"{metric.label}{plain} ({table.metric}, {table.better} is better)"
-    yield f"base: {comparison.base}"
-    yield f"new:  {table.candidate}"
-    for name, (old, new) in table.differs.items():
-        yield f"differs: {name} {_listed(old)} in base, {_listed(new)} in new"
-
-
-def _listed(values: Sequence[Value | None]) -> str:
-    more = f" and {len(values) - 3} more" if len(values) > 3 else ""
-    return ", ".join(text(value) for value in values[:3]) + more
-
-
-def _headers(table: CandidateTable) -> list[str]:
-    counts = _common_counts(table)
-    base, new = (f"base (n={counts[0]})", f"new (n={counts[1]})") if counts else ("base", "new")
-    return ["configuration", base, new, "change", "95 % CI", _P, "verdict"]
-
-
-def _common_counts(table: CandidateTable) -> tuple[int, int] | None:
-    """Return the numbers of runs of both sides if they are the same in each row."""
-    counts = {(row.base.n, row.new.n) for row in table.rows}
-    return counts.pop() if len(counts) == 1 else None
-
-
-def _all_cells(table: CandidateTable, margin: float) -> list[tuple[str, ...]]:
-    """Return the cells of each row."""
-    factor, unit = _scale(table)
-    is_counted = _common_counts(table) is None
-    return [
-        (
-            row.configuration,
-            _side(row.base, factor, unit, is_counted=is_counted),
-            _side(row.new, factor, unit, is_counted=is_counted),
-            _percent(row.ratio) + " %",
-            formatting.UNKNOWN if row.interval is None else " … ".join(map(_percent, row.interval)) + " %",
-            _p(row.p),
-            verdict(row, margin),
-        )
-        for row in table.rows
-    ]
-
-
-def _scale(table: CandidateTable) -> tuple[float, str]:
-    """Return the divisor and the unit of all means of a table, so that a column has one unit.
-
-    The unit of a ratio, such as J/token, is shortened, because the heading names the ratio.
-    """
-    unit = table.unit.partition("/")[0] if table.unit.startswith("J/") else table.unit
-    return formatting.scale([side.mean for row in table.rows for side in (row.base, row.new)], unit)
-
-
-def _side(side: SideFigures, factor: float, unit: str, *, is_counted: bool) -> str:
-    """Return `62.6 ± 2.7 mJ`: the mean has as many decimals as its interval of two digits."""
-    count = f" (n={side.n})" if is_counted else ""
-    mark = f"{energies.CORRECTED} " if side.corrected else ""
-    return f"{mark}{formatting.mean_with_interval(side.mean, side.half_width, factor)} {unit}{count}"
-
-
-def _percent(ratio: float) -> str:
-    """Return the change in percent, without the sign `%`."""
-    return f"{(ratio - 1) * 100:+.1f}"
-
-
-def _p(p_value: float | None) -> str:
-    if p_value is None:
-        return formatting.UNKNOWN
-    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
-
-
-def verdict(row: Row, margin: float) -> str:
-    """Return the verdict with its explanation and the mark `confounded`."""
-    words: str = row.verdict or "no verdict (n=1)"
-    if row.verdict == "equivalent":
-        words += f" (margin {margin * 100:.3g} %)"
-    elif row.verdict == "undecided" and row.p is not None:
-        words += f" ({_further(row)})"
-    return words + (", confounded" if row.confounded else "")
-
-
-def _further(row: Row) -> str:
-    noun = "repeat" if row.blocks is None else "block"
-    if row.further_repeats is None:
-        return f"over {MOST_REPEATS:,} more {noun}s"
-    return f"{row.further_repeats} more {noun}{'' if row.further_repeats == 1 else 's'}"
-
-
-def _conclusions(table: CandidateTable) -> Iterator[str]:
-    """Yield the geometric mean, the configurations of one side only, the warnings and the runs left out."""
-    if len(table.rows) > 1 or table.only_base or table.only_new:
-        common = formatting.plural(len(table.rows), "common configuration")
-        yield f"geometric mean of {common}: {_percent(table.geometric_mean_ratio)} %"
-    for side, names in (("base", table.only_base), ("new", table.only_new)):
-        if names:
-            yield f"only in {side}: {_some(names, _MOST_NAMES)}"
-    by_warning: dict[str, list[str]] = {}
-    for row in table.rows:
-        for warning in row.warnings:
-            by_warning.setdefault(warning, []).append(row.configuration)
-    for warning, names in by_warning.items():
-        where = f" ({_some(names, _MOST_NAMES)})" if len(names) < len(table.rows) else ""
-        yield f"warning: {warning}{where}"
-    for one in table.left_out[:_MOST_LEFT_OUT]:
-        yield f"left out of {one.side}: {one.experiment_id}: {one.reason}"
-    if len(table.left_out) > _MOST_LEFT_OUT:
-        yield f"left out: {len(table.left_out) - _MOST_LEFT_OUT} more; --json lists all"
-
-
-def _some(names: Sequence[str], most: int) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return "; ".join(names[:most]) + more
-
-
-def _footnotes(comparison: Comparison) -> Iterator[str]:
-    rows = comparison.rows()
-    if any(row.base.half_width is not None for row in rows):
-        yield "±: half of the 95 % interval of the mean; change: ratio of geometric means"
-    if any(row.base.corrected or row.new.corrected for row in rows):
-        yield f"{energies.CORRECTED_NOTE}; --energy plain compares the plain sums"
-    if comparison.tests:
-        adjusted = f"adjusted for {formatting.plural(comparison.tests, 'row')} (Holm)"
-        yield f"p is {adjusted}; the interval is not adjusted"
-    if any(row.method == "paired" for row in rows):
-        blocks = sorted({row.blocks for row in rows if row.blocks is not None})
-        yield f"paired over {' to '.join(map(str, dict.fromkeys((blocks[0], blocks[-1]))))} blocks"
-    marks = {mark for row in rows for mark in row.confounded}
-    if marks:
-        reasons = {
-            "order": "all runs of one side started before all runs of the other",
-            "host": "the sides ran on different hosts",
-        }
-        because = "; ".join(reason for mark, reason in reasons.items() if mark in marks)
-        yield f"confounded: {because}; 'llm-energy-measure results order A B' prints an interleaved order"
-
-
 def _markdown(comparison: Comparison, kind: energies.EnergyKind) -> Iterator[str]:
     for table in comparison.tables:
-        heading, *lines = _headings(comparison, table, kind)
+        heading, *lines = comparison_text.headings(comparison, table, kind)
         yield f"### {markup.markdown(heading)}"
         yield ""
         yield from (f"- {markup.markdown(line)}" for line in lines)
         yield ""
-        headers = _headers(table)
+        headers = comparison_text.headers(table)
         yield f"| {' | '.join(headers)} |"
         yield f"| --- |{' ---: |' * (len(headers) - 2)} --- |"
-        for cells in _all_cells(table, comparison.margin):
+        for cells in comparison_text.cells(table, comparison.margin):
             yield f"| {' | '.join(map(markup.markdown, cells))} |"
         yield ""
-        yield from (f"- {markup.markdown(line)}" for line in _conclusions(table))
+        yield from (f"- {markup.markdown(line)}" for line in comparison_text.conclusions(table))
         yield ""
-    yield from (f"- {markup.markdown(line)}" for line in _footnotes(comparison))
+    yield from (f"- {markup.markdown(line)}" for line in comparison_text.footnotes(comparison))
 
 
 def _junit(comparison: Comparison, fail_on: Sequence[str]) -> Iterator[str]:
@@ -226,17 +82,17 @@ def _junit(comparison: Comparison, fail_on: Sequence[str]) -> Iterator[str]:
         name = f"{table.metric}: {table.candidate} against {comparison.base}"
         counts = f'tests="{len(table.rows)}" failures="{len(failed)}" skipped="{len(skipped)}"'
         yield f'  <testsuite name="{_xml(name)}" {counts}>'
-        for row, cells in zip(table.rows, _all_cells(table, comparison.margin), strict=True):
+        for row, cells in zip(table.rows, comparison_text.cells(table, comparison.margin), strict=True):
             line = "  ".join(cells[1:])
             yield f'    <testcase classname="{_xml(table.metric)}" name="{_xml(row.configuration)}">'
             if id(row) in failed:
-                message = f"{verdict(row, comparison.margin)}: {_percent(row.ratio)} %"
+                message = f"{comparison_text.verdict(row, comparison.margin)}: {comparison_text.percent(row.ratio)} %"
                 yield f'      <failure message="{_xml(message)}">{_xml(line)}</failure>'
             elif id(row) in skipped:
                 yield f'      <skipped message="{_xml("; ".join(row.warnings))}"/>'
             yield f"      <system-out>{_xml(line)}</system-out>"
             yield "    </testcase>"
-        notes = [*_conclusions(table), *_footnotes(comparison)]
+        notes = [*comparison_text.conclusions(table), *comparison_text.footnotes(comparison)]
         yield f"    <system-out>{_xml(chr(10).join(notes))}</system-out>"
         yield "  </testsuite>"
     yield "</testsuites>"

@@ -118,6 +118,8 @@ def cli() -> None:
             "llm_energy_measure.cli.results_compare:compare_results",
             "Compare configurations: ratio, interval and verdict.",
         ),
+        "report": ("llm_energy_measure.cli.results_report:report", "Write a report as one HTML page."),
+        "plot": ("llm_energy_measure.cli.results_plot:plot", "Draw a figure, for a paper or in the terminal."),
         "order": ("llm_energy_measure.cli.results_order:order", "Print an interleaved order of runs."),
         "export": ("llm_energy_measure.cli.results_export:export", "Write a table as CSV, JSON or Parquet."),
         "sql": ("llm_energy_measure.cli.results_sql:sql", "Query the aggregated experiments with SQL."),

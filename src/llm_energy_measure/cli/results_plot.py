@@ -1,0 +1,124 @@
+"""`llm-energy-measure results plot`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from llm_energy_measure.analysis.observations import METRICS
+from llm_energy_measure.cli import encoding, energies, formatting, options, terminal
+from llm_energy_measure.reports.figures import Choice, figure_of, metrics_of
+from llm_energy_measure.reports.images import FORMATS, encode_image
+from llm_energy_measure.reports.plots import KINDS, Kind
+from llm_energy_measure.reports.quantities import stored_columns
+from llm_energy_measure.reports.reading import read_results
+from llm_energy_measure.reports.style import Size, size_of
+from llm_energy_measure.reports.text_plot import text_lines
+
+_HELP = f"""Draw a figure of experiments, for a paper or in the terminal.
+
+Each configuration has one mark: the mean of its repeats, with the 95 % interval. A range or a lower bound is drawn as
+a range or a bound. Without --to, the figure is drawn in the terminal. Equal results give equal files.
+
+\b
+Values of --x and --y:
+{chr(10).join(f"  {name:<20}{metric.label}, in {metric.unit}" for name, metric in METRICS.items())}
+  config.KEY          a key of the configuration (only --x)
+  tag.KEY, date, host, model, precision, gpus, backend   (only --x)
+  any numeric column of an export, for example ttft_p99_ms
+
+Files need the package matplotlib; drawing in the terminal needs nothing.
+"""
+
+
+def _size(_context: click.Context, _parameter: click.Parameter, value: str) -> Size:
+    with options.usage_errors("--width"):
+        return size_of(value)
+
+
+@click.command(
+    help=_HELP,
+    epilog=options.examples(
+        "results plot --x itl_p50 --y j_per_output_token --by config.precision --pareto --to fig.pdf",
+        "results plot --x config.batch_size --y j_per_output_token --kind line",
+        "results plot --x model --kind bars --facet gpus --width double --to fig.svg",
+    ),
+)
+@click.option("--x", "x_name", metavar="NAME", type=options.Text(), required=True, help="Value on the first axis.")
+@click.option(
+    "--y",
+    "y_name",
+    metavar="NAME",
+    type=options.Text(),
+    default="j_per_output_token",
+    show_default=True,
+    help="Value on the second axis.",
+)
+@click.option("--by", metavar="NAME", type=options.Text(), help="Give each value of config.KEY, tag.KEY, ... a colour.")
+@click.option("--facet", metavar="NAME", type=options.Text(), help="Draw one panel for each value of this fact.")
+@click.option("--kind", "form", type=click.Choice(KINDS), default="points", show_default=True, help="Draw this kind.")
+@click.option("--pareto", is_flag=True, help="Draw the Pareto front: no other mark is better in both values.")
+@options.where_option
+@click.option(
+    "--width",
+    metavar="single|double|CM",
+    default="single",
+    show_default=True,
+    callback=_size,
+    help="Width of the figure: one column (8.8 cm), two columns (18.1 cm), or centimetres.",
+)
+@click.option("--to", "target", metavar="FILE", type=options.PathName(), help="Write to FILE: .pdf, .svg or .png.")
+@energies.energy_option
+@options.shared_options
+def plot(
+    *,
+    x_name: str,
+    y_name: str,
+    by: str | None,
+    facet: str | None,
+    form: Kind,
+    pareto: bool,
+    where: str | None,
+    width: Size,
+    target: str | None,
+    kind: energies.EnergyKind,
+) -> None:
+    """Draw a figure; the exit status is 1 if there is nothing to draw."""
+    suffix = Path(target or "figure.pdf").suffix.lower()
+    if suffix not in FORMATS:
+        message = f"{target!r} has no suffix of an image; use {', '.join(FORMATS)}"
+        raise click.BadParameter(message, param_hint="--to")
+    repository = options.repository()
+    options.require_safe_target(repository, target or "-")
+    names = [x_name, y_name]
+    # Keys of the configuration separate repeats already; other facts have to be named.
+    facts = [name for name in (x_name, by, facet) if name is not None and not _is_number(name)]
+    with options.usage_errors("--x, --y, --by or --facet"):
+        results = read_results(
+            repository,
+            where=where,
+            kind=kind,
+            by=facts,
+            columns=stored_columns(names),
+            uses_energy=any(METRICS[name].uses_energy for name in metrics_of(*names)),
+            warn=terminal.warn,
+            on_progress=terminal.info,
+        )
+    if not results.experiments:
+        terminal.error("nothing to draw: no aggregated experiment; run 'llm-energy-measure aggregate --all'")
+        raise SystemExit(1)
+    choice = Choice(x=x_name, y=y_name, by=by, facet=facet, kind=form, is_front_drawn=pareto)
+    figure = figure_of(results, choice)
+    if target is None:
+        columns = shutil.get_terminal_size().columns
+        for line in text_lines(figure, columns, is_unicode=encoding.is_unicode()):
+            terminal.print_line(line)
+        return
+    data = encode_image(figure, width, FORMATS[suffix])
+    terminal.write_or_print(data, target, content=f"figure with {formatting.plural(len(figure.marks()), 'mark')}")
+
+
+def _is_number(name: str) -> bool:
+    return name in METRICS or bool(stored_columns([name]))

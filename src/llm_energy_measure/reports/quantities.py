@@ -1,0 +1,143 @@
+"""The values that an axis can show: metrics, columns of the catalogue, configuration keys and other facts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from llm_energy_measure.analysis.observations import METRICS, Observation
+from llm_energy_measure.analysis.repeats import RepeatGroup
+from llm_energy_measure.analysis.selections import column
+from llm_energy_measure.catalogue.query import ALIASES
+from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
+from llm_energy_measure.domain.statistics import SampleStatistics, sample_statistics
+from llm_energy_measure.exceptions import ConfigurationError
+from llm_energy_measure.reports.plots import Axis
+from llm_energy_measure.reports.reading import Results
+from llm_energy_measure.results.columns import SUMMARY_COLUMNS
+
+_UNITS = {one.name: one.unit for one in SUMMARY_COLUMNS}
+
+
+class Quantity(Struct, frozen=True, kw_only=True):
+    """Values of experiments that an axis shows.
+
+    Attributes:
+        name: Name that the user gives.
+        axis: Label and unit, and the categories if the values are text.
+        is_measured: True if repeats differ in it, so that a configuration has a mean and an interval.
+        is_greater_better: True for the metrics whose greater values are better.
+        value: Function that returns the number of an experiment, or the index of its category. None if unknown.
+    """
+
+    name: str
+    axis: Axis
+    is_measured: bool
+    is_greater_better: bool
+    value: Callable[[Observation], float | None]
+
+    def statistics(self, group: RepeatGroup, results: Results) -> SampleStatistics:
+        """Return the statistics over the repeats of a configuration."""
+        if self.name in group.statistics:
+            return group.statistics[self.name]
+        return sample_statistics(self.repeats(group, results))
+
+    def repeats(self, group: RepeatGroup, results: Results) -> list[float]:
+        """Return the known values of the repeats of a configuration."""
+        values = (self.value(results.observation_of[name]) for name in group.experiment_ids)
+        return [value for value in values if value is not None]
+
+
+def stored_columns(names: Sequence[str]) -> list[str]:
+    """Return those of the names that are numeric columns of the catalogue and neither metrics nor other values."""
+    full = [ALIASES.get(name, name) for name in names if name not in METRICS]
+    return list(dict.fromkeys(name for name in full if COLUMNS.get(name) in ("integer", "number")))
+
+
+def quantity_of(name: str, results: Results) -> Quantity:
+    """Return the values of a name: a metric, a numeric column, `config.KEY`, `tag.KEY`, `date`, `host` or a fact.
+
+    Raises:
+        ConfigurationError: There is no such value.
+    """
+    if name in METRICS:
+        metric = METRICS[name]
+        return Quantity(
+            name=name,
+            axis=Axis(label=metric.label, unit=metric.unit),
+            is_measured=True,
+            is_greater_better=metric.direction == "higher",
+            value=lambda one: _finite(one.values.get(name)),
+        )
+    if (stored := ALIASES.get(name, name)) in results.values:
+        numbers = results.values[stored]
+        return Quantity(
+            name=stored,
+            axis=Axis(label=stored.replace("_", " "), unit=_UNITS.get(stored, "")),
+            is_measured=True,
+            is_greater_better=False,
+            value=lambda one: _finite(numbers.get(one.experiment_id)),
+        )
+    return _fact(name, results)
+
+
+def _fact(name: str, results: Results) -> Quantity:
+    """Return a value that is equal in all repeats: a number if all its values are numbers, otherwise a category."""
+    try:
+        read = column(name, results.observations, f"cannot draw {name!r}")
+    except ConfigurationError as error:
+        advice = f"{error.advice}, a numeric column of an export, or a metric: {', '.join(METRICS)}"
+        raise ConfigurationError(error.doing, error.found, advice) from error
+    texts = {one.experiment_id: read(one) for one in results.observations}
+    known = sorted({text for text in texts.values() if text is not None}, key=_sort_key)
+    label = name.rpartition(".")[2].replace("_", " ")
+    if known and all(_number(text) is not None for text in known):
+        return Quantity(
+            name=name,
+            axis=Axis(label=label),
+            is_measured=False,
+            is_greater_better=False,
+            value=lambda one: _number(texts[one.experiment_id]),
+        )
+    index = {text: float(number) for number, text in enumerate(known)}
+    return Quantity(
+        name=name,
+        axis=Axis(label=label, categories=known),
+        is_measured=False,
+        is_greater_better=False,
+        value=lambda one: index.get(texts[one.experiment_id] or ""),
+    )
+
+
+def texts_of(name: str, results: Results) -> Callable[[Observation], str]:
+    """Return the function that reads a fact as text; `unknown` where an experiment lacks it.
+
+    Raises:
+        ConfigurationError: There is no such fact.
+    """
+    read = column(name, results.observations, f"cannot separate by {name!r}")
+    return lambda one: read(one) or "unknown"
+
+
+def sorted_texts(texts: Sequence[str]) -> list[str]:
+    """Return the distinct texts, numbers by value before words."""
+    return sorted(set(texts), key=_sort_key)
+
+
+def _sort_key(text: str) -> tuple[bool, float, str]:
+    number = _number(text)
+    return (True, 0.0, text) if number is None else (False, number, text)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else _finite(float(text))
+    except ValueError:
+        return None
+
+
+def _finite(value: float | None) -> float | None:
+    """Return None for a value that is not finite: a figure has a gap there."""
+    return value if value is not None and math.isfinite(value) else None
