@@ -169,7 +169,8 @@ CHECKS: dict[str, Check] = {
     "completeness.missing_process": Check(
         "An expected process has no readable result.",
         "Fails if an index from 0 to n-1 has no readable result. n comes from the argument, the manifest, `world_size` "
-        "or the configuration. Not checked if only the highest index gives n.",
+        "or the configuration. Not checked if only the highest index gives n. A warning, because the sums are marked as "
+        "lower bounds.",
         "Run the missing processes. Until then, the sums are lower bounds.",
         "",
         "In the collection of 0112, 751 of 2,221 process files are empty.",
@@ -210,7 +211,10 @@ CHECKS: dict[str, Check] = {
     ),
     "completeness.unfinished_process": Check(
         "A process failed, was interrupted, or left only a checkpoint.",
-        "Fails if `status` is not `completed`. It is a warning if only checkpoints count.",
+        "Fails if `status` is not `completed`. An error, because the result looks like that of a whole run, and its "
+        "energy is no bound: a process that failed early used less than a whole run, and one that hung used more. It "
+        "is a warning if only checkpoints count, because the sums are then marked as lower bounds, as for a missing "
+        "process.",
         "Its figures cover a part of the run; run it again.",
     ),
     "completeness.duplicate_process": Check(
