@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.store import codec
 from tests.support import factories
@@ -38,6 +39,34 @@ def test_killed_experiment_is_listed_as_interrupted(results: Path) -> None:
     listed = run("-o", results, "results", "list", "--all").out
     [row] = [line for line in listed.splitlines() if line.startswith("exp_7")]
     assert "interrupted" in row
+
+
+def test_verify_all_names_a_killed_experiment_like_list(results: Path) -> None:
+    repository = FileSystemRepository(results)
+    repository.begin_experiment(Manifest(experiment_id="no_checkpoint", expected_processes=2))
+    (results / "raw" / "empty").mkdir()
+    repository.save_raw("measured", factories.raw("measured"))
+    done = run("-o", results, "results", "verify", "--all")
+    assert done.status == 0
+    assert "interrupted, no process has a result: exp_7, no_checkpoint" in done.out.splitlines()
+    assert "3 experiments verified" in done.err
+    assert "2 interrupted" in done.err
+    documents = run("-o", results, "results", "verify", "--all", "--json").json()
+    found = {row["experiment_id"]: row["verdict"] for row in documents}
+    listed = run("-o", results, "results", "list", "--all", "--json").json()
+    assert found.keys() == {row["experiment_id"] for row in listed}
+    assert (found["exp_7"], found["no_checkpoint"]) == ("interrupted", "interrupted")
+
+
+def test_verify_reports_a_killed_experiment_as_a_warning(results: Path) -> None:
+    FileSystemRepository(results).begin_experiment(Manifest(experiment_id="no_checkpoint", expected_processes=2))
+    done = run("-o", results, "results", "verify", "no_checkpoint")
+    assert done.status == 0
+    assert done.out.splitlines()[0] == "no_checkpoint: interrupted, plain sum -"
+    assert "warning completeness.missing_process: no process has a result" in done.out
+    assert "2 processes are expected" in done.out
+    for name in ("no_checkpoint", "exp_7"):
+        assert run("-o", results, "results", "verify", name, "--fail-on", "completeness").status == 1
 
 
 def test_aggregate_names_a_killed_experiment_and_the_command(results: Path) -> None:

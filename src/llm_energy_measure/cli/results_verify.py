@@ -11,7 +11,7 @@ import click
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.results.batch.shards import Shard
-from llm_energy_measure.results.batch.verify import VerifiedExperiment, verify_experiments
+from llm_energy_measure.results.batch.verify import VerifiedExperiment, names_to_verify, verify_experiments
 from llm_energy_measure.verification.codes import CODES
 from llm_energy_measure.verification.verdicts import VERDICTS
 
@@ -30,6 +30,7 @@ _FIELDS = (
 )
 _FINDING_FIELDS = ("code", "outcome", "severity", "reason", "message", "expected", "found", "effect_j", "processes")
 _MAX_ERROR_LINES = 12
+_MAX_NAMES = 5
 
 
 @click.command(
@@ -57,7 +58,8 @@ def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, shard: 
 
     For one experiment, the output has the verdict (a word of 'results list --help'), the plain sum over processes, the
     attributed energy, which counts each joule once, and all errors and warnings. For several, it has the number of
-    experiments per code, and the errors. -v also prints all findings of each experiment. No file is written.
+    experiments per code, the errors, and the experiments without a result. -v also prints all findings of each
+    experiment. No file is written. An experiment that is pending, partial or interrupted is no error.
     With --shard, only experiments of one shard are compared with each other. docs/reference/checks.md explains codes
     and severities.
     """
@@ -67,7 +69,7 @@ def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, shard: 
     repository = options.repository()
     for name in ids:
         options.require_known(repository, name)
-    names = options.all_ids(repository) if all_experiments else [*ids]
+    names = names_to_verify(repository) if all_experiments else [*ids]
     if shard is not None:
         names = [name for name in names if shard.has(name)]
     verified = list(verify_experiments(repository, names))
@@ -143,9 +145,17 @@ def _print_summary(verified: Sequence[VerifiedExperiment]) -> None:
         printed += len(lines)
         for line in lines:
             terminal.print_line(line)
+    _print_interrupted([one.experiment_id for one in verified if one.verdict == "interrupted"])
     for experiment in verified:
         terminal.debug(_headline(experiment))
         _print_details(experiment, *SEVERITIES)
+
+
+def _print_interrupted(names: Sequence[str]) -> None:
+    """Print the first experiments without a result in one line; they have no error."""
+    if names:
+        others = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        terminal.print_line(f"interrupted, no process has a result: {', '.join(names[:_MAX_NAMES])}{others}")
 
 
 def _headline(experiment: VerifiedExperiment) -> str:

@@ -8,11 +8,12 @@ from contextlib import closing
 import msgspec
 from msgspec import Struct, field
 
-from llm_energy_measure.constants import RAW_DIR
+from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import (
     AggregatedResult,
     AggregatedSummary,
     AttributionStatus,
+    Manifest,
     RawProcessResult,
 )
 from llm_energy_measure.domain.findings import Finding, Outcome
@@ -35,16 +36,17 @@ from llm_energy_measure.results.batch.recovery import recover_from
 from llm_energy_measure.results.batch.state import expects_other_number, stated_processes
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec
-from llm_energy_measure.results.store.layout import is_folder_name, names_folder
+from llm_energy_measure.results.store.layout import is_folder_name, names_folder, raw_folder
 from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.prefetch import prefetch
 from llm_energy_measure.verification.checks import Verification, verify_evidence
 from llm_energy_measure.verification.codes import failed, not_checked, passed
+from llm_energy_measure.verification.completeness import check_completeness
 from llm_energy_measure.verification.concurrency import concurrency_findings, sensor_uses
 from llm_energy_measure.verification.suspicions import sweep_suspicions
-from llm_energy_measure.verification.verdicts import Verdict, verdict_of
+from llm_energy_measure.verification.verdicts import VERDICTS, Verdict, verdict_of
 
 _STALE_CODES = ("sources.missing", "sources.changed", "sources.added")
 
@@ -80,6 +82,19 @@ class VerifiedExperiment(Struct, frozen=True, kw_only=True):
     attribution_basis: list[str] = field(default_factory=list)
     factor: float | None = None
     findings: list[Finding] = field(default_factory=list)
+
+
+def names_to_verify(repository: FileSystemRepository) -> list[str]:
+    """Return the sorted folder names of all experiments that have a raw result, an aggregate or a manifest."""
+    known = {*repository.list_experiments(), *repository.list_aggregated()}
+    folders = (entry.name for entry in repository.store.list(RAW_DIR) if entry.is_folder)
+    others = [name for name in folders if name not in known and is_folder_name(name)]
+    return sorted(known.union(name for name in others if _has_manifest(repository, name)))
+
+
+def _has_manifest(repository: FileSystemRepository, folder: str) -> bool:
+    """Return True if a folder has a manifest, readable or not."""
+    return any(entry.name == MANIFEST_NAME for entry in repository.store.list(raw_folder(folder)))
 
 
 def verify_experiment(repository: FileSystemRepository, experiment_id: str) -> VerifiedExperiment:
@@ -153,6 +168,8 @@ def _verify(
     partials = _included_checkpoints(recovery, stored)
     recomputed, verification, finding = _recompute(folder, recovery, partials, stored)
     findings.append(finding)
+    if recomputed is None and _is_interrupted(stored, recovery):
+        findings.append(_no_result(recovery.manifest))
     if stored is not None and data is not None:
         findings.append(check_integrity(stored, recomputed))
         source_findings = list(compare_sources(stored, [*recovery.results, *partials], recovery.unreadable, data))
@@ -221,6 +238,8 @@ def _recompute(
     """Return the aggregate that is recomputed with the options of the stored one, and the finding of this step."""
     code = "aggregate.possible"
     records = recovery.results or partials
+    if _is_interrupted(stored, recovery) and not records:
+        return None, None, not_checked(code, VERDICTS["interrupted"])
     if not records:
         reasons = "; ".join(f"{file.name}: {file.reason}" for file in recovery.unreadable)
         return None, None, failed(code, f"no raw result can be read{f': {reasons}' if reasons else ''}")
@@ -249,6 +268,26 @@ def _recompute(
     except AggregationError as error:
         finding = failed(code, error.found)
     return None, None, finding
+
+
+def _is_interrupted(stored: AggregatedSummary | None, recovery: RawRecovery) -> bool:
+    """Return True if an experiment without aggregate has a manifest and no result, readable or not."""
+    has_results = bool(recovery.results or recovery.unreadable)
+    return stored is None and recovery.manifest is not None and not has_results
+
+
+def _no_result(manifest: Manifest | None) -> Finding:
+    """Return the finding about an experiment whose processes have no result and no checkpoint."""
+    missing = check_completeness([], manifest=manifest).missing
+    label = "process is" if len(missing) == 1 else "processes are"
+    expected = f"; {len(missing)} {label} expected" if missing else ""
+    return failed(
+        "completeness.missing_process",
+        f"{VERDICTS['interrupted']}{expected}",
+        expected=float(len(missing)) or None,
+        found=0.0,
+        processes=missing[:100],
+    )
 
 
 def _aggregate_and_verify(
@@ -294,8 +333,10 @@ def _verdict(
         not failed_codes.isdisjoint(_STALE_CODES) or expects_other_number(recovery.manifest, stored.completeness)
     ):
         return "stale"
+    if _is_interrupted(stored, recovery):
+        return "interrupted"
     if recomputed is not None:
         return verdict_of(recomputed, findings, integrity=stored.integrity if stored is not None else None)
     if recovery.results or recovery.partials:
         return "failed"
-    return "unreadable" if recovery.unreadable else "interrupted" if recovery.manifest is not None else "pending"
+    return "unreadable" if recovery.unreadable else "pending"
