@@ -260,6 +260,23 @@ def test_an_unknown_energy_is_not_shown_as_a_lower_bound(tmp_path: Path) -> None
         assert (done.status, "≥" in done.out) == (0, False)
 
 
+def test_a_partial_total_counts_in_groups_as_a_lower_bound(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    parts = factories.energy(total_energy_j=None, gpu_energy_j=200.0, cpu_energy_j=40.0, ram_energy_j=None)
+    whole = factories.energy(total_energy_j=60.0, gpu_energy_j=60.0, cpu_energy_j=None, ram_energy_j=None)
+    repository.save_raw("parts", factories.raw("parts", energy_metrics=parts))
+    repository.save_raw("whole", factories.raw("whole", energy_metrics=whole))
+    run("-o", tmp_path, "aggregate", "--all")
+    [group] = run("-o", tmp_path, "results", "list", "--totals", "--json").json()
+    assert (group["total_energy_j"], group["attributed_high_j"]) == (300.0, 300.0)
+    assert (group["unknown_energy"], group["lower_bounds"]) == (0, 1)
+    assert group["tokens_per_joule"] == group["attributed_tokens_per_joule"] == 8192 / 60
+    for kind in ("attributed", "plain"):
+        assert "≥ 300 J" in run("-o", tmp_path, "results", "list", "--by", "model", "--energy", kind).out
+    sorted_rows = run("-o", tmp_path, "results", "list", "--sort", "energy").out.splitlines()[2:]
+    assert [row.split()[0] for row in sorted_rows] == ["whole", "parts"]
+
+
 def test_show_without_raw_files_advises_to_delete(results: Path) -> None:
     """A deletion during the aggregation leaves this state, and so does a user who moves the folder away."""
     shutil.rmtree(results / "raw" / "llama_c0")

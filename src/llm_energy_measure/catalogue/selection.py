@@ -50,17 +50,17 @@ class Group(Struct, frozen=True, kw_only=True):
     Attributes:
         by: The common values of the group, by column.
         experiments: Number of experiments.
-        total_energy_j: Sum of the known totals, in joules; by default plain sums.
+        total_energy_j: Sum of the plain sums, in joules; of the partial totals where they are all that is known.
         total_tokens: Sum of the known numbers of tokens.
-        tokens_per_joule: Tokens divided by `total_energy_j`, over the experiments with both values.
+        tokens_per_joule: Tokens divided by the plain sums, over the experiments with both values and no partial total.
         unknown_energy: Number of experiments with unknown energy.
-        lower_bounds: Number of experiments whose sums are lower bounds.
+        lower_bounds: Number of experiments whose sums are lower bounds; all partial totals are.
         attributed_energy_j: Sum of the attributed energies, in joules; of the totals for experiments without
             attribution. None if one is undetermined.
         attributed_low_j: As `attributed_energy_j`, but an undetermined experiment counts with its lower bound.
         attributed_high_j: As `attributed_energy_j`, but an undetermined experiment counts with its upper bound.
-        attributed_tokens_per_joule: Tokens divided by `attributed_high_j`, over the experiments with both values. It is
-            the least value that the records allow.
+        attributed_tokens_per_joule: Tokens divided by the energies in `attributed_high_j`, over the experiments with
+            both values and no partial total. It is the least value that the records allow.
         corrected: Number of experiments whose plain sum counts some energy more than once.
         undetermined: Number of experiments whose energy is undetermined.
     """
@@ -83,9 +83,12 @@ class Group(Struct, frozen=True, kw_only=True):
 GROUP_FIGURES = tuple(name for name in Group.__struct_fields__ if name != "by")
 """Numbers of a group, by which groups can be sorted."""
 
-# An aggregate of another tool has no attribution, but a total.
-_LOW = "coalesce(attributed_energy_j, attributed_low_j, total_energy_j)"
-_HIGH = "coalesce(attributed_energy_j, attributed_high_j, total_energy_j)"
+# An aggregate of another tool has no attribution, but a total. A partial total is a lower bound.
+_PLAIN = "coalesce(total_energy_j, partial_energy_j)"
+_LOW = f"coalesce(attributed_energy_j, attributed_low_j, {_PLAIN})"
+_HIGH = f"coalesce(attributed_energy_j, attributed_high_j, {_PLAIN})"
+# The energy per token of a partial total is a lower bound too.
+_HIGH_WITH_TOTAL = f"iif(partial_energy_j IS NULL, {_HIGH}, NULL)"
 _UNDETERMINED = "attributed_energy_j IS NULL AND attributed_high_j IS NOT NULL"
 
 SHOWN_KEYS = {
@@ -104,13 +107,13 @@ def group_clause(
     names = [f"c{number}" for number in range(len(columns))]
     selected = "".join(f"{column.sql} AS {name}, " for column, name in zip(columns, names, strict=True))
     sql = (
-        f"SELECT {selected}count(*) AS f0, sum(total_energy_j) AS f1, "
+        f"SELECT {selected}count(*) AS f0, sum({_PLAIN}) AS f1, "
         # total() instead of sum(), which raises an error on integer overflow.
         "CASE WHEN count(total_tokens) THEN total(total_tokens) END AS f2, "
         f"{_tokens_per_joule('total_energy_j')} AS f3, "
-        "count(*) - count(total_energy_j) AS f4, count(CASE WHEN is_lower_bound THEN 1 END) AS f5, "
+        f"count(*) - count({_PLAIN}) AS f4, count(CASE WHEN is_lower_bound THEN 1 END) AS f5, "
         f"CASE WHEN count(CASE WHEN {_UNDETERMINED} THEN 1 END) = 0 THEN sum({_HIGH}) END AS f6, "
-        f"sum({_LOW}) AS f7, sum({_HIGH}) AS f8, {_tokens_per_joule(_HIGH)} AS f9, "
+        f"sum({_LOW}) AS f7, sum({_HIGH}) AS f8, {_tokens_per_joule(_HIGH_WITH_TOTAL)} AS f9, "
         "count(CASE WHEN attribution_factor > 1 THEN 1 END) AS f10, "
         f"count(CASE WHEN {_UNDETERMINED} THEN 1 END) AS f11 "
         f"FROM experiments WHERE {clause.sql}"

@@ -20,6 +20,7 @@ _OWN_COLUMNS = {
     "found_processes": "integer",
     "expected_processes": "integer",
     "total_energy_j": "number",
+    "partial_energy_j": "number",
     "attributed_energy_j": "number",
     "attribution_factor": "number",
     "total_tokens": "integer",
