@@ -333,10 +333,15 @@ def _verdict(
         not failed_codes.isdisjoint(_STALE_CODES) or expects_other_number(recovery.manifest, stored.completeness)
     ):
         return "stale"
-    if _is_interrupted(stored, recovery):
-        return "interrupted"
-    if recomputed is not None:
+    if recomputed is not None and not _is_interrupted(stored, recovery):
         return verdict_of(recomputed, findings, integrity=stored.integrity if stored is not None else None)
-    if recovery.results or recovery.partials:
+    return _verdict_without_result(recovery)
+
+
+def _verdict_without_result(recovery: RawRecovery) -> Verdict:
+    """Return the verdict on raw files that give no result, or only the checkpoints of killed processes."""
+    if recovery.results:
         return "failed"
-    return "unreadable" if recovery.unreadable else "pending"
+    if recovery.unreadable:
+        return "failed" if recovery.partials else "unreadable"
+    return "interrupted" if recovery.manifest is not None else "failed" if recovery.partials else "pending"
