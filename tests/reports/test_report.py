@@ -122,11 +122,12 @@ def test_figure_data_equal_repeats_json(examples: Path, page: Page) -> None:
     done = run("-o", examples, "results", "repeats", "--metrics", "j_per_output_token,itl_p50", "--json")
     groups = [group["statistics"] for group in done.json()["groups"]]
     drawn = page.rows("per-output-token-data")
-    assert [row["energy per output token"].value for row in drawn] == [one["j_per_output_token"]["mean"] for one in groups]
+    title = "energy per output token"
+    means = [one["j_per_output_token"]["mean"] for one in groups]
+    assert [row[title].value for row in drawn] == means
     assert [row["low"].value for row in drawn] == [one["j_per_output_token"]["ci_95_lower"] for one in groups]
-    trade_off = {row["energy per output token"].value: row for row in page.rows("trade-off-data")}
-    for one in groups:
-        assert trade_off[one["j_per_output_token"]["mean"]]["median inter-token latency"].value == one["itl_p50"]["mean"]
+    trade_off = {row[title].value: row["median inter-token latency"].value for row in page.rows("trade-off-data")}
+    assert trade_off == {mean: one["itl_p50"]["mean"] for mean, one in zip(means, groups, strict=True)}
 
 
 def test_comparison_equals_compare_json(examples: Path, page: Page) -> None:

@@ -98,7 +98,7 @@ def per(found: Energy, denominator: float | None, unit: str) -> Cell:
     """Return the cell of an energy divided by a number of tokens or requests, with the signs of the energy.
 
     Example:
-        >>> per(Energy(low_j=300.0, high_j=300.0, is_lower_bound=True), 600, "J/token").text
+        >>> per(Energy(low_j=300.0, high_j=300.0, is_partial=True), 600, "J/token").text
         '≥ 500 mJ/token'
     """
     low, high = (ratio(end_j, denominator) for end_j in (found.low_j, found.high_j))
