@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
+import obstore.store
 import pytest
 
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError, StorageError, UnsafePathError
@@ -13,6 +14,7 @@ from llm_energy_measure.storage.base import Entry, Store
 from llm_energy_measure.storage.group_commit import GroupCommitStore
 from llm_energy_measure.storage.local import LocalStore
 from llm_energy_measure.storage.memory import MemoryStore
+from llm_energy_measure.storage.objects import ObjectStore
 from llm_energy_measure.storage.temporary import target_name
 
 if TYPE_CHECKING:
@@ -82,9 +84,40 @@ class DirectGroupCommitAccess(DirectLocalAccess):
         self.store = GroupCommitStore(self.root)
 
 
-@pytest.fixture(params=[DirectLocalAccess, DirectGroupCommitAccess, DirectMemoryAccess])
+class DirectObjectAccess:
+    """`ObjectStore` over obstore's store in memory, and direct access to its objects."""
+
+    def __init__(self, _: Path) -> None:
+        self.client = obstore.store.MemoryStore()
+        self.store: Store = ObjectStore("s3://bucket/results", client=self.client, sleep=lambda _: None)
+
+    def plant(self, key: str, data: bytes) -> None:
+        obstore.put(self.client, key, data)
+
+    def peek(self, key: str) -> bytes | None:
+        try:
+            return bytes(obstore.get(self.client, key).bytes())
+        except FileNotFoundError:
+            return None
+
+    def names(self) -> set[str]:
+        return {meta["path"] for chunk in obstore.list(self.client) for meta in chunk}
+
+
+WITH_FOLDERS = [DirectLocalAccess, DirectGroupCommitAccess, DirectMemoryAccess]
+
+
+@pytest.fixture(params=[*WITH_FOLDERS, DirectObjectAccess])
 def access(request: pytest.FixtureRequest, tmp_path: Path) -> DirectAccess:
     access: DirectAccess = request.param(tmp_path)
+    return access
+
+
+@pytest.fixture(params=WITH_FOLDERS)
+def with_folders(request: pytest.FixtureRequest, tmp_path: Path) -> DirectAccess:
+    """Return the access to a store that has folders. A bucket has only keys."""
+    access: DirectAccess = request.param(tmp_path)
+    assert access.store.supports_folder_move
     return access
 
 
@@ -96,16 +129,21 @@ def test_put_many_stores_and_replaces_values(access: DirectAccess) -> None:
     assert access.names() == {"a/one", "a/two", "b/c/three"}
 
 
-def test_failed_put_many_leaves_every_value_whole(access: DirectAccess) -> None:
+def test_failed_put_many_leaves_every_value_whole(with_folders: DirectAccess) -> None:
     for key, data in (("a/one", b"older"), ("a/two", b"older"), ("b/file", b"")):
-        access.plant(key, data)
+        with_folders.plant(key, data)
     with pytest.raises(StorageError):
-        access.store.put_many({"a/one": b"newer", "b/file/below": b"", "a/two": b"newer"})
-    assert {access.peek("a/one"), access.peek("a/two")} <= {b"older", b"newer"}
+        with_folders.store.put_many({"a/one": b"newer", "b/file/below": b"", "a/two": b"newer"})
+    assert {with_folders.peek("a/one"), with_folders.peek("a/two")} <= {b"older", b"newer"}
+    assert with_folders.names() == {"a/one", "a/two", "b/file"}
+
+
+def test_put_many_with_an_invalid_key_stores_nothing(access: DirectAccess) -> None:
+    access.plant("a/one", b"older")
     with pytest.raises(UnsafePathError):
         access.store.put_many({"a/one": b"newest", "../out": b""})
-    assert access.peek("a/one") != b"newest"
-    assert access.names() == {"a/one", "a/two", "b/file"}
+    assert access.peek("a/one") == b"older"
+    assert access.names() == {"a/one"}
 
 
 def test_get_of_absent_key_raises_not_found(access: DirectAccess) -> None:
@@ -191,7 +229,7 @@ def test_list_returns_direct_children_sorted(access: DirectAccess) -> None:
     for key, data in {"raw/b/x": b"1", "raw/b/y/z": b"2", "raw/a": b"33", "raw/B": b"", "other/c": b"4"}.items():
         access.plant(key, data)
     listed = access.store.list("raw")
-    assert [entry._replace(mtime_sec=0.0) for entry in listed] == [
+    assert [entry._replace(mtime_sec=0.0, version="") for entry in listed] == [
         Entry("B", is_folder=False, size_bytes=0),
         Entry("a", is_folder=False, size_bytes=2),
         Entry("b", is_folder=True, size_bytes=0),
@@ -199,6 +237,18 @@ def test_list_returns_direct_children_sorted(access: DirectAccess) -> None:
     assert all(entry.mtime_sec == 0 or abs(entry.mtime_sec - time.time()) < 60 for entry in listed)
     assert [entry.name for entry in access.store.list("raw/b")] == ["x", "y"]
     assert access.store.list("absent") == access.store.list("raw/absent") == []
+
+
+def test_walk_returns_all_values_below_a_prefix(access: DirectAccess) -> None:
+    for key, data in {"raw/b/x": b"1", "raw/b/y/z": b"2", "raw/a": b"33", "rawer/c": b"4"}.items():
+        access.plant(key, data)
+    found = access.store.walk("raw")
+    assert [(entry.name, entry.is_folder, entry.size_bytes) for entry in found] == [
+        ("a", False, 2),
+        ("b/x", False, 1),
+        ("b/y/z", False, 1),
+    ]
+    assert access.store.walk("absent") == []
 
 
 def test_delete_removes_the_value(access: DirectAccess) -> None:
@@ -231,6 +281,7 @@ def test_every_method_rejects_invalid_keys(access: DirectAccess, key: str) -> No
         lambda: access.store.copy_if_absent(key, "x"),
         lambda: access.store.copy_if_absent("x", key),
         lambda: access.store.list(key),
+        lambda: access.store.walk(key),
         lambda: access.store.exchange(key, b""),
         lambda: access.store.move_folder(key, "x"),
         lambda: access.store.move_folder("x", key),
@@ -245,7 +296,7 @@ def test_paths_are_distinct_and_end_with_the_key(access: DirectAccess) -> None:
     paths = {access.store.path(key) for key in (KEY, "raw/exp/process_1.json", "raw/exp", "raw")}
     assert len(paths) == 4
     assert access.store.path(KEY).parts[-3:] == ("raw", "exp", "process_0.json")
-    assert not access.store.path(KEY).exists()
+    assert not access.store.supports_paths or not access.store.path(KEY).exists()
     assert access.names() == set()
 
 
@@ -284,47 +335,66 @@ def test_concurrent_exchanges_lose_no_value(access: DirectAccess) -> None:
     assert sorted([access.store.get(KEY), *map(access.store.get, kept)]) == sorted([b"first", *values])
 
 
-def test_move_folder_moves_everything_below_it(access: DirectAccess) -> None:
+def test_move_folder_moves_everything_below_it(with_folders: DirectAccess) -> None:
     for key in ("raw/a/x", "raw/a/y/z", "raw/ab/x"):
-        access.plant(key, key.encode())
-    assert access.store.move_folder("raw/a", "raw/.a~attempt-0") is True
-    assert access.names() == {"raw/.a~attempt-0/x", "raw/.a~attempt-0/y/z", "raw/ab/x"}
-    assert access.peek("raw/.a~attempt-0/y/z") == b"raw/a/y/z"
-    assert access.store.list("raw/a") == []
+        with_folders.plant(key, key.encode())
+    assert with_folders.store.move_folder("raw/a", "raw/.a~attempt-0") is True
+    assert with_folders.names() == {"raw/.a~attempt-0/x", "raw/.a~attempt-0/y/z", "raw/ab/x"}
+    assert with_folders.peek("raw/.a~attempt-0/y/z") == b"raw/a/y/z"
+    assert with_folders.store.list("raw/a") == []
 
 
-def test_move_folder_never_replaces_a_folder(access: DirectAccess) -> None:
-    access.plant("raw/a/x", b"first")
-    access.plant("raw/b/y", b"second")
-    assert access.store.move_folder("raw/a", "raw/b") is False
-    assert access.store.move_folder("raw/absent", "raw/c") is False
-    assert access.names() == {"raw/a/x", "raw/b/y"}
+def test_move_folder_never_replaces_a_folder(with_folders: DirectAccess) -> None:
+    with_folders.plant("raw/a/x", b"first")
+    with_folders.plant("raw/b/y", b"second")
+    assert with_folders.store.move_folder("raw/a", "raw/b") is False
+    assert with_folders.store.move_folder("raw/absent", "raw/c") is False
+    assert with_folders.names() == {"raw/a/x", "raw/b/y"}
 
 
-def test_exactly_one_of_many_concurrent_moves_succeeds(access: DirectAccess) -> None:
-    access.plant("raw/a/x", b"first")
+def test_exactly_one_of_many_concurrent_moves_succeeds(with_folders: DirectAccess) -> None:
+    with_folders.plant("raw/a/x", b"first")
     with ThreadPoolExecutor(8) as pool:
-        moved = list(pool.map(lambda _: access.store.move_folder("raw/a", "raw/b"), range(8)))
+        moved = list(pool.map(lambda _: with_folders.store.move_folder("raw/a", "raw/b"), range(8)))
     assert sum(moved) == 1
-    assert access.names() == {"raw/b/x"}
+    assert with_folders.names() == {"raw/b/x"}
+
+
+def test_move_without_the_capability_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
+    access = DirectObjectAccess(tmp_path)
+    assert not access.store.supports_folder_move
+    access.plant("raw/a/x", b"first")
+    with pytest.raises(StorageError, match="cannot move"):
+        access.store.move_folder("raw/a", "raw/b")
+    assert access.names() == {"raw/a/x"}
+
+
+def test_path_is_a_file_only_with_the_capability(access: DirectAccess) -> None:
+    access.store.create(KEY, b"first")
+    place = access.store.path(KEY)
+    assert place.name == "process_0.json"
+    if access.store.supports_paths:
+        assert place.read_bytes() == b"first"
+    else:
+        assert str(place).endswith("/raw/exp/process_0.json")
 
 
 # Files and folders
 
 
-def test_file_and_folder_under_one_key_is_an_error(access: DirectAccess) -> None:
-    access.plant("raw/exp/process_0.json", b"first")
+def test_file_and_folder_under_one_key_is_an_error(with_folders: DirectAccess) -> None:
+    with_folders.plant("raw/exp/process_0.json", b"first")
     for call in (
-        lambda: access.store.get("raw/exp"),
-        lambda: access.store.put("raw/exp", b""),
-        lambda: access.store.list(KEY),
-        lambda: access.store.create(f"{KEY}/deeper", b""),
-        lambda: access.store.put(f"{KEY}/deeper", b""),
+        lambda: with_folders.store.get("raw/exp"),
+        lambda: with_folders.store.put("raw/exp", b""),
+        lambda: with_folders.store.list(KEY),
+        lambda: with_folders.store.create(f"{KEY}/deeper", b""),
+        lambda: with_folders.store.put(f"{KEY}/deeper", b""),
     ):
         with pytest.raises(ResultsError):
             call()
-    assert access.store.create("raw/exp", b"") is False
-    assert access.names() == {KEY}
+    assert with_folders.store.create("raw/exp", b"") is False
+    assert with_folders.names() == {KEY}
 
 
 def test_list_and_delete_create_nothing(access: DirectAccess) -> None:

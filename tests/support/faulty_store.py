@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from llm_energy_measure.storage.base import Entry, Store
+    from llm_energy_measure.storage.base import Entries, Entry, Store
 
 Fault = Literal["crash", "EIO"]
 When = Literal["before", "after"]
@@ -86,6 +86,9 @@ class FaultyStore:
 
     def list(self, prefix: str) -> list[Entry]:
         return self._read("list", lambda: self.store.list(prefix))
+
+    def walk(self, prefix: str) -> Entries:
+        return self._read("walk", lambda: self.store.walk(prefix))
 
     def create(self, key: str, data: bytes) -> bool:
         return self._step("create", lambda: self.store.create(key, data))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from llm_energy_measure.exceptions import UnsafePathError
 
@@ -30,12 +30,82 @@ class Entry(NamedTuple):
         is_folder: True if further keys start with this key.
         size_bytes: Size of the value in bytes; 0 for a folder.
         mtime_sec: Time of the last modification, in seconds since 1970-01-01 UTC; 0 if unknown.
+        version: Opaque text that changes with the value, such as the ETag of an object; empty if the store has none.
     """
 
     name: str
     is_folder: bool
     size_bytes: int
     mtime_sec: float = 0.0
+    version: str = ""
+
+
+if TYPE_CHECKING:
+    # Most callers use directories and open the paths, so the type of all paths is `Path`. Code that opens a path asks
+    # for `supports_paths` first.
+    _PathBase = Path
+else:
+    _PathBase = object
+
+
+class StorePath(_PathBase):
+    """The place of a value in a store without files. Its text is the URL; it is no path that a program can open.
+
+    Example:
+        >>> place = StorePath("s3://bucket/results") / "raw" / "process_0.json"
+        >>> str(place), place.name
+        ('s3://bucket/results/raw/process_0.json', 'process_0.json')
+    """
+
+    def __new__(cls, url: str) -> Self:
+        """Return the place of a URL."""
+        made = object.__new__(cls)
+        object.__setattr__(made, "_url", url.rstrip("/"))
+        return made
+
+    def __init__(self, url: str) -> None:
+        """Do nothing: `__new__` stores the URL."""
+
+    _url: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return self._url.rpartition("/")[2]
+
+    @property
+    def parent(self) -> Self:
+        """The place that contains this one."""
+        return type(self)(self._url.rpartition("/")[0])
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The store and the parts of the key."""
+        scheme, _, rest = self._url.partition("://")
+        bucket, *others = rest.split("/")
+        return (f"{scheme}://{bucket}", *others)
+
+    def __truediv__(self, key: object) -> Self:
+        return type(self)(f"{self._url}/{key}")
+
+    def __str__(self) -> str:
+        return self._url
+
+    def __repr__(self) -> str:
+        return f"StorePath({self._url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._url,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StorePath) and self._url == other._url
+
+    def __hash__(self) -> int:
+        return hash(self._url)
+
+
+Entries = list[Entry]
+"""Entries, for annotations in a class that has a method `list`."""
 
 
 def split_key(key: str) -> list[str]:
@@ -69,7 +139,7 @@ class Store(Protocol):
     supports_mtime: bool
 
     def path(self, key: str) -> Path:
-        """Return the path of the value of a key. The value need not exist."""
+        """Return the path of the value of a key, a `StorePath` without `supports_paths`. The value need not exist."""
 
     def get(self, key: str) -> bytes:
         """Return the value of a key. Raises `ResultNotFoundError` if the key is absent."""
@@ -100,14 +170,35 @@ class Store(Protocol):
     def copy_if_absent(self, key: str, new_key: str) -> bool:
         """Copy a value to `new_key` in the same folder. Return False and change nothing if `new_key` exists."""
 
-    def list(self, prefix: str) -> list[Entry]:
+    def list(self, prefix: str) -> Entries:
         """Return the entries directly under a prefix, sorted by name. An absent prefix has none."""
 
+    def walk(self, prefix: str) -> Entries:
+        """Return all values under a prefix, at any depth, sorted by name. A name is the rest of the key."""
+
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
-        """Rename a folder atomically. Return False if it is absent or if `new_prefix` exists."""
+        """Rename a folder atomically. Return False if it is absent or if `new_prefix` exists.
+
+        Raises `StorageError` without `supports_folder_move`.
+        """
 
     def delete(self, key: str) -> bool:
         """Delete a value. Return False if the key is absent."""
 
     def delete_folder(self, prefix: str) -> bool:
-        """Delete a folder and everything below it; the folder disappears atomically. Return False if it is absent."""
+        """Delete a folder and everything below it. Return False if it is absent.
+
+        With `supports_folder_move`, the folder disappears atomically. Else its values disappear one after the other.
+        """
+
+
+def walk_folders(store: Store, prefix: str) -> list[Entry]:
+    """Return all values under a prefix with one listing per folder: `walk` of a store that has folders."""
+    found = []
+    for entry in store.list(prefix):
+        if entry.is_folder:
+            below = walk_folders(store, f"{prefix}/{entry.name}")
+            found += [one._replace(name=f"{entry.name}/{one.name}") for one in below]
+        else:
+            found.append(entry)
+    return sorted(found)

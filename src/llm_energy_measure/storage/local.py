@@ -19,7 +19,7 @@ from llm_energy_measure.exceptions import (
     UnsafePathError,
 )
 from llm_energy_measure.storage import atomic
-from llm_energy_measure.storage.base import Entry, split_key
+from llm_energy_measure.storage.base import Entries, Entry, split_key, walk_folders
 from llm_energy_measure.storage.contained import remove_tree
 from llm_energy_measure.storage.temporary import target_name, temporary_path
 
@@ -206,7 +206,7 @@ class LocalStore:
                 return False
         return True
 
-    def list(self, prefix: str) -> list[Entry]:
+    def list(self, prefix: str) -> Entries:
         """Return the entries directly under a prefix, sorted by name. An absent prefix has none."""
         path = self._checked_path(prefix, to_folder=True)
         found = []
@@ -225,6 +225,10 @@ class LocalStore:
                         size = 0 if is_folder else status.st_size
                         found.append(Entry(entry.name, is_folder, size, status.st_mtime))
         return sorted(found)
+
+    def walk(self, prefix: str) -> Entries:
+        """Return all values under a prefix, at any depth, sorted by name. A name is the rest of the key."""
+        return walk_folders(self, prefix)
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
         """Rename a folder atomically. Return False if it is absent or if `new_prefix` exists."""

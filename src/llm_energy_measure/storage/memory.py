@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import RLock
 
 from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
-from llm_energy_measure.storage.base import Entry, split_key
+from llm_energy_measure.storage.base import Entries, Entry, split_key, walk_folders
 from llm_energy_measure.storage.temporary import temporary_path
 
 ROOT = Path("/memory")
@@ -83,7 +83,7 @@ class MemoryStore:
         with self._lock:
             return self.create(new_key, self.get(key))
 
-    def list(self, prefix: str) -> list[Entry]:
+    def list(self, prefix: str) -> Entries:
         """Return the entries directly under a prefix, sorted by name. An absent prefix has none."""
         path = self.path(prefix)
         with self._lock:
@@ -94,6 +94,10 @@ class MemoryStore:
                 name, _, rest = key[len(prefix) + 1 :].partition("/")
                 entries[name] = Entry(name, bool(rest), 0 if rest else len(self._values[key]))
         return sorted(entries.values())
+
+    def walk(self, prefix: str) -> Entries:
+        """Return all values under a prefix, at any depth, sorted by name. A name is the rest of the key."""
+        return walk_folders(self, prefix)
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
         """Rename a folder atomically. Return False if it is absent or if `new_prefix` exists."""

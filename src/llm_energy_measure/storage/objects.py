@@ -1,0 +1,180 @@
+"""A store in a bucket: Amazon S3 and servers with its interface, Google Cloud Storage, Azure Blob Storage.
+
+A bucket has no folders, no rename and no modification times that prove anything. It has two conditional writes: create
+an object if its key is absent, and replace an object if it still has a known ETag. All guarantees come from these two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm_energy_measure.constants import HIDDEN_MARK
+from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
+from llm_energy_measure.storage.base import Entries, StorePath, split_key
+from llm_energy_measure.storage.local import max_file_bytes
+from llm_energy_measure.storage.requests import Requests, connect
+from llm_energy_measure.storage.temporary import temporary_path
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore as Client
+
+PARALLEL_REQUESTS = 16
+"""Requests that one process keeps in flight where it can."""
+
+# An exchange starts again this often if other writers replace the same object at the same time.
+_MAX_EXCHANGES = 200
+
+
+class ObjectStore:
+    """A `Store` in a bucket. The first write proves that the server obeys conditional writes.
+
+    Args:
+        url: Bucket and prefix, such as `s3://bucket/results`.
+        client: obstore's client with this prefix; by default the one that its environment variables describe.
+        sleep: Function that waits for a number of seconds before a request is repeated.
+
+    Raises:
+        MissingExtraError: obstore is not installed.
+        ConfigurationError: The URL or an environment variable is not valid.
+    """
+
+    supports_paths = False
+    supports_folder_move = False
+    supports_mtime = False
+
+    def __init__(self, url: str, *, client: Client | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Create the client. Nothing is sent."""
+        self.url = url.rstrip("/")
+        self._requests = Requests(connect(self.url) if client is None else client, self.url, sleep)
+        self._is_proved = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the URL: the workers read the environment variables themselves."""
+        return ObjectStore, (self.url,)
+
+    def path(self, key: str) -> Path:
+        """Return the place of the value of a key; its text is a URL. The value need not exist."""
+        split_key(key)
+        return StorePath(f"{self.url}/{key}")
+
+    def get(self, key: str) -> bytes:
+        """Return the value of a key. Raises `ResultNotFoundError` if the key is absent."""
+        split_key(key)
+        found = self._requests.get(key, max_bytes=max_file_bytes())
+        if found is None:
+            raise ResultNotFoundError(f"cannot read {self.url}/{key}", "the object was not found", "check the spelling")
+        return found[0]
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Store a value durably if the key is absent. Return False and change nothing if it exists."""
+        split_key(key)
+        self.require_conditional_writes()
+        return self._requests.create(key, data)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store a value durably and replace an existing one."""
+        split_key(key)
+        self.require_conditional_writes()
+        self._requests.put(key, data)
+
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:  # noqa: ARG002 - no modification times
+        """Store several values durably, several at the same time, and replace existing ones."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        for key in values:
+            split_key(key)
+        if not values:
+            return
+        self.require_conditional_writes()
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            for future in [pool.submit(self._requests.put, key, data) for key, data in values.items()]:
+                future.result()
+
+    def exchange(self, key: str, data: bytes) -> str:
+        """Replace an existing value durably, and return a new key that holds the previous value."""
+        parent, slash, name = "/".join(split_key(key)).rpartition("/")
+        self.require_conditional_writes()
+        for _ in range(_MAX_EXCHANGES):
+            found = self._requests.get(key)
+            if found is None:
+                raise StorageError(f"cannot replace {self.url}/{key}", "it does not exist", "create it first")
+            kept = f"{parent}{slash}{temporary_path(name)}"
+            # The copy is stored first: a process that is killed between the two writes loses nothing.
+            self._requests.create(kept, found[0])
+            is_replaced = self._requests.replace(key, data, found[1])
+            if is_replaced:
+                return kept
+            if is_replaced is False:  # not if it is unknown: the copy may then be the only one
+                self._requests.delete([kept])
+        reason = "other processes keep replacing it"
+        raise StorageError(f"cannot replace {self.url}/{key}", reason, "try again")
+
+    def copy_if_absent(self, key: str, new_key: str) -> bool:
+        """Copy a value to `new_key` in the same folder. Return False and change nothing if `new_key` exists."""
+        split_key(new_key)
+        return self.create(new_key, self.get(key))
+
+    def list(self, prefix: str) -> Entries:
+        """Return the entries directly under a prefix, sorted by name. An absent prefix has none."""
+        split_key(prefix)
+        return self._requests.entries(prefix)
+
+    def walk(self, prefix: str) -> Entries:
+        """Return all values under a prefix, at any depth, sorted by name. A name is the rest of the key."""
+        split_key(prefix)
+        return self._requests.all_below(prefix)
+
+    def move_folder(self, prefix: str, new_prefix: str) -> bool:
+        """Raise `StorageError`: a bucket can't rename several objects atomically."""
+        split_key(prefix), split_key(new_prefix)
+        reason = "a bucket cannot rename a folder atomically"
+        raise StorageError(f"cannot move {self.url}/{prefix}", reason, "use a results directory")
+
+    def delete(self, key: str) -> bool:
+        """Delete a value. Return False if the key is absent."""
+        split_key(key)
+        if not self._requests.has(key):
+            return False
+        self._requests.delete([key])
+        return True
+
+    def delete_folder(self, prefix: str) -> bool:
+        """Delete a folder and everything below it, object by object. Return False if it is absent."""
+        split_key(prefix)
+        keys = [f"{prefix}/{entry.name}" for entry in self._requests.all_below(prefix)]
+        self._requests.delete(keys)
+        return bool(keys)
+
+    def require_conditional_writes(self) -> None:
+        """Check once that the server refuses a second create of a key, and a replace with an old ETag.
+
+        Some servers accept every write and ignore the condition: 16 of 16 writers then believe that they were first.
+
+        Raises:
+            StorageError: The server ignores a condition, or this user can't write.
+        """
+        if self._is_proved:
+            return
+        requests = self._requests
+        key = f".probe{HIDDEN_MARK}{os.urandom(8).hex()}"
+        try:
+            created = [requests.create(key, data) for data in (b"1", b"2")]
+            first = requests.get(key)
+            replaced = first is not None and [requests.replace(key, data, first[1]) for data in (b"3", b"4")]
+        finally:
+            with contextlib.suppress(StorageError):  # the probe is small, and an error above is more important
+                requests.delete([key])
+        if created != [True, False] or first is None or first[0] != b"1":
+            ignored = "it stores an object although the key exists (If-None-Match is ignored)"
+        elif replaced != [True, False]:
+            ignored = "it replaces an object although the ETag is another (If-Match is ignored)"
+        else:
+            self._is_proved = True
+            return
+        advice = "use a server with conditional writes, such as Amazon S3 or SeaweedFS"
+        raise StorageError(f"cannot write to {self.url}", f"the server is not safe: {ignored}", advice)

@@ -1,0 +1,258 @@
+"""Requests to a bucket through obstore: one method per request, with bounded retries and certain answers.
+
+obstore repeats no request here, because a repeated request hides what the first one did. Measured with obstore 0.12.1:
+it reports AlreadyExists if the server answered 409 (ConditionalRequestConflict) and stored nothing, and if its own
+first request stored the bytes and only the answer was lost. So AlreadyExists is an answer only after a read of the key.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from llm_energy_measure.exceptions import ConfigurationError, MissingExtraError, StorageError
+from llm_energy_measure.storage.base import Entry
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import ObjectStore as Client
+
+AnswerT = TypeVar("AnswerT")
+
+_MAX_TRIES = 8
+_FIRST_PAUSE_SEC = 0.1
+_MAX_PAUSE_SEC = 5.0
+_MAX_MESSAGE = 300
+
+
+class Version(NamedTuple):
+    """The version of an object. Both texts are opaque; a server has at least one of them.
+
+    Attributes:
+        e_tag: Its ETag.
+        number: Its version or generation.
+    """
+
+    e_tag: str | None
+    number: str | None
+
+
+def connect(url: str) -> Client:
+    """Return obstore's client for a URL. Environment variables set keys, endpoint and region. Nothing is sent.
+
+    Raises:
+        MissingExtraError: obstore is not installed.
+        ConfigurationError: obstore refuses the URL or a variable.
+    """
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+    except ImportError as error:
+        raise MissingExtraError(f"cannot open {url}", "obstore is not installed", "pip install obstore") from error
+    try:
+        # `Requests` repeats requests. Options of the HTTP client would hide the variables, such as AWS_ALLOW_HTTP.
+        return from_url(url, retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=120)})
+    except (BaseError, ValueError) as error:
+        advice = "check the URL and the variables of the store, such as AWS_ENDPOINT_URL and AWS_REGION"
+        raise ConfigurationError(f"cannot open {url}", _text(error), advice) from error
+
+
+class Requests:
+    """The requests to one bucket.
+
+    Args:
+        client: obstore's client.
+        url: URL of the bucket, for messages.
+        sleep: Function that waits for a number of seconds.
+    """
+
+    def __init__(self, client: Client, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Store the arguments; nothing is sent."""
+        self._client = client
+        self._url = url
+        self._sleep = sleep
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> tuple[bytes, Version] | None:
+        """Return the object and its version; None if the key is absent.
+
+        Raises:
+            StorageError: The object has more than `max_bytes` bytes, or the server can't be reached.
+        """
+        import obstore
+
+        def send() -> tuple[bytes, Version]:
+            found = obstore.get(self._client, key)
+            size = found.meta["size"]
+            if max_bytes is not None and size > max_bytes:
+                reason = f"it has {size:,} bytes; the limit is {max_bytes:,}"
+                advice = "check that it is a result file, or raise --max-file-size"
+                raise StorageError(f"cannot read {self._url}/{key}", reason, advice)
+            data = bytes(found.bytes())
+            if len(data) != size:
+                raise ConnectionError(f"the server sent {len(data):,} of {size:,} bytes")
+            return data, _version(found.meta)
+
+        return self._sent(f"cannot read {self._url}/{key}", send)
+
+    def has(self, key: str) -> bool:
+        """Return True if the key exists."""
+        import obstore
+
+        return self._sent(f"cannot read {self._url}/{key}", lambda: obstore.head(self._client, key)) is not None
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Store an object if the key is absent. Return False and change nothing if it exists.
+
+        If an answer is lost and the key then has the same bytes, they count as stored by this call.
+        """
+        import obstore
+
+        was_lost = False
+        problem: Exception | None = None
+        for number in range(_MAX_TRIES):
+            try:
+                obstore.put(self._client, key, data, mode="create", use_multipart=False)
+            except obstore.exceptions.AlreadyExistsError:
+                found = self.get(key)
+                if found is not None:
+                    return was_lost and found[0] == data
+                # The server answered 409 and stored nothing, or another process has deleted the object meanwhile.
+            except (obstore.exceptions.GenericError, ConnectionError) as error:
+                was_lost, problem = True, error
+            except Exception as error:
+                raise self._refused(f"cannot write {self._url}/{key}", error) from error
+            else:
+                return True
+            self._pause(number)
+        raise self._gave_up(f"cannot write {self._url}/{key}", problem)
+
+    def replace(self, key: str, data: bytes, version: Version) -> bool | None:
+        """Replace an object if it still has this version. Return False and change nothing if it has not.
+
+        The result is None if an answer was lost and another writer has changed the object since: the data may have been
+        stored in between.
+        """
+        import obstore
+
+        was_lost = False
+        problem: Exception | None = None
+        for number in range(_MAX_TRIES):
+            try:
+                mode = {"e_tag": version.e_tag, "version": version.number}
+                update = {name: value for name, value in mode.items() if value is not None}
+                obstore.put(self._client, key, data, mode=update, use_multipart=False)  # type: ignore[arg-type]
+            except (obstore.exceptions.PreconditionError, obstore.exceptions.AlreadyExistsError):
+                found = self.get(key)
+                if found is not None and was_lost and found[0] == data:
+                    return True
+                if found is None or found[1] != version:
+                    return None if was_lost else False
+                # The server answered 409 and stored nothing.
+            except FileNotFoundError:
+                return False
+            except (obstore.exceptions.GenericError, ConnectionError) as error:
+                was_lost, problem = True, error
+            except Exception as error:
+                raise self._refused(f"cannot replace {self._url}/{key}", error) from error
+            else:
+                return True
+            self._pause(number)
+        raise self._gave_up(f"cannot replace {self._url}/{key}", problem)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store an object and replace an existing one."""
+        import obstore
+
+        doing = f"cannot write {self._url}/{key}"
+        if self._sent(doing, lambda: obstore.put(self._client, key, data, use_multipart=False)) is None:
+            raise StorageError(doing, "the bucket does not exist", "create the bucket, or correct the URL")
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """Return the objects and folders directly under a prefix, sorted by name."""
+        import obstore
+
+        doing = f"cannot list {self._url}/{prefix}"
+        found = self._sent(doing, lambda: obstore.list_with_delimiter(self._client, prefix))
+        if found is None:
+            raise StorageError(doing, "the bucket does not exist", "create the bucket, or correct the URL")
+        entries = [
+            Entry(name.rstrip("/").rpartition("/")[2], is_folder=True, size_bytes=0)
+            for name in found["common_prefixes"]
+        ]
+        entries += [_entry(prefix, meta) for meta in found["objects"] if meta["path"].startswith(f"{prefix}/")]
+        return sorted(entries)
+
+    def all_below(self, prefix: str) -> list[Entry]:
+        """Return all objects under a prefix, at any depth; the names are the rest of their keys."""
+        import obstore
+
+        def send() -> list[ObjectMeta]:
+            return [meta for chunk in obstore.list(self._client, prefix) for meta in chunk]
+
+        found = self._sent(f"cannot list {self._url}/{prefix}", send) or []
+        return sorted(_entry(prefix, meta) for meta in found if meta["path"].startswith(f"{prefix}/"))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects. Absent keys are accepted."""
+        import obstore
+
+        if keys:
+            self._sent(f"cannot delete {self._url}/{keys[0]}", lambda: obstore.delete(self._client, [*keys]))
+
+    def _sent(self, doing: str, send: Callable[[], AnswerT]) -> AnswerT | None:
+        """Send a request that may be repeated; return the answer, or None if the key is absent."""
+        import obstore
+
+        problem: Exception | None = None
+        for number in range(_MAX_TRIES):
+            try:
+                return send()
+            except FileNotFoundError:
+                return None
+            except StorageError:
+                raise
+            except (obstore.exceptions.GenericError, obstore.exceptions.AlreadyExistsError, ConnectionError) as error:
+                problem = error  # AlreadyExists: the server answered 409 to a request without a condition
+            except Exception as error:
+                raise self._refused(doing, error) from error
+            self._pause(number)
+        raise self._gave_up(doing, problem)
+
+    def _pause(self, number: int) -> None:
+        """Wait after a failed try; the random part keeps many writers from repeating at the same instant."""
+        longest = min(_MAX_PAUSE_SEC, _FIRST_PAUSE_SEC * 2**number)
+        if number < _MAX_TRIES - 1:
+            self._sleep(random.uniform(longest / 2, longest))  # noqa: S311 - no secret
+
+    def _gave_up(self, doing: str, error: Exception | None) -> StorageError:
+        found = "the server kept reporting a conflict" if error is None else _text(error)
+        made = StorageError(doing, f"{found}; {_MAX_TRIES} tries", "check the network and the server, then try again")
+        made.__cause__ = error
+        return made
+
+    def _refused(self, doing: str, error: Exception) -> StorageError:
+        """Return the error for an answer that a repeated request would get again."""
+        name = type(error).__name__
+        if isinstance(error, PermissionError) or "Permission" in name or "Unauthenticated" in name:
+            advice = "check the access keys and their rights, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        else:
+            advice = "check the URL and the server"
+        return StorageError(doing, _text(error), advice)
+
+
+def _version(meta: ObjectMeta) -> Version:
+    return Version(meta["e_tag"], meta["version"])
+
+
+def _entry(prefix: str, meta: ObjectMeta) -> Entry:
+    name = meta["path"][len(prefix) + 1 :]
+    return Entry(name, is_folder=False, size_bytes=meta["size"], version=meta["e_tag"] or meta["version"] or "")
+
+
+def _text(error: BaseException) -> str:
+    """Return the first line of obstore's message, which has several."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{text[:_MAX_MESSAGE]}..." if len(text) > _MAX_MESSAGE else text or type(error).__name__

@@ -1,0 +1,113 @@
+"""Faults of the network and the server: each request of the store has a certain answer, and no value is lost."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
+from llm_energy_measure.storage.objects import ObjectStore
+from tests.support.fault_proxy import FAULTS, Fault, FaultProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = "raw/exp/process_0.json"
+DATA = bytes(range(256)) * 40
+
+
+def store_of(url: str) -> ObjectStore:
+    store = ObjectStore(url, sleep=lambda _: None)
+    store.require_conditional_writes()
+    return store
+
+
+def once(method: str, fault: Fault) -> Callable[[str, str, int], Fault | None]:
+    """Return a function that gives the fault to the first request with this method."""
+    faults = [fault]
+    return lambda found, _path, _number: faults.pop() if found == method and faults else None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_create_with_a_fault_stores_the_value(proxy: FaultProxy, url: str, fault: Fault) -> None:
+    store = store_of(url)
+    proxy.fault_of = once("PUT", fault)
+    assert store.create(KEY, DATA) is True
+    assert store.get(KEY) == DATA
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_create_with_a_fault_never_replaces(proxy: FaultProxy, url: str, fault: Fault) -> None:
+    store = store_of(url)
+    store.create(KEY, b"first")
+    proxy.fault_of = once("PUT", fault)
+    assert store.create(KEY, DATA) is False
+    assert store.get(KEY) == b"first"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_exchange_with_a_fault_keeps_both_values(proxy: FaultProxy, url: str, fault: Fault) -> None:
+    store = store_of(url)
+    store.create(KEY, b"first")
+    for number in range(2):  # the copy, then the replacement
+        proxy.fault_of = _nth("PUT", number, fault)
+        kept = store.exchange(KEY, b"data %d" % number)
+        assert store.get(kept) == (b"data %d" % (number - 1) if number else b"first")
+        assert store.get(KEY) == b"data %d" % number
+
+
+def _nth(method: str, wanted: int, fault: Fault) -> Callable[[str, str, int], Fault | None]:
+    count = iter(range(1000))
+    return lambda found, _path, _number: fault if found == method and next(count) == wanted else None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_reads_with_a_fault_are_whole(proxy: FaultProxy, url: str, fault: Fault) -> None:
+    store = store_of(url)
+    store.create(KEY, DATA)
+    for _ in range(2):
+        proxy.fault_of = once("GET", fault)
+        assert store.get(KEY) == DATA
+        proxy.fault_of = once("GET", fault)
+        assert [entry.name for entry in store.list("raw/exp")] == ["process_0.json"]
+    with pytest.raises(ResultNotFoundError):
+        store.get("raw/exp/process_1.json")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_delete_with_a_fault_deletes(proxy: FaultProxy, url: str, fault: Fault) -> None:
+    store = store_of(url)
+    store.create(KEY, DATA)
+    for method in ("DELETE", "POST"):
+        proxy.fault_of = once(method, fault)
+        store.delete(KEY)
+    assert store.list("raw/exp") == []
+
+
+def test_server_that_never_answers_is_an_error(proxy: FaultProxy, url: str) -> None:
+    store = store_of(url)
+    proxy.fault_of = lambda *_: "503 before"
+    for call in (lambda: store.create(KEY, DATA), lambda: store.get(KEY), lambda: store.list("raw")):
+        with pytest.raises(StorageError, match=r"8 tries; check the network and the server"):
+            call()
+
+
+def test_many_writers_through_faults_lose_nothing(proxy: FaultProxy, url: str) -> None:
+    """64 writers of one key: one result wins, and each of the others gets a refusal or keeps the previous value."""
+    store = store_of(url)
+    cycle: tuple[Fault | None, ...] = (None, "lost", None, "409", None, None, "503 after", None, "reset", None, None)
+    proxy.fault_of = lambda _method, _path, number: cycle[number % len(cycle)]
+    values = [b"value %d" % number * 100 for number in range(64)]
+    with ThreadPoolExecutor(16) as pool:
+        created = list(pool.map(lambda data: store.create(KEY, data), values))
+        assert created.count(True) == 1
+        first = values[created.index(True)]
+        assert store.get(KEY) == first
+        newer = [b"newer %d" % number * 100 for number in range(24)]
+        kept = list(pool.map(lambda data: store.exchange(KEY, data), newer))
+    proxy.fault_of = lambda *_: None
+    assert len(set(kept)) == len(newer)
+    found = {store.get(KEY), *(store.get(f"raw/exp/{entry.name}") for entry in store.list("raw/exp"))}
+    assert found == {first, *newer}

