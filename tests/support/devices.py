@@ -21,6 +21,10 @@ class Board(Struct, kw_only=True, eq=False):
     energy_mj: float | None = 1_000_000.0
     power_mw: float | None = 200_000.0
     limit_mw: float | None = 400_000.0
+    temperature_c: float | None = 55.0
+    clock_mhz: float | None = 1_980.0
+    throttle: int | None = 0
+    persistence: int | None = 1
     slices: list[Slice] = field(default_factory=list)
     is_lost: bool = False
 
@@ -93,6 +97,26 @@ class FakeNvml:
 
     def nvmlDeviceGetPowerUsage(self, device: Board) -> float:
         return self._answer(device, device.power_mw)
+
+    def nvmlDeviceGetTemperature(self, device: Board, sensor: int) -> float:
+        assert sensor == 0
+        return self._answer(device, device.temperature_c)
+
+    def nvmlDeviceGetClockInfo(self, device: Board, clock: int) -> float:
+        assert clock == 1
+        return self._answer(device, device.clock_mhz)
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, device: Board) -> float:
+        return self._answer(device, device.throttle)
+
+    def nvmlDeviceGetPersistenceMode(self, device: Board) -> float:
+        return self._answer(device, device.persistence)
+
+    def nvmlSystemGetDriverVersion(self) -> bytes:
+        return b"550.54.15"
+
+    def nvmlSystemGetCudaDriverVersion(self) -> int:
+        return 12040
 
     def _answer(self, device: Board, value: float | None) -> float:
         if device.is_lost:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from llm_energy_measure.domain.assumptions import Assumptions
+from llm_energy_measure.domain.environment import Environment
 from llm_energy_measure.domain.experiment import (
     AggregatedResult,
     AggregationMetadata,
@@ -154,6 +155,7 @@ def full_raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes:
         ram_provenance="modelled",
         devices=[device, msgspec.structs.replace(device, gpu_id=process_index + 1, energy_j=None)],
         idle_power_w=55.5,
+        idle_power_end_w=56.5,
         sensors=[
             SensorReading(
                 source="rapl",
@@ -202,6 +204,19 @@ def full_raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes:
         "launcher": Launcher(name="slurm", job_id="123", step_id="0", node="n1", local_rank=0, attempt=1),
         "origin": ImportOrigin(
             tool="codecarbon", version="3.3.0", file="emissions.csv", sha256="0" * 64, row=7, experiment_id="exp_1"
+        ),
+        "environment": Environment(
+            recorder_version="0.1.0",
+            python_version="3.12.1",
+            system="Linux 6.1.0 x86_64",
+            cpu_model="AMD EPYC 9654",
+            cpu_count=96,
+            cpu_governor="performance",
+            container="docker",
+            gpu_driver="550.54",
+            cuda_version="12.4",
+            engine="vllm",
+            engine_config={"tensor-parallel-size": "4"},
         ),
         "status": "failed",
         "error_type": "OutOfMemoryError",

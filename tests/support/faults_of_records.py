@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from llm_energy_measure.domain.device_state import DeviceEvidence, DeviceState, DeviceSummary
 from llm_energy_measure.domain.experiment import ClockEvidence, UnreadableFile
-from llm_energy_measure.domain.metrics import SensorReading
+from llm_energy_measure.domain.metrics import DeviceEnergy, SensorReading
 from llm_energy_measure.results.store import codec
 from tests.support import factories
 
@@ -62,6 +63,14 @@ def records(count: int, **changes: Any) -> list[RawProcessResult]:
 def sensor(**changes: Any) -> dict[str, Any]:
     reading = {"source": "rapl", "instance": "package-0", "component": "cpu", "scope": "host", "energy_j": 100.0}
     return {"sensors": [SensorReading(**{**reading, **changes})]}
+
+
+def device(index: int = 0, **changes: Any) -> DeviceEnergy:
+    """Return a GPU with its state and the summary of its samples: no throttling, no drift."""
+    state = DeviceState(temperature_c=60.0, clock_mhz=1980.0, throttle=[], power_limit_w=400.0, persistence_mode=True)
+    summary = {"samples": 400, "clock_first_mhz": 1980.0, "clock_last_mhz": 1975.0, "throttled": {}, **changes}
+    evidence = DeviceEvidence(start=state, end=state, samples=DeviceSummary(**summary))
+    return DeviceEnergy(gpu_id=index, gpu_uuid=f"GPU-{index}", evidence=evidence)
 
 
 def clock(offset_sec: float, jump_sec: float = 0.0, boot: str = "b", **changes: Any) -> ClockEvidence:
@@ -192,6 +201,8 @@ FAILING: dict[str, Callable[[], Experiment]] = {
     "zero.energy_per_token": lambda: one(energy={"energy_per_token_j": 0.0}),
     "zero.peak_memory": lambda: one(compute_metrics=factories.compute(peak_memory_mb=0.0)),
     "zero.cpu_power": lambda: one(energy={"cpu_energy_j": 100.0, "cpu_power_w": 0.0, "total_energy_j": 8100.0}),
+    "device.throttled": lambda: one(energy={"devices": [device(throttled={"sw_thermal_slowdown": 0.25})]}),
+    "device.drift": lambda: one(energy={"devices": [device(clock_first_mhz=1980.0, clock_last_mhz=1500.0)]}),
     "zero.cpu_energy": lambda: one(energy={"cpu_energy_j": 0.0, "cpu_power_w": 90.0}),
     "provenance.schema_version": lambda: ([stored(record(), "schema_version")], {}),
 }  # fmt: skip
@@ -233,4 +244,7 @@ def honest() -> list[RawProcessResult]:
     """Return four processes that pass every check."""
     energy = {"idle_power_w": 50.0, **sensor(counter_start_j=50.0, counter_end_j=150.0)}
     versions = {"torch": "2.9"}
-    return [record(index, of=4, clock=clock(0), energy=energy, library_versions=versions) for index in range(4)]
+    return [
+        record(index, of=4, clock=clock(0), energy={**energy, "devices": [device(index)]}, library_versions=versions)
+        for index in range(4)
+    ]

@@ -182,6 +182,18 @@ ABSENT: Values = {
     # Only the recorder hands a sensor over, and integrates power.
     **null("energy_metrics.sensors[].window.", "start end duration_sec"),
     **null("energy_metrics.sensors[].", "uncertainty_j"),
+    # Only the recorder sees the machine.
+    "energy_metrics.idle_power_end_w": None,
+    **null("environment.", "recorder_version python_version system cpu_model cpu_count cpu_governor container"),
+    **null("environment.", "gpu_driver cuda_version engine engine_config"),
+    **{
+        f"energy_metrics.devices[].evidence.{end}.{name}": None
+        for end in ("start", "end")
+        for name in ("temperature_c", "clock_mhz", "throttle", "power_limit_w", "persistence_mode")
+    },
+    **null("energy_metrics.devices[].evidence.samples.", "samples interval_sec power_min_w power_max_w throttled"),
+    **null("energy_metrics.devices[].evidence.samples.", "temperature_max_c temperature_first_c temperature_last_c"),
+    **null("energy_metrics.devices[].evidence.samples.", "clock_min_mhz clock_max_mhz clock_first_mhz clock_last_mhz"),
 }
 LAUNCHER = null("launcher.", "name")
 STATUS = null("", "status")

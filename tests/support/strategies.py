@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from llm_energy_measure.domain.device_state import DeviceEvidence, DeviceState, DeviceSummary
+from llm_energy_measure.domain.environment import Environment
 from llm_energy_measure.domain.experiment import (
     AggregatedResult,
     AggregationMetadata,
@@ -109,8 +111,30 @@ inference_metrics = st.builds(
 )
 provenances = _or_none(st.sampled_from(typing.get_args(Provenance)))
 scopes = _or_none(st.sampled_from(typing.get_args(Scope)))
+device_states = st.builds(
+    DeviceState,
+    temperature_c=_or_none(amounts),
+    clock_mhz=_or_none(amounts),
+    throttle=_or_none(st.lists(texts, max_size=2)),
+    power_limit_w=_or_none(amounts),
+    persistence_mode=_or_none(st.booleans()),
+)
+device_summaries = st.builds(
+    DeviceSummary,
+    samples=counts,
+    power_max_w=_or_none(amounts),
+    clock_first_mhz=_or_none(amounts),
+    throttled=_or_none(st.dictionaries(texts, st.floats(0, 1), max_size=2)),
+)
+device_evidence = st.builds(
+    DeviceEvidence,
+    start=_or_none(device_states),
+    end=_or_none(device_states),
+    samples=st.one_of(st.just(msgspec.UNSET), device_summaries),
+)
 devices = st.builds(
     DeviceEnergy,
+    evidence=st.one_of(st.just(msgspec.UNSET), device_evidence),
     gpu_id=_or_none(st.integers(0, 16)),
     gpu_uuid=_or_none(texts),
     gpu_name=_or_none(texts),
@@ -170,6 +194,13 @@ energy_metrics = st.builds(
     devices=_or_none(st.lists(devices, max_size=2)),
     idle_power_w=_or_none(amounts),
     sensors=_or_none(st.lists(sensors, max_size=2)),
+    idle_power_end_w=st.one_of(st.just(msgspec.UNSET), amounts),
+)
+environments = st.builds(
+    Environment,
+    python_version=_or_none(texts),
+    cpu_count=_or_none(counts),
+    engine_config=_or_none(st.dictionaries(texts, texts, max_size=2)),
 )
 compute_metrics = st.builds(
     ComputeMetrics,
@@ -253,6 +284,7 @@ def raw_records(
             error_type=_or_none(texts),
             library_versions=_or_none(st.dictionaries(texts, texts, max_size=2)),
             phases=_or_none(st.lists(phases, max_size=2)),
+            environment=st.one_of(st.just(msgspec.UNSET), environments),
             unknown_fields=st.just(msgspec.UNSET),
         )
     )

@@ -106,7 +106,12 @@ def _settings(_context: click.Context, _parameter: click.Parameter, words: tuple
     type=click.FloatRange(min=0),
     default=0.0,
     show_default=True,
-    help="Measure the idle power for this time before the command starts.",
+    help="Measure the idle power for this time before the command starts and after it ends.",
+)
+@click.option(
+    "--samples",
+    is_flag=True,
+    help="Store power, temperature, clock and throttle reasons over time, in samples-process_N.csv.gz.",
 )
 @click.option(
     "--process-index",

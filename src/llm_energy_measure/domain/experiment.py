@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from llm_energy_measure.constants import PROCESS_FILE_PATTERN, SCHEMA_VERSION
 from llm_energy_measure.domain.assumptions import Assumptions
+from llm_energy_measure.domain.environment import Environment
 from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.domain.latency import LatencyStatistics
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Phase, Timestamps
@@ -213,6 +214,7 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         error_type: Type of the exception, or name of the signal, that ended the run. None if there was none.
         library_versions: Versions of the libraries that did the work, by name.
         phases: Parts of the run with their energy. None if the run has no phases.
+        environment: Software and machine of the process. UNSET if unknown.
         unknown_fields: Fields of the file that this release does not know. UNSET if there are none.
     """
 
@@ -246,6 +248,7 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     error_type: str | None = None
     library_versions: dict[str, str] | None = None
     phases: list[Phase] | None = None
+    environment: Environment | UnsetType = UNSET
     unknown_fields: UnknownFields = UNSET
 
     @property

@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
+from llm_energy_measure.domain.device_state import DeviceEvidence
 from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.domain.units import (
     Count,
@@ -107,6 +108,7 @@ class DeviceEnergy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         mig_profile: Profile of the MIG slice. None for a whole device.
         energy_j: Energy in the energy window, in joules, at least 0. None if unknown.
         provenance: Origin of `energy_j`. None if unknown.
+        evidence: State of the device at both ends of the run, and the summary of its samples. UNSET if unknown.
     """
 
     gpu_id: int | None = None
@@ -116,6 +118,7 @@ class DeviceEnergy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mig_profile: str | None = None
     energy_j: Joules | None = None
     provenance: Provenance | None = None
+    evidence: DeviceEvidence | UnsetType = UNSET
 
 
 class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -216,6 +219,7 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         devices: Energy of each device that this process measured.
         idle_power_w: Power of the components in the total, measured while nothing ran, in watts.
         sensors: Readings of each sensor.
+        idle_power_end_w: As `idle_power_w`, measured after the run. UNSET if it was not measured.
     """
 
     total_energy_j: Joules | None
@@ -239,6 +243,20 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     devices: list[DeviceEnergy] | None = None
     idle_power_w: Watts | None = None
     sensors: list[SensorReading] | None = None
+    idle_power_end_w: Watts | UnsetType | None = UNSET
+
+    @property
+    def idle_adjusted_energy_j(self) -> float | None:
+        """The total without the idle energy of its duration, in joules, at least 0. None if either is unknown.
+
+        The idle power is the mean of the powers before and after the run, as far as both are known. This figure is
+        derived; it never replaces the measured total.
+        """
+        known = [power_w for power_w in (self.idle_power_w, self.idle_power_end_w) if power_w not in (None, UNSET)]
+        if self.total_energy_j is None or self.duration_sec is None or not known:
+            return None
+        idle_w = sum(float(power_w) for power_w in known if isinstance(power_w, int | float)) / len(known)
+        return max(0.0, self.total_energy_j - idle_w * self.duration_sec)
 
     @property
     def known_energy_j(self) -> float | None:

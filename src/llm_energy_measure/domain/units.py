@@ -29,6 +29,8 @@ JoulesPerToken = Annotated[float, Meta(ge=0, extra_json_schema=_unit("J/token"))
 Watts = Annotated[float, Meta(ge=0, extra_json_schema=_unit("W"))]
 Seconds = Annotated[float, Meta(ge=0, extra_json_schema=_unit("s"))]
 Hertz = Annotated[float, Meta(ge=0, extra_json_schema=_unit("Hz"))]
+Megahertz = Annotated[float, Meta(ge=0, extra_json_schema=_unit("MHz"))]
+Fraction = Annotated[float, Meta(ge=0, le=1, extra_json_schema=_unit("1"))]
 Milliseconds = Annotated[float, Meta(ge=0, extra_json_schema=_unit("ms"))]
 TokensPerSecond = Annotated[float, Meta(ge=0, extra_json_schema=_unit("token/s"))]
 Tokens = Annotated[int, Meta(ge=0, extra_json_schema=_unit("token"))]

@@ -6,12 +6,13 @@ import threading
 from datetime import datetime
 from typing import Any
 
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
 from llm_energy_measure.domain.experiment import ClockEvidence
 from llm_energy_measure.domain.metrics import SENSOR_LOCKED, SensorReading, Timestamps
 from llm_energy_measure.recorder import metrics
 from llm_energy_measure.recorder.clock import Clock, Instant, timestamps
+from llm_energy_measure.recorder.device_evidence import EvidenceCollector
 from llm_energy_measure.recorder.handover import LastReading, last_reading, records_of
 from llm_energy_measure.recorder.locks import Locks
 from llm_energy_measure.recorder.sampler import Sampler, sample_for
@@ -32,9 +33,11 @@ class Measurement:
         clock: The clocks of this machine.
         interval_sec: Time between two readings, in seconds; None to read only at both ends.
         idle_sec: How long to measure idle power before the window, in seconds; 0 not to measure it.
+        wants_samples: Whether to record samples of the devices over time.
 
     Attributes:
         sampler: Reads the sensors.
+        evidence: State of the devices at both ends, and their samples.
         start: Start of the window; set by `begin`.
     """
 
@@ -47,6 +50,7 @@ class Measurement:
         *,
         interval_sec: float | None,
         idle_sec: float,
+        wants_samples: bool = False,
     ) -> None:
         self._opened = opened
         self._locks = locks
@@ -57,7 +61,9 @@ class Measurement:
         self._own, self._others = locks.acquire_sensors(opened.sensors)
         self._store_start = store_clock.read(clock)
         self._idle_power_w = self._measure_idle(idle_sec) if idle_sec else None
+        self._idle_end_w: float | UnsetType | None = UNSET
         self.sampler = Sampler(self._own, clock, interval_sec=interval_sec)
+        self.evidence = EvidenceCollector(self._own, clock, interval_sec=interval_sec, wants_samples=wants_samples)
         self.start: Instant
         self._taking_over = threading.Lock()
         self._taken: list[Sensor] = []
@@ -69,11 +75,27 @@ class Measurement:
         energy_j = None if sampler.failures() else sampler.energies().total
         return energy_j / took_sec if energy_j is not None and took_sec > 0 else None
 
+    def measure_idle_end(self, seconds: float) -> None:
+        """Measure idle power after the window."""
+        self._idle_end_w = self._measure_idle(seconds)
+
     def begin(self) -> None:
         """Begin the energy window. Nothing happens between its first reading and its start time."""
+        self.evidence.before()
         self.sampler.take()
         self.start = Instant.now(self._clock)
         self.sampler.start_thread()
+        self.evidence.begin(self.start.monotonic)
+
+    def end(self) -> None:
+        """End the energy window."""
+        self.sampler.end()
+        self.evidence.after()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self.evidence.close()
+        self.sampler.close()
 
     @property
     def is_waiting(self) -> bool:
@@ -121,7 +143,8 @@ class Measurement:
         window = timestamps(self.start, end)
         readings = self._readings(window, end)
         sensors = [*self._own, *self._taken, *self._others]
-        devices = {sensor.instance: sensor.device for sensor in sensors if sensor.device is not None}
+        described = {sensor.instance: self.evidence.describe(sensor, is_final=is_final) for sensor in sensors}
+        devices = {name: device for name, device in described.items() if device is not None}
         return {
             **metrics.gpu_fields(list(devices.values())),
             "energy_measurement_warning": metrics.energy_warning(
@@ -129,7 +152,12 @@ class Measurement:
             ),
             "timestamps": window,
             "energy_metrics": metrics.energy_metrics(
-                readings, devices, window, tokens=tokens, idle_power_w=self._idle_power_w
+                readings,
+                devices,
+                window,
+                tokens=tokens,
+                idle_power_w=self._idle_power_w,
+                idle_power_end_w=self._idle_end_w,
             ),
             "clock": self._clock_evidence(end, store_end),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from msgspec import UNSET, Struct, structs
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from llm_energy_measure.domain.latency import LatencyMeasurements
 from llm_energy_measure.domain.metrics import (
@@ -54,6 +54,7 @@ def energy_metrics(
     *,
     tokens: int | None,
     idle_power_w: float | None,
+    idle_power_end_w: float | UnsetType | None = UNSET,
 ) -> EnergyMetrics:
     """Return the energy metrics of a process.
 
@@ -62,7 +63,8 @@ def energy_metrics(
         devices: The devices that the sensors see, by name of the sensor.
         window: The energy window.
         tokens: Tokens of the process; None if none were counted.
-        idle_power_w: Idle power, in watts; None if it was not measured.
+        idle_power_w: Idle power before the window, in watts; None if it was not measured.
+        idle_power_end_w: Idle power after the window, in watts; UNSET if it was not measured.
     """
     known, total = _known_and_total(readings or ())
     gpu, cpu, ram = ([reading for reading in known if reading.component == name] for name in ("gpu", "cpu", "ram"))
@@ -88,6 +90,7 @@ def energy_metrics(
         devices=_devices(readings or (), devices),
         idle_power_w=idle_power_w,
         sensors=None if readings is None else list(readings),
+        idle_power_end_w=idle_power_end_w,
     )
 
 

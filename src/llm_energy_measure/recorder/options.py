@@ -35,6 +35,7 @@ class Options(Struct, kw_only=True, frozen=True):
     idle_sec: float
     interval_sec: float | None
     checkpoint_sec: float | None
+    samples: bool
     process_index: int | None
     world_size: int | None
     attempt: int | NewAttempt | None
@@ -56,6 +57,7 @@ def check_options(experiment_id: str, given: Mapping[str, Any]) -> Options:
         if options[name] is not None:
             options[name] = _number(doing, name, options[name], "a number above 0, or None")
     options["idle_sec"] = _number(doing, "idle_sec", options["idle_sec"], "0 or more", min_is_zero=True)
+    _one_of(doing, "samples", options["samples"], (True, False))
     if options["w_per_core"] is not None:
         options["w_per_core"] = _number(doing, "w_per_core", options["w_per_core"], "a number of watts above 0")
     if options["sources"] is not None:
@@ -132,7 +134,7 @@ def _list(doing: str, name: str, value: Any, kinds: tuple[type, ...], wanted: st
     raise ConfigurationError(doing, f"{name} is {value!r}", f"give a list of {wanted}")
 
 
-def _one_of(doing: str, name: str, value: Any, choices: Sequence[str]) -> Any:
+def _one_of(doing: str, name: str, value: Any, choices: Sequence[object]) -> Any:
     if value not in choices:
-        raise ConfigurationError(doing, f"{name} is {value!r}", f"choose from {', '.join(choices)}")
+        raise ConfigurationError(doing, f"{name} is {value!r}", f"choose from {', '.join(map(str, choices))}")
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
@@ -23,16 +22,19 @@ from llm_energy_measure.recorder import metrics, options
 from llm_energy_measure.recorder.attempt import NewAttempt
 from llm_energy_measure.recorder.clock import Clock, SystemClock
 from llm_energy_measure.recorder.decorator import decorate
+from llm_energy_measure.recorder.engines import engine_of_object
 from llm_energy_measure.recorder.periodic_thread import PeriodicThread
 from llm_energy_measure.recorder.phases import WARMUP
 from llm_energy_measure.recorder.ranks import ProcessRank
 from llm_energy_measure.recorder.rescue import rescue
+from llm_energy_measure.recorder.running import RUNNING
 from llm_energy_measure.recorder.session import Session, status_of
 from llm_energy_measure.recorder.sigterm import SigtermHandler
 from llm_energy_measure.recorder.sources import Source
 from llm_energy_measure.recorder.token_counter import Request
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.checkpoints import delete_checkpoint, delete_leftovers, save_checkpoint
+from llm_energy_measure.results.store.samples import save_samples
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,9 +68,11 @@ class Recording:
         require_energy: Raise an error if no energy source works.
         w_per_core: Power of one busy core, in watts, for the source `cpu_model`.
         gpus: Indices or UUIDs of the GPUs of this process. [default: the GPUs that CUDA shows to the process]
-        idle_sec: How long to measure idle power before the block, in seconds.
+        idle_sec: How long to measure idle power before and after the block, in seconds.
         interval_sec: Time between two readings of the sensors, in seconds; None to read only at both ends.
         checkpoint_sec: Time between two checkpoints, in seconds; None for no checkpoints.
+        samples: Whether to store power, temperature, clock and throttle reasons over time, in
+            `samples-process_<i>.csv.gz`.
         process_index: Rank of this process, from 0, if no launcher sets it.
         world_size: Number of processes, if no launcher sets it.
         attempt: Number of earlier starts of the experiment, if no launcher sets it. `"next"` runs a used id again and
@@ -119,6 +123,7 @@ class Recording:
         idle_sec: float = 0.0,
         interval_sec: float | None = 0.1,
         checkpoint_sec: float | None = 5.0,
+        samples: bool = False,
         process_index: int | None = None,
         world_size: int | None = None,
         attempt: int | NewAttempt | None = None,
@@ -139,6 +144,7 @@ class Recording:
         self._model = metrics.ModelDescription()
         self._session: Session
         self._marked: tuple[Status, str | None] = ("completed", None)
+        self._outcome: tuple[Status, str | None] | None = None
         self._pid = 0
         self._is_running = False
         self._is_child = False
@@ -222,6 +228,15 @@ class Recording:
         """
         self._model = structs.replace(self._model, **options.check_model(dict(locals())))
 
+    def describe_engine(self, engine: object) -> None:
+        """Record the settings of a serving engine, flat: of an engine of vLLM or SGLang, a dataclass or a mapping.
+
+        `llm-energy-measure record -- vllm serve ...` finds the settings in the command.
+        """
+        if not self._is_running:
+            self._check_is_running()
+        self._session.engine = engine_of_object(engine)
+
     def mark(self, status: Status, error_type: str | None = None) -> None:
         """Set the status of the run, for example after a failure that raises no exception.
 
@@ -293,7 +308,7 @@ class Recording:
                 thread = PeriodicThread("checkpoint", wanted.checkpoint_sec, self._checkpoint)
                 undo.callback(thread.stop)
                 thread.start()
-            _RUNNING.add(self)
+            RUNNING.add(self)
             # From here on, the end of the block calls the callbacks.
             self._exit = undo.pop_all()
         return self
@@ -307,8 +322,9 @@ class Recording:
         status, error_type = self._marked if error is None else status_of(error)
         if self._sigterm.received is not None and (error is not None or status != "completed"):
             status, error_type = "interrupted", self._sigterm.received
+        self._outcome = status, error_type
         try:
-            self._finish(status, error_type)
+            self._end(status, error_type)
         except LLMEnergyMeasureError as refused:
             if error is None:
                 raise
@@ -323,6 +339,18 @@ class Recording:
         is_new = error is not None and error is not self._error_at_start
         self.__exit__(None, error if is_new else None, None)
 
+    def _end(self, status: Status, error_type: str | None) -> None:
+        """Measure idle power if the block has completed, then save. A signal or Ctrl-C saves at once."""
+        idle_sec = self._options.idle_sec
+        try:
+            if idle_sec and status == "completed" and self._is_running and not sys.is_finalizing():
+                self._take_over()
+                self._session.end()
+                self._checkpoint()
+                self._session.measurement.measure_idle_end(idle_sec)
+        finally:
+            self._finish(status, error_type)
+
     def _finish(self, status: Status, error_type: str | None) -> None:
         """End the window and save the result once. Signals are delivered afterwards."""
         with self._sigterm.defer(), self._exit:
@@ -331,11 +359,13 @@ class Recording:
                     return
                 self._has_ended = True  # from here on no checkpoint is written: it would stay next to the result
                 self._is_running = False
-                _RUNNING.discard(self)
+                RUNNING.discard(self)
             self._take_over()
-            self._session.measurement.sampler.end()
-            self.result = self._session.build(self._model, status, error_type)
+            self._session.end()
+            # A signal during the idle measurement does not change the outcome of the block.
+            self.result = self._session.build(self._model, *(self._outcome or (status, error_type)))
             self.path = self._save(self.result)
+            self._save_samples()
             delete_checkpoint(self.repository.store, self.experiment_id, self.rank.process_index)
             with contextlib.suppress(LLMEnergyMeasureError):
                 delete_leftovers(self.repository.store, self.experiment_id, self.rank.process_index)
@@ -347,6 +377,16 @@ class Recording:
         except StorageError as error:
             error.advice = f"{error.advice}; {rescue(result, self._environ)}"
             raise
+
+    def _save_samples(self) -> None:
+        """Save the samples of the devices. The result is stored already, so a failure is only logged."""
+        traces = self._session.measurement.evidence.traces()
+        try:
+            store, index = self.repository.store, self.rank.process_index
+            if traces and not save_samples(store, self.experiment_id, index, traces):
+                _LOG.warning("cannot save the samples: process %s has samples already", index)
+        except LLMEnergyMeasureError as error:
+            _LOG.warning("cannot save the samples: %s", error)
 
     def _take_over(self) -> None:
         """Read the shared sensors whose reader has ended. A failing store must not end the run."""
@@ -363,7 +403,7 @@ class Recording:
                 if not self._has_ended:
                     save_checkpoint(self.repository.store, self.experiment_id, record)
 
-    def _disable_in_child(self) -> None:
+    def disable_in_child(self) -> None:
         """In a forked child: read no sensor, and replace the locks, which threads of the parent may hold."""
         self._is_running, self._is_child = False, True
         self._lock = threading.RLock()
@@ -373,26 +413,3 @@ class Recording:
 
 record = Recording
 """The public name of `Recording`: `with record("exp_42") as run:`."""
-
-_RUNNING: set[Recording] = set()
-
-
-def _disable_in_child() -> None:
-    for recording in _RUNNING:
-        recording._disable_in_child()  # noqa: SLF001 - this module defines the class
-
-
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_disable_in_child)
-
-
-@atexit.register
-def _save_at_exit() -> None:
-    """Save the recordings that the program did not end, as in callbacks and notebooks."""
-    # Python sets last_value before it prints the exception that ends the program.
-    error = getattr(sys, "last_value", None)
-    for recording in list(_RUNNING):
-        try:
-            recording.end_at_exit(error)
-        except Exception as unsaved:  # noqa: BLE001 - the other recordings must be saved too
-            _LOG.error("cannot save the result at exit: %s", unsaved)

@@ -7,14 +7,18 @@ import platform
 import sys
 from collections.abc import Mapping
 
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
+from llm_energy_measure.domain.environment import Environment
 from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessResult, Status, config_digest
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder import locks, metrics
 from llm_energy_measure.recorder.attempt import choose_attempt
+from llm_energy_measure.recorder.bounded import call_within
 from llm_energy_measure.recorder.clock import Clock, Instant
 from llm_energy_measure.recorder.config import stored_config
+from llm_energy_measure.recorder.engines import EngineConfig, engine_of_command
+from llm_energy_measure.recorder.environment import environment_of
 from llm_energy_measure.recorder.libraries import detect_backend, library_versions, peak_memory_mib
 from llm_energy_measure.recorder.measurement import Measurement
 from llm_energy_measure.recorder.options import Options
@@ -26,6 +30,9 @@ from llm_energy_measure.recorder.token_counter import TokenCounter
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.checkpoints import archive_checkpoint
+
+# The longest wait for facts about the machine, which a driver gives.
+_PATIENCE_SEC = 2.0
 
 
 class Session:
@@ -44,6 +51,7 @@ class Session:
         experiment_id: Id of the experiment, with the number that `attempt="suffix"` appends.
         rank: Rank of this process and number of processes.
         measurement: The sensors. Their energy window has not begun.
+        engine: The serving engine, if it is known.
         tokens: Counts tokens and latencies.
         phases: The parts of the block.
 
@@ -79,6 +87,12 @@ class Session:
         self._cli_overrides = stored_config(options.cli_overrides)
         opened = _open_sources(experiment_id, options, self.rank, environ)
         undo.callback(opened.close)
+        self._machine = call_within(_PATIENCE_SEC, lambda: environment_of(environ, opened.sources))
+        self._end: tuple[Totals, Instant] | None = None
+        self.engine: EngineConfig | None = None
+        command = self._cli_overrides.get("command")
+        if isinstance(command, list):
+            self.engine = engine_of_command([str(word) for word in command])
         manifest = self._manifest()
         repository.begin_experiment(manifest, self.rank.process_index)
         self._host = options.host or platform.node() or None
@@ -92,9 +106,15 @@ class Session:
         archive_checkpoint(store, experiment_id, self.rank.process_index)
         store_clock = StoreClock(store, layout.manifest_key(folder))
         self.measurement = Measurement(
-            opened, held, store_clock, clock, interval_sec=options.interval_sec, idle_sec=options.idle_sec
+            opened,
+            held,
+            store_clock,
+            clock,
+            interval_sec=options.interval_sec,
+            idle_sec=options.idle_sec,
+            wants_samples=options.samples,
         )
-        undo.callback(self.measurement.sampler.close)
+        undo.callback(self.measurement.close)
         self.tokens = TokenCounter()
         self.phases = Phases(self._totals)
 
@@ -109,12 +129,26 @@ class Session:
             attempt=launcher.attempt or 0,
         )
 
+    def _environment(self) -> Environment | UnsetType:
+        """Return software and machine; UNSET if they could not be read."""
+        engine = self.engine
+        if self._machine is None or engine is None:
+            return self._machine or UNSET
+        return structs.replace(self._machine, engine=engine.name, engine_config=engine.settings or None)
+
     def _totals(self) -> Totals:
         return Totals(self._clock.monotonic(), self.measurement.sampler.energies(), self.tokens.counts)
 
+    def end(self) -> None:
+        """End the energy window. The record then has the time, the energy and the tokens up to now."""
+        if self._end is None:
+            self.measurement.end()
+            self._end = self._totals(), Instant.now(self._clock)
+
     def build(self, model: metrics.ModelDescription, status: Status, error_type: str | None) -> RawProcessResult:
         """Return the record of everything up to now. With the status `partial` it is a checkpoint."""
-        options, totals, end = self._options, self._totals(), Instant.now(self._clock)
+        options = self._options
+        totals, end = (self._totals(), Instant.now(self._clock)) if self._end is None else self._end
         phases = self.phases.totals(totals)
         inference_sec = max(0.0, end.monotonic - self.measurement.start.monotonic - outside_inference_sec(phases))
         inference = metrics.inference_metrics(totals.counts, self.tokens.latencies(), inference_sec)
@@ -123,7 +157,7 @@ class Session:
         backend, backend_version = detect_backend(versions)
         return RawProcessResult(
             experiment_id=self.experiment_id,
-            backend=options.backend or backend,
+            backend=options.backend or backend or (self.engine.name if self.engine is not None else None),
             backend_version=options.backend_version or backend_version,
             process_index=self.rank.process_index,
             config_name=str(options.config_name or self._config.get("config_name") or self.experiment_id),
@@ -140,6 +174,7 @@ class Session:
             error_type=error_type,
             library_versions=versions or None,
             phases=phase_records(phases, totals.counts),
+            environment=self._environment(),
             **self.measurement.record_fields(end, tokens, is_final=status != "partial"),
         )
 

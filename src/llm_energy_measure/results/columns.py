@@ -177,6 +177,8 @@ RAW_COLUMNS: tuple[Column[RawProcessResult], ...] = (
     _raw("energy_metrics.duration_sec", "number", "s", name="energy_window_sec"),
     _raw("energy_metrics.emissions_kg_co2", "number", "kg CO2eq"),
     _raw("energy_metrics.energy_per_token_j", "number", "J/token"),
+    _raw("energy_metrics.idle_power_w", "number", "W"),
+    _raw("energy_metrics.idle_adjusted_energy_j", "number", "J"),
     *(
         _raw(f"energy_metrics.{component}_{fact}", "text")
         for component in ("total", "gpu", "cpu", "ram")

@@ -13,6 +13,7 @@ from llm_energy_measure.verification.completeness import check_completeness_of
 from llm_energy_measure.verification.consistency import check_consistency
 from llm_energy_measure.verification.counters import check_counters
 from llm_energy_measure.verification.coverage import check_sensor_time
+from llm_energy_measure.verification.devices import check_devices
 from llm_energy_measure.verification.gpu_identity import check_gpu_identity
 from llm_energy_measure.verification.plausibility import check_plausibility
 from llm_energy_measure.verification.processes import Evidence
@@ -31,6 +32,7 @@ FAMILIES: tuple[Callable[[Evidence], Iterable[Finding]], ...] = (
     check_plausibility,
     check_ceilings,
     check_counters,
+    check_devices,
     check_consistency,
     check_zeros,
     check_identical_readings,

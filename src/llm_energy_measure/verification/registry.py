@@ -364,6 +364,23 @@ CHECKS: dict[str, Check] = {
         "Treat the power as unknown.",
         severity="info",
     ),
+    "device.throttled": Check(
+        "A GPU was slowed down by heat, by its power supply or by its power limit.",
+        "Fails if a throttle reason `hw_slowdown`, `hw_thermal_slowdown`, `hw_power_brake` or `sw_thermal_slowdown` is "
+        "in the samples of the GPU (`record --samples`), or in its state at the start or the end. Only `sw_power_cap` "
+        "(the GPU draws its power limit) gives an `info`. No finding if no record has the state of its GPUs.",
+        "Improve the cooling or the power supply, wait until the GPU is cool, and measure again. Compare only runs "
+        "with the same throttle reasons.",
+        "NVML API reference: nvmlClocksEventReasons.",
+        severity="warning",
+    ),
+    "device.drift": Check(
+        "The clock or the power limit of a GPU changed during the run.",
+        "Fails if the mean clock of the first and the last quarter differ by more than 5 % (`record --samples`, "
+        "without the samples of an idle GPU), or if the power limit at the end is not that at the start.",
+        "Warm the GPU up before the block, set the power limit before the run, and measure longer.",
+        severity="warning",
+    ),
     "zero.cpu_energy": Check(
         "The CPU energy is 0 J although there is CPU power.",
         "Fails if `cpu_energy_j` is 0 and there is CPU power.",

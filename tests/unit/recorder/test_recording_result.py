@@ -94,7 +94,7 @@ def test_import_loads_no_heavy_library() -> None:
 def test_package_has_only_its_public_names() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'recrod'"):
         _ = llm_energy_measure.recrod
-    assert set(llm_energy_measure.__all__) == {"__version__", "record"}
+    assert set(llm_energy_measure.__all__) == {"__version__", "load", "record"}
 
 
 def test_file_has_the_current_schema_version(repository: FileSystemRepository, clock: ManualClock) -> None:

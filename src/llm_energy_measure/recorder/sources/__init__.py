@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from msgspec import Struct, field
 
 from llm_energy_measure.constants import EXTRA_PACKAGES
+from llm_energy_measure.domain.device_state import DeviceSample, DeviceState
 from llm_energy_measure.domain.metrics import Component, DeviceEnergy, Provenance, Scope, SensorReading
 from llm_energy_measure.exceptions import ConfigurationError, RecorderError
 from llm_energy_measure.recorder.devices import own_devices, unused_devices
@@ -52,6 +53,8 @@ class Sensor(Struct, kw_only=True, eq=False):
         device: The device that the sensor sees, without its energy.
         board: UUID of the board whose counter `read` returns, if this is not the device itself: a MIG slice reads the
             counter of its whole board. Every process on the board has the same value.
+        state: Returns the state of the device: temperature, clock, throttle reasons, limits. None if it has none.
+        sample: Returns power, temperature, clock and throttle reasons at this instant. None to sample only `read`.
         is_cheap: Whether the sensor can be read ten times per second. If not, it is read only where a figure is needed.
     """
 
@@ -66,6 +69,8 @@ class Sensor(Struct, kw_only=True, eq=False):
     max_power_w: float = MAX_POWER_W
     device: DeviceEnergy | None = None
     board: str | None = None
+    state: Callable[[], DeviceState] | None = None
+    sample: Callable[[], DeviceSample] | None = None
     is_cheap: bool = True
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import ConfigurationError, RecorderError
 from llm_energy_measure.recorder.devices import visible_devices
 from llm_energy_measure.recorder.sources import Sensor, Settings, import_library
+from llm_energy_measure.recorder.sources.nvml_state import driver_of, query, sample_of, state_of
 
 _DOING = "cannot read GPUs through NVML"
 
@@ -57,6 +58,12 @@ class Nvml:
             self._is_open = False
             self._library.nvmlShutdown()
 
+    def driver_versions(self) -> tuple[str | None, str | None] | None:
+        """Return the version of the driver and the newest CUDA that it supports; None if the source is not open."""
+        if not self._is_open:
+            return None
+        return driver_of(self._library)
+
     def _sensors(self, nvml: Any, settings: Settings) -> list[Sensor]:
         visible = visible_devices(settings.environ)
         count = nvml.nvmlDeviceGetCount()
@@ -101,13 +108,13 @@ class Nvml:
 
     def _sensor(self, nvml: Any, handle: Any) -> Sensor:
         device, board = _describe(nvml, handle)
-        is_counter, query = True, nvml.nvmlDeviceGetTotalEnergyConsumption
+        is_counter, ask = True, nvml.nvmlDeviceGetTotalEnergyConsumption
         try:
-            query(board)
+            ask(board)
         except nvml.NVMLError:
             # Boards before Volta and some virtual GPUs have no counter. If NVML gives no power either, this raises.
-            is_counter, query = False, nvml.nvmlDeviceGetPowerUsage
-            query(board)
+            is_counter, ask = False, nvml.nvmlDeviceGetPowerUsage
+            ask(board)
         return Sensor(
             source=self.name,
             instance=device.gpu_uuid or str(device.gpu_id),
@@ -115,9 +122,11 @@ class Nvml:
             scope="device",
             provenance="measured" if is_counter else "integrated",
             quantity="energy" if is_counter else "power",
-            read=lambda: float(query(board)) * 1e-3,  # from mJ or mW
+            read=lambda: float(ask(board)) * 1e-3,  # from mJ or mW
             device=device,
             board=_text(nvml.nvmlDeviceGetUUID(board)),
+            state=partial(state_of, nvml, board),
+            sample=partial(sample_of, nvml, board),
         )
 
 
@@ -158,26 +167,19 @@ def _until_missing(nvml: Any, visible: list[str], notes: list[str]) -> list[str]
 def _describe(nvml: Any, handle: Any) -> tuple[DeviceEnergy, Any]:
     """Return the facts of a device and the handle of its board. For a MIG slice, the board has another handle."""
     board, profile = handle, None
-    if _or_none(nvml, nvml.nvmlDeviceIsMigDeviceHandle, handle):
+    if query(nvml, "nvmlDeviceIsMigDeviceHandle", handle):
         board = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
         # A name of a slice: "NVIDIA A100-SXM4-40GB MIG 1g.5gb".
         profile = _text(nvml.nvmlDeviceGetName(handle)).rpartition("MIG ")[2] or "unknown"
-    limit_mw = _or_none(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, board)
+    limit_mw = query(nvml, "nvmlDeviceGetEnforcedPowerLimit", board)
     device = DeviceEnergy(
-        gpu_id=_or_none(nvml, nvml.nvmlDeviceGetIndex, board),
+        gpu_id=query(nvml, "nvmlDeviceGetIndex", board),
         gpu_uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
         gpu_name=_text(nvml.nvmlDeviceGetName(board)),
         gpu_power_limit_w=None if limit_mw is None else float(limit_mw) * 1e-3,
         mig_profile=profile,
     )
     return device, board
-
-
-def _or_none(nvml: Any, query: Callable[[Any], Any], handle: Any) -> Any:
-    try:
-        return query(handle)
-    except nvml.NVMLError:
-        return None
 
 
 def _text(name: str | bytes) -> str:

@@ -1,0 +1,87 @@
+"""The software and the machine of a process, from files of Linux and loaded modules. A missing fact is None."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from llm_energy_measure.domain.environment import Environment
+from llm_energy_measure.recorder.sources import Source
+
+_MAX_GOVERNORS = 4
+
+
+def environment_of(environ: Mapping[str, str], sources: Sequence[Source], root: Path = Path("/")) -> Environment:
+    """Return the environment of this process.
+
+    Args:
+        environ: Environment variables.
+        sources: The open energy sources. A source with the method `driver_versions` states driver and CUDA.
+        root: The root of the file system.
+    """
+    queries = [query for source in sources if callable(query := getattr(source, "driver_versions", None))]
+    driver, cuda = next((found for query in queries if (found := query()) is not None), (None, None))
+    return Environment(
+        recorder_version=_own_version(),
+        python_version=platform.python_version(),
+        system=" ".join(part for part in (platform.system(), platform.release(), platform.machine()) if part) or None,
+        cpu_model=_cpu_model(root),
+        cpu_count=_cpu_count(),
+        cpu_governor=_governors(root),
+        container=_container(environ, root),
+        gpu_driver=driver,
+        cuda_version=cuda,
+    )
+
+
+def _own_version() -> str | None:
+    try:
+        return version("llm-energy-measure")
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_count() -> int | None:
+    try:
+        return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    except OSError:
+        return os.cpu_count()
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _cpu_model(root: Path) -> str | None:
+    for line in (_text(root / "proc/cpuinfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip() or None
+    return platform.processor() or None
+
+
+def _governors(root: Path) -> str | None:
+    """Return the frequency governors of all processors, each once. Source: Linux, Documentation/admin-guide/pm."""
+    files = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor"))
+    names = sorted({name for file in files if (name := _text(file)) is not None})
+    return ",".join(names[:_MAX_GOVERNORS]) or None
+
+
+def _container(environ: Mapping[str, str], root: Path) -> str | None:
+    """Return the kind of the container: from files and variables that the runtimes create."""
+    if environ.get("KUBERNETES_SERVICE_HOST"):
+        return "kubernetes"
+    if environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
+        return "apptainer"
+    if (root / ".dockerenv").exists():
+        return "docker"
+    if (root / "run/.containerenv").exists():
+        return "podman"
+    return environ.get("container") or None  # systemd-nspawn, LXC and podman set it
