@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_energy_measure.exceptions import ConfigurationError, ResultCorruptError
+from llm_energy_measure.exceptions import ConfigurationError, ResultCorruptError, ResultNotFoundError
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.results.store.tags import (
     Tags,
@@ -51,6 +51,30 @@ def test_changes_equal_those_of_a_dict(changes: list[dict[str, str | None]]) -> 
         model = {name: value for name, value in {**model, **change}.items() if value is not None}
         assert change_tags(repository.store, "e", change).tags == model
     assert load_tags(repository.store, "e").tags == model
+
+
+class _AbsentOnce(MemoryStore):
+    """A store in which a value of another process appears at `create`, and whose next read does not find it.
+
+    Through FUSE, a value that a process replaces is absent for an instant.
+    """
+
+    fails = True
+
+    def create(self, key: str, data: bytes) -> bool:
+        super().put(key, encode_tags(Tags(experiment_id="e", tags={"other": "1"})))
+        return super().create(key, data)
+
+    def get(self, key: str) -> bytes:
+        data = super().get(key)
+        if self.fails:
+            self.fails = False
+            raise ResultNotFoundError(f"cannot read {key}", "the file was not found", "check the spelling")
+        return data
+
+
+def test_value_that_is_absent_for_an_instant_is_read_again() -> None:
+    assert change_tags(_AbsentOnce(), "e", {"own": "2"}).tags == {"other": "1", "own": "2"}
 
 
 @given(st.dictionaries(KEYS, TEXT), st.none() | TEXT)

@@ -14,6 +14,7 @@ from llm_energy_measure.exceptions import ConfigurationError, ExperimentIdError,
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.security import require_bounded_json
 from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.folder import get_listed
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _MAX_TEXT = 10_000
@@ -85,7 +86,7 @@ def change_tags(
     key = layout.tags_key(folder)
     before: bytes | None = None
     with contextlib.suppress(ResultNotFoundError):
-        before = store.get(key)
+        before = get_listed(store, key)
     for _ in range(_MAX_TRIES):
         older = Tags(experiment_id=experiment_id) if before is None else _decode_own(before, key, folder)
         newer = _changed(older, changes)
@@ -95,7 +96,7 @@ def change_tags(
         if before is None:
             if store.create(key, data):
                 return newer
-            before = store.get(key)
+            before = get_listed(store, key)
             continue
         kept = store.exchange(key, data)
         replaced = store.get(kept)
