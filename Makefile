@@ -148,6 +148,10 @@ smoke: dist  ## Test the built wheel in a new environment without development de
 demo: $(INSTALLED_DEMO)  ## Run the demo with the core dependencies only
 	@PATH="$(abspath $(VENV_DEMO))/bin:$$PATH" bash examples/demo.sh
 
+.PHONY: bundle-example
+bundle-example: $(INSTALLED)  ## Make examples/smollm2_b1.zip again, and write its digest into the documentation
+	@PATH="$(abspath $(VENV))/bin:$$PATH" bash examples/bundle.sh
+
 RESULTS ?= results-live
 
 .PHONY: demo-live

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llm_energy_measure import importers
+from llm_energy_measure.bundle.outcomes import CODES as BUNDLE_CODES
 from llm_energy_measure.catalogue.query import ALIASES
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.importers.mapping import FIELDS
@@ -56,6 +57,12 @@ def reason_codes() -> str:
     return _table(("code", "meaning"), ((f"`{code}`", meaning) for code, meaning in importers.CODES.items()))
 
 
+def bundle_codes() -> str:
+    """Return the table of the reason codes of `bundle verify`."""
+    rows = ((f"`{code}`", outcome, meaning) for code, (outcome, meaning) in BUNDLE_CODES.items())
+    return _table(("code", "outcome", "meaning"), rows)
+
+
 def import_formats() -> str:
     """Return the table of the formats that `import` reads, in the order in which they are tried."""
     rows = ((f"`{form.name}`", form.looks_for, form.covers, form.unknown) for form in FORMATS)
@@ -96,6 +103,7 @@ def aliases() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "aliases": aliases,
+    "bundle-codes": bundle_codes,
     "checks": checks,
     "file-findings": file_findings,
     "experiment-columns": experiment_columns,

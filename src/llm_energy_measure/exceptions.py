@@ -15,6 +15,7 @@
     │       ├── CatalogueError              the advice says how to rebuild the catalogue
     │       ├── ImportFormatError           (+ ValueError) carries the file, the line and the tool
     │       ├── ExportError                 (+ OSError)
+    │       ├── BundleError                 (+ ValueError) a bundle is unsafe to read; carries the code of the reason
     │       └── MissingExtraError           (+ ImportError) names the packages to install
     ├── AggregationError
     │   ├── IncompleteExperimentError       carries the CompletenessReport
@@ -153,6 +154,20 @@ class ImportFormatError(ResultsError, ValueError):
 
 class ExportError(ResultsError, OSError):
     """An export could not be written."""
+
+
+class BundleError(ResultsError, ValueError):
+    """A file is not a bundle, or is unsafe to read. No file was extracted.
+
+    Attributes:
+        code: Stable code of the reason, such as `name.parent`.
+        name: The file in the bundle. None if the reason is about the whole bundle.
+        reason: The reason as a clause.
+    """
+
+    code: str = ""
+    name: str | None = None
+    reason: str = ""
 
 
 class MissingExtraError(ResultsError, ImportError):

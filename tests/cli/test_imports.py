@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_energy_measure.cli.main import bundle as bundle_command
 from llm_energy_measure.cli.main import cli
 from llm_energy_measure.cli.main import results as results_command
 
@@ -39,6 +40,8 @@ ANALYTICS = HEAVY - {"asyncio", "concurrent.futures.process", "duckdb", "pandas"
 
 # matplotlib imports most of these modules.
 REPORT = HEAVY - {"duckdb", "pandas", "polars", "pyarrow", "torch"}
+# A signature needs a program and a file; the numbers of a table are in CSV.
+BUNDLE = {"csv", "ctypes", "subprocess", "tempfile"}
 
 # By command: the heavy modules it may import, whether it may import the aggregation, and its maximum of modules.
 BUDGETS: dict[str, tuple[set[str], bool, int]] = {
@@ -68,11 +71,15 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results verify --all": (RECORDS, True, 250),
     "results merge {folder}": ({*RECORDS, "ctypes", "logging"}, False, 230),
     "results delete mistral --yes": (RECORDS, False, 210),
+    "bundle create --to {folder}/a.zip": ({*RECORDS, *BUNDLE, "sqlite3"}, True, 290),
+    "bundle verify {folder}": ({*RECORDS, *BUNDLE}, True, 290),
+    "bundle open {folder}/raw --to {folder}/a": ({*RECORDS, *BUNDLE}, True, 290),
 }
 
 
 def test_every_command_has_a_budget() -> None:
-    names = {*cli.lazy, *(f"results {name}" for name in results_command.lazy)} - {"results"}
+    names = {*cli.lazy, *(f"results {name}" for name in results_command.lazy)} - {"results", "bundle"}
+    names |= {f"bundle {name}" for name in bundle_command.lazy}
     assert {name for name in names if not any(line.startswith(name) for line in BUDGETS)} == set()
 
 

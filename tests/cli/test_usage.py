@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 import llm_energy_measure
+from llm_energy_measure.cli.main import bundle as bundle_command
 from llm_energy_measure.cli.main import cli
 from llm_energy_measure.cli.main import results as results_command
 from llm_energy_measure.domain.schema import json_schema
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMANDS = [(), *((name,) for name in cli.lazy), *(("results", name) for name in results_command.lazy)]
+COMMANDS += [("bundle", name) for name in bundle_command.lazy]
+READ_NO_RESULTS = {("schema",), ("doctor",), ("bundle", "verify"), ("bundle", "open")}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -47,15 +50,14 @@ def test_every_option_has_a_sentence_of_help(command: tuple[str, ...]) -> None:
             assert option.metavar or option.is_flag or isinstance(option.type, click.Choice), option.name
 
 
-@pytest.mark.parametrize(
-    "command", [command for command in COMMANDS if command not in {("schema",), ("doctor",)}], ids=" ".join
-)
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in READ_NO_RESULTS], ids=" ".join)
 def test_every_command_that_reads_results_accepts_a_directory(command: tuple[str, ...]) -> None:
     assert "-o, --results-dir DIR" in run(*command, "--help").out
 
 
 def test_help_lists_the_commands() -> None:
-    for arguments, group in ((["--help"], cli), (["results", "--help"], results_command)):
+    groups = (["--help"], cli), (["results", "--help"], results_command), (["bundle", "--help"], bundle_command)
+    for arguments, group in groups:
         lines = run(*arguments).out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
         assert [line.split()[0] for line in lines if line[2] != " "] == list(group.lazy)
 

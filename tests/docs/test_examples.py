@@ -29,7 +29,7 @@ from pathlib import Path
 import pytest
 
 import llm_energy_measure
-from llm_energy_measure.cli.main import cli, results
+from llm_energy_measure.cli.main import bundle, cli, results
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -80,7 +80,7 @@ def bash(*arguments: str) -> tuple[int, str]:
 def run_console(code: str) -> None:
     for command in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
         line, _, expected = command.partition("\n")
-        status = int(match[1]) if (match := re.search(r"# exit (\d)$", line)) else 0
+        status = int(match[1]) if (match := re.search(r"# exit (\d+)$", line)) else 0
         found_status, found = bash("-c", line)
         assert found_status == status, (line, found)
         assert sorted_lines(expected) == sorted_lines(found) or matches(expected, found), f"$ {line}\n{found}"
@@ -150,6 +150,7 @@ def test_docstring_examples_work(name: str) -> None:
 
 def test_an_example_uses_every_command() -> None:
     text = "\n".join(code for page in PAGES for _, code in examples(page))
-    commands = [name for name in cli.lazy if name != "results"] + [f"results {name}" for name in results.lazy]
+    commands = [name for name in cli.lazy if name not in ("results", "bundle")]
+    commands += [f"results {name}" for name in results.lazy] + [f"bundle {name}" for name in bundle.lazy]
     unused = [name for name in commands if not re.search(rf"llm-energy-measure (-\w( \w+)? )*{name}\b", text)]
     assert unused == []

@@ -10,6 +10,7 @@ import pytest
 
 from docs.generated import PARTS, PLACEHOLDER, fill
 from llm_energy_measure import importers, results
+from llm_energy_measure.bundle.outcomes import CODES as BUNDLE_CODES
 from llm_energy_measure.catalogue.query import ALIASES
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.importers.mapping import FIELDS
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXPECTED: dict[str, Iterable[str]] = {
     "aliases": ALIASES,
+    "bundle-codes": BUNDLE_CODES,
     "checks": CHECKS,
     "file-findings": FILE_CODES,
     "experiment-columns": [column.name for column in AGGREGATED_COLUMNS],

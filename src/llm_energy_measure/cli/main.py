@@ -91,6 +91,10 @@ class LazyGroup(click.Group):
             "llm_energy_measure.cli.main:results",
             "List, show, compare, verify, export, query, tag, check, merge and delete results.",
         ),
+        "bundle": (
+            "llm_energy_measure.cli.main:bundle",
+            "Create, verify and open bundles of results for papers.",
+        ),
         "schema": ("llm_energy_measure.cli.schema:schema", "Print the JSON Schema of a result."),
     },
     epilog=options.examples(
@@ -140,11 +144,32 @@ def results() -> None:
     """List, show, compare, verify, export, query, tag, check, merge and delete results."""
 
 
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "create": ("llm_energy_measure.cli.bundle_create:create", "Pack experiments into one ZIP file."),
+        "verify": (
+            "llm_energy_measure.cli.bundle_verify:verify",
+            "Check files, signature, verdicts and a published table.",
+        ),
+        "open": ("llm_energy_measure.cli.bundle_open:open_", "Extract a bundle as a results directory."),
+    },
+    epilog=options.examples(
+        'bundle create --where "tag.paper = fig3" --to fig3.zip', "bundle verify fig3.zip --expect sha256:0f3a..."
+    ),
+)
+@options.shared_options
+def bundle() -> None:
+    """Create, verify and open bundles: sealed packages of results that travel with a paper."""
+
+
 def _similar_commands(name: str) -> list[str]:
-    """Return the commands of both groups with a similar name. Users often omit or add the word `results`."""
+    """Return the commands of all groups with a similar name. Users often omit or add the word `results`."""
     from difflib import get_close_matches
 
     commands = {**{name: name for name in cli.lazy}, **{name: f"results {name}" for name in results.lazy}}
+    if name in bundle.lazy:
+        commands.setdefault(name, f"bundle {name}")
     commands |= {old: f"results {new}" for old, new in results.renamed.items()}
     near = get_close_matches(name, commands, n=1 if name in commands else 3)
     return [commands[match] for match in near]

@@ -1,0 +1,88 @@
+"""Open a bundle: extract it into a new folder, whose `data` is a results directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from msgspec import Struct
+
+from llm_energy_measure.bundle import names
+from llm_energy_measure.bundle.checking import check_whole
+from llm_energy_measure.bundle.outcomes import Problem, refuse
+from llm_energy_measure.bundle.sources import Source
+from llm_energy_measure.exceptions import BundleError, ExportError, ResultExistsError
+from llm_energy_measure.storage.contained import remove_tree
+from llm_energy_measure.storage.temporary import temporary_path
+
+
+class OpenedBundle(Struct, frozen=True, kw_only=True):
+    """A bundle that was extracted.
+
+    Attributes:
+        folder: The folder with all files; `bundle verify` accepts it.
+        results_dir: The results directory in it.
+        files: Number of files.
+        digest: Digest of the bundle, in lower-case hexadecimal.
+    """
+
+    folder: Path
+    results_dir: Path
+    files: int
+    digest: str
+
+
+def open_bundle(source: Source, target: str | Path) -> OpenedBundle:
+    """Extract a bundle into a new folder, and return it. The folder appears only if all files are whole.
+
+    Args:
+        source: The files of the bundle.
+        target: The folder to create. It must not exist.
+
+    Raises:
+        ResultExistsError: The target exists.
+        BundleError: A file is changed, missing or not listed. Nothing is extracted.
+        ExportError: The folder cannot be written.
+    """
+    target = Path(target)
+    if os.path.lexists(target):
+        advice = "remove it, or use another name"
+        raise ResultExistsError(f"cannot open the bundle in {target}", "the path exists", advice)
+    whole = check_whole(source)
+    if whole.problems:
+        raise _refused(whole.problems)
+    temp = temporary_path(os.fspath(target))
+    try:
+        try:
+            for name in source.names:
+                _extract(source, name, whole.listed.get(name), Path(temp, name))
+            Path(temp).rename(target)
+        except BaseException:
+            if Path(temp).is_dir():
+                remove_tree(temp)
+            raise
+    except OSError as error:
+        if isinstance(error, ExportError):
+            raise
+        advice = "choose a folder that exists and has free space"
+        raise ExportError(f"cannot open the bundle in {target}", error.strerror or str(error), advice) from error
+    return OpenedBundle(folder=target, results_dir=target / names.PAYLOAD, files=len(source.names), digest=whole.digest)
+
+
+def _refused(problems: list[Problem]) -> BundleError:
+    first = problems[0]
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return refuse(first.code, first.name, first.message + more, "'llm-energy-measure bundle verify' lists all reasons")
+
+
+def _extract(source: Source, name: str, listed: bytes | None, path: Path) -> None:
+    """Write one file, and check its digest again: the archive can change while it is read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        for part in source.chunks(name):
+            digest.update(part)
+            file.write(part)
+    if listed is not None and digest.digest() != listed:
+        raise refuse("file.changed", name, "it changed while it was read")

@@ -1,0 +1,209 @@
+"""`llm-energy-measure bundle create`."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from pathlib import Path
+
+import click
+
+from llm_energy_measure.analysis.observations import group_observations, read_observations
+from llm_energy_measure.bundle.contents import LeftOut, Selection
+from llm_energy_measure.bundle.creation import BundleOptions, CreatedBundle, create_bundle
+from llm_energy_measure.bundle.manifests import DIGEST_PREFIX
+from llm_energy_measure.catalogue.index import query_catalogue
+from llm_energy_measure.catalogue.selection import Query
+from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.results.repository import FileSystemRepository
+
+_SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_MAX_LINES = 12
+
+
+def _checked_date(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a date; write for example 2026-03-31") from None
+
+
+def _checked_licence(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not _SPDX.fullmatch(value):
+        message = f"{value!r} is not an SPDX identifier; write for example CC-BY-4.0 (the list is on spdx.org/licenses)"
+        raise click.BadParameter(message)
+    return value
+
+
+@click.command(
+    epilog=options.examples(
+        'bundle create --where "tag.paper = fig3" --to fig3.zip --licence CC-BY-4.0',
+        "bundle create exp_1 exp_2 --to fig3.zip --sign ~/.ssh/id_ed25519 --citation CITATION.cff",
+    )
+)
+@options.experiment_ids
+@options.where_option
+@click.option("--to", "target", metavar="FILE", required=True, type=options.PathName(), help="Create this ZIP file.")
+@click.option("--sign", "key", metavar="KEY", type=options.PathName(), help="Sign with this SSH key (ssh-keygen).")
+@click.option("--report", is_flag=True, help="Add a report for people, report.html (needs matplotlib and jinja2).")
+@click.option("--licence", metavar="SPDX", callback=_checked_licence, help="State this licence, such as CC-BY-4.0.")
+@click.option("--citation", metavar="FILE", type=options.PathName(), help="Add this file, such as CITATION.cff.")
+@click.option("--date", metavar="DATE", callback=_checked_date, help="Use this date. [default: of the newest result]")
+@click.option("--only-passed", is_flag=True, help="Leave out experiments whose verdict is not complete.")
+@click.option(
+    "--pseudonymise-hosts",
+    "pseudonymise",
+    is_flag=True,
+    help="Replace the names of hosts and users. The digests of these raw files differ from the originals.",
+)
+@options.shared_options
+@streams.finish_work
+def create(
+    *,
+    ids: tuple[str, ...],
+    where: str | None,
+    target: str,
+    key: str | None,
+    report: bool,
+    licence: str | None,
+    citation: str | None,
+    date: str | None,
+    only_passed: bool,
+    pseudonymise: bool,
+) -> None:
+    """Pack experiments into one ZIP file that anyone can check.
+
+    Without ids and --where, the bundle has all experiments. It has the raw files, manifests, tags, aggregates, the
+    verdict on each experiment, and a record of the selection: also the experiments of the same configurations that are
+    left out. A condition selects experiments that are not aggregated, too. The same results give the same bytes.
+
+    The printed line is for the paper. The digest is the SHA-256 of the file tagmanifest-sha256.txt in the bundle.
+    """
+    if ids and where is not None:
+        raise click.UsageError("Give either experiment ids or --where.")
+    if report and pseudonymise:
+        raise click.UsageError("The report shows the names of hosts; omit --report or --pseudonymise-hosts.")
+    repository = options.repository()
+    options.require_safe_target(repository, target)
+    bundle_options = BundleOptions(
+        date=date,
+        licence=licence,
+        citation=None if citation is None else Path(citation),
+        sign_with=None if key is None else Path(key),
+        only_passed=only_passed,
+        pseudonymise=pseudonymise,
+        report=_report_function(repository, where, is_condition_enough=not (ids or only_passed)) if report else None,
+    )
+    selection = _selection(repository, ids, where)
+    created = create_bundle(repository, target, selection, bundle_options, with_progress=_with_progress)
+    _print_created(created)
+
+
+def _report_function(
+    repository: FileSystemRepository, where: str | None, *, is_condition_enough: bool
+) -> Callable[[list[str]], bytes]:
+    """Return the function that renders the report of the packed experiments.
+
+    Args:
+        repository: The results directory.
+        where: The condition of the command line.
+        is_condition_enough: True if the condition selects exactly the packed experiments.
+
+    Raises:
+        MissingExtraError: matplotlib or jinja2 is not installed.
+    """
+    from llm_energy_measure.reports.drawing import missing
+
+    for package in ("matplotlib", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            raise missing(package)
+
+    def render(ids: list[str]) -> bytes:
+        from llm_energy_measure.reports.build import build_report
+        from llm_energy_measure.reports.html import encode_report
+        from llm_energy_measure.reports.reading import ids_condition, read_results
+
+        condition = where if is_condition_enough else ids_condition(ids)
+        return encode_report(build_report(read_results(repository, where=condition, warn=terminal.warn)))
+
+    return render
+
+
+def _selection(repository: FileSystemRepository, ids: Sequence[str], where: str | None) -> Selection:
+    """Return the selected experiments, and the others of the same configurations."""
+    everything = options.all_ids(repository)
+    if ids:
+        found = [repository.folder_of(options.require_known(repository, name)) for name in ids]
+    elif where is not None:
+        query = Query(where=where, with_pending=True)
+        rows = query_catalogue(
+            repository, lambda catalogue: catalogue.values(query, ["id"]), full=True, warn=terminal.warn
+        )
+        found = [repository.folder_of(row[0]) for row in rows]
+    else:
+        found = everything
+    selection = Selection(condition=where, requested_ids=list(ids) or None, found=sorted(set(found)))
+    if ids or where is not None:
+        reason = "its id was not given" if ids else "it does not match the condition"
+        _add_left_out(repository, selection, set(everything), reason)
+    return selection
+
+
+def _add_left_out(repository: FileSystemRepository, selection: Selection, everything: set[str], reason: str) -> None:
+    """Add the experiments that share a configuration with a selected one, and those whose configuration is unknown."""
+    selected = set(selection.found)
+    known: set[str] = set()
+    for group in group_observations(read_observations(repository, warn=terminal.warn)):
+        members = [one.experiment_id for one in group.observations] + list(group.left_out)
+        folders = {repository.folder_of(name): name for name in members}
+        known |= folders.keys()
+        if not selected.isdisjoint(folders):
+            selection.left_out += [
+                LeftOut(experiment_id=name, reason=reason, configuration=group.name)
+                for folder, name in sorted(folders.items())
+                if folder not in selected
+            ]
+    selection.unknown_configuration = sorted(everything - known - selected)
+
+
+def _with_progress(items: Iterator[str], total: int) -> Iterator[str]:
+    if terminal.is_terminal(sys.stderr) and total > 1:
+        from llm_energy_measure.cli.progress import with_progress_bar
+
+        return with_progress_bar(items, "packing", total)
+    return items
+
+
+def _print_created(created: CreatedBundle) -> None:
+    """Print the line for the paper on stdout, and what a reader of the bundle will ask about on stderr."""
+    selection = created.selection
+    unclean = [f"{folder} ({verdict})" for folder, verdict in sorted(created.unclean.items())]
+    if unclean:
+        verb = "is" if len(unclean) == 1 else "are"
+        terminal.warn(f"{formatting.plural(len(unclean), 'experiment')} {verb} not complete: {_listed(unclean)}")
+    if selection.left_out:
+        shown = [f"{one.experiment_id}: {one.reason}" for one in selection.left_out]
+        terminal.info(f"{len(shown)} left out (see data/selection.json): {_listed(shown)}")
+    if selection.unknown_configuration:
+        number = formatting.plural(len(selection.unknown_configuration), "other experiment")
+        terminal.info(f"left out, configuration unknown (not aggregated): {number}")
+    if selection.pseudonyms is not None:
+        counts = ", ".join(f"{number} {kind}" for kind, number in selection.pseudonyms.items() if number)
+        words = (
+            f"{counts}; the digests of these raw files differ from those of the originals" if counts else "none found"
+        )
+        terminal.info(f"names replaced: {words}")
+    experiments = formatting.plural(created.experiments, "experiment")
+    files = formatting.plural(created.files, "file")
+    terminal.info(f"{created.path}: {created.size_bytes:,} bytes; the line for the paper:")
+    terminal.print_line(f"{experiments}, {files}, {DIGEST_PREFIX}{created.digest}")
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f"; and {len(words) - _MAX_LINES} more" if len(words) > _MAX_LINES else ""
+    return "; ".join(words[:_MAX_LINES]) + more

@@ -1,0 +1,170 @@
+"""`llm-energy-measure bundle verify`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import msgspec
+
+from llm_energy_measure.bundle.access import opened
+from llm_energy_measure.bundle.checking import BundleCheck, verify_bundle
+from llm_energy_measure.bundle.contents import Selection
+from llm_energy_measure.bundle.manifests import DIGEST_PREFIX
+from llm_energy_measure.bundle.outcomes import OUTCOMES, problem_of
+from llm_energy_measure.bundle.table import PublishedTable, read_table
+from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.exceptions import BundleError
+
+_DIGEST = re.compile(r"(?:sha256:)?[0-9a-fA-F]{64}")
+_MAX_LINES = 12
+_HELP = """Check that a bundle is whole, who signed it, and that its verdicts follow from its raw files.
+
+PATH is the ZIP file, or the folder into which it was unzipped. No file is extracted. Each verdict is computed again
+from the raw files, and compared with the stored one. --table compares the numbers of a published table: a printed
+number is right if the value of the bundle rounds to it.
+
+\b
+Exit status and outcome:
+{outcomes}
+   1 an error of the command, such as a missing ssh-keygen; 2 wrong usage
+
+The first of these that applies is the outcome: refused, changed, incomplete, signature-invalid, verdict-differs,
+table-differs. Each reason has a code; docs/how-to/check-a-papers-results.md explains the codes.
+""".format(outcomes="\n".join(f"  {status:>2} {word:<17} {meaning}" for word, (status, meaning) in OUTCOMES.items()))
+
+
+def _checked_digest(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not _DIGEST.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is not a digest; write sha256: and the 64 characters in the paper")
+    return value
+
+
+@click.command(
+    help=_HELP,
+    epilog=options.examples(
+        "bundle verify fig3.zip --expect sha256:0f3a...",
+        "bundle verify fig3.zip --allowed-signers signers.txt",
+        "bundle verify fig3.zip --table paper.csv --key id",
+    ),
+)
+@click.argument("path", metavar="PATH", type=options.PathName())
+@click.option("--expect", metavar="DIGEST", callback=_checked_digest, help="Require this digest, that of the paper.")
+@click.option(
+    "--allowed-signers",
+    metavar="FILE",
+    type=options.PathName(),
+    help="Know the keys in this file: a line 'NAME KEYTYPE KEY' for each, as for ssh-keygen.",
+)
+@click.option("--table", metavar="CSV", type=options.PathName(), help="Compare the numbers of this published table.")
+@click.option(
+    "--key",
+    metavar="COLUMN",
+    default="experiment_id",
+    show_default=True,
+    help="Column of the table that has the ids of the experiments.",
+)
+@click.option(
+    "--columns",
+    metavar="NAME,...",
+    type=options.Text(),
+    help="Compare these columns of the table. [default: those with the name of an exported column]",
+)
+@options.json_option
+@options.verbosity_options
+@streams.finish_work
+def verify(
+    *,
+    path: str,
+    expect: str | None,
+    allowed_signers: str | None,
+    table: str | None,
+    key: str,
+    columns: str | None,
+    as_json: bool,
+) -> None:
+    """Check a bundle; `_HELP` is the help text."""
+    if columns is not None and table is None:
+        raise click.UsageError("--columns names columns of --table; give --table, too.")
+    selected = None if columns is None else [name.strip() for name in columns.split(",")]
+    published: PublishedTable | None = None if table is None else read_table(table, key, selected)
+    try:
+        with opened(path) as source:
+            found = verify_bundle(
+                source,
+                expect=expect,
+                allowed_signers=allowed_signers,
+                published=published,
+                with_progress=_with_progress,
+            )
+    except BundleError as error:
+        found = BundleCheck(outcome="refused", problems=[problem_of(error)])
+    if as_json:
+        terminal.print_json(_document(found))
+    else:
+        _print_check(found, has_table=published is not None)
+    if status := OUTCOMES[found.outcome][0]:
+        raise SystemExit(status)
+
+
+def _with_progress(items: Iterator[str], total: int) -> Iterator[str]:
+    if terminal.is_terminal(sys.stderr) and total > 1:
+        from llm_energy_measure.cli.progress import with_progress_bar
+
+        return with_progress_bar(items, "verifying", total)
+    return items
+
+
+def _document(found: BundleCheck) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(found)
+    return {"outcome": document.pop("outcome"), "exit_status": OUTCOMES[found.outcome][0], **document}
+
+
+def _print_check(found: BundleCheck, *, has_table: bool) -> None:
+    """Print the outcome, its reasons, and what a reader has to know about the selection."""
+    terminal.print_line(f"{found.outcome}: {OUTCOMES[found.outcome][1]}")
+    for problem in found.problems[:_MAX_LINES]:
+        terminal.print_line(f"- {problem}")
+    if len(found.problems) > _MAX_LINES:
+        terminal.print_line(f"- and {len(found.problems) - _MAX_LINES} more; --json lists all")
+    if found.digest is not None:
+        terminal.print_line(f"digest: {DIGEST_PREFIX}{found.digest}")
+    if found.signature is not None and found.signature.is_valid:
+        terminal.print_line(f"signer: {found.signature.signer or 'unknown'}, key {found.signature.fingerprint}")
+    if found.files:
+        terminal.print_line(f"files: {found.files:,}")
+    if found.experiments:
+        verdicts = _verdicts(found)
+        terminal.print_line(f"experiments: {found.experiments:,}{verdicts}")
+    if found.selection is not None:
+        _print_selection(found.selection)
+    if has_table and found.selection is not None:
+        terminal.print_line(f"table: {formatting.plural(found.compared_numbers, 'number')} compared")
+        for note in found.notes:
+            terminal.print_line(f"- {note}")
+
+
+def _print_selection(selection: Selection) -> None:
+    """Print what the authors left out or replaced."""
+    if selection.left_out:
+        left_out = [f"{one.experiment_id} ({one.reason})" for one in selection.left_out]
+        terminal.print_line(f"left out by the authors: {_listed(left_out)}")
+    if selection.unknown_configuration:
+        number = formatting.plural(len(selection.unknown_configuration), "other experiment")
+        terminal.print_line(f"left out, configuration unknown: {number}")
+    if any((selection.pseudonyms or {}).values()):
+        terminal.print_line("names of hosts and users are replaced; the raw files differ from the originals")
+
+
+def _verdicts(found: BundleCheck) -> str:
+    if not found.unclean:
+        return ", all complete"
+    return f"; not complete: {_listed([f'{folder} ({word})' for folder, word in sorted(found.unclean.items())])}"
+
+
+def _listed(words: list[str]) -> str:
+    more = f", and {len(words) - _MAX_LINES} more" if len(words) > _MAX_LINES else ""
+    return ", ".join(words[:_MAX_LINES]) + more
