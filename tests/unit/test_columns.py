@@ -47,7 +47,7 @@ UNITS = {
 }
 
 # Columns whose name is not the name of a field: renamed to be unique, or computed.
-RENAMED = {"start_time", "end_time", "energy_window_sec", "origin_tool", "origin_file"}
+RENAMED = {"start_time", "end_time", "energy_window_sec", "origin_tool", "origin_file", "idle_adjusted_energy_j"}
 COMPUTED = {
     "model_name",
     "expected_processes",
