@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
 
 from llm_energy_measure.analysis.observations import METRICS
-from llm_energy_measure.cli import encoding, energies, formatting, options, terminal
+from llm_energy_measure.cli import energies, formatting, options, terminal
+from llm_energy_measure.cli.plot_output import print_figure
 from llm_energy_measure.reports.figures import Choice, figure_of, metrics_of
 from llm_energy_measure.reports.images import FORMATS, encode_image
 from llm_energy_measure.reports.plots import KINDS, Kind
 from llm_energy_measure.reports.quantities import stored_columns
 from llm_energy_measure.reports.reading import read_results
 from llm_energy_measure.reports.style import Size, size_of
-from llm_energy_measure.reports.text_plot import text_lines
 
 _HELP = f"""Draw a figure of experiments, for a paper or in the terminal.
 
@@ -112,9 +111,7 @@ def plot(
     choice = Choice(x=x_name, y=y_name, by=by, facet=facet, kind=form, is_front_drawn=pareto)
     figure = figure_of(results, choice)
     if target is None:
-        columns = shutil.get_terminal_size().columns
-        for line in text_lines(figure, columns, is_unicode=encoding.is_unicode()):
-            terminal.print_line(line)
+        print_figure(figure)
         return
     data = encode_image(figure, width, FORMATS[suffix])
     terminal.write_or_print(data, target, content=f"figure with {formatting.plural(len(figure.marks()), 'mark')}")

@@ -42,15 +42,20 @@ _PROCESS_HEADERS = (
     type=click.IntRange(min=0),
     help="Show the processes of this earlier attempt. [default: the current attempt]",
 )
+@click.option("--plot", "with_plot", is_flag=True, help="Draw the power over time, where samples are stored.")
 @energies.energy_option
 @options.json_option
 @options.shared_options
-def show(*, experiment: str, raw: bool, attempt: int | None, kind: energies.EnergyKind, as_json: bool) -> None:
+def show(
+    *, experiment: str, raw: bool, attempt: int | None, with_plot: bool, kind: energies.EnergyKind, as_json: bool
+) -> None:
     """Show one experiment: its aggregate and its processes.
 
     --json prints the stored aggregate unchanged, and --raw --json the stored raw results. The exit status is 1 if a
     file of the experiment can't be read.
     """
+    if with_plot and (raw or as_json or attempt is not None):
+        raise click.UsageError("--plot draws the current attempt: omit --raw, --json and --attempt.")
     repository = options.repository()
     if attempt is not None:
         _show_attempt(repository, experiment, attempt, raw=raw, as_json=as_json)
@@ -70,8 +75,25 @@ def show(*, experiment: str, raw: bool, attempt: int | None, kind: energies.Ener
         _print_aggregate_json(repository, experiment)
     else:
         _print_summary(row, repository, experiment, results, kind)
+        if with_plot:
+            _print_power(repository, experiment, results)
     if row.problems:
         raise SystemExit(1)
+
+
+def _print_power(repository: FileSystemRepository, experiment: str, raw_results: Sequence[RawProcessResult]) -> None:
+    """Draw the power samples of the processes."""
+    # Other uses of this command do not need these imports.
+    from llm_energy_measure.cli.plot_output import print_figure
+    from llm_energy_measure.reports.power import figure_of_processes
+
+    found = figure_of_processes(repository, experiment, raw_results, with_energy=False)
+    if found is None:
+        advice = "'llm-energy-measure import FILE --join LOG' stores those of a power log"
+        terminal.info(f"{experiment} has no power samples; {advice}")
+        return
+    terminal.print_line("")
+    print_figure(found)
 
 
 def _show_attempt(repository: FileSystemRepository, experiment: str, attempt: int, *, raw: bool, as_json: bool) -> None:

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 _ROW_CM = 0.62
 _GOLDEN_RATIO = 1.618
-_MOST_COLUMNS = 2
+_MOST_COLUMNS = 3
+_LEAST_PANEL_CM = 5.0
+_LEAST_PANEL_INCHES = 1.7
+_LABELS_INCHES = 0.9
+_LEGEND_ROW_INCHES = 0.17
+_MOST_LEGEND_COLUMNS = 4
+_CHARACTER_INCHES = 0.065
+_SLANTED_INCHES = 0.035
+_MOST_TICK_CHARACTERS = 48
+_MOST_MARKERS = 60
 _RANGE_WIDTH = 5.0
 _OFFSET = 0.11
 
@@ -59,6 +68,7 @@ def styled(size: style.Size) -> Iterator[None]:
     with mpl.rc_context(settings), warnings.catch_warnings():
         # A label may have a character that the font lacks. The figure shows a box in its place.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         warnings.filterwarnings("ignore", message="cmr10 font should ideally be used with mathtext")
         yield
 
@@ -74,18 +84,24 @@ def draw(plot: Plot, size: style.Size) -> Figure:
     from matplotlib.figure import Figure
 
     width = size.width_cm / style.CM_PER_INCH
-    columns = (
-        1 if _is_horizontal(plot) or any(panel.y for panel in plot.panels) else min(_MOST_COLUMNS, len(plot.panels))
-    )
+    columns = 1
+    if not _is_horizontal(plot) and all(panel.y is None for panel in plot.panels):
+        columns = min(_MOST_COLUMNS, len(plot.panels), max(int(size.width_cm / _LEAST_PANEL_CM), 1))
     rows = math.ceil(len(plot.panels) / columns)
     figure = Figure(figsize=(width, _height(plot, width, columns, rows)), layout="constrained")
     is_shared = all(panel.y is None for panel in plot.panels)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=is_shared)
     places = list(grid.flat)
     for axes, panel in zip(places, plot.panels, strict=False):
-        draw_panel(axes, plot, panel)
+        _paint_panel(axes, plot, panel)
     for axes in places[len(plot.panels) :]:
         axes.set_visible(False)
+    # Panels can share their axes, and an axis with limits ignores later values.
+    for axes, panel in zip(places, plot.panels, strict=False):
+        _label(axes, plot, panel, is_alone=len(plot.panels) == 1)
+        _set_limits(axes, plot, panel)
+    if len(plot.panels) > 1:
+        _label_figure(figure, plot)
     _add_legend(figure, plot)
     return figure
 
@@ -98,14 +114,38 @@ def _height(plot: Plot, width: float, columns: int, rows: int) -> float:
     """Return the height of a figure, in inches."""
     if _is_horizontal(plot):
         return (len(plot.x.categories or ()) * _ROW_CM + 1.9) / style.CM_PER_INCH
-    return max(width / columns / _GOLDEN_RATIO, 1.6) * (1.0 if rows == 1 else 0.9 * rows)
+    panel = max(width / columns / _GOLDEN_RATIO, _LEAST_PANEL_INCHES)
+    base = panel if rows == columns == 1 else 0.85 * panel * rows + _LABELS_INCHES
+    names = plot.panels[0].series if len(plot.panels[0].series) > 1 else []
+    legend_rows = math.ceil(len(names) / _legend_columns([series.name for series in names], width)) if names else 0
+    ticks = [for_matplotlib(name) for name in plot.x.categories or ()]
+    slanted = max(map(len, ticks)) * _SLANTED_INCHES * rows if _are_slanted(ticks) else 0.0
+    return base + max(legend_rows - 2, 0) * _LEGEND_ROW_INCHES + slanted
+
+
+def _legend_columns(names: Sequence[str], width: float) -> int:
+    """Return the number of columns of a legend that fits the width, in inches."""
+    longest = max((len(for_matplotlib(name)) for name in names), default=0)
+    return max(1, min(len(names), _MOST_LEGEND_COLUMNS, int(width / ((longest + 5) * _CHARACTER_INCHES))))
+
+
+def _are_slanted(names: Sequence[str]) -> bool:
+    """Return True if the names of categories are too long to stand side by side."""
+    return sum(map(len, names)) > _MOST_TICK_CHARACTERS
 
 
 def draw_panel(axes: Axes, plot: Plot, panel: Panel) -> None:
-    """Draw one panel of a figure on axes."""
-    y_axis = panel.y or plot.y
-    marks = plot.marks() if panel.y is None else [mark for series in panel.series for mark in series.marks]
-    scale_x, scale_y = _scales(plot, y_axis, marks)
+    """Draw one panel of a figure on axes of the caller."""
+    _paint_panel(axes, plot, panel)
+    _label(axes, plot, panel, is_alone=True)
+    _set_limits(axes, plot, panel)
+    handles, names = _legend(plot)
+    if handles:
+        axes.legend(handles, names, title=for_matplotlib(plot.by) or None)
+
+
+def _paint_panel(axes: Axes, plot: Plot, panel: Panel) -> None:
+    scale_x, scale_y = _scales(plot, panel)
     painter = {"bars": _draw_bars, "box": _draw_boxes, "line": _draw_line, "stacked": _draw_stack}.get(
         plot.kind, _draw_points
     )
@@ -114,7 +154,6 @@ def draw_panel(axes: Axes, plot: Plot, panel: Panel) -> None:
     if panel.front:
         front = [(scale_x(x), scale_y(y)) for x, y in panel.front]
         axes.plot(*zip(*front, strict=True), color=style.INK, linestyle="--", linewidth=1, zorder=2)
-    _label(axes, plot, panel, scale_x, scale_y)
 
 
 class _Series:
@@ -135,9 +174,11 @@ class _Series:
         return mark.x + (self.number - (self.of - 1) / 2) * 0.8 / self.of
 
 
-def _scales(plot: Plot, y_axis: Axis, marks: Sequence[Mark]) -> tuple[Scale, Scale]:
+def _scales(plot: Plot, panel: Panel) -> tuple[Scale, Scale]:
+    """Return the scales of both axes. Panels with the axis of the figure share its prefix."""
+    marks = plot.marks() if panel.y is None else [mark for series in panel.series for mark in series.marks]
     values = [value for mark in marks for value in (mark.y, mark.y_high) if value is not None and math.isfinite(value)]
-    return Scale(plot.x, [mark.x for mark in marks if math.isfinite(mark.x)]), Scale(y_axis, values)
+    return Scale(plot.x, [mark.x for mark in marks if math.isfinite(mark.x)]), Scale(panel.y or plot.y, values)
 
 
 def _draw_points(axes: Axes, series: _Series, scale_x: Scale, scale_y: Scale) -> None:
@@ -172,11 +213,12 @@ def _draw_points(axes: Axes, series: _Series, scale_x: Scale, scale_y: Scale) ->
 
 
 def _draw_ranges(axes: Axes, series: _Series, position: Any, scale_y: Scale, *, is_rows: bool) -> None:
-    """Draw ranges as wide grey bars, and lower bounds as triangles whose base is at the value."""
+    """Draw ranges as wide pale bars, and lower bounds as triangles whose base is at the value."""
     ranges = [mark for mark in series.marks if mark.is_range]
     x = [value for mark in ranges for value in (position(mark), position(mark), math.nan)]
     y = [value for mark in ranges for value in (scale_y(mark.y_low), scale_y(mark.y_high), math.nan)]
-    colours: dict[str, Any] = {"color": style.FAINT, "linewidth": _RANGE_WIDTH, "solid_capstyle": "butt", "zorder": 2.5}
+    colours: dict[str, Any] = {"linewidth": _RANGE_WIDTH, "solid_capstyle": "butt", "zorder": 2.5}
+    colours |= {"color": style.FAINT} if series.of == 1 else {"color": series.colour, "alpha": 0.5}
     axes.plot(*((y, x) if is_rows else (x, y)), **colours)
     bounds = [mark for mark in series.marks if mark.is_lower_bound]
     caret = 9 if is_rows else 10  # CARETRIGHTBASE, CARETUPBASE
@@ -197,6 +239,8 @@ def _scatter(
     """Draw marks that link to the rows of their experiments."""
     if not marks:
         return
+    # matplotlib warns about the edge of a marker that has none.
+    colours: dict[str, Any] = {"facecolors": series.colour, "edgecolors": "none"} if filled else {"color": style.FAINT}
     x, y = [position(mark) for mark in marks], [scale_y(mark.y) for mark in marks]
     across, up = (y, x) if is_rows else (x, y)
     drawn = axes.scatter(
@@ -204,8 +248,7 @@ def _scatter(
         up,
         s=26,
         marker=marker,
-        facecolors=series.colour if filled else style.FAINT,
-        edgecolors="none",
+        **colours,
         zorder=4,
     )
     if any(mark.target for mark in marks):
@@ -252,7 +295,6 @@ def _draw_bars(axes: Axes, series: _Series, scale_x: Scale, scale_y: Scale) -> N
         zorder=3,
     )
     _draw_ranges(axes, series, lambda mark: _place(series, mark, scale_x, width), scale_y, is_rows=False)
-    axes.set_ylim(bottom=0)
 
 
 def _bar_width(series: _Series, scale_x: Scale) -> float:
@@ -300,7 +342,7 @@ def _draw_boxes(axes: Axes, series: _Series, scale_x: Scale, scale_y: Scale) -> 
 def _draw_line(axes: Axes, series: _Series, scale_x: Scale, scale_y: Scale) -> None:
     marks = [mark for mark in series.marks if not mark.is_range and not mark.is_lower_bound]
     x, y = [mark.x / scale_x.factor for mark in marks], [scale_y(mark.y) for mark in marks]
-    is_dense = len(marks) > 60
+    is_dense = len(marks) > _MOST_MARKERS
     axes.plot(x, y, color=series.colour, marker=None if is_dense else series.marker, zorder=3)
     if any(mark.y_low is not None for mark in marks):
         low, high = ([scale_y(getattr(mark, name)) for mark in marks] for name in ("y_low", "y_high"))
@@ -322,46 +364,68 @@ def _draw_stack(axes: Axes, series: _Series, _scale_x: Scale, scale_y: Scale) ->
     )
 
 
-def _label(axes: Axes, plot: Plot, panel: Panel, scale_x: Scale, scale_y: Scale) -> None:
-    """Set the labels, the ticks of categories and the limits."""
-    x_label, y_label = for_matplotlib(scale_x.label), for_matplotlib(scale_y.label)
+def _label(axes: Axes, plot: Plot, panel: Panel, *, is_alone: bool) -> None:
+    """Set the title of a panel, and its labels if no label of the whole figure replaces them."""
+    scale_x, scale_y = _scales(plot, panel)
     names = None if plot.x.categories is None else [for_matplotlib(name) for name in plot.x.categories]
     if panel.title:
         axes.set_title(for_matplotlib(panel.title), loc="left")
     if _is_horizontal(plot):
-        axes.set_xlabel(y_label)
+        axes.set_xlabel(for_matplotlib(scale_y.label))
         axes.set_yticks([-float(index) for index in range(len(names or ()))], names or [])
-        axes.set_ylim(-len(names or ()) + 0.4, 0.6)
         axes.grid(visible=False, axis="y")
+        return
+    if is_alone:
+        axes.set_xlabel(for_matplotlib(scale_x.label))
+    if is_alone or panel.y is not None:
+        axes.set_ylabel(for_matplotlib(scale_y.label))
+    if names is not None:
+        is_long = _are_slanted(names)
+        axes.set_xticks(range(len(names)), names, rotation=30 if is_long else 0, ha="right" if is_long else "center")
+
+
+def _label_figure(figure: Figure, plot: Plot) -> None:
+    """Set the labels that the panels share."""
+    scale_x, scale_y = _scales(plot, plot.panels[0])
+    figure.supxlabel(for_matplotlib(scale_x.label), fontsize="medium")
+    if all(panel.y is None for panel in plot.panels):
+        figure.supylabel(for_matplotlib(scale_y.label), fontsize="medium")
+
+
+def _set_limits(axes: Axes, plot: Plot, panel: Panel) -> None:
+    """Begin an axis at 0 if only the ends of intervals are below 0: no energy and no time is negative."""
+    categories = plot.x.categories
+    marks = plot.marks()
+    if _is_horizontal(plot):
+        axes.set_ylim(-len(categories or ()) + 0.4, 0.6)
         axes.set_xlim(left=0)
         return
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    _clip_intervals(axes, plot)
-    if names is not None:
-        is_long = sum(map(len, names)) > 48
-        axes.set_xticks(range(len(names)), names, rotation=30 if is_long else 0, ha="right" if is_long else "center")
-        axes.set_xlim(-0.6, len(names) - 0.4)
-    axes.label_outer(remove_inner_ticks=False) if panel.y is None and len(plot.panels) > 1 else None
-
-
-def _clip_intervals(axes: Axes, plot: Plot) -> None:
-    """Begin an axis at 0 if only the ends of intervals are below 0: no energy and no time is negative."""
-    marks = plot.marks()
-    if axes.get_ylim()[0] < 0 and all((mark.y or 0.0) >= 0 for mark in marks):
+    is_negative = axes.get_ylim()[0] < 0 and all((mark.y or 0.0) >= 0 for mark in marks)
+    if is_negative or plot.kind == "bars" or panel.y is not None:
         axes.set_ylim(bottom=0)
-    if plot.x.categories is None and axes.get_xlim()[0] < 0 and all(mark.x >= 0 for mark in marks):
+    if categories is not None:
+        axes.set_xlim(-0.6, len(categories) - 0.4)
+    elif axes.get_xlim()[0] < 0 and all(mark.x >= 0 for mark in marks):
         axes.set_xlim(left=0)
 
 
 def _add_legend(figure: Figure, plot: Plot) -> None:
     """Add a legend above the panels, if there are several series."""
+    handles, names = _legend(plot)
+    if handles:
+        columns = _legend_columns(names, figure.get_figwidth())
+        title = for_matplotlib(plot.by) or None
+        figure.legend(handles, names, title=title, loc="outside upper right", ncols=columns)
+
+
+def _legend(plot: Plot) -> tuple[list[Any], list[str]]:
+    """Return the handles and the names of the series; empty if there is only one."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     names = [series.name for series in plot.panels[0].series]
     if len(names) < 2:
-        return
+        return [], []
     handles: list[Any] = []
     for number, name in enumerate(names):
         colour = style.COLOURS[number % len(style.COLOURS)]
@@ -369,12 +433,7 @@ def _add_legend(figure: Figure, plot: Plot) -> None:
             handles.append(Patch(color=style.PARTS.get(name, colour) if plot.kind == "stacked" else colour))
         else:
             line: Any = "-" if plot.kind == "line" else "none"
-            marker = None if plot.kind == "line" and len(plot.marks()) > 200 else style.MARKERS[number]
+            is_dense = plot.kind == "line" and len(plot.marks()) > _MOST_MARKERS * len(names)
+            marker = None if is_dense else style.MARKERS[number]
             handles.append(Line2D([], [], color=colour, linestyle=line, marker=marker))
-    figure.legend(
-        handles,
-        [for_matplotlib(name) for name in names],
-        title=for_matplotlib(plot.by) or None,
-        loc="outside upper right",
-        ncols=min(len(names), 4),
-    )
+    return handles, [for_matplotlib(name) for name in names]

@@ -12,11 +12,14 @@ from llm_energy_measure.analysis.repeats import RepeatGroup, Repeats, repeats_of
 from llm_energy_measure.domain import formatting
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.reports.plots import Axis, Kind, Mark, Panel, Plot, Series, pareto_front
-from llm_energy_measure.reports.quantities import Quantity, quantity_of, sorted_texts, texts_of
+from llm_energy_measure.reports.quantities import Quantity, as_categories, quantity_of, sorted_texts, texts_of
 from llm_energy_measure.reports.reading import Results
+from llm_energy_measure.reports.style import MOST_SERIES
 
 INTERVAL_NOTE = "Bars: t-based 95 % interval of the mean over repeats. A mark without a bar is one run."
-RANGE_NOTE = "A grey bar is the range that the records allow. A triangle is a lower bound: the value is at least this."
+RANGE_NOTE = (
+    "A wide pale bar is the range that the records allow. A triangle is a lower bound: the value is at least this."
+)
 FRONT_NOTE = "Dashed line: Pareto front. No other configuration is better in both values."
 
 
@@ -59,6 +62,8 @@ def figure_of(results: Results, choice: Choice, *, name: str = "figure") -> Plot
         ConfigurationError: A name is unknown, no experiment has both values, or two configurations share one place.
     """
     x, y = quantity_of(choice.x, results), quantity_of(choice.y, results)
+    if choice.kind in ("bars", "box"):
+        x = as_categories(x, results)
     if y.axis.categories is not None:
         doing = f"cannot draw {choice.y!r} on the second axis"
         raise ConfigurationError(doing, "its values are text", f"use a metric: {', '.join(METRICS)}")
@@ -185,16 +190,20 @@ def _panels(members: Sequence[_Member], results: Results, choice: Choice) -> lis
     facet, by = _reader(choice.facet, results), _reader(choice.by, results)
     titles = sorted_texts([facet(one.first) for one in members])
     names = sorted_texts([by(one.first) for one in members])
+    for option, found in (("--by", names), ("--facet", titles)):
+        if len(found) > MOST_SERIES:
+            doing, problem = f"cannot draw {len(found)} values of {option}", f"a figure shows at most {MOST_SERIES}"
+            raise ConfigurationError(doing, problem, "select with --where, or choose a fact with fewer values")
+    members_of: dict[tuple[str, str], list[Mark]] = {}
+    for one in members:
+        members_of.setdefault((facet(one.first), by(one.first)), []).append(one.mark)
     return [
         (
             title,
             [
                 Series(
                     name=name,
-                    marks=sorted(
-                        (one.mark for one in members if (facet(one.first), by(one.first)) == (title, name)),
-                        key=lambda mark: mark.x,
-                    ),
+                    marks=sorted(members_of.get((title, name), []), key=lambda mark: mark.x),
                 )
                 for name in names
             ],
@@ -215,14 +224,16 @@ def _front(series: Sequence[Series], x: Quantity, y: Quantity) -> list[tuple[flo
 def _require_one_place(members: Sequence[_Member], choice: Choice, results: Results, repeats: Repeats) -> None:
     """Raise `ConfigurationError` if two configurations have one place in bars, lines or boxes."""
     facet, by = _reader(choice.facet, results), _reader(choice.by, results)
-    places = Counter((facet(one.first), by(one.first), one.mark.x) for one in members if not one.mark.is_range)
+    points = [one for one in members if not (one.mark.is_range or one.mark.is_lower_bound)]
+    places = Counter((facet(one.first), by(one.first), one.mark.x) for one in points)
     shared = [place for place, number in places.items() if number > 1]
     if not shared:
         return
     keys = [key for key in repeats.separating if key not in (choice.x, choice.by, choice.facet)]
     used = {(name or "").rpartition(".")[2] for name in (choice.x, choice.by, choice.facet)}
     differing = [key for key in keys if key.rpartition(".")[2] not in used]
-    found = f"{len(shared)} places have several configurations; they also differ in {', '.join(differing) or 'ids'}"
+    names = ", ".join(differing) or "their ids"
+    found = f"{formatting.plural(len(shared), 'place')} with several configurations, which also differ in {names}"
     advice = "add --by or --facet with this key, select with --where, or use --kind points"
     raise ConfigurationError(f"cannot draw {choice.kind}", found, advice)
 

@@ -9,7 +9,7 @@ from llm_energy_measure.security import UNPRINTABLE
 MOST_CHARACTERS = 300
 """Greatest length of a text in a report. An experiment id has at most 255 characters."""
 
-_MOST_IN_FIGURE = 44
+_MOST_IN_FIGURE = 36
 _UNPRINTABLE = re.compile(f"[{UNPRINTABLE}]")
 
 

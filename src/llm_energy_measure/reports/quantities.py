@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from llm_energy_measure.analysis.observations import METRICS, Observation
 from llm_energy_measure.analysis.repeats import RepeatGroup
@@ -109,6 +109,22 @@ def _fact(name: str, results: Results) -> Quantity:
         is_greater_better=False,
         value=lambda one: index.get(texts[one.experiment_id] or ""),
     )
+
+
+def as_categories(quantity: Quantity, results: Results) -> Quantity:
+    """Return a fact whose numbers are categories, so that bars have equal distances. Measured values stay numbers."""
+    if quantity.is_measured or quantity.axis.categories is not None:
+        return quantity
+    known = {value for one in results.observations if (value := quantity.value(one)) is not None}
+    places = {value: float(place) for place, value in enumerate(sorted(known))}
+    axis = structs.replace(quantity.axis, categories=[f"{value:g}" for value in places])
+    number = quantity.value
+
+    def place(one: Observation) -> float | None:
+        value = number(one)
+        return None if value is None else places[value]
+
+    return structs.replace(quantity, axis=axis, value=place)
 
 
 def texts_of(name: str, results: Results) -> Callable[[Observation], str]:

@@ -104,6 +104,9 @@ def _has(repeats: Repeats, metric: str) -> bool:
 def repeats_section(results: Results, repeats: Repeats) -> Section:
     """Return mean, interval and spread over the repeats of each configuration, with every repeat as a point."""
     metrics = [name for name in REPEATS_METRICS if _has(repeats, name)]
+    if not repeats.groups:
+        words = "No experiment has a known figure; the section Excluded has the reasons."
+        return Section(name="repeats", title="Repeats", paragraphs=[words])
     headers = [Header("configuration"), Header("n", "right")]
     for metric in metrics:
         unit = METRICS[metric].unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,8 @@ def text_lines(plot: Plot, width: int, *, is_unicode: bool = True) -> list[str]:
         if panel.title:
             lines += ["", readable(panel.title)]
         lines += draw(drawn, panel, width, is_unicode=is_unicode)
-    return [*lines, *map(readable, drawn.notes)]
+    notes = (readable(note) for note in drawn.notes)
+    return [*lines, *(line for note in notes for line in textwrap.wrap(note, width))]
 
 
 def _rows(plot: Plot, panel: Panel, width: int, *, is_unicode: bool) -> list[str]:
