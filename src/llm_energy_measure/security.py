@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_energy_measure.constants import MAX_ID_LENGTH, SUPERSEDED_AGGREGATE_PATTERN
-from llm_energy_measure.exceptions import ConfigurationError, ExperimentIdError, ResultNotFoundError, UnsafePathError
+from llm_energy_measure.exceptions import ExperimentIdError, ResultNotFoundError, UnsafePathError
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _KEY = re.compile(rb'"([^"]{0,200})"[ \t\r\n]*:')
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _WINDOWS_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
@@ -72,26 +71,6 @@ def former_folder_name(experiment_id: str) -> str:
     else:
         return safe
     raise ExperimentIdError("cannot use the experiment id", problem, "use another id")
-
-
-def require_local_path(path: str | Path) -> Path:
-    """Return the path of a results directory, if it is not a URL.
-
-    As a path, `s3://bucket/results` names the local folder `s3:/bucket/results`: results written there are lost with
-    the machine. `Path` has already removed one of the slashes.
-
-    Raises:
-        ConfigurationError: The path starts with a scheme such as `s3:/`. A scheme has at least two characters, so that
-            the drive letters of Windows are paths.
-
-    Example:
-        >>> require_local_path("results").name
-        'results'
-    """
-    if scheme := _SCHEME.match(str(path)):
-        found = f"no store for the scheme {scheme[1]!r} exists, only local folders are supported"
-        raise ConfigurationError(f"cannot use {str(path)!r} as results directory", found, "pass a local folder")
-    return Path(path)
 
 
 def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -398,10 +398,12 @@ def test_a_closed_pipe_is_not_an_error(results: Path, arguments: str) -> None:
     assert process.returncode == 0
 
 
-def test_a_url_as_results_directory_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_of_an_unknown_kind_is_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for arguments in (["results", "list"], ["aggregate", "--all"], ["results", "check"], ["import", str(tmp_path)]):
-        done = run("-o", "s3://bucket/results", *arguments)
+        done = run("-o", "ftp://bucket/results", *arguments)
         assert done.status != 0, arguments
-        assert "only local folders are supported" in done.err
+        assert (
+            "no store for the scheme 'ftp' exists; use a folder, s3://BUCKET/PREFIX, gs://... or az://..." in done.err
+        )
         assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,10 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import obstore
 import pytest
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +61,8 @@ def seaweedfs(folder: Path) -> Iterator[int]:
     command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *arguments]
     command += ["-admin.ui=false", "-webdav=false", f"-bucket={BUCKET}"]
     with _running(command, folder) as process:
-        _wait_for(f"http://127.0.0.1:{ports['s3']}/healthz", process, folder)
+        _wait_for(f"http://127.0.0.1:{ports['s3']}/", process, folder)
+        _wait_for_bucket(ports["s3"], folder)
         yield ports["s3"]
 
 
@@ -90,15 +94,41 @@ def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[byte
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Wait until a server answers, and its bucket exists."""
+    """Wait until a server answers. An answer with an error is one too."""
     end = time.monotonic() + _PATIENCE_SEC
     while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError):
+        try:
             urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - loopback
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"the server did not start: {_log(folder)}")
+
+
+def _wait_for_bucket(port: int, folder: Path) -> None:
+    """Wait until SeaweedFS has created the bucket, which it does after its start."""
+    client = S3Store(
+        BUCKET,
+        endpoint=f"http://127.0.0.1:{port}",
+        region="us-east-1",
+        access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        client_options={"allow_http": True},
+    )
+    end = time.monotonic() + _PATIENCE_SEC
+    while time.monotonic() < end:
+        with contextlib.suppress(BaseError):
+            obstore.list_with_delimiter(client)
             return
         time.sleep(0.05)
-    log = (folder / "server.log").read_text(errors="replace")[-2000:]
-    raise AssertionError(f"the server did not start: {log}")
+    raise AssertionError(f"the bucket was not created: {_log(folder)}")
+
+
+def _log(folder: Path) -> str:
+    return (folder / "server.log").read_text(errors="replace")[-2000:]
 
 
 def variables(endpoint: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_energy_measure.constants import HIDDEN_MARK
-from llm_energy_measure.exceptions import ConfigurationError, ExperimentIdError, ResultNotFoundError, UnsafePathError
+from llm_energy_measure.exceptions import ExperimentIdError, ResultNotFoundError, UnsafePathError
 from llm_energy_measure.results import FileSystemRepository
 from llm_energy_measure.security import is_safe_path, sanitize_experiment_id, validate_path
 
@@ -136,18 +136,6 @@ def test_validate_path_survives_names_that_cannot_be_stored(tmp_path: Path, path
         except (UnsafePathError, ResultNotFoundError):
             continue
         assert not must_exist
-
-
-@pytest.mark.parametrize("url", ["s3://bucket/results", "gs://b", "file:///tmp/x", "S3:/bucket", "az+x.y-z://a"])
-def test_url_is_refused_as_results_directory(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for path in (url, Path(url)):
-        with pytest.raises(ConfigurationError, match="only local folders are supported; pass a local folder$"):
-            FileSystemRepository(path)
-    monkeypatch.setenv("LLM_ENERGY_MEASURE_RESULTS_DIR", url)
-    with pytest.raises(ConfigurationError, match="as results directory"):
-        FileSystemRepository()
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("path", ["results", "a:b", "C:/results", "x/s3:/y", "./s3/y"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_energy_measure.analysis.comparison import compare
@@ -54,9 +53,8 @@ def load(
     Example:
         >>> load("results", where="model ~ llama").to_pandas()  # doctest: +SKIP
     """
-    repository = FileSystemRepository(None if path is None else Path(path))
-    if not repository.base_path.is_dir():
-        found = "it is not a directory" if repository.base_path.exists() else "the directory does not exist"
+    repository = FileSystemRepository(None if path is None else os.fspath(path))
+    if (found := repository.missing_reason()) is not None:
         raise StorageError(f"cannot load {repository.base_path}", found, "pass the path of a results directory")
     if energy not in ("attributed", "plain"):
         raise ConfigurationError("cannot load", f"{energy!r} is no kind of energy", "use 'attributed' or 'plain'")

@@ -68,7 +68,7 @@ class _Follower(contextlib.ExitStack):
         self.has_written = False
         self._repository = repository
         # On a network file system, rows are trusted only after an hour, because its clock may differ.
-        self._is_usable = not is_on_network(repository.base_path)
+        self._is_usable = repository.store.supports_mtime and not is_on_network(repository.base_path)
         self._catalogue: Catalogue | None = None
 
     def update(self, folders: list[str]) -> None:

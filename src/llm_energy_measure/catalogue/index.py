@@ -230,6 +230,8 @@ class Catalogue(CatalogueReader):
 
     def _folder_mtimes(self) -> tuple[float | None, ...]:
         mtimes: list[float | None] = []
+        if not self.repository.store.supports_mtime:
+            return None, None, None
         for name in (RAW_DIR, AGGREGATED_DIR, TAGS_DIR):
             try:
                 mtimes.append(self.repository.store.path(name).stat().st_mtime)
@@ -246,7 +248,10 @@ class Catalogue(CatalogueReader):
         raw = {
             entry.name: entry.mtime_sec for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)
         }
-        deleted = {layout.deleted_folder_of(entry.name) for entry in entries} - raw.keys()
+        deleted = {layout.deleted_folder_of(entry.name) for entry in entries}
+        if store.supports_folder_move:
+            deleted -= raw.keys()  # a new experiment uses the folder name
+        raw = {folder: mtime for folder, mtime in raw.items() if folder not in deleted}
         aggregated, tags = (
             {
                 folder: entry.mtime_sec
@@ -399,5 +404,7 @@ def database_path(repository: FileSystemRepository) -> Path | None:
     """Return the path of the catalogue. None (memory) if the store is not a directory or has no results yet."""
     base = repository.base_path
     is_directory = repository.store.path(RAW_DIR) == base / RAW_DIR
-    has_results = any((base / name).is_dir() for name in (RAW_DIR, AGGREGATED_DIR))
+    has_results = not repository.store.supports_paths or any(
+        (base / name).is_dir() for name in (RAW_DIR, AGGREGATED_DIR)
+    )
     return catalogue_path(base) if is_directory and has_results else None

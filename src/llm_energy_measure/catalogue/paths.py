@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from llm_energy_measure.storage.base import StorePath
 from llm_energy_measure.storage.contained import unusual_type
 
 CATALOGUE_NAME = ".catalogue.sqlite"
@@ -32,7 +33,12 @@ def catalogue_path(results_dir: Path) -> Path | None:
     not writable, if a file of the catalogue is unsafe, or if the directory is on a network file system.
     """
     own = results_dir / CATALOGUE_NAME
-    if _is_writable(own) and unsafe_catalogue_file(results_dir) is None and not is_on_network(results_dir):
+    if (
+        not _is_bucket(results_dir)
+        and _is_writable(own)
+        and unsafe_catalogue_file(results_dir) is None
+        and not is_on_network(results_dir)
+    ):
         return own
     folder = cache_folder()
     try:
@@ -48,7 +54,7 @@ def unsafe_catalogue_file(results_dir: Path) -> str | None:
     SQLite changes its files in place. A link or a second hard link can be a name of a file outside the directory, and
     opening a pipe or a device can block. SQLite also opens files next to the catalogue.
     """
-    for suffix in ("", "-wal", "-shm", "-journal"):
+    for suffix in () if _is_bucket(results_dir) else ("", "-wal", "-shm", "-journal"):
         path = results_dir / f"{CATALOGUE_NAME}{suffix}"
         found = unusual_type(path)
         if found is not None:
@@ -59,7 +65,7 @@ def unsafe_catalogue_file(results_dir: Path) -> str | None:
 def dataset_path(results_dir: Path) -> Path:
     """Return the folder of the dataset for SQL queries: in the results directory, or in the cache of the user."""
     own = results_dir / DATASET_NAME
-    is_possible = _is_writable(own) and (own.is_dir() or not os.path.lexists(own))
+    is_possible = not _is_bucket(results_dir) and _is_writable(own) and (own.is_dir() or not os.path.lexists(own))
     return own if is_possible else cached_dataset_path(results_dir)
 
 
@@ -76,7 +82,13 @@ def _is_writable(own: Path) -> bool:
 
 def _cached_name(results_dir: Path) -> str:
     """Return a unique name for a results directory in the cache."""
-    return hashlib.sha256(os.fsencode(results_dir.resolve())).hexdigest()[:32]
+    place = str(results_dir) if _is_bucket(results_dir) else results_dir.resolve()
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:32]
+
+
+def _is_bucket(results_dir: Path) -> bool:
+    """Return True if results are in a bucket: their catalogue and dataset are always in the cache of the user."""
+    return isinstance(results_dir, StorePath)
 
 
 def cache_folder() -> Path:
@@ -93,6 +105,8 @@ def is_on_network(folder: Path, mounts: str | None = None) -> bool:
         folder: The folder.
         mounts: Text of the mount table. None reads `/proc/mounts`.
     """
+    if _is_bucket(folder):
+        return False
     if mounts is None:
         if sys.platform != "linux":
             return False

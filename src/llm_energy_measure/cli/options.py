@@ -116,7 +116,7 @@ def _results_dir_option(function: FunctionT) -> FunctionT:
         expose_value=False,
         callback=_set_results_dir,
         is_eager=True,
-        help=f"Use this results directory. [env: {RESULTS_DIR_ENV}; default: ./results]",
+        help=f"Use this directory, or URL of a bucket. [env: {RESULTS_DIR_ENV}; default: ./results]",
     )(function)
 
 
@@ -294,11 +294,10 @@ def repository(*, must_exist: bool = True) -> FileSystemRepository:
     from llm_energy_measure.results.repository import FileSystemRepository
 
     found = FileSystemRepository(click.get_current_context().find_root().meta.get(_RESULTS_DIR_KEY))
-    exists = found.base_path.exists()
-    if not found.base_path.is_dir() and (must_exist or exists):
-        problem = "it is not a directory" if exists else "the directory does not exist"
+    problem = found.missing_reason()
+    if problem is not None and (must_exist or found.base_path.exists()):
         raise StorageError(f"cannot read results in {found.base_path}", problem, "use another one with -o DIR")
-    if must_exist:
+    if must_exist and found.store.supports_paths:
         _warn_if_no_results(found.base_path)
     return found
 
@@ -307,7 +306,7 @@ def require_safe_target(repository: FileSystemRepository, target: str) -> None:
     """Raise `UnsafePathError` if the target is in the results directory and a link leads out of it."""
     from llm_energy_measure.storage.contained import require_no_link
 
-    if target != "-":
+    if target != "-" and repository.store.supports_paths:
         require_no_link(target, repository.base_path)
 
 

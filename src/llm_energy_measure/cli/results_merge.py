@@ -85,10 +85,8 @@ def _prefixes(prefix: str | None, sources: list[FileSystemRepository]) -> list[s
 def _require_results(sources: list[FileSystemRepository]) -> None:
     """Raise `StorageError` for a source that is not a results directory."""
     for source in sources:
-        problem = None
-        if not source.base_path.is_dir():
-            problem = "it is not a directory"
-        elif not options.has_results(source.base_path):
+        problem = source.missing_reason()
+        if problem is None and source.store.supports_paths and not options.has_results(source.base_path):
             problem = f"it contains neither {RAW_DIR}/ nor {AGGREGATED_DIR}/"
         if problem:
             raise StorageError(f"cannot merge {source.base_path}", problem, "give the path of a results directory")

@@ -39,9 +39,9 @@ from llm_energy_measure.exceptions import (
 from llm_energy_measure.results.store import attempts, codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import RawFolder, RawRecovery, bytes_of, keep_copy
 from llm_energy_measure.results.store.rejected import keep_refused
-from llm_energy_measure.security import require_local_path
-from llm_energy_measure.storage.base import Store
-from llm_energy_measure.storage.local import LocalStore, read_file
+from llm_energy_measure.storage.base import Store, StorePath
+from llm_energy_measure.storage.local import read_file
+from llm_energy_measure.storage.opening import open_store, place_of
 
 AggregateT = TypeVar("AggregateT", bound="AggregatedSummary")
 
@@ -50,8 +50,8 @@ _MAX_TRIES = 10
 
 
 def default_results_dir() -> Path:
-    """Return the default results directory: `LLM_ENERGY_MEASURE_RESULTS_DIR`, else `results`."""
-    return Path(os.environ.get(RESULTS_DIR_ENV) or DEFAULT_RESULTS_DIR)
+    """Return the default results directory: `LLM_ENERGY_MEASURE_RESULTS_DIR`, else `results`. It may be a URL."""
+    return place_of(os.environ.get(RESULTS_DIR_ENV) or DEFAULT_RESULTS_DIR)
 
 
 class FileSystemRepository:
@@ -62,7 +62,8 @@ class FileSystemRepository:
 
     Args:
         base_path: The results directory; by default `LLM_ENERGY_MEASURE_RESULTS_DIR`, else `results`. The first save
-            creates it.
+            creates it. Or a bucket and a prefix, such as `s3://bucket/results`: paths are then `StorePath` objects,
+            whose `str` is a URL.
         store: The store to use instead of that directory.
 
     Attributes:
@@ -70,7 +71,8 @@ class FileSystemRepository:
         store: The store that contains the results.
 
     Raises:
-        ConfigurationError: The results directory is a URL.
+        ConfigurationError: The results directory is a URL of an unknown kind, or not a valid one.
+        MissingExtraError: The results directory is in a bucket, and obstore is not installed.
         ExperimentIdError: Every method that takes an id: the id is not valid, or another experiment owns its folder.
         StorageError: Every method: the file system reports an error.
 
@@ -83,8 +85,14 @@ class FileSystemRepository:
 
     def __init__(self, base_path: str | Path | None = None, *, store: Store | None = None) -> None:
         """Store the arguments; no file is read or created."""
-        self.base_path = require_local_path(default_results_dir() if base_path is None else base_path)
-        self.store: Store = LocalStore(self.base_path) if store is None else store
+        self.base_path = default_results_dir() if base_path is None else place_of(base_path)
+        self.store: Store = open_store(self.base_path) if store is None else store
+
+    def missing_reason(self) -> str | None:
+        """Return why there is no results directory; None if there is one. A bucket is not asked."""
+        if not self.store.supports_paths or self.base_path.is_dir():
+            return None
+        return "it is not a directory" if self.base_path.exists() else "the directory does not exist"
 
     # Save raw results
 
@@ -183,13 +191,16 @@ class FileSystemRepository:
         return [self.store.path(layout.raw_key(folder, index)) for index in self.raw_folder(folder).process_indices()]
 
     def load_raw(self, path: str | Path) -> RawProcessResult:
-        """Return one raw result, from any path, inside this directory or not.
+        """Return one raw result, from any path, inside this directory or not; or from the URL of one in this bucket.
 
         Raises:
             ResultNotFoundError: There is no such file.
             ResultCorruptError: The file is not a raw result.
         """
-        path = Path(path)
+        path = place_of(path)
+        if isinstance(path, StorePath):
+            key = str(path).removeprefix(f"{self.base_path}/")
+            return codec.decode_raw(self.store.get(key), "/".join(path.parts[-2:]))
         return codec.decode_raw(read_file(path, follow_links=True), "/".join(path.parts[-2:]))
 
     def load_all_raw(self, experiment_id: str) -> list[RawProcessResult]:
@@ -270,7 +281,7 @@ class FileSystemRepository:
             folder = self.folder_of(result.experiment_id)
             if owners.setdefault(folder, result.experiment_id) != result.experiment_id:
                 raise self.raw_folder(folder).id_conflict(result.experiment_id, owners[folder])
-            deletion.finish(self.store, folder)
+            deletion.require_unused(self.store, folder)
             values[layout.aggregated_key(folder)] = self._encoded_aggregate(folder, result)
         if len(values) == 1:
             self.store.put(*next(iter(values.items())))
@@ -366,7 +377,8 @@ class FileSystemRepository:
         A folder that can't be read is in the list: the next call with its name raises the reason.
         """
         folders = [entry.name for entry in self.store.list(RAW_DIR) if entry.is_folder]
-        return [folder for folder in folders if layout.is_folder_name(folder) and self._may_have_raw(folder)]
+        alive = deletion.without_deleted(self.store, folders)
+        return [folder for folder in alive if layout.is_folder_name(folder) and self._may_have_raw(folder)]
 
     def list_aggregated(self) -> list[str]:
         """Return the folder names of all experiments that have an aggregated result, sorted."""

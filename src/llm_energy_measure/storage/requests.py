@@ -8,6 +8,7 @@ first request stored the bytes and only the answer was lost. So AlreadyExists is
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -26,6 +27,9 @@ _MAX_TRIES = 8
 _FIRST_PAUSE_SEC = 0.1
 _MAX_PAUSE_SEC = 5.0
 _MAX_MESSAGE = 300
+
+# obstore has no class for most answers of a server. 408, 409 and 429 ask for another try.
+_FINAL_STATUS = re.compile(r"status code: 4(?!08|09|29)[0-9]{2}")
 
 
 class Version(NamedTuple):
@@ -215,7 +219,10 @@ class Requests:
             except StorageError:
                 raise
             except (obstore.exceptions.GenericError, obstore.exceptions.AlreadyExistsError, ConnectionError) as error:
-                problem = error  # AlreadyExists: the server answered 409 to a request without a condition
+                # AlreadyExists: the server answered 409 to a request without a condition.
+                if _FINAL_STATUS.search(str(error)):
+                    raise self._refused(doing, error) from error
+                problem = error
             except Exception as error:
                 raise self._refused(doing, error) from error
             self._pause(number)
@@ -239,7 +246,7 @@ class Requests:
         if isinstance(error, PermissionError) or "Permission" in name or "Unauthenticated" in name:
             advice = "check the access keys and their rights, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         else:
-            advice = "check the URL and the server"
+            advice = "check that the bucket exists, and the address of the server (such as AWS_ENDPOINT_URL)"
         return StorageError(doing, _text(error), advice)
 
 

@@ -209,7 +209,7 @@ def _merge_manifest(
     key = layout.manifest_key(folder)
     other = source.raw_folder(folder).readable_manifest()
     if other is None:  # results of another tool, or an unreadable manifest
-        deletion.finish(target.store, folder)
+        deletion.require_unused(target.store, folder)
         return _merge_file(target, source, key) if MANIFEST_NAME in names else MergedFile(key=key, outcome="same")
     is_new = target.raw_folder(folder).has_no_manifest()
     own = target.raw_folder(folder).claim(other)
@@ -260,7 +260,7 @@ def _merge_derived(
     try:
         if (difference := _difference(target, source, folder)) is not None:
             return MergedFile(key=key, outcome="conflict", reason=difference)
-        deletion.finish(target.store, folder)
+        deletion.require_unused(target.store, folder)
         if parent == AGGREGATED_DIR and layout.is_superseded_aggregate(name):
             return _merge_kept(target, source, key, lambda number: layout.superseded_aggregate_key(folder, number))
         can_be_recomputed = parent == AGGREGATED_DIR and target.has_raw(folder)

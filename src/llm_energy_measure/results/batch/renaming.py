@@ -138,5 +138,5 @@ def prefix_of(word: str, source: FileSystemRepository, default_name: str) -> str
     """
     if word != "folder":
         return word
-    path = source.base_path.resolve()
+    path = source.base_path.resolve() if source.store.supports_paths else source.base_path
     return sanitize_experiment_id(path.parent.name if path.name == default_name else path.name)

@@ -1,16 +1,20 @@
-"""Deletion of an experiment: one rename hides its raw results, then all its files are removed.
+"""Deletion of an experiment: one step hides it, then all its files are removed.
 
-After the rename the experiment is gone for every reader, with its aggregate and tags, even if the removal does not
-finish. `results check --clean` finishes the removal, and so does the next use of the id.
+After the step the experiment is gone for every reader, with its aggregate and tags, even if the removal does not
+finish. `results check --clean` finishes the removal.
+
+In a directory, the step is a rename, and the next use of the id finishes the removal too. In a bucket, the step creates
+the marker. The id cannot be used again before the removal has finished, because its objects keep their keys.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Iterator
 
 from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest
-from llm_energy_measure.exceptions import ResultsError, StorageError
+from llm_energy_measure.exceptions import ResultExistsError, ResultsError, StorageError
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.storage.base import Store
 
@@ -25,6 +29,8 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
             archived under the folder name.
     """
     finish(store, folder)
+    if not store.supports_folder_move:
+        return _delete_from_bucket(store, folder, owner)
     marker = layout.deleted_folder(folder)
     # A file system that ignores case finds the folder of another experiment too.
     moved = _has(store, layout.raw_folder(folder), is_folder=True) and store.move_folder(
@@ -40,6 +46,46 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
     return True
 
 
+def _delete_from_bucket(store: Store, folder: str, owner: str | None) -> bool:
+    if not store.list(layout.raw_folder(folder)) and not _remains(store, folder, owner):
+        return False
+    marker = f"{layout.deleted_folder(folder)}/{MANIFEST_NAME}"
+    store.create(marker, codec.encode_manifest(Manifest(experiment_id=owner or folder)))
+    _remove_from_bucket(store, folder, owner)
+    return True
+
+
+def _remove_from_bucket(store: Store, folder: str, owner: str | None) -> None:
+    """Remove the objects of an experiment; the marker is the last.
+
+    Another process may finish the same deletion. When its marker is gone, the id may have a new experiment.
+    """
+    store.delete(layout.manifest_key(folder))  # a process that saves a result now finds no manifest, and stops
+    for key in _remains(store, folder, owner):
+        if _has_marker(store, folder):
+            (store.delete_folder if key.endswith("/") else store.delete)(key.removesuffix("/"))
+    while _has_marker(store, folder) and store.delete_folder(layout.raw_folder(folder)):
+        continue  # a process had not noticed the marker yet
+    store.delete_folder(layout.deleted_folder(folder))
+
+
+def require_unused(store: Store, folder: str) -> None:
+    """Make a folder name usable: finish an interrupted deletion. In a bucket, raise if there is one.
+
+    Raises:
+        ResultExistsError: In a bucket, the deletion of the earlier experiment has not finished.
+    """
+    if store.supports_folder_move:
+        finish(store, folder)
+    elif _has_marker(store, folder):
+        doing, found = f"cannot use the experiment id {folder!r}", "its deletion has not finished"
+        raise ResultExistsError(doing, found, f"run 'llm-energy-measure -o {_place(store)} results check --clean'")
+
+
+def _place(store: Store) -> str:
+    return str(store.path(RAW_DIR)).removesuffix(f"/{RAW_DIR}")
+
+
 def finish(store: Store, folder: str) -> bool:
     """Finish an interrupted deletion of an experiment. Return False if there is none."""
     if not _has_marker(store, folder):
@@ -50,19 +96,25 @@ def finish(store: Store, folder: str) -> bool:
     owner = folder
     with contextlib.suppress(ResultsError):
         owner = codec.decode_manifest(store.get(key), key).experiment_id
-    _remove(store, folder, owner)
+    (_remove if store.supports_folder_move else _remove_from_bucket)(store, folder, owner)
     return True
 
 
 def is_deleted(store: Store, folder: str) -> bool:
     """Return True if an experiment was deleted, even if some of its files remain."""
-    return _has_marker(store, folder) and not store.list(layout.raw_folder(folder))
+    return _has_marker(store, folder) and not (store.supports_folder_move and store.list(layout.raw_folder(folder)))
 
 
 def deleted_folders(store: Store) -> set[str]:
     """Return the folder names of the deleted experiments whose removal has not finished."""
     folders = {layout.deleted_folder_of(entry.name) for entry in store.list(RAW_DIR) if entry.is_folder}
     return {folder for folder in folders if folder is not None and is_deleted(store, folder)}
+
+
+def without_deleted(store: Store, folders: Iterable[str]) -> Iterator[str]:
+    """Yield the folder names that no interrupted deletion hides. In a directory, no deleted folder has such a name."""
+    deleted = set() if store.supports_folder_move else deleted_folders(store)
+    return (folder for folder in folders if folder not in deleted)
 
 
 def _has_marker(store: Store, folder: str) -> bool:

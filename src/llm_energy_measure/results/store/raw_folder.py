@@ -109,6 +109,8 @@ class RawFolder:
         return [found[index] for index in sorted(found)]
 
     def _names(self) -> list[str]:
+        if not self.store.supports_folder_move and deletion.is_deleted(self.store, self._place):
+            return []
         return [entry.name for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
 
     def read(self, process_index: int, *, partial: bool = False) -> RawProcessResult | UnreadableFile:
@@ -230,7 +232,7 @@ class RawFolder:
             if owner not in (None, manifest.experiment_id):
                 raise self.id_conflict(manifest.experiment_id, owner)
             with contextlib.suppress(StorageError, UnsafePathError):  # must not stop a measurement
-                deletion.finish(self.store, self.name)  # remains of an experiment that had this folder
+                deletion.require_unused(self.store, self.name)  # remains of an experiment that had this folder
             self._require_not_archived(manifest)
             if self.store.create(layout.manifest_key(self.name), codec.encode_manifest(manifest)):
                 try:
