@@ -150,6 +150,8 @@ class FakeAmdSmi:
         return self.uuids
 
     def amdsmi_get_gpu_device_uuid(self, handle: str) -> str:
+        if handle.startswith("unknown"):
+            raise AmdSmiException("AMDSMI_STATUS_NOT_SUPPORTED")
         return handle
 
     def amdsmi_get_gpu_asic_info(self, handle: str) -> dict[str, str]:
@@ -159,6 +161,8 @@ class FakeAmdSmi:
 
     def amdsmi_get_energy_count(self, handle: str) -> dict[str, float]:
         assert handle in self.uuids
+        if handle.startswith("unknown"):
+            raise AmdSmiException("AMDSMI_STATUS_NOT_SUPPORTED")
         return {self.counter_name: self.ticks, "counter_resolution": 15.3, "timestamp": 0}
 
 

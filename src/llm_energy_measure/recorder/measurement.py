@@ -82,7 +82,7 @@ class Measurement:
     def begin(self) -> None:
         """Begin the energy window. Nothing happens between its first reading and its start time."""
         self.evidence.before()
-        self.sampler.take()
+        self.sampler.begin()
         self.start = Instant.now(self._clock)
         self.sampler.start_thread()
         self.evidence.begin(self.start.monotonic)

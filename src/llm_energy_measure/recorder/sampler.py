@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from llm_energy_measure.domain.metrics import SensorReading
 from llm_energy_measure.recorder.accumulator import EnergyAccumulator
+from llm_energy_measure.recorder.bounded import call_within
 from llm_energy_measure.recorder.clock import Clock
 from llm_energy_measure.recorder.periodic_thread import PeriodicThread
 from llm_energy_measure.recorder.sources import Sensor
@@ -22,6 +23,9 @@ _MIN_GAP_SEC = 1.0
 
 # The longest wait for a sensor that hangs. Schedulers kill a process about 30 s after SIGTERM.
 _PATIENCE_SEC = 5.0
+
+# The wait for a sensor that hung before.
+_RETRY_SEC = 0.1
 
 
 class ComponentEnergies(Struct, frozen=True, kw_only=True):
@@ -63,6 +67,9 @@ class Sampler:
         self._patience_sec = patience_sec
         self._is_stuck = False
         self._is_reading = False
+        self._owner: int | None = None  # the thread that has the lock
+        # Files such as those of RAPL do not hang. The driver of a device can.
+        self._may_hang = any(sensor.scope == "device" for sensor in sensors)
         self._has_ended = False
         take_cheap = partial(self.take, only_cheap=True)
         self._thread = PeriodicThread("sampler", interval_sec, take_cheap) if interval_sec else None
@@ -71,6 +78,23 @@ class Sampler:
         """Start the thread that reads the cheap sensors at the interval."""
         if self._thread is not None and self._own:
             self._thread.start()
+
+    def begin(self) -> None:
+        """Read the sensors a first time, which begins the window. A sensor that hangs delays this only for a time."""
+        self._take_within()
+
+    def _take_within(self) -> None:
+        """Read the sensors; if a driver may hang, in another thread, and wait for it only `patience_sec`."""
+        if not self._may_hang or self._owner == threading.get_ident():
+            self.take()
+            return
+
+        def take() -> bool:
+            self.take()
+            return True
+
+        if call_within(_RETRY_SEC if self._is_stuck else self._patience_sec, take) is None:
+            self._is_stuck = True
 
     def add(self, sensor: Sensor, last: tuple[float, float] | None) -> bool:
         """Read one more sensor from now on. It is not part of `energies`, because it covers a part of the window.
@@ -115,11 +139,15 @@ class Sampler:
     def _exclusive(self) -> Iterator[bool]:
         """Wait until no other thread reads. Yield False if that takes too long; later calls then do not wait."""
         is_free = self._lock.acquire(timeout=0 if self._is_stuck else self._patience_sec)
+        before = self._owner
+        if is_free:
+            self._owner = threading.get_ident()
         try:
             self._is_stuck = self._is_stuck or not is_free
             yield is_free
         finally:
             if is_free:
+                self._owner = before
                 self._lock.release()
 
     def _read(self, *, only_cheap: bool) -> None:
@@ -134,8 +162,9 @@ class Sampler:
 
     def end(self) -> None:
         """Read all sensors a last time and end the window. Later calls read nothing."""
+        if not self._has_ended:
+            self._take_within()
         with self._exclusive():
-            self.take()
             self._has_ended = True
 
     def close(self) -> None:
@@ -152,8 +181,9 @@ class Sampler:
     def energies(self) -> ComponentEnergies:
         """Read all sensors and return the energy of each component up to now."""
         sums: dict[str, float | None] = {}
+        if not self._has_ended:
+            self._take_within()
         with self._exclusive():
-            self.take()
             for accumulator in self._own:
                 component, joules = accumulator.sensor.component, None if self._is_stuck else accumulator.current_j
                 others_j = sums.get(component, 0.0)

@@ -73,15 +73,33 @@ class AmdSmi:
 
     def _sensors(self, smi: Any, settings: Settings) -> list[Sensor]:
         handles = dict(enumerate(smi.amdsmi_get_processor_handles()))
-        uuids = {index: str(smi.amdsmi_get_gpu_device_uuid(handle)) for index, handle in handles.items()}
+        uuids = {index: self._uuid(smi, handle) for index, handle in handles.items()}
         visible = visible_devices(settings.environ, ROCM_VARIABLES)
-        known = {*map(str, handles), *uuids.values()}
+        known = {*map(str, handles), *(uuid for uuid in uuids.values() if uuid is not None)}
         names = map(str, handles) if visible is None else takewhile(known.__contains__, visible)
         selected = settings.select_gpus(list(names))
         indices = [index for name in selected for index in handles if name in (str(index), uuids[index])]
-        return [self._sensor(smi, index, handles[index], uuids[index]) for index in indices]
+        sensors: list[Sensor] = []
+        errors = []
+        for index in indices:
+            try:
+                sensors.append(self._sensor(smi, index, handles[index], uuids[index]))
+            except smi.AmdSmiException as error:
+                # For example the graphics unit of a processor, which has no energy counter.
+                errors.append(error)
+                settings.notes.append(f"AMD GPU {index} has no readable energy counter and is left out ({error})")
+        if errors and not sensors:
+            raise errors[0]
+        return sensors
 
-    def _sensor(self, smi: Any, index: int, handle: Any, uuid: str) -> Sensor:
+    @staticmethod
+    def _uuid(smi: Any, handle: Any) -> str | None:
+        try:
+            return str(smi.amdsmi_get_gpu_device_uuid(handle))
+        except smi.AmdSmiException:
+            return None
+
+    def _sensor(self, smi: Any, index: int, handle: Any, uuid: str | None) -> Sensor:
         read = partial(_read_joules, smi, handle)
         read()  # raises here if the counter cannot be read
         try:
@@ -90,7 +108,7 @@ class AmdSmi:
             name = None
         return Sensor(
             source=self.name,
-            instance=uuid,
+            instance=uuid or str(index),
             component="gpu",
             scope="device",
             provenance="measured",
