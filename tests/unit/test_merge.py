@@ -440,6 +440,6 @@ def test_command_names_a_conflict_and_fails(target: FileSystemRepository, source
 def test_command_needs_existing_directories(target: FileSystemRepository, source: FileSystemRepository) -> None:
     done = run("-o", target.base_path, "results", "merge", source.base_path, target.base_path / "absent")
     assert done.status == 1
-    assert "absent: it is not a directory; give the path of a results directory" in done.err
+    assert "absent: the directory does not exist; give the path of a results directory" in done.err
     assert not target.base_path.exists()
     assert run("-o", target.base_path, "results", "merge").status == 2
