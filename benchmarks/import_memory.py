@@ -1,4 +1,4 @@
-"""Measure the peak memory of three imports: a long table, a long log, and a folder of many files.
+"""Measure the peak memory of imports: a long table, long logs, and a folder of many files.
 
 Usage: python benchmarks/import_memory.py [ROWS [FILES]]    (default 1000000 rows of a table, 100000 files)
 
@@ -40,6 +40,14 @@ def write_table(path: Path, rows: int) -> None:
                 file.write(f"run-{number:07},{rank},4,0.{number % 1000:03}25,meta-llama/Llama-3.2-1B\n")
 
 
+def write_power_log(path: Path, rows: int) -> None:
+    """Write a log of nvidia-smi with four GPUs, eight samples per second."""
+    with path.open("w") as file:
+        file.write("timestamp, index, power.draw [W], temperature.gpu\n")
+        for row in range(rows):
+            file.write(f"{1_770_000_000 + row / 8:.3f}, {row % 4}, {300 + row % 7}.00 W, 45\n")
+
+
 def write_files(folder: Path, files: int) -> None:
     """Write results of vLLM, one per file, in one folder."""
     folder.mkdir()
@@ -49,7 +57,7 @@ def write_files(folder: Path, files: int) -> None:
         (folder / f"{number:06}.json").write_text(json.dumps(document))
 
 
-def measure(what: str, path: Path, expected: int, mapping: list[str]) -> None:
+def measure(what: str, path: Path, number: int, expected: int, mapping: list[str]) -> None:
     """Import a path in a separate process, and print the peak."""
     command = [sys.executable, "-c", CHILD, str(path), *mapping]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -57,7 +65,7 @@ def measure(what: str, path: Path, expected: int, mapping: list[str]) -> None:
     if records != expected:
         message = f"{records} records instead of {expected}"
         raise SystemExit(message)
-    print(f"{expected:9,} {what}: peak {peak / 1024:5.0f} MiB, {before / 1024:.0f} MiB of it before the import")
+    print(f"{number:9,} {what}: peak {peak / 1024:5.0f} MiB, {before / 1024:.0f} MiB of it before the import")
 
 
 def main() -> None:
@@ -67,6 +75,7 @@ def main() -> None:
     shapes: list[tuple[str, Callable[[Path, int], None], int, list[str]]] = [
         ("rows of a table that names its experiments", write_table, rows, MAPPING),
         ("rows of CodeCarbon, one per run", lambda path, number: write_log(path, number, 1), 100_000, []),
+        ("rows of a power log of four GPUs", write_power_log, rows, []),
         ("files in a folder", write_files, files, []),
     ]
     for what, write, most, mapping in shapes:
@@ -74,7 +83,7 @@ def main() -> None:
             folder = Path(tempfile.mkdtemp())
             try:
                 write(folder / "source", number)
-                measure(what, folder / "source", number, mapping)
+                measure(what, folder / "source", number, 1 if write is write_power_log else number, mapping)
             finally:
                 shutil.rmtree(folder)
 

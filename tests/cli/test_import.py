@@ -242,6 +242,13 @@ def test_a_dry_run_warns_of_energy_counted_twice(results: Path, tmp_path: Path) 
     assert "; would write raw/e/process_0.json, raw/e/process_1.json\n" in done.out
 
 
+def test_the_maximum_file_size_is_that_of_all_commands(emissions: Path, results: Path) -> None:
+    done = run("-o", results, "import", "--max-file-size", "100", emissions)
+    assert done.status == 1
+    assert "and the limit is 100; raise --max-file-size, or split it" in done.err
+    assert run("-o", results, "import", "--max-file-size", "1MB", emissions).status == 0
+
+
 def test_exit_status_is_1_if_nothing_is_imported(tmp_path: Path, results: Path) -> None:
     (tmp_path / "notes.txt").write_text("notes")
     for arguments in (["notes.txt"], ["nowhere"], ["notes.txt", "nowhere"]):

@@ -159,4 +159,4 @@ def test_samples_keep_temperature_clock_and_throttle_reasons(tmp_path: Path) -> 
     [trace] = entry.power_log.traces
     assert (trace.device, list(trace.times), list(trace.powers)) == ("0", [0.0, 1.0, 2.0], [100.0] * 3)
     assert (list(trace.temperatures or []), list(trace.clocks or [])) == ([40.0, 41.0, 42.0], [1410.0] * 3)
-    assert trace.throttles == ["0x0", "0x1", "0x2"]
+    assert list(trace.throttles or []) == ["0x0", "0x1", "0x2"]

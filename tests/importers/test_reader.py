@@ -80,8 +80,52 @@ def test_file_of_two_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> N
     os.truncate(path, 2 * 2**30)
     count, [entry] = read(path)
     assert (count, entry.code) == (0, "too_large")
-    assert str(2 * 2**30) in entry.message
-    assert f"{MAX_BYTES // 2**20} MiB" in entry.message
+    assert f"it has {2 * 2**30} bytes, and the limit is {2**30}; raise --max-file-size" in entry.message
+
+
+def test_file_that_is_read_as_a_whole_has_a_lower_limit(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text('{\n"date": 1}')
+    os.truncate(path, MAX_BYTES + 1)
+    count, [entry] = read(path)
+    assert (count, entry.code) == (0, "too_large")
+    assert f"read as a whole, up to {MAX_BYTES // 2**20} MiB" in entry.message
+
+
+def test_limit_of_a_power_log_is_the_maximum_file_size(tmp_path: Path) -> None:
+    path = tmp_path / "power.csv"
+    rows = [f"{1_770_000_000 + row},0,100" for row in range(1000)]
+    path.write_text("\n".join(["timestamp,index,power.draw [W]", *rows, ""]))
+    os.truncate(path, MAX_BYTES + 1)  # the zeros are one row that is left out
+    assert [entry.code for entry in read(path)[1]] == ["damaged_cells"]
+    assert [entry.code for entry in read(path, max_bytes=MAX_BYTES)[1]] == ["too_large"]
+
+
+@pytest.mark.parametrize("how", ["grows", "shrinks", "is replaced", "is rewritten"])
+def test_long_log_that_changes_during_the_read_is_refused(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "power.csv"
+    rows = [f"{1_770_000_000 + row},0,100.25,{'x' * 500}" for row in range(6000)]
+    content = "\n".join(["timestamp,index,power_w,name", *rows]).encode()
+    path.write_bytes(content)
+
+    def change(of: Path, size: int) -> None:
+        if size < 2**20 + 1:
+            return
+        if how == "is replaced":
+            (tmp_path / "other").write_bytes(content)
+            (tmp_path / "other").replace(of)
+        else:
+            changed = {
+                "grows": content + content,
+                "shrinks": content[:100],
+                "is rewritten": content.replace(b"2", b"3"),
+            }
+            of.write_bytes(changed[how])
+
+    count, [entry] = read(path, progress=change)
+    assert (count, entry.outcome, entry.code) == (0, "refused", "changed_while_read")
+    path.write_bytes(content)
+    assert read(path)[0] == 1
 
 
 @pytest.mark.parametrize("how", ["grows", "shrinks", "is replaced", "is rewritten"])

@@ -14,6 +14,7 @@ from llm_energy_measure.importers.registry import FORMATS
 from llm_energy_measure.importers.report import ImportReport, RefusedInputError
 from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.results.store import codec
+from llm_energy_measure.storage.local import max_file_bytes
 
 _RAW_RESULT_FIELDS = {"experiment_id", "process_index", "energy_metrics", "timestamps"}
 
@@ -39,6 +40,7 @@ def read_energy_records(
                 gpu_uuids=gpu_uuids,
                 window=window,
                 columns=columns,
+                max_bytes=max_file_bytes(),
                 progress=progress,
             )
         except (ResultNotFoundError, ImportFormatError) as error:

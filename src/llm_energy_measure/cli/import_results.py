@@ -34,6 +34,7 @@ from llm_energy_measure.results.store.raw_folder import RawFolder
 from llm_energy_measure.results.store.samples import save_samples
 from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.group_commit import map_in_threads
+from llm_energy_measure.storage.local import max_file_bytes
 from llm_energy_measure.verification.verdicts import verdict_of
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def import_results(
         "gpu_uuids": [uuid.strip() for names in gpu_uuids for uuid in names.split(",") if uuid.strip()],
         "window": (start, end),
         "columns": [name.strip() for name in columns.split(",")] if columns else [],
+        "max_bytes": max_file_bytes(),
     }
     saver = (_DryRun if dry_run else _Saver)(repository, overwrite=overwrite)
     unused = set(read_options["gpu_uuids"])

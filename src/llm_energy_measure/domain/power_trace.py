@@ -5,15 +5,17 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-import statistics
+import struct
 from array import array
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import NamedTuple, overload
 
 from msgspec import Struct, structs
 
 GAP_SEC = 3.0
 GAP_FACTOR = 3.0
+_DOUBLE, _INTEGER = struct.Struct("<d"), struct.Struct("<q")
 """Two samples have a gap between them if their distance exceeds `GAP_SEC` and `GAP_FACTOR` intervals.
 
 Source: InferenceX `aggregate_power.py`, which uses 3 s.
@@ -23,8 +25,8 @@ Source: InferenceX `aggregate_power.py`, which uses 3 s.
 class PowerTrace(Struct, frozen=True, kw_only=True):
     """Power samples of one device, in order of time.
 
-    All sequences have one value per sample. `nan` is an unknown temperature or clock, and an empty text an unknown
-    throttle reason.
+    All sequences have one value per sample, and need not be in memory. `nan` is an unknown temperature or clock, and an
+    empty text an unknown throttle reason.
 
     Attributes:
         device: GPU index, GPU UUID, or another name of the device; empty if unknown.
@@ -36,11 +38,11 @@ class PowerTrace(Struct, frozen=True, kw_only=True):
     """
 
     device: str
-    times: array[float]
-    powers: array[float]
-    temperatures: array[float] | None = None
-    clocks: array[float] | None = None
-    throttles: list[str] | None = None
+    times: Sequence[float]
+    powers: Sequence[float]
+    temperatures: Sequence[float] | None = None
+    clocks: Sequence[float] | None = None
+    throttles: Sequence[str] | None = None
 
     def between(self, start: float, end: float) -> PowerTrace:
         """Return the samples from the last one at or before `start` to the first one at or after `end`."""
@@ -48,7 +50,7 @@ class PowerTrace(Struct, frozen=True, kw_only=True):
 
     def moved(self, seconds: float) -> PowerTrace:
         """Return the samples with all times later by some seconds."""
-        return structs.replace(self, times=array("d", (round(time + seconds, 6) for time in self.times)))
+        return structs.replace(self, times=_MovedTimes(self.times, seconds))
 
     def _slice(self, low: int, high: int) -> PowerTrace:
         return PowerTrace(
@@ -61,6 +63,31 @@ class PowerTrace(Struct, frozen=True, kw_only=True):
         )
 
 
+class _MovedTimes(Sequence[float]):
+    """Times with some seconds added to each, rounded to microseconds."""
+
+    def __init__(self, times: Sequence[float], seconds: float) -> None:
+        self._times = times
+        self._seconds = seconds
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    @overload
+    def __getitem__(self, index: int) -> float: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[float]: ...
+
+    def __getitem__(self, index: int | slice) -> float | Sequence[float]:
+        if isinstance(index, slice):
+            return _MovedTimes(self._times[index], self._seconds)
+        return round(self._times[index] + self._seconds, 6)
+
+    def __iter__(self) -> Iterator[float]:
+        return (round(time + self._seconds, 6) for time in self._times)
+
+
 class CounterTrace(Struct, frozen=True, kw_only=True):
     """Readings of the energy counter of one device, in order of time.
 
@@ -71,8 +98,8 @@ class CounterTrace(Struct, frozen=True, kw_only=True):
     """
 
     device: str
-    times: array[float]
-    joules: array[float]
+    times: Sequence[float]
+    joules: Sequence[float]
 
     def between(self, start: float, end: float) -> CounterTrace:
         """Return the readings from the last one at or before `start` to the first one at or after `end`."""
@@ -107,18 +134,20 @@ class Integral(NamedTuple):
     Attributes:
         value: The integral: joules for samples in watts.
         samples: Number of samples in the window, its edges included.
-        gaps: Length of each gap in the window, in seconds.
+        gaps: Number of gaps in the window.
+        longest_gap_sec: Length of the longest gap, in seconds; 0 without a gap.
     """
 
     value: float
     samples: int
-    gaps: list[float]
+    gaps: int = 0
+    longest_gap_sec: float = 0.0
 
 
 def integrate(times: Sequence[float], values: Sequence[float], start: float, end: float) -> Integral | None:
     """Return the integral by the trapezoidal rule, or None if the samples do not cover the window.
 
-    The values at the edges of the window are interpolated.
+    The values at the edges of the window are interpolated. The sequences are read in order, so that they may be files.
 
     Args:
         times: Times of the samples in seconds, in order, each once.
@@ -128,25 +157,65 @@ def integrate(times: Sequence[float], values: Sequence[float], start: float, end
 
     Example:
         >>> integrate([0.0, 1.0, 2.0], [100.0, 100.0, 200.0], 0.5, 2.0)
-        Integral(value=200.0, samples=2, gaps=[])
+        Integral(value=200.0, samples=2, gaps=0, longest_gap_sec=0.0)
     """
     if not times or not times[0] <= start < end <= times[-1]:
         return None
-    steps = (later - earlier for earlier, later in itertools.pairwise(times))
-    gap_sec = max(GAP_SEC, GAP_FACTOR * statistics.median(steps))
-    low, high = bisect.bisect_right(times, start), bisect.bisect_left(times, end)
-    total, gaps = 0.0, []
+    gap_sec = _gap_sec(times)
+    total, gaps, longest = 0.0, 0, 0.0
+    samples = bisect.bisect_right(times, end) - bisect.bisect_left(times, start)
     before, value = start, interpolate(times, values, start)
-    for index in range(low, high + 1):
-        at_edge = index == high
-        after = end if at_edge else times[index]
-        next_value = interpolate(times, values, end) if at_edge else values[index]
+    low, high = bisect.bisect_right(times, start), bisect.bisect_left(times, end)
+    inside = zip(times[low:high], values[low:high], strict=True)
+    for after, next_value in itertools.chain(inside, [(end, interpolate(times, values, end))]):
         total += (after - before) * (value + next_value) / 2
         if after - before > gap_sec:
-            gaps.append(after - before)
+            gaps, longest = gaps + 1, max(longest, after - before)
         before, value = after, next_value
-    samples = bisect.bisect_right(times, end) - bisect.bisect_left(times, start)
-    return Integral(total, samples, gaps)
+    return Integral(total, samples, gaps, longest)
+
+
+def _gap_sec(times: Sequence[float]) -> float:
+    """Return the length above which a step is a gap."""
+
+    def steps() -> Iterator[float]:
+        return (later - earlier for earlier, later in itertools.pairwise(times))
+
+    number, short = len(times) - 1, sum(step <= GAP_SEC / GAP_FACTOR for step in steps())
+    # The median is needed only for slow logs. It takes several passes, because the steps may not fit into memory.
+    return GAP_SEC if 2 * short > number else max(GAP_SEC, GAP_FACTOR * median(steps, number))
+
+
+def median(values: Callable[[], Iterable[float]], number: int) -> float:
+    """Return the median of positive numbers in constant memory, with up to eight passes over them.
+
+    Args:
+        values: Returns the numbers, again at each call.
+        number: How many there are, at least 1.
+    """
+    middle = _value_of_rank(values, number // 2)
+    return middle if number % 2 else (_value_of_rank(values, number // 2 - 1) + middle) / 2
+
+
+def _value_of_rank(values: Callable[[], Iterable[float]], rank: int) -> float:
+    """Return the positive number that has a rank from 0, in order of size.
+
+    The bits of positive doubles have the order of the doubles. Each pass finds 16 of the 64 bits, from the left.
+    """
+    known = 0
+    for shift in (48, 32, 16, 0):
+        counts = [0] * 65_536
+        for value in values():
+            (bits,) = _INTEGER.unpack(_DOUBLE.pack(value))
+            if bits >> (shift + 16) == known:
+                counts[(bits >> shift) & 0xFFFF] += 1
+        digit = 0
+        while rank >= counts[digit]:
+            rank -= counts[digit]
+            digit += 1
+        known = known << 16 | digit
+    found: float = _DOUBLE.unpack(_INTEGER.pack(known))[0]
+    return found
 
 
 def _places(times: Sequence[float], start: float, end: float) -> tuple[int, int]:
@@ -174,14 +243,25 @@ def mean_of_equal_times(times: Sequence[float], columns: Sequence[Sequence[float
         >>> [list(column) for column in mean_of_equal_times([1.0, 0.0, 1.0], [[5.0, 1.0, 7.0]])]
         [[0.0, 1.0], [1.0, 6.0]]
     """
-    order: Sequence[int] = range(len(times))
-    if any(later < earlier for earlier, later in itertools.pairwise(times)):
-        order = sorted(order, key=times.__getitem__)
     found = [array("d") for _ in range(len(columns) + 1)]
-    for moment, group in itertools.groupby(order, key=times.__getitem__):
-        members = list(group)
-        found[0].append(moment)
-        for column, values in zip(found[1:], columns, strict=True):
-            known = [values[index] for index in members if not math.isnan(values[index])]
-            column.append(sum(known) / len(known) if known else math.nan)
+    for row in merge_equal_times(sorted(zip(times, *columns, strict=True), key=itemgetter(0))):
+        for column, value in zip(found, row, strict=True):
+            column.append(value)
     return found
+
+
+def merge_equal_times(rows: Iterable[Sequence[float]]) -> Iterator[Sequence[float]]:
+    """Yield one row for each time, with the mean of the known values of each column.
+
+    Args:
+        rows: A time and values, in order of time; `nan` is unknown.
+    """
+    for moment, group in itertools.groupby(rows, key=itemgetter(0)):
+        values = zip(*group, strict=True)
+        yield [moment, *map(mean_of_known, itertools.islice(values, 1, None))]
+
+
+def mean_of_known(values: Iterable[float]) -> float:
+    """Return the mean of the values that are not `nan`; `nan` if there is none."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from llm_energy_measure.importers.json_text import as_object
-from llm_energy_measure.importers.power_rows import Sample
+from llm_energy_measure.importers.power_rows import IgnoredRows, Sample
 from llm_energy_measure.importers.source_file import ImportSource
 from llm_energy_measure.importers.values import as_integer, as_number, as_text, from_epoch
 
@@ -28,11 +28,10 @@ def is_telemetry(source: ImportSource) -> bool:
     return set(source.first_fields) >= _FIELDS
 
 
-def read_telemetry(source: ImportSource, ignored: list[int]) -> Iterator[Sample]:
-    """Yield the samples, and append the line of each damaged one to `ignored`."""
-    source.require_lines()
+def read_telemetry(source: ImportSource, ignored: IgnoredRows) -> Iterator[Sample]:
+    """Yield the samples, and enter the line of each damaged one into `ignored`."""
     endpoints: dict[str, str | None] = {}
-    for number, line in enumerate(source.data.splitlines(), start=1):
+    for number, line in enumerate(source.lines(), start=1):
         if not line.strip():
             continue
         try:
@@ -41,7 +40,7 @@ def read_telemetry(source: ImportSource, ignored: list[int]) -> Iterator[Sample]
             document = {}
         nanoseconds, index = as_number(document.get("timestamp_ns")), as_integer(document.get("gpu_index"))
         if nanoseconds is None or index is None or from_epoch(nanoseconds / 1e9) is None:
-            ignored.append(number)
+            ignored.add(number)
             continue
         uuid, host = as_text(document.get("gpu_uuid")) or "", as_text(document.get("hostname"))
         endpoint = as_text(document.get("telemetry_source_url")) or as_text(document.get("dcgm_url"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+from llm_energy_measure.importers.file_content import START_BYTES
 from llm_energy_measure.importers.limits import MAX_PARSED_BYTES
 from llm_energy_measure.importers.source_file import BLANK, ImportSource
 
+_BLANK_BYTES = b" \t\r\n\0"
 _MAGIC = {
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "gzip-compressed data",
@@ -25,8 +27,8 @@ _MAGIC = {
 def describe(source: ImportSource) -> str:
     """Return what the file contains, as a noun phrase that follows `found`."""
     if is_blank(source):
-        return f"{len(source.data)} blank bytes"
-    magic = next((name for start, name in _MAGIC.items() if source.data.startswith(start)), None)
+        return f"{source.size} blank bytes"
+    magic = next((name for start, name in _MAGIC.items() if source.start.startswith(start)), None)
     if magic is not None:
         return magic
     if source.is_our_own and "aggregation" in source.fields and is_first_major(source):
@@ -45,7 +47,7 @@ def is_first_major(source: ImportSource) -> bool:
 
 
 def _describe_text(source: ImportSource) -> str:
-    if source.data.lstrip(BLANK)[:1] in (b"{", b"["):
+    if source.start.lstrip(BLANK)[:1] in (b"{", b"["):
         line = json_error_line(source)
         where = "" if line is None else f" (it breaks off at line {line})"
         return f"JSON that is not an object, or is incomplete{where}"
@@ -54,17 +56,19 @@ def _describe_text(source: ImportSource) -> str:
     for sign, name in ((";", "semicolons"), ("\t", "tabs")):
         if sign in "".join(source.header):
             return f"a line with {name}; a table needs commas between the cells"
-    return f"{len(source.data)} bytes that are neither JSON nor a table; a table needs commas and at least two columns"
+    return f"{source.size} bytes that are neither JSON nor a table; a table needs commas and at least two columns"
 
 
 def is_blank(source: ImportSource) -> bool:
     """True if the file has only spaces, line ends and NUL bytes, or is empty."""
-    return not source.data.strip(b" \t\r\n\0")
+    if source.start.strip(_BLANK_BYTES):
+        return False
+    return source.size <= START_BYTES or not source.data.strip(_BLANK_BYTES)
 
 
 def json_error_line(source: ImportSource) -> int | None:
     """Return the line of the first syntax error in a file that begins as JSON; None if it is unknown."""
-    if source.fields or source.data.lstrip(BLANK)[:1] not in (b"{", b"[") or len(source.data) > MAX_PARSED_BYTES:
+    if source.fields or source.start.lstrip(BLANK)[:1] not in (b"{", b"[") or source.size > MAX_PARSED_BYTES:
         return None
     try:
         json.loads(source.text)

@@ -155,7 +155,7 @@ def _reading(
         values = array("d", (value / 1e3 for value in values))
     integral = integrate(own_times, values, 0.0, duration_sec) if covers else None
     if integral is not None and integral.gaps:
-        found = f"{name} has {len(integral.gaps)} gaps of up to {max(integral.gaps):.1f} s"
+        found = f"{name} has {integral.gaps} gaps of up to {integral.longest_gap_sec:.1f} s"
         notes.warn("sampling_gap", f"{found}, in which the power is interpolated")
     reading = _Reading(
         name,

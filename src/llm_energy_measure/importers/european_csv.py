@@ -14,6 +14,12 @@ _THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:\.[0-9]{3})+(?:,[0-9]+)?")
 """A number such as 1.234, which is 1234 in a file with decimal commas."""
 
 
+def has_semicolons(start: bytes) -> bool:
+    """Return True if a file with these first bytes may be a table with semicolons between the cells."""
+    header = start[:MAX_CELL].removeprefix(BOM).partition(b"\n")[0]
+    return b";" in header and b"," not in header and b"\t" not in header and header[:1] not in (b"{", b"[")
+
+
 def convert_semicolons(data: bytes) -> bytes | None:
     """Return a file with semicolons as CSV with commas and decimal points.
 
@@ -21,8 +27,7 @@ def convert_semicolons(data: bytes) -> bytes | None:
         The converted file, with as many lines; None if the file has no semicolons, if a row has another number of
         cells than the header, or if the meaning of a number is ambiguous.
     """
-    header = data[:MAX_CELL].removeprefix(BOM).partition(b"\n")[0]
-    if b";" not in header or b"," in header or b"\t" in header or header[:1] in (b"{", b"["):
+    if not has_semicolons(data):
         return None
     try:
         text = data.removeprefix(BOM).decode()

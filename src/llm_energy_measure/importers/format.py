@@ -9,15 +9,14 @@ from pathlib import Path
 
 import msgspec
 
+from llm_energy_measure.constants import MAX_FILE_BYTES
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.importers.energy_join import EnergyJoin
+from llm_energy_measure.importers.file_content import Progress
 from llm_energy_measure.importers.limits import MAX_FILES
 from llm_energy_measure.importers.mapping import Expression
 from llm_energy_measure.importers.report import ImportReport
 from llm_energy_measure.importers.source_file import ImportSource
-
-Progress = Callable[[Path, int], None]
-"""Called with a path and the number of bytes read of it so far."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +27,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     mapping: dict[str, Expression] = {}
     energy: EnergyJoin = msgspec.field(default_factory=EnergyJoin)
     max_files: int = MAX_FILES
+    max_bytes: int = MAX_FILE_BYTES
     progress: Progress | None = None
     group_by: str | None = None
     rows_path: str | None = None

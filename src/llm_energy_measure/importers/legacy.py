@@ -55,7 +55,7 @@ _MODELLED_CPU_W = 112.5
 def _kind(source: ImportSource) -> str | None:
     """Return the kind of a file from its fields, or from its name if it is empty."""
     for kind, (name, wanted) in _KINDS.items():
-        is_named = not source.data and re.search(rf"_{name}\.json$", source.path.name)
+        is_named = source.size == 0 and re.search(rf"_{name}\.json$", source.path.name)
         if is_named or (wanted and wanted <= set(source.fields)):
             return kind
     return None

@@ -8,7 +8,7 @@ from llm_energy_measure.importers.report import RefusedInputError
 from llm_energy_measure.security import require_bounded_json
 
 MAX_BYTES = 256 * 1024 * 1024
-"""Largest file, in bytes; larger files are refused before they are read. 100,000 rows of CodeCarbon have 40 MB."""
+"""Largest file that is decoded as a whole, in bytes; larger files are refused before they are read."""
 
 MAX_PARSED_BYTES = 32 * 1024 * 1024
 """Largest JSON text that is parsed completely, in bytes."""

@@ -57,7 +57,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
     """Yield one record for each node of each run whose sensors measured energy."""
     del options
     [source] = sources
-    trees = _from_hdf5(source) if source.data.startswith(_HDF5) else [build_tree(source.json(), "app")]
+    trees = _from_hdf5(source) if source.start.startswith(_HDF5) else [build_tree(source.json(), "app")]
     runs = [run for tree in trees for run in _runs(tree, ())]
     if not runs:
         report.refuse(source.path, "no_measurement", "no run of the file has a node, so nothing was measured")
@@ -263,7 +263,7 @@ def _from_hdf5(source: ImportSource) -> list[Tree]:
 FORMAT = Format(
     name=TOOL,
     looks_for="JSON with id, type, metrics and nodes, or HDF5",
-    recognises=lambda source: source.data.startswith(_HDF5) or set(source.fields) >= _FIELDS,
+    recognises=lambda source: source.start.startswith(_HDF5) or set(source.fields) >= _FIELDS,
     read=_read,
     covers="host, each once; the file names the sensors, and GPUs are devices",
     unknown="model, tokens, start of a run among several",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from typing import NamedTuple
@@ -123,7 +124,7 @@ def _energy_of(
     if integral is None:
         raise RefusedInputError("no_measurement", f"{what} has one sample; an energy needs two")
     if integral.gaps:
-        message = f"{what} has {len(integral.gaps)} gaps of up to {max(integral.gaps):.1f} s"
+        message = f"{what} has {integral.gaps} gaps of up to {integral.longest_gap_sec:.1f} s"
         notes.warn("sampling_gap", f"{message}, in which the power is interpolated")
     problem = SAMPLING_GAP if integral.gaps else None
     return _Found(integral.value, integral.samples, (start, end), "integrated", problem)
@@ -132,7 +133,8 @@ def _energy_of(
 def _of_counter(counter: CounterTrace, window: Window | None) -> _Found:
     """Return the energy of a counter in a window; None if the counter fell."""
     start, end = window or (counter.times[0], counter.times[-1])
-    inside = [value for time, value in zip(counter.times, counter.joules, strict=True) if start <= time <= end]
+    low, high = bisect.bisect_left(counter.times, start), bisect.bisect_right(counter.times, end)
+    inside = counter.joules[low:high]
     if any(later < earlier for earlier, later in itertools.pairwise(inside)):
         return _Found(None, len(inside), (start, end), "measured", COUNTER_RESET)
     first, last = (interpolate(counter.times, counter.joules, edge) for edge in (start, end))

@@ -7,7 +7,6 @@ time and one power column, or one power column per GPU or per server.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -111,6 +110,24 @@ class Sample(NamedTuple):
     throttle: str
 
 
+class IgnoredRows:
+    """The rows of a log that are left out.
+
+    Attributes:
+        first: Line of the first one; 0 if there is none.
+        number: How many there are.
+    """
+
+    def __init__(self) -> None:
+        self.first = 0
+        self.number = 0
+
+    def add(self, line: int) -> None:
+        """Count a row."""
+        self.first = self.first or line
+        self.number += 1
+
+
 def columns_of(names: Sequence[str]) -> Columns | None:
     """Return the columns of a CSV header; None if it is the header of another table."""
     time = _position(names, _TIMES)
@@ -194,7 +211,7 @@ def _with_conditions(columns: Columns) -> Columns:
 
 def find_columns(source: ImportSource) -> Columns | None:
     """Return the columns of the first header in the file; None if the file is no power log."""
-    start = source.data[:_HEADER_BYTES]
+    start = source.start[:_HEADER_BYTES]
     if b"\0" in start or start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
         return None
     for line in start.decode("utf-8-sig", errors="replace").splitlines()[:20]:
@@ -209,8 +226,8 @@ def is_without_header(source: ImportSource) -> bool:
     return len(source.header) > 1 and any(map(_SMI_TIME.fullmatch, source.header))
 
 
-def read_samples(source: ImportSource, stated: Columns | None, ignored: list[int]) -> Iterator[Sample]:
-    """Yield the samples of a log, and append the line of each row without a valid time or value to `ignored`.
+def read_samples(source: ImportSource, stated: Columns | None, ignored: IgnoredRows) -> Iterator[Sample]:
+    """Yield the samples of a log, and enter each row without a valid time or value into `ignored`.
 
     Lines before the first header are skipped. Each header applies to the rows after it: a restarted log repeats it.
 
@@ -219,9 +236,8 @@ def read_samples(source: ImportSource, stated: Columns | None, ignored: list[int
         stated: Columns that the user stated, for a log without header.
         ignored: Gets the line numbers.
     """
-    source.require_lines()
     columns = stated
-    for number, line in enumerate(io.BytesIO(source.data), start=1):  # BytesIO does not copy the bytes
+    for number, line in enumerate(source.lines(), start=1):
         text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace").strip()
         header = text_columns_of(text)
         if header is not None:
@@ -234,7 +250,7 @@ def read_samples(source: ImportSource, stated: Columns | None, ignored: list[int
         if cells is None or (has_time and moment is None):
             header = columns_of([cell.strip() for cell in split_row(text) or []])
             if header is None and columns is not None:
-                ignored.append(number)
+                ignored.add(number)
             columns = header or columns
         elif columns is not None:
             yield from _samples_of(cells, columns, moment, number, ignored, is_utc=is_utc)
@@ -245,7 +261,7 @@ def _samples_of(
     columns: Columns,
     moment: float | None,
     number: int,
-    ignored: list[int],
+    ignored: IgnoredRows,
     *,
     is_utc: bool,
 ) -> Iterator[Sample]:
@@ -266,7 +282,7 @@ def _samples_of(
         cell = cells[position] if position >= 0 else ""
         power_w = _value(cell, _MAX_W)
         if power_w is None and cell.casefold() not in _MISSING:
-            ignored.append(number)
+            ignored.add(number)
         if columns.is_host and power_w == 0:
             power_w = None  # a failed poll of the server
         counter_j = None if counter is None else counter * columns.counter_factor

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from llm_energy_measure.constants import MAX_FILE_BYTES
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy
 from llm_energy_measure.exceptions import ImportFormatError
 from llm_energy_measure.importers.energy_join import EnergyJoin
-from llm_energy_measure.importers.format import Format, Options, Progress
+from llm_energy_measure.importers.file_content import Progress
+from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.limits import MAX_FILES
 from llm_energy_measure.importers.mapping import parse_mappings
 from llm_energy_measure.importers.registry import formats_named
@@ -55,6 +58,7 @@ def read(
     window: tuple[str | None, str | None] = (None, None),
     columns: Sequence[str] = (),
     max_files: int = MAX_FILES,
+    max_bytes: int = MAX_FILE_BYTES,
     progress: Progress | None = None,
 ) -> ImportedRecords:
     """Import a file or folder of another tool, and report what was read.
@@ -79,6 +83,7 @@ def read(
             are also start and end of a run with this duration.
         columns: For a power log without header, the names of its columns as `nvidia-smi --query-gpu` has them.
         max_files: Maximum number of files that are read from a folder. The report names the subfolder that exceeds it.
+        max_bytes: Maximum size of a file. A file that is decoded as a whole may have 256 MiB at most.
         progress: Called with each path and the number of bytes read of it so far.
 
     Raises:
@@ -96,29 +101,32 @@ def read(
         >>> list(imported), imported.report.refused > 0
         ([], True)
     """
-    has_parts = isinstance(path, str | Path) and is_folder(path)
     formats = _formats(format)
+    files: dict[str, Any] = {"max_files": max_files, "max_bytes": max_bytes, "progress": progress}
     if join and not isinstance(join, EnergyJoin):
-        runs = read(path, format=formats, mapping=mapping, max_files=max_files, progress=progress)
-        join = EnergyJoin(join, runs, parse_window(*window))
+        join = EnergyJoin(join, read(path, format=formats, mapping=mapping, **files), parse_window(*window))
     start, end = parse_window(*window)
     options = Options(
         host=host,
         gpu_uuids=tuple(gpu_uuids),
         mapping=parse_mappings(mapping),
         energy=join if isinstance(join, EnergyJoin) else EnergyJoin(),
-        max_files=max_files,
-        progress=progress,
         group_by=group_by,
         rows_path=rows_path,
         window_start=start,
         window_end=end,
         columns=tuple(columns),
+        **files,
     )
+    return _scan(path, formats, options)
+
+
+def _scan(path: str | Path | Sequence[str | Path], formats: Sequence[Format], options: Options) -> ImportedRecords:
+    """Return the records of one path or of several; the files are read during the iteration."""
     report = ImportReport()
     scan = Scan(formats, options, report)
     if isinstance(path, str | Path):
-        records = scan.folder(Path(path)) if has_parts else scan.file(Path(path))
+        records = scan.folder(Path(path)) if is_folder(path) else scan.file(Path(path))
     else:
         records = scan.paths(path)
     return ImportedRecords((_with_machine(record, options) for record in records), report)

@@ -10,11 +10,12 @@ from pathlib import Path
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.exceptions import ImportFormatError, ResultNotFoundError
 from llm_energy_measure.importers.description import describe, is_blank
+from llm_energy_measure.importers.file_content import FileContent
 from llm_energy_measure.importers.format import Format, Options
 from llm_energy_measure.importers.limits import MAX_BYTES
 from llm_energy_measure.importers.registry import unknown_format
-from llm_energy_measure.importers.report import ImportReport
-from llm_energy_measure.importers.source_file import ImportSource, read_source
+from llm_energy_measure.importers.report import ImportReport, RefusedInputError
+from llm_energy_measure.importers.source_file import ImportSource
 
 
 def is_folder(path: str | Path) -> bool:
@@ -116,7 +117,7 @@ class Scan:
                 self.report.refuse(path, "not_a_file", "it is a symbolic link; import the file that it points to")
             elif (source := self._open(path)) is None:
                 continue
-            elif not source.data:
+            elif source.size == 0:
                 empty.append(path)
             elif (form := self._format_of_part(source)) is not None and form.is_folder:
                 parts.setdefault(form.name, []).append(path)
@@ -146,7 +147,7 @@ class Scan:
             yield from self._read(form, [source])
             return
         group = together.setdefault(form.name, [])
-        if sum(len(other.data) for other in group) + len(source.data) > MAX_BYTES:
+        if sum(other.size for other in group) + source.size > MAX_BYTES:
             yield from self._read(form, group)
             group.clear()
         group.append(source)
@@ -183,7 +184,7 @@ class Scan:
     def _open(self, path: Path) -> ImportSource | None:
         """Return the file, or None if it was refused."""
         with self.report.refusing(path):
-            return read_source(path, self.options.progress)
+            return ImportSource(FileContent(path, self.options.progress, self.options.max_bytes))
         return None
 
     def _open_all(self, form: Format, paths: Sequence[Path]) -> list[ImportSource]:
@@ -193,12 +194,12 @@ class Scan:
             source = self._open(path)
             if source is None:
                 continue
-            if source.data and not form.recognises(source):
+            if source.size and not form.recognises(source):
                 found = "its content changed after the format was recognised; import it after its tool has ended"
                 self.report.refuse(path, "changed_while_read", found)
                 continue
             sources.append(source)
-            if sum(len(source.data) for source in sources) > MAX_BYTES:
+            if sum(source.size for source in sources) > MAX_BYTES:
                 found = f"the {form.name} files of this folder have more than {MAX_BYTES // 2**20} MiB together"
                 self.report.refuse(path.parent, "too_large", f"{found}; split the folder")
                 return []
@@ -213,10 +214,14 @@ class Scan:
         tried = [form for form in formats if self.options.mapping or not form.needs_mapping or len(formats) == 1]
         try:
             form = next((form for form in tried if form.recognises(source)), None)
+            is_empty = form is None and is_blank(source)
+        except RefusedInputError as error:
+            self.report.refuse(source.path, error.code, error.message)
+            return None
         except Exception as error:  # noqa: BLE001 - as in `_read`
             self._report_bug("recognition of the format", source.path, error)
             return None
-        if form is None and is_blank(source):
+        if is_empty:
             self.report.refuse(source.path, "empty_file", f"the file has only {describe(source)}")
         elif form is None:
             raise unknown_format(source, formats)

@@ -1,26 +1,25 @@
-"""A source file of another tool: read once, completely, and then used only from memory.
+"""A source file of another tool, with views of its content that are computed on first use.
 
-The bytes that are parsed are therefore the bytes whose digest the record keeps, even if the file changes later.
+A file of up to 1 MiB is read once. A longer one is read line by line where its format allows it, otherwise as a whole.
+The bytes that are parsed are the bytes whose digest the record keeps: a file that changes during the import is refused.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
 import re
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult
-from llm_energy_measure.importers.european_csv import convert_semicolons
+from llm_energy_measure.importers.european_csv import convert_semicolons, has_semicolons
+from llm_energy_measure.importers.file_content import START_BYTES, FileContent
 from llm_energy_measure.importers.json_text import BOM, as_null, parse_json, storable, top_level_fields
 from llm_energy_measure.importers.limits import MAX_BYTES, MAX_CELL, MAX_PARSED_BYTES, require_parsable, require_rows
 from llm_energy_measure.importers.report import Notes, RefusedInputError
@@ -29,44 +28,75 @@ from llm_energy_measure.security import reject_duplicate_keys
 BLANK = b"\xef\xbb\xbf \t\r\n"
 """Bytes that may come before the first character of a JSON text."""
 
-_CHUNK = 1024 * 1024
 _SEPARATOR = re.compile(r"[ \t\r\n,]*")
 _MAX_DAMAGED = 100
 """After this number of damaged objects, the rest of a file is not read: each may take as long to parse as the rest."""
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _OWN_FIELDS = ("energy_metrics", "aggregation", "attempt")
 """Each raw result, aggregate and manifest of this tool has one of these fields."""
 
 
 class ImportSource:
-    """The bytes of a source file, and views of them that are computed on first use.
+    """A source file, and views of its content that are computed on first use.
+
+    Args:
+        content: The file.
 
     Attributes:
         path: Path of the file.
-        original: All bytes of the file.
-        data: The bytes that are parsed: a table with semicolons is converted to commas and decimal points.
+        size: Number of bytes of the file.
     """
 
-    def __init__(self, path: Path, data: bytes) -> None:
-        self.path = path
-        self.original = data
-        converted = convert_semicolons(data)
-        self.is_converted = converted is not None
-        self.data = data if converted is None else converted
+    def __init__(self, content: FileContent) -> None:
+        self._content = content
+        self.path = content.path
+        self.size = content.size
 
     @cached_property
+    def _converted(self) -> bytes | None:
+        return convert_semicolons(self._content.whole) if has_semicolons(self._content.start) else None
+
+    @property
+    def is_converted(self) -> bool:
+        """True for a table with semicolons, which is read with commas and decimal points."""
+        return self._converted is not None
+
+    @property
+    def data(self) -> bytes:
+        """The bytes that are parsed, as a whole.
+
+        Raises:
+            RefusedInputError: The file has more than `MAX_BYTES` bytes, or changed since it was opened.
+        """
+        return self._content.whole if self._converted is None else self._converted
+
+    @property
+    def start(self) -> bytes:
+        """The first `START_BYTES` bytes that are parsed."""
+        return self._content.start if self._converted is None else self._converted[:START_BYTES]
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of the bytes of the file, in hexadecimal."""
-        return hashlib.sha256(self.original).hexdigest()
+        return self._content.sha256
 
     @cached_property
     def text(self) -> str:
         """The bytes as text; U+FFFD replaces bytes that are not UTF-8."""
         return self.data.decode("utf-8-sig", errors="replace")
 
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines that are parsed, with their ends. A long file is read line by line."""
+        if self._converted is None and self.size > START_BYTES:
+            return self._content.lines()
+        return io.BytesIO(self.data)  # BytesIO does not copy the bytes
+
+    @property
+    def _begins_as_json(self) -> bool:
+        return self.start.lstrip(BLANK)[:1] in (b"{", b"[")
+
     def require_lines(self) -> None:
         """Refuse a file that has more lines than `MAX_ROWS`."""
-        require_rows(self.data.count(b"\n"))
+        require_rows(self._content.line_ends)
 
     def rows(self) -> Iterator[tuple[int, str]]:
         """Yield number and text of each line after the first that is not blank, without line ends.
@@ -74,7 +104,7 @@ class ImportSource:
         U+FFFD replaces bytes that are not UTF-8. A file that has more lines than `MAX_ROWS` is refused.
         """
         self.require_lines()
-        for number, line in enumerate(io.BytesIO(self.data), start=1):  # BytesIO does not copy the bytes
+        for number, line in enumerate(self.lines(), start=1):
             text = line.decode("utf-8", errors="replace").rstrip("\r\n")
             if number > 1 and text:
                 yield number, text
@@ -82,7 +112,7 @@ class ImportSource:
     @cached_property
     def _is_utf8(self) -> bool:
         try:
-            for line in io.BytesIO(self.data):
+            for line in self.lines():
                 line.decode()
         except UnicodeDecodeError:
             return False
@@ -96,7 +126,7 @@ class ImportSource:
     @cached_property
     def header(self) -> list[str]:
         """Cells of the first line, without surrounding spaces; empty if the line is not a row of CSV."""
-        line = self.data[: MAX_CELL + 1].partition(b"\n")[0]
+        line = self.start[: MAX_CELL + 1].partition(b"\n")[0]
         if b"\0" in line or len(line) > MAX_CELL or line.lstrip(b"\xef\xbb\xbf \t")[:1] in (b"{", b"["):
             return []
         text = line.decode("utf-8-sig", errors="replace").rstrip("\r")
@@ -110,14 +140,20 @@ class ImportSource:
 
         The values share the memory of the file, so that a large file takes no extra memory.
         """
+        if not self._begins_as_json or (self.size > MAX_BYTES and self._fields_of_first_line):
+            return {}
         return top_level_fields(self.data)
+
+    @property
+    def _fields_of_first_line(self) -> dict[str, msgspec.Raw]:
+        return top_level_fields(self.start.lstrip(BLANK)[:MAX_PARSED_BYTES].partition(b"\n")[0])
 
     @cached_property
     def items(self) -> list[msgspec.Raw]:
         """Unparsed objects, if the file is one JSON object or one list of objects; otherwise empty."""
         if self.fields:
             return [msgspec.Raw(self.data)]
-        if len(self.data) > MAX_PARSED_BYTES:
+        if self.size > MAX_PARSED_BYTES or not self._begins_as_json:
             return []
         try:
             items = msgspec.json.decode(self.data.removeprefix(BOM), type=list[msgspec.Raw])
@@ -128,10 +164,9 @@ class ImportSource:
     @cached_property
     def first_fields(self) -> dict[str, msgspec.Raw]:
         """Unparsed top-level fields of the first JSON object, if the file consists of objects; otherwise empty."""
-        body = self.data.lstrip(BLANK)
-        if self.fields or not body.startswith(b"{"):
+        if self.fields or not self.start.lstrip(BLANK).startswith(b"{"):
             return self.fields
-        if found := top_level_fields(body[:MAX_PARSED_BYTES].partition(b"\n")[0]):
+        if found := self._fields_of_first_line:
             return found
         try:
             first = next((value for value in self.objects() if isinstance(value, dict)), {})
@@ -208,42 +243,6 @@ class ImportSource:
         return ImportOrigin(tool=tool, version=version, file=name, sha256=self.sha256, row=row)
 
 
-def read_source(path: Path, progress: Callable[[Path, int], None] | None = None) -> ImportSource:
-    """Read a file completely.
-
-    Args:
-        path: The file.
-        progress: Called with the path and the number of bytes read so far, after each mebibyte.
-
-    Raises:
-        RefusedInputError: The path is not a regular file, is too large, is unreadable, or changed during the read.
-    """
-    try:
-        descriptor = os.open(path, _OPEN_FLAGS)
-        try:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise RefusedInputError("not_a_file", "it is not a regular file; name a file or a folder")
-            if before.st_size > MAX_BYTES:
-                limit = f"more than the limit of {MAX_BYTES // 2**20} MiB"
-                raise RefusedInputError("too_large", f"it has {before.st_size} bytes, {limit}; split it")
-            data = bytearray()
-            while len(data) <= before.st_size and (chunk := os.read(descriptor, _CHUNK)):
-                data += chunk
-                if progress is not None:
-                    progress(path, len(data))
-            after = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-        now = path.stat()
-    except (OSError, ValueError) as error:
-        found = getattr(error, "strerror", None) or str(error)
-        raise RefusedInputError("unreadable", f"the operating system cannot read it: {found}") from error
-    if len(data) != before.st_size or not _is_unchanged(before, after) or not _is_unchanged(before, now):
-        raise RefusedInputError("changed_while_read", "it changed during the read; import it after its tool has ended")
-    return ImportSource(path, bytes(data))
-
-
 def split_row(text: str) -> list[str] | None:
     """Return the cells of one row of CSV; None if a quote is not closed, or a cell has more than `MAX_CELL` characters.
 
@@ -259,12 +258,6 @@ def split_row(text: str) -> list[str] | None:
         except (csv.Error, ValueError):
             return None
     return None if len(text) > MAX_CELL and max(map(len, cells)) > MAX_CELL else cells
-
-
-def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
-    """True if size, times, inode and device of a file are equal."""
-    names = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev")
-    return all(getattr(before, name) == getattr(after, name) for name in names)
 
 
 def _skip_separator(text: str, position: int) -> int:

@@ -51,7 +51,7 @@ def _recognises(source: ImportSource) -> bool:
     if source.is_our_own:
         return False
     is_json = bool(source.first_fields or source.items)
-    return is_json or source.data.startswith(PARQUET) or len(source.header) > 1
+    return is_json or source.start.startswith(PARQUET) or len(source.header) > 1
 
 
 def _read(sources: list[ImportSource], options: Options, report: ImportReport) -> Iterator[RawProcessResult]:

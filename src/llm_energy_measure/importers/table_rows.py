@@ -56,7 +56,7 @@ def open_table(source: ImportSource, needed: set[str], rows_path: str | None = N
         table = _nested_table(source, needed, rows_path)
         _require_keys(table, needed)
         return table
-    if source.data.startswith(PARQUET):
+    if source.start.startswith(PARQUET):
         return _parquet_table(source, needed)
     if not source.items and not source.first_fields:
         return _csv_table(source, needed)

@@ -15,6 +15,7 @@ import math
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
 from llm_energy_measure.domain.power_trace import PowerTrace
 from llm_energy_measure.exceptions import ResultCorruptError, ResultNotFoundError
@@ -81,13 +82,14 @@ def encode_samples(traces: Sequence[PowerTrace]) -> bytes:
 
 def _rows(number: int, trace: PowerTrace, optional: Sequence[str]) -> Iterator[tuple[float, int, list[str]]]:
     """Yield time, number of the trace and cells of each sample."""
-    for index, (moment, power_w) in enumerate(zip(trace.times, trace.powers, strict=True)):
-        cells = {
-            "temperature_c": "" if trace.temperatures is None else _cell(trace.temperatures[index]),
-            "clock_mhz": "" if trace.clocks is None else _cell(trace.clocks[index]),
-            "throttle": "" if trace.throttles is None else trace.throttles[index],
-        }
-        yield moment, number, [_cell(moment), trace.device, _cell(power_w), *(cells[name] for name in optional)]
+    cells_of: dict[str, Iterable[str]] = {
+        "temperature_c": repeat("") if trace.temperatures is None else map(_cell, trace.temperatures),
+        "clock_mhz": repeat("") if trace.clocks is None else map(_cell, trace.clocks),
+        "throttle": repeat("") if trace.throttles is None else trace.throttles,
+    }
+    samples = zip(trace.times, trace.powers, strict=True)
+    for (moment, power_w), *cells in zip(samples, *(cells_of[name] for name in optional), strict=False):
+        yield moment, number, [_cell(moment), trace.device, _cell(power_w), *cells]
 
 
 def _cell(value: float) -> str:

@@ -1,0 +1,242 @@
+"""The samples of one device of a power log: from rows in file order to a trace in order of time.
+
+All series are columns of temporary files. A log of any length takes little memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import overload
+
+import msgspec
+
+from llm_energy_measure.domain.power_trace import (
+    GAP_SEC,
+    CounterTrace,
+    PowerTrace,
+    mean_of_known,
+    merge_equal_times,
+)
+from llm_energy_measure.importers.power_rows import Sample
+from llm_energy_measure.importers.report import RefusedInputError
+from llm_energy_measure.importers.sample_file import SampleColumn, SampleFile, SampleTable, in_order
+
+_TIME_DECIMALS = 6
+"""Decimals of a second that are kept. A double has no more for the time since 1970."""
+
+
+class Readings(msgspec.Struct, frozen=True, kw_only=True):
+    """Samples of one device in file order; `nan` is unknown.
+
+    Attributes:
+        moments: Seconds since the epoch of the log.
+        powers: Watts.
+        counters: Cumulative energy in joules.
+        temperatures: Degrees Celsius.
+        clocks: Megahertz.
+        throttles: Numbers of throttle reasons in `texts`.
+        texts: Throttle reasons of the log; None if no sample of the device has one.
+        uuid: GPU UUID, or empty.
+    """
+
+    moments: SampleColumn
+    powers: SampleColumn
+    counters: SampleColumn
+    temperatures: SampleColumn
+    clocks: SampleColumn
+    throttles: SampleColumn
+    texts: list[str] | None
+    uuid: str
+
+    def part(self, start: int, end: int) -> Readings:
+        """Return the samples with numbers from `start` to before `end`."""
+        columns = {
+            name: getattr(self, name)[start:end]
+            for name in ("moments", "powers", "counters", "temperatures", "clocks", "throttles")
+        }
+        return msgspec.structs.replace(self, **columns)
+
+
+class DeviceRows:
+    """Collects the samples of one device.
+
+    Args:
+        file: File for the samples.
+        texts: Number of each throttle reason of the log; gets new reasons.
+
+    Attributes:
+        uuid: The first GPU UUID, or empty.
+    """
+
+    def __init__(self, file: SampleFile, texts: dict[str, int]) -> None:
+        self._table = SampleTable(file, 6)
+        self._texts = texts
+        self._has_throttle = False
+        self.uuid = ""
+
+    def add(self, sample: Sample) -> None:
+        """Append a sample."""
+        numbers = (sample.moment, sample.power_w, sample.counter_j, sample.temperature_c, sample.clock_mhz)
+        text = self._texts.setdefault(sample.throttle, len(self._texts))
+        self._table.append([*(math.nan if number is None else number for number in numbers), text])
+        self.uuid = self.uuid or sample.uuid
+        self._has_throttle = self._has_throttle or bool(sample.throttle)
+
+    def readings(self) -> Readings:
+        """Return the samples."""
+        moments, powers, counters, temperatures, clocks, throttles = self._table.columns()
+        return Readings(
+            moments=moments,
+            powers=powers,
+            counters=counters,
+            temperatures=temperatures,
+            clocks=clocks,
+            throttles=throttles,
+            texts=list(self._texts) if self._has_throttle else None,
+            uuid=self.uuid,
+        )
+
+
+def with_equal_intervals(readings: Readings, name: str, low: float | None, high: float | None) -> Readings:
+    """Return the samples of a log without times with equal intervals, from the first to the last row.
+
+    If the window is unknown, the times are the numbers of the rows; only a counter can be read then.
+    """
+    number = len(readings.moments)
+    if low is None or high is None:
+        if all(map(math.isnan, readings.counters)):
+            found = "the rows have no time"
+            advice = "pass --from and --to with the times of the first and the last row, or log the time (dmon -o DT)"
+            raise RefusedInputError("missing_field", f"{found}; {advice}")
+        low, high = 0.0, float(number - 1)
+    if number < 2 or high <= low:
+        raise RefusedInputError("no_measurement", f"GPU {name or '0'} has one sample; an energy needs two")
+    step = high - low
+    return msgspec.structs.replace(
+        readings, moments=_column(low + step * index / (number - 1) for index in range(number))
+    )
+
+
+def segment_of(readings: Readings, low: float, high: float) -> Readings:
+    """Return the only part between two steps back of the clock that covers the window; all samples without one."""
+    parts = [
+        (start, end)
+        for start, end in _segments(readings.moments)
+        if readings.moments[start] <= low and high <= readings.moments[end - 1]
+    ]
+    return readings.part(*parts[0]) if len(parts) == 1 else readings
+
+
+def _segments(moments: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each part between two steps back of the clock."""
+    start = 0
+    for index, (earlier, later) in enumerate(itertools.pairwise(moments), start=1):
+        if earlier - later > GAP_SEC:
+            yield start, index
+            start = index
+    yield start, len(moments)
+
+
+def trace_of(readings: Readings, name: str, origin: float, file: SampleFile) -> PowerTrace | None:
+    """Return the power samples of a device; None if no row has a power.
+
+    Args:
+        readings: Samples of the device.
+        name: Name of the device.
+        origin: Start of the record, in seconds since the epoch of the log.
+        file: File for the trace.
+    """
+    if all(map(math.isnan, readings.powers)):
+        return None
+    columns = (readings.powers, readings.temperatures, readings.clocks, readings.throttles)
+    rows = _known_rows([_relative(readings, name, origin), *columns])
+    times, powers, temperatures, clocks, throttles = SampleTable(file, 5).extend(_merged(rows)).columns()
+    return PowerTrace(
+        device=name,
+        times=times,
+        powers=powers,
+        temperatures=None if all(map(math.isnan, temperatures)) else temperatures,
+        clocks=None if all(map(math.isnan, clocks)) else clocks,
+        throttles=None if readings.texts is None else _Texts(throttles, readings.texts),
+    )
+
+
+def counter_of(readings: Readings, name: str, origin: float, file: SampleFile) -> CounterTrace | None:
+    """Return the counter of a device; None if fewer than two rows have one. The arguments are those of `trace_of`."""
+    if sum(not math.isnan(value) for value in readings.counters) < 2:
+        return None
+    rows = _known_rows([_relative(readings, name, origin), readings.counters])
+    times, joules = SampleTable(file, 2).extend(merge_equal_times(rows)).columns()
+    return CounterTrace(device=name, times=times, joules=joules)
+
+
+def _relative(readings: Readings, name: str, origin: float) -> SampleColumn:
+    """Return the times of a device since the origin. Raise if several GPUs are one device, or the clock went back."""
+    times = _column(round(moment - origin, _TIME_DECIMALS) for moment in readings.moments)
+    if not name and _distinct(times) < 0.9 * len(times):
+        found = "several rows have the same time, but no column names the GPU"
+        raise RefusedInputError("missing_field", f"{found}; log index or uuid too (--query-gpu=timestamp,index,...)")
+    back_sec = max((one - other for one, other in itertools.pairwise(times)), default=0.0)
+    if back_sec > GAP_SEC:
+        found = f"the clock of GPU {name or '0'} went back by {back_sec:.0f} s"
+        raise RefusedInputError("impossible_value", f"{found}; pass --from and --to of the part before or after it")
+    return times
+
+
+def _column(values: Iterable[float]) -> SampleColumn:
+    return SampleTable(SampleFile(), 1).extend((value,) for value in values).column(0)
+
+
+def _distinct(times: SampleColumn) -> int:
+    """Return the number of different times."""
+    rows = in_order((time,) for time in times) if _goes_back(times) else zip(times, strict=True)
+    return sum(1 for _ in itertools.groupby(rows))
+
+
+def _goes_back(times: Iterable[float]) -> bool:
+    return any(later < earlier for earlier, later in itertools.pairwise(times))
+
+
+def _known_rows(columns: Sequence[SampleColumn]) -> Iterator[Sequence[float]]:
+    """Return the rows whose second value is known, in order of the first value."""
+
+    def known() -> Iterator[Sequence[float]]:
+        return (row for row in zip(*columns, strict=True) if not math.isnan(row[1]))
+
+    return in_order(known()) if _goes_back(row[0] for row in known()) else known()
+
+
+def _merged(rows: Iterable[Sequence[float]]) -> Iterator[Sequence[float]]:
+    """Yield one row for each time, with the mean of the known values, and the last throttle reason."""
+    for moment, group in itertools.groupby(rows, key=itemgetter(0)):
+        members = list(group)
+        values = zip(*members, strict=True)
+        yield [moment, *map(mean_of_known, itertools.islice(values, 1, 4)), members[-1][4]]
+
+
+class _Texts(Sequence[str]):
+    """The texts of a column of their numbers."""
+
+    def __init__(self, numbers: SampleColumn, texts: list[str]) -> None:
+        self._numbers = numbers
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return _Texts(self._numbers[index], self._texts)
+        return self._texts[int(self._numbers[index])]
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._texts[int(number)] for number in self._numbers)

@@ -1,0 +1,161 @@
+"""Long series of numbers in a temporary file, so that a power log of any length takes little memory.
+
+A `SampleTable` has rows of numbers. Its columns are sequences of floats that read the file in blocks.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import operator
+import tempfile
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from threading import Lock
+from typing import overload
+
+_BLOCK_ROWS = 1024
+_NUMBER_BYTES = 8
+_IN_MEMORY_BYTES = 256 * 1024
+"""A shorter table needs no file."""
+
+_SORTED_ROWS = 16 * _BLOCK_ROWS
+"""Number of rows that are sorted in memory."""
+
+
+class SampleFile:
+    """A temporary file without a name, for the blocks of several tables. Several threads may read it at once."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - the finalizer closes it
+        weakref.finalize(self, self._file.close)
+        self._size = 0
+
+    def append(self, data: bytes) -> int:
+        """Append bytes, and return their offset."""
+        with self._lock:
+            offset = self._size
+            self._file.seek(offset)
+            self._file.write(data)
+            self._size += len(data)
+        return offset
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return some bytes."""
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(size)
+
+
+class SampleTable:
+    """Rows of numbers; one block of each column is in memory.
+
+    Args:
+        file: The file for the blocks.
+        width: Number of columns.
+    """
+
+    def __init__(self, file: SampleFile, width: int) -> None:
+        self._file = file
+        self._offsets: array[int] = array("q")
+        self._last = [array("d") for _ in range(width)]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._offsets) * _BLOCK_ROWS + len(self._last[0])
+
+    def append(self, row: Sequence[float]) -> None:
+        """Append a row."""
+        for column, value in zip(self._last, row, strict=True):
+            column.append(value)
+        if len(self._last[0]) == _BLOCK_ROWS:
+            self._offsets.append(self._file.append(b"".join(column.tobytes() for column in self._last)))
+            self._last = [array("d") for _ in self._last]
+
+    def extend(self, rows: Iterable[Sequence[float]]) -> SampleTable:
+        """Append rows, and return the table."""
+        for row in rows:
+            self.append(row)
+        return self
+
+    def column(self, number: int) -> SampleColumn:
+        """Return a column with the rows that the table has now."""
+        return SampleColumn(self, number, range(len(self)))
+
+    def columns(self) -> list[SampleColumn]:
+        """Return all columns with the rows that the table has now."""
+        return [self.column(number) for number in range(len(self._last))]
+
+    def block(self, number: int, column: int) -> array[float]:
+        """Return the values of a column in a block."""
+        if number == len(self._offsets):
+            return self._last[column]
+        size = _BLOCK_ROWS * _NUMBER_BYTES
+        return array("d", self._file.read(self._offsets[number] + column * size, size))
+
+
+class SampleColumn(Sequence[float]):
+    """A part of a column of a table: a sequence of floats that can be read several times.
+
+    Args:
+        table: The table.
+        number: Number of the column.
+        rows: Numbers of the rows.
+    """
+
+    def __init__(self, table: SampleTable, number: int, rows: range) -> None:
+        self._table = table
+        self._number = number
+        self._rows = rows
+        self._block: tuple[int, array[float]] = (-1, array("d"))
+
+    def __len__(self) -> int:
+        """Return the number of values."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> float: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> SampleColumn: ...
+
+    def __getitem__(self, index: int | slice) -> float | SampleColumn:
+        """Return a value, or a part of the column."""
+        if isinstance(index, slice):
+            return SampleColumn(self._table, self._number, self._rows[index])
+        number, place = divmod(self._rows[index], _BLOCK_ROWS)
+        found, block = self._block
+        if found != number:
+            block = self._table.block(number, self._number)
+            self._block = number, block
+        return block[place]
+
+    def __iter__(self) -> Iterator[float]:
+        """Yield the values, block by block."""
+        start, stop = self._rows.start, self._rows.stop
+        while start < stop:
+            number, place = divmod(start, _BLOCK_ROWS)
+            block = self._table.block(number, self._number)[place : place + stop - start]
+            yield from block
+            start += len(block)
+
+
+def in_order(rows: Iterable[Sequence[float]]) -> Iterator[Sequence[float]]:
+    """Yield rows in order of their first values; rows with equal first values keep their order.
+
+    At most `_SORTED_ROWS` rows are in memory at once; the others are in a temporary file.
+    """
+    first = operator.itemgetter(0)
+    iterator = iter(rows)
+    file = SampleFile()
+    runs: list[SampleTable] = []
+    highest = float("-inf")
+    while chunk := sorted(itertools.islice(iterator, _SORTED_ROWS), key=first):
+        # A chunk that begins at or after the end of the run before it continues this run.
+        if not runs or chunk[0][0] < highest:
+            runs.append(SampleTable(file, len(chunk[0])))
+        runs[-1].extend(chunk)
+        highest = chunk[-1][0]
+    return heapq.merge(*(zip(*run.columns(), strict=True) for run in runs), key=first)
