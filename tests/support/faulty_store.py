@@ -43,13 +43,13 @@ class FaultyStore:
     """
 
     supports_paths = False  # each step passes through this object
-    supports_folder_move = True
     supports_mtime = False
 
     def __init__(
         self, store: Store, at: int, when: When = "before", fault: Fault = "EIO", *, reads_too: bool = False
     ) -> None:
         self.store = store
+        self.supports_folder_move = store.supports_folder_move
         self.at = at
         self.when = when
         self.fault = fault

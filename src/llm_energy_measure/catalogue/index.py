@@ -248,7 +248,7 @@ class Catalogue(CatalogueReader):
         raw = {
             entry.name: entry.mtime_sec for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)
         }
-        deleted = {layout.deleted_folder_of(entry.name) for entry in entries}
+        deleted = {layout.hidden_folder_of(entry.name) for entry in entries}
         if store.supports_folder_move:
             deleted -= raw.keys()  # a new experiment uses the folder name
         raw = {folder: mtime for folder, mtime in raw.items() if folder not in deleted}

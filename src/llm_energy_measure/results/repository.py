@@ -377,7 +377,7 @@ class FileSystemRepository:
         A folder that can't be read is in the list: the next call with its name raises the reason.
         """
         folders = [entry.name for entry in self.store.list(RAW_DIR) if entry.is_folder]
-        alive = deletion.without_deleted(self.store, folders)
+        alive = deletion.without_hidden(self.store, folders)
         return [folder for folder in alive if layout.is_folder_name(folder) and self._may_have_raw(folder)]
 
     def list_aggregated(self) -> list[str]:

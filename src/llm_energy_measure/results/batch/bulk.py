@@ -30,7 +30,7 @@ from llm_energy_measure.results.batch.shards import Shard
 from llm_energy_measure.results.batch.state import ExperimentState, inspect_experiment, is_up_to_date, stated_processes
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.codec import encode_aggregated
-from llm_energy_measure.results.store.deletion import without_deleted
+from llm_energy_measure.results.store.deletion import without_hidden
 from llm_energy_measure.results.store.layout import aggregated_key, is_folder_name
 from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
@@ -169,7 +169,7 @@ def _scan(
 ) -> Iterator[str | AggregationOutcome]:
     """Yield the names of the folders to open, and the outcomes of experiments whose mtimes show no change."""
     with Folder(repository.store, RAW_DIR) as raw, Folder(repository.store, AGGREGATED_DIR) as aggregated:
-        for name in without_deleted(repository.store, raw.names()):
+        for name in without_hidden(repository.store, raw.names()):
             if shard is not None and not shard.has(name):
                 continue
             if trusts_mtimes and is_up_to_date(raw, aggregated, name):

@@ -158,7 +158,7 @@ def remove_leftovers(repository: FileSystemRepository, findings: Iterable[StoreF
     removed_keys = []
     for finding in findings:
         with contextlib.suppress(ResultsError):  # the caller still has the finding of a file that can't be removed
-            deleted = layout.deleted_folder_of(finding.key.removeprefix(f"{RAW_DIR}/"))
+            deleted = layout.hidden_folder_of(finding.key.removeprefix(f"{RAW_DIR}/"))
             if deleted is not None and deletion.finish(repository.store, deleted):
                 is_removed = True
             elif finding.code == "leftover.folder":
@@ -198,6 +198,8 @@ def _check_other_entry(repository: FileSystemRepository, entry: Entry) -> Iterat
         yield _leftover(key, entry, has_only_copy=False)
     elif layout.deleted_folder_of(entry.name) is not None and entry.is_folder:
         yield _finding("leftover.folder", key, "a deletion was interrupted", _CLEAN)
+    elif layout.hidden_folder_of(entry.name) is not None and entry.is_folder:
+        yield _finding("leftover.folder", key, "the archiving of an attempt was interrupted", _CLEAN)
     elif (attempt := layout.earlier_attempt_of(entry.name)) is not None:
         yield from _or_unreadable(key, _check_attempt(repository, *attempt))
     elif not entry.is_folder and process_index_of(entry.name) is not None:

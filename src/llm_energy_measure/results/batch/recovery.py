@@ -11,7 +11,7 @@ from llm_energy_measure.domain.experiment import Manifest, RawProcessResult, Unr
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.checkpoints import delete_checkpoint, delete_leftovers
-from llm_energy_measure.results.store.deletion import without_deleted
+from llm_energy_measure.results.store.deletion import without_hidden
 from llm_energy_measure.results.store.layout import is_folder_name, partial_index_of, unpublished_index_of
 from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.storage.folder import Folder
@@ -33,7 +33,7 @@ def recover_all(repository: FileSystemRepository) -> Iterator[tuple[str, RawReco
     """
     with (
         Folder(repository.store, RAW_DIR) as raw,
-        closing(prefetch(raw, without_deleted(repository.store, filter(is_folder_name, raw.names())), str)) as names,
+        closing(prefetch(raw, without_hidden(repository.store, filter(is_folder_name, raw.names())), str)) as names,
     ):
         for name in names:
             recovery = recover_from(repository, raw, name)

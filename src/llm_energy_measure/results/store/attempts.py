@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest, RawProcessResult
 from llm_energy_measure.exceptions import ConfigurationError, ResultCorruptError, ResultExistsError
-from llm_energy_measure.results.store import codec, layout
+from llm_energy_measure.results.store import bucket_moves, codec, layout
 from llm_energy_measure.results.store.raw_folder import RawFolder
 from llm_energy_measure.storage.base import Store
 
@@ -53,7 +53,10 @@ def _archive(raw: RawFolder, stored: Manifest, manifest: Manifest, doing: str) -
     """Move the folder of an earlier attempt away, and return the manifest of the folder after that."""
     kept = layout.earlier_attempt_folder(raw.name, stored.attempt)
     # One of several processes moves the folder; the store refuses to move onto an existing folder.
-    moved = raw.store.move_folder(layout.raw_folder(raw.name), kept)
+    if raw.store.supports_folder_move:
+        moved = raw.store.move_folder(layout.raw_folder(raw.name), kept)
+    else:
+        moved = bucket_moves.archive(raw.store, raw.name, stored)
     now = raw.claim(manifest)
     if not moved and now.attempt == stored.attempt:
         found = f"results of another attempt {stored.attempt} are in {raw.store.path(kept)}"

@@ -3,8 +3,8 @@
 After the step the experiment is gone for every reader, with its aggregate and tags, even if the removal does not
 finish. `results check --clean` finishes the removal.
 
-In a directory, the step is a rename, and the next use of the id finishes the removal too. In a bucket, the step creates
-the marker. The id cannot be used again before the removal has finished, because its objects keep their keys.
+In a directory, the step is a rename, and the next use of the id finishes the removal too. In a bucket, `bucket_moves`
+does it: the id cannot be used again before the removal has finished, because its objects keep their keys.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 
 from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest
-from llm_energy_measure.exceptions import ResultExistsError, ResultsError, StorageError
-from llm_energy_measure.results.store import codec, layout
+from llm_energy_measure.exceptions import ResultsError, StorageError
+from llm_energy_measure.results.store import bucket_moves, codec, layout
 from llm_energy_measure.storage.base import Store
 
 
@@ -49,24 +49,9 @@ def delete(store: Store, folder: str, owner: str | None) -> bool:
 def _delete_from_bucket(store: Store, folder: str, owner: str | None) -> bool:
     if not store.list(layout.raw_folder(folder)) and not _remains(store, folder, owner):
         return False
-    marker = f"{layout.deleted_folder(folder)}/{MANIFEST_NAME}"
-    store.create(marker, codec.encode_manifest(Manifest(experiment_id=owner or folder)))
-    _remove_from_bucket(store, folder, owner)
+    bucket_moves.hide_deleted(store, folder, owner or folder)
+    bucket_moves.remove_deleted(store, folder, _remains(store, folder, owner))
     return True
-
-
-def _remove_from_bucket(store: Store, folder: str, owner: str | None) -> None:
-    """Remove the objects of an experiment; the marker is the last.
-
-    Another process may finish the same deletion. When its marker is gone, the id may have a new experiment.
-    """
-    store.delete(layout.manifest_key(folder))  # a process that saves a result now finds no manifest, and stops
-    for key in _remains(store, folder, owner):
-        if _has_marker(store, folder):
-            (store.delete_folder if key.endswith("/") else store.delete)(key.removesuffix("/"))
-    while _has_marker(store, folder) and store.delete_folder(layout.raw_folder(folder)):
-        continue  # a process had not noticed the marker yet
-    store.delete_folder(layout.deleted_folder(folder))
 
 
 def require_unused(store: Store, folder: str) -> None:
@@ -77,32 +62,33 @@ def require_unused(store: Store, folder: str) -> None:
     """
     if store.supports_folder_move:
         finish(store, folder)
-    elif _has_marker(store, folder):
-        doing, found = f"cannot use the experiment id {folder!r}", "its deletion has not finished"
-        raise ResultExistsError(doing, found, f"run 'llm-energy-measure -o {_place(store)} results check --clean'")
-
-
-def _place(store: Store) -> str:
-    return str(store.path(RAW_DIR)).removesuffix(f"/{RAW_DIR}")
+    else:
+        bucket_moves.require_unused(store, folder)
 
 
 def finish(store: Store, folder: str) -> bool:
-    """Finish an interrupted deletion of an experiment. Return False if there is none."""
+    """Finish an interrupted deletion of an experiment; in a bucket also an archiving. Return False if there is none."""
+    is_archived = not store.supports_folder_move and bucket_moves.finish_archive(store, folder)
     if not _has_marker(store, folder):
-        return False
+        return is_archived
     if not is_deleted(store, folder):  # a new experiment uses the folder name: remove only the deleted raw results
         return store.delete_folder(layout.deleted_folder(folder))
     key = f"{layout.deleted_folder(folder)}/{MANIFEST_NAME}"
     owner = folder
     with contextlib.suppress(ResultsError):
         owner = codec.decode_manifest(store.get(key), key).experiment_id
-    (_remove if store.supports_folder_move else _remove_from_bucket)(store, folder, owner)
+    if store.supports_folder_move:
+        _remove(store, folder, owner)
+    else:
+        bucket_moves.remove_deleted(store, folder, _remains(store, folder, owner))
     return True
 
 
 def is_deleted(store: Store, folder: str) -> bool:
     """Return True if an experiment was deleted, even if some of its files remain."""
-    return _has_marker(store, folder) and not (store.supports_folder_move and store.list(layout.raw_folder(folder)))
+    if not store.supports_folder_move:
+        return bucket_moves.is_deleted(store, folder)
+    return _has_marker(store, folder) and not store.list(layout.raw_folder(folder))
 
 
 def deleted_folders(store: Store) -> set[str]:
@@ -111,10 +97,10 @@ def deleted_folders(store: Store) -> set[str]:
     return {folder for folder in folders if folder is not None and is_deleted(store, folder)}
 
 
-def without_deleted(store: Store, folders: Iterable[str]) -> Iterator[str]:
-    """Yield the folder names that no interrupted deletion hides. In a directory, no deleted folder has such a name."""
-    deleted = set() if store.supports_folder_move else deleted_folders(store)
-    return (folder for folder in folders if folder not in deleted)
+def without_hidden(store: Store, folders: Iterable[str]) -> Iterator[str]:
+    """Yield the folder names that no unfinished change hides. In a directory, a rename changes the name at once."""
+    hidden = set() if store.supports_folder_move else bucket_moves.hidden_folders(store)
+    return (folder for folder in folders if folder not in hidden)
 
 
 def _has_marker(store: Store, folder: str) -> bool:

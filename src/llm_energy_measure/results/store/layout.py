@@ -34,6 +34,7 @@ _KEPT_IN_RAW = re.compile(
 )
 _EARLIER_ATTEMPT = re.compile(rf"\.(.+){HIDDEN_MARK}attempt-(0|[1-9][0-9]{{0,8}})")
 _DELETED = re.compile(rf"\.(.+){HIDDEN_MARK}deleted")
+_HIDDEN = re.compile(rf"\.(.+){HIDDEN_MARK}(?:deleted|archiving)")
 _NUMBERED = re.compile(
     rf"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+(\.json){_KEPT}"
     rf"|(superseded-samples-process_[0-9]+)-[0-9]+(\.csv\.gz){re.escape(KEPT_SUFFIX)}"
@@ -233,6 +234,22 @@ def deleted_folder_of(name: str) -> str | None:
         ('exp_7', None)
     """
     match = _DELETED.fullmatch(name)
+    return match[1] if match else None
+
+
+def archiving_folder(folder: str) -> str:
+    """Return the key prefix of the marker that an attempt is being archived in a bucket."""
+    return f"{RAW_DIR}/.{folder}{HIDDEN_MARK}archiving"
+
+
+def hidden_folder_of(name: str) -> str | None:
+    """Return the experiment's folder name in the name of a marker of a deletion or an archiving; else None.
+
+    Example:
+        >>> hidden_folder_of(".exp_7~deleted"), hidden_folder_of(".exp_7~archiving"), hidden_folder_of("exp_7")
+        ('exp_7', 'exp_7', None)
+    """
+    match = _HIDDEN.fullmatch(name)
     return match[1] if match else None
 
 

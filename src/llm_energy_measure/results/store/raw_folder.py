@@ -24,7 +24,7 @@ from llm_energy_measure.exceptions import (
     StorageError,
     UnsafePathError,
 )
-from llm_energy_measure.results.store import codec, deletion, layout
+from llm_energy_measure.results.store import bucket_moves, codec, deletion, layout
 from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.folder import get_listed
 from llm_energy_measure.storage.temporary import target_name, writer_has_ended, writer_is_remote
@@ -109,7 +109,7 @@ class RawFolder:
         return [found[index] for index in sorted(found)]
 
     def _names(self) -> list[str]:
-        if not self.store.supports_folder_move and deletion.is_deleted(self.store, self._place):
+        if not self.store.supports_folder_move and bucket_moves.is_hidden(self.store, self._place):
             return []
         return [entry.name for entry in self.store.list(layout.raw_folder(self._place)) if not entry.is_folder]
 

@@ -1,0 +1,159 @@
+"""Deletion of an experiment and archiving of an attempt in a bucket, where no folder can be renamed.
+
+A marker is created first. While it exists, no reader shows the experiment, and no process can save to it. Then each
+object is deleted, or copied to the archive and deleted. The marker is deleted last. An interrupted change is finished
+by the next process that needs the folder, or by `results check --clean`.
+
+Several processes may finish one change. Each checks the marker before it deletes an object, because the folder has a
+new owner when the marker is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
+from llm_energy_measure.domain.experiment import Manifest
+from llm_energy_measure.exceptions import ResultExistsError, ResultNotFoundError
+from llm_energy_measure.results.store import codec, layout
+from llm_energy_measure.storage.base import Store
+
+_PATIENCE_SEC = 30.0
+_POLL_SEC = 0.1
+
+
+def hidden_folders(store: Store) -> set[str]:
+    """Return the folder names whose deletion or archiving has not finished, with one listing."""
+    return {folder for entry in store.list(RAW_DIR) if (folder := layout.hidden_folder_of(entry.name)) is not None}
+
+
+def is_hidden(store: Store, folder: str) -> bool:
+    """Return True if the deletion or the archiving of a folder has not finished."""
+    return is_deleted(store, folder) or _archived_manifest(store, folder) is not None
+
+
+def is_deleted(store: Store, folder: str) -> bool:
+    """Return True if the deletion of an experiment has not finished."""
+    return bool(store.list(layout.deleted_folder(folder)))
+
+
+def hide_deleted(store: Store, folder: str, owner: str) -> None:
+    """Create the marker of a deletion."""
+    marker = f"{layout.deleted_folder(folder)}/{MANIFEST_NAME}"
+    store.create(marker, codec.encode_manifest(Manifest(experiment_id=owner)))
+
+
+def remove_deleted(store: Store, folder: str, others: list[str]) -> None:
+    """Delete the objects of a deleted experiment; the marker is the last.
+
+    Args:
+        store: The store.
+        folder: Its folder name.
+        others: The keys of its other objects; a folder ends with a slash.
+    """
+    store.delete(layout.manifest_key(folder))  # a process that saves a result now finds no manifest, and stops
+    for key in others:
+        if is_deleted(store, folder):
+            (store.delete_folder if key.endswith("/") else store.delete)(key.removesuffix("/"))
+    while is_deleted(store, folder) and store.delete_folder(layout.raw_folder(folder)):
+        continue  # a process had not noticed the marker yet
+    store.delete_folder(layout.deleted_folder(folder))
+
+
+def archive(store: Store, folder: str, manifest: Manifest) -> bool:
+    """Move the results of an attempt to its archive. Return False if another process does it.
+
+    Raises:
+        ResultExistsError: The archive has other results.
+    """
+    if not store.create(f"{layout.archiving_folder(folder)}/{MANIFEST_NAME}", codec.encode_manifest(manifest)):
+        wait_for_archive(store, folder)
+        return False
+    finish_archive(store, folder)
+    return True
+
+
+def wait_for_archive(
+    store: Store,
+    folder: str,
+    *,
+    patience_sec: float = _PATIENCE_SEC,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait until another process has archived a folder. If it takes too long, finish the archiving."""
+    end = clock() + patience_sec
+    while _archived_manifest(store, folder) is not None:
+        if clock() >= end:
+            finish_archive(store, folder)
+            return
+        sleep(_POLL_SEC)
+
+
+def finish_archive(store: Store, folder: str) -> bool:
+    """Finish the archiving of an attempt. Return False if there is none.
+
+    Raises:
+        ResultExistsError: The archive has other results. The results stay where they are.
+    """
+    manifest = _archived_manifest(store, folder)
+    if manifest is None:
+        return False
+    source, target = layout.raw_folder(folder), layout.earlier_attempt_folder(folder, manifest.attempt)
+    marker = layout.archiving_folder(folder)
+    try:
+        _copy_all(store, source, target)
+    except ResultExistsError:
+        store.delete_folder(marker)
+        raise
+    store.delete(layout.manifest_key(folder))  # a process that saves a result now finds no manifest, and stops
+    # A result that was saved before that is in the next listing, and its process has got no error.
+    while store.list(marker) and (keys := _copy_all(store, source, target)):
+        for key in keys:
+            if store.list(marker):
+                store.delete(key)
+    store.delete_folder(marker)
+    return True
+
+
+def require_unused(store: Store, folder: str) -> None:
+    """Wait until a folder name is free for a new run.
+
+    Raises:
+        ResultExistsError: The deletion of the earlier experiment has not finished.
+    """
+    wait_for_archive(store, folder)
+    if is_deleted(store, folder):
+        place = str(store.path(RAW_DIR)).removesuffix(f"/{RAW_DIR}")
+        doing, found = f"cannot use the experiment id {folder!r}", "its deletion has not finished"
+        raise ResultExistsError(doing, found, f"run 'llm-energy-measure -o {place} results check --clean'")
+
+
+def _archived_manifest(store: Store, folder: str) -> Manifest | None:
+    """Return the manifest of the attempt that is being archived; None if there is none."""
+    key = f"{layout.archiving_folder(folder)}/{MANIFEST_NAME}"
+    try:
+        return codec.decode_manifest(store.get(key), key)
+    except ResultNotFoundError:
+        return None
+
+
+def _copy_all(store: Store, source: str, target: str) -> list[str]:
+    """Copy all objects of a folder; return the keys that were copied.
+
+    Raises:
+        ResultExistsError: The target has different content under a name.
+    """
+    copied = []
+    for entry in store.walk(source):
+        key, new_key = f"{source}/{entry.name}", f"{target}/{entry.name}"
+        try:
+            data = store.get(key)
+        except ResultNotFoundError:
+            continue  # another process has finished this one
+        if not store.create(new_key, data) and store.get(new_key) != data:
+            found = f"other results of this attempt are in {store.path(target)}"
+            raise ResultExistsError(f"cannot archive {store.path(source)}", found, "move these objects away")
+        copied.append(key)
+    return copied
