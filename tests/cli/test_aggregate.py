@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,11 +44,26 @@ def test_force_aggregates_a_current_experiment_again(results: Path) -> None:
 
 def test_all_aggregates_pending_and_stale_experiments_and_counts_them(results: Path) -> None:
     FileSystemRepository(results).save_raw("llama_c1", factories.raw("llama_c1", 2))
-    done = run("-o", results, "aggregate", "--all")
+    done = run("-v", "-o", results, "aggregate", "--all")
     assert done.status == 1, "torn is incomplete"
     assert [line.split(":")[0] for line in done.out.splitlines()] == ["llama_c1", "mistral"]
     assert done.err.splitlines()[-1] == "2 aggregated, 2 skipped, 1 failed"
     assert json.loads(aggregate_of(results, "llama_c1"))["aggregation"]["num_processes"] == 3
+
+
+def test_all_prints_a_summary_and_quiet_only_errors(results: Path) -> None:
+    shutil.copytree(results, results.with_name("copy"))
+    done = run("-o", results, "aggregate", "--all", "--no-strict")
+    assert (done.status, done.out) == (0, "")
+    verdicts, findings, counts = done.err.splitlines()
+    assert verdicts == "verdicts: 1 partial, 1 undetermined"
+    assert findings.startswith("findings: ")
+    assert findings.endswith("; 'llm-energy-measure results verify --all' explains them")
+    assert counts == "2 aggregated, 3 skipped, 0 failed"
+    assert run("-q", "-o", results, "aggregate", "--all", "--force", "--no-strict").err == ""
+    quiet = run("-q", "-o", results.with_name("copy"), "aggregate", "--all")
+    assert (quiet.status, quiet.out, quiet.err.count("\n")) == (1, "", 1)
+    assert quiet.err.startswith("error: cannot aggregate 'torn' strictly")
 
 
 def test_all_succeeds_in_an_empty_directory(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def into_closed_pipe(*arguments: object) -> tuple[int, str]:
 
 @pytest.mark.parametrize("more", [(), ("--json",), ("--jobs", "2")], ids=str)
 def test_aggregate_finishes_after_its_output_is_closed(pending: Path, more: tuple[str, ...]) -> None:
-    status, messages = into_closed_pipe("-o", pending, "aggregate", "--all", *more)
+    status, messages = into_closed_pipe("-v", "-o", pending, "aggregate", "--all", *more)
     assert "cannot print all output: the program that read the pipe has exited; the command has finished" in messages
     assert "Traceback" not in messages
     assert status == 128 + signal.SIGPIPE
@@ -63,7 +63,7 @@ def test_aggregate_finishes_after_its_output_is_closed(pending: Path, more: tupl
 
 def test_a_failure_has_precedence_over_a_closed_output(pending: Path) -> None:
     (pending / "raw" / "mistral" / "process_0.json").write_bytes(b"{")
-    status, messages = into_closed_pipe("-o", pending, "aggregate", "--all")
+    status, messages = into_closed_pipe("-v", "-o", pending, "aggregate", "--all")
     assert status == 1
     assert "2 aggregated, 3 skipped, 1 failed" in messages
     assert "cannot print all output" in messages
@@ -101,7 +101,7 @@ def test_every_command_that_works_finishes_its_work() -> None:
 def test_a_full_output_is_reported_after_the_work(pending: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [*MODULE, "-o", str(pending), "aggregate", "--all"], stdout=full, stderr=subprocess.PIPE, check=False
+            [*MODULE, "-v", "-o", str(pending), "aggregate", "--all"], stdout=full, stderr=subprocess.PIPE, check=False
         )
     assert done.returncode == 1
     assert b"cannot print all output: No space left on device; the command has finished its work" in done.stderr

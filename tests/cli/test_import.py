@@ -48,7 +48,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_import_writes_raw_results_and_reports_refused_rows(emissions: Path, results: Path) -> None:
-    done = run("-o", results, "import", emissions)
+    assert run("-o", results, "import", emissions, "--dry-run").out.count("would write") == 2
+    done = run("-v", "-o", results, "import", emissions)
     assert done.status == 0
     assert done.out == (
         "codecarbon-llama-r1: 1 of 1 processes, 3.6 MJ, unknown tokens\n"
@@ -56,7 +57,7 @@ def test_import_writes_raw_results_and_reports_refused_rows(emissions: Path, res
     )
     assert f"warning: {emissions}:5: refused (torn): duration is 'x', which is not valid in this column\n" in done.err
     assert f"warning: {emissions}:3: refused (cumulative): line 4 of the same run has 1.5 kWh" in done.err
-    assert done.err.endswith("4 seen, 2 kept, 0 repaired, 2 refused\n")
+    assert done.err.endswith("2 experiments: 4 seen, 2 kept, 0 repaired, 2 refused\n")
     repository = FileSystemRepository(results)
     assert repository.list_experiments() == ["codecarbon-llama-r1", "codecarbon-llama-r2"]
     [record] = repository.load_all_raw("codecarbon-llama-r1")
@@ -113,7 +114,7 @@ def test_a_file_without_permission_does_not_stop_the_import(emissions: Path, ope
     secret.touch(mode=0)
     log.write_bytes(emissions.read_bytes())
     done = outcome_in_child(
-        lambda: run("-o", open_folder / "results", "import", secret, log, "--join", secret), unprivileged=True
+        lambda: run("-v", "-o", open_folder / "results", "import", secret, log, "--join", secret), unprivileged=True
     )
     assert isinstance(done, Done)
     assert (done.status, done.out.count("\n")) == (0, 2)
@@ -499,7 +500,8 @@ def test_escape_sequences_in_files_are_not_printed(tmp_path: Path, results: Path
 def test_progress_is_drawn_on_a_terminal_and_removed(emissions: Path, results: Path) -> None:
     done = on_terminal("-o", results, "import", emissions, columns=200)
     assert done.status == 0
-    assert "codecarbon-llama-r1: 1 of 1 processes" in done.shown
+    assert "2 experiments: 4 seen, 2 kept, 0 repaired, 2 refused" in done.shown
+    assert "codecarbon-llama-r1: " not in done.out
     assert as_process("-o", results, "import", emissions).err.count("\r") == 0
 
 

@@ -80,7 +80,7 @@ def test_aggregate_names_a_killed_experiment_and_the_command(results: Path) -> N
 
 
 def test_no_strict_uses_the_checkpoints_of_a_killed_experiment(results: Path) -> None:
-    done = run("-o", results, "aggregate", "--all", "--no-strict")
+    done = run("-v", "-o", results, "aggregate", "--all", "--no-strict")
     assert done.status == 0
     assert "0 of 1 processes" in done.out
     assert "3 tokens" in done.out

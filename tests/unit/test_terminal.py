@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import unicodedata
 from datetime import datetime
 
@@ -12,9 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from rich.console import Console
 
-from llm_energy_measure.cli import formatting, terminal
+from llm_energy_measure.cli import formatting, tables, terminal
 
 
 @given(st.text(st.characters()))
@@ -84,20 +84,72 @@ def test_counts_dates_and_plurals() -> None:
     assert [formatting.plural(n, "process") for n in (0, 1, 2)] == ["0 processes", "1 process", "2 processes"]
 
 
-table_cells = st.text(st.characters(codec="utf-8"), max_size=9).map(lambda text: terminal.escape(text).strip())
+words = (
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=9)
+    .map(terminal.escape)
+    .filter(lambda text: not re.search(r"[\s']", text))
+)
+texts = st.lists(words, max_size=6).map(" ".join)
 
 
-@given(st.lists(st.tuples(table_cells, table_cells, table_cells), max_size=6))
-@example([("模型", "± 1", "x"), ("a", "", "long")])
-def test_table_lines_equal_those_of_rich(cells: list[tuple[str, str, str]]) -> None:
+@given(st.lists(st.tuples(texts, words, texts), max_size=6), st.integers(1, 60))
+@example([("模型 " * 9, "± 1", "x"), ("a", "", "long")], 30)
+def test_a_table_is_as_wide_as_the_terminal_and_keeps_its_words(rows: list[tuple[str, str, str]], width: int) -> None:
     headers = [("first", "left"), ("second", "right"), ("third", "left")]
-    columns = zip(*([title for title, _ in headers], *cells), strict=True)
-    widths = {column[0]: max(map(cell_len, column)) + 2 for column in columns}
-    for titles in (["first", "second", "third"], ["second", "third"]):
-        kept = {title: widths[title] for title in titles}
-        printed = io.StringIO()
-        Console(file=printed, width=200, color_system=None, highlight=False, markup=False, emoji=False).print(
-            terminal._table(headers, cells, titles)
-        )
-        expected = [line.rstrip() for line in printed.getvalue().rstrip("\n").split("\n")]
-        assert list(terminal._table_lines(headers, cells, kept)) == expected
+    layout = tables.Layout(headers, rows, width, optional=[2])
+    lines = list(layout.lines())
+    if layout.fits:
+        assert max(map(cell_len, lines)) <= layout.line_width <= width
+    kept = 2 if layout.left_out else 3
+    expected = [word for row in [("first", "second", "third"), *rows] for cell in row[:kept] for word in cell.split()]
+    assert sorted(" ".join(lines).split()) == sorted(expected)
+    without_limit = list(tables.Layout(headers, rows, None).lines())
+    assert len(without_limit) == len(rows) + 1
+
+
+def test_a_narrow_table_leaves_out_columns_and_uses_the_width() -> None:
+    headers = [("id", "left"), ("model", "left"), ("energy", "right"), ("date", "left"), ("n", "right")]
+    rows = [["exp_1", "organisation/a-model", "1 J", "2026-01-01 00:00", "7"]]
+    wide = tables.Layout(headers, rows, 80, optional=[3, 1, 4])
+    assert (wide.left_out, list(wide.lines())[1]) == ([], "exp_1  organisation/a-model     1 J  2026-01-01 00:00  7")
+    assert tables.Layout(headers, rows, 40, optional=[3, 1, 4]).left_out == ["date"]
+    short = tables.Layout(headers, rows, 47, optional=[3, 1, 4], short={1: ["a-model"]})
+    assert (short.left_out, list(short.lines())[1]) == ([], "exp_1  a-model     1 J  2026-01-01 00:00  7")
+    # The date and the model do not fit, but n does.
+    assert tables.Layout(headers, rows, 17, optional=[4, 3, 1]).left_out == ["date", "model"]
+    assert not tables.Layout(headers, rows, 10, optional=[4, 3, 1]).fits
+
+
+def test_text_wraps_between_words_and_numbers_do_not() -> None:
+    headers = [("id", "left"), ("note", "left"), ("energy", "right")]
+    rows = [["exp_1", "the fan was loud and the door was open", "1.5 kJ"]]
+    assert list(tables.Layout(headers, rows, 36).lines()) == [
+        "id     note                   energy",
+        "exp_1  the fan was loud and   1.5 kJ",
+        "       the door was open",
+    ]
+
+
+def test_equal_titles_are_different_columns() -> None:
+    headers = [("configuration", "left"), ("CV", "right"), ("CV", "right")]
+    layout = tables.Layout(headers, [["a", "1 %", "2 %"]], 19, optional=[1, 2])
+    assert list(layout.lines())[1] == "a              2 %"
+    assert layout.left_out == ["CV"]
+
+
+def test_fields_and_messages_wrap_and_keep_their_indent() -> None:
+    fields = [("model", "m"), ("a warning", "partial: 3 of 4 processes have results")]
+    assert list(tables.field_lines(fields, 30)) == [
+        "model      m",
+        "a warning  partial: 3 of 4",
+        "           processes have",
+        "           results",
+    ]
+    assert list(tables.field_lines(fields, None))[1] == "a warning  partial: 3 of 4 processes have results"
+    assert tables.wrap_indented("  error: run 'results verify x' now", 24) == [
+        "  error: run",
+        "    'results verify x'",
+        "    now",
+    ]
+    assert tables.wrap("a_word_that_is_too_long is kept", 10) == ["a_word_that_is_too_long", "is kept"]
+    assert tables.wrap("'a quote that is too long' is not", 10) == ["'a quote", "that is", "too long'", "is not"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -21,6 +21,7 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.layout import KEPT_SUFFIX
 from llm_energy_measure.results.strategies import get_strategy
 from llm_energy_measure.verification.codes import SUM_FAMILIES
+from llm_energy_measure.verification.verdicts import VERDICTS, verdict_of
 
 _SKIPPED = {
     "current": "is up to date",
@@ -83,7 +84,8 @@ def aggregate(
     """Aggregate the raw results of each experiment into one result.
 
     If an experiment fails, its old aggregate is kept, and the command continues with the next one. The exit status is 1
-    if any experiment failed. If you interrupt the command, run it again: --all skips experiments that are up to date.
+    if any experiment failed. --all prints errors and a summary; -v also prints a line about each experiment. If you
+    interrupt the command, run it again: --all skips experiments that are up to date.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments)
     options.require_all_for_shard(shard, all_experiments=all_experiments)
@@ -98,12 +100,15 @@ def aggregate(
         outcomes = keep_catalogue(repository, outcomes)
     else:
         outcomes = _aggregate_ids(repository, ids, rule)
-    counts: Counter[str] = Counter()
+    summary = _Summary()
+    is_detailed = not all_experiments or terminal.is_verbose()
 
     def documents() -> Iterator[dict[str, Any]]:
         for outcome in _with_progress(outcomes, lambda: len(ids) or bulk.count_folders(repository, shard)):
-            counts[outcome.result] += 1
-            _print_outcome(outcome, as_json=as_json, is_named=not all_experiments)
+            summary.add(outcome)
+            _print_problems(outcome)
+            if is_detailed:
+                _print_outcome(outcome, as_json=as_json, is_named=not all_experiments)
             yield _document(repository, outcome) if as_json else {}
 
     if as_json:
@@ -111,12 +116,50 @@ def aggregate(
     else:
         for _ in documents():
             pass
-    if all_experiments or counts.total() > 1:
-        skipped = counts["current"] + counts["external"]
-        interrupted = f", {counts['interrupted']} interrupted" if counts["interrupted"] else ""
-        terminal.info(f"{counts['aggregated']} aggregated, {skipped} skipped, {counts['failed']} failed{interrupted}")
-    if counts["failed"]:
+    if all_experiments or summary.results.total() > 1:
+        summary.print(with_findings=not is_detailed)
+    if summary.results["failed"]:
         raise SystemExit(1)
+
+
+class _Summary:
+    """Numbers over all experiments.
+
+    Attributes:
+        results: Number of experiments by outcome.
+        verdicts: Number of new aggregates by verdict.
+        codes: Number of new aggregates by code of their errors and warnings.
+    """
+
+    def __init__(self) -> None:
+        self.results: Counter[str] = Counter()
+        self.verdicts: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()
+
+    def add(self, outcome: bulk.AggregationOutcome) -> None:
+        """Count an experiment."""
+        self.results[outcome.result] += 1
+        result = outcome.aggregated
+        if result is not None and outcome.result == "aggregated":
+            self.verdicts[verdict_of(result)] += 1
+            self.codes.update({*result.codes_of("error"), *result.warning_codes})
+
+    def print(self, *, with_findings: bool) -> None:
+        """Print the numbers on stderr; optionally the number of experiments with each verdict and code."""
+        results = self.results
+        skipped = results["current"] + results["external"]
+        interrupted = f", {results['interrupted']:,} interrupted" if results["interrupted"] else ""
+        if with_findings and self.verdicts:
+            terminal.info(f"verdicts: {_listed({word: self.verdicts[word] for word in VERDICTS})}")
+        if with_findings and self.codes:
+            advice = "'llm-energy-measure results verify --all' explains them"
+            terminal.info(f"findings: {_listed(dict(self.codes.most_common()))}; {advice}")
+        counts = f"{results['aggregated']:,} aggregated, {skipped:,} skipped, {results['failed']:,} failed"
+        terminal.info(counts + interrupted)
+
+
+def _listed(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {word}" for word, number in numbers.items() if number)
 
 
 def _aggregate_ids(
@@ -147,9 +190,8 @@ def _with_progress(
 
 
 def _print_outcome(outcome: bulk.AggregationOutcome, *, as_json: bool, is_named: bool) -> None:
-    """Print one line about an experiment, and its warnings and errors."""
+    """Print one line about an experiment, its warnings and its failed checks."""
     name = outcome.experiment_id
-    _print_problems(outcome)
     result = outcome.aggregated
     is_new = outcome.result == "aggregated"
     if result is not None and (is_new or is_named):

@@ -24,7 +24,9 @@ def print_tables(comparison: Comparison, kind: energies.EnergyKind) -> None:
         headers = comparison_text.headers(table)
         alignments = ("left", "right", "right", "right", "right", "right", "left")
         rows = comparison_text.cells(table, comparison.margin)
-        terminal.print_table(list(zip(headers, alignments, strict=True)), rows, optional=(comparison_text.P_TITLE,))
+        terminal.print_table(
+            list(zip(headers, alignments, strict=True)), rows, optional=(headers.index(comparison_text.P_TITLE),)
+        )
         for line in comparison_text.conclusions(table):
             terminal.print_line(line)
         terminal.print_line("")

@@ -91,7 +91,7 @@ def shared_options(function: FunctionT) -> FunctionT:
 def verbosity_options(function: FunctionT) -> FunctionT:
     """Add `-v/--verbose` and `-q/--quiet`."""
     for level, flags, words in (
-        (-1, ("-q", "--quiet"), "Print only warnings and errors on stderr."),
+        (-1, ("-q", "--quiet"), "Print only errors on stderr."),
         (1, ("-v", "--verbose"), "Print more details on stderr."),
     ):
         callback = _set_verbosity(level)

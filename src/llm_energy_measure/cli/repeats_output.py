@@ -23,14 +23,14 @@ def print_table(repeats: Repeats, kind: energies.EnergyKind) -> None:
     scales = _scales(repeats)
     headers = [("configuration", "left"), ("n", "right")]
     optional = []
-    for number, metric in enumerate(repeats.units):
-        headers += [(f"{metric} [{scales[metric][1]}]", "right"), ("CV" + " " * number, "right")]
-        optional.append("CV" + " " * number)
+    for metric in repeats.units:
+        headers += [(f"{metric} [{scales[metric][1]}]", "right"), ("CV", "right")]
+        optional.append(len(headers) - 1)
     rows = [[group.name, str(len(group.experiment_ids)), *_figures(group, scales)] for group in repeats.groups]
     if rows:
-        terminal.print_table(headers, rows, optional=optional)
+        terminal.print_table(headers, rows, optional=optional, fits_pipe=True)
     for line in _notes(repeats, kind):
-        terminal.print_line(line)
+        terminal.print_text(line)
 
 
 def encoded(repeats: Repeats, form: str, kind: energies.EnergyKind) -> bytes:

@@ -41,7 +41,7 @@ def configs(*, where: str | None, all_keys: bool, as_json: bool) -> None:
     if as_json:
         terminal.print_json(msgspec.to_builtins(keys))
     elif keys:
-        terminal.print_table(_HEADERS, map(_cells, keys), optional=("distinct",))
+        terminal.print_table(_HEADERS, map(_cells, keys), optional=(2,))
     elif number:
         terminal.info("all selected experiments have one configuration; --all-keys lists its keys")
     terminal.info(f"{formatting.plural(len(keys), 'key')} of {formatting.plural(number, 'experiment')}")

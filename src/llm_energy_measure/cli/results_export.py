@@ -187,7 +187,7 @@ def _write_dataset(target: str) -> None:
         _print_no_results(repository)
         raise SystemExit(1)
     for problem in report.problems:
-        terminal.warn(f"left out: {problem}")
+        terminal.warn(f"left out: {problem}", fails=True)
     written, unchanged = formatting.plural(len(report.written), "month"), len(report.unchanged)
     terminal.info(f"{written} written to {target}, {unchanged} unchanged, {len(report.removed)} removed")
     if report.problems:
@@ -198,7 +198,7 @@ def _raw(repository: FileSystemRepository, name: str) -> tuple[list[RawProcessRe
     """Return the readable raw results, and True if all are readable."""
     recovery = repository.recover_raw(name)
     for file in recovery.unreadable:
-        terminal.warn(f"{name}/{file.name} is unreadable and left out: {file.reason}")
+        terminal.warn(f"{name}/{file.name} is unreadable and left out: {file.reason}", fails=True)
     return recovery.results, not recovery.unreadable
 
 
@@ -207,7 +207,7 @@ def _has_row(result: AggregatedResult | RawProcessResult) -> bool:
     if isinstance(result, RawProcessResult) and not has_codecarbon_row(result):
         name = f"{result.experiment_id}/{process_file(result.process_index)}"
         problem = "its end or its duration is unknown, and CodeCarbon requires both"
-        terminal.warn(f"{name} is left out: {problem}; use --raw --format csv to export it")
+        terminal.warn(f"{name} is left out: {problem}; use --raw --format csv to export it", fails=True)
         return False
     return True
 

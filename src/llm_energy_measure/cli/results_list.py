@@ -31,6 +31,8 @@ _HEADERS = (
     ("warnings", "right"),
     ("date", "left"),
 )
+# Indices of the columns that a narrow terminal leaves out, the least important first.
+_OPTIONAL = (9, 8, 5, 4, 1, 6, 2, 7)
 _GROUP_HEADERS = (
     ("experiments", "right"),
     ("energy", "right"),
@@ -189,8 +191,8 @@ def list_results(
     elif grouped:
         _print_groups(columns, listing.rows, kind)
     elif listing.rows:
-        optional = ("date", "warnings", "tokens/s/process", "tokens", "model")
-        terminal.print_table(_HEADERS, [_cells(row, kind) for row in listing.rows], optional=optional)
+        cells = [_cells(row, kind) for row in listing.rows]
+        terminal.print_table(_HEADERS, cells, optional=_OPTIONAL, short={1: _short_models(listing.rows)})
         energies.print_footnote(energies.energy_of(row, kind) for row in listing.rows)
     _print_count(listing)
     if listing.problems:
@@ -232,9 +234,9 @@ def _warn_about_problems(listing: _Listing) -> None:
         if is_cut and experiment not in shown:
             hidden += 1
         else:
-            terminal.warn(problem)
+            terminal.warn(problem, fails=True)
     if hidden:
-        terminal.warn(f"{formatting.plural(hidden, 'more problem')} not shown; omit --limit to see all")
+        terminal.warn(f"{formatting.plural(hidden, 'more problem')} not shown; omit --limit to see all", fails=True)
 
 
 def _cells(row: ExperimentSummary, kind: energies.EnergyKind) -> tuple[str, ...]:
@@ -289,6 +291,18 @@ def _print_columns(columns: Sequence[str], listing: _Listing, kind: energies.Ene
             energies.print_footnote(energy)
 
 
+def _short_models(rows: Sequence[ExperimentSummary]) -> list[str]:
+    """Return the model names without their organisation, unless two models would have one name."""
+    names = {row.model_name: (row.model_name or formatting.UNKNOWN).rpartition("/")[2] for row in rows}
+    is_clear = len(set(names.values())) == len(names)
+    return [names[row.model_name] if is_clear else row.model_name or formatting.UNKNOWN for row in rows]
+
+
+def _optional_of_groups(columns: int) -> tuple[int, ...]:
+    """Return the indices of the least important columns, which come after the group columns."""
+    return columns + 5, columns + 4, columns + 2
+
+
 def _is_numeric(values: Iterable[Any]) -> bool:
     return all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values)
 
@@ -315,7 +329,7 @@ def _print_groups(columns: Sequence[str], groups: Sequence[Group], kind: energie
         for group, energy in zip(groups, shown, strict=True)
     ]
     if cells:
-        terminal.print_table(headers, cells, optional=("lower bounds", "without energy", "tokens"))
+        terminal.print_table(headers, cells, optional=_optional_of_groups(len(columns)))
         energies.print_footnote(shown)
 
 
@@ -324,11 +338,11 @@ def _print_count(listing: _Listing) -> None:
     shown = len(listing.rows)
     text = formatting.plural(listing.matching, "experiment")
     if listing.groups is not None and shown < listing.groups:
-        text = f"{shown} of {listing.groups} groups, of {text}"
+        text = f"{shown:,} of {listing.groups:,} groups, of {text}"
     elif listing.groups is None and shown < listing.matching:
-        text = f"{shown} of {text}"
+        text = f"{shown:,} of {text}"
     if listing.pending:
-        text += f"; {listing.pending} not aggregated yet (--all lists them, 'aggregate --all' aggregates them)"
+        text += f"; {listing.pending:,} not aggregated yet (--all lists them, 'aggregate --all' aggregates them)"
     if listing.as_of is not None:
         scanned = datetime.fromtimestamp(listing.as_of).astimezone()
         text += f"; as of {scanned:%Y-%m-%d %H:%M:%S} (--refresh scans all experiments again)"

@@ -68,7 +68,7 @@ def show(
         results = [msgspec.structs.replace(result) for result in results]
     row = summarize(repository, repository.folder_of(experiment))
     for problem in row.problems:
-        terminal.warn(problem)
+        terminal.warn(problem, fails=True)
     if raw:
         _print_raw_results(results, as_json=as_json)
     elif as_json:
@@ -104,7 +104,7 @@ def _show_attempt(repository: FileSystemRepository, experiment: str, attempt: in
         raise ResultNotFoundError(doing, found, "omit --attempt to see the current attempt")
     recovery = repository.recover_raw(experiment, attempt=attempt)
     for file in recovery.unreadable:
-        terminal.warn(f"{experiment}, attempt {attempt}: {file.name} is unreadable: {file.reason}")
+        terminal.warn(f"{experiment}, attempt {attempt}: {file.name} is unreadable: {file.reason}", fails=True)
     if raw or as_json:
         _print_raw_results(recovery.results, as_json=as_json)
     else:
@@ -128,7 +128,7 @@ def _print_raw_results(raw_results: Sequence[RawProcessResult], *, as_json: bool
 
 
 def _print_process_table(raw_results: Sequence[RawProcessResult]) -> None:
-    terminal.print_table(_PROCESS_HEADERS, map(_cells, raw_results), optional=("started", "time", "host", "GPU"))
+    terminal.print_table(_PROCESS_HEADERS, map(_cells, raw_results), optional=(9, 8, 1, 2))
 
 
 def _print_aggregate_json(repository: FileSystemRepository, experiment: str) -> None:

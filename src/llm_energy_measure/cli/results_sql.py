@@ -83,7 +83,7 @@ def _run(query: str, *, form: str | None, target: str | None, dataset: str | Non
     else:
         problems = [f"{dataset}/{key} was changed after the export" for key in changed_files(dataset)]
     for problem in problems:
-        terminal.warn(problem)
+        terminal.warn(problem, fails=True)
     _write(query_dataset(dataset, query, months=months, memory_bytes=memory_limit), form, target)
     if problems:
         raise SystemExit(1)

@@ -81,7 +81,7 @@ def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, shard: 
         _print_summary(verified)
     if all_experiments or len(names) > 1:
         found = Counter(experiment.verdict for experiment in verified)
-        counts = ", ".join(f"{found[word]} {word}" for word in VERDICTS if found[word])
+        counts = ", ".join(f"{found[word]:,} {word}" for word in VERDICTS if found[word])
         terminal.info(f"{formatting.plural(len(verified), 'experiment')} verified: {counts or 'none'}")
     if any(not selected.isdisjoint(_reported(experiment)) for experiment in verified):
         raise SystemExit(1)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
 
 import click
 
-from llm_energy_measure.cli import encoding
+from llm_energy_measure.cli import encoding, tables
 from llm_energy_measure.security import UNPRINTABLE
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 VERBOSITY_KEY = "llm_energy_measure.verbosity"
 """Key of the verbosity in the metadata of the root click context: 1 (-v), 0 or -1 (-q)."""
@@ -24,12 +21,6 @@ _UNPRINTABLE = re.compile(f"[{UNPRINTABLE}]")
 # Tabs and line ends may occur between the tokens of JSON. Inside its strings they are always escaped.
 _UNPRINTABLE_IN_JSON = re.compile(rf"(?![\t\n\r])[{UNPRINTABLE}]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-
-_COLUMN_GAP = 2
-# Text may wrap at this width. Numbers never wrap, because a part of a number reads as another number.
-_MIN_TEXT_WIDTH = 10
-# A table in a pipe has no width limit, so that no row is wrapped.
-_PIPE_WIDTH = 10_000
 
 
 def escape(text: object) -> str:
@@ -46,18 +37,24 @@ def is_terminal(stream: TextIO | None) -> bool:
 def info(message: str) -> None:
     """Print a message on stderr, unless -q is given."""
     if _verbosity() >= 0:
-        click.echo(escape(message), err=True)
+        _print_message(message)
 
 
 def debug(message: str) -> None:
     """Print a message on stderr, if -v is given."""
     if _verbosity() > 0:
-        click.echo(escape(message), err=True)
+        _print_message(message)
 
 
-def warn(message: object) -> None:
-    """Print a warning on stderr."""
-    click.echo(f"warning: {escape(message)}", err=True)
+def warn(message: object, *, fails: bool = False) -> None:
+    """Print a warning on stderr, unless -q is given.
+
+    Args:
+        message: The warning.
+        fails: True if the exit status of the command will not be 0 because of it. -q does not hide it then.
+    """
+    if fails or _verbosity() >= 0:
+        _print_message(f"warning: {message}")
 
 
 def warn_renamed(old: str, new: str) -> None:
@@ -67,7 +64,15 @@ def warn_renamed(old: str, new: str) -> None:
 
 def error(message: object) -> None:
     """Print an error on stderr."""
-    click.echo(f"error: {escape(message)}", err=True)
+    _print_message(f"error: {message}")
+
+
+def _print_message(message: str) -> None:
+    """Print a message on stderr. On a terminal, it wraps between words, and further lines are indented."""
+    text = escape(message)
+    if is_terminal(sys.stderr):
+        text = "\n".join(tables.wrap_indented(text, _columns_of(sys.stderr)))
+    click.echo(text, err=True)
 
 
 def print_line(text: str) -> None:
@@ -145,113 +150,97 @@ def write_or_print(data: bytes, target: str, *, content: str) -> None:
         info(f"{content} written to {write_export(target, data)}")
 
 
+def width(*, of_pipe: bool = False) -> int | None:
+    """Return the width of the terminal of stdout in columns; None if stdout is no terminal.
+
+    Args:
+        of_pipe: If stdout is a pipe and stderr a terminal, as in `results repeats | tail`, return its width.
+    """
+    if is_terminal(sys.stdout):
+        return _columns_of(sys.stdout)
+    return _columns_of(sys.stderr) if of_pipe and is_terminal(sys.stderr) else None
+
+
+def _columns_of(stream: TextIO) -> int:
+    """Return the width of a terminal in columns: the environment variable COLUMNS, the real width, or 80."""
+    # shutil.get_terminal_size does the same for stdout alone, and its import costs 3 ms.
+    with contextlib.suppress(ValueError):
+        if (columns := int(os.environ.get("COLUMNS", "0"))) > 0:
+            return columns
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
+
+
+def print_text(text: str) -> None:
+    """Print a sentence on stdout. On a terminal, it wraps between words, and further lines are indented."""
+    columns = width()
+    text = escape(text)
+    click.echo(text if columns is None else "\n".join(tables.wrap_indented(text, columns)))
+
+
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Print names and values on stdout, one pair per line."""
-    pairs = list(fields)
-    width = max(len(name) for name, _ in pairs)
-    for name, value in pairs:
-        print_line(f"{name:<{width}}  {value}")
+    """Print names and values on stdout, one pair per line. On a terminal, long values wrap and keep their indent."""
+    escaped = [(escape(name), escape(value)) for name, value in fields]
+    click.echo("\n".join(tables.field_lines(escaped, width())))
 
 
 def print_table(
-    headers: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], *, optional: Sequence[str] = ()
+    headers: Sequence[tuple[str, str]],
+    rows: Iterable[Sequence[str]],
+    *,
+    optional: Sequence[int] = (),
+    short: Mapping[int, Sequence[str]] | None = None,
+    fits_pipe: bool = False,
 ) -> None:
     """Print a table on stdout that fits the terminal. If even its numbers do not fit, print each row as fields.
 
     Args:
         headers: Title and alignment (`left` or `right`) of each column. Columns aligned left are text.
         rows: Formatted cells. Cells and titles are escaped here.
-        optional: Titles of the columns that are left out, one by one in this order, until the table fits. A message
+        optional: Indices of the columns that are left out, one by one in this order, until the table fits. A message
             names them and refers to `--json`, so the command must have that option.
+        short: Shorter cells by index of their column, for a terminal that is too narrow.
+        fits_pipe: Fit the terminal of stderr if stdout is a pipe.
     """
-    # Only commands that print a table or a progress display import rich.
-    from rich.cells import cell_len
-
-    console = _console()
-    headers = [(escape(title), alignment) for title, alignment in headers]
-    cells = [[escape(cell) for cell in row] for row in rows]
-    columns = list(zip(*([title for title, _ in headers], *cells), strict=True))
-    widths = {column[0]: max(map(cell_len, column)) + _COLUMN_GAP for column in columns}
-    left_out = []
-    for title in map(escape, optional):
-        if sum(widths.values()) - _COLUMN_GAP > console.width:
-            del widths[title]
-            left_out.append(title.strip())
-    texts = {title for title, alignment in headers if alignment == "left"}
-    smallest = {
-        title: min(width, _MIN_TEXT_WIDTH + _COLUMN_GAP) if title in texts else width for title, width in widths.items()
-    }
-    if sum(smallest.values()) - _COLUMN_GAP > console.width:
-        for row in cells:
-            print_fields((title.strip(), cell) for (title, _), cell in zip(headers, row, strict=True))
+    layout = tables.Layout(
+        [(escape(title), alignment) for title, alignment in headers],
+        [[escape(cell) for cell in row] for row in rows],
+        width(of_pipe=fits_pipe),
+        optional=optional,
+        short=None if short is None else {index: [escape(cell) for cell in cells] for index, cells in short.items()},
+    )
+    if not layout.fits:
+        for record in layout.records():
+            print_fields(record)
             print_line("")
         return
-    if sum(widths.values()) - _COLUMN_GAP <= console.width:
-        # No cell wraps. rich needs 11 s of CPU time for the 20,000 rows of `results list`; plain lines need 1.2 s.
-        click.echo("\n".join(_table_lines(headers, cells, widths, bold=console.color_system is not None)))
-    else:
-        console.print(_table(headers, cells, list(widths)))
-    if left_out:
-        info(f"columns left out because the terminal is too narrow: {', '.join(left_out)}; --json prints all columns")
+    titles, *lines = _parts(layout)
+    click.echo("\n".join([titles, *lines]))
+    if layout.left_out:
+        left_out = ", ".join(dict.fromkeys(layout.left_out))
+        info(f"columns left out because the terminal is too narrow: {left_out}; --json prints all columns")
 
 
-def _table_lines(
-    headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], widths: Mapping[str, int], *, bold: bool = False
-) -> Iterator[str]:
-    """Yield the lines of a table in which no cell wraps, without blanks at their ends.
-
-    Args:
-        headers: Title and alignment of each column.
-        cells: Rows of escaped cells.
-        widths: Width of each column by title, with `_COLUMN_GAP`. Other columns are left out.
-        bold: Whether the titles are bold.
-    """
-    from rich.cells import cell_len
-
-    kept = [(index, title, alignment) for index, (title, alignment) in enumerate(headers) if title in widths]
-
-    def line(row: Sequence[str]) -> str:
-        parts = []
-        for index, title, alignment in kept:
-            blanks = " " * (widths[title] - _COLUMN_GAP - cell_len(row[index]))
-            parts.append(blanks + row[index] if alignment == "right" else row[index] + blanks)
-        return (" " * _COLUMN_GAP).join(parts).rstrip()
-
-    # Blanks at the end of a title only distinguish columns that have the same title.
-    titles = line([title.strip() for title, _ in headers])
-    yield click.style(titles, bold=True) if bold else titles
-    yield ("─" if encoding.is_unicode() else "-") * (sum(widths.values()) - _COLUMN_GAP)
-    yield from map(line, cells)
+def _parts(layout: tables.Layout) -> list[str]:
+    """Return the titles, a rule and the rows of a table."""
+    lines = list(layout.lines())
+    number = layout.title_lines
+    titles = "\n".join(lines[:number])
+    rule = ("─" if encoding.is_unicode() else "-") * layout.line_width
+    return [click.style(titles, bold=True) if _has_colours() else titles, rule, *lines[number:]]
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    on_terminal = is_terminal(sys.stdout)
-    return Console(
-        file=sys.stdout,
-        width=None if on_terminal else _PIPE_WIDTH,
-        color_system="auto" if on_terminal and not os.environ.get("NO_COLOR") else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
+def _has_colours() -> bool:
+    """Return True if stdout is a terminal with colours and the user has not turned them off."""
+    return (
+        is_terminal(sys.stdout) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "unknown")
     )
 
 
-def _table(headers: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], titles: Sequence[str]) -> Table:
-    """Return the table of the columns that have one of the titles."""
-    from rich.box import SIMPLE_HEAD, Box
-    from rich.table import Table
-
-    box = SIMPLE_HEAD if encoding.is_unicode() else Box(str(SIMPLE_HEAD).replace("─", "-"), ascii=True)
-    table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, _COLUMN_GAP - 1, 0, 0), header_style="bold")
-    kept = [index for index, (title, _) in enumerate(headers) if title in titles]
-    for title, alignment in (headers[index] for index in kept):
-        is_number = alignment == "right"
-        table.add_column(title, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
-    for row in cells:
-        table.add_row(*(row[index] for index in kept))
-    return table
+def is_verbose() -> bool:
+    """Return True if -v is given."""
+    return _verbosity() > 0
 
 
 def _verbosity() -> int:

@@ -153,4 +153,4 @@ def plural(number: int, noun: str) -> str:
         ('1 experiment', '3 processes')
     """
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}{ending}"
+    return f"{number:,} {noun}{ending}"

@@ -1,0 +1,198 @@
+"""Save imported records that are not stored yet, or predict it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.domain.power_trace import PowerTrace
+from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultExistsError
+from llm_energy_measure.importers import Entry
+from llm_energy_measure.importers.codecarbon import ungrouped_experiment_id
+from llm_energy_measure.importers.energy_join import without_joined_energy
+from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results.store import codec
+from llm_energy_measure.results.store.raw_folder import RawFolder
+from llm_energy_measure.results.store.samples import save_samples
+from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.group_commit import map_in_threads
+
+if TYPE_CHECKING:
+    Pair = tuple[RawProcessResult, Entry]
+
+_CONFLICT_ADVICE = "compare the two, or replace the stored result with --overwrite, which keeps a copy of it"
+
+
+class Saver:
+    """Saves imported records that are not stored yet.
+
+    Attributes:
+        already_stored: Number of records that the results directory already has.
+        replaced: Number of stored results that a record replaced.
+    """
+
+    def __init__(self, repository: FileSystemRepository, *, overwrite: bool) -> None:
+        self.repository = repository
+        self.overwrite = overwrite
+        self.already_stored = 0
+        self.replaced = 0
+
+    def save_groups(self, groups: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[int]]]:
+        """Save the records of several experiments. Yield the records of each and its new processes, in order."""
+        for pairs, new, saver in map_in_threads(self.repository.store, self._save_in, groups, _folder_name):
+            self.already_stored += saver.already_stored
+            self.replaced += saver.replaced
+            yield pairs, new
+
+    def _save_in(self, store: Store, pairs: list[Pair]) -> tuple[list[Pair], list[int], Saver]:
+        """Save the records of an experiment in a thread. Return the new processes, and a saver with the numbers."""
+        saver = Saver(FileSystemRepository(self.repository.base_path, store=store), overwrite=self.overwrite)
+        return pairs, saver.new_processes(pairs), saver
+
+    def new_processes(self, pairs: list[Pair]) -> list[int]:
+        """Save the records of an experiment, and return the indices of the new ones."""
+        return [record.process_index for record, entry in pairs if self.save_pair(record, entry)]
+
+    def save_pair(self, record: RawProcessResult, entry: Entry) -> bool:
+        """Save a record and its power samples. Return True if the record is new."""
+        is_new = self.save(record, entry)
+        if entry.power_log is not None and entry.outcome != "refused":
+            try:
+                self._write_samples(record, entry.power_log.traces)
+            except LLMEnergyMeasureError as error:
+                entry.message = f"{entry.message}; the power samples are not stored: {error}"
+        entry.power_log = None  # the report keeps its entries until the end of the import
+        return is_new
+
+    def save(self, record: RawProcessResult, entry: Entry) -> bool:
+        """Save a record and return True if it is new. Otherwise, write the reason into its entry and return False."""
+        try:
+            if self._is_stored(record):
+                self.already_stored += 1
+                notes = [] if entry.code == "whole" else [entry.message]
+                entry.message = "; ".join([*notes, "the results already contain the same measurement"])
+                if entry.outcome == "kept":
+                    entry.code = "already_there"
+                return False
+            if (stored_id := self._stored_alone(record)) is not None:
+                entry.outcome, entry.code = "refused", "stored_elsewhere"
+                advice = f"to store it as a process, run 'results delete {stored_id}' and import again"
+                entry.message = f"the same row is stored as experiment {stored_id}; {advice}"
+                return False
+            replaces = self.overwrite and self._has_process(record)
+            self._write(record)
+            self.replaced += replaces
+        except LLMEnergyMeasureError as error:
+            entry.outcome = "refused"
+            entry.code = "conflict" if isinstance(error, ResultExistsError) else "refused_at_save"
+            entry.message = _message(error)
+            return False
+        return True
+
+    def _is_stored(self, record: RawProcessResult) -> bool:
+        """Return True if the stored record has the same measurement. Its file may differ: logs grow and are copied."""
+        if not self._has_process(record):
+            return False
+        stored = self._folder(record).read(record.process_index)
+        return isinstance(stored, type(record)) and _without_origin(record) in (
+            _without_origin(stored),
+            _without_origin(without_joined_energy(stored, record)),
+        )
+
+    def _stored_alone(self, record: RawProcessResult) -> str | None:
+        """Return the experiment in which an earlier import stored the same row alone; None if there is none."""
+        experiment_id = ungrouped_experiment_id(record)
+        if experiment_id in (None, record.experiment_id) or record.origin is None:
+            return None
+        alone = msgspec.structs.replace(record, experiment_id=experiment_id, process_index=0)
+        if not self._has_process(alone):
+            return None
+        stored = self._folder(alone).read(0)
+        origin = stored.origin if isinstance(stored, type(record)) else None
+        is_same = origin is not None and (origin.sha256, origin.row) == (record.origin.sha256, record.origin.row)
+        return experiment_id if is_same else None
+
+    def _has_process(self, record: RawProcessResult) -> bool:
+        return record.process_index in self._folder(record).process_indices()
+
+    def _folder(self, record: RawProcessResult) -> RawFolder:
+        return self.repository.raw_folder(self.repository.folder_of(record.experiment_id))
+
+    def _write(self, record: RawProcessResult) -> None:
+        self.repository.save_raw(record.experiment_id, record, overwrite=self.overwrite)
+
+    def _write_samples(self, record: RawProcessResult, traces: Sequence[PowerTrace]) -> None:
+        if any(trace.times for trace in traces):
+            store = self.repository.store
+            save_samples(store, record.experiment_id, record.process_index, traces, overwrite=self.overwrite)
+
+
+class DryRun(Saver):
+    """Predicts what `Saver` would do, and writes nothing.
+
+    Attributes:
+        planned: Digest of each record that would be written, by folder and process.
+        owners: Experiment id by folder.
+    """
+
+    def __init__(self, repository: FileSystemRepository, *, overwrite: bool) -> None:
+        super().__init__(repository, overwrite=overwrite)
+        self.planned: dict[tuple[str, int], bytes] = {}
+        self.owners: dict[str, str] = {}
+
+    def save_groups(self, groups: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[int]]]:
+        """Plan the records of several experiments, one after the other."""
+        return ((pairs, self.new_processes(pairs)) for pairs in groups)
+
+    def _is_stored(self, record: RawProcessResult) -> bool:
+        planned = self.planned.get(self._key(record))
+        return planned == _digest(record) if planned is not None else super()._is_stored(record)
+
+    def _has_process(self, record: RawProcessResult) -> bool:
+        return self._key(record) in self.planned or super()._has_process(record)
+
+    def _write(self, record: RawProcessResult) -> None:
+        checked = codec.require_valid_raw(record)
+        name, index = self._key(checked)
+        folder = self._folder(checked)
+        owner = self.owners.get(name) or folder.owner() or record.experiment_id
+        if owner != record.experiment_id:
+            raise folder.id_conflict(record.experiment_id, owner)
+        if not self.overwrite and self._has_process(checked):
+            found = "a different result of the same process is stored or comes earlier in this import"
+            raise ResultExistsError(f"cannot save process {index} of {record.experiment_id!r}", found, _CONFLICT_ADVICE)
+        self.owners[name] = owner
+        self.planned[name, index] = _digest(record)
+
+    def _write_samples(self, record: RawProcessResult, traces: Sequence[PowerTrace]) -> None:
+        """Write nothing."""
+
+    def _key(self, record: RawProcessResult) -> tuple[str, int]:
+        return self.repository.folder_of(record.experiment_id), record.process_index
+
+
+def _folder_name(pairs: list[Pair]) -> str:
+    """Return a name that records in one folder have in common, also on a file system that ignores case."""
+    return re.sub("[^a-z0-9]", "_", pairs[0][0].experiment_id.lower()).strip("_")
+
+
+def _message(error: LLMEnergyMeasureError) -> str:
+    """Return why a record was not saved; for a conflict, with advice for the command line."""
+    if not isinstance(error, ResultExistsError) or error.digests is None:
+        return str(error)
+    kept = f"; the record is kept in {error.kept}" if error.kept is not None else ""
+    return f"{error.doing}: {error.found}; {_CONFLICT_ADVICE}{kept}"
+
+
+def _without_origin(record: RawProcessResult) -> RawProcessResult:
+    """Return the record without the file that it comes from."""
+    return msgspec.structs.replace(record, origin=None)
+
+
+def _digest(record: RawProcessResult) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(_without_origin(record))).digest()
