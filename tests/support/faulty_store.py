@@ -44,6 +44,7 @@ class FaultyStore:
 
     supports_paths = False  # each step passes through this object
     supports_mtime = False
+    parallel_requests = 1
 
     def __init__(
         self, store: Store, at: int, when: When = "before", fault: Fault = "EIO", *, reads_too: bool = False

@@ -132,11 +132,13 @@ class Store(Protocol):
         supports_paths: `path` returns the file or the folder of a key, which other code can open.
         supports_folder_move: `move_folder` works, and `delete_folder` is atomic.
         supports_mtime: Values have modification times, which `put_many` can set.
+        parallel_requests: Number of requests that one process should have in flight: 1 without a network.
     """
 
     supports_paths: bool
     supports_folder_move: bool
     supports_mtime: bool
+    parallel_requests: int
 
     def path(self, key: str) -> Path:
         """Return the path of the value of a key, a `StorePath` without `supports_paths`. The value need not exist."""

@@ -17,6 +17,7 @@ from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError
 from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS
 from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.handle import FolderHandle
+from llm_energy_measure.storage.parallel import ParallelReader
 from llm_energy_measure.storage.temporary import temporary_path
 
 _FILE_FLAGS = READ_FLAGS | NO_FOLLOW
@@ -44,11 +45,19 @@ class Folder(FolderHandle):
         self.store = store
         self.prefix = prefix
         super().__init__(None)
+        self._parallel = ParallelReader(store, prefix) if store.parallel_requests > 1 else None
+        self._entries: frozenset[str] | None = None
         if store.supports_paths and os.open in os.supports_dir_fd and os.listdir in os.supports_fd:
             try:
                 self._descriptor = os.open(store.path(prefix), _FOLDER_FLAGS)
             except OSError:
                 self._descriptor = None  # the methods then call the store, which reports the error
+
+    def close(self) -> None:
+        """Close the folder."""
+        super().close()
+        if self._parallel is not None:
+            self._parallel.close()
 
     def names(self) -> Iterator[str]:
         """Yield the names of subfolders, sorted. In a local store, names of links are included."""
@@ -83,7 +92,11 @@ class Folder(FolderHandle):
         return found.st_mtime_ns if found.st_size and found.st_mtime_ns != found.st_ctime_ns else None
 
     def is_absent(self, name: str) -> bool:
-        """Return True if the name is absent for certain."""
+        """Return True if the name is absent for certain. Through a network, one listing at the first call decides."""
+        if self._parallel is not None:
+            if self._entries is None:
+                self._entries = frozenset(entry.name for entry in self.store.list(self.prefix))
+            return name not in self._entries
         if self._descriptor is None:
             return not any(entry.name == name for entry in self.store.list(self.prefix))
         try:
@@ -104,6 +117,9 @@ class Folder(FolderHandle):
         Raises:
             StorageError: The subfolder cannot be listed.
         """
+        if self._parallel is not None:
+            yield from self._parallel.read(name, wanted)
+            return
         folder = self._open(name)
         if folder is None:
             for entry in self.store.list(f"{self.prefix}/{name}"):
@@ -121,7 +137,10 @@ class Folder(FolderHandle):
             os.close(folder)
 
     def prefetch(self, name: str) -> None:
-        """Read the files of a subfolder into the page cache. Ignore all errors."""
+        """Read the files of a subfolder into the page cache, or start to fetch them. Ignore all errors."""
+        if self._parallel is not None:
+            self._parallel.prefetch(name)
+            return
         folder = self._open(name)
         if folder is None:
             return

@@ -116,25 +116,29 @@ def map_in_threads(
 ) -> Iterator[ResultT]:
     """Yield `function(store, item)` for each item, in order. In a local store, threads share their syncs.
 
+    In a store that answers through a network, threads send several requests at one time.
+
     Args:
-        store: The store. If it is not a `LocalStore`, everything runs in this thread.
+        store: The store. If it is neither a `LocalStore` nor in a network, everything runs in this thread.
         function: The work for one item. It uses the store that it gets.
         items: The items. They are taken from the iterator as they are needed, in this thread.
         key: Function that returns a name for each item. Items with equal names run one after the other.
     """
-    if type(store) is not LocalStore:
+    is_local = type(store) is LocalStore
+    if not is_local and store.parallel_requests == 1:
         for item in items:
             yield function(store, item)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    shared = GroupCommitStore(store.root)
+    shared = GroupCommitStore(store.root) if isinstance(store, LocalStore) else store
+    threads = _THREADS if is_local else store.parallel_requests
     running: deque[tuple[str, Future[ResultT]]] = deque()
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 name = key(item)
-                while len(running) >= 2 * _THREADS or any(name == other for other, _ in running):
+                while len(running) >= 2 * threads or any(name == other for other, _ in running):
                     yield running.popleft()[1].result()
                 running.append((name, pool.submit(function, shared, item)))
             while running:

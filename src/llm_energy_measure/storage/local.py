@@ -104,6 +104,7 @@ class LocalStore:
     supports_paths = True
     supports_folder_move = True
     supports_mtime = True
+    parallel_requests = 1
 
     def __init__(self, root: str | Path) -> None:
         """Set the folder. No file is opened or created."""

@@ -19,6 +19,7 @@ class MemoryStore:
     supports_paths = False
     supports_folder_move = True
     supports_mtime = False
+    parallel_requests = 1
 
     def __init__(self) -> None:
         """Create an empty store."""

@@ -46,6 +46,7 @@ class ObjectStore:
     supports_paths = False
     supports_folder_move = False
     supports_mtime = False
+    parallel_requests = PARALLEL_REQUESTS
 
     def __init__(self, url: str, *, client: Client | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
         """Create the client. Nothing is sent."""
