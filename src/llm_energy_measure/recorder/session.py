@@ -24,6 +24,7 @@ from llm_energy_measure.recorder.measurement import Measurement
 from llm_energy_measure.recorder.options import Options
 from llm_energy_measure.recorder.phases import Phases, Totals, outside_inference_sec, phase_records
 from llm_energy_measure.recorder.ranks import ProcessRank, find_rank
+from llm_energy_measure.recorder.ray_rank import with_ray_rank
 from llm_energy_measure.recorder.sources import OpenSources, Settings, open_sources
 from llm_energy_measure.recorder.store_clock import StoreClock
 from llm_energy_measure.recorder.token_counter import TokenCounter
@@ -73,7 +74,7 @@ class Session:
         self._clock = clock
         store = repository.store
         self.rank = find_rank(
-            environ,
+            with_ray_rank(environ),
             process_index=options.process_index,
             world_size=options.world_size,
             attempt=options.attempt if isinstance(options.attempt, int) else None,

@@ -35,6 +35,13 @@ OPEN_MPI = {
     "OMPI_COMM_WORLD_NODE_RANK": "0",
     "PMIX_NAMESPACE": "prterun-node-a-17@1",
 }
+MVAPICH = {
+    "MV2_COMM_WORLD_RANK": "1",
+    "MV2_COMM_WORLD_SIZE": "2",
+    "MV2_COMM_WORLD_LOCAL_RANK": "1",
+    "MV2_COMM_WORLD_LOCAL_SIZE": "2",
+}
+FLUX = {"FLUX_TASK_RANK": "2", "FLUX_JOB_SIZE": "4", "FLUX_TASK_LOCAL_ID": "0", "FLUX_JOB_ID": "f2TQ"}
 HYDRA = {"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
 
 
@@ -64,6 +71,9 @@ def test_process_without_launcher_is_rank_0_of_1() -> None:
         (OPEN_MPI, (2, 4, 2, "mpi", "prterun-node-a-17@1", None, None, 0, None)),
         ({**SRUN, **OPEN_MPI}, (2, 4, 2, "mpi", "4711", "0", "node-b", 0, None)),
         (HYDRA, (1, 2, 2, "mpi", None, None, None, 1, None)),
+        (MVAPICH, (1, 2, 2, "mpi", None, None, None, 1, None)),
+        (FLUX, (2, 4, None, "flux", "f2TQ", None, None, 0, None)),
+        ({**TORCHRUN, "RAY_JOB_ID": "01", "TORCHELASTIC_RUN_ID": ""}, (5, 8, 4, "ray", "01", None, "1", 1, 0)),
     ],
 )
 def test_rank_of_each_launcher(environ: dict[str, str], expected: tuple[object, ...]) -> None:

@@ -1,0 +1,72 @@
+"""Print a table launcher x fault x outcome: `python -m tests.launchers.table [FILE]`. `make test-launchers` runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.launchers import slurm
+from tests.launchers.launchers import LAUNCHERS
+from tests.launchers.outcome import FAULTS, Outcome, run
+
+HEADER = """| launcher | fault | results | checkpoints | energy of the truth | verdict |
+|---|---|---|---|---|---|"""
+WORDS = {
+    "none": "none",
+    "uneven": "rank 0 ends first",
+    "raise": "rank 1 raises",
+    "kill": "SIGKILL of rank 1",
+    "term": "SIGTERM to the launcher",
+}
+
+
+def row(name: str, fault: str, outcome: Outcome) -> str:
+    """Return one row of the table."""
+    results = ", ".join(f"{index} {status}" for index, status in sorted(outcome.results.items())) or "none"
+    checkpoints = ", ".join(map(str, outcome.checkpoints)) or "none"
+    energy = "unknown" if outcome.energy is None else f"{outcome.energy:.1%}"
+    bound = " (lower bound)" if outcome.is_lower_bound else ""
+    return f"| {name} | {WORDS[fault]} | {results} | {checkpoints} | {energy}{bound} | {outcome.verdict} |"
+
+
+def main(file: str | None = None) -> int:
+    """Run everything that is installed. The exit status is 1 if a process without a fault lost its result."""
+    with contextlib.ExitStack() as stack:
+        if "SLURM_CONF" not in os.environ and slurm.reason_against() is None:
+            stack.enter_context(slurm.cluster(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "slurm"))
+        return run_all(file)
+
+
+def run_all(file: str | None) -> int:
+    """Run every launcher with every fault."""
+    rows, skipped, wrong = [], [], 0
+    for launcher in LAUNCHERS:
+        reason = launcher.missing()
+        if reason is not None:
+            skipped.append(f"{launcher.name}: {reason}")
+            print(f"skip {skipped[-1]}", flush=True)
+            continue
+        for fault in FAULTS:
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    outcome = run(launcher, fault, Path(folder))
+                except AssertionError as error:
+                    skipped.append(f"{launcher.name}: {error}")
+                    print(f"skip {skipped[-1]}", flush=True)
+                    break
+            rows.append(row(launcher.name, fault, outcome))
+            print(rows[-1], flush=True)
+            expected = {0} if fault == "kill" else {0, 1}
+            wrong += set(outcome.results) != expected
+    if file is not None:
+        Path(file).write_text("\n".join([HEADER, *rows]) + "\n", encoding="utf-8")
+    for reason in skipped:
+        print(f"skipped {reason}")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
