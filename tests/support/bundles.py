@@ -66,10 +66,11 @@ def listed_again(files: dict[str, bytes]) -> dict[str, bytes]:
     info = files[names.BAG_INFO].decode().splitlines()
     kept = [line for line in info if not line.startswith("Payload-Oxum")]
     files[names.BAG_INFO] = "".join(f"{line}\n" for line in [*kept, f"Payload-Oxum: {size}.{len(payload)}"]).encode()
-    files[names.MANIFEST] = b"".join(_line(name, files[name]) for name in payload)
-    files[names.TAG_MANIFEST] = b"".join(_line(name, files[name]) for name in names.TAG_FILES)
+    files[names.MANIFEST] = b"".join(line(name, files[name]) for name in payload)
+    files[names.TAG_MANIFEST] = b"".join(line(name, files[name]) for name in names.TAG_FILES)
     return files
 
 
-def _line(name: str, data: bytes) -> bytes:
+def line(name: str, data: bytes) -> bytes:
+    """Return the line of a file in a manifest."""
     return manifests.line_of(hashlib.sha256(data).hexdigest(), name)

@@ -121,7 +121,7 @@ def create_bundle(
                 raise
     except BundleError as error:
         found = f"{error.name}: {error.reason}"
-        advice = "rename the experiment with 'llm-energy-measure results merge --rename'"
+        advice = "copy it under another id with 'llm-energy-measure results merge --prefix'"
         raise ConfigurationError(f"cannot create {target}", found, advice) from error
     except OSError as error:
         if isinstance(error, ConfigurationError):
@@ -159,7 +159,7 @@ class _Packing:
     def pack_experiments(self, with_progress: Callable[[Iterator[str], int], Iterator[str]]) -> None:
         """Write the files of all experiments, in the canonical order."""
         self._zip.add(names.BAGIT, manifests.BAGIT_TEXT)
-        folders = sorted(set(self._selection.found))
+        folders = self._selection.found = sorted(set(self._selection.found))
         pseudonyms = self._collect_pseudonyms(folders)
         order = {folder: pseudonyms.folder(folder) if pseudonyms else folder for folder in folders}
 

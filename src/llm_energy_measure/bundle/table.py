@@ -178,7 +178,7 @@ def agrees(cell: str, value: object) -> bool:
     exponent = printed.as_tuple().exponent
     half = Decimal(1).scaleb(int(exponent)) / 2
     # A float such as 0.15 is not exactly half way between two decimals.
-    slack = abs(Decimal(value)) * Decimal("1e-12")
+    slack = Decimal(math.ulp(value))
     return abs(Decimal(value) - printed) <= half + slack
 
 
@@ -191,4 +191,6 @@ def _number(cell: str) -> Decimal | None:
         number = Decimal(text)
     except InvalidOperation:
         return None
-    return number if number.is_finite() and len(text) <= 400 else None
+    # A float has at most 309 digits before the point, and 1074 after it.
+    is_sensible = number.is_finite() and len(text) <= 400 and abs(number.adjusted()) <= 400
+    return number if is_sensible else None
