@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 from _installed import compile_package
 from _results import name_of, record
 
@@ -36,9 +37,11 @@ def make_results(folder: Path, experiments: int) -> None:
         experiment_folder = folder / "raw" / name_of(number)
         experiment_folder.mkdir(parents=True)
         for process in range(PROCESSES):
-            (experiment_folder / f"process_{process}.json").write_bytes(encode_raw(record(number, process)))
-    for _ in aggregate_all(FileSystemRepository(folder)):
-        pass
+            made = msgspec.structs.replace(record(number, process), world_size=PROCESSES)
+            (experiment_folder / f"process_{process}.json").write_bytes(encode_raw(made))
+    for outcome in aggregate_all(FileSystemRepository(folder)):
+        if outcome.error is not None:
+            raise outcome.error
 
 
 def measure(*arguments: object, allowed: int = 0) -> tuple[float, float]:
