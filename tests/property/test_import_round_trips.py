@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from llm_energy_measure.results.store import codec
+from tests.support import peers, strategies
 from tests.support.imports import read_all
 from tests.support.shapes import FILE_FIELDS, Shape, field_paths, value_at
 from tests.support.shapes_of_benchmarks import BENCHMARKS
@@ -79,6 +81,17 @@ def test_record_written_as_a_tools_file_is_imported_unchanged(name: str, data: s
 @given(data=st.data())
 def test_record_written_as_hdf5_is_imported_unchanged(data: st.DataObject) -> None:
     check_round_trip(SHAPES["perun as HDF5"], data)
+
+
+@given(strategies.raw_records(), st.sampled_from(["1.0.0", "1.2.3", "1.x"]))
+def test_record_of_an_older_schema_is_imported_unchanged(written: RawProcessResult, version: str) -> None:
+    document = {**json.loads(codec.encode_raw(written)), "schema_version": version}
+    with tempfile.TemporaryDirectory() as top:
+        peers.write_json(Path(top) / "process_0.json", document)
+        [found] = read_back(Path(top), {})
+    assert found.origin is not None
+    assert (found.origin.tool, found.origin.version) == ("llm-energy-measure", version)
+    assert found == msgspec.structs.replace(written, origin=found.origin)
 
 
 def check_round_trip(shape: Shape, data: st.DataObject) -> None:

@@ -19,6 +19,7 @@ from llm_energy_measure.constants import SCHEMA_VERSION
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.metrics import DeviceEnergy, EnergyMetrics
 from llm_energy_measure.domain.schema import timestamp_problems
+from llm_energy_measure.domain.unknown_fields import split_unknown
 from llm_energy_measure.importers.benchmark import MAX_LEVELS, Benchmark, Document, is_within
 from llm_energy_measure.importers.description import is_first_major
 from llm_energy_measure.importers.format import Format, Options
@@ -43,11 +44,11 @@ def _read(sources: list[ImportSource], _options: Options, report: ImportReport) 
     [source] = sources
     document = source.json()
     version = str(document["schema_version"])
-    known = {name: value for name, value in document.items() if name in RawProcessResult.__struct_fields__}
-    known |= {"schema_version": SCHEMA_VERSION, "origin": None, "unknown_fields": msgspec.UNSET}
+    known, unknown = split_unknown({**document, "schema_version": SCHEMA_VERSION, "origin": None}, RawProcessResult)
+    unknown |= split_unknown({"origin": document.get("origin")}, RawProcessResult)[1]
     defaults = dict.fromkeys(("gpu_id", "config_name", "model_name", "inference_metrics", "compute_metrics"))
     try:
-        record = msgspec.convert({**defaults, **_without_unset(known)}, RawProcessResult)
+        record = msgspec.convert({**defaults, **known}, RawProcessResult)
     except msgspec.ValidationError as error:
         found = f"it has schema {version}, but not the fields of {SCHEMA_VERSION}: {error}"
         raise RefusedInputError("missing_field", found) from error
@@ -57,19 +58,9 @@ def _read(sources: list[ImportSource], _options: Options, report: ImportReport) 
         raise RefusedInputError("impossible_value", f"it is nested more than {MAX_LEVELS} levels deep")
     notes = Notes()
     notes.repair("other_layout", f"the record has schema {version}, and its fields are those of {SCHEMA_VERSION}")
-    unknown = {_pointer(name): value for name, value in document.items() if name not in known}
     origin = source.origin("llm-energy-measure", version)
     record = msgspec.structs.replace(record, origin=origin, unknown_fields=unknown or msgspec.UNSET)
     yield report.record(source.path, record, notes)
-
-
-def _without_unset(fields: Document) -> Document:
-    return {name: value for name, value in fields.items() if value is not msgspec.UNSET}
-
-
-def _pointer(name: str) -> str:
-    """Return the JSON pointer of a field."""
-    return f"/{name.replace('~', '~0').replace('/', '~1')}"
 
 
 OLDER_RECORD = Format(

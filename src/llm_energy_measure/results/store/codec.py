@@ -36,11 +36,11 @@ from llm_energy_measure.domain.schema import (
     timestamp_problems,
 )
 from llm_energy_measure.domain.units import Sha256
+from llm_energy_measure.domain.unknown_fields import pointer_to, put_back, split_unknown, value_at
 from llm_energy_measure.exceptions import InvalidResultError, ResultCorruptError, SchemaVersionError
 from llm_energy_measure.results.store import json_text
 from llm_energy_measure.results.store.integrity import processes_digest, values_digest
 from llm_energy_measure.results.store.sample_arrays import SampleArrays, cut_sample_arrays
-from llm_energy_measure.results.store.unknown_fields import pointer_to, put_back, split_unknown, value_at
 from llm_energy_measure.security import require_bounded_json
 
 if typing.TYPE_CHECKING:

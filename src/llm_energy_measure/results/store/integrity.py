@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from llm_energy_measure.domain.experiment import AggregatedSummary, RawProcessResult
-from llm_energy_measure.results.store.unknown_fields import put_back
+from llm_energy_measure.domain.unknown_fields import put_back
 
 _ENCODER = msgspec.msgpack.Encoder(order="sorted")
 

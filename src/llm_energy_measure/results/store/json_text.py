@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from llm_energy_measure.constants import MAX_RECORD_DEPTH
-from llm_energy_measure.results.store.unknown_fields import value_at
+from llm_energy_measure.domain.unknown_fields import value_at
 from llm_energy_measure.security import reject_duplicate_keys, require_bounded_json
 
 _BLANKS = b" \t\r\n"
