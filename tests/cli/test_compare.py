@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import xml.etree.ElementTree as ET
 from datetime import timedelta
@@ -222,6 +223,42 @@ def test_unlike_runs_are_refused_unless_the_field_may_vary(tmp_path: Path) -> No
     assert run("results", "compare", base, new, "--vary", "gpu", "--fail-on", "worse").status == 3
 
 
+def test_unlike_candidate_does_not_stop_the_comparison_of_others(tmp_path: Path) -> None:
+    results = sweep(tmp_path / "results", {"aaa": FAST, "bbb": SLOW}, sizes=[1])
+    repository = FileSystemRepository(results)
+    for number, joules in enumerate(FAST):
+        save(repository, f"ccc_{number}", joules, 7, model_name="other", effective_config={"batch_size": 1})
+        change_tags(repository.store, f"ccc_{number}", {"commit": "ccc"})
+    list(aggregate_all(repository))
+    done = by_commit(results, "--vary", "model", "--ignore", "model")
+    assert done.status == 0
+    done = by_commit(results, "--ignore", "model")
+    assert done.status == 4
+    assert "worse" in done.out
+    unlike = "not compared: tag.commit = ccc (j_per_token): cannot compare unlike runs: model_name is "
+    assert unlike in " ".join(done.out.split())
+    document = by_commit(results, "--ignore", "model", "--json").json()
+    [refused] = document["not_compared"]
+    assert (refused["field"], len(refused["values"])) == ("model_name", 2)
+    assert by_commit(results, "--ignore", "model", "--fail-on", "worse").status == 3
+    report = tmp_path / "report.xml"
+    assert "1 row (1 worse); 1 not compared" in by_commit(results, "--ignore", "model", "--to", report).err
+    errors = ET.parse(report).getroot().iter("error")  # noqa: S314 - the command wrote this file
+    assert [error.get("message", "")[:26] for error in errors] == ["cannot compare unlike runs"]
+
+
+def test_pending_experiments_are_named(tmp_path: Path) -> None:
+    results = sweep(tmp_path / "results", {"aaa": FAST, "bbb": SLOW}, sizes=[1])
+    repository = FileSystemRepository(results)
+    save(repository, "bbb_new", 2000.0, 90, effective_config={"batch_size": 1})
+    pending = "not aggregated; run 'llm-energy-measure aggregate bbb_new'"
+    done = by_commit(results)
+    assert (done.status, done.err) == (0, f"warning: left out: bbb_new has no tag.commit: {pending}\n")
+    change_tags(repository.store, "bbb_new", {"commit": "bbb"})
+    [table] = by_commit(results, "--json").json()["tables"]
+    assert [(one["experiment_id"], one["reason"]) for one in table["left_out"]] == [("bbb_new", pending)]
+
+
 def test_ignored_key_of_one_side_does_not_separate_runs(tmp_path: Path) -> None:
     """The candidate has a key that the base lacks, and its runs differ in it."""
     base = sweep(tmp_path / "base", {"aaa": FAST}, sizes=[8])
@@ -347,6 +384,15 @@ def test_order_prints_json_with_the_seed() -> None:
         ).json()
         == document
     )
+
+
+def test_order_repeats_the_results_directory_in_its_lines(tmp_path: Path) -> None:
+    folder = str(tmp_path / "my results")
+    recorded = [line for line in run("-o", folder, "results", "order", "a=x").out.splitlines() if " record " in line]
+    assert len(recorded) == 5
+    for line in recorded:
+        words = shlex.split(line)
+        assert words[:4] == ["llm-energy-measure", "-o", folder, "record"]
 
 
 def test_order_refuses_two_commands_of_one_name() -> None:

@@ -208,6 +208,35 @@ def test_run_without_the_figure_is_left_out(tmp_path: Path) -> None:
     assert done.json()["left_out"] == {"a": "no figure: the records do not give ttft_p50"}
 
 
+def test_pending_experiment_is_named(results: Path) -> None:
+    add(results, "b8_new", 61.0, 30)
+    reason = "not aggregated; run 'llm-energy-measure aggregate b8_new'"
+    assert repeats(results, "--json").json()["left_out"]["b8_new"] == reason
+    assert f"left out: b8_new: {reason}" in lines(repeats(results, "--where", "config.batch_size = 8"))
+    assert "b8_new" not in repeats(results, "--where", "config.batch_size = 1").out
+
+
+def test_latex_table_has_interval_per_precision_and_batch_size(tmp_path: Path) -> None:
+    numbers = iter(range(99))
+    for precision in ("fp16", "int8"):
+        for size in (1, 8):
+            config = {"batching": {"batch_size": size}, "precision": precision}
+            for joules in (60.0, 62.0, 64.0):
+                factor = size * (2 if precision == "fp16" else 1)
+                name = f"{precision}_{size}_{joules:.0f}"
+                add(tmp_path, name, joules * factor, next(numbers), effective_config=config)
+    done = repeats(aggregate(tmp_path), "--metrics", "j_per_token", "--format", "latex")
+    table = [line for line in done.out.splitlines() if "&" in line]
+    # The half width is t(0.975; 2) * 2 / sqrt(3) = 4.968 for energies of 60, 62 and 64 J.
+    assert table == [
+        r"batch\_size & precision & n & energy per token [mJ/token] \\",
+        r"1 & fp16 & 3 & 124.0 $\pm$ 9.9 \\",
+        r"1 & int8 & 3 & 62.0 $\pm$ 5.0 \\",
+        r"8 & fp16 & 3 & 992 $\pm$ 79 \\",
+        r"8 & int8 & 3 & 496 $\pm$ 40 \\",
+    ]
+
+
 def test_empty_directory_has_no_groups(tmp_path: Path) -> None:
     done = repeats(tmp_path)
     assert (done.status, done.out) == (0, "")

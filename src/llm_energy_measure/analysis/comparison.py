@@ -35,6 +35,7 @@ from llm_energy_measure.domain.ratio_tests import (
     welch_ratio,
 )
 from llm_energy_measure.domain.statistics import sample_statistics
+from llm_energy_measure.exceptions import ConfigurationError, IncompatibleResultsError, LLMEnergyMeasureError
 
 _FEWEST_BLOCKS = 3
 # Equal figures can differ by this relative error after their computation.
@@ -125,6 +126,24 @@ class CandidateTable(Struct, frozen=True, kw_only=True):
     left_out: list[LeftOut]
 
 
+class NotCompared(Struct, frozen=True, kw_only=True):
+    """A candidate without a table.
+
+    Attributes:
+        candidate: Name of the candidate.
+        metric: Name of the metric.
+        reason: Why the comparison was not done, and what to do.
+        field: The field in which the runs are unlike; None for another reason.
+        values: Two values of this field.
+    """
+
+    candidate: str
+    metric: str
+    reason: str
+    field: str | None = None
+    values: list[str] = []
+
+
 class Comparison(Struct, frozen=True, kw_only=True):
     """Candidates compared with one base.
 
@@ -133,12 +152,14 @@ class Comparison(Struct, frozen=True, kw_only=True):
         margin: Relative difference that matters.
         tests: Number of rows with a p-value. Holm's adjustment counts all of them.
         tables: One table for each candidate and metric.
+        not_compared: Candidates and metrics that were not compared.
     """
 
     base: str
     margin: float
     tests: int
     tables: list[CandidateTable]
+    not_compared: list[NotCompared] = field(default_factory=list)
 
     def rows(self) -> list[Row]:
         """Return the rows of all tables."""
@@ -160,6 +181,7 @@ def compare(
     vary: Collection[str] = (),
     ignore: Collection[str] = (),
     block_of: Callable[[Observation], str | None] | None = None,
+    keep_going: bool = False,
 ) -> Comparison:
     """Compare candidates with a base.
 
@@ -172,13 +194,14 @@ def compare(
         ignore: Facts that separate nothing: runs that differ in them are repeats.
         block_of: Function that returns the block of a run. With at least three blocks that contain runs of both
             sides, the test is paired. None, and a run without a block, means no pairing.
+        keep_going: Compare the other candidates if one cannot be compared, and list it in `not_compared`.
 
     Raises:
-        ConfigurationError: The selections cannot be paired.
-        IncompatibleResultsError: The runs of a pair are unlike.
+        ConfigurationError: The selections cannot be paired. With `keep_going`, no candidate can.
+        IncompatibleResultsError: The runs of a pair are unlike. With `keep_going`, no candidate can be compared.
     """
     rules = _Rules(vary=vary, ignore=ignore, block_of=block_of)
-    tables = [_candidate_table(base, candidate, metric, rules) for candidate in candidates for metric in metrics]
+    tables, not_compared = _tables(base, candidates, metrics, rules, keep_going=keep_going)
     p_values = [one.p_different() for _, estimates in tables for one in estimates if one is not None]
     adjusted = iter(zip(p_values, holm(p_values), strict=True))
     decided = []
@@ -189,7 +212,36 @@ def compare(
             for row, estimate in zip(table.rows, estimates, strict=True)
         ]
         decided.append(msgspec.structs.replace(table, rows=rows))
-    return Comparison(base=base.name, margin=margin, tests=len(p_values), tables=decided)
+    return Comparison(base=base.name, margin=margin, tests=len(p_values), tables=decided, not_compared=not_compared)
+
+
+def _tables(
+    base: Selection, candidates: Sequence[Selection], metrics: Sequence[str], rules: _Rules, *, keep_going: bool
+) -> tuple[list[tuple[CandidateTable, list[RatioEstimate | None]]], list[NotCompared]]:
+    """Return the tables without verdicts, and what was not compared. Raise the first error if there is no table."""
+    tables, not_compared = [], []
+    first: LLMEnergyMeasureError | None = None
+    for candidate in candidates:
+        for metric in metrics:
+            try:
+                tables.append(_candidate_table(base, candidate, metric, rules))
+            except (ConfigurationError, IncompatibleResultsError) as error:
+                if not keep_going:
+                    raise
+                first = first or error
+                unlike = error if isinstance(error, IncompatibleResultsError) else None
+                not_compared.append(
+                    NotCompared(
+                        candidate=candidate.name,
+                        metric=metric,
+                        reason=str(error),
+                        field=None if unlike is None else unlike.field,
+                        values=[str(value) for value in (unlike and unlike.values) or ()],
+                    )
+                )
+    if first is not None and not tables:
+        raise first
+    return tables, not_compared
 
 
 class _Rules(NamedTuple):

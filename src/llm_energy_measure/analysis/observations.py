@@ -131,7 +131,8 @@ def read_observations(
 
     Args:
         directory: The results directory or its repository.
-        where: Condition in the grammar of `results list --where`. None selects all aggregated experiments.
+        where: Condition in the grammar of `results list --where`. None selects all experiments. Those without an
+            aggregate are excluded, with the reason.
         energy: `attributed` counts each joule once. `plain` uses the total of the strategy, by default the plain sum.
         split_by: Configuration keys that separate repeats, although they are ignored by default.
         ignore: Further configuration keys, or facts of `Observation.identity`, that do not separate repeats.
@@ -144,7 +145,10 @@ def read_observations(
     """
     repository = directory if isinstance(directory, FileSystemRepository) else FileSystemRepository(directory)
     found = query_catalogue(
-        repository, lambda catalogue: catalogue.experiments(Query(where=where)), full=True, warn=warn
+        repository,
+        lambda catalogue: catalogue.experiments(Query(where=where, with_pending=True)),
+        full=True,
+        warn=warn,
     )
     return observations_of(
         found,
@@ -332,6 +336,8 @@ def _energy_j(row: ExperimentSummary, energy: EnergyKind) -> float | None:
 
 def _reason(row: ExperimentSummary, facts: ExperimentFacts, energy: EnergyKind, *, uses_energy: bool) -> str | None:
     """Return why an experiment takes part in no statistics. None if it does."""
+    if row.verdict == "pending" and not row.problems:
+        return f"not aggregated; run 'llm-energy-measure aggregate {row.experiment_id}'"
     if row.verdict in ("unreadable", "pending", "interrupted", "altered"):
         found = row.problems[0] if row.problems else row.verdict
         return f"{found}; 'llm-energy-measure results verify {row.experiment_id}' shows more"

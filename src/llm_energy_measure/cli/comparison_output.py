@@ -53,7 +53,8 @@ def summary(comparison: Comparison) -> str:
     """
     verdicts = Counter(row.verdict or "without a verdict" for row in comparison.rows())
     listed = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
-    return f"{formatting.plural(len(comparison.rows()), 'row')} ({listed})"
+    without = f"; {len(comparison.not_compared)} not compared" if comparison.not_compared else ""
+    return f"{formatting.plural(len(comparison.rows()), 'row')} ({listed}){without}"
 
 
 def _markdown(comparison: Comparison, kind: energies.EnergyKind) -> Iterator[str]:
@@ -96,6 +97,13 @@ def _junit(comparison: Comparison, fail_on: Sequence[str]) -> Iterator[str]:
             yield "    </testcase>"
         notes = [*comparison_text.conclusions(table), *comparison_text.footnotes(comparison)]
         yield f"    <system-out>{_xml(chr(10).join(notes))}</system-out>"
+        yield "  </testsuite>"
+    for one in comparison.not_compared:
+        name = f"{one.metric}: {one.candidate} against {comparison.base}"
+        yield f'  <testsuite name="{_xml(name)}" tests="1" errors="1">'
+        yield f'    <testcase classname="{_xml(one.metric)}" name="{_xml(one.candidate)}">'
+        yield f'      <error message="{_xml(one.reason)}"/>'
+        yield "    </testcase>"
         yield "  </testsuite>"
     yield "</testsuites>"
 

@@ -284,6 +284,12 @@ def format_of(target: str, formats: Mapping[str, str]) -> str:
     return formats.get(suffix, "csv")
 
 
+def results_dir() -> str | None:
+    """Return the results directory that the user stated with -o; None without the option."""
+    found: str | None = click.get_current_context().find_root().meta.get(_RESULTS_DIR_KEY)
+    return found
+
+
 def repository(*, must_exist: bool = True) -> FileSystemRepository:
     """Return the repository of the results directory.
 

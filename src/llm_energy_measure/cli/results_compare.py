@@ -22,6 +22,8 @@ _FORMATS = {".md": "markdown", ".json": "json", ".xml": "junit"}
 _CONDITIONS = ("worse", "undecided", "confounded")
 _FAILED = 3
 """Exit status if a condition of --fail-on is met."""
+_PARTIAL = 4
+"""Exit status if some candidates were not compared."""
 
 
 def _margin(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
@@ -70,6 +72,7 @@ Exit status:
   1  the comparison was not done
   2  wrong usage
   3  a condition of --fail-on is met; a row without a verdict counts as undecided
+  4  some candidates were not compared, and the others meet no condition of --fail-on
 """
 
 
@@ -156,10 +159,13 @@ def compare_results(
         vary=fields,
         ignore=ignored,
         block_of=block_of,
+        keep_going=True,
     )
     _write(comparison, "json" if as_json else form, target, fail_on, kind)
     if any(comparison.has(condition) for condition in fail_on):
         raise SystemExit(_FAILED)
+    if comparison.not_compared:
+        raise SystemExit(_PARTIAL)
 
 
 class _Reader(NamedTuple):
@@ -191,7 +197,10 @@ def _sides_by(by: str, base: str, reader: _Reader) -> tuple[Selection, list[Sele
     """Return the base and the candidates of --by."""
     runs = reader.read()
     with options.usage_errors("--by"):
-        column(by, runs, f"cannot compare by {by}")
+        read = column(by, runs, f"cannot compare by {by}")
+    for one in runs:
+        if one.excluded is not None and read(one) is None:
+            terminal.warn(f"left out: {one.experiment_id} has no {by}: {one.excluded}")
     return sides_of(runs, by, base)
 
 

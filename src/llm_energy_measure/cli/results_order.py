@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
@@ -48,7 +49,7 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
 
     Each block runs each command once, in a random order. A slow change of the machine then affects all commands
     equally. Each line records its command with 'llm-energy-measure record', and tags its block for 'results compare
-    --block tag.block'. A command that records its own result has
+    --block tag.block'. -o DIR becomes a part of these lines. A command that records its own result has
     {id} where the line needs the experiment id. The ids of repeats end in _c0, _c1, and so on.
     """
     commands: dict[str, str] = {}
@@ -61,10 +62,13 @@ def order(*, configurations: tuple[str, ...], repeats: int, seed: int | None, no
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "big")
     runs = run_order(list(commands), repeats, seed, warm_up=not no_warm_up)
+    given = options.results_dir()
+    results_dir = f"-o {shlex.quote(given)} " if given is not None else ""
     if form == "json":
-        terminal.print_json({"seed": seed, "runs": [_entry(run, commands[run.configuration]) for run in runs]})
+        entries = [_entry(run, commands[run.configuration], results_dir) for run in runs]
+        terminal.print_json({"seed": seed, "runs": entries})
     else:
-        for line in _shell_lines(runs, commands, seed):
+        for line in _shell_lines(runs, commands, seed, results_dir):
             terminal.print_line(line)
 
 
@@ -75,31 +79,31 @@ def _named(text: str) -> tuple[str, str]:
     return sanitize_experiment_id(text if " " in text else PurePath(text).stem), text
 
 
-def _entry(run: PlannedRun, command: str) -> dict[str, object]:
+def _entry(run: PlannedRun, command: str, results_dir: str) -> dict[str, object]:
     return {
         "configuration": run.configuration,
         "block": run.block or None,
         "warm_up": run.block == 0,
         "experiment_id": run.experiment_id,
-        "command": _line(run, command),
+        "command": _line(run, command, results_dir),
     }
 
 
-def _line(run: PlannedRun, command: str) -> str:
-    """Return the shell line of a run."""
+def _line(run: PlannedRun, command: str, results_dir: str) -> str:
+    """Return the shell line of a run. `results_dir` is the option -o for it, with a space after it, or empty."""
     if _ID in command:
         return command.replace(_ID, run.experiment_id)
     if run.block == 0:
         return command
     names = f"--experiment {run.experiment_id} --config-name {run.configuration} --tag block={run.block}"
-    return f"{options.PROGRAM} record {names} -- {command}"
+    return f"{options.PROGRAM} {results_dir}record {names} -- {command}"
 
 
-def _shell_lines(runs: Sequence[PlannedRun], commands: dict[str, str], seed: int) -> Iterator[str]:
+def _shell_lines(runs: Sequence[PlannedRun], commands: dict[str, str], seed: int, results_dir: str) -> Iterator[str]:
     yield f"# Randomised blocks; --seed {seed} prints this order again."
     block = None
     for run in runs:
         if run.block != block:
             block = run.block
             yield f"# Block {block}" if block else "# Warm-up: leave these runs out of the comparison."
-        yield _line(run, commands[run.configuration])
+        yield _line(run, commands[run.configuration], results_dir)

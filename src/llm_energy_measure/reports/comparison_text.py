@@ -138,7 +138,9 @@ def _some(names: Sequence[str], most: int) -> str:
 
 
 def footnotes(comparison: Comparison) -> Iterator[str]:
-    """Yield the sentences that explain the signs in all tables."""
+    """Yield what was not compared, and the sentences that explain the signs in all tables."""
+    for one in comparison.not_compared:
+        yield f"not compared: {one.candidate} ({one.metric}): {one.reason}"
     rows = comparison.rows()
     if any(row.base.half_width is not None for row in rows):
         yield "±: half of the 95 % interval of the mean; change: ratio of geometric means"
