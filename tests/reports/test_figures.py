@@ -320,3 +320,13 @@ def test_facets_share_series_and_axes(examples: Path) -> None:
     assert [panel.title for panel in figure.panels] == ["1", "4"]
     assert len({tuple(series.name for series in panel.series) for panel in figure.panels}) == 1
     assert encode_image(figure, SINGLE, "png")
+
+
+def test_thinned_keeps_the_extreme_repeats_and_says_so() -> None:
+    repeats = [float(number) for number in range(3 * MOST_MARKS)]
+    found = thinned(plot([Mark(x=0.0, y=1.0, repeats=repeats), Mark(x=1.0, y=1.0, repeats=[1.0, 2.0])]))
+    kept = found.marks()[0].repeats
+    assert len(kept) <= MOST_MARKS
+    assert (min(kept), max(kept)) == (min(repeats), max(repeats))
+    assert found.marks()[1].repeats == [1.0, 2.0]
+    assert found.notes[-1].startswith(f"{len(repeats) - len(kept):,} repeats are not drawn")

@@ -14,6 +14,10 @@ from llm_energy_measure.analysis.observations import read_observations
 from llm_energy_measure.analysis.repeats import repeats_of
 from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.reports.build import write_report
+from llm_energy_measure.reports.experiments import details_section, read_aggregates
+from llm_energy_measure.reports.reading import read_results
+from llm_energy_measure.reports.sections import shown_experiments
+from llm_energy_measure.reports.tables import Cell, Row, limited
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from tests.support import factories
 from tests.support.command import run
@@ -277,3 +281,17 @@ def test_json_of_the_examples_is_complete(examples: Path) -> None:
     """The fixture has the experiments that the other tests expect."""
     rows = json.loads(run("-o", examples, "results", "list", "--json").out)
     assert [row["verdict"] for row in rows].count("partial") == 1
+
+
+def test_many_experiments_show_those_that_are_not_complete_first(examples: Path) -> None:
+    results = read_results(FileSystemRepository(examples))
+    assert shown_experiments(results, 2) == ["smollm2_b1_c0", "smollm2_b1_crash"]
+    found = read_aggregates(results, most=2)
+    assert [part.title for part in found.details] == ["smollm2_b1_c0", "smollm2_b1_crash"]
+    assert details_section(found).paragraphs[0].startswith("2 of 5 experiments are shown.")
+
+
+def test_a_limited_table_says_so() -> None:
+    rows = [Row([Cell(str(number))]) for number in range(5)]
+    assert limited(rows, 3, "rows", "Use X.") == (rows[:3], ["The table shows 3 of 5 rows. Use X."])
+    assert limited(rows, 5, "rows", "Use X.") == (rows, [])

@@ -172,7 +172,7 @@ def _details(results: Results, name: str, found: AggregatedResult | None, proble
         fields = [*_fields(found), *fields]
         sentences += _findings(found)
         if found.process_results:
-            found_tables.append(_processes(f"p{results.anchor(name)}", found.process_results))
+            found_tables.append(_processes(results.anchor(name), name, found.process_results))
     return Details(
         anchor=f"d{results.anchor(name)}",
         title=name,
@@ -223,7 +223,7 @@ def _findings(found: AggregatedResult) -> list[str]:
     return lines
 
 
-def _processes(name: str, processes: Sequence[RawProcessResult]) -> Table:
+def _processes(anchor: str, name: str, processes: Sequence[RawProcessResult]) -> Table:
     headers = [
         Header("process", "right"),
         Header("host"),
@@ -236,7 +236,7 @@ def _processes(name: str, processes: Sequence[RawProcessResult]) -> Table:
         Header("time", "right"),
     ]
     shown, notes = limited([*map(_process, processes)], _MOST_PROCESSES, "processes", _ADVICE)
-    return Table(name=name, caption="Processes", headers=headers, rows=shown, notes=notes)
+    return Table(name=f"p{anchor}", caption=f"Processes of {name}", headers=headers, rows=shown, notes=notes)
 
 
 def _process(result: RawProcessResult) -> Row:

@@ -127,20 +127,36 @@ class Plot(Struct, frozen=True, kw_only=True):
 
 
 def thinned(plot: Plot) -> Plot:
-    """Return the figure with at most `MOST_MARKS` marks in a series, and a note if marks are left out."""
-    total = 0
+    """Return the figure with at most `MOST_MARKS` marks and repeats in a series, and notes if some are left out."""
+    marks = repeats = 0
     panels = []
     for panel in plot.panels:
         series = []
         for one in panel.series:
             kept = _extremes(one.marks) if len(one.marks) > MOST_MARKS else one.marks
-            total += len(one.marks) - len(kept)
+            marks += len(one.marks) - len(kept)
+            before = sum(len(mark.repeats) for mark in kept)
+            if before > MOST_MARKS and plot.kind != "box":  # the quartiles need all repeats
+                most = max(MOST_MARKS // len(kept), 2)
+                kept = [structs.replace(mark, repeats=_spread(mark.repeats, most)) for mark in kept]
+                repeats += before - sum(len(mark.repeats) for mark in kept)
             series.append(structs.replace(one, marks=kept))
         panels.append(structs.replace(panel, series=series))
-    if not total:
-        return plot
-    note = f"{total:,} marks are not drawn: each of {_PIXEL_COLUMNS:,} columns keeps its least and its greatest value."
-    return structs.replace(plot, panels=panels, notes=[*plot.notes, note])
+    notes = list(plot.notes)
+    if marks:
+        words = f"each of {_PIXEL_COLUMNS:,} columns keeps its least and its greatest value."
+        notes.append(f"{marks:,} marks are not drawn: {words}")
+    if repeats:
+        notes.append(f"{repeats:,} repeats are not drawn; the least and the greatest of each configuration are.")
+    return structs.replace(plot, panels=panels, notes=notes) if marks or repeats else plot
+
+
+def _spread(values: Sequence[float], most: int) -> list[float]:
+    """Return at most so many of the values: the least, the greatest, and others at equal distances in their order."""
+    ordered = sorted(values)
+    if len(ordered) <= most:
+        return list(values)
+    return [ordered[round(place * (len(ordered) - 1) / (most - 1))] for place in range(most)]
 
 
 def _extremes(marks: Sequence[Mark]) -> list[Mark]:
