@@ -153,6 +153,11 @@ test-launchers: $(INSTALLED_LAUNCHERS) $(INSTALLED_OPENMPI)  ## Test recording u
 test-browser: $(INSTALLED_BROWSER)  ## Test the report in Chromium (on Debian: apt install chromium)
 	$(VENV_BROWSER)/bin/python -m pytest -p no:cacheprovider tests/browser $(ARGS)
 
+.PHONY: test-cloud
+test-cloud: $(INSTALLED)  ## Test buckets on SeaweedFS and moto, and a lost network (installs moto)
+	$(PY) -m pip install --quiet --prefer-binary -c constraints.txt 'moto[server,s3]>=5'
+	LLM_ENERGY_MEASURE_CLOUD_TESTS=long $(PY) -m pytest tests/cloud tests/contract $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(INSTALLED)  ## Test a million mutated files, ids, paths and cells, and a thousand directories (CASES=n, SEED=n)
 	@echo "make: fuzz with CASES=$(CASES) SEED=$(SEED)"

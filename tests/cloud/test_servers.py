@@ -10,6 +10,7 @@ import pytest
 
 from llm_energy_measure.exceptions import ResultExistsError, StorageError
 from llm_energy_measure.results import FileSystemRepository
+from llm_energy_measure.results.batch.checking import check_store
 from llm_energy_measure.results.store import deletion, layout
 from llm_energy_measure.storage.objects import ObjectStore
 from tests.support import buckets, factories
@@ -60,6 +61,18 @@ def interrupted_deletion(repository: FileSystemRepository) -> None:
     repository.save_raw("exp", factories.raw("exp", 1))
     marker = f"{layout.deleted_folder('exp')}/manifest.json"
     repository.store.create(marker, repository.store.get("raw/exp/manifest.json"))
+
+
+def test_folder_whose_objects_are_gone_hides_nothing(url: str) -> None:
+    """SeaweedFS lists a folder for some seconds after its last object was deleted."""
+    repository = FileSystemRepository(url)
+    interrupted_deletion(repository)
+    assert repository.list_experiments() == []
+    assert deletion.finish(repository.store, "exp") is True
+    repository.save_raw("exp", factories.raw("exp", 3))
+    assert repository.list_experiments() == ["exp"]
+    assert [place.name for place in repository.list_raw("exp")] == ["process_3.json"]
+    assert list(check_store(repository)) == []
 
 
 def memory(_: Path) -> FileSystemRepository:

@@ -22,6 +22,9 @@ from obstore.store import S3Store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+IS_LONG = os.environ.get("LLM_ENERGY_MEASURE_CLOUD_TESTS") == "long"
+"""Whether `make test-cloud` runs the tests, with more writers and more servers."""
+
 BUCKET = "lem"
 KEYS = {"AWS_ACCESS_KEY_ID": "lemkey", "AWS_SECRET_ACCESS_KEY": "lemsecret", "AWS_REGION": "us-east-1"}
 _PATIENCE_SEC = 60
@@ -110,14 +113,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:
 
 def _wait_for_bucket(port: int, folder: Path) -> None:
     """Wait until SeaweedFS has created the bucket, which it does after its start."""
-    client = S3Store(
-        BUCKET,
-        endpoint=f"http://127.0.0.1:{port}",
-        region="us-east-1",
-        access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
-        secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-        client_options={"allow_http": True},
-    )
+    client = client_of(port)
     end = time.monotonic() + _PATIENCE_SEC
     while time.monotonic() < end:
         with contextlib.suppress(BaseError):
@@ -125,6 +121,19 @@ def _wait_for_bucket(port: int, folder: Path) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"the bucket was not created: {_log(folder)}")
+
+
+def client_of(port: int, prefix: str | None = None) -> S3Store:
+    """Return obstore's client for the bucket of a server on this port."""
+    return S3Store(
+        BUCKET,
+        prefix=prefix,
+        endpoint=f"http://127.0.0.1:{port}",
+        region="us-east-1",
+        access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        client_options={"allow_http": True},
+    )
 
 
 def _log(folder: Path) -> str:

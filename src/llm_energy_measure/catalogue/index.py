@@ -44,7 +44,7 @@ from llm_energy_measure.catalogue.summary import (
 from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR, TAGS_DIR
 from llm_energy_measure.exceptions import CatalogueError, ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.results.repository import FileSystemRepository
-from llm_energy_measure.results.store import layout
+from llm_energy_measure.results.store import bucket_moves, layout
 from llm_energy_measure.storage.folder import Folder
 
 AnswerT = TypeVar("AnswerT")
@@ -248,9 +248,10 @@ class Catalogue(CatalogueReader):
         raw = {
             entry.name: entry.mtime_sec for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)
         }
-        deleted = {layout.hidden_folder_of(entry.name) for entry in entries}
         if store.supports_folder_move:
-            deleted -= raw.keys()  # a new experiment uses the folder name
+            deleted = {layout.deleted_folder_of(entry.name) for entry in entries} - raw.keys()
+        else:
+            deleted = {*bucket_moves.hidden_folders(store)}
         raw = {folder: mtime for folder, mtime in raw.items() if folder not in deleted}
         aggregated, tags = (
             {

@@ -166,13 +166,13 @@ class ObjectStore:
         try:
             created = [requests.create(key, data) for data in (b"1", b"2")]
             first = requests.get(key)
-            replaced = first is not None and [requests.replace(key, data, first[1]) for data in (b"3", b"4")]
+            replaced = [first is not None and requests.replace(key, data, first[1]) for data in (b"3", b"4")]
         finally:
             with contextlib.suppress(StorageError):  # the probe is small, and an error above is more important
                 requests.delete([key])
         if created != [True, False] or first is None or first[0] != b"1":
             ignored = "it stores an object although the key exists (If-None-Match is ignored)"
-        elif replaced != [True, False]:
+        elif replaced not in ([True, False], [True, None]):  # None: an answer was lost, and the object is another's
             ignored = "it replaces an object although the ETag is another (If-Match is ignored)"
         else:
             self._is_proved = True

@@ -191,14 +191,19 @@ def _check_raw_folder(repository: FileSystemRepository, uses: list[SensorUse]) -
         yield from _check_experiment(repository, folder, uses)
 
 
+def _is_there(repository: FileSystemRepository, key: str) -> bool:
+    """Return True if a listed folder exists. Some servers list a folder in a bucket after its last object is gone."""
+    return repository.store.supports_folder_move or bool(repository.store.list(key))
+
+
 def _check_other_entry(repository: FileSystemRepository, entry: Entry) -> Iterator[StoreFinding]:
     """Check an entry of `raw/` that is not the folder of an experiment."""
     key = f"{RAW_DIR}/{entry.name}"
     if target_name(entry.name) is not None:
         yield _leftover(key, entry, has_only_copy=False)
-    elif layout.deleted_folder_of(entry.name) is not None and entry.is_folder:
+    elif layout.deleted_folder_of(entry.name) is not None and entry.is_folder and _is_there(repository, key):
         yield _finding("leftover.folder", key, "a deletion was interrupted", _CLEAN)
-    elif layout.hidden_folder_of(entry.name) is not None and entry.is_folder:
+    elif layout.hidden_folder_of(entry.name) is not None and entry.is_folder and _is_there(repository, key):
         yield _finding("leftover.folder", key, "the archiving of an attempt was interrupted", _CLEAN)
     elif (attempt := layout.earlier_attempt_of(entry.name)) is not None:
         yield from _or_unreadable(key, _check_attempt(repository, *attempt))

@@ -24,8 +24,12 @@ _POLL_SEC = 0.1
 
 
 def hidden_folders(store: Store) -> set[str]:
-    """Return the folder names whose deletion or archiving has not finished, with one listing."""
-    return {folder for entry in store.list(RAW_DIR) if (folder := layout.hidden_folder_of(entry.name)) is not None}
+    """Return the folder names whose deletion or archiving has not finished.
+
+    Some servers list a folder for some seconds after its last object was deleted, so each marker is looked at.
+    """
+    found = {layout.hidden_folder_of(entry.name) for entry in store.list(RAW_DIR)}
+    return {folder for folder in found if folder is not None and is_hidden(store, folder)}
 
 
 def is_hidden(store: Store, folder: str) -> bool:

@@ -1,0 +1,86 @@
+"""Processes on several hosts record one experiment into one bucket; a lost network loses no result."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm_energy_measure.domain.experiment import RawProcessResult
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.batch.verify import verify_experiment
+from tests.support import buckets
+from tests.support.command import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.fault_proxy import FaultProxy
+
+SCRIPT = """
+import sys
+from llm_energy_measure import record
+rank = int(sys.argv[1])
+environ = {
+    "RANK": str(rank), "LOCAL_RANK": str(rank % 2), "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2",
+    "GROUP_RANK": str(rank // 2), "TORCHELASTIC_RUN_ID": "job_1", "TORCHELASTIC_RESTART_COUNT": "0",
+}
+with record("exp", results_dir=sys.argv[2], environ=environ, host=f"node_{rank // 2}", sources=["cpu_model"],
+            w_per_core=4.0, checkpoint_sec=0.2) as run:
+    run.add_tokens(input=10, output=20)
+    sum(range(2_000_000))
+print(run.path)
+"""
+
+
+def start(rank: int, url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(rank), url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_two_hosts_record_one_experiment(url: str) -> None:
+    processes = [start(rank, url) for rank in range(4)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert [out.strip() for out, _ in outputs] == [f"{url}/raw/exp/process_{rank}.json" for rank in range(4)]
+    repository = FileSystemRepository(url)
+    records = repository.load_all_raw("exp")
+    assert [record.process_index for record in records] == [0, 1, 2, 3]
+    assert {record.host for record in records} == {"node_0", "node_1"}
+    [outcome] = aggregate_all(repository)
+    assert outcome.error is None
+    assert outcome.result == "aggregated"
+    verified = verify_experiment(repository, "exp")
+    assert verified.outcome == "passed", [finding for finding in verified.findings if finding.problem]
+
+
+@pytest.mark.skipif(not buckets.IS_LONG, reason="it takes 40 s; make test-cloud runs it")
+def test_lost_network_loses_no_result(
+    proxy: FaultProxy, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_ENERGY_MEASURE_FALLBACK_DIR", str(tmp_path / "fallback"))
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import sys, pathlib, time\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.01)\n"
+    )
+    began, lost = tmp_path / "began", tmp_path / "lost"
+    command = [sys.executable, "-m", "llm_energy_measure", "-o", url, "record", "--experiment", "exp"]
+    command += ["--source", "cpu_model", "--w-per-core", "4", "--", sys.executable, str(script), str(began), str(lost)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not began.exists() and process.poll() is None:
+        pass
+    proxy.fault_of = lambda *_: "reset"
+    lost.touch()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, "the measured command succeeded"
+    assert "llm-energy-measure results merge" in errors
+    proxy.fault_of = lambda *_: None
+    [record] = FileSystemRepository(tmp_path / "fallback").load_all_raw("exp")
+    assert isinstance(record, RawProcessResult)
+    assert run("-o", url, "results", "merge", tmp_path / "fallback").status == 0
+    assert FileSystemRepository(url).load_all_raw("exp") == [record]
