@@ -7,6 +7,7 @@ docs/explanation/performance.md contains the printed table.
 
 from __future__ import annotations
 
+import heapq
 import os
 import statistics
 import sys
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 CALLS = 200_000
 ROUNDS = 15
 HERTZ = 10
-SERVED_REQUESTS = 20_000
+SERVED_REQUESTS = 100_000
 SERVED_TOKENS = 100
 
 
@@ -127,7 +128,8 @@ def start_and_end_ms(folder: Path) -> tuple[float, float]:
 
 def serving(folder: Path) -> str:
     """Return one sentence about a run of many requests: time of `token()`, file and memory."""
-    times_ns = array("q", bytes(8 * SERVED_REQUESTS * SERVED_TOKENS))
+    calls = SERVED_REQUESTS * SERVED_TOKENS
+    times_ns = array("q", bytes(8 * calls))  # all memory is in use before the run
     with record("serving", results_dir=folder / "results", sources=[], checkpoint_sec=1.0, environ={}) as run:
         before_mib = resident_mib()
         for number in range(SERVED_REQUESTS):
@@ -137,11 +139,11 @@ def serving(folder: Path) -> str:
                     request.token()
                     times_ns[number * SERVED_TOKENS + token] = time.perf_counter_ns() - start
         grown_mib = resident_mib() - before_mib
-    ordered_ns = sorted(times_ns)
+    longest_ns = heapq.nlargest(calls // 1000 + 1, times_ns)
     size_mb = (folder / "results/raw/serving/process_0.json").stat().st_size / 1e6
     return (
         f"{SERVED_REQUESTS:,} requests of {SERVED_TOKENS} tokens: token() takes "
-        f"{ordered_ns[int(len(ordered_ns) * 0.999)] / 1e6:.3g} ms at p99.9 and {ordered_ns[-1] / 1e6:.3g} ms at worst; "
+        f"{longest_ns[-1] / 1e6:.3g} ms at p99.9 and {longest_ns[0] / 1e6:.3g} ms at worst; "
         f"the file has {size_mb:.2g} MB; memory grows by {grown_mib:.0f} MiB"
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,12 +34,14 @@ class Launcher(NamedTuple):
         command: Returns the words that start N processes of the worker; the arguments of the worker follow.
         missing: Returns why the launcher cannot be used here; None if it can.
         names: Names of launchers that the records may have.
+        terminate: Ends the run as a user or a scheduler does.
     """
 
     name: str
     command: Callable[[int], list[str]]
     missing: Callable[[], str | None]
     names: frozenset[str | None]
+    terminate: Callable[[subprocess.Popen[bytes]], None] = lambda started: started.send_signal(signal.SIGTERM)
 
 
 def _module(name: str) -> Callable[[], str | None]:
@@ -110,6 +114,7 @@ LAUNCHERS = (
         lambda count: [slurm.find("srun") or "", "-n", str(count), "--overcommit", *_python(str(WORKER))],
         lambda: None if "SLURM_CONF" in os.environ else slurm.reason_against() or "no cluster was started",
         frozenset({"slurm"}),
+        lambda _: slurm.cancel_all(),
     ),
     Launcher(
         "multiprocessing",

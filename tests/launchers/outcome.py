@@ -18,7 +18,7 @@ from tests.launchers.worker import EXPERIMENT, WATTS
 
 PATIENCE_SEC = 180
 FAULTS = ("none", "uneven", "raise", "kill", "term")
-"""No fault; rank 0 ends first; rank 1 raises; rank 1 gets SIGKILL; the launcher gets SIGTERM."""
+"""No fault; rank 0 ends first; rank 1 raises; rank 1 gets SIGKILL; the launcher gets SIGTERM (SLURM: `scancel`)."""
 
 
 class Outcome(NamedTuple):
@@ -54,7 +54,7 @@ def run(launcher: Launcher, fault: str, folder: Path, processes: int = 2) -> Out
     )
     if fault == "term":
         _wait_for(folder / "ready", started)
-        started.send_signal(signal.SIGTERM)
+        launcher.terminate(started)
     try:
         _, errors = started.communicate(timeout=PATIENCE_SEC)
     except subprocess.TimeoutExpired:

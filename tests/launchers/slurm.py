@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from contextlib import contextmanager
@@ -59,6 +61,13 @@ def reason_against() -> str | None:
     return None if os.name == "posix" and os.geteuid() == 0 else "a SLURM cluster in a folder needs root"
 
 
+def cancel_all() -> None:
+    """Cancel all jobs of the cluster, as `scancel` does: SIGTERM, then SIGKILL after `KillWait` seconds."""
+    found = subprocess.run([find("squeue") or "", "-h", "-o", "%i"], check=True, capture_output=True, text=True)
+    for job in found.stdout.split():
+        subprocess.run([find("scancel") or "", job], check=True)
+
+
 @contextmanager
 def cluster(folder: Path) -> Iterator[None]:
     """Start the controller and one node; `srun` and `sbatch` of this process use them. Stop both at the end."""
@@ -88,6 +97,16 @@ def cluster(folder: Path) -> Iterator[None]:
         for name in ("slurmd", "slurmctld"):
             file = folder / f"{name}.pid"
             if file.exists():
-                os.kill(int(file.read_text()), 15)
+                _stop(int(file.read_text()))
         os.environ.clear()
         os.environ.update(before)
+
+
+def _stop(pid: int) -> None:
+    """End a daemon, and wait until it has ended: it writes to its folder until then."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            os.kill(pid, 0)
+            time.sleep(0.1)

@@ -25,11 +25,12 @@ WORDS = {
 
 def row(name: str, fault: str, outcome: Outcome) -> str:
     """Return one row of the table."""
+    word = "`scancel`" if fault == "term" and "SLURM" in name else WORDS[fault]
     results = ", ".join(f"{index} {status}" for index, status in sorted(outcome.results.items())) or "none"
     checkpoints = ", ".join(map(str, outcome.checkpoints)) or "none"
     energy = "unknown" if outcome.energy is None else f"{outcome.energy:.1%}"
     bound = " (lower bound)" if outcome.is_lower_bound else ""
-    return f"| {name} | {WORDS[fault]} | {results} | {checkpoints} | {energy}{bound} | {outcome.verdict} |"
+    return f"| {name} | {word} | {results} | {checkpoints} | {energy}{bound} | {outcome.verdict} |"
 
 
 def main(file: str | None = None) -> int:
