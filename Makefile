@@ -66,7 +66,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(call install,$(VENV),$@,.[dev$(comma)docs])
 
 $(INSTALLED_DEMO): pyproject.toml constraints.txt
-	$(call install,$(VENV_DEMO),$@,.)
+	$(call install,$(VENV_DEMO),$@,.[report])
 
 $(INSTALLED_BROWSER): pyproject.toml constraints.txt
 	$(call install,$(VENV_BROWSER),$@,.[report],axe-playwright-python hypothesis playwright pytest)
@@ -158,6 +158,10 @@ test-cloud: $(INSTALLED)  ## Test buckets on SeaweedFS and moto, and a lost netw
 	$(PY) -m pip install --quiet --prefer-binary -c constraints.txt 'moto[server,s3]>=5'
 	LLM_ENERGY_MEASURE_CLOUD_TESTS=long $(PY) -m pytest tests/cloud tests/contract $(ARGS)
 
+.PHONY: pictures
+pictures: $(INSTALLED_BROWSER)  ## Make the pictures of the documentation from examples/results (needs Chromium)
+	$(VENV_BROWSER)/bin/python docs/pictures.py
+
 .PHONY: fuzz
 fuzz: $(INSTALLED)  ## Test a million mutated files, ids, paths and cells, and a thousand directories (CASES=n, SEED=n)
 	@echo "make: fuzz with CASES=$(CASES) SEED=$(SEED)"
@@ -186,7 +190,7 @@ smoke: dist  ## Test the built wheel in a new environment without development de
 	$(PY) tests/packaging/smoke.py dist
 
 .PHONY: demo
-demo: $(INSTALLED_DEMO)  ## Run the demo with the core dependencies only
+demo: $(INSTALLED_DEMO)  ## Run the demo: the main commands on real results, and a report
 	@PATH="$(abspath $(VENV_DEMO))/bin:$$PATH" bash examples/demo.sh
 
 .PHONY: bundle-example

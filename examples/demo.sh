@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Show the main commands on real results: aggregate the raw results, list and show experiments, export a table. The
 # script works on a copy of examples/results, or of the directory given as argument. `make demo` runs it in its own
-# environment; `make demo-live` records new results first.
+# environment; `make demo-live` records new results first. The report stays in build/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+report=$PWD/build/demo-report.html
+mkdir -p build
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r "${1:-examples/results}" "$work/results"
@@ -35,3 +37,9 @@ for file in table.csv processes.csv; do
 done
 printf '\n$ head -16 table.json\n'
 head -16 table.json
+
+if show results report --by config.batch_size --base 1 --to "$report"; then
+    printf '\nOpen the report in a browser: %s\n' "$report"
+else
+    echo "(exit status $?: no report; the demo needs no other package, a report does)"
+fi

@@ -238,6 +238,11 @@ def _require_one_place(members: Sequence[_Member], choice: Choice, results: Resu
     raise ConfigurationError(f"cannot draw {choice.kind}", found, advice)
 
 
+def _row_name(name: str, verdict: str, number: int) -> str:
+    """Return the name of a configuration with the number of its repeats, and their verdict if it is not complete."""
+    return f"{name} (n={number})" if verdict == "complete" else f"{name} (n={number}; {verdict})"
+
+
 def rows_figure(
     results: Results, repeats: Repeats, metric: str, *, name: str, most: int, title: str | None = None
 ) -> Plot | None:
@@ -267,12 +272,12 @@ def rows_figure(
                 verdict=verdicts_of(results, group.experiment_ids),
                 target=results.anchor(group.experiment_ids[0]),
             )
-            categories.append(f"{group.name} (n={found.n})")
+            categories.append(_row_name(group.name, mark.verdict, found.n))
             marks.append(mark)
     for one in results.observations:
         ranged = range_mark(results, one, metric, float(len(categories)))
         if ranged is not None:
-            categories.append(one.experiment_id)
+            categories.append(f"{one.experiment_id} ({ranged.verdict})")
             marks.append(ranged)
     if not marks:
         return None
