@@ -171,7 +171,10 @@ def test_an_undetermined_energy_is_a_range(ranges: Path, tmp_path: Path) -> None
     drawn = {row["configuration"].text: row for row in found.rows("per-output-token-data")}
     assert drawn["wide (undetermined)"]["energy per output token"].value is None
     output = sum(one["inference_metrics"]["output_tokens"] for one in shown["process_results"])
-    assert (drawn["wide (undetermined)"]["low"].value, drawn["wide (undetermined)"]["high"].value) == (low / output, high / output)
+    assert (drawn["wide (undetermined)"]["low"].value, drawn["wide (undetermined)"]["high"].value) == (
+        low / output,
+        high / output,
+    )
     assert drawn["wide (undetermined)"]["verdict"].text == "undetermined"
     excluded = {row["experiment"].text: row for row in found.rows("excluded-table")}
     assert set(excluded) == {"wide", "pending"}
