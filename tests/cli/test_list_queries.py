@@ -107,7 +107,7 @@ def test_a_list_without_a_scan_reports_the_time_of_the_last_scan(many_results: P
     assert "as of" not in run("-o", results, "results", "list").err
     done = run("-o", results, "results", "list", "--json", "--limit", "1")
     assert len(done.json()) == 1
-    assert done.err.startswith("1 of 3 experiments; 2002 not aggregated yet")
+    assert done.err.startswith("1 of 3 experiments; 2,002 not aggregated yet")
     assert "; as of 20" in done.err
     FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
     done = run("-o", results, "results", "list", "--where", "verdict = stale")
@@ -174,7 +174,7 @@ def test_quiet_list_does_not_announce_a_long_scan(many_results: Path) -> None:
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_aggregate_all_gives_the_same_result_with_several_workers(results: Path, jobs: str) -> None:
-    done = run("-o", results, "aggregate", "--all", "--no-strict", "--jobs", jobs)
+    done = run("-v", "-o", results, "aggregate", "--all", "--no-strict", "--jobs", jobs)
     assert done.status == 0
     assert [line.split(":")[0] for line in done.out.splitlines()] == ["mistral", "torn"]
     assert done.err.splitlines()[-1] == "2 aggregated, 3 skipped, 0 failed"
@@ -189,7 +189,7 @@ def test_aggregate_all_gives_the_same_result_with_several_workers(results: Path,
 
 
 def test_aggregate_all_works_on_a_terminal(results: Path) -> None:
-    done = on_terminal("-o", results, "aggregate", "--all", "--no-strict", "--rehash", columns=120)
+    done = on_terminal("-v", "-o", results, "aggregate", "--all", "--no-strict", "--rehash", columns=120)
     assert done.status == 0
     assert "mistral: 2 of 2 processes, 2.221 kJ to 4.193 kJ" in done.shown
     assert "2 aggregated, 3 skipped, 0 failed" in done.shown

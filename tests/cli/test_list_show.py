@@ -85,7 +85,7 @@ def test_list_json_is_in_base_units(results: Path) -> None:
 
 
 SORTED = {
-    "id": ["big_c10", "big_c2", "none", "small"],
+    "id": ["big_c2", "big_c10", "none", "small"],
     "model": ["none", "small", "big_c10", "big_c2"],
     "processes": ["small", "big_c10", "big_c2", "none"],
     "energy": ["small", "big_c2", "big_c10", "none"],

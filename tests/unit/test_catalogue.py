@@ -22,6 +22,7 @@ from llm_energy_measure.catalogue.paths import cache_folder, catalogue_path, dat
 from llm_energy_measure.catalogue.selection import Group, Query
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
+from llm_energy_measure.domain.formatting import natural_key
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store.tags import change_tags
@@ -71,7 +72,7 @@ def repository(tmp_path: Path) -> FileSystemRepository:
 
 def scanned(repository: FileSystemRepository) -> list[ExperimentSummary]:
     """Return the rows of a scan without a catalogue."""
-    names = sorted({*repository.list_experiments(), *repository.list_aggregated()})
+    names = sorted({*repository.list_experiments(), *repository.list_aggregated()}, key=natural_key)
     return [summarize(repository, name) for name in names]
 
 

@@ -53,8 +53,16 @@ class Energy(Struct, frozen=True, kw_only=True):
         """True if the records allow a range of energies."""
         return self.low_j != self.high_j
 
-    def cell(self) -> str:
+    @property
+    def shown_j(self) -> float | None:
+        """The energy that `cell` shows, in joules: the upper bound if undetermined, unless it is a lower bound too."""
+        return self.high_j if self.is_undetermined and not self.is_lower_bound else self.low_j
+
+    def cell(self, scale: tuple[float, str] | None = None) -> str:
         """Return the energy with its signs as a table cell.
+
+        Args:
+            scale: Divisor and unit of all cells of the column; see `formatting.energy_scale`. None chooses a prefix.
 
         Example:
             >>> Energy(low_j=300.0, high_j=600.0).cell(), Energy(low_j=9190.0, high_j=9190.0, is_corrected=True).cell()
@@ -62,10 +70,11 @@ class Energy(Struct, frozen=True, kw_only=True):
         """
         if self.low_j is None:
             return formatting.UNKNOWN
+        text = formatting.quantity(self.shown_j, "J") if scale is None else formatting.scaled(self.shown_j, scale)
         if self.is_undetermined and not self.is_lower_bound:
-            return f"≤ {formatting.quantity(self.high_j, 'J')}"
+            return f"≤ {text}"
         mark = f"{CORRECTED} " if self.is_corrected and not self.is_undetermined else ""
-        return mark + ("≥ " if self.is_lower_bound else "") + formatting.quantity(self.low_j, "J")
+        return mark + ("≥ " if self.is_lower_bound else "") + text
 
     def efficiency_cell(self, tokens_per_joule: float | None) -> str:
         """Return the table cell of a value in tokens per joule of `high_j`, with its mark: ≥, ≤ or corrected."""

@@ -3,7 +3,7 @@
     where       model ~ llama and energy_j > 1000 and not (verdict = failed or date < 2026-03)
     condition   column operator value | column in (value, ...) | column is [not] unknown
     operator    = != < <= > >=, and for text ~ (contains, case-insensitive) !~
-    value       a word, a number, or text in quotes; a date can be a year, a month, a day or a time
+    value       a word, a number with or without unit, or text in quotes; a date can be a year, a month, a day or a time
     column      any column of the catalogue, tag.<key>, or config.<key> (a configuration key or its end after a dot)
 
 An unknown value matches neither a comparison nor its negation. In a column with several values, such as `hosts`, `=`
@@ -19,8 +19,10 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, get_args
 
 from llm_energy_measure.domain.configuration import PREFIX, keys_named
+from llm_energy_measure.domain.units import convert
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results.batch.state import Status
+from llm_energy_measure.results.columns import SUMMARY_COLUMNS
 from llm_energy_measure.verification.verdicts import VERDICTS
 
 Keys = Callable[[], Collection[str]]
@@ -33,9 +35,18 @@ _TOKEN = re.compile(
 _DATE = re.compile(r"(?P<year>[0-9]{4})(?:-(?P<month>[0-9]{2})(?:-(?P<day>[0-9]{2}))?)?")
 _TAG = re.compile(r"tag\.([A-Za-z_][A-Za-z0-9_.-]{0,63})")
 _COMPARISONS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+# A number with a unit that follows it without a blank, such as 1.5kJ.
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)([a-zA-Zµ][a-zA-Z/]*)")
+_UNITS = {
+    **{column.name: column.unit for column in SUMMARY_COLUMNS},
+    "partial_energy_j": "J",
+    "found_processes": "",
+    "expected_processes": "",
+}
 _NEGATED = {"!=": "=", "!~": "~"}
 _BOOLEANS = {"true": 1, "yes": 1, "1": 1, "false": 0, "no": 0, "0": 0}
 _WORDS = ("and", "or", "not")
+_EXAMPLES = ("mJ", "J", "kJ", "MJ", "Wh", "kWh", "ms", "s", "min", "h", "W", "kW", "mJ/token", "J/token", "token/J")
 
 # The parser stack of SQLite has 100 entries, and one level of this grammar can need two levels in SQL.
 _MAX_DEPTH = 20
@@ -43,10 +54,16 @@ _MAX_DEPTH = 20
 # LIKE accepts patterns of up to 50,000 bytes, and ignores case only in ASCII.
 _MAX_LIKE = 1_000
 
+# An error names so many similar columns.
+_MAX_NEAR = 5
+
 ALIASES = {
     "id": "experiment_id",
     "model": "model_name",
     "processes": "found_processes",
+    "tokens/s/process": "avg_tokens_per_second",
+    "tokens/s": "avg_tokens_per_second",
+    "tokens/j": "tokens_per_joule",
     "energy": "total_energy_j",
     "energy_j": "total_energy_j",
     "tokens": "total_tokens",
@@ -124,8 +141,9 @@ def column_of(name: str, columns: Mapping[str, str], doing: str, keys: Keys | No
     from difflib import get_close_matches
 
     known = [*columns, *ALIASES, "tag.<key>", "config.<key>"]
-    near = get_close_matches(lower, known, n=3, cutoff=0.5)
-    advice = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(sorted(known))}"
+    near = get_close_matches(lower, known, n=_MAX_NEAR, cutoff=0.5)
+    others = "use a title of 'results list', a column of 'results export', tag.<key> or config.<key>"
+    advice = f"did you mean {' or '.join(near)}?" if near else others
     raise ConfigurationError(doing, f"there is no column {name!r}", advice)
 
 
@@ -165,7 +183,7 @@ def full_key(name: str, keys: Collection[str], doing: str) -> str:
     from difflib import get_close_matches
 
     endings = {key.rpartition(".")[2]: key for key in sorted(keys)} | {key: key for key in keys}
-    near = list(dict.fromkeys(endings[match] for match in get_close_matches(name, endings, n=3, cutoff=0.5)))
+    near = list(dict.fromkeys(endings[match] for match in get_close_matches(name, endings, n=_MAX_NEAR, cutoff=0.5)))
     advice = (
         f"did you mean {' or '.join(PREFIX + key for key in near)}?"
         if near
@@ -344,15 +362,39 @@ class _Parser:
             return Clause(f"(instr({around} || {column.sql} || {around}, {around} || ? || {around}) > 0)", (text,))
         if column.values and (number := _number(text)) is not None:
             return _of_tag(column, sign, text, number)
-        return Clause(f"{column.sql} {_COMPARISONS[sign]} ?", (*column.values, self._value(kind, text)))
+        value = self._value(column.sql, kind, text)
+        return Clause(f"{column.sql} {_COMPARISONS[sign]} ?", (*column.values, value))
 
-    def _value(self, kind: str, text: str) -> object:
+    def _value(self, column: str, kind: str, text: str) -> object:
         if kind in ("text", "texts"):
             return text
+        if kind in ("integer", "number") and (quantity := self._quantity(text)) is not None:
+            return self._in_base_unit(column, *quantity)
         value: object = _BOOLEANS.get(text.lower()) if kind == "boolean" else _number(text)
         if value is None:
             self.next -= 1
             raise self._error("true or false" if kind == "boolean" else "a number in base units")
+        return value
+
+    def _quantity(self, text: str) -> tuple[float, str] | None:
+        """Return number and unit of a quantity, which can be two words. None for a number without unit."""
+        if match := _QUANTITY.fullmatch(text):
+            return float(match[1]), match[2]
+        number = _number(text)
+        unit = self._peek()
+        if number is None or not unit[:1].isalpha() or unit in _WORDS:
+            return None
+        self.next += 1
+        return number, self.tokens[self.next - 1].text
+
+    def _in_base_unit(self, column: str, number: float, unit: str) -> float:
+        """Return a quantity in the unit of its column. Raises `ConfigurationError` if its unit does not fit."""
+        own = _UNITS.get(column, "")
+        value = convert(number, unit, own) if own else None
+        if value is None:
+            found = f"the unit {unit!r} does not fit {column}, which has {f'the unit {own}' if own else 'no unit'}"
+            units = ", ".join(one for one in _EXAMPLES if convert(1.0, one, own) is not None) if own else ""
+            raise ConfigurationError(self._doing(), found, f"use one of {units}" if units else "omit the unit")
         return value
 
     def _of_time(self, column: Clause, sign: str, text: str) -> Clause:

@@ -136,8 +136,8 @@ class CatalogueReader:
         column = Clause(shown, ()) if shown is not None else column_of(sort, COLUMNS, "cannot sort", self._config_keys)
         down = " DESC" if reverse else ""
         keys = order_keys(column.sql, reverse=reverse, is_tag=bool(column.values))
-        if column.sql == "experiment_id":  # never unknown, and an index is sorted by it
-            keys = keys[1:]
+        if column.sql == "experiment_id":  # never unknown, and an index is sorted by its natural order
+            keys = [f"natural_id{down}"]
         sql = (
             f"SELECT {selected.sql} FROM experiments WHERE {clause.sql} "
             f"ORDER BY {', '.join(keys)}, folder{down} LIMIT ?"
@@ -164,10 +164,10 @@ class CatalogueReader:
         """Yield the exported values of experiments with an aggregate.
 
         Args:
-            folders: Folder names. None yields all experiments, sorted by folder name.
+            folders: Folder names. None yields all experiments, in natural order of their ids.
         """
         if folders is None:
-            sql = "SELECT folder FROM experiments WHERE listed = 1 AND has_aggregate = 1 ORDER BY folder"
+            sql = "SELECT folder FROM experiments WHERE listed = 1 AND has_aggregate = 1 ORDER BY natural_id, folder"
             folders = [folder for (folder,) in self._database.execute(sql).fetchall()]
         parts: dict[int | None, dict[str, Value]] = {None: {}}
         one = (

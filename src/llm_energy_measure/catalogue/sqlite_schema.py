@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +37,7 @@ _OWN_COLUMNS = {
     "warnings": "texts",
     "failed": "texts",
     "problems": "texts",
+    "warning_count": "integer",
 }
 _EXPORT_COLUMNS = tuple(column for column in SUMMARY_COLUMNS if column.name not in _OWN_COLUMNS)
 
@@ -56,7 +58,7 @@ _SQL_TYPES = {
 _MTIME_COLUMNS = "raw REAL, aggregated REAL, tags REAL"
 _CHECKSUMS = "crc INTEGER, values_crc INTEGER"
 DDL = (
-    "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, "
+    "CREATE TABLE experiments (folder TEXT PRIMARY KEY, has_aggregate INTEGER, listed INTEGER, natural_id TEXT, "
     + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
     + f", {', '.join(config_index.COLUMNS)}) WITHOUT ROWID",
     f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_MTIME_COLUMNS}, scanned REAL, summary BLOB, {_CHECKSUMS})",
@@ -64,12 +66,12 @@ DDL = (
     "CREATE TABLE details (folder TEXT PRIMARY KEY, facts BLOB, exported BLOB, crc INTEGER)",
     "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
     f"CREATE TABLE scans (only INTEGER PRIMARY KEY, scanned REAL, {_MTIME_COLUMNS}, number INTEGER)",
-    "CREATE INDEX by_id ON experiments (listed, experiment_id, has_aggregate)",
+    "CREATE INDEX by_id ON experiments (listed, natural_id, has_aggregate)",
     "CREATE INDEX by_problem ON experiments (folder) WHERE problems IS NOT NULL",
     f"CREATE INDEX by_common ON experiments (listed, has_aggregate, {', '.join(_COMMON)})",
     *config_index.DDL,
 )
-INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) + 5))})"
+INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLUMNS) + 6))})"
 
 
 def row_values(folder: str, scan: ExperimentScan, parts: tuple[Part, Part], *, has_aggregate: bool) -> tuple[Any, ...]:
@@ -77,7 +79,18 @@ def row_values(folder: str, scan: ExperimentScan, parts: tuple[Part, Part], *, h
     row = scan.summary
     own = [getattr(row, name) for name in _OWN_COLUMNS]
     more = [None if scan.aggregated is None else column.getter(scan.aggregated) for column in _EXPORT_COLUMNS]
-    return (folder, has_aggregate, scan.listed, *map(_plain, own), *map(_plain, more), *(part.number for part in parts))
+    fixed = (folder, has_aggregate, scan.listed, natural_text(row.experiment_id))
+    return (*fixed, *map(_plain, own), *map(_plain, more), *(part.number for part in parts))
+
+
+def natural_text(text: str) -> str:
+    """Return a text whose order is that of the numbers in the text: `a_c2` before `a_c10`.
+
+    Example:
+        >>> natural_text("a_c2"), natural_text("a_c10")
+        ('a_c0012', 'a_c00210')
+    """
+    return re.sub("[0-9]+", lambda match: f"{len(number := match[0].lstrip('0')):03}{number}", text)
 
 
 def to_utc(time: datetime) -> datetime | None:

@@ -88,6 +88,11 @@ class ExperimentSummary(Struct, frozen=True, kw_only=True):
     warning_codes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def warning_count(self) -> int | None:
+        """Number of warnings. None without an aggregate."""
+        return None if self.method is None else len(self.warning_codes)
+
 
 class ExperimentScan(Struct, frozen=True, kw_only=True):
     """The summary of an experiment, and its source.

@@ -16,7 +16,8 @@ from llm_energy_measure.analysis.energies import (
     energy_of,
     energy_of_group,
 )
-from llm_energy_measure.cli import terminal
+from llm_energy_measure.cli import formatting, terminal
+from llm_energy_measure.domain.units import ENERGY_UNITS
 
 __all__ = [
     "CORRECTED",
@@ -27,6 +28,8 @@ __all__ = [
     "energy_of_group",
     "energy_option",
     "print_footnote",
+    "scale_of",
+    "unit_option",
 ]
 
 FunctionT = TypeVar("FunctionT", bound="Callable[..., object]")
@@ -44,9 +47,23 @@ def energy_option(function: FunctionT) -> FunctionT:
     )(function)
 
 
+def unit_option(function: FunctionT) -> FunctionT:
+    """Add the option `--unit`."""
+    return click.option(
+        "--unit",
+        type=click.Choice(list(ENERGY_UNITS)),
+        help="Show energies in this unit. [default: one unit with a fitting prefix for each column]",
+    )(function)
+
+
+def scale_of(shown: Iterable[Energy], unit: str | None) -> tuple[float, str]:
+    """Return the divisor and the unit of a column of energies; see `formatting.energy_scale`."""
+    return formatting.energy_scale([one.shown_j for one in shown], unit)
+
+
 def print_footnote(energies: Iterable[Energy]) -> None:
     """Print one line that explains the signs of corrected and undetermined energies, if there are any."""
     signs = {cell[0] for energy in energies if (cell := energy.cell())}
     notes = [note for sign, note in NOTES.items() if sign in signs]
     if notes:
-        terminal.print_line(f"{'; '.join(notes)}; --energy plain shows the plain sums")
+        terminal.print_text(f"{'; '.join(notes)}; --energy plain shows the plain sums")

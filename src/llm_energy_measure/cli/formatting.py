@@ -11,10 +11,14 @@ from llm_energy_measure.domain.formatting import (
     count,
     date_time,
     energy,
+    energy_scale,
     mean_with_interval,
+    natural_key,
+    number,
     plural,
     quantity,
     scale,
+    scaled,
     verdict,
 )
 from llm_energy_measure.verification.completeness import describe_found
@@ -28,10 +32,14 @@ __all__ = [
     "count",
     "date_time",
     "energy",
+    "energy_scale",
     "mean_with_interval",
+    "natural_key",
+    "number",
     "plural",
     "quantity",
     "scale",
+    "scaled",
     "verdict",
 ]
 

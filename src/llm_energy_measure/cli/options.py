@@ -153,12 +153,12 @@ def _restore_variable(name: str, value: str | None) -> None:
 
 def experiment_ids(function: FunctionT) -> FunctionT:
     """Add the argument `[ID]...`, with shell completion."""
-    return click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=_complete_id)(function)
+    return click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=complete_id)(function)
 
 
 def experiment_id(function: FunctionT) -> FunctionT:
     """Add the argument `ID`, with shell completion."""
-    return click.argument("experiment", metavar="ID", shell_complete=_complete_id)(function)
+    return click.argument("experiment", metavar="ID", shell_complete=complete_id)(function)
 
 
 def validated_by(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
@@ -265,9 +265,9 @@ def usage_errors(option: str) -> Iterator[None]:
         raise click.BadParameter(str(error), param_hint=option) from error
 
 
-def require_ids_or_all(ids: tuple[str, ...], *, all_experiments: bool) -> None:
-    """Raise `click.UsageError` unless the command line has either experiment ids or `--all`."""
-    if all_experiments == bool(ids):
+def require_ids_or_all(ids: tuple[str, ...], *, all_experiments: bool, where: str | None = None) -> None:
+    """Raise `click.UsageError` unless the command line has either `--all`, or experiment ids or `--where`."""
+    if all_experiments == (bool(ids) or where is not None):
         raise click.UsageError("Give either experiment ids or --all.")
 
 
@@ -357,11 +357,14 @@ def not_aggregated(name: str, alternative: str) -> ResultNotFoundError:
 
 
 def all_ids(repository: FileSystemRepository) -> list[str]:
-    """Return the sorted ids of all experiments that have raw results or an aggregate."""
-    return sorted({*repository.list_experiments(), *repository.list_aggregated()})
+    """Return the ids of all experiments that have raw results or an aggregate, in natural order."""
+    from llm_energy_measure.domain.formatting import natural_key
+
+    return sorted({*repository.list_experiments(), *repository.list_aggregated()}, key=natural_key)
 
 
-def _complete_id(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_id(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the ids that start with the incomplete word, for the shell."""
     from llm_energy_measure.results.repository import FileSystemRepository
 
     directory = context.find_root().meta.get(_RESULTS_DIR_KEY)

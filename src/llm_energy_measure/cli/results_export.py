@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from llm_energy_measure.catalogue.query import ALIASES, full_key, is_config
-from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.cli import formatting, options, selection, terminal
 from llm_energy_measure.domain.configuration import PREFIX
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
@@ -28,7 +28,7 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
         "results export --to dataset --format parquet",
     ),
 )
-@options.experiment_ids
+@selection.selection_options
 @click.option(
     "--to", "target", metavar="FILE|-", required=True, type=options.PathName(), help="Write to FILE, or to stdout (-)."
 )
@@ -48,7 +48,14 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
 @click.option("--per-process", is_flag=True, help="Add columns process_<i>_... to the row of each experiment.")
 @options.shared_options
 def export(
-    *, ids: tuple[str, ...], target: str, form: str | None, columns: str | None, raw: bool, per_process: bool
+    *,
+    ids: tuple[str, ...],
+    where: str | None,
+    target: str,
+    form: str | None,
+    columns: str | None,
+    raw: bool,
+    per_process: bool,
 ) -> None:
     """Write a table of experiments, with values in base units.
 
@@ -60,9 +67,9 @@ def export(
     findings, with one file per month. Files of unchanged months are not rewritten. It needs the package pyarrow.
     """
     if form == "parquet":
-        if ids or raw or per_process or target == "-":
-            message = "--format parquet exports all experiments to a folder: use --to FOLDER, and neither ids nor"
-            raise click.UsageError(f"{message} --raw or --per-process.")
+        if ids or where or raw or per_process or target == "-":
+            message = "--format parquet exports all experiments to a folder: use --to FOLDER, and neither ids, --where,"
+            raise click.UsageError(f"{message} --raw nor --per-process.")
         _write_dataset(target)
         return
     form = form or options.format_of(target, _FORMATS)
@@ -71,10 +78,11 @@ def export(
         raise click.UsageError("--raw and --format codecarbon have one row per process; omit --per-process.")
     repository = options.repository()
     options.require_safe_target(repository, target)
+    names = selection.selected(repository, ids, where, with_pending=raw, must_exist=False)
     if raw:
-        table, failed = _raw_table(repository, ids, form)
-    elif ids or per_process:
-        table, failed = _loaded_table(repository, ids or repository.list_aggregated(), per_process=per_process)
+        table, failed = _raw_table(repository, names, form)
+    elif names or per_process:
+        table, failed = _loaded_table(repository, names or repository.list_aggregated(), per_process=per_process)
     else:
         table, failed = _catalogued_table(repository)
     if columns is not None:

@@ -46,6 +46,9 @@ _GROUP_HEADERS = (
 _SHOWN = dict.fromkeys(("energy", "energy_j"), ("shown_energy_j", "attributed_high_j")) | dict.fromkeys(
     ("efficiency", "tokens/j"), ("shown_tokens_per_joule", "attributed_tokens_per_joule")
 )
+# Sort keys by the titles that are no name of the same figure: the number of warnings, and titles of groups.
+_TITLES_OF_GROUPS = {"without energy": "unknown_energy", "lower bounds": "lower_bounds"}
+_TITLES = {"warnings": "warning_count"}
 
 
 class _Listing(msgspec.Struct):
@@ -94,6 +97,7 @@ Conditions:
   verdict in (failed, partial) or not date < 2026-03
   tag.paper = fig3 and host is unknown
   config.batch_size >= 8                   (a key of the configuration, or its end after a dot)
+  energy < 1 kJ and ttft_p99_ms < 0.5 s    (a quantity with its unit; without unit, in base units)
 
 The columns are those of an export, and status, verdict, hosts, gpus, precision, note, tag.KEY and config.KEY
 ('results configs' lists the keys). energy_j is the plain sum. attributed_energy_j counts each joule once;
@@ -136,6 +140,7 @@ case. The exit status is 1 if a file can't be read.
 @click.option("--totals", is_flag=True, help="Show the totals over all listed experiments.")
 @click.option("--refresh", is_flag=True, help="Look for changed files in all experiments, even in more than 2,000.")
 @energies.energy_option
+@energies.unit_option
 @options.rehash_option
 @options.json_option
 @options.shared_options
@@ -152,6 +157,7 @@ def list_results(
     totals: bool,
     refresh: bool,
     kind: energies.EnergyKind,
+    unit: str | None,
     rehash: bool,
     as_json: bool,
 ) -> None:
@@ -185,13 +191,13 @@ def list_results(
     )
     _warn_about_problems(listing)
     if shown is not None:
-        _print_columns(shown_columns, listing, kind, as_json=as_json)
+        _print_columns(shown_columns, listing, kind, unit, as_json=as_json)
     elif as_json:
         terminal.print_json(msgspec.to_builtins(listing.rows))
     elif grouped:
-        _print_groups(columns, listing.rows, kind)
+        _print_groups(columns, listing.rows, kind, unit)
     elif listing.rows:
-        cells = [_cells(row, kind) for row in listing.rows]
+        cells = _all_cells(listing.rows, kind, unit)
         terminal.print_table(_HEADERS, cells, optional=_OPTIONAL, short={1: _short_models(listing.rows)})
         energies.print_footnote(energies.energy_of(row, kind) for row in listing.rows)
     _print_count(listing)
@@ -210,6 +216,8 @@ def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool, kind
     if key is None:
         return None
     figure = ALIASES.get(key.lower(), key.lower())
+    if (title := (_TITLES_OF_GROUPS if grouped else _TITLES).get(figure)) is not None:
+        return title
     if kind == "attributed" and key.lower() in _SHOWN:
         return _SHOWN[key.lower()][grouped]
     if grouped and figure in GROUP_FIGURES:
@@ -239,13 +247,18 @@ def _warn_about_problems(listing: _Listing) -> None:
         terminal.warn(f"{formatting.plural(hidden, 'more problem')} not shown; omit --limit to see all", fails=True)
 
 
-def _cells(row: ExperimentSummary, kind: energies.EnergyKind) -> tuple[str, ...]:
-    energy = energies.energy_of(row, kind)
+def _all_cells(rows: Sequence[ExperimentSummary], kind: energies.EnergyKind, unit: str | None) -> list[tuple[str, ...]]:
+    shown = [energies.energy_of(row, kind) for row in rows]
+    scale = energies.scale_of(shown, unit)
+    return [_cells(row, energy, scale) for row, energy in zip(rows, shown, strict=True)]
+
+
+def _cells(row: ExperimentSummary, energy: energies.Energy, scale: tuple[float, str]) -> tuple[str, ...]:
     return (
         row.experiment_id,
         row.model_name or formatting.UNKNOWN,
         f"{formatting.cell(row.found_processes)}/{formatting.cell(row.expected_processes)}",
-        energy.cell(),
+        energy.cell(scale),
         formatting.count(row.total_tokens),
         formatting.quantity(row.avg_tokens_per_second) + (" (total)" if row.method in WHOLE_THROUGHPUT else ""),
         energy.efficiency_cell(ratio(row.total_tokens, energy.high_j)),
@@ -256,7 +269,9 @@ def _cells(row: ExperimentSummary, kind: energies.EnergyKind) -> tuple[str, ...]
     )
 
 
-def _print_columns(columns: Sequence[str], listing: _Listing, kind: energies.EnergyKind, *, as_json: bool) -> None:
+def _print_columns(
+    columns: Sequence[str], listing: _Listing, kind: energies.EnergyKind, unit: str | None, *, as_json: bool
+) -> None:
     """Print the columns of --columns. Energy and efficiency are those of the usual table, with their signs."""
     titles = {"energy": "energy", "energy_j": "energy", "efficiency": "tokens/J"}
     energy = [energies.energy_of(row, kind) for row in listing.rows]
@@ -277,8 +292,9 @@ def _print_columns(columns: Sequence[str], listing: _Listing, kind: energies.Ene
     numbers = {name for index, name in enumerate(columns) if _is_numeric(row[index] for row in listing.values)}
     headers = [(name, "right" if name in numbers or name in titles else "left") for name in columns]
     cells = []
+    scale = energies.scale_of(energy, unit)
     for row, one, values in zip(listing.rows, energy, listing.values, strict=True):
-        usual = {"energy": one.cell(), "tokens/J": one.efficiency_cell(ratio(row.total_tokens, one.high_j))}
+        usual = {"energy": one.cell(scale), "tokens/J": one.efficiency_cell(ratio(row.total_tokens, one.high_j))}
         cells.append(
             [
                 usual[titles[name]] if name in titles else _cell(name, value)
@@ -313,14 +329,15 @@ def _cell(name: str, value: Any) -> str:
     return formatting.date_time(value) if isinstance(value, datetime) else formatting.cell(value)
 
 
-def _print_groups(columns: Sequence[str], groups: Sequence[Group], kind: energies.EnergyKind) -> None:
+def _print_groups(columns: Sequence[str], groups: Sequence[Group], kind: energies.EnergyKind, unit: str | None) -> None:
     headers = (*((name, "left") for name in columns), *_GROUP_HEADERS)
     shown = [energies.energy_of_group(group, kind) for group in groups]
+    scale = energies.scale_of(shown, unit)
     cells = [
         (
             *(_cell(name, value) for name, value in group.by.items()),
             formatting.count(group.experiments),
-            energy.cell(),
+            energy.cell(scale),
             formatting.count(group.total_tokens),
             energy.efficiency_cell(group.tokens_per_joule if kind == "plain" else group.attributed_tokens_per_joule),
             formatting.count(group.unknown_energy),

@@ -8,7 +8,7 @@ import click
 
 from llm_energy_measure.analysis.observations import METRICS, read_observations
 from llm_energy_measure.analysis.repeats import DEFAULT_METRICS, repeats_of
-from llm_energy_measure.cli import energies, formatting, options, repeats_output, terminal
+from llm_energy_measure.cli import energies, formatting, options, repeats_output, selection, terminal
 
 _FORMATS = {".csv": "csv", ".json": "json", ".md": "markdown", ".tex": "latex"}
 
@@ -51,7 +51,7 @@ The exit status is 1 if an aggregate can't be read.
         'results repeats --where "config.batch_size >= 8" --to table.tex',
     ),
 )
-@options.where_option
+@selection.selection_options
 @click.option(
     "--metrics",
     metavar="NAME,...",
@@ -73,6 +73,7 @@ The exit status is 1 if an aggregate can't be read.
 @options.shared_options
 def repeats(
     *,
+    ids: tuple[str, ...],
     where: str | None,
     metrics: list[str],
     by: str | None,
@@ -93,7 +94,7 @@ def repeats(
     options.require_safe_target(repository, target or "-")
     observations = read_observations(
         repository,
-        where=where,
+        where=selection.condition_of(selection.selected(repository, ids), where),
         energy=kind,
         split_by=_names(split_by),
         ignore=_names(ignore),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -33,6 +34,27 @@ _PROCESS_HEADERS = (
 )
 
 
+class _Shown(NamedTuple):
+    """The energies that the options select.
+
+    Attributes:
+        kind: `attributed` or `plain`.
+        unit: Unit of `--unit`. None chooses a prefix.
+    """
+
+    kind: energies.EnergyKind
+    unit: str | None
+
+    @property
+    def scale(self) -> tuple[float, str] | None:
+        """Divisor and unit of `--unit`. None without the option."""
+        return None if self.unit is None else formatting.energy_scale([], self.unit)
+
+    def joules(self, energy_j: float | None) -> str:
+        """Return the text of an energy in joules."""
+        return formatting.quantity(energy_j, "J") if self.scale is None else formatting.scaled(energy_j, self.scale)
+
+
 @click.command(epilog=options.examples("results show exp_7", "results show exp_7 --raw --json"))
 @options.experiment_id
 @click.option("--raw", is_flag=True, help="Show all fields of the raw result of each process.")
@@ -44,10 +66,18 @@ _PROCESS_HEADERS = (
 )
 @click.option("--plot", "with_plot", is_flag=True, help="Draw the power over time, where samples are stored.")
 @energies.energy_option
+@energies.unit_option
 @options.json_option
 @options.shared_options
 def show(
-    *, experiment: str, raw: bool, attempt: int | None, with_plot: bool, kind: energies.EnergyKind, as_json: bool
+    *,
+    experiment: str,
+    raw: bool,
+    attempt: int | None,
+    with_plot: bool,
+    kind: energies.EnergyKind,
+    unit: str | None,
+    as_json: bool,
 ) -> None:
     """Show one experiment: its aggregate and its processes.
 
@@ -58,7 +88,7 @@ def show(
         raise click.UsageError("--plot draws the current attempt: omit --raw, --json and --attempt.")
     repository = options.repository()
     if attempt is not None:
-        _show_attempt(repository, experiment, attempt, raw=raw, as_json=as_json)
+        _show_attempt(repository, experiment, attempt, unit, raw=raw, as_json=as_json)
         return
     options.require_known(repository, experiment)
     # recover_raw refuses a folder that belongs to another experiment, so the folder name is safe after it.
@@ -74,7 +104,7 @@ def show(
     elif as_json:
         _print_aggregate_json(repository, experiment)
     else:
-        _print_summary(row, repository, experiment, results, kind)
+        _print_summary(row, repository, experiment, results, _Shown(kind, unit))
         if with_plot:
             _print_power(repository, experiment, results)
     if row.problems:
@@ -96,7 +126,9 @@ def _print_power(repository: FileSystemRepository, experiment: str, raw_results:
     print_figure(found)
 
 
-def _show_attempt(repository: FileSystemRepository, experiment: str, attempt: int, *, raw: bool, as_json: bool) -> None:
+def _show_attempt(
+    repository: FileSystemRepository, experiment: str, attempt: int, unit: str | None, *, raw: bool, as_json: bool
+) -> None:
     attempts = repository.list_attempts(experiment)
     if attempt not in attempts:
         found = f"the earlier attempts are {', '.join(map(str, attempts))}" if attempts else "it has no earlier attempt"
@@ -108,7 +140,7 @@ def _show_attempt(repository: FileSystemRepository, experiment: str, attempt: in
     if raw or as_json:
         _print_raw_results(recovery.results, as_json=as_json)
     else:
-        _print_process_table(recovery.results)
+        _print_process_table(recovery.results, unit)
     if recovery.unreadable:
         raise SystemExit(1)
 
@@ -127,8 +159,14 @@ def _print_raw_results(raw_results: Sequence[RawProcessResult], *, as_json: bool
         )
 
 
-def _print_process_table(raw_results: Sequence[RawProcessResult]) -> None:
-    terminal.print_table(_PROCESS_HEADERS, map(_cells, raw_results), optional=(9, 8, 1, 2))
+def _print_process_table(raw_results: Sequence[RawProcessResult], unit: str | None) -> None:
+    energies_of = [result.energy_metrics for result in raw_results]
+    scales = [
+        formatting.energy_scale([getattr(energy, f"{name}_energy_j") for energy in energies_of], unit)
+        for name in ("total", "gpu", "cpu")
+    ]
+    rows = [_cells(result, scales) for result in raw_results]
+    terminal.print_table(_PROCESS_HEADERS, rows, optional=(9, 8, 1, 2))
 
 
 def _print_aggregate_json(repository: FileSystemRepository, experiment: str) -> None:
@@ -143,16 +181,16 @@ def _print_summary(
     repository: FileSystemRepository,
     experiment: str,
     raw_results: Sequence[RawProcessResult],
-    kind: energies.EnergyKind,
+    shown: _Shown,
 ) -> None:
     aggregated = _aggregated(row, repository, experiment, raw_results)
-    terminal.print_fields(_summary(row, aggregated, kind))
+    terminal.print_fields(_summary(row, aggregated, shown))
     processes = raw_results or (aggregated.process_results if aggregated is not None else [])
     if processes:
         terminal.print_line("")
-        _print_process_table(processes)
+        _print_process_table(processes, shown.unit)
     if aggregated is not None:
-        energy = energies.energy_of(aggregated, kind)
+        energy = energies.energy_of(aggregated, shown.kind)
         energies.print_footnote([] if energy.is_undetermined else [energy])
     if attempts := repository.list_attempts(experiment):
         terminal.info(f"earlier attempts: {', '.join(map(str, attempts))}; use --attempt N to show one")
@@ -185,9 +223,7 @@ def _aggregated(
     return repository.load_aggregated(experiment)
 
 
-def _summary(
-    row: ExperimentSummary, aggregated: AggregatedResult | None, kind: energies.EnergyKind
-) -> list[tuple[str, str]]:
+def _summary(row: ExperimentSummary, aggregated: AggregatedResult | None, shown: _Shown) -> list[tuple[str, str]]:
     """Return the names and values of the summary, the most important first."""
     processes = (formatting.cell(number) for number in (row.found_processes, row.expected_processes))
     fields = [
@@ -205,9 +241,9 @@ def _summary(
     efficiency = calculate_efficiency_metrics(aggregated)
     method = aggregated.aggregation.method
     fields += [
-        *(_plain_fields(aggregated) if kind == "plain" else _energy_fields(aggregated)),
+        *(_plain_fields(aggregated, shown) if shown.kind == "plain" else _energy_fields(aggregated, shown)),
         ("tokens", formatting.count(aggregated.total_tokens)),
-        *_efficiency(energies.energy_of(aggregated, kind), aggregated.total_tokens, _output_tokens(aggregated)),
+        *_efficiency(energies.energy_of(aggregated, shown.kind), aggregated.total_tokens, _output_tokens(aggregated)),
         (
             "throughput",
             f"{formatting.quantity(aggregated.avg_tokens_per_second, 'token/s')} ({_throughput_of(method)})",
@@ -232,12 +268,12 @@ def _summary(
     return fields + tags
 
 
-def _energy_fields(aggregated: AggregatedResult) -> list[tuple[str, str]]:
+def _energy_fields(aggregated: AggregatedResult, shown: _Shown) -> list[tuple[str, str]]:
     """Return the attributed energy, its reasons, and the plain sum if that differs."""
     energy, bounds_j = energies.energy_of(aggregated, "attributed"), aggregated.attributed_bounds_j
-    text = energy.cell().replace("≥", "at least")
+    text = energy.cell(shown.scale).replace("≥", "at least")
     low_j, high_j = bounds_j or (None, None)
-    interval = f"{formatting.quantity(low_j, 'J')} to {formatting.quantity(high_j, 'J')}"
+    interval = f"{shown.joules(low_j)} to {shown.joules(high_j)}"
     if energy.is_undetermined:
         text = f"{text} (recorded: {interval})" if energy.is_lower_bound else interval
     elif low_j != high_j:
@@ -246,7 +282,7 @@ def _energy_fields(aggregated: AggregatedResult) -> list[tuple[str, str]]:
     plain_j, factor = aggregated.plain_energy_j, aggregated.attribution_factor
     if plain_j is not None and (plain_j != energy.low_j or energy.is_undetermined):
         times = f", {factor:.3g} times the attributed energy" if factor is not None else ""
-        fields.append(("plain sum", formatting.quantity(plain_j, "J") + times))
+        fields.append(("plain sum", shown.joules(plain_j) + times))
     if aggregated.attribution_status is not None:
         basis = f" ({', '.join(aggregated.attribution_basis)})" if aggregated.attribution_basis else ""
         fields.append(("attribution", aggregated.attribution_status + basis))
@@ -290,13 +326,13 @@ def _throughput_of(method: str) -> str:
     return "mean per process" if method in MEAN_THROUGHPUT else f"by the strategy {method}"
 
 
-def _plain_fields(aggregated: AggregatedResult) -> list[tuple[str, str]]:
+def _plain_fields(aggregated: AggregatedResult, shown: _Shown) -> list[tuple[str, str]]:
     """Return the total of the strategy. If they differ from it, return the plain sum and the attributed energy too."""
     bounds_j = aggregated.attributed_bounds_j
     plain_j = aggregated.plain_energy_j
-    fields = [("energy", energies.energy_of(aggregated, "plain").cell().replace("≥", "at least"))]
+    fields = [("energy", energies.energy_of(aggregated, "plain").cell(shown.scale).replace("≥", "at least"))]
     if plain_j is not None and plain_j != aggregated.total_energy_j:
-        fields.append(("plain sum", formatting.quantity(plain_j, "J")))
+        fields.append(("plain sum", shown.joules(plain_j)))
     if bounds_j is not None and bounds_j != (aggregated.total_energy_j, aggregated.total_energy_j):
         energy_j, factor = aggregated.attributed_energy_j, aggregated.attribution_factor
         fields.append(("attributed", formatting.attributed_energy(energy_j, bounds_j, factor)))
@@ -324,18 +360,17 @@ def _finite(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _cells(result: RawProcessResult) -> tuple[str, ...]:
+def _cells(result: RawProcessResult, scales: Sequence[tuple[float, str]]) -> tuple[str, ...]:
     energy, inference = result.energy_metrics, result.inference_metrics
+    energies_j = (energy.total_energy_j, energy.gpu_energy_j, energy.cpu_energy_j)
     gpu = result.gpu_name or formatting.UNKNOWN
     return (
         str(result.process_index),
         result.host or formatting.UNKNOWN,
         gpu if result.gpu_id is None else f"{result.gpu_id}: {gpu}",
-        formatting.quantity(energy.total_energy_j, "J"),
-        formatting.quantity(energy.gpu_energy_j, "J"),
-        formatting.quantity(energy.cpu_energy_j, "J"),
+        *(formatting.scaled(energy_j, scale) for energy_j, scale in zip(energies_j, scales, strict=True)),
         formatting.count(inference.total_tokens if inference else None),
         formatting.quantity(inference.tokens_per_second if inference else None),
-        formatting.quantity(inference.inference_time_sec if inference else None, "s"),
+        formatting.scaled(inference.inference_time_sec if inference else None, (1.0, "s")),
         formatting.date_time(result.timestamps.start),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.cli import formatting, options, selection, streams, terminal
 from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.results.batch.shards import Shard
 from llm_energy_measure.results.batch.verify import VerifiedExperiment, names_to_verify, verify_experiments
@@ -35,10 +35,12 @@ _MAX_NAMES = 5
 
 @click.command(
     epilog=options.examples(
-        "results verify --all", "results verify exp_7 --json", "results verify --all --fail-on warning,sources.changed"
+        "results verify --all",
+        "results verify 'exp_*' --json",
+        "results verify --all --fail-on warning,sources.changed",
     )
 )
-@options.experiment_ids
+@selection.selection_options
 @click.option(
     "--all", "all_experiments", is_flag=True, help="Verify all experiments, and compare them with each other."
 )
@@ -53,7 +55,15 @@ _MAX_NAMES = 5
 @options.json_option
 @options.shared_options
 @streams.finish_work
-def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, shard: Shard | None, as_json: bool) -> None:
+def verify(
+    *,
+    ids: tuple[str, ...],
+    where: str | None,
+    all_experiments: bool,
+    fail_on: str,
+    shard: Shard | None,
+    as_json: bool,
+) -> None:
     """Verify experiments: recompute them from their raw files, and explain each check that failed.
 
     For one experiment, the output has the verdict (a word of 'results list --help'), the plain sum over processes, the
@@ -63,13 +73,11 @@ def verify(*, ids: tuple[str, ...], all_experiments: bool, fail_on: str, shard: 
     With --shard, only experiments of one shard are compared with each other. docs/reference/checks.md explains codes
     and severities.
     """
-    options.require_ids_or_all(ids, all_experiments=all_experiments)
+    options.require_ids_or_all(ids, all_experiments=all_experiments, where=where)
     options.require_all_for_shard(shard, all_experiments=all_experiments)
     selected = _selected(fail_on)
     repository = options.repository()
-    for name in ids:
-        options.require_known(repository, name)
-    names = names_to_verify(repository) if all_experiments else [*ids]
+    names = names_to_verify(repository) if all_experiments else selection.selected(repository, ids, where)
     if shard is not None:
         names = [name for name in names if shard.has(name)]
     verified = list(verify_experiments(repository, names))

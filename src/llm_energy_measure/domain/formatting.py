@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from datetime import datetime
+
+from llm_energy_measure.domain.units import ENERGY_UNITS
 
 UNKNOWN = "-"
 
@@ -27,6 +30,41 @@ def quantity(value: float | None, unit: str = "") -> str:
                 break
     text = f"{value:.4g}" if abs(value) < 1e4 or unit else f"{value:,.0f}"
     return f"{text} {prefix}{unit}".rstrip()
+
+
+def number(value: float) -> str:
+    """Return a number with four digits, without an exponent if that is short.
+
+    Example:
+        >>> number(1971.7), number(123456.0), number(0.0821)
+        ('1972', '123,456', '0.0821')
+    """
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def energy_scale(values_j: Iterable[float | None], unit: str | None = None) -> tuple[float, str]:
+    """Return the divisor and the unit that all energies of a column share: a given unit, or that of the middle value.
+
+    Example:
+        >>> energy_scale([222.7, 2000.0, 82.05]), energy_scale([1.0], "kWh")
+        ((1, 'J'), (3600000.0, 'kWh'))
+    """
+    if unit is not None:
+        return ENERGY_UNITS[unit], unit
+    known = sorted(abs(value) for value in values_j if value)
+    middle = known[len(known) // 2] if known else 1.0
+    factor, prefix = next((pair for pair in _PREFIXES.items() if middle >= pair[0]), (1e-3, "m"))
+    return factor, f"{prefix}J"
+
+
+def scaled(value: float | None, scale: tuple[float, str]) -> str:
+    """Return a value in the unit of its column.
+
+    Example:
+        >>> scaled(2000.0, (1, "J")), scaled(82.05, (1e3, "kJ"))
+        ('2000 J', '0.08205 kJ')
+    """
+    return UNKNOWN if value is None else f"{number(value / scale[0])} {scale[1]}"
 
 
 def scale(values: Iterable[float], unit: str) -> tuple[float, str]:
@@ -143,6 +181,17 @@ def config_value(value: object) -> str:
     if value is None:
         return UNKNOWN
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that orders the numbers in a text by value.
+
+    Example:
+        >>> sorted(["a_c10", "a_c2", "a"], key=natural_key)
+        ['a', 'a_c2', 'a_c10']
+    """
+    parts = re.split(r"([0-9]+)", text)
+    return [(0, int(part), part) if number % 2 else (1, 0, part) for number, part in enumerate(parts) if part]
 
 
 def plural(number: int, noun: str) -> str:

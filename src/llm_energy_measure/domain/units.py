@@ -82,6 +82,45 @@ def ratio(numerator: float | None, denominator: float | None) -> float | None:
     return quotient if math.isfinite(quotient) else None
 
 
+_PREFIXES = {"": 1.0, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_UNITS: dict[str, tuple[str, float]] = {
+    **{prefix + unit: (unit, factor) for unit in ("J", "W", "s", "FLOP") for prefix, factor in _PREFIXES.items()},
+    **{f"{prefix}Wh": ("J", factor * 3600) for prefix, factor in _PREFIXES.items()},
+    "min": ("s", 60.0),
+    "h": ("s", 3600.0),
+    "token": ("token", 1.0),
+    "tokens": ("token", 1.0),
+}
+
+ENERGY_UNITS = {"J": 1.0, "mJ": 1e-3, "kJ": 1e3, "MJ": 1e6, "Wh": 3600.0, "kWh": JOULES_PER_KWH}
+"""Joules by unit, for the units in which tables can show an energy."""
+
+
+def convert(value: float, unit: str, to: str) -> float | None:
+    """Return a value in another unit. None if the units measure different quantities, or if one is unknown.
+
+    Example:
+        >>> convert(1.5, "kJ", "J"), convert(2, "mJ/token", "J/token"), convert(1, "kWh", "s")
+        (1500.0, 0.002, None)
+    """
+    found, wanted = _base_unit(unit), _base_unit(to)
+    if found is None or wanted is None or found[0] != wanted[0]:
+        return None
+    return value * found[1] / wanted[1]
+
+
+def _base_unit(unit: str) -> tuple[list[str], float] | None:
+    """Return the base units of a unit such as `mJ/token`, and its value in them."""
+    parts = [_UNITS.get(part) for part in unit.split("/")]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    factor = known[0][1]
+    for _, divisor in known[1:]:
+        factor /= divisor
+    return [base for base, _ in known], factor
+
+
 def parse_size(text: str) -> int:
     """Return a size in bytes, at least 1.
 

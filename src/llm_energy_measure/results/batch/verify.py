@@ -17,6 +17,7 @@ from llm_energy_measure.domain.experiment import (
     RawProcessResult,
 )
 from llm_energy_measure.domain.findings import Finding, Outcome
+from llm_energy_measure.domain.formatting import natural_key
 from llm_energy_measure.exceptions import (
     AggregationError,
     ConfigurationError,
@@ -85,11 +86,12 @@ class VerifiedExperiment(Struct, frozen=True, kw_only=True):
 
 
 def names_to_verify(repository: FileSystemRepository) -> list[str]:
-    """Return the sorted folder names of all experiments that have a raw result, an aggregate or a manifest."""
+    """Return in natural order the folders of all experiments with a raw result, an aggregate or a manifest."""
     known = {*repository.list_experiments(), *repository.list_aggregated()}
     folders = (entry.name for entry in repository.store.list(RAW_DIR) if entry.is_folder)
     others = [name for name in folders if name not in known and is_folder_name(name)]
-    return sorted(known.union(name for name in others if _has_manifest(repository, name)))
+    names = known.union(name for name in others if _has_manifest(repository, name))
+    return sorted(names, key=natural_key)
 
 
 def _has_manifest(repository: FileSystemRepository, folder: str) -> bool:
