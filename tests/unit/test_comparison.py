@@ -118,7 +118,7 @@ estimates = st.builds(
 @given(estimates, st.floats(1, 12))
 def test_further_repeats_equal_a_search_from_one(estimate: RatioEstimate, factor: float) -> None:
     p_values = (estimate.p_different(), estimate.p_different() * factor)
-    if verdict_of(estimate, p_values[1], 0.03, is_lower_better=True) != "undecided":
+    if verdict_of(estimate, p_values[1], estimate.p_equivalent(0.03), 0.03, is_lower_better=True) != "undecided":
         return
     is_beyond = abs(estimate.log_ratio) > math.log1p(0.03)
     later = ((repeats, estimate.with_more(repeats)) for repeats in range(1, MOST_REPEATS + 1))

@@ -343,12 +343,13 @@ def _decided(row: Row, estimate: RatioEstimate, p_values: tuple[float, float], m
         margin: Relative difference that matters.
         lower: Whether lower values are better.
     """
-    verdict = verdict_of(estimate, p_values[1], margin, is_lower_better=lower)
+    p_equivalent = estimate.p_equivalent(margin)
+    verdict = verdict_of(estimate, p_values[1], p_equivalent, margin, is_lower_better=lower)
     return msgspec.structs.replace(
         row,
         interval=estimate.interval(),
         p=p_values[1],
-        p_equivalent=estimate.p_equivalent(margin),
+        p_equivalent=p_equivalent,
         verdict=verdict,
         further_repeats=further_repeats(estimate, p_values, margin) if verdict == "undecided" else None,
     )

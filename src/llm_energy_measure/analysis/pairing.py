@@ -241,7 +241,8 @@ def _by_configuration(runs: Iterable[Observation], ignore: Collection[str]) -> l
     """Return the facts of each configuration, and its runs."""
     found: dict[tuple[object, ...], list[Observation]] = {}
     for one in runs:
-        found.setdefault((*one.identity.items(), *one.configuration.items()), []).append(one)
+        # Experiments share the dictionaries, and equal ones are merged below.
+        found.setdefault((id(one.configuration), *one.identity.items()), []).append(one)
     merged: dict[tuple[object, ...], Configured] = {}
     for same in found.values():
         facts = {**same[0].identity, **{PREFIX + key: value for key, value in same[0].configuration.items()}}

@@ -21,7 +21,9 @@ _NORMAL_TWO_SIDED = 1.9599
 _NORMAL_ONE_SIDED = 1.6448
 
 
-def verdict_of(estimate: RatioEstimate, adjusted_p: float, margin: float, *, is_lower_better: bool) -> Verdict:
+def verdict_of(
+    estimate: RatioEstimate, adjusted_p: float, p_equivalent: float, margin: float, *, is_lower_better: bool
+) -> Verdict:
     """Return the verdict on the candidate.
 
     It is `worse` or `better` if the adjusted p-value is less than 0.05 and the ratio is beyond the margin, and
@@ -30,12 +32,13 @@ def verdict_of(estimate: RatioEstimate, adjusted_p: float, margin: float, *, is_
     Args:
         estimate: The estimated ratio.
         adjusted_p: p-value, adjusted for the number of rows.
+        p_equivalent: Greater p-value of the two one-sided tests of equivalence at the margin.
         margin: Relative difference that matters.
         is_lower_better: Whether lower values are better.
     """
     if adjusted_p < _SIGNIFICANCE and _is_beyond(estimate, margin):
         return "worse" if (estimate.log_ratio > 0) == is_lower_better else "better"
-    return "equivalent" if estimate.p_equivalent(margin) < _SIGNIFICANCE else "undecided"
+    return "equivalent" if p_equivalent < _SIGNIFICANCE else "undecided"
 
 
 def further_repeats(estimate: RatioEstimate, p_values: tuple[float, float], margin: float) -> int | None:

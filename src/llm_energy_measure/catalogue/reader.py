@@ -149,12 +149,14 @@ class CatalogueReader:
         """Return the selected experiments with their facts and configurations, sorted by id."""
         parts: dict[int | None, dict[str, Value]] = {None: {}}
         found = []
-        one = (
-            "SELECT summary, rows.crc, facts, config, other_config FROM rows JOIN experiments USING (folder) "
-            "JOIN details USING (folder) WHERE folder = ?"
+        clause = query.clause(self._config_keys)
+        rows = self._database.execute(
+            "SELECT summary, rows.crc, facts, config, other_config FROM (SELECT folder, experiment_id, config, "
+            f"other_config FROM experiments WHERE {clause.sql}) JOIN rows USING (folder) "
+            "JOIN details USING (folder) ORDER BY experiment_id, folder",
+            clause.values,
         )
-        for folder in self._folders(query, sort="id"):
-            summary, crc, facts, *numbers = self._database.execute(one, (folder,)).fetchone()
+        for summary, crc, facts, *numbers in rows:
             row = _decode(summary, crc)
             configuration = Configuration(*(self._part(number, parts) for number in numbers))
             found.append(CataloguedExperiment(row, _FACTS_DECODER.decode(facts), configuration, numbers[0]))
