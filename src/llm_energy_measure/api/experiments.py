@@ -28,6 +28,9 @@ from llm_energy_measure.results.repository import FileSystemRepository
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+    from matplotlib.axes import Axes
+
+    from llm_energy_measure.reports.plots import Kind
 
 _HEADERS = (
     *(("id", "left"), ("model", "left"), ("processes", "right"), ("energy", "right"), ("tokens", "right")),
@@ -227,6 +230,44 @@ class Experiments:
             block_of=None if block is None else column(block, runs, f"cannot pair by {block}"),
         )
         return ComparisonTable(comparison)
+
+    def plot(
+        self,
+        x: str,
+        y: str = "j_per_output_token",
+        *,
+        by: str | None = None,
+        kind: Kind = "points",
+        pareto: bool = False,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw one mark for each configuration, with its interval, and return the axes; see `results plot --help`.
+
+        Args:
+            x: Value of the first axis: a figure such as `itl_p50`, a numeric column, `config.KEY` or `tag.KEY`.
+            y: Value of the second axis: a figure or a numeric column.
+            by: A key or fact that gives the colour.
+            kind: `points`, `bars`, `box` or `line`.
+            pareto: Whether to draw the Pareto front.
+            ax: Axes of matplotlib to draw on. None creates a figure of pyplot.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+            ConfigurationError: A name is unknown, or no experiment has both values.
+
+        Example:
+            >>> load("results").plot("config.batch_size", by="model", kind="line")  # doctest: +SKIP
+        """
+        # Other methods do not need these imports.
+        from llm_energy_measure.reports.drawing import axes_of
+        from llm_energy_measure.reports.figures import Choice, figure_of, read_for
+        from llm_energy_measure.reports.plots import KINDS
+
+        if kind not in KINDS:
+            raise ConfigurationError("cannot draw", f"{kind!r} is no kind of figure", f"use one of {', '.join(KINDS)}")
+        choice = Choice(x=x, y=y, by=by, kind=kind, is_front_drawn=pareto)
+        results = read_for(self.repository, choice, where=self.where, kind=self.energy)
+        return axes_of(figure_of(results, choice), ax)
 
     def _side(self, selection: str | Experiments) -> Selection:
         if isinstance(selection, Experiments):

@@ -9,11 +9,9 @@ import click
 from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.cli import energies, formatting, options, terminal
 from llm_energy_measure.cli.plot_output import print_figure
-from llm_energy_measure.reports.figures import Choice, figure_of, metrics_of
+from llm_energy_measure.reports.figures import Choice, figure_of, read_for
 from llm_energy_measure.reports.images import FORMATS, encode_image
 from llm_energy_measure.reports.plots import KINDS, Kind
-from llm_energy_measure.reports.quantities import stored_columns
-from llm_energy_measure.reports.reading import read_results
 from llm_energy_measure.reports.style import Size, size_of
 
 _HELP = f"""Draw a figure of experiments, for a paper or in the terminal.
@@ -91,31 +89,15 @@ def plot(
         raise click.BadParameter(message, param_hint="--to")
     repository = options.repository()
     options.require_safe_target(repository, target or "-")
-    names = [x_name, y_name]
-    # Keys of the configuration separate repeats already; other facts have to be named.
-    facts = [name for name in (x_name, by, facet) if name is not None and not _is_number(name)]
+    choice = Choice(x=x_name, y=y_name, by=by, facet=facet, kind=form, is_front_drawn=pareto)
     with options.usage_errors("--x, --y, --by or --facet"):
-        results = read_results(
-            repository,
-            where=where,
-            kind=kind,
-            by=facts,
-            columns=stored_columns(names),
-            uses_energy=any(METRICS[name].uses_energy for name in metrics_of(*names)),
-            warn=terminal.warn,
-            on_progress=terminal.info,
-        )
+        results = read_for(repository, choice, where=where, kind=kind, warn=terminal.warn, on_progress=terminal.info)
     if not results.experiments:
         terminal.error("nothing to draw: no aggregated experiment; run 'llm-energy-measure aggregate --all'")
         raise SystemExit(1)
-    choice = Choice(x=x_name, y=y_name, by=by, facet=facet, kind=form, is_front_drawn=pareto)
     figure = figure_of(results, choice)
     if target is None:
         print_figure(figure)
         return
     data = encode_image(figure, width, FORMATS[suffix])
     terminal.write_or_print(data, target, content=f"figure with {formatting.plural(len(figure.marks()), 'mark')}")
-
-
-def _is_number(name: str) -> bool:
-    return name in METRICS or bool(stored_columns([name]))

@@ -7,14 +7,24 @@ from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
-from llm_energy_measure.analysis.observations import METRICS, Observation
+from llm_energy_measure.analysis.observations import METRICS, EnergyKind, Observation
 from llm_energy_measure.analysis.repeats import RepeatGroup, Repeats, repeats_of
 from llm_energy_measure.domain import formatting
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.reports.plots import Axis, Kind, Mark, Panel, Plot, Series, pareto_front
-from llm_energy_measure.reports.quantities import Quantity, as_categories, quantity_of, sorted_texts, texts_of
-from llm_energy_measure.reports.reading import Results
+from llm_energy_measure.reports.quantities import (
+    Quantity,
+    as_categories,
+    is_number,
+    quantity_of,
+    sorted_texts,
+    stored_columns,
+    texts_of,
+    uses_energy,
+)
+from llm_energy_measure.reports.reading import Results, read_results
 from llm_energy_measure.reports.style import MOST_SERIES
+from llm_energy_measure.results.repository import FileSystemRepository
 
 INTERVAL_NOTE = "Bars: t-based 95 % interval of the mean over repeats. A mark without a bar is one run."
 RANGE_NOTE = (
@@ -53,6 +63,43 @@ class _Member(Struct, frozen=True):
 def metrics_of(*names: str | None) -> list[str]:
     """Return those of the names that are metrics, or all metrics if none is one."""
     return [name for name in dict.fromkeys(names) if name in METRICS] or list(METRICS)
+
+
+def read_for(
+    repository: FileSystemRepository,
+    choice: Choice,
+    *,
+    where: str | None = None,
+    kind: EnergyKind = "attributed",
+    warn: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> Results:
+    """Return the experiments of a figure, with the values that it shows.
+
+    Args:
+        repository: The results directory.
+        choice: What the figure shows.
+        where: Condition in the grammar of `results list --where`. None selects all experiments.
+        kind: `attributed` counts each joule once; `plain` uses the plain sums.
+        warn: Function that is called with a message if the catalogue cannot be used.
+        on_progress: Function that is called with a message before long work.
+
+    Raises:
+        ConfigurationError: The condition or a name is wrong.
+    """
+    names = [choice.x, choice.y]
+    # Keys of the configuration separate repeats already; other facts have to be named.
+    facts = [name for name in (choice.x, choice.by, choice.facet) if name is not None and not is_number(name)]
+    return read_results(
+        repository,
+        where=where,
+        kind=kind,
+        by=facts,
+        columns=stored_columns(names),
+        uses_energy=any(map(uses_energy, names)),
+        warn=warn,
+        on_progress=on_progress,
+    )
 
 
 def figure_of(results: Results, choice: Choice, *, name: str = "figure") -> Plot:

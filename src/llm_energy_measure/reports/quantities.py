@@ -56,6 +56,18 @@ def stored_columns(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for name in full if COLUMNS.get(name) in ("integer", "number")))
 
 
+def is_number(name: str) -> bool:
+    """Return True for the name of a metric or of a numeric column."""
+    return name in METRICS or bool(stored_columns([name]))
+
+
+def uses_energy(name: str) -> bool:
+    """Return True if a value of this name depends on the energy."""
+    if name in METRICS:
+        return METRICS[name].uses_energy
+    return "J" in _UNITS.get(ALIASES.get(name, name), "")
+
+
 def quantity_of(name: str, results: Results) -> Quantity:
     """Return the values of a name: a metric, a numeric column, `config.KEY`, `tag.KEY`, `date`, `host` or a fact.
 
