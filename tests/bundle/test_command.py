@@ -71,6 +71,19 @@ def test_create_without_a_selection_packs_everything(results: Path, tmp_path: Pa
     assert run("-o", results, "bundle", "create", "--to", tmp_path / "a.zip").out.startswith("4 experiments, ")
 
 
+def test_report_has_only_the_packed_experiments(results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    for target in (tmp_path / "a.zip", tmp_path / "b.zip"):
+        done = run("-o", results, "bundle", "create", "llama_c0", "llama_c1", "--to", target, "--report")
+        assert done.status == 0, done.err
+    report = bundles.unpacked(tmp_path / "a.zip")["data/report.html"]
+    assert report.startswith(b"<!")
+    assert b"llama_c1" in report
+    assert b"llama_c2" not in report
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -78,11 +91,12 @@ def test_create_without_a_selection_packs_everything(results: Path, tmp_path: Pa
         (["--date", "31.3.2026"], "'31.3.2026' is not a date; write for example 2026-03-31"),
         (["--licence", "my licence"], "'my licence' is not an SPDX identifier"),
         (["--where", "colour = red"], "colour"),
+        (["--to", "-"], "a bundle needs a file; write for example --to fig3.zip"),
         (["--report", "--pseudonymise-hosts"], "omit --report or --pseudonymise-hosts"),
     ],
 )
 def test_create_refuses_wrong_arguments(results: Path, tmp_path: Path, arguments: Sequence[str], message: str) -> None:
-    done = run("-o", results, "bundle", "create", *arguments, "--to", tmp_path / "a.zip")
+    done = run("-o", results, "bundle", "create", "--to", tmp_path / "a.zip", *arguments)
     assert done.status == 2
     assert message in done.err
     assert not (tmp_path / "a.zip").exists()

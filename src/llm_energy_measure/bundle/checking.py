@@ -19,7 +19,7 @@ from llm_energy_measure.bundle.signature import SignatureCheck
 from llm_energy_measure.bundle.snapshot import Snapshot
 from llm_energy_measure.bundle.sources import Source
 from llm_energy_measure.bundle.table import PublishedTable
-from llm_energy_measure.exceptions import BundleError, ResultsError
+from llm_energy_measure.exceptions import BundleError, LLMEnergyMeasureError
 
 _SMALL_BYTES = 1 << 16
 
@@ -243,7 +243,7 @@ def _compare_verdict(snapshot: Snapshot, stored: verdicts.StoredVerdict, found: 
     """Yield a problem if the recomputed verdict differs from the stored one."""
     try:
         recomputed = verdicts.verdict_on(snapshot)
-    except ResultsError as error:
+    except LLMEnergyMeasureError as error:
         yield Problem("verdict.differs", snapshot.folder, f"it cannot be verified: {error.found}")
         return
     if recomputed.verdict != verdicts.CLEAN:

@@ -23,6 +23,7 @@ from llm_energy_measure.bundle.outcomes import refuse
 from llm_energy_measure.bundle.signature import NAMESPACE
 from llm_energy_measure.bundle.version import VERSION
 from llm_energy_measure.domain.experiment import process_index_of
+from llm_energy_measure.security import require_bounded_json
 
 
 class LeftOut(Struct, frozen=True, kw_only=True):
@@ -74,6 +75,7 @@ def encode_json(value: object) -> bytes:
 def decode_selection(data: bytes) -> Selection:
     """Return the selection in the bytes of `selection.json`. Raises `BundleError`."""
     try:
+        require_bounded_json(data)
         return msgspec.json.decode(data, type=Selection)
     except (ValueError, RecursionError) as error:
         raise refuse("bag.form", SELECTION, f"it is not a selection: {str(error)[:200]}") from error

@@ -19,6 +19,10 @@ BAGIT_TEXT = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 DIGEST_PREFIX = "sha256:"
 """Start of the digest of a bundle."""
 
+_MAX_LINE_BYTES = 1 << 12
+# Each missing file is named, but a manifest of many gigabytes would fill the memory.
+_MORE_LINES = 100_000
+
 _LINE = re.compile(rb"([0-9a-f]{64})  ([!-~]+)")
 _OXUM = re.compile(rb"Payload-Oxum: ([0-9]{1,20})\.([0-9]{1,20})")
 
@@ -36,8 +40,11 @@ def read_manifest(source: Source, manifest: str) -> dict[str, bytes]:
     """
     listed: dict[str, bytes] = {}
     count = 0
-    for line in sources.lines(source, manifest):
+    limit = 2 * len(source.names) + _MORE_LINES
+    for line in sources.lines(source, manifest, _MAX_LINE_BYTES):
         count += 1
+        if count > limit:
+            raise refuse("bag.form", manifest, f"it lists more than {limit:,} files, but the bundle has fewer")
         match = _LINE.fullmatch(line)
         if match is None:
             raise refuse("bag.form", manifest, f"line {count} is not '<SHA-256>  <name>'")

@@ -13,6 +13,7 @@ from llm_energy_measure.bundle.snapshot import Snapshot
 from llm_energy_measure.bundle.version import VERSION
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.results.batch.verify import verify_experiment
+from llm_energy_measure.security import require_bounded_json
 
 CLEAN = "complete"
 """The verdict without an error, a missing process or an unknown energy."""
@@ -94,6 +95,7 @@ def encode_verdict(verdict: StoredVerdict) -> bytes:
 def decode_verdict(line: bytes, name: str) -> StoredVerdict:
     """Return the verdict in a line. Raises `BundleError`."""
     try:
+        require_bounded_json(line)
         return _DECODER.decode(line)
     except (ValueError, RecursionError) as error:
         raise refuse("bag.form", name, f"a line is not a verdict: {str(error)[:200]}") from error

@@ -38,6 +38,10 @@ from llm_energy_measure.bundle.zip_writer import CHUNK_BYTES
 from llm_energy_measure.exceptions import ResultNotFoundError, StorageError
 
 _ENCRYPTED = 1
+
+# An entry needs about 500 bytes of memory. A bundle of 1,000,000 experiments of two processes has 4,000,000 entries.
+_MAX_ENTRIES = 5_000_000
+_MAX_DIRECTORY_BYTES = 1 << 30
 _ADVICE_FOLDER = "unzip it and verify the folder"
 
 
@@ -130,6 +134,8 @@ class ZipSource:
         directory = _Directory(count, size, offset)
         if offset + size > position or count * CENTRAL.size > size:
             raise refuse("zip.damaged", None, "the central directory does not fit into the file")
+        if count > _MAX_ENTRIES or size > _MAX_DIRECTORY_BYTES:
+            raise refuse("zip.size", None, f"it has {count:,} entries; the limit is {_MAX_ENTRIES:,}")
         if offset + size < position:
             raise refuse("zip.gap", None, "the archive has bytes after its central directory")
         found = self._bytes_at(position, self._length - position)

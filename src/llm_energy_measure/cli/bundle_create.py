@@ -42,8 +42,8 @@ def _checked_licence(_context: click.Context, _parameter: click.Parameter, value
 
 @click.command(
     epilog=options.examples(
-        'bundle create --where "tag.paper = fig3" --to fig3.zip --licence CC-BY-4.0',
-        "bundle create exp_1 exp_2 --to fig3.zip --sign ~/.ssh/id_ed25519 --citation CITATION.cff",
+        'bundle create --where "tag.paper = fig3" --to fig3.zip',
+        "bundle create exp_1 exp_2 --to fig3.zip --sign ~/.ssh/id_ed25519",
     )
 )
 @options.experiment_ids
@@ -86,6 +86,8 @@ def create(
     """
     if ids and where is not None:
         raise click.UsageError("Give either experiment ids or --where.")
+    if target == "-":
+        raise click.BadParameter("a bundle needs a file; write for example --to fig3.zip", param_hint="--to")
     if report and pseudonymise:
         raise click.UsageError("The report shows the names of hosts; omit --report or --pseudonymise-hosts.")
     repository = options.repository()

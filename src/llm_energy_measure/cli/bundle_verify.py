@@ -57,7 +57,7 @@ def _checked_digest(_context: click.Context, _parameter: click.Parameter, value:
     "--allowed-signers",
     metavar="FILE",
     type=options.PathName(),
-    help="Know the keys in this file: a line 'NAME KEYTYPE KEY' for each, as for ssh-keygen.",
+    help="Accept the keys in this file: a line 'NAME KEYTYPE KEY' for each, as ssh-keygen reads it.",
 )
 @click.option("--table", metavar="CSV", type=options.PathName(), help="Compare the numbers of this published table.")
 @click.option(
