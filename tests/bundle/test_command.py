@@ -51,8 +51,8 @@ def test_create_prints_one_line_for_the_paper(results: Path, tmp_path: Path) -> 
     assert line is not None
     assert line[1] == digest_of(target)
     assert "warning: 2 experiments are not complete: llama_c0 (undetermined); llama_c1 (undetermined)" in done.err
-    assert "1 left out (see data/selection.json): llama_c2: it does not match the condition" in done.err
-    assert "left out, configuration unknown (not aggregated): 1 other experiment" in done.err
+    assert "2 left out (see data/selection.json): llama_c2: it does not match the condition" in done.err
+    assert "torn: it does not match the condition" in done.err
 
 
 def test_create_with_ids_records_the_others(results: Path, tmp_path: Path) -> None:

@@ -82,23 +82,21 @@ def check_names(names: Iterable[str]) -> None:
     Raises:
         BundleError: A name is unsafe, or two names collide.
     """
-    files: set[str] = set()
-    folders: set[str] = set()
-    spelling: dict[str, str] = {}
+    is_file: dict[str, bool] = {}
+    spelling: dict[str, str] = {}  # names with upper case, by their name in lower case
     for name in names:
         check_name(name)
-        if name in files:
+        if is_file.get(name):
             raise refuse("name.duplicate", name, "two entries have this name")
-        files.add(name)
         path = name
-        while path:
-            known = spelling.setdefault(path.lower(), path)
-            if known != path:
-                raise refuse("name.case", name, f"{known!r} differs from it only in upper and lower case")
+        while path and path not in is_file:
+            lower = path.lower()
+            other = spelling.get(lower, lower if lower != path and lower in is_file else path)
+            if other != path:
+                raise refuse("name.case", name, f"{other!r} differs from it only in upper and lower case")
+            if lower != path:
+                spelling[lower] = path
+            is_file[path] = path == name
             path = path.rpartition("/")[0]
-            if path in folders:
-                break
-            if path:
-                folders.add(path)
-    if both := files & folders:
-        raise refuse("name.folder", min(both), "it is the name of a file and of a folder")
+        if path and is_file[path] != (path == name):
+            raise refuse("name.folder", path, "it is the name of a file and of a folder")

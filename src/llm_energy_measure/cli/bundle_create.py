@@ -11,13 +11,10 @@ from pathlib import Path
 
 import click
 
-from llm_energy_measure.analysis.observations import group_observations, read_observations
-from llm_energy_measure.bundle.contents import LeftOut, Selection
 from llm_energy_measure.bundle.creation import BundleOptions, CreatedBundle, create_bundle
 from llm_energy_measure.bundle.manifests import DIGEST_PREFIX
-from llm_energy_measure.catalogue.index import query_catalogue
-from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.cli.bundle_selection import select
 from llm_energy_measure.results.repository import FileSystemRepository
 
 _SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
@@ -101,7 +98,7 @@ def create(
         pseudonymise=pseudonymise,
         report=_report_function(repository, where, is_condition_enough=not (ids or only_passed)) if report else None,
     )
-    selection = _selection(repository, ids, where)
+    selection = select(repository, ids, where)
     created = create_bundle(repository, target, selection, bundle_options, with_progress=_with_progress)
     _print_created(created)
 
@@ -136,43 +133,6 @@ def _report_function(
     return render
 
 
-def _selection(repository: FileSystemRepository, ids: Sequence[str], where: str | None) -> Selection:
-    """Return the selected experiments, and the others of the same configurations."""
-    everything = options.all_ids(repository)
-    if ids:
-        found = [repository.folder_of(options.require_known(repository, name)) for name in ids]
-    elif where is not None:
-        query = Query(where=where, with_pending=True)
-        rows = query_catalogue(
-            repository, lambda catalogue: catalogue.values(query, ["id"]), full=True, warn=terminal.warn
-        )
-        found = [repository.folder_of(row[0]) for row in rows]
-    else:
-        found = everything
-    selection = Selection(condition=where, requested_ids=list(ids) or None, found=sorted(set(found)))
-    if ids or where is not None:
-        reason = "its id was not given" if ids else "it does not match the condition"
-        _add_left_out(repository, selection, set(everything), reason)
-    return selection
-
-
-def _add_left_out(repository: FileSystemRepository, selection: Selection, everything: set[str], reason: str) -> None:
-    """Add the experiments that share a configuration with a selected one, and those whose configuration is unknown."""
-    selected = set(selection.found)
-    known: set[str] = set()
-    for group in group_observations(read_observations(repository, warn=terminal.warn)):
-        members = [one.experiment_id for one in group.observations] + list(group.left_out)
-        folders = {repository.folder_of(name): name for name in members}
-        known |= folders.keys()
-        if not selected.isdisjoint(folders):
-            selection.left_out += [
-                LeftOut(experiment_id=name, reason=reason, configuration=group.name)
-                for folder, name in sorted(folders.items())
-                if folder not in selected
-            ]
-    selection.unknown_configuration = sorted(everything - known - selected)
-
-
 def _with_progress(items: Iterator[str], total: int) -> Iterator[str]:
     if terminal.is_terminal(sys.stderr) and total > 1:
         from llm_energy_measure.cli.progress import with_progress_bar
@@ -193,7 +153,7 @@ def _print_created(created: CreatedBundle) -> None:
         terminal.info(f"{len(shown)} left out (see data/selection.json): {_listed(shown)}")
     if selection.unknown_configuration:
         number = formatting.plural(len(selection.unknown_configuration), "other experiment")
-        terminal.info(f"left out, configuration unknown (not aggregated): {number}")
+        terminal.info(f"left out, configuration unknown: {number}")
     if selection.pseudonyms is not None:
         counts = ", ".join(f"{number} {kind}" for kind, number in selection.pseudonyms.items() if number)
         words = (
