@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 
 from msgspec import Struct, structs
@@ -25,7 +25,7 @@ from llm_energy_measure.domain.experiment import AttributionStatus, RawProcessRe
 from llm_energy_measure.domain.findings import Finding
 from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.verification.attribution_findings import Case, findings_of
-from llm_energy_measure.verification.explanations import energy_of_host
+from llm_energy_measure.verification.explanations import energies_of_process, energy_of_host
 from llm_energy_measure.verification.host_energy import OVER_COUNT, Explained, HostEnergy
 from llm_energy_measure.verification.hosts import MAX_TRIED, Division, Hosts, division_of
 from llm_energy_measure.verification.power import boards_of_host
@@ -92,13 +92,14 @@ def attribution_of(processes: Sequence[Process], assume: Assumptions | None = No
     """Return what `attribute` returns, for processes."""
     assume = assume or Assumptions()
     division = division_of(processes, assume.hosts, one_host=assume.boards is not None)
-    explained = _explained(processes, division, assume)
+    read = cache(lambda position: readings_of(processes[position], assume.gpu_scope))
+    explained = _explained(processes, division, assume, read)
     totals = [energy.total_energy_j for process in processes if (energy := process.energy).total_energy_j is not None]
     plain_j = math.fsum(totals) if totals else None
     total = either([one.total for one in explained])
     likely = max(explained, key=lambda one: one.total.high_j)
     hosts = [host for host in likely.by_host if host is not None]
-    findings = findings_of(Case(processes, division, explained, total, likely, hosts, plain_j, assume))
+    findings = findings_of(Case(processes, division, explained, total, likely, hosts, plain_j, assume, read))
     if plain_j is None:
         return Attribution(status="undetermined", basis=[], findings=findings)
     total = _within(total, plain_j)
@@ -118,15 +119,10 @@ def attribution_of(processes: Sequence[Process], assume: Assumptions | None = No
     )
 
 
-def _explained(processes: Sequence[Process], division: Division, assume: Assumptions) -> list[Explained]:
+def _explained(
+    processes: Sequence[Process], division: Division, assume: Assumptions, read: Callable[[int], list[Reading]]
+) -> list[Explained]:
     """Return the possible divisions into hosts, with their energies; all divisions if none is possible."""
-    readings: list[list[Reading] | None] = [None] * len(processes)
-
-    def read(position: int) -> list[Reading]:
-        found = readings[position]
-        if found is None:
-            found = readings[position] = readings_of(processes[position], assume.gpu_scope)
-        return found
 
     def explain(hosts: Hosts) -> Explained:
         by_host: list[HostEnergy | None] = []
@@ -135,11 +131,9 @@ def _explained(processes: Sequence[Process], division: Division, assume: Assumpt
         for positions in hosts:
             own = [processes[position] for position in positions]
             module = module_of(own)
-            apart = separate_energies(own) if module is None else None
-            if apart is not None:
+            if module is None and (apart := _energies_apart(own, positions, read)) is not None:
                 by_host.append(None)
-                parts = {component: exactly(math.fsum(energies)) for component, energies in apart.items()}
-                totals.append(exactly(math.fsum(chain.from_iterable(apart.values()))))
+                parts, total = apart
             else:
                 found = energy_of_host(
                     [reading for position in positions for reading in read(position)],
@@ -147,8 +141,8 @@ def _explained(processes: Sequence[Process], division: Division, assume: Assumpt
                     has_module=module is not None,
                 )
                 by_host.append(found)
-                parts = found.components
-                totals.append(found.total)
+                parts, total = found.components, found.total
+            totals.append(total)
             for component, part in parts.items():
                 components.setdefault(component, []).append(part)
         return Explained(hosts, added(totals), {name: added(parts) for name, parts in components.items()}, by_host)
@@ -167,6 +161,20 @@ def _explained(processes: Sequence[Process], division: Division, assume: Assumpt
         merged = explain(fewest)
         possible.insert(0, structs.replace(merged, total=EnergyRange(outer[0].total.low_j, merged.total.high_j, None)))
     return possible or explained
+
+
+def _energies_apart(
+    own: Sequence[Process], positions: Sequence[int], read: Callable[[int], list[Reading]]
+) -> tuple[dict[Component, EnergyRange], EnergyRange] | None:
+    """Return the components and the total of a host whose readings can't share a joule; None for other hosts."""
+    if len(own) == 1:
+        alone = energies_of_process(read(positions[0]))
+        return None if alone is None else (alone, added(alone.values()))
+    apart = separate_energies(own)
+    if apart is None:
+        return None
+    parts = {component: exactly(math.fsum(energies)) for component, energies in apart.items()}
+    return parts, exactly(math.fsum(chain.from_iterable(apart.values())))
 
 
 def _least_division(division: Division, explain: Callable[[Hosts], Explained]) -> Hosts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct, structs
 
@@ -17,7 +17,7 @@ from llm_energy_measure.verification.hosts import Division, boot_of
 from llm_energy_measure.verification.power import SENSOR_ERROR, HostBoards, boards_of_host, check_process_power
 from llm_energy_measure.verification.processes import Process, comparable, module_of
 from llm_energy_measure.verification.ranges import EnergyRange, added
-from llm_energy_measure.verification.readings import readings_of
+from llm_energy_measure.verification.readings import Reading
 
 _SCOPE_MEANING: dict[Scope, str] = {
     "device": "each process read the GPU that it names and no other (where that is false, the energy is too high)",
@@ -39,6 +39,7 @@ class Case(Struct, frozen=True):
         hosts: The hosts of this division whose readings can contain the same joules.
         plain_j: Plain sum, in joules; None if no process knows its energy.
         assume: Facts that the user states.
+        read: Returns the readings of the process at a position.
     """
 
     processes: Sequence[Process]
@@ -49,6 +50,7 @@ class Case(Struct, frozen=True):
     hosts: list[HostEnergy]
     plain_j: float | None
     assume: Assumptions
+    read: Callable[[int], list[Reading]]
 
     def where(self, processes: Iterable[int]) -> str:
         """Return ` on host NAME` if the processes have one known host, else an empty text."""
@@ -188,12 +190,12 @@ def _process_power(case: Case) -> Iterator[Finding]:
     for positions in case.likely.hosts:
         own = [case.processes[position] for position in positions]
         boards: HostBoards | None = None
-        for process in own:
+        for position, process in zip(positions, own, strict=True):
             if not process.energy.gpu_energy_j:
                 continue
             scope = process.gpu_scope
             if scope is None and process.energy.total_energy_j:
-                scope = readings_of(process, case.assume.gpu_scope)[0].scope
+                scope = case.read(position)[0].scope
             if scope in ("host", None) and boards is None:
                 boards = boards_of_host(own, case.assume.boards, case.assume.board)
             readers.append((process, scope, boards))

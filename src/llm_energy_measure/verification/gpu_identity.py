@@ -109,8 +109,8 @@ def _unnamed(evidence: Evidence) -> Finding:
     mixed = [
         process.index
         for processes in evidence.hosts.values()
-        for process in processes
         if _is_incomparable([gpu for peer in processes for gpu in peer.gpus])
+        for process in processes
     ]
     if mixed:
         message = f"processes {listed(sorted(mixed))} name their GPUs in different ways: by UUID, and by index only"
@@ -120,9 +120,8 @@ def _unnamed(evidence: Evidence) -> Finding:
 
 def _is_incomparable(gpus: Sequence[Gpu]) -> bool:
     """Return True if some GPUs are known by UUID only, and others by index only."""
-    return any(gpu.uuid is not None and gpu.index is None for gpu in gpus) and any(
-        gpu.uuid is None and gpu.index is not None for gpu in gpus
-    )
+    kinds = {(gpu.uuid is None, gpu.index is None) for gpu in gpus}
+    return kinds >= {(False, True), (True, False)}
 
 
 def _lacks_name(process: Process, processes: Sequence[Process]) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from llm_energy_measure.verification.overlap import are_comparable
-from llm_energy_measure.verification.readings import Component, Reading
+from llm_energy_measure.verification.readings import Component, Reading, Source
 
 
 def by_time(readings: Sequence[Reading]) -> list[list[Reading]]:
@@ -108,5 +109,10 @@ def code_of_gpu(readings: Sequence[Reading]) -> str:
 
 def basis_of(readings: Sequence[Reading], unknown: str = "") -> frozenset[str]:
     """Return the reasons for the scope of readings, if the records do not state it."""
+    return _basis(frozenset([reading.source for reading in readings]), unknown)
+
+
+@lru_cache(maxsize=64)
+def _basis(sources: frozenset[Source | None], unknown: str) -> frozenset[str]:
     words = {"recorded": "", "listed": "listed_devices", "tool": "tool_scope", "assumed": "assumed", None: unknown}
-    return frozenset(words[reading.source] for reading in readings) - {""}
+    return frozenset(words[source] for source in sources) - {""}

@@ -97,6 +97,8 @@ def count_once(readings: Sequence[Reading], limit_w: float | None = None, tolera
 
 def distinct(readings: Sequence[Reading]) -> list[Reading]:
     """Return readings without copies: the same energy over the same window is one reading of one counter."""
+    if len({reading.energy_j for reading in readings}) == len(readings):
+        return list(readings)
     by_key: dict[tuple[float | None, ...], Reading] = {}
     for reading in readings:
         window = reading.window
@@ -253,28 +255,35 @@ def least_energy(readings: Sequence[Reading], limit_w: float | None = None) -> f
     In each case, they contain at least the readings that don't overlap in time. A reading that overlaps the
     others for a short time contains at least its energy outside that time.
     """
-    largest = most_without_overlap(readings)
     if not are_comparable([reading.window for reading in readings]):
-        return largest
+        return max(reading.energy_j for reading in readings)
     total, until = 0.0, -math.inf
-    for reading in sorted(distinct(readings), key=lambda one: (one.window.start, one.window.end)):
-        window = reading.window
-        power = reading.energy_j / (window.end - window.start)
+    spans = [(one.window.start, one.window.end, place, one.energy_j) for place, one in enumerate(distinct(readings))]
+    for start, end, _, energy_j in sorted(spans):
+        power = energy_j / (end - start)
         cap_w = max(limit_w, 1.25 * power) if limit_w is not None else CAP_FACTOR * power
-        total += max(0.0, reading.energy_j - cap_w * max(0.0, min(until, window.end) - window.start))
-        until = max(until, window.end)
-    return max(largest, total)
+        total += max(0.0, energy_j - cap_w * max(0.0, min(until, end) - start))
+        until = max(until, end)
+    return max(_most_without_overlap(readings), total)
 
 
 def most_without_overlap(readings: Sequence[Reading]) -> float:
-    """Return the greatest energy of readings that don't overlap in time; without known times that of one reading.
+    """Return the greatest energy of readings that don't overlap in time; without known times that of one reading."""
+    if not are_comparable([reading.window for reading in readings]):
+        return max(reading.energy_j for reading in readings)
+    return _most_without_overlap(readings)
+
+
+def _most_without_overlap(readings: Sequence[Reading]) -> float:
+    """Return the greatest energy of readings that don't overlap in time; their times are known.
 
     Source: weighted interval scheduling; Kleinberg and Tardos, Algorithm Design (2005), section 6.1.
     """
-    if not are_comparable([reading.window for reading in readings]):
-        return max(reading.energy_j for reading in readings)
+    starts, ends = zip(*[(reading.window.start, reading.window.end) for reading in readings], strict=True)
+    if max(starts) < min(ends):
+        return max([reading.energy_j for reading in readings])
     by_end = sorted(readings, key=lambda reading: reading.window.end)
-    ends = [reading.window.end for reading in by_end]
+    ends = tuple(reading.window.end for reading in by_end)
     best = [0.0]
     for index, reading in enumerate(by_end):
         before = best[bisect_right(ends, reading.window.start, 0, index)]
@@ -333,7 +342,7 @@ def _runs(windows: Sequence[Window]) -> list[tuple[float, float, float]]:
 
 def are_comparable(windows: Sequence[Window]) -> bool:
     """Return True if windows can be put in order: all are known, and all have a UTC offset or all have none."""
-    return not any(math.isnan(window.start) for window in windows) and len({w.is_naive for w in windows}) == 1
+    return len({window.is_naive for window in windows}) == 1 and not any(map(math.isnan, [w.start for w in windows]))
 
 
 def are_separate(windows: Iterable[Window]) -> bool:

@@ -44,9 +44,9 @@ class EnergyRange(Struct, frozen=True, gc=False):
 ZERO = EnergyRange(0.0, 0.0, 0.0)
 
 
-def exactly(energy_j: float, *basis: str) -> EnergyRange:
+def exactly(energy_j: float, basis: frozenset[str] = _NO_BASIS) -> EnergyRange:
     """Return the range of an energy that is decided."""
-    return EnergyRange(energy_j, energy_j, energy_j, frozenset(basis))
+    return EnergyRange(energy_j, energy_j, energy_j, basis)
 
 
 def added(ranges: Iterable[EnergyRange]) -> EnergyRange:
@@ -55,12 +55,14 @@ def added(ranges: Iterable[EnergyRange]) -> EnergyRange:
     if len(known) == 1:
         return known[0]
     low, high = math.fsum([one.low_j for one in known]), math.fsum([one.high_j for one in known])
-    undecided_j = math.fsum([one.high_j - one.low_j for one in known if one.point_j is None])
+    basis: frozenset[str] = _NO_BASIS.union(*[one.basis for one in known])
+    undecided = [one for one in known if one.point_j is None]
+    if not undecided:
+        return EnergyRange(low, high, math.fsum([one.point_j or 0.0 for one in known]), basis)
     point = None
-    basis: frozenset[str] = _NO_BASIS.union(*(one.basis for one in known))
-    if undecided_j <= AGREEMENT * high:
+    if math.fsum([one.high_j - one.low_j for one in undecided]) <= AGREEMENT * high:
         point = math.fsum([one.middle_j for one in known])
-        basis |= {"agreement"} if any(one.point_j is None for one in known) else _NO_BASIS
+        basis |= {"agreement"}
     return EnergyRange(low, high, point, basis)
 
 
