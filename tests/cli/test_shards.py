@@ -32,9 +32,9 @@ def aggregates(results: Path) -> dict[str, bytes]:
 def test_aggregate_shards_together_equal_one_run(twelve: Path) -> None:
     names: list[list[str]] = []
     for number in range(1, COUNT + 1):
-        done = run("-o", twelve, "aggregate", "--all", "--shard", f"{number}/{COUNT}")
+        done = run("-o", twelve, "aggregate", "--all", "--shard", f"{number}/{COUNT}", "--json")
         assert done.status == 0
-        names.append([line.split(":")[0] for line in done.out.splitlines()])
+        names.append([outcome["experiment_id"] for outcome in done.json()])
     assert sorted(name for part in names for name in part) == sorted(f"exp_{number}" for number in range(12))
     assert all(names)
     found = aggregates(twelve)

@@ -67,6 +67,7 @@ _JSON_FIELDS = (
     "--jobs", metavar="N", type=click.IntRange(min=1), help="Number of worker processes. [default: automatic]"
 )
 @options.shard_option
+@options.executor_option
 @options.json_option
 @options.shared_options
 @streams.finish_work
@@ -78,6 +79,7 @@ def aggregate(
     rehash: bool,
     jobs: int | None,
     shard: Shard | None,
+    executor: str | None,
     as_json: bool,
     **rule: Any,
 ) -> None:
@@ -88,16 +90,15 @@ def aggregate(
     interrupt the command, run it again: --all skips experiments that are up to date.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments)
-    options.require_all_for_shard(shard, all_experiments=all_experiments)
+    options.require_all_for(all_experiments=all_experiments, shard=shard, executor=executor)
     if rule["strategy"] is not None:
         with options.usage_errors("--strategy"):
             get_strategy(rule["strategy"])
     with options.usage_errors("--assume"):
         rule["assume"] = parse_assumptions(assumed) if assumed else None
-    repository = options.repository()
+    repository = options.repository(is_absolute=executor is not None)
     if all_experiments:
-        outcomes = bulk.aggregate_all(repository, rehash=rehash, jobs=jobs or "auto", shard=shard, **rule)
-        outcomes = keep_catalogue(repository, outcomes)
+        outcomes = _aggregate_all(repository, executor, rehash=rehash, jobs=jobs or "auto", shard=shard, **rule)
     else:
         outcomes = _aggregate_ids(repository, ids, rule)
     summary = _Summary()
@@ -160,6 +161,13 @@ class _Summary:
 
 def _listed(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {word}" for word, number in numbers.items() if number)
+
+
+def _aggregate_all(
+    repository: FileSystemRepository, executor: str | None, **arguments: Any
+) -> Iterator[bulk.AggregationOutcome]:
+    with options.executor_arguments(executor, repository) as how:
+        yield from keep_catalogue(repository, bulk.aggregate_all(repository, **(arguments | how)))
 
 
 def _aggregate_ids(

@@ -243,10 +243,37 @@ def shard_option(function: FunctionT) -> FunctionT:
     return click.option("--shard", metavar="I/N", callback=callback, help=words)(function)
 
 
-def require_all_for_shard(shard: Shard | None, *, all_experiments: bool) -> None:
-    """Raise `click.UsageError` if the command line has `--shard` and experiment ids."""
+def executor_option(function: FunctionT) -> FunctionT:
+    """Add `--executor`, the address of a Dask scheduler or None."""
+
+    def check(text: str) -> None:
+        # --help does not need this import.
+        from llm_energy_measure.results.batch.executors import address_of
+
+        address_of(text)
+
+    words = "Run the work on the workers of a Dask scheduler."
+    return click.option("--executor", metavar="dask://HOST:PORT", callback=validated_by(check), help=words)(function)
+
+
+@contextlib.contextmanager
+def executor_arguments(url: str | None, repository: FileSystemRepository) -> Iterator[dict[str, Any]]:
+    """Yield the arguments `jobs` and `executor` for the work on a repository with an absolute path."""
+    if url is None:
+        yield {}
+        return
+    from llm_energy_measure.results.batch.executors import dask_workers
+
+    with dask_workers(url, repository) as workers:
+        yield {"executor": workers.executor, "jobs": workers.threads}
+
+
+def require_all_for(*, all_experiments: bool, shard: Shard | None, executor: str | None) -> None:
+    """Raise `click.UsageError` if the command line has `--shard` or `--executor`, and experiment ids."""
     if shard is not None and not all_experiments:
         raise click.UsageError("--shard selects from all experiments: give --all and no ids.")
+    if executor is not None and not all_experiments:
+        raise click.UsageError("--executor shares the work on many experiments: give --all and no ids.")
 
 
 def w_per_core_option(function: FunctionT) -> FunctionT:
@@ -290,8 +317,8 @@ def results_dir() -> str | None:
     return found
 
 
-def repository(*, must_exist: bool = True) -> FileSystemRepository:
-    """Return the repository of the results directory.
+def repository(*, must_exist: bool = True, is_absolute: bool = False) -> FileSystemRepository:
+    """Return the repository of the results directory; with `is_absolute`, other machines can use it too.
 
     Raises:
         StorageError: The path is not a directory, or it does not exist although it must.
@@ -305,7 +332,7 @@ def repository(*, must_exist: bool = True) -> FileSystemRepository:
         raise StorageError(f"cannot read results in {found.base_path}", problem, "use another one with -o DIR")
     if must_exist and found.store.supports_paths:
         _warn_if_no_results(found.base_path)
-    return found
+    return FileSystemRepository(found.base_path.absolute()) if is_absolute and found.store.supports_paths else found
 
 
 def require_safe_target(repository: FileSystemRepository, target: str) -> None:

@@ -52,6 +52,7 @@ _MAX_NAMES = 5
     help="Exit with status 1 on findings of these severities (or higher), codes or families.",
 )
 @options.shard_option
+@options.executor_option
 @options.json_option
 @options.shared_options
 @streams.finish_work
@@ -62,6 +63,7 @@ def verify(
     all_experiments: bool,
     fail_on: str,
     shard: Shard | None,
+    executor: str | None,
     as_json: bool,
 ) -> None:
     """Verify experiments: recompute them from their raw files, and explain each check that failed.
@@ -74,13 +76,14 @@ def verify(
     and severities.
     """
     options.require_ids_or_all(ids, all_experiments=all_experiments, where=where)
-    options.require_all_for_shard(shard, all_experiments=all_experiments)
+    options.require_all_for(all_experiments=all_experiments, shard=shard, executor=executor)
     selected = _selected(fail_on)
-    repository = options.repository()
+    repository = options.repository(is_absolute=executor is not None)
     names = names_to_verify(repository) if all_experiments else selection.selected(repository, ids, where)
     if shard is not None:
         names = [name for name in names if shard.has(name)]
-    verified = list(verify_experiments(repository, names))
+    with options.executor_arguments(executor, repository) as how:
+        verified = list(verify_experiments(repository, names, **how))
     if as_json:
         terminal.print_json([_document(experiment) for experiment in verified])
     elif len(verified) == 1:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct, field
@@ -33,6 +36,7 @@ from llm_energy_measure.results.aggregation import (
     require_one_experiment,
 )
 from llm_energy_measure.results.batch.comparison import check_integrity, compare_aggregates, compare_sources
+from llm_energy_measure.results.batch.jobs import run_batches
 from llm_energy_measure.results.batch.recovery import recover_from
 from llm_energy_measure.results.batch.state import expects_other_number, stated_processes
 from llm_energy_measure.results.repository import FileSystemRepository
@@ -48,6 +52,12 @@ from llm_energy_measure.verification.completeness import check_completeness
 from llm_energy_measure.verification.concurrency import concurrency_findings, sensor_uses
 from llm_energy_measure.verification.suspicions import sweep_suspicions
 from llm_energy_measure.verification.verdicts import VERDICTS, Verdict, verdict_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+# Experiments of one call in a worker. A small batch keeps all workers busy, and a large one has fewer round trips.
+_BATCH_SIZE = 64
 
 _STALE_CODES = ("sources.missing", "sources.changed", "sources.added")
 
@@ -111,22 +121,31 @@ def verify_experiment(repository: FileSystemRepository, experiment_id: str) -> V
         return _verify(repository, experiment_id, raw)[0]
 
 
-def verify_experiments(repository: FileSystemRepository, experiment_ids: Iterable[str]) -> Iterator[VerifiedExperiment]:
+def verify_experiments(
+    repository: FileSystemRepository,
+    experiment_ids: Iterable[str],
+    *,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+) -> Iterator[VerifiedExperiment]:
     """Yield the verdicts on many experiments, in order, with the findings that need several experiments.
 
     All experiments are read before the first verdict. Only their comparison shows an energy that grows with the number
     of processes, and a sensor that two experiments read at the same time.
+
+    Args:
+        repository: The results directory.
+        experiment_ids: Ids or folder names.
+        jobs: See `aggregate_all`.
+        executor: A `concurrent.futures.Executor` that verifies the experiments. All its workers must reach the results
+            directory.
     """
     verdicts, results = [], []
-    with (
-        Folder(repository.store, RAW_DIR) as raw,
-        closing(prefetch(raw, experiment_ids, lambda name: name if is_folder_name(name) else None)) as names,
-    ):
-        for name in names:
-            verdict, aggregated = _verify(repository, name, raw)
-            verdicts.append(verdict)
-            if aggregated is not None:
-                results.append(_without_samples(aggregated))
+    verify = partial(_verify_batch, repository)
+    for verdict, aggregated in run_batches(verify, _batches(experiment_ids), jobs=jobs, executor=executor):
+        verdicts.append(verdict)
+        if aggregated is not None:
+            results.append(aggregated)
     suspicions = sweep_suspicions(results)
     uses = (use for result in results for use in sensor_uses(result.experiment_id, result.process_results))
     concurrent = concurrency_findings(uses)
@@ -135,6 +154,24 @@ def verify_experiments(repository: FileSystemRepository, experiment_ids: Iterabl
             source[verdict.experiment_id] for source in (suspicions, concurrent) if verdict.experiment_id in source
         ]
         yield msgspec.structs.replace(verdict, findings=[*verdict.findings, *found]) if found else verdict
+
+
+def _batches(experiment_ids: Iterable[str]) -> Iterator[list[str]]:
+    names = iter(experiment_ids)
+    while batch := list(islice(names, _BATCH_SIZE)):
+        yield batch
+
+
+def _verify_batch(
+    repository: FileSystemRepository, names: Sequence[str]
+) -> list[tuple[VerifiedExperiment, AggregatedResult | None]]:
+    """Return the verdict on each experiment, and its recomputed result without samples."""
+    with (
+        Folder(repository.store, RAW_DIR) as raw,
+        closing(prefetch(raw, names, lambda name: name if is_folder_name(name) else None)) as prefetched,
+    ):
+        pairs = [_verify(repository, name, raw) for name in prefetched]
+    return [(verdict, None if result is None else _without_samples(result)) for verdict, result in pairs]
 
 
 def _without_samples(aggregated: AggregatedResult) -> AggregatedResult:
