@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from llm_energy_measure.bundle.contents import LeftOut, Selection
 from llm_energy_measure.bundle.creation import BundleOptions, create_bundle
+from llm_energy_measure.domain.environment import Environment
 from llm_energy_measure.domain.experiment import Manifest
 from llm_energy_measure.exceptions import ConfigurationError, ExportError, ResultExistsError, StorageError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
@@ -139,6 +141,19 @@ def test_environment_counts_what_the_records_state(whole: Path) -> None:
             "backend_version": "transformers=4.57.6",
         }
     ]
+
+
+def test_environment_has_that_of_the_records(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    machine = Environment(python_version="3.13.1", gpu_driver="580.65")
+    for process, driver in enumerate((machine, machine, UNSET)):
+        repository.save_raw("e", factories.raw("e", process, host="node-1", environment=driver))
+    files = created(tmp_path / "results", tmp_path / "a.zip", found=["e"])
+    stated = document(files["data/environment.json"])["stated_by_the_records"]
+    assert [one["processes"] for one in stated] == [1, 2]
+    assert "environment" not in stated[0]
+    known = {name: value for name, value in stated[1]["environment"].items() if value is not None}
+    assert known == {"python_version": "3.13.1", "gpu_driver": "580.65"}
 
 
 def test_licence_and_citation_are_in_metadata_and_readme(results: Path, tmp_path: Path) -> None:

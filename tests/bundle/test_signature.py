@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,3 +67,16 @@ def test_missing_or_broken_program_is_named(key: Path, tmp_path: Path, monkeypat
 def test_file_of_signers_that_is_absent_is_named(key: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no_signers: No such file or directory; write a line 'NAME KEYTYPE"):
         signature.check(DATA, signature.sign(DATA, key), tmp_path / "no_signers")
+
+
+def test_key_with_a_passphrase_is_named_without_a_terminal(tmp_path: Path) -> None:
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        pytest.skip("ssh-keygen is not installed")
+    key = tmp_path / "key"
+    subprocess.run([program, "-q", "-t", "ed25519", "-N", "secret", "-C", "", "-f", key], check=True)
+    code = "import sys; from llm_energy_measure.bundle.signature import sign; sign(b'', sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, key], capture_output=True, text=True, start_new_session=True, check=False
+    )
+    assert "incorrect passphrase supplied to decrypt private key; check the key with" in done.stderr

@@ -20,7 +20,7 @@ from llm_energy_measure.results.batch.state import stated_processes
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import aggregated_key
 
-_HOST_KEYS = "host|hostname|host_name|node|nodename|node_name|fqdn|master_addr"
+_HOST_KEYS = "host|hostname|host_name|node|nodename|node_name|nodelist|node_list|fqdn|master_addr"
 _USER_KEYS = "user|username|user_name"
 _HOST_FIELD = re.compile(rf'"(?:{_HOST_KEYS})"\s*:\s*"([^"\\]+)"')
 _USER_FIELD = re.compile(rf'"(?:{_USER_KEYS})"\s*:\s*"([^"\\]+)"')

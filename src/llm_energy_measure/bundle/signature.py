@@ -131,4 +131,4 @@ def _program(doing: str, program: str | None) -> str:
 
 def _last_line(text: bytes) -> str:
     lines = text.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].strip().rstrip(".") if lines else ""
+    return lines[-1].strip().removeprefix("Enter passphrase: ").rstrip(".") if lines else ""
