@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from llm_energy_measure.bundle.checking import verify_bundle
@@ -103,6 +104,33 @@ def test_bundle_with_pseudonyms_has_the_same_bytes_twice(named: FileSystemReposi
     packed(named, tmp_path / "a.zip")
     packed(named, tmp_path / "b.zip")
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_real_names_that_look_like_pseudonyms_are_not_mixed_up(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    hosts = ["host-2", "zeta", "alpha", "host-1"]
+    for process, host in enumerate(hosts):
+        repository.save_raw("e", factories.raw("e", process, host=host, effective_config={"note": f"on {host}"}))
+    selection = Selection(found=["e"])
+    create_bundle(repository, tmp_path / "a.zip", selection, BundleOptions(pseudonymise=True))
+    files = bundles.unpacked(tmp_path / "a.zip")
+    records = [msgspec.json.decode(files[f"data/raw/e/process_{process}.json"]) for process in range(4)]
+    assert [record["host"] for record in records] == ["host-5", "host-6", "host-3", "host-4"]
+    assert records[0]["effective_config"]["note"] == "on host-5"
+
+
+def test_ids_that_become_equal_are_refused(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    for name in ("run_gpu01", "run_host-1"):
+        repository.save_raw(name, factories.raw(name, host="gpu01"))
+    with pytest.raises(ConfigurationError, match="two experiments would have the same id; leave out one of them"):
+        create_bundle(
+            repository,
+            tmp_path / "a.zip",
+            Selection(found=["run_gpu01", "run_host-1"]),
+            BundleOptions(pseudonymise=True),
+        )
+    assert not (tmp_path / "a.zip").exists()
 
 
 def test_stale_aggregate_is_refused(named: FileSystemRepository, tmp_path: Path) -> None:

@@ -162,6 +162,9 @@ class _Packing:
         folders = self._selection.found = sorted(set(self._selection.found))
         pseudonyms = self._collect_pseudonyms(folders)
         order = {folder: pseudonyms.folder(folder) if pseudonyms else folder for folder in folders}
+        if len(set(order.values())) < len(order):
+            found = "two experiments would have the same id"
+            raise ConfigurationError("cannot replace the names in ids", found, "leave out one of them")
 
         def packed() -> Iterator[str]:
             for folder in sorted(folders, key=order.__getitem__):

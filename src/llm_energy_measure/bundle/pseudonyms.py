@@ -6,8 +6,9 @@ all JSON files, in file names and in ids. A name in other free text is replaced 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -27,7 +28,7 @@ _USER_FIELD = re.compile(rf'"(?:{_USER_KEYS})"\s*:\s*"([^"\\]+)"')
 _HOME = re.compile(r'(?:/home/|/Users/|\\\\Users\\\\)([^/"\\\s:,]+)')
 
 # "localhost" names no machine, and a number is that of a node in a job.
-_NO_NAME = re.compile(r"localhost|[0-9]+|[0-9a-fA-F:.]*::1|127\.[0-9.]+|host-[0-9]+|user-[0-9]+")
+_NO_NAME = re.compile(r"localhost|[0-9]+|[0-9a-fA-F:.]*::1|127\.[0-9.]+")
 _DISTINCTIVE = re.compile(r"(?=.*[0-9.-]).{3,}")
 
 
@@ -59,15 +60,15 @@ class Pseudonyms:
 
     def freeze(self) -> None:
         """Give each name its pseudonym: names are numbered in their sorted order."""
-        shorts: dict[str, str] = {}
-        for name in sorted(self._host_names):
-            if _NO_NAME.fullmatch(name):
-                continue
-            short = name.partition(".")[0]
-            pseudonym = shorts.setdefault(short, f"host-{len(shorts) + 1}")
-            self._hosts[name] = self._hosts[short] = pseudonym
+        hosts = sorted(name for name in self._host_names if not _NO_NAME.fullmatch(name))
         users = sorted(name for name in self._user_names if not _NO_NAME.fullmatch(name))
-        self._users = {name: f"user-{number}" for number, name in enumerate(users, 1)}
+        short_names = {name: name.partition(".")[0] for name in hosts}
+        # A pseudonym that is also a real name would be replaced once more.
+        taken = {*hosts, *short_names.values(), *users}
+        by_short = dict(zip(dict.fromkeys(short_names.values()), _unused("host-", taken), strict=False))
+        for name, short in short_names.items():
+            self._hosts[name] = self._hosts[short] = by_short[short]
+        self._users = dict(zip(users, _unused("user-", taken), strict=False))
         distinctive = [name for name in self._hosts if _DISTINCTIVE.fullmatch(name)]
         self._host_text = _any_of(distinctive, r"(?<![A-Za-z0-9])({})(?![A-Za-z0-9])")
         self._user_text = _any_of(self._users, r"(?<=[/\\])({})(?![A-Za-z0-9._-])|\b({})(?=@)")
@@ -120,6 +121,11 @@ class Pseudonyms:
         if self._user_text is not None:
             text = self._user_text.sub(lambda match: self._users[match[0]], text)
         return text
+
+
+def _unused(prefix: str, taken: set[str]) -> Iterator[str]:
+    """Yield the prefix with the numbers from 1, without names that are taken."""
+    return (name for number in itertools.count(1) if (name := f"{prefix}{number}") not in taken)
 
 
 def _is_text(key: str) -> bool:
