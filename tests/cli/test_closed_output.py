@@ -20,7 +20,20 @@ from llm_energy_measure.results.store.codec import encode_raw
 from tests.support import factories
 from tests.support.command import MODULE, PATIENCE_SEC, run
 
-ONLY_PRINT = {"configs", "doctor", "order", "results", "schema", "list", "show", "repeats", "export", "sql"}
+ONLY_PRINT = {
+    "configs",
+    "doctor",
+    "order",
+    "results",
+    "schema",
+    "list",
+    "show",
+    "repeats",
+    "report",
+    "plot",
+    "export",
+    "sql",
+}
 PENDING = ("mistral", "llama_c3", "llama_c4")
 
 

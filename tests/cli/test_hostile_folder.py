@@ -37,6 +37,8 @@ COMMANDS = [
     "results export --to {results}/dataset --format parquet",
     "results sql 'select count(*) from processes'",
     "results repeats",
+    "results report --to -",
+    "results plot --x energy --y tokens_per_s",
     "results configs",
     "results compare {results} {results}",
     "record --experiment recorded --w-per-core 10 -- true",

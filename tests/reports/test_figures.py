@@ -28,7 +28,7 @@ from llm_energy_measure.reports.plots import (
     thinned,
 )
 from llm_energy_measure.reports.power import figure_of_samples
-from llm_energy_measure.reports.reading import ids_condition, read_results
+from llm_energy_measure.reports.reading import read_results
 from llm_energy_measure.reports.text_plot import text_lines
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store.samples import save_samples
@@ -218,17 +218,6 @@ def test_widths(text: str) -> None:
 def test_other_widths_are_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="use single, double"):
         style.size_of(text)
-
-
-def test_ids_condition_selects_hostile_ids(tmp_path: Path) -> None:
-    repository = FileSystemRepository(tmp_path)
-    names = ['a"b', "c\\d", "e) or (id ~ a", "plain"]
-    for name in names:
-        repository.save_raw(name, factories.raw(name))
-    assert {one.result for one in aggregate_all(repository)} == {"aggregated"}
-    for name in names:
-        found = read_results(repository, where=ids_condition([name]))
-        assert [one.summary.experiment_id for one in found.experiments] == [name]
 
 
 @pytest.fixture(scope="module")

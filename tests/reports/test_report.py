@@ -185,6 +185,8 @@ def test_ids_and_condition_select_experiments(examples: Path, tmp_path: Path) ->
     target = tmp_path / "report.html"
     found = page_of(examples, target, "smollm2_b1_c0", "smollm2_b4_c0", "--where", "config.batch_size = 4")
     assert [row["experiment"].text for row in found.rows("experiments-table")] == ["smollm2_b4_c0"]
+    found = page_of(examples, target, "*_c[0]")
+    assert [row["experiment"].text for row in found.rows("experiments-table")] == ["smollm2_b1_c0", "smollm2_b4_c0"]
     done = run("-o", examples, "results", "report", "smollm2_b9", "--to", target)
     assert done.status == 1
     assert "did you mean" in done.err

@@ -15,6 +15,7 @@ from llm_energy_measure.bundle.creation import BundleOptions, CreatedBundle, cre
 from llm_energy_measure.bundle.manifests import DIGEST_PREFIX
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.bundle_selection import select
+from llm_energy_measure.cli.selection import condition_of
 from llm_energy_measure.results.repository import FileSystemRepository
 
 _SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
@@ -125,9 +126,9 @@ def _report_function(
     def render(ids: list[str]) -> bytes:
         from llm_energy_measure.reports.build import build_report
         from llm_energy_measure.reports.html import encode_report
-        from llm_energy_measure.reports.reading import ids_condition, read_results
+        from llm_energy_measure.reports.reading import read_results
 
-        condition = where if is_condition_enough else ids_condition(ids)
+        condition = where if is_condition_enough else condition_of(ids, None)
         return encode_report(build_report(read_results(repository, where=condition, warn=terminal.warn)))
 
     return render

@@ -12,10 +12,10 @@ from llm_energy_measure.analysis.comparison import Comparison, compare
 from llm_energy_measure.analysis.observations import METRICS
 from llm_energy_measure.analysis.pairing import Selection
 from llm_energy_measure.analysis.selections import column, sides_of
-from llm_energy_measure.cli import energies, formatting, options, terminal
+from llm_energy_measure.cli import energies, formatting, options, selection, terminal
 from llm_energy_measure.reports.build import build_report
 from llm_energy_measure.reports.html import encode_report
-from llm_energy_measure.reports.reading import Results, ids_condition, read_results
+from llm_energy_measure.reports.reading import Results, read_results
 from llm_energy_measure.results.repository import FileSystemRepository
 
 _SHOW_PROGRESS_FROM = 50
@@ -41,11 +41,10 @@ The exit status is 1 if no experiment is selected, or if a file can't be read.
         'results report --where "model ~ llama" --by config.batch_size --base 1 --to report.html',
     ),
 )
-@options.experiment_ids
+@selection.selection_options
 @click.option(
     "--to", "target", metavar="FILE|-", required=True, type=options.PathName(), help="Write to FILE, or to stdout (-)."
 )
-@options.where_option
 @click.option("--by", metavar="COLUMN", type=options.Text(), help="Compare the values of tag.KEY, config.KEY or date.")
 @click.option("--base", metavar="VALUE", type=options.Text(), help="With --by: compare with the runs of this value.")
 @click.option(
@@ -81,9 +80,7 @@ def report(
         raise click.UsageError("Give --by COLUMN with --base VALUE, or --compare BASE CAND.")
     repository = options.repository()
     options.require_safe_target(repository, target)
-    for name in ids:
-        options.require_known(repository, name)
-    condition = ids_condition(ids, where) if ids else where
+    condition = selection.condition_of(selection.selected(repository, ids), where)
     results = read_results(
         repository,
         where=condition,

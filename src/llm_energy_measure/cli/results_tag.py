@@ -20,9 +20,7 @@ from llm_energy_measure.results.store.tags import Tags, change_tags, load_tags, 
         "results tag 'sweep_*' nightly=yes",
     ),
 )
-@click.argument(
-    "words", metavar="[ID|GLOB]... [KEY=VALUE]...", nargs=-1, shell_complete=options.complete_id
-)
+@click.argument("words", metavar="[ID|GLOB]... [KEY=VALUE]...", nargs=-1, shell_complete=options.complete_id)
 @options.where_option
 @click.option("--note", metavar="TEXT", help="Replace the note by this text; an empty text removes the note.")
 @options.json_option

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.exceptions import MissingExtraError
 from llm_energy_measure.reports import painting, style
-from llm_energy_measure.reports.labels import for_matplotlib
+from llm_energy_measure.reports.labels import for_matplotlib, in_two_lines
 from llm_energy_measure.reports.painting import Scale
 from llm_energy_measure.reports.plots import Panel, Plot
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROW_CM = 0.62
+_TWO_LINES_CM = 0.9
 _GOLDEN_RATIO = 1.618
 _MOST_COLUMNS = 3
 _NOTEBOOK_CM = 13.0
@@ -118,11 +119,13 @@ def _is_horizontal(plot: Plot) -> bool:
 def _height(plot: Plot, width: float, columns: int, rows: int) -> float:
     """Return the height of a figure, in inches."""
     if _is_horizontal(plot):
-        return (len(plot.x.categories or ()) * _ROW_CM + 1.9) / style.CM_PER_INCH
+        names = [in_two_lines(name) for name in plot.x.categories or ()]
+        row_cm = _TWO_LINES_CM if any("\n" in name for name in names) else _ROW_CM
+        return (len(names) * row_cm + 1.9) / style.CM_PER_INCH
     panel = max(width / columns / _GOLDEN_RATIO, _LEAST_PANEL_INCHES)
     base = panel if rows == columns == 1 else 0.85 * panel * rows + _LABELS_INCHES
-    names = plot.panels[0].series if len(plot.panels[0].series) > 1 else []
-    legend_rows = math.ceil(len(names) / _legend_columns([series.name for series in names], width)) if names else 0
+    series = [one.name for one in plot.panels[0].series]
+    legend_rows = math.ceil(len(series) / _legend_columns(series, width)) if len(series) > 1 else 0
     ticks = [for_matplotlib(name) for name in plot.x.categories or ()]
     slanted = max(map(len, ticks)) * _SLANTED_INCHES * rows if _are_slanted(ticks) else 0.0
     return base + max(legend_rows - 2, 0) * _LEGEND_ROW_INCHES + slanted
@@ -179,7 +182,8 @@ def _label(axes: Axes, plot: Plot, panel: Panel, *, is_alone: bool) -> None:
         axes.set_title(for_matplotlib(panel.title), loc="left")
     if _is_horizontal(plot):
         axes.set_xlabel(for_matplotlib(scale_y.label))
-        axes.set_yticks([-float(index) for index in range(len(names or ()))], names or [])
+        rows = [in_two_lines(name) for name in plot.x.categories or ()]
+        axes.set_yticks([-float(index) for index in range(len(rows))], rows)
         axes.grid(visible=False, axis="y")
         return
     if is_alone:

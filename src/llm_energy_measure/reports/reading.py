@@ -123,15 +123,3 @@ def read_results(
         pending=pending,
         values={name: {row[0]: row[number] for row in rows} for number, name in enumerate(columns, start=1)},
     )
-
-
-def ids_condition(ids: Sequence[str], where: str | None = None) -> str:
-    r"""Return the condition that selects experiments by id, and by another condition if there is one.
-
-    Example:
-        >>> ids_condition(["exp_1", 'a"b'])
-        'id in ("exp_1", "a\\"b")'
-    """
-    escaped = (name.replace("\\", "\\\\").replace('"', '\\"') for name in ids)
-    condition = "id in ({})".format(", ".join(f'"{name}"' for name in escaped))
-    return condition if where is None else f"({where}) and {condition}"
