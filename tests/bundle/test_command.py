@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm_energy_measure.bundle import names
+from llm_energy_measure.bundle.opening import open_bundle
 from llm_energy_measure.bundle.outcomes import CODES, OUTCOMES
 from tests.support import bundles
 from tests.support.command import Done, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "check-a-papers-results.md"
 
@@ -50,7 +51,8 @@ def test_create_prints_one_line_for_the_paper(results: Path, tmp_path: Path) -> 
     line = re.fullmatch(r"2 experiments, 14 files, sha256:([0-9a-f]{64})\n", done.out)
     assert line is not None
     assert line[1] == digest_of(target)
-    assert "warning: 2 experiments are not complete: llama_c0 (undetermined); llama_c1 (undetermined)" in done.err
+    assert "files: 14\nexperiments: 2; " in verify(target).out, "the numbers are those of the paper"
+    assert "warning: 2 experiments are not complete: llama_c0 (undetermined), llama_c1 (undetermined)" in done.err
     assert "2 left out (see data/selection.json): llama_c2: it does not match the condition" in done.err
     assert "torn: it does not match the condition" in done.err
 
@@ -326,6 +328,23 @@ def test_unsafe_folder_is_refused(whole: Path, tmp_path: Path, kind: str) -> Non
         (path.parent / "a b").touch()
     assert codes(folder) == ["name.character" if kind == "hard name" else "folder.link"]
     assert verify(folder).status == 17
+
+
+def test_interrupted_open_leaves_nothing(whole: Path, tmp_path: Path) -> None:
+    files = bundles.Files(bundles.unpacked(whole))
+    left = len(files.files) + 10  # the files are read once by the check, then once more
+
+    class Interrupted(bundles.Files):
+        def chunks(self, name: str) -> Iterator[bytes]:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+            return super().chunks(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        open_bundle(Interrupted(files.files), tmp_path / "opened")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failed_open_leaves_nothing(whole: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class BundleCheck(Struct, kw_only=True):
         digest: SHA-256 of `tagmanifest-sha256.txt`, in lower-case hexadecimal. None if the bundle is refused.
         problems: The reasons for the outcome.
         experiments: Number of experiments.
-        files: Number of files that the manifests list.
+        files: Number of files of the payload, as the paper states it.
         signature: What the signature shows. None if there is none.
         unclean: Verdict by folder name, for the verdicts that are not `complete`.
         selection: How the experiments were chosen. None if it was not read.
@@ -89,7 +89,8 @@ def verify_bundle(
     found = BundleCheck(outcome="unsigned")
     try:
         whole = check_whole(source)
-        found.digest, found.problems, found.files = whole.digest, whole.problems, len(whole.listed)
+        found.digest, found.problems = whole.digest, whole.problems
+        found.files = sum(name.startswith(f"{names.PAYLOAD}/") for name in whole.listed)
         if expect is not None and whole.digest != expect.removeprefix(manifests.DIGEST_PREFIX).lower():
             found.problems.append(Problem("digest.differs", None, f"the digest is {whole.digest}, not {expect}"))
         found.signature = _check_signature(source, allowed_signers)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -14,12 +13,12 @@ import click
 from llm_energy_measure.bundle.creation import BundleOptions, CreatedBundle, create_bundle
 from llm_energy_measure.bundle.manifests import DIGEST_PREFIX
 from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.cli.bundle_output import listed, unclean_text, with_progress
 from llm_energy_measure.cli.bundle_selection import select
 from llm_energy_measure.cli.selection import condition_of
 from llm_energy_measure.results.repository import FileSystemRepository
 
 _SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-_MAX_LINES = 12
 
 
 def _checked_date(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -100,7 +99,7 @@ def create(
         report=_report_function(repository, where, is_condition_enough=not (ids or only_passed)) if report else None,
     )
     selection = select(repository, ids, where)
-    created = create_bundle(repository, target, selection, bundle_options, with_progress=_with_progress)
+    created = create_bundle(repository, target, selection, bundle_options, with_progress=with_progress("packing"))
     _print_created(created)
 
 
@@ -134,24 +133,16 @@ def _report_function(
     return render
 
 
-def _with_progress(items: Iterator[str], total: int) -> Iterator[str]:
-    if terminal.is_terminal(sys.stderr) and total > 1:
-        from llm_energy_measure.cli.progress import with_progress_bar
-
-        return with_progress_bar(items, "packing", total)
-    return items
-
-
 def _print_created(created: CreatedBundle) -> None:
     """Print the line for the paper on stdout, and what a reader of the bundle will ask about on stderr."""
     selection = created.selection
-    unclean = [f"{folder} ({verdict})" for folder, verdict in sorted(created.unclean.items())]
-    if unclean:
-        verb = "is" if len(unclean) == 1 else "are"
-        terminal.warn(f"{formatting.plural(len(unclean), 'experiment')} {verb} not complete: {_listed(unclean)}")
+    if created.unclean:
+        verb = "is" if len(created.unclean) == 1 else "are"
+        number = formatting.plural(len(created.unclean), "experiment")
+        terminal.warn(f"{number} {verb} not complete: {unclean_text(created.unclean)}")
     if selection.left_out:
         shown = [f"{one.experiment_id}: {one.reason}" for one in selection.left_out]
-        terminal.info(f"{len(shown)} left out (see data/selection.json): {_listed(shown)}")
+        terminal.info(f"{len(shown)} left out (see data/selection.json): {listed(shown, '; ')}")
     if selection.unknown_configuration:
         number = formatting.plural(len(selection.unknown_configuration), "other experiment")
         terminal.info(f"left out, configuration unknown: {number}")
@@ -165,8 +156,3 @@ def _print_created(created: CreatedBundle) -> None:
     files = formatting.plural(created.files, "file")
     terminal.info(f"{created.path}: {created.size_bytes:,} bytes; the line for the paper:")
     terminal.print_line(f"{experiments}, {files}, {DIGEST_PREFIX}{created.digest}")
-
-
-def _listed(words: Sequence[str]) -> str:
-    more = f"; and {len(words) - _MAX_LINES} more" if len(words) > _MAX_LINES else ""
-    return "; ".join(words[:_MAX_LINES]) + more

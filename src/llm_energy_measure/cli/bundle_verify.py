@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -17,10 +15,10 @@ from llm_energy_measure.bundle.manifests import DIGEST_PREFIX
 from llm_energy_measure.bundle.outcomes import OUTCOMES, problem_of
 from llm_energy_measure.bundle.table import PublishedTable, read_table
 from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.cli.bundle_output import MAX_LISTED, listed, unclean_text, with_progress
 from llm_energy_measure.exceptions import BundleError
 
 _DIGEST = re.compile(r"(?:sha256:)?[0-9a-fA-F]{64}")
-_MAX_LINES = 12
 _HELP = """Check that a bundle is whole, who signed it, and that its verdicts follow from its raw files.
 
 PATH is the ZIP file, or the folder into which it was unzipped. No file is extracted. Each verdict is computed again
@@ -98,7 +96,7 @@ def verify(
                 expect=expect,
                 allowed_signers=allowed_signers,
                 published=published,
-                with_progress=_with_progress,
+                with_progress=with_progress("verifying"),
             )
     except BundleError as error:
         found = BundleCheck(outcome="refused", problems=[problem_of(error)])
@@ -110,14 +108,6 @@ def verify(
         raise SystemExit(status)
 
 
-def _with_progress(items: Iterator[str], total: int) -> Iterator[str]:
-    if terminal.is_terminal(sys.stderr) and total > 1:
-        from llm_energy_measure.cli.progress import with_progress_bar
-
-        return with_progress_bar(items, "verifying", total)
-    return items
-
-
 def _document(found: BundleCheck) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(found)
     return {"outcome": document.pop("outcome"), "exit_status": OUTCOMES[found.outcome][0], **document}
@@ -126,10 +116,10 @@ def _document(found: BundleCheck) -> dict[str, Any]:
 def _print_check(found: BundleCheck, *, has_table: bool) -> None:
     """Print the outcome, its reasons, and what a reader has to know about the selection."""
     terminal.print_line(f"{found.outcome}: {OUTCOMES[found.outcome][1]}")
-    for problem in found.problems[:_MAX_LINES]:
+    for problem in found.problems[:MAX_LISTED]:
         terminal.print_line(f"- {problem}")
-    if len(found.problems) > _MAX_LINES:
-        terminal.print_line(f"- and {len(found.problems) - _MAX_LINES} more; --json lists all")
+    if len(found.problems) > MAX_LISTED:
+        terminal.print_line(f"- and {len(found.problems) - MAX_LISTED} more; --json lists all")
     if found.digest is not None:
         terminal.print_line(f"digest: {DIGEST_PREFIX}{found.digest}")
     if found.signature is not None and found.signature.is_valid:
@@ -137,7 +127,7 @@ def _print_check(found: BundleCheck, *, has_table: bool) -> None:
     if found.files:
         terminal.print_line(f"files: {found.files:,}")
     if found.experiments:
-        verdicts = _verdicts(found)
+        verdicts = f"; not complete: {unclean_text(found.unclean)}" if found.unclean else ", all complete"
         terminal.print_line(f"experiments: {found.experiments:,}{verdicts}")
     if found.selection is not None:
         _print_selection(found.selection)
@@ -151,20 +141,9 @@ def _print_selection(selection: Selection) -> None:
     """Print what the authors left out or replaced."""
     if selection.left_out:
         left_out = [f"{one.experiment_id} ({one.reason})" for one in selection.left_out]
-        terminal.print_line(f"left out by the authors: {_listed(left_out)}")
+        terminal.print_line(f"left out by the authors: {listed(left_out)}")
     if selection.unknown_configuration:
         number = formatting.plural(len(selection.unknown_configuration), "other experiment")
         terminal.print_line(f"left out, configuration unknown: {number}")
     if any((selection.pseudonyms or {}).values()):
         terminal.print_line("names of hosts and users are replaced; the raw files differ from the originals")
-
-
-def _verdicts(found: BundleCheck) -> str:
-    if not found.unclean:
-        return ", all complete"
-    return f"; not complete: {_listed([f'{folder} ({word})' for folder, word in sorted(found.unclean.items())])}"
-
-
-def _listed(words: list[str]) -> str:
-    more = f", and {len(words) - _MAX_LINES} more" if len(words) > _MAX_LINES else ""
-    return ", ".join(words[:_MAX_LINES]) + more
