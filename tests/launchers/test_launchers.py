@@ -27,7 +27,7 @@ def test_uneven_ranks_keep_all_results_and_all_energy(tmp_path: Path, launcher: 
     assert (outcome.status, outcome.results) == (0, {0: "completed", 1: "completed"})
     assert outcome.launchers <= launcher.names
     assert outcome.energy is not None
-    assert 0.9 < outcome.energy <= 1.01  # a busy machine starts the two processes at different times
+    assert 0.5 < outcome.energy <= 1.01  # without a handover, it would be less than 0.3
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=lambda launcher: launcher.name)

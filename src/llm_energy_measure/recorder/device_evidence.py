@@ -172,6 +172,11 @@ class EvidenceCollector:
         self._has_ended = False
         self._thread = PeriodicThread("samples", interval_sec, self._take) if interval_sec and self._samples else None
 
+    @property
+    def has_sensors(self) -> bool:
+        """True if samples are recorded of at least one sensor."""
+        return bool(self._samples)
+
     def before(self) -> None:
         """Read the states and take the first samples, before the energy window begins."""
         self._states[0] = self._read_states()

@@ -6,9 +6,9 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from llm_energy_measure import __version__
 from llm_energy_measure.domain.environment import Environment
 from llm_energy_measure.recorder.sources import Source
 
@@ -26,7 +26,7 @@ def environment_of(environ: Mapping[str, str], sources: Sequence[Source], root: 
     queries = [query for source in sources if callable(query := getattr(source, "driver_versions", None))]
     driver, cuda = next((found for query in queries if (found := query()) is not None), (None, None))
     return Environment(
-        recorder_version=_own_version(),
+        recorder_version=__version__,
         python_version=platform.python_version(),
         system=" ".join(part for part in (platform.system(), platform.release(), platform.machine()) if part) or None,
         cpu_model=_cpu_model(root),
@@ -36,13 +36,6 @@ def environment_of(environ: Mapping[str, str], sources: Sequence[Source], root: 
         gpu_driver=driver,
         cuda_version=cuda,
     )
-
-
-def _own_version() -> str | None:
-    try:
-        return version("llm-energy-measure")
-    except PackageNotFoundError:
-        return None
 
 
 def _cpu_count() -> int | None:

@@ -64,6 +64,8 @@ class Measurement:
         self._idle_end_w: float | UnsetType | None = UNSET
         self.sampler = Sampler(self._own, clock, interval_sec=interval_sec)
         self.evidence = EvidenceCollector(self._own, clock, interval_sec=interval_sec, wants_samples=wants_samples)
+        if wants_samples and not self.evidence.has_sensors:
+            opened.notes.append("no samples are recorded: no sensor of a device or host can be sampled here")
         self.start: Instant
         self._taking_over = threading.Lock()
         self._taken: list[Sensor] = []

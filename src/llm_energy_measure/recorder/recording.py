@@ -69,7 +69,8 @@ class Recording:
         w_per_core: Power of one busy core, in watts, for the source `cpu_model`.
         gpus: Indices or UUIDs of the GPUs of this process. [default: the GPUs that CUDA shows to the process]
         idle_sec: How long to measure idle power before and after the block, in seconds.
-        interval_sec: Time between two readings of the sensors, in seconds; None to read only at both ends.
+        interval_sec: Time between two readings of the sensors, in seconds; None to read only at both ends. Sensors of
+            power are read five times as often.
         checkpoint_sec: Time between two checkpoints, in seconds; None for no checkpoints.
         samples: Whether to store power, temperature, clock and throttle reasons over time, in
             `samples-process_<i>.csv.gz`.

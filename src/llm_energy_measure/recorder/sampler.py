@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 from msgspec import Struct
 
@@ -20,6 +19,10 @@ from llm_energy_measure.recorder.sources import Sensor
 # because the operating system may delay threads.
 _GAP_INTERVALS = 5
 _MIN_GAP_SEC = 1.0
+
+# Power is read this many times as often as a counter: a step between two readings is an error. The thread still uses at
+# most 1 % of a core.
+_POWER_FACTOR = 5
 
 # The longest wait for a sensor that hangs. Schedulers kill a process about 30 s after SIGTERM.
 _PATIENCE_SEC = 5.0
@@ -71,13 +74,22 @@ class Sampler:
         # Files such as those of RAPL do not hang. The driver of a device can.
         self._may_hang = any(sensor.scope == "device" for sensor in sensors)
         self._has_ended = False
-        take_cheap = partial(self.take, only_cheap=True)
-        self._thread = PeriodicThread("sampler", interval_sec, take_cheap) if interval_sec else None
+        self._thread: PeriodicThread | None = None
+        if interval_sec:
+            has_power = any(sensor.quantity == "power" for sensor in sensors)
+            self._factor = _POWER_FACTOR if has_power else 1
+            self._calls = 0
+            self._thread = PeriodicThread("sampler", interval_sec / self._factor, self._take_cheap)
 
     def start_thread(self) -> None:
         """Start the thread that reads the cheap sensors at the interval."""
         if self._thread is not None and self._own:
             self._thread.start()
+
+    def _take_cheap(self) -> None:
+        """Read the power sensors, and at the interval the counters too."""
+        self._calls += 1
+        self.take(only_cheap=True, only_power=self._calls % self._factor != 0)
 
     def begin(self) -> None:
         """Read the sensors a first time, which begins the window. A sensor that hangs delays this only for a time."""
@@ -120,7 +132,7 @@ class Sampler:
             self._thread.start()
         return is_continued
 
-    def take(self, *, only_cheap: bool = False) -> None:
+    def take(self, *, only_cheap: bool = False, only_power: bool = False) -> None:
         """Read the sensors now, unless the window has ended. The first call begins the window."""
         with self._exclusive() as is_free:
             if self._has_ended or not is_free:
@@ -131,7 +143,7 @@ class Sampler:
                 return
             self._is_reading = True
             try:
-                self._read(only_cheap=only_cheap)
+                self._read(only_cheap=only_cheap, only_power=only_power)
             finally:
                 self._is_reading = False
 
@@ -150,9 +162,10 @@ class Sampler:
                 self._owner = before
                 self._lock.release()
 
-    def _read(self, *, only_cheap: bool) -> None:
+    def _read(self, *, only_cheap: bool, only_power: bool) -> None:
         for accumulator in self._accumulators:
-            if accumulator.sensor.is_cheap or not only_cheap:
+            sensor = accumulator.sensor
+            if (sensor.is_cheap or not only_cheap) and (sensor.quantity == "power" or not only_power):
                 now = self._clock.monotonic()
                 value = accumulator.read()
                 if self._has_ended:

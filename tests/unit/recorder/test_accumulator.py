@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_energy_measure.recorder.accumulator import EnergyAccumulator
+from llm_energy_measure.recorder.clock import SystemClock
 from llm_energy_measure.recorder.sampler import Sampler
 from tests.support.replay import ManualClock, Trace, sensor
 
@@ -331,3 +332,28 @@ def test_counter_states_no_uncertainty() -> None:
     accumulator.add(0.0, 1.0)
     accumulator.add(1.0, 5.0)
     assert accumulator.reading().uncertainty_j is msgspec.UNSET
+
+
+def test_power_is_sampled_five_times_as_often_as_counters() -> None:
+    """A step from 100 to 700 W between two readings is an error, so power is read more often."""
+    enough = threading.Event()
+    powers: list[float] = []
+    counts: list[float] = []
+
+    def power() -> float:
+        powers.append(1.0)
+        if len(powers) > 60:
+            enough.set()
+        return 100.0
+
+    def counter() -> float:
+        counts.append(1.0)
+        return float(len(counts))
+
+    sensors = [sensor(power, quantity="power", component="gpu"), sensor(counter)]
+    sampler = Sampler(sensors, SystemClock(), interval_sec=0.005)
+    sampler.take()
+    sampler.start_thread()
+    assert enough.wait(PATIENCE_SEC)
+    sampler.close()
+    assert len(powers) > 3 * len(counts)

@@ -186,3 +186,10 @@ def test_samples_that_cannot_be_stored_cost_only_themselves(
         (repository.base_path / "raw" / EXPERIMENT / "samples-process_0.csv.gz").mkdir()
     assert load_result(repository).status == "completed"
     assert "cannot save the samples" in caplog.text
+
+
+def test_run_without_a_sensor_to_sample_says_so(repository: FileSystemRepository, clock: ManualClock) -> None:
+    with make_recording(repository, clock, sources=["cpu_model"], w_per_core=4.0, samples=True):
+        clock.sleep(1)
+    assert "no samples are recorded" in (load_result(repository).energy_measurement_warning or "")
+    assert file_names(repository) == ["manifest.json", "process_0.json"]
