@@ -117,6 +117,16 @@ def test_show_prints_energy_tokens_and_verdict(tmp_path: Path) -> None:
     assert re.search(r"^energy unknown, - tokens, unknown energy per token, verdict \w+$", done.err, re.MULTILINE)
 
 
+def test_show_prints_the_energy_without_idle_energy(tmp_path: Path) -> None:
+    done = as_process(
+        *("-o", tmp_path, "record", "--show", "--experiment", "e", "--w-per-core", "4", "--source", "cpu_model"),
+        *("--idle", "0.05", "--samples", "--", sys.executable, "-c", "print(sum(range(10**6)))"),
+    )
+    assert done.status == 0
+    assert re.search(r"^energy [0-9.e-]+ \w*J \([0-9.e-]+ \w*J without idle energy\), - tokens", done.err, re.MULTILINE)
+    assert "no samples are recorded" in done.err
+
+
 def test_removed_results_directory_is_created_again(tmp_path: Path) -> None:
     results = tmp_path / "results"
     done = as_process("-o", results, "record", "--experiment", "exp_7", "--no-energy", "--", "rm", "-r", results)

@@ -201,8 +201,10 @@ def _shown(result: RawProcessResult) -> str:
     except LLMEnergyMeasureError as error:
         return f"no verdict: {error}"
     per_token = formatting.energy(aggregated.avg_energy_per_token_j, unknown="unknown energy")
+    adjusted_j = result.energy_metrics.idle_adjusted_energy_j
+    adjusted = "" if adjusted_j is None else f" ({formatting.energy(adjusted_j)} without idle energy)"
     return (
-        f"energy {formatting.energy(aggregated.total_energy_j, unknown='unknown')}, "
+        f"energy {formatting.energy(aggregated.total_energy_j, unknown='unknown')}{adjusted}, "
         f"{formatting.count(aggregated.total_tokens)} tokens, {per_token} per token, verdict {verdict_of(aggregated)}"
     )
 
