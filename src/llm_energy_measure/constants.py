@@ -5,8 +5,9 @@
 #   loaded; `llm-energy-measure import` reads them.
 # - 2.0.0: one JSON file per process and one per experiment. Optional fields were added later (host, GPU UUID, scope,
 #   provenance, energy window, clock, launcher, origin, status, phases, sensors, library versions, sources,
-#   completeness, attribution, findings, environment, state of the devices). They do not change the version, because older readers can ignore them.
-#   Start, model and configuration may be null, because imported files do not always contain them.
+#   completeness, attribution, findings, environment, state of the devices). They do not change the version, because
+#   older readers can ignore them. Start, model and configuration may be null, because imported files do not always
+#   contain them.
 # - 3.0.0: another branch of the format (January and February 2026). It adds fields to 2.0.0 and is read as 2.0.0.
 # - 2.0 and 3.0 without a third number: files `result.json` with totals and no raw results. `import` reads them.
 # A change that older readers would misread needs a new major version and a step in `domain.schema.MIGRATIONS`.
