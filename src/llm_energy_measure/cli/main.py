@@ -134,6 +134,7 @@ def cli() -> None:
             "Verify the figures of experiments against their raw files.",
         ),
         "merge": ("llm_energy_measure.cli.results_merge:merge", "Copy other results directories into this one."),
+        "sync": ("llm_energy_measure.cli.results_sync:sync", "Copy results to and from a bucket or another directory."),
         "delete": ("llm_energy_measure.cli.results_delete:delete", "Delete one experiment."),
     },
     renamed={"cycles": "repeats"},

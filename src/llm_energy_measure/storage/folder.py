@@ -12,13 +12,16 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError
 from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS
 from llm_energy_measure.storage.base import Store
 from llm_energy_measure.storage.handle import FolderHandle
-from llm_energy_measure.storage.parallel import ParallelReader
 from llm_energy_measure.storage.temporary import temporary_path
+
+if TYPE_CHECKING:
+    from llm_energy_measure.storage.parallel import ParallelReader
 
 _FILE_FLAGS = READ_FLAGS | NO_FOLLOW
 _FOLDER_FLAGS = _FILE_FLAGS | getattr(os, "O_DIRECTORY", 0)
@@ -45,7 +48,11 @@ class Folder(FolderHandle):
         self.store = store
         self.prefix = prefix
         super().__init__(None)
-        self._parallel = ParallelReader(store, prefix) if store.parallel_requests > 1 else None
+        self._parallel: ParallelReader | None = None
+        if store.parallel_requests > 1:
+            from llm_energy_measure.storage.parallel import ParallelReader  # directories do not need this import
+
+            self._parallel = ParallelReader(store, prefix)
         self._entries: frozenset[str] | None = None
         if store.supports_paths and os.open in os.supports_dir_fd and os.listdir in os.supports_fd:
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.storage.base import Store, StorePath
@@ -36,6 +35,8 @@ def place_of(place: str | Path) -> Path:
     scheme, rest = match[1].lower(), match[2].rstrip("/")
     doing = f"cannot use {str(place)!r} as results directory"
     if scheme == "file":
+        from urllib.parse import unquote, urlsplit  # only URLs need this import
+
         return Path(unquote(urlsplit(f"file:///{rest}").path))
     if scheme not in _BUCKETS:
         found = f"no store for the scheme {match[1]!r} exists"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.storage.base import Entry, Store
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 Answer = bytes | ResultsError
 
@@ -53,6 +56,8 @@ class ParallelReader:
             yield file, futures[file].result()
 
     def _submit(self, name: str, entries: list[Entry], wanted: Callable[[str], bool]) -> dict[str, Future[Answer]]:
+        from concurrent.futures import ThreadPoolExecutor  # directories need no threads
+
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._store.parallel_requests)

@@ -53,7 +53,7 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
         source: The directory to copy from. It is not changed.
     """
 
-    def merge_experiment(store: Store, folder: str) -> list[MergedFile]:
+    def merge_one(store: Store, folder: str) -> list[MergedFile]:
         return list(_merge_experiment(FileSystemRepository(target.base_path, store=store), source, folder))
 
     def merge_derived(store: Store, found: tuple[str, str]) -> MergedFile:
@@ -64,10 +64,28 @@ def merge_results(target: FileSystemRepository, source: FileSystemRepository) ->
     entries = source.store.list(RAW_DIR)
     folders = [entry.name for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)]
     # On some file systems, names that differ in case are one folder.
-    for merged in map_in_threads(target.store, merge_experiment, folders, str.lower):
+    for merged in map_in_threads(target.store, merge_one, folders, str.lower):
         yield from merged
     yield from other_entries(source)
     yield from map_in_threads(target.store, merge_derived, derived_files(source), lambda found: found[1].lower())
+
+
+def merge_experiment(
+    target: FileSystemRepository, source: FileSystemRepository, folder: str, derived: Sequence[str]
+) -> Iterator[MergedFile]:
+    """Copy one experiment as `merge_results` does.
+
+    Args:
+        target: The directory to copy into.
+        source: The directory to copy from.
+        folder: Folder name of the experiment.
+        derived: Keys of its aggregates and tags; a key that the source lacks is skipped.
+    """
+    yield from _merge_experiment(target, source, folder)
+    for key in derived:
+        parent, _, name = key.partition("/")
+        if bytes_of(source.store, key) is not None:
+            yield _merge_derived(target, source, parent, name, folder)
 
 
 def other_entries(source: FileSystemRepository) -> Iterator[MergedFile]:

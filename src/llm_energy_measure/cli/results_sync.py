@@ -1,0 +1,88 @@
+"""`llm-energy-measure results sync`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from llm_energy_measure.catalogue.paths import cache_folder
+from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.results.batch.sync import SyncedExperiment, changed_experiments, sync_results
+from llm_energy_measure.results.repository import FileSystemRepository
+
+
+@click.command(
+    epilog=options.examples("-o results results sync s3://bucket/results", "-q results sync gs://bucket/results")
+)
+@click.argument("other", metavar="URL", type=options.PathName())
+@click.option("--rehash", is_flag=True, help="Compare the content of all experiments, even if no listing has changed.")
+@options.shared_options
+@streams.finish_work
+def sync(*, other: str, rehash: bool) -> None:
+    """Copy to URL what it lacks, and to the results directory (-o) what others have written to URL.
+
+    No result is replaced and none is deleted: an equal file is skipped, and a different one is a conflict. The command
+    can run from cron, and several hosts may use one URL at the same time. If it is interrupted, run it again. The exit
+    status is 1 if there was a conflict or a file could not be copied.
+    """
+    local = options.repository(must_exist=False)
+    remote = FileSystemRepository(other)
+    path = _state_path(local, remote)
+    state = {} if rehash else _load(path)
+    counts: Counter[str] = Counter()
+    for synced in _with_progress(local, remote, state):
+        counts["uploaded"] += sum(one.outcome == "copied" for one in synced.uploaded)
+        counts["downloaded"] += sum(one.outcome == "copied" for one in synced.downloaded)
+        for problem in synced.problems:
+            counts["problems"] += 1
+            terminal.error(f"{problem.outcome}: {problem.key}: {problem.reason}")
+    _save(path, state)
+    problems = formatting.plural(counts["problems"], "problem")
+    terminal.info(f"{counts['uploaded']:,} uploaded, {counts['downloaded']:,} downloaded, {problems}")
+    if counts["problems"]:
+        raise SystemExit(1)
+
+
+def _with_progress(
+    local: FileSystemRepository, remote: FileSystemRepository, state: dict[str, str]
+) -> Iterator[SyncedExperiment]:
+    """Return the experiments, with a progress bar if stderr is a terminal and there are several."""
+    if terminal.is_terminal(sys.stderr) and (total := len(changed_experiments(local, remote, state))) > 1:
+        # Only commands that print a table or a progress display import rich.
+        from llm_energy_measure.cli.progress import with_progress_bar
+
+        return with_progress_bar(sync_results(local, remote, state), "syncing", total)
+    return sync_results(local, remote, state)
+
+
+def _state_path(local: FileSystemRepository, remote: FileSystemRepository) -> Path:
+    """Return the file of the fingerprints of the last sync of these two places, in the cache of the user."""
+    places = [place.resolve() if isinstance(place, Path) else place for place in (local.base_path, remote.base_path)]
+    name = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()[:32]
+    return cache_folder() / f"{name}.sync.json"
+
+
+def _load(path: Path) -> dict[str, str]:
+    """Return the fingerprints; empty if there are none, so that all experiments are compared."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_bytes())
+        if isinstance(found, dict) and all(isinstance(text, str) for text in found.values()):
+            return found
+    return {}
+
+
+def _save(path: Path, state: dict[str, str]) -> None:
+    """Store the fingerprints. Without them, the next sync is slower and has the same result."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(state), encoding="utf-8")
+        temporary.replace(path)
