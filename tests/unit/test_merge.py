@@ -117,6 +117,21 @@ def test_results_that_cannot_be_merged_are_reported(
     assert run("-o", target.base_path, "results", "merge", source.base_path).status == 1
 
 
+@pytest.mark.parametrize("prefix", [(), ("--prefix", "night")])
+def test_renamed_folder_and_aggregate_are_reported_and_not_copied(
+    target: FileSystemRepository, source: FileSystemRepository, prefix: tuple[str, ...]
+) -> None:
+    base = source.base_path
+    (base / "raw" / EXP).rename(base / "raw" / "renamed")
+    (base / "aggregated" / f"{EXP}.json").rename(base / "aggregated" / "renamed.json")
+    done = run("-o", target.base_path, "results", "merge", base, *prefix)
+    assert done.status == 1
+    assert f"it has a result of another experiment, {EXP!r}; name it {EXP!r} in the source directory" in done.err
+    assert f"it is the aggregate of {EXP!r}; name it {EXP!r} in the source directory" in done.err
+    assert [name for name in snapshot(target) if "renamed" in name] == []
+    assert any("other" in name for name in snapshot(target))
+
+
 def interrupted_deletion(repository: FileSystemRepository) -> None:
     folder = repository.base_path / "raw" / EXP
     folder.rename(folder.with_name(f".{EXP}~deleted"))

@@ -17,9 +17,10 @@ from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME, RAW_DIR,
 from llm_energy_measure.domain.experiment import Manifest, process_index_of
 from llm_energy_measure.exceptions import ExperimentIdError, ResultCorruptError, ResultsError, UnsafePathError
 from llm_energy_measure.results.repository import FileSystemRepository
-from llm_energy_measure.results.store import deletion, layout
+from llm_energy_measure.results.store import codec, deletion, layout
 from llm_energy_measure.results.store.raw_folder import bytes_of, keep_bytes
 from llm_energy_measure.results.store.tags import decode_tags
+from llm_energy_measure.security import sanitize_experiment_id
 from llm_energy_measure.storage.base import Entry, Store
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.group_commit import map_in_threads
@@ -165,6 +166,9 @@ def _merge_experiment(target: FileSystemRepository, source: FileSystemRepository
         if (difference := _difference(target, source, folder)) is not None:
             yield MergedFile(key=prefix, outcome="conflict", reason=difference)
             return
+        if (renamed := renamed_folder(source, folder, names)) is not None:
+            yield renamed
+            return
         if conflicts := _conflicts(target, source, folder, names):
             yield from conflicts
             return
@@ -180,6 +184,36 @@ def _merge_experiment(target: FileSystemRepository, source: FileSystemRepository
     if manifest.outcome in ("copied", "same"):
         others = (name for name in names if name != MANIFEST_NAME)
         yield from filter(None, (_merge_record(target, source, folder, name) for name in others))
+
+
+def renamed_folder(source: FileSystemRepository, folder: str, names: Sequence[str]) -> MergedFile | None:
+    """Return the report on a folder whose first readable result has the id of another folder; None if they agree."""
+    prefix = layout.raw_folder(folder)
+    for name in names:
+        if process_index_of(name) is not None:
+            data = bytes_of(source.store, f"{prefix}/{name}")
+            if (found := codec.peek_id(data) if data else None) is not None:
+                return _renamed(prefix, folder, found, "it has a result of another experiment,")
+    return None
+
+
+def _renamed_aggregate(source: FileSystemRepository, key: str, folder: str) -> MergedFile | None:
+    """Return the report on an aggregate whose id belongs to another file name; None if they agree."""
+    found = codec.peek_id(source.store.get(key))
+    return None if found is None else _renamed(key, folder, found, "it is the aggregate of")
+
+
+def _renamed(key: str, folder: str, found: str, what: str) -> MergedFile | None:
+    if layout.names_folder(found, folder, any_case=True):
+        return None
+    return MergedFile(key=key, outcome="failed", reason=f"{what} {found!r}; {rename_advice(found)}")
+
+
+def rename_advice(experiment_id: str) -> str:
+    """Return what to do with a folder or an aggregate that has another name than its id."""
+    with contextlib.suppress(ExperimentIdError):
+        return f"name it {sanitize_experiment_id(experiment_id)!r} in the source directory"
+    return "correct the id in the source directory"
 
 
 def _merge_record(
@@ -276,8 +310,8 @@ def _merge_derived(
     """Copy an aggregate or tags. A different aggregate is no conflict if it can be recomputed in the target."""
     key = f"{parent}/{name}"
     try:
-        if (difference := _difference(target, source, folder)) is not None:
-            return MergedFile(key=key, outcome="conflict", reason=difference)
+        if (refused := _refused_derived(target, source, key, folder)) is not None:
+            return refused
         deletion.require_unused(target.store, folder)
         if parent == AGGREGATED_DIR and layout.is_superseded_aggregate(name):
             return _merge_kept(target, source, key, lambda number: layout.superseded_aggregate_key(folder, number))
@@ -294,6 +328,15 @@ def _merge_derived(
     if merged.outcome == "conflict" and can_be_recomputed and _has_sources(source, folder):
         return MergedFile(key=key, outcome="same", reason="it can be recomputed from the raw results")
     return merged
+
+
+def _refused_derived(
+    target: FileSystemRepository, source: FileSystemRepository, key: str, folder: str
+) -> MergedFile | None:
+    """Return the report on an aggregate or tags that must not be copied; None if they can be."""
+    if (difference := _difference(target, source, folder)) is not None:
+        return MergedFile(key=key, outcome="conflict", reason=difference)
+    return _renamed_aggregate(source, key, folder) if key.startswith(f"{AGGREGATED_DIR}/") else None
 
 
 def _has_tags_of(target: FileSystemRepository, source: FileSystemRepository, key: str) -> bool:

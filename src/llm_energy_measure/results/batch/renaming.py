@@ -12,8 +12,15 @@ import msgspec
 
 from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR, TAGS_DIR
 from llm_energy_measure.domain.experiment import ImportOrigin, RawProcessResult, process_index_of
-from llm_energy_measure.exceptions import ExperimentIdError, ResultAlteredError, ResultsError
-from llm_energy_measure.results.batch.merge import MergedFile, derived_files, merge_results, other_entries
+from llm_energy_measure.exceptions import ExperimentIdError, ResultAlteredError, ResultCorruptError, ResultsError
+from llm_energy_measure.results.batch.merge import (
+    MergedFile,
+    derived_files,
+    merge_results,
+    other_entries,
+    rename_advice,
+    renamed_folder,
+)
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.results.store.tags import decode_tags, encode_tags
@@ -52,6 +59,9 @@ def _rename(
         yield MergedFile(key=layout.raw_folder(folder), outcome="failed", reason=str(error))
         return
     names = [entry.name for entry in source.store.list(layout.raw_folder(folder)) if not entry.is_folder]
+    if (wrong := renamed_folder(source, folder, names)) is not None:
+        yield wrong
+        names = []
     digests: dict[tuple[str, str], bytes] = {}
     for name in names:
         key = f"{layout.raw_folder(folder)}/{name}"
@@ -105,9 +115,13 @@ def _renamed_aggregate(data: bytes, key: str, prefix: str, digests: dict[tuple[s
     A stale aggregate remains stale, and an unsealed one remains unsealed.
 
     Raises:
+        ResultCorruptError: It is the aggregate of another experiment.
         ResultAlteredError: Another program changed a value: the digests of the copy would hide the change.
     """
     aggregated = codec.decode_aggregated(data, key)
+    if not layout.names_folder(aggregated.experiment_id, key.rpartition("/")[2].removesuffix(".json"), any_case=True):
+        found = f"it is the aggregate of {aggregated.experiment_id!r}"
+        raise ResultCorruptError(f"cannot copy {key}", found, rename_advice(aggregated.experiment_id))
     if aggregated.integrity == "altered":
         found, advice = "another program changed values in it", "run 'llm-energy-measure aggregate' after the merge"
         raise ResultAlteredError(f"cannot copy {key}", found, advice)
