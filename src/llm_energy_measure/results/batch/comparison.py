@@ -103,10 +103,10 @@ def _compare_embedded(
     differences: list[Difference] = []
     for source, copy in zip(sources, embedded, strict=True):
         record = files.get(source.name) if source.name not in skipped else None
-        if record is None or record.stored is None or record.stored.data.removeprefix(codec.BOM).strip() == copy:
+        if record is None or record.stored is None or codec.is_copy_of(copy, record.stored.data):
             continue
         try:
-            found = codec.decode_raw(copy, source.name)
+            found = codec.decode_raw(bytes(copy), source.name)
         except ResultCorruptError as error:
             differences.append(Difference(source.name, f"unreadable ({error.found})", "readable"))
         else:

@@ -92,6 +92,7 @@ class _Id(msgspec.Struct):
     experiment_id: str
 
 
+_COMPARED_BYTES = 1024 * 1024
 _Bytes = bytes | memoryview
 RecordT = typing.TypeVar("RecordT", RawProcessResult, AggregatedResult, AggregatedSummary, _Envelope)
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
@@ -305,9 +306,18 @@ def _are_sources(sources: Sequence[SourceFile], raws: Sequence[_Bytes]) -> bool:
     )
 
 
-def embedded_records(data: bytes) -> list[bytes]:
-    """Return the raw records embedded in an aggregate, as bytes, in order."""
-    return [bytes(raw) for raw in msgspec.json.decode(data.removeprefix(BOM), type=_Embedded).process_results]
+def embedded_records(data: bytes) -> list[memoryview]:
+    """Return the raw records embedded in an aggregate, as parts of its bytes, in order."""
+    return [memoryview(raw) for raw in msgspec.json.decode(data.removeprefix(BOM), type=_Embedded).process_results]
+
+
+def is_copy_of(embedded: memoryview, data: bytes) -> bool:
+    """Return True if an embedded record is the content of a raw file, byte for byte, without a copy of either."""
+    body = data.removeprefix(BOM).strip()
+    return len(body) == len(embedded) and all(
+        body.startswith(bytes(embedded[start : start + _COMPARED_BYTES]), start)
+        for start in range(0, len(body), _COMPARED_BYTES)
+    )
 
 
 def encode_aggregated(record: AggregatedResult, *, with_digests: bool = True) -> bytes:
