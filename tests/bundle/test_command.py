@@ -69,6 +69,17 @@ def test_create_with_ids_records_the_others(results: Path, tmp_path: Path) -> No
     assert "left out by the authors: llama_c1 (its id was not given)" in verify(target).out
 
 
+def test_create_with_a_glob_and_a_condition(results: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.zip"
+    arguments = ("llama_c[01]", "--where", "tag.paper = fig3", "--to", target)
+    assert run("-o", results, "bundle", "create", *arguments).status == 0
+    selection = verify(target, "--json").json()["selection"]
+    assert (selection["requested_ids"], selection["condition"]) == (["llama_c[01]"], "tag.paper = fig3")
+    assert selection["found"] == ["llama_c0", "llama_c1"]
+    reasons = {one["experiment_id"]: one["reason"] for one in selection["left_out"]}
+    assert reasons["llama_c2"] == "the ids and the condition do not select it"
+
+
 def test_create_without_a_selection_packs_everything(results: Path, tmp_path: Path) -> None:
     assert run("-o", results, "bundle", "create", "--to", tmp_path / "a.zip").out.startswith("4 experiments, ")
 
@@ -89,7 +100,6 @@ def test_report_has_only_the_packed_experiments(results: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["llama_c0", "--where", "energy > 1"], "Give either experiment ids or --where."),
         (["--date", "31.3.2026"], "'31.3.2026' is not a date; write for example 2026-03-31"),
         (["--licence", "my licence"], "'my licence' is not an SPDX identifier"),
         (["--where", "colour = red"], "colour"),
@@ -108,7 +118,7 @@ def test_create_refuses_wrong_arguments(results: Path, tmp_path: Path, arguments
     ("arguments", "message"),
     [
         (["nope"], "experiment 'nope' not found"),
-        (["--where", "model ~ nope"], "cannot create a bundle: no experiment is selected; select other experiments"),
+        (["--where", "model ~ nope"], "no experiment is selected: none matches 'model ~ nope'"),
         (["--sign", "no_key"], "cannot sign with the key no_key: the file was not found; create a key with"),
     ],
 )

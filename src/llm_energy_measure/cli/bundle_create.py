@@ -15,7 +15,7 @@ from llm_energy_measure.bundle.manifests import DIGEST_PREFIX
 from llm_energy_measure.cli import formatting, options, streams, terminal
 from llm_energy_measure.cli.bundle_output import listed, unclean_text, with_progress
 from llm_energy_measure.cli.bundle_selection import select
-from llm_energy_measure.cli.selection import condition_of
+from llm_energy_measure.cli.selection import condition_of, selection_options
 from llm_energy_measure.results.repository import FileSystemRepository
 
 _SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
@@ -43,8 +43,7 @@ def _checked_licence(_context: click.Context, _parameter: click.Parameter, value
         "bundle create exp_1 exp_2 --to fig3.zip --sign ~/.ssh/id_ed25519",
     )
 )
-@options.experiment_ids
-@options.where_option
+@selection_options
 @click.option("--to", "target", metavar="FILE", required=True, type=options.PathName(), help="Create this ZIP file.")
 @click.option("--sign", "key", metavar="KEY", type=options.PathName(), help="Sign with this SSH key (ssh-keygen).")
 @click.option("--report", is_flag=True, help="Add a report for people, report.html (needs matplotlib and jinja2).")
@@ -75,14 +74,13 @@ def create(
 ) -> None:
     """Pack experiments into one ZIP file that anyone can check.
 
-    Without ids and --where, the bundle has all experiments. It has the raw files, manifests, tags, aggregates, the
-    verdict on each experiment, and a record of the selection: also the experiments of the same configurations that are
-    left out. A condition selects experiments that are not aggregated, too. The same results give the same bytes.
+    Without ids and --where, the bundle has all experiments; with both, those that both select. A condition selects
+    experiments that are not aggregated, too. The bundle has the raw files, manifests, tags, aggregates, the verdict on
+    each experiment, and a record of the selection: also the experiments of the same configurations that are left out.
+    The same results give the same bytes.
 
     The printed line is for the paper. The digest is the SHA-256 of the file tagmanifest-sha256.txt in the bundle.
     """
-    if ids and where is not None:
-        raise click.UsageError("Give either experiment ids or --where.")
     if target == "-":
         raise click.BadParameter("a bundle needs a file; write for example --to fig3.zip", param_hint="--to")
     if report and pseudonymise:

@@ -6,10 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from llm_energy_measure.analysis.observations import Observation, group_observations, read_observations
 from llm_energy_measure.bundle.contents import LeftOut, Selection
-from llm_energy_measure.catalogue.index import query_catalogue
-from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.cli import options, terminal
+from llm_energy_measure.cli.selection import selected
 from llm_energy_measure.results.repository import FileSystemRepository
+
+# By whether the command line has ids, and whether it has a condition.
+_REASONS = {
+    (True, False): "its id was not given",
+    (False, True): "it does not match the condition",
+    (True, True): "the ids and the condition do not select it",
+}
 
 # Facts that a repeat lacks, or has fewer of, if some of its processes have no result.
 _OF_FOUND_PROCESSES = frozenset({"processes", "gpus", "hosts", "method", "libraries"})
@@ -20,30 +26,21 @@ def select(repository: FileSystemRepository, ids: Sequence[str], where: str | No
 
     Args:
         repository: The results directory.
-        ids: Ids of the command line; empty without ids.
+        ids: Ids and globs of the command line; may be empty.
         where: Condition of the command line. Without ids and condition, all experiments are selected.
 
     Raises:
-        ResultNotFoundError: An id is unknown.
+        ResultNotFoundError: An id is unknown, or nothing is selected.
         ConfigurationError: The condition is wrong.
     """
     everything = options.all_ids(repository)
-    if ids:
-        found = [repository.folder_of(options.require_known(repository, name)) for name in ids]
-    elif where is not None:
-        query = Query(where=where, with_pending=True)
-        rows = query_catalogue(
-            repository, lambda catalogue: catalogue.values(query, ["id"]), full=True, warn=terminal.warn
-        )
-        found = [repository.folder_of(row[0]) for row in rows]
-    else:
-        found = everything
+    is_selected = bool(ids) or where is not None
+    found = map(repository.folder_of, selected(repository, ids, where)) if is_selected else everything
     selection = Selection(condition=where, requested_ids=list(ids) or None, found=sorted(set(found)))
-    if ids or where is not None:
-        reason = "its id was not given" if ids else "it does not match the condition"
+    if is_selected:
         read = read_observations(repository, warn=terminal.warn)
         observations = {repository.folder_of(one.experiment_id): one for one in read}
-        _add_left_out(selection, observations, reason)
+        _add_left_out(selection, observations, _REASONS[bool(ids), where is not None])
         unknown = {folder for folder in everything if _has_unknown_configuration(observations.get(folder))}
         listed = {repository.folder_of(one.experiment_id) for one in selection.left_out}
         selection.unknown_configuration = sorted(unknown - set(selection.found) - listed)
@@ -60,19 +57,19 @@ def _add_left_out(selection: Selection, observations: dict[str, Observation], re
     Repeats are those of `group_observations`. An experiment that takes part in no statistics can lack processes, so
     that its facts differ from those of its repeats: for it, the settings and the other known facts decide.
     """
-    selected = set(selection.found)
+    packed = set(selection.found)
     group_of: dict[str, str] = {}
     for group in group_observations(observations.values()):
         members = [one.experiment_id for one in group.observations]
         group_of |= dict.fromkeys([*members, *group.left_out], group.name)
     by_settings: dict[tuple[object, ...], list[Observation]] = {}
     names: set[str] = set()
-    for folder in selected & observations.keys():
+    for folder in packed & observations.keys():
         one = observations[folder]
         by_settings.setdefault(_settings(one), []).append(one)
         names.add(group_of[one.experiment_id])
     for folder, one in sorted(observations.items()):
-        if folder in selected:
+        if folder in packed:
             continue
         configuration: str | None = group_of[one.experiment_id]
         if configuration not in names:
