@@ -66,7 +66,7 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results export --to -": ({*RECORDS, "csv", "sqlite3"}, False, 250),
     "results export --to {folder}/data --format parquet": (ANALYTICS, False, 650),
     "results sql SELECT/**/1 --format json": ({*ANALYTICS, "duckdb"}, False, 700),
-    "results tag llama_c0 a=b": (RECORDS, False, 210),
+    "results tag llama_c0 a=b": (RECORDS, False, 220),
     "results check": (RECORDS, False, 220),
     "results verify --all": (RECORDS, True, 260),
     "results merge {folder}": ({*RECORDS, "ctypes", "logging"}, False, 230),

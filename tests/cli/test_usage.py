@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 COMMANDS = [(), *((name,) for name in cli.lazy), *(("results", name) for name in results_command.lazy)]
 COMMANDS += [("bundle", name) for name in bundle_command.lazy]
-READ_NO_RESULTS = {("schema",), ("doctor",), ("bundle", "verify"), ("bundle", "open")}
+READ_NO_RESULTS = {("schema",), ("bundle", "verify"), ("bundle", "open")}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

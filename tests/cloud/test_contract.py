@@ -77,7 +77,7 @@ def test_moto_is_safe_or_refused(moto_port: int, monkeypatch: pytest.MonkeyPatch
     store = ObjectStore(f"s3://{buckets.BUCKET}/results")
     created = [store._requests.create("raw/a", data) for data in (b"1", b"2")]
     if created == [True, False] and store.get("raw/a") == b"1":
-        store.require_conditional_writes()
+        store.require_safe_writes()
     else:
         with pytest.raises(StorageError, match="the server is not safe"):
-            store.require_conditional_writes()
+            store.require_safe_writes()

@@ -20,7 +20,7 @@ DATA = bytes(range(256)) * 40
 
 def store_of(url: str) -> ObjectStore:
     store = ObjectStore(url, sleep=lambda _: None)
-    store.require_conditional_writes()
+    store.require_safe_writes()
     return store
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from llm_energy_measure.results.batch.checking import check_store
 from llm_energy_measure.results.store import deletion, layout
 from llm_energy_measure.storage.objects import ObjectStore
 from tests.support import buckets, factories
+from tests.support.command import run
 from tests.support.fault_proxy import FaultProxy
 
 if TYPE_CHECKING:
@@ -42,6 +44,18 @@ def test_server_that_ignores_conditions_is_refused(
         with pytest.raises(StorageError, match=f"the server is not safe: .*(?i:{condition})"):
             FileSystemRepository(url).save_raw("exp", factories.raw("exp"))
         assert ObjectStore(url).walk("raw") == []
+
+
+def test_doctor_says_whether_a_bucket_is_safe(proxy: FaultProxy, url: str) -> None:
+    done = run("doctor", "--w-per-core", "4", "-o", url)
+    assert (done.status, f"{url}: read, list, write and delete work" in done.err) == (0, True)
+    assert ObjectStore(url).walk("raw") == []
+    with IgnoringProxy(proxy.port) as ignoring:
+        for name, value in buckets.variables(ignoring.url).items():
+            os.environ[name] = value  # the fixture restores it
+        refused = run("doctor", "--w-per-core", "4", "-o", url)
+    assert refused.status == 1
+    assert "the server is not safe" in refused.err
 
 
 def test_refused_result_is_kept_in_the_bucket(url: str) -> None:

@@ -82,6 +82,9 @@ class FaultyStore:
     def path(self, key: str) -> Path:
         return self.store.path(key)
 
+    def require_safe_writes(self) -> None:
+        self.store.require_safe_writes()
+
     def get(self, key: str) -> bytes:
         return self._read("get", lambda: self.store.get(key))
 

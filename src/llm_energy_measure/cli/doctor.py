@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from llm_energy_measure.cli import formatting, options, terminal
+from llm_energy_measure.exceptions import StorageError
 from llm_energy_measure.recorder.clock import SystemClock
 from llm_energy_measure.recorder.doctor import SourceCheck, examine_sources
 from llm_energy_measure.recorder.ranks import ProcessRank
@@ -19,14 +20,15 @@ _HEADERS = (
 )
 
 
-@click.command(epilog=options.examples("doctor", "doctor --json"))
+@click.command(epilog=options.examples("doctor", "doctor --json", "doctor -o s3://bucket/results"))
 @options.w_per_core_option
 @options.json_option
-@options.verbosity_options
+@options.shared_options
 def doctor(*, w_per_core: float | None, as_json: bool) -> int:
     """Show which energy sensors work on this machine.
 
-    For each source that does not work, the output says why and what to do. The exit status is 1 if no source works.
+    For each source that does not work, the output says why and what to do. With -o URL, the command also checks that
+    results can be written to the bucket safely. The exit status is 1 if no source works, or if the bucket is not safe.
     """
     # Rank 0 of 1 sees all sensors of the machine. Other ranks see only their share.
     settings = Settings(environ=os.environ, rank=ProcessRank(process_index=0, world_size=1), w_per_core=w_per_core)
@@ -35,7 +37,25 @@ def doctor(*, w_per_core: float | None, as_json: bool) -> int:
         terminal.print_json([msgspec.to_builtins(check) for check in checks])
     else:
         _print_checks(checks)
-    return 0 if any(check.works for check in checks) else 1
+    is_safe = _is_safe_place(options.given_results_dir())
+    return 0 if is_safe and any(check.works for check in checks) else 1
+
+
+def _is_safe_place(place: str | None) -> bool:
+    """Write a probe to a bucket and print what works. Return False if it is not safe. A directory is not checked."""
+    # --help does not need this import.
+    from llm_energy_measure.results.repository import FileSystemRepository
+
+    store = None if place is None else FileSystemRepository(place).store
+    if store is None or store.supports_paths:
+        return True
+    try:
+        store.require_safe_writes()
+    except StorageError as error:
+        terminal.error(error)
+        return False
+    terminal.info(f"{place}: read, list, write and delete work; conditional writes work (If-None-Match, If-Match)")
+    return True
 
 
 def _print_checks(checks: list[SourceCheck]) -> None:

@@ -335,6 +335,12 @@ def repository(*, must_exist: bool = True, is_absolute: bool = False) -> FileSys
     return FileSystemRepository(found.base_path.absolute()) if is_absolute and found.store.supports_paths else found
 
 
+def given_results_dir() -> str | None:
+    """Return the value of `-o`; None if it is not given."""
+    found: str | None = click.get_current_context().find_root().meta.get(_RESULTS_DIR_KEY)
+    return found
+
+
 def require_safe_target(repository: FileSystemRepository, target: str) -> None:
     """Raise `UnsafePathError` if the target is in the results directory and a link leads out of it."""
     from llm_energy_measure.storage.contained import require_no_link

@@ -143,6 +143,9 @@ class Store(Protocol):
     def path(self, key: str) -> Path:
         """Return the path of the value of a key, a `StorePath` without `supports_paths`. The value need not exist."""
 
+    def require_safe_writes(self) -> None:
+        """Check that the server behind the store keeps the guarantees; raise `StorageError` if it does not."""
+
     def get(self, key: str) -> bytes:
         """Return the value of a key. Raises `ResultNotFoundError` if the key is absent."""
 

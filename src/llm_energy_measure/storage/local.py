@@ -132,6 +132,9 @@ class LocalStore:
                 raise UnsafePathError(f"cannot use the key {key!r}", found, "replace the link with the folder")
         return os.sep.join([self._root, *parts] if name is None else [self._root, *parts, name])
 
+    def require_safe_writes(self) -> None:
+        """Do nothing: no server can break the guarantees."""
+
     def get(self, key: str) -> bytes:
         """Return the value of a key. Raises `ResultNotFoundError` if the key is absent."""
         return read_file(self._checked_path(key), follow_links=False)

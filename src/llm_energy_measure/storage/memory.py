@@ -30,6 +30,9 @@ class MemoryStore:
         """Return a path for a key. No file exists at this path."""
         return ROOT.joinpath(*split_key(key))
 
+    def require_safe_writes(self) -> None:
+        """Do nothing: no server can break the guarantees."""
+
     def get(self, key: str) -> bytes:
         """Return the value of a key. Raises `ResultNotFoundError` if the key is absent."""
         doing = f"cannot read {self.path(key)}"

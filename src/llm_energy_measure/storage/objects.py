@@ -74,13 +74,13 @@ class ObjectStore:
     def create(self, key: str, data: bytes) -> bool:
         """Store a value durably if the key is absent. Return False and change nothing if it exists."""
         split_key(key)
-        self.require_conditional_writes()
+        self.require_safe_writes()
         return self._requests.create(key, data)
 
     def put(self, key: str, data: bytes) -> None:
         """Store a value durably and replace an existing one."""
         split_key(key)
-        self.require_conditional_writes()
+        self.require_safe_writes()
         self._requests.put(key, data)
 
     def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:  # noqa: ARG002 - no modification times
@@ -91,7 +91,7 @@ class ObjectStore:
             split_key(key)
         if not values:
             return
-        self.require_conditional_writes()
+        self.require_safe_writes()
         with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
             for future in [pool.submit(self._requests.put, key, data) for key, data in values.items()]:
                 future.result()
@@ -99,7 +99,7 @@ class ObjectStore:
     def exchange(self, key: str, data: bytes) -> str:
         """Replace an existing value durably, and return a new key that holds the previous value."""
         parent, slash, name = "/".join(split_key(key)).rpartition("/")
-        self.require_conditional_writes()
+        self.require_safe_writes()
         for _ in range(_MAX_EXCHANGES):
             found = self._requests.get(key)
             if found is None:
@@ -151,7 +151,7 @@ class ObjectStore:
         self._requests.delete(keys)
         return bool(keys)
 
-    def require_conditional_writes(self) -> None:
+    def require_safe_writes(self) -> None:
         """Check once that the server refuses a second create of a key, and a replace with an old ETag.
 
         Some servers accept every write and ignore the condition: 16 of 16 writers then believe that they were first.
