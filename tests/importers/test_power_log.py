@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import itertools
 import math
+import os
 import random
 import statistics
 import tempfile
@@ -19,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_energy_measure.domain.power_trace import integrate, median
+from llm_energy_measure.importers.report import RefusedInputError
 from llm_energy_measure.importers.sample_file import SampleFile, SampleTable, in_order
 from llm_energy_measure.results.store.samples import decode_samples, encode_samples
 from tests.support.imports import codes, read_all
@@ -195,6 +199,17 @@ def test_samples_of_a_log_are_not_in_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
     # Time, power, counter, temperature, clock and throttle reason of a row take 48 bytes, and its text 320 bytes.
     assert (peaks[1] - peaks[0]) / (many - few) < 48 / 3
+
+
+class FullDisk(io.BytesIO):
+    def write(self, _data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_full_temporary_folder_is_named() -> None:
+    table = SampleTable(SampleFile(FullDisk()), 1)
+    with pytest.raises(RefusedInputError, match="No space left on device; set TMPDIR to a folder with free space"):
+        table.extend((float(row),) for row in range(2000))
 
 
 @given(st.lists(st.floats(1e-6, 1e9), min_size=1, max_size=60))

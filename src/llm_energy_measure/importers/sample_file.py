@@ -13,7 +13,9 @@ import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
-from typing import overload
+from typing import IO, overload
+
+from llm_energy_measure.importers.report import RefusedInputError
 
 _BLOCK_ROWS = 1024
 _NUMBER_BYTES = 8
@@ -25,20 +27,32 @@ _SORTED_ROWS = 16 * _BLOCK_ROWS
 
 
 class SampleFile:
-    """A temporary file without a name, for the blocks of several tables. Several threads may read it at once."""
+    """A temporary file without a name, for the blocks of several tables. Several threads may read it at once.
 
-    def __init__(self) -> None:
+    Args:
+        file: An open file, which is closed with this object. By default, a temporary one in `TMPDIR`.
+    """
+
+    def __init__(self, file: IO[bytes] | None = None) -> None:
         self._lock = Lock()
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - the finalizer closes it
+        self._file = file or tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 - the finalizer closes it
         weakref.finalize(self, self._file.close)
         self._size = 0
 
     def append(self, data: bytes) -> int:
-        """Append bytes, and return their offset."""
+        """Append bytes, and return their offset.
+
+        Raises:
+            RefusedInputError: The file cannot be written.
+        """
         with self._lock:
             offset = self._size
-            self._file.seek(offset)
-            self._file.write(data)
+            try:
+                self._file.seek(offset)
+                self._file.write(data)
+            except OSError as error:
+                found = f"its samples cannot be written into a temporary file: {error.strerror or error}"
+                raise RefusedInputError("unreadable", f"{found}; set TMPDIR to a folder with free space") from error
             self._size += len(data)
         return offset
 
