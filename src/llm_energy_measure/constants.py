@@ -6,8 +6,12 @@
 # - 2.0.0: one JSON file per process and one per experiment. Optional fields were added later (host, GPU UUID, scope,
 #   provenance, energy window, clock, launcher, origin, status, phases, sensors, library versions, sources,
 #   completeness, attribution, findings, environment, state of the devices). They do not change the version, because
-#   older readers can ignore them. Start, model and configuration may be null, because imported files do not always
-#   contain them.
+#   older readers can ignore them.
+#   Some fields that the format's first tool always set may be null: `backend`, `gpu_id`, `gpu_name`, `config_name`,
+#   `model_name`, `timestamps.*`, `inference_metrics`, `compute_metrics`, and the numbers in the metrics. A reader that
+#   allows no null there cannot read records in which they are unknown. We write null and not a placeholder, because a
+#   reader would take an energy of 0 J or a GPU named "unknown" for a measurement. Records with all values, as the
+#   first tool makes them, have no null there (`tests/formats/test_strict_readers.py`).
 # - 3.0.0: another branch of the format (January and February 2026). It adds fields to 2.0.0 and is read as 2.0.0.
 # - 2.0 and 3.0 without a third number: files `result.json` with totals and no raw results. `import` reads them.
 # A change that older readers would misread needs a new major version and a step in `domain.schema.MIGRATIONS`.
@@ -22,6 +26,9 @@ FALLBACK_DIR_ENV = "LLM_ENERGY_MEASURE_FALLBACK_DIR"
 
 DEFAULT_RESULTS_DIR = "results"
 """Default results directory, relative to the working directory."""
+
+DEFAULT_STRATEGY = "sum_energy_avg_throughput"
+"""Name of the default aggregation strategy."""
 
 RAW_DIR = "raw"
 AGGREGATED_DIR = "aggregated"

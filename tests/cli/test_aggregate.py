@@ -190,3 +190,14 @@ def test_the_manifest_sets_the_expected_processes(results: Path) -> None:
     done = run("-o", results, "aggregate", "mistral")
     assert done.status == 1
     assert "2 of 4 processes have results, missing processes 2, 3 (expected number from manifest)" in done.err
+
+
+def test_mixed_backends_need_an_option(results: Path) -> None:
+    repository = FileSystemRepository(results)
+    for index, backend in enumerate(("vllm", "pytorch")):
+        repository.save_raw("mixed", factories.raw("mixed", index, backend=backend))
+    assert run("-o", results, "aggregate", "mixed").status == 1
+    assert run("-o", results, "aggregate", "mixed", "--allow-mixed-backends").status == 0
+    assert run("-o", results, "aggregate", "mixed", "-f", "--allow-mixed-backends").out.startswith("mixed: 2 of 2")
+    listed = run("-o", results, "results", "list", "-a", "--json").json()
+    assert {"mistral", "mixed"} <= {row["experiment_id"] for row in listed}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,14 +26,18 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_export_writes_the_same_bytes_as_the_library(results: Path, tmp_path: Path, form: str) -> None:
+def test_export_writes_the_columns_of_the_library_and_facts(results: Path, tmp_path: Path, form: str) -> None:
     repository = FileSystemRepository(results)
     aggregated = [result for name in repository.list_aggregated() if (result := repository.load_aggregated(name))]
     write = {"csv": export_to_csv, "json": export_to_json}[form]
     done = run("-o", results, "results", "export", "--to", tmp_path / f"table.{form}")
     assert (done.status, done.out) == (0, "")
     assert done.err == f"3 rows written to {tmp_path / f'table.{form}'}\n"
-    assert (tmp_path / f"table.{form}").read_bytes() == write(aggregated, tmp_path / "library").read_bytes()
+    written, library = (tmp_path / f"table.{form}").read_text(), write(aggregated, tmp_path / "library").read_text()
+    found, expected = ((json.loads(text) if form == "json" else rows(text)) for text in (written, library))
+    facts = ("config_name", "precision", "gpus", "hosts", "verdict", "tags")
+    assert [{name: value for name, value in row.items() if name not in facts} for row in found] == expected
+    assert [name for name in found[0] if name in facts] == list(facts)
 
 
 def test_export_to_stdout_prints_only_data(results: Path, tmp_path: Path) -> None:
@@ -120,7 +125,8 @@ def test_a_suffix_of_another_table_format_is_refused(results: Path, tmp_path: Pa
     done = run("-o", results, "results", "export", "--to", path)
     assert (done.status, done.out, path.exists()) == (2, "", False)
     assert done.err.endswith(
-        f"cannot write a {ending.lower()} file; use .csv, .json, .jsonl, .ndjson, or choose the format with --format\n"
+        f"cannot write a {ending.lower()} file; use .csv, .json, .jsonl, .ndjson, .tex, .md, "
+        "or choose the format with --format\n"
     )
     assert run("-o", results, "results", "export", "--to", path, "--format", "csv").status == 0
     assert path.read_text().startswith("experiment_id,")
@@ -132,13 +138,6 @@ def test_any_other_suffix_gives_csv(results: Path, tmp_path: Path, name: str) ->
     assert (tmp_path / name).read_text().startswith("experiment_id,")
 
 
-def test_a_stale_aggregate_is_exported_with_a_warning(results: Path) -> None:
-    FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
-    done = run("-o", results, "results", "export", "llama_c0", "--to", "-")
-    assert done.status == 0
-    assert "llama_c0 is stale" in done.err
-
-
 def test_a_target_that_cannot_be_written_is_one_error(results: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     for target in (tmp_path, tmp_path / "file" / "table.csv"):
@@ -148,6 +147,77 @@ def test_a_target_that_cannot_be_written_is_one_error(results: Path, tmp_path: P
         assert done.err.startswith(f"error: cannot write {target}: ")
     assert (tmp_path / "file").read_text() == "kept"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "results"]
+
+
+def test_export_has_the_columns_that_group_its_rows(results: Path) -> None:
+    run("-o", results, "results", "tag", "llama_c0", "paper=fig3", "b=1")
+    first, *_ = run("-o", results, "results", "export", "--to", "-", "--format", "json").json()
+    assert first["config_name"] == "baseline"
+    assert (first["gpus"], first["verdict"], first["tags"]) == (
+        "NVIDIA A100-PCIE-40GB",
+        "undetermined",
+        "b=1, paper=fig3",
+    )
+    assert first["input_tokens"] + first["output_tokens"] == first["total_tokens"]
+    named = "id,tag.paper,verdict,precision,hosts,attributed_gpu_energy_j,attributed_joules_per_output_token"
+    done = run("-o", results, "results", "export", "--to", "-", "--columns", named)
+    assert done.out.splitlines()[0].split(",")[:3] == ["experiment_id", "tag.paper", "verdict"]
+    assert [row["tag.paper"] for row in rows(done.out)] == ["fig3", "", ""]
+    loaded = run("-o", results, "results", "export", "--to", "-", "--format", "json", "--per-process").json()[0]
+    assert {name: loaded[name] for name in first} == first
+    done = run("-o", results, "results", "export", "--to", "-", "--columns", "experiment")
+    assert done.status == 2
+    assert done.err.count("\n") <= 4
+    assert "did you mean experiment_id" in " ".join(done.err.split())
+
+
+def test_j_per_output_token_is_attributed_energy_by_output(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    record = factories.raw("e", world_size=1, host="n", energy_metrics=factories.energy(total_energy_j=500.0))
+    repository.save_raw("e", record)
+    run("-q", "-o", tmp_path, "aggregate", "e")
+    [row] = run("-o", tmp_path, "results", "export", "--to", "-", "--format", "json").json()
+    assert record.inference_metrics is not None
+    expected = None if row["attributed_energy_j"] is None else row["attributed_energy_j"] / row["output_tokens"]
+    assert row["attributed_joules_per_output_token"] == expected is not None
+    listed = run("-o", tmp_path, "results", "list", "--where", "output_tokens > 0", "--json").json()
+    assert len(listed) == 1
+
+
+def test_export_of_a_stale_experiment_warns_and_exits_with_1(results: Path, tmp_path: Path) -> None:
+    FileSystemRepository(results).save_raw("llama_c0", factories.raw("llama_c0", 2))
+    for arguments in ([], ["llama_c0"], ["--per-process"]):
+        done = run("-q", "-o", results, "results", "export", "--to", tmp_path / "t.csv", *arguments)
+        assert (done.status, done.err.count("\n")) == (1, 1), arguments
+        assert done.err.startswith("warning: llama_c0 is stale: raw files were added")
+        assert rows((tmp_path / "t.csv").read_text())[0]["verdict"] == "stale"
+    done = run("-o", results, "results", "export", "--to", tmp_path / "t.csv", "--aggregate", "llama_c0")
+    assert (done.status, rows((tmp_path / "t.csv").read_text())[0]["num_processes"]) == (0, "3")
+
+
+def test_one_command_makes_a_paper_table_of_raw_results(results: Path, tmp_path: Path) -> None:
+    shutil.rmtree(results / "aggregated")
+    FileSystemRepository(results).delete_experiment("torn")
+    run("-o", results, "results", "tag", "llama_c0", "note=50% & more_")
+    done = run("-o", results, "results", "export", "--aggregate", "--to", tmp_path / "paper.tex")
+    assert done.status == 0
+    lines = (tmp_path / "paper.tex").read_text().splitlines()
+    assert lines[0] == "\\begin{tabular}{llllrrrl}"
+    assert lines[2].startswith("id & model & precision & GPU & tokens & energy [kJ] & ")
+    assert lines[4].startswith("llama\\_c0 & meta-llama/Llama-3.2-1B & ")
+    assert "$\\leq$ 4.25 & " in lines[4]
+    assert all(line.count(" & ") == 7 for line in [lines[2], *lines[4:8]])
+    assert lines[8:10] == ["\\bottomrule", "\\end{tabular}"]
+    assert lines[10].startswith("% ≤ undetermined")
+    columns = "id,tag.note,config.batch_size,energy"
+    for unit in ("Wh", "J"):
+        args = ("--to", tmp_path / "paper.md", "--columns", columns, "--unit", unit)
+        assert run("-o", results, "results", "export", *args).status == 0
+        head, rule, first, *_ = (tmp_path / "paper.md").read_text().splitlines()
+        assert head == f"| id | tag.note | batch\\_size | energy \\[{unit}] |"
+        assert rule == "| --- | --- | ---: | ---: |"
+        assert first.startswith("| llama\\_c0 | 50% & more\\_ | 8 | ≤ ")
+    assert run("-o", results, "results", "export", "--raw", "--to", tmp_path / "paper.md").status == 2
 
 
 # delete

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec import structs
 
+from llm_energy_measure import constants
 from llm_energy_measure.catalogue.index import query_catalogue
 from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.domain.experiment import AggregatedSummary, UnreadableFile, summary_of
@@ -282,7 +283,7 @@ def test_another_strategy_rewrites_an_aggregate_and_is_remembered(
     outcome = aggregate_one(repository, "exp_7")
     assert outcome.aggregated is not None
     assert (outcome.aggregated.total_energy_j, outcome.aggregated.aggregation.method) == (2471.5, "greatest")
-    outcome = aggregate_one(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY)
+    outcome = aggregate_one(repository, "exp_7", strategy=constants.DEFAULT_STRATEGY)
     assert outcome.aggregated is not None
     assert outcome.aggregated.total_energy_j == 1971.5 + 2221.5 + 2471.5
 
@@ -306,7 +307,7 @@ def test_missing_strategy_fails_only_the_aggregates_that_need_it(repository: Fil
     repository.save_raw("exp_7", factories.raw("exp_7", 2))
     with pytest.raises(ConfigurationError, match="'gone': the strategy is unknown"):
         aggregate_one(repository, "exp_7")
-    assert aggregate_one(repository, "exp_7", strategy=strategies.DEFAULT_STRATEGY).result == "aggregated"
+    assert aggregate_one(repository, "exp_7", strategy=constants.DEFAULT_STRATEGY).result == "aggregated"
 
 
 def test_expected_number_of_processes_is_remembered(repository: FileSystemRepository) -> None:

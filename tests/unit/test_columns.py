@@ -37,6 +37,7 @@ UNITS = {
     "_per_token_j": "J/token",
     "_per_token_ms": "ms",
     "_per_token": "/token",
+    "_per_output_token": "J/token",
     "_per_second": "/s",
     "_kg_co2": "kg CO2eq",
     "_sec": "s",
@@ -49,6 +50,7 @@ UNITS = {
 # Columns whose name is not the name of a field: renamed to be unique, or computed.
 RENAMED = {"start_time", "end_time", "energy_window_sec", "origin_tool", "origin_file", "idle_adjusted_energy_j"}
 COMPUTED = {
+    "attributed_joules_per_output_token",
     "model_name",
     "expected_processes",
     "flops_per_joule",

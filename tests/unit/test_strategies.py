@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_energy_measure.constants import DEFAULT_STRATEGY
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results import aggregate_results, calculate_efficiency_metrics
 from llm_energy_measure.results.strategies import (
-    DEFAULT_STRATEGY,
     SumEnergyAvgThroughput,
     get_strategy,
     strategy_names,

@@ -20,7 +20,7 @@ from llm_energy_measure.catalogue.sqlite_schema import DDL
 from llm_energy_measure.exceptions import ResultsError
 from llm_energy_measure.storage.local import read_file
 
-VERSION = 5
+VERSION = 6
 """Version of the file format. A file of another version is rebuilt."""
 
 _FINGERPRINT_SUFFIX = "-seal"  # as in earlier releases, so that old files are deleted too

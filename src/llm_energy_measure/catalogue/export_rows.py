@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,20 +15,18 @@ _TYPES: dict[str, Any] = {"text": str, "integer": int, "number": float, "boolean
 _DECODER: msgspec.json.Decoder[tuple[Any, ...] | None] = msgspec.json.Decoder(
     tuple[tuple(_TYPES[column.type] | None for column in SUMMARY_COLUMNS)] | None  # type: ignore[misc]  # the types come from a table
 )
-_MODEL_NAME = next(index for index, column in enumerate(SUMMARY_COLUMNS) if column.name == "model_name")
 
 
-def encode_row(aggregated: AggregatedSummary | None, model_name: str | None) -> bytes:
+def encode_row(aggregated: AggregatedSummary | None, process_values: Mapping[str, Any]) -> bytes:
     """Return the exported values of an aggregate as JSON; `null` without an aggregate or with integers above 64 bits.
 
     Args:
         aggregated: The aggregate.
-        model_name: Value of the column `model_name`, which can come from the processes.
+        process_values: Values of the columns that read the processes, by name.
     """
     if aggregated is None:
         return b"null"
-    values = [column.getter(aggregated) for column in SUMMARY_COLUMNS]
-    values[_MODEL_NAME] = model_name
+    values = [process_values.get(column.name, column.getter(aggregated)) for column in SUMMARY_COLUMNS]
     if any(type(value) is int and value.bit_length() > 63 for value in values):
         return b"null"
     return msgspec.json.encode(values)

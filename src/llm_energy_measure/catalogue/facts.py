@@ -25,6 +25,7 @@ _ASSUMPTION = re.compile(r"--assume ([a-z-]+)=[a-z0-9]+")
 
 
 class _Inference(Struct):
+    input_tokens: int | None = None
     output_tokens: int | None = None
     inference_time_sec: float | None = None
     latency_measurements: _Latency | None = None

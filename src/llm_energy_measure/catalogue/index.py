@@ -291,7 +291,7 @@ class Catalogue(CatalogueReader):
             scans = [scan for scan in scans if scan[0] not in newer]
             encoded = [(folder, mtimes, msgspec.json.encode(scan.summary)) for folder, mtimes, scan in scans]
             details = [
-                (folder, msgspec.json.encode(scan.facts), encode_row(scan.aggregated, scan.exported_model))
+                (folder, msgspec.json.encode(scan.facts), encode_row(scan.aggregated, scan.process_values))
                 for folder, _, scan in scans
             ]
             self._database.executemany(

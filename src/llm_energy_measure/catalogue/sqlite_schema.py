@@ -78,7 +78,10 @@ def row_values(folder: str, scan: ExperimentScan, parts: tuple[Part, Part], *, h
     """Return the values of an experiment for `INSERT`. The parts are those of its configuration."""
     row = scan.summary
     own = [getattr(row, name) for name in _OWN_COLUMNS]
-    more = [None if scan.aggregated is None else column.getter(scan.aggregated) for column in _EXPORT_COLUMNS]
+    more = [
+        None if scan.aggregated is None else scan.process_values.get(column.name, column.getter(scan.aggregated))
+        for column in _EXPORT_COLUMNS
+    ]
     fixed = (folder, has_aggregate, scan.listed, natural_text(row.experiment_id))
     return (*fixed, *map(_plain, own), *map(_plain, more), *(part.number for part in parts))
 

@@ -19,7 +19,7 @@ from llm_energy_measure.catalogue.facts import (
 from llm_energy_measure.domain.experiment import AggregatedSummary, CompletenessReport, RawProcessResult
 from llm_energy_measure.exceptions import LLMEnergyMeasureError, ResultCorruptError
 from llm_energy_measure.results.batch.state import ExperimentState, Status, inspect_experiment, is_up_to_date
-from llm_energy_measure.results.columns import model_name
+from llm_energy_measure.results.columns import model_name, process_values
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.codec import decode_summary
 from llm_energy_measure.results.store.layout import deleted_folder, names_folder
@@ -102,7 +102,7 @@ class ExperimentScan(Struct, frozen=True, kw_only=True):
         aggregated: The aggregate without `process_results`. None if it is absent, unreadable or altered.
         facts: Facts that make the experiment comparable. None without a readable aggregate.
         configuration: The configuration of the first process.
-        exported_model: The model in the exported table, which can come from the first process.
+        process_values: Values of the exported columns that read the processes; see `columns.process_values`.
         listed: False if the experiment is only a folder without results.
     """
 
@@ -110,7 +110,7 @@ class ExperimentScan(Struct, frozen=True, kw_only=True):
     aggregated: AggregatedSummary | None = None
     facts: ExperimentFacts | None = None
     configuration: Configuration = Configuration({}, {})
-    exported_model: str | None = None
+    process_values: dict[str, Any] = field(default_factory=dict)
     listed: bool = True
 
 
@@ -181,13 +181,13 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
         values = {"found_processes": report.found_processes, "expected_processes": report.expected_processes}
     elif aggregated is not None:
         values = {"found_processes": aggregated.aggregation.num_processes}
-    facts, configuration, exported_model = None, Configuration({}, {}), None
+    facts, configuration, exported = None, Configuration({}, {}), {}
     if aggregated is not None:
         processes = _embedded(data)
         values |= _of_aggregated(aggregated) | _of_processes(processes)
         if aggregated.model_name is None and processes and processes[0].model_name:
             values["model_name"] = processes[0].model_name
-        exported_model = aggregated.model_name or (processes[0].model_name if processes else model_name(aggregated))
+        exported = process_values(aggregated, processes)
         configuration = configuration_of(aggregated.effective_config, processes)
         facts = facts_of(aggregated, processes, values["model_name"], configuration.settings)
     elif recovery is not None and recovery.results:
@@ -206,7 +206,7 @@ def _scan(repository: FileSystemRepository, folder: str, up_to_date: bytes | Non
         aggregated=aggregated,
         facts=facts,
         configuration=configuration,
-        exported_model=exported_model,
+        process_values=exported,
         listed=is_interrupted or not is_empty,
     )
 

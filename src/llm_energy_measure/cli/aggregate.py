@@ -39,13 +39,22 @@ _JSON_FIELDS = (
 @options.experiment_ids
 @click.option("--all", "all_experiments", is_flag=True, help="Aggregate all pending and stale experiments.")
 @click.option(
-    "--force", is_flag=True, help="Aggregate also experiments that are up to date, or that another tool aggregated."
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Aggregate also experiments that are up to date, or that another tool aggregated.",
 )
 @click.option(
     "--strict/--no-strict",
     default=True,
     show_default=True,
     help="Refuse incomplete experiments; --no-strict aggregates them as lower bounds.",
+)
+@click.option(
+    "--allow-mixed-backends",
+    "allow_mixed",
+    is_flag=True,
+    help="Accept results of different models or backends in one experiment.",
 )
 @click.option("--strategy", metavar="NAME", help="Use this strategy. [default: sum_energy_avg_throughput]")
 @click.option(

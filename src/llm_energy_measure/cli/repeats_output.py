@@ -39,7 +39,8 @@ def encoded(repeats: Repeats, form: str, kind: energies.EnergyKind) -> bytes:
         return msgspec.json.format(msgspec.json.encode(repeats), indent=2) + b"\n"
     if form == "csv":
         return _csv(repeats)
-    lines = _markdown(repeats, kind) if form == "markdown" else _latex(repeats, kind)
+    headers, rows = _paper_table(repeats)
+    lines = (markup.markdown_table if form == "markdown" else markup.latex_table)(headers, rows, _notes(repeats, kind))
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -105,40 +106,16 @@ def _csv(repeats: Repeats) -> bytes:
     return exporters.to_csv(exporters.Table(names=names, rows=rows))
 
 
-def _paper_rows(repeats: Repeats) -> tuple[list[str], list[list[str]]]:
+def _paper_table(repeats: Repeats) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """Return the headers and the cells of a table for a document: one column for each key that separates the groups."""
     scales = _scales(repeats)
     keys = repeats.separating
-    headers = [*keys.values(), "n", *(f"{METRICS[metric].label} [{scales[metric][1]}]" for metric in repeats.units)]
+    figures = [f"{METRICS[metric].label} [{scales[metric][1]}]" for metric in repeats.units]
+    headers = [*((key, "left") for key in keys.values()), *((title, "right") for title in ("n", *figures))]
     rows = []
     for group in repeats.groups:
-        figures = list(_figures(group, scales))[::2]
+        values = list(_figures(group, scales))[::2]
         rows.append(
-            [*(formatting.config_value(group.differs[key]) for key in keys), str(len(group.experiment_ids)), *figures]
+            [*(formatting.config_value(group.differs[key]) for key in keys), str(len(group.experiment_ids)), *values]
         )
     return headers, rows
-
-
-def _markdown(repeats: Repeats, kind: energies.EnergyKind) -> Iterator[str]:
-    headers, rows = _paper_rows(repeats)
-    keys = len(repeats.separating)
-    yield f"| {' | '.join(map(markup.markdown, headers))} |"
-    yield f"|{' --- |' * keys}{' ---: |' * (len(headers) - keys)}"
-    for row in rows:
-        yield f"| {' | '.join(map(markup.markdown, row))} |"
-    yield ""
-    yield from (f"- {markup.markdown(line)}" for line in _notes(repeats, kind))
-
-
-def _latex(repeats: Repeats, kind: energies.EnergyKind) -> Iterator[str]:
-    """Yield a table for the package booktabs. The notes are comments."""
-    headers, rows = _paper_rows(repeats)
-    keys = len(repeats.separating)
-    yield f"\\begin{{tabular}}{{{'l' * keys}{'r' * (len(headers) - keys)}}}"
-    yield "\\toprule"
-    yield f"{' & '.join(map(markup.latex, headers))} \\\\"
-    yield "\\midrule"
-    yield from (f"{' & '.join(map(markup.latex, row))} \\\\" for row in rows)
-    yield "\\bottomrule"
-    yield "\\end{tabular}"
-    yield from (f"% {terminal.escape(line)}" for line in _notes(repeats, kind))

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
 
 import click
 
+from llm_energy_measure.catalogue.export_table import FACT_COLUMNS, TAG_PREFIX, exported_table, fact_values, with_tags
 from llm_energy_measure.catalogue.query import ALIASES, full_key, is_config
-from llm_energy_measure.cli import formatting, options, selection, terminal
+from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
+from llm_energy_measure.cli import energies, formatting, options, selection, terminal
 from llm_energy_measure.domain.configuration import PREFIX
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
+from llm_energy_measure.domain.units import ENERGY_UNITS
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
 from llm_energy_measure.results import exporters
-from llm_energy_measure.results.batch.state import source_changes
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, has_codecarbon_row
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.layout import process_file
 
-_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_DOCUMENTS = {".tex": "latex", ".md": "markdown"}
+_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", **_DOCUMENTS}
+_MAX_NEAR = 5
 
 
 @click.command(
@@ -26,6 +32,7 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
         "results export --to table.csv --columns id,config.batch_size,attributed_joules_per_token",
         "results export exp_7 --raw --to - --format json",
         "results export --to dataset --format parquet",
+        "results export --aggregate --to paper.tex --columns model,config.batch_size,energy,verdict",
     ),
 )
 @selection.selection_options
@@ -35,17 +42,27 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["csv", "json", "jsonl", "parquet", "codecarbon"]),
+    type=click.Choice(["csv", "json", "jsonl", "latex", "markdown", "parquet", "codecarbon"]),
     help="Write this format; codecarbon has one row per process, as in emissions.csv. [default: by suffix, else csv]",
 )
 @click.option(
     "--columns",
     metavar="NAME,...",
     type=options.Text(),
-    help="Write only these columns; config.KEY is a configuration key, or its end after a dot.",
+    help="Write only these columns; config.KEY is a configuration key, or its end after a dot; tag.KEY is a tag.",
 )
 @click.option("--raw", is_flag=True, help="Write one row per process instead of one row per experiment.")
+@click.option("--aggregate", "with_aggregation", is_flag=True, help="Aggregate pending and stale experiments first.")
 @click.option("--per-process", is_flag=True, help="Add columns process_<i>_... to the row of each experiment.")
+@click.option("--unit", type=click.Choice(list(ENERGY_UNITS)), help="Unit of energies in LaTeX and Markdown.")
+@click.option(
+    "--energy",
+    "kind",
+    type=click.Choice(["attributed", "plain"]),
+    default="attributed",
+    show_default=True,
+    help="Energy in LaTeX and Markdown; the other formats have both.",
+)
 @options.shared_options
 def export(
     *,
@@ -55,49 +72,100 @@ def export(
     form: str | None,
     columns: str | None,
     raw: bool,
+    with_aggregation: bool,
     per_process: bool,
+    unit: str | None,
+    kind: energies.EnergyKind,
 ) -> None:
     """Write a table of experiments, with values in base units.
 
     Without ids, the table has all aggregated experiments, or with --raw all experiments. Unreadable files are reported
     and left out, and the exit status is then 1. An empty table never replaces a file. A row per experiment has a column
-    config.KEY for each key of the configurations.
+    config.KEY for each key of the configurations. If an aggregate is stale, the exit status is 1.
+
+    LaTeX (.tex, for the package booktabs) and Markdown (.md) are tables for documents: a few columns or those of
+    --columns, one unit per column, and marks of energies that are corrected or bounds.
 
     The format parquet writes a folder, a dataset of all aggregated experiments: the tables experiments, processes and
     findings, with one file per month. Files of unchanged months are not rewritten. It needs the package pyarrow.
     """
+    form = form or options.format_of(target, _FORMATS)
     if form == "parquet":
-        if ids or where or raw or per_process or target == "-":
-            message = "--format parquet exports all experiments to a folder: use --to FOLDER, and neither ids, --where,"
-            raise click.UsageError(f"{message} --raw nor --per-process.")
+        if ids or where or raw or per_process or with_aggregation or target == "-":
+            wrong = "neither ids, --where, --aggregate, --raw nor --per-process."
+            raise click.UsageError(
+                f"--format parquet exports all experiments to a folder: use --to FOLDER, and {wrong}"
+            )
         _write_dataset(target)
         return
-    form = form or options.format_of(target, _FORMATS)
     raw = raw or form == "codecarbon"
-    if raw and per_process:
-        raise click.UsageError("--raw and --format codecarbon have one row per process; omit --per-process.")
+    _require_one_kind_of_row(form, raw=raw, per_process=per_process)
     repository = options.repository()
     options.require_safe_target(repository, target)
     names = selection.selected(repository, ids, where, with_pending=raw, must_exist=False)
-    if raw:
-        table, failed = _raw_table(repository, names, form)
-    elif names or per_process:
-        table, failed = _loaded_table(repository, names or repository.list_aggregated(), per_process=per_process)
-    else:
-        table, failed = _catalogued_table(repository)
-    if columns is not None:
-        with options.usage_errors("--columns"):
-            table = _selected(table, columns)
-    rows = list(table.rows)
-    if not rows and (failed or target != "-"):
+    failed = with_aggregation and not _aggregate(repository, names or None)
+    words = list(dict.fromkeys(part.strip() for part in columns.split(","))) if columns is not None else []
+    found = _found(repository, names, form, words, raw=raw, per_process=per_process)
+    with options.usage_errors("--columns"):
+        if form in _DOCUMENTS.values():
+            number, data = len(found.summaries), _document(found, words, form, kind, unit)
+        else:
+            table = _selected(found.table, words) if words else found.table
+            rows = list(table.rows)
+            number, data = len(rows), _encoded(exporters.Table(names=table.names, rows=rows), form)
+    failed = failed or found.failed
+    if not number and (failed or target != "-"):
         if not failed:
             _print_no_results(repository)
         raise SystemExit(1)
-    encode = {"csv": exporters.to_csv, "json": exporters.to_json, "jsonl": exporters.to_json_lines}.get(form)
-    data = (encode or exporters.to_csv)(exporters.Table(names=table.names, rows=rows))
-    terminal.write_or_print(data, target, content=formatting.plural(len(rows), "row"))
+    terminal.write_or_print(data, target, content=formatting.plural(number, "row"))
     if failed:
         raise SystemExit(1)
+
+
+def _require_one_kind_of_row(form: str, *, raw: bool, per_process: bool) -> None:
+    """Raise `click.UsageError` for options that ask for different rows."""
+    if raw and form in _DOCUMENTS.values():
+        raise click.UsageError("LaTeX and Markdown have one row per experiment; omit --raw.")
+    if raw and per_process:
+        raise click.UsageError("--raw and --format codecarbon have one row per process; omit --per-process.")
+
+
+def _found(
+    repository: FileSystemRepository,
+    names: Sequence[str],
+    form: str,
+    words: Sequence[str],
+    *,
+    raw: bool,
+    per_process: bool,
+) -> _Found:
+    """Return the table of all columns; also of the tags that the words name."""
+    if raw:
+        table, failed = _raw_table(repository, names, form)
+        return _Found(table, [], failed)
+    if per_process:
+        found = _loaded_table(repository, names or repository.list_aggregated(), per_process=True)
+    else:
+        found = _catalogued_table(repository, names or None)
+    tags = [word.removeprefix(TAG_PREFIX) for word in words if word.startswith(TAG_PREFIX)]
+    return found._replace(table=with_tags(found.table, tags, found.summaries)) if tags else found
+
+
+def _encoded(table: exporters.Table, form: str) -> bytes:
+    encode = {"csv": exporters.to_csv, "json": exporters.to_json, "jsonl": exporters.to_json_lines}.get(form)
+    return (encode or exporters.to_csv)(table)
+
+
+def _aggregate(repository: FileSystemRepository, names: Sequence[str] | None) -> bool:
+    """Aggregate pending and stale experiments (None is all). Return False if one failed."""
+    # Other exports do not need this import.
+    from llm_energy_measure.results.batch.bulk import aggregate_all
+
+    errors = [outcome.error for outcome in aggregate_all(repository, names) if outcome.error is not None]
+    for error in errors:
+        terminal.error(error)
+    return not errors
 
 
 def _raw_table(repository: FileSystemRepository, ids: Sequence[str], form: str) -> tuple[exporters.Table, bool]:
@@ -120,61 +188,101 @@ def _raw_table(repository: FileSystemRepository, ids: Sequence[str], form: str) 
     return exporters.table_of(results, kind=RawProcessResult), failed
 
 
-def _loaded_table(
-    repository: FileSystemRepository, names: Sequence[str], *, per_process: bool = False
-) -> tuple[exporters.Table, bool]:
-    """Return one row per aggregate, and True if one cannot be read."""
+class _Found(NamedTuple):
+    """The table to export.
+
+    Attributes:
+        table: One row per experiment, or per process.
+        summaries: The experiments in the order of the rows. Empty for rows per process.
+        failed: True if a result cannot be read, or if an aggregate is stale.
+    """
+
+    table: exporters.Table
+    summaries: list[ExperimentSummary]
+    failed: bool
+
+
+def _loaded_table(repository: FileSystemRepository, names: Sequence[str], *, per_process: bool = False) -> _Found:
+    """Return one row per aggregate, from the aggregates themselves."""
     results: list[AggregatedResult] = []
+    summaries = []
     failed = False
     for name in names:
         try:
             options.require_known(repository, name)
             results.append(_aggregated(repository, name))
+            summaries.append(summarize(repository, repository.folder_of(name)))
         except LLMEnergyMeasureError as error:
             terminal.error(error)
             failed = True
-    return exporters.table_of(results, include_process_breakdown=per_process, kind=AggregatedResult), failed
+    failed = _warn_of_stale(summaries) or failed
+    table = exporters.table_of(results, include_process_breakdown=per_process, kind=AggregatedResult)
+    number = len(AGGREGATED_COLUMNS)
+    rows = [
+        [*row[:number], *fact_values(summary), *row[number:]]
+        for row, summary in zip(table.rows, summaries, strict=True)
+    ]
+    names = [*table.names[:number], *FACT_COLUMNS, *table.names[number:]]
+    return _Found(exporters.Table(names=names, rows=rows), summaries, failed)
 
 
-def _catalogued_table(repository: FileSystemRepository) -> tuple[exporters.Table, bool]:
-    """Return `_loaded_table` of all aggregates, from the catalogue: this takes a tenth of the time."""
-    # Exports of chosen experiments do not need these imports.
+def _catalogued_table(repository: FileSystemRepository, names: Sequence[str] | None) -> _Found:
+    """Return `_loaded_table` of experiments (None is all), from the catalogue: this takes a tenth of the time."""
+    # Exports per process do not need these imports.
     from llm_energy_measure.catalogue.index import query_catalogue
     from llm_energy_measure.catalogue.reader import paused_collector
 
+    folders = None if names is None else [options.folder_of(repository, name) for name in names]
     with paused_collector():
         exported = query_catalogue(
-            repository, lambda catalogue: list(catalogue.exported()), full=True, warn=terminal.warn
+            repository, lambda catalogue: list(catalogue.exported(folders)), full=True, warn=terminal.warn
         )
-    if any(one.values is None for one in exported):  # unreadable, or with integers that the catalogue cannot store
-        return _loaded_table(repository, repository.list_aggregated())
-    for one in exported:
-        if one.summary.status == "stale":
-            _warn_stale(one.summary.experiment_id)
-    merged = {
-        (id(one.configuration.settings), id(one.configuration.others)): {
-            **one.configuration.settings,
-            **one.configuration.others,
-        }
-        for one in exported
-    }
-    configurations = [merged[id(one.configuration.settings), id(one.configuration.others)] for one in exported]
-    names = [column.name for column in AGGREGATED_COLUMNS]
-    rows = [one.values for one in exported if one.values is not None]
-    return exporters.with_configuration(exporters.Table(names=names, rows=rows), configurations), False
+    is_complete = names is None or len(exported) == len(names)
+    if not is_complete or any(one.values is None for one in exported):
+        # Absent, unreadable, or with integers that the catalogue cannot store.
+        return _loaded_table(repository, repository.list_aggregated() if names is None else names)
+    summaries = [one.summary for one in exported]
+    return _Found(exported_table(exported), summaries, _warn_of_stale(summaries))
 
 
-def _selected(table: exporters.Table, columns: str) -> exporters.Table:
-    """Return the table with the columns of a comma-separated list."""
+def _warn_of_stale(summaries: Sequence[ExperimentSummary]) -> bool:
+    """Warn of each stale aggregate, and return True if there is one."""
+    stale = [row.experiment_id for row in summaries if row.status == "stale"]
+    for name in stale:
+        advice = f"run 'llm-energy-measure aggregate {name}'"
+        found = "raw files were added, changed or removed after its aggregation"
+        terminal.warn(f"{name} is stale: {found}; {advice}", fails=True)
+    return bool(stale)
+
+
+def _selected(table: exporters.Table, words: Sequence[str]) -> exporters.Table:
+    """Return the table with these columns."""
     keys = {name.removeprefix(PREFIX) for name in table.names if name.startswith(PREFIX)}
     doing, names = "cannot select columns", []
-    for word in dict.fromkeys(part.strip() for part in columns.split(",")):
-        name = PREFIX + full_key(word, keys, doing) if is_config(word) else ALIASES.get(word.lower(), word.lower())
+    for word in words:
+        name = PREFIX + full_key(word, keys, doing) if is_config(word) else _column_name(word)
         if name not in table.names:
-            raise ConfigurationError(doing, f"the table has no column {word!r}", f"choose of {', '.join(table.names)}")
+            near = get_close_matches(word.lower(), [*table.names, *ALIASES], n=_MAX_NEAR, cutoff=0.5)
+            advice = f"did you mean {' or '.join(near)}?" if near else "the header of the complete table has all names"
+            raise ConfigurationError(doing, f"the table has no column {word!r}", advice)
         names.append(name)
     indices = [list(table.names).index(name) for name in names]
     return exporters.Table(names=names, rows=[[row[index] for index in indices] for row in table.rows])
+
+
+def _column_name(word: str) -> str:
+    return word if word.startswith(TAG_PREFIX) else ALIASES.get(word.lower(), word.lower())
+
+
+def _document(found: _Found, words: Sequence[str], form: str, kind: energies.EnergyKind, unit: str | None) -> bytes:
+    """Return a table for a document. `energy` is the energy that tables for people show."""
+    # Other formats do not need this import.
+    from llm_energy_measure.analysis import documents
+
+    named = [documents.ENERGY if word in ("energy", "energy_j") else word for word in words]
+    table = _selected(found.table, named or documents.COLUMNS)
+    document = documents.document_of(table, found.summaries, energy=kind, unit=unit)
+    return document.encoded("latex" if form == "latex" else "markdown")
 
 
 def _print_no_results(repository: FileSystemRepository) -> None:
@@ -221,15 +329,8 @@ def _has_row(result: AggregatedResult | RawProcessResult) -> bool:
 
 
 def _aggregated(repository: FileSystemRepository, name: str) -> AggregatedResult:
-    """Return an aggregate, and warn if it is stale. An unreadable aggregate raises an error."""
+    """Return an aggregate. An unreadable aggregate raises an error."""
     result = repository.load_aggregated(name)
     if result is None:
         raise options.not_aggregated(name, "use --raw to export its processes")
-    if source_changes(repository, result):
-        _warn_stale(name)
     return result
-
-
-def _warn_stale(name: str) -> None:
-    advice = f"run 'llm-energy-measure aggregate {name}'"
-    terminal.warn(f"{name} is stale: raw files were added, changed or removed after its aggregation; {advice}")

@@ -116,7 +116,7 @@ case. The exit status is 1 if a file can't be read.
         'results list --where "config.batch_size >= 8" --columns id,config.batch_size,energy',
     ),
 )
-@click.option("--all", "with_pending", is_flag=True, help="List also experiments that are not aggregated yet.")
+@click.option("-a", "--all", "with_pending", is_flag=True, help="List also experiments that are not aggregated yet.")
 @click.option("--where", metavar="CONDITION", callback=_CONDITION, help="List only experiments that match CONDITION.")
 @click.option(
     "--sort",

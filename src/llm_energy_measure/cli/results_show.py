@@ -81,8 +81,8 @@ def show(
 ) -> None:
     """Show one experiment: its aggregate and its processes.
 
-    --json prints the stored aggregate unchanged, and --raw --json the stored raw results. The exit status is 1 if a
-    file of the experiment can't be read.
+    --json prints the stored aggregate unchanged (null if the experiment is not aggregated), and --raw --json the
+    stored raw results. The exit status is 1 if a file of the experiment can't be read.
     """
     if with_plot and (raw or as_json or attempt is not None):
         raise click.UsageError("--plot draws the current attempt: omit --raw, --json and --attempt.")
@@ -172,7 +172,9 @@ def _print_process_table(raw_results: Sequence[RawProcessResult], unit: str | No
 def _print_aggregate_json(repository: FileSystemRepository, experiment: str) -> None:
     data = repository.read_aggregated(experiment)
     if data is None:
-        raise options.not_aggregated(experiment, "use --raw to show its processes")
+        terminal.print_json(None)
+        terminal.info(f"not aggregated yet; run 'llm-energy-measure aggregate {experiment}'")
+        return
     terminal.print_json_text(data)
 
 

@@ -15,12 +15,14 @@ from typing import Any, Literal, Self
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
-from llm_energy_measure.constants import PROCESS_FILE_PATTERN, SCHEMA_VERSION
+from llm_energy_measure.constants import DEFAULT_STRATEGY, PROCESS_FILE_PATTERN, SCHEMA_VERSION
 from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.environment import Environment
 from llm_energy_measure.domain.findings import SEVERITIES, Finding, Severity
 from llm_energy_measure.domain.latency import LatencyStatistics
 from llm_energy_measure.domain.metrics import ComputeMetrics, EnergyMetrics, InferenceMetrics, Phase, Timestamps
+from llm_energy_measure.domain.record import Record
+from llm_energy_measure.domain.run_values import RunValues
 from llm_energy_measure.domain.units import (
     Count,
     Factor,
@@ -177,7 +179,7 @@ class StoredBytes(Struct, frozen=True, kw_only=True):
     data: bytes
 
 
-class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """Raw result of one process. Aggregates are computed from raw results and can be recomputed.
 
     Creating a record checks nothing; saving it checks all fields. None means unknown if an attribute does not say
@@ -252,6 +254,70 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     environment: Environment | UnsetType = UNSET
     unknown_fields: UnknownFields = UNSET
 
+    @classmethod
+    def of(
+        cls,
+        experiment_id: str,
+        process_index: int = 0,
+        *,
+        start: datetime | str | float | None = None,
+        end: datetime | str | float | None = None,
+        duration_sec: float | None = None,
+        energy_j: float | None = None,
+        gpu_energy_j: float | None = None,
+        cpu_energy_j: float | None = None,
+        ram_energy_j: float | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        inference_time_sec: float | None = None,
+        config: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> Self:
+        """Return a record from the values that cannot be derived. Totals, durations and rates are computed.
+
+        Args:
+            experiment_id: Id of the experiment.
+            process_index: Rank of the process, from 0.
+            start: Start of the run; see `Timestamps.from_times`.
+            end: End of the run.
+            duration_sec: Duration of the run in seconds. [default: from start to end]
+            energy_j: Energy in joules. The energies of components without it give a lower bound.
+            gpu_energy_j: Energy of the GPU in joules.
+            cpu_energy_j: Energy of the CPU in joules.
+            ram_energy_j: Energy of the memory in joules.
+            input_tokens: Number of prompt tokens.
+            output_tokens: Number of generated tokens.
+            inference_time_sec: Time in inference in seconds. [default: the duration]
+            config: Configuration of the run (`effective_config`).
+            fields: Other fields of the record, such as `model_name`, `host` or `world_size`.
+
+        Raises:
+            ConfigurationError: Values are missing (the message names all of them), or a name is no field.
+
+        Example:
+            >>> RawProcessResult.of("exp_7", start=0.0, end=10.0, energy_j=50.0).timestamps.duration_sec
+            10.0
+        """
+        values = RunValues(
+            start=start,
+            end=end,
+            duration_sec=duration_sec,
+            energy_j=energy_j,
+            components_j={"gpu_energy_j": gpu_energy_j, "cpu_energy_j": cpu_energy_j, "ram_energy_j": ram_energy_j},
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            inference_time_sec=inference_time_sec,
+        )
+        values.require_complete(experiment_id, fields, cls.__struct_fields__)
+        parts = {"effective_config": dict(config or {}), "process_index": process_index, **values.parts(), **fields}
+        return cls(experiment_id=experiment_id, **parts)
+
+    def __repr__(self) -> str:
+        energy, inference = self.energy_metrics, self.inference_metrics
+        tokens = None if inference is None else inference.total_tokens
+        named = f"{self.experiment_id!r}, process_index={self.process_index}"
+        return f"{type(self).__name__}({named}, total_energy_j={energy.total_energy_j}, total_tokens={tokens})"
+
     @property
     def stored(self) -> StoredBytes | None:
         """The bytes from which this record was decoded. None if it was not read from a file.
@@ -267,7 +333,7 @@ class RawProcessResult(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self
 
 
-class Manifest(Struct, frozen=True, kw_only=True):
+class Manifest(Record, frozen=True, kw_only=True):
     """Facts about an experiment that all its processes know before they start. None means unknown.
 
     Attributes:
@@ -313,7 +379,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         )
 
 
-class CompletenessReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CompletenessReport(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Expected and found processes of an experiment.
 
     Attributes:
@@ -344,11 +410,11 @@ class CompletenessReport(Struct, frozen=True, kw_only=True, forbid_unknown_field
         return ratio(self.found_processes, self.expected_processes)
 
 
-class AggregationMetadata(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AggregationMetadata(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Method and checks of an aggregate.
 
     Attributes:
-        method: Name of the aggregation strategy.
+        method: Name of the aggregation strategy. [default: the strategy that the format's own tool uses]
         num_processes: Number of aggregated results, at least 0.
         temporal_overlap_verified: True if the processes ran concurrently: in the order of starts, each overlaps with
             the next by at least half of the shorter run. False for one process.
@@ -357,14 +423,14 @@ class AggregationMetadata(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         warnings: Warnings for the reader, one sentence each.
     """
 
-    method: str
+    method: str = DEFAULT_STRATEGY
     num_processes: Count
     temporal_overlap_verified: bool = False
     gpu_attribution_verified: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
-class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+class AggregatedSummary(Record, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """Aggregated result of an experiment without the raw records. It is derived: the raw results determine it.
 
     A function that needs no raw record takes this type, so that mypy refuses a function that needs them.
@@ -445,6 +511,10 @@ class AggregatedSummary(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     assumptions: Assumptions | UnsetType = UNSET
     findings: list[Finding] | None = None
     unknown_fields: UnknownFields = UNSET
+
+    def __repr__(self) -> str:
+        found = f"processes={self.aggregation.num_processes}, total_energy_j={self.total_energy_j}"
+        return f"{type(self).__name__}({self.experiment_id!r}, {found}, total_tokens={self.total_tokens})"
 
     @property
     def integrity(self) -> Integrity | None:

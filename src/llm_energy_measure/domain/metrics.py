@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Literal, Self
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, UnsetType, field
 
 from llm_energy_measure.domain.device_state import DeviceEvidence
 from llm_energy_measure.domain.latency import LatencyMeasurements
+from llm_energy_measure.domain.record import Record
 from llm_energy_measure.domain.units import (
     Count,
     Flops,
@@ -26,6 +27,7 @@ from llm_energy_measure.domain.units import (
     TokensPerSecond,
     Watts,
 )
+from llm_energy_measure.exceptions import ConfigurationError
 
 Scope = Literal["device", "process", "host"]
 """Scope of a sensor: one device, one process, or the whole host."""
@@ -49,7 +51,18 @@ SAMPLING_GAP = "sampling_gap"
 """Problem code: the sensor was not read for some time, and its energy in this time is an estimate."""
 
 
-class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+def _moment(value: datetime | str | float) -> datetime:
+    """Return a point in time. Seconds since 1970 are in UTC."""
+    try:
+        if isinstance(value, str):
+            return datetime.fromisoformat(value)
+        return value if isinstance(value, datetime) else datetime.fromtimestamp(float(value), UTC)
+    except (ValueError, OverflowError, TypeError, OSError) as error:
+        advice = "pass a datetime, ISO 8601 text, or seconds since 1970-01-01 UTC"
+        raise ConfigurationError("cannot make a time span", f"{value!r} is no time", advice) from error
+
+
+class Timestamps(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Start, end and duration of a time span.
 
     New records have timestamps in UTC. Older files can have timestamps without a UTC offset, which load unchanged and
@@ -65,6 +78,32 @@ class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     end: datetime | None
     duration_sec: float | None
 
+    @classmethod
+    def from_times(cls, start: datetime | str | float, end: datetime | str | float) -> Self:
+        """Return the time span between two points in time, with its duration.
+
+        Args:
+            start: A datetime, ISO 8601 text, or seconds since 1970-01-01 UTC, as from `time.time()`.
+            end: As `start`; not before it.
+
+        Raises:
+            ConfigurationError: A value is no time, the end is before the start, or only one has a UTC offset.
+
+        Example:
+            >>> Timestamps.from_times("2026-01-16T12:00:00+00:00", "2026-01-16T12:00:10+00:00").duration_sec
+            10.0
+        """
+        first, last = _moment(start), _moment(end)
+        if (first.tzinfo is None) != (last.tzinfo is None):
+            found, advice = "only one of start and end has a UTC offset", "pass both with an offset"
+            raise ConfigurationError("cannot make a time span", found, advice)
+        duration_sec = (last - first).total_seconds()
+        if duration_sec < 0:
+            raise ConfigurationError(
+                "cannot make a time span", f"the end {end} is before the start {start}", "swap them"
+            )
+        return cls(start=first, end=last, duration_sec=duration_sec)
+
     @property
     def span(self) -> tuple[datetime, datetime] | None:
         """Start and end. None if one is unknown, or if only one has a UTC offset."""
@@ -73,7 +112,7 @@ class Timestamps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.start, self.end
 
 
-class InferenceMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class InferenceMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Inference work of one process. Numbers are at least 0; None means unknown.
 
     Attributes:
@@ -97,7 +136,7 @@ class InferenceMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     latency_measurements: LatencyMeasurements | None = None
 
 
-class DeviceEnergy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DeviceEnergy(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Energy of one of the devices that a process measured.
 
     Attributes:
@@ -121,7 +160,7 @@ class DeviceEnergy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     evidence: DeviceEvidence | UnsetType = UNSET
 
 
-class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SensorReading(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Readings of one sensor in the energy window: the evidence for an energy value.
 
     Energies and counters are in joules and at least 0.
@@ -164,7 +203,7 @@ class SensorReading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     window: Timestamps | UnsetType = UNSET
 
 
-class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Phase(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of the run of a process. The totals of the run include the energy and the tokens of the phase.
 
     Numbers are sums over all occurrences of the phase and at least 0; None means unknown.
@@ -192,7 +231,7 @@ class Phase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     output_tokens: Tokens | None = None
 
 
-class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EnergyMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Energy that one process measured, and the evidence for it. Numbers are at least 0; None means unknown.
 
     In many existing files, 0.0 means unknown. It loads as 0.0, and verification reports it.
@@ -282,7 +321,7 @@ class EnergyMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return any(not {SENSOR_LOST, COUNTER_RESET}.isdisjoint(reading.problems) for reading in self.sensors or ())
 
 
-class ComputeMetrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ComputeMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Computation of one process. Numbers are at least 0; None means unknown.
 
     Attributes:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, structs
 
-from llm_energy_measure.constants import MANIFEST_NAME, MAX_PROCESSES
+from llm_energy_measure.constants import DEFAULT_STRATEGY, MANIFEST_NAME, MAX_PROCESSES
 from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import (
     AggregatedResult,
@@ -40,7 +40,7 @@ from llm_energy_measure.exceptions import (
 )
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import names_folder
-from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, WHOLE_THROUGHPUT, Strategy, Totals, get_strategy
+from llm_energy_measure.results.strategies import WHOLE_THROUGHPUT, Strategy, Totals, get_strategy
 from llm_energy_measure.verification import flags
 from llm_energy_measure.verification.checks import Verification, verify_evidence
 from llm_energy_measure.verification.codes import CODES, SUM_FAMILIES, joules
@@ -97,6 +97,9 @@ def aggregate_results(
     strict: bool = False,
     allow_mixed: bool = False,
     assume: Assumptions | None = None,
+    allow_mixed_backends: bool = False,
+    verify_temporal_overlap: bool = True,  # noqa: ARG001 - see the docstring
+    verify_gpu_attribution: bool = True,  # noqa: ARG001 - see the docstring
 ) -> AggregatedResult:
     """Return one result from the raw results of an experiment's processes, in any order.
 
@@ -117,6 +120,9 @@ def aggregate_results(
         strict: Refuse an incomplete experiment.
         allow_mixed: Accept results of different experiments, models or backends.
         assume: Facts that the records don't contain, for the attribution. The result records them.
+        allow_mixed_backends: Other name of `allow_mixed`, which scripts for the format's first tool use.
+        verify_temporal_overlap: Accepted for these scripts and ignored: the check always runs.
+        verify_gpu_attribution: Accepted for these scripts and ignored: the check always runs.
 
     Raises:
         AggregationError: There is no result, or a result that was built in Python has a value that JSON can't hold.
@@ -136,7 +142,7 @@ def aggregate_results(
         unreadable=unreadable,
         partials=partials,
         strict=strict,
-        allow_mixed=allow_mixed,
+        allow_mixed=allow_mixed or allow_mixed_backends,
         assume=assume,
     )
     with refuse_overflow(experiment_id):

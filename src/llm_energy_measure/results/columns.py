@@ -66,12 +66,6 @@ def model_name(result: AggregatedSummary) -> str | None:
     return result.model_name or (configured if isinstance(configured, str) else None)
 
 
-def model_name_of_processes(result: AggregatedResult) -> str | None:
-    """Return the model of an experiment; aggregates of other tools have it in their processes."""
-    processes = result.process_results
-    return result.model_name or (processes[0].model_name if processes else model_name(result))
-
-
 def expected_processes(result: AggregatedSummary) -> int | None:
     """Return how many processes were expected; None if the number is unknown."""
     return None if result.completeness is None else result.completeness.expected_processes
@@ -132,10 +126,53 @@ SUMMARY_COLUMNS: tuple[Column[AggregatedSummary], ...] = (
     Column("warnings", "text", "", lambda result: "; ".join(result.aggregation.warnings) or None),
     Column("failed_checks", "text", "", lambda result: "; ".join(result.failed_codes) or None),
     _summary("schema_version", "text"),
+    _summary("attributed_gpu_energy_j", "number", "J"),
+    # An aggregate without its processes does not have these; see `process_values`.
+    Column("input_tokens", "integer", "token", lambda _: None),
+    Column("output_tokens", "integer", "token", lambda _: None),
+    Column("attributed_joules_per_output_token", "number", "J/token", lambda _: None),
 )
 
+
+def process_values(result: AggregatedSummary, processes: Sequence[Any]) -> dict[str, Any]:
+    """Return the values of the columns that read the processes of an experiment, by name.
+
+    Args:
+        result: The aggregate.
+        processes: Its processes: `RawProcessResult`, or objects with the same fields `model_name` and
+            `inference_metrics`.
+    """
+    first = processes[0].model_name if processes else model_name(result)
+    output_tokens = _sum_of_tokens(processes, "output_tokens")
+    return {
+        "model_name": result.model_name or first,
+        "input_tokens": _sum_of_tokens(processes, "input_tokens"),
+        "output_tokens": output_tokens,
+        "attributed_joules_per_output_token": ratio(result.attributed_energy_j, output_tokens),
+    }
+
+
+def model_name_of_processes(result: AggregatedResult) -> str | None:
+    """Return the model of an experiment; aggregates of other tools have it in their processes."""
+    model: str | None = process_values(result, result.process_results)["model_name"]
+    return model
+
+
+def _sum_of_tokens(processes: Sequence[Any], name: str) -> int | None:
+    """Return the sum over the processes that counted tokens. None if no process did."""
+    counted = [one.inference_metrics for one in processes if one.inference_metrics is not None]
+    known = [value for metrics in counted if (value := getattr(metrics, name)) is not None]
+    return sum(known) if known else None
+
+
+def _of_processes(name: str, result: AggregatedResult) -> Any:
+    return process_values(result, result.process_results)[name]
+
+
 _NEED_PROCESSES: dict[str, Column[AggregatedResult]] = {
-    "model_name": Column("model_name", "text", "", model_name_of_processes),
+    name: Column(name, kind, unit, partial(_of_processes, name))
+    for name, kind, unit in ((column.name, column.type, column.unit) for column in SUMMARY_COLUMNS)
+    if name in ("model_name", "input_tokens", "output_tokens", "attributed_joules_per_output_token")
 }
 AGGREGATED_COLUMNS: tuple[Column[AggregatedResult], ...] = tuple(
     _NEED_PROCESSES.get(column.name, column) for column in SUMMARY_COLUMNS

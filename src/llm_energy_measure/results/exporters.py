@@ -36,6 +36,9 @@ from llm_energy_measure.results.columns import (
 from llm_energy_measure.security import UNPRINTABLE
 from llm_energy_measure.storage.atomic import make_folder, replace_file
 
+Results = AggregatedResult | RawProcessResult | Iterable[AggregatedResult | RawProcessResult]
+"""One result, or results of one kind."""
+
 # A line break inside a quoted cell is harmless.
 _HARMFUL = re.compile(rf"(?!\n)[{UNPRINTABLE}]")
 _FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -45,49 +48,69 @@ _FORMULA_START = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def export_to_csv(
-    results: Sequence[AggregatedResult | RawProcessResult],
-    path: str | Path,
+    results: Results,
+    path: str | Path | None = None,
     *,
     include_process_breakdown: bool = False,
+    output_path: str | Path | None = None,
 ) -> Path:
     """Write a CSV file with one row per result, aggregated or raw, and return the file.
 
     Args:
-        results: Results of one kind. Without results, the file has the header of aggregated results.
+        results: One result, or results of one kind. Without results, the file has the header of aggregated results.
         path: The file. Missing folders are created, and an existing file is replaced atomically.
         include_process_breakdown: Add the columns `process_<i>_...` to the rows of aggregated results.
+        output_path: Other name of `path`.
 
     Raises:
         ExportError: The file can't be written.
         ConfigurationError: The results are of both kinds.
     """
     table = table_of(results, include_process_breakdown=include_process_breakdown)
-    return write_export(path, to_csv(table))
+    return write_export(_target(path, output_path), to_csv(table))
 
 
 def export_to_json(
-    results: Sequence[AggregatedResult | RawProcessResult],
-    path: str | Path,
+    results: Results,
+    path: str | Path | None = None,
     *,
     include_process_breakdown: bool = False,
+    output_path: str | Path | None = None,
 ) -> Path:
     """Write a JSON list with one flat object per result, and return the file; see `export_to_csv`."""
     table = table_of(results, include_process_breakdown=include_process_breakdown)
-    return write_export(path, to_json(table))
+    return write_export(_target(path, output_path), to_json(table))
+
+
+def _target(path: str | Path | None, output_path: str | Path | None) -> str | Path:
+    """Return the only path that is given."""
+    given = [one for one in (path, output_path) if one is not None]
+    if len(given) != 1:
+        found = "both `path` and `output_path` are given" if given else "no path is given"
+        raise ConfigurationError("cannot export", found, "pass the path of one file")
+    return given[0]
 
 
 def export_aggregated_to_csv(
-    results: Sequence[AggregatedResult],
-    path: str | Path,
+    results: AggregatedResult | Iterable[AggregatedResult],
+    path: str | Path | None = None,
     include_process_breakdown: bool = False,  # noqa: FBT001, FBT002 - existing scripts pass it by position
+    *,
+    output_path: str | Path | None = None,
 ) -> Path:
     """Write a CSV file with one row per experiment; see `export_to_csv`."""
-    return export_to_csv(results, path, include_process_breakdown=include_process_breakdown)
+    target = _target(path, output_path)
+    return export_to_csv(results, target, include_process_breakdown=include_process_breakdown)
 
 
-def export_raw_to_csv(results: Sequence[RawProcessResult], path: str | Path) -> Path:
+def export_raw_to_csv(
+    results: RawProcessResult | Iterable[RawProcessResult],
+    path: str | Path | None = None,
+    *,
+    output_path: str | Path | None = None,
+) -> Path:
     """Write a CSV file with one row per process; see `export_to_csv`."""
-    return write_export(path, to_csv(table_of(results, kind=RawProcessResult)))
+    return write_export(_target(path, output_path), to_csv(table_of(results, kind=RawProcessResult)))
 
 
 class ResultsExporter:
@@ -116,11 +139,30 @@ class ResultsExporter:
         """Write a CSV file with one row per process; see `export_to_csv`."""
         return export_raw_to_csv(results, self.output_dir / filename)
 
-    def export_json(
-        self, results: Sequence[AggregatedResult | RawProcessResult], filename: str = "results.json"
-    ) -> Path:
-        """Write a JSON list with one flat object per result; see `export_to_json`."""
-        return export_to_json(results, self.output_dir / filename)
+    def export_json(self, results: Results, filename: str = "results.json") -> Path:
+        """Write a JSON list with the complete records, nested as in the files of the results directory.
+
+        `export_to_json` writes one flat object per result.
+        """
+        records = [_nested(one) for one in _listed(results)]
+        data = msgspec.json.format(msgspec.json.encode(records), indent=2) + b"\n"
+        return write_export(self.output_dir / filename, data)
+
+
+def _listed(results: Results) -> list[AggregatedResult | RawProcessResult]:
+    """Return results as a list; one result is a list of one."""
+    return [results] if isinstance(results, AggregatedResult | RawProcessResult) else list(results)
+
+
+def _nested(record: AggregatedResult | RawProcessResult) -> Any:
+    """Return the dictionary of a record, with values that JSON can hold."""
+    return _plain_tree(msgspec.to_builtins(record, builtin_types=(datetime,), enc_hook=plain))
+
+
+def _plain_tree(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain_tree(item) for key, item in value.items()}
+    return [_plain_tree(item) for item in value] if isinstance(value, list) else plain(value)
 
 
 def write_export(path: str | Path, data: bytes) -> Path:
@@ -162,7 +204,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def table_of(
-    results: Sequence[AggregatedResult | RawProcessResult],
+    results: Results,
     *,
     include_process_breakdown: bool = False,
     kind: type[AggregatedResult | RawProcessResult] = AggregatedResult,
@@ -170,14 +212,14 @@ def table_of(
     """Return the table of results, one row per result. Aggregated results have a column `config.<key>` for each key.
 
     Args:
-        results: Results of one kind.
+        results: One result, or results of one kind.
         include_process_breakdown: Add the columns `process_<i>_...` to the rows of aggregated results.
         kind: The type that decides the columns if there are no results.
 
     Raises:
         ConfigurationError: The results are of both kinds.
     """
-    results = list(results)  # also accepts a generator
+    results = _listed(results)
     kinds = {type(result) for result in results} or {kind}
     if kinds == {RawProcessResult}:
         return _table(RAW_COLUMNS, results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html as _html
 import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from llm_energy_measure.security import UNPRINTABLE
 
@@ -47,6 +48,42 @@ def markdown(text: str) -> str:
     for sign in ("\\", "|", "*", "_", "`", "<", "[", "#"):
         text = text.replace(sign, "&lt;" if sign == "<" else "\\" + sign)
     return printable(text)
+
+
+def markdown_table(
+    headers: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], notes: Iterable[str] = ()
+) -> Iterator[str]:
+    """Yield the lines of a Markdown table. The notes are a list below it.
+
+    Args:
+        headers: Title and alignment (`left` or `right`) of each column.
+        rows: Cells.
+        notes: Sentences.
+    """
+    yield f"| {' | '.join(markdown(title) for title, _ in headers)} |"
+    yield f"|{'|'.join(' ---: ' if alignment == 'right' else ' --- ' for _, alignment in headers)}|"
+    for row in rows:
+        yield f"| {' | '.join(map(markdown, row))} |"
+    yield ""
+    yield from (f"- {markdown(note)}" for note in notes)
+
+
+def latex_table(
+    headers: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], notes: Iterable[str] = ()
+) -> Iterator[str]:
+    """Yield the lines of a LaTeX table for the package booktabs. The notes are comments; see `markdown_table`."""
+    alignments = "".join("r" if alignment == "right" else "l" for _, alignment in headers)
+    yield f"\\begin{{tabular}}{{{alignments}}}"
+    yield "\\toprule"
+    yield f"{' & '.join(latex(title) for title, _ in headers)} \\\\"
+    yield "\\midrule"
+    for row in rows:
+        cells = " & ".join(map(latex, row))
+        # A bracket after a line end would be the argument of the line end.
+        yield f"{'{}' if cells.startswith('[') else ''}{cells} \\\\"
+    yield "\\bottomrule"
+    yield "\\end{tabular}"
+    yield from (f"% {printable(note)}" for note in notes)
 
 
 def latex(text: str) -> str:

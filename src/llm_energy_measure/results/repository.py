@@ -83,8 +83,15 @@ class FileSystemRepository:
         ([], [], None)
     """
 
-    def __init__(self, base_path: str | Path | None = None, *, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        base_path: str | Path | None = None,
+        *,
+        store: Store | None = None,
+        results_dir: str | Path | None = None,
+    ) -> None:
         """Store the arguments; no file is read or created."""
+        base_path = results_dir if base_path is None else base_path
         self.base_path = default_results_dir() if base_path is None else place_of(base_path)
         self.store: Store = open_store(self.base_path) if store is None else store
 
@@ -119,7 +126,12 @@ class FileSystemRepository:
     def save_raw(self, experiment_id: str, result: RawProcessResult, *, overwrite: bool = False) -> Path:
         """Store the raw result of one process durably, and return its file.
 
-        Saving the same content again changes nothing.
+        Saving the same content again changes nothing. `RawProcessResult.of` makes a record from few values:
+
+            record = RawProcessResult.of(
+                "exp_7", start=start, end=end, energy_j=50.0, input_tokens=40, output_tokens=60, world_size=2
+            )
+            repository.save_raw("exp_7", record)
 
         Args:
             experiment_id: Id of the experiment; the record must have the same id.

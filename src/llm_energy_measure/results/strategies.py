@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from msgspec import Struct, structs
 
+from llm_energy_measure.constants import DEFAULT_STRATEGY
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.domain.statistics import mean
 from llm_energy_measure.domain.units import ratio
@@ -24,7 +25,6 @@ from llm_energy_measure.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-DEFAULT_STRATEGY = "sum_energy_avg_throughput"
 ENTRY_POINT_GROUP = "llm_energy_measure.strategies"
 
 

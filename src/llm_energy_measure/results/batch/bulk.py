@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, field, json, structs
 
-from llm_energy_measure.constants import AGGREGATED_DIR, RAW_DIR
+from llm_energy_measure.constants import AGGREGATED_DIR, DEFAULT_STRATEGY, RAW_DIR
 from llm_energy_measure.domain.assumptions import Assumptions
 from llm_energy_measure.domain.experiment import AggregatedResult, AggregatedSummary, UnreadableFile, summary_of
 from llm_energy_measure.exceptions import AggregationError, LLMEnergyMeasureError
@@ -33,7 +33,7 @@ from llm_energy_measure.results.store.codec import encode_aggregated
 from llm_energy_measure.results.store.deletion import without_hidden
 from llm_energy_measure.results.store.layout import aggregated_key, is_folder_name
 from llm_energy_measure.results.store.raw_folder import RawRecovery
-from llm_energy_measure.results.strategies import DEFAULT_STRATEGY, get_strategy
+from llm_energy_measure.results.strategies import get_strategy
 from llm_energy_measure.storage.folder import Folder, store_time_ns
 from llm_energy_measure.storage.prefetch import prefetch
 
@@ -94,6 +94,7 @@ class BulkOptions(Struct, frozen=True, kw_only=True):
     strict: bool = True
     force: bool = False
     assume: Assumptions | None = None
+    allow_mixed: bool = False
 
 
 def aggregate_all(
@@ -109,6 +110,7 @@ def aggregate_all(
     executor: Executor | None = None,
     assume: Assumptions | None = None,
     shard: Shard | None = None,
+    allow_mixed: bool = False,
 ) -> Iterator[AggregationOutcome]:
     """Aggregate many experiments, and yield the outcome of each, in order.
 
@@ -135,6 +137,7 @@ def aggregate_all(
         assume: Facts that the records don't contain, for the attribution. The aggregate records them. By default, an
             older aggregate keeps its own; `Assumptions()` removes them.
         shard: Aggregate only the experiments of this shard; by default all.
+        allow_mixed: Accept results of different models or backends in one experiment.
 
     Example:
         >>> from llm_energy_measure.results import FileSystemRepository, aggregate_all
@@ -142,7 +145,12 @@ def aggregate_all(
         ['smollm2_b1_c0', ...]
     """
     options = BulkOptions(
-        strategy=strategy, expected_processes=expected_processes, strict=strict, force=force, assume=assume
+        strategy=strategy,
+        expected_processes=expected_processes,
+        strict=strict,
+        force=force,
+        assume=assume,
+        allow_mixed=allow_mixed,
     )
     if strategy is not None:
         get_strategy(strategy)
@@ -328,6 +336,7 @@ def _aggregate(
         partials=() if options.strict else recovery.partials,
         strict=options.strict,
         assume=assume,
+        allow_mixed=options.allow_mixed,
     )
 
 

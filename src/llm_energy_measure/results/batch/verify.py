@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct, field
 
-from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
+from llm_energy_measure.constants import DEFAULT_STRATEGY, MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import (
     AggregatedResult,
     AggregatedSummary,
@@ -43,7 +43,6 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec
 from llm_energy_measure.results.store.layout import is_folder_name, names_folder, raw_folder
 from llm_energy_measure.results.store.raw_folder import RawRecovery
-from llm_energy_measure.results.strategies import DEFAULT_STRATEGY
 from llm_energy_measure.storage.folder import Folder
 from llm_energy_measure.storage.prefetch import prefetch
 from llm_energy_measure.verification.checks import Verification, verify_evidence
