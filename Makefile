@@ -151,7 +151,9 @@ test-launchers: $(INSTALLED_LAUNCHERS) $(INSTALLED_OPENMPI)  ## Test recording u
 
 .PHONY: test-browser
 test-browser: $(INSTALLED_BROWSER)  ## Test the report in Chromium (on Debian: apt install chromium)
-	$(VENV_BROWSER)/bin/python -m pytest -p no:cacheprovider tests/browser $(ARGS)
+	@folder=$$(mktemp -d) && \
+	  PYTEST_DEBUG_TEMPROOT="$$folder" $(VENV_BROWSER)/bin/python -m pytest -p no:cacheprovider tests/browser $(ARGS) && \
+	  rm -rf "$$folder"
 
 .PHONY: test-cloud
 test-cloud: $(INSTALLED)  ## Test buckets on SeaweedFS and moto, and a lost network (installs moto)
