@@ -20,7 +20,7 @@ def main(count: str, results: str, fault: str) -> int:
     environ = {"env_vars": {"PYTHONPATH": paths}}
     ray.init(num_cpus=size, include_dashboard=False, log_to_driver=False, runtime_env=environ)
 
-    @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
+    @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]  # ray is not installed for mypy
     def task(index: int) -> None:
         from tests.launchers.worker import work
 
