@@ -51,6 +51,7 @@ def killed_at(call: str, event: str, passing: int) -> Callable[[FrameType, str, 
         ("replace", "c_call", 1),
     ],
 )
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_killed_create_leaves_no_file_under_the_final_name(
     results: Path, tmp_path: Path, call: str, event: str, passing: int
 ) -> None:
