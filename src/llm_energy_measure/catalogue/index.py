@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from llm_energy_measure.catalogue import config_index
+from llm_energy_measure.catalogue import bucket_versions, config_index
 from llm_energy_measure.catalogue.config_index import part_of
 from llm_energy_measure.catalogue.database import (
     BUSY_SEC,
@@ -242,11 +242,14 @@ class Catalogue(CatalogueReader):
         return tuple(mtimes)
 
     def _mtimes(self) -> dict[str, Mtimes]:
-        """Return the mtimes of all experiments, by folder name."""
+        """Return the mtimes of all experiments, by folder name; in a bucket, their fingerprints."""
         store = self.repository.store
+        versions = {} if store.supports_mtime else bucket_versions.raw_fingerprints(store)
         entries = store.list(RAW_DIR)
         raw = {
-            entry.name: entry.mtime_sec for entry in entries if entry.is_folder and layout.is_folder_name(entry.name)
+            entry.name: versions.get(entry.name, entry.mtime_sec)
+            for entry in entries
+            if entry.is_folder and layout.is_folder_name(entry.name)
         }
         if store.supports_folder_move:
             deleted = {layout.deleted_folder_of(entry.name) for entry in entries} - raw.keys()
@@ -255,7 +258,7 @@ class Catalogue(CatalogueReader):
         raw = {folder: mtime for folder, mtime in raw.items() if folder not in deleted}
         aggregated, tags = (
             {
-                folder: entry.mtime_sec
+                folder: bucket_versions.fingerprint([entry]) if versions else entry.mtime_sec
                 for entry in store.list(prefix)
                 if not entry.is_folder and (folder := layout.aggregated_folder_of(entry.name)) not in (None, *deleted)
             }

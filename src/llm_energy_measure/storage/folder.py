@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from llm_energy_measure.exceptions import ResultNotFoundError, ResultsError
 from llm_energy_measure.storage.atomic import NO_FOLLOW, READ_FLAGS
-from llm_energy_measure.storage.base import Store
+from llm_energy_measure.storage.base import Entry, Store
 from llm_energy_measure.storage.handle import FolderHandle
 from llm_energy_measure.storage.temporary import temporary_path
 
@@ -53,7 +53,7 @@ class Folder(FolderHandle):
             from llm_energy_measure.storage.parallel import ParallelReader  # directories do not need this import
 
             self._parallel = ParallelReader(store, prefix)
-        self._entries: frozenset[str] | None = None
+        self._entries: dict[str, Entry] | None = None
         if store.supports_paths and os.open in os.supports_dir_fd and os.listdir in os.supports_fd:
             try:
                 self._descriptor = os.open(store.path(prefix), _FOLDER_FLAGS)
@@ -76,6 +76,24 @@ class Folder(FolderHandle):
         # One string needs a tenth of the memory of a list: 100,000 names take 1 MB. A name contains no slash.
         for name in re.finditer("[^/]+", "/".join(found)):
             yield name[0]
+
+    def entries(self) -> dict[str, Entry]:
+        """Return the entries of the folder by name, as one listing at the first call found them."""
+        if self._entries is None:
+            self._entries = {entry.name: entry for entry in self.store.list(self.prefix)}
+        return self._entries
+
+    def listing(self, name: str, *, before_read: bool = False) -> list[Entry]:
+        """Return the entries of a subfolder with their versions; empty if the store has no versions.
+
+        Args:
+            name: Name of the subfolder.
+            before_read: Return the listing before the last `read` of the subfolder. Else one walk through all
+                subfolders at the first call decides.
+        """
+        if self._parallel is None:
+            return []
+        return self._parallel.listed.get(name, []) if before_read else self._parallel.walked(name)
 
     def timestamp_ns(self, name: str, *, of_folder: bool = False) -> int | None:
         """Return the mtime of a file or the ctime of a folder, in nanoseconds since 1970-01-01 UTC.
@@ -101,9 +119,7 @@ class Folder(FolderHandle):
     def is_absent(self, name: str) -> bool:
         """Return True if the name is absent for certain. Through a network, one listing at the first call decides."""
         if self._parallel is not None:
-            if self._entries is None:
-                self._entries = frozenset(entry.name for entry in self.store.list(self.prefix))
-            return name not in self._entries
+            return name not in self.entries()
         if self._descriptor is None:
             return not any(entry.name == name for entry in self.store.list(self.prefix))
         try:

@@ -30,6 +30,9 @@ class ParallelReader:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = Lock()
         self._fetched: dict[str, tuple[list[Entry], dict[str, Future[Answer]]]] = {}
+        self._walked: dict[str, list[Entry]] | None = None
+        self.listed: dict[str, list[Entry]] = {}
+        """The listing of each subfolder that was read last, taken before its values were read."""
 
     def close(self) -> None:
         """End the threads. Requests that have not started are not sent."""
@@ -50,10 +53,20 @@ class ParallelReader:
         entries, futures = self._fetched.pop(name, (None, {}))
         if entries is None:
             entries = self._store.list(f"{self._prefix}/{name}")
+        self.listed[name] = entries
         names = {entry.name for entry in entries if wanted(entry.name) and not entry.is_folder}
         futures |= self._submit(name, entries, lambda file: file in names and file not in futures)
         for file in sorted(names):
             yield file, futures[file].result()
+
+    def walked(self, name: str) -> list[Entry]:
+        """Return the entries of a subfolder at the time of the first call, which lists the whole prefix at once."""
+        if self._walked is None:
+            self._walked = {}
+            for entry in self._store.walk(self._prefix):
+                folder, _, rest = entry.name.partition("/")
+                self._walked.setdefault(folder, []).append(entry._replace(name=rest))
+        return self._walked.get(name, [])
 
     def _submit(self, name: str, entries: list[Entry], wanted: Callable[[str], bool]) -> dict[str, Future[Answer]]:
         from concurrent.futures import ThreadPoolExecutor  # directories need no threads

@@ -27,7 +27,13 @@ from llm_energy_measure.results.aggregation import aggregate_results, require_co
 from llm_energy_measure.results.batch.jobs import run_batches
 from llm_energy_measure.results.batch.recovery import is_no_experiment, publish, recover_from
 from llm_energy_measure.results.batch.shards import Shard
-from llm_energy_measure.results.batch.state import ExperimentState, inspect_experiment, is_up_to_date, stated_processes
+from llm_energy_measure.results.batch.state import (
+    ExperimentState,
+    inspect_experiment,
+    is_up_to_date,
+    mark_up_to_date,
+    stated_processes,
+)
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store.codec import encode_aggregated
 from llm_energy_measure.results.store.deletion import without_hidden
@@ -232,7 +238,7 @@ def _aggregate_batch(
             if summary is not None and summary.is_lower_bound is not False:
                 lower_bounds.add(aggregated_key(repository.folder_of(summary.experiment_id)))
             elif is_scan and outcome.result == "current":
-                aggregated.set_mtime(f"{item}.json", mtime_ns)  # the digests are equal as of this time
+                mark_up_to_date(raw, aggregated, item, mtime_ns)  # the digests are equal as of this time
             outcomes.append(outcome)
     errors = _put(repository, {key: data for key, data in values.items() if key not in lower_bounds}, mtime_ns)
     # The mtime 0 never shows that a lower bound is current: each scan opens it, and a strict one refuses it.

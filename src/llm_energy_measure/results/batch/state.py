@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from typing import Literal
 
 from msgspec import Struct
 
-from llm_energy_measure.constants import MANIFEST_NAME
+from llm_energy_measure.constants import AGGREGATED_DIR, MANIFEST_NAME
 from llm_energy_measure.domain.experiment import AggregatedSummary, CompletenessReport, Manifest
 from llm_energy_measure.exceptions import ResultAlteredError, ResultCorruptError, ResultsError
 from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import layout
 from llm_energy_measure.results.store.raw_folder import digest_of
+from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.folder import Folder
 
 Status = Literal["pending", "current", "stale", "external", "altered", "unreadable"]
@@ -59,10 +62,52 @@ def stated_processes(aggregated: AggregatedSummary) -> int | None:
 
 
 def is_up_to_date(raw: Folder, aggregated: Folder, folder: str) -> bool:
-    """Return True if the mtimes show that the aggregate was made from the current raw files; see `bulk`."""
+    """Return True if the aggregate was certainly made from the current raw files: mtimes or a proof show it.
+
+    See `bulk` for mtimes. In a bucket, `mark_up_to_date` has stored a proof.
+    """
+    if not raw.store.supports_mtime:
+        proof = _proof(folder, raw.listing(folder), aggregated)
+        return proof is not None and not aggregated.is_absent(proof)
     made_ns = aggregated.timestamp_ns(f"{folder}.json")
     changed_ns = None if made_ns is None else raw.timestamp_ns(folder, of_folder=True)
     return made_ns is not None and changed_ns is not None and changed_ns < made_ns
+
+
+def mark_up_to_date(raw: Folder, aggregated: Folder, folder: str, mtime_ns: int) -> None:
+    """Store that the digests of the raw files are those of the sources of the aggregate. Ignore errors.
+
+    Args:
+        raw: The folder `raw`, in which the experiment was read.
+        aggregated: The folder `aggregated`, listed before the aggregate was read.
+        folder: Folder name of the experiment.
+        mtime_ns: The mtime of the aggregate that shows it, in nanoseconds since 1970-01-01 UTC.
+    """
+    if raw.store.supports_mtime:
+        aggregated.set_mtime(f"{folder}.json", mtime_ns)
+        return
+    proof = _proof(folder, raw.listing(folder, before_read=True), aggregated)
+    if proof is None:
+        return
+    with contextlib.suppress(ResultsError):
+        raw.store.create(f"{AGGREGATED_DIR}/{proof}", b"\n")
+        for name in aggregated.entries():
+            if layout.proof_folder_of(name) == folder and name != proof:
+                raw.store.delete(f"{AGGREGATED_DIR}/{name}")
+
+
+def _proof(folder: str, listing: list[Entry], aggregated: Folder) -> str | None:
+    """Return the name of the object whose existence shows that the aggregate follows from the listed raw objects.
+
+    The name has the digest of name, size and ETag of the raw objects and of the aggregate. None if an ETag is unknown.
+    """
+    aggregate = aggregated.entries().get(f"{folder}.json")
+    if aggregate is None or not listing:
+        return None
+    found = [(entry.name, entry.size_bytes, entry.version) for entry in (*sorted(listing), aggregate)]
+    if not all(version for _, _, version in found):
+        return None
+    return layout.proof_name(folder, hashlib.sha256(repr(found).encode()).hexdigest()[:32])
 
 
 def inspect_experiment(repository: FileSystemRepository, experiment_id: str) -> ExperimentState:

@@ -119,7 +119,7 @@ def _remains(store: Store, folder: str, owner: str | None) -> list[str]:
     keys += [
         f"{AGGREGATED_DIR}/{entry.name}"
         for entry in store.list(AGGREGATED_DIR)
-        if layout.superseded_aggregate_folder_of(entry.name) == folder
+        if folder in (layout.superseded_aggregate_folder_of(entry.name), layout.proof_folder_of(entry.name))
     ]
     for entry in store.list(RAW_DIR):
         attempt = layout.earlier_attempt_of(entry.name)

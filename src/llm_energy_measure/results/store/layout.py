@@ -34,6 +34,7 @@ _KEPT_IN_RAW = re.compile(
 )
 _EARLIER_ATTEMPT = re.compile(rf"\.(.+){HIDDEN_MARK}attempt-(0|[1-9][0-9]{{0,8}})")
 _DELETED = re.compile(rf"\.(.+){HIDDEN_MARK}deleted")
+_PROOF = re.compile(rf"\.(.+){HIDDEN_MARK}follows-[0-9a-f]{{32}}")
 _HIDDEN = re.compile(rf"\.(.+){HIDDEN_MARK}(?:deleted|archiving)")
 _NUMBERED = re.compile(
     rf"((?:rejected|superseded)-process_(?:[0-9]+|unknown))-[0-9]+(\.json){_KEPT}"
@@ -250,6 +251,22 @@ def hidden_folder_of(name: str) -> str | None:
         ('exp_7', 'exp_7', None)
     """
     match = _HIDDEN.fullmatch(name)
+    return match[1] if match else None
+
+
+def proof_name(folder: str, digest: str) -> str:
+    """Return the name of the object in `aggregated/` that shows that an aggregate in a bucket is current."""
+    return f".{folder}{HIDDEN_MARK}follows-{digest}"
+
+
+def proof_folder_of(name: str) -> str | None:
+    """Return the experiment's folder name in the name of such an object; None for another name.
+
+    Example:
+        >>> proof_folder_of(proof_name("exp_7", "0" * 32)), proof_folder_of("exp_7.json")
+        ('exp_7', None)
+    """
+    match = _PROOF.fullmatch(name)
     return match[1] if match else None
 
 
