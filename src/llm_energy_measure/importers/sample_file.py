@@ -73,20 +73,21 @@ class SampleTable:
 
     def __init__(self, file: SampleFile, width: int) -> None:
         self._file = file
+        self._width = width
         self._offsets: array[int] = array("q")
-        self._last = [array("d") for _ in range(width)]
+        self._last: array[float] = array("d")
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self._offsets) * _BLOCK_ROWS + len(self._last[0])
+        return len(self._offsets) * _BLOCK_ROWS + len(self._last) // self._width
 
     def append(self, row: Sequence[float]) -> None:
         """Append a row."""
-        for column, value in zip(self._last, row, strict=True):
-            column.append(value)
-        if len(self._last[0]) == _BLOCK_ROWS:
-            self._offsets.append(self._file.append(b"".join(column.tobytes() for column in self._last)))
-            self._last = [array("d") for _ in self._last]
+        self._last.extend(row)
+        if len(self._last) == _BLOCK_ROWS * self._width:
+            columns = (self._last[number :: self._width] for number in range(self._width))
+            self._offsets.append(self._file.append(b"".join(column.tobytes() for column in columns)))
+            self._last = array("d")
 
     def extend(self, rows: Iterable[Sequence[float]]) -> SampleTable:
         """Append rows, and return the table."""
@@ -100,12 +101,12 @@ class SampleTable:
 
     def columns(self) -> list[SampleColumn]:
         """Return all columns with the rows that the table has now."""
-        return [self.column(number) for number in range(len(self._last))]
+        return [self.column(number) for number in range(self._width)]
 
     def block(self, number: int, column: int) -> array[float]:
         """Return the values of a column in a block."""
         if number == len(self._offsets):
-            return self._last[column]
+            return self._last[column :: self._width]
         size = _BLOCK_ROWS * _NUMBER_BYTES
         return array("d", self._file.read(self._offsets[number] + column * size, size))
 
