@@ -2,9 +2,10 @@
 
 Usage: python benchmarks/reports.py [--experiments N ...] [--folder FOLDER]
 
-Each experiment has 2 processes and a configuration of about 60 keys. Each configuration has 4 repeats. The default sizes
-are 5, 300 and 20,000 experiments. The catalogue is up to date before the measurement. Each measurement is a separate
-process. The table shows its wall time, its processor time (user and system), its peak memory and the size of the page.
+Each experiment has 2 processes and a configuration of about 60 keys. Each configuration has 4 repeats. The default
+sizes are 5, 300 and 20,000 experiments. The catalogue is up to date before the measurement. Each measurement is a
+separate process. The table shows its wall time, its processor time (user and system), its peak memory and the size of
+the page.
 """
 
 from __future__ import annotations
