@@ -45,6 +45,11 @@ _TITLES = {
 _UNITS = {column.name: column.unit for column in SUMMARY_COLUMNS}
 
 
+def column_names(words: Sequence[str]) -> list[str]:
+    """Return the columns that a user names; `energy` is the energy with its marks."""
+    return [ENERGY if word in ("energy", "energy_j") else word for word in words]
+
+
 class Document(Struct, frozen=True):
     """A table for people.
 

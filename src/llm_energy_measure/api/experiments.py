@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from llm_energy_measure.analysis import documents
 from llm_energy_measure.analysis.comparison import compare
 from llm_energy_measure.analysis.energies import NOTES, EnergyKind, energy_of
 from llm_energy_measure.analysis.observations import METRICS, Observation, read_observations
@@ -16,13 +17,17 @@ from llm_energy_measure.analysis.selections import column, full_names, sides_of
 from llm_energy_measure.analysis.verdicts import DEFAULT_MARGIN
 from llm_energy_measure.api.html import table_html
 from llm_energy_measure.api.tables import ComparisonTable, RepeatTable
+from llm_energy_measure.catalogue.export_table import exported_table, select_columns
 from llm_energy_measure.catalogue.index import query_catalogue
 from llm_energy_measure.catalogue.query import where_clause
 from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain import formatting
+from llm_energy_measure.domain.units import ENERGY_UNITS
 from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError, StorageError
+from llm_energy_measure.results.batch.bulk import aggregate_all
+from llm_energy_measure.results.exporters import write_export
 from llm_energy_measure.results.repository import FileSystemRepository
 
 if TYPE_CHECKING:
@@ -39,7 +44,11 @@ _HEADERS = (
 
 
 def load(
-    path: str | os.PathLike[str] | None = None, where: str | None = None, *, energy: EnergyKind = "attributed"
+    path: str | os.PathLike[str] | None = None,
+    where: str | None = None,
+    *,
+    energy: EnergyKind = "attributed",
+    aggregate: bool = False,
 ) -> Experiments:
     """Return the experiments of a results directory that match a condition.
 
@@ -48,6 +57,7 @@ def load(
         where: Condition in the grammar of `results list --where`, for example `model ~ llama and energy < 1 kJ`. None
             selects all experiments.
         energy: `attributed` counts each joule once. `plain` uses the plain sums over processes.
+        aggregate: Aggregate pending and stale experiments first. Incomplete experiments stay pending.
 
     Raises:
         StorageError: The directory does not exist.
@@ -63,6 +73,9 @@ def load(
         raise ConfigurationError("cannot load", f"{energy!r} is no kind of energy", "use 'attributed' or 'plain'")
     if where is not None:
         where_clause(where, COLUMNS)  # reports a wrong condition here and not at the first use
+    if aggregate:
+        for _ in aggregate_all(repository):
+            pass
     return Experiments(repository, where, energy)
 
 
@@ -125,6 +138,59 @@ class Experiments:
         from llm_energy_measure.catalogue.frames import to_polars
 
         return to_polars(self.repository, table, ids=self._frame_ids())
+
+    def to_latex(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        unit: str | None = None,
+    ) -> str:
+        """Return the aggregated experiments as a LaTeX table for the package booktabs, and write it to a file.
+
+        Args:
+            path: The file. None writes no file.
+            columns: Columns of the table, by the names of `results export --columns`. None selects a few.
+            unit: Unit of energies: `J`, `mJ`, `kJ`, `MJ`, `Wh` or `kWh`. None chooses one for each column.
+
+        Raises:
+            ConfigurationError: A column or the unit is unknown.
+            ExportError: The file can't be written.
+        """
+        return self._document("latex", path, columns, unit)
+
+    def to_markdown(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        unit: str | None = None,
+    ) -> str:
+        """Return the aggregated experiments as a Markdown table; see `to_latex`."""
+        return self._document("markdown", path, columns, unit)
+
+    def _document(
+        self,
+        form: documents.Form,
+        path: str | os.PathLike[str] | None,
+        columns: Sequence[str] | None,
+        unit: str | None,
+    ) -> str:
+        if unit is not None and unit not in ENERGY_UNITS:
+            raise ConfigurationError(
+                "cannot make a table", f"unknown unit {unit!r}", f"use one of {', '.join(ENERGY_UNITS)}"
+            )
+        ids = self._frame_ids()
+        folders = None if ids is None else [self.repository.folder_of(name) for name in ids]
+        exported = query_catalogue(self.repository, lambda catalogue: list(catalogue.exported(folders)), full=True)
+        known = [one for one in exported if one.values is not None]  # noqa: PD011 - it is no data frame
+        names = list(documents.COLUMNS) if columns is None else documents.column_names(columns)
+        table = select_columns(exported_table(known), names, [one.summary for one in known])
+        document = documents.document_of(table, [one.summary for one in known], energy=self.energy, unit=unit)
+        data = document.encoded(form)
+        if path is not None:
+            write_export(os.fspath(path), data)
+        return data.decode()
 
     def _frame_ids(self) -> list[str] | None:
         if self.where is None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
-from llm_energy_measure.catalogue.query import SEPARATOR
+from llm_energy_measure.catalogue.query import ALIASES, SEPARATOR, full_key, is_config
 from llm_energy_measure.catalogue.reader import ExportedExperiment
 from llm_energy_measure.catalogue.summary import ExperimentSummary
-from llm_energy_measure.domain.configuration import Value
+from llm_energy_measure.domain.configuration import PREFIX, Value
+from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS
 from llm_energy_measure.results.exporters import Table, with_configuration
 
 TAG_PREFIX = "tag."
+_MAX_NEAR = 5
 
 FACT_COLUMNS = ("config_name", "precision", "gpus", "hosts", "verdict", "tags")
 """The columns between those of `AGGREGATED_COLUMNS` and the configuration."""
@@ -39,7 +42,35 @@ def exported_table(exported: Sequence[ExportedExperiment]) -> Table:
     return with_configuration(Table(names=names, rows=rows), configurations)
 
 
-def with_tags(table: Table, keys: Iterable[str], summaries: Sequence[ExperimentSummary]) -> Table:
+def select_columns(table: Table, words: Sequence[str], summaries: Sequence[ExperimentSummary] = ()) -> Table:
+    """Return the table with some columns.
+
+    Args:
+        table: The table.
+        words: Names or short names of columns, `config.KEY` (the end of a key is enough) or `tag.KEY`.
+        summaries: The experiments in the order of the rows, for tags. Empty for rows per process.
+
+    Raises:
+        ConfigurationError: A column does not exist. The message names at most five similar columns.
+    """
+    if summaries and (tags := [word.removeprefix(TAG_PREFIX) for word in words if word.startswith(TAG_PREFIX)]):
+        table = _with_tags(table, tags, summaries)
+    keys = {name.removeprefix(PREFIX) for name in table.names if name.startswith(PREFIX)}
+    doing, names = "cannot select columns", []
+    for word in words:
+        is_tag = word.startswith(TAG_PREFIX)
+        short = word if is_tag else ALIASES.get(word.lower(), word.lower())
+        name = PREFIX + full_key(word, keys, doing) if is_config(word) else short
+        if name not in table.names:
+            near = get_close_matches(word.lower(), [*table.names, *ALIASES], n=_MAX_NEAR, cutoff=0.5)
+            advice = f"did you mean {' or '.join(near)}?" if near else "the header of the complete table has all names"
+            raise ConfigurationError(doing, f"the table has no column {word!r}", advice)
+        names.append(name)
+    indices = [list(table.names).index(name) for name in names]
+    return Table(names=names, rows=[[row[index] for index in indices] for row in table.rows])
+
+
+def _with_tags(table: Table, keys: Iterable[str], summaries: Sequence[ExperimentSummary]) -> Table:
     """Return the table with one more column `tag.<key>` for each key; `summaries` are in the order of the rows."""
     words = list(keys)
     rows: list[Sequence[Any]] = [

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
 import click
 
-from llm_energy_measure.catalogue.export_table import FACT_COLUMNS, TAG_PREFIX, exported_table, fact_values, with_tags
-from llm_energy_measure.catalogue.query import ALIASES, full_key, is_config
+from llm_energy_measure.catalogue.export_table import FACT_COLUMNS, exported_table, fact_values, select_columns
 from llm_energy_measure.catalogue.summary import ExperimentSummary, summarize
 from llm_energy_measure.cli import energies, formatting, options, selection, terminal
-from llm_energy_measure.domain.configuration import PREFIX
 from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessResult
 from llm_energy_measure.domain.units import ENERGY_UNITS
-from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError
+from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.results import exporters
 from llm_energy_measure.results.columns import AGGREGATED_COLUMNS, has_codecarbon_row
 from llm_energy_measure.results.repository import FileSystemRepository
@@ -23,7 +20,6 @@ from llm_energy_measure.results.store.layout import process_file
 
 _DOCUMENTS = {".tex": "latex", ".md": "markdown"}
 _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", **_DOCUMENTS}
-_MAX_NEAR = 5
 
 
 @click.command(
@@ -105,12 +101,12 @@ def export(
     names = selection.selected(repository, ids, where, with_pending=raw, must_exist=False)
     failed = with_aggregation and not _aggregate(repository, names or None)
     words = list(dict.fromkeys(part.strip() for part in columns.split(","))) if columns is not None else []
-    found = _found(repository, names, form, words, raw=raw, per_process=per_process)
+    found = _found(repository, names, form, raw=raw, per_process=per_process)
     with options.usage_errors("--columns"):
         if form in _DOCUMENTS.values():
             number, data = len(found.summaries), _document(found, words, form, kind, unit)
         else:
-            table = _selected(found.table, words) if words else found.table
+            table = select_columns(found.table, words, found.summaries) if words else found.table
             rows = list(table.rows)
             number, data = len(rows), _encoded(exporters.Table(names=table.names, rows=rows), form)
     failed = failed or found.failed
@@ -132,24 +128,15 @@ def _require_one_kind_of_row(form: str, *, raw: bool, per_process: bool) -> None
 
 
 def _found(
-    repository: FileSystemRepository,
-    names: Sequence[str],
-    form: str,
-    words: Sequence[str],
-    *,
-    raw: bool,
-    per_process: bool,
+    repository: FileSystemRepository, names: Sequence[str], form: str, *, raw: bool, per_process: bool
 ) -> _Found:
-    """Return the table of all columns; also of the tags that the words name."""
+    """Return the table of all columns."""
     if raw:
         table, failed = _raw_table(repository, names, form)
         return _Found(table, [], failed)
     if per_process:
-        found = _loaded_table(repository, names or repository.list_aggregated(), per_process=True)
-    else:
-        found = _catalogued_table(repository, names or None)
-    tags = [word.removeprefix(TAG_PREFIX) for word in words if word.startswith(TAG_PREFIX)]
-    return found._replace(table=with_tags(found.table, tags, found.summaries)) if tags else found
+        return _loaded_table(repository, names or repository.list_aggregated(), per_process=True)
+    return _catalogued_table(repository, names or None)
 
 
 def _encoded(table: exporters.Table, form: str) -> bytes:
@@ -255,32 +242,12 @@ def _warn_of_stale(summaries: Sequence[ExperimentSummary]) -> bool:
     return bool(stale)
 
 
-def _selected(table: exporters.Table, words: Sequence[str]) -> exporters.Table:
-    """Return the table with these columns."""
-    keys = {name.removeprefix(PREFIX) for name in table.names if name.startswith(PREFIX)}
-    doing, names = "cannot select columns", []
-    for word in words:
-        name = PREFIX + full_key(word, keys, doing) if is_config(word) else _column_name(word)
-        if name not in table.names:
-            near = get_close_matches(word.lower(), [*table.names, *ALIASES], n=_MAX_NEAR, cutoff=0.5)
-            advice = f"did you mean {' or '.join(near)}?" if near else "the header of the complete table has all names"
-            raise ConfigurationError(doing, f"the table has no column {word!r}", advice)
-        names.append(name)
-    indices = [list(table.names).index(name) for name in names]
-    return exporters.Table(names=names, rows=[[row[index] for index in indices] for row in table.rows])
-
-
-def _column_name(word: str) -> str:
-    return word if word.startswith(TAG_PREFIX) else ALIASES.get(word.lower(), word.lower())
-
-
 def _document(found: _Found, words: Sequence[str], form: str, kind: energies.EnergyKind, unit: str | None) -> bytes:
     """Return a table for a document. `energy` is the energy that tables for people show."""
     # Other formats do not need this import.
     from llm_energy_measure.analysis import documents
 
-    named = [documents.ENERGY if word in ("energy", "energy_j") else word for word in words]
-    table = _selected(found.table, named or documents.COLUMNS)
+    table = select_columns(found.table, documents.column_names(words) if words else documents.COLUMNS, found.summaries)
     document = documents.document_of(table, found.summaries, energy=kind, unit=unit)
     return document.encoded("latex" if form == "latex" else "markdown")
 
