@@ -197,3 +197,29 @@ def test_recording_that_ends_at_exit_of_python_starts_no_thread(tmp_path: Path) 
     [result] = FileSystemRepository(tmp_path).load_all_raw(EXPERIMENT)
     assert result.status == "completed"
     assert result.energy_metrics.total_energy_j is not None
+
+
+class TerminatedClock(ManualClock):
+    """A clock that sends SIGTERM to this process during the second idle measurement."""
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self.now > 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_signal_ends_the_idle_measurement_after_the_block(repository: FileSystemRepository) -> None:
+    """`record -- COMMAND` has a handler for SIGTERM, and a scheduler kills it soon after."""
+    clock, received = TerminatedClock(), []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        with make_recording(repository, clock, idle_sec=10.0):
+            clock.now += 5
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
+    assert clock.now < 16
+    result = load_result(repository)
+    assert result.status == "completed"
+    assert result.energy_metrics.total_energy_j == pytest.approx(250.0)
+    assert result.energy_metrics.idle_power_end_w is None

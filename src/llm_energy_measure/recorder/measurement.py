@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -71,15 +72,17 @@ class Measurement:
         self._taken: list[Sensor] = []
         self._since: dict[str, tuple[datetime, float]] = {}  # wall and monotonic clock, by label of the sensor
 
-    def _measure_idle(self, seconds: float) -> float | None:
-        """Return the mean power over this time, in watts; None if no sensor measures it."""
-        sampler, took_sec = sample_for(seconds, self._own, self._clock, interval_sec=self._interval_sec)
+    def _measure_idle(self, seconds: float, is_stopped: Callable[[], bool] = lambda: False) -> float | None:
+        """Return the mean power over this time, in watts; None if no sensor measures it, or if it stops early."""
+        sampler, took_sec = sample_for(
+            seconds, self._own, self._clock, interval_sec=self._interval_sec, is_stopped=is_stopped
+        )
         energy_j = None if sampler.failures() else sampler.energies().total
-        return energy_j / took_sec if energy_j is not None and took_sec > 0 else None
+        return energy_j / took_sec if energy_j is not None and took_sec > seconds / 2 else None
 
-    def measure_idle_end(self, seconds: float) -> None:
-        """Measure idle power after the window."""
-        self._idle_end_w = self._measure_idle(seconds)
+    def measure_idle_end(self, seconds: float, is_stopped: Callable[[], bool]) -> None:
+        """Measure idle power after the window, for this time or until `is_stopped`."""
+        self._idle_end_w = self._measure_idle(seconds, is_stopped)
 
     def begin(self) -> None:
         """Begin the energy window. Nothing happens between its first reading and its start time."""

@@ -348,7 +348,8 @@ class Recording:
                 self._take_over()
                 self._session.end()
                 self._checkpoint()
-                self._session.measurement.measure_idle_end(idle_sec)
+                # A handler of the program may keep it running after SIGTERM, as `record -- COMMAND` does.
+                self._session.measurement.measure_idle_end(idle_sec, lambda: self._sigterm.received is not None)
         finally:
             self._finish(status, error_type)
 

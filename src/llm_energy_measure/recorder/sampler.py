@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from msgspec import Struct
@@ -26,6 +26,10 @@ _POWER_FACTOR = 5
 
 # The longest wait for a sensor that hangs. Schedulers kill a process about 30 s after SIGTERM.
 _PATIENCE_SEC = 5.0
+
+# While a time is measured, a signal is noticed after this time. A shorter rest is not waited for.
+_WAIT_SEC = 0.2
+_MIN_WAIT_SEC = 1e-6
 
 # The wait for a sensor that hung before.
 _RETRY_SEC = 0.1
@@ -230,14 +234,20 @@ def _is_plausible(sensor: Sensor, last: tuple[float, float], now: float, value: 
 
 
 def sample_for(
-    seconds: float, sensors: Sequence[Sensor], clock: Clock, *, interval_sec: float | None
+    seconds: float,
+    sensors: Sequence[Sensor],
+    clock: Clock,
+    *,
+    interval_sec: float | None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Sampler, float]:
-    """Measure for this time. Return the closed sampler and the length of its window in seconds."""
+    """Measure for this time, or until `is_stopped`. Return the closed sampler and the length of its window (s)."""
     sampler = Sampler(sensors, clock, interval_sec=interval_sec)
     sampler.take()
     start = clock.monotonic()
     sampler.start_thread()
-    clock.sleep(seconds)
+    while (left_sec := start + seconds - clock.monotonic()) > _MIN_WAIT_SEC and not is_stopped():
+        clock.sleep(min(left_sec, _WAIT_SEC))
     sampler.end()
     took_sec = clock.monotonic() - start
     sampler.close()
