@@ -14,7 +14,7 @@ from llm_energy_measure.analysis.observations import read_observations
 from llm_energy_measure.analysis.repeats import repeats_of
 from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.reports.build import write_report
-from llm_energy_measure.reports.experiments import details_section, read_aggregates
+from llm_energy_measure.reports.experiments import breakdown, details_section, read_aggregates
 from llm_energy_measure.reports.reading import read_results
 from llm_energy_measure.reports.sections import shown_experiments
 from llm_energy_measure.reports.tables import Cell, Row, limited
@@ -300,3 +300,27 @@ def test_a_limited_table_says_so() -> None:
     rows = [Row([Cell(str(number))]) for number in range(5)]
     assert limited(rows, 3, "rows", "Use X.") == (rows[:3], ["The table shows 3 of 5 rows. Use X."])
     assert limited(rows, 5, "rows", "Use X.") == (rows, [])
+
+
+def test_experiments_without_tokens_show_their_energy(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path / "results")
+    for number in range(3):
+        name = f"plain_c{number}"
+        repository.save_raw(name, factories.raw(name, 0, inference_metrics=None))
+    assert {one.result for one in aggregate_all(repository)} == {"aggregated"}
+    found = page_of(tmp_path / "results", tmp_path / "report.html")
+    [row] = found.rows("energy-data")
+    assert row["energy"].value == 1971.5
+
+
+def test_the_breakdown_says_what_it_leaves_out(examples: Path) -> None:
+    results = read_results(FileSystemRepository(examples))
+    repeats = repeats_of(results.observations, ["energy"])
+    section = breakdown(results, repeats, read_aggregates(results, most=4))
+    assert section is not None
+    assert section.plots[0].notes[-1] == "The means are over the 4 experiments of the section Findings."
+    complete = breakdown(results, repeats, read_aggregates(results))
+    assert complete is not None
+    assert len(complete.plots[0].notes) == 1
+    sums = {mark.name: mark.y for mark in complete.plots[0].marks() if mark.y}
+    assert sums["batch_size=1"] == repeats.groups[0].statistics["energy"].mean

@@ -73,7 +73,7 @@ def build_report(
         sections.summary(results),
         sections.energy_per_output_token(results, repeats),
         sections.trade_off(results, repeats),
-        experiments.breakdown(results, repeats, aggregates.components),
+        experiments.breakdown(results, repeats, aggregates),
         sections.repeats_section(results, repeats),
         None if comparison is None else sections.comparison(comparison, results.kind),
         experiments.power_section(aggregates.power),

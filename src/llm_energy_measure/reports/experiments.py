@@ -15,7 +15,7 @@ from llm_energy_measure.domain.experiment import AggregatedResult, RawProcessRes
 from llm_energy_measure.exceptions import LLMEnergyMeasureError
 from llm_energy_measure.reports import power, tables
 from llm_energy_measure.reports.document import Details, Field, Section
-from llm_energy_measure.reports.figures import verdicts_of
+from llm_energy_measure.reports.figures import row_name, verdicts_of
 from llm_energy_measure.reports.plots import MOST_CATEGORIES, Axis, Mark, Panel, Plot, Series
 from llm_energy_measure.reports.reading import Results
 from llm_energy_measure.reports.sections import shown_experiments
@@ -101,13 +101,16 @@ def read_aggregates(
     return Aggregates(details, components, traces, len(results.experiments) - len(names))
 
 
-def breakdown(results: Results, repeats: Repeats, components: dict[str, Components]) -> Section | None:
+def breakdown(results: Results, repeats: Repeats, aggregates: Aggregates) -> Section | None:
     """Return the mean attributed energy of each component by configuration."""
+    components = aggregates.components
+    hidden = 0
     categories: list[str] = []
     parts: dict[str, list[Mark]] = {name: [] for name in PARTS}
     for group in repeats.groups:
         known = [components[name] for name in group.experiment_ids if name in components]
         if not known or len(categories) == MOST_CATEGORIES:
+            hidden += bool(known)
             continue
         begin = 0.0
         verdict = verdicts_of(results, group.experiment_ids)
@@ -125,10 +128,16 @@ def breakdown(results: Results, repeats: Repeats, components: dict[str, Componen
                 )
             )
             begin += energy_j or 0.0
-        categories.append(f"{group.name} (n={len(known)})")
+        categories.append(row_name(group.name, verdict, len(known)))
     series = [Series(name=name, marks=marks) for name, marks in parts.items() if any(mark.y for mark in marks)]
     if not series:
         return None
+    notes = ["The part 'not attributed' is the total without the known components. A missing component is unknown."]
+    if hidden:
+        shown = len(categories)
+        notes.append(f"The figure shows the first {shown} of {shown + hidden} configurations.")
+    if aggregates.left_out:
+        notes.append(f"The means are over the {len(aggregates.details):,} experiments of the section Findings.")
     plot = Plot(
         name="components",
         title="Attributed energy by component",
@@ -138,7 +147,7 @@ def breakdown(results: Results, repeats: Repeats, components: dict[str, Componen
         y=Axis(label="attributed energy", unit="J"),
         panels=[Panel(series=series)],
         by="component",
-        notes=["The part 'not attributed' is the total without the known components. A missing component is unknown."],
+        notes=notes,
     )
     return Section(name="breakdown", title="Breakdown by component", plots=[plot])
 

@@ -285,7 +285,7 @@ def _require_one_place(members: Sequence[_Member], choice: Choice, results: Resu
     raise ConfigurationError(f"cannot draw {choice.kind}", found, advice)
 
 
-def _row_name(name: str, verdict: str, number: int) -> str:
+def row_name(name: str, verdict: str, number: int) -> str:
     """Return the name of a configuration with the number of its repeats, and their verdict if it is not complete."""
     return f"{name} (n={number})" if verdict == "complete" else f"{name} (n={number}; {verdict})"
 
@@ -319,7 +319,7 @@ def rows_figure(
                 verdict=verdicts_of(results, group.experiment_ids),
                 target=results.anchor(group.experiment_ids[0]),
             )
-            categories.append(_row_name(group.name, mark.verdict, found.n))
+            categories.append(row_name(group.name, mark.verdict, found.n))
             marks.append(mark)
     for one in results.observations:
         ranged = range_mark(results, one, metric, float(len(categories)))

@@ -75,16 +75,14 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 
 def energy_per_output_token(results: Results, repeats: Repeats) -> Section:
-    """Return the energy per output token of each configuration; per token if no experiment counts output tokens."""
-    metric = "j_per_output_token"
-    figure = rows_figure(results, repeats, metric, name="per-output-token", most=MOST_CATEGORIES)
-    if figure is None:
-        metric = "j_per_token"
-        figure = rows_figure(results, repeats, metric, name="per-token", most=MOST_CATEGORIES)
-    title = METRICS[metric].label.capitalize() + " by configuration"
-    if figure is None:
-        return Section(name="configurations", title=title, paragraphs=["No experiment has energy and tokens."])
-    return Section(name="configurations", title=title, plots=[figure])
+    """Return the energy per output token of each configuration; if no experiment counts tokens, the energy."""
+    for metric in ("j_per_output_token", "j_per_token", "energy"):
+        name = "energy" if metric == "energy" else metric.removeprefix("j_").replace("_", "-")
+        figure = rows_figure(results, repeats, metric, name=name, most=MOST_CATEGORIES)
+        title = f"{METRICS[metric].label.capitalize()} by configuration"
+        if figure is not None:
+            return Section(name="configurations", title=title, plots=[figure])
+    return Section(name="configurations", title=title, paragraphs=["No experiment has a known energy."])
 
 
 def trade_off(results: Results, repeats: Repeats) -> Section | None:
