@@ -163,7 +163,7 @@ def test_an_empty_id_is_refused(results: Path, arguments: str, nothing: str) -> 
     [
         ("list", "llm-energy-measure results list"),
         ("lst", "llm-energy-measure results list"),
-        ("exprt --to x.csv", "llm-energy-measure results export"),
+        ("exprot --to x.csv", "llm-energy-measure results export' or 'llm-energy-measure results plot"),
         ("agregate --all", "llm-energy-measure aggregate"),
         ("resuls list", "llm-energy-measure results"),
         ("results lst", "llm-energy-measure results list"),
