@@ -207,3 +207,14 @@ def test_a_column_has_one_unit_and_unit_selects_it(results: Path) -> None:
     assert "1.181 Wh" in done.out
     assert " J" not in done.out.split("process  host")[1]
     assert run("-o", results, "results", "list", "--unit", "s").status == 2
+
+
+def test_quiet_verify_prints_only_errors(results: Path) -> None:
+    done = run("-q", "-o", results, "results", "verify", "llama_*")
+    assert (done.status, done.out, done.err) == (0, "", "")
+    path = results / "raw" / "llama_c0" / "process_0.json"
+    path.write_bytes(path.read_bytes().replace(b'"host"', b'"Host"'))
+    done = run("-q", "-o", results, "results", "verify", "llama_*")
+    assert (done.status, done.err) == (1, "")
+    assert done.out.startswith("llama_c0: ")
+    assert "severity" not in done.out

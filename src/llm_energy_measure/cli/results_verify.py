@@ -70,8 +70,8 @@ def verify(
 
     For one experiment, the output has the verdict (a word of 'results list --help'), the plain sum over processes, the
     attributed energy, which counts each joule once, and all errors and warnings. For several, it has the number of
-    experiments per code, the errors, and the experiments without a result. -v also prints all findings of each
-    experiment. No file is written. An experiment that is pending, partial or interrupted is no error.
+    experiments per code, the errors, and the experiments without a result; with -q, only the errors. -v also prints all
+    findings of each experiment. No file is written. An experiment that is pending, partial or interrupted is no error.
     With --shard, only experiments of one shard are compared with each other. docs/reference/checks.md explains codes
     and severities.
     """
@@ -126,36 +126,38 @@ def _reported(experiment: VerifiedExperiment) -> set[tuple[str, Severity]]:
 
 def _print_experiment(experiment: VerifiedExperiment) -> None:
     """Print the verdict and the two totals in one line, each error and warning, and the codes of the other findings."""
-    terminal.print_line(_headline(experiment))
+    terminal.print_text(_headline(experiment))
     for line in _lines(experiment, "error", "warning"):
-        terminal.print_line(line)
+        terminal.print_text(line)
     infos = sorted({code for code, severity in _reported(experiment) if severity == "info"})
     if infos:
-        terminal.print_line(f"  info {', '.join(infos)} (-v explains)")
+        terminal.print_text(f"  info {', '.join(infos)} (-v explains)")
     _print_details(experiment, "info")
 
 
 def _print_summary(verified: Sequence[VerifiedExperiment]) -> None:
-    """Print the number of experiments per code, the most severe first, and the first errors."""
+    """Print the number of experiments per code, the most severe first, and the first errors; with -q only these."""
     counts = Counter(pair for experiment in verified for pair in _reported(experiment))
+    if terminal.is_quiet():
+        counts.clear()
     if counts:
-        terminal.print_line("experiments  severity  code")
+        terminal.print_text("experiments  severity  code")
     for (code, severity), number in sorted(
         counts.items(), key=lambda row: (SEVERITIES.index(row[0][1]), -row[1], row[0][0])
     ):
-        terminal.print_line(f"{number:>11,}  {severity:<8}  {code}")
+        terminal.print_text(f"{number:>11,}  {severity:<8}  {code}")
     printed = 0
     failed = [experiment for experiment in verified if experiment.outcome == "failed"]
     for position, experiment in enumerate(failed):
         lines = [_headline(experiment), *_lines(experiment, "error")]
         if printed and printed + len(lines) > _MAX_ERROR_LINES:
-            terminal.print_line(
+            terminal.print_text(
                 f"{formatting.plural(len(failed) - position, 'more experiment')} with errors; -v prints all"
             )
             break
         printed += len(lines)
         for line in lines:
-            terminal.print_line(line)
+            terminal.print_text(line)
     _print_interrupted([one.experiment_id for one in verified if one.verdict == "interrupted"])
     for experiment in verified:
         terminal.debug(_headline(experiment))
@@ -163,10 +165,10 @@ def _print_summary(verified: Sequence[VerifiedExperiment]) -> None:
 
 
 def _print_interrupted(names: Sequence[str]) -> None:
-    """Print the first experiments without a result in one line; they have no error."""
-    if names:
+    """Print the first experiments without a result in one line, unless -q is given; they have no error."""
+    if names and not terminal.is_quiet():
         others = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-        terminal.print_line(f"interrupted, no process has a result: {', '.join(names[:_MAX_NAMES])}{others}")
+        terminal.print_text(f"interrupted, no process has a result: {', '.join(names[:_MAX_NAMES])}{others}")
 
 
 def _headline(experiment: VerifiedExperiment) -> str:

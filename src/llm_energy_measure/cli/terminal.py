@@ -238,6 +238,11 @@ def _has_colours() -> bool:
     )
 
 
+def is_quiet() -> bool:
+    """Return True if -q is given."""
+    return _verbosity() < 0
+
+
 def is_verbose() -> bool:
     """Return True if -v is given."""
     return _verbosity() > 0

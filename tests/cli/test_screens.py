@@ -1,0 +1,114 @@
+"""Screens of the commands, kept in `tests/data/screens`: each width, in a pipe, with long ids, in UTF-8 and ASCII.
+
+To write the files again after a change, run this file with UPDATE_SCREENS=1, and look at each changed screen.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from tests.support import factories
+from tests.support.command import as_process, on_terminal
+
+DATA = Path(__file__).resolve().parents[1] / "data" / "screens"
+
+# Screens of 300 experiments keep their first and last lines.
+_KEPT = 8
+
+
+def make(folder: Path, number: int) -> Path:
+    """Make experiments of three batch sizes; every second one has an id of 60 characters, and some are partial."""
+    repository = FileSystemRepository(folder)
+    for index in range(number):
+        batch = (1, 8, 32)[index % 3]
+        stem = f"llama-3.2-1b_bfloat16_batch{batch:02}_node-gpu-cluster-a100_prompts-of-2048"
+        name = f"{stem}_c{index}"[-60:] if index % 2 else f"exp_c{index}"
+        start = factories.START.replace(day=1 + index % 28, hour=index % 24, minute=0, second=0, microsecond=0)
+        record = factories.raw(
+            name,
+            host=f"node-{index % 4}",
+            world_size=1 if index % 7 else 2,
+            timestamps=factories.timestamps(start),
+            energy_metrics=factories.energy(total_energy_j=2500.0 * (1 + index % 5) / batch + 2000.0),
+            effective_config={"batch_size": batch, "seed": index},
+        )
+        repository.save_raw(name, record)
+    assert len(list(aggregate_all(repository, strict=False))) == number
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("few") / "results", 5)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("many") / "results", 300)
+
+
+def require_same(name: str, shown: str) -> None:
+    path = DATA / f"{name}.txt"
+    lines = shown.splitlines()
+    if len(lines) > 60:
+        lines = [*lines[:_KEPT], f"[{len(lines) - 2 * _KEPT} lines]", *lines[-_KEPT:]]
+    text = "\n".join(line.rstrip() for line in lines) + "\n"
+    if os.environ.get("UPDATE_SCREENS"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8"), f"look at {path.name}; UPDATE_SCREENS=1 writes it again"
+
+
+COMMANDS = {
+    "list": ("results", "list"),
+    "by": ("results", "list", "--by", "model,verdict"),
+    "show": ("results", "show", "exp_c0"),
+    "configs": ("results", "configs", "--all-keys"),
+    "repeats": ("results", "repeats"),
+    "verify": ("results", "verify", "--all"),
+}
+
+
+# Their text follows each change of a check, so that only its width is tested.
+CHANGE_WITH_CHECKS = {"show", "verify"}
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_screen_of_five_experiments_fits(few: Path, command: str, columns: int) -> None:
+    shown = on_terminal("-o", few, *COMMANDS[command], columns=columns).shown
+    assert max(map(cell_len, shown.splitlines())) <= columns
+    if command not in CHANGE_WITH_CHECKS:
+        require_same(f"{command}-5-{columns}", shown)
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+def test_screen_of_300_experiments_fits(many: Path, columns: int) -> None:
+    shown = on_terminal("-o", many, "results", "list", columns=columns).shown
+    assert max(map(cell_len, shown.splitlines())) <= columns
+    require_same(f"list-300-{columns}", shown)
+
+
+def test_piped_screen_has_all_columns(few: Path) -> None:
+    require_same("list-5-pipe", as_process("-o", few, "results", "list").out)
+
+
+def test_screen_of_the_c_locale_is_ascii(few: Path) -> None:
+    shown = on_terminal(
+        "-o", few, "results", "list", columns=80, env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    ).shown
+    assert shown.isascii()
+    assert max(map(len, shown.splitlines())) <= 80
+    require_same("list-5-80-c", shown)
+
+
+def test_no_kept_screen_breaks_an_id() -> None:
+    ids = {name for path in DATA.glob("list-5-*.txt") for name in re.findall(r"\S*_c[0-9]+\b", path.read_text("utf-8"))}
+    assert len(ids) == 5
+    assert {len(name) for name in ids} == {6, 60}
