@@ -100,8 +100,8 @@ class FaultyStore:
     def put(self, key: str, data: bytes) -> None:
         self._step("put", lambda: self.store.put(key, data))
 
-    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
-        self._step("put_many", lambda: self.store.put_many(values, mtime_ns=mtime_ns))
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> dict[str, str]:
+        return self._step("put_many", lambda: self.store.put_many(values, mtime_ns=mtime_ns))
 
     def exchange(self, key: str, data: bytes) -> str:
         return self._step("exchange", lambda: self.store.exchange(key, data))

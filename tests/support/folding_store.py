@@ -29,8 +29,8 @@ class FoldingStore(MemoryStore):
     def create(self, key: str, data: bytes) -> bool:
         return super().create(self._stored(key), data)
 
-    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
-        super().put_many({self._stored(key): data for key, data in values.items()}, mtime_ns=mtime_ns)
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> dict[str, str]:
+        return super().put_many({self._stored(key): data for key, data in values.items()}, mtime_ns=mtime_ns)
 
     def exchange(self, key: str, data: bytes) -> str:
         return super().exchange(self._stored(key), data)

@@ -481,9 +481,9 @@ def test_aggregate_has_the_time_at_which_reading_began(repository: FileSystemRep
     class Late(LocalStore):
         """A store into which another host saves a result during the write of the aggregates."""
 
-        def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
+        def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> dict[str, str]:
             FileSystemRepository(repository.base_path).save_raw("exp_7", factories.raw("exp_7", 2))
-            super().put_many(values, mtime_ns=mtime_ns)
+            return super().put_many(values, mtime_ns=mtime_ns)
 
     late = FileSystemRepository(repository.base_path, store=Late(repository.base_path))
     assert [outcome.result for outcome in aggregate_all(late)] == ["aggregated"]
@@ -566,10 +566,10 @@ def test_experiment_that_cannot_be_stored_fails_alone(repository: FileSystemRepo
     class Refusing(LocalStore):
         """A store that refuses one of the aggregates."""
 
-        def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
+        def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> dict[str, str]:
             if "aggregated/many_03.json" in values:
                 raise StorageError("cannot write", "no space is left", "make room")
-            super().put_many(values, mtime_ns=mtime_ns)
+            return super().put_many(values, mtime_ns=mtime_ns)
 
     many(repository)
     refusing = FileSystemRepository(repository.base_path, store=Refusing(repository.base_path))

@@ -155,7 +155,7 @@ class Store(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Store a value durably and replace an existing one."""
 
-    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> dict[str, str]:
         """Store several values durably with one sync, and replace existing ones.
 
         If it raises, each key has its old or its new value.
@@ -164,6 +164,9 @@ class Store(Protocol):
             values: The values by key.
             mtime_ns: Modification time of the values, in nanoseconds since 1970-01-01 UTC. None is now. Stores
                 without modification times ignore it.
+
+        Returns:
+            The version of each new value, as `list` returns it. Empty if the store has no versions.
         """
 
     def exchange(self, key: str, data: bytes) -> str:

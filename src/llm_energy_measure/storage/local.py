@@ -180,7 +180,7 @@ class LocalStore:
         with _storage_errors("cannot write", path):
             self._write_in_folders([os.path.dirname(path)], lambda: atomic.replace_file(path, data))
 
-    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> dict[str, str]:
         """Store several values durably with one sync, and replace existing ones."""
         folders: dict[str, str] = {}
         files = {}
@@ -192,6 +192,7 @@ class LocalStore:
             files[f"{folders[prefix]}{os.sep}{name}"] = data
         with _storage_errors("cannot write to", self._root):
             self._write_in_folders([*folders.values()], lambda: atomic.replace_files(files, mtime_ns=mtime_ns))
+        return {}
 
     def exchange(self, key: str, data: bytes) -> str:
         """Replace an existing value durably, and return a new key that holds the previous value."""

@@ -62,13 +62,14 @@ class MemoryStore:
                 raise StorageError(doing, "a parent folder is a file", "move this file away")
             self._values[key] = bytes(data)
 
-    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:  # noqa: ARG002 - no modification times
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> dict[str, str]:  # noqa: ARG002 - no modification times
         """Store several values and replace existing ones."""
         for key in values:
             split_key(key)
         with self._lock:
             for key, data in values.items():
                 self.put(key, data)
+        return {}
 
     def exchange(self, key: str, data: bytes) -> str:
         """Replace an existing value, and return a new key that holds the previous value."""

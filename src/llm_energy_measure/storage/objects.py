@@ -83,18 +83,18 @@ class ObjectStore:
         self.require_safe_writes()
         self._requests.put(key, data)
 
-    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> None:  # noqa: ARG002 - no modification times
+    def put_many(self, values: Mapping[str, bytes], *, mtime_ns: int | None = None) -> dict[str, str]:  # noqa: ARG002 - no modification times
         """Store several values durably, several at the same time, and replace existing ones."""
         from concurrent.futures import ThreadPoolExecutor
 
         for key in values:
             split_key(key)
         if not values:
-            return
+            return {}
         self.require_safe_writes()
         with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-            for future in [pool.submit(self._requests.put, key, data) for key, data in values.items()]:
-                future.result()
+            futures = {key: pool.submit(self._requests.put, key, data) for key, data in values.items()}
+            return {key: future.result() for key, future in futures.items()}
 
     def exchange(self, key: str, data: bytes) -> str:
         """Replace an existing value durably, and return a new key that holds the previous value."""

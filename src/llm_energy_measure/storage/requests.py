@@ -166,13 +166,15 @@ class Requests:
             self._pause(number)
         raise self._gave_up(f"cannot replace {self._url}/{key}", problem)
 
-    def put(self, key: str, data: bytes) -> None:
-        """Store an object and replace an existing one."""
+    def put(self, key: str, data: bytes) -> str:
+        """Store an object and replace an existing one. Return its version, as a listing has it; empty if unknown."""
         import obstore
 
         doing = f"cannot write {self._url}/{key}"
-        if self._sent(doing, lambda: obstore.put(self._client, key, data, use_multipart=False)) is None:
+        made = self._sent(doing, lambda: obstore.put(self._client, key, data, use_multipart=False))
+        if made is None:
             raise StorageError(doing, "the bucket does not exist", "create the bucket, or correct the URL")
+        return made["e_tag"] or made["version"] or ""
 
     def entries(self, prefix: str) -> list[Entry]:
         """Return the objects and folders directly under a prefix, sorted by name."""

@@ -40,6 +40,7 @@ from llm_energy_measure.results.store.deletion import without_hidden
 from llm_energy_measure.results.store.layout import aggregated_key, is_folder_name
 from llm_energy_measure.results.store.raw_folder import RawRecovery
 from llm_energy_measure.results.strategies import get_strategy
+from llm_energy_measure.storage.base import Entry
 from llm_energy_measure.storage.folder import Folder, store_time_ns
 from llm_energy_measure.storage.prefetch import prefetch
 
@@ -240,9 +241,14 @@ def _aggregate_batch(
             elif is_scan and outcome.result == "current":
                 mark_up_to_date(raw, aggregated, item, mtime_ns)  # the digests are equal as of this time
             outcomes.append(outcome)
-    errors = _put(repository, {key: data for key, data in values.items() if key not in lower_bounds}, mtime_ns)
+    complete = {key: data for key, data in values.items() if key not in lower_bounds}
+    errors, versions = _put(repository, complete, mtime_ns)
+    if is_scan:
+        for key, version in versions.items():  # only a bucket has versions
+            stored = Entry(key.rpartition("/")[2], is_folder=False, size_bytes=len(values[key]), version=version)
+            mark_up_to_date(raw, aggregated, stored.name.removesuffix(".json"), mtime_ns, aggregate=stored)
     # The mtime 0 never shows that a lower bound is current: each scan opens it, and a strict one refuses it.
-    errors |= _put(repository, {key: data for key, data in values.items() if key in lower_bounds}, 0)
+    errors |= _put(repository, {key: data for key, data in values.items() if key in lower_bounds}, 0)[0]
     return [_after_put(repository, outcome, errors) for outcome in outcomes]
 
 
@@ -361,10 +367,12 @@ def _values(repository: FileSystemRepository, state: ExperimentState, result: Ag
     return {}
 
 
-def _put(repository: FileSystemRepository, values: dict[str, bytes], mtime_ns: int) -> dict[str, LLMEnergyMeasureError]:
-    """Store values with one sync; return the error of each key that can't be stored."""
+def _put(
+    repository: FileSystemRepository, values: dict[str, bytes], mtime_ns: int
+) -> tuple[dict[str, LLMEnergyMeasureError], dict[str, str]]:
+    """Store values with one sync; return the error of each key that can't be stored, and the versions if all can."""
     try:
-        repository.store.put_many(values, mtime_ns=mtime_ns)
+        return {}, repository.store.put_many(values, mtime_ns=mtime_ns)
     except LLMEnergyMeasureError:
         errors = {}
         for key, data in values.items():
@@ -372,8 +380,7 @@ def _put(repository: FileSystemRepository, values: dict[str, bytes], mtime_ns: i
                 repository.store.put_many({key: data}, mtime_ns=mtime_ns)
             except LLMEnergyMeasureError as error:
                 errors[key] = error
-        return errors
-    return {}
+        return errors, {}
 
 
 def _after_put(

@@ -67,14 +67,16 @@ def is_up_to_date(raw: Folder, aggregated: Folder, folder: str) -> bool:
     See `bulk` for mtimes. In a bucket, `mark_up_to_date` has stored a proof.
     """
     if not raw.store.supports_mtime:
-        proof = _proof(folder, raw.listing(folder), aggregated)
+        proof = _proof(folder, raw.listing(folder), aggregated.entries().get(f"{folder}.json"))
         return proof is not None and not aggregated.is_absent(proof)
     made_ns = aggregated.timestamp_ns(f"{folder}.json")
     changed_ns = None if made_ns is None else raw.timestamp_ns(folder, of_folder=True)
     return made_ns is not None and changed_ns is not None and changed_ns < made_ns
 
 
-def mark_up_to_date(raw: Folder, aggregated: Folder, folder: str, mtime_ns: int) -> None:
+def mark_up_to_date(
+    raw: Folder, aggregated: Folder, folder: str, mtime_ns: int, *, aggregate: Entry | None = None
+) -> None:
     """Store that the digests of the raw files are those of the sources of the aggregate. Ignore errors.
 
     Args:
@@ -82,11 +84,13 @@ def mark_up_to_date(raw: Folder, aggregated: Folder, folder: str, mtime_ns: int)
         aggregated: The folder `aggregated`, listed before the aggregate was read.
         folder: Folder name of the experiment.
         mtime_ns: The mtime of the aggregate that shows it, in nanoseconds since 1970-01-01 UTC.
+        aggregate: The aggregate, if this process has just stored it.
     """
     if raw.store.supports_mtime:
         aggregated.set_mtime(f"{folder}.json", mtime_ns)
         return
-    proof = _proof(folder, raw.listing(folder, before_read=True), aggregated)
+    aggregate = aggregate or aggregated.entries().get(f"{folder}.json")
+    proof = _proof(folder, raw.listing(folder, before_read=True), aggregate)
     if proof is None:
         return
     with contextlib.suppress(ResultsError):
@@ -96,12 +100,11 @@ def mark_up_to_date(raw: Folder, aggregated: Folder, folder: str, mtime_ns: int)
                 raw.store.delete(f"{AGGREGATED_DIR}/{name}")
 
 
-def _proof(folder: str, listing: list[Entry], aggregated: Folder) -> str | None:
+def _proof(folder: str, listing: list[Entry], aggregate: Entry | None) -> str | None:
     """Return the name of the object whose existence shows that the aggregate follows from the listed raw objects.
 
     The name has the digest of name, size and ETag of the raw objects and of the aggregate. None if an ETag is unknown.
     """
-    aggregate = aggregated.entries().get(f"{folder}.json")
     if aggregate is None or not listing:
         return None
     found = [(entry.name, entry.size_bytes, entry.version) for entry in (*sorted(listing), aggregate)]
