@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from llm_energy_measure.reports.sections import shown_experiments
 from llm_energy_measure.reports.tables import Cell, Row, limited
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from tests.support import factories
-from tests.support.command import run
+from tests.support.command import as_process, run
 from tests.support.pages import Page
 
 HOSTILE = (
@@ -253,7 +254,6 @@ def test_the_page_function_uses_the_numbers_of_repeats(examples: Path) -> None:
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_a_missing_package_is_named(examples: Path, package: str, tmp_path: Path) -> None:
-    from tests.support.command import as_process
 
     blocked = tmp_path / "blocked" / package
     blocked.mkdir(parents=True)
@@ -269,7 +269,6 @@ def test_a_missing_package_is_named(examples: Path, package: str, tmp_path: Path
 
 
 def test_report_names_unreadable_files_and_exits_1(examples: Path, tmp_path: Path) -> None:
-    import shutil
 
     folder = shutil.copytree(examples, tmp_path / "results")
     (folder / "aggregated" / "smollm2_b4_c0.json").write_bytes(b"{")
@@ -324,3 +323,15 @@ def test_the_breakdown_says_what_it_leaves_out(examples: Path) -> None:
     assert len(complete.plots[0].notes) == 1
     sums = {mark.name: mark.y for mark in complete.plots[0].marks() if mark.y}
     assert sums["batch_size=1"] == repeats.groups[0].statistics["energy"].mean
+
+
+def test_a_comparison_by_tag_equals_results_compare(ranges: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(ranges, tmp_path / "results")
+    for number in range(3):
+        assert run("-o", folder, "results", "tag", f"known_c{number}", f"commit={number // 2}").status == 0
+    options = ("--by", "tag.commit", "--base", "0")
+    found = page_of(folder, tmp_path / "report.html", *options)
+    done = run("-o", folder, "results", "compare", *options, "--json")
+    assert found.tables["comparison-0"][1][3].value == done.json()["tables"][0]["rows"][0]["ratio"]
+    groups = run("-o", folder, "results", "repeats", "--json").json()["groups"]
+    assert [row["n"].value for row in found.rows("repeats-table")] == [len(one["experiment_ids"]) for one in groups]

@@ -85,7 +85,6 @@ def report(
         repository,
         where=condition,
         kind=kind,
-        by=() if by is None else [by],
         warn=terminal.warn,
         on_progress=terminal.info,
     )
