@@ -87,8 +87,20 @@ def test_merge_copies_between_a_directory_and_a_bucket(url: str, tmp_path: Path)
     assert len(first) > 5
 
 
+@pytest.mark.usefixtures("cache")
+def test_report_and_bundle_are_made_from_a_bucket(url: str, tmp_path: Path) -> None:
+    fill(FileSystemRepository(url))
+    for command in ("results report --to", "bundle create --to"):
+        target = tmp_path / command.split()[0]
+        done = run("-o", url, *command.split(), f"{target}.{'html' if 'report' in command else 'zip'}")
+        assert done.status == 0, done.err
+    assert "unsigned: whole" in run("bundle", "verify", tmp_path / "bundle.zip").out
+    assert run("-o", url, "results", "compare", "id=llama_c0", "id=llama_c1").status == 0
+
+
 def test_bucket_that_does_not_exist_is_one_sentence(url: str) -> None:
     done = run("-o", url.replace("s3://lem", "s3://absent"), "results", "list")
     assert done.status == 1
     assert "s3://absent" in done.err
+    assert "404 Not Found; check that the bucket exists" in done.err
     assert done.err.count("\n") == 1

@@ -262,6 +262,6 @@ def _entry(prefix: str, meta: ObjectMeta) -> Entry:
 
 
 def _text(error: BaseException) -> str:
-    """Return the first line of obstore's message, which has several."""
-    text = str(error).strip().partition("\n")[0]
+    """Return the first line of obstore's message, without the XML or HTML of the answer."""
+    text = str(error).strip().partition("\n")[0].partition(": <")[0]
     return f"{text[:_MAX_MESSAGE]}..." if len(text) > _MAX_MESSAGE else text or type(error).__name__
