@@ -319,3 +319,10 @@ def test_thinned_keeps_the_extreme_repeats_and_says_so() -> None:
     assert (min(kept), max(kept)) == (min(repeats), max(repeats))
     assert found.marks()[1].repeats == [1.0, 2.0]
     assert found.notes[-1].startswith(f"{len(repeats) - len(kept):,} repeats are not drawn")
+
+
+def test_a_text_figure_names_the_pareto_front(examples: Path) -> None:
+    done = run("-o", examples, "results", "plot", "--x", "tokens_per_s", "--pareto")
+    assert "Dashed line" not in done.out
+    assert done.out.splitlines()[-1] == "Pareto front: batch_size=4 (n=2)."
+    assert "o" in "".join(done.out.splitlines()[1:17])

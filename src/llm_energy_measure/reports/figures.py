@@ -11,7 +11,7 @@ from llm_energy_measure.analysis.observations import METRICS, EnergyKind, Observ
 from llm_energy_measure.analysis.repeats import RepeatGroup, Repeats, repeats_of
 from llm_energy_measure.domain import formatting
 from llm_energy_measure.exceptions import ConfigurationError
-from llm_energy_measure.reports.plots import Axis, Kind, Mark, Panel, Plot, Series, pareto_front
+from llm_energy_measure.reports.plots import FRONT_NOTE, Axis, Kind, Mark, Panel, Plot, Series, pareto_front
 from llm_energy_measure.reports.quantities import (
     Quantity,
     as_categories,
@@ -30,7 +30,6 @@ INTERVAL_NOTE = "Bars: t-based 95 % interval of the mean over repeats. A mark wi
 RANGE_NOTE = (
     "A wide pale bar is the range that the records allow. A triangle is a lower bound: the value is at least this."
 )
-FRONT_NOTE = "Dashed line: Pareto front. No other configuration is better in both values."
 
 
 class Choice(Struct, frozen=True, kw_only=True):

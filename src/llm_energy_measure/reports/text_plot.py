@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from llm_energy_measure.reports.labels import readable
-from llm_energy_measure.reports.plots import Axis, Mark, Panel, Plot, Series, thinned
+from llm_energy_measure.reports.plots import FRONT_NOTE, Axis, Mark, Panel, Plot, Series, thinned
 from llm_energy_measure.reports.tables import with_unit
 
 _HEIGHT = 16
@@ -37,7 +37,11 @@ def text_lines(plot: Plot, width: int, *, is_unicode: bool = True) -> list[str]:
         if panel.title:
             lines += ["", readable(panel.title)]
         lines += draw(drawn, panel, width, is_unicode=is_unicode)
-    notes = (readable(note) for note in drawn.notes)
+    notes = [readable(note) for note in drawn.notes if note != FRONT_NOTE]
+    fronts = [place for panel in drawn.panels for place in panel.front]
+    named = [mark.name for mark in drawn.marks() if (mark.x, mark.y) in fronts]
+    if named:
+        notes.append(f"Pareto front: {'; '.join(map(readable, named))}.")
     return [*lines, *(line for note in notes for line in textwrap.wrap(note, width))]
 
 
@@ -99,7 +103,7 @@ def _grid(plot: Plot, panel: Panel, width: int, *, is_unicode: bool) -> list[str
     ends = [with_unit(y_high, axis.unit), with_unit(y_low, axis.unit)]
     margin = max(map(len, ends))
     room = width - margin - 2
-    canvas = _Canvas(room, _HEIGHT, is_unicode=is_unicode and len(panel.series) == 1)
+    canvas = _Canvas(room, _HEIGHT, is_unicode=is_unicode and len(panel.series) == 1 and plot.kind == "line")
     for number, series in enumerate(panel.series):
         _paint(
             canvas,
@@ -177,9 +181,10 @@ def _paint(canvas: _Canvas, series: Series, window: _Window, sign: str, *, is_li
             before = None
             continue
         ends = [scaled(mark.x, min(max(value, window.y_low), window.y_high)) for value in (min(values), max(values))]
-        _connect(canvas, ends[0], ends[1], sign)
+        _connect(canvas, ends[0], ends[1], sign if is_line else "|")
         if mark.y is not None:
             place = scaled(mark.x, mark.y)
+            canvas.set(*place, sign)
             if is_line and before is not None:
                 _connect(canvas, before, place, sign)
             before = place
