@@ -145,9 +145,11 @@ def joules(energy_j: float | None) -> str:
     """Format an energy for a sentence.
 
     Example:
-        >>> joules(109872.19)
-        '109,872.2 J'
+        >>> joules(109872.19), joules(0.0948)
+        ('109,872.2 J', '94.8 mJ')
     """
+    if energy_j is not None and 0 < abs(energy_j) < 1:
+        return f"{energy_j * 1e3:.4g} mJ"
     return "unknown energy" if energy_j is None else f"{_digits(energy_j, 1)} J"
 
 
