@@ -147,12 +147,12 @@ def test_environment_has_that_of_the_records(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path / "results")
     machine = Environment(python_version="3.13.1", gpu_driver="580.65")
     for process, driver in enumerate((machine, machine, UNSET)):
-        repository.save_raw("e", factories.raw("e", process, host="node-1", environment=driver))
+        repository.save_raw("e", factories.raw("e", process, host="node-1", recording_environment=driver))
     files = created(tmp_path / "results", tmp_path / "a.zip", found=["e"])
     stated = document(files["data/environment.json"])["stated_by_the_records"]
     assert [one["processes"] for one in stated] == [1, 2]
-    assert "environment" not in stated[0]
-    known = {name: value for name, value in stated[1]["environment"].items() if value is not None}
+    assert "recording_environment" not in stated[0]
+    known = {name: value for name, value in stated[1]["recording_environment"].items() if value is not None}
     assert known == {"python_version": "3.13.1", "gpu_driver": "580.65"}
 
 

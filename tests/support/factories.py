@@ -205,7 +205,7 @@ def full_raw(experiment_id: str = EXPERIMENT, process_index: int = 0, **changes:
         "origin": ImportOrigin(
             tool="codecarbon", version="3.3.0", file="emissions.csv", sha256="0" * 64, row=7, experiment_id="exp_1"
         ),
-        "environment": Environment(
+        "recording_environment": Environment(
             recorder_version="0.1.0",
             python_version="3.12.1",
             system="Linux 6.1.0 x86_64",

@@ -284,7 +284,7 @@ def raw_records(
             error_type=_or_none(texts),
             library_versions=_or_none(st.dictionaries(texts, texts, max_size=2)),
             phases=_or_none(st.lists(phases, max_size=2)),
-            environment=st.one_of(st.just(msgspec.UNSET), environments),
+            recording_environment=st.one_of(st.just(msgspec.UNSET), environments),
             unknown_fields=st.just(msgspec.UNSET),
         )
     )

@@ -561,7 +561,7 @@ def test_refused_record_is_kept_with_its_reasons(kind: str) -> None:
     kept = json.loads(rejected_document(record, ["the reason"]))
     assert kept["rejected"] == ["the reason"]
     assert kept["record"]["experiment_id"] == "exp_7"
-    assert set(kept["record"]) >= set(RawProcessResult.__struct_fields__) - {"unknown_fields", "environment"}
+    assert set(kept["record"]) >= set(RawProcessResult.__struct_fields__) - {"unknown_fields", "recording_environment"}
 
 
 def test_kept_record_shows_the_invalid_values() -> None:

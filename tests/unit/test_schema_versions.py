@@ -16,8 +16,9 @@ DOCUMENT = factories.document(factories.full_raw())
 AGGREGATE = factories.document(factories.aggregated(process_results=[factories.full_raw()]))
 
 
-def test_schema_3_0_0_is_read_as_2_0_0_and_keeps_its_fields() -> None:
-    newer = {"energy_tracking_failed": False, "per_request_latencies_ms": [1.5], "environment": {"gpu": "A100"}}
+@pytest.mark.parametrize("environment", [{"gpu": "A100"}, "A100", ["A100"]], ids=str)
+def test_schema_3_0_0_is_read_as_2_0_0_and_keeps_its_fields(environment: object) -> None:
+    newer = {"energy_tracking_failed": False, "per_request_latencies_ms": [1.5], "environment": environment}
     energy = {**DOCUMENT["energy_metrics"], "duration_sec": 0.0}
     data = as_bytes({**DOCUMENT, "schema_version": "3.0.0", "energy_metrics": energy, **newer})
     record = codec.decode_raw(data, NAME)

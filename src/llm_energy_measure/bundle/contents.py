@@ -99,7 +99,7 @@ class _Process(Struct):
     backend: str | None = None
     backend_version: str | None = None
     library_versions: dict[str, str] | None = None
-    environment: Any = None
+    recording_environment: Any = None
     origin: _Origin | None = None
     timestamps: _Times | None = None
 

@@ -217,7 +217,7 @@ class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=
         error_type: Type of the exception, or name of the signal, that ended the run. None if there was none.
         library_versions: Versions of the libraries that did the work, by name.
         phases: Parts of the run with their energy. None if the run has no phases.
-        environment: Software and machine of the process. UNSET if unknown.
+        recording_environment: Software and machine of the process. UNSET if unknown.
         unknown_fields: Fields of the file that this release does not know. UNSET if there are none.
     """
 
@@ -251,7 +251,7 @@ class RawProcessResult(Record, frozen=True, kw_only=True, forbid_unknown_fields=
     error_type: str | None = None
     library_versions: dict[str, str] | None = None
     phases: list[Phase] | None = None
-    environment: Environment | UnsetType = UNSET
+    recording_environment: Environment | UnsetType = UNSET
     unknown_fields: UnknownFields = UNSET
 
     @classmethod

@@ -175,7 +175,7 @@ class Session:
             error_type=error_type,
             library_versions=versions or None,
             phases=phase_records(phases, totals.counts),
-            environment=self._environment(),
+            recording_environment=self._environment(),
             **self.measurement.record_fields(end, tokens, is_final=status != "partial"),
         )
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def environment(repository: FileSystemRepository) -> Environment:
-    found = load_result(repository).environment
+    found = load_result(repository).recording_environment
     assert found is not UNSET
     return found
 
