@@ -184,8 +184,8 @@ ABSENT: Values = {
     **null("energy_metrics.sensors[].", "uncertainty_j"),
     # Only the recorder sees the machine.
     "energy_metrics.idle_power_end_w": None,
-    **null("recording_environment.", "recorder_version python_version system cpu_model cpu_count cpu_governor container"),
-    **null("recording_environment.", "gpu_driver cuda_version engine engine_config"),
+    **null("recording_environment.", "recorder_version python_version system cpu_model cpu_count cpu_governor"),
+    **null("recording_environment.", "container gpu_driver cuda_version engine engine_config"),
     **{
         f"energy_metrics.devices[].evidence.{end}.{name}": None
         for end in ("start", "end")
