@@ -315,7 +315,7 @@ def test_an_unreadable_folder_hides_no_other_experiment(open_folder: Path) -> No
         listed = outcome_in_child(
             lambda: run("-o", open_folder, "results", "list", "--all", "--json"), unprivileged=True
         )
-        made = outcome_in_child(lambda: run("-o", open_folder, "aggregate", "--all"), unprivileged=True)
+        made = outcome_in_child(lambda: run("-v", "-o", open_folder, "aggregate", "--all"), unprivileged=True)
         shown = outcome_in_child(lambda: run("-o", open_folder, "results", "show", "locked"), unprivileged=True)
     finally:
         locked.chmod(0o777)

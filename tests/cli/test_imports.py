@@ -72,7 +72,7 @@ BUDGETS: dict[str, tuple[set[str], bool, int]] = {
     "results merge {folder}": ({*RECORDS, "ctypes", "logging"}, False, 230),
     "results sync {folder}/other": ({*RECORDS, "ctypes", "logging"}, False, 250),
     "results delete mistral --yes": (RECORDS, False, 220),
-    "bundle create --to {folder}/a.zip": ({*RECORDS, *BUNDLE, "sqlite3"}, True, 300),
+    "bundle create --to {folder}/a.zip": ({*RECORDS, *BUNDLE, "sqlite3"}, True, 310),
     "bundle verify {folder}": ({*RECORDS, *BUNDLE}, True, 290),
     "bundle open {folder}/raw --to {folder}/a": ({*RECORDS, *BUNDLE}, True, 290),
 }

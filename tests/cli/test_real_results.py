@@ -33,7 +33,7 @@ def test_show_reports_the_empty_file(baseline: Path) -> None:
 
 def test_aggregate_reports_the_empty_file_and_continues(baseline: Path) -> None:
     theirs = {path.name: path.read_bytes() for path in (baseline / "aggregated").iterdir()}
-    done = as_process("-o", baseline, "aggregate", "--all", "--force")
+    done = as_process("-v", "-o", baseline, "aggregate", "--all", "--force")
     assert done.status == 1
     assert "process_0.json: the file is empty (0 bytes)" in done.err
     assert "1 aggregated, 0 skipped, 1 failed" in done.err

@@ -383,14 +383,6 @@ def require_known(repository: FileSystemRepository, name: str) -> str:
     raise ResultNotFoundError(f"experiment {name!r} not found", f"{repository.base_path} has no files of it", advice)
 
 
-def folder_of(repository: FileSystemRepository, name: str) -> str:
-    """Return the folder name of an id; the id itself if it can be no id, so that no folder has this name."""
-    try:
-        return repository.folder_of(name)
-    except LLMEnergyMeasureError:
-        return name
-
-
 def not_aggregated(name: str, alternative: str) -> ResultNotFoundError:
     """Return the error for an experiment without an aggregate; `alternative` says what works without one."""
     advice = f"run '{PROGRAM} aggregate {name}', or {alternative}"

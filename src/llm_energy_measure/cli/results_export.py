@@ -219,7 +219,10 @@ def _catalogued_table(repository: FileSystemRepository, names: Sequence[str] | N
     from llm_energy_measure.catalogue.index import query_catalogue
     from llm_energy_measure.catalogue.reader import paused_collector
 
-    folders = None if names is None else [options.folder_of(repository, name) for name in names]
+    try:
+        folders = None if names is None else [repository.folder_of(name) for name in names]
+    except LLMEnergyMeasureError:  # it is reported there, together with the other ids
+        return _loaded_table(repository, names or ())
     with paused_collector():
         exported = query_catalogue(
             repository, lambda catalogue: list(catalogue.exported(folders)), full=True, warn=terminal.warn
