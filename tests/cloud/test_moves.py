@@ -45,6 +45,7 @@ def two_results(store: ObjectStore) -> FileSystemRepository:
 def test_stopped_archiving_loses_no_result(at: int, when: str) -> None:
     store = bucket()
     repository = two_results(store)
+    # An object store has the methods that the faulty store calls.
     faulty = FaultyStore(store, at, when, "crash")  # type: ignore[arg-type]
     try:
         begin(FileSystemRepository(store=faulty), 1, 0)
@@ -65,6 +66,7 @@ def test_stopped_archiving_loses_no_result(at: int, when: str) -> None:
 def test_stopped_deletion_is_all_or_nothing(at: int, when: str) -> None:
     store = bucket()
     repository = two_results(store)
+    # An object store has the methods that the faulty store calls.
     faulty = FaultyStore(store, at, when, "crash")  # type: ignore[arg-type]
     try:
         FileSystemRepository(store=faulty).delete_experiment("exp")

@@ -147,6 +147,7 @@ class Requests:
             try:
                 mode = {"e_tag": version.e_tag, "version": version.number}
                 update = {name: value for name, value in mode.items() if value is not None}
+                # `update` has the keys of obstore's typed dict.
                 obstore.put(self._client, key, data, mode=update, use_multipart=False)  # type: ignore[arg-type]
             except (obstore.exceptions.PreconditionError, obstore.exceptions.AlreadyExistsError):
                 found = self.get(key)

@@ -104,6 +104,7 @@ def dask_workers(
             f"cannot use the executor {url!r}", "distributed is not installed", "pip install distributed"
         ) from error
     try:
+        # distributed has no type annotations.
         client: Any = distributed.Client(f"tcp://{address}", timeout=timeout_sec, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError) as error:
         found = f"the scheduler does not answer within {timeout_sec:g} s ({error})"
