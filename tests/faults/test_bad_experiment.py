@@ -74,7 +74,7 @@ COMMANDS = [
     ("results sql SELECT/**/count(*)/**/as/**/n/**/from/**/experiments --format json", '"n": 2'),
     ("results verify --all --json", '"b"'),
     ("results check --json", "aggregate.unreadable"),
-    ("aggregate --all --force", "b: 4 of 4 processes"),
+    ("-v aggregate --all --force", "b: 4 of 4 processes"),
 ]
 
 
