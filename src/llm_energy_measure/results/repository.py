@@ -126,7 +126,7 @@ class FileSystemRepository:
     def save_raw(self, experiment_id: str, result: RawProcessResult, *, overwrite: bool = False) -> Path:
         """Store the raw result of one process durably, and return its file.
 
-        Saving the same content again changes nothing. `RawProcessResult.of` makes a record from few values:
+        Saving the same content again changes nothing. `RawProcessResult.of` makes a record from few values::
 
             record = RawProcessResult.of(
                 "exp_7", start=start, end=end, energy_j=50.0, input_tokens=40, output_tokens=60, world_size=2
