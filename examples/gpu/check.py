@@ -129,17 +129,17 @@ def pseudonymised(result: RawProcessResult, traces: list[PowerTrace]) -> tuple[R
     for name in sorted(names, key=len, reverse=True):
         text = text.replace(json.dumps(name)[1:-1], names[name])
     record_without = msgspec.json.decode(text.encode(), type=RawProcessResult)
-    system = record_without.environment
+    system = record_without.recording_environment
     if system is not msgspec.UNSET and system.system is not None:
         # The release of a kernel can name a cloud or a site.
         plain = msgspec.structs.replace(system, system=system.system.split()[0])
-        record_without = msgspec.structs.replace(record_without, environment=plain)
+        record_without = msgspec.structs.replace(record_without, recording_environment=plain)
     return record_without, [msgspec.structs.replace(one, device=names.get(one.device, one.device)) for one in traces]
 
 
 def report(result: RawProcessResult, rows: list[dict[str, Any]]) -> str:
     """Return the comparison as text."""
-    driver = result.environment.gpu_driver if result.environment is not msgspec.UNSET else None
+    driver = result.recording_environment.gpu_driver if result.recording_environment is not msgspec.UNSET else None
     energy = result.energy_metrics
     lines = [f"GPU {result.gpu_name}, driver {driver}", f"duration {result.timestamps.duration_sec or 0:.1f} s"]
     for row in rows:

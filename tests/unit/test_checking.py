@@ -529,6 +529,16 @@ def test_clean_keeps_visible_results_and_the_only_complete_copy(
     assert all("/." in key for key in removed)
 
 
+def test_clean_keeps_a_result_whose_copy_has_the_name_of_another_process(tmp_path: Path) -> None:
+    repository = FileSystemRepository(tmp_path)
+    folder = repository.base_path / "raw" / EXP
+    plant(folder / "process_0.json", RAW)  # RAW is of process 2
+    plant(folder / leftover("process_2.json", pid=UNUSED_PID), RAW)
+    before = visible(repository)
+    assert remove_leftovers(repository, check_store(repository)) == []
+    assert visible(repository) == before
+
+
 def is_whole(data: bytes) -> bool:
     try:
         msgspec.json.decode(data)

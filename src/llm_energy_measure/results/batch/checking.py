@@ -436,6 +436,9 @@ def _has_only_copy(repository: FileSystemRepository, folder: str, key: str, name
         return True
     if not _is_complete_json(data):
         return _has_only_energy(repository, key, names, data)
+    target = target_name(key.rpartition("/")[2]) or ""
+    if process_index_of(target) is not None and target not in names:
+        return True  # a copy under the name of another process is no result of this one
     others = [f"{layout.raw_folder(folder)}/{name}" for name in names if layout.is_kept_in_raw(name)]
     return all(bytes_of(repository.store, other) != data for other in others)
 
