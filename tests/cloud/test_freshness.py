@@ -8,6 +8,7 @@ import pytest
 
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from tests.support import factories
+from tests.support.buckets import LONG_ONLY
 from tests.support.command import run
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def test_aggregate_that_another_program_replaced_is_read(repository: FileSystemR
     assert aggregated(repository)[2] == "aggregated"
 
 
+@LONG_ONLY
 def test_list_reads_only_changed_experiments(
     proxy: FaultProxy, repository: FileSystemRepository, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +89,7 @@ def test_list_reads_only_changed_experiments(
     assert read() == {"exp_1"}
 
 
+@LONG_ONLY
 def test_proofs_are_no_results_and_end_with_the_experiment(
     repository: FileSystemRepository, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

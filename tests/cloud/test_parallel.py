@@ -8,6 +8,7 @@ from llm_energy_measure.results import FileSystemRepository, aggregate_all, reco
 from llm_energy_measure.results.batch.merge import merge_results
 from llm_energy_measure.storage.folder import Folder
 from tests.support import factories
+from tests.support.buckets import LONG_ONLY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,7 @@ def fill(repository: FileSystemRepository, count: int) -> FileSystemRepository:
     return repository
 
 
+@LONG_ONLY
 def test_aggregates_have_the_bytes_of_those_in_a_directory(proxy: FaultProxy, url: str, tmp_path: Path) -> None:
     local, remote = fill(FileSystemRepository(tmp_path), 30), FileSystemRepository(url)
     assert {merged.outcome for merged in merge_results(remote, local)} == {"copied"}

