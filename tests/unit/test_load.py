@@ -15,7 +15,7 @@ from llm_energy_measure import load
 from llm_energy_measure.catalogue import dataset
 from llm_energy_measure.catalogue.dataset import write_dataset
 from llm_energy_measure.catalogue.frames import to_pandas
-from llm_energy_measure.exceptions import ConfigurationError, MissingExtraError, StorageError
+from llm_energy_measure.exceptions import ConfigurationError, MissingExtraError, ResultNotFoundError, StorageError
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
 from llm_energy_measure.results.store.tags import change_tags
 from tests.support import factories
@@ -133,6 +133,21 @@ def test_notebook_table_is_small_and_escaped(folder: Path) -> None:
     assert "17 more rows" in html
     assert "complete" in html
     assert len(html) < 12_000
+
+
+def test_one_experiment_has_a_notebook_table_with_its_verdict(folder: Path) -> None:
+    runs = load(folder)
+    one = runs["b8_c0"]
+    assert repr(one) == "<Experiment b8_c0: 250 J, failed>"
+    html = one._repr_html_()
+    assert '<td style="text-align: left">failed</td>' in html
+    assert "attributed energy" in html
+    assert (one.result, one.raw) == (one.repository.load_aggregated("b8_c0"), one.repository.load_all_raw("b8_c0"))
+    assert one.verify().verdict == "failed"
+    assert "checks that failed" in html
+    assert runs["pending"].result is None
+    with pytest.raises(ResultNotFoundError, match="cannot load the experiment 'absent'"):
+        runs["absent"]
 
 
 def test_views_say_that_the_directory_has_gone(folder: Path) -> None:

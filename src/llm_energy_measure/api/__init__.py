@@ -6,7 +6,8 @@ methods that need them.
 
 from __future__ import annotations
 
+from llm_energy_measure.api.experiment import Experiment
 from llm_energy_measure.api.experiments import Experiments, load
 from llm_energy_measure.api.tables import ComparisonTable, RepeatTable
 
-__all__ = ["ComparisonTable", "Experiments", "RepeatTable", "load"]
+__all__ = ["ComparisonTable", "Experiment", "Experiments", "RepeatTable", "load"]

@@ -15,6 +15,7 @@ from llm_energy_measure.analysis.pairing import Selection
 from llm_energy_measure.analysis.repeats import DEFAULT_METRICS, repeats_of
 from llm_energy_measure.analysis.selections import column, full_names, sides_of
 from llm_energy_measure.analysis.verdicts import DEFAULT_MARGIN
+from llm_energy_measure.api.experiment import Experiment
 from llm_energy_measure.api.html import table_html
 from llm_energy_measure.api.tables import ComparisonTable, RepeatTable
 from llm_energy_measure.catalogue.export_table import exported_table, select_columns
@@ -25,7 +26,7 @@ from llm_energy_measure.catalogue.sqlite_schema import COLUMNS
 from llm_energy_measure.catalogue.summary import ExperimentSummary
 from llm_energy_measure.domain import formatting
 from llm_energy_measure.domain.units import ENERGY_UNITS
-from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError, StorageError
+from llm_energy_measure.exceptions import ConfigurationError, LLMEnergyMeasureError, ResultNotFoundError, StorageError
 from llm_energy_measure.results.batch.bulk import aggregate_all
 from llm_energy_measure.results.exporters import write_export
 from llm_energy_measure.results.repository import FileSystemRepository
@@ -113,6 +114,18 @@ class Experiments:
 
     def __iter__(self) -> Iterator[ExperimentSummary]:
         return iter(self.summaries())
+
+    def __getitem__(self, experiment_id: str) -> Experiment:
+        """Return one of the experiments.
+
+        Raises:
+            ResultNotFoundError: It is not among them.
+        """
+        for row in self.summaries():
+            if row.experiment_id == experiment_id:
+                return Experiment(self.repository, row, self.energy)
+        doing, found = f"cannot load the experiment {experiment_id!r}", f"it is not in {self!r}"
+        raise ResultNotFoundError(doing, found, "use one of the ids in the attribute 'ids'")
 
     def where_also(self, where: str) -> Experiments:
         """Return the experiments that also match a further condition."""
