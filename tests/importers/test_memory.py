@@ -72,7 +72,7 @@ def write_table(path: Path, rows: int) -> Path:
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_grouping_a_table_keeps_no_record_in_memory(tmp_path: Path, form: str) -> None:
-    few, many = 1000, 2500
+    few, many = 400, 1200
     mapping = ["experiment_id=id", "process_index=rank", "energy_j=j", "model_name=model"]
     paths = [write_table(tmp_path / str(rows), rows) for rows in (few, many)]
     if form == "parquet":

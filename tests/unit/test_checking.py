@@ -531,12 +531,10 @@ def test_clean_keeps_visible_results_and_the_only_complete_copy(
 
 def test_clean_keeps_a_result_whose_copy_has_the_name_of_another_process(tmp_path: Path) -> None:
     repository = FileSystemRepository(tmp_path)
-    folder = repository.base_path / "raw" / EXP
-    plant(folder / "process_0.json", RAW)  # RAW is of process 2
-    plant(folder / leftover("process_2.json", pid=UNUSED_PID), RAW)
-    before = visible(repository)
+    for name in ("process_0.json", leftover("process_2.json")):
+        plant(repository.base_path / "raw" / EXP / name, changed(process_index=2))
     assert remove_leftovers(repository, check_store(repository)) == []
-    assert visible(repository) == before
+    assert [record.process_index for record in repository.recover_raw(EXP).unpublished] == [2]
 
 
 def is_whole(data: bytes) -> bool:
