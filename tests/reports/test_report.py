@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_energy_measure.analysis.observations import read_observations
+from llm_energy_measure.analysis.observations import METRICS, read_observations
 from llm_energy_measure.analysis.repeats import repeats_of
 from llm_energy_measure.exceptions import ResultNotFoundError
 from llm_energy_measure.reports.build import write_report
@@ -112,13 +112,14 @@ def test_repeats_equal_repeats_json(examples: Path, page: Page) -> None:
     metrics = ["j_per_output_token", "j_per_token", "energy", "tokens_per_s", "ttft_p50", "itl_p50"]
     done = run("-o", examples, "results", "repeats", "--metrics", ",".join(metrics), "--json")
     titles, *rows = page.tables["repeats-table"]
-    places = {title.text.partition(" [")[0]: place for place, title in enumerate(titles)}
+    places = {title.text: place for place, title in enumerate(titles)}
     groups = done.json()["groups"]
     assert [row[0].text for row in rows] == [group["name"] for group in groups]
     for row, group in zip(rows, groups, strict=True):
         for metric in metrics:
             found = group["statistics"][metric]
-            mean, half, cv = (cell.value for cell in row[places[metric] : places[metric] + 3])
+            place = places[METRICS[metric].label]
+            mean, half, cv = (cell.value for cell in row[place : place + 3])
             assert (mean, cv) == (found["mean"], found["cv"])
             assert half == found["ci_95_upper"] - found["mean"]
 

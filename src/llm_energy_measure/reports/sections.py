@@ -107,8 +107,7 @@ def repeats_section(results: Results, repeats: Repeats) -> Section:
         return Section(name="repeats", title="Repeats", paragraphs=[words])
     headers = [Header("configuration"), Header("n", "right")]
     for metric in metrics:
-        unit = METRICS[metric].unit
-        headers += [Header(f"{metric} [{unit}]", "right"), Header("95 % interval", "right"), Header("CV", "right")]
+        headers += [Header(METRICS[metric].label, "right"), Header("95 % interval", "right"), Header("CV", "right")]
     rows = [
         Row(
             [
