@@ -158,7 +158,7 @@ def test_signed_bundle(signed: Path, signers: Path, tmp_path: Path) -> None:
     done = verify(signed)
     assert (done.status, done.out.split(":")[0]) == (10, "signer-unknown")
     other = tmp_path / "others"
-    other.write_text("# nobody\n")
+    other.write_text("# no signer\n")
     assert verify(signed, "--allowed-signers", other).status == 10
     assert verify(signed, "--allowed-signers", other, "--expect", digest_of(signed)).status == 10
     assert verify(signed, "--expect", digest_of(signed)).status == 0

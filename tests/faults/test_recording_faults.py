@@ -172,7 +172,7 @@ def test_sixty_recordings_in_one_process_leave_nothing(repository: FileSystemRep
 def test_gpu_without_counter_does_not_drop_the_other_amd_gpus(
     repository: FileSystemRepository, clock: ManualClock
 ) -> None:
-    """A processor with graphics beside an accelerator."""
+    """A processor with graphics next to an accelerator."""
     amd = FakeAmdSmi(["unknown-0", "GPU-b"])
     with make_recording(repository, clock, sources=[AmdSmi(amd)]):
         amd.ticks += 1_000_000

@@ -51,8 +51,8 @@ def _module(name: str) -> Callable[[], str | None]:
 def program(variable: str, name: str) -> str | None:
     """Return the path of a program: from an environment variable, next to this Python, or from PATH."""
     given = os.environ.get(variable)
-    beside = Path(sys.executable).with_name(name)
-    return given or (str(beside) if beside.exists() else shutil.which(name))
+    neighbour = Path(sys.executable).with_name(name)
+    return given or (str(neighbour) if neighbour.exists() else shutil.which(name))
 
 
 def _mpi(variable: str, name: str, kind: str) -> Callable[[], str | None]:
