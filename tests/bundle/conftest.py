@@ -23,12 +23,8 @@ def model_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three aggregated repeats with tags, and an experiment of one of three processes that is not aggregated."""
     folder = tmp_path_factory.mktemp("model") / "results"
     repository = FileSystemRepository(folder)
-    for cycle in range(3):
-        for process in range(2):
-            name = f"llama_c{cycle}"
-            joules = factories.energy(process, total_energy_j=2000.0 + 250 * process + 10 * cycle)
-            repository.save_raw(name, factories.raw(name, process, energy_metrics=joules))
-        change_tags(repository.store, name, {"paper": "fig3" if cycle < 2 else "other"})
+    for name, paper in zip(factories.save_repeats(repository), ("fig3", "fig3", "other"), strict=True):
+        change_tags(repository.store, name, {"paper": paper})
     list(aggregate_all(repository))
     repository.save_raw("torn", factories.raw("torn", 1, world_size=3))
     return folder

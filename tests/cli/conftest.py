@@ -21,11 +21,7 @@ def model_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three aggregated repeats, a pending experiment of two processes, and a pending one that lacks processes."""
     folder = tmp_path_factory.mktemp("model") / "results"
     repository = FileSystemRepository(folder)
-    for cycle in range(3):
-        for process in range(2):
-            name = f"llama_c{cycle}"
-            joules = factories.energy(process, total_energy_j=2000.0 + 250 * process + 10 * cycle)
-            repository.save_raw(name, factories.raw(name, process, energy_metrics=joules))
+    factories.save_repeats(repository)
     assert [outcome.result for outcome in aggregate_all(repository)] == ["aggregated"] * 3
     for record in factories.raws(2, "mistral", model_name="mistralai/Mistral-7B", world_size=2):
         repository.save_raw("mistral", record)

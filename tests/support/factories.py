@@ -33,6 +33,7 @@ from llm_energy_measure.domain.metrics import (
     SensorReading,
     Timestamps,
 )
+from llm_energy_measure.results import FileSystemRepository
 
 START = datetime(2026, 1, 16, 19, 39, 58, 225937, tzinfo=UTC)
 EXPERIMENT = "exp_7"
@@ -333,3 +334,13 @@ def changed(original: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 def as_bytes(built: object) -> bytes:
     """Return a decoded object as JSON bytes in a layout that our own encoder does not use."""
     return json.dumps(built, indent=1).encode()
+
+
+def save_repeats(repository: FileSystemRepository) -> list[str]:
+    """Save three repeats of two processes each, and return their ids."""
+    names = [f"llama_c{cycle}" for cycle in range(3)]
+    for cycle, name in enumerate(names):
+        for process in range(2):
+            joules = energy(process, total_energy_j=2000.0 + 250 * process + 10 * cycle)
+            repository.save_raw(name, raw(name, process, energy_metrics=joules))
+    return names
