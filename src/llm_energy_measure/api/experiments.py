@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from llm_energy_measure.analysis import documents
 from llm_energy_measure.analysis.comparison import compare
 from llm_energy_measure.analysis.energies import NOTES, EnergyKind, energy_of
-from llm_energy_measure.analysis.observations import METRICS, Observation, read_observations
+from llm_energy_measure.analysis.observations import Observation, read_observations
 from llm_energy_measure.analysis.pairing import Selection
 from llm_energy_measure.analysis.repeats import DEFAULT_METRICS, repeats_of
 from llm_energy_measure.analysis.selections import column, full_names, sides_of
 from llm_energy_measure.analysis.verdicts import DEFAULT_MARGIN
+from llm_energy_measure.api.arguments import metrics_of, names_of, text_of
 from llm_energy_measure.api.experiment import Experiment
 from llm_energy_measure.api.html import table_html
 from llm_energy_measure.api.tables import ComparisonTable, RepeatTable
@@ -252,8 +253,10 @@ class Experiments:
         Raises:
             ConfigurationError: A name is unknown.
         """
-        names = _metrics(metrics)
-        observations = self.observations(split_by=_names(split_by), ignore=_names(ignore), by=_names(by), metrics=names)
+        names = metrics_of(metrics)
+        observations = self.observations(
+            split_by=names_of(split_by), ignore=names_of(ignore), by=names_of(by), metrics=names
+        )
         return RepeatTable(repeats_of(observations, names), self.energy)
 
     def compare(
@@ -291,7 +294,7 @@ class Experiments:
             if base is None or selections:
                 found = "`by` needs the argument `base`, and no selections"
                 raise ConfigurationError("cannot compare", found, "call compare(by='config.batch_size', base=1)")
-            base_side, candidates = sides_of(self.observations(), by, _text(base))
+            base_side, candidates = sides_of(self.observations(), by, text_of(base))
         else:
             if not selections or base is not None:
                 found = "there is no candidate" if base is None else "`base` needs the argument `by`"
@@ -302,10 +305,10 @@ class Experiments:
         comparison = compare(
             base_side,
             candidates,
-            metrics=_metrics(metrics),
+            metrics=metrics_of(metrics),
             margin=margin,
-            vary=full_names(_names(vary), runs, "cannot vary"),
-            ignore=full_names(_names(ignore), runs, "cannot ignore"),
+            vary=full_names(names_of(vary), runs, "cannot vary"),
+            ignore=full_names(names_of(ignore), runs, "cannot ignore"),
             block_of=None if block is None else column(block, runs, f"cannot pair by {block}"),
         )
         return ComparisonTable(comparison)
@@ -389,25 +392,3 @@ class Experiments:
             energy.efficiency_cell(tokens_per_joule),
             formatting.verdict(row.verdict, row.attribution_basis),
         ]
-
-
-def _names(names: str | Sequence[str]) -> list[str]:
-    """Return names as a list. One name can be a text."""
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _metrics(names: str | Sequence[str]) -> list[str]:
-    metrics = _names(names)
-    for name in metrics:
-        if name not in METRICS:
-            raise ConfigurationError(
-                "cannot compute", f"there is no metric {name!r}", f"use one of {', '.join(METRICS)}"
-            )
-    if not metrics:
-        raise ConfigurationError("cannot compute", "no metric is named", f"use one of {', '.join(METRICS)}")
-    return metrics
-
-
-def _text(value: object) -> str:
-    """Return a value of a column as its text, as a condition contains it."""
-    return formatting.config_value(value)
