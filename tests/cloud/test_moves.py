@@ -94,6 +94,18 @@ def test_many_processes_begin_a_later_attempt_at_once() -> None:
     assert repository.recover_raw("exp", attempt=0).results == [record(0, 0), record(0, 1)]
 
 
+def test_process_that_read_the_manifest_before_the_archiving_leaves_the_new_results() -> None:
+    store = bucket()
+    repository = two_results(store)
+    earlier = repository.load_manifest("exp")
+    assert earlier is not None
+    begin(repository, 1, 0)
+    repository.save_raw("exp", record(1, 0))
+    bucket_moves.archive(store, "exp", earlier)
+    assert repository.load_all_raw("exp") == [record(1, 0)]
+    assert repository.recover_raw("exp", attempt=0).results == [record(0, 0), record(0, 1)]
+
+
 def test_late_result_of_an_archived_attempt_is_refused() -> None:
     repository = two_results(bucket())
     begin(repository, 1, 0)

@@ -52,11 +52,11 @@ def _as_stored(manifest: Manifest, doing: str) -> Manifest:
 def _archive(raw: RawFolder, stored: Manifest, manifest: Manifest, doing: str) -> Manifest:
     """Move the folder of an earlier attempt away, and return the manifest of the folder after that."""
     kept = layout.earlier_attempt_folder(raw.name, stored.attempt)
+    if not raw.store.supports_folder_move:
+        bucket_moves.archive(raw.store, raw.name, stored)
+        return raw.claim(manifest)
     # One of several processes moves the folder; the store refuses to move onto an existing folder.
-    if raw.store.supports_folder_move:
-        moved = raw.store.move_folder(layout.raw_folder(raw.name), kept)
-    else:
-        moved = bucket_moves.archive(raw.store, raw.name, stored)
+    moved = raw.store.move_folder(layout.raw_folder(raw.name), kept)
     now = raw.claim(manifest)
     if not moved and now.attempt == stored.attempt:
         found = f"results of another attempt {stored.attempt} are in {raw.store.path(kept)}"

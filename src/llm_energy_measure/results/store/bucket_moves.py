@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from llm_energy_measure.constants import MANIFEST_NAME, RAW_DIR
 from llm_energy_measure.domain.experiment import Manifest
-from llm_energy_measure.exceptions import ResultExistsError, ResultNotFoundError
+from llm_energy_measure.exceptions import ResultCorruptError, ResultExistsError, ResultNotFoundError
 from llm_energy_measure.results.store import codec, layout
 from llm_energy_measure.storage.base import Store
 
@@ -65,17 +65,16 @@ def remove_deleted(store: Store, folder: str, others: list[str]) -> None:
     store.delete_folder(layout.deleted_folder(folder))
 
 
-def archive(store: Store, folder: str, manifest: Manifest) -> bool:
-    """Move the results of an attempt to its archive. Return False if another process does it.
+def archive(store: Store, folder: str, manifest: Manifest) -> None:
+    """Move the results of an attempt to its archive, or wait until another process has done it.
 
     Raises:
         ResultExistsError: The archive has other results.
     """
-    if not store.create(f"{layout.archiving_folder(folder)}/{MANIFEST_NAME}", codec.encode_manifest(manifest)):
+    if store.create(f"{layout.archiving_folder(folder)}/{MANIFEST_NAME}", codec.encode_manifest(manifest)):
+        finish_archive(store, folder)
+    else:
         wait_for_archive(store, folder)
-        return False
-    finish_archive(store, folder)
-    return True
 
 
 def wait_for_archive(
@@ -106,6 +105,9 @@ def finish_archive(store: Store, folder: str) -> bool:
         return False
     source, target = layout.raw_folder(folder), layout.earlier_attempt_folder(folder, manifest.attempt)
     marker = layout.archiving_folder(folder)
+    if _is_at_later_attempt(store, folder, manifest.attempt):
+        store.delete_folder(marker)  # its writer read the manifest before another process archived the attempt
+        return False
     try:
         _copy_all(store, source, target)
     except ResultExistsError:
@@ -119,6 +121,15 @@ def finish_archive(store: Store, folder: str) -> bool:
                 store.delete(key)
     store.delete_folder(marker)
     return True
+
+
+def _is_at_later_attempt(store: Store, folder: str, attempt: int) -> bool:
+    """Return True if the folder has the manifest of a later attempt; its results must not be archived."""
+    key = layout.manifest_key(folder)
+    try:
+        return codec.decode_manifest(store.get(key), key).attempt > attempt
+    except (ResultNotFoundError, ResultCorruptError):
+        return False
 
 
 def require_unused(store: Store, folder: str) -> None:
