@@ -63,7 +63,9 @@ MAX_RECORD_DEPTH = 100
 EXTRA_PACKAGES = {
     "amd": "amdsmi",
     "analytics": "duckdb pyarrow",
+    "cloud": "obstore",
     "codecarbon": "codecarbon",
+    "dask": "distributed",
     "hdf5": "h5py",
     "nvidia": "nvidia-ml-py",
     "parquet": "pyarrow",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from llm_energy_measure.constants import EXTRA_PACKAGES
 from llm_energy_measure.exceptions import ConfigurationError, MissingExtraError, StorageError
 from llm_energy_measure.storage.base import Entry
 
@@ -55,7 +56,8 @@ def connect(url: str) -> Client:
         from obstore.exceptions import BaseError
         from obstore.store import from_url
     except ImportError as error:
-        raise MissingExtraError(f"cannot open {url}", "obstore is not installed", "pip install obstore") from error
+        advice = f"pip install {EXTRA_PACKAGES['cloud']}"
+        raise MissingExtraError(f"cannot open {url}", "obstore is not installed", advice) from error
     try:
         # `Requests` repeats requests. Options of the HTTP client would hide the variables, such as AWS_ALLOW_HTTP.
         return from_url(url, retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=120)})

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_energy_measure import __version__
-from llm_energy_measure.constants import HIDDEN_MARK
+from llm_energy_measure.constants import EXTRA_PACKAGES, HIDDEN_MARK
 from llm_energy_measure.exceptions import AggregationError, ConfigurationError, MissingExtraError, ResultsError
 from llm_energy_measure.results.repository import FileSystemRepository
 
@@ -100,9 +100,8 @@ def dask_workers(
         import distributed
         from distributed.comm.core import CommClosedError
     except ImportError as error:
-        raise MissingExtraError(
-            f"cannot use the executor {url!r}", "distributed is not installed", "pip install distributed"
-        ) from error
+        advice = f"pip install {EXTRA_PACKAGES['dask']}"
+        raise MissingExtraError(f"cannot use the executor {url!r}", "distributed is not installed", advice) from error
     try:
         # distributed has no type annotations.
         client: Any = distributed.Client(f"tcp://{address}", timeout=timeout_sec, set_as_default=False)  # type: ignore[no-untyped-call]
