@@ -35,6 +35,15 @@ def test_each_named_make_target_exists() -> None:
     assert named <= targets
 
 
+@pytest.mark.parametrize("page", sorted(PACKAGE.glob("*/README.md")), ids=lambda page: page.parent.name)
+def test_readme_of_package_lists_its_modules(page: Path) -> None:
+    rows = "\n".join(re.findall(r"^\| .*", page.read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"`(\w+(?:\.py|/))`", rows))
+    modules = {path.name for path in page.parent.glob("*.py")} - {"__init__.py"}
+    folders = {f"{path.name}/" for path in page.parent.iterdir() if path.is_dir() and not path.name.startswith("_")}
+    assert named == modules | folders
+
+
 def test_workflow_tests_each_supported_python() -> None:
     versions = re.findall(r"Python :: (3\.[0-9]+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
