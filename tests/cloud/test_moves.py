@@ -94,7 +94,7 @@ def test_many_processes_begin_a_later_attempt_at_once() -> None:
     assert repository.recover_raw("exp", attempt=0).results == [record(0, 0), record(0, 1)]
 
 
-def test_process_that_read_the_manifest_before_the_archiving_leaves_the_new_results() -> None:
+def test_archiving_with_an_old_manifest_keeps_the_new_results() -> None:
     store = bucket()
     repository = two_results(store)
     earlier = repository.load_manifest("exp")

@@ -32,7 +32,7 @@ def test_advised_packages_are_those_of_the_extras() -> None:
 
 
 @pytest.mark.parametrize("paths", [SOURCES, PAGES], ids=["messages", "documentation"])
-def test_every_install_advice_names_packages_of_an_extra(paths: list[Path]) -> None:
+def test_install_advice_names_packages_of_an_extra(paths: list[Path]) -> None:
     """The project is on no package index: a path installs the package, and names install only other packages."""
     known = {package for packages in extras().values() for package in packages} | {"pre-commit"}
     advice = [
