@@ -39,7 +39,7 @@ PAGES = sorted(
 )
 EXAMPLE = re.compile(r"^( *)```(\S+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 TESTED = {"bash", "console", "py", "python", "sh"}
-NOT_CODE = {"text", "toml", "yaml", "{eval-rst}", "{toctree}"}
+NOT_CODE = {"latex", "text", "toml", "yaml", "{eval-rst}", "{toctree}"}
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(llm_energy_measure.__path__, "llm_energy_measure.")

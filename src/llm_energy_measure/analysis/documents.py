@@ -101,11 +101,20 @@ def document_of(
         )
         own = _UNITS.get(name, "")
         scale = _scale(values, own, unit) if is_number else (1.0, own)
-        title = _TITLES.get(name, name.rpartition(".")[2] if name.startswith(PREFIX) else name.replace("_", " "))
+        title = _title(name, table.names)
         has_unit = scale[1] and scale[1] != "token"
         headers.append((f"{title} [{scale[1]}]" if has_unit else title, "right" if is_number else "left"))
         columns.append([_cell(value, scale[0]) for value in values])
     return Document(headers, [list(row) for row in zip(*columns, strict=True)], notes)
+
+
+def _title(name: str, names: Sequence[str]) -> str:
+    """Return the title of a column: for a configuration key its last part, unless two columns have the same one."""
+    if not name.startswith(PREFIX):
+        return _TITLES.get(name, name.replace("_", " "))
+    last = name.rpartition(".")[2]
+    is_clear = sum(other.startswith(PREFIX) and other.rpartition(".")[2] == last for other in names) == 1
+    return last if is_clear else name.removeprefix(PREFIX)
 
 
 def _scale(values: Sequence[Any], own: str, unit: str | None) -> tuple[float, str]:

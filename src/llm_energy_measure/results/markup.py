@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html as _html
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from llm_energy_measure.security import UNPRINTABLE
@@ -14,13 +15,31 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "±": r"$\pm$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "µ": r"\textmu{}",
+    # In the default font, these characters of ASCII print others.
     "<": r"$<$",
     ">": r"$>$",
+    "|": r"$|$",
+    "\xa0": "~",
+    "\xb0": r"$^\circ$",
+    "\xb1": r"$\pm$",
+    "\xb5": r"$\mu$",
+    "\xb7": r"$\cdot$",
+    "\xd7": r"$\times$",
+    "\xf7": r"$\div$",
+    "\u03b1": r"$\alpha$",
+    "\u03b2": r"$\beta$",
+    "\u03bb": r"$\lambda$",
+    "\u03bc": r"$\mu$",
+    "\u03c3": r"$\sigma$",
+    "\u2192": r"$\to$",
+    "\u2212": "$-$",
+    "\u2248": r"$\approx$",
+    "\u2264": r"$\leq$",
+    "\u2265": r"$\geq$",
 }
+# pdflatex knows these characters without a package, except some letters.
+_KNOWN_TO_LATEX = re.compile("[ -~\xa1\xa3\xa7\xa9\xae\xb6\xbf-\u017e\u2013\u2014\u2018\u2019\u201c\u201d\u2026]")
+_UNKNOWN_TO_LATEX = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲų")
 
 
 def printable(text: str) -> str:
@@ -45,7 +64,7 @@ def markdown(text: str) -> str:
         >>> markdown("batch_size=8 | x")
         'batch\\_size=8 \\| x'
     """
-    for sign in ("\\", "|", "*", "_", "`", "<", "[", "#"):
+    for sign in ("\\", "&", "|", "*", "_", "`", "<", "[", "#", "~", "$"):
         text = text.replace(sign, "&lt;" if sign == "<" else "\\" + sign)
     return printable(text)
 
@@ -75,22 +94,35 @@ def latex_table(
     alignments = "".join("r" if alignment == "right" else "l" for _, alignment in headers)
     yield f"\\begin{{tabular}}{{{alignments}}}"
     yield "\\toprule"
-    yield f"{' & '.join(latex(title) for title, _ in headers)} \\\\"
+    yield _latex_row([title for title, _ in headers])
     yield "\\midrule"
-    for row in rows:
-        cells = " & ".join(map(latex, row))
-        # A bracket after a line end would be the argument of the line end.
-        yield f"{'{}' if cells.startswith('[') else ''}{cells} \\\\"
+    yield from map(_latex_row, rows)
     yield "\\bottomrule"
     yield "\\end{tabular}"
     yield from (f"% {printable(note)}" for note in notes)
 
 
+def _latex_row(cells: Sequence[str]) -> str:
+    row = " & ".join(map(latex, cells))
+    # The line end before a row, or the rule, takes a star or a bracket as its argument.
+    return f"{'{}' if row.lstrip().startswith(('[', '*')) else ''}{row} \\\\"
+
+
 def latex(text: str) -> str:
-    r"""Return text that LaTeX shows unchanged.
+    r"""Return text that LaTeX shows unchanged, without a package. Other characters than Latin letters are escapes.
 
     Example:
-        >>> latex("batch_size: 62.6 ± 2.7")
-        'batch\\_size: 62.6 $\\pm$ 2.7'
+        >>> latex("batch_size: 62.6 ± 2.7 µJ"), latex("café 中")
+        ('batch\\_size: 62.6 $\\pm$ 2.7 $\\mu$J', 'café \\textbackslash{}u4e2d')
     """
-    return "".join(_LATEX.get(character, character) for character in printable(text))
+    signs = "".join(map(_latex_sign, unicodedata.normalize("NFC", text)))
+    return re.sub("-(?=-)", "-{}", signs)  # LaTeX prints two hyphens as one dash
+
+
+def _latex_sign(character: str) -> str:
+    found = _LATEX.get(character)
+    if found is not None:
+        return found
+    if _KNOWN_TO_LATEX.fullmatch(character) and character not in _UNKNOWN_TO_LATEX:
+        return character
+    return "".join(_LATEX.get(sign, sign) for sign in character.encode("unicode_escape").decode("ascii"))
