@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import obstore.store
@@ -104,6 +105,47 @@ def test_archiving_with_an_old_manifest_keeps_the_new_results() -> None:
     bucket_moves.archive(store, "exp", earlier)
     assert repository.load_all_raw("exp") == [record(1, 0)]
     assert repository.recover_raw("exp", attempt=0).results == [record(0, 0), record(0, 1)]
+
+
+@pytest.mark.parametrize("at", range(STEPS))
+def test_process_that_was_overtaken_leaves_the_new_results(at: int) -> None:
+    store = bucket()
+    repository = two_results(store)
+    earlier = repository.load_manifest("exp")
+    assert earlier is not None
+
+    def others() -> None:
+        bucket_moves.finish_archive(store, "exp")  # they have waited for a long time
+        begin(repository, 1, 5)
+        repository.save_raw("exp", record(1, 5))
+
+    overtaken = OvertakenStore(store, at, others)
+    bucket_moves.archive(overtaken, "exp", earlier)  # type: ignore[arg-type]
+    assert repository.recover_raw("exp", attempt=0).results == [record(0, 0), record(0, 1)]
+    assert repository.load_all_raw("exp") == ([record(1, 5)] if overtaken.calls > at else [])
+
+
+class OvertakenStore:
+    """A store of which other processes use the time before one call.
+
+    Args:
+        store: The store.
+        at: Number of the call.
+        others: What they do.
+    """
+
+    def __init__(self, store: ObjectStore, at: int, others: Callable[[], None]) -> None:
+        self._store, self._at, self._others = store, at, others
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def call(*args: object) -> object:
+            self.calls += 1
+            if self.calls == self._at + 1:
+                self._others()
+            return getattr(self._store, name)(*args)
+
+        return call
 
 
 def test_late_result_of_an_archived_attempt_is_refused() -> None:

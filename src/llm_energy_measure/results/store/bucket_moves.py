@@ -109,18 +109,28 @@ def finish_archive(store: Store, folder: str) -> bool:
         store.delete_folder(marker)  # its writer read the manifest before another process archived the attempt
         return False
     try:
-        _copy_all(store, source, target)
+        _copy_all(store, source, target, manifest.attempt)
+        if _is_archiving(store, folder, manifest):
+            store.delete(layout.manifest_key(folder))  # a process that saves a result now finds no manifest, and stops
+        # A result that was saved before that is in the next listing, and its process has got no error.
+        while _is_archiving(store, folder, manifest) and (keys := _copy_all(store, source, target, manifest.attempt)):
+            for key in keys:
+                if _is_archiving(store, folder, manifest):
+                    store.delete(key)
     except ResultExistsError:
+        if not _is_archiving(store, folder, manifest):
+            return False  # another process has finished it, and these results are of a later attempt
         store.delete_folder(marker)
         raise
-    store.delete(layout.manifest_key(folder))  # a process that saves a result now finds no manifest, and stops
-    # A result that was saved before that is in the next listing, and its process has got no error.
-    while store.list(marker) and (keys := _copy_all(store, source, target)):
-        for key in keys:
-            if store.list(marker):
-                store.delete(key)
-    store.delete_folder(marker)
+    if _archived_manifest(store, folder) == manifest:
+        store.delete_folder(marker)
     return True
+
+
+def _is_archiving(store: Store, folder: str, manifest: Manifest) -> bool:
+    """Return True while the archiving of this attempt has not finished."""
+    is_marked = _archived_manifest(store, folder) == manifest
+    return is_marked and not _is_at_later_attempt(store, folder, manifest.attempt)
 
 
 def _is_at_later_attempt(store: Store, folder: str, attempt: int) -> bool:
@@ -154,8 +164,8 @@ def _archived_manifest(store: Store, folder: str) -> Manifest | None:
         return None
 
 
-def _copy_all(store: Store, source: str, target: str) -> list[str]:
-    """Copy all objects of a folder; return the keys that were copied.
+def _copy_all(store: Store, source: str, target: str, attempt: int) -> list[str]:
+    """Copy all objects of a folder except the results of another attempt; return the keys that were copied.
 
     Raises:
         ResultExistsError: The target has different content under a name.
@@ -167,8 +177,19 @@ def _copy_all(store: Store, source: str, target: str) -> list[str]:
             data = store.get(key)
         except ResultNotFoundError:
             continue  # another process has finished this one
+        if _attempt_of(data, key) not in (None, attempt):
+            continue
         if not store.create(new_key, data) and store.get(new_key) != data:
             found = f"other results of this attempt are in {store.path(target)}"
             raise ResultExistsError(f"cannot archive {store.path(source)}", found, "move these objects away")
         copied.append(key)
     return copied
+
+
+def _attempt_of(data: bytes, key: str) -> int | None:
+    """Return the attempt that a result names; None if it names none or is no readable result."""
+    try:
+        launcher = codec.decode_raw(data, key).launcher
+    except ResultCorruptError:
+        return None
+    return None if launcher is None else launcher.attempt
