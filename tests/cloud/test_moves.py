@@ -120,6 +120,7 @@ def test_process_that_was_overtaken_leaves_the_new_results(at: int) -> None:
         repository.save_raw("exp", record(1, 5))
 
     overtaken = OvertakenStore(store, at, others)
+    # It has the methods of a store.
     bucket_moves.archive(overtaken, "exp", earlier)  # type: ignore[arg-type]
     assert repository.recover_raw("exp", attempt=0).results == [record(0, 0), record(0, 1)]
     assert repository.load_all_raw("exp") == ([record(1, 5)] if overtaken.calls > at else [])
