@@ -247,7 +247,7 @@ def test_empty_directory_has_no_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--metrics", "joules"], 2, "there is no metric 'joules'; choose of j_per_token"),
+        (["--metrics", "joules"], 2, "there is no metric 'joules'; choose from j_per_token"),
         (["--by", "colour"], 1, "cannot group by 'colour'"),
         (["--split-by", "colour"], 1, "no configuration has the key 'colour'"),
         (["--where", "colour = 1"], 2, "there is no column 'colour'"),

@@ -75,8 +75,8 @@ class Row(Struct, frozen=True, kw_only=True):
         method: `welch` or `paired`. None if a side has only one run.
         blocks: Number of common blocks of the paired test.
         verdict: None if a side has only one run.
-        further_repeats: Further repeats of each side (or blocks) that decide, if ratio and spread stay the same. None
-            for other verdicts, and if more than `MOST_REPEATS` are necessary.
+        further_repeats: Further repeats of each side (or blocks) that would decide, if ratio and spread stay the same.
+            None for other verdicts, and if more than `MOST_REPEATS` are necessary.
         confounded: `order` if all runs of one side started before all runs of the other, `host` if the sides ran on
             different hosts.
         warnings: Reasons for caution.
@@ -193,7 +193,7 @@ def compare(
         vary: Fields that may differ between the sides, or facts that do not separate configurations.
         ignore: Facts that separate nothing: runs that differ in them are repeats.
         block_of: Function that returns the block of a run. With at least three blocks that contain runs of both
-            sides, the test is paired. None, and a run without a block, means no pairing.
+            sides, the test is paired. None pairs no runs, and a run whose block is None is in no pair.
         keep_going: Compare the other candidates if one cannot be compared, and list it in `not_compared`.
 
     Raises:

@@ -55,7 +55,7 @@ class Energy(Struct, frozen=True, kw_only=True):
 
     @property
     def shown_j(self) -> float | None:
-        """The energy that `cell` shows, in joules: the upper bound if undetermined, unless it is a lower bound too."""
+        """The energy that `cell` shows, in joules. See `is_undetermined` and `is_lower_bound`."""
         return self.high_j if self.is_undetermined and not self.is_lower_bound else self.low_j
 
     def cell(self, scale: tuple[float, str] | None = None) -> str:
@@ -77,7 +77,7 @@ class Energy(Struct, frozen=True, kw_only=True):
         return mark + ("≥ " if self.is_lower_bound else "") + text
 
     def efficiency_cell(self, tokens_per_joule: float | None) -> str:
-        """Return the table cell of a value in tokens per joule of `high_j`, with its mark: ≥, ≤ or corrected."""
+        """Return the table cell of tokens divided by `high_j`, with its mark: ≥, ≤ or corrected."""
         if tokens_per_joule is None:
             return formatting.UNKNOWN
         mark = "≥ " if self.is_undetermined else f"{CORRECTED} " if self.is_corrected else ""

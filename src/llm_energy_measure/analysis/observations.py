@@ -137,7 +137,8 @@ def read_observations(
         split_by: Configuration keys that separate repeats, although they are ignored by default.
         ignore: Further configuration keys, or facts of `Observation.identity`, that do not separate repeats.
         by: Values that separate repeats: `tag.KEY`, `date`, `host`, or `config.KEY`.
-        metrics: The figures that are needed. An undetermined energy excludes no experiment if none uses the energy.
+        metrics: The figures that are needed. If none of them uses the energy, an undetermined energy excludes no
+            experiment.
         warn: Function that is called with a message if the catalogue cannot be used.
 
     Raises:
@@ -229,7 +230,10 @@ class _Selection:
         self._known: dict[tuple[int, int], Configuration] = {}
 
     def split(self, configuration: Configuration) -> Configuration:
-        """Return the two parts after the changes of the user. Experiments with equal parts share the dictionaries."""
+        """Return the keys that separate repeats, and the others, after the changes of the user.
+
+        Experiments with equal parts share the dictionaries.
+        """
         if not (self._shown or self._hidden):
             return configuration
         # The catalogue returns one dictionary per distinct part, and the caller keeps all of them.

@@ -150,7 +150,7 @@ def require_comparable(pair: Pair, vary: Collection[str], *, uses_energy: bool) 
 def labels(facts: Sequence[Facts]) -> list[str]:
     """Return a short name of each configuration: the values that differ between them.
 
-    A fact that separates the configurations exactly as an earlier one does is left out.
+    A fact is left out if an earlier fact separates the configurations in the same way.
 
     Example:
         >>> labels(
@@ -224,7 +224,7 @@ def _nothing_common(shared: Sequence[str], rows: Sequence[dict[Key, list[Configu
 
 
 def _require_one_configuration(row: Sequence[Configured], names: Sequence[str]) -> None:
-    """Refuse runs of two configurations in one place, because their mean describes neither."""
+    """Refuse one row for runs of two configurations, because their mean describes neither configuration."""
     if len(row) == 1:
         return
     (first, [run, *_]), (second, [other, *_]) = row[:2]

@@ -37,8 +37,8 @@ class Repeats(Struct, frozen=True, kw_only=True):
 
     Attributes:
         units: Unit by metric.
-        separating: The keys that separate the groups, and a short name of each. A key that separates them as an earlier
-            key does is left out.
+        separating: The keys that separate the groups, and a short name of each. A key is left out if an earlier key
+            separates the groups in the same way.
         common: Facts that agree in all groups, such as the model.
         ignored: Keys that do not separate repeats and that vary, with the prefix `config.`.
         groups: One group for each configuration.

@@ -28,5 +28,5 @@ def metrics_of(names: str | Sequence[str]) -> list[str]:
 
 
 def text_of(value: object) -> str:
-    """Return a value of a column as its text, as a condition contains it."""
+    """Return the text of a value of a column, in the form that conditions use."""
     return formatting.config_value(value)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llm_energy_measure.results.markup import html
 
 MAX_ROWS = 20
-"""A notebook shows so many rows of a table."""
+"""Greatest number of rows of a table in a notebook."""
 
 
 def table_html(

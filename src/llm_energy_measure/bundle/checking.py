@@ -156,7 +156,7 @@ def _require_bag(present: set[str]) -> None:
             raise refuse("manifest.algorithm", name, "the manifests of a bundle use SHA-256")
     for name in (names.BAGIT, names.TAG_MANIFEST):
         if name not in present:
-            raise refuse("bag.missing", name, "this file makes a folder a bundle, and is missing")
+            raise refuse("bag.missing", name, "every bundle has this file, and it is missing")
 
 
 def _compare(source: Source, present: set[str], listed: dict[str, bytes]) -> Iterator[Problem]:
@@ -175,7 +175,7 @@ def _compare(source: Source, present: set[str], listed: dict[str, bytes]) -> Ite
 
 
 def _check_payload(source: Source, payload: dict[str, bytes]) -> Iterator[Problem]:
-    """Check the statements of the files of the bag, which are whole."""
+    """Check what the files of the bag state. The digests of these files are right."""
     if sources.read(source, names.BAGIT, _SMALL_BYTES) != manifests.BAGIT_TEXT:
         raise refuse("bag.form", names.BAGIT, "it does not declare BagIt 1.0 in UTF-8")
     stated = manifests.payload_of(sources.read(source, names.BAG_INFO, _SMALL_BYTES))
@@ -223,7 +223,7 @@ def _check_experiments(
             line = next(lines, None)
             stored = None if line is None else verdicts.decode_verdict(line, names.VERDICTS)
             if stored is None or stored.folder != snapshot.folder:
-                message = "the line of the bundle for its verdict is missing, or is on another experiment"
+                message = "verdicts.jsonl has no line for this experiment, or its line is at another place"
                 found.problems.append(Problem("verdict.missing", snapshot.folder, message))
                 return
             found.problems += _compare_verdict(snapshot, stored, found)

@@ -53,7 +53,7 @@ class Selection(Struct, kw_only=True):
         left_out: Experiments of the same configurations that are not in the bundle, and earlier attempts.
         unknown_configuration: Ids of other experiments of the results directory whose configuration is unknown, because
             they have no aggregate.
-        files_left_out: Reason by file, for files in the folders of experiments that are not packed.
+        files_left_out: Reason by file, for the files of the packed experiments that are not in the bundle.
         pseudonyms: Number of names that were replaced, by kind. None if no name was replaced.
     """
 
@@ -73,7 +73,7 @@ def encode_json(value: object) -> bytes:
 
 
 def decode_selection(data: bytes) -> Selection:
-    """Return the selection in the bytes of `selection.json`. Raises `BundleError`."""
+    """Return the selection that the bytes of `selection.json` describe. Raises `BundleError`."""
     try:
         require_bounded_json(data)
         return msgspec.json.decode(data, type=Selection)
@@ -149,7 +149,7 @@ _FORMATS = {".json": "application/json", ".jsonl": "application/jsonl", ".html":
 
 
 class CrateFacts(Struct, frozen=True, kw_only=True):
-    """What the RO-Crate metadata and the README say about a bundle.
+    """The facts about a bundle in the RO-Crate metadata and in the README.
 
     Attributes:
         date: Date of the bundle, as YYYY-MM-DD.
@@ -158,7 +158,7 @@ class CrateFacts(Struct, frozen=True, kw_only=True):
         result_folders: Folders with results, such as `raw/`.
         files: Other files of the payload, without the metadata file.
         citation: Name of the citation file. None if there is none.
-        unclean: Number of experiments by verdict, without clean ones.
+        unclean: Number of experiments by verdict, without the verdict `complete`.
         left_out: Number of experiments and attempts that were left out.
         is_signed: True if the bundle has a signature.
         has_pseudonyms: True if names of hosts and users were replaced.

@@ -1,7 +1,8 @@
 """Create a bundle: pack the files of experiments into one archive.
 
 The archive is written to a temporary file in the target folder, synced, and then renamed. A process that is killed at
-any instant leaves no file under the final name. Memory holds one experiment, and the names of all.
+any instant leaves no file under the final name. Memory holds the files of one experiment, and the names of all
+experiments.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def folder_of(name: str) -> str | None:
 def order_key(name: str) -> tuple[int, str, str]:
     """Return the sort key of the canonical order: `bagit.txt`, experiments, other payload, other files of the bag.
 
-    All files of an experiment are adjacent, so that a reader and a writer need the files of one experiment at a time.
+    All files of an experiment are adjacent, so that a reader and a writer hold only the files of one experiment in
+    memory.
     """
     folder = folder_of(name)
     if folder is not None:

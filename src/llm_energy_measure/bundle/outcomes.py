@@ -34,7 +34,7 @@ OUTCOMES: dict[Outcome, tuple[int, str]] = {
     "signature-invalid": (16, "the signature does not belong to these files"),
     "refused": (17, "not a bundle, or unsafe to read; no file is extracted"),
 }
-"""Exit status and meaning of each outcome. 1 and 2 stay for errors of the command and for wrong usage."""
+"""Exit status and meaning of each outcome. 1 and 2 are reserved for errors of the command and for wrong usage."""
 
 _PRECEDENCE: tuple[Outcome, ...] = (
     "refused",
@@ -62,7 +62,7 @@ CODES: dict[str, tuple[Outcome, str]] = {
     "name.case": ("refused", "two names differ only in upper and lower case"),
     "name.folder": ("refused", "one name is that of a file and of a folder"),
     "folder.link": ("refused", "the folder has a link, a pipe or a device"),
-    "bag.missing": ("refused", "a file that makes a folder a bundle is missing"),
+    "bag.missing": ("refused", "a file that every bundle has is missing"),
     "bag.form": ("refused", "a file of the bag does not have its defined form"),
     "manifest.algorithm": ("refused", "a manifest has another algorithm than SHA-256"),
     "file.changed": ("changed", "the content of a file differs from its digest"),
@@ -113,6 +113,6 @@ def problem_of(error: BundleError) -> Problem:
 
 
 def outcome_of(problems: list[Problem]) -> Outcome | None:
-    """Return the outcome that the problems give, the worst first. None without problems."""
+    """Return the worst outcome that the problems give, by `_PRECEDENCE`. None without problems."""
     found = {CODES[problem.code][0] for problem in problems}
     return next((outcome for outcome in _PRECEDENCE if outcome in found), None)

@@ -124,7 +124,7 @@ class Pseudonyms:
 
 
 def _unused(prefix: str, taken: set[str]) -> Iterator[str]:
-    """Yield the prefix with the numbers from 1, without names that are taken."""
+    """Yield the names that are not in `taken`: the prefix and a number from 1."""
     return (name for number in itertools.count(1) if (name := f"{prefix}{number}") not in taken)
 
 

@@ -162,7 +162,7 @@ def _values_of(snapshot: Snapshot) -> tuple[dict[str, object] | None, str]:
 
 
 def agrees(cell: str, value: object) -> bool:
-    """Return True if a printed cell stands for a value.
+    """Return True if a value rounds to a printed cell.
 
     Example:
         >>> agrees("222.7", 222.6501), agrees("222.7", 222.64), agrees("1,468", 1468), agrees("2e2", 222.0)

@@ -1,4 +1,4 @@
-"""Stored verdicts: what the checks said when the bundle was made, and how a new verification differs from it."""
+"""Stored verdicts: what the checks found when the bundle was made, and how a new verification differs from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm_energy_measure.results.batch.verify import verify_experiment
 from llm_energy_measure.security import require_bounded_json
 
 CLEAN = "complete"
-"""The verdict without an error, a missing process or an unknown energy."""
+"""The verdict on an experiment with no error, no missing process and a known energy."""
 
 # Sums of floats have the same bits on all machines; logarithms of other libraries can differ in the last bit.
 _RELATIVE = 1e-9

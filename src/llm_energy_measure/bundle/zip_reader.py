@@ -116,7 +116,7 @@ class ZipSource:
         return data
 
     def _read_end(self) -> _Directory:
-        """Return what the end of the archive says about the central directory."""
+        """Return what the end of the archive states about the central directory."""
         if self._length < END.size:
             raise refuse("zip.damaged", None, f"a file of {self._length} bytes is not a ZIP archive")
         position = self._length - END.size
@@ -158,7 +158,7 @@ class ZipSource:
                 raise refuse("zip.damaged", None, f"record at byte {directory.offset + position:,} is not an entry")
             entry = self._entry(fields, raw_name, data[name_end : name_end + fields[11]])
             if data[position:end] != central_header(entry, self._limit):
-                self._odd = self._odd or entry.name  # reported last, because other reasons say more
+                self._odd = self._odd or entry.name  # reported last, because other reasons are more exact
             position = end
             yield entry
         if position != len(data):

@@ -10,10 +10,10 @@ import struct
 from typing import NamedTuple
 
 LIMIT_32 = 0xFFFF_FFFF
-"""A value of a 32-bit field from this value on is in a ZIP64 record."""
+"""A size or an offset of this value or more does not fit into its 32-bit field, and is in a ZIP64 record."""
 
 LIMIT_16 = 0xFFFF
-"""A number of entries from this value on is in a ZIP64 record."""
+"""A number of entries of this value or more does not fit into its 16-bit field, and is in a ZIP64 record."""
 
 LOCAL_SIGNATURE = 0x04034B50
 CENTRAL_SIGNATURE = 0x02014B50
@@ -87,7 +87,7 @@ def end_records(count: int, size: int, offset: int, limit: int = LIMIT_32) -> by
         count: Number of entries.
         size: Size of the central directory in bytes.
         offset: Position of the central directory in the archive.
-        limit: A size or an offset from this value on is in a ZIP64 record.
+        limit: A size or an offset of this value or more is in a ZIP64 record.
     """
     large = b""
     if count >= LIMIT_16 or size >= limit or offset >= limit:

@@ -37,7 +37,7 @@ class ZipWriter:
 
     Args:
         file: The file, at position 0.
-        limit: Sizes and offsets from this value on are in ZIP64 records.
+        limit: Sizes and offsets of this value or more are in ZIP64 records.
     """
 
     def __init__(self, file: BinaryIO, *, limit: int = LIMIT_32) -> None:

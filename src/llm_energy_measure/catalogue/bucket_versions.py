@@ -1,7 +1,7 @@
 """Fingerprints of the objects in a bucket, in place of the mtimes of files.
 
-A fingerprint is a digest of names, sizes and ETags, as a number between 0 and 1. The catalogue compares it as it
-compares an mtime that is long past: a row is up to date if the numbers are equal.
+A fingerprint is a digest of names, sizes and ETags, as a number between 0 and 1. The catalogue compares this number as
+if it were an old mtime: a row is up to date if the numbers are equal.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ class DatasetReport(Struct, frozen=True, kw_only=True):
         written: Months that were written.
         unchanged: Months that are up to date.
         removed: Months without experiments, whose files were deleted.
-        problems: One sentence for each experiment that cannot be read or whose aggregate is altered. The dataset does
-            not contain the first, and has no figures of the second.
+        problems: One sentence for each experiment that cannot be read or whose aggregate is altered. An unreadable
+            experiment is not in the dataset. An altered one is in the dataset without figures.
     """
 
     written: list[str]

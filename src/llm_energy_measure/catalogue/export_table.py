@@ -29,7 +29,7 @@ def fact_values(row: ExperimentSummary) -> list[str | None]:
 
 
 def exported_table(exported: Sequence[ExportedExperiment]) -> Table:
-    """Return the table of experiments of the catalogue, all of which have values."""
+    """Return the exported table of experiments of the catalogue. Each of them has exported values."""
     merged: dict[tuple[int, int], dict[str, Value]] = {}
     configurations = []
     for one in exported:  # experiments share the two parts of their configuration

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llm_energy_measure.catalogue.index import Catalogue
 
 
-# Rows that are written together. A list reads fewer changed experiments in less than a second.
+# Rows that are written together. If fewer experiments changed, a list reads them in less than a second.
 _MIN_ROWS = 2_000
 # Age of an aggregate whose row is written: more than a tick of the file system's clock, after a batch was stored.
 _MIN_AGE_SEC = 4.0
@@ -42,7 +42,8 @@ def keep_catalogue(
         repository: The results directory.
         outcomes: The outcomes of `aggregate_all`.
         min_rows: Number of rows that are written together. With fewer new aggregates, nothing is written.
-        min_age_sec: Age of the outcomes whose rows are written, in seconds. The end of the outcomes writes all.
+        min_age_sec: Age of the outcomes whose rows are written, in seconds. At the end of the outcomes, all rows are
+            written.
     """
     waiting: deque[tuple[float, str]] = deque()
     with _Follower(repository) as follower:

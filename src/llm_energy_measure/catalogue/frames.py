@@ -82,7 +82,7 @@ def _stored(repository: FileSystemRepository, table: str) -> pa.Table | None:
                 tables.append(parquet.read_table(file))
     except (ExportError, UnsafePathError):
         return None
-    # The fingerprint of a file says nothing about the table.
+    # The metadata of a Parquet file has its fingerprint, which does not belong to the joined table.
     return concat_tables(tables).replace_schema_metadata(None) if tables else None
 
 

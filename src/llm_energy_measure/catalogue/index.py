@@ -56,7 +56,7 @@ _ROWS_PER_COMMIT = 1_000
 
 TICK_SEC = 2.0
 """Time in which a second change can leave the same mtime: one tick of a file system's clock."""
-# On a network file system, also the offset of the clock of its server.
+# On a network file system, the clock of the server can also differ by up to this time.
 _SKEW_SEC = 3600.0
 
 
@@ -393,7 +393,7 @@ def _details_crc(facts: bytes | None, exported: bytes | None) -> int | None:
 
 
 def _require_valid_query(repository: FileSystemRepository, read: Callable[[Catalogue], object]) -> None:
-    """Raise `ConfigurationError` if the query fails on an empty database too, so that the file is not the cause."""
+    """Raise `ConfigurationError` if the query also fails on an empty database: then the file is not the cause."""
     with contextlib.closing(Catalogue(repository, None)) as empty:
         try:
             read(empty)

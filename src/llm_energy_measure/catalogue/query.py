@@ -54,7 +54,7 @@ _MAX_DEPTH = 20
 # LIKE accepts patterns of up to 50,000 bytes, and ignores case only in ASCII.
 _MAX_LIKE = 1_000
 
-# An error names so many similar columns.
+# Greatest number of similar columns in an error message.
 _MAX_NEAR = 5
 
 ALIASES = {
@@ -324,7 +324,7 @@ class _Parser:
         if sign not in {*_COMPARISONS, "~", "!~"}:
             raise self._error("an operator (= != < <= > >= ~ !~ in is)")
         if sign in ("~", "!~") and kind not in ("text", "texts"):
-            # "Contains" would compare digits, but the user means a date or a range.
+            # `~` would search for digits in the text of the time, but the user means a date or a range.
             raise self._error("an operator for numbers and dates (= != < <= > >= in is)")
         self.next += 1
         return self._compared(column, kind, sign)
@@ -451,7 +451,7 @@ def _number(text: str) -> float | None:
 
 
 def _span(text: str) -> tuple[float, float] | None:
-    """Return start and end of a span, in seconds since 1970-01-01 UTC. They are equal for a point in time.
+    """Return start and end of a span, in seconds since 1970-01-01 UTC. For a point in time, both are equal.
 
     The end is excluded. None if the text is not a date.
     """

@@ -50,15 +50,15 @@ class Group(Struct, frozen=True, kw_only=True):
     Attributes:
         by: The common values of the group, by column.
         experiments: Number of experiments.
-        total_energy_j: Sum of the plain sums, in joules; of the partial totals where they are all that is known.
+        total_energy_j: Sum of the plain sums, in joules; an experiment without a total counts with its partial total.
         total_tokens: Sum of the known numbers of tokens.
         tokens_per_joule: Tokens divided by the plain sums, over the experiments with both values and no partial total.
         unknown_energy: Number of experiments with unknown energy.
         lower_bounds: Number of experiments whose sums are lower bounds; all partial totals are.
         attributed_energy_j: Sum of the attributed energies, in joules; of the totals for experiments without
             attribution. None if one is undetermined.
-        attributed_low_j: As `attributed_energy_j`, but an undetermined experiment counts with its lower bound.
-        attributed_high_j: As `attributed_energy_j`, but an undetermined experiment counts with its upper bound.
+        attributed_low_j: Like `attributed_energy_j`, but an undetermined experiment counts with its lower bound.
+        attributed_high_j: Like `attributed_energy_j`, but an undetermined experiment counts with its upper bound.
         attributed_tokens_per_joule: Tokens divided by the energies in `attributed_high_j`, over the experiments with
             both values and no partial total. It is the least value that the records allow.
         corrected: Number of experiments whose plain sum counts some energy more than once.

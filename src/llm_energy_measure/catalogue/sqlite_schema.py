@@ -62,7 +62,7 @@ DDL = (
     + ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
     + f", {', '.join(config_index.COLUMNS)}) WITHOUT ROWID",
     f"CREATE TABLE rows (folder TEXT PRIMARY KEY, {_MTIME_COLUMNS}, scanned REAL, summary BLOB, {_CHECKSUMS})",
-    # Lists do not read these, so that they are not between the rows that lists read.
+    # Lists do not read these values. In another table, they are not between the rows that lists read.
     "CREATE TABLE details (folder TEXT PRIMARY KEY, facts BLOB, exported BLOB, crc INTEGER)",
     "CREATE TABLE tags (folder TEXT, key TEXT, value TEXT, PRIMARY KEY (folder, key)) WITHOUT ROWID",
     f"CREATE TABLE scans (only INTEGER PRIMARY KEY, scanned REAL, {_MTIME_COLUMNS}, number INTEGER)",
@@ -87,7 +87,7 @@ def row_values(folder: str, scan: ExperimentScan, parts: tuple[Part, Part], *, h
 
 
 def natural_text(text: str) -> str:
-    """Return a text whose order is that of the numbers in the text: `a_c2` before `a_c10`.
+    """Return a sort key that orders numbers in a text by value: `a_c2` before `a_c10`.
 
     Example:
         >>> natural_text("a_c2"), natural_text("a_c10")

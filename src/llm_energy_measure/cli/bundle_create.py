@@ -74,8 +74,9 @@ def create(
 ) -> None:
     """Pack experiments into one ZIP file that anyone can check.
 
-    Without ids and --where, the bundle has all experiments; with both, those that both select. A condition selects
-    experiments that are not aggregated, too. The bundle has the raw files, manifests, tags, aggregates, the verdict on
+    Without ids and --where, the bundle has all experiments; with both, it has the experiments that match both. A
+    condition selects experiments that are not aggregated, too. The bundle has the raw files, manifests, tags,
+    aggregates, the verdict on
     each experiment, and a record of the selection: also the experiments of the same configurations that are left out.
     The same results give the same bytes.
 
@@ -132,7 +133,7 @@ def _report_function(
 
 
 def _print_created(created: CreatedBundle) -> None:
-    """Print the line for the paper on stdout, and what a reader of the bundle will ask about on stderr."""
+    """Print the line for the paper on stdout, and warnings about the selected experiments on stderr."""
     selection = created.selection
     if created.unclean:
         verb = "is" if len(created.unclean) == 1 else "are"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from llm_energy_measure.cli import terminal
 
 MAX_LISTED = 12
-"""Number of names in a message. Files of the bundle and --json have all."""
+"""Number of names in a message. The files of the bundle and --json have all names."""
 
 
 def with_progress(doing: str) -> Callable[[Iterator[str], int], Iterator[str]]:
@@ -27,7 +27,7 @@ def with_progress(doing: str) -> Callable[[Iterator[str], int], Iterator[str]]:
 
 
 def listed(words: Sequence[str], separator: str = ", ") -> str:
-    """Return words as one text; of many, the first ones.
+    """Return words as one text; if there are many, only the first ones.
 
     Example:
         >>> listed(["a", "b"])
@@ -38,7 +38,7 @@ def listed(words: Sequence[str], separator: str = ", ") -> str:
 
 
 def unclean_text(unclean: Mapping[str, str]) -> str:
-    """Return the experiments with their verdicts; of many, the number of each verdict.
+    """Return the experiments with their verdicts; if there are many, the number of each verdict.
 
     Example:
         >>> unclean_text({"exp_7": "partial"})

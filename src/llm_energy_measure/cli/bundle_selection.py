@@ -17,7 +17,7 @@ _REASONS = {
     (True, True): "the ids and the condition do not select it",
 }
 
-# Facts that a repeat lacks, or has fewer of, if some of its processes have no result.
+# Facts that are missing or incomplete for a repeat with a process that has no result.
 _OF_FOUND_PROCESSES = frozenset({"processes", "gpus", "hosts", "method", "libraries"})
 
 

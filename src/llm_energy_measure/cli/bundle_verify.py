@@ -50,7 +50,7 @@ def _checked_digest(_context: click.Context, _parameter: click.Parameter, value:
     ),
 )
 @click.argument("path", metavar="PATH", type=options.PathName())
-@click.option("--expect", metavar="DIGEST", callback=_checked_digest, help="Require this digest, that of the paper.")
+@click.option("--expect", metavar="DIGEST", callback=_checked_digest, help="Require this digest: the one in the paper.")
 @click.option(
     "--allowed-signers",
     metavar="FILE",

@@ -214,7 +214,7 @@ class _Selected:
 
 
 class _Printer:
-    """Prints the imported experiments: one alone, or in a dry run or with -v each of them.
+    """Prints a line about each imported experiment if there is only one, in a dry run, or with -v.
 
     Attributes:
         experiments: Number of experiments with an imported record.

@@ -43,7 +43,7 @@ class Saver:
         self.replaced = 0
 
     def save_groups(self, groups: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[int]]]:
-        """Save the records of several experiments. Yield the records of each and its new processes, in order."""
+        """Save the records of several experiments; yield the records and the new processes of each, in order."""
         for pairs, new, saver in map_in_threads(self.repository.store, self._save_in, groups, _folder_name):
             self.already_stored += saver.already_stored
             self.replaced += saver.replaced

@@ -233,7 +233,7 @@ def _raise_interrupt(number: int, _frame: object) -> NoReturn:
 
 
 def _interrupted(interrupt: BaseException) -> int:
-    """Print that a signal ended the command. Return its exit status, or 1 if a user aborted a question."""
+    """Print that a signal ended the command. Return its exit status, or 1 if the user aborted a prompt."""
     signalled = interrupt if isinstance(interrupt, KeyboardInterrupt) else interrupt.__cause__ or interrupt.__context__
     number = signalled.args[0] if signalled is not None and signalled.args else signal.SIGINT
     words = "terminated by SIGTERM" if number == signal.SIGTERM else "interrupted"

@@ -162,7 +162,7 @@ def experiment_id(function: FunctionT) -> FunctionT:
 
 
 def validated_by(check: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """Return an option callback that reports a `ConfigurationError` of the check as wrong usage."""
+    """Return an option callback that calls `check`, and reports its `ConfigurationError` as wrong usage."""
 
     def callback(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
         if value is not None:

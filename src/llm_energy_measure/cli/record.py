@@ -174,7 +174,7 @@ def record(
         return error.status if isinstance(error, CannotRunError) else 1
     if recording.result is None:
         terminal.warn("a signal arrived before the command started; the command did not run, and nothing is recorded")
-    elif recording.path is not None:  # otherwise an error has said where the result is
+    elif recording.path is not None:  # otherwise an error message has named its place
         _print_result(recording.result, recording.path, show=show)
         options.set_tags(recording.repository, recording.experiment_id, tags)
     return status

@@ -13,7 +13,7 @@ from llm_energy_measure.domain.configuration import Value
 
 _HEADERS = (("key", "left"), ("values (experiments)", "left"), ("distinct", "right"), ("separates repeats", "left"))
 
-# A table cell lists so many values of a key. --json lists all values.
+# Greatest number of values of a key in a table cell. --json lists all values.
 _MAX_VALUES = 8
 _MAX_TEXT = 40
 

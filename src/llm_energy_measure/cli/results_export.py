@@ -57,7 +57,7 @@ _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl
     type=click.Choice(["attributed", "plain"]),
     default="attributed",
     show_default=True,
-    help="Energy in LaTeX and Markdown; the other formats have both.",
+    help="Show this energy in LaTeX and Markdown; the other formats have both.",
 )
 @options.shared_options
 def export(
@@ -120,7 +120,7 @@ def export(
 
 
 def _require_one_kind_of_row(form: str, *, raw: bool, per_process: bool) -> None:
-    """Raise `click.UsageError` for options that ask for different rows."""
+    """Raise `click.UsageError` for options that select different rows."""
     if raw and form in _DOCUMENTS.values():
         raise click.UsageError("LaTeX and Markdown have one row per experiment; omit --raw.")
     if raw and per_process:

@@ -46,7 +46,7 @@ _GROUP_HEADERS = (
 _SHOWN = dict.fromkeys(("energy", "energy_j"), ("shown_energy_j", "attributed_high_j")) | dict.fromkeys(
     ("efficiency", "tokens/j"), ("shown_tokens_per_joule", "attributed_tokens_per_joule")
 )
-# Sort keys by the titles that are no name of the same figure: the number of warnings, and titles of groups.
+# Sort keys by title, where the title is not the name of the column: the number of warnings, and titles of groups.
 _TITLES_OF_GROUPS = {"without energy": "unknown_energy", "lower bounds": "lower_bounds"}
 _TITLES = {"warnings": "warning_count"}
 
@@ -234,7 +234,7 @@ def _sort_column(key: str | None, columns: Sequence[str], *, grouped: bool, kind
 
 
 def _warn_about_problems(listing: _Listing) -> None:
-    """Print a warning for each unreadable file. If --limit left out its experiment, only count it."""
+    """Print a warning for each unreadable file. Only count the files of experiments that --limit left out."""
     is_cut = listing.groups is None and len(listing.rows) < listing.matching
     shown = {row.experiment_id for row in listing.rows} if is_cut else set()
     hidden = 0

@@ -90,7 +90,7 @@ def _entry(run: PlannedRun, command: str, results_dir: str) -> dict[str, object]
 
 
 def _line(run: PlannedRun, command: str, results_dir: str) -> str:
-    """Return the shell line of a run. `results_dir` is the option -o for it, with a space after it, or empty."""
+    """Return the shell line of a run. `results_dir` is the option `-o DIR` with a space after it, or empty."""
     if _ID in command:
         return command.replace(_ID, run.experiment_id)
     if run.block == 0:

@@ -22,7 +22,7 @@ def _metrics(_context: click.Context, _parameter: click.Parameter, value: str | 
     names = _names(value) or list(DEFAULT_METRICS)
     for name in names:
         if name not in METRICS:
-            raise click.BadParameter(f"there is no metric {name!r}; choose of {', '.join(METRICS)}")
+            raise click.BadParameter(f"there is no metric {name!r}; choose from {', '.join(METRICS)}")
     return names
 
 

@@ -116,7 +116,7 @@ def _compare_by(results: Results, by: str, base: str, metrics: Sequence[str]) ->
 def _compare_sides(
     repository: FileSystemRepository, results: Results, sides: Sequence[str], metrics: Sequence[str]
 ) -> Comparison:
-    """Return the comparison of two conditions. Both select among the experiments of the report."""
+    """Return the comparison of two conditions. The conditions select from the experiments of the report."""
     selections = []
     for text in sides:
         where = text if results.where is None else f"({results.where}) and ({text})"

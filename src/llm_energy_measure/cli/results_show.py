@@ -91,10 +91,10 @@ def show(
         _show_attempt(repository, experiment, attempt, unit, raw=raw, as_json=as_json)
         return
     options.require_known(repository, experiment)
-    # recover_raw refuses a folder that belongs to another experiment, so the folder name is safe after it.
+    # recover_raw refuses a folder that belongs to another experiment, so the folder name is safe after this call.
     results = repository.recover_raw(experiment).results
     if not raw:
-        # Without the bytes of their files, which can have hundreds of megabytes.
+        # The copies do not keep the bytes of the files, which can have hundreds of megabytes.
         results = [msgspec.structs.replace(result) for result in results]
     row = summarize(repository, repository.folder_of(experiment))
     for problem in row.problems:
@@ -329,7 +329,7 @@ def _throughput_of(method: str) -> str:
 
 
 def _plain_fields(aggregated: AggregatedResult, shown: _Shown) -> list[tuple[str, str]]:
-    """Return the total of the strategy. If they differ from it, return the plain sum and the attributed energy too."""
+    """Return the total of the strategy. Add the plain sum and the attributed energy if they differ from this total."""
     bounds_j = aggregated.attributed_bounds_j
     plain_j = aggregated.plain_energy_j
     fields = [("energy", energies.energy_of(aggregated, "plain").cell(shown.scale).replace("≥", "at least"))]

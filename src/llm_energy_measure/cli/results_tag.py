@@ -55,7 +55,7 @@ def _names_one(ids: Sequence[str], where: str | None) -> bool:
 
 
 def _split(repository: FileSystemRepository, words: Sequence[str], *, has_where: bool) -> tuple[list[str], list[str]]:
-    """Return ids with globs, and assignments. The first word is an id, also one with an equals sign."""
+    """Return ids with globs, and assignments. The first word is always an id, even if it contains an equals sign."""
     ids: list[str] = []
     assignments: list[str] = []
     for number, word in enumerate(words):

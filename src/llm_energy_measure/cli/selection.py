@@ -46,8 +46,8 @@ def selected(
 ) -> list[str]:
     """Return the ids that the words and the condition select, without repetitions.
 
-    Ids keep their order, and the ids of a glob are in natural order. With words and a condition, both must match.
-    Without both, the list is empty.
+    Ids keep their order, and the ids of a glob are in natural order. With words and a condition, both must match. With
+    neither words nor a condition, the list is empty.
 
     Args:
         repository: The results directory.

@@ -1,4 +1,4 @@
-"""Standard streams that outlive their reader: in `aggregate --all | head`, the work continues after head has exited.
+"""Standard streams for commands that finish their work after the reader has exited, as in `aggregate --all | head`.
 
 The streams are replaced below their buffers, so every writer (click, rich, `print`) is covered.
 """
@@ -69,9 +69,10 @@ class _Output(io.RawIOBase):
 
 @contextmanager
 def durable_streams() -> Iterator[None]:
-    """Replace stdout and stderr in this block. Errors of stderr are always ignored, because no place is left for them.
+    """Replace stdout and stderr in this block.
 
-    Streams without a file descriptor, as in tests, are unchanged.
+    Errors of stderr are always ignored, because no other stream could show them. Streams without a file descriptor, as
+    in tests, are unchanged.
     """
     before = sys.stdout, sys.stderr
     sys.stdout = _replaced(sys.stdout, raises_error=True)

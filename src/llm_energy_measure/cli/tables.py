@@ -1,7 +1,7 @@
 """Tables and fields that fit the width of a terminal.
 
-A table that is too wide first takes shorter cells, then leaves out its least important columns one by one. Text wraps
-between words. Numbers and ids never wrap, because a part of a number reads as another number.
+A table that is too wide first uses shorter cells, then leaves out its least important columns one by one. Text wraps
+between words. Numbers and ids never wrap, because a part of a number looks like another number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GAP = 2
 # A wrapped column has at least this width, unless its text is shorter.
 _COMFORT = 20
 
-# A command or a name in quotes stays on one line, so that it can be copied. A comma ends a word of a list.
+# A command or a name in quotes stays on one line, so that it can be copied.
 _WORD = re.compile(r"'[^']*'\S*|\S+")
 
 Row = Sequence[str]
@@ -97,7 +97,7 @@ class Layout:
 
     Attributes:
         left_out: Titles of the columns that are left out.
-        fits: False if even the other columns are too wide.
+        fits: False if the remaining columns are still too wide.
     """
 
     def __init__(

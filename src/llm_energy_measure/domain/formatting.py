@@ -33,7 +33,7 @@ def quantity(value: float | None, unit: str = "") -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with four digits, without an exponent if that is short.
+    """Return a number with four digits, without an exponent if the text stays short.
 
     Example:
         >>> number(1971.7), number(123456.0), number(0.0821)
@@ -82,7 +82,9 @@ def scale(values: Iterable[float], unit: str) -> tuple[float, str]:
 
 
 def mean_with_interval(mean: float | None, half_width: float | None, factor: float = 1.0) -> str:
-    """Return mean and half of the interval, divided by a factor. The mean has the decimals of two digits of the half.
+    """Return mean and half of the interval, divided by a factor.
+
+    The half has two digits, and the mean has as many decimals as the half.
 
     Example:
         >>> mean_with_interval(0.06263, 0.0027, 1e-3), mean_with_interval(12.3456, None)

@@ -35,8 +35,8 @@ class LatencyMeasurements(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Latency samples of one process. All samples are in milliseconds, at least 0; None means unknown.
 
     A list holds all samples, or a uniform random choice of 10,000 samples if `sketches` has a histogram of this kind.
-    The numbers of requests and tokens count all of them in both cases. In a record of a raw file above 8 MiB, a long
-    list is an `array.array("d")`, which takes a quarter of the memory.
+    In both cases, the numbers of requests and tokens count all requests and tokens. In a record of a raw file above 8
+    MiB, a long list is an `array.array("d")`, which takes a quarter of the memory.
 
     Attributes:
         ttft_ms: Time to first token: from the request to its first output token; one sample per request.

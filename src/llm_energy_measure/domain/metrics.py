@@ -84,7 +84,7 @@ class Timestamps(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
         Args:
             start: A datetime, ISO 8601 text, or seconds since 1970-01-01 UTC, as from `time.time()`.
-            end: As `start`; not before it.
+            end: Like `start`; not before it.
 
         Raises:
             ConfigurationError: A value is no time, the end is before the start, or only one has a UTC offset.
@@ -258,7 +258,7 @@ class EnergyMetrics(Record, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         devices: Energy of each device that this process measured.
         idle_power_w: Power of the components in the total, measured while nothing ran, in watts.
         sensors: Readings of each sensor.
-        idle_power_end_w: As `idle_power_w`, measured after the run. UNSET if it was not measured.
+        idle_power_end_w: Like `idle_power_w`, measured after the run. UNSET if it was not measured.
     """
 
     total_energy_j: Joules | None

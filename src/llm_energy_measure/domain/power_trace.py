@@ -191,7 +191,7 @@ def median(values: Callable[[], Iterable[float]], number: int) -> float:
 
     Args:
         values: Returns the numbers, again at each call.
-        number: How many there are, at least 1.
+        number: Number of values, at least 1.
     """
     middle = _value_of_rank(values, number // 2)
     return middle if number % 2 else (_value_of_rank(values, number // 2 - 1) + middle) / 2

@@ -111,7 +111,8 @@ def welch_ratio(
     Args:
         base: At least two values greater than 0.
         candidate: At least two values greater than 0, in the unit of the base.
-        smallest_errors: Relative standard deviation of each side that replaces a smaller one: the sensor's resolution.
+        smallest_errors: Least relative standard deviation of each side, from the sensor's resolution. It replaces a
+            smaller one.
 
     Example:
         >>> estimate = welch_ratio([100.0, 102.0, 98.0], [110.0, 109.0, 112.0])
@@ -134,7 +135,7 @@ def paired_ratio(base: Sequence[float], candidate: Sequence[float], smallest_err
     Args:
         base: At least two values greater than 0, for example the geometric mean of each block.
         candidate: The values of the same blocks, in the same order.
-        smallest_error: Relative standard deviation of the ratio of a pair that replaces a smaller one.
+        smallest_error: Least relative standard deviation of the ratio of a pair. It replaces a smaller one.
 
     Example:
         >>> estimate = paired_ratio([100.0, 200.0, 50.0], [110.0, 219.0, 56.0])

@@ -85,8 +85,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         """Group the files of a folder by measurement.
 
         Files whose names state no measurement belong to the measurement of the folder if there is only one. Otherwise
-        they form a group of their own.
-        In each group, files with the tool's own names come before copies of them.
+        these files form another group. In each group, files with the tool's own names come before copies of them.
         """
         groups: dict[str, list[Path]] = {}
         for path in paths:

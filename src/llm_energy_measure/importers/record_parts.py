@@ -54,7 +54,9 @@ def component(
 
 
 def total_of_components(energies: Mapping[str, float | None], missing: str, notes: Notes) -> float | None:
-    """Return the sum of the known components, in their unit; None unless GPU or CPU and another one are known.
+    """Return the sum of the known components, in their unit; None if it is no useful total.
+
+    It needs two known components, one of which is the GPU or the CPU.
 
     Args:
         energies: Energy of each component by name; None if it is unknown.

@@ -35,8 +35,8 @@ class EnergyAccumulator:
         self._samples = 0
         self._first: tuple[float, float] | None = None  # instant, value
         self._last: tuple[float, float] | None = None
-        self._base = 0.0  # counter value from which the present count started
-        self._before_base = 0.0  # joules before that; for a power sensor, all joules
+        self._base = 0.0  # counter value at the last wrap or reset, at first that of the first reading
+        self._before_base = 0.0  # joules before the last wrap or reset; for a power sensor, all joules
         self._wraps = 0
         self._uncertainty_j = 0.0
 

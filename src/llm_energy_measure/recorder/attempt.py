@@ -1,4 +1,4 @@
-"""`attempt="next"` and `attempt="suffix"`: run an experiment again without counting its earlier starts."""
+"""`attempt="next"` and `attempt="suffix"`: run an experiment again; the number of earlier starts is found."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def _tree_sec(pid: int) -> float:
 
 
 class _SignalForwarder:
-    """Sends signals on to the command. The command decides what to do, and its end ends the recording.
+    """Sends signals on to the command. The command decides how it reacts. The recording ends when the command ends.
 
     Before the command starts, a signal raises `KeyboardInterrupt` with the number of the signal. After the command has
     ended, signals do nothing: this process only saves the result.

@@ -76,7 +76,7 @@ def stored_config(config: object) -> dict[str, Any]:
 
 def _as_mapping(config: object) -> object:
     """Return the dictionary of an object that has one; any other object unchanged."""
-    # The name is compared, so that argparse need not be imported.
+    # A comparison of the name of the class needs no import of argparse.
     if f"{type(config).__module__}.{type(config).__qualname__}" == "argparse.Namespace":
         return vars(config)
     dump = getattr(config, "model_dump", None) or getattr(config, "to_dict", None)

@@ -17,7 +17,7 @@ def decorate(function: Callable[..., Any], new: Callable[[], Any]) -> Callable[.
     """Return a function that measures each call of `function`, which may be a coroutine function.
 
     Args:
-        function: The function. If it has a parameter `run`, it gets the recording in it.
+        function: The function. If the function has a parameter `run`, each call passes the recording in this parameter.
         new: Returns a new recording.
 
     Raises:

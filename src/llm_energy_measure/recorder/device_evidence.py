@@ -26,13 +26,13 @@ from llm_energy_measure.recorder.periodic_thread import PeriodicThread
 from llm_energy_measure.recorder.sources import Sensor
 
 MAX_SAMPLES = 36_000
-"""Samples of one device in memory and in its file: one hour at 10 Hz. Then pairs are merged, and the time doubles."""
+"""Greatest number of samples of one device: one hour at 10 Hz. Then each two neighbours become one sample."""
 
 _PATIENCE_SEC = 2.0
 
 
 class DeviceSamples:
-    """Samples of one sensor. If there are `most` of them, each pair becomes one sample with the mean of both.
+    """Samples of one sensor. At `most` samples, each two neighbours become one sample: their mean.
 
     Args:
         sensor: The sensor. Without the function `sample`, the power follows from its readings.
@@ -88,7 +88,7 @@ class DeviceSamples:
         self._throttles = [_union(texts[place : place + 2]) for place in range(0, len(texts), 2)]
 
     def trace(self, start: float) -> PowerTrace | None:
-        """Return the samples so far; None if there are none. `start` is the instant that becomes 0."""
+        """Return the samples so far; None if there are none. Their times count from the instant `start`."""
         times, powers, temperatures, clocks = self._columns
         if not times:
             return None
@@ -150,7 +150,9 @@ def _mean_at(values: Sequence[float] | None, places: Sequence[int]) -> float | N
 
 
 class EvidenceCollector:
-    """Collects the evidence about the devices of one process. A device that hangs delays it by two seconds at most.
+    """Collects the evidence about the devices of one process.
+
+    A device that hangs delays the recording by two seconds at most.
 
     Args:
         sensors: The sensors that this process reads.

@@ -30,7 +30,7 @@ class EngineConfig(NamedTuple):
     settings: dict[str, Any]
 
 
-# Words that start an engine: the programs or modules, and the words after them. An empty name of a program is a module.
+# Commands that start an engine: the name of the engine, and the first words of the command.
 _COMMANDS = (
     ("vllm", ("vllm", "serve")),
     ("vllm", ("-m", "vllm.entrypoints.openai.api_server")),

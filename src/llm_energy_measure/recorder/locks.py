@@ -5,8 +5,8 @@ see too, so that each joule counts once. The first process gets the lock and rel
 then another process takes over. The lock file of a process that died stays. It names host, boot, process and attempt,
 so that others detect its death.
 
-The lock files of one name are numbered. A process that finds the last owner dead creates the file with the next
-number, which exactly one process can. A process removes its own file at last, after those with lower numbers.
+The lock files of one name are numbered. A process that finds the last owner dead creates the file with the next number,
+which exactly one process can. At the end, a process removes the files with lower numbers first, and its own file last.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Locks:
         return None if is_ours else owner
 
     def _acquire(self, name: str) -> tuple[bool, LockOwner | None]:
-        """Try to get a lock. Return whether this process has it, and the owner of the last lock file before."""
+        """Try to get a lock. Return whether this process has it, and the owner of the previous lock file."""
         while True:
             number, last = self._last(name)
             if last is not None and not last.is_dead(self.owner):
@@ -202,7 +202,7 @@ class Locks:
             is_ours, last = self._acquire(name)
             if is_ours:
                 del self._waiting[name]
-                # A released lock has no file, and a process that took over in between may have released it too.
+                # A released lock has no file: one or more processes may have taken over and released it since.
                 readers = self._ended_since(waiting.holder) if last is None else [last.process_index]
                 taken.append((waiting.sensors, readers))
             elif last is not None:
@@ -245,8 +245,8 @@ class Locks:
                 data = self.store.get(layout.claim_key(self.folder, name, number))
                 return number, msgspec.json.decode(data, type=LockOwner)
             except ResultNotFoundError:
-                # The owner released the lock since the listing, so this number is free again. A file with the next
-                # number would leave this one to another process: both would hold the lock.
+                # The owner released the lock since the listing, so this number is free again. If this process created
+                # the next number, another process could create this one: both would hold the lock.
                 continue
             except msgspec.DecodeError:
                 return number, None

@@ -85,7 +85,7 @@ class Measurement:
         self._idle_end_w = self._measure_idle(seconds, is_stopped)
 
     def begin(self) -> None:
-        """Begin the energy window. Nothing happens between its first reading and its start time."""
+        """Begin the energy window. The start time is taken directly after the first reading."""
         self.evidence.before()
         self.sampler.begin()
         self.start = Instant.now(self._clock)

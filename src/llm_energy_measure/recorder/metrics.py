@@ -209,7 +209,7 @@ def energy_warning(
 
 
 def _sentences(reading: SensorReading, failure: str | None) -> Iterator[str]:
-    """Yield what a reader must know about one sensor. `{sensors}` is the place of its name."""
+    """Yield what a reader must know about one sensor. The caller replaces `{sensors}` by the names."""
     if reading.provenance == "modelled":
         yield f"{reading.component} energy is modelled, not measured ({{sensors}})"
     if reading.provenance == "integrated" and reading.sampling_rate_hz is not None:
@@ -218,7 +218,7 @@ def _sentences(reading: SensorReading, failure: str | None) -> Iterator[str]:
         yield f"{reading.component} energy is integrated from power samples at {rate}{error} ({{sensors}})"
     if reading.window is not UNSET:
         last = f"{reading.window.duration_sec:.4g} s"
-        yield f"{{sensors}} was read by another process first; here are its last {last}"
+        yield f"{{sensors}} was read by another process first; this energy is that of the last {last}"
     for problem in reading.problems:
         if problem == SENSOR_LOCKED:
             yield "{sensors} is read elsewhere: by another process, or for another slice of its board"

@@ -54,7 +54,7 @@ class PhaseTotals(Struct):
     spans: tuple[tuple[float, float], ...] = ()
 
     def closed_at(self, now: Totals) -> PhaseTotals:
-        """Return the totals of this phase up to now. For an open phase, this is a closed copy."""
+        """Return the totals of this phase up to now. For an open phase, this is a copy that ends now."""
         if self.entered is None:
             return self
         closed = copy.copy(self)
@@ -135,8 +135,8 @@ def phase_records(phases: list[PhaseTotals], run: TokenCounts) -> list[Phase] | 
 
     Args:
         phases: The totals of each phase.
-        run: Tokens of the whole run. They decide whether `output` or `streamed` counts; if the run has no tokens, the
-            tokens of its phases are unknown.
+        run: Tokens of the whole run. Its greater number of `output` and `streamed` also decides which of the two counts
+            in a phase; if the run has no tokens, the tokens of its phases are unknown.
     """
     return [
         Phase(

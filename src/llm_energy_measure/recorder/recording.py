@@ -38,7 +38,7 @@ from llm_energy_measure.results.store.samples import save_samples
 
 _LOG = logging.getLogger(__name__)
 
-# How often a process asks whether the reader of a shared sensor has ended. Energy counters lose nothing meanwhile.
+# Time between two checks whether the reader of a shared sensor has ended. Energy counters lose nothing meanwhile.
 _HANDOVER_SEC = 1.0
 
 

@@ -20,14 +20,14 @@ from llm_energy_measure.recorder.sources import Sensor
 _GAP_INTERVALS = 5
 _MIN_GAP_SEC = 1.0
 
-# Power is read this many times as often as a counter: a step between two readings is an error. The thread still uses at
-# most 1 % of a core.
+# Power is read this many times as often as a counter: a step of the power between two readings makes the energy
+# inexact. The thread still uses at most 1 % of a core.
 _POWER_FACTOR = 5
 
 # The longest wait for a sensor that hangs. Schedulers kill a process about 30 s after SIGTERM.
 _PATIENCE_SEC = 5.0
 
-# While a time is measured, a signal is noticed after this time. A shorter rest is not waited for.
+# `measure` notices a signal after at most this time. A time shorter than `_MIN_WAIT_SEC` counts as over.
 _WAIT_SEC = 0.2
 _MIN_WAIT_SEC = 1e-6
 

@@ -48,7 +48,7 @@ def styled(size: style.Size) -> Iterator[None]:
     except ImportError as error:
         raise missing("matplotlib") from error
     fonts = logging.getLogger("fontTools")
-    fonts.setLevel(logging.ERROR)  # it warns about the dates in the fonts that matplotlib contains
+    fonts.setLevel(logging.ERROR)  # fontTools warns about the dates in the fonts of matplotlib
     settings: Any = style.settings_of(size)  # matplotlib types its keys as literals
     with mpl.rc_context(settings), warnings.catch_warnings():
         # A label may have a character that the font lacks. The figure shows a box in its place.
@@ -65,7 +65,7 @@ def missing(package: str) -> MissingExtraError:
 
 
 def draw(plot: Plot, size: style.Size) -> Figure:
-    """Return the drawn figure. Use it inside `styled`, which the caller also needs to save it."""
+    """Return the drawn figure. Call it inside `styled`, and save the figure there too."""
     from matplotlib.figure import Figure
 
     width = size.width_cm / style.CM_PER_INCH

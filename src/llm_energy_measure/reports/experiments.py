@@ -55,7 +55,7 @@ class Components(NamedTuple):
 
 
 class Aggregates(NamedTuple):
-    """What the aggregates of the experiments with details give.
+    """The parts of a report that need whole aggregates, for a limited number of experiments.
 
     Attributes:
         details: One part for each experiment.
@@ -132,7 +132,7 @@ def breakdown(results: Results, repeats: Repeats, aggregates: Aggregates) -> Sec
     series = [Series(name=name, marks=marks) for name, marks in parts.items() if any(mark.y for mark in marks)]
     if not series:
         return None
-    notes = ["The part 'not attributed' is the total without the known components. A missing component is unknown."]
+    notes = ["'not attributed' is the total minus the known components. A component that is not shown is unknown."]
     if hidden:
         shown = len(categories)
         notes.append(f"The figure shows the first {shown} of {shown + hidden} configurations.")

@@ -60,7 +60,7 @@ class _Member(Struct, frozen=True):
 
 
 def metrics_of(*names: str | None) -> list[str]:
-    """Return those of the names that are metrics, or all metrics if none is one."""
+    """Return the names that are metrics; all metrics if none of the names is a metric."""
     return [name for name in dict.fromkeys(names) if name in METRICS] or list(METRICS)
 
 
@@ -222,7 +222,7 @@ def range_mark(results: Results, one: Observation, metric: str, position: float 
 def verdicts_of(results: Results, experiment_ids: Sequence[str]) -> str:
     """Return the verdicts on experiments: one word if all agree, otherwise with their numbers.
 
-    The words of an assumed attribution follow `formatting.verdict`.
+    `formatting.verdict` marks a verdict that depends on an assumption.
     """
     rows = [results.by_id[name].summary for name in experiment_ids]
     words = Counter(formatting.verdict(row.verdict, row.attribution_basis) for row in rows)

@@ -46,7 +46,7 @@ class DrawnSeries:
         self.has_categories = plot.x.categories is not None
 
     def place(self, mark: Mark) -> float:
-        """Return the position of a mark. Series share a category side by side."""
+        """Return the position of a mark. In one category, the marks of the series are next to each other."""
         if not self.has_categories or self.kind in ("rows", "stacked", "line"):
             return mark.x
         return mark.x + (self.number - (self.of - 1) / 2) * 0.8 / self.of
@@ -111,7 +111,7 @@ def _scatter(
     """Draw marks that link to the rows of their experiments."""
     if not marks:
         return
-    # matplotlib warns about the edge of a marker that has none.
+    # Some markers consist of lines and have no edge; matplotlib warns about `edgecolors` for them.
     colours: dict[str, Any] = {"facecolors": series.colour, "edgecolors": "none"} if filled else {"color": style.FAINT}
     x, y = [position(mark) for mark in marks], [scale_y(mark.y) for mark in marks]
     across, up = (y, x) if is_rows else (x, y)
@@ -128,7 +128,7 @@ def _scatter(
 
 
 def _draw_repeats(axes: Axes, series: DrawnSeries, position: Any, scale_y: Scale, *, is_rows: bool) -> None:
-    """Draw each repeat as a small open circle. Those of a category are next to its mark."""
+    """Draw each repeat as a small open circle. If the axis has categories, the circles are next to the mark."""
     shift = _OFFSET * 2 if is_rows else _OFFSET / series.of if series.has_categories else 0.0
     x, y = [], []
     for mark in series.marks:

@@ -153,7 +153,7 @@ def thinned(plot: Plot) -> Plot:
 
 
 def _spread(values: Sequence[float], most: int) -> list[float]:
-    """Return at most so many of the values: the least, the greatest, and others at equal distances in their order."""
+    """Return at most `most` of the values: the least, the greatest, and others at equal distances in sorted order."""
     ordered = sorted(values)
     if len(ordered) <= most:
         return list(values)

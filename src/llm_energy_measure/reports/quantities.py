@@ -51,7 +51,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
 
 
 def stored_columns(names: Sequence[str]) -> list[str]:
-    """Return those of the names that are numeric columns of the catalogue and neither metrics nor other values."""
+    """Return the names of numeric columns of the catalogue, without the names of metrics and of other values."""
     full = [ALIASES.get(name, name) for name in names if name not in METRICS]
     return list(dict.fromkeys(name for name in full if COLUMNS.get(name) in ("integer", "number")))
 

@@ -23,7 +23,7 @@ FAINT = "#80868c"
 """Colour of grids and ranges, with a contrast of at least 3 to white and to the dark theme."""
 
 COLOURS = ("#0072b2", "#d55e00", "#00875f", "#b0559b", "#8c6d00", "#64748b")
-"""Colours that colour-blind readers distinguish, in the order of the series. The marker differs too.
+"""Colours that colour-blind readers distinguish, in the order of the series. Each series also has another marker.
 
 Each has a contrast of at least 3 to white and to the dark theme. Source: M. Okabe and K. Ito, "Color Universal Design"
 (2002), with green, purple and yellow darkened.

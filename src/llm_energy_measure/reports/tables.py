@@ -104,7 +104,7 @@ def per(found: Energy, denominator: float | None, unit: str) -> Cell:
     low, high = (ratio(end_j, denominator) for end_j in (found.low_j, found.high_j))
     if low is None or high is None:
         return Cell(formatting.UNKNOWN)
-    # If whole processes are missing, the tokens of them are missing too, so that the ratio is no lower bound.
+    # If whole processes are missing, their tokens are missing too, so that the ratio is no lower bound.
     at_least = found.is_partial if unit != "J" else found.is_lower_bound
     low_text, high_text = formatting.quantity(low, unit), formatting.quantity(high, unit)
     if found.is_undetermined:

@@ -294,7 +294,8 @@ def _duration_sec(record: RawProcessResult) -> float | None:
 def _end(record: RawProcessResult) -> datetime | None:
     """Return the end of the energy window, or of the run if the record has no window.
 
-    An unknown end is start plus duration. All three are taken from one span, because the two spans differ.
+    An unknown end is start plus duration. Start, end and duration are taken from one span, because the energy window
+    and the run differ.
     """
     window, run = record.energy_metrics.window, record.timestamps
     start, end, duration = (

@@ -96,7 +96,7 @@ class FileSystemRepository:
         self.store: Store = open_store(self.base_path) if store is None else store
 
     def missing_reason(self) -> str | None:
-        """Return why there is no results directory; None if there is one. A bucket is not asked."""
+        """Return why there is no results directory; None if there is one, and for a bucket."""
         if not self.store.supports_paths or self.base_path.is_dir():
             return None
         return "it is not a directory" if self.base_path.exists() else "the directory does not exist"
@@ -203,7 +203,7 @@ class FileSystemRepository:
         return [self.store.path(layout.raw_key(folder, index)) for index in self.raw_folder(folder).process_indices()]
 
     def load_raw(self, path: str | Path) -> RawProcessResult:
-        """Return one raw result, from any path, inside this directory or not; or from the URL of one in this bucket.
+        """Return one raw result, from any path or from a URL in this bucket.
 
         Raises:
             ResultNotFoundError: There is no such file.
@@ -285,7 +285,7 @@ class FileSystemRepository:
         """Store several aggregated results as `save_aggregated` does, with one sync for all.
 
         Raises:
-            ExperimentIdError, InvalidResultError: As `save_aggregated`; then no result was stored.
+            ExperimentIdError, InvalidResultError: Like `save_aggregated`; no result was stored.
         """
         values: dict[str, bytes] = {}
         owners: dict[str, str] = {}

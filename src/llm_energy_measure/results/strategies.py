@@ -1,7 +1,7 @@
 """Strategies: rules that compute the totals of an experiment from its processes, chosen by name.
 
-Built in are `sum_energy_avg_throughput` (the default), `attributed_energy`, `model_parallel` and
-`wall_clock_throughput`; `docs/reference/strategies.md` says which to use. Another package can add a strategy with an
+The built-in strategies are `sum_energy_avg_throughput` (the default), `attributed_energy`, `model_parallel` and
+`wall_clock_throughput`. `docs/reference/strategies.md` says which to use. Another package can add a strategy with an
 entry point in the group `llm_energy_measure.strategies` that names a `Strategy` object:
 
     [project.entry-points."llm_energy_measure.strategies"]

@@ -41,8 +41,8 @@ class Entry(NamedTuple):
 
 
 if TYPE_CHECKING:
-    # Most callers use directories and open the paths, so the type of all paths is `Path`. Code that opens a path asks
-    # for `supports_paths` first.
+    # Most callers use directories and open the paths, so the type of all paths is `Path`. Code that opens a path checks
+    # `supports_paths` first.
     _PathBase = Path
 else:
     _PathBase = object
@@ -126,7 +126,7 @@ class Store(Protocol):
     All methods raise `StorageError` if the file system returns an error, and `UnsafePathError` for an invalid key.
 
     `get`, `create`, `put`, `exchange`, `list` and `delete` are the core, which each store has. Code that needs more
-    asks for the capability, and never for the class of the store.
+    checks the flag of the capability, and never the class of the store.
 
     Attributes:
         supports_paths: `path` returns the file or the folder of a key, which other code can open.
@@ -182,7 +182,7 @@ class Store(Protocol):
         """Return the entries directly under a prefix, sorted by name. An absent prefix has none."""
 
     def walk(self, prefix: str) -> Entries:
-        """Return all values under a prefix, at any depth, sorted by name. A name is the rest of the key."""
+        """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix."""
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:
         """Rename a folder atomically. Return False if it is absent or if `new_prefix` exists.
@@ -196,7 +196,8 @@ class Store(Protocol):
     def delete_folder(self, prefix: str) -> bool:
         """Delete a folder and everything below it. Return False if it is absent.
 
-        With `supports_folder_move`, the folder disappears atomically. Else its values disappear one after the other.
+        With `supports_folder_move`, the folder disappears atomically. Otherwise its values disappear one after the
+        other.
         """
 
 

@@ -88,8 +88,8 @@ class Folder(FolderHandle):
 
         Args:
             name: Name of the subfolder.
-            before_read: Return the listing before the last `read` of the subfolder. Else one walk through all
-                subfolders at the first call decides.
+            before_read: Whether to return the listing from before the last `read` of the subfolder. Otherwise, one
+                listing of all subfolders is made at the first call, and each call returns its part.
         """
         if self._parallel is None:
             return []
@@ -117,7 +117,7 @@ class Folder(FolderHandle):
         return found.st_mtime_ns if found.st_size and found.st_mtime_ns != found.st_ctime_ns else None
 
     def is_absent(self, name: str) -> bool:
-        """Return True if the name is absent for certain. Through a network, one listing at the first call decides."""
+        """Return True if the name is absent for certain. In a bucket, all calls use one listing."""
         if self._parallel is not None:
             return name not in self.entries()
         if self._descriptor is None:

@@ -78,7 +78,7 @@ class GroupCommitStore(LocalStore):
             raise
 
     def _next_batch(self) -> list[_Request]:
-        """Return waiting requests with different keys; without any, end the turn of this thread."""
+        """Return waiting requests with different keys; if there are none, another thread may commit next."""
         batch: dict[str, _Request] = {}
         size_bytes = 0
         with self._lock:
@@ -120,7 +120,7 @@ def map_in_threads(
 
     Args:
         store: The store. If it is neither a `LocalStore` nor in a network, everything runs in this thread.
-        function: The work for one item. It uses the store that it gets.
+        function: The work for one item. It must use the store that it gets as argument.
         items: The items. They are taken from the iterator as they are needed, in this thread.
         key: Function that returns a name for each item. Items with equal names run one after the other.
     """

@@ -232,7 +232,7 @@ class LocalStore:
         return sorted(found)
 
     def walk(self, prefix: str) -> Entries:
-        """Return all values under a prefix, at any depth, sorted by name. A name is the rest of the key."""
+        """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix."""
         return walk_folders(self, prefix)
 
     def move_folder(self, prefix: str, new_prefix: str) -> bool:

@@ -37,7 +37,8 @@ def locked(path: str, *, patience_sec: float = PATIENCE_SEC, unnamed_sec: float 
     Args:
         path: The path. It need not exist, but its folder must.
         patience_sec: Maximum time to wait, in seconds.
-        unnamed_sec: Time after which a lock without the name of a process is the rest of a killed process, in seconds.
+        unnamed_sec: Time after which a lock without the name of a process counts as left over from a killed process, in
+            seconds.
 
     Raises:
         StorageError: Another process holds the lock, or left it on another machine.

@@ -35,7 +35,8 @@ class ObjectStore:
 
     Args:
         url: Bucket and prefix, such as `s3://bucket/results`.
-        client: obstore's client with this prefix; by default the one that its environment variables describe.
+        client: obstore's client with this prefix; by default a client with the keys and the endpoint of obstore's
+            environment variables.
         sleep: Function that waits for a number of seconds before a request is repeated.
 
     Raises:
@@ -110,7 +111,7 @@ class ObjectStore:
             is_replaced = self._requests.replace(key, data, found[1])
             if is_replaced:
                 return kept
-            if is_replaced is False:  # not if it is unknown: the copy may then be the only one
+            if is_replaced is False:  # None is unknown: the copy may then be the only one
                 self._requests.delete([kept])
         reason = "other processes keep replacing it"
         raise StorageError(f"cannot replace {self.url}/{key}", reason, "try again")
@@ -126,7 +127,7 @@ class ObjectStore:
         return self._requests.entries(prefix)
 
     def walk(self, prefix: str) -> Entries:
-        """Return all values under a prefix, at any depth, sorted by name. A name is the rest of the key."""
+        """Return all values under a prefix, at any depth, sorted by name: the part of the key after the prefix."""
         split_key(prefix)
         return self._requests.all_below(prefix)
 
@@ -168,11 +169,11 @@ class ObjectStore:
             first = requests.get(key)
             replaced = [first is not None and requests.replace(key, data, first[1]) for data in (b"3", b"4")]
         finally:
-            with contextlib.suppress(StorageError):  # the probe is small, and an error above is more important
+            with contextlib.suppress(StorageError):  # the object is small; an error above is more important
                 requests.delete([key])
         if created != [True, False] or first is None or first[0] != b"1":
             ignored = "it stores an object although the key exists (If-None-Match is ignored)"
-        elif replaced not in ([True, False], [True, None]):  # None: an answer was lost, and the object is another's
+        elif replaced not in ([True, False], [True, None]):  # None: lost answer, object of another writer
             ignored = "it replaces an object although the ETag is another (If-Match is ignored)"
         else:
             self._is_proved = True

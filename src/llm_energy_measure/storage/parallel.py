@@ -32,7 +32,7 @@ class ParallelReader:
         self._fetched: dict[str, tuple[list[Entry], dict[str, Future[Answer]]]] = {}
         self._walked: dict[str, list[Entry]] | None = None
         self.listed: dict[str, list[Entry]] = {}
-        """The listing of each subfolder that was read last, taken before its values were read."""
+        """The entries of each subfolder, listed before the last `read` read its values."""
 
     def close(self) -> None:
         """End the threads. Requests that have not started are not sent."""

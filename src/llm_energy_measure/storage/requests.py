@@ -29,7 +29,7 @@ _FIRST_PAUSE_SEC = 0.1
 _MAX_PAUSE_SEC = 5.0
 _MAX_MESSAGE = 300
 
-# obstore has no class for most answers of a server. 408, 409 and 429 ask for another try.
+# obstore has no class for most answers of a server. After 408, 409 and 429, the request is sent again.
 _FINAL_STATUS = re.compile(r"status code: 4(?!08|09|29)[0-9]{2}")
 
 
@@ -136,7 +136,7 @@ class Requests:
         raise self._gave_up(f"cannot write {self._url}/{key}", problem)
 
     def replace(self, key: str, data: bytes, version: Version) -> bool | None:
-        """Replace an object if it still has this version. Return False and change nothing if it has not.
+        """Replace an object if it still has this version. Return False and change nothing if it has another version.
 
         The result is None if an answer was lost and another writer has changed the object since: the data may have been
         stored in between.
@@ -195,7 +195,7 @@ class Requests:
         return sorted(entries)
 
     def all_below(self, prefix: str) -> list[Entry]:
-        """Return all objects under a prefix, at any depth; the names are the rest of their keys."""
+        """Return all objects under a prefix, at any depth; each name is the part of its key after the prefix."""
         import obstore
 
         def send() -> list[ObjectMeta]:

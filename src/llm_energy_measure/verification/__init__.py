@@ -1,1 +1,1 @@
-"""Verification: checks of what an experiment's processes measured, a module a family; see `checks.py` for the list."""
+"""Verification: checks of what an experiment's processes measured, one module per family; `checks.py` has the list."""

@@ -5,8 +5,8 @@
    (`hosts.py`).
 3. For each division and host, the readings have explanations: what they can have covered, given their scope, the
    identity of GPUs, their windows, and the power that the boards can draw (`explanations.py`, `overlap.py`).
-4. The bounds are the least and the greatest energy over the explanations that remain. A point is given where one
-   explanation remains, or where all of them agree.
+4. The bounds are the least and the greatest energy over the explanations that remain. A single energy is given if one
+   explanation remains, or if all explanations agree.
 
 The plain sum is the greatest energy. It is never changed.
 """
@@ -42,7 +42,7 @@ EXACT_WIDTH = 0.01
 """Greatest width of the bounds of an exact energy, as a fraction of the upper bound."""
 
 LEAST_UNPROVEN = 0.9
-"""Least point, as a fraction of the plain sum, if no over-count is proven. Below, the energy is undetermined."""
+"""Least attributed energy, as a fraction of the plain sum, if no over-count is proven. A lower one is undetermined."""
 
 # Differences below this fraction of the plain sum are rounding.
 _ROUNDING = 1e-9
@@ -61,8 +61,8 @@ class Attribution(Struct, frozen=True, kw_only=True):
         basis: Reasons of an estimate, in alphabetical order.
         factor: Plain sum over attributed energy, at least 1; None if it is undetermined.
         gpu_j: Energy of the GPUs within the attributed energy, in joules; None if it is unknown or undetermined.
-        cpu_j: As `gpu_j`, of the CPUs.
-        ram_j: As `gpu_j`, of the memory.
+        cpu_j: Like `gpu_j`, for the CPUs.
+        ram_j: Like `gpu_j`, for the memory.
         findings: Findings about power and attribution.
     """
 
@@ -151,7 +151,7 @@ def _explained(
         return [explain(division.coarsest)]
     outer = [explain(division.coarsest), explain(division.finest)]
     least = [explain(_least_division(division, explain))] if len(division.known) > 1 else []
-    # The other divisions are between these, unless the evidence rules one of them out.
+    # The energies of the other divisions are between these energies, if both divisions are possible.
     if all(one.is_possible for one in outer):
         return [*least, *outer]
     explained = [outer[0], *least, *(explain(hosts) for hosts in division.between), outer[1]]
@@ -178,7 +178,7 @@ def _energies_apart(
 
 
 def _least_division(division: Division, explain: Callable[[Hosts], Explained]) -> Hosts:
-    """Return the known hosts, with each other group of processes on the host to which it adds the least energy."""
+    """Return the known hosts. A group without a known host is on the host to which it adds the least energy."""
     hosts = list(division.known)
     for group in division.floating:
         found = [(explain((group,)).total.low_j, len(hosts), group)]

@@ -125,7 +125,7 @@ def not_checked(
 
 @lru_cache(maxsize=1024)
 def _not_checked(code: str, reason: str) -> Finding:
-    """Return a finding with only a reason. The experiments of a sweep share it, because their reasons are equal."""
+    """Return a finding that has only a reason. The experiments of a sweep share it, because their reasons are equal."""
     return Finding(code=code, outcome="not_checked", severity="info", reason=_short(reason))
 
 

@@ -53,7 +53,7 @@ class SharedEnergy(Struct, kw_only=True):
         common_sec: Longest time in which one of its sensors was read by another experiment too, in seconds.
         common_j: Energy of its sensors in this time, in joules: other experiments count it too.
         equal_j: Energy of the shared sensors, divided equally at each instant, in joules.
-        least_j: As `equal_j`, without the idle energy; None if the idle power is unknown.
+        least_j: Like `equal_j`, without the idle energy; None if the idle power is unknown.
         all_j: Energy of the shared sensors, in joules.
     """
 

@@ -40,7 +40,7 @@ def check_sensor_time(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _coverage(processes: Iterable[Process]) -> Iterator[tuple[str, float, float, set[int]]]:
-    """Yield each shared sensor: name, time with a reader (s), time in which its processes ran (s), and these."""
+    """Yield each shared sensor: name, time with a reader (s), time of its processes (s), their indices."""
     sensors: dict[tuple[str, str, object], list[tuple[Process, SensorReading]]] = {}
     for process in processes:
         boards = {str(gpu.name): gpu.sensor for gpu in process.gpus if gpu.is_shared}  # MIG slices share a sensor

@@ -62,7 +62,7 @@ def _check_throttling(known: list[tuple[int, str, DeviceEvidence]]) -> Finding:
 
 
 def _throttled(found: DeviceEvidence) -> dict[str, float] | None:
-    """Return the fraction of the samples with each throttle reason; of the states at both ends without samples."""
+    """Return the fraction of the samples with each throttle reason. Without samples, the states at both ends count."""
     if found.samples is not UNSET and found.samples.throttled is not None:
         return found.samples.throttled
     states = [state.throttle for state in (found.start, found.end) if state is not None and state.throttle is not None]

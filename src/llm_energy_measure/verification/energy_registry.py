@@ -37,9 +37,9 @@ ENERGY_CHECKS: dict[str, Check] = {
     ),
     "attribution.shared_sensor": Check(
         "Several processes measured parts that share one sensor.",
-        "As `attribution.repeated_gpu`, for MIG slices of one GPU and for the dies of one MI250 module. Not checked if "
-        "nothing identifies the boards of several parts (slices known only by their own UUID or index, dies only by "
-        "UUID). The lower bound then takes them for parts of one board.",
+        "Like `attribution.repeated_gpu`, for MIG slices of one GPU and for the dies of one MI250 module. Not checked "
+        "if nothing identifies the boards of several parts (slices known only by their own UUID or index, dies only by "
+        "UUID). The lower bound then counts them as parts of one board.",
         "Use the attributed energy. The part of one slice can't be determined.",
         "NVML does not support power and energy for MIG device handles, so tools read the parent board. AMD: both dies "
         "of an MI250 share one package sensor.",
@@ -102,9 +102,10 @@ ENERGY_CHECKS: dict[str, Check] = {
     "attribution.concurrent_experiments": Check(
         "Another experiment read the same sensors at the same time, so both count the same joules.",
         "Compares experiments. Fails if processes of two experiments have one boot id and one sensor, and their times "
-        "have more than 1 % in common. The own part is an interval. Its upper end is all energy of these sensors. Its "
-        "lower end divides the energy above the idle power equally among the experiments of each instant. `expected` "
-        "is an equal share of all energy, idle energy included. Only `--all` or several ids show it.",
+        "have more than 1 % in common. The finding gives an interval for the energy of this experiment: at least "
+        "an equal share, at each instant, of the energy above the idle power, and at most all energy of these sensors. "
+        "`expected` is an equal share of all energy, idle energy included. Only `results verify` of several "
+        "experiments reports it.",
         "Do not add these experiments up. Run them one after the other, or as processes of one experiment, which share "
         "a sensor. `record --idle 10` measures the idle power.",
         "Linux: the monotonic clock and the boot id are the same in all processes of a machine.",

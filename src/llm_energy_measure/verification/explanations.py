@@ -67,7 +67,7 @@ def energies_of_process(readings: Sequence[Reading]) -> dict[Component, EnergyRa
     """Return the energies of a process that is alone on its host; None if its readings must be compared.
 
     If the hosts are unknown, each process is considered as a host. This shortcut and `separate_energies` give what
-    `energy_of_host` gives. Without this one, attribution takes 25 % more time.
+    `energy_of_host` gives. Without this shortcut, attribution takes 25 % more time.
     """
     energies: dict[Component, EnergyRange] = {}
     for reading in readings:
@@ -243,7 +243,8 @@ class _Host:
         if len(sets) == 1:
             tolerance = SAME_INDEX if readings[0].is_by_index else SAME_COUNTER
             return self._counter(code_of_gpu(readings), readings, readings[0].limit_w, tolerance)
-        # Some readings are one figure for several GPUs. The largest set contains the others, or they overlap in part.
+        # Some readings are one figure for several GPUs. The largest set of GPUs contains the other sets, or the sets
+        # overlap in part.
         largest = max(sets, key=len)
         outer = [reading for reading in readings if reading.sensors == largest]
         if all(set(own) <= set(largest) for own in sets):
@@ -297,7 +298,7 @@ class _Host:
     # Readings of unknown scope
 
     def _constant(self, readings: Sequence[Reading]) -> EnergyRange | None:
-        """Return the energy of a model with one constant power, which each process adds; None if it is none."""
+        """Return the energy if each process adds one constant power of a model; None if the powers are no constant."""
         powers = [reading.stated_w for reading in readings]
         known = [power for power in powers if power]
         if len(known) < len(powers) or max(known) - min(known) > _SAME_CONSTANT * max(known):

@@ -45,7 +45,8 @@ class Gpu(Struct, frozen=True, gc=False):
         sensor: Identity of its sensor within its host; None if the record does not identify the GPU.
         name: Identity of the GPU: its UUID, else its index; None if both are unknown.
         is_shared: Whether other GPUs or slices have the same sensor.
-        knows_sensor: Whether it is known which of them share it. False for a slice or die whose board is not named.
+        knows_sensor: Whether the record shows which GPUs share the sensor. False for a slice or die whose board is not
+            named.
         uuid: Its UUID; None if unknown.
         index: Its index on its host; None if unknown.
         is_by_index: Whether the sensor is identified by an index alone.

@@ -69,7 +69,7 @@ def placed(hosts: Sequence[Reading], parts: Sequence[Reading]) -> tuple[list[Rea
         start, end = part.window.start, part.window.end
         common = math.fsum(max(0.0, min(end, until) - max(start, since)) for since, until in merged)
         outside = (end - start) - common
-        # Windows that differ by a jitter of their edges are taken for equal.
+        # Windows whose edges differ by less than the jitter count as equal.
         place = 0 if outside <= 0.02 * (end - start) else 1 if common <= 0 else 2
         if place == 0 and part.window.is_exact and is_within_runs:
             place = 2

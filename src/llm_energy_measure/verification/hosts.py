@@ -164,7 +164,7 @@ def _by_local_rank(records: Sequence[RawProcessResult], groups: Sequence[tuple[i
     if len(layouts) == 1:
         [hosts] = layouts
         return Division(coarsest=hosts, finest=hosts, basis="one_host" if len(hosts) == 1 else "local_rank")
-    # Several layouts are possible, or none that launchers use: a repeated local rank still needs another host.
+    # Several layouts are possible, or none. In each case, a repeated local rank needs another host.
     fewest = _coarser(_distinct_ranks(local), groups)
     return Division(coarsest=fewest, finest=tuple(groups), between=tuple(layouts))
 
@@ -246,7 +246,7 @@ def _keeps_together(hosts: Hosts, groups: Sequence[tuple[int, ...]]) -> bool:
 def _world_size(records: Sequence[RawProcessResult]) -> int:
     """Return the number of ranks that the experiment had: the recorded number, or the highest index and one.
 
-    An index of twice the number of records or more is not taken for a rank.
+    An index of twice the number of records or more does not count as a rank.
     """
     number = len(records)
     highest = max(record.process_index for record in records)

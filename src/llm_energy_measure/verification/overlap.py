@@ -21,17 +21,18 @@ SAME_COUNTER = 0.25
 """Fraction by which readings of one known counter may differ from its energy; beyond it, they contradict each other."""
 
 SAME_INDEX = 0.125
-"""As `SAME_COUNTER`, if only an index identifies the counter: some tools restart the index in each process."""
+"""Like `SAME_COUNTER`, if only an index identifies the counter: some tools restart the index in each process."""
 
 CAP_FACTOR = 3.0
 """Assumed maximum power, as a multiple of the mean power of a reading. Used if no power limit is known."""
 
 POINT_ERROR = 0.04
-"""Greatest relative distance from a point to both bounds, if windows overlap in part."""
+"""Greatest relative distance of an estimate from both bounds, if windows overlap in part."""
 
-# In this fraction of the union of the windows and more, a window counts as the same as the others.
+# A window counts as equal to the union of the windows if it covers at least this fraction of the union.
 _NEARLY_EQUAL = 0.8
-# The union of windows is at most this multiple of the longest one where the mean power is extended to the union.
+# The mean power is extended to the union of the windows only if the union is at most this multiple of the longest
+# window.
 _SHORT_UNION = 1.05
 # Runs start together if their starts differ by at most this fraction of the shortest one.
 _SAME_START = 0.05
@@ -133,8 +134,8 @@ def _estimate(
 ) -> float | None:
     """Return an estimate within the bounds, in joules; None if the windows don't allow one.
 
-    Windows that nearly are the union extend their mean power to it. Otherwise, each time has the mean power of the
-    windows that contain it, and the estimate has to be near to both bounds.
+    If the windows nearly cover their union, their mean power is extended to it. Otherwise, each time has the mean power
+    of the windows that contain it, and the estimate has to be near to both bounds.
     """
     union = max(end for _, end in spans) - min(start for start, _ in spans)
     whole = [
@@ -226,9 +227,9 @@ def _increase(
 def _of_unknown_windows(readings: Sequence[Reading], total_j: float) -> Counted:
     """Return the range if windows are unknown: the least energy is the largest reading.
 
-    If the processes ran together, half of each other reading may add to it. If they also started together, the longest
-    window contains the others, and the largest reading is the energy. If they did not, and the windows can be much
-    shorter than the runs, the windows may be separate.
+    If the processes ran together, each other reading may add up to half of its energy. If they also started together,
+    the longest window contains the others, and the largest reading is the energy. If they did not, and the windows can
+    be much shorter than the runs, the windows may be separate.
     """
     largest = most_without_overlap(readings)
     windows = [reading.window for reading in readings]
@@ -253,7 +254,7 @@ def least_energy(readings: Sequence[Reading], limit_w: float | None = None) -> f
     """Return the least energy of readings that may cover the same hardware, in joules.
 
     In each case, they contain at least the readings that don't overlap in time. A reading that overlaps the
-    others for a short time contains at least its energy outside that time.
+    others for a short time adds at least its energy outside that time.
     """
     if not are_comparable([reading.window for reading in readings]):
         return max(reading.energy_j for reading in readings)

@@ -270,7 +270,7 @@ def _tokens(inference: InferenceMetrics) -> _Judgement:
     return None
 
 
-# Function that judges each process, and the figures that it needs, for the reason of a check that could not run.
+# By code: the function that judges the processes, and the figures that it needs. Without them, the check is not made.
 _JUDGES: dict[str, tuple[Callable[[Evidence], list[_Judgement]], str]] = {
     "plausibility.power_above_limit": (_powers_above_limit, "a GPU power"),
     "plausibility.power_contradicts_energy": (_samples_against_energy, "power, energy and time of a GPU or CPU"),

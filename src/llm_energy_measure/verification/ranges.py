@@ -50,7 +50,7 @@ def exactly(energy_j: float, basis: frozenset[str] = _NO_BASIS) -> EnergyRange:
 
 
 def added(ranges: Iterable[EnergyRange]) -> EnergyRange:
-    """Return the range of a sum of independent energies; its point needs a point of each that matters."""
+    """Return the range of a sum of independent energies. It has a point if each energy that matters has one."""
     known = [one for one in ranges if one.high_j]
     if len(known) == 1:
         return known[0]

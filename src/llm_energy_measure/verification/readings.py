@@ -42,7 +42,7 @@ class Reading(Struct, frozen=True, kw_only=True, gc=False):
         is_by_index: Whether the sensors are identified by an index alone.
         gpu: Name of the GPU, for messages.
         is_shared: Whether other GPUs have the same sensor.
-        knows_sensor: Whether GPUs of other sensors are known to have other ones; see `Gpu`.
+        knows_sensor: Whether the record shows which GPUs share the sensors; see `Gpu`.
         limit_w: Greatest power of what the sensors cover, in watts; None if unknown.
         stated_w: Power of a CPU that the record states, in watts; None if it states none.
         is_whole: Whether this is all that the process read: a total without components.
@@ -156,8 +156,8 @@ def _scope_of(
 def separate_energies(processes: Sequence[Process]) -> Energies | None:
     """Return the energies of one host whose readings can't share a joule; None where the readings must be compared.
 
-    Readings can't share a joule where each GPU has a sensor of its own, which one process reads, and the others are
-    shares of processes, or a component of the host that one process reads. Comparing them is most of the cost of
+    Readings can't share a joule if one process reads each GPU, which has its own sensor, and if each other reading is
+    the share of a process, or a component of the host that one process reads. Comparing them is most of the cost of
     attribution, and most hosts with full evidence don't need it.
     """
     gpu: list[float] = []
@@ -217,7 +217,7 @@ def _of_whole(scope: Scope | None) -> Scope | None:
 def _gpu_readings(
     process: Process, joules: float, scope: Scope | None, source: Source | None, window: Window
 ) -> list[Reading]:
-    """Return the GPU energy of a process, GPU by GPU where it is known so; a host's is one reading of all GPUs."""
+    """Return the GPU energy of a process: one reading per GPU if these are known, else one of all GPUs."""
     gpus, devices = process.gpus, process.energy.devices
     index = process.record.process_index
     if scope == "host":
@@ -234,7 +234,7 @@ def _gpu_readings(
     if len(gpus) == 1:
         limit_w = process.boards.limit_w
         return [_of_gpu(index, gpus[0], joules, limit_w, scope=scope, source=source, window=own_window(gpus[0]))]
-    # GPUs of one process are different GPUs, also where the record names none of them: one figure then says that.
+    # The GPUs of one process are different GPUs. If the record does not name them, one reading of all GPUs shows that.
     if devices and len(gpus) == len(devices) and all(gpu.sensor is not None for gpu in gpus):
         parts = [device.energy_j or 0.0 for device in devices]
         if abs(math.fsum(parts) - joules) <= SUM_TOLERANCE * joules:

@@ -146,7 +146,7 @@ CHECKS: dict[str, Check] = {
         severity="warning",
     ),
     "time.clock_offset": Check(
-        "The clocks of two hosts differ, or the times of one host are those of another, shifted.",
+        "The clocks of two hosts differ, or the times of one host look like shifted times of another.",
         "Compares wall time minus store time of each host, with its most exact reading of the clock that sets the "
         "mtimes of the store (`clock.store_start_sec`, `store_end_sec`). Fails if two hosts differ by more than 1 s "
         "and by more than the error of both readings. The error (`clock.store_error_sec`) is half of the time that the "
@@ -452,8 +452,8 @@ CHECKS: dict[str, Check] = {
         "A value of the aggregate does not follow from its raw files.",
         "Recomputes the aggregate and compares totals, attribution, bounds, times, latencies, completeness, sources, "
         "configuration, flags, warnings and the codes of failed checks. Fails if a number differs by more than 1e-9. "
-        "Not checked if the aggregate names a rule of attribution or a strategy that is not installed. Of an aggregate "
-        "of another tool, only the totals are compared.",
+        "Not checked if the aggregate names a rule of attribution or a strategy that is not installed. For an "
+        "aggregate of another tool, only the totals are compared.",
         "The aggregate was edited, or made by another rule; run `llm-energy-measure aggregate --force`.",
     ),
     "aggregate.readable": Check(
@@ -477,8 +477,8 @@ CHECKS: dict[str, Check] = {
     "suspicion.grows_with_processes": Check(
         "The energy grows with the number of processes, although work and time stay the same.",
         "Never fails. Compares experiments with one model, configuration and number of tokens. Reported if k times as "
-        "many processes have at least 0.75 k times the energy of the smallest experiment in the same time (10 %). Only "
-        "`--all` or several ids show it.",
+        "many processes have at least 0.75 k times the energy of the smallest experiment in the same time (to 10 %). "
+        "Only `results verify` of several experiments reports it.",
         "As for `energy.over_counted`.",
         "More GPUs with the same work take less time.",
         "0109 to 0112: 16.2, 43.1, 74.8, 109.9 kJ on 1 to 4 processes, all in 23 s.",

@@ -26,7 +26,7 @@ SAME_TIME = 0.1
 """Greatest relative difference between the times of experiments that counts as the same time."""
 
 GROWTH = 0.25
-"""The energy may grow by this fraction less than the number of processes and is still reported."""
+"""A growth of energy is reported if it is at most this fraction below the growth of the number of processes."""
 
 # Settings that differ only because a sweep varies the number of processes.
 _VARIED_WITH_PROCESSES = frozenset(

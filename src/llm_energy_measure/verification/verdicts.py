@@ -35,7 +35,7 @@ VERDICTS: dict[Verdict, str] = {
     "pending": "the experiment is not aggregated yet",
     "interrupted": "no process has a result: all were killed, or have not ended",
     "external": "another tool made the aggregate",
-    "unsealed": "an earlier release made the aggregate, so edits can't be detected; 'aggregate --force' seals it",
+    "unsealed": "an earlier release made the aggregate, so edits can't be detected; run 'aggregate --force'",
     "altered": "another program changed values of the aggregate; 'results verify' names them",
     "unreadable": "the aggregate can't be read, or no raw file can be read",
 }

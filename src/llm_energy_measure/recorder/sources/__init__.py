@@ -135,7 +135,7 @@ class Source(Protocol):
         """Return the sensors that this machine has, at least one.
 
         Raises:
-            RecorderError: No sensor can be read. The error gives the reason and an advice.
+            RecorderError: No sensor can be read. The error states the reason and what to do.
         """
 
     def close(self) -> None:

@@ -29,8 +29,8 @@ class SyncedExperiment(Struct, frozen=True, kw_only=True):
 
     Attributes:
         folder: Its folder name.
-        uploaded: The files that the first merge looked at: from the local to the other place.
-        downloaded: The files that the second merge looked at.
+        uploaded: The files that the first merge compared: from the local to the other place.
+        downloaded: The files that the second merge compared: from the other place to the local one.
     """
 
     folder: str
@@ -181,7 +181,7 @@ def _begin_later_attempt(target: FileSystemRepository, source: FileSystemReposit
 def _sync_checkpoint(
     target: FileSystemRepository, source: FileSystemRepository, folder: str, process_index: int
 ) -> None:
-    """Delete the checkpoint of a process that has a result. Else replace an older checkpoint in the target."""
+    """Delete the checkpoint of a process that has a result. Otherwise, replace an older checkpoint in the target."""
     key = layout.partial_key(folder, process_index)
     for repository in (target, source):
         if isinstance(repository.raw_folder(folder).read(process_index), RawProcessResult):

@@ -4,8 +4,8 @@ A marker is created first. While it exists, no reader shows the experiment, and 
 object is deleted, or copied to the archive and deleted. The marker is deleted last. An interrupted change is finished
 by the next process that needs the folder, or by `results check --clean`.
 
-Several processes may finish one change. Each checks the marker before it deletes an object, because the folder has a
-new owner when the marker is gone.
+Several processes may finish one change. Each process checks the marker before it deletes an object: without the marker,
+the folder belongs to a new run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _POLL_SEC = 0.1
 def hidden_folders(store: Store) -> set[str]:
     """Return the folder names whose deletion or archiving has not finished.
 
-    Some servers list a folder for some seconds after its last object was deleted, so each marker is looked at.
+    Some servers list a folder for some seconds after its last object was deleted, so the marker of each listed folder
+    is read.
     """
     found = {layout.hidden_folder_of(entry.name) for entry in store.list(RAW_DIR)}
     return {folder for folder in found if folder is not None and is_hidden(store, folder)}

@@ -171,7 +171,7 @@ def require_valid_raw(record: RawProcessResult) -> RawProcessResult:
         json_text.parse(msgspec.json.encode(document))
     except msgspec.ValidationError as error:
         problems = [json_text.explain(error, document)]
-    except Exception as error:  # noqa: BLE001 - any error of a foreign `tolist`: the caller keeps the record
+    except Exception as error:  # noqa: BLE001 - `tolist` of another package can raise any error
         problems = [f"a value can't be stored as JSON ({type(error).__name__}: {error})"]
     else:
         problems += timestamp_problems(checked) if checked is not None else []
@@ -338,7 +338,7 @@ def encode_aggregated(record: AggregatedResult, *, with_digests: bool = True) ->
         processes_sha256 = processes_digest(_as_decoded(record.process_results, embedded))
         digests = f',\n  "values_sha256": "{values_digest(summary, processes_sha256)}"'
         digests += f',\n  "processes_sha256": "{processes_sha256}"'
-    # Spliced, not encoded: the digest of an embedded record then equals the one under `sources`.
+    # Copied, not encoded: the digest of an embedded record then equals the one under `sources`.
     parts = [head.removesuffix(b"\n}"), digests.encode(), b',\n  "process_results": [\n']
     for data in embedded:
         parts += [data, b",\n"]

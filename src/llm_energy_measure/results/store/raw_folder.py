@@ -279,7 +279,7 @@ class RawFolder:
 
     def _ids_in_results(self) -> Iterator[str]:
         """Yield the ids in the results that match the folder's name in any case: file systems may ignore case."""
-        first = self._id_in_result(0)  # usually there: no listing of thousands of files for every save
+        first = self._id_in_result(0)  # it usually exists: a save then lists no folder with thousands of files
         if first is not None:
             yield first
         for index in self.process_indices():
