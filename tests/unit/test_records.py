@@ -68,6 +68,20 @@ def test_one_error_names_all_missing_values() -> None:
         of(colour="red", modle_name="m")
 
 
+def test_constructor_names_all_missing_and_all_unknown_fields() -> None:
+    with pytest.raises(TypeError) as caught:
+        RawProcessResult(experiment_id="e", process_index=0, colour=1, size=2)  # type: ignore[call-arg]  # on purpose
+    assert str(caught.value) == (
+        "cannot create RawProcessResult: missing: gpu_id, config_name, model_name, timestamps, inference_metrics, "
+        "energy_metrics, compute_metrics; no field colour, size; use RawProcessResult.of(...), which computes some "
+        "fields"
+    )
+    with pytest.raises(TypeError, match="cannot create EnergyMetrics: missing: total_energy_j, duration_sec$"):
+        EnergyMetrics()  # type: ignore[call-arg]  # on purpose
+    with pytest.raises(TypeError, match="positional"):
+        Timestamps(START, END, 10.0)  # type: ignore[call-arg]  # on purpose
+
+
 def test_time_span_from_times_has_its_duration() -> None:
     wanted = Timestamps(start=START, end=END, duration_sec=10.0)
     for start, end in ((START, END), (START.timestamp(), END.timestamp()), (START.isoformat(), END.isoformat())):

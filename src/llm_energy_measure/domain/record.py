@@ -1,11 +1,34 @@
-"""The base of the record classes: change fields, convert to plain values."""
+"""The base of the record classes: create them, change fields, convert to plain values."""
 
 from __future__ import annotations
 
 from typing import Any, Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, StructMeta
+
+
+class NamesAllFields(StructMeta):
+    """The metaclass of the records that users build. It costs nothing when a record is decoded."""
+
+    def __call__(self, *arguments: Any, **fields: Any) -> Any:
+        """Return a record.
+
+        Raises:
+            TypeError: Fields are missing or unknown. The message names all of them.
+        """
+        try:
+            return super().__call__(*arguments, **fields)
+        except TypeError as error:
+            known = msgspec.structs.fields(self)  # type: ignore[arg-type]  # mypy takes a class for an instance
+            missing = [field.name for field in known if field.required and field.name not in fields]
+            unknown = sorted(fields.keys() - {field.name for field in known})
+            if arguments or not (missing or unknown):
+                raise
+            found = [f"missing: {', '.join(missing)}"] if missing else []
+            found += [f"no field {', '.join(unknown)}"] if unknown else []
+            advice = f"; use {self.__name__}.of(...), which computes some fields" if hasattr(self, "of") else ""
+            raise TypeError(f"cannot create {self.__name__}: {'; '.join(found)}{advice}") from error
 
 
 class Record(Struct, frozen=True, kw_only=True):
