@@ -117,6 +117,6 @@ def test_ambiguous_and_unknown_keys_are_errors_that_name_keys(results: Path, opt
     ending = " > 1" if option == "--where" else ""
     done = run("-o", results, "results", "list", option, f"config.batch_size{ending}")
     assert (done.status, done.out) == (1, "")
-    assert "is ambiguous: config.batching.batch_size, config.data.batch_size match; write the whole key" in done.err
+    assert "is ambiguous: config.batching.batch_size, config.data.batch_size match; use one of these names" in done.err
     done = run("-o", results, "results", "list", option, f"config.presision{ending}")
     assert (done.status, "did you mean config.precision?" in done.err) == (1, True)

@@ -85,6 +85,15 @@ def test_ambiguous_key_is_an_error_that_names_the_keys(repository: FileSystemRep
         selected(repository, "config.batch_size > 1")
 
 
+def test_key_that_is_the_end_of_another_key_is_not_preferred(repository: FileSystemRepository) -> None:
+    add(repository, "d", {"batch_size": 8, "precision": "int8"})
+    message = r"config.batch_size is ambiguous: config..batch_size, config.batching.batch_size match; use one of these"
+    with pytest.raises(ConfigurationError, match=message):
+        selected(repository, "config.batch_size = 8")
+    assert selected(repository, "config..batch_size = 8") == "d"
+    assert selected(repository, "config.batching.batch_size = 8") == "a"
+
+
 def test_unknown_key_is_an_error_that_names_similar_keys(repository: FileSystemRepository) -> None:
     with pytest.raises(ConfigurationError, match=r"the key 'batchsize'; did you mean config.batching.batch_size\?"):
         selected(repository, "config.batchsize > 1")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_energy_measure.domain.configuration import digest, flatten, is_ignored, keys_named
+from llm_energy_measure.domain.configuration import digest, flatten, is_ignored, keys_named, shortest_name
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(),
@@ -66,7 +66,17 @@ def test_digest_of_equal_numbers_is_equal_and_of_a_boolean_differs() -> None:
 
 def test_name_of_a_key_is_the_key_or_a_whole_ending() -> None:
     keys = ["a.size", "size", "b.max_size", "b.size.max"]
-    assert keys_named("size", keys) == ["size"]
+    assert keys_named("size", keys) == ["a.size", "size"]
+    assert keys_named(".size", keys) == ["size"]
+    assert keys_named("b.size.max", keys) == keys_named(".b.size.max", keys) == ["b.size.max"]
+    assert keys_named(".max", keys) == []
     assert keys_named("max", keys) == ["b.size.max"]
     assert keys_named("x", keys) == []
     assert keys_named("size", ["a.size", "c.size"]) == ["a.size", "c.size"]
+
+
+@given(st.sets(st.text("ab.", min_size=1, max_size=6)))
+def test_shortest_name_selects_exactly_its_key(keys: set[str]) -> None:
+    keys = {key for key in keys if "" not in key.split(".")}
+    for key in keys:
+        assert keys_named(shortest_name(key, keys), keys) == [key]

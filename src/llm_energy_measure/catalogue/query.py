@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, get_args
 
-from llm_energy_measure.domain.configuration import PREFIX, keys_named
+from llm_energy_measure.domain.configuration import PREFIX, keys_named, shortest_name
 from llm_energy_measure.domain.units import convert
 from llm_energy_measure.exceptions import ConfigurationError
 from llm_energy_measure.results.batch.state import Status
@@ -163,10 +163,11 @@ def value_clause(key: str) -> Clause:
 
 
 def full_key(name: str, keys: Collection[str], doing: str) -> str:
-    """Return the configuration key with a name: the key itself, or the only key that ends with the name after a dot.
+    """Return the only configuration key that has the name, or that ends with the name after a dot.
 
     Args:
-        name: A key or the end of a key. The prefix `config.` is optional.
+        name: A key or the end of a key; `.key` is the key itself, if others end with it. The prefix `config.` is
+            optional.
         keys: The known keys.
         doing: First part of the error message.
 
@@ -178,8 +179,8 @@ def full_key(name: str, keys: Collection[str], doing: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        listed = ", ".join(PREFIX + key for key in found)
-        raise ConfigurationError(doing, f"{PREFIX}{name} is ambiguous: {listed} match", "write the whole key")
+        listed = ", ".join(PREFIX + shortest_name(key, keys) for key in found)
+        raise ConfigurationError(doing, f"{PREFIX}{name} is ambiguous: {listed} match", "use one of these names")
     from difflib import get_close_matches
 
     endings = {key.rpartition(".")[2]: key for key in sorted(keys)} | {key: key for key in keys}

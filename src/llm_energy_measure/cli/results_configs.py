@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import click
 import msgspec
 
@@ -9,7 +11,7 @@ from llm_energy_measure.analysis.configs import KeyValues, key_values
 from llm_energy_measure.catalogue.index import query_catalogue
 from llm_energy_measure.catalogue.selection import Query
 from llm_energy_measure.cli import formatting, options, terminal
-from llm_energy_measure.domain.configuration import Value
+from llm_energy_measure.domain.configuration import PREFIX, Value, shortest_name
 
 _HEADERS = (("key", "left"), ("values (experiments)", "left"), ("distinct", "right"), ("separates repeats", "left"))
 
@@ -29,8 +31,9 @@ def configs(*, where: str | None, all_keys: bool, as_json: bool) -> None:
     """List the configuration keys that vary, with their values and the number of experiments of each value.
 
     A key with dots names a nested setting. Its end after a dot is enough in conditions and columns if it is unique:
-    config.batch_size. Keys that do not separate repeats are ids, seeds, output paths, schedules and counters of
-    repeats. A key whose value is null counts as absent (-).
+    config.batch_size. Two dots select a key that is also the end of others: config..batch_size. Keys that do not
+    separate repeats are ids, seeds, output paths, schedules and counters of repeats. A key whose value is null counts
+    as absent (-).
     """
     query = Query(where=where)
     found = query_catalogue(
@@ -41,20 +44,22 @@ def configs(*, where: str | None, all_keys: bool, as_json: bool) -> None:
     if as_json:
         terminal.print_json(msgspec.to_builtins(keys))
     elif keys:
-        terminal.print_table(_HEADERS, map(_cells, keys), optional=(2,))
+        names = {name for configuration, _ in found for part in configuration for name in part}
+        terminal.print_table(_HEADERS, (_cells(key, names) for key in keys), optional=(2,))
     elif number:
         terminal.info("all selected experiments have one configuration; --all-keys lists its keys")
     terminal.info(f"{formatting.plural(len(keys), 'key')} of {formatting.plural(number, 'experiment')}")
 
 
-def _cells(key: KeyValues) -> tuple[str, ...]:
+def _cells(key: KeyValues, names: Collection[str]) -> tuple[str, ...]:
     # The most frequent values are listed, in the order of the values.
     limit = sorted((one.experiments for one in key.values), reverse=True)[:_MAX_VALUES][-1]
     shown = [one for one in key.values if one.experiments >= limit][:_MAX_VALUES]
     words = [f"{_text(one.value)} ({one.experiments})" for one in shown]
     words += [f"{len(key.values) - len(shown)} more"] if len(shown) < len(key.values) else []
     words += [f"{formatting.UNKNOWN} ({key.absent})"] if key.absent else []
-    return key.key, ", ".join(words), str(len(key.values)), "yes" if key.separates_repeats else "no"
+    name = PREFIX + shortest_name(key.key.removeprefix(PREFIX), names)
+    return name, ", ".join(words), str(len(key.values)), "yes" if key.separates_repeats else "no"
 
 
 def _text(value: Value) -> str:

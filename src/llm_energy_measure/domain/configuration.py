@@ -100,11 +100,20 @@ def digest(configuration: Mapping[str, Value]) -> str:
 
 
 def keys_named(name: str, keys: Collection[str]) -> list[str]:
-    """Return the keys with a name: the key itself, or else all keys that end with the name after a dot.
+    """Return the keys with a name: the key itself, and all keys that end with the name after a dot.
+
+    A dot before the name selects the key itself.
 
     Example:
-        >>> keys_named("batch_size", ["batching.batch_size", "fp_precision"])
-        ['batching.batch_size']
+        >>> keys_named("batch_size", ["batch_size", "batching.batch_size", "fp_precision"])
+        ['batch_size', 'batching.batch_size']
+        >>> keys_named(".batch_size", ["batch_size", "batching.batch_size", "fp_precision"])
+        ['batch_size']
     """
     ending = f".{name}"
-    return [name] if name in keys else sorted(key for key in keys if key.endswith(ending))
+    return sorted(key for key in keys if ending == f".{key}" or key.endswith(ending) or name == f".{key}")
+
+
+def shortest_name(key: str, keys: Collection[str]) -> str:
+    """Return the name that selects exactly this key in `keys_named`: the key, with a dot before it where needed."""
+    return key if keys_named(key, keys) == [key] else f".{key}"
