@@ -78,7 +78,7 @@ class Observation(Struct, frozen=True, kw_only=True):
         content: Digest of the measurement. Copies of one experiment have equal digests.
         corrected: True if the plain sum counts some energy more than once, and `values` do not.
         is_unreadable: True if a file cannot be read.
-        excluded: Why the experiment takes part in no statistics. None if it does.
+        excluded: Why the experiment takes part in no statistics. None if it takes part.
     """
 
     experiment_id: str
@@ -339,7 +339,7 @@ def _energy_j(row: ExperimentSummary, energy: EnergyKind) -> float | None:
 
 
 def _reason(row: ExperimentSummary, facts: ExperimentFacts, energy: EnergyKind, *, uses_energy: bool) -> str | None:
-    """Return why an experiment takes part in no statistics. None if it does."""
+    """Return why an experiment takes part in no statistics. None if it takes part."""
     if row.verdict == "pending" and not row.problems:
         return f"not aggregated; run 'llm-energy-measure aggregate {row.experiment_id}'"
     if row.verdict in ("unreadable", "pending", "interrupted", "altered"):

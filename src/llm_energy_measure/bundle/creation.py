@@ -37,7 +37,7 @@ class BundleOptions(Struct, frozen=True, kw_only=True):
     """Options of `create_bundle`.
 
     Attributes:
-        date: Date of the bundle, as YYYY-MM-DD. By default, that of the newest result.
+        date: Date of the bundle, as YYYY-MM-DD. By default, the date of the newest result.
         licence: SPDX identifier of the licence.
         citation: A file that says how to cite the results.
         sign_with: Key that signs the bundle.

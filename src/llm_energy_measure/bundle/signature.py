@@ -77,7 +77,7 @@ def check(
     Args:
         data: The bytes.
         signature: The signature.
-        allowed_signers: File with a line `NAME KEYTYPE KEY` for each known key. None knows no key.
+        allowed_signers: File with a line `NAME KEYTYPE KEY` for each known key. None: no key is known.
         program: Path of ssh-keygen. By default, it is found in PATH.
 
     Raises:

@@ -58,7 +58,7 @@ class ZipSource:
 
     Args:
         path: The archive.
-        limit: As for `ZipWriter`.
+        limit: See `ZipWriter`.
 
     Raises:
         BundleError: The archive is not canonical. The code names the reason.

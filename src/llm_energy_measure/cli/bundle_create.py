@@ -49,7 +49,7 @@ def _checked_licence(_context: click.Context, _parameter: click.Parameter, value
 @click.option("--report", is_flag=True, help="Add a report for people, report.html (needs matplotlib and jinja2).")
 @click.option("--licence", metavar="SPDX", callback=_checked_licence, help="State this licence, such as CC-BY-4.0.")
 @click.option("--citation", metavar="FILE", type=options.PathName(), help="Add this file, such as CITATION.cff.")
-@click.option("--date", metavar="DATE", callback=_checked_date, help="Use this date. [default: of the newest result]")
+@click.option("--date", metavar="DATE", callback=_checked_date, help="Use this date. [default: day of the last result]")
 @click.option("--only-passed", is_flag=True, help="Leave out experiments whose verdict is not complete.")
 @click.option(
     "--pseudonymise-hosts",

@@ -27,7 +27,7 @@ _DEVICE_ENERGIES = ("nvidia_energy_consumption", "amd_energy_consumption", "ener
 _TOTALS = ("nvidia_total_gpu_energy", "amd_total_gpu_energy", "total_gpu_energy")
 _METRICS = {"request_count", "benchmark_duration", "request_throughput", "output_token_throughput"}
 _SCRAPE_SEC = 0.666
-"""The energy of the whole run covers two scrapes more than the profiling."""
+"""Interval of the telemetry. The energy of the whole run covers two intervals more than the profiling."""
 _TOLERANCE = 0.05
 
 

@@ -1,7 +1,7 @@
-"""Import JSON results of benchmarks that state how their fields are called, as a `Benchmark` in one table.
+"""Import JSON results of benchmarks. A `Benchmark` describes how one of them is recognised and what its fields mean.
 
 A client measures tokens, throughput and latencies. If the result has no energy, it can come from a record of the same
-time, if the caller passes one. A field with energy in its name that no description reads is named in the report.
+time, if the caller passes one. The report names each field that has energy in its name and that no description reads.
 """
 
 from __future__ import annotations

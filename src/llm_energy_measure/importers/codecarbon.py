@@ -340,7 +340,7 @@ def is_constant(cpu_power_w: float | None) -> bool:
 
 
 def _gpu_provenance(board: str | None) -> Provenance | None:
-    """Return `measured` for boards of NVIDIA, which have an energy counter. It is unknown how others are read."""
+    """Return `measured` for boards of NVIDIA, which have an energy counter. For other boards it is unknown."""
     return "measured" if board is not None and "NVIDIA" in board else None
 
 

@@ -33,7 +33,13 @@ class RunRow(NamedTuple):
 
 
 class FileRuns(NamedTuple):
-    """The runs of one file: the processes by line, and the place of an overlapping run by the line of a single run."""
+    """The runs of one file.
+
+    Attributes:
+        runs: The runs.
+        processes: The runs that are processes of an experiment, by line.
+        overlapping: For a run in no group, by its line: file and line of the run that overlaps it.
+    """
 
     runs: Runs
     processes: dict[int, Process]
@@ -104,9 +110,8 @@ def _find_groups(
     the same experiment id or project. With `group_by`, an equal cell in this column is enough. A run that several files
     contain, such as copies of one file, is one run.
 
-    Returns:
-        Groups of two or more runs, each in order of the first rows; and the overlapping run, by the file and the run id
-        of a run that is in no group.
+    Returns: Groups of two or more runs, each in order of the first rows. For runs in no group, by file and run id, the
+        run that overlaps them.
     """
     runs: dict[str, _Run] = {}
     for number, file in enumerate(of_files):

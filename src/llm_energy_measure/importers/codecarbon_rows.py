@@ -276,8 +276,8 @@ def _choices(cells: list[str], header: list[str]) -> list[set[int | None]]:
         if name in _OMITTED and omitted < missing:
             yield omitted + 1, None
 
-    # The state of an alignment is the number of columns omitted so far. The pass back drops states that reach no
-    # complete alignment.
+    # The state of an alignment is the number of columns omitted so far. The second pass, from the last column to the
+    # first, drops states that reach no complete alignment.
     reached: list[set[int]] = [{0}]
     for column in range(width):
         reached.append({after for omitted in reached[column] for after, _ in steps(column, omitted)})

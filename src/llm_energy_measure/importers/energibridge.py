@@ -174,7 +174,7 @@ def _reading(
 def _of_counter(
     name: str, times: array[float], values: array[float], duration_sec: float | None, notes: Notes
 ) -> _Reading:
-    """Return the difference of a counter at the edges of the window; None if it does not cover it or fell in it."""
+    """Return the difference of a counter at the edges of the window; None if it covers only a part, or fell."""
     inside = [
         value for time, value in zip(times, values, strict=True) if duration_sec is None or 0.0 <= time <= duration_sec
     ]

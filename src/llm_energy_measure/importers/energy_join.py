@@ -42,7 +42,8 @@ class EnergyJoin:
     Args:
         sources: Records with energy. A power log with samples matches each run whose window it covers.
         runs: All records that will be imported. An energy record that matches several runs is joined to none of them.
-        window: Start and end that the user stated. They replace those of a run with this duration, or without one.
+        window: Start and end that the user stated. They replace the start and the end of a run that has this duration,
+            or no times.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class EnergyJoin:
         )
 
     def _matches(self, run: RawProcessResult) -> list[int]:
-        """Return the numbers of the energy records that match a run in time."""
+        """Return the indices of the energy records that match a run in time."""
         span = self._span_of(run)
         return [number for number, source in enumerate(self._sources) if _matches(source, span)]
 
@@ -195,7 +196,7 @@ def _window_in(source: EnergySource, run: Timestamps) -> tuple[float, float] | N
 
 
 def _overlap(one: Timestamps, other: Timestamps) -> bool:
-    """True if two runs have a common time. Runs that cannot be compared may have one."""
+    """True if two runs overlap in time, or if their times cannot be compared."""
     if one.span is None or other.span is None or _has_zone(one) is not _has_zone(other):
         return True
     return max(one.span[0], other.span[0]) < min(one.span[1], other.span[1])

@@ -50,7 +50,7 @@ Row = Mapping[str, Cell]
 
 
 class NestedValueError(ValueError):
-    """A cell that is needed as a number is an object or a list of JSON."""
+    """The error for a cell that is needed as a number and is an object or a list of JSON."""
 
 
 class _Part(NamedTuple):

@@ -121,7 +121,7 @@ def with_equal_intervals(readings: Readings, name: str, low: float | None, high:
 
 
 def segment_of(readings: Readings, low: float, high: float) -> Readings:
-    """Return the only part between two steps back of the clock that covers the window; all samples without one."""
+    """Return the only part that covers the window and in which the clock makes no step back; else all samples."""
     parts = [
         (start, end)
         for start, end in _segments(readings.moments)
@@ -131,7 +131,7 @@ def segment_of(readings: Readings, low: float, high: float) -> Readings:
 
 
 def _segments(moments: Sequence[float]) -> Iterator[tuple[int, int]]:
-    """Yield start and end of each part between two steps back of the clock."""
+    """Yield start and end of each part in which the clock makes no step back."""
     start = 0
     for index, (earlier, later) in enumerate(itertools.pairwise(moments), start=1):
         if earlier - later > GAP_SEC:
@@ -218,7 +218,7 @@ def _merged(rows: Iterable[Sequence[float]]) -> Iterator[Sequence[float]]:
 
 
 class _Texts(Sequence[str]):
-    """The texts of a column of their numbers."""
+    """Texts that are stored as a column of their numbers."""
 
     def __init__(self, numbers: SampleColumn, texts: list[str]) -> None:
         self._numbers = numbers

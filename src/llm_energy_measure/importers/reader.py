@@ -139,7 +139,7 @@ def _formats(given: str | Format | Sequence[Format]) -> tuple[Format, ...]:
 
 
 def parse_window(start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:
-    """Return the edges of a window. Raise ImportFormatError if one is no time."""
+    """Return the edges of a window. Raise ImportFormatError if an edge is not a time."""
     return _edge("--from", start), _edge("--to", end)
 
 

@@ -168,7 +168,7 @@ def in_order(rows: Iterable[Sequence[float]]) -> Iterator[Sequence[float]]:
     runs: list[SampleTable] = []
     highest = float("-inf")
     while chunk := sorted(itertools.islice(iterator, _SORTED_ROWS), key=first):
-        # A chunk that begins at or after the end of the run before it continues this run.
+        # A chunk that begins at or after the end of the previous run is appended to this run.
         if not runs or chunk[0][0] < highest:
             runs.append(SampleTable(file, len(chunk[0])))
         runs[-1].extend(chunk)

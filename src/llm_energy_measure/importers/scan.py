@@ -153,7 +153,7 @@ class Scan:
         group.append(source)
 
     def _read(self, form: Format, sources: list[ImportSource]) -> Iterator[RawProcessResult]:
-        """Yield the records of one measurement; an error costs only this measurement."""
+        """Yield the records of one measurement; an error affects only this measurement."""
         if not sources:
             return
         path, seen = sources[0].path, self.report.seen

@@ -130,7 +130,7 @@ class ImportSource:
         if b"\0" in line or len(line) > MAX_CELL or line.lstrip(b"\xef\xbb\xbf \t")[:1] in (b"{", b"["):
             return []
         text = line.decode("utf-8-sig", errors="replace").rstrip("\r")
-        # A carriage return inside the line ends a row of a file without line feeds, which is not read.
+        # A file without line feeds, in which carriage returns end the rows, is not read.
         cells = None if "\r" in text else split_row(text)
         return [cell.strip() for cell in cells or []]
 

@@ -27,7 +27,7 @@ from llm_energy_measure.domain.units import ratio
 from llm_energy_measure.recorder.token_counter import TokenCounts
 
 _PROVENANCES: tuple[Provenance, ...] = ("measured", "integrated", "modelled")
-"""From the strongest to the weakest."""
+"""Provenances, from the strongest to the weakest."""
 
 _PROBLEMS = {
     SENSOR_LOST: "could not be read at the start or at the end; the energy of that time is missing",

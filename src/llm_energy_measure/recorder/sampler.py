@@ -91,7 +91,7 @@ class Sampler:
             self._thread.start()
 
     def _take_cheap(self) -> None:
-        """Read the power sensors, and at the interval the counters too."""
+        """Read the power sensors. After each interval, also read the counters."""
         self._calls += 1
         self.take(only_cheap=True, only_power=self._calls % self._factor != 0)
 

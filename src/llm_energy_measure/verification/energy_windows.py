@@ -1,4 +1,4 @@
-"""Energy windows: the time span that each process measured, and that of each of its sensors."""
+"""Energy windows: the time spans that each process and each of its sensors measured."""
 
 from __future__ import annotations
 

@@ -376,7 +376,7 @@ class _Host:
         others = added(part for component, part in components.items() if component in ("cpu", "ram"))
         if not self.has_module or not gpu.high_j or not others.high_j:
             return total
-        # A module contains no more than its sensor read.
+        # The CPU and the memory used at most the energy that the sensor of the module read.
         common = min(others.high_j, gpu.high_j)
         self.found.module_j += common
         self.found.module_processes.update(

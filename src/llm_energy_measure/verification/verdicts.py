@@ -49,7 +49,7 @@ def verdict_of(
 
     Args:
         result: The result.
-        findings: The findings about the experiment. By default, those that the result stores.
+        findings: The findings about the experiment. By default, the findings that the result stores.
         integrity: The integrity of the stored aggregate. None if the result is not stored.
     """
     problems = [one for one in ((result.findings or ()) if findings is None else findings) if one.problem]

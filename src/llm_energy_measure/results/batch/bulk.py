@@ -130,7 +130,7 @@ def aggregate_all(
     Args:
         repository: The results directory.
         experiment_ids: Ids or folder names; by default all experiments with a raw result, sorted by folder name.
-        strategy: Name of the strategy; by default that of the older aggregate, else the default strategy.
+        strategy: Name of the strategy; by default the strategy of the older aggregate, else the default strategy.
         expected_processes: Number of processes of each experiment, at least 1; by default the number that was stated
             for the older aggregate.
         strict: Refuse incomplete experiments. The older aggregate of a refused experiment stays.
