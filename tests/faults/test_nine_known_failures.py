@@ -116,7 +116,7 @@ def test_5_a_result_of_another_experiment_is_refused(repository: FileSystemRepos
 
 
 def test_6_results_of_two_experiments_are_not_summed() -> None:
-    """All records are added up under the given id, without a look at their own ids."""
+    """All records are added up under the given id, without a check of their own ids."""
     ours, theirs = factories.raw(), factories.raw("other", 1)
     for records in ([ours, theirs], [theirs, ours], [theirs]):
         with pytest.raises(LLMEnergyMeasureError, match="other"):

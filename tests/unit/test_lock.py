@@ -1,4 +1,4 @@
-"""The lock on a file name: one holder at a time, and locks of ended processes do not block."""
+"""The lock on a file name: one owner at a time, and locks of ended processes do not block."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def digest_of(source: Source, name: str) -> bytes:
 
 
 def bag_info(*, software: str, date: str, payload_bytes: int, payload_files: int) -> bytes:
-    """Return the content of `bag-info.txt`. The date is that of the results, so that the bytes can be repeated."""
+    """Return the content of `bag-info.txt`. The date is the date of the results, not of today."""
     lines = (
         f"Bag-Software-Agent: {software}",
         f"Bagging-Date: {date}",

@@ -100,4 +100,4 @@ def check_names(names: Iterable[str]) -> None:
             is_file[path] = path == name
             path = path.rpartition("/")[0]
         if path and is_file[path] != (path == name):
-            raise refuse("name.folder", path, "it is the name of a file and of a folder")
+            raise refuse("name.folder", path, "a file and a folder have this name")

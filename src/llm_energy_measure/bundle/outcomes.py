@@ -60,7 +60,7 @@ CODES: dict[str, tuple[Outcome, str]] = {
     "name.character": ("refused", "a name has a character outside A-Za-z0-9._~-"),
     "name.duplicate": ("refused", "two entries have the same name"),
     "name.case": ("refused", "two names differ only in upper and lower case"),
-    "name.folder": ("refused", "one name is that of a file and of a folder"),
+    "name.folder": ("refused", "one name belongs to a file and to a folder"),
     "folder.link": ("refused", "the folder has a link, a pipe or a device"),
     "bag.missing": ("refused", "a file that every bundle has is missing"),
     "bag.form": ("refused", "a file of the bag does not have its defined form"),

@@ -27,7 +27,7 @@ _HOST_FIELD = re.compile(rf'"(?:{_HOST_KEYS})"\s*:\s*"([^"\\]+)"')
 _USER_FIELD = re.compile(rf'"(?:{_USER_KEYS})"\s*:\s*"([^"\\]+)"')
 _HOME = re.compile(r'(?:/home/|/Users/|\\\\Users\\\\)([^/"\\\s:,]+)')
 
-# "localhost" names no machine, and a number is that of a node in a job.
+# "localhost" names no machine, and a number is only the number of a node in a job.
 _NO_NAME = re.compile(r"localhost|[0-9]+|[0-9a-fA-F:.]*::1|127\.[0-9.]+")
 _DISTINCTIVE = re.compile(r"(?=.*[0-9.-]).{3,}")
 

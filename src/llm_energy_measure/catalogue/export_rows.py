@@ -1,4 +1,4 @@
-"""The exported values of an experiment as the catalogue stores them: those of `AGGREGATED_COLUMNS`, bit for bit."""
+"""The exported values of an experiment in the catalogue: the values of `AGGREGATED_COLUMNS`, bit for bit."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ INSERT = f"INSERT OR REPLACE INTO experiments VALUES ({', '.join('?' * (len(COLU
 
 
 def row_values(folder: str, scan: ExperimentScan, parts: tuple[Part, Part], *, has_aggregate: bool) -> tuple[Any, ...]:
-    """Return the values of an experiment for `INSERT`. The parts are those of its configuration."""
+    """Return the values of an experiment for `INSERT`. The parts are the two parts of its configuration."""
     row = scan.summary
     own = [getattr(row, name) for name in _OWN_COLUMNS]
     more = [

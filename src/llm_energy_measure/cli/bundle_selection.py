@@ -54,7 +54,8 @@ def _has_unknown_configuration(one: Observation | None) -> bool:
 def _add_left_out(selection: Selection, observations: dict[str, Observation], reason: str) -> None:
     """Add each experiment that is not selected, and that has the configuration of a selected one.
 
-    Repeats are those of `group_observations`. An experiment that takes part in no statistics can lack processes, so
+    `group_observations` decides which experiments are repeats. An experiment that takes part in no statistics can lack
+    processes, so
     that its facts differ from those of its repeats: for it, the settings and the other known facts decide.
     """
     packed = set(selection.found)

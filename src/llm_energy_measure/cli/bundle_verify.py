@@ -69,7 +69,7 @@ def _checked_digest(_context: click.Context, _parameter: click.Parameter, value:
     "--columns",
     metavar="NAME,...",
     type=options.Text(),
-    help="Compare these columns of the table. [default: those with the name of an exported column]",
+    help="Compare these columns of the table. [default: columns with the name of an exported column]",
 )
 @options.json_option
 @options.verbosity_options

@@ -199,7 +199,7 @@ class _Selected:
                 self.others += 1
 
     def report(self) -> ImportReport:
-        """Return the report without the records of other shards. Problems without a record are in each shard's."""
+        """Return the report without the records of other shards. Other problems are in the report of each shard."""
         report = ImportReport()
         report.entries = [entry for entry in self._reading.report.entries if self._has(entry.experiment_id)]
         return report

@@ -272,7 +272,7 @@ def _cells(row: ExperimentSummary, energy: energies.Energy, scale: tuple[float, 
 def _print_columns(
     columns: Sequence[str], listing: _Listing, kind: energies.EnergyKind, unit: str | None, *, as_json: bool
 ) -> None:
-    """Print the columns of --columns. Energy and efficiency are those of the usual table, with their signs."""
+    """Print the columns of --columns. Energy and efficiency have the values and the signs of the usual table."""
     titles = {"energy": "energy", "energy_j": "energy", "efficiency": "tokens/J"}
     energy = [energies.energy_of(row, kind) for row in listing.rows]
     if as_json:

@@ -43,7 +43,7 @@ def number(value: float) -> str:
 
 
 def energy_scale(values_j: Iterable[float | None], unit: str | None = None) -> tuple[float, str]:
-    """Return the divisor and the unit that all energies of a column share: a given unit, or that of the middle value.
+    """Return the divisor and the unit that all energies of a column share: `unit`, or one that fits the middle value.
 
     Example:
         >>> energy_scale([222.7, 2000.0, 82.05]), energy_scale([1.0], "kWh")

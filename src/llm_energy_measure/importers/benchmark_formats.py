@@ -88,7 +88,7 @@ TENSORRT_LLM = Benchmark(
         "energy_j={energy.total_energy_j}",
         "gpu_energy_j={energy.total_energy_j}",
         "gpu_power_w={energy.total_gpu_power_w}",
-        # The window of the counters is not that of the client.
+        # The window of the counters differs from the window of the client.
         "duration_sec={energy.total_energy_j}/{energy.total_gpu_power_w}",
     ),
     end_pattern="%Y%m%d-%H%M%S",
@@ -171,7 +171,8 @@ INFERENCEX = Benchmark(
         "gpu_power_w=avg_total_gpu_power_w",
         "duration_sec=total_gpu_energy_j/avg_total_gpu_power_w",
         "inference_time_sec=total_gpu_energy_j/avg_total_gpu_power_w",
-        # Without its version, joules per token can be those of the prefill or the decode GPUs.
+        # Without its version, it is unknown if joules per token are of all GPUs, or only of the prefill or the decode
+        # GPUs.
         "input_tokens=total_gpu_energy_j/joules_per_input_token + 0*power_metric_schema_version",
         "output_tokens=total_gpu_energy_j/joules_per_output_token + 0*power_metric_schema_version",
         "time_to_first_token_ms=1000*mean_ttft",  # the aggregate has seconds

@@ -1,7 +1,7 @@
 """Import CSV logs of EnergiBridge: energy counters of the CPU, and powers of GPUs, for one command.
 
-`PP0` and `PP1` are parts of `PACKAGE`, and `COREi` are parts of `CPU`, so they are not added. The package is that of
-core 0's socket alone. The tool does not undo a wrap of a counter, so a counter that falls is unknown.
+`PP0` and `PP1` are parts of `PACKAGE`, and `COREi` are parts of `CPU`, so they are not added. The package is only the
+socket of core 0. The tool does not undo a wrap of a counter, so a counter that falls is unknown.
 
 Source: EnergiBridge; `Delta` in ms, `Time` in ms since 1970, counters in J, powers in W or mW.
 """

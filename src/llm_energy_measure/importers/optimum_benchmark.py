@@ -159,7 +159,7 @@ def _read(sources: list[ImportSource], options: Options, report: ImportReport) -
         if run.is_interrupted:
             notes.repair("incomplete_run", "the run was interrupted before its report; this phase was measured")
         elif run.report_file is None:
-            notes.add("part_unreadable", "the report cannot be read; the energy of the phase is CodeCarbon's")
+            notes.add("part_unreadable", "the report cannot be read; the energy comes from CodeCarbon's file")
         own = as_number(run.codecarbon_of(phase).get("energy_consumed"))
         if own is not None and kwh["total"] is not None and not math.isclose(own, kwh["total"], rel_tol=_TOLERANCE):
             found = f"CodeCarbon's energy is {own!r} kWh, but the report has {kwh['total']!r} kWh, which is imported"

@@ -204,7 +204,7 @@ def _position(names: Sequence[str], wanted: Sequence[str]) -> int | None:
 
 
 def _with_conditions(columns: Columns) -> Columns:
-    """Return the columns with those of the temperature, the clock and the throttle reasons."""
+    """Return the columns, completed with the columns of the temperature, the clock and the throttle reasons."""
     wanted = {"temperature": _TEMPERATURES, "clock": _CLOCKS, "throttle": _THROTTLES}
     return msgspec.structs.replace(columns, **{name: _position(columns.names, of) for name, of in wanted.items()})
 

@@ -100,7 +100,7 @@ def total_energy_j(readings: Sequence[SensorReading]) -> float | None:
 
 
 def _known_and_total(readings: Sequence[SensorReading]) -> tuple[list[SensorReading], list[SensorReading]]:
-    """Return the readings with an energy, and those of them that together are the total."""
+    """Return the readings with an energy, and the readings whose sum is the total."""
     known = [reading for reading in readings if reading.energy_j is not None]
     # A sensor of the component `total` already includes the energy of all other sensors.
     return known, [reading for reading in known if reading.component == "total"] or known

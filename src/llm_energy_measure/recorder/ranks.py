@@ -220,5 +220,5 @@ def _attempt(environ: Mapping[str, str]) -> int | None:
     elastic = _number(environ, "TORCHELASTIC_RESTART_COUNT")
     if scheduler is None or elastic is None:
         return elastic if scheduler is None else scheduler
-    # After a restart of the job, the number must exceed those of all earlier torchrun restarts.
+    # After a restart of the job, the number must exceed the numbers of all earlier torchrun restarts.
     return scheduler * ((_number(environ, "TORCHELASTIC_MAX_RESTARTS") or 0) + 1) + elastic

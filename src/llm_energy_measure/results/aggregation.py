@@ -49,7 +49,7 @@ from llm_energy_measure.verification.processes import Evidence, evidence_of
 
 NAN = float("nan")
 
-# Failed checks that `warnings` reports, in addition to those of the sum.
+# Failed checks that `warnings` reports, in addition to the checks of the sum.
 _WARNED = frozenset(code for code in CODES if code.startswith("completeness.")) | {
     *("time.impossible_span", "time.mixed_offsets", "provenance.schema_version"),
     *("counter.lost", "counter.reset", "counter.gap"),

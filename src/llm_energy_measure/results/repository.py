@@ -1,6 +1,6 @@
 """`FileSystemRepository`: save and load the results of experiments in one directory.
 
-Guarantees, on top of those of `llm_energy_measure.storage.base`:
+Guarantees, in addition to the guarantees of `llm_energy_measure.storage.base`:
 
 - A raw result is never replaced silently. Saving the same content again changes nothing. Different content is refused,
   and kept in the same folder; `overwrite=True` keeps the replaced file.
@@ -141,8 +141,8 @@ class FileSystemRepository:
 
         Raises:
             InvalidResultError: A value is not valid. The record is kept; `error.kept` names the file.
-            ExperimentIdError: The id is not valid, differs from the record's, or another experiment owns its folder.
-                The record is kept.
+            ExperimentIdError: The id is not valid, differs from the id in the record, or another experiment owns its
+                folder. The record is kept.
             ResultExistsError: The process already has a different result. The new one is kept.
         """
         with keep_refused(self.store, experiment_id, result):
@@ -434,7 +434,7 @@ class FileSystemRepository:
         return folder
 
     def _existing_folder(self, experiment_id: str) -> str:
-        """Return the folder of an experiment; raise also if only the case of its name differs from another's."""
+        """Return the folder of an experiment; raise also if the folder exists in another case."""
         folder = self._folder(experiment_id)
         self.raw_folder(folder).require_same_case()
         return folder

@@ -256,8 +256,8 @@ def _module_sensor(case: Case) -> Finding:
     effect_j = math.fsum(host.module_j for host in hosts)
     return not_checked(
         code,
-        f"no record shows if the GPU energy is that of the GPU or of the whole module of {module_of(case.processes)}",
-        f"if it is the module's, it contains up to {joules(effect_j)} of CPU and memory that also count separately",
+        f"no record shows if the GPU energy covers only the GPU or the whole module of {module_of(case.processes)}",
+        f"if it covers the module, it contains up to {joules(effect_j)} of CPU and memory that also count separately",
         effect_j=effect_j,
         processes=set().union(*(host.module_processes for host in hosts)),
     )

@@ -42,7 +42,7 @@ def check_ceilings(evidence: Evidence) -> Iterator[Finding]:
     for process in evidence.processes:
         for relation, power_w, hardware in _powers(process):
             has_powers = True
-            # No ceiling is lower than that of one board.
+            # Each ceiling is at least the ceiling of one board.
             if power_w > BOARD_CEILING_W:
                 ceiling_w, usual_w = _ceilings(process, hardware)
                 if power_w > usual_w:

@@ -152,7 +152,7 @@ def _shared(parts: Sequence[_Part]) -> SharedEnergy:
     others = set().union(*(part.others for part in parts)) - {part.use.experiment_id for part in parts}
     powers = [part.use.energy_j / (part.use.end - part.use.start) for part in parts]
     equal_j = math.fsum(power_w * part.equal_sec for power_w, part in zip(powers, parts, strict=True))
-    # The idle power is that of all sensors of a process, so one subtraction per process is enough.
+    # The idle power covers all sensors of a process, so one subtraction per process is enough.
     idle = {(part.use.sensor[0], part.use.start): part for part in parts}
     is_known = all(part.use.idle_power_w is not None for part in parts)
     idle_j = math.fsum((part.use.idle_power_w or 0.0) * part.equal_sec for part in idle.values())

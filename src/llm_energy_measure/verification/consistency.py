@@ -20,7 +20,7 @@ PER_PROCESS_SETTINGS = frozenset(
 IMPORTED_FIELDS = frozenset({"legacy", "joined"})
 """Names under which an import keeps fields of the source file that are not settings.
 
-The name of the source tool is used in the same way.
+An import also keeps fields under the name of the source tool.
 """
 
 _MAX_DEPTH = 8

@@ -37,7 +37,7 @@ class Window(Struct, frozen=True, gc=False):
 
 
 def window_of(process: Process, handed_over: Span | None = None) -> Window:
-    """Return the time span that a process measured, or that of a sensor that another process handed over."""
+    """Return the time span that a process measured, or the span of a sensor that another process handed over."""
     span, length_sec, started = process.span, process.length_sec, process.record.timestamps.start
     if handed_over is not None:
         span, length_sec = handed_over, (handed_over[1] - handed_over[0]).total_seconds()

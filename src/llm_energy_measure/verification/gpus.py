@@ -91,10 +91,10 @@ def _gpu(index: int | None, uuid: str | None, board: str | None, limit_w: float 
     limit = limit_w or (model.proven_limit_w if model is not None else None)
     sensor: str | int | None = uuid or index
     is_shared, knows_sensor, is_by_index = False, True, not uuid
-    # NVML gives no power and no energy of a MIG slice, so tools read those of the whole GPU.
+    # NVML gives no power and no energy of a MIG slice, so tools read the whole GPU.
     if is_slice or (uuid is not None and uuid.startswith("MIG-")):
         parent = parent_of_slice(uuid) if uuid else None
-        # The index can be that of the GPU, or of the slice on the GPU.
+        # The index can number the GPU, or the slice on the GPU.
         sensor, is_shared = (parent or (f"GPU {index}" if index is not None else uuid)), True
         knows_sensor = parent is not None
         is_by_index = parent is None and index is not None

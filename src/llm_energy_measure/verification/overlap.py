@@ -269,7 +269,7 @@ def least_energy(readings: Sequence[Reading], limit_w: float | None = None) -> f
 
 
 def most_without_overlap(readings: Sequence[Reading]) -> float:
-    """Return the greatest energy of readings that don't overlap in time; without known times that of one reading."""
+    """Return the greatest energy of readings that don't overlap in time; of one reading if times are unknown."""
     if not are_comparable([reading.window for reading in readings]):
         return max(reading.energy_j for reading in readings)
     return _most_without_overlap(readings)

@@ -155,8 +155,8 @@ CHECKS: dict[str, Check] = {
         "two hosts are shifted equally (to 10 %) by more than 1 s and 5 % of the run.",
         "Synchronise the clocks of the hosts (NTP). Durations and energies are still valid; see `time.no_overlap`.",
         "Wall and monotonic time alone can't show it: each monotonic clock begins at the boot of its host "
-        "(`clock_gettime(2)`). A shared file system is one clock for all hosts, and monotonic time transfers its "
-        "reading to the instant of the wall clock's.",
+        "(`clock_gettime(2)`). A shared file system gives one clock for all hosts. Monotonic time "
+        "links its reading to the reading of the wall clock.",
         severity="warning",
     ),
     "window.mismatch": Check(

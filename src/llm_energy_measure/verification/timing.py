@@ -336,7 +336,7 @@ def _unproven_offset(evidence: Evidence, offsets: Mapping[str | None, Offset]) -
 
 
 def _shifted(evidence: Evidence) -> Finding | None:
-    """Return the suspicion that a clock is wrong: start and end of a host are shifted equally from the first host's.
+    """Return the suspicion that a clock is wrong: start and end of a host have the same shift against the first host.
 
     None if there is no such host.
     """

@@ -6,8 +6,8 @@ change of the folder is older. If the two times are equal, the folder is read: a
 tick of the clock. A plain copy of an aggregate (`cp -r`) has the time of the copy, which proves nothing;
 `Folder.timestamp_ns` detects copies. If mtimes prove nothing, as in other stores, the digests of the raw files decide.
 
-Only `rehash` finds two kinds of changes. An edit in place changes the mtime of the file, and not that of its folder. A
-raw file can be saved after the raw files were read, and before `save_aggregated` stores their aggregate.
+Only `rehash` finds two kinds of changes. An edit in place changes the mtime of the file, and not the mtime of its
+folder. A raw file can be saved after the raw files were read, and before `save_aggregated` stores their aggregate.
 """
 
 from __future__ import annotations

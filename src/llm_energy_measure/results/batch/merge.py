@@ -1,8 +1,8 @@
 """Merge results directories, for example those of several hosts or users.
 
 Files are copied byte for byte, and no file is replaced. An equal file is skipped, so an interrupted merge can be
-repeated. A rejected or superseded file gets the first free number in the target. Any other different content under one
-name is a conflict, which is reported and left to the user.
+repeated. A rejected or superseded file gets the first free number in the target. Different content under any other name
+is a conflict: the merge reports it, and the user decides.
 """
 
 from __future__ import annotations

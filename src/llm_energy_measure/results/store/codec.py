@@ -253,7 +253,7 @@ def _decode_embedded(raws: Sequence[_Bytes], name: str) -> list[RawProcessResult
 def decode_summary(data: bytes, name: str) -> AggregatedSummary:
     """Return an aggregated result without its raw records: several times faster than `decode_aggregated`.
 
-    The `integrity` is that of the whole file. Damage inside the raw records of an unsealed aggregate, and keys that
+    The `integrity` covers the whole file. Damage inside the raw records of an unsealed aggregate, and keys that
     occur twice, are not found. Args and Raises are those of `decode_aggregated`.
     """
     envelope = _decode(_Envelope, data, _AGGREGATE, name, check_keys=False)

@@ -218,8 +218,8 @@ class RawFolder:
     def claim(self, manifest: Manifest) -> Manifest:
         """Return the manifest of the folder; create it if there is none.
 
-        The first writer of the manifest makes its experiment the owner. The manifest precedes every result, so that of
-        two ids that share a folder name only one ever has results in the folder.
+        The first writer of the manifest makes its experiment the owner. The manifest precedes every result, so that
+        results of two ids are never in one folder, even if the ids have the same folder name.
 
         Raises:
             ExperimentIdError: Another experiment owns the folder.
