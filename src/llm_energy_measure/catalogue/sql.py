@@ -113,7 +113,7 @@ def _interruptible(database: duckdb.DuckDBPyConnection, work: Callable[[], pa.Ta
 
 
 def _fetch(relation: duckdb.DuckDBPyRelation, max_bytes: int) -> pa.Table:
-    """Return all rows. Raise `ConfigurationError` if they have more bytes, which DuckDB's limit does not count."""
+    """Return all rows. Raise `ConfigurationError` if the result has more bytes, which DuckDB's limit does not count."""
     import pyarrow as pa
 
     if any(str(kind) in _TEXT_TYPES for kind in relation.types):

@@ -1,4 +1,4 @@
-"""Save imported records that are not stored yet, or predict it."""
+"""Save imported records that are not stored yet, or predict what would be saved."""
 
 from __future__ import annotations
 
