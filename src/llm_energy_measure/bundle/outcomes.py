@@ -48,7 +48,7 @@ _PRECEDENCE: tuple[Outcome, ...] = (
 CODES: dict[str, tuple[Outcome, str]] = {
     "zip.damaged": ("refused", "the file is not a ZIP archive, or a part of it is missing"),
     "zip.size": ("refused", "the archive has more entries than the reader accepts"),
-    "zip.compressed": ("refused", "an entry is compressed or encrypted; entries of a bundle are stored"),
+    "zip.compressed": ("refused", "an entry is compressed or encrypted; entries of a bundle are neither"),
     "zip.overlap": ("refused", "two entries use the same bytes"),
     "zip.gap": ("refused", "the archive has bytes between, before or after its entries"),
     "zip.form": ("refused", "a field of the archive differs from its canonical value"),

@@ -112,8 +112,8 @@ def by_host(processes: Sequence[Process]) -> dict[str | None, list[Process]]:
 def _named_by(names: Sequence[str | None], facts: Sequence[str | None]) -> list[str | None]:
     """Return the host names, completed with a fact such as the boot id.
 
-    A process without a host gets the name of the host that has its fact. If each named host has a fact, and none has
-    this one, the fact is the name.
+    A process without a host gets the name of the host that has its fact. If each named host has a fact, and no host has
+    the fact of the process, this fact is the name.
     """
     known: dict[str | None, str] = {
         fact: name for name, fact in zip(names, facts, strict=True) if name is not None and fact is not None
