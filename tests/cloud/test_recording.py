@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from llm_energy_measure.domain.experiment import RawProcessResult
 from llm_energy_measure.results import FileSystemRepository, aggregate_all
+from llm_energy_measure.results.batch.uploads import uploads_folder
 from llm_energy_measure.results.batch.verify import verify_experiment
 from tests.support import buckets
 from tests.support.command import run
@@ -17,7 +19,7 @@ from tests.support.command import run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.fault_proxy import FaultProxy
+    from tests.support.fault_proxy import Fault, FaultProxy
 
 SCRIPT = """
 import sys
@@ -57,9 +59,10 @@ def test_two_hosts_record_one_experiment(url: str) -> None:
     assert verified.outcome == "passed", [finding for finding in verified.findings if finding.problem]
 
 
-@pytest.mark.skipif(not buckets.IS_LONG, reason="it takes 40 s; make test-cloud runs it")
+@pytest.mark.skipif(not buckets.IS_LONG, reason="it takes two minutes; make test-cloud runs it")
+@pytest.mark.parametrize("fault", ["reset", "hangs"])
 def test_lost_network_loses_no_result(
-    proxy: FaultProxy, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    proxy: FaultProxy, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     monkeypatch.setenv("LLM_ENERGY_MEASURE_FALLBACK_DIR", str(tmp_path / "fallback"))
     script = tmp_path / "work.py"
@@ -74,13 +77,16 @@ def test_lost_network_loses_no_result(
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not began.exists() and process.poll() is None:
         pass
-    proxy.fault_of = lambda *_: "reset"
+    proxy.fault_of = lambda *_: fault
     lost.touch()
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=120)  # 60 s for the result and 10 s for the locks
     assert process.returncode == 0, "the measured command succeeded"
-    assert "llm-energy-measure results merge" in errors
+    assert f"llm-energy-measure results sync {url}" in errors
     proxy.fault_of = lambda *_: None
-    [record] = FileSystemRepository(tmp_path / "fallback").load_all_raw("exp")
+    [local] = uploads_folder(url, os.environ).iterdir()
+    [record] = FileSystemRepository(local).load_all_raw("exp")
     assert isinstance(record, RawProcessResult)
-    assert run("-o", url, "results", "merge", tmp_path / "fallback").status == 0
+    synced = run("results", "sync", url)
+    assert (synced.status, synced.err) == (0, "1 uploaded, 0 downloaded, 0 problems\n")
     assert FileSystemRepository(url).load_all_raw("exp") == [record]
+    assert list(uploads_folder(url, os.environ).iterdir()) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -13,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from email.message import Message
 
-Fault = Literal["409", "503 before", "503 after", "lost", "reset", "slow", "truncated"]
+Fault = Literal["409", "503 before", "503 after", "lost", "reset", "slow", "truncated", "hangs"]
 """409: conflict, nothing is stored. 503: the answer before or after the server has done the request. lost: no answer to
 a request that the server has done. reset: the connection ends before the request is sent. slow: half a second late.
-truncated: half of the body."""
+truncated: half of the body. hangs: no answer and no end of the connection."""
 
 FAULTS: tuple[Fault, ...] = ("409", "503 before", "503 after", "lost", "reset", "slow", "truncated")
 
@@ -44,6 +43,7 @@ class FaultProxy:
         self.requests: list[tuple[str, str]] = []
         self.most_in_flight = self._in_flight = 0
         self._lock = threading.Lock()
+        self._ends = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -53,6 +53,7 @@ class FaultProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ends.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -88,9 +89,9 @@ class FaultProxy:
 
     def _answer(self, handler: BaseHTTPRequestHandler, fault: Fault | None) -> None:
         body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
-        if fault == "slow":
-            time.sleep(0.5)
-        if fault == "reset":
+        if fault in ("slow", "hangs"):
+            self._ends.wait(0.5 if fault == "slow" else None)
+        if fault in ("reset", "hangs"):
             handler.close_connection = True
             return
         if fault in ("409", "503 before"):

@@ -15,12 +15,19 @@ import click
 
 from llm_energy_measure.catalogue.paths import cache_folder
 from llm_energy_measure.cli import formatting, options, streams, terminal
+from llm_energy_measure.constants import RESULTS_DIR_ENV
 from llm_energy_measure.results.batch.sync import SyncedExperiment, changed_experiments, sync_results
+from llm_energy_measure.results.batch.uploads import upload_waiting
 from llm_energy_measure.results.repository import FileSystemRepository
+from llm_energy_measure.storage.base import StorePath
 
 
 @click.command(
-    epilog=options.examples("-o results results sync s3://bucket/results", "-q results sync gs://bucket/results")
+    epilog=options.examples(
+        "results sync s3://bucket/results",
+        "-o results results sync s3://bucket/results",
+        "-q -o results results sync gs://bucket/results",
+    )
 )
 @click.argument("other", metavar="URL", type=options.PathName())
 @click.option("--rehash", is_flag=True, help="Compare the content of all experiments, even if no listing has changed.")
@@ -29,26 +36,44 @@ from llm_energy_measure.results.repository import FileSystemRepository
 def sync(*, other: str, rehash: bool) -> None:
     """Copy to URL what it lacks, and to the results directory (-o) what others have written to URL.
 
-    No result is replaced and none is deleted: an equal file is skipped, and a different one is a conflict. The command
-    can run from cron, and several hosts may use one URL at the same time. If it is interrupted, run it again. The exit
-    status is 1 if there was a conflict or a file could not be copied.
+    Results that recordings could not upload to URL are uploaded first; without -o, only these. No result is replaced
+    and none is deleted: an equal file is skipped, and a different one is a conflict. The command can run from cron, and
+    several hosts may use one URL at the same time. If it is interrupted, run it again. The exit status is 1 if there
+    was a conflict or a file could not be copied.
     """
-    local = options.repository(must_exist=False)
     remote = FileSystemRepository(other)
-    path = _state_path(local, remote)
-    state = {} if rehash else _load(path)
+    local = _local(remote)
     counts: Counter[str] = Counter()
-    for synced in _with_progress(local, remote, state):
-        counts["uploaded"] += sum(one.outcome == "copied" for one in synced.uploaded)
-        counts["downloaded"] += sum(one.outcome == "copied" for one in synced.downloaded)
-        for problem in synced.problems:
-            counts["problems"] += 1
-            terminal.error(f"{problem.outcome}: {problem.key}: {problem.reason}")
-    _save(path, state)
+    for upload, synced in upload_waiting(remote, os.environ):
+        _count(counts, synced, f"{upload.base_path}/")
+    if local is not None:
+        path = _state_path(local, remote)
+        state = {} if rehash else _load(path)
+        for synced in _with_progress(local, remote, state):
+            _count(counts, synced)
+        _save(path, state)
     problems = formatting.plural(counts["problems"], "problem")
     terminal.info(f"{counts['uploaded']:,} uploaded, {counts['downloaded']:,} downloaded, {problems}")
     if counts["problems"]:
         raise SystemExit(1)
+
+
+def _local(remote: FileSystemRepository) -> FileSystemRepository | None:
+    """Return the results directory; None if the user names none, or only the bucket itself."""
+    is_given = options.given_results_dir() is not None or RESULTS_DIR_ENV in os.environ
+    if not is_given and isinstance(remote.base_path, StorePath):
+        return None
+    found = options.repository(must_exist=False)
+    return None if found.base_path == remote.base_path else found
+
+
+def _count(counts: Counter[str], synced: SyncedExperiment, place: str = "") -> None:
+    """Count the copied files of an experiment, and print its problems."""
+    counts["uploaded"] += sum(one.outcome == "copied" for one in synced.uploaded)
+    counts["downloaded"] += sum(one.outcome == "copied" for one in synced.downloaded)
+    for problem in synced.problems:
+        counts["problems"] += 1
+        terminal.error(f"{problem.outcome}: {place}{problem.key}: {problem.reason}")
 
 
 def _with_progress(

@@ -1,4 +1,4 @@
-"""Call third-party code that may hang, and wait only a limited time."""
+"""Call third-party code or a network that may hang, and wait only a limited time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from llm_energy_measure.storage.base import Store
+
 T = TypeVar("T")
+
+# The longest wait for a network at the end of a recording, for requests on which no result depends.
+_STORE_PATIENCE_SEC = 10.0
 
 
 def call_within(seconds: float, call: Callable[[], T]) -> T | None:
@@ -31,3 +36,11 @@ def call_within(seconds: float, call: Callable[[], T]) -> T | None:
     else:
         thread.join(seconds)
     return results[0] if results else None
+
+
+def call_store(store: Store, call: Callable[[], object]) -> None:
+    """Call a function that uses a store. If the store answers through a network, wait a limited time, ignore errors."""
+    if store.parallel_requests > 1:
+        call_within(_STORE_PATIENCE_SEC, call)
+    else:
+        call()

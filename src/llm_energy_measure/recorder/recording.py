@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -17,26 +16,23 @@ from typing import Any, Literal, Self
 from msgspec import structs
 
 from llm_energy_measure.domain.experiment import RawProcessResult, Status
-from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError, StorageError
+from llm_energy_measure.exceptions import LLMEnergyMeasureError, RecorderError
 from llm_energy_measure.recorder import metrics, options
 from llm_energy_measure.recorder.attempt import NewAttempt
+from llm_energy_measure.recorder.bounded import call_store
 from llm_energy_measure.recorder.clock import Clock, SystemClock
 from llm_energy_measure.recorder.decorator import decorate
 from llm_energy_measure.recorder.engines import engine_of_object
 from llm_energy_measure.recorder.periodic_thread import PeriodicThread
 from llm_energy_measure.recorder.phases import WARMUP
 from llm_energy_measure.recorder.ranks import ProcessRank
-from llm_energy_measure.recorder.rescue import rescue
 from llm_energy_measure.recorder.running import RUNNING
+from llm_energy_measure.recorder.saving import Saving, open_saving
 from llm_energy_measure.recorder.session import Session, status_of
 from llm_energy_measure.recorder.sigterm import SigtermHandler
 from llm_energy_measure.recorder.sources import Source
 from llm_energy_measure.recorder.token_counter import Request
 from llm_energy_measure.results.repository import FileSystemRepository
-from llm_energy_measure.results.store.checkpoints import delete_checkpoint, delete_leftovers, save_checkpoint
-from llm_energy_measure.results.store.samples import save_samples
-
-_LOG = logging.getLogger(__name__)
 
 # Time between two checks whether the reader of a shared sensor has ended. Energy counters lose nothing meanwhile.
 _HANDOVER_SEC = 1.0
@@ -84,7 +80,8 @@ class Recording:
 
     Attributes:
         experiment_id: Id of the experiment.
-        repository: Where the result is saved.
+        repository: Where the result is saved. After the block, a directory on the local disk if the bucket cannot be
+            reached.
         rank: Rank of this process and number of processes. Inside and after the block.
         result: The record. After the block, also if it could not be saved.
         path: File of the record; None if it could not be saved.
@@ -144,6 +141,7 @@ class Recording:
         self._clock = clock or SystemClock()
         self._model = metrics.ModelDescription()
         self._session: Session
+        self._saving: Saving
         self._marked: tuple[Status, str | None] = ("completed", None)
         self._outcome: tuple[Status, str | None] | None = None
         self._pid = 0
@@ -297,6 +295,8 @@ class Recording:
                 self.experiment_id, wanted, self.repository, environ=self._environ, clock=self._clock, undo=undo
             )
             self.experiment_id, self.rank = session.experiment_id, session.rank
+            self._saving = open_saving(self.repository, self._environ, session.manifest)
+            undo.callback(self._saving.close)
             session.measurement.begin()
             self._is_running = True
             self._sigterm.install()
@@ -366,35 +366,14 @@ class Recording:
             self._session.end()
             # A signal during the idle measurement does not change the outcome of the block.
             self.result = self._session.build(self._model, *(self._outcome or (status, error_type)))
-            self.path = self._save(self.result)
-            self._save_samples()
-            delete_checkpoint(self.repository.store, self.experiment_id, self.rank.process_index)
-            with contextlib.suppress(LLMEnergyMeasureError):
-                delete_leftovers(self.repository.store, self.experiment_id, self.rank.process_index)
-
-    def _save(self, result: RawProcessResult) -> Path:
-        """Save the result. If the file system refuses it, save it elsewhere and raise the error that says where."""
-        try:
-            return self.repository.save_raw(self.experiment_id, result)
-        except StorageError as error:
-            error.advice = f"{error.advice}; {rescue(result, self._environ)}"
-            raise
-
-    def _save_samples(self) -> None:
-        """Save the samples of the devices. The result is stored already, so a failure is only logged."""
-        traces = self._session.measurement.evidence.traces()
-        try:
-            store, index = self.repository.store, self.rank.process_index
-            if traces and not save_samples(store, self.experiment_id, index, traces):
-                _LOG.warning("cannot save the samples: process %s has samples already", index)
-        except LLMEnergyMeasureError as error:
-            _LOG.warning("cannot save the samples: %s", error)
+            self.path = self._saving.save_result(self.result, self._session.measurement.evidence.traces())
+            self.repository = self._saving.repository
 
     def _take_over(self) -> None:
         """Read the shared sensors whose reader has ended. A failing store must not end the run."""
         if self._session.measurement.is_waiting:
             with contextlib.suppress(LLMEnergyMeasureError):
-                self._session.measurement.take_over()
+                call_store(self.repository.store, self._session.measurement.take_over)
 
     def _checkpoint(self) -> None:
         """Save what was measured so far. The run continues if this fails."""
@@ -403,7 +382,7 @@ class Recording:
             record = self._session.build(self._model, "partial", None)
             with self._lock:
                 if not self._has_ended:
-                    save_checkpoint(self.repository.store, self.experiment_id, record)
+                    self._saving.save_checkpoint(record)
 
     def disable_in_child(self) -> None:
         """In a forked child: read no sensor, and replace the locks, which threads of the parent may hold."""

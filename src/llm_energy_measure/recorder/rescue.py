@@ -17,6 +17,13 @@ from llm_energy_measure.results.repository import FileSystemRepository
 from llm_energy_measure.results.store import codec
 
 
+def print_line(text: str) -> None:
+    """Print a line on stderr, if stderr is open."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr is closed
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
 def rescue(record: RawProcessResult, environ: Mapping[str, str]) -> str:
     """Print a result on stderr as one line of JSON, and save it to a fallback directory.
 
@@ -28,9 +35,8 @@ def rescue(record: RawProcessResult, environ: Mapping[str, str]) -> str:
     Returns:
         One sentence that says where the result is and how to copy it to a results directory.
     """
-    with contextlib.suppress(OSError, ValueError, TypeError):  # stderr is closed, or the record has no JSON form
-        sys.stderr.write(f"{msgspec.json.format(codec.encode_raw(record), indent=0).decode()}\n")
-        sys.stderr.flush()
+    with contextlib.suppress(ValueError, TypeError):  # the record has no JSON form
+        print_line(msgspec.json.format(codec.encode_raw(record), indent=0).decode())
     given = environ.get(FALLBACK_DIR_ENV)
     try:
         folder = Path(given or tempfile.mkdtemp(prefix="llm-energy-measure-"))

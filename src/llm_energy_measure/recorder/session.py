@@ -14,7 +14,7 @@ from llm_energy_measure.domain.experiment import Launcher, Manifest, RawProcessR
 from llm_energy_measure.exceptions import RecorderError
 from llm_energy_measure.recorder import locks, metrics
 from llm_energy_measure.recorder.attempt import choose_attempt
-from llm_energy_measure.recorder.bounded import call_within
+from llm_energy_measure.recorder.bounded import call_store, call_within
 from llm_energy_measure.recorder.clock import Clock, Instant
 from llm_energy_measure.recorder.config import stored_config
 from llm_energy_measure.recorder.engines import EngineConfig, engine_of_command
@@ -25,6 +25,7 @@ from llm_energy_measure.recorder.options import Options
 from llm_energy_measure.recorder.phases import Phases, Totals, outside_inference_sec, phase_records
 from llm_energy_measure.recorder.ranks import ProcessRank, find_rank
 from llm_energy_measure.recorder.ray_rank import with_ray_rank
+from llm_energy_measure.recorder.rescue import print_line
 from llm_energy_measure.recorder.sources import OpenSources, Settings, open_sources
 from llm_energy_measure.recorder.store_clock import StoreClock
 from llm_energy_measure.recorder.token_counter import TokenCounter
@@ -51,6 +52,7 @@ class Session:
     Attributes:
         experiment_id: Id of the experiment, with the number that `attempt="suffix"` appends.
         rank: Rank of this process and number of processes.
+        manifest: The manifest of the experiment, as this process states it.
         measurement: The sensors. Their energy window has not begun.
         engine: The serving engine, if it is known.
         tokens: Counts tokens and latencies.
@@ -94,7 +96,7 @@ class Session:
         command = self._cli_overrides.get("command")
         if isinstance(command, list):
             self.engine = engine_of_command([str(word) for word in command])
-        manifest = self._manifest()
+        self.manifest = manifest = self._manifest()
         repository.begin_experiment(manifest, self.rank.process_index)
         self._host = options.host or platform.node() or None
         owner = locks.this_process(
@@ -102,7 +104,7 @@ class Session:
         )
         folder = layout.folder_in(store, experiment_id)
         held = locks.Locks(store, folder, owner)
-        undo.callback(held.release)
+        undo.callback(lambda: call_store(store, held.release))
         held.acquire_rank()
         archive_checkpoint(store, experiment_id, self.rank.process_index)
         store_clock = StoreClock(store, layout.manifest_key(folder))
@@ -197,9 +199,7 @@ def _open_sources(experiment_id: str, options: Options, rank: ProcessRank, envir
     local_rank = rank.launcher.local_rank if rank.launcher is not None else None
     if opened.sources and not opened.sensors and not local_rank:
         found = "no energy sensor works here, so the energy of this run is unknown"
-        warning = f"warning: {experiment_id}: {found}; run 'llm-energy-measure doctor' for the reasons"
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr is closed
-            sys.stderr.write(f"{warning}\n")
+        print_line(f"warning: {experiment_id}: {found}; run 'llm-energy-measure doctor' for the reasons")
     return opened
 
 

@@ -87,6 +87,16 @@ def sync_results(
         state.update({folder: found for folder, found in after.items() if folder not in failed})
 
 
+def upload_results(local: FileSystemRepository, remote: FileSystemRepository) -> Iterator[SyncedExperiment]:
+    """Copy to the other place what it lacks, download nothing, and yield the outcome of each experiment.
+
+    In the local directory, an attempt is archived if the other place has a later one, and obsolete checkpoints are
+    deleted.
+    """
+    for folder, keys in sorted(_inventory(local).items()):
+        yield _sync_experiment(local, remote, folder, set(keys), downloads=False)
+
+
 def _inventory(repository: FileSystemRepository) -> dict[str, dict[str, str]]:
     """Return what the listing says about each key, by folder name of the experiment."""
     store = repository.store
@@ -120,7 +130,7 @@ def _fingerprints(inventories: Iterable[dict[str, dict[str, str]]]) -> dict[str,
 
 
 def _sync_experiment(
-    local: FileSystemRepository, remote: FileSystemRepository, folder: str, keys: set[str]
+    local: FileSystemRepository, remote: FileSystemRepository, folder: str, keys: set[str], *, downloads: bool = True
 ) -> SyncedExperiment:
     try:
         has_archived = [_begin_later_attempt(*pair, folder) for pair in ((remote, local), (local, remote))]
@@ -132,8 +142,8 @@ def _sync_experiment(
         keys = keys | _archived_keys(local.store, folder) | _archived_keys(remote.store, folder)
     archived = sorted(key for key in keys if layout.earlier_attempt_of(layout.folder_of_key(key)))
     indices = {layout.partial_index_of(key.rpartition("/")[2]) for key in keys if key.startswith(f"{RAW_DIR}/")}
-    sides = []
-    for target, source in ((remote, local), (local, remote)):
+    sides: list[list[MergedFile]] = []
+    for target, source in ((remote, local), (local, remote))[: 1 + downloads]:
         found: list[MergedFile] = []
         try:
             found += [merged for key in archived if (merged := _copy(target.store, source.store, key)) is not None]
@@ -143,7 +153,7 @@ def _sync_experiment(
         except ResultsError as error:
             found.append(MergedFile(key=f"{RAW_DIR}/{folder}", outcome="failed", reason=str(error)))
         sides.append(found)
-    return SyncedExperiment(folder=folder, uploaded=sides[0], downloaded=sides[1])
+    return SyncedExperiment(folder=folder, uploaded=sides[0], downloaded=sides[1] if downloads else [])
 
 
 def _archived_keys(store: Store, folder: str) -> set[str]:

@@ -1,0 +1,92 @@
+"""Results of recordings that are not in their bucket yet: on the local disk, until an upload succeeds.
+
+Each recording has its own results directory, so that neither attempts nor processes meet there. Its name contains the
+process that writes it. All directories of one bucket and prefix are in one folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from llm_energy_measure.constants import FALLBACK_DIR_ENV, RAW_DIR
+from llm_energy_measure.domain.experiment import process_index_of
+from llm_energy_measure.results.batch.sync import SyncedExperiment, upload_results
+from llm_energy_measure.results.repository import FileSystemRepository
+from llm_energy_measure.storage.base import StorePath
+from llm_energy_measure.storage.temporary import unique_suffix, writer_has_ended
+
+_MAX_NAME = 80
+
+
+def uploads_folder(url: str, environ: Mapping[str, str]) -> Path:
+    """Return the folder of the results that are not in this bucket and prefix yet.
+
+    Args:
+        url: Bucket and prefix, such as `s3://bucket/results`.
+        environ: Environment variables. `LLM_ENERGY_MEASURE_FALLBACK_DIR` names the folder that contains the folder of
+            each URL; the default is `~/.local/state/llm-energy-measure/uploads`, with `XDG_STATE_HOME` for
+            `~/.local/state`.
+
+    Example:
+        >>> uploads_folder("s3://bucket/results", {"LLM_ENERGY_MEASURE_FALLBACK_DIR": "/scratch"}).name
+        's3_bucket_results-3333f854'
+    """
+    given = environ.get(FALLBACK_DIR_ENV)
+    state = environ.get("XDG_STATE_HOME", "")
+    home = Path(state) if Path(state).is_absolute() else Path(environ.get("HOME") or "~").expanduser() / ".local/state"
+    name = re.sub("[^A-Za-z0-9.-]+", "_", url)[:_MAX_NAME]
+    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    return (Path(given) if given else home / "llm-energy-measure" / "uploads") / f"{name}-{digest}"
+
+
+def new_upload(folder: Path, name: str) -> FileSystemRepository:
+    """Return a new results directory for one recording. The first save creates it.
+
+    Args:
+        folder: The folder of its bucket, from `uploads_folder`.
+        name: The beginning of its name.
+    """
+    return FileSystemRepository(folder.absolute() / f"{name}{unique_suffix()}")
+
+
+def remove_upload(local: FileSystemRepository) -> None:
+    """Remove the results directory of a recording whose results are in the bucket."""
+    shutil.rmtree(local.base_path, ignore_errors=True)
+
+
+def upload_waiting(
+    remote: FileSystemRepository, environ: Mapping[str, str], *, min_age_sec: float = 0.0
+) -> Iterator[tuple[FileSystemRepository, SyncedExperiment]]:
+    """Upload the results of earlier recordings, and remove their directories. Yield each directory and its outcome.
+
+    A directory with a problem stays. An interrupted call can be repeated, and several processes may upload the same
+    results. A recording that still runs is left out.
+
+    Args:
+        remote: The results in the bucket.
+        environ: Environment variables, as for `uploads_folder`.
+        min_age_sec: Leave out younger results of processes that still run, in seconds.
+    """
+    if not isinstance(remote.base_path, StorePath):
+        return
+    folder = uploads_folder(str(remote.base_path), environ)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not path.is_symlink() and path.is_dir() and _has_ended(path, min_age_sec):
+            local = FileSystemRepository(path)
+            outcomes = list(upload_results(local, remote))
+            yield from ((local, outcome) for outcome in outcomes)
+            if not any(outcome.problems for outcome in outcomes):
+                remove_upload(local)
+
+
+def _has_ended(path: Path, min_age_sec: float) -> bool:
+    """Return True if the recording of a directory has ended, with or without a result."""
+    if writer_has_ended(f".{path.name}", path.stat().st_mtime):
+        return True
+    results = [file for file in path.glob(f"{RAW_DIR}/*/*.json") if process_index_of(file.name) is not None]
+    return any(time.time() - file.stat().st_mtime >= min_age_sec for file in results)
