@@ -105,7 +105,7 @@ def _group(group: ObservationGroup, separating: dict[str, str], metrics: Sequenc
 
 
 def _ignored_that_vary(observations: Sequence[Observation]) -> list[str]:
-    """Return the ignored keys that have several values, sorted; a key that some experiments lack counts."""
+    """Return the ignored keys that have several values, sorted. A key that some experiments do not have is included."""
     parts = list({id(one.ignored): one.ignored for one in observations}.values())
     values: dict[str, set[tuple[bool, Value]]] = {}
     for part in parts:

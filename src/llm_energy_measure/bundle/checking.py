@@ -184,7 +184,7 @@ def _check_payload(source: Source, payload: dict[str, bytes]) -> Iterator[Proble
         raise refuse("bag.form", names.BAG_INFO, f"Payload-Oxum has to be {found[0]}.{found[1]}")
     for name in (names.SELECTION, names.VERDICTS, names.CRATE):
         if name not in payload:
-            raise refuse("bag.missing", name, "each bundle has this file")
+            raise refuse("bag.missing", name, "every bundle has this file, and it is missing")
     return iter(())
 
 

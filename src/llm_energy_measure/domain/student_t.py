@@ -64,9 +64,10 @@ def t_quantile(probability: float, degrees: float) -> float:
     tail = 2 * min(probability, 1 - probability)
     root = math.sqrt(degrees)
     log_half_density = -_log_beta_half(degrees / 2)
-    # Newton's method for the angle whose cotangent is t / root. The tail is a convex function of this angle that
-    # increases from 0, so no step from a greater angle passes the solution, and the steps converge for all arguments.
-    # More degrees of freedom have a smaller quantile, and so a greater angle. Whole degrees are often in the cache.
+    # Newton's method for the angle whose cotangent is t / root. The tail is a convex function of this angle, and it
+    # increases from 0. So a step from an angle above the solution never passes the solution, and the steps converge for
+    # all arguments. More degrees of freedom have a smaller quantile, and so a greater angle. Whole degrees are often in
+    # the cache.
     t = 0.0 if degrees == math.ceil(degrees) else t_quantile(max(probability, 1 - probability), math.ceil(degrees))
     angle = math.atan2(root, t)
     for _ in range(200):
