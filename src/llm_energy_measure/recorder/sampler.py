@@ -100,7 +100,7 @@ class Sampler:
         self._take_within()
 
     def _take_within(self) -> None:
-        """Read the sensors. If a driver may hang, another thread reads, and this thread waits at most `patience_sec`."""
+        """Read the sensors. If a driver may hang, another thread reads, and this one waits at most `patience_sec`."""
         if not self._may_hang or self._owner == threading.get_ident():
             self.take()
             return
